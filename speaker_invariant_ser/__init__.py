@@ -1,0 +1,30 @@
+"""Speech emotion recognition for speakers a model has never heard, and an audit of how much of the speaker it still carries.
+
+In the order of the data; a module imports only from those above it:
+
+    errors          one family of errors
+    files           writing that is whole or not there
+    config          the recipe
+    audio           any audio file -> mono samples
+    manifest        utterances as a table
+    synthesis       the built-in corpus, spoken by eSpeak NG
+    corpora         one module per corpus
+    splits          who is trained on, who selects, who is tested
+    metrics         UAR and its relatives
+    store           the prepared corpus
+    features        log-mel, normalisation, augmentation
+    encoders        log-mel -> embedding
+    adversaries     what pushes the speaker out of the embedding
+    model           what is saved and shipped
+    runs            the run folder
+    training        the one visible loop
+    attackers       fresh classifiers that try to read the speaker
+    audit           leakage of embeddings
+    evaluation      run -> Evaluation
+    inference       paths -> predictions
+    report          Evaluation -> Markdown, JSON, pictures
+    demo            all of it on the built-in corpus
+    cli             the verbs
+
+Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
+"""

@@ -1,0 +1,308 @@
+"""The verbs. The only place that prints, exits or catches SerError; heavy imports live inside the commands.
+
+Exit codes: 0 done; 1 finished, but some inputs failed (they are listed); 2 the request was wrong, one `error:` line;
+130 stopped from the keyboard.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.errors import SerError
+
+app = typer.Typer(
+    name="siser",
+    help="Speech emotion recognition for speakers the model has never heard, with an audit of how much of the speaker is left.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+CORES = os.cpu_count() or 1
+
+Jobs = Annotated[int, typer.Option(min=1, help="Files or folds worked on at once.")]
+Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars, and nothing but results and errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random in training; overrides train.seed.")]
+Data = Annotated[Path | None, typer.Option(help="The prepared corpus, if it has moved since training.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made; a former demo there is replaced.")] = Path("siser-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the voices' jitter and of training.")] = 0,
+    device: Device = "auto",
+    jobs: Jobs = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Everything below on the built-in corpus of synthesised speech, in minutes on two CPU cores."""
+    with bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.demo import run_demo
+
+        progress("loading", 1, 1)
+        result = run_demo(out, seed, device, jobs, progress)
+    show_comparison([evaluation.summary for evaluation in result.evaluations])
+    show_predictions(result.predictions)
+    print(f"report: {result.report}")
+
+
+@app.command()
+def corpora(as_json: Json = False) -> None:
+    """Known corpora: licence, layout, counts, where to get them."""
+    from speaker_invariant_ser.corpora import known
+
+    names = ("title", "licence", "citation", "url", "language", "files", "speakers", "emotions", "layout")
+    facts = {name: {key: getattr(corpus, key) for key in names} for name, corpus in known().items()}
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for name, fact in facts.items():
+        print(name)
+        for key, value in fact.items():
+            shown = ", ".join(f"{label} {count}" for label, count in value.items()) if isinstance(value, dict) else value
+            print(f"    {key + ':':10} {shown}")
+    print("csv\n    your own table with the columns path, speaker, emotion and, if known, id, text, sex, language")
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[str, typer.Argument(help="A known corpus (see `siser corpora`), or csv for your own table.")],
+    source: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV file.")],
+    out: Annotated[Path, typer.Argument(help="The prepared corpus: a new folder.")],
+    jobs: Jobs = CORES,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode a corpus once into 16 kHz mono audio with a manifest."""
+    from speaker_invariant_ser import store
+    from speaker_invariant_ser.corpora import differences, find, get
+    from speaker_invariant_ser.files import refuse_existing
+    from speaker_invariant_ser.manifest import read_table
+
+    refuse_existing(out, "prepare into a new folder, or remove this one first")
+    if corpus == "csv":
+        utterances, folder, note, odd = read_table(source), source.parent, "", []
+    else:
+        known = get(corpus)
+        utterances, folder, note = find(known, source), source, known.note
+        odd = differences(known, utterances)
+    with bars(quiet) as progress:
+        made = store.prepare(utterances, folder, out, note, jobs, lambda done, total: progress("decoding", done, total))
+    counts = made.settings["counts"]
+    print(", ".join(f"{count} {name}" for name, count in counts.items()) + f", {made.settings['seconds'] / 60:.1f} minutes -> {out}")
+    for line in odd:
+        warn(f"{corpus}: {line}")
+    if counts["rejected"]:
+        warn(f"{counts['rejected']} files rejected; the reasons are in {out / store.REJECTED}")
+        if strict:
+            raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/emodb.toml.")],
+    data: Annotated[Path, typer.Option(help="The prepared corpus.")],
+    out: Annotated[Path, typer.Option(help="The run: a new folder.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; may be repeated.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the folds already trained in --out, train the others.")] = False,
+    seed: Seed = None,
+    device: Device = "auto",
+    jobs: Jobs = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Train every fold of a recipe: speakers to train on, others to select the epoch, others kept for the test."""
+    from speaker_invariant_ser.config import read_recipe
+    from speaker_invariant_ser.store import Store
+
+    seeded = [] if seed is None else [f"train.seed={seed}"]
+    settings = read_recipe(recipe, [*(overrides or []), *seeded])
+    store = Store.open(data)
+    with bars(quiet) as progress:
+        from speaker_invariant_ser import training
+
+        def show(fold: str, row: dict[str, float]) -> None:
+            progress(f"fold {fold}, dev UAR {row['dev_uar']:.3f}", int(row["epoch"]), settings.train.epochs, f"fold {fold}")
+
+        run = training.train(settings, store, out, resume, device, jobs, show)
+    for split in run.splits:
+        kept = [row for row in run.metrics(split) if row["best"]][-1]
+        print(f"fold {split.name}: epoch {kept['epoch']:.0f} kept, dev UAR {kept['dev_uar']:.3f}")
+    print(f"run: {out}   next: siser evaluate {out}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Data = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Emotion on the test speakers, fresh attackers on the embeddings; writes the report into the run."""
+    from speaker_invariant_ser.runs import Run
+
+    opened = Run.open(run)
+    store = opened.open_data(data)
+    with bars(quiet) as progress:
+        from speaker_invariant_ser import evaluation, report
+
+        result = evaluation.evaluate(opened, store, device, progress)
+        path = report.write_report(result, run / "report")
+    if as_json:
+        print(json.dumps(result.summary, indent=2, ensure_ascii=False))
+        return
+    show_evaluation(result.summary)
+    print(f"report: {path}")
+
+
+@app.command()
+def infer(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Audio files, folders, globs, or .txt lists with one path a line.")],
+    out: Annotated[Path, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")],
+    fold: Annotated[str | None, typer.Option(help="Use this fold's model alone; otherwise the mean over all folds.")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Label, confidence and probability of each emotion for any audio files; a bad file gives a row with its error."""
+    from speaker_invariant_ser.runs import Run
+
+    opened = Run.open(run)
+    with bars(quiet) as progress:
+        from speaker_invariant_ser import inference
+
+        paths = inference.find_inputs(inputs)
+        models = inference.load_models(opened, fold, device)
+        failed = []
+        with inference.open_table(out, models[0].labels) as write:
+            for row in inference.predict(models, paths, lambda done, total: progress("reading emotions", done, total)):
+                write(row)
+                if row["error"]:
+                    failed.append(row["error"])
+    print(f"{len(paths) - len(failed)} of {len(paths)} files -> {out}")
+    for reason in failed[:10]:
+        warn(reason)
+    if failed:
+        warn(f"{len(failed)} files failed; column `error` of {out} has every reason")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[Callable[..., None]]:
+    """progress(what, done, total, key=what): a bar per key on standard error when it is a terminal, nothing otherwise."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        tasks = {}
+
+        def progress(what: str, done: int, total: int, key: str | None = None) -> None:
+            task = tasks.setdefault(key or what, None)
+            if task is None:
+                task = tasks[key or what] = shown.add_task(what, total=total)
+            shown.update(task, description=what, completed=done, total=total)
+
+        yield progress
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def show_evaluation(summary: dict) -> None:
+    emotion, speaker = summary["emotion"], summary["speaker"]
+    rows = [
+        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), span(emotion["uar"]), f"chance {percent(emotion['chance'])}"),
+        ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
+        ("worst speaker, UAR", percent(emotion["worst_speaker"]["uar"]), "", f"speaker {emotion['worst_speaker']['speaker']}"),
+    ]
+    chance = f"chance {percent(speaker['chance']['uniform'])} (1/K), {percent(speaker['chance']['majority'])} (majority)"
+    for name, score in speaker["attackers"].items():
+        rows.append((f"speaker read by a fresh {name}", percent(score["accuracy"]), span(score), chance))
+    rows.append(("adversary's own head", percent(speaker["adversary_head"]["accuracy"]), "", "not evidence"))
+    show_table(["", "value", "95 % interval", ""], rows)
+    if summary["note"]:
+        print(summary["note"])
+
+
+def show_comparison(summaries: Sequence[dict]) -> None:
+    rows = [
+        (
+            one["run"],
+            f"{percent(one['emotion']['uar']['value'])}  ({span(one['emotion']['uar'])})",
+            f"{percent(one['speaker']['strongest']['accuracy'])} {one['speaker']['strongest']['name']}  ({span(one['speaker']['strongest'])})",
+            percent(one["speaker"]["adversary_head"]["accuracy"]),
+        )
+        for one in summaries
+    ]
+    first = summaries[0]
+    speakers = first["speaker"]["speakers"]
+    rows.append(("chance", percent(first["emotion"]["chance"]), f"{percent(first['speaker']['chance']['uniform'])} (1/{speakers})", ""))
+    head = ["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"]
+    show_table(head, rows)
+    if first["note"]:
+        print(first["note"])
+
+
+def show_predictions(predictions: Sequence[dict]) -> None:
+    show_table(["file", "label", "confidence"], [(Path(row["path"]).name, row["label"], percent(row["confidence"])) for row in predictions])
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output, as wide as its text where that is not a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    Console(width=None if console.is_terminal else 140).print(table)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def span(score: dict) -> str:
+    return "no interval" if score["low"] is None else f"{100 * score['low']:.1f} to {100 * score['high']:.1f} %"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `siser`: runs a verb and exits with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a verb; its exit code. User errors become one `error:` line on standard error."""
+    try:
+        return app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        return fail(f"{error.format_message()} Try `siser --help`.")
+    except SerError as error:
+        return fail(str(error))
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # whoever read our output has gone; python would complain at exit
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return fail(f"{error.filename}: {error.strerror}")
+
+
+def fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

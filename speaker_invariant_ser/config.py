@@ -1,0 +1,175 @@
+"""The recipe: what a run does, in one frozen object. TOML in, `section.key=value` overrides on top, TOML out.
+
+Every key has a default, a unit where it has one, and a range; an unknown key is an error that names the nearest right one.
+No torch here, so that the command line can check a recipe at once.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from speaker_invariant_ser.errors import RecipeError, unknown
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitSection(Section):
+    """Who is trained on, who selects, who is tested. Always whole speakers."""
+
+    scheme: Literal["loso", "group-kfold", "fixed"] = Field("loso", description="leave one speaker out; k groups; given lists")
+    folds: int = Field(5, ge=2, description="number of groups (group-kfold)")
+    test: tuple[str, ...] = Field((), description="test speakers (fixed)")
+    dev: tuple[str, ...] = Field((), description="dev speakers (fixed); empty: taken from the training speakers")
+    dev_speakers: int = Field(2, ge=1, description="speakers taken from the training speakers to select the epoch")
+    seed: int = Field(0, ge=0, description="order in which speakers are dealt to groups (group-kfold)")
+
+
+class FeaturesSection(Section):
+    """Log-mel spectrogram."""
+
+    mels: int = Field(64, ge=8, le=256, description="mel bands")
+    window_ms: float = Field(25.0, gt=0, le=200, description="window, milliseconds")
+    hop_ms: float = Field(10.0, gt=0, le=100, description="hop, milliseconds")
+    f_min: float = Field(20.0, ge=0, description="lowest frequency, Hz")
+    f_max: float = Field(8000.0, gt=0, description="highest frequency, Hz")
+    normalise: Literal["corpus", "utterance"] = Field(
+        "corpus", description="subtract each band's mean over the training speakers, or over the utterance itself"
+    )
+
+
+class AugmentSection(Section):
+    """What training batches go through, on the log-mel spectrogram; nothing of it at evaluation."""
+
+    frequency_masks: int = Field(2, ge=0, le=10)
+    frequency_mask_bands: int = Field(8, ge=0, description="widest mask, mel bands")
+    time_masks: int = Field(2, ge=0, le=20)
+    time_mask_ms: float = Field(200.0, ge=0, description="longest mask, milliseconds")
+    warp: float = Field(0.1, ge=0, lt=0.5, description="vocal tract warp, largest relative shift of the mel axis")
+    tempo: float = Field(0.1, ge=0, lt=0.5, description="largest relative change of duration")
+    equaliser_db: float = Field(3.0, ge=0, le=30, description="random smooth curve over the bands, standard deviation, dB")
+
+
+class EncoderSection(Section):
+    name: str = "cnn"
+    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=1, description="output channels, one stage each")
+    dim: int = Field(128, ge=2, description="embedding dimension")
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class EmotionSection(Section):
+    """The emotion classifier on the embedding: dim - hidden - classes."""
+
+    hidden: int = Field(64, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    class_weights: bool = Field(True, description="weigh classes by inverse frequency, as UAR does")
+
+
+class AdversarySection(Section):
+    """The speaker classifier behind a gradient reversal layer: dim - hidden - speakers."""
+
+    name: str = "grl"
+    strength: float = Field(1.0, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
+    ramp: float = Field(10.0, gt=0, description="steepness of lambda = strength * (2 / (1 + exp(-ramp * progress)) - 1)")
+    hidden: int = Field(64, ge=1)
+
+
+class TrainSection(Section):
+    epochs: int = Field(40, ge=1)
+    batch_size: int = Field(16, ge=2, description="clips")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(0.02, ge=0)
+    seed: int = Field(0, ge=0)
+
+
+class AuditSection(Section):
+    folds: int = Field(5, ge=2, description="folds of the attackers' cross-validation")
+    seed: int = Field(0, ge=0)
+
+
+class Recipe(Section):
+    """Everything that decides a run beside the data. `Recipe()` is the default model."""
+
+    split: SplitSection = SplitSection()
+    features: FeaturesSection = FeaturesSection()
+    augment: AugmentSection = AugmentSection()
+    encoder: EncoderSection = EncoderSection()
+    emotion: EmotionSection = EmotionSection()
+    adversary: AdversarySection = AdversarySection()
+    train: TrainSection = TrainSection()
+    audit: AuditSection = AuditSection()
+
+
+def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError."""
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}: expected a TOML file such as recipes/emodb.toml") from None
+    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read as a recipe ({error}): expected a TOML text file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from None
+    return make_recipe(tables, overrides, source=str(path))
+
+
+def make_recipe(tables: dict, overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """A checked recipe from nested tables and overrides. Raises RecipeError naming `source`, key, value and the nearest right key."""
+    merged = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    for override in overrides:
+        section, key, value = parse_override(override)
+        table = merged.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = value
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: " + "; ".join(map(explain, error.errors()))) from None
+
+
+def parse_override(text: str) -> tuple[str, str, object]:
+    """Split `section.key=value`; the value is TOML, or a plain string where it is not.
+
+    >>> parse_override("train.epochs=3")
+    ('train', 'epochs', 3)
+    """
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise RecipeError(f"--set {text}: expected section.key=value, such as train.epochs=20")
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value.strip()
+
+
+def explain(problem: dict) -> str:
+    """One line for one problem that pydantic found."""
+    where = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(where)
+    return f"{'.'.join(where)} = {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"
+
+
+def unknown_key(where: list[str]) -> str:
+    if len(where) == 1:
+        return unknown("section", where[0], Recipe.model_fields)
+    section = Recipe.model_fields[where[0]].annotation
+    return unknown(f"key in [{where[0]}]", where[1], section.model_fields)
+
+
+def write_toml(recipe: Recipe) -> str:
+    """The recipe as TOML. Its values are text, numbers, booleans and lists, which TOML writes as JSON does."""
+    lines = []
+    for section, table in recipe.model_dump().items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        lines.append("")
+    return "\n".join(lines)

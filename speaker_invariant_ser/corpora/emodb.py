@@ -1,0 +1,66 @@
+"""EMO-DB, the Berlin Database of Emotional Speech: ten actors, ten sentences, seven emotions, in German.
+
+The file name `03a01Fa.wav` is
+
+    03      speaker (03, 08, 09, 10, 11, 12, 13, 14, 15, 16)
+    a01     sentence: a01, a02, a04, a05, a07 (short) and b01, b02, b03, b09, b10 (two clauses)
+    F       emotion, the first letter of its German name: Wut anger, Langeweile boredom, Ekel disgust, Angst fear,
+            Freude happiness, Trauer sadness, Neutral
+    a       version, when a speaker said it more than once
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.audio import find_audio
+from speaker_invariant_ser.corpora import Corpus
+from speaker_invariant_ser.manifest import Utterance
+
+EMOTIONS = {
+    "W": "angry",
+    "L": "bored",
+    "E": "disgusted",
+    "A": "fearful",
+    "F": "happy",
+    "N": "neutral",
+    "T": "sad",
+}
+MALE = frozenset({"03", "10", "11", "12", "15"})
+FEMALE = frozenset({"08", "09", "13", "14", "16"})
+NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])(?P<version>[a-z])", re.IGNORECASE)
+
+
+def find(folder: Path) -> list[Utterance]:
+    """Every audio file below `folder` whose name follows the rule, in any folder and any case."""
+    return [utterance for path in find_audio(folder) if (utterance := parse(path.relative_to(folder)))]
+
+
+def parse(path: Path) -> Utterance | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or match["speaker"] not in MALE | FEMALE:
+        return None
+    return Utterance(
+        id=path.stem,
+        corpus="emodb",
+        speaker=match["speaker"],
+        emotion=EMOTIONS[match["emotion"].upper()],
+        text=match["text"].lower(),
+        sex="male" if match["speaker"] in MALE else "female",
+        language="de",
+        source=path.as_posix(),
+    )
+
+
+CORPUS = Corpus(
+    name="emodb",
+    title="EMO-DB",
+    licence="free to use; re-released by its owners as CC0",
+    citation="Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A Database of German Emotional Speech. Interspeech 2005",
+    url="http://emodb.bilderbar.info/download/",
+    language="de",
+    files=535,
+    speakers=10,
+    emotions={"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62},
+    layout="files named like 03a01Fa.wav (speaker, sentence, emotion letter, version) in any subfolder, usually wav/",
+    find=find,
+)

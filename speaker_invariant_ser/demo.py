@@ -1,0 +1,89 @@
+"""The whole road on the built-in corpus: generate, prepare, train without and with the adversary, evaluate both, infer."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from speaker_invariant_ser import corpora, synthesis
+from speaker_invariant_ser.config import Recipe, make_recipe
+from speaker_invariant_ser.errors import WriteError, shorten
+from speaker_invariant_ser.evaluation import Evaluation, evaluate
+from speaker_invariant_ser.files import translated
+from speaker_invariant_ser.inference import Row, find_inputs, load_models, open_table, predict
+from speaker_invariant_ser.report import write_comparison, write_report
+from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.store import Store, prepare
+from speaker_invariant_ser.training import train
+
+RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength
+OWN = {"corpus", "data", "report", "predictions.csv", *RUNS}  # what a demo folder holds
+EPOCHS = 20
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+
+
+@dataclass(frozen=True)
+class Demo:
+    evaluations: list[Evaluation]
+    predictions: list[Row]
+    report: Path
+
+
+def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, progress: Progress | None = None) -> Demo:
+    """Everything into `out`, replacing a former demo there. Raises WriteError if the folder holds anything else."""
+    progress = progress or (lambda what, done, total: None)
+    clear(out)
+    synthesis.generate(out / "corpus", seed, lambda done, total: progress("speaking", done, total))
+    store = prepare_builtin(out, jobs, progress)
+    evaluations, run = [], None
+    for name, strength in RUNS.items():
+        run = train(demo_recipe(strength, seed), store, out / name, device=device, progress=told(name, progress))
+        evaluations.append(evaluate(run, store, device))
+        write_report(evaluations[-1], run.folder / "report")
+    report = write_comparison(evaluations, out / "report")
+    return Demo(evaluations, infer_some(run, out, device), report)
+
+
+def told(name: str, progress: Progress) -> Callable[[str, dict], None]:
+    """Training's progress, which names folds, as the demo's, which names runs."""
+    return lambda fold, row: progress(f"training {name}", int(row["epoch"]), EPOCHS)
+
+
+def clear(out: Path) -> None:
+    """Remove a former demo, and nothing that is not one."""
+    with translated(out):
+        out.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(path.name for path in out.iterdir() if path.name.removesuffix(".partial") not in OWN)
+        if foreign:
+            raise WriteError(f"{out} holds files that are not of a demo ({shorten(foreign)}); choose another --out")
+        for path in out.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:
+    corpus = corpora.get("builtin")
+    utterances = corpora.find(corpus, out / "corpus")
+    return prepare(
+        utterances, out / "corpus", out / "data", corpus.note, jobs, lambda done, total: progress("preparing", done, total)
+    )
+
+
+def demo_recipe(strength: float, seed: int = 0) -> Recipe:
+    """The default model on the built-in corpus's own split; everything but the adversary's strength is the same."""
+    return make_recipe({
+        "split": {"scheme": "fixed", "test": synthesis.UNSEEN_SPEAKERS, "dev": synthesis.DEV_SPEAKERS},
+        "adversary": {"strength": strength},
+        "train": {"epochs": EPOCHS, "seed": seed},
+    })
+
+
+def infer_some(run: Run, out: Path, device: str) -> list[Row]:
+    """Predictions for one sentence of one unseen speaker in every emotion, as `siser infer` makes them."""
+    models = load_models(run, device=device)
+    paths = find_inputs([out / "corpus" / f"{synthesis.UNSEEN_SPEAKERS[0]}_*_t00.wav"])
+    rows = list(predict(models, paths))
+    with open_table(out / "predictions.csv", models[0].labels) as write:
+        for row in rows:
+            write(row)
+    return rows

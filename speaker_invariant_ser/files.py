@@ -1,0 +1,111 @@
+"""Writing that is whole or not there: everything gets a temporary name first and is renamed when complete.
+
+Operating-system errors become WriteError here and nowhere else, with the path and what would help.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from speaker_invariant_ser.errors import WriteError
+
+PARTIAL = ".partial"  # ending of everything that is still being written
+
+REASONS = {
+    errno.EACCES: "no permission to write here; choose another folder or change its permissions",
+    errno.EPERM: "no permission to write here; choose another folder or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOSPC: "no space left on the disk; free some or choose another disk",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "a folder of that name is in the way",
+    errno.EEXIST: "something of that name is in the way",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+}
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Inside, an OSError about writing `path` becomes a WriteError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REASONS:
+            raise
+        raise WriteError(f"cannot write {path}: {REASONS[error.errno]}") from error
+
+
+@contextmanager
+def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open `path` for writing under a temporary name; it takes its own name only if the block ends well."""
+    path = Path(path)
+    partial = path.with_name(path.name + PARTIAL)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, mode, **text) as file:
+                yield file
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` if the block ends well; `path` is replaced if it exists.
+
+    Whether replacing is allowed is for the caller to decide beforehand (see `refuse_existing`).
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + PARTIAL)
+    with translated(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(path: Path | str, advice: str) -> Path:
+    """`path`, if nothing is there yet or it is an empty folder. Raises WriteError with `advice` otherwise."""
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise WriteError(f"{path} exists already: {advice}")
+    return path
+
+
+def require_space(path: Path | str, needed: int) -> None:
+    """Raise WriteError unless the disk of `path` has `needed` bytes free."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise WriteError(
+            f"cannot write {path}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free; "
+            "free some space or choose another disk"
+        )
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with writing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,150 @@
+"""Paths -> predictions. A bad file becomes a row with its reason; nothing stops on it."""
+
+import csv
+import glob
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from speaker_invariant_ser import audio
+from speaker_invariant_ser.errors import AudioError, RunError, SerError, unknown
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.model import SerModel, apply, choose_device, load_model
+from speaker_invariant_ser.runs import Run
+
+WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are read in windows of this length
+BLOCK = 64  # files decoded before the models run: bounds memory
+
+Row = dict[str, str | float | None]
+
+
+def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
+    """Files in the order given; folders and globs become the audio files in them. A file that does not exist stays listed.
+
+    Raises SerError for an empty folder, or a glob that matches nothing.
+    """
+    found: list[Path] = []
+    for item in map(str, inputs):
+        if Path(item).is_dir():
+            files = audio.find_audio(item)
+            if not files:
+                endings = ", ".join(sorted(audio.SUFFIXES))
+                raise SerError(f"{item}: no audio file in this folder or below it (looked for {endings})")
+            found += files
+        elif glob.has_magic(item) and not Path(item).exists():
+            files = sorted(Path(name) for name in glob.glob(item, recursive=True) if Path(name).is_file())
+            if not files:
+                raise SerError(f"{item}: no file matches this pattern")
+            found += files
+        else:
+            found.append(Path(item))
+    return list(dict.fromkeys(found))
+
+
+def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:
+    """The models of a run, one per fold, or the one of `fold`. Raises RunError."""
+    splits = run.done() if fold is None else [run.one(fold)]
+    models = [load_model(run.fold_folder(split), str(choose_device(device))) for split in splits]
+    if len({model.labels for model in models}) > 1:
+        raise RunError(f"{run.folder} is damaged: its folds have different labels")
+    return models
+
+
+def predict(models: Sequence[SerModel], paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> Iterator[Row]:
+    """One row per path, in order: path, label, confidence, p_<label> for each, error.
+
+    Several models' probabilities are averaged. A recording longer than 30 s is read in windows, weighted by length.
+    `error` is empty and the rest filled, or the other way round.
+    """
+    waiting, done = iter(paths), 0
+    while block := list(islice(waiting, BLOCK)):
+        clips = [read(path) for path in block]
+        good = [clip for clip in clips if isinstance(clip, np.ndarray)]
+        probabilities = iter(probability_of(models, good))
+        for path, clip in zip(block, clips, strict=True):
+            failed = isinstance(clip, AudioError)
+            yield failure(path, clip, models[0].labels) if failed else success(path, next(probabilities), models[0].labels)
+            done += 1
+            if progress:
+                progress(done, len(paths))
+
+
+def read(path: Path) -> np.ndarray | AudioError:
+    try:
+        return audio.read(path)
+    except AudioError as error:
+        return error
+
+
+def probability_of(models: Sequence[SerModel], clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean probability over models and windows, [N, C]."""
+    if not clips:
+        return np.zeros((0, len(models[0].labels)))
+    parts = [windows(clip) for clip in clips]
+    flat = [window for part in parts for window in part]
+    each = np.mean([apply(model, flat)[1] for model in models], axis=0)
+    owner = np.repeat(np.arange(len(clips)), [len(part) for part in parts])
+    weight = np.array([len(window) for window in flat], dtype=float)
+    total = np.zeros((len(clips), each.shape[1]))
+    np.add.at(total, owner, each * weight[:, None])
+    return total / total.sum(axis=1, keepdims=True)
+
+
+def windows(clip: np.ndarray) -> list[np.ndarray]:
+    """The clip [S] in equal parts of at most 30 s, so that no part is a short leftover."""
+    return np.array_split(clip, max(1, -(-len(clip) // WINDOW)))
+
+
+def success(path: Path, probability: np.ndarray, labels: Sequence[str]) -> Row:
+    best = int(probability.argmax())
+    each = {f"p_{label}": float(p) for label, p in zip(labels, probability, strict=True)}
+    return {"path": str(path), "label": labels[best], "confidence": float(probability[best]), **each, "error": ""}
+
+
+def failure(path: Path, error: AudioError, labels: Sequence[str]) -> Row:
+    return {"path": str(path), "label": "", "confidence": None, **{f"p_{label}": None for label in labels}, "error": str(error)}
+
+
+@contextmanager
+def open_table(path: Path | str, labels: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    """A function that writes one row; .csv, .jsonl or .parquet by the path's ending. The file appears when all is written.
+
+    Raises SerError for another ending.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise SerError(f"{path}: {unknown('ending', path.suffix, WRITERS)}")
+    columns = ["path", "label", "confidence", *(f"p_{label}" for label in labels), "error"]
+    with writing(path, "wb" if path.suffix == ".parquet" else "w") as file, WRITERS[path.suffix](file, columns) as write:
+        yield write
+
+
+@contextmanager
+def csv_rows(file, columns: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    writer = csv.DictWriter(file, columns)
+    writer.writeheader()
+    yield lambda row: writer.writerow({name: f"{cell:.6f}" if isinstance(cell, float) else cell for name, cell in row.items()})
+
+
+@contextmanager
+def json_lines(file, columns: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def parquet_rows(file, columns: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    """Rows wait in memory: Parquet is written in large groups."""
+    text = ("path", "label", "error")
+    schema = pyarrow.schema([(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns])
+    rows: list[Row] = []
+    yield rows.append
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), file)
+
+
+WRITERS = {".csv": csv_rows, ".jsonl": json_lines, ".parquet": parquet_rows}

@@ -1,0 +1,126 @@
+"""Utterances as a typed table: what stands between a corpus and everything else."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import pyarrow
+import pyarrow.csv
+
+from speaker_invariant_ser.errors import ManifestError, shorten, unknown
+from speaker_invariant_ser.files import writing
+
+SEXES = ("female", "male", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One clip: who says what, how, and where the audio is. Unknown text, sex and language are empty strings."""
+
+    id: str
+    corpus: str
+    speaker: str
+    emotion: str
+    text: str = ""  # which sentence, the same code for the same words
+    sex: str = ""  # "female", "male" or ""
+    language: str = ""  # ISO 639-1
+    source: str = ""  # the original file, relative to the corpus folder
+    offset: int = 0  # first sample in the prepared audio
+    samples: int = 0  # length in the prepared audio; 0 before it is prepared
+
+
+COLUMNS = tuple(field.name for field in fields(Utterance))
+NUMBERS = ("offset", "samples")
+TYPES = {name: pyarrow.int64() if name in NUMBERS else pyarrow.string() for name in COLUMNS}
+
+
+def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
+    """Write utterances as CSV, whole or not at all."""
+    columns = zip(*map(astuple, utterances), strict=True) if utterances else [()] * len(COLUMNS)
+    arrays = [pyarrow.array(list(column), TYPES[name]) for name, column in zip(COLUMNS, columns, strict=True)]
+    with writing(path, "wb") as file:
+        pyarrow.csv.write_csv(pyarrow.table(arrays, names=list(COLUMNS)), file)
+
+
+def read_manifest(path: Path | str) -> list[Utterance]:
+    """Read what `write_manifest` wrote. Raises ManifestError."""
+    columns = read_columns(path, TYPES)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")
+    return [Utterance(*row) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
+
+
+def read_table(path: Path | str) -> list[Utterance]:
+    """A user's own CSV -> utterances not yet prepared.
+
+    Columns `path`, `speaker` and `emotion` are needed; `id`, `text`, `sex` and `language` are optional; others are
+    left alone. Everything is read as text, so speaker `03` stays `03`. `path` is relative to the table's folder, or absolute.
+    Raises ManifestError with every problem found.
+    """
+    path = Path(path)
+    columns = read_columns(path, {})
+    missing = [name for name in ("path", "speaker", "emotion") if name not in columns]
+    if missing:
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}, needed path, speaker, emotion")
+    count = len(columns["path"])
+    columns.setdefault("id", columns["path"])
+    known = [name for name in ("id", "speaker", "emotion", "text", "sex", "language") if name in columns]
+    sources = (str(path.parent.absolute() / clip.strip()) if clip.strip() else "" for clip in columns["path"])
+    rows = zip(*(columns[name] for name in known), strict=True) if count else ()
+    utterances = [
+        Utterance(**{name: cell.strip() for name, cell in zip(known, row, strict=True)}, corpus=path.stem, source=source)
+        for row, source in zip(rows, sources, strict=True)
+    ]
+    check(utterances, path)
+    return utterances
+
+
+def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
+    """A CSV file's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            names = file.readline().strip("\r\n").split(",")
+        convert = pyarrow.csv.ConvertOptions(
+            column_types={name.strip('"'): types.get(name.strip('"'), pyarrow.string()) for name in names},
+            strings_can_be_null=False,
+        )
+        table = pyarrow.csv.read_csv(path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+    except FileNotFoundError:
+        raise ManifestError(f"no such table: {path}") from None
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
+        raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
+    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
+    if repeated:
+        raise ManifestError(f"{path}: column {shorten(repeated)} stands there more than once")
+    return table.to_pydict()
+
+
+def check(utterances: Sequence[Utterance], source: Path | str) -> None:
+    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids."""
+    problems = [*empty_cells(utterances), *odd_sexes(utterances), *repeated_ids(utterances)]
+    if not utterances:
+        problems.append("holds no utterances")
+    if problems:
+        raise ManifestError(f"{source}: " + "; ".join(problems))
+
+
+def empty_cells(utterances: Iterable[Utterance]) -> list[str]:
+    found = []
+    for name in ("id", "speaker", "emotion", "source"):
+        rows = [row for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
+        if rows:
+            found.append(f"empty {name if name != 'source' else 'path'} in row {shorten(rows)}")
+    return found
+
+
+def odd_sexes(utterances: Iterable[Utterance]) -> list[str]:
+    odd = sorted({utterance.sex for utterance in utterances} - set(SEXES))
+    return [unknown("sex", sex, [name or "(empty)" for name in SEXES]) for sex in odd]
+
+
+def repeated_ids(utterances: Iterable[Utterance]) -> list[str]:
+    counts = Counter(utterance.id for utterance in utterances)
+    repeated = [identity for identity, times in counts.items() if times > 1]
+    return [f"id {shorten(repeated)} stands there more than once"] if repeated else []

@@ -1,0 +1,133 @@
+"""What is saved and shipped: log-mel, normalisation, encoder and emotion classifier. No speaker head, no pickle."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from speaker_invariant_ser.audio import pad
+from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.encoders import ENCODERS
+from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.features import LogMel, Normalise
+from speaker_invariant_ser.files import write_json
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+class ModelSettings(BaseModel):
+    """Everything `SerModel` is built from; model.json holds it."""
+
+    labels: tuple[str, ...]
+    sample_rate: int
+    features: FeaturesSection
+    encoder: EncoderSection
+    emotion: EmotionSection
+
+
+@dataclass(frozen=True)
+class Output:
+    embedding: Tensor  # [B, D]
+    logits: Tensor  # [B, C]
+
+
+class SerModel(nn.Module):
+    """Waveform -> embedding and emotion logits. `labels` [C] names the classes."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        if settings.encoder.name not in ENCODERS:
+            raise RecipeError(unknown("encoder.name", settings.encoder.name, ENCODERS))
+        self.settings = settings
+        self.logmel = LogMel(settings.features, settings.sample_rate)
+        self.normalise = Normalise(settings.features.normalise, settings.features.mels)
+        self.encoder = ENCODERS[settings.encoder.name](settings.features.mels, settings.encoder)
+        self.head = nn.Sequential(
+            nn.Linear(self.encoder.dim, settings.emotion.hidden),
+            nn.ReLU(),
+            nn.Dropout(settings.emotion.dropout),
+            nn.Linear(settings.emotion.hidden, len(settings.labels)),
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.settings.labels
+
+    def forward(self, audio: Tensor, samples: Tensor) -> Output:
+        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output."""
+        return self.from_mels(*self.logmel(audio, samples))
+
+    def from_mels(self, mels: Tensor, frames: Tensor) -> Output:
+        """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest."""
+        embedding = self.encoder(self.normalise(mels, frames), frames)
+        return Output(embedding, self.head(embedding))
+
+
+def save_model(model: SerModel, folder: Path | str) -> None:
+    """Write model.safetensors and model.json into an existing folder (write into a temporary one and rename it)."""
+    folder = Path(folder)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
+    write_json(folder / DESCRIPTION, {"format": FORMAT, **model.settings.model_dump(mode="json"), "versions": versions})
+
+
+def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
+    """The model in a fold's folder, ready for evaluation. Raises RunError if it is missing, damaged or of another format."""
+    folder = Path(folder)
+    model = SerModel(read_description(folder / DESCRIPTION))
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS, device="cpu"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[0]}") from None
+    return model.eval().to(device)
+
+
+@torch.inference_mode()
+def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 clips [S] at the model's rate -> (embeddings [N, D], emotion probabilities [N, C]), in the clips' order.
+
+    Clips of similar length share a batch; the model must be in evaluation mode (as `load_model` leaves it).
+    """
+    device = next(model.parameters()).device
+    order = np.argsort([len(clip) for clip in clips], kind="stable")
+    embedding = np.zeros((len(clips), model.encoder.dim), dtype=np.float32)
+    probability = np.zeros((len(clips), len(model.labels)), dtype=np.float32)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        audio, samples = pad([clips[row] for row in rows])
+        output = model(torch.from_numpy(audio).to(device), torch.from_numpy(samples).to(device))
+        embedding[rows] = output.embedding.cpu().numpy()
+        probability[rows] = output.logits.softmax(dim=1).cpu().numpy()
+    return embedding, probability
+
+
+def read_description(path: Path) -> ModelSettings:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if description.get("format") != FORMAT:
+            raise RunError(f"{path}: written in format {description.get('format')}, this version reads format {FORMAT}")
+        return ModelSettings.model_validate(description)
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} is not a trained fold: it has no {DESCRIPTION}") from None
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU if there is one. Raises RecipeError for a device that is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise RecipeError(unknown("device", name, ("auto", "cpu", "cuda")))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("--device cuda: this torch sees no CUDA device; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

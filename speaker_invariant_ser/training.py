@@ -1,0 +1,273 @@
+"""The one visible loop: a fold is a model trained on some speakers, selected on others, never shown the rest."""
+
+import copy
+import csv
+import math
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speaker_invariant_ser import metrics
+from speaker_invariant_ser.adversaries import ADVERSARIES
+from speaker_invariant_ser.audio import SAMPLE_RATE
+from speaker_invariant_ser.config import Recipe
+from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.features import Augment, LogMel
+from speaker_invariant_ser.files import new_folder
+from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
+from speaker_invariant_ser.runs import METRICS, Run
+from speaker_invariant_ser.splits import Split, make_splits
+from speaker_invariant_ser.store import Store
+
+Row = dict[str, float]  # one line of metrics.csv
+Progress = Callable[[str, Row], None]  # fold, its latest epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Log-mels [B, M, T] padded with silence, frames [B], emotion [B] in 0 .. C-1, speaker [B] in 0 .. K-1."""
+
+    mels: Tensor
+    frames: Tensor
+    emotion: Tensor
+    speaker: Tensor
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Some speakers' clips in memory as log-mels: smaller than their 16-bit audio, and computed once."""
+
+    mels: list[Tensor]  # each [M, T]
+    emotion: Tensor
+    speaker: Tensor
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        mels = [self.mels[index] for index in indices]
+        frames = torch.tensor([clip.shape[1] for clip in mels], device=self.emotion.device)
+        padded = nn.utils.rnn.pad_sequence([clip.T for clip in mels], batch_first=True).transpose(1, 2)
+        chosen = torch.as_tensor(indices, device=self.emotion.device)
+        return Batch(padded, frames, self.emotion[chosen], self.speaker[chosen])
+
+
+def train(
+    recipe: Recipe,
+    store: Store,
+    out: Path | str,
+    resume: bool = False,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Run:
+    """Train every fold of the recipe into the run folder `out`, `jobs` folds at once, and return the run.
+
+    With `resume`, folds that are already trained are kept and the others are trained. Raises SplitError, RecipeError,
+    RunError or WriteError before any training starts.
+    """
+    check_names(recipe)
+    splits = make_splits(recipe.split, store.utterances)
+    choose_device(device)
+    if resume and (Path(out) / "recipe.toml").exists():
+        run = Run.open(out)
+        run.require_same(recipe, splits, store)
+    else:
+        run = Run.create(out, recipe, splits, store)
+    waiting = [split for split in splits if not run.is_done(split)]
+    jobs = min(jobs, len(waiting))
+    if jobs > 1:
+        train_side_by_side(run, store, waiting, device, jobs, progress)
+    else:
+        for split in waiting:
+            train_fold(recipe, store, split, run.fold_folder(split), device, progress)
+    return run
+
+
+def check_names(recipe: Recipe) -> None:
+    LogMel(recipe.features, SAMPLE_RATE)  # says what is wrong with the band limits, before any fold starts
+    if recipe.adversary.name not in ADVERSARIES:
+        raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
+
+
+def train_side_by_side(
+    run: Run, store: Store, splits: Sequence[Split], device: str, jobs: int, progress: Progress | None
+) -> None:
+    """Folds in worker processes, the cores shared evenly: one thread each is faster than many threads on one fold."""
+    context = get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
+        news = manager.Queue()
+        futures = [
+            pool.submit(train_in_worker, run.recipe, store.folder, split, run.fold_folder(split), device, threads, news)
+            for split in splits
+        ]
+        try:
+            while not all(future.done() for future in futures) or not news.empty():
+                forward_news(news, progress)
+                if any(future.done() and future.exception() for future in futures):
+                    break
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+def forward_news(news: "queue.Queue", progress: Progress | None) -> None:
+    try:
+        fold, row = news.get(timeout=0.2)
+    except queue.Empty:
+        return
+    if progress:
+        progress(fold, row)
+
+
+def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, device: str, threads: int, news) -> None:
+    torch.set_num_threads(threads)
+    train_fold(recipe, Store.open(data), split, folder, device, lambda fold, row: news.put((fold, row)))
+
+
+def train_fold(
+    recipe: Recipe, store: Store, split: Split, folder: Path, device: str = "cpu", progress: Progress | None = None
+) -> None:
+    """Train one fold and write its model and metrics.csv to `folder`, which appears when all is done.
+
+    The epoch that is kept has the best UAR on the dev speakers, the lower dev loss where several are equal.
+    """
+    torch.manual_seed(recipe.train.seed)
+    order = np.random.default_rng(recipe.train.seed)
+    target = choose_device(device)
+    labels = sorted({utterance.emotion for utterance in store.utterances})
+    settings = ModelSettings(
+        labels=labels, sample_rate=SAMPLE_RATE, features=recipe.features, encoder=recipe.encoder, emotion=recipe.emotion
+    )
+    model = SerModel(settings).to(target, memory_format=torch.channels_last)
+    training = load_clips(store, split.train, model, target)
+    dev = load_clips(store, split.dev, model, target)
+    model.normalise.fit(training.mels)
+    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(split.train), recipe.adversary).to(target)
+    augment = Augment(recipe.augment, recipe.features.hop_ms)
+    weight = class_weights(training.emotion, len(labels)) if recipe.emotion.class_weights else None
+
+    steps = recipe.train.epochs * steps_per_epoch(len(training.mels), recipe.train.batch_size)
+    parameters = [*model.parameters(), *adversary.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.train.learning_rate, total_steps=steps)
+    best, kept, step = (-1.0, 0.0), model.state_dict(), 0
+
+    with new_folder(folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
+        for epoch in range(1, recipe.train.epochs + 1):
+            started, sums = time.perf_counter(), np.zeros(5)
+            model.train()
+            for indices in epoch_batches(training, recipe.train.batch_size, order):
+                batch = training.batch(indices)
+                through = step / max(1, steps - 1)
+                output = model.from_mels(*augment(batch.mels, batch.frames))
+                emotion_loss = F.cross_entropy(
+                    output.logits, batch.emotion, weight, label_smoothing=recipe.emotion.label_smoothing
+                )
+                speaker_loss = adversary(output.embedding, batch, through)  # lambda acts inside, once
+                optimizer.zero_grad()
+                (emotion_loss + speaker_loss).backward()
+                nn.utils.clip_grad_norm_(parameters, 5.0)
+                optimizer.step()
+                schedule.step()
+                step += 1
+                with torch.no_grad():
+                    guessed = adversary.logits(output.embedding).argmax(dim=1)
+                right = (output.logits.argmax(dim=1) == batch.emotion).sum(), (guessed == batch.speaker).sum()
+                n = len(indices)
+                sums += [n, n * emotion_loss.item(), n * speaker_loss.item(), right[0].item(), right[1].item()]
+
+            dev_loss, dev_uar = score(model, dev)
+            better = (dev_uar, -dev_loss) > best
+            if better:
+                best, kept = (dev_uar, -dev_loss), copy.deepcopy(model.state_dict())
+            row = {
+                "epoch": epoch,
+                "step": step,
+                "learning_rate": schedule.get_last_lr()[0],
+                "lambda": adversary.strength(through),
+                "emotion_loss": sums[1] / sums[0],
+                "emotion_accuracy": sums[3] / sums[0],
+                "speaker_loss": sums[2] / sums[0],
+                "speaker_loss_uninformed": math.log(len(split.train)),
+                "speaker_accuracy": sums[4] / sums[0],
+                "dev_loss": dev_loss,
+                "dev_uar": dev_uar,
+                "best": int(better),
+                "seconds": time.perf_counter() - started,
+            }
+            write_row(file, row)
+            if progress:
+                progress(split.name, row)
+        model.load_state_dict(kept)
+        save_model(model, partial)
+
+
+def load_clips(store: Store, speakers: Sequence[str], model: SerModel, device: torch.device) -> Clips:
+    """The clips of these speakers as log-mels on the device, labels as positions in sorted order."""
+    indices = store.indices(speakers)
+    mels = []
+    with torch.inference_mode():
+        for index in indices:
+            audio = torch.from_numpy(store.clip(index)).to(device)
+            mels.append(model.logmel(audio[None], torch.tensor([len(audio)]))[0][0])
+    emotions = [model.labels.index(store.utterances[index].emotion) for index in indices]
+    known = sorted(set(speakers))
+    who = [known.index(store.utterances[index].speaker) for index in indices]
+    return Clips([clip.clone() for clip in mels], torch.tensor(emotions, device=device), torch.tensor(who, device=device))
+
+
+def class_weights(emotion: Tensor, classes: int) -> Tensor:
+    """Inverse frequency [C], one on average over the clips; a class without clips gets 0."""
+    counts = torch.bincount(emotion, minlength=classes)
+    return torch.where(counts > 0, len(emotion) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
+
+
+def steps_per_epoch(clips: int, batch_size: int) -> int:
+    return max(1, clips // batch_size)
+
+
+def epoch_batches(clips: Clips, batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
+    """All clips once, in random batches of similar length: padding costs time and dilutes batch norm.
+
+    Batches hold `batch_size` clips or a few more; a leftover batch of one would break batch norm.
+    """
+    lengths = np.array([clip.shape[1] for clip in clips.mels])
+    jittered = lengths * order.uniform(0.9, 1.1, len(lengths))
+    batches = np.array_split(np.argsort(jittered), steps_per_epoch(len(lengths), batch_size))
+    for position in order.permutation(len(batches)):
+        yield batches[position].tolist()
+
+
+@torch.inference_mode()
+def score(model: SerModel, clips: Clips, batch_size: int = 64) -> tuple[float, float]:
+    """(mean cross-entropy, UAR) of a model on clips, in evaluation mode."""
+    model.eval()
+    order = np.argsort([clip.shape[1] for clip in clips.mels])
+    logits = torch.cat([
+        model.from_mels(batch.mels, batch.frames).logits
+        for start in range(0, len(order), batch_size)
+        if (batch := clips.batch(order[start : start + batch_size].tolist()))
+    ])
+    truth = clips.emotion[torch.as_tensor(order, device=clips.emotion.device)]
+    predicted = logits.argmax(dim=1).cpu().numpy()
+    return F.cross_entropy(logits, truth).item(), metrics.uar(truth.cpu().numpy(), predicted, len(model.labels))
+
+
+def write_row(file, row: Row) -> None:
+    """Append one epoch to metrics.csv at once, so that a look at the file shows where training is."""
+    writer = csv.DictWriter(file, row)
+    if row["epoch"] == 1:
+        writer.writeheader()
+    writer.writerow({name: format(value, ".6g") for name, value in row.items()})
+    file.flush()
