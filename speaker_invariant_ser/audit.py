@@ -87,7 +87,9 @@ def check(table: Embeddings) -> None:
         raise AuditError(f"{len(counts)} speaker in the embeddings: an audit needs at least 2")
     alone = [speaker for speaker, clips in counts.items() if clips < 2]
     if alone:
-        raise AuditError(f"speaker {shorten(alone)} has a single clip: an audit needs at least 2 of each, to learn one and score one")
+        raise AuditError(
+            f"speaker {shorten(alone)} has a single clip: an audit needs at least 2 of each, to learn one and score one"
+        )
     if not np.isfinite(table.embedding).all():
         rows = np.flatnonzero(~np.isfinite(table.embedding).all(axis=1))
         raise AuditError(f"embedding of {shorten(table.id[rows])} holds NaN or infinity")

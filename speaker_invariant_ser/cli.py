@@ -36,7 +36,9 @@ Data = Annotated[Path | None, typer.Option(help="The prepared corpus, if it has 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made; a former demo there is replaced.")] = Path("siser-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made; a former demo there is replaced.")] = Path(
+        "siser-demo"
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the voices' jitter and of training.")] = 0,
     device: Device = "auto",
     jobs: Jobs = CORES,
@@ -97,7 +99,9 @@ def prepare(
     with bars(quiet) as progress:
         made = store.prepare(utterances, folder, out, note, jobs, lambda done, total: progress("decoding", done, total))
     counts = made.settings["counts"]
-    print(", ".join(f"{count} {name}" for name, count in counts.items()) + f", {made.settings['seconds'] / 60:.1f} minutes -> {out}")
+    print(
+        ", ".join(f"{count} {name}" for name, count in counts.items()) + f", {made.settings['seconds'] / 60:.1f} minutes -> {out}"
+    )
     for line in odd:
         warn(f"{corpus}: {line}")
     if counts["rejected"]:
@@ -111,7 +115,9 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/emodb.toml.")],
     data: Annotated[Path, typer.Option(help="The prepared corpus.")],
     out: Annotated[Path, typer.Option(help="The run: a new folder.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; may be repeated.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; may be repeated.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Keep the folds already trained in --out, train the others.")] = False,
     seed: Seed = None,
     device: Device = "auto",
@@ -222,15 +228,18 @@ def warn(message: str) -> None:
 
 
 def show_evaluation(summary: dict) -> None:
-    emotion, speaker = summary["emotion"], summary["speaker"]
-    rows = [
-        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), span(emotion["uar"]), f"chance {percent(emotion['chance'])}"),
-        ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
-        ("worst speaker, UAR", percent(emotion["worst_speaker"]["uar"]), "", f"speaker {emotion['worst_speaker']['speaker']}"),
-    ]
+    from speaker_invariant_ser.report import interval, percent
+
+    emotion, speaker, worst = summary["emotion"], summary["speaker"], summary["emotion"]["worst_speaker"]
     chance = f"chance {percent(speaker['chance']['uniform'])} (1/K), {percent(speaker['chance']['majority'])} (majority)"
+    chances = f"chance {percent(emotion['chance'])}"
+    rows = [
+        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), interval(emotion["uar"]), chances),
+        ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
+        ("worst speaker, UAR", percent(worst["uar"]), "", f"speaker {worst['speaker']}"),
+    ]
     for name, score in speaker["attackers"].items():
-        rows.append((f"speaker read by a fresh {name}", percent(score["accuracy"]), span(score), chance))
+        rows.append((f"speaker read by a fresh {name}", percent(score["accuracy"]), interval(score), chance))
     rows.append(("adversary's own head", percent(speaker["adversary_head"]["accuracy"]), "", "not evidence"))
     show_table(["", "value", "95 % interval", ""], rows)
     if summary["note"]:
@@ -238,26 +247,27 @@ def show_evaluation(summary: dict) -> None:
 
 
 def show_comparison(summaries: Sequence[dict]) -> None:
-    rows = [
-        (
-            one["run"],
-            f"{percent(one['emotion']['uar']['value'])}  ({span(one['emotion']['uar'])})",
-            f"{percent(one['speaker']['strongest']['accuracy'])} {one['speaker']['strongest']['name']}  ({span(one['speaker']['strongest'])})",
-            percent(one["speaker"]["adversary_head"]["accuracy"]),
-        )
-        for one in summaries
-    ]
+    from speaker_invariant_ser.report import interval, percent
+
+    rows = []
+    for one in summaries:
+        uar, attacker, own = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"]["adversary_head"]
+        emotion = f"{percent(uar['value'])}  ({interval(uar)})"
+        speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)})"
+        rows.append((one["run"], emotion, speaker, percent(own["accuracy"])))
     first = summaries[0]
-    speakers = first["speaker"]["speakers"]
-    rows.append(("chance", percent(first["emotion"]["chance"]), f"{percent(first['speaker']['chance']['uniform'])} (1/{speakers})", ""))
-    head = ["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"]
-    show_table(head, rows)
+    chance = f"{percent(first['speaker']['chance']['uniform'])} (1/{first['speaker']['speakers']})"
+    rows.append(("chance", percent(first["emotion"]["chance"]), chance, ""))
+    show_table(["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"], rows)
     if first["note"]:
         print(first["note"])
 
 
 def show_predictions(predictions: Sequence[dict]) -> None:
-    show_table(["file", "label", "confidence"], [(Path(row["path"]).name, row["label"], percent(row["confidence"])) for row in predictions])
+    from speaker_invariant_ser.report import percent
+
+    rows = [(Path(row["path"]).name, row["label"], percent(row["confidence"])) for row in predictions]
+    show_table(["file", "label", "confidence"], rows)
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -271,14 +281,6 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
     console = Console()
     Console(width=None if console.is_terminal else 140).print(table)
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def span(score: dict) -> str:
-    return "no interval" if score["low"] is None else f"{100 * score['low']:.1f} to {100 * score['high']:.1f} %"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -295,7 +297,7 @@ def run(arguments: Sequence[str]) -> int:
     except SerError as error:
         return fail(str(error))
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # whoever read our output has gone; python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing to complain to
         return 1
     except OSError as error:
         if error.filename is None:

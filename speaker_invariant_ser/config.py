@@ -39,7 +39,7 @@ class FeaturesSection(Section):
     f_min: float = Field(20.0, ge=0, description="lowest frequency, Hz")
     f_max: float = Field(8000.0, gt=0, description="highest frequency, Hz")
     normalise: Literal["corpus", "utterance"] = Field(
-        "corpus", description="subtract each band's mean over the training speakers, or over the utterance itself"
+        "utterance", description="subtract each band's mean over the training speakers, or over the utterance itself"
     )
 
 
@@ -121,7 +121,7 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def make_recipe(tables: dict, overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
-    """A checked recipe from nested tables and overrides. Raises RecipeError naming `source`, key, value and the nearest right key."""
+    """A checked recipe from nested tables and overrides. Raises RecipeError: `source`, key, value and the nearest right key."""
     merged = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
     for override in overrides:
         section, key, value = parse_override(override)

@@ -71,11 +71,13 @@ def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:
 
 def demo_recipe(strength: float, seed: int = 0) -> Recipe:
     """The default model on the built-in corpus's own split; everything but the adversary's strength is the same."""
-    return make_recipe({
-        "split": {"scheme": "fixed", "test": synthesis.UNSEEN_SPEAKERS, "dev": synthesis.DEV_SPEAKERS},
-        "adversary": {"strength": strength},
-        "train": {"epochs": EPOCHS, "seed": seed},
-    })
+    return make_recipe(
+        {
+            "split": {"scheme": "fixed", "test": synthesis.UNSEEN_SPEAKERS, "dev": synthesis.DEV_SPEAKERS},
+            "adversary": {"strength": strength},
+            "train": {"epochs": EPOCHS, "seed": seed},
+        }
+    )
 
 
 def infer_some(run: Run, out: Path, device: str) -> list[Row]:

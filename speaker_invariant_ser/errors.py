@@ -1,16 +1,16 @@
 """One family of errors; the command line catches it in one place and exits with code 2.
 
-    SerError
-    |- SetupError      the installation itself: torchaudio built for another torch, a missing extra
-    |- RecipeError     a recipe key or value
-    |- AudioError      one audio file that cannot be used, with the reason
-    |- CorpusError     a corpus name, or a folder that does not hold that corpus
-    |- ManifestError   a table of utterances: missing columns, empty labels, repeated ids
-    |- SplitError      a split that would share a speaker, or has too few of them
-    |- StoreError      a folder that is not a prepared corpus, or a damaged one
-    |- RunError        a folder that is not a run, or does not fit the recipe or the data
-    |- AuditError      embeddings that no attacker can be tried on
-    `- WriteError      no permission, no space, or something in the way
+SerError
+|- SetupError      the installation itself: torchaudio built for another torch, a missing extra
+|- RecipeError     a recipe key or value
+|- AudioError      one audio file that cannot be used, with the reason
+|- CorpusError     a corpus name, or a folder that does not hold that corpus
+|- ManifestError   a table of utterances: missing columns, empty labels, repeated ids
+|- SplitError      a split that would share a speaker, or has too few of them
+|- StoreError      a folder that is not a prepared corpus, or a damaged one
+|- RunError        a folder that is not a run, or does not fit the recipe or the data
+|- AuditError      embeddings that no attacker can be tried on
+`- WriteError      no permission, no space, or something in the way
 """
 
 import difflib

@@ -111,7 +111,10 @@ def embed(model: SerModel, store: Store, split: Split) -> Embeddings:
     """Embeddings of the fold's training speakers: those an adversary was to hide."""
     indices = store.indices(split.train)
     embedding, _ = apply(model, [store.clip(index) for index in indices])
-    column = {key: np.array([getattr(store.utterances[index], key) for index in indices]) for key in ("id", "speaker", "emotion", "text")}
+    column = {
+        key: np.array([getattr(store.utterances[index], key) for index in indices])
+        for key in ("id", "speaker", "emotion", "text")
+    }
     return Embeddings(embedding, **column)
 
 

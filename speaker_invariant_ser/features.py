@@ -131,15 +131,13 @@ def warp(mels: Tensor, frames: Tensor, formants: Tensor, tempo: Tensor) -> tuple
     The mel axis is close to logarithmic in frequency only above 1 kHz; a linear stretch of it is a rough vocal tract
     warp, which is all that augmentation asks. Beyond the top band the last one is repeated.
     """
-    batch, bands, length = mels.shape
+    _, bands, length = mels.shape
     new_frames = (frames / tempo).floor().long().clamp_min(1)
     new_length = int(new_frames.max())
     rows = torch.arange(bands, device=mels.device) * formants[:, None] / (bands - 1) * 2 - 1
     columns = torch.minimum(torch.arange(new_length, device=mels.device) * tempo[:, None], frames[:, None] - 1)
     columns = columns / max(length - 1, 1) * 2 - 1
-    grid = torch.stack(
-        (columns[:, None, :].expand(-1, bands, -1), rows[:, :, None].expand(-1, -1, new_length)), dim=3
-    )
+    grid = torch.stack((columns[:, None, :].expand(-1, bands, -1), rows[:, :, None].expand(-1, -1, new_length)), dim=3)
     moved = F.grid_sample(mels[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)
     return moved[:, 0], new_frames
 

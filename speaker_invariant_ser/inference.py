@@ -56,7 +56,9 @@ def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list
     return models
 
 
-def predict(models: Sequence[SerModel], paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> Iterator[Row]:
+def predict(
+    models: Sequence[SerModel], paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+) -> Iterator[Row]:
     """One row per path, in order: path, label, confidence, p_<label> for each, error.
 
     Several models' probabilities are averaged. A recording longer than 30 s is read in windows, weighted by length.

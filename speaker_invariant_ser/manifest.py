@@ -63,7 +63,9 @@ def read_table(path: Path | str) -> list[Utterance]:
     columns = read_columns(path, {})
     missing = [name for name in ("path", "speaker", "emotion") if name not in columns]
     if missing:
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}, needed path, speaker, emotion")
+        raise ManifestError(
+            f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}, needed path, speaker, emotion"
+        )
     count = len(columns["path"])
     columns.setdefault("id", columns["path"])
     known = [name for name in ("id", "speaker", "emotion", "text", "sex", "language") if name in columns]
@@ -86,7 +88,9 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
             column_types={name.strip('"'): types.get(name.strip('"'), pyarrow.string()) for name in names},
             strings_can_be_null=False,
         )
-        table = pyarrow.csv.read_csv(path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+        table = pyarrow.csv.read_csv(
+            path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
+        )
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, pyarrow.ArrowInvalid) as error:

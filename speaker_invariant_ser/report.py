@@ -42,7 +42,9 @@ def write_comparison(evaluations: Sequence[Evaluation], folder: Path | str) -> P
 
 
 def render(path: Path, template: str, **values: object) -> None:
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     environment.filters.update(percent=percent, interval=interval, cell=cell)
     source = (files("speaker_invariant_ser") / "templates" / template).read_text(encoding="utf-8")
     path.write_text(environment.from_string(source).render(values), encoding="utf-8")
@@ -96,19 +98,27 @@ def draw_speakers(axes: Axes, emotion: dict) -> None:
     axes.text(len(names) - 0.5, 100 * emotion["uar"]["value"], " pooled", va="center", color=INK, fontsize=8)
     axes.axhline(100 * emotion["chance"], color=ACCENT, linewidth=1, linestyle="--")
     axes.text(len(names) - 0.5, 100 * emotion["chance"], " chance", va="center", color=ACCENT, fontsize=8)
-    axes.set(ylim=(0, 100), xlim=(-0.5, len(names) - 0.5), ylabel="UAR, %", xlabel="unseen speaker", title="Emotion UAR of each unseen speaker")
+    axes.set(
+        ylim=(0, 100),
+        xlim=(-0.5, len(names) - 0.5),
+        ylabel="UAR, %",
+        xlabel="unseen speaker",
+        title="Emotion UAR of each unseen speaker",
+    )
 
 
 def draw_attackers(axes: Axes, speaker: dict) -> None:
-    for row, (name, score) in enumerate(speaker["attackers"].items()):
+    for row, score in enumerate(speaker["attackers"].values()):
         whisker(axes, "x", score["accuracy"], row, score, COLOURS[0])
-        axes.annotate(f"{100 * score['accuracy']:.0f} %", (100 * score["accuracy"], row), (0, 9), textcoords="offset points", ha="center")
+        axes.annotate(
+            f"{100 * score['accuracy']:.0f} %", (100 * score["accuracy"], row), (0, 9), textcoords="offset points", ha="center"
+        )
     for chance, style in (("uniform", "--"), ("majority", ":")):
         axes.axvline(100 * speaker["chance"][chance], color=ACCENT, linestyle=style, label=f"{chance} chance")
     axes.set_yticks(range(len(speaker["attackers"])), list(speaker["attackers"]))
     axes.set(xlim=(0, 102), ylim=(-0.6, len(speaker["attackers"]) - 0.3), xlabel="speakers named rightly, %")
     axes.set_title("What fresh attackers read of the training speakers")
-    axes.legend(loc="upper center", frameon=False, fontsize=8)
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def whisker(axes: Axes, along: str, value: float, other: float, score: dict, colour: str) -> None:
@@ -133,11 +143,14 @@ def draw_training(panels: Sequence[Axes], curves: dict[str, list[dict[str, float
             (below, "speaker_accuracy", COLOURS[1], "adversary's accuracy: not evidence"),
         ):
             axes.plot(epochs, [row[key] for row in rows], color=colour, linewidth=1, alpha=0.7, label=label if named else None)
-        above.axhline(rows[0]["speaker_loss_uninformed"], color=PALE, linewidth=1, linestyle="--", label="ln K" if named else None)
+        above.axhline(
+            rows[0]["speaker_loss_uninformed"], color=PALE, linewidth=1, linestyle="--", label="ln K" if named else None
+        )
     above.set(ylabel="loss, nats", title="Training, one line per fold")
     below.set(ylim=(0, 1), ylabel="share", xlabel="epoch")
     for axes in panels:
-        axes.legend(frameon=False, fontsize=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    above.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def draw_tradeoff(axes: Axes, summaries: Sequence[dict]) -> None:
@@ -146,10 +159,14 @@ def draw_tradeoff(axes: Axes, summaries: Sequence[dict]) -> None:
         uar, attacker = summary["emotion"]["uar"], summary["speaker"]["strongest"]
         whisker(axes, "x", attacker["accuracy"], 100 * uar["value"], attacker, colour)
         whisker(axes, "y", uar["value"], 100 * attacker["accuracy"], uar, colour)
-        axes.annotate(summary["run"], (100 * attacker["accuracy"], 100 * uar["value"]), (8, 8), textcoords="offset points", color=colour)
+        axes.annotate(
+            summary["run"], (100 * attacker["accuracy"], 100 * uar["value"]), (8, 8), textcoords="offset points", color=colour
+        )
     first = summaries[0]
     axes.axhline(100 * first["emotion"]["chance"], color=PALE, linestyle="--", linewidth=1, label="emotion chance")
-    axes.axvline(100 * first["speaker"]["chance"]["uniform"], color=ACCENT, linestyle="--", linewidth=1, label="speaker chance, 1/K")
+    axes.axvline(
+        100 * first["speaker"]["chance"]["uniform"], color=ACCENT, linestyle="--", linewidth=1, label="speaker chance, 1/K"
+    )
     axes.set(xlim=(0, 102), ylim=(0, 102), ylabel="emotion UAR on unseen speakers, %  (up is good)")
     axes.set_xlabel("strongest fresh attacker on the speaker, %  (left is good)")
     axes.legend(frameon=False, fontsize=8, loc="lower right")

@@ -117,5 +117,7 @@ class Run:
 
 def split_hash(split: Split, store: Store) -> str:
     """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
-    parts = {part: sorted(store.utterances[i].id for i in store.indices(getattr(split, part))) for part in ("train", "dev", "test")}
+    parts = {
+        part: sorted(store.utterances[i].id for i in store.indices(getattr(split, part))) for part in ("train", "dev", "test")
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

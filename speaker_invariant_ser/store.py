@@ -1,9 +1,9 @@
 """The prepared corpus: a manifest beside one file of 16 kHz mono int16 audio, which is memory-mapped.
 
-    manifest.csv    who says what, and where each clip lies in the audio
-    audio.i16       all clips one after another, little-endian int16
-    prepare.json    settings, counts, hashes, versions
-    rejected.csv    file, reason
+manifest.csv    who says what, and where each clip lies in the audio
+audio.i16       all clips one after another, little-endian int16
+prepare.json    settings, counts, hashes, versions
+rejected.csv    file, reason
 """
 
 import csv
@@ -147,7 +147,9 @@ class Store:
         needed = max((u.offset + u.samples for u in utterances), default=0)
         held = (folder / AUDIO).stat().st_size // 2
         if held != needed or not needed:
-            raise StoreError(f"{folder} is damaged: {AUDIO} holds {held} samples, the manifest speaks of {needed}; prepare it again")
+            raise StoreError(
+                f"{folder} is damaged: {AUDIO} holds {held} samples, the manifest speaks of {needed}; prepare it again"
+            )
         return cls(folder, utterances, np.memmap(folder / AUDIO, dtype="<i2", mode="r"), settings)
 
     def clip(self, index: int) -> np.ndarray:

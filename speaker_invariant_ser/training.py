@@ -254,11 +254,13 @@ def score(model: SerModel, clips: Clips, batch_size: int = 64) -> tuple[float, f
     """(mean cross-entropy, UAR) of a model on clips, in evaluation mode."""
     model.eval()
     order = np.argsort([clip.shape[1] for clip in clips.mels])
-    logits = torch.cat([
-        model.from_mels(batch.mels, batch.frames).logits
-        for start in range(0, len(order), batch_size)
-        if (batch := clips.batch(order[start : start + batch_size].tolist()))
-    ])
+    logits = torch.cat(
+        [
+            model.from_mels(batch.mels, batch.frames).logits
+            for start in range(0, len(order), batch_size)
+            if (batch := clips.batch(order[start : start + batch_size].tolist()))
+        ]
+    )
     truth = clips.emotion[torch.as_tensor(order, device=clips.emotion.device)]
     predicted = logits.argmax(dim=1).cpu().numpy()
     return F.cross_entropy(logits, truth).item(), metrics.uar(truth.cpu().numpy(), predicted, len(model.labels))

@@ -1,0 +1,82 @@
+"""A small corpus that takes seconds: tones whose glide is the emotion and whose overtones are the speaker."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.manifest import read_table
+from speaker_invariant_ser.store import prepare
+from speaker_invariant_ser.training import train
+
+RATE = 16_000
+SPEAKERS = {"01": "female", "02": "male", "03": "female", "04": "male", "05": "female", "06": "male"}
+EMOTIONS = {"rising": 1.0, "falling": -1.0, "level": 0.0}  # octaves per second
+TEXTS = ("a", "b", "c", "d")
+
+TINY = {
+    "split": {"scheme": "fixed", "test": ["05", "06"], "dev": ["03"]},
+    "features": {"mels": 24, "hop_ms": 20.0, "window_ms": 40.0},
+    "encoder": {"channels": [4, 8], "dim": 12},
+    "emotion": {"hidden": 8},
+    "adversary": {"hidden": 8},
+    "augment": {"time_mask_ms": 50.0, "frequency_mask_bands": 3},
+    "train": {"epochs": 3, "batch_size": 8},
+    "audit": {"folds": 2},
+}
+
+
+def tone(speaker: str, emotion: str, text: str) -> np.ndarray:
+    rng = np.random.default_rng([int(speaker), sorted(EMOTIONS).index(emotion), TEXTS.index(text)])
+    time = np.arange(int(rng.uniform(0.4, 0.8) * RATE)) / RATE
+    octaves = EMOTIONS[emotion] * (time - time.mean())
+    phase = 2 * np.pi * np.cumsum(200 * (1 + 0.1 * int(speaker)) * 2**octaves) / RATE
+    overtones = np.random.default_rng(int(speaker)).uniform(0.1, 1, 6)
+    voice = sum(a * np.sin(n * phase) for n, a in enumerate(overtones, start=1))
+    return 0.1 * voice / np.abs(voice).max() + 0.001 * rng.standard_normal(len(time))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A folder of wav files with a table corpus.csv."""
+    folder = tmp_path_factory.mktemp("tones")
+    with open(folder / "corpus.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "speaker", "emotion", "text", "sex"])
+        for speaker, sex in SPEAKERS.items():
+            for emotion in EMOTIONS:
+                for text in TEXTS:
+                    name = f"{speaker}_{emotion}_{text}.wav"
+                    soundfile.write(folder / name, tone(speaker, emotion, text), RATE, subtype="PCM_16")
+                    table.writerow([name, speaker, emotion, text, sex])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(folder, tmp_path_factory):
+    return prepare(read_table(folder / "corpus.csv"), folder, tmp_path_factory.mktemp("prepared") / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A recipe for the tones that trains in about a second."""
+    return make_recipe(TINY)
+
+
+@pytest.fixture(scope="session")
+def trained(store, tiny, tmp_path_factory):
+    """A finished run on the tones; read only."""
+    return train(tiny, store, tmp_path_factory.mktemp("runs") / "tones", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def corpora_folder() -> Path:
+    beside = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+    folder = Path(os.environ.get("SISER_CORPORA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real corpora at {folder}; set SISER_CORPORA to a folder that holds emodb/")
+    return folder

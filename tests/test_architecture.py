@@ -1,0 +1,54 @@
+"""The layout holds: imports point one way, and what belongs to the command line stays there."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import speaker_invariant_ser
+
+PACKAGE = Path(speaker_invariant_ser.__file__).parent
+ORDER = [
+    line.split()[0] for line in speaker_invariant_ser.__doc__.splitlines() if line.startswith("    ") and len(line.split()) > 1
+]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Our modules that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "speaker_invariant_ser":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speaker_invariant_ser."):
+            names.add(node.module.split(".")[1])
+    return names
+
+
+def test_the_map_in_the_package_names_every_module():
+    assert sorted(ORDER) == sorted({module_of(path) for path in SOURCES} - {"__init__"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    module = module_of(path)
+    if module == "__init__":
+        return
+    above = ORDER[: ORDER.index(module) + (path.parent != PACKAGE)]  # a module in a folder may use the folder's own
+    assert imported(ast.parse(path.read_text())) <= set(above)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_command_line_prints_exits_or_catches_everything(path):
+    tree = ast.parse(path.read_text())
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    caught = {ast.unparse(node.type) if node.type else "" for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)}
+    assert not caught & {"", "Exception", "BaseException"}
+    assert not calls & {"torch.load", "pickle.load", "pickle.loads", "torch.save", "eval", "exec"}
+    if module_of(path) != "cli":
+        assert not calls & {"print", "sys.exit", "exit"}
+        assert "SerError" not in caught

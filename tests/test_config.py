@@ -1,0 +1,54 @@
+"""Recipes: what is wrong is named with its nearest right key; what is written is read back."""
+
+import pytest
+
+from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe, write_toml
+from speaker_invariant_ser.errors import RecipeError
+
+
+def test_a_recipe_survives_being_written_and_read(tmp_path):
+    recipe = make_recipe({"split": {"scheme": "fixed", "test": ['s"1', "ü\\2"]}, "train": {"learning_rate": 1e-4}})
+    (tmp_path / "r.toml").write_text(write_toml(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path / "r.toml") == recipe != Recipe()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[trian]\nepochs = 3", "unknown section 'trian', did you mean 'train'"),
+        ("[train]\nepoch = 3", r"unknown key in \[train\] 'epoch', did you mean 'epochs'"),
+        ("[train]\nepochs = 0", "train.epochs = 0: .*greater than or equal to 1"),
+        ("[train]\nepochs = 'many'", "train.epochs = 'many'"),
+        ("[train]\nlearning_rate = nan", "train.learning_rate"),
+        ("[split]\nscheme = 'random'", "split.scheme = 'random'.*'loso', 'group-kfold' or 'fixed'"),
+        ("[split]\ntest = [3]", "split.test.0 = 3"),
+        ("train = 3", "train = 3"),
+        ("[train", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, message):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message) as error:
+        read_recipe(tmp_path / "r.toml")
+    assert "r.toml" in str(error.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe at .*nothing\.toml"):
+        read_recipe(tmp_path / "nothing.toml")
+
+
+def test_overrides_win_and_keep_their_type():
+    recipe = make_recipe({"train": {"epochs": 9}}, ["train.epochs=3", "split.test=['03', '08']", "encoder.name=cnn"])
+    assert (recipe.train.epochs, recipe.split.test, recipe.encoder.name) == (3, ("03", "08"), "cnn")
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "train.epochs", "=3", ".epochs=3"])
+def test_a_malformed_override_is_refused(text):
+    with pytest.raises(RecipeError, match=r"expected section\.key=value"):
+        make_recipe({}, [text])
+
+
+def test_recipes_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().train.epochs = 3

@@ -1,0 +1,48 @@
+"""Tables of utterances: typed, never inferred, and all problems told at once."""
+
+import pytest
+
+from speaker_invariant_ser.errors import ManifestError
+from speaker_invariant_ser.manifest import Utterance, read_manifest, read_table, write_manifest
+
+
+def test_a_manifest_survives_being_written_and_read(tmp_path):
+    utterances = [
+        Utterance("007", "c", "03", "happy", 'a "quoted", text\nof two lines', "female", "de", "wav/ü.wav", 0, 9),
+        Utterance("1e3", "c", "NA", "null", "", "", "", "x.wav", 9, 2**40),
+    ]
+    write_manifest(tmp_path / "m.csv", utterances)
+    assert read_manifest(tmp_path / "m.csv") == utterances
+
+
+def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffspeaker,note,path,emotion\n03,x,a.wav, happy \n08,y,/abs/b.wav,sad\n", encoding="utf-8")
+    first, second = read_table(tmp_path / "t.csv")
+    assert (first.speaker, first.emotion, first.source, first.id) == ("03", "happy", str(tmp_path / "a.wav"), "a.wav")
+    assert second.source == "/abs/b.wav" and first.text == first.sex == ""
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("path,speaker\na.wav,1\n", "no column emotion; found path, speaker"),
+        ("path,speaker,emotion\n", "holds no utterances"),
+        ("path,speaker,emotion\na.wav,,sad\nb.wav,1,\n", "empty speaker in row 1; empty emotion in row 2"),
+        ("path,speaker,emotion,sex\na.wav,1,sad,f\n", "unknown sex 'f'"),
+        ("path,speaker,emotion\na.wav,1,sad\na.wav,1,sad\n", "id a.wav stands there more than once"),
+        ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
+        ("path,path,speaker,emotion\na,a,1,sad\n", "column path stands there more than once"),
+        ("", "cannot be read as a CSV"),
+    ],
+)
+def test_every_problem_of_a_table_is_told(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ManifestError, match=message) as error:
+        read_table(tmp_path / "t.csv")
+    assert "t.csv" in str(error.value)
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_bytes("path,speaker,emotion\nü.wav,1,sad\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="UTF-8"):
+        read_table(tmp_path / "t.csv")
