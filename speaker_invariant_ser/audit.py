@@ -109,8 +109,9 @@ def attack(name: str, table: Embeddings, folds: int, seed: int) -> np.ndarray:
 
 def make_folds(table: Embeddings, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(train, test) positions, each clip in one test part: stratified by speaker x emotion, grouped by text if known."""
-    strata = np.char.add(np.char.add(table.speaker.astype(str), "\n"), table.emotion.astype(str))
+    groups, strata = None, np.char.add(np.char.add(table.speaker.astype(str), "\n"), table.emotion.astype(str))
     if grouped(table):
+        groups = table.text
         splitter = StratifiedGroupKFold(min(folds, len(set(table.text))), shuffle=True, random_state=seed)
     else:
         fewest = min(Counter(table.speaker).values())
@@ -119,7 +120,7 @@ def make_folds(table: Embeddings, folds: int, seed: int) -> list[tuple[np.ndarra
             strata = table.speaker
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # cells of few clips are usual
-        return list(splitter.split(table.embedding, strata, table.text))
+        return list(splitter.split(table.embedding, strata, groups))
 
 
 def grouped(table: Embeddings) -> bool:

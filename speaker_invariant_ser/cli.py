@@ -308,3 +308,7 @@ def run(arguments: Sequence[str]) -> int:
 def fail(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":
+    main()

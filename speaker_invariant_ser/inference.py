@@ -3,7 +3,7 @@
 import csv
 import glob
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,12 +25,12 @@ Row = dict[str, str | float | None]
 
 
 def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
-    """Files in the order given; folders and globs become the audio files in them. A file that does not exist stays listed.
+    """Files in the order given; folders, globs and .txt lists become the files in them. A file that is not there stays listed.
 
     Raises SerError for an empty folder, or a glob that matches nothing.
     """
     found: list[Path] = []
-    for item in map(str, inputs):
+    for item in expand_lists(map(str, inputs)):
         if Path(item).is_dir():
             files = audio.find_audio(item)
             if not files:
@@ -45,6 +45,19 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
         else:
             found.append(Path(item))
     return list(dict.fromkeys(found))
+
+
+def expand_lists(items: Iterable[str]) -> Iterator[str]:
+    """The items, with each .txt file replaced by its lines. Raises SerError if such a list cannot be read."""
+    for item in items:
+        if not item.endswith(".txt"):
+            yield item
+            continue
+        try:
+            lines = Path(item).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SerError(f"{item}: cannot be read as a list of paths, one a line ({error})") from None
+        yield from (line.strip() for line in lines if line.strip())
 
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:

@@ -13,7 +13,9 @@ def tone(rate: int, hertz: float = 440.0, seconds: float = 0.5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24414, 44100, 96000])
-@pytest.mark.parametrize("ending, subtype", [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("wav", "ULAW"), ("flac", "PCM_16")])
+@pytest.mark.parametrize(
+    "ending, subtype", [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("wav", "ULAW"), ("flac", "PCM_16")]
+)
 def test_a_tone_keeps_pitch_length_and_level(tmp_path, rate, ending, subtype):
     path = tmp_path / f"tone.{ending}"
     soundfile.write(path, tone(rate), rate, subtype=subtype)

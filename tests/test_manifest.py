@@ -16,7 +16,9 @@ def test_a_manifest_survives_being_written_and_read(tmp_path):
 
 
 def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
-    (tmp_path / "t.csv").write_text("\ufeffspeaker,note,path,emotion\n03,x,a.wav, happy \n08,y,/abs/b.wav,sad\n", encoding="utf-8")
+    (tmp_path / "t.csv").write_text(
+        "\ufeffspeaker,note,path,emotion\n03,x,a.wav, happy \n08,y,/abs/b.wav,sad\n", encoding="utf-8"
+    )
     first, second = read_table(tmp_path / "t.csv")
     assert (first.speaker, first.emotion, first.source, first.id) == ("03", "happy", str(tmp_path / "a.wav"), "a.wav")
     assert second.source == "/abs/b.wav" and first.text == first.sex == ""

@@ -14,7 +14,8 @@ SEXES = {f"{number:02d}": "female" if number % 3 else "male" for number in range
 
 def utterances(sexes=SEXES, emotions=("happy", "sad")):
     return [
-        Utterance(f"{s}{e}", "c", s, e, sex=sex, source=f"{s}{e}.wav") for (s, sex), e in itertools.product(sexes.items(), emotions)
+        Utterance(f"{s}{e}", "c", s, e, sex=sex, source=f"{s}{e}.wav")
+        for (s, sex), e in itertools.product(sexes.items(), emotions)
     ]
 
 

@@ -1,0 +1,173 @@
+"""The ways a first-time user goes wrong: one clear line on standard error, exit code 2, nothing left behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from speaker_invariant_ser import cli, demo, files, synthesis
+from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.synthesis import EMOTIONS, SPEAKERS
+
+
+@pytest.fixture
+def place(tmp_path, folder, store, trained):
+    """Paths by name, for the command lines below."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "holiday.wav").touch()
+    (tmp_path / "good.toml").write_text(write_toml(make_recipe(TINY)))
+    (tmp_path / "typo.toml").write_text("[train]\nepocs = 3\n")
+    (tmp_path / "shared.toml").write_text('[split]\nscheme = "fixed"\ntest = ["05"]\ndev = ["05"]\n')
+    lines = (folder / "corpus.csv").read_text().splitlines()
+    (tmp_path / "one_speaker.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if x.startswith("01"))]))
+    (tmp_path / "one_emotion.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if "level" in x)]))
+    return {"tmp": tmp_path, "folder": folder, "data": store.folder, "run": trained.folder}
+
+
+CASES = {
+    "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: builtin, emodb, csv",
+    "prepare emodb {tmp}/wrong {tmp}/out": "does not hold EMO-DB: looked for files named like 03a01Fa.wav",
+    "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the folder of EMO-DB",
+    "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
+    "prepare csv {tmp}/nothing.csv {tmp}/out": "no such table",
+    "prepare csv {tmp}/typo.toml {tmp}/out": "no column path, speaker, emotion",
+    "prepare csv {folder} {tmp}/out": "cannot be read as a CSV",
+    "prepare csv {folder}/corpus.csv {tmp}": "exists already",
+    "train {tmp}/typo.toml --data {data} --out {tmp}/out": "unknown key in [train] 'epocs', did you mean 'epochs'?",
+    "train {tmp}/nothing.toml --data {data} --out {tmp}/out": "no recipe at",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set train.epochs=-1": "train.epochs = -1",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set trian.epochs=1": "unknown section 'trian', did you mean 'train'?",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.test=[]": 'scheme = "fixed" needs split.test',
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --device gpu": "unknown device 'gpu'",
+    "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
+    "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
+    "train {tmp}/good.toml --out {tmp}/out": "Missing option '--data'",
+    "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",
+    "evaluate {tmp}/empty": "is not a run folder (has no recipe.toml, split.json)",
+    "evaluate {tmp}/nothing": "is not a run folder (does not exist)",
+    "infer {data} {folder} --out {tmp}/p.csv": "is not a run folder",
+    "infer {run} {tmp}/empty --out {tmp}/p.csv": "no audio file in this folder",
+    "infer {run} {tmp}/empty/*.wav --out {tmp}/p.csv": "no file matches this pattern",
+    "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
+    "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
+    "infer {run} {folder}": "Missing option '--out'",
+    "demo --out {folder}": "holds files that are not of a demo",
+    "trian": "No such command 'trian'",
+}
+
+
+@pytest.mark.parametrize("command, message", CASES.items(), ids=CASES)
+def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, capsys):
+    before = sorted(place["tmp"].rglob("*"))
+    assert cli.run([word.format(**place) for word in command.split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert sorted(place["tmp"].rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "table, message",
+    [("one_speaker", "1 speakers (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],
+)
+def test_too_few_speakers_or_emotions(table, message, place, capsys):
+    tmp = place["tmp"]
+    assert cli.run(["prepare", "csv", f"{tmp}/{table}.csv", f"{tmp}/few"]) == 0
+    assert cli.run(["train", f"{tmp}/good.toml", "--data", f"{tmp}/few", "--out", f"{tmp}/out"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_permission_to_write(folder, capsys):
+    """As root, permissions do not hold: then the test does it as an ordinary user."""
+    with tempfile.TemporaryDirectory() as name:
+        open_to_all, closed = Path(name), Path(name) / "closed"
+        open_to_all.chmod(0o755)
+        shutil.copy(folder / "01_level_a.wav", open_to_all)
+        (open_to_all / "t.csv").write_text("path,speaker,emotion\n01_level_a.wav,1,sad\n")
+        closed.mkdir(mode=0o555)
+        arguments = ["prepare", "csv", str(open_to_all / "t.csv")]
+        assert cli.run([*arguments, str(open_to_all / "warm")]) == 0  # everything is imported while we may read it
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            assert cli.run([*arguments, str(closed / "data")]) == 2
+        finally:
+            if root:
+                os.seteuid(0)
+        assert "no permission to write here" in capsys.readouterr().err
+        assert not list(closed.iterdir())
+
+
+def test_no_space_left(place, folder, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    assert cli.run(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
+    assert "MB are needed, 0 MB are free; free some space" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_path, monkeypatch, capsys):
+    """The temporary file is a device that is always full: the real error of the real system call."""
+    monkeypatch.setattr(files, "PARTIAL", ".full")
+    (tmp_path / "p.csv.full").symlink_to("/dev/full")
+    many = [f"{folder}/*.wav"]
+    assert cli.run(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_cuda_torchaudio_beside_a_cpu_torch(place, tmp_path):
+    broken = tmp_path / "site" / "torchaudio"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")
+    command = ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-m", "speaker_invariant_ser.cli", *command], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from speaker_invariant_ser.cli import run; assert run(['--help']) == 0;"
+        "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'pyarrow', 'pydantic', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
+
+
+def test_corpora_are_listed(capsys):
+    assert cli.run(["corpora"]) == 0
+    shown = capsys.readouterr().out
+    assert "emodb" in shown and "licence" in shown and "535" in shown
+
+
+def test_a_damaged_model_is_told(place, tmp_path, capsys):
+    shutil.copytree(place["run"], tmp_path / "run")
+    weights = tmp_path / "run" / "folds" / "fixed" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert cli.run(["evaluate", str(tmp_path / "run")]) == 2
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_the_demo_runs_the_whole_road_twice(tmp_path, monkeypatch, capsys):
+    """On fewer sentences, emotions and epochs; `make demo` is the whole of it."""
+    monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
+    monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    for _ in range(2):
+        assert cli.run(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+        shown = capsys.readouterr().out
+        assert "simulated" in shown and "not evidence" in shown and "(1/11)" in shown and "s12_angry_t00.wav" in shown
+    assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4
+    report = (tmp_path / "demo" / "report" / "report.md").read_text()
+    assert "claim nothing about human speech" in report and "tradeoff.png" in report

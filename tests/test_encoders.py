@@ -1,0 +1,87 @@
+"""One contract for every encoder: shape, padding that never reaches the embedding, a gradient everywhere."""
+
+import pytest
+import torch
+
+from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.encoders import ENCODERS, AttentivePooling
+from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.features import mask_of
+from speaker_invariant_ser.model import ModelSettings, SerModel
+
+
+def lived_in(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with batch norm statistics that are not the initial ones, in evaluation mode."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(part.running_mean, std=0.5)
+            torch.nn.init.uniform_(part.running_var, 0.5, 2)
+            torch.nn.init.normal_(part.bias)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("frames", [1, 2, 7, 64, 99])
+def test_the_same_clip_alone_or_padded_gives_the_same_embedding(name, frames):
+    torch.manual_seed(frames)
+    encoder = lived_in(ENCODERS[name](64, EncoderSection()))
+    clip = torch.randn(1, 64, frames)
+    alone = encoder(clip, torch.tensor([frames]))
+    batch = torch.zeros(3, 64, 130)
+    batch[0, :, :frames] = clip
+    batch[1:] = torch.randn(2, 64, 130)
+    lengths = torch.tensor([frames, 130, 111])
+    padded = encoder(batch * mask_of(lengths, 130)[:, None], lengths)
+    assert alone.shape == (1, encoder.dim) == (1, 128)
+    assert (padded[0] - alone[0]).abs().max() < 1e-5
+
+
+def test_from_waveform_too(tiny):
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        labels=("a", "b"), sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = lived_in(SerModel(settings))
+    clip = 0.1 * torch.randn(1, 9001)
+    other = 0.1 * torch.randn(1, 20000)
+    alone = model(clip, torch.tensor([9001]))
+    batch = torch.cat([torch.nn.functional.pad(clip, (0, 10999)), other])
+    padded = model(batch, torch.tensor([9001, 20000]))
+    assert (padded.embedding[0] - alone.embedding[0]).abs().max() < 1e-5
+    assert padded.logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_gradient_reaches_every_parameter(name):
+    encoder = ENCODERS[name](64, EncoderSection())
+    encoder(torch.randn(4, 64, 50), torch.tensor([50, 40, 30, 20])).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
+
+
+def test_pooling_of_a_constant_is_the_constant_and_no_deviation():
+    pool = AttentivePooling(3)
+    mean, deviation = pool(torch.full((1, 3, 9), 2.0), torch.tensor([5])).chunk(2, dim=1)
+    assert torch.allclose(mean, torch.tensor(2.0)) and deviation.max() < 0.01
+
+
+def test_the_default_is_the_model_of_the_mission():
+    labels = ("angry", "fearful", "happy", "neutral", "sad")
+    settings = ModelSettings(
+        labels=labels, sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = SerModel(settings)
+    shapes = [tuple(layer.weight.shape) for layer in model.head if isinstance(layer, torch.nn.Linear)]
+    assert shapes == [(64, 128), (5, 64)]
+    assert (model.logmel.mel.win_length, model.logmel.hop, model.logmel.mel.n_mels) == (400, 160, 64)
+
+
+def test_an_unknown_encoder_is_told():
+    settings = ModelSettings(
+        labels=("a", "b"),
+        sample_rate=16000,
+        features=FeaturesSection(),
+        encoder=EncoderSection(name="cn"),
+        emotion=EmotionSection(),
+    )
+    with pytest.raises(RecipeError, match=r"unknown encoder.name 'cn'.*cnn"):
+        SerModel(settings)

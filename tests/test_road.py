@@ -1,0 +1,140 @@
+"""The four verbs in sequence through the command line, and what they leave behind."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import EMOTIONS, TINY
+from sklearn.metrics import balanced_accuracy_score
+
+from speaker_invariant_ser import cli, inference
+from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.inference import WINDOW, probability_of, windows
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.fixture(scope="module")
+def road(folder, tmp_path_factory):
+    """prepare, train and evaluate, run once: the folder they worked in."""
+    place = tmp_path_factory.mktemp("road")
+    (place / "recipe.toml").write_text(write_toml(make_recipe(TINY)))
+    data, run = str(place / "data"), str(place / "run")
+    assert cli.run(["prepare", "csv", str(folder / "corpus.csv"), data, "--strict"]) == 0
+    assert cli.run(["train", str(place / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
+    assert cli.run(["evaluate", run, "--device", "cpu"]) == 0
+    return place
+
+
+def test_the_seed_of_the_command_line_is_in_the_run(road):
+    assert "seed = 3" in (road / "run" / "recipe.toml").read_text()
+
+
+def test_predictions_are_of_unseen_speakers_only_and_give_the_reported_uar(road):
+    rows = rows_of(road / "run" / "predictions.csv")
+    report = json.loads((road / "run" / "report" / "report.json").read_text())
+    assert {row["speaker"] for row in rows} == {"05", "06"} and len(rows) == 24
+    uar = balanced_accuracy_score([row["emotion"] for row in rows], [row["predicted"] for row in rows])
+    assert report["emotion"]["uar"]["value"] == pytest.approx(uar)
+    assert report["emotion"]["uar"]["low"] <= uar <= report["emotion"]["uar"]["high"]
+    for row in rows:
+        assert sum(float(row[f"p_{label}"]) for label in EMOTIONS) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_report_has_its_stable_keys(road):
+    report = json.loads((road / "run" / "report" / "report.json").read_text())
+    emotion, speaker = report["emotion"], report["speaker"]
+    assert {"uar", "accuracy", "chance", "per_speaker", "worst_speaker", "confusion", "ece"} <= set(emotion)
+    assert emotion["chance"] == pytest.approx(1 / 3) and emotion["worst_speaker"]["speaker"] in {"05", "06"}
+    assert emotion["worst_speaker"]["uar"] == min(one["uar"] for one in emotion["per_speaker"].values())
+    assert speaker["chance"] == {"uniform": 1 / 3, "majority": 1 / 3, "given_emotion": 1 / 3}
+    assert set(speaker["attackers"]) == {"logistic", "mlp"}
+    assert speaker["strongest"]["accuracy"] == max(one["accuracy"] for one in speaker["attackers"].values())
+    assert speaker["adversary_head"]["evidence"] is False
+    folds = json.loads((road / "run" / "split.json").read_text())["folds"]
+    assert len(folds[0]["sha256"]) == 64 and report["settings"]["folds"][0]["test"] == ["05", "06"]
+
+
+def test_the_report_shows_pictures_that_are_there(road):
+    report = road / "run" / "report"
+    text = (report / "report.md").read_text()
+    pictures = sorted(path.name for path in report.glob("*.png"))
+    assert pictures == ["attackers.png", "confusion.png", "speakers.png", "training.png"]
+    assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert "not evidence" in text and "chance" in text
+
+
+def test_evaluate_again_replaces_the_report_and_prints_json(road, capsys):
+    before = (road / "run" / "report" / "report.json").read_text()
+    assert cli.run(["evaluate", str(road / "run"), "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(before)
+
+
+def test_infer_gives_a_row_for_every_file_bad_ones_included(road, folder, tmp_path, capsys):
+    (tmp_path / "bad.wav").write_text("no audio")
+    out = tmp_path / "p.csv"
+    good = [str(folder / f"05_{emotion}_a.wav") for emotion in EMOTIONS]
+    inputs = [good[0], str(tmp_path / "bad.wav"), *good[1:], str(tmp_path / "missing.wav"), str(folder / "06_*_b.wav")]
+    assert cli.run(["infer", str(road / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
+    rows = rows_of(out)
+    assert [bool(row["error"]) for row in rows] == [False, True, False, False, True, False, False, False]
+    assert "not readable as audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
+    for row in rows:
+        if row["error"]:
+            assert row["label"] == row["confidence"] == ""
+        else:
+            probability = {label: float(row[f"p_{label}"]) for label in EMOTIONS}
+            assert row["label"] == max(probability, key=probability.get)
+            assert float(row["confidence"]) == max(probability.values())
+    assert "2 files failed" in capsys.readouterr().err
+
+
+def test_infer_agrees_with_evaluate(road, folder, tmp_path):
+    out = tmp_path / "p.csv"
+    assert cli.run(["infer", str(road / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
+    inferred = {row["path"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
+    assert len(inferred) == 72
+    for row in rows_of(road / "run" / "predictions.csv"):
+        for label in EMOTIONS:
+            assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
+
+
+def test_infer_writes_json_lines_and_parquet_too(road, folder, tmp_path):
+    import pyarrow.parquet
+
+    (tmp_path / "list.txt").write_text(f"{folder / '05_level_a.wav'}\n\n{folder / '06_level_a.wav'}\n")
+    arguments = ["infer", str(road / "run"), str(tmp_path / "list.txt"), "--device", "cpu", "--out"]
+    assert cli.run([*arguments, str(tmp_path / "p.jsonl")]) == cli.run([*arguments, str(tmp_path / "p.parquet")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist() == lines and len(lines) == 2
+
+
+def test_long_recordings_are_read_in_equal_windows(trained):
+    model = inference.load_models(trained, device="cpu")
+    clip = np.random.default_rng(0).standard_normal(WINDOW * 2 + 1).astype(np.float32) * 0.1
+    parts = windows(clip)
+    assert len(parts) == 3 and np.array_equal(np.concatenate(parts), clip) and np.ptp([len(part) for part in parts]) <= 1
+    alone = [probability_of(model, [part])[0] for part in parts]
+    weight = [len(part) for part in parts]
+    assert probability_of(model, [clip, clip[:9000]])[0] == pytest.approx(np.average(alone, axis=0, weights=weight), abs=1e-5)
+
+
+def test_a_moved_corpus_is_found_with_data(road, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    (road / "data").rename(moved)
+    try:
+        assert cli.run(["evaluate", str(road / "run")]) == 2
+        assert "is not a prepared corpus" in capsys.readouterr().err
+        assert cli.run(["evaluate", str(road / "run"), "--data", str(moved), "--device", "cpu", "--quiet"]) == 0
+    finally:
+        moved.rename(road / "data")
+
+
+def test_resume_of_a_finished_run_trains_nothing(road):
+    before = (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns
+    arguments = ["--data", str(road / "data"), "--out", str(road / "run"), "--seed", "3", "--device", "cpu", "--resume"]
+    assert cli.run(["train", str(road / "recipe.toml"), *arguments]) == 0
+    assert (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns == before

@@ -1,0 +1,158 @@
+"""The loop learns, repeats itself, selects on dev alone, and leaves nothing of the training speakers in the model."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+
+from speaker_invariant_ser import training
+from speaker_invariant_ser.adversaries import ramp
+from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
+from speaker_invariant_ser.manifest import read_table
+from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.store import prepare
+from speaker_invariant_ser.training import class_weights, epoch_batches, train
+
+
+def weights(run):
+    return load_file(run.fold_folder(run.splits[0]) / "model.safetensors")
+
+
+def test_one_batch_can_be_learned_by_heart(store):
+    still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
+    recipe = make_recipe({**TINY, "augment": still, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}})
+    model, clips = make_model(recipe, store)
+    batch = clips.batch(range(12))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(60):
+        logits = model.from_mels(batch.mels, batch.frames).logits
+        loss = torch.nn.functional.cross_entropy(logits, batch.emotion)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05 and torch.equal(logits.argmax(dim=1), batch.emotion)
+
+
+def make_model(recipe, store):
+    torch.manual_seed(0)
+    labels = sorted({utterance.emotion for utterance in store.utterances})
+    settings = training.ModelSettings(
+        labels=labels, sample_rate=16000, features=recipe.features, encoder=recipe.encoder, emotion=recipe.emotion
+    )
+    model = training.SerModel(settings)
+    clips = training.load_clips(store, ("01", "02"), model, torch.device("cpu"))
+    model.normalise.fit(clips.mels)
+    return model, clips
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(store, tiny, trained, tmp_path):
+    again = train(tiny, store, tmp_path / "again", device="cpu")
+    other = train(make_recipe({**TINY, "train": {**TINY["train"], "seed": 1}}), store, tmp_path / "other", device="cpu")
+    assert all(torch.equal(weights(again)[name], tensor) for name, tensor in weights(trained).items())
+    assert any(not torch.equal(weights(other)[name], tensor) for name, tensor in weights(trained).items())
+
+
+def test_the_kept_epoch_is_the_best_on_dev(trained):
+    rows = trained.metrics(trained.splits[0])
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    kept = [row for row in rows if row["best"]][-1]
+    assert kept["dev_uar"] == max(row["dev_uar"] for row in rows)
+
+
+def test_lambda_follows_the_global_step(trained):
+    rows, strength = trained.metrics(trained.splits[0]), trained.recipe.adversary.strength
+    total = rows[-1]["step"]
+    for row in rows:
+        assert row["lambda"] == pytest.approx(strength * ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
+    assert rows[0]["speaker_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
+
+
+def test_test_speakers_never_reach_training(store, folder, tmp_path, tiny, trained):
+    """Other audio for the test speakers, and the model and its statistics are the same to the bit."""
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("0[56]_*.wav"):
+        shutil.copy(folder / "01_level_a.wav", path)
+    changed = prepare(read_table(tmp_path / "copy" / "corpus.csv"), tmp_path / "copy", tmp_path / "data")
+    run = train(tiny, changed, tmp_path / "run", device="cpu")
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(trained).items())
+
+
+def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
+    assert all(name.startswith(("logmel.", "normalise.", "encoder.", "head.")) for name in weights(trained))
+    assert weights(trained)["head.3.weight"].shape[0] == 3
+    files = [path for path in trained.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".toml", ".json", ".csv", ".safetensors", ".md", ".png"}
+    assert not any(path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for path in files)
+    assert "03" not in (trained.fold_folder(trained.splits[0]) / "model.json").read_text()
+
+
+def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
+    whole = train(recipe, store, tmp_path / "whole", device="cpu")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    part = Run.open(tmp_path / "part")
+    shutil.rmtree(part.fold_folder(part.splits[1]))
+    (part.folder / "folds" / "2.partial").mkdir()  # what a kill leaves
+    kept = (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
+        part.all_done()
+    train(recipe, store, tmp_path / "part", resume=True, device="cpu")
+    assert (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns == kept
+    first, second = (load_file(run.fold_folder(run.splits[1]) / "model.safetensors") for run in (whole, part))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not list(part.folder.rglob("*.partial"))
+
+
+def test_folds_side_by_side_give_a_whole_run(store, tmp_path):
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
+    told = []
+    run = train(
+        recipe, store, tmp_path / "run", device="cpu", jobs=2, progress=lambda fold, row: told.append((fold, row["epoch"]))
+    )
+    assert run.all_done() and sorted(told) == [(fold, epoch) for fold in ("1", "2") for epoch in (1, 2, 3)]
+
+
+def test_an_error_in_a_worker_reaches_the_user(store, tmp_path, monkeypatch):
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
+    run = Run.create(tmp_path / "run", recipe, training.make_splits(recipe.split, store.utterances), store)
+    (run.folder / "folds").write_text("a file in the way")
+    with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
+        training.train_side_by_side(run, store, run.splits, "cpu", 2, None)
+
+
+def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(store, tiny, trained, tmp_path, folder):
+    with pytest.raises(WriteError, match="exists already: continue it with --resume"):
+        train(tiny, store, trained.folder, device="cpu")
+    other = make_recipe({**TINY, "train": {**TINY["train"], "epochs": 5}})
+    with pytest.raises(RunError, match="another recipe: train.epochs was 3, now 5"):
+        train(other, store, trained.folder, resume=True, device="cpu")
+    smaller = prepare(read_table(folder / "corpus.csv")[:-1], folder, tmp_path / "data")
+    with pytest.raises(RunError, match="other data"):
+        train(tiny, smaller, trained.folder, resume=True, device="cpu")
+
+
+def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(store, tmp_path):
+    with pytest.raises(RecipeError, match=r"unknown adversary.name 'gr'.*grl"):
+        train(make_recipe({"adversary": {"name": "gr"}}), store, tmp_path / "run")
+    if not torch.cuda.is_available():
+        with pytest.raises(RecipeError, match="sees no CUDA device"):
+            train(make_recipe(TINY), store, tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+def test_class_weights_are_inverse_frequencies():
+    weight = class_weights(torch.tensor([0, 0, 0, 1]), 3)
+    assert torch.allclose(weight, torch.tensor([4 / 6, 2.0, 0.0]))
+
+
+def test_batches_hold_every_clip_once_and_clips_of_like_length(store):
+    _, clips = make_model(make_recipe(TINY), store)
+    batches = list(epoch_batches(clips, 5, np.random.default_rng(0)))
+    assert sorted(index for batch in batches for index in batch) == list(range(24))
+    assert all(5 <= len(batch) < 10 for batch in batches)
+    spread = [np.ptp([clips.mels[index].shape[1] for index in batch]) for batch in batches]
+    assert np.mean(spread) < np.ptp([mel.shape[1] for mel in clips.mels]) / 2
