@@ -1,17 +1,27 @@
 """What pushes the speaker out of the embedding during training. Nothing of it is saved with the model.
 
 An adversary is an nn.Module called as `(embedding [B, D], batch, progress) -> loss`; the loss is added to the emotion
-loss as it is, and the adversary's own parameters are trained by the same step.
+loss as it is, and the adversary's own parameters are trained by the same step. `strength` and `logits` are for the logs.
 """
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import AdversarySection
+from speaker_invariant_ser.features import Batch
+
+
+class Adversary(Protocol):
+    def __call__(self, embedding: Tensor, batch: Batch, progress: float) -> Tensor: ...
+
+    def strength(self, progress: float) -> float: ...
+
+    def logits(self, embedding: Tensor) -> Tensor: ...
 
 
 class ReverseGradient(torch.autograd.Function):
@@ -60,7 +70,7 @@ class GradientReversal(nn.Module):
         """[B, D] -> speaker logits [B, K]; its accuracy is shown, and is not evidence of anything."""
         return self.head(embedding)
 
-    def forward(self, embedding: Tensor, batch: "Batch", progress: float) -> Tensor:  # noqa: F821
+    def forward(self, embedding: Tensor, batch: Batch, progress: float) -> Tensor:
         """Cross-entropy of the speaker, a scalar; `batch.speaker` [B] holds 0 .. K-1."""
         return F.cross_entropy(self.logits(reverse_gradient(embedding, self.strength(progress))), batch.speaker)
 

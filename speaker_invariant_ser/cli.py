@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 CORES = os.cpu_count() or 1
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 Jobs = Annotated[int, typer.Option(min=1, help="Files or folds worked on at once.")]
 Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
@@ -291,7 +292,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a verb; its exit code. User errors become one `error:` line on standard error."""
     try:
-        return app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
+        code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
+        if code == STOPPED:
+            print("stopped; a training run keeps its finished folds: continue it with --resume", file=sys.stderr)
+        return code
     except typer.TyperException as error:
         return fail(f"{error.format_message()} Try `siser --help`.")
     except SerError as error:

@@ -1,5 +1,7 @@
 """Waveform -> log-mel spectrogram, and what training does to it. Shapes: B batch, S samples, M mel bands, T frames."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,16 @@ from speaker_invariant_ser.errors import RecipeError, SetupError
 
 FLOOR = 1e-6  # mel power below which a band counts as silent: -60 dB under a full-scale tone's order of magnitude
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B] in 0 .. C-1, speaker [B] in 0 .. K-1."""
+
+    mels: Tensor
+    frames: Tensor
+    emotion: Tensor
+    speaker: Tensor
 
 
 def import_torchaudio():

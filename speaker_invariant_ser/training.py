@@ -8,8 +8,9 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import Recipe
-from speaker_invariant_ser.errors import RecipeError, unknown
-from speaker_invariant_ser.features import Augment, LogMel
+from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.features import Augment, Batch, LogMel
 from speaker_invariant_ser.files import new_folder
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
 from speaker_invariant_ser.runs import METRICS, Run
@@ -31,16 +32,6 @@ from speaker_invariant_ser.store import Store
 
 Row = dict[str, float]  # one line of metrics.csv
 Progress = Callable[[str, Row], None]  # fold, its latest epoch
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Log-mels [B, M, T] padded with silence, frames [B], emotion [B] in 0 .. C-1, speaker [B] in 0 .. K-1."""
-
-    mels: Tensor
-    frames: Tensor
-    emotion: Tensor
-    speaker: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,13 +103,18 @@ def train_side_by_side(
         try:
             while not all(future.done() for future in futures) or not news.empty():
                 forward_news(news, progress)
-                if any(future.done() and future.exception() for future in futures):
-                    break
+                for future in futures:
+                    if future.done():
+                        future.result()  # raises what went wrong in the worker
+        except BrokenProcessPool:
+            raise RunError(
+                f"{run.folder}: a training process was killed, perhaps for want of memory; "
+                "finished folds are kept: continue with --resume and fewer --jobs"
+            ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        for future in futures:
-            if not future.cancelled():
-                future.result()
+            if not all(future.done() for future in futures):  # an error, or Ctrl-C: do not wait for the other folds
+                for worker in active_children():
+                    worker.terminate()
 
 
 def forward_news(news: "queue.Queue", progress: Progress | None) -> None:

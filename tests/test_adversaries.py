@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, ramp, reverse_gradient
 from speaker_invariant_ser.config import AdversarySection
-from speaker_invariant_ser.training import Batch
+from speaker_invariant_ser.features import Batch
 
 
 def gradients(strength):
