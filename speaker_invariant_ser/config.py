@@ -85,6 +85,9 @@ class TrainSection(Section):
     batch_size: int = Field(16, ge=2, description="clips")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.02, ge=0)
+    ema: float = Field(
+        0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
+    )
     seed: int = Field(0, ge=0)
 
 

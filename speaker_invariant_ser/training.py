@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
@@ -136,7 +137,8 @@ def train_fold(
 ) -> None:
     """Train one fold and write its model and metrics.csv to `folder`, which appears when all is done.
 
-    The epoch that is kept has the best UAR on the dev speakers, the lower dev loss where several are equal.
+    What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
+    speakers, the lower dev loss where several are equal.
     """
     torch.manual_seed(recipe.train.seed)
     order = np.random.default_rng(recipe.train.seed)
@@ -157,6 +159,7 @@ def train_fold(
     parameters = [*model.parameters(), *adversary.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.train.learning_rate, total_steps=steps)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema), use_buffers=True)
     best, kept, step = (-1.0, 0.0), model.state_dict(), 0
 
     with new_folder(folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
@@ -176,6 +179,7 @@ def train_fold(
                 nn.utils.clip_grad_norm_(parameters, 5.0)
                 optimizer.step()
                 schedule.step()
+                averaged.update_parameters(model)
                 step += 1
                 with torch.no_grad():
                     guessed = adversary.logits(output.embedding).argmax(dim=1)
@@ -183,10 +187,10 @@ def train_fold(
                 n = len(indices)
                 sums += [n, n * emotion_loss.item(), n * speaker_loss.item(), right[0].item(), right[1].item()]
 
-            dev_loss, dev_uar = score(model, dev)
+            dev_loss, dev_uar = score(averaged.module, dev)
             better = (dev_uar, -dev_loss) > best
             if better:
-                best, kept = (dev_uar, -dev_loss), copy.deepcopy(model.state_dict())
+                best, kept = (dev_uar, -dev_loss), copy.deepcopy(averaged.module.state_dict())
             row = {
                 "epoch": epoch,
                 "step": step,
