@@ -16,7 +16,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Renamed into place at the end, so that an interrupted set-up is done again.
+# Marked as ready at the very end, so that an interrupted set-up is done again.
 $(READY): pyproject.toml constraints.txt tools/fit_torchaudio.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)

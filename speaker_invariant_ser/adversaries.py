@@ -75,4 +75,4 @@ class GradientReversal(nn.Module):
         return F.cross_entropy(self.logits(reverse_gradient(embedding, self.strength(progress))), batch.speaker)
 
 
-ADVERSARIES: dict[str, Callable[[int, int, AdversarySection], nn.Module]] = {"grl": GradientReversal}
+ADVERSARIES: dict[str, Callable[[int, int, AdversarySection], Adversary]] = {"grl": GradientReversal}

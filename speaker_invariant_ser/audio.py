@@ -1,5 +1,6 @@
 """Any format libsndfile reads -> mono float32 at the target rate. No torch."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ GIT_LFS = b"version https://git-lfs"
 def probe(path: Path | str) -> tuple[int, int]:
     """(frames, sample rate in Hz) from the header alone. Raises AudioError."""
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(Path(path), error)) from None
     return info.frames, info.samplerate
@@ -32,9 +33,11 @@ def read(path: Path | str, rate: int = SAMPLE_RATE) -> np.ndarray:
     """
     path = Path(path)
     try:
-        samples, source_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        samples, source_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(path, error)) from None
+    except MemoryError:
+        raise AudioError(f"{path}: claims more samples than memory can hold; its header is damaged") from None
     return check(soxr.resample(samples.mean(axis=1), source_rate, rate) if samples.size else samples[:, 0], rate, path)
 
 

@@ -6,8 +6,8 @@ clips of one text in one fold where texts are known, so that an attacker cannot 
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -32,7 +32,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Score:
-    """An attacker's accuracy over all scored clips with its 95 % interval (clustered by text, by clip where unknown)."""
+    """An attacker's accuracy over all scored clips; 95 % interval clustered by text if folds keep texts apart, else by clip."""
 
     accuracy: float
     low: float
@@ -45,6 +45,7 @@ class Leakage:
 
     speakers: int  # K of one encoder
     decisions: int  # scored clips, pooled over encoders
+    left_out: tuple[str, ...]  # speakers with a single clip
     grouped_by_text: bool
     chance: dict[str, float]  # uniform, majority, given_emotion
     attackers: dict[str, Score]
@@ -60,46 +61,57 @@ def leakage(
 ) -> Leakage:
     """Attack each encoder's embeddings by cross-validation; decisions are pooled over the encoders.
 
-    Raises AuditError if a table has fewer than two speakers, a speaker with a single clip, or values that are not finite.
+    A speaker with a single clip is left out: one cannot be learned and scored. Raises AuditError if fewer than two
+    speakers are left, or if an embedding holds values that are not finite.
     """
+    alone = sorted({speaker for table in tables for speaker in singles(table)})
+    tables = [without_singles(table) for table in tables]
     for table in tables:
         check(table)
+    plans = [make_folds(table, folds, seed) for table in tables]
+    grouped = all(plan.grouped for plan in plans)
+    units = np.concatenate([table.text if grouped else table.id for table in tables])
     done, scores = 0, {}
     for name in ATTACKERS:
         hits = []
-        for table in tables:
-            hits.append(attack(name, table, folds, seed) == table.speaker)
+        for table, plan in zip(tables, plans, strict=True):
+            hits.append(attack(name, table, plan, seed) == table.speaker)
             done += 1
             if progress:
                 progress(done, len(ATTACKERS) * len(tables))
-        scores[name] = score(np.concatenate(hits), np.concatenate([clusters(table) for table in tables]))
+        scores[name] = score(np.concatenate(hits), units)
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
         decisions=sum(len(table.speaker) for table in tables),
-        grouped_by_text=all(grouped(table) for table in tables),
+        left_out=tuple(alone),
+        grouped_by_text=grouped,
         chance={name: pooled(tables, share) for name, share in CHANCES.items()},
         attackers=scores,
     )
 
 
+def singles(table: Embeddings) -> list[str]:
+    return [str(speaker) for speaker, clips in Counter(table.speaker).items() if clips < 2]
+
+
+def without_singles(table: Embeddings) -> Embeddings:
+    rows = ~np.isin(table.speaker, singles(table))
+    return Embeddings(*(getattr(table, field.name)[rows] for field in fields(table)))
+
+
 def check(table: Embeddings) -> None:
-    counts = Counter(table.speaker)
-    if len(counts) < 2:
-        raise AuditError(f"{len(counts)} speaker in the embeddings: an audit needs at least 2")
-    alone = [speaker for speaker, clips in counts.items() if clips < 2]
-    if alone:
-        raise AuditError(
-            f"speaker {shorten(alone)} has a single clip: an audit needs at least 2 of each, to learn one and score one"
-        )
-    if not np.isfinite(table.embedding).all():
-        rows = np.flatnonzero(~np.isfinite(table.embedding).all(axis=1))
-        raise AuditError(f"embedding of {shorten(table.id[rows])} holds NaN or infinity")
+    speakers = sorted(set(table.speaker))
+    if len(speakers) < 2:
+        raise AuditError(f"{len(speakers)} speakers with two clips or more ({shorten(speakers)}): an audit needs at least 2")
+    broken = ~np.isfinite(table.embedding).all(axis=1)
+    if broken.any():
+        raise AuditError(f"embedding of {shorten(table.id[broken])} holds NaN or infinity")
 
 
-def attack(name: str, table: Embeddings, folds: int, seed: int) -> np.ndarray:
+def attack(name: str, table: Embeddings, plan: "Folds", seed: int) -> np.ndarray:
     """The speaker [N] that a fresh attacker names for each clip, fitted on the other folds' clips."""
     guessed = np.empty_like(table.speaker)
-    for train, test in make_folds(table, folds, seed):
+    for train, test in plan.parts:
         attacker = ATTACKERS[name](seed)
         # One thread: matrices this small are twice as fast without handing work around.
         with warnings.catch_warnings(), threadpool_limits(1):
@@ -109,33 +121,47 @@ def attack(name: str, table: Embeddings, folds: int, seed: int) -> np.ndarray:
     return guessed
 
 
-def make_folds(table: Embeddings, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(train, test) positions, each clip in one test part: stratified by speaker x emotion, grouped by text if known."""
-    groups, strata = None, np.char.add(np.char.add(table.speaker.astype(str), "\n"), table.emotion.astype(str))
-    if grouped(table):
-        groups = table.text
-        splitter = StratifiedGroupKFold(min(folds, len(set(table.text))), shuffle=True, random_state=seed)
-    else:
-        fewest = min(Counter(table.speaker).values())
-        splitter = StratifiedKFold(min(folds, fewest), shuffle=True, random_state=seed)
-        if max(Counter(strata).values()) < splitter.n_splits:
-            strata = table.speaker
+@dataclass(frozen=True)
+class Folds:
+    """(train, test) positions, each clip in one test part; whether each text is in one part only."""
+
+    parts: list[tuple[np.ndarray, np.ndarray]]
+    grouped: bool
+
+
+def make_folds(table: Embeddings, folds: int, seed: int) -> Folds:
+    """Stratified by speaker x emotion, grouped by text where that leaves every speaker to learn from in every fold.
+
+    Otherwise (texts unknown, or a speaker with all clips in one text) clips are dealt one by one: an attacker that has
+    never met a speaker cannot name them, and leakage would read too low. Where cells are too small for that as well,
+    by speaker alone, which always works: every speaker has two clips or more.
+    """
+    for parts, grouped in plans(table, folds, seed):
+        if parts and all(set(table.speaker[train]) == set(table.speaker) for train, _ in parts):
+            return Folds(parts, grouped)
+    raise AssertionError("stratified by speaker alone, every speaker is in every training part")
+
+
+def plans(table: Embeddings, folds: int, seed: int, attempts: int = 10) -> Iterator[tuple[list[tuple], bool]]:
+    """Divisions of the table, the best first, each with whether it keeps texts apart."""
+    cells = np.char.add(np.char.add(table.speaker.astype(str), "\n"), table.emotion.astype(str))
+    fewest = min(Counter(table.speaker).values())
+    if all(table.text):
+        for attempt in range(attempts):
+            yield divide(cells, table.text, min(folds, len(set(table.text))), seed + attempt), True
+    yield divide(cells, None, min(folds, fewest), seed), False
+    yield divide(table.speaker, None, min(folds, fewest), seed), False
+
+
+def divide(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """At most `count` (train, test) parts by scikit-learn's splitters; none if the strata are too small for two."""
+    count = min(count, max(Counter(strata).values()))
+    if count < 2:
+        return []
+    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # cells of few clips are usual
-        return list(splitter.split(table.embedding, strata, groups))
-
-
-def grouped(table: Embeddings) -> bool:
-    """Whether texts can keep folds apart: all are known, and every speaker says at least two."""
-    texts = {}
-    for speaker, text in zip(table.speaker, table.text, strict=True):
-        texts.setdefault(speaker, set()).add(text)
-    return all(table.text) and min(map(len, texts.values())) > 1
-
-
-def clusters(table: Embeddings) -> np.ndarray:
-    """What the interval resamples: texts where known, since clips of one text are alike; single clips otherwise."""
-    return np.where(table.text != "", np.char.add("text ", table.text.astype(str)), np.char.add("clip ", table.id.astype(str)))
+        return list(splitter.split(strata, strata, groups))
 
 
 def score(hits: np.ndarray, units: np.ndarray) -> Score:

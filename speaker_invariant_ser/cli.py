@@ -29,7 +29,7 @@ STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 Jobs = Annotated[int, typer.Option(min=1, help="Files or folds worked on at once.")]
 Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars, and nothing but results and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random in training; overrides train.seed.")]
 Data = Annotated[Path | None, typer.Option(help="The prepared corpus, if it has moved since training.")]
@@ -127,6 +127,7 @@ def train(
 ) -> None:
     """Train every fold of a recipe: speakers to train on, others to select the epoch, others kept for the test."""
     from speaker_invariant_ser.config import read_recipe
+    from speaker_invariant_ser.runs import kept
     from speaker_invariant_ser.store import Store
 
     seeded = [] if seed is None else [f"train.seed={seed}"]
@@ -140,8 +141,8 @@ def train(
 
         run = training.train(settings, store, out, resume, device, jobs, show)
     for split in run.splits:
-        kept = [row for row in run.metrics(split) if row["best"]][-1]
-        print(f"fold {split.name}: epoch {kept['epoch']:.0f} kept, dev UAR {kept['dev_uar']:.3f}")
+        best = kept(run.metrics(split))
+        print(f"fold {split.name}: epoch {best['epoch']:.0f} kept, dev UAR {best['dev_uar']:.3f}")
     print(f"run: {out}   next: siser evaluate {out}")
 
 
@@ -188,6 +189,8 @@ def infer(
 
         paths = inference.find_inputs(inputs)
         models = inference.load_models(opened, fold, device)
+        if fold is None and len(models) < len(opened.splits):
+            warn(f"{run}: only {len(models)} of {len(opened.splits)} folds are trained; the mean is over these")
         failed = []
         with inference.open_table(out, models[0].labels) as write:
             for row in inference.predict(models, paths, lambda done, total: progress("reading emotions", done, total)):
@@ -211,7 +214,13 @@ def bars(quiet: bool) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description:32}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as shown:
         tasks = {}
 
@@ -276,10 +285,11 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*head, box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it is: square brackets in a name are no markup
     console = Console()
     Console(width=None if console.is_terminal else 140).print(table)
 

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,15 +27,15 @@ class SplitSection(Section):
     test: tuple[str, ...] = Field((), description="test speakers (fixed)")
     dev: tuple[str, ...] = Field((), description="dev speakers (fixed); empty: taken from the training speakers")
     dev_speakers: int = Field(2, ge=1, description="speakers taken from the training speakers to select the epoch")
-    seed: int = Field(0, ge=0, description="order in which speakers are dealt to groups (group-kfold)")
+    seed: int = Field(0, ge=0, lt=2**32, description="order in which speakers are dealt to groups (group-kfold)")
 
 
 class FeaturesSection(Section):
     """Log-mel spectrogram."""
 
     mels: int = Field(64, ge=8, le=256, description="mel bands")
-    window_ms: float = Field(25.0, gt=0, le=200, description="window, milliseconds")
-    hop_ms: float = Field(10.0, gt=0, le=100, description="hop, milliseconds")
+    window_ms: float = Field(25.0, ge=5, le=200, description="window, milliseconds")
+    hop_ms: float = Field(10.0, ge=1, le=100, description="hop, milliseconds")
     f_min: float = Field(20.0, ge=0, description="lowest frequency, Hz")
     f_max: float = Field(8000.0, gt=0, description="highest frequency, Hz")
     normalise: Literal["corpus", "utterance"] = Field(
@@ -57,7 +57,9 @@ class AugmentSection(Section):
 
 class EncoderSection(Section):
     name: str = "cnn"
-    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=1, description="output channels, one stage each")
+    channels: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = Field(
+        (24, 48, 96, 128), min_length=1, max_length=8, description="output channels, one stage each"
+    )
     dim: int = Field(128, ge=2, description="embedding dimension")
     dropout: float = Field(0.2, ge=0, lt=1)
 
@@ -75,7 +77,7 @@ class AdversarySection(Section):
     """The speaker classifier behind a gradient reversal layer: dim - hidden - speakers."""
 
     name: str = "grl"
-    strength: float = Field(1.0, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
+    strength: float = Field(0.1, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
     ramp: float = Field(10.0, gt=0, description="steepness of lambda = strength * (2 / (1 + exp(-ramp * progress)) - 1)")
     hidden: int = Field(64, ge=1)
 
@@ -88,12 +90,12 @@ class TrainSection(Section):
     ema: float = Field(
         0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class AuditSection(Section):
     folds: int = Field(5, ge=2, description="folds of the attackers' cross-validation")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class Recipe(Section):

@@ -17,7 +17,7 @@ from speaker_invariant_ser.store import Store, prepare
 from speaker_invariant_ser.training import train
 
 RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength
-OWN = {"corpus", "data", "report", "predictions.csv", *RUNS}  # what a demo folder holds
+MARK = ".siser-demo"  # a folder that holds this file was made by a demo, and may be emptied by the next
 EPOCHS = 20
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -39,7 +39,7 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     evaluations, run = [], None
     for name, strength in RUNS.items():
         run = train(demo_recipe(strength, seed), store, out / name, device=device, progress=told(name, progress))
-        evaluations.append(evaluate(run, store, device))
+        evaluations.append(evaluate(run, store, device, lambda what, *rest, name=name: progress(f"{name}: {what}", *rest)))
         write_report(evaluations[-1], run.folder / "report")
     report = write_comparison(evaluations, out / "report")
     return Demo(evaluations, infer_some(run, out, device), report)
@@ -51,14 +51,18 @@ def told(name: str, progress: Progress) -> Callable[[str, dict], None]:
 
 
 def clear(out: Path) -> None:
-    """Remove a former demo, and nothing that is not one."""
+    """Empty a folder that a former demo made; refuse any other that holds something."""
     with translated(out):
         out.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(path.name for path in out.iterdir() if path.name.removesuffix(".partial") not in OWN)
-        if foreign:
-            raise WriteError(f"{out} holds files that are not of a demo ({shorten(foreign)}); choose another --out")
+        held = sorted(path.name for path in out.iterdir())
+        if held and MARK not in held:
+            raise WriteError(f"{out} holds files that are not of a demo ({shorten(held)}); choose another --out")
+        (out / MARK).touch()
         for path in out.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARK:
+                path.unlink()
 
 
 def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:

@@ -84,4 +84,4 @@ class Cnn(nn.Module):
         return self.norm(self.project(self.dropout(self.pool(x.flatten(1, 2), frames))))
 
 
-ENCODERS: dict[str, Callable[[int, EncoderSection], nn.Module]] = {"cnn": Cnn}
+ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn}

@@ -1,4 +1,4 @@
-"""A run -> an Evaluation: emotion on speakers that no part of the run has seen, and what is left of those it was trained on."""
+"""A run -> an Evaluation: emotion on speakers that their fold has never heard, and what is left of those it was trained on."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit import Embeddings, Leakage, leakage
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.model import SerModel, apply, choose_device, load_model
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
 
@@ -83,7 +83,7 @@ def evaluate(run: Run, store: Store, device: str = "auto", progress: Progress | 
     predictions = join(tested)
     write_predictions(run.folder / PREDICTIONS, predictions)
     return Evaluation(
-        name=run.folder.name,
+        name=run.folder.resolve().name,
         predictions=predictions,
         leakage=leakage(tables, run.recipe.audit.folds, run.recipe.audit.seed, attacked),
         curves={split.name: run.metrics(split) for split in splits},
@@ -173,8 +173,8 @@ def per_speaker(predictions: Predictions) -> dict[str, dict]:
 
 
 def selected(rows: list[dict[str, float]]) -> dict:
-    """The epoch that was kept: the last that was better than all before it on the dev speakers."""
-    row = [row for row in rows if row["best"]][-1]
+    """What metrics.csv says of the epoch that was kept."""
+    row = kept(rows)
     return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["speaker_accuracy"]}
 
 
@@ -184,6 +184,7 @@ def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]])
     return {
         "speakers": leakage.speakers,
         "decisions": leakage.decisions,
+        "left_out": list(leakage.left_out),
         "grouped_by_text": leakage.grouped_by_text,
         "chance": leakage.chance,
         "attackers": scores,

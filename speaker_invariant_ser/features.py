@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.config import AugmentSection, FeaturesSection
 from speaker_invariant_ser.errors import RecipeError, SetupError
 
-FLOOR = 1e-6  # mel power below which a band counts as silent: -60 dB under a full-scale tone's order of magnitude
+FLOOR = 1e-6  # mel power below which a band counts as silent: about 100 dB under a full-scale tone
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
 
 

@@ -25,6 +25,8 @@ REASONS = {
     errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "a folder of that name is in the way",
+    errno.ENOTEMPTY: "the folder is there and holds something",
+    errno.EBUSY: "the folder is in use, a mount point perhaps; choose a new one",
     errno.EEXIST: "something of that name is in the way",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
@@ -58,19 +60,22 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def new_folder(path: Path | str) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` if the block ends well; `path` is replaced if it exists.
+def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` if the block ends well.
 
-    Whether replacing is allowed is for the caller to decide beforehand (see `refuse_existing`).
+    An empty folder may be there; one that holds anything is replaced only if `replace`, otherwise a WriteError is raised
+    before the block begins.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link is followed, "." has a name
     partial = path.with_name(path.name + PARTIAL)
     with translated(path):
+        if path.exists() and not replace:
+            path.rmdir()
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
-            if path.exists():
+            if path.is_dir():
                 shutil.rmtree(path)
             os.replace(partial, path)
         finally:

@@ -3,9 +3,9 @@
 import csv
 import glob
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,34 +30,42 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
     Raises SerError for an empty folder, or a glob that matches nothing.
     """
     found: list[Path] = []
-    for item in expand_lists(map(str, inputs)):
+    for item in map(str, inputs):
         if Path(item).is_dir():
-            files = audio.find_audio(item)
-            if not files:
-                endings = ", ".join(sorted(audio.SUFFIXES))
-                raise SerError(f"{item}: no audio file in this folder or below it (looked for {endings})")
-            found += files
+            found += in_folder(item)
+        elif item.endswith(".txt"):
+            found += in_list(item)
         elif glob.has_magic(item) and not Path(item).exists():
-            files = sorted(Path(name) for name in glob.glob(item, recursive=True) if Path(name).is_file())
-            if not files:
-                raise SerError(f"{item}: no file matches this pattern")
-            found += files
+            found += matching(item)
         else:
             found.append(Path(item))
     return list(dict.fromkeys(found))
 
 
-def expand_lists(items: Iterable[str]) -> Iterator[str]:
-    """The items, with each .txt file replaced by its lines. Raises SerError if such a list cannot be read."""
-    for item in items:
-        if not item.endswith(".txt"):
-            yield item
-            continue
-        try:
-            lines = Path(item).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SerError(f"{item}: cannot be read as a list of paths, one a line ({error})") from None
-        yield from (line.strip() for line in lines if line.strip())
+def in_folder(folder: str) -> list[Path]:
+    files = audio.find_audio(folder)
+    if not files:
+        endings = ", ".join(sorted(audio.SUFFIXES))
+        raise SerError(f"{folder}: no audio file in this folder or below it (looked for {endings})")
+    return files
+
+
+def in_list(path: str) -> list[Path]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SerError(f"{path}: cannot be read as a list of paths, one a line ({error})") from None
+    return [Path(line.strip()) for line in lines if line.strip()]
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that match; a name whose only sign of a pattern are brackets may be a plain file that is missing."""
+    files = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    if not files and not any(sign in pattern for sign in "*?"):
+        return [Path(pattern)]
+    if not files:
+        raise SerError(f"{pattern}: no file matches this pattern")
+    return files
 
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:
@@ -77,17 +85,29 @@ def predict(
     Several models' probabilities are averaged. A recording longer than 30 s is read in windows, weighted by length.
     `error` is empty and the rest filled, or the other way round.
     """
-    waiting, done = iter(paths), 0
-    while block := list(islice(waiting, BLOCK)):
-        clips = [read(path) for path in block]
-        good = [clip for clip in clips if isinstance(clip, np.ndarray)]
-        probabilities = iter(probability_of(models, good))
-        for path, clip in zip(block, clips, strict=True):
+    done = 0
+    for block in read_blocks(paths):
+        probabilities = iter(probability_of(models, [clip for _, clip in block if isinstance(clip, np.ndarray)]))
+        for path, clip in block:
             failed = isinstance(clip, AudioError)
             yield failure(path, clip, models[0].labels) if failed else success(path, next(probabilities), models[0].labels)
             done += 1
             if progress:
                 progress(done, len(paths))
+
+
+def read_blocks(paths: Sequence[Path]) -> Iterator[list[tuple[Path, np.ndarray | AudioError]]]:
+    """Decoded files in order, so many at once that memory stays bounded whatever their number and length."""
+    block, held = [], 0
+    for path in paths:
+        clip = read(path)
+        block.append((path, clip))
+        held += clip.size if isinstance(clip, np.ndarray) else 0
+        if len(block) == BLOCK or held > BLOCK * WINDOW:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
 
 
 def read(path: Path) -> np.ndarray | AudioError:
@@ -116,14 +136,20 @@ def windows(clip: np.ndarray) -> list[np.ndarray]:
     return np.array_split(clip, max(1, -(-len(clip) // WINDOW)))
 
 
+def printable(text: str) -> str:
+    """The text with bytes of a file name that are no UTF-8 written as \\xNN: one odd name must not lose a whole table."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
 def success(path: Path, probability: np.ndarray, labels: Sequence[str]) -> Row:
     best = int(probability.argmax())
     each = {f"p_{label}": float(p) for label, p in zip(labels, probability, strict=True)}
-    return {"path": str(path), "label": labels[best], "confidence": float(probability[best]), **each, "error": ""}
+    return {"path": printable(str(path)), "label": labels[best], "confidence": float(probability[best]), **each, "error": ""}
 
 
 def failure(path: Path, error: AudioError, labels: Sequence[str]) -> Row:
-    return {"path": str(path), "label": "", "confidence": None, **{f"p_{label}": None for label in labels}, "error": str(error)}
+    empty = {f"p_{label}": None for label in labels}
+    return {"path": printable(str(path)), "label": "", "confidence": None, **empty, "error": printable(str(error))}
 
 
 @contextmanager

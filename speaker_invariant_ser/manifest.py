@@ -1,5 +1,6 @@
 """Utterances as a typed table: what stands between a corpus and everything else."""
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -56,7 +57,8 @@ def read_table(path: Path | str) -> list[Utterance]:
     """A user's own CSV -> utterances not yet prepared.
 
     Columns `path`, `speaker` and `emotion` are needed; `id`, `text`, `sex` and `language` are optional; others are
-    left alone. Everything is read as text, so speaker `03` stays `03`. `path` is relative to the table's folder, or absolute.
+    left alone. Everything is read as text, so speaker `03` stays `03`. `path`, kept as it is,
+    is relative to the table's folder or absolute.
     Raises ManifestError with every problem found.
     """
     path = Path(path)
@@ -69,11 +71,10 @@ def read_table(path: Path | str) -> list[Utterance]:
     count = len(columns["path"])
     columns.setdefault("id", columns["path"])
     known = [name for name in ("id", "speaker", "emotion", "text", "sex", "language") if name in columns]
-    sources = (str(path.parent.absolute() / clip.strip()) if clip.strip() else "" for clip in columns["path"])
     rows = zip(*(columns[name] for name in known), strict=True) if count else ()
     utterances = [
-        Utterance(**{name: cell.strip() for name, cell in zip(known, row, strict=True)}, corpus=path.stem, source=source)
-        for row, source in zip(rows, sources, strict=True)
+        Utterance(**{name: cell.strip() for name, cell in zip(known, row, strict=True)}, corpus=path.stem, source=clip.strip())
+        for row, clip in zip(rows, columns["path"], strict=True)
     ]
     check(utterances, path)
     return utterances
@@ -82,23 +83,33 @@ def read_table(path: Path | str) -> list[Utterance]:
 def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
     """A CSV file's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            names = file.readline().strip("\r\n").split(",")
+        names, lines = read_header(path)
+        repeated = [name for name, times in Counter(names).items() if times > 1]
+        if repeated:
+            raise ManifestError(f"{path}: column {shorten(repeated)} stands there more than once")
         convert = pyarrow.csv.ConvertOptions(
-            column_types={name.strip('"'): types.get(name.strip('"'), pyarrow.string()) for name in names},
+            column_types={name: types.get(name, pyarrow.string()) for name in names},
             strings_can_be_null=False,
         )
         table = pyarrow.csv.read_csv(
-            path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
+            path,
+            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines),
+            convert_options=convert,
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         )
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
         raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
-    repeated = [name for name, times in Counter(table.column_names).items() if times > 1]
-    if repeated:
-        raise ManifestError(f"{path}: column {shorten(repeated)} stands there more than once")
     return table.to_pydict()
+
+
+def read_header(path: Path | str) -> tuple[list[str], int]:
+    """A CSV file's column names without blanks around them, and how many lines they end at; empty lines come before."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        names = next((row for row in rows if row), [])
+        return [name.strip() for name in names], rows.line_num
 
 
 def check(utterances: Sequence[Utterance], source: Path | str) -> None:

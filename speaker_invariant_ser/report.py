@@ -1,5 +1,6 @@
 """Evaluation -> report.json, report.md and pictures. Says what was measured, on whom, against which chance."""
 
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +17,13 @@ JSON, MARKDOWN = "report.json", "report.md"
 INK, ACCENT, PALE = "#22303c", "#b5482f", "#8fa3b3"
 COLOURS = ("#2f6f8f", "#b5482f", "#5d8a3a", "#7a5195", "#b08d2c", "#444444")
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "figure.dpi": 110}
+STYLE["text.parse_math"] = False  # a label may hold a dollar sign
 
 
 def write_report(evaluation: Evaluation, folder: Path | str) -> Path:
     """Write report.json, report.md and four pictures into `folder`, replacing a former report. Returns report.md's path."""
     summary = evaluation.summary
-    with new_folder(folder) as partial:
+    with new_folder(folder, replace=True) as partial:
         write_json(partial / JSON, summary)
         draw(partial / "confusion.png", (5.6, 4.8), draw_confusion, summary["emotion"])
         draw(partial / "speakers.png", (6.4, 3.4), draw_speakers, summary["emotion"])
@@ -34,7 +36,7 @@ def write_report(evaluation: Evaluation, folder: Path | str) -> Path:
 def write_comparison(evaluations: Sequence[Evaluation], folder: Path | str) -> Path:
     """Write one table and one picture over several runs of the same data into `folder`. Returns report.md's path."""
     summaries = [evaluation.summary for evaluation in evaluations]
-    with new_folder(folder) as partial:
+    with new_folder(folder, replace=True) as partial:
         write_json(partial / JSON, {summary["run"]: summary for summary in summaries})
         draw(partial / "tradeoff.png", (6.4, 4.4), draw_tradeoff, summaries)
         render(partial / MARKDOWN, "comparison.md.j2", evaluations=summaries)
@@ -68,7 +70,8 @@ def cell(text: object) -> str:
 
 
 def draw(path: Path, size: tuple[float, float], painter, content, panels: int = 1) -> None:
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
         figure = Figure(size, layout="constrained")
         painter(figure.subplots(panels), content)
         figure.savefig(path)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from speaker_invariant_ser.config import Recipe, read_recipe, write_toml
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, shorten, unknown
-from speaker_invariant_ser.files import refuse_existing, write_json, writing
+from speaker_invariant_ser.files import new_folder, refuse_existing, write_json
 from speaker_invariant_ser.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import AUDIO, MANIFEST, Store
@@ -32,10 +33,10 @@ class Run:
         """Start a run in a new or empty folder. Raises WriteError if it holds anything."""
         folder = refuse_existing(folder, "continue it with --resume, or choose another --out")
         run = cls(folder, recipe, list(splits), store.folder.absolute(), dict(store.settings["sha256"]))
-        with writing(folder / RECIPE) as file:
-            file.write(write_toml(recipe))
         folds = [{**asdict(split), "sha256": split_hash(split, store)} for split in splits]
-        write_json(folder / SPLIT, {"data": str(run.data), "sha256": run.hashes, "folds": folds})
+        with new_folder(folder) as partial:
+            (partial / RECIPE).write_text(write_toml(recipe), encoding="utf-8")
+            write_json(partial / SPLIT, {"data": str(run.data), "sha256": run.hashes, "folds": folds})
         return run
 
     @classmethod
@@ -75,7 +76,8 @@ class Run:
         return store
 
     def fold_folder(self, split: Split) -> Path:
-        return self.folder / FOLDS / split.name
+        """Where a fold's files are. Its name may be a speaker's, which may hold anything: it is quoted to be one plain name."""
+        return self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
 
     def is_done(self, split: Split) -> bool:
         """Whether the fold is trained; a fold's folder gets its name only when everything in it is written."""
@@ -113,6 +115,11 @@ class Run:
                 return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged or missing: {error}") from None
+
+
+def kept(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The epoch whose weights were saved: the last that was better than all before it on the dev speakers."""
+    return [row for row in rows if row["best"]][-1]
 
 
 def split_hash(split: Split, store: Store) -> str:

@@ -70,7 +70,7 @@ def require_enough(utterances: Sequence[Utterance]) -> None:
 
 
 def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
-    """Raise SplitError if an emotion of the dev or test speakers has no training example, or training has only one."""
+    """Raise SplitError if an emotion of the dev or test speakers has no training example."""
     heard = {u.emotion for u in utterances if u.speaker in split.train}
     asked = {u.emotion for u in utterances if u.speaker in split.dev + split.test}
     if asked - heard:
@@ -114,20 +114,22 @@ SCHEMES: dict[str, Callable[[SplitSection, Mapping[str, str]], list[Split]]] = {
 
 
 def with_dev(name: str, test: tuple[str, ...], count: int, sexes: Mapping[str, str]) -> Split:
-    """A fold whose `count` dev speakers are the ones after the test speakers in the order of names, sexes in turn."""
-    speakers = list(sexes)
-    start = speakers.index(test[-1]) + 1
-    rest = [speaker for speaker in speakers[start:] + speakers[:start] if speaker not in test]
-    if len(rest) - count < 2:
+    """A fold with `count` dev speakers, the sexes in turn, those after the test speaker first: all serve about equally often."""
+    order = [speaker for speaker in candidates(test[-1], sexes) if speaker not in test]
+    if len(order) - count < 2:
         raise SplitError(
-            f"fold {name}: {len(speakers)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train"
+            f"fold {name}: {len(sexes)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train"
         )
-    dev = in_turn(rest, sexes)[:count]
-    return Split(name, tuple(sorted(set(rest) - set(dev))), tuple(sorted(dev)), tuple(sorted(test)))
+    return Split(name, tuple(sorted(order[count:])), tuple(sorted(order[:count])), tuple(sorted(test)))
 
 
-def in_turn(speakers: Sequence[str], sexes: Mapping[str, str]) -> list[str]:
-    """The same speakers in the same order within each sex, the sexes taking turns; the first speaker stays first."""
-    order = list(dict.fromkeys(sexes[speaker] for speaker in speakers))
-    lines = [[speaker for speaker in speakers if sexes[speaker] == sex] for sex in order]
-    return [speaker for turn in zip_longest(*lines) for speaker in turn if speaker is not None]
+def candidates(after: str, sexes: Mapping[str, str]) -> list[str]:
+    """All speakers, sexes taking turns; within each sex beginning behind the place that `after` has in its own."""
+    lines = {sex: [speaker for speaker in sexes if sexes[speaker] == sex] for sex in sorted(set(sexes.values()))}
+    own = sexes[after]
+    place = lines[own].index(after)
+    turned = []
+    for sex in sorted(lines, key=lambda sex: sex != own):
+        start = (place + (sex == own)) % len(lines[sex])
+        turned.append(lines[sex][start:] + lines[sex][:start])
+    return [speaker for turn in zip_longest(*turned) for speaker in turn if speaker is not None]

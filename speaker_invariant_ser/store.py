@@ -56,7 +56,7 @@ def prepare(
 
 
 def estimate_bytes(utterances: Sequence[Utterance], folder: Path, sample: int = 50) -> int:
-    """About how much the audio will take, from the headers of a few files spread over the corpus."""
+    """About how much the audio will take, from a few headers; the median, since a damaged one may claim anything."""
     seconds = []
     for utterance in utterances[:: max(1, len(utterances) // sample)]:
         try:
@@ -64,7 +64,7 @@ def estimate_bytes(utterances: Sequence[Utterance], folder: Path, sample: int = 
         except AudioError:
             continue
         seconds.append(frames / rate)
-    return int(np.mean(seconds or [0]) * len(utterances) * audio.SAMPLE_RATE * 2)
+    return int(np.median(seconds or [0]) * len(utterances) * audio.SAMPLE_RATE * 2)
 
 
 def ingest(

@@ -24,7 +24,7 @@ from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
-from speaker_invariant_ser.features import Augment, Batch, LogMel
+from speaker_invariant_ser.features import Augment, Batch
 from speaker_invariant_ser.files import new_folder
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
 from speaker_invariant_ser.runs import METRICS, Run
@@ -37,7 +37,7 @@ Progress = Callable[[str, Row], None]  # fold, its latest epoch
 
 @dataclass(frozen=True)
 class Clips:
-    """Some speakers' clips in memory as log-mels: smaller than their 16-bit audio, and computed once."""
+    """Some speakers' clips in memory as log-mels, computed once: at 64 bands and 10 ms, smaller than their 16-bit audio."""
 
     mels: list[Tensor]  # each [M, T]
     emotion: Tensor
@@ -74,8 +74,8 @@ def train(
     else:
         run = Run.create(out, recipe, splits, store)
     waiting = [split for split in splits if not run.is_done(split)]
-    jobs = min(jobs, len(waiting))
-    if jobs > 1:
+    jobs = min(jobs, len(splits))  # of all folds, not of those left: threads, and so the last bits, stay the same on resume
+    if jobs > 1 and waiting:
         train_side_by_side(run, store, waiting, device, jobs, progress)
     else:
         for split in waiting:
@@ -84,7 +84,7 @@ def train(
 
 
 def check_names(recipe: Recipe) -> None:
-    LogMel(recipe.features, SAMPLE_RATE)  # says what is wrong with the band limits, before any fold starts
+    build_model(recipe, ("", ""))  # says what is wrong with band limits or the encoder before anything is written
     if recipe.adversary.name not in ADVERSARIES:
         raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
 
@@ -94,6 +94,7 @@ def train_side_by_side(
 ) -> None:
     """Folds in worker processes, the cores shared evenly: one thread each is faster than many threads on one fold."""
     context = get_context("spawn")
+    before = set(active_children())
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
         news = manager.Queue()
@@ -114,7 +115,7 @@ def train_side_by_side(
             ) from None
         finally:
             if not all(future.done() for future in futures):  # an error, or Ctrl-C: do not wait for the other folds
-                for worker in active_children():
+                for worker in set(active_children()) - before:
                     worker.terminate()
 
 
@@ -144,10 +145,7 @@ def train_fold(
     order = np.random.default_rng(recipe.train.seed)
     target = choose_device(device)
     labels = sorted({utterance.emotion for utterance in store.utterances})
-    settings = ModelSettings(
-        labels=labels, sample_rate=SAMPLE_RATE, features=recipe.features, encoder=recipe.encoder, emotion=recipe.emotion
-    )
-    model = SerModel(settings).to(target, memory_format=torch.channels_last)
+    model = build_model(recipe, labels).to(target, memory_format=torch.channels_last)
     training = load_clips(store, split.train, model, target)
     dev = load_clips(store, split.dev, model, target)
     model.normalise.fit(training.mels)
@@ -156,10 +154,11 @@ def train_fold(
     weight = class_weights(training.emotion, len(labels)) if recipe.emotion.class_weights else None
 
     steps = recipe.train.epochs * steps_per_epoch(len(training.mels), recipe.train.batch_size)
-    parameters = [*model.parameters(), *adversary.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *adversary.parameters()], lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.train.learning_rate, total_steps=steps)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema), use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
     best, kept, step = (-1.0, 0.0), model.state_dict(), 0
 
     with new_folder(folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
@@ -174,15 +173,16 @@ def train_fold(
                     output.logits, batch.emotion, weight, label_smoothing=recipe.emotion.label_smoothing
                 )
                 speaker_loss = adversary(output.embedding, batch, through)  # lambda acts inside, once
+                with torch.no_grad():
+                    guessed = adversary.logits(output.embedding).argmax(dim=1)
                 optimizer.zero_grad()
                 (emotion_loss + speaker_loss).backward()
-                nn.utils.clip_grad_norm_(parameters, 5.0)
+                for part in (model, adversary):  # apart, or a strong reversed gradient would slow the speaker head down
+                    nn.utils.clip_grad_norm_(part.parameters(), 5.0)
                 optimizer.step()
                 schedule.step()
                 averaged.update_parameters(model)
                 step += 1
-                with torch.no_grad():
-                    guessed = adversary.logits(output.embedding).argmax(dim=1)
                 right = (output.logits.argmax(dim=1) == batch.emotion).sum(), (guessed == batch.speaker).sum()
                 n = len(indices)
                 sums += [n, n * emotion_loss.item(), n * speaker_loss.item(), right[0].item(), right[1].item()]
@@ -213,6 +213,22 @@ def train_fold(
         save_model(model, partial)
 
 
+def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
+    """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
+    sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
+    return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+    """How the moving average takes a step: by `decay`, less in the first steps, whose weights are not worth keeping."""
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor) -> None:
+        now = min(decay, (1 + int(number)) / (10 + int(number)))
+        get_ema_multi_avg_fn(now)(averaged, current, number)
+
+    return update
+
+
 def load_clips(store: Store, speakers: Sequence[str], model: SerModel, device: torch.device) -> Clips:
     """The clips of these speakers as log-mels on the device, labels as positions in sorted order."""
     indices = store.indices(speakers)
@@ -224,6 +240,7 @@ def load_clips(store: Store, speakers: Sequence[str], model: SerModel, device: t
     emotions = [model.labels.index(store.utterances[index].emotion) for index in indices]
     known = sorted(set(speakers))
     who = [known.index(store.utterances[index].speaker) for index in indices]
+    # clone: what is made in inference mode may not enter training
     return Clips([clip.clone() for clip in mels], torch.tensor(emotions, device=device), torch.tensor(who, device=device))
 
 
@@ -254,13 +271,11 @@ def score(model: SerModel, clips: Clips, batch_size: int = 64) -> tuple[float, f
     """(mean cross-entropy, UAR) of a model on clips, in evaluation mode."""
     model.eval()
     order = np.argsort([clip.shape[1] for clip in clips.mels])
-    logits = torch.cat(
-        [
-            model.from_mels(batch.mels, batch.frames).logits
-            for start in range(0, len(order), batch_size)
-            if (batch := clips.batch(order[start : start + batch_size].tolist()))
-        ]
-    )
+    logits = []
+    for start in range(0, len(order), batch_size):
+        batch = clips.batch(order[start : start + batch_size].tolist())
+        logits.append(model.from_mels(batch.mels, batch.frames).logits)
+    logits = torch.cat(logits)
     truth = clips.emotion[torch.as_tensor(order, device=clips.emotion.device)]
     predicted = logits.argmax(dim=1).cpu().numpy()
     return F.cross_entropy(logits, truth).item(), metrics.uar(truth.cpu().numpy(), predicted, len(model.labels))

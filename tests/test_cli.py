@@ -57,7 +57,9 @@ CASES = {
     "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
     "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
     "infer {run} {folder}": "Missing option '--out'",
-    "demo --out {folder}": "holds files that are not of a demo",
+    "demo --out {tmp}": "holds files that are not of a demo",
+    "infer {run} {tmp}/gone.txt --out {tmp}/p.csv": "cannot be read as a list",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",
     "trian": "No such command 'trian'",
 }
 

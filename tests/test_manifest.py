@@ -20,7 +20,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         "\ufeffspeaker,note,path,emotion\n03,x,a.wav, happy \n08,y,/abs/b.wav,sad\n", encoding="utf-8"
     )
     first, second = read_table(tmp_path / "t.csv")
-    assert (first.speaker, first.emotion, first.source, first.id) == ("03", "happy", str(tmp_path / "a.wav"), "a.wav")
+    assert (first.speaker, first.emotion, first.source, first.id) == ("03", "happy", "a.wav", "a.wav")
     assert second.source == "/abs/b.wav" and first.text == first.sex == ""
 
 
@@ -42,6 +42,12 @@ def test_every_problem_of_a_table_is_told(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message) as error:
         read_table(tmp_path / "t.csv")
     assert "t.csv" in str(error.value)
+
+
+def test_empty_lines_and_blanks_around_the_header_do_no_harm(tmp_path):
+    (tmp_path / "t.csv").write_text('\n\n"path" , speaker,emotion\n01.wav,007,1e3\n')
+    (only,) = read_table(tmp_path / "t.csv")
+    assert (only.source, only.speaker, only.emotion) == ("01.wav", "007", "1e3")
 
 
 def test_a_table_in_another_encoding_is_refused(tmp_path):

@@ -2,15 +2,20 @@
 
 import csv
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from conftest import EMOTIONS, TINY
 from sklearn.metrics import balanced_accuracy_score
 
-from speaker_invariant_ser import cli, inference
+from speaker_invariant_ser import cli, evaluation, inference, metrics
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.inference import WINDOW, probability_of, windows
+from speaker_invariant_ser.model import load_model
+from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.training import train
 
 
 def rows_of(path):
@@ -56,6 +61,42 @@ def test_the_report_has_its_stable_keys(road):
     assert speaker["adversary_head"]["evidence"] is False
     folds = json.loads((road / "run" / "split.json").read_text())["folds"]
     assert len(folds[0]["sha256"]) == 64 and report["settings"]["folds"][0]["test"] == ["05", "06"]
+
+
+def test_what_is_evaluated_is_what_the_report_says(road):
+    """The audit's embeddings are of the training speakers, the interval resamples speakers, the kept epoch is the best."""
+    run = Run.open(road / "run")
+    store, split = run.open_data(), run.splits[0]
+    report = json.loads((road / "run" / "report" / "report.json").read_text())
+    table = evaluation.embed(load_model(run.fold_folder(split)), store, split)
+    assert set(table.speaker) == set(split.train) and report["speaker"]["decisions"] == len(table.speaker) == 36
+    rows = rows_of(road / "run" / "predictions.csv")
+    labels = sorted(EMOTIONS)
+    columns = [np.array([labels.index(row[name]) for row in rows]) for name in ("emotion", "predicted")]
+    low, high = metrics.cluster_interval(*columns, np.array([row["speaker"] for row in rows]), 3)
+    assert (report["emotion"]["uar"]["low"], report["emotion"]["uar"]["high"]) == pytest.approx((low, high))
+    history = run.metrics(split)
+    assert report["emotion"]["folds"]["fixed"]["dev_uar"] == max(row["dev_uar"] for row in history)
+    assert evaluation.selected([{**history[0], "best": 1}, {**history[1], "best": 1}, {**history[2], "best": 0}])["epoch"] == 2
+
+
+def test_several_folds_infer_as_the_mean_of_each(store, folder, tmp_path):
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    clips = [store.clip(index) for index in (0, 30, 60)]
+    each = [probability_of(inference.load_models(run, split.name, "cpu"), clips) for split in run.splits]
+    together = probability_of(inference.load_models(run, device="cpu"), clips)
+    assert np.allclose(together, np.mean(each, axis=0), atol=1e-6) and not np.allclose(together, each[0], atol=1e-3)
+
+
+def test_a_file_name_that_is_no_text_does_not_lose_the_table(road, folder, tmp_path):
+    odd = tmp_path / "wavs" / os.fsdecode(b"f\xfcr [b]1.wav")
+    odd.parent.mkdir()
+    shutil.copy(folder / "05_level_a.wav", odd)
+    for ending in (".csv", ".jsonl", ".parquet"):
+        out = tmp_path / f"p{ending}"
+        assert cli.run(["infer", str(road / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
+    assert rows_of(tmp_path / "p.csv")[0]["path"].endswith("f\\xfcr [b]1.wav")
 
 
 def test_the_report_shows_pictures_that_are_there(road):

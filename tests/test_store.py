@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speaker_invariant_ser import audio, store
+from speaker_invariant_ser import audio, files, store
 from speaker_invariant_ser.errors import ManifestError, StoreError, WriteError
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.manifest import read_table
@@ -19,7 +19,7 @@ from speaker_invariant_ser.store import Store, prepare
 def test_every_clip_comes_out_as_it_went_in(folder, store):
     assert len(store.utterances) == 72 and store.settings["counts"]["speakers"] == 6
     for index in (0, 17, 71):
-        expected, _ = soundfile.read(store.utterances[index].source, dtype="float32")
+        expected, _ = soundfile.read(folder / store.utterances[index].source, dtype="float32")
         assert np.array_equal(store.clip(index), expected)
     assert [store.utterances[i].speaker for i in store.indices(["02", "04"])] == ["02"] * 12 + ["04"] * 12
 
@@ -86,6 +86,31 @@ def test_an_interrupted_file_leaves_the_former_one(tmp_path):
         file.write("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatch):
+    def claims(*arguments, **options):
+        raise MemoryError
+
+    soundfile.write(tmp_path / "a.flac", np.ones(16000) / 2, 16000)
+    monkeypatch.setattr(soundfile, "read", claims)
+    with pytest.raises(audio.AudioError, match="claims more samples than memory can hold"):
+        audio.read(tmp_path / "a.flac")
+
+
+def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    prepare(read_table(folder / "corpus.csv")[:3], folder, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "audio.i16").is_file()
+
+
+def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").touch()
+    with pytest.raises(WriteError, match="holds something"), files.new_folder(tmp_path / "x"):
+        pytest.fail("the block must not begin")
+    assert (tmp_path / "x" / "mine").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The loop learns, repeats itself, selects on dev alone, and leaves nothing of the training speakers in the model."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from speaker_invariant_ser import training
-from speaker_invariant_ser.adversaries import ramp
+from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.manifest import read_table
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.metrics import uar
+from speaker_invariant_ser.model import apply, load_model
+from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.store import prepare
 from speaker_invariant_ser.training import class_weights, epoch_batches, train
 
@@ -69,6 +72,85 @@ def test_lambda_follows_the_global_step(trained):
     for row in rows:
         assert row["lambda"] == pytest.approx(strength * ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
     assert rows[0]["speaker_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "section, change",
+    [
+        ("adversary", {"strength": 0.0}),
+        ("emotion", {"class_weights": False}),
+        ("emotion", {"label_smoothing": 0.0}),
+        ("augment", {"warp": 0.0, "tempo": 0.0}),
+        ("augment", {"equaliser_db": 0.0}),
+        ("augment", {"time_masks": 0, "frequency_masks": 0}),
+        ("train", {"ema": 0.0}),
+    ],
+)
+def test_every_setting_reaches_the_weights(section, change, folder, tmp_path):
+    """A part that is only configured and not connected would leave the weights as they are."""
+    some = [u for u in read_table(folder / "corpus.csv") if u.emotion != "level" or u.text in "ab"]  # unbalanced, for the weights
+    data = prepare(some, folder, tmp_path / "data")
+    short = {**TINY, "train": {"epochs": 2, "batch_size": 8}}
+    usual = train(make_recipe(short), data, tmp_path / "usual", device="cpu")
+    changed = train(
+        make_recipe({**short, section: {**short.get(section, {}), **change}}), data, tmp_path / "changed", device="cpu"
+    )
+    first, second = weights(usual), weights(changed)
+    assert not torch.equal(first["encoder.project.weight"], second["encoder.project.weight"])
+
+
+def heads_after_two_steps(monkeypatch, store, folder, strength):
+    """The speaker head after a run of two steps; lambda is 0 in the first and `strength` in the second."""
+    made = []
+    monkeypatch.setitem(training.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[0])
+    recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 18}})
+    run = train(recipe, store, folder / f"strength{strength}", device="cpu")
+    assert run.metrics(run.splits[0])[0]["step"] == 2
+    return made[0].state_dict(), weights(run)
+
+
+def test_in_the_loop_too_lambda_moves_the_encoder_and_never_the_speaker_head(monkeypatch, store, tmp_path):
+    (head, encoder), (same, other) = (heads_after_two_steps(monkeypatch, store, tmp_path, strength) for strength in (0.0, 90.0))
+    assert all(torch.equal(head[name], same[name]) for name in head)
+    assert not torch.equal(encoder["encoder.project.weight"], other["encoder.project.weight"])
+
+
+def test_the_speaker_head_learns(store, tmp_path):
+    """Three speakers told by their overtones: with the sign of its loss wrong, the head would get ever worse."""
+    alone = {"adversary": {"hidden": 8, "strength": 0.0}, "features": {**TINY["features"], "normalise": "corpus"}}
+    recipe = make_recipe({**TINY, **alone, "train": {"epochs": 12, "batch_size": 8}})
+    rows = (run := train(recipe, store, tmp_path / "run", device="cpu")).metrics(run.splits[0])
+    assert rows[-1]["speaker_loss"] < 0.8 * rows[-1]["speaker_loss_uninformed"] and rows[-1]["speaker_accuracy"] > 0.5
+
+
+def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(store, tmp_path):
+    """What metrics.csv says of the kept epoch is what the saved model does on the dev speakers' audio."""
+    recipe = make_recipe({**TINY, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.02, "ema": 0.0}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    rows = run.metrics(run.splits[0])
+    best = kept(rows)
+    assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # or this test shows nothing
+    model = load_model(run.fold_folder(run.splits[0]))
+    indices = store.indices(run.splits[0].dev)
+    _, probability = apply(model, [store.clip(index) for index in indices])
+    truth = [model.labels.index(store.utterances[index].emotion) for index in indices]
+    assert uar(np.array(truth), probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
+    assert model.normalise.mean.abs().max() > 0 or recipe.features.normalise == "utterance"
+    assert (model.normalise.scale - 1).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["../../escape", ".", "..", "a/b", "spk 1", "ü|x"])
+def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
+    """Folds are named after speakers, and their folder must stay in the run whatever a table calls them."""
+    renamed = [replace(u, speaker=name) if u.speaker == "05" else u for u in read_table(folder / "corpus.csv")]
+    data = prepare(renamed, folder, tmp_path / "data")
+    recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
+    split = training.make_splits(recipe.split, data.utterances)[0]
+    run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
+    training.train_fold(recipe, data, run.splits[0], run.fold_folder(run.splits[0]))
+    assert run.fold_folder(run.splits[0]).parent == run.folder / "folds" and run.all_done()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
+    assert Run.open(run.folder).splits == run.splits
 
 
 def test_test_speakers_never_reach_training(store, folder, tmp_path, tiny, trained):

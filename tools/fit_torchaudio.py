@@ -14,7 +14,7 @@ from pathlib import Path
 def imports() -> str:
     """What went wrong when torchaudio was imported in a fresh interpreter; empty if nothing did."""
     done = subprocess.run([sys.executable, "-c", "import torchaudio.transforms"], capture_output=True, text=True)
-    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def main() -> int:
