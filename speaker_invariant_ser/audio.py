@@ -1,6 +1,7 @@
 """Any format libsndfile reads -> mono float32 at the target rate. No torch."""
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from speaker_invariant_ser.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz, of everything after `prepare`
 SHORTEST = 0.1  # seconds; below it there are too few frames to say anything
+LOWEST_RATE = 1000  # Hz; below it there is no speech, and a false header would blow a small file up to gigabytes
+LOUDEST = 4.0  # lossy formats may pass full scale a little; far beyond it are other units
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64", ".rf64"})
 GIT_LFS = b"version https://git-lfs"
 
 
 def probe(path: Path | str) -> tuple[int, int]:
     """(frames, sample rate in Hz) from the header alone. Raises AudioError."""
+    require_file(Path(path))
     try:
         info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError) as error:
@@ -32,13 +36,41 @@ def read(path: Path | str, rate: int = SAMPLE_RATE) -> np.ndarray:
     missing, unreadable, empty, shorter than 0.1 s, silent throughout, or holds NaN or infinity.
     """
     path = Path(path)
+    require_file(path)
     try:
         samples, source_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(path, error)) from None
     except MemoryError:
         raise AudioError(f"{path}: claims more samples than memory can hold; its header is damaged") from None
-    return check(soxr.resample(samples.mean(axis=1), source_rate, rate) if samples.size else samples[:, 0], rate, path)
+    if source_rate < LOWEST_RATE:
+        raise AudioError(f"{path}: a sample rate of {source_rate} Hz, at least {LOWEST_RATE} Hz are needed")
+    if samples.size:
+        require_range(samples, path)
+        samples = soxr.resample(samples.mean(axis=1), source_rate, rate)
+    return check(samples.ravel(), rate, path)
+
+
+def require_file(path: Path) -> None:
+    """Raise AudioError unless `path` is a regular file: a folder cannot be read, and a pipe could wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        reason = "is a link to nothing" if path.is_symlink() else "no such file"
+        raise AudioError(f"{path}: {reason}") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
+
+
+def require_range(samples: np.ndarray, path: Path) -> None:
+    """Raise AudioError for NaN, infinity, or a peak that no audio in [-1, 1] has."""
+    peak = float(np.abs(samples).max())  # NaN if any sample is
+    if not np.isfinite(peak):
+        raise AudioError(f"{path}: holds NaN or infinite samples")
+    if peak > LOUDEST:
+        raise AudioError(f"{path}: samples up to {peak:.3g}; floating-point audio is expected within -1 and 1")
 
 
 def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
@@ -47,19 +79,13 @@ def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
         raise AudioError(f"{path}: holds no samples")
     if samples.size < SHORTEST * rate:
         raise AudioError(f"{path}: {samples.size / rate:.3f} s is too short, at least {SHORTEST} s are needed")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds NaN or infinite samples")
-    if not samples.any():
-        raise AudioError(f"{path}: is silent throughout (all samples are zero)")
+    if not to_int16(samples).any():
+        raise AudioError(f"{path}: is silent throughout (all samples are zero at 16 bits)")
     return samples
 
 
 def explain(path: Path, error: Exception) -> str:
     """Why a file could not be decoded, in words a user can act on."""
-    if not path.exists():
-        return f"{path}: no such file"
-    if path.is_dir():
-        return f"{path}: is a folder, expected an audio file"
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -84,9 +110,23 @@ def to_float32(samples: np.ndarray) -> np.ndarray:
 
 
 def find_audio(folder: Path | str) -> list[Path]:
-    """Audio files anywhere below a folder, by ending, sorted; hidden ones (`._x.wav` from macOS) left out."""
-    files = Path(folder).rglob("*")
-    return sorted(f for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file())
+    """Audio files anywhere below a folder, by ending, sorted; hidden ones (`._x.wav` from macOS) left out.
+
+    Links are followed; one that leads nowhere is listed, so that reading it tells. Raises AudioError for a closed folder.
+    """
+    found, visited = [], set()
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:  # a link in a circle
+            folders.clear()
+            continue
+        visited.add(real)
+        paths = (Path(place, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())]
+    return sorted(found)
+
+
+def fail(error: OSError) -> None:
+    raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})")
 
 
 def pad(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,10 @@ Exit codes: 0 done; 1 finished, but some inputs failed (they are listed); 2 the 
 130 stopped from the keyboard.
 """
 
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -296,6 +298,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `siser`: runs a verb and exits with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end workers and partial files as Ctrl-C does
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -304,7 +307,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
         if code == STOPPED:
-            print("stopped; a training run keeps its finished folds: continue it with --resume", file=sys.stderr)
+            kept = "; finished folds are kept, continue with --resume" if arguments[0] == "train" else ""
+            print(f"stopped{kept}", file=sys.stderr)
         return code
     except typer.TyperException as error:
         return fail(f"{error.format_message()} Try `siser --help`.")
@@ -314,6 +318,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing to complain to
         return 1
     except OSError as error:
+        if error.filename is None and error.errno == errno.ENOSPC:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return fail("standard output cannot be written: no space left on the disk")
         if error.filename is None:
             raise
         return fail(f"{error.filename}: {error.strerror}")

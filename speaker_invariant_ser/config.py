@@ -47,9 +47,9 @@ class AugmentSection(Section):
     """What training batches go through, on the log-mel spectrogram; nothing of it at evaluation."""
 
     frequency_masks: int = Field(2, ge=0, le=10)
-    frequency_mask_bands: int = Field(8, ge=0, description="widest mask, mel bands")
+    frequency_mask_bands: int = Field(8, ge=0, le=256, description="widest mask, mel bands")
     time_masks: int = Field(2, ge=0, le=20)
-    time_mask_ms: float = Field(200.0, ge=0, description="longest mask, milliseconds")
+    time_mask_ms: float = Field(200.0, ge=0, le=10_000, description="longest mask, milliseconds")
     warp: float = Field(0.1, ge=0, lt=0.5, description="vocal tract warp, largest relative shift of the mel axis")
     tempo: float = Field(0.1, ge=0, lt=0.5, description="largest relative change of duration")
     equaliser_db: float = Field(3.0, ge=0, le=30, description="random smooth curve over the bands, standard deviation, dB")
@@ -60,14 +60,14 @@ class EncoderSection(Section):
     channels: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = Field(
         (24, 48, 96, 128), min_length=1, max_length=8, description="output channels, one stage each"
     )
-    dim: int = Field(128, ge=2, description="embedding dimension")
+    dim: int = Field(128, ge=2, le=8192, description="embedding dimension")
     dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class EmotionSection(Section):
     """The emotion classifier on the embedding: dim - hidden - classes."""
 
-    hidden: int = Field(64, ge=1)
+    hidden: int = Field(64, ge=1, le=65536)
     dropout: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     class_weights: bool = Field(True, description="weigh classes by inverse frequency, as UAR does")
@@ -79,14 +79,14 @@ class AdversarySection(Section):
     name: str = "grl"
     strength: float = Field(0.1, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
     ramp: float = Field(10.0, gt=0, description="steepness of lambda = strength * (2 / (1 + exp(-ramp * progress)) - 1)")
-    hidden: int = Field(64, ge=1)
+    hidden: int = Field(64, ge=1, le=65536)
 
 
 class TrainSection(Section):
     epochs: int = Field(40, ge=1)
     batch_size: int = Field(16, ge=2, description="clips")
-    learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle schedule")
-    weight_decay: float = Field(0.02, ge=0)
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="peak of the one-cycle schedule")
+    weight_decay: float = Field(0.02, ge=0, le=10)
     ema: float = Field(
         0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
     )
@@ -115,12 +115,14 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError."""
     path = Path(path)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"{path} is not a regular file: expected a TOML file such as recipes/emodb.toml")
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}: expected a TOML file such as recipes/emodb.toml") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe ({error}): expected a TOML text file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside TOML's own errors: numbers and nesting beyond Python's limits
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
     return make_recipe(tables, overrides, source=str(path))
 
@@ -151,7 +153,7 @@ def parse_override(text: str) -> tuple[str, str, object]:
         raise RecipeError(f"--set {text}: expected section.key=value, such as train.epochs=20")
     try:
         return section, key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return section, key, value.strip()
 
 

@@ -15,8 +15,6 @@ from typing import IO, Any
 
 from speaker_invariant_ser.errors import WriteError
 
-PARTIAL = ".partial"  # ending of everything that is still being written
-
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
     errno.EPERM: "no permission to write here; choose another folder or change its permissions",
@@ -43,14 +41,21 @@ def translated(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {REASONS[error.errno]}") from error
 
 
+def partial_of(path: Path) -> Path:
+    """The temporary name of `path` while it is being written: hidden, so that it is nobody's own file."""
+    return path.with_name(f".{path.name}.partial")
+
+
 @contextmanager
 def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open `path` for writing under a temporary name; it takes its own name only if the block ends well."""
     path = Path(path)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with translated(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         try:
             with open(partial, mode, **text) as file:
                 yield file
@@ -67,7 +72,7 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     before the block begins.
     """
     path = Path(path).resolve()  # a link is followed, "." has a name
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     with translated(path):
         if path.exists() and not replace:
             path.rmdir()
@@ -85,7 +90,7 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 def refuse_existing(path: Path | str, advice: str) -> Path:
     """`path`, if nothing is there yet or it is an empty folder. Raises WriteError with `advice` otherwise."""
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
         raise WriteError(f"{path} exists already: {advice}")
     return path
 
@@ -98,7 +103,7 @@ def require_space(path: Path | str, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WriteError(
-            f"cannot write {path}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free; "
+            f"cannot write {path}: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free; "
             "free some space or choose another disk"
         )
 

@@ -31,9 +31,11 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for item in map(str, inputs):
+        if not item:
+            raise SerError("an empty input: expected a file, folder, pattern or .txt list (is a variable unset?)")
         if Path(item).is_dir():
             found += in_folder(item)
-        elif item.endswith(".txt"):
+        elif item.lower().endswith(".txt"):
             found += in_list(item)
         elif glob.has_magic(item) and not Path(item).exists():
             found += matching(item)
@@ -52,10 +54,14 @@ def in_folder(folder: str) -> list[Path]:
 
 def in_list(path: str) -> list[Path]:
     try:
+        audio.require_file(Path(path))
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (AudioError, OSError, UnicodeDecodeError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, one a line ({error})") from None
-    return [Path(line.strip()) for line in lines if line.strip()]
+    paths = [Path(line.strip()) for line in lines if line.strip()]
+    if not paths:
+        raise SerError(f"{path}: an empty list, expected one path a line")
+    return paths
 
 
 def matching(pattern: str) -> list[Path]:
@@ -159,10 +165,11 @@ def open_table(path: Path | str, labels: Sequence[str]) -> Iterator[Callable[[Ro
     Raises SerError for another ending.
     """
     path = Path(path)
-    if path.suffix not in WRITERS:
+    ending = path.suffix.lower()
+    if ending not in WRITERS:
         raise SerError(f"{path}: {unknown('ending', path.suffix, WRITERS)}")
     columns = ["path", "label", "confidence", *(f"p_{label}" for label in labels), "error"]
-    with writing(path, "wb" if path.suffix == ".parquet" else "w") as file, WRITERS[path.suffix](file, columns) as write:
+    with writing(path, "wb" if ending == ".parquet" else "w") as file, WRITERS[ending](file, columns) as write:
         yield write
 
 

@@ -82,21 +82,24 @@ def read_table(path: Path | str) -> list[Utterance]:
 
 def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
     """A CSV file's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ManifestError(f"{path} is not a regular file and cannot be read as a CSV table")
     try:
         names, lines = read_header(path)
-        repeated = [name for name, times in Counter(names).items() if times > 1]
-        if repeated:
-            raise ManifestError(f"{path}: column {shorten(repeated)} stands there more than once")
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise ManifestError(f"{path}: column {shorten(twice)} stands there more than once")
         convert = pyarrow.csv.ConvertOptions(
             column_types={name: types.get(name, pyarrow.string()) for name in names},
             strings_can_be_null=False,
         )
-        table = pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines),
-            convert_options=convert,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        )
+        with open(path, "rb") as file:  # opened here: pyarrow has its own idea of what a path means
+            table = pyarrow.csv.read_csv(
+                file,
+                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines),
+                convert_options=convert,
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            )
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
@@ -113,8 +116,8 @@ def read_header(path: Path | str) -> tuple[list[str], int]:
 
 
 def check(utterances: Sequence[Utterance], source: Path | str) -> None:
-    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids."""
-    problems = [*empty_cells(utterances), *odd_sexes(utterances), *repeated_ids(utterances)]
+    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids or files."""
+    problems = [*empty_cells(utterances), *odd_sexes(utterances), *repeated(utterances, "id"), *repeated(utterances, "source")]
     if not utterances:
         problems.append("holds no utterances")
     if problems:
@@ -135,7 +138,8 @@ def odd_sexes(utterances: Iterable[Utterance]) -> list[str]:
     return [unknown("sex", sex, [name or "(empty)" for name in SEXES]) for sex in odd]
 
 
-def repeated_ids(utterances: Iterable[Utterance]) -> list[str]:
-    counts = Counter(utterance.id for utterance in utterances)
-    repeated = [identity for identity, times in counts.items() if times > 1]
-    return [f"id {shorten(repeated)} stands there more than once"] if repeated else []
+def repeated(utterances: Iterable[Utterance], name: str) -> list[str]:
+    """An id names one clip, and one file is one speaker's: as two it could be trained on and tested."""
+    counts = Counter(getattr(utterance, name) for utterance in utterances)
+    twice = [value for value, times in counts.items() if times > 1 and value]
+    return [f"{name if name != 'source' else 'path'} {shorten(twice)} stands there more than once"] if twice else []

@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from speaker_invariant_ser.audio import pad
@@ -18,7 +19,7 @@ from speaker_invariant_ser.config import EmotionSection, EncoderSection, Feature
 from speaker_invariant_ser.encoders import ENCODERS
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
 from speaker_invariant_ser.features import LogMel, Normalise
-from speaker_invariant_ser.files import write_json
+from speaker_invariant_ser.files import write_json, writing
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -75,7 +76,9 @@ class SerModel(nn.Module):
 def save_model(model: SerModel, folder: Path | str) -> None:
     """Write model.safetensors and model.json into an existing folder (write into a temporary one and rename it)."""
     folder = Path(folder)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    with writing(folder / WEIGHTS, "wb") as file:
+        file.write(safetensors.torch.save(weights))
     versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
     write_json(folder / DESCRIPTION, {"format": FORMAT, **model.settings.model_dump(mode="json"), "versions": versions})
 

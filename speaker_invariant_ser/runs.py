@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from speaker_invariant_ser.config import Recipe, read_recipe, write_toml
-from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, shorten, unknown
-from speaker_invariant_ser.files import new_folder, refuse_existing, write_json
+from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, StoreError, shorten, unknown
+from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import AUDIO, MANIFEST, Store
@@ -73,6 +73,10 @@ class Run:
         """The prepared corpus, at `data` if it has moved. Raises StoreError or RunError."""
         store = Store.open(data or self.data)
         self.require_data(store)
+        if sha256(store.folder / AUDIO) != self.hashes[AUDIO]:
+            raise StoreError(
+                f"{store.folder / AUDIO} was changed since it was prepared (its hash differs); prepare the corpus again"
+            )
         return store
 
     def fold_folder(self, split: Split) -> Path:
@@ -112,9 +116,11 @@ class Run:
         path = self.fold_folder(split) / METRICS
         try:
             with open(path, encoding="utf-8", newline="") as file:
-                return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-        except (OSError, ValueError, TypeError) as error:
+                rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+            kept(rows)
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise RunError(f"{path} is damaged or missing: {error}") from None
+        return rows
 
 
 def kept(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -42,6 +42,7 @@ def prepare(
     Files that cannot be used are listed in rejected.csv with the reason; the rest is kept. The result does not depend
     on `jobs`. Raises ManifestError for contradicting utterances, StoreError if every file is rejected, WriteError.
     """
+    out = Path(out).resolve()
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     check(utterances, folder)
     require_space(out, estimate_bytes(utterances, Path(folder)))
@@ -140,15 +141,19 @@ class Store:
             reason = f"has no {shorten(missing)}" if folder.is_dir() else "does not exist"
             raise StoreError(f"{folder} is not a prepared corpus ({reason}); make one with `siser prepare`")
         settings = read_settings(folder / SETTINGS)
+        if sha256(folder / MANIFEST) != settings["sha256"].get(MANIFEST):
+            raise StoreError(
+                f"{folder / MANIFEST} was changed since it was prepared (its hash differs); prepare the corpus again"
+            )
         try:
             utterances = read_manifest(folder / MANIFEST)
         except ManifestError as error:
             raise StoreError(f"{folder} is damaged: {error}") from None
         needed = max((u.offset + u.samples for u in utterances), default=0)
-        held = (folder / AUDIO).stat().st_size // 2
-        if held != needed or not needed:
+        held = (folder / AUDIO).stat().st_size
+        if held != 2 * needed or not needed:
             raise StoreError(
-                f"{folder} is damaged: {AUDIO} holds {held} samples, the manifest speaks of {needed}; prepare it again"
+                f"{folder} is damaged: {AUDIO} has {held} bytes, the manifest speaks of {2 * needed}; prepare it again"
             )
         return cls(folder, utterances, np.memmap(folder / AUDIO, dtype="<i2", mode="r"), settings)
 
@@ -170,4 +175,6 @@ def read_settings(path: Path) -> dict:
         raise StoreError(f"{path} is damaged: not valid JSON ({error}); prepare the corpus again") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise StoreError(f"{path}: written by another version; this one reads format {FORMAT}. Prepare the corpus again")
+    if not isinstance(settings.get("sha256"), dict) or not isinstance(settings.get("corpora"), list):
+        raise StoreError(f"{path} is damaged: no hashes or no corpora in it; prepare the corpus again")
     return settings

@@ -4,13 +4,13 @@ import copy
 import csv
 import math
 import os
-import queue
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
 from speaker_invariant_ser.features import Augment, Batch
-from speaker_invariant_ser.files import new_folder
+from speaker_invariant_ser.files import new_folder, partial_of
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
 from speaker_invariant_ser.runs import METRICS, Run
 from speaker_invariant_ser.splits import Split, make_splits
@@ -96,15 +96,19 @@ def train_side_by_side(
     context = get_context("spawn")
     before = set(active_children())
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with context.Manager() as manager, ProcessPoolExecutor(jobs, context) as pool:
-        news = manager.Queue()
+    for split in splits:  # what a kill left behind would be told as news
+        shutil.rmtree(partial_of(run.fold_folder(split)), ignore_errors=True)
+    with ProcessPoolExecutor(jobs, context) as pool:
+        folders = {split.name: run.fold_folder(split) for split in splits}
         futures = [
-            pool.submit(train_in_worker, run.recipe, store.folder, split, run.fold_folder(split), device, threads, news)
+            pool.submit(train_in_worker, run.recipe, store.folder, split, folders[split.name], device, threads)
             for split in splits
         ]
+        told = dict.fromkeys(folders, 0)
         try:
-            while not all(future.done() for future in futures) or not news.empty():
-                forward_news(news, progress)
+            while pending := [future for future in futures if not future.done()]:
+                wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
+                tell(folders, told, progress)
                 for future in futures:
                     if future.done():
                         future.result()  # raises what went wrong in the worker
@@ -119,18 +123,30 @@ def train_side_by_side(
                     worker.terminate()
 
 
-def forward_news(news: "queue.Queue", progress: Progress | None) -> None:
-    try:
-        fold, row = news.get(timeout=0.2)
-    except queue.Empty:
-        return
-    if progress:
-        progress(fold, row)
+def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | None) -> None:
+    """Report the epochs that workers have written to metrics.csv since the last look; `told` counts them per fold."""
+    for fold, folder in folders.items():
+        for place in (partial_of(folder), folder):
+            try:
+                lines = (place / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+            except OSError:
+                continue  # not begun, or just renamed
+            rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
+            for row in rows[told[fold] :]:
+                told[fold] += 1
+                if progress:
+                    progress(fold, {name: float(cell) for name, cell in row.items()})
 
 
-def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, device: str, threads: int, news) -> None:
+def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    train_fold(recipe, Store.open(data), split, folder, device, lambda fold, row: news.put((fold, row)))
+    train_fold(recipe, Store.open(data), split, folder, device, stop_if_orphaned)
+
+
+def stop_if_orphaned(fold: str, row: Row) -> None:
+    """A worker whose main process was killed must not go on writing into the run."""
+    if not parent_process().is_alive():
+        raise RunError(f"fold {fold}: the main process is gone")
 
 
 def train_fold(
@@ -188,6 +204,11 @@ def train_fold(
                 sums += [n, n * emotion_loss.item(), n * speaker_loss.item(), right[0].item(), right[1].item()]
 
             dev_loss, dev_uar = score(averaged.module, dev)
+            if not math.isfinite(sums.sum() + dev_loss):
+                raise RunError(
+                    f"fold {split.name}: training diverged in epoch {epoch} (the loss is not finite); lower train.learning_rate "
+                    f"({recipe.train.learning_rate}) or adversary.strength ({recipe.adversary.strength})"
+                )
             better = (dev_uar, -dev_loss) > best
             if better:
                 best, kept = (dev_uar, -dev_loss), copy.deepcopy(averaged.module.state_dict())

@@ -1,5 +1,7 @@
 """Decoding as physics: a tone keeps its pitch and level through any rate and format; what holds no sound is refused by name."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -47,6 +49,11 @@ def bad_files(folder):
     soundfile.write(folder / "short.wav", tone(16000, seconds=0.05), 16000)
     soundfile.write(folder / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     (folder / "folder.wav").mkdir()
+    soundfile.write(folder / "loud.wav", tone(16000) * 1e30, 16000, subtype="FLOAT")
+    soundfile.write(folder / "faint.wav", tone(16000) * 1e-7, 16000, subtype="FLOAT")
+    soundfile.write(folder / "slow.wav", tone(16000), 1)
+    (folder / "link.wav").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.wav")
 
 
 REASONS = {
@@ -59,6 +66,12 @@ REASONS = {
     "nan.wav": "NaN",
     "folder.wav": "is a folder",
     "missing.wav": "no such file",
+    "loud.wav": "expected within -1 and 1",
+    "faint.wav": "silent",
+    "slow.wav": "sample rate of 1 Hz",
+    "link.wav": "link to nothing",
+    "pipe.wav": "not a regular file",
+    "x" * 300 + ".wav": "cannot be opened",
 }
 
 
@@ -73,4 +86,6 @@ def test_audio_is_found_by_ending_in_any_case_below_any_folder(tmp_path):
     for name in ("b/x.WAV", "a.flac", "notes.txt", "._a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.name for path in audio.find_audio(tmp_path)] == ["a.flac", "x.WAV"]
+    (tmp_path / "b" / "circle").symlink_to(tmp_path)
+    (tmp_path / "c.wav").symlink_to("nowhere")
+    assert [path.name for path in audio.find_audio(tmp_path)] == ["a.flac", "x.WAV", "c.wav"]

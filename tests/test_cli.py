@@ -27,6 +27,10 @@ def place(tmp_path, folder, store, trained):
     lines = (folder / "corpus.csv").read_text().splitlines()
     (tmp_path / "one_speaker.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if x.startswith("01"))]))
     (tmp_path / "one_emotion.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if "level" in x)]))
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "dir.csv").mkdir()
+    (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
+    os.mkfifo(tmp_path / "pipe")
     return {"tmp": tmp_path, "folder": folder, "data": store.folder, "run": trained.folder}
 
 
@@ -60,6 +64,13 @@ CASES = {
     "demo --out {tmp}": "holds files that are not of a demo",
     "infer {run} {tmp}/gone.txt --out {tmp}/p.csv": "cannot be read as a list",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",
+    "infer {run} {tmp}/empty.txt --out {tmp}/p.csv": "an empty list",
+    "infer {run} {folder} --out {tmp}/empty": "unknown ending",
+    "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name is in the way",
+    "prepare csv {tmp}/twice.csv {tmp}/out": "path a.wav stands there more than once",
+    "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file",
+    "train {tmp}/pipe --data {data} --out {tmp}/out": "is not a regular file",
+    "prepare csv {folder}/corpus.csv {tmp}/pipe": "exists already",
     "trian": "No such command 'trian'",
 }
 
@@ -109,14 +120,13 @@ def test_no_permission_to_write(folder, capsys):
 def test_no_space_left(place, folder, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     assert cli.run(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
-    assert "MB are needed, 0 MB are free; free some space" in capsys.readouterr().err
+    assert "MB are needed, 0.0 MB are free; free some space" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
-def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_path, capsys):
     """The temporary file is a device that is always full: the real error of the real system call."""
-    monkeypatch.setattr(files, "PARTIAL", ".full")
-    (tmp_path / "p.csv.full").symlink_to("/dev/full")
+    files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
     many = [f"{folder}/*.wav"]
     assert cli.run(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_full_disk_is_told_before_and_while_writing(folder, tmp_path, monkeypa
     utterances = read_table(folder / "corpus.csv")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
-        with pytest.raises(WriteError, match="MB are needed, 0 MB are free"):
+        with pytest.raises(WriteError, match="MB are needed, 0.0 MB are free"):
             prepare(utterances, folder, tmp_path / "data")
 
     def full(path, clips):
@@ -119,8 +119,9 @@ def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
         (lambda data: (data / "prepare.json").unlink(), "not a prepared corpus .has no prepare.json"),
         (lambda data: (data / "prepare.json").write_text("{"), "not valid JSON"),
         (lambda data: (data / "prepare.json").write_text('{"format": 99}'), "another version"),
-        (lambda data: (data / "audio.i16").write_bytes(b"\0\0"), "holds 1 samples"),
-        (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "is damaged.*no column corpus"),
+        (lambda data: (data / "audio.i16").write_bytes(b"\0\0"), "has 2 bytes"),
+        (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "manifest.csv was changed since it was prepared"),
+        (lambda data: (data / "prepare.json").write_text('{"format": 1}'), "no hashes"),
         (shutil.rmtree, "does not exist"),
     ],
 )

@@ -13,6 +13,7 @@ from speaker_invariant_ser import training
 from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
+from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.manifest import read_table
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.model import apply, load_model
@@ -141,7 +142,7 @@ def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(store, tmp_
     assert (model.normalise.scale - 1).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["../../escape", ".", "..", "a/b", "spk 1", "ü|x"])
+@pytest.mark.parametrize("name", ["../../escape", "../../..", ".", "..", "a/b", "spk 1", "ü|x"])
 def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     """Folds are named after speakers, and their folder must stay in the run whatever a table calls them."""
     renamed = [replace(u, speaker=name) if u.speaker == "05" else u for u in read_table(folder / "corpus.csv")]
@@ -180,7 +181,7 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     part = Run.open(tmp_path / "part")
     shutil.rmtree(part.fold_folder(part.splits[1]))
-    (part.folder / "folds" / "2.partial").mkdir()  # what a kill leaves
+    partial_of(part.fold_folder(part.splits[1])).mkdir()  # what a kill leaves
     kept = (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
         part.all_done()
@@ -188,7 +189,7 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
     assert (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns == kept
     first, second = (load_file(run.fold_folder(run.splits[1]) / "model.safetensors") for run in (whole, part))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not list(part.folder.rglob("*.partial"))
+    assert not list(part.folder.rglob(".*"))
 
 
 def test_folds_side_by_side_give_a_whole_run(store, tmp_path):
@@ -226,6 +227,18 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(s
         with pytest.raises(RecipeError, match="sees no CUDA device"):
             train(make_recipe(TINY), store, tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
+    class Exploding(GradientReversal):
+        def forward(self, embedding, batch, progress):
+            return super().forward(embedding, batch, progress) * float("inf")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(training.ADVERSARIES, "grl", Exploding)
+        with pytest.raises(RunError, match="diverged in epoch 1 .*lower train.learning_rate"):
+            train(tiny, store, tmp_path / "run", device="cpu")
+    assert not list((tmp_path / "run" / "folds").iterdir())
 
 
 def test_class_weights_are_inverse_frequencies():
