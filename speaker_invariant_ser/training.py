@@ -5,6 +5,7 @@ import csv
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -144,9 +145,9 @@ def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, devi
 
 
 def stop_if_orphaned(fold: str, row: Row) -> None:
-    """A worker whose main process was killed must not go on writing into the run."""
+    """A worker whose main process was killed must not go on writing into the run, nor wait for work for ever."""
     if not parent_process().is_alive():
-        raise RunError(f"fold {fold}: the main process is gone")
+        signal.raise_signal(signal.SIGTERM)
 
 
 def train_fold(
