@@ -16,7 +16,7 @@ from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.store import Store, prepare
 from speaker_invariant_ser.training import train
 
-RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength
+RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength; 1 is the textbook's, and shows its failure
 MARK = ".siser-demo"  # a folder that holds this file was made by a demo, and may be emptied by the next
 EPOCHS = 20
 
