@@ -55,6 +55,7 @@ def demo(
         progress("loading", 1, 1)
         result = run_demo(out, seed, device, jobs, progress)
     show_comparison([evaluation.summary for evaluation in result.evaluations])
+    print("\nAn unseen voice, as the first run reads it:")
     show_predictions(result.predictions)
     print(f"report: {result.report}")
 

@@ -25,6 +25,8 @@ Progress = Callable[[str, int, int], None]  # what, done, total
 
 @dataclass(frozen=True)
 class Demo:
+    """Both runs' evaluations, the baseline's predictions for a few clips, and where the comparison is."""
+
     evaluations: list[Evaluation]
     predictions: list[Row]
     report: Path
@@ -36,13 +38,14 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     clear(out)
     synthesis.generate(out / "corpus", seed, lambda done, total: progress("speaking", done, total))
     store = prepare_builtin(out, jobs, progress)
-    evaluations, run = [], None
+    evaluations, runs = [], []
     for name, strength in RUNS.items():
         run = train(demo_recipe(strength, seed), store, out / name, device=device, progress=told(name, progress))
         evaluations.append(evaluate(run, store, device, lambda what, *rest, name=name: progress(f"{name}: {what}", *rest)))
         write_report(evaluations[-1], run.folder / "report")
+        runs.append(run)
     report = write_comparison(evaluations, out / "report")
-    return Demo(evaluations, infer_some(run, out, device), report)
+    return Demo(evaluations, infer_some(runs[0], out, device), report)
 
 
 def told(name: str, progress: Progress) -> Callable[[str, dict], None]:

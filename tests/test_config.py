@@ -1,9 +1,13 @@
 """Recipes: what is wrong is named with its nearest right key; what is written is read back."""
 
+from pathlib import Path
+
 import pytest
 
 from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe, write_toml
 from speaker_invariant_ser.errors import RecipeError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def test_a_recipe_survives_being_written_and_read(tmp_path):
@@ -34,6 +38,11 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
     with pytest.raises(RecipeError, match=message) as error:
         read_recipe(tmp_path / "r.toml")
     assert "r.toml" in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_one(path):
+    assert read_recipe(path).split.scheme in path.read_text()
 
 
 def test_a_missing_recipe_is_named(tmp_path):
