@@ -29,7 +29,8 @@ app = typer.Typer(
 CORES = os.cpu_count() or 1
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
-Jobs = Annotated[int, typer.Option(min=1, help="Files or folds worked on at once.")]
+Files = Annotated[int, typer.Option("--jobs", min=1, help="Files decoded at once.")]
+Folds = Annotated[int, typer.Option("--jobs", min=1, help="Folds trained at once.")]
 Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -44,7 +45,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the voices' jitter and of training.")] = 0,
     device: Device = "auto",
-    jobs: Jobs = CORES,
+    jobs: Files = CORES,
     quiet: Quiet = False,
 ) -> None:
     """Everything below on the built-in corpus of synthesised speech, in minutes on two CPU cores."""
@@ -83,7 +84,7 @@ def prepare(
     corpus: Annotated[str, typer.Argument(help="A known corpus (see `siser corpora`), or csv for your own table.")],
     source: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV file.")],
     out: Annotated[Path, typer.Argument(help="The prepared corpus: a new folder.")],
-    jobs: Jobs = CORES,
+    jobs: Files = CORES,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -125,7 +126,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Keep the folds already trained in --out, train the others.")] = False,
     seed: Seed = None,
     device: Device = "auto",
-    jobs: Jobs = CORES,
+    jobs: Folds = CORES,
     quiet: Quiet = False,
 ) -> None:
     """Train every fold of a recipe: speakers to train on, others to select the epoch, others kept for the test."""

@@ -157,11 +157,16 @@ def parse_override(text: str) -> tuple[str, str, object]:
         return section, key, value.strip()
 
 
+EXAMPLES = dict.fromkeys(("test", "dev"), '["03", "08"]')  # lists whose items are text
+
+
 def explain(problem: dict) -> str:
     """One line for one problem that pydantic found."""
     where = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         return unknown_key(where)
+    if problem["type"] == "tuple_type":
+        return f"{'.'.join(where)} = {problem['input']!r}: should be a list, such as {EXAMPLES.get(where[-1], '[1, 2]')}"
     return f"{'.'.join(where)} = {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"
 
 

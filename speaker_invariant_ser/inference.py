@@ -58,7 +58,7 @@ def in_list(path: str) -> list[Path]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (AudioError, OSError, UnicodeDecodeError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, one a line ({error})") from None
-    paths = [Path(line.strip()) for line in lines if line.strip()]
+    paths = [Path(path).parent / line.strip() for line in lines if line.strip()]  # relative to the list, as in a table
     if not paths:
         raise SerError(f"{path}: an empty list, expected one path a line")
     return paths

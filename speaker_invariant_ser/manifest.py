@@ -65,9 +65,10 @@ def read_table(path: Path | str) -> list[Utterance]:
     columns = read_columns(path, {})
     missing = [name for name in ("path", "speaker", "emotion") if name not in columns]
     if missing:
-        raise ManifestError(
-            f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}, needed path, speaker, emotion"
-        )
+        odd = any(sign in name for name in columns for sign in ";\t")
+        hint = " (separated by semicolons or tabs? Commas are expected)" if odd else ""
+        found = shorten(columns, 10)
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {found}{hint}, needed path, speaker, emotion")
     count = len(columns["path"])
     columns.setdefault("id", columns["path"])
     known = [name for name in ("id", "speaker", "emotion", "text", "sex", "language") if name in columns]

@@ -87,7 +87,7 @@ def draw_confusion(axes: Axes, emotion: dict) -> None:
             axes.text(column, row, count, ha="center", va="center", color=shade)
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="true", title="Unseen speakers: utterances by true and predicted emotion")
+    axes.set(xlabel="predicted", ylabel="true", title="Utterances of unseen speakers\n(colour: share of the true emotion)")
 
 
 def draw_speakers(axes: Axes, emotion: dict) -> None:
@@ -139,13 +139,16 @@ def draw_training(panels: Sequence[Axes], curves: dict[str, list[dict[str, float
     for number, rows in enumerate(curves.values()):
         epochs = [row["epoch"] for row in rows]
         named = number == 0
+        dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
         for axes, key, colour, label in (
             (above, "emotion_loss", COLOURS[0], "emotion loss (train)"),
             (above, "speaker_loss", COLOURS[1], "speaker loss (adversary, train)"),
             (below, "dev_uar", COLOURS[0], "emotion UAR (dev speakers)"),
             (below, "speaker_accuracy", COLOURS[1], "adversary's accuracy: not evidence"),
         ):
-            axes.plot(epochs, [row[key] for row in rows], color=colour, linewidth=1, alpha=0.7, label=label if named else None)
+            axes.plot(
+                epochs, [row[key] for row in rows], dots, color=colour, linewidth=1, alpha=0.7, label=label if named else None
+            )
         above.axhline(
             rows[0]["speaker_loss_uninformed"], color=PALE, linewidth=1, linestyle="--", label="ln K" if named else None
         )

@@ -118,7 +118,8 @@ def with_dev(name: str, test: tuple[str, ...], count: int, sexes: Mapping[str, s
     order = [speaker for speaker in candidates(test[-1], sexes) if speaker not in test]
     if len(order) - count < 2:
         raise SplitError(
-            f"fold {name}: {len(sexes)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train"
+            f"fold {name}: {len(sexes)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train; "
+            "lower split.dev_speakers or prepare more speakers"
         )
     return Split(name, tuple(sorted(order[count:])), tuple(sorted(order[:count])), tuple(sorted(test)))
 

@@ -110,7 +110,7 @@ def write_rejected(path: Path, rejected: Sequence[tuple[str, str]]) -> None:
 
 
 def describe(folder: Path, kept: Sequence[Utterance], rejected: Sequence, note: str) -> dict:
-    counts = {key: len({getattr(u, key) for u in kept}) for key in ("speaker", "emotion", "text")}
+    counts = {key: len({getattr(u, key) for u in kept} - {""}) for key in ("speaker", "emotion", "text")}
     return {
         "format": FORMAT,
         "sample_rate": audio.SAMPLE_RATE,

@@ -106,7 +106,7 @@ SENTENCES: tuple[str, ...] = (
     "You can leave the parcel next door.",
 )
 
-_INSTALL = "install it with: pip install 'speaker-invariant-ser[demo]'"
+_INSTALL = "install it with: pip install espeakng-loader (the extra [demo] of this package)"
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)  # samples, count, events
 _SYNCHRONOUS, _NO_EXIT, _UTF8, _RATE = 2, 0x8000, 1, 1  # from espeak-ng/speak_lib.h
 _LONGEST_PATH = 150  # bytes: eSpeak NG gives up at 160, and would then look for the system's data
