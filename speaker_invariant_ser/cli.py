@@ -66,7 +66,7 @@ def corpora(as_json: Json = False) -> None:
     """Known corpora: licence, layout, counts, where to get them."""
     from speaker_invariant_ser.corpora import known
 
-    names = ("title", "licence", "citation", "url", "language", "files", "speakers", "emotions", "layout")
+    names = ("title", "licence", "citation", "url", "language", "counts", "layout")
     facts = {name: {key: getattr(corpus, key) for key in names} for name, corpus in known().items()}
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -96,13 +96,14 @@ def prepare(
 
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     if corpus == "csv":
-        utterances, folder, note, odd = read_table(source), source.parent, "", []
+        utterances, folder, note, odd, before = read_table(source), source.parent, "", [], []
     else:
         known = get(corpus)
-        utterances, folder, note = find(known, source), source, known.note
+        listing, folder, note = find(known, source), source, known.note
+        utterances, before = listing.utterances, listing.rejected
         odd = differences(known, utterances)
     with bars(quiet) as progress:
-        made = store.prepare(utterances, folder, out, note, jobs, lambda done, total: progress("decoding", done, total))
+        made = store.prepare(utterances, folder, out, note, jobs, lambda done, total: progress("decoding", done, total), before)
     counts = made.settings["counts"]
     print(
         ", ".join(f"{count} {name}" for name, count in counts.items()) + f", {made.settings['seconds'] / 60:.1f} minutes -> {out}"

@@ -17,7 +17,7 @@ SEXES = ("female", "male", "")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One clip: who says what, how, and where the audio is. Unknown text, sex and language are empty strings."""
+    """One clip: who says what, how, and where the audio is. What is not known is an empty string."""
 
     id: str
     corpus: str
@@ -26,14 +26,29 @@ class Utterance:
     text: str = ""  # which sentence, the same code for the same words
     sex: str = ""  # "female", "male" or ""
     language: str = ""  # ISO 639-1
+    session: str = ""  # recording session, dialogue or place that speakers share
+    style: str = ""  # way of speaking, where a corpus has several: speech, song, improvised, scripted
+    intensity: str = ""  # in the corpus's words
+    repetition: str = ""  # which time the speaker said it
+    partition: str = ""  # "train", "dev" or "test" in the corpus's official lists
     source: str = ""  # the original file, relative to the corpus folder
+    start: float = 0.0  # seconds into the source
+    end: float = 0.0  # seconds into the source; 0: to its end
     offset: int = 0  # first sample in the prepared audio
     samples: int = 0  # length in the prepared audio; 0 before it is prepared
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or table was found to hold, before any audio is read: utterances, and (file, reason) for what is none."""
+
+    utterances: list[Utterance]
+    rejected: list[tuple[str, str]]
+
+
 COLUMNS = tuple(field.name for field in fields(Utterance))
-NUMBERS = ("offset", "samples")
-TYPES = {name: pyarrow.int64() if name in NUMBERS else pyarrow.string() for name in COLUMNS}
+NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
+TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
 
 def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
@@ -81,12 +96,25 @@ def read_table(path: Path | str) -> list[Utterance]:
     return utterances
 
 
+def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
+    """A text table's rows by column name, cells without blanks around them. Raises ManifestError, also for a missing column."""
+    columns = read_columns(path, {})
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}")
+    return [dict(zip(columns, map(str.strip, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
-    """A CSV file's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError."""
+    """A text table's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError.
+
+    Cells are separated by tabs where the file's name ends in .tsv, by commas otherwise.
+    """
+    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
     if Path(path).exists() and not Path(path).is_file():
         raise ManifestError(f"{path} is not a regular file and cannot be read as a CSV table")
     try:
-        names, lines = read_header(path)
+        names, lines = read_header(path, delimiter)
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
             raise ManifestError(f"{path}: column {shorten(twice)} stands there more than once")
@@ -99,7 +127,7 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
                 file,
                 read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines),
                 convert_options=convert,
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
             )
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
@@ -108,10 +136,10 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     return table.to_pydict()
 
 
-def read_header(path: Path | str) -> tuple[list[str], int]:
+def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
     """A CSV file's column names without blanks around them, and how many lines they end at; empty lines come before."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
+        rows = csv.reader(file, delimiter=delimiter)
         names = next((row for row in rows if row), [])
         return [name.strip() for name in names], rows.line_num
 

@@ -36,6 +36,7 @@ def prepare(
     note: str = "",
     jobs: int = 2,
     progress: Progress | None = None,
+    rejected_before: Sequence[tuple[str, str]] = (),
 ) -> "Store":
     """Decode the utterances' sources (relative to `folder`) into a new prepared corpus at `out`, and open it.
 
@@ -51,6 +52,7 @@ def prepare(
         if not kept:
             raise StoreError(f"none of the {len(rejected)} files in {folder} can be used; the first: {rejected[0][1]}")
         write_manifest(partial / MANIFEST, kept)
+        rejected = [*rejected_before, *rejected]
         write_rejected(partial / REJECTED, rejected)
         write_json(partial / SETTINGS, describe(partial, kept, rejected, note))
     return Store.open(out)

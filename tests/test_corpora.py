@@ -1,22 +1,34 @@
-"""One contract for every corpus module: facts are there, names are read, a wrong folder is told what was looked for."""
+"""One contract for every corpus module: facts are there, names are read as documented, a wrong folder is told what was looked for.
 
+`tests/corpora/NAME.tsv` lists real-form paths with the fields they stand for, by layout; each layout is written as a folder of
+tiny files and prepared through the command line. Side files of a layout lie in `tests/corpora/NAME/LAYOUT/`.
+"""
+
+import csv
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from speaker_invariant_ser import corpora
-from speaker_invariant_ser.corpora import builtin, emodb
+from speaker_invariant_ser import cli, corpora
+from speaker_invariant_ser.corpora import Corpus, Counts
 from speaker_invariant_ser.errors import CorpusError
+from speaker_invariant_ser.manifest import COLUMNS, Utterance, read_manifest, read_rows
 
 KNOWN = corpora.known()
+TABLES = Path(__file__).parent / "corpora"
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_every_corpus_states_its_facts(name):
     corpus = KNOWN[name]
     assert corpus.name == name
-    assert all((corpus.title, corpus.licence, corpus.citation, corpus.url, corpus.language, corpus.layout))
-    assert sum(corpus.emotions.values()) == corpus.files and corpus.speakers > 1
+    assert all((corpus.title, corpus.licence, corpus.citation, corpus.url, corpus.language, corpus.layout, corpus.counts))
+    for counts in corpus.counts.values():
+        assert counts.files > 0 and counts.speakers > 0
+        assert not counts.emotions or sum(counts.emotions.values()) == counts.files
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -27,46 +39,81 @@ def test_a_wrong_folder_is_told_what_was_looked_for(name, tmp_path):
     with pytest.raises(CorpusError, match="is empty"):
         corpora.find(corpus, tmp_path)
     (tmp_path / "holiday.wav").touch()
-    with pytest.raises(CorpusError, match="looked for files named like"):
+    with pytest.raises(CorpusError, match="looked for ") as error:
         corpora.find(corpus, tmp_path)
+    assert corpus.layout in str(error.value) and corpus.url in str(error.value)
     with pytest.raises(CorpusError, match="is a file, not a folder"):
         corpora.find(corpus, tmp_path / "holiday.wav")
 
 
+def rows_of(name: str) -> dict[str, list[dict[str, str]]]:
+    """The contract table's rows by layout."""
+    layouts = {}
+    for row in read_rows(TABLES / f"{name}.tsv", ("layout", "path")):
+        layouts.setdefault(row.pop("layout"), []).append(row)
+    return layouts
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_contract_covers_the_corpus(name):
+    layouts, corpus = rows_of(name), KNOWN[name]
+    assert next(iter(layouts)) == "original"
+    kept = [row for row in layouts["original"] if not row.get("rejected")]
+    assert len({row["path"] for row in kept}) >= 30
+    labels = {label for counts in corpus.counts.values() for label in counts.emotions}
+    told = {row["emotion"] for rows in layouts.values() for row in rows if not row.get("rejected")}
+    assert not labels or told == labels
+    assert len({row["speaker"] for row in kept}) >= min(4, next(iter(corpus.counts.values())).speakers)
+
+
+@pytest.mark.parametrize("name, layout", [(name, layout) for name in KNOWN for layout in rows_of(name)])
+def test_names_are_read_as_documented(name, layout, tmp_path):
+    rows, folder = rows_of(name)[layout], tmp_path / "corpus"
+    if (TABLES / name / layout).is_dir():
+        shutil.copytree(TABLES / name / layout, folder)
+    for path in dict.fromkeys(row["path"] for row in rows):
+        write_clip(folder / path, seconds=3 if "end" in rows[0] else 0.15)
+    assert cli.run(["prepare", name, str(folder), str(tmp_path / "data")]) == 0
+    prepared = {(one.source, one.start): one for one in read_manifest(tmp_path / "data" / "manifest.csv")}
+    reasons = {row["file"]: row["reason"] for row in csv.DictReader(open_text(tmp_path / "data" / "rejected.csv"))}
+    assert len(prepared) == sum(not row.get("rejected") for row in rows)
+    for row in rows:
+        if row.get("rejected"):
+            assert row["rejected"] in reasons[row["path"]]
+        else:
+            one = prepared[row["path"], float(row.get("start") or 0)]
+            assert one.corpus == name and one.language
+            expected = {key: row[key] for key in COLUMNS if key in row}
+            assert {key: str(getattr(one, key)) for key in expected} == expected, row["path"]
+
+
+def write_clip(path: Path, seconds: float) -> None:
+    """A little noise that no other path has, in the format that the name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(list(path.as_posix().encode())).uniform(-0.1, 0.1, int(16000 * seconds))
+    soundfile.write(path, noise, 16000)
+
+
+def open_text(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
 def test_an_unknown_corpus_is_told_the_known_ones():
-    with pytest.raises(CorpusError, match="unknown corpus 'emobd', did you mean 'emodb'.*builtin, emodb, csv"):
+    with pytest.raises(CorpusError, match="unknown corpus 'emobd', did you mean 'emodb'.*builtin, .*nemo"):
         corpora.get("emobd")
 
 
-@pytest.mark.parametrize(
-    "path, expected",
-    [
-        ("wav/03a01Fa.wav", ("03", "happy", "a01", "male")),
-        ("EMO-DB/WAV/16b10Wb.WAV", ("16", "angry", "b10", "female")),
-        ("08a07La.wav", ("08", "bored", "a07", "female")),
-        ("15b03Ea.wav", ("15", "disgusted", "b03", "male")),
-        ("14a05Aa.wav", ("14", "fearful", "a05", "female")),
-        ("12b02Nb.wav", ("12", "neutral", "b02", "male")),
-        ("11b09Td.wav", ("11", "sad", "b09", "male")),
-    ],
-)
-def test_emodb_names(path, expected):
-    utterance = emodb.parse(Path(path))
-    assert (utterance.speaker, utterance.emotion, utterance.text, utterance.sex) == expected
-    assert utterance.source == path and utterance.language == "de"
+def utterances(count: int, emotion: str = "happy") -> list[Utterance]:
+    return [Utterance(str(n), "c", f"s{n % 3}", emotion) for n in range(count)]
 
 
-@pytest.mark.parametrize("name", ["04a01Fa.wav", "03c01Fa.wav", "03a01Xa.wav", "03a01F.wav", "s03_angry_t07.wav"])
-def test_other_names_are_not_emodb(name):
-    assert emodb.parse(Path(name)) is None
-
-
-def test_builtin_names():
-    utterance = builtin.parse(Path("s03_angry_t07.wav"))
-    assert (utterance.speaker, utterance.emotion, utterance.text, utterance.sex) == ("s03", "angry", "t07", "female")
-
-
-def test_missing_files_are_told():
-    some = [emodb.parse(Path(f"03a01{letter}a.wav")) for letter in "WLEAFNT"]
-    told = corpora.differences(KNOWN["emodb"], some)
-    assert "files: 7 found, 535 expected" in told and "angry: 1 found, 127 expected" in told
+def test_missing_files_are_told_beside_the_nearest_release():
+    made = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
+    small, large = Counts(6, 3, {"happy": 6}), Counts(60, 3, {"happy": 30, "sad": 30})
+    corpus = Corpus(**made, counts={"small": small, "large": large}, find=lambda folder: [])
+    assert corpora.differences(corpus, utterances(6)) == []
+    assert corpora.differences(corpus, utterances(5)) == [
+        "files: 5 found, 6 expected (small)",
+        "happy: 5 found, 6 expected (small)",
+    ]
+    assert "sad: 0 found, 30 expected (large)" in corpora.differences(corpus, utterances(50))

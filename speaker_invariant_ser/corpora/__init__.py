@@ -1,24 +1,51 @@
 """Known corpora, one module each. A module here is a corpus: nothing else to register.
 
-Every module has a docstring that teaches the file-name code and a `CORPUS = Corpus(...)`.
+Every module has a docstring that teaches the file-name code and a `CORPUS = Corpus(...)`. Facts are the corpora's own,
+from their documentation; a count that no documentation gives is left out, not guessed.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from speaker_invariant_ser.audio import find_audio
 from speaker_invariant_ser.errors import CorpusError, unknown
-from speaker_invariant_ser.manifest import Utterance
+from speaker_invariant_ser.manifest import Listing, Utterance
+
+Fields = dict[str, str]  # fields of an Utterance, by name
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one release of a corpus holds by its own documentation; `emotions` is empty where that does not say."""
+
+    files: int
+    speakers: int
+    emotions: Mapping[str, int] = field(default_factory=dict)  # label -> number of files
+
+
+@dataclass(frozen=True)
+class Download:
+    """One archive of an openly licensed corpus; `hash` as pooch writes it, such as md5:... or sha256:..."""
+
+    url: str
+    hash: str
+    bytes: int = 0  # of the archive; 0: not known
 
 
 @dataclass(frozen=True)
 class Corpus:
     """What is known of a corpus before it is seen, and how to find its utterances in a folder.
 
-    `find(folder)` returns utterances with `source` relative to the folder, and an empty list where it finds none;
-    `layout` says in words what it looked for. `note` is printed in every report, where a corpus needs one.
+    `find(folder)` yields the fields of each utterance: `source` (relative to the folder), `speaker`, `emotion`, and where the
+    corpus tells them `text`, `sex`, `language`, `session`, `style`, `intensity`, `repetition`, `partition`, `start`, `end`;
+    or `source` and `rejected`, the reason why the corpus itself says that a file has no use. Audio it does not mention is
+    rejected as well, unless one of the patterns in `aside` says that it belongs there. `layout` says in words what was
+    looked for; `note` is printed in every report, where a corpus needs one.
     """
 
     name: str
@@ -26,13 +53,25 @@ class Corpus:
     licence: str
     citation: str
     url: str
-    language: str
-    files: int
-    speakers: int
-    emotions: Mapping[str, int]  # label -> number of files
+    language: str  # ISO 639-1; several with commas between, and then `find` tells each utterance's
+    counts: Mapping[str, Counts]  # by release; the first is the usual one
     layout: str
-    find: Callable[[Path], list[Utterance]]
+    find: Callable[[Path], Iterable[Fields]]
+    aside: tuple[str, ...] = ()  # patterns of relative paths in lower case, `*` also crosses folders
     note: str = ""
+    download: tuple[Download, ...] = ()
+
+
+def named(parse: Callable[[Path], Fields | None]) -> Callable[[Path], Iterator[Fields]]:
+    """A `find` for a corpus whose paths tell everything: `parse` reads one path relative to the folder, None if it is no such name."""
+
+    def find(folder: Path) -> Iterator[Fields]:
+        for path in find_audio(folder):
+            relative = path.relative_to(folder)
+            if fields := parse(relative):
+                yield {"source": relative.as_posix(), **fields}
+
+    return find
 
 
 def known() -> dict[str, Corpus]:
@@ -45,29 +84,48 @@ def get(name: str) -> Corpus:
     """The corpus of that name. Raises CorpusError with the known ones."""
     corpora = known()
     if name not in corpora:
-        raise CorpusError(unknown("corpus", name, [*corpora, "csv"]))
+        raise CorpusError(unknown("corpus", name, corpora))
     return corpora[name]
 
 
-def find(corpus: Corpus, folder: Path | str) -> list[Utterance]:
-    """The corpus's utterances below `folder`. Raises CorpusError that says what was looked for."""
+def find(corpus: Corpus, folder: Path | str) -> Listing:
+    """The corpus's utterances below `folder`, and the audio there that is none. Raises CorpusError that says what was looked for."""
     folder = Path(folder)
     if not folder.is_dir():
         reason = "is a file, not a folder" if folder.exists() else "does not exist"
         raise CorpusError(f"{folder} {reason}: expected the folder of {corpus.title}, {corpus.layout}")
     if not any(folder.iterdir()):
         raise CorpusError(f"{folder} is empty: looked for {corpus.title}, {corpus.layout}. Get it from {corpus.url}")
-    utterances = corpus.find(folder)
+    found = list(corpus.find(folder))
+    rejected = [(fields["source"], fields["rejected"]) for fields in found if "rejected" in fields]
+    utterances = identified(corpus, [fields for fields in found if "rejected" not in fields])
     if not utterances:
         raise CorpusError(f"{folder} does not hold {corpus.title}: looked for {corpus.layout}. Get it from {corpus.url}")
+    mentioned = {fields["source"] for fields in found}
+    for source in (path.relative_to(folder).as_posix() for path in find_audio(folder)):
+        if source not in mentioned and not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.aside):
+            rejected.append((source, f"not a file of {corpus.title} by its name: expected {corpus.layout}"))
+    return Listing(utterances, rejected)
+
+
+def identified(corpus: Corpus, found: Iterable[Fields]) -> list[Utterance]:
+    """Utterances whose id is the file's name, or its path where another one has that name already."""
+    taken, utterances = set(), []
+    for fields in found:
+        name = fields.pop("id", Path(fields["source"]).stem)
+        name = fields["source"] if name in taken else name
+        taken.add(name)
+        utterances.append(Utterance(**{"id": name, "corpus": corpus.name, "language": corpus.language, **fields}))
     return utterances
 
 
-def differences(corpus: Corpus, utterances: list[Utterance]) -> list[str]:
-    """Where the counts found differ from the corpus's own, in words; empty when all agree."""
-    found = {"files": len(utterances), "speakers": len({utterance.speaker for utterance in utterances})}
-    expected = {"files": corpus.files, "speakers": corpus.speakers}
-    for label in corpus.emotions:
-        found[label] = sum(utterance.emotion == label for utterance in utterances)
-        expected[label] = corpus.emotions[label]
-    return [f"{name}: {found[name]} found, {expected[name]} expected" for name in found if found[name] != expected[name]]
+def differences(corpus: Corpus, utterances: Iterable[Utterance]) -> list[str]:
+    """Where the counts found differ from those of the nearest release, in words; empty when all agree."""
+    speakers = {utterance.speaker for utterance in utterances}
+    emotions = Counter(utterance.emotion for utterance in utterances)
+    files = emotions.total()
+    release, counts = min(corpus.counts.items(), key=lambda item: abs(item[1].files - files))
+    expected = {"files": counts.files, "speakers": counts.speakers, **counts.emotions}
+    found = {"files": files, "speakers": len(speakers)} | {label: emotions[label] for label in counts.emotions}
+    kind = f" ({release})" if len(corpus.counts) > 1 else ""
+    return [f"{name}: {found[name]} found, {expected[name]} expected{kind}" for name in expected if found[name] != expected[name]]

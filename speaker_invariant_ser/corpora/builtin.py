@@ -6,31 +6,17 @@ The file name `s03_angry_t07.wav` is speaker, emotion, sentence.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.audio import find_audio
-from speaker_invariant_ser.corpora import Corpus
-from speaker_invariant_ser.manifest import Utterance
+from speaker_invariant_ser.corpora import Corpus, Counts, Fields, named
 from speaker_invariant_ser.synthesis import EMOTIONS, SENTENCES, SPEAKERS
 
 NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?P<text>t\d\d)")
 
 
-def find(folder: Path) -> list[Utterance]:
-    """Every audio file below `folder` whose name follows the rule."""
-    return [utterance for path in find_audio(folder) if (utterance := parse(path.relative_to(folder)))]
-
-
-def parse(path: Path) -> Utterance | None:
+def parse(path: Path) -> Fields | None:
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in SPEAKERS or match["emotion"] not in EMOTIONS:
         return None
-    return Utterance(
-        id=path.stem,
-        corpus="builtin",
-        sex=SPEAKERS[match["speaker"]].sex,
-        language="en",
-        source=path.as_posix(),
-        **match.groupdict(),
-    )
+    return {**match.groupdict(), "sex": SPEAKERS[match["speaker"]].sex}
 
 
 CORPUS = Corpus(
@@ -40,11 +26,15 @@ CORPUS = Corpus(
     citation="eSpeak NG, https://github.com/espeak-ng/espeak-ng",
     url="`siser demo`, which generates it",
     language="en",
-    files=len(SPEAKERS) * len(EMOTIONS) * len(SENTENCES),
-    speakers=len(SPEAKERS),
-    emotions={emotion: len(SPEAKERS) * len(SENTENCES) for emotion in EMOTIONS},
+    counts={
+        "complete": Counts(
+            len(SPEAKERS) * len(EMOTIONS) * len(SENTENCES),
+            len(SPEAKERS),
+            {emotion: len(SPEAKERS) * len(SENTENCES) for emotion in EMOTIONS},
+        )
+    },
     layout="files named like s03_angry_t07.wav (speaker, emotion, sentence)",
-    find=find,
+    find=named(parse),
     note=(
         "The speech is synthesised and its emotions are simulated as prosody: these numbers show that the software works "
         "and claim nothing about human speech."

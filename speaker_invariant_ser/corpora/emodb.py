@@ -12,9 +12,7 @@ The file name `03a01Fa.wav` is
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.audio import find_audio
-from speaker_invariant_ser.corpora import Corpus
-from speaker_invariant_ser.manifest import Utterance
+from speaker_invariant_ser.corpora import Corpus, Counts, Fields, named
 
 EMOTIONS = {
     "W": "angry",
@@ -30,25 +28,17 @@ FEMALE = frozenset({"08", "09", "13", "14", "16"})
 NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])(?P<version>[a-z])", re.IGNORECASE)
 
 
-def find(folder: Path) -> list[Utterance]:
-    """Every audio file below `folder` whose name follows the rule, in any folder and any case."""
-    return [utterance for path in find_audio(folder) if (utterance := parse(path.relative_to(folder)))]
-
-
-def parse(path: Path) -> Utterance | None:
+def parse(path: Path) -> Fields | None:
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in MALE | FEMALE:
         return None
-    return Utterance(
-        id=path.stem,
-        corpus="emodb",
-        speaker=match["speaker"],
-        emotion=EMOTIONS[match["emotion"].upper()],
-        text=match["text"].lower(),
-        sex="male" if match["speaker"] in MALE else "female",
-        language="de",
-        source=path.as_posix(),
-    )
+    return {
+        "speaker": match["speaker"],
+        "emotion": EMOTIONS[match["emotion"].upper()],
+        "text": match["text"].lower(),
+        "sex": "male" if match["speaker"] in MALE else "female",
+        "repetition": match["version"].lower(),
+    }
 
 
 CORPUS = Corpus(
@@ -58,9 +48,13 @@ CORPUS = Corpus(
     citation="Burkhardt, Paeschke, Rolfes, Sendlmeier, Weiss: A Database of German Emotional Speech. Interspeech 2005",
     url="http://emodb.bilderbar.info/download/",
     language="de",
-    files=535,
-    speakers=10,
-    emotions={"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62},
+    counts={
+        "complete": Counts(
+            535,
+            10,
+            {"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62},
+        )
+    },
     layout="files named like 03a01Fa.wav (speaker, sentence, emotion letter, version) in any subfolder, usually wav/",
-    find=find,
+    find=named(parse),
 )
