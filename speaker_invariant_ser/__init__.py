@@ -6,12 +6,18 @@ In the order of the data; a module imports only from those above it:
     files           writing that is whole or not there
     config          the recipe
     audio           any audio file -> mono samples
+    decoding        what a worker of prepare does: decode, treat, measure
     manifest        utterances as a table
     synthesis       the built-in corpus, spoken by eSpeak NG
     corpora         one module per corpus
+    download        fetch an openly licensed corpus
+    own             your own data: tables, folders, databases
+    labels          which emotions are told apart: one map for all corpora, or yours
     splits          who is trained on, who selects, who is tested
     metrics         UAR and its relatives
+    shortcuts       can emotion be told without listening?
     store           the prepared corpus
+    preparation     corpora -> prepared corpus
     features        log-mel, normalisation, augmentation
     encoders        log-mel -> embedding
     adversaries     what pushes the speaker out of the embedding

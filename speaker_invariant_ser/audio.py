@@ -1,8 +1,10 @@
 """Any format libsndfile reads -> mono float32 at the target rate. No torch."""
 
 import os
+import re
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,14 @@ from speaker_invariant_ser.errors import AudioError
 SAMPLE_RATE = 16_000  # Hz, of everything after `prepare`
 SHORTEST = 0.1  # seconds; below it there are too few frames to say anything
 LOWEST_RATE = 1000  # Hz; below it there is no speech, and a false header would blow a small file up to gigabytes
+LONGEST = 1800  # seconds, of one utterance; a recording of hours would be held in memory at once
+FORGIVEN = 0.01  # share of a file that its header may promise and not hold; some recorders count wrongly
+CLIPPED = 10  # flat places in an utterance before it is called clipped; fewer are not heard
 LOUDEST = 4.0  # lossy formats may pass full scale a little; far beyond it are other units
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64", ".rf64"})
 GIT_LFS = b"version https://git-lfs"
+CLAIM = re.compile(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
+UNKNOWN_LENGTH = 2**31 - 2**16  # about what programs write into a header when they stream
 
 
 def probe(path: Path | str) -> tuple[int, int]:
@@ -33,22 +40,95 @@ def read(path: Path | str, rate: int = SAMPLE_RATE) -> np.ndarray:
     """Decode a file to mono at `rate` Hz: float32 [S], in [-1, 1] (lossy formats may pass it slightly).
 
     Channels are averaged; resampling is soxr's high quality. Raises AudioError with the reason for a file that is
-    missing, unreadable, empty, shorter than 0.1 s, silent throughout, or holds NaN or infinity.
+    missing, unreadable, truncated, empty, shorter than 0.1 s, silent throughout, or holds NaN or infinity.
     """
+    return resample(decode(path), rate, path)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Samples as the file holds them, but mono: float32 [S] at `rate` Hz. `notes` say what is odd and yet usable."""
+
+    samples: np.ndarray
+    rate: int
+    notes: tuple[str, ...] = ()
+
+
+def decode(path: Path | str, start: float = 0.0, end: float = 0.0) -> Decoded:
+    """Decode a file, or the segment of it from `start` to `end` seconds (0: to its end). Raises AudioError."""
     path = Path(path)
     require_file(path)
     try:
-        samples, source_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            first, frames = locate(file, start, end, path)
+            missing = truncation(file.extra_info)
+            file.seek(first)
+            samples, lossy = read_frames(file, frames), file.format == "MP3"
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(path, error)) from None
     except MemoryError:
         raise AudioError(f"{path}: claims more samples than memory can hold; its header is damaged") from None
-    if source_rate < LOWEST_RATE:
-        raise AudioError(f"{path}: a sample rate of {source_rate} Hz, at least {LOWEST_RATE} Hz are needed")
+    missing = max(missing, 1 - len(samples) / frames if frames else 0.0)
+    if missing > FORGIVEN and not lossy:  # an MP3 header's length may be an estimate
+        raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header speaks of is missing")
     if samples.size:
         require_range(samples, path)
-        samples = soxr.resample(samples.mean(axis=1), source_rate, rate)
-    return check(samples.ravel(), rate, path)
+    mono = samples.mean(axis=1) if samples.ndim > 1 else samples
+    notes = [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
+    return Decoded(mono, file.samplerate, (*notes, *clipping(mono)))
+
+
+def locate(file: soundfile.SoundFile, start: float, end: float, path: Path) -> tuple[int, int]:
+    """(first frame, frames) of a segment in seconds. Raises AudioError if the rate or the segment makes no sense."""
+    rate, frames = file.samplerate, file.frames
+    if rate < LOWEST_RATE:
+        raise AudioError(f"{path}: a sample rate of {rate} Hz, at least {LOWEST_RATE} Hz are needed")
+    first, last = round(start * rate), round(end * rate) if end else frames
+    if not 0 <= first <= last or last > frames + FORGIVEN * rate:
+        raise AudioError(f"{path}: no segment from {start} to {end} s in {frames / rate:.3f} s of audio")
+    if last - first > LONGEST * rate:
+        raise AudioError(
+            f"{path}: {(last - first) / rate:.0f} s are too long for one utterance, at most {LONGEST} s; "
+            "cut it, or list its segments with the columns start and end"
+        )
+    return first, min(last, frames) - first
+
+
+def read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """float32 [S] or [S, channels]. 16-bit files take libsndfile's direct way and are scaled here, which is much faster."""
+    if file.subtype == "PCM_16":
+        return to_float32(file.read(frames, dtype="int16"))
+    return file.read(frames, dtype="float32")
+
+
+def resample(decoded: Decoded, rate: int, path: Path | str) -> np.ndarray:
+    """float32 [S] at `rate` Hz. Raises AudioError if nothing usable is in it."""
+    samples = decoded.samples
+    if samples.size:
+        samples = soxr.resample(samples, decoded.rate, rate)
+    return check(samples, rate, path)
+
+
+def truncation(log: str) -> float:
+    """The share of the audio that is missing, by libsndfile's log of the header; headers of streams claim no length.
+
+    >>> truncation("data : 1000 (should be 750)")
+    0.25
+    """
+    for claimed, held in CLAIM.findall(log):
+        if 0 < int(held) < int(claimed) < UNKNOWN_LENGTH:
+            return 1 - int(held) / int(claimed)
+    return 0.0
+
+
+def clipping(samples: np.ndarray) -> list[str]:
+    """A note if the waveform runs along full scale: several samples in a row at its very peak, more than once a second or so."""
+    peak = max(samples.max(), -samples.min()) if samples.size else 0.0
+    if peak < 0.99:
+        return []
+    flat = np.abs(samples) >= 0.999 * peak
+    runs = np.count_nonzero(flat[2:] & flat[1:-1] & flat[:-2])
+    return [f"clipped: {runs} times three samples in a row at full scale"] if runs >= CLIPPED else []
 
 
 def require_file(path: Path) -> None:
@@ -66,7 +146,7 @@ def require_file(path: Path) -> None:
 
 def require_range(samples: np.ndarray, path: Path) -> None:
     """Raise AudioError for NaN, infinity, or a peak that no audio in [-1, 1] has."""
-    peak = float(np.abs(samples).max())  # NaN if any sample is
+    peak = float(max(samples.max(), -samples.min()))  # NaN if any sample is
     if not np.isfinite(peak):
         raise AudioError(f"{path}: holds NaN or infinite samples")
     if peak > LOUDEST:
@@ -79,7 +159,7 @@ def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
         raise AudioError(f"{path}: holds no samples")
     if samples.size < SHORTEST * rate:
         raise AudioError(f"{path}: {samples.size / rate:.3f} s is too short, at least {SHORTEST} s are needed")
-    if not to_int16(samples).any():
+    if max(samples.max(), -samples.min()) * 32768 <= 0.5:
         raise AudioError(f"{path}: is silent throughout (all samples are zero at 16 bits)")
     return samples
 
@@ -101,12 +181,13 @@ def explain(path: Path, error: Exception) -> str:
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
     """float [-1, 1] -> int16, rounded, limited at full scale."""
-    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    scaled = samples * np.float32(32768.0)
+    return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
 def to_float32(samples: np.ndarray) -> np.ndarray:
     """int16 -> float32 in [-1, 1); the inverse of `to_int16` on every int16 value."""
-    return samples.astype(np.float32) / 32768.0
+    return samples * np.float32(1 / 32768)
 
 
 def find_audio(folder: Path | str) -> list[Path]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+if TYPE_CHECKING:
+    from speaker_invariant_ser.manifest import Listing
+    from speaker_invariant_ser.store import Store
+
 CORES = os.cpu_count() or 1
+OWN_DATA = """your own data
+    csv, tsv, parquet    a table with the columns path, speaker, emotion and, if known, text, sex, language, session, style,
+                         intensity, repetition, partition, id, and start and end in seconds for segments of recordings
+    folder               with --pattern "{speaker}/{emotion}/*_{text}.wav"
+    audformat            the folder of an audformat database
+    datasets             a folder that Hugging Face datasets wrote with save_to_disk"""
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 Files = Annotated[int, typer.Option("--jobs", min=1, help="Files decoded at once.")]
@@ -64,56 +74,85 @@ def demo(
 @app.command()
 def corpora(as_json: Json = False) -> None:
     """Known corpora: licence, layout, counts, where to get them."""
-    from speaker_invariant_ser.corpora import known
+    from speaker_invariant_ser.corpora import describe, known
 
-    names = ("title", "licence", "citation", "url", "language", "counts", "layout")
-    facts = {name: {key: getattr(corpus, key) for key in names} for name, corpus in known().items()}
+    facts = {name: describe(corpus) for name, corpus in known().items()}
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     for name, fact in facts.items():
         print(name)
         for key, value in fact.items():
-            shown = ", ".join(f"{label} {count}" for label, count in value.items()) if isinstance(value, dict) else value
-            print(f"    {key + ':':10} {shown}")
-    print("csv\n    your own table with the columns path, speaker, emotion and, if known, id, text, sex, language")
+            for line in value if isinstance(value, list) else [value]:
+                print(f"    {key + ':':10} {line}")
+    print(OWN_DATA)
 
 
 @app.command()
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="A known corpus (see `siser corpora`), or csv for your own table.")],
-    source: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV file.")],
+    corpus: Annotated[
+        str, typer.Argument(help="A known corpus (see `siser corpora`), or csv, tsv, parquet, folder, audformat, datasets.")
+    ],
+    source: Annotated[Path, typer.Argument(help="The corpus's folder, or your own table or folder.")],
     out: Annotated[Path, typer.Argument(help="The prepared corpus: a new folder.")],
+    also: Annotated[
+        list[str] | None, typer.Option(help="CORPUS=SOURCE, one more corpus into the same manifest; may be repeated.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE, such as style=speech; may be repeated.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Get the corpus into SOURCE first, where its licence lets it be fetched.")
+    ] = False,
+    pattern: Annotated[str, typer.Option(help='Of the paths in a folder, such as "{speaker}/{emotion}/*_{text}.wav".')] = "",
+    name: Annotated[str, typer.Option(help="What your own data is called; by default as the file or folder.")] = "",
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, such as speaker=spk_id, for your own tables; may be repeated.")
+    ] = None,
+    trim_db: Annotated[
+        float, typer.Option(min=0, max=120, help="Cut from both ends what is this many dB below the peak; 0: nothing.")
+    ] = 0.0,
+    loudness: Annotated[float | None, typer.Option(min=-70, max=0, help="Bring every clip to this loudness, LUFS.")] = None,
     jobs: Files = CORES,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected or warned of.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode a corpus once into 16 kHz mono audio with a manifest."""
-    from speaker_invariant_ser import store
-    from speaker_invariant_ser.corpora import differences, find, get
+    """Decode a corpus once into 16 kHz mono audio with a manifest. Stopped at any moment, the same command goes on."""
+    from tempfile import TemporaryDirectory
+
+    from speaker_invariant_ser.corpora import get
+    from speaker_invariant_ser.decoding import Treatment
     from speaker_invariant_ser.files import refuse_existing
-    from speaker_invariant_ser.manifest import read_table
+    from speaker_invariant_ser.manifest import select
+    from speaker_invariant_ser.preparation import prepare
+    from speaker_invariant_ser.store import REJECTED, WARNED
 
     refuse_existing(out, "prepare into a new folder, or remove this one first")
-    if corpus == "csv":
-        utterances, folder, note, odd, before = read_table(source), source.parent, "", [], []
-    else:
-        known = get(corpus)
-        listing, folder, note = find(known, source), source, known.note
-        utterances, before = listing.utterances, listing.rejected
-        odd = differences(known, utterances)
-    with bars(quiet) as progress:
-        made = store.prepare(utterances, folder, out, note, jobs, lambda done, total: progress("decoding", done, total), before)
-    counts = made.settings["counts"]
-    print(
-        ", ".join(f"{count} {name}" for name, count in counts.items()) + f", {made.settings['seconds'] / 60:.1f} minutes -> {out}"
-    )
-    for line in odd:
-        warn(f"{corpus}: {line}")
-    if counts["rejected"]:
-        warn(f"{counts['rejected']} files rejected; the reasons are in {out / store.REJECTED}")
-        if strict:
-            raise typer.Exit(1)
+    wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
+    with bars(quiet) as progress, TemporaryDirectory(prefix="siser-") as scratch:
+        if download:
+            from speaker_invariant_ser.download import fetch
+
+            fetch(get(corpus), source, progress)
+        options = {
+            "pattern": pattern,
+            "name": name,
+            "columns": dict(pair(text, "--column", "speaker=spk_id") for text in column or ()),
+        }
+        found = [
+            find_corpus(kind, Path(place).expanduser(), options, Path(scratch) / str(at))
+            for at, (kind, place) in enumerate(wanted)
+        ]
+        odd = [line for _, lines in found for line in lines]
+        listings = [select(listing, [pair(text, "--only", "style=speech") for text in only or ()]) for listing, _ in found]
+        made = prepare(listings, out, Treatment(trim_db, loudness), jobs, progress, odd)
+    show_prepared(made, out)
+    if made.settings["counts"]["rejected"]:
+        warn(f"{made.settings['counts']['rejected']} files rejected; the reasons are in {out / REJECTED}")
+    if made.settings["counts"]["warned"]:
+        warn(f"{made.settings['counts']['warned']} files are odd and were kept; what is odd is in {out / WARNED}")
+    for line in made.settings["differences"] + made.settings["shortcuts"]["warnings"]:
+        warn(line)
+    if strict and (made.settings["counts"]["rejected"] or made.settings["counts"]["warned"]):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -236,6 +275,36 @@ def bars(quiet: bool) -> Iterator[Callable[..., None]]:
             shown.update(task, description=what, completed=done, total=total)
 
         yield progress
+
+
+def pair(text: str, option: str, example: str) -> tuple[str, str]:
+    """("a", "b") of a=b. Raises typer's usage error."""
+    left, sign, right = text.partition("=")
+    if not (left and sign and right):
+        raise typer.BadParameter(f"{option} {text}: expected two words with = between, such as {example}.")
+    return left, right
+
+
+def find_corpus(kind: str, place: Path, options: dict, scratch: Path) -> tuple["Listing", list[str]]:
+    """A known corpus or somebody's own data, and where its counts differ from the known ones."""
+    from speaker_invariant_ser import corpora
+    from speaker_invariant_ser.own import OWN, Request
+
+    if kind in OWN:
+        scratch.mkdir(parents=True)
+        return OWN[kind](Request(place, scratch=scratch, **options)), []
+    known = corpora.get(kind, OWN)
+    listing = corpora.find(known, place)
+    return listing, [f"{kind}: {line}" for line in corpora.differences(known, listing.utterances)]
+
+
+def show_prepared(made: "Store", out: Path) -> None:
+    counts, settings = made.settings["counts"], made.settings
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{told}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+    for name, what in (("length", "clip length"), ("padding", "digital silence at the ends"), ("level", "level")):
+        if guess := settings["shortcuts"][name]:
+            print(f"emotion of unseen speakers from {what} alone: {guess['uar']:.1%} UAR, chance {guess['chance']:.1%}")
 
 
 def warn(message: str) -> None:

@@ -11,9 +11,10 @@ from speaker_invariant_ser.errors import WriteError, shorten
 from speaker_invariant_ser.evaluation import Evaluation, evaluate
 from speaker_invariant_ser.files import translated
 from speaker_invariant_ser.inference import Row, find_inputs, load_models, open_table, predict
+from speaker_invariant_ser.preparation import prepare
 from speaker_invariant_ser.report import write_comparison, write_report
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.store import Store, prepare
+from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.training import train
 
 RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength; 1 is the textbook's, and shows its failure
@@ -70,10 +71,8 @@ def clear(out: Path) -> None:
 
 def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:
     corpus = corpora.get("builtin")
-    utterances = corpora.find(corpus, out / "corpus")
-    return prepare(
-        utterances, out / "corpus", out / "data", corpus.note, jobs, lambda done, total: progress("preparing", done, total)
-    )
+    listing = corpora.find(corpus, out / "corpus")
+    return prepare([listing], out / "data", jobs=jobs, progress=lambda _, done, total: progress("preparing", done, total))
 
 
 def demo_recipe(strength: float, seed: int = 0) -> Recipe:

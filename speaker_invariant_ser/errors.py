@@ -5,6 +5,7 @@ SerError
 |- RecipeError     a recipe key or value
 |- AudioError      one audio file that cannot be used, with the reason
 |- CorpusError     a corpus name, or a folder that does not hold that corpus
+|- DownloadError   a transfer that failed, or brought another file than was expected
 |- ManifestError   a table of utterances: missing columns, empty labels, repeated ids
 |- SplitError      a split that would share a speaker, or has too few of them
 |- StoreError      a folder that is not a prepared corpus, or a damaged one
@@ -35,6 +36,10 @@ class AudioError(SerError):
 
 class CorpusError(SerError):
     """The corpus is unknown, or the folder does not hold it."""
+
+
+class DownloadError(SerError):
+    """A corpus cannot be fetched, or what came is not it."""
 
 
 class ManifestError(SerError):

@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from speaker_invariant_ser.errors import WriteError
 
@@ -85,6 +87,43 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
             os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Path]]:
+    """For long work: (a folder to work in, a new folder in it that becomes `path` if the block ends well).
+
+    What a kill or Ctrl-C leaves in the first is taken up by the next call with the same `request`; the block must be able to go
+    on from whatever it finds there. An error removes it. Raises WriteError, also while another process is at it.
+    """
+    path = Path(path).resolve()
+    work, lock = partial_of(path), partial_of(path).with_suffix(".lock")
+    result, mark = work / "result", work / "request"
+    with translated(path), ExitStack() as undo:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            undo.enter_context(FileLock(lock, timeout=0))
+        except Timeout:
+            raise WriteError(
+                f"cannot write {path}: another process is writing it; wait for it or choose another folder"
+            ) from None
+        undo.callback(lock.unlink, missing_ok=True)
+        if path.exists():
+            path.rmdir()
+        discard = undo.enter_context(ExitStack())
+        discard.callback(shutil.rmtree, work, ignore_errors=True)
+        if not mark.is_file() or mark.read_text(encoding="utf-8") != request:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            mark.write_text(request, encoding="utf-8")
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir()
+        try:
+            yield work, result
+        except KeyboardInterrupt:
+            discard.pop_all()
+            raise
+        os.replace(result, path)
 
 
 def refuse_existing(path: Path | str, advice: str) -> Path:

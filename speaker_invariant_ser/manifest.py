@@ -1,18 +1,22 @@
 """Utterances as a typed table: what stands between a corpus and everything else."""
 
 import csv
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.csv
+import pyarrow.parquet
 
 from speaker_invariant_ser.errors import ManifestError, shorten, unknown
 from speaker_invariant_ser.files import writing
 
 SEXES = ("female", "male", "")
+PARTITIONS = ("train", "dev", "test", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,12 @@ class Listing:
     """What a folder or table was found to hold, before any audio is read: utterances, and (file, reason) for what is none."""
 
     utterances: list[Utterance]
-    rejected: list[tuple[str, str]]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    folder: Path = Path()  # what `source` is relative to
+    note: str = ""  # printed in every report
 
 
-COLUMNS = tuple(field.name for field in fields(Utterance))
+COLUMNS = tuple(column.name for column in fields(Utterance))
 NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
 TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
@@ -68,34 +74,6 @@ def read_manifest(path: Path | str) -> list[Utterance]:
     return [Utterance(*row) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
 
 
-def read_table(path: Path | str) -> list[Utterance]:
-    """A user's own CSV -> utterances not yet prepared.
-
-    Columns `path`, `speaker` and `emotion` are needed; `id`, `text`, `sex` and `language` are optional; others are
-    left alone. Everything is read as text, so speaker `03` stays `03`. `path`, kept as it is,
-    is relative to the table's folder or absolute.
-    Raises ManifestError with every problem found.
-    """
-    path = Path(path)
-    columns = read_columns(path, {})
-    missing = [name for name in ("path", "speaker", "emotion") if name not in columns]
-    if missing:
-        odd = any(sign in name for name in columns for sign in ";\t")
-        hint = " (separated by semicolons or tabs? Commas are expected)" if odd else ""
-        found = shorten(columns, 10)
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {found}{hint}, needed path, speaker, emotion")
-    count = len(columns["path"])
-    columns.setdefault("id", columns["path"])
-    known = [name for name in ("id", "speaker", "emotion", "text", "sex", "language") if name in columns]
-    rows = zip(*(columns[name] for name in known), strict=True) if count else ()
-    utterances = [
-        Utterance(**{name: cell.strip() for name, cell in zip(known, row, strict=True)}, corpus=path.stem, source=clip.strip())
-        for row, clip in zip(rows, columns["path"], strict=True)
-    ]
-    check(utterances, path)
-    return utterances
-
-
 def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
     """A text table's rows by column name, cells without blanks around them. Raises ManifestError, also for a missing column."""
     columns = read_columns(path, {})
@@ -106,10 +84,12 @@ def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, st
 
 
 def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
-    """A text table's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError.
+    """A table's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError.
 
-    Cells are separated by tabs where the file's name ends in .tsv, by commas otherwise.
+    Parquet, text separated by tabs, or by commas: by the file's ending .parquet, .tsv or any other. Missing cells are empty text.
     """
+    if Path(path).suffix.lower() == ".parquet":
+        return read_parquet(path)
     delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
     if Path(path).exists() and not Path(path).is_file():
         raise ManifestError(f"{path} is not a regular file and cannot be read as a CSV table")
@@ -136,6 +116,18 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     return table.to_pydict()
 
 
+def read_parquet(path: Path | str) -> dict[str, list[str]]:
+    """A Parquet file's columns by name, whatever their types as text. Raises ManifestError."""
+    try:
+        table = pyarrow.parquet.read_table(path)
+        texts = [pyarrow.compute.fill_null(column.cast(pyarrow.string()), "") for column in table.columns]
+    except FileNotFoundError:
+        raise ManifestError(f"no such table: {path}") from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ManifestError(f"{path} cannot be read as a Parquet table of plain cells: {error}") from None
+    return {name.strip(): text.to_pylist() for name, text in zip(table.column_names, texts, strict=True)}
+
+
 def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
     """A CSV file's column names without blanks around them, and how many lines they end at; empty lines come before."""
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -144,16 +136,26 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
         return [name.strip() for name in names], rows.line_num
 
 
-def check(utterances: Sequence[Utterance], source: Path | str) -> None:
-    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids or files."""
-    problems = [*empty_cells(utterances), *odd_sexes(utterances), *repeated(utterances, "id"), *repeated(utterances, "source")]
+def check(utterances: Sequence[Utterance], source: Path | str, rejected: Sequence[tuple[str, str]] = ()) -> None:
+    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids, impossible segments."""
+    problems = [
+        *empty_cells(utterances),
+        *odd_values(utterances, "sex", SEXES),
+        *odd_values(utterances, "partition", PARTITIONS),
+        *repeated_ids(utterances),
+        *odd_segments(utterances),
+    ]
     if not utterances:
-        problems.append("holds no utterances")
+        problems.append(
+            f"none of {len(rejected)} rows can be used, the first: {': '.join(rejected[0])}"
+            if rejected
+            else "holds no utterances"
+        )
     if problems:
         raise ManifestError(f"{source}: " + "; ".join(problems))
 
 
-def empty_cells(utterances: Iterable[Utterance]) -> list[str]:
+def empty_cells(utterances: Sequence[Utterance]) -> list[str]:
     found = []
     for name in ("id", "speaker", "emotion", "source"):
         rows = [row for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
@@ -162,13 +164,75 @@ def empty_cells(utterances: Iterable[Utterance]) -> list[str]:
     return found
 
 
-def odd_sexes(utterances: Iterable[Utterance]) -> list[str]:
-    odd = sorted({utterance.sex for utterance in utterances} - set(SEXES))
-    return [unknown("sex", sex, [name or "(empty)" for name in SEXES]) for sex in odd]
+def odd_values(utterances: Iterable[Utterance], name: str, allowed: Sequence[str]) -> list[str]:
+    odd = sorted({getattr(utterance, name) for utterance in utterances} - set(allowed))
+    return [unknown(name, value, [one or "(empty)" for one in allowed]) for value in odd]
 
 
-def repeated(utterances: Iterable[Utterance], name: str) -> list[str]:
-    """An id names one clip, and one file is one speaker's: as two it could be trained on and tested."""
-    counts = Counter(getattr(utterance, name) for utterance in utterances)
-    twice = [value for value, times in counts.items() if times > 1 and value]
-    return [f"{name if name != 'source' else 'path'} {shorten(twice)} stands there more than once"] if twice else []
+def repeated_ids(utterances: Iterable[Utterance]) -> list[str]:
+    twice = [value for value, times in Counter(utterance.id for utterance in utterances).items() if times > 1 and value]
+    return [f"id {shorten(twice)} stands there more than once"] if twice else []
+
+
+def odd_segments(utterances: Sequence[Utterance]) -> list[str]:
+    odd = [f"{u.source} ({u.start:g} to {u.end:g} s)" for u in utterances if not 0 <= u.start < (u.end or math.inf)]
+    return [f"no segment can have these times: {shorten(odd)}"] if odd else []
+
+
+def select(listing: Listing, conditions: Sequence[tuple[str, str]]) -> Listing:
+    """Only the utterances whose columns have these values; of several values for one column any will do. Raises ManifestError."""
+    wanted = defaultdict(set)
+    for column, value in conditions:
+        if column not in COLUMNS:
+            raise ManifestError(f"--only {column}={value}: {unknown('column', column, COLUMNS)}")
+        wanted[column].add(value)
+    kept = [one for one in listing.utterances if all(str(getattr(one, name)) in values for name, values in wanted.items())]
+    if not kept:
+        told = {name: sorted({str(getattr(one, name)) for one in listing.utterances}) for name in wanted}
+        found = "; ".join(f"{name} is one of {shorten(map(repr, values), 10)}" for name, values in told.items())
+        raise ManifestError(f"--only leaves no utterance: {found}")
+    return replace(listing, utterances=kept)
+
+
+def settle(listing: Listing) -> Listing:
+    """Every clip once: of equal rows the first is kept; rows that contradict each other are all rejected, since one is wrong."""
+    rows = defaultdict(list)
+    for utterance in listing.utterances:
+        rows[utterance.source, utterance.start, utterance.end].append(utterance)
+    if len(rows) == len(listing.utterances):
+        return listing
+    kept, rejected = [], list(listing.rejected)
+    for (source, _, _), same in rows.items():
+        reason = contradiction(same)
+        rejected += [(source, reason or "listed more than once; the first is kept")] * (len(same) if reason else len(same) - 1)
+        kept += [] if reason else same[:1]
+    return Listing(kept, rejected, listing.folder, listing.note)
+
+
+def contradiction(utterances: Iterable[Utterance]) -> str:
+    """What utterances that share their audio disagree about, in words; empty if nothing."""
+    told = {name: sorted({getattr(utterance, name) for utterance in utterances}) for name in ("emotion", "speaker")}
+    words = [f"conflicting {name}s ({shorten(values)})" for name, values in told.items() if len(values) > 1]
+    return " and ".join(words)
+
+
+def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
+    """Several corpora as one listing, and the path of each utterance's audio.
+
+    Of several, speakers and ids get their corpus's name in front: speaker 03 of one is nobody of another.
+    Raises ManifestError if two listings have one corpus name.
+    """
+    paths = [listing.folder / utterance.source for listing in listings for utterance in listing.utterances]
+    if len(listings) == 1:
+        return listings[0], paths
+    names = [{utterance.corpus for utterance in listing.utterances} for listing in listings]
+    twice = [name for name, times in Counter(name for found in names for name in found).items() if times > 1]
+    if twice:
+        raise ManifestError(f"two corpora are named {shorten(twice)}; give one of them another name")
+    apart = [
+        replace(utterance, id=f"{utterance.corpus}/{utterance.id}", speaker=f"{utterance.corpus}-{utterance.speaker}")
+        for listing in listings
+        for utterance in listing.utterances
+    ]
+    rejected = [(str(listing.folder / file), reason) for listing in listings for file, reason in listing.rejected]
+    return Listing(apart, rejected, note=" ".join(filter(None, (listing.note for listing in listings)))), paths

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import soundfile
 import torch
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.manifest import read_table
-from speaker_invariant_ser.store import prepare
+from speaker_invariant_ser.own import Request, read_table
+from speaker_invariant_ser.preparation import prepare
+from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.training import train
 
 torch.set_num_threads(1)  # models this small lose more to handing work around than they gain
@@ -61,7 +63,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(folder, tmp_path_factory):
-    return prepare(read_table(folder / "corpus.csv"), folder, tmp_path_factory.mktemp("prepared") / "data")
+    return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("prepared") / "data")
+
+
+def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, **options) -> Store:
+    """Prepare a table of one's own, its utterances changed first."""
+    listing = read_table(Request(table))
+    return prepare([replace(listing, utterances=change(listing.utterances))], out, **options)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def place(tmp_path, folder, store, trained):
 
 
 CASES = {
-    "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: builtin, emodb, csv",
+    "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: aesdd,",
     "prepare emodb {tmp}/wrong {tmp}/out": "does not hold EMO-DB: looked for files named like 03a01Fa.wav",
     "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the folder of EMO-DB",
     "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
@@ -67,7 +67,7 @@ CASES = {
     "infer {run} {tmp}/empty.txt --out {tmp}/p.csv": "an empty list",
     "infer {run} {folder} --out {tmp}/empty": "unknown ending",
     "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name is in the way",
-    "prepare csv {tmp}/twice.csv {tmp}/out": "path a.wav stands there more than once",
+    "prepare csv {tmp}/twice.csv {tmp}/out": "conflicting emotions (x, y) and conflicting speakers (1, 2)",
     "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file",
     "train {tmp}/pipe --data {data} --out {tmp}/out": "is not a regular file",
     "prepare csv {folder}/corpus.csv {tmp}/pipe": "exists already",

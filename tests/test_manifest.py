@@ -3,13 +3,14 @@
 import pytest
 
 from speaker_invariant_ser.errors import ManifestError
-from speaker_invariant_ser.manifest import Utterance, read_manifest, read_table, write_manifest
+from speaker_invariant_ser.manifest import Utterance, read_manifest, write_manifest
+from speaker_invariant_ser.own import Request, read_table
 
 
 def test_a_manifest_survives_being_written_and_read(tmp_path):
     utterances = [
-        Utterance("007", "c", "03", "happy", 'a "quoted", text\nof two lines', "female", "de", "wav/ü.wav", 0, 9),
-        Utterance("1e3", "c", "NA", "null", "", "", "", "x.wav", 9, 2**40),
+        Utterance("007", "c", "03", "happy", 'a "quoted", text\nof two lines', "female", "de", source="wav/ü.wav", samples=9),
+        Utterance("1e3", "c", "NA", "null", source="x.wav", start=0.1, end=1 / 3, offset=9, samples=2**40),
     ]
     write_manifest(tmp_path / "m.csv", utterances)
     assert read_manifest(tmp_path / "m.csv") == utterances
@@ -19,7 +20,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
     (tmp_path / "t.csv").write_text(
         "\ufeffspeaker,note,path,emotion\n03,x,a.wav, happy \n08,y,/abs/b.wav,sad\n", encoding="utf-8"
     )
-    first, second = read_table(tmp_path / "t.csv")
+    first, second = read_table(Request(tmp_path / "t.csv")).utterances
     assert (first.speaker, first.emotion, first.source, first.id) == ("03", "happy", "a.wav", "a.wav")
     assert second.source == "/abs/b.wav" and first.text == first.sex == ""
 
@@ -31,8 +32,11 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path;speaker;emotion\na;1;sad\n", "semicolons"),
         ("path,speaker,emotion\n", "holds no utterances"),
         ("path,speaker,emotion\na.wav,,sad\nb.wav,1,\n", "empty speaker in row 1; empty emotion in row 2"),
-        ("path,speaker,emotion,sex\na.wav,1,sad,f\n", "unknown sex 'f'"),
-        ("path,speaker,emotion\na.wav,1,sad\na.wav,1,sad\n", "id a.wav stands there more than once"),
+        ("path,speaker,emotion,sex\na.wav,1,sad,x\n", "unknown sex 'x'"),
+        ("id,path,speaker,emotion\n1,a.wav,1,sad\n1,b.wav,1,sad\n", "id 1 stands there more than once"),
+        ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"no segment can have these times: a.wav \(2 to 1 s\)"),
+        ("path,speaker,emotion,start,end\na.wav,1,sad,x,1\n", "no segment can have these times: a.wav"),
+        ("path,speaker,emotion\na.wav,1,sad\na.wav,1,glad\n", r"none of 2 rows .* conflicting emotions \(glad, sad\)"),
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
         ("path,path,speaker,emotion\na,a,1,sad\n", "column path stands there more than once"),
         ("", "cannot be read as a CSV"),
@@ -41,17 +45,17 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
 def test_every_problem_of_a_table_is_told(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ManifestError, match=message) as error:
-        read_table(tmp_path / "t.csv")
+        read_table(Request(tmp_path / "t.csv")).utterances
     assert "t.csv" in str(error.value)
 
 
 def test_empty_lines_and_blanks_around_the_header_do_no_harm(tmp_path):
     (tmp_path / "t.csv").write_text('\n\n"path" , speaker,emotion\n01.wav,007,1e3\n')
-    (only,) = read_table(tmp_path / "t.csv")
+    (only,) = read_table(Request(tmp_path / "t.csv")).utterances
     assert (only.source, only.speaker, only.emotion) == ("01.wav", "007", "1e3")
 
 
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes("path,speaker,emotion\nü.wav,1,sad\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="UTF-8"):
-        read_table(tmp_path / "t.csv")
+        read_table(Request(tmp_path / "t.csv")).utterances

@@ -4,16 +4,17 @@ import csv
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import prepare_table
 
-from speaker_invariant_ser import audio, files, store
+from speaker_invariant_ser import audio, files, preparation
 from speaker_invariant_ser.errors import ManifestError, StoreError, WriteError
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.manifest import read_table
-from speaker_invariant_ser.store import Store, prepare
+from speaker_invariant_ser.store import Store
 
 
 def test_every_clip_comes_out_as_it_went_in(folder, store):
@@ -25,18 +26,17 @@ def test_every_clip_comes_out_as_it_went_in(folder, store):
 
 
 def test_the_result_does_not_depend_on_jobs(folder, store, tmp_path):
-    again = prepare(read_table(folder / "corpus.csv"), folder, tmp_path / "data", jobs=5)
+    again = prepare_table(folder / "corpus.csv", tmp_path / "data", jobs=5)
     assert again.settings == store.settings
 
 
 def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder, tmp_path):
-    utterances = read_table(folder / "corpus.csv")[:4]
     shutil.copytree(folder, tmp_path / "copy")
     source = tmp_path / "copy" / "corpus.csv"
     lines = source.read_text().splitlines()
     (tmp_path / "copy" / lines[2].split(",")[0]).write_bytes(b"")
     (tmp_path / "copy" / lines[3].split(",")[0]).unlink()
-    made = prepare(read_table(source)[: len(utterances)], tmp_path / "copy", tmp_path / "data")
+    made = prepare_table(source, tmp_path / "data", lambda utterances: utterances[:4])
     rejected = list(csv.DictReader((tmp_path / "data" / "rejected.csv").read_text().splitlines()))
     assert [row["reason"].split(": ")[-1] for row in rejected] == ["is empty (0 bytes)", "no such file"]
     assert len(made.utterances) == made.settings["counts"]["utterances"] == 2 == made.settings["counts"]["rejected"]
@@ -46,36 +46,37 @@ def test_nothing_but_bad_files_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "t.csv").write_text("path,speaker,emotion\na.wav,1,sad\n")
     (tmp_path / "a.wav").write_bytes(b"")
     with pytest.raises(StoreError, match="none of the 1 files"):
-        prepare(read_table(tmp_path / "t.csv"), tmp_path, tmp_path / "data")
+        prepare_table(tmp_path / "t.csv", tmp_path / "data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "t.csv"]
 
 
 def test_contradicting_utterances_are_refused(folder, tmp_path):
-    utterances = read_table(folder / "corpus.csv")
-    with pytest.raises(ManifestError, match="more than once"):
-        prepare([*utterances, utterances[0]], folder, tmp_path / "data")
+    def contradicting(utterances):
+        return [*utterances, replace(utterances[0], source="other.wav")]
+
+    with pytest.raises(ManifestError, match="id 01_rising_a.wav stands there more than once"):
+        prepare_table(folder / "corpus.csv", tmp_path / "data", contradicting)
 
 
 def test_an_existing_folder_is_never_overwritten(folder, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(WriteError, match="exists already"):
-        prepare(read_table(folder / "corpus.csv"), folder, tmp_path)
+        prepare_table(folder / "corpus.csv", tmp_path)
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
 def test_a_full_disk_is_told_before_and_while_writing(folder, tmp_path, monkeypatch):
-    utterances = read_table(folder / "corpus.csv")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
         with pytest.raises(WriteError, match="MB are needed, 0.0 MB are free"):
-            prepare(utterances, folder, tmp_path / "data")
+            prepare_table(folder / "corpus.csv", tmp_path / "data")
 
     def full(path, clips):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "write_manifest", full)
+    monkeypatch.setattr(preparation, "write_manifest", full)
     with pytest.raises(WriteError, match="no space left"):
-        prepare(utterances, folder, tmp_path / "data")
+        prepare_table(folder / "corpus.csv", tmp_path / "data")
     assert not list(tmp_path.iterdir())
 
 
@@ -93,7 +94,7 @@ def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatc
         raise MemoryError
 
     soundfile.write(tmp_path / "a.flac", np.ones(16000) / 2, 16000)
-    monkeypatch.setattr(soundfile, "read", claims)
+    monkeypatch.setattr(soundfile.SoundFile, "read", claims)
     with pytest.raises(audio.AudioError, match="claims more samples than memory can hold"):
         audio.read(tmp_path / "a.flac")
 
@@ -101,7 +102,7 @@ def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatc
 def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    prepare(read_table(folder / "corpus.csv")[:3], folder, tmp_path / "link")
+    prepare_table(folder / "corpus.csv", tmp_path / "link", lambda utterances: utterances[:3])
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "audio.i16").is_file()
 
 
@@ -121,7 +122,7 @@ def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
         (lambda data: (data / "prepare.json").write_text('{"format": 99}'), "another version"),
         (lambda data: (data / "audio.i16").write_bytes(b"\0\0"), "has 2 bytes"),
         (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "manifest.csv was changed since it was prepared"),
-        (lambda data: (data / "prepare.json").write_text('{"format": 1}'), "no hashes"),
+        (lambda data: (data / "prepare.json").write_text('{"format": 2}'), "no hashes"),
         (shutil.rmtree, "does not exist"),
     ],
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, prepare_table
 from safetensors.torch import load_file
 
 from speaker_invariant_ser import training
@@ -14,11 +14,9 @@ from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.manifest import read_table
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.model import apply, load_model
 from speaker_invariant_ser.runs import Run, kept
-from speaker_invariant_ser.store import prepare
 from speaker_invariant_ser.training import class_weights, epoch_batches, train
 
 
@@ -89,8 +87,11 @@ def test_lambda_follows_the_global_step(trained):
 )
 def test_every_setting_reaches_the_weights(section, change, folder, tmp_path):
     """A part that is only configured and not connected would leave the weights as they are."""
-    some = [u for u in read_table(folder / "corpus.csv") if u.emotion != "level" or u.text in "ab"]  # unbalanced, for the weights
-    data = prepare(some, folder, tmp_path / "data")
+
+    def some(utterances):  # unbalanced, for the weights
+        return [u for u in utterances if u.emotion != "level" or u.text in "ab"]
+
+    data = prepare_table(folder / "corpus.csv", tmp_path / "data", some)
     short = {**TINY, "train": {"epochs": 2, "batch_size": 8}}
     usual = train(make_recipe(short), data, tmp_path / "usual", device="cpu")
     changed = train(
@@ -145,8 +146,11 @@ def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(store, tmp_
 @pytest.mark.parametrize("name", ["../../escape", "../../..", ".", "..", "a/b", "spk 1", "ü|x"])
 def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     """Folds are named after speakers, and their folder must stay in the run whatever a table calls them."""
-    renamed = [replace(u, speaker=name) if u.speaker == "05" else u for u in read_table(folder / "corpus.csv")]
-    data = prepare(renamed, folder, tmp_path / "data")
+
+    def renamed(utterances):
+        return [replace(u, speaker=name) if u.speaker == "05" else u for u in utterances]
+
+    data = prepare_table(folder / "corpus.csv", tmp_path / "data", renamed)
     recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
     split = training.make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
@@ -161,7 +165,7 @@ def test_test_speakers_never_reach_training(store, folder, tmp_path, tiny, train
     shutil.copytree(folder, tmp_path / "copy")
     for path in (tmp_path / "copy").glob("0[56]_*.wav"):
         shutil.copy(folder / "01_level_a.wav", path)
-    changed = prepare(read_table(tmp_path / "copy" / "corpus.csv"), tmp_path / "copy", tmp_path / "data")
+    changed = prepare_table(tmp_path / "copy" / "corpus.csv", tmp_path / "data")
     run = train(tiny, changed, tmp_path / "run", device="cpu")
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(trained).items())
 
@@ -215,7 +219,7 @@ def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(sto
     other = make_recipe({**TINY, "train": {**TINY["train"], "epochs": 5}})
     with pytest.raises(RunError, match="another recipe: train.epochs was 3, now 5"):
         train(other, store, trained.folder, resume=True, device="cpu")
-    smaller = prepare(read_table(folder / "corpus.csv")[:-1], folder, tmp_path / "data")
+    smaller = prepare_table(folder / "corpus.csv", tmp_path / "data", lambda utterances: utterances[:-1])
     with pytest.raises(RunError, match="other data"):
         train(tiny, smaller, trained.folder, resume=True, device="cpu")
 

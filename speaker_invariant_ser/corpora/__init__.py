@@ -80,11 +80,11 @@ def known() -> dict[str, Corpus]:
     return {module.CORPUS.name: module.CORPUS for module in modules}
 
 
-def get(name: str) -> Corpus:
-    """The corpus of that name. Raises CorpusError with the known ones."""
+def get(name: str, others: Iterable[str] = ()) -> Corpus:
+    """The corpus of that name. Raises CorpusError with the known ones, and `others` that would do in its place."""
     corpora = known()
     if name not in corpora:
-        raise CorpusError(unknown("corpus", name, corpora))
+        raise CorpusError(unknown("corpus", name, [*corpora, *others]))
     return corpora[name]
 
 
@@ -105,7 +105,7 @@ def find(corpus: Corpus, folder: Path | str) -> Listing:
     for source in (path.relative_to(folder).as_posix() for path in find_audio(folder)):
         if source not in mentioned and not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.aside):
             rejected.append((source, f"not a file of {corpus.title} by its name: expected {corpus.layout}"))
-    return Listing(utterances, rejected)
+    return Listing(utterances, rejected, folder, corpus.note)
 
 
 def identified(corpus: Corpus, found: Iterable[Fields]) -> list[Utterance]:
@@ -129,3 +129,22 @@ def differences(corpus: Corpus, utterances: Iterable[Utterance]) -> list[str]:
     found = {"files": files, "speakers": len(speakers)} | {label: emotions[label] for label in counts.emotions}
     kind = f" ({release})" if len(corpus.counts) > 1 else ""
     return [f"{name}: {found[name]} found, {expected[name]} expected{kind}" for name in expected if found[name] != expected[name]]
+
+
+def describe(corpus: Corpus) -> dict[str, str | list[str]]:
+    """A corpus's facts as words, for people: what `siser corpora` and the README's table say."""
+    return {
+        "title": corpus.title,
+        "licence": corpus.licence,
+        "citation": corpus.citation,
+        "get it": corpus.url + (" (or --download)" if corpus.download else ""),
+        "language": corpus.language,
+        "holds": [in_words(release, counts) for release, counts in corpus.counts.items()],
+        "layout": corpus.layout,
+        **({"note": corpus.note} if corpus.note else {}),
+    }
+
+
+def in_words(release: str, counts: Counts) -> str:
+    emotions = ", ".join(f"{label} {count}" for label, count in counts.emotions.items())
+    return f"{release}: {counts.files} files, {counts.speakers} speakers" + (f": {emotions}" if emotions else "")

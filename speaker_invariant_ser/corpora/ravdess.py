@@ -51,7 +51,7 @@ def parse(path: Path) -> Fields | None:
     }
 
 
-SPEECH = {label: 192 for label in EMOTIONS.values()} | {"neutral": 96}
+SPEECH = dict.fromkeys(EMOTIONS.values(), 192) | {"neutral": 96}
 SONG = {"neutral": 92, "calm": 184, "happy": 184, "sad": 184, "angry": 184, "fearful": 184}
 BOTH = {label: SPEECH[label] + SONG.get(label, 0) for label in SPEECH}
 

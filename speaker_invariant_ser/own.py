@@ -1,0 +1,272 @@
+"""Your own data, without code: a table, a folder whose names follow a pattern, an audformat database, a Hugging Face dataset.
+
+All become columns of text with the names of `Utterance`'s fields, and from there on they are alike.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from speaker_invariant_ser.audio import find_audio
+from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError, shorten, unknown
+from speaker_invariant_ser.manifest import COLUMNS, Listing, Utterance, check, read_columns, settle
+
+Columns = dict[str, list[str]]
+
+NEEDED = ("path", "speaker", "emotion")
+OPTIONAL = ("id", "text", "sex", "language", "session", "style", "intensity", "repetition", "partition", "start", "end")
+ALIASES = {  # what others call these columns; used where ours is absent
+    "path": ("file", "filename", "audio"),
+    "speaker": ("speaker_id", "spk", "actor"),
+    "emotion": ("label",),
+    "sex": ("gender",),
+    "text": ("transcription", "transcript", "sentence"),
+}
+SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+PARTITIONS = {"training": "train", "validation": "dev", "development": "dev", "valid": "dev", "val": "dev", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where the data is and how to read it."""
+
+    source: Path
+    name: str = ""  # of the corpus; by default that of the file or folder
+    pattern: str = ""  # of the paths in a folder
+    columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the column's name in the table
+    scratch: Path = Path()  # a folder for audio that lies inside tables
+
+    @property
+    def corpus(self) -> str:
+        return self.name or self.source.resolve().stem
+
+
+def read_table(request: Request) -> Listing:
+    """A CSV, TSV or Parquet table with the columns path, speaker and emotion, and any of OPTIONAL; others are left alone.
+
+    Everything is read as text, so speaker `03` stays `03`. `path` is relative to the table's folder or absolute; `start` and `end`
+    are seconds into the file. Raises ManifestError with every problem found.
+    """
+    return listing_of(read_columns(request.source, {}), request, request.source.parent)
+
+
+def read_pattern(request: Request) -> Listing:
+    """A folder whose paths tell the fields, such as "{speaker}/{emotion}/*_{text}.wav": {field} and * stop at a slash, ** does not.
+
+    Audio that does not match is rejected. Raises CorpusError for a pattern without speaker and emotion, or one that nothing matches.
+    """
+    folder, rule = require_folder(request.source), compile_pattern(request.pattern)
+    columns, rejected = {name: [] for name in ("path", *rule.groupindex)}, []
+    for path in find_audio(folder):
+        relative = path.relative_to(folder).as_posix()
+        if match := rule.fullmatch(relative):
+            for name, value in {"path": relative, **match.groupdict()}.items():
+                columns[name].append(value)
+        else:
+            rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
+    if not columns["path"]:
+        example = f", such as {rejected[0][0]}" if rejected else ""
+        raise CorpusError(f"{folder}: none of {len(rejected)} audio files{example}, matches the pattern {request.pattern}")
+    listing = listing_of(columns, request, folder)
+    return Listing(listing.utterances, [*rejected, *listing.rejected], folder)
+
+
+def compile_pattern(pattern: str) -> re.Pattern:
+    """The pattern as a regular expression; a field that stands there twice must hold the same both times."""
+    if not pattern:
+        raise CorpusError('a folder needs --pattern, such as --pattern "{speaker}/{emotion}/*_{text}.wav"')
+    rule = ""
+    for part in re.split(r"(\{[^{}]*\}|\*\*/?|\*)", pattern):
+        name = part[1:-1]
+        if not part.startswith("{"):
+            rule += {"*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}.get(part) or re.escape(part)
+        elif name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples"):
+            raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
+        else:
+            rule += f"(?P={name})" if f"(?P<{name}>" in rule else f"(?P<{name}>[^/]+?)"
+    missing = [name for name in ("speaker", "emotion") if f"(?P<{name}>" not in rule]
+    if missing:
+        raise CorpusError(f"--pattern {pattern}: needs {' and '.join('{' + name + '}' for name in missing)}")
+    return re.compile(rule, re.IGNORECASE)
+
+
+def read_audformat(request: Request) -> Listing:
+    """An audformat database's folder: the schemes emotion and speaker, and of OPTIONAL what there is; tables may hold segments.
+
+    Raises CorpusError if the folder holds no such database, SetupError without audformat.
+    """
+    folder = require_folder(request.source)
+    if not (folder / "db.yaml").is_file():
+        raise CorpusError(f"{folder} holds no audformat database: expected db.yaml and the tables it names in this folder")
+    audformat = require("audformat", "audformat")
+    database = audformat.Database.load(str(folder), load_data=True, verbose=False)
+    known = {name: scheme for name in (*NEEDED[1:], *OPTIONAL) if (scheme := scheme_of(name, database, request.columns))}
+    if missing := [name for name in NEEDED[1:] if name not in known]:
+        raise CorpusError(f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME")
+    first, *others = known.values()
+    frame = database.get(first, others)
+    frame = audformat.utils.to_segmented_index(frame).reset_index()
+    columns = {name: cells(frame[scheme]) for name, scheme in known.items()}
+    columns["path"] = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in frame["file"]]
+    for name in ("start", "end"):
+        columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]  # NaT: to the end
+    return listing_of(columns, Request(request.source, request.corpus), folder, unlabelled=True)
+
+
+def scheme_of(name: str, database, columns: Mapping[str, str]) -> str:
+    """What the database calls a field, "" if it has none; fields of a speaker table (such as gender) count too."""
+    extra = {key for scheme in database.schemes.values() for key in labels_of(scheme, database)}
+    candidates = (columns[name],) if name in columns else (name, *ALIASES.get(name, ()))
+    return next((one for one in candidates if one in database.schemes or one in extra), "")
+
+
+def labels_of(scheme, database) -> set[str]:
+    """The names of what a scheme's labels carry with them, such as a speaker's gender."""
+    if scheme.uses_table:
+        return set(database[scheme.labels].columns)
+    values = scheme.labels.values() if isinstance(scheme.labels, dict) else ()
+    return {key for value in values if isinstance(value, dict) for key in value}
+
+
+def cells(column) -> list[str]:
+    """A pandas column as text, empty where nothing is known."""
+    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+
+
+def read_datasets(request: Request) -> Listing:
+    """A folder that Hugging Face `datasets` wrote with save_to_disk: a column of audio, speaker, emotion, of OPTIONAL what there is.
+
+    Audio inside the tables is written to `request.scratch` first. Names of splits become `partition`.
+    Raises CorpusError if the folder holds no dataset, SetupError without datasets.
+    """
+    folder, datasets = require_folder(request.source), require("datasets", "datasets")
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (FileNotFoundError, ValueError) as error:
+        raise CorpusError(f"{folder} holds no dataset written by save_to_disk: {error}") from None
+    parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    together: Columns = {}
+    for split, part in parts.items():
+        audio = [name for name, feature in part.features.items() if isinstance(feature, datasets.Audio)]
+        if not audio:
+            raise CorpusError(f"{folder}: no column of audio; found {shorten(part.column_names, 10)}")
+        part = part.cast_column(audio[0], datasets.Audio(decode=False))
+        columns = {name: texts_of(part, name) for name in part.column_names if name != audio[0]}
+        columns["path"] = [unpack(row, request.scratch, f"{split or 'row'}-{at:07}") for at, row in enumerate(part[audio[0]])]
+        columns["partition"] = columns.get("partition", [split.lower()] * len(part))
+        for name, values in columns.items():
+            together.setdefault(name, []).extend(values)
+    return listing_of(together, request, request.scratch, unlabelled=True)
+
+
+def texts_of(part, name: str) -> list[str]:
+    """A column as text; the numbers of a ClassLabel become its names."""
+    feature = part.features[name]
+    values = part[name]
+    if hasattr(feature, "int2str"):
+        return ["" if value is None or value < 0 else feature.int2str(value) for value in values]
+    return ["" if value is None else str(value) for value in values]
+
+
+def unpack(row: Mapping, scratch: Path, name: str) -> str:
+    """The path of one audio cell, written out if its bytes lie in the table; its time is fixed, so that a kill can be made good."""
+    if row["bytes"] is None:
+        return os.path.abspath(row["path"])
+    path = scratch / (name + (Path(row["path"] or "").suffix or ".wav"))
+    path.write_bytes(row["bytes"])
+    os.utime(path, (0, 0))
+    return path.name
+
+
+def listing_of(columns: Columns, request: Request, folder: Path, unlabelled: bool = False) -> Listing:
+    """Columns of text -> utterances, every clip once. Raises ManifestError with every problem found.
+
+    With `unlabelled`, rows without speaker or emotion are rejected one by one: databases hold rows that nobody labelled.
+    In a table that somebody made for this, an empty label is a mistake, and told as one.
+    """
+    columns = renamed(columns, request)
+    rows = [dict(zip(columns, map(str.strip, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+    rejected = []
+    if unlabelled:
+        rejected = [
+            (row["path"], "has no label for speaker or emotion") for row in rows if not (row["speaker"] and row["emotion"])
+        ]
+        rows = [row for row in rows if row["speaker"] and row["emotion"]]
+    listing = settle(Listing([utterance_of(row, request.corpus) for row in rows], rejected, folder))
+    check(listing.utterances, request.source, listing.rejected)
+    return listing
+
+
+def renamed(columns: Columns, request: Request) -> Columns:
+    """The columns that are ours, under our names. Raises ManifestError for missing ones."""
+    chosen = {}
+    for name in (*NEEDED, *OPTIONAL):
+        called = request.columns.get(name)
+        if called and called not in columns:
+            raise ManifestError(f"{request.source}: --column {name}={called}: {unknown('column', called, columns)}")
+        found = [one for one in (called, name, *ALIASES.get(name, ())) if one in columns]
+        if found:
+            chosen[name] = columns[found[0]]
+    if missing := [name for name in NEEDED if name not in chosen]:
+        odd = any(sign in name for name in columns for sign in ";\t")
+        hint = " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv)" if odd else ""
+        raise ManifestError(
+            f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{hint}, needed path, speaker, emotion; "
+            f"a column of another name is told by --column {missing[0]}=NAME"
+        )
+    return chosen
+
+
+def utterance_of(row: Mapping[str, str], corpus: str) -> Utterance:
+    """One row of stripped cells. A time that is no number becomes NaN, which `check` tells."""
+    start, end = (number(row.get(name, "")) for name in ("start", "end"))
+    segment = f"@{start:g}-{end:g}" if start or end else ""
+    texts = {name: row.get(name, "") for name in OPTIONAL if name not in ("id", "start", "end")}
+    texts["sex"] = SEXES.get(texts["sex"].lower(), texts["sex"])
+    texts["partition"] = PARTITIONS.get(texts["partition"].lower(), texts["partition"])
+    return Utterance(
+        id=row.get("id") or row["path"] + segment,
+        corpus=corpus,
+        speaker=row["speaker"],
+        emotion=row["emotion"],
+        source=row["path"],
+        start=start,
+        end=end,
+        **texts,
+    )
+
+
+def number(text: str) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return math.nan
+
+
+def require_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise CorpusError(f"{path} {'is a file, not a folder' if path.exists() else 'does not exist'}")
+    return path
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """An optional library. Raises SetupError that says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise SetupError(f'{module} is not installed: pip install "speaker-invariant-ser[{extra}]"') from None
+
+
+OWN: dict[str, Callable[[Request], Listing]] = {
+    "csv": read_table,
+    "tsv": read_table,
+    "parquet": read_table,
+    "folder": read_pattern,
+    "audformat": read_audformat,
+    "datasets": read_datasets,
+}

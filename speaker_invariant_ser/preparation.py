@@ -1,0 +1,315 @@
+"""Corpora -> prepared corpus: decode in parallel, reject what is no use by name, measure, and put it all in one place.
+
+A kill at any moment loses at most the chunks being decoded; the next call goes on, and its result is the same to the byte.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, astuple, dataclass, replace
+from importlib.metadata import version
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from speaker_invariant_ser import audio, decoding
+from speaker_invariant_ser.decoding import Job, Result, Treatment
+from speaker_invariant_ser.errors import AudioError, StoreError, shorten
+from speaker_invariant_ser.files import refuse_existing, require_space, sha256, unfinished_folder, write_json
+from speaker_invariant_ser.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
+from speaker_invariant_ser.shortcuts import examine
+from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, Store
+
+DECODED = "decoded.i16"
+CHUNK = 16  # utterances decoded as one piece of work
+AHEAD = 4  # chunks a worker may be ahead of the one being joined
+FEW = 64  # utterances below which starting workers takes longer than decoding
+LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr")
+
+Progress = Callable[[str, int, int], None]  # what, done, total
+Remark = tuple[str, str]  # file, reason
+
+
+def prepare(
+    listings: Sequence[Listing],
+    out: Path | str,
+    treatment: Treatment = Treatment(),  # noqa: B008, it is frozen
+    jobs: int = 2,
+    progress: Progress | None = None,
+    differences: Sequence[str] = (),
+) -> Store:
+    """Decode the listings' utterances into a new prepared corpus at `out`, and open it.
+
+    What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result does
+    not depend on `jobs`, nor on how often it was killed and called again. `differences` from what was expected are stored.
+    Raises ManifestError for contradicting utterances, StoreError if every file is rejected, WriteError.
+    """
+    out = Path(out).resolve()
+    refuse_existing(out, "prepare into a new folder, or remove this one first")
+    listing, paths = combine([settle(one) for one in listings])
+    check(listing.utterances, shorten(one.folder for one in listings), listing.rejected)
+    tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
+    require_space(out, estimate_bytes(tasks))
+    with unfinished_folder(out, fingerprint(listing, tasks, treatment)) as (work, result):
+        results, digest = ingest(tasks, work, treatment, jobs, progress)
+        judged = judge(listing.utterances, results, work / DECODED)
+        if not judged.kept:
+            raise StoreError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
+        if judged.dropped:
+            digest = copy_kept(judged, work / DECODED, result / AUDIO)
+        else:
+            link(work / DECODED, result / AUDIO)
+        write_manifest(result / MANIFEST, judged.kept)
+        write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
+        write_remarks(result / WARNED, judged.warned)
+        write_json(result / SETTINGS, describe(result, listing, judged, treatment, digest, differences))
+    return Store.open(out)
+
+
+def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
+    """SHA-256 of all that decides the result: the request, the files' sizes and times, the libraries."""
+    digest = hashlib.sha256()
+    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in LIBRARIES])
+    digest.update(repr(request).encode())
+    for utterance in listing.utterances:
+        digest.update(repr(astuple(utterance)).encode())
+    for path in dict.fromkeys(path for path, _, _ in tasks):
+        digest.update(repr((path, stamp(path))).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """(bytes, time of change) of a file, by which another one would be noticed; zeros if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
+    """About how much the audio will take, from a few headers; the median, since a damaged one may claim anything."""
+    seconds = []
+    for path, start, end in tasks[:: max(1, len(tasks) // sample)]:
+        try:
+            frames, rate = (end - start, 1) if end else audio.probe(path)
+        except AudioError:
+            continue
+        seconds.append(frames / rate)
+    return int(np.median(seconds or [0]) * len(tasks) * audio.SAMPLE_RATE * 2)
+
+
+def ingest(
+    tasks: Sequence[Job], work: Path, treatment: Treatment, jobs: int, progress: Progress | None
+) -> tuple[list[Result], str]:
+    """Decode in parallel, join in order into `work`. Returns a result for each task, and the SHA-256 of the audio.
+
+    The journal has a line for each chunk that is joined: where its audio ends, and its results. On the way back from a kill,
+    audio beyond the last whole line is cut off and joined again from the chunk's own files, which are removed only then.
+    """
+    chunks = work / "chunks"
+    chunks.mkdir(exist_ok=True)
+    journal = Journal(work / "journal")
+    results, done = journal.results, len(journal.results)
+    with journal.file, open(work / DECODED, "r+b" if (work / DECODED).exists() else "w+b") as file:
+        file.truncate(journal.end)
+        digest = hashlib.file_digest(file, "sha256") if journal.end else hashlib.sha256()
+        for stem in decode_chunks(tasks, done, chunks, treatment, jobs):
+            clips = stem.with_suffix(".i16").read_bytes()
+            file.write(clips)
+            file.flush()
+            digest.update(clips)
+            results += journal.add(len(clips), decoding.read_results(stem))
+            for suffix in (".json", ".i16"):
+                stem.with_suffix(suffix).unlink()
+            if progress:
+                progress("decoding (continued)" if done else "decoding", len(results), len(tasks))
+    return results, digest.hexdigest()
+
+
+class Journal:
+    """What is joined so far, a line of JSON for each chunk; a line that a kill cut short does not count."""
+
+    def __init__(self, path: Path) -> None:
+        self.end, self.results, whole = 0, [], 0  # bytes of audio, what became of each utterance, bytes of the journal
+        self.file = open(path, "a+b")  # noqa: SIM115, closed by who uses it
+        self.file.seek(0)
+        for line in self.file.read().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            row = json.loads(line)
+            self.end, whole = row["end"], whole + len(line)
+            self.results += decoding.from_rows(row["results"])
+        self.file.truncate(whole)
+
+    def add(self, size: int, results: list[Result]) -> list[Result]:
+        """Note `size` more bytes of audio with these results; returns them."""
+        self.end += size
+        row = {"end": self.end, "results": decoding.to_rows(results)}
+        self.file.write(json.dumps(row).encode() + b"\n")
+        self.file.flush()
+        return results
+
+
+def decode_chunks(tasks: Sequence[Job], done: int, folder: Path, treatment: Treatment, jobs: int) -> Iterator[Path]:
+    """The stems of all chunks after the first `done` tasks, in order, each as soon as it and all before it are decoded."""
+    waiting = deque()
+    chunks = [(folder / f"{first:09}", tasks[first : first + CHUNK]) for first in range(done, len(tasks), CHUNK)]
+    if jobs == 1 or len(tasks) - done <= FEW:
+        for stem, chunk in chunks:
+            if not decoding.is_done(stem):
+                decoding.decode_chunk(chunk, treatment, str(stem))
+            yield stem
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=decoding.serve) as pool:
+        for stem, chunk in chunks:
+            begun = None if decoding.is_done(stem) else pool.submit(decoding.decode_chunk, chunk, treatment, str(stem))
+            waiting.append((stem, begun))
+            if len(waiting) > AHEAD * jobs:
+                yield finish(*waiting.popleft())
+        while waiting:
+            yield finish(*waiting.popleft())
+
+
+def finish(stem: Path, begun: Future | None) -> Path:
+    """`stem`, when its chunk is done."""
+    try:
+        if begun:
+            begun.result()
+    except BrokenProcessPool:
+        raise StoreError(
+            "a decoding process was killed, perhaps for want of memory; what is decoded is kept: run the same again, with fewer --jobs"
+        ) from None
+    return stem
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is kept, placed in the audio, with its results; what is rejected or warned of, with the reason."""
+
+    kept: list[Utterance]
+    results: list[Result]
+    rejected: list[Remark]
+    warned: list[Remark]
+    dropped: bool  # whether audio that is not kept lies in the file
+
+
+def judge(utterances: Sequence[Utterance], results: Sequence[Result], path: Path) -> Judged:
+    """Place every decoded utterance in the audio at `path`; reject errors, and audio that is there twice."""
+    offsets = np.cumsum([0, *(result.samples for result in results)])
+    placed = [replace(u, offset=int(at), samples=r.samples) for u, r, at in zip(utterances, results, offsets, strict=False)]
+    reasons = {index: result.error for index, result in enumerate(results) if result.error}
+    twice = repeated_audio(placed, results, path)
+    reasons |= twice
+    kept = [index for index in range(len(placed)) if index not in reasons]
+    warned = [(placed[index].source, note) for index in kept for note in results[index].notes]
+    warned += overlaps([placed[index] for index in kept])
+    return Judged(
+        kept=[placed[index] for index in kept],
+        results=[results[index] for index in kept],
+        rejected=[(placed[index].source, reasons[index]) for index in sorted(reasons)],
+        warned=warned,
+        dropped=bool(twice),
+    )
+
+
+def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], path: Path) -> dict[int, str]:
+    """Index -> reason for all utterances whose audio, as prepared, is that of another one.
+
+    Of copies that agree the first is kept; where speaker or emotion differ one label is wrong, and none can be trusted.
+    """
+    alike = defaultdict(list)
+    for index, (utterance, result) in enumerate(zip(utterances, results, strict=True)):
+        if not result.error:
+            alike[utterance.samples, result.key].append(index)
+    if all(len(group) == 1 for group in alike.values()):
+        return {}
+    samples, reasons = np.memmap(path, dtype="<i2", mode="r"), {}
+    for group in (group for group in alike.values() if len(group) > 1):
+        same = defaultdict(list)
+        for index in group:
+            one = utterances[index]
+            same[samples[one.offset : one.offset + one.samples].tobytes()].append(index)
+        for copies in (copies for copies in same.values() if len(copies) > 1):
+            odd = contradiction([utterances[index] for index in copies])
+            for place, index in enumerate(copies):
+                other = utterances[copies[place == 0]].source
+                if odd or place:
+                    reasons[index] = f"the same audio as {other}" + (f", with {odd}" if odd else "")
+    return reasons
+
+
+def overlaps(utterances: Sequence[Utterance]) -> list[Remark]:
+    """Segments of one file that share time under different speakers: one of them is heard in the other's clip."""
+    by_time = sorted((u for u in utterances if u.end), key=lambda u: (u.source, u.start))
+    return [
+        (late.source, f"{late.start:g} to {late.end:g} s of speaker {late.speaker} overlaps speaker {early.speaker}'s")
+        for early, late in pairwise(by_time)
+        if early.source == late.source and late.start < early.end and early.speaker != late.speaker
+    ]
+
+
+def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
+    """Write the audio of what is kept without the gaps between, and correct the offsets; returns the SHA-256."""
+    samples, end, digest = np.memmap(decoded, dtype="<i2", mode="r"), 0, hashlib.sha256()
+    with open(path, "wb") as file:
+        for index, utterance in enumerate(judged.kept):
+            clip = samples[utterance.offset : utterance.offset + utterance.samples].tobytes()
+            file.write(clip)
+            digest.update(clip)
+            judged.kept[index] = replace(utterance, offset=end)
+            end += utterance.samples
+    return digest.hexdigest()
+
+
+def link(source: Path, path: Path) -> None:
+    """The file under a second name, or a copy of it where the file system knows no second names."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
+def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "reason"])
+        writer.writerows(remarks)
+
+
+def describe(
+    folder: Path, listing: Listing, judged: Judged, treatment: Treatment, digest: str, differences: Sequence[str]
+) -> dict:
+    """What prepare.json holds."""
+    kept, rejected = judged.kept, len(listing.rejected) + len(judged.rejected)
+    counts = {key: len({getattr(one, key) for one in kept} - {""}) for key in ("speaker", "emotion", "text")}
+    samples = np.array([result.samples for result in judged.results])
+    zeros = np.array([result.zeros for result in judged.results])
+    levels = np.array([result.level for result in judged.results])
+    return {
+        "format": FORMAT,
+        "sample_rate": audio.SAMPLE_RATE,
+        "corpora": sorted({one.corpus for one in kept}),
+        "note": listing.note,
+        "treatment": asdict(treatment),
+        "counts": {
+            "utterances": len(kept),
+            "rejected": rejected,
+            "warned": len(judged.warned),
+            **{f"{key}s": count for key, count in counts.items()},
+        },
+        "emotions": dict(sorted(Counter(one.emotion for one in kept).items())),
+        "differences": list(differences),
+        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels),
+        "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),
+        "sha256": {AUDIO: digest, MANIFEST: sha256(folder / MANIFEST)},
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
