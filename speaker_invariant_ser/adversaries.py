@@ -71,8 +71,8 @@ class GradientReversal(nn.Module):
         return self.head(embedding)
 
     def forward(self, embedding: Tensor, batch: Batch, progress: float) -> Tensor:
-        """Cross-entropy of the speaker, a scalar; `batch.speaker` [B] holds 0 .. K-1."""
-        return F.cross_entropy(self.logits(reverse_gradient(embedding, self.strength(progress))), batch.speaker)
+        """Cross-entropy of the speaker, a scalar; `batch.target` [B] holds 0 .. K-1."""
+        return F.cross_entropy(self.logits(reverse_gradient(embedding, self.strength(progress))), batch.target)
 
 
 ADVERSARIES: dict[str, Callable[[int, int, AdversarySection], Adversary]] = {"grl": GradientReversal}

@@ -22,12 +22,35 @@ class Section(BaseModel):
 class SplitSection(Section):
     """Who is trained on, who selects, who is tested. Always whole speakers."""
 
-    scheme: Literal["loso", "group-kfold", "fixed"] = Field("loso", description="leave one speaker out; k groups; given lists")
+    scheme: Literal[
+        "loso", "group-kfold", "leave-one-session-out", "leave-one-corpus-out", "official", "ravdess-five", "fixed"
+    ] = Field(
+        "loso",
+        description=(
+            "leave one speaker out; k groups of speakers; leave one session out; leave one corpus out; the corpus's official lists; "
+            "RAVDESS's five folds by actor; the lists given here"
+        ),
+    )
     folds: int = Field(5, ge=2, description="number of groups (group-kfold)")
+    text_folds: int = Field(
+        0, ge=0, description="test only on texts nobody was trained on, in so many groups of texts; 0: texts are shared"
+    )
     test: tuple[str, ...] = Field((), description="test speakers (fixed)")
     dev: tuple[str, ...] = Field((), description="dev speakers (fixed); empty: taken from the training speakers")
     dev_speakers: int = Field(2, ge=1, description="speakers taken from the training speakers to select the epoch")
     seed: int = Field(0, ge=0, lt=2**32, description="order in which speakers are dealt to groups (group-kfold)")
+
+
+class LabelsSection(Section):
+    """Which emotions are told apart."""
+
+    map: str | dict[str, str] = Field(
+        "auto",
+        description=(
+            "full (all labels), five (neutral, happy, sad, angry, fearful), five-merged (excited, calm, ... as well), auto (five for "
+            'several corpora, full for one), or your own such as {angry = "angry", bored = "calm"}; other labels are dropped'
+        ),
+    )
 
 
 class FeaturesSection(Section):
@@ -77,6 +100,9 @@ class AdversarySection(Section):
     """The speaker classifier behind a gradient reversal layer: dim - hidden - speakers."""
 
     name: str = "grl"
+    target: Literal["speaker", "corpus", "session", "sex", "language"] = Field(
+        "speaker", description="the column that the adversary reads and the encoder is to hide"
+    )
     strength: float = Field(0.1, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
     ramp: float = Field(10.0, gt=0, description="steepness of lambda = strength * (2 / (1 + exp(-ramp * progress)) - 1)")
     hidden: int = Field(64, ge=1, le=65536)
@@ -102,6 +128,7 @@ class Recipe(Section):
     """Everything that decides a run beside the data. `Recipe()` is the default model."""
 
     split: SplitSection = SplitSection()
+    labels: LabelsSection = LabelsSection()
     features: FeaturesSection = FeaturesSection()
     augment: AugmentSection = AugmentSection()
     encoder: EncoderSection = EncoderSection()
@@ -182,6 +209,12 @@ def write_toml(recipe: Recipe) -> str:
     lines = []
     for section, table in recipe.model_dump().items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def toml_value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {toml_value(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

@@ -94,7 +94,7 @@ def evaluate(run: Run, store: Store, device: str = "auto", progress: Progress | 
 
 def test(model: SerModel, store: Store, split: Split) -> Predictions:
     """Predictions for the fold's test speakers."""
-    indices = store.indices(split.test)
+    indices = split.indices("test", store.utterances)
     _, probability = apply(model, [store.clip(index) for index in indices])
     utterances = [store.utterances[index] for index in indices]
     return Predictions(
@@ -109,7 +109,7 @@ def test(model: SerModel, store: Store, split: Split) -> Predictions:
 
 def embed(model: SerModel, store: Store, split: Split) -> Embeddings:
     """Embeddings of the fold's training speakers: those an adversary was to hide."""
-    indices = store.indices(split.train)
+    indices = split.indices("train", store.utterances)
     embedding, _ = apply(model, [store.clip(index) for index in indices])
     column = {
         key: np.array([getattr(store.utterances[index], key) for index in indices])
@@ -175,7 +175,7 @@ def per_speaker(predictions: Predictions) -> dict[str, dict]:
 def selected(rows: list[dict[str, float]]) -> dict:
     """What metrics.csv says of the epoch that was kept."""
     row = kept(rows)
-    return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["speaker_accuracy"]}
+    return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
 
 
 def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]]) -> dict:

@@ -15,12 +15,14 @@ DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B] in 0 .. C-1, speaker [B] in 0 .. K-1."""
+    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B] in 0 .. C-1, and [B] in 0 .. K-1 what
+    the adversary reads, the speaker as a rule.
+    """
 
     mels: Tensor
     frames: Tensor
     emotion: Tensor
-    speaker: Tensor
+    target: Tensor
 
 
 def import_torchaudio():

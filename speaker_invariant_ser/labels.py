@@ -5,7 +5,7 @@ Prepared corpora keep every label; a map acts when they are trained on or evalua
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.manifest import Utterance
@@ -31,8 +31,8 @@ class Mapped:
     """What a map did: label -> (new label, clips) for what was renamed or merged, label -> clips for what was dropped."""
 
     name: str
-    merged: dict[str, tuple[str, int]]
-    dropped: dict[str, int]
+    merged: dict[str, tuple[str, int]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -56,7 +56,7 @@ def map_labels(chosen: str | Mapping[str, str], utterances: Sequence[Utterance])
     name, table = resolve(chosen, utterances)
     found = Counter(utterance.emotion for utterance in utterances)
     if table is None:
-        return list(utterances), Mapped(name, {}, {})
+        return list(utterances), Mapped(name)
     if name == "own" and (absent := [label for label in table if label not in found]):
         raise RecipeError(f"labels.map: {unknown('emotion', absent[0], sorted(found))}")
     new = {label: table.get(label) or table.get(label.lower()) for label in sorted(found)}

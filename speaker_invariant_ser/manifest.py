@@ -219,7 +219,7 @@ def contradiction(utterances: Iterable[Utterance]) -> str:
 def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     """Several corpora as one listing, and the path of each utterance's audio.
 
-    Of several, speakers and ids get their corpus's name in front: speaker 03 of one is nobody of another.
+    Of several, speakers, texts, sessions and ids get their corpus's name in front: speaker 03 of one is nobody of another.
     Raises ManifestError if two listings have one corpus name.
     """
     paths = [listing.folder / utterance.source for listing in listings for utterance in listing.utterances]
@@ -230,9 +230,13 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     if twice:
         raise ManifestError(f"two corpora are named {shorten(twice)}; give one of them another name")
     apart = [
-        replace(utterance, id=f"{utterance.corpus}/{utterance.id}", speaker=f"{utterance.corpus}-{utterance.speaker}")
+        replace(
+            one,
+            id=f"{one.corpus}/{one.id}",
+            **{name: f"{one.corpus}-{value}" for name in ("speaker", "text", "session") if (value := getattr(one, name))},
+        )
         for listing in listings
-        for utterance in listing.utterances
+        for one in listing.utterances
     ]
     rejected = [(str(listing.folder / file), reason) for listing in listings for file, reason in listing.rejected]
     return Listing(apart, rejected, note=" ".join(filter(None, (listing.note for listing in listings)))), paths

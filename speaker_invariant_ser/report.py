@@ -142,15 +142,15 @@ def draw_training(panels: Sequence[Axes], curves: dict[str, list[dict[str, float
         dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
         for axes, key, colour, label in (
             (above, "emotion_loss", COLOURS[0], "emotion loss (train)"),
-            (above, "speaker_loss", COLOURS[1], "speaker loss (adversary, train)"),
+            (above, "adversary_loss", COLOURS[1], "speaker loss (adversary, train)"),
             (below, "dev_uar", COLOURS[0], "emotion UAR (dev speakers)"),
-            (below, "speaker_accuracy", COLOURS[1], "adversary's accuracy: not evidence"),
+            (below, "adversary_accuracy", COLOURS[1], "adversary's accuracy: not evidence"),
         ):
             axes.plot(
                 epochs, [row[key] for row in rows], dots, color=colour, linewidth=1, alpha=0.7, label=label if named else None
             )
         above.axhline(
-            rows[0]["speaker_loss_uninformed"], color=PALE, linewidth=1, linestyle="--", label="ln K" if named else None
+            rows[0]["adversary_loss_uninformed"], color=PALE, linewidth=1, linestyle="--", label="ln K" if named else None
         )
     above.set(ylabel="loss, nats", title="Training, one line per fold")
     below.set(ylim=(0, 1), ylabel="share", xlabel="epoch")

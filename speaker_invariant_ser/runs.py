@@ -36,7 +36,8 @@ class Run:
         folds = [{**asdict(split), "sha256": split_hash(split, store)} for split in splits]
         with new_folder(folder) as partial:
             (partial / RECIPE).write_text(write_toml(recipe), encoding="utf-8")
-            write_json(partial / SPLIT, {"data": str(run.data), "sha256": run.hashes, "folds": folds})
+            record = {"data": str(run.data), "sha256": run.hashes, "labels": store.mapped.table(), "folds": folds}
+            write_json(partial / SPLIT, record)
         return run
 
     @classmethod
@@ -49,7 +50,7 @@ class Run:
             raise RunError(f"{folder} is not a run folder ({reason}); make one with `siser train`")
         try:
             record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
-            splits = [Split(f["name"], *(tuple(f[part]) for part in ("train", "dev", "test"))) for f in record["folds"]]
+            splits = [Split(f["name"], *(tuple(f[part]) for part in ("train", "dev", "test", "texts"))) for f in record["folds"]]
             return cls(folder, read_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
@@ -71,7 +72,7 @@ class Run:
 
     def open_data(self, data: Path | str | None = None) -> Store:
         """The prepared corpus, at `data` if it has moved. Raises StoreError or RunError."""
-        store = Store.open(data or self.data)
+        store = Store.open(data or self.data).labelled(self.recipe.labels.map)
         self.require_data(store)
         if sha256(store.folder / AUDIO) != self.hashes[AUDIO]:
             raise StoreError(
@@ -131,6 +132,6 @@ def kept(rows: list[dict[str, float]]) -> dict[str, float]:
 def split_hash(split: Split, store: Store) -> str:
     """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
     parts = {
-        part: sorted(store.utterances[i].id for i in store.indices(getattr(split, part))) for part in ("train", "dev", "test")
+        part: sorted(store.utterances[i].id for i in split.indices(part, store.utterances)) for part in ("train", "dev", "test")
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -8,8 +8,8 @@ warned.csv      file, reason: what was kept and is odd
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import ManifestError, StoreError, shorten
 from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.labels import Mapped, map_labels
 from speaker_invariant_ser.manifest import Utterance, read_manifest
 
 FORMAT = 2
@@ -32,6 +33,7 @@ class Store:
     utterances: list[Utterance]
     audio: np.ndarray  # int16 [all samples], memory-mapped
     settings: dict
+    mapped: Mapped = Mapped("full")  # noqa: RUF009, it is frozen
 
     @classmethod
     def open(cls, folder: Path | str) -> "Store":
@@ -63,10 +65,10 @@ class Store:
         utterance = self.utterances[index]
         return audio.to_float32(self.audio[utterance.offset : utterance.offset + utterance.samples])
 
-    def indices(self, speakers: Sequence[str]) -> list[int]:
-        """Positions of all utterances of these speakers."""
-        wanted = set(speakers)
-        return [index for index, utterance in enumerate(self.utterances) if utterance.speaker in wanted]
+    def labelled(self, chosen: str | Mapping[str, str]) -> "Store":
+        """The same corpus under a map of labels, see `labels.map_labels`; what it drops is not among the utterances. Raises RecipeError."""
+        utterances, mapped = map_labels(chosen, self.utterances)
+        return replace(self, utterances=utterances, mapped=mapped)
 
 
 def read_settings(path: Path) -> dict:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import Recipe
-from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features import Augment, Batch
 from speaker_invariant_ser.files import new_folder, partial_of
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
@@ -42,14 +43,14 @@ class Clips:
 
     mels: list[Tensor]  # each [M, T]
     emotion: Tensor
-    speaker: Tensor
+    target: Tensor  # what the adversary reads
 
     def batch(self, indices: Sequence[int]) -> Batch:
         mels = [self.mels[index] for index in indices]
         frames = torch.tensor([clip.shape[1] for clip in mels], device=self.emotion.device)
         padded = nn.utils.rnn.pad_sequence([clip.T for clip in mels], batch_first=True).transpose(1, 2)
         chosen = torch.as_tensor(indices, device=self.emotion.device)
-        return Batch(padded, frames, self.emotion[chosen], self.speaker[chosen])
+        return Batch(padded, frames, self.emotion[chosen], self.target[chosen])
 
 
 def train(
@@ -67,7 +68,10 @@ def train(
     RunError or WriteError before any training starts.
     """
     check_names(recipe)
+    store = store.labelled(recipe.labels.map)
     splits = make_splits(recipe.split, store.utterances)
+    for split in splits:
+        targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
     choose_device(device)
     if resume and (Path(out) / "recipe.toml").exists():
         run = Run.open(out)
@@ -141,7 +145,7 @@ def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | No
 
 def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    train_fold(recipe, Store.open(data), split, folder, device, stop_if_orphaned)
+    train_fold(recipe, Store.open(data).labelled(recipe.labels.map), split, folder, device, stop_if_orphaned)
 
 
 def stop_if_orphaned(fold: str, row: Row) -> None:
@@ -163,10 +167,11 @@ def train_fold(
     target = choose_device(device)
     labels = sorted({utterance.emotion for utterance in store.utterances})
     model = build_model(recipe, labels).to(target, memory_format=torch.channels_last)
-    training = load_clips(store, split.train, model, target)
-    dev = load_clips(store, split.dev, model, target)
+    training = load_clips(store, split.indices("train", store.utterances), model, target, recipe.adversary.target)
+    dev = load_clips(store, split.indices("dev", store.utterances), model, target, recipe.adversary.target)
+    known = targets_of(store, split, recipe.adversary.target)
     model.normalise.fit(training.mels)
-    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(split.train), recipe.adversary).to(target)
+    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary).to(target)
     augment = Augment(recipe.augment, recipe.features.hop_ms)
     weight = class_weights(training.emotion, len(labels)) if recipe.emotion.class_weights else None
 
@@ -189,20 +194,20 @@ def train_fold(
                 emotion_loss = F.cross_entropy(
                     output.logits, batch.emotion, weight, label_smoothing=recipe.emotion.label_smoothing
                 )
-                speaker_loss = adversary(output.embedding, batch, through)  # lambda acts inside, once
+                adversary_loss = adversary(output.embedding, batch, through)  # lambda acts inside, once
                 with torch.no_grad():
                     guessed = adversary.logits(output.embedding).argmax(dim=1)
                 optimizer.zero_grad()
-                (emotion_loss + speaker_loss).backward()
+                (emotion_loss + adversary_loss).backward()
                 for part in (model, adversary):  # apart, or a strong reversed gradient would slow the speaker head down
                     nn.utils.clip_grad_norm_(part.parameters(), 5.0)
                 optimizer.step()
                 schedule.step()
                 averaged.update_parameters(model)
                 step += 1
-                right = (output.logits.argmax(dim=1) == batch.emotion).sum(), (guessed == batch.speaker).sum()
+                right = (output.logits.argmax(dim=1) == batch.emotion).sum(), (guessed == batch.target).sum()
                 n = len(indices)
-                sums += [n, n * emotion_loss.item(), n * speaker_loss.item(), right[0].item(), right[1].item()]
+                sums += [n, n * emotion_loss.item(), n * adversary_loss.item(), right[0].item(), right[1].item()]
 
             dev_loss, dev_uar = score(averaged.module, dev)
             if not math.isfinite(sums.sum() + dev_loss):
@@ -220,9 +225,9 @@ def train_fold(
                 "lambda": adversary.strength(through),
                 "emotion_loss": sums[1] / sums[0],
                 "emotion_accuracy": sums[3] / sums[0],
-                "speaker_loss": sums[2] / sums[0],
-                "speaker_loss_uninformed": math.log(len(split.train)),
-                "speaker_accuracy": sums[4] / sums[0],
+                "adversary_loss": sums[2] / sums[0],
+                "adversary_loss_uninformed": math.log(len(known)),
+                "adversary_accuracy": sums[4] / sums[0],
                 "dev_loss": dev_loss,
                 "dev_uar": dev_uar,
                 "best": int(better),
@@ -251,17 +256,27 @@ def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor]
     return update
 
 
-def load_clips(store: Store, speakers: Sequence[str], model: SerModel, device: torch.device) -> Clips:
-    """The clips of these speakers as log-mels on the device, labels as positions in sorted order."""
-    indices = store.indices(speakers)
+def targets_of(store: Store, split: Split, column: str) -> list[str]:
+    """What the adversary tells apart: the values of a column among the fold's training clips, sorted. Raises RecipeError."""
+    values = Counter(getattr(store.utterances[index], column) for index in split.indices("train", store.utterances))
+    if values[""]:
+        raise RecipeError(f"adversary.target = {column}: {values['']} training clips of fold {split.name} have no {column}")
+    if len(values) < 2:
+        raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(values)})")
+    return sorted(values)
+
+
+def load_clips(store: Store, indices: Sequence[int], model: SerModel, device: torch.device, target: str = "speaker") -> Clips:
+    """These clips as log-mels on the device, emotion and the adversary's target as positions in sorted order."""
     mels = []
     with torch.inference_mode():
         for index in indices:
             audio = torch.from_numpy(store.clip(index)).to(device)
             mels.append(model.logmel(audio[None], torch.tensor([len(audio)]))[0][0])
     emotions = [model.labels.index(store.utterances[index].emotion) for index in indices]
-    known = sorted(set(speakers))
-    who = [known.index(store.utterances[index].speaker) for index in indices]
+    values = [getattr(store.utterances[index], target) for index in indices]
+    place = {value: position for position, value in enumerate(sorted(set(values)))}
+    who = [place[value] for value in values]
     # clone: what is made in inference mode may not enter training
     return Clips([clip.clone() for clip in mels], torch.tensor(emotions, device=device), torch.tensor(who, device=device))
 

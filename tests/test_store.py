@@ -22,7 +22,6 @@ def test_every_clip_comes_out_as_it_went_in(folder, store):
     for index in (0, 17, 71):
         expected, _ = soundfile.read(folder / store.utterances[index].source, dtype="float32")
         assert np.array_equal(store.clip(index), expected)
-    assert [store.utterances[i].speaker for i in store.indices(["02", "04"])] == ["02"] * 12 + ["04"] * 12
 
 
 def test_the_result_does_not_depend_on_jobs(folder, store, tmp_path):
