@@ -1,41 +1,45 @@
 """How fast `siser prepare` is, beside two references in the same run, on a folder of wav files (nEMO's, 24 -> 16 kHz).
 
-    python benchmarks/prepare.py CORPUS FOLDER [--jobs 2] [--rounds 5]
+    python benchmarks/prepare.py nemo FOLDER [--jobs 2] [--rounds 7]
 
-a. `librosa`: one process that calls librosa.load(path, sr=16000) on every file, one after another.
-b. `limit`: as many processes as jobs that only call soundfile.read and soxr.resample and throw the result away. What decodes and
-   resamples with these two libraries cannot be faster; prepare also checks, measures, hashes and writes.
+librosa  one process that calls librosa.load(path, sr=16000) on every file, one after another
+limit    as many processes as jobs that only call soundfile.read and soxr.resample and throw the result away: what decodes and
+         resamples with these two libraries cannot be faster, and prepare also checks, measures, hashes and writes
 
-Each is timed as a whole in a fresh process, start included, rounds interleaved; the ratios are of the medians. Also printed: the most
-memory that prepare and its workers held, and what one million utterances cost. The last line is JSON.
+All three are timed in this process after a warm-up, round by round in turn; the two with worker processes fork them anew each
+time, and that counts. Ratios are of the medians. Beside them: what it takes to check, split and open a manifest of a
+million utterances, and the memory that takes. The last line is JSON.
 """
 
 import argparse
 import json
 import multiprocessing
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-REPEATS = 4  # times the files are listed for one measurement, so that starting does not decide
+UTTERANCES = 1_000_000
+CHUNK = 16
 
 
-def files_below(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.wav"))
-
-
-def librosa_loop(folder: Path) -> None:
+def librosa_loop(paths: list[Path]) -> None:
     import librosa
 
-    for _ in range(REPEATS):
-        for path in files_below(folder):
-            librosa.load(path, sr=16000)
+    for path in paths:
+        librosa.load(path, sr=16000)
+
+
+def limit(paths: list[Path], jobs: int) -> None:
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        list(pool.map(read_and_resample, chunks))
 
 
 def read_and_resample(paths: list[Path]) -> None:
@@ -47,15 +51,103 @@ def read_and_resample(paths: list[Path]) -> None:
         soxr.resample(samples, rate, 16000)
 
 
-def limit(folder: Path, jobs: int) -> None:
-    paths = files_below(folder) * REPEATS
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(read_and_resample, [paths[start : start + 16] for start in range(0, len(paths), 16)]))
-
-
 def prepare(corpus: str, folder: Path, jobs: int, out: Path) -> None:
-    """REPEATS times the corpus, as so many corpora of one manifest; every clip is a copy of another, which is found out too."""
-    from speaker_invariant_ser import corpora, preparation
+    from speaker_invariant_ser import corpora, decoding, preparation
 
-    listing = corpora.find(corpora.get(corpus), folder)
-    preparation.prepare(repeated(listing), out, jobs=jobs)
+    with decoding.workers(jobs) as pool:
+        preparation.prepare([corpora.find(corpora.get(corpus), folder)], out, pool=pool)
+
+
+def seconds(work: Callable, *arguments) -> float:
+    started = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - started
+
+
+def million() -> dict[str, float]:
+    """In a process of its own, so that the memory is its own."""
+    done = subprocess.run([sys.executable, __file__, "--million"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_split_open() -> dict[str, float]:
+    """Segments of 0.2 s in 100 recordings by 1000 speakers: read the table, check, write, open, split."""
+    import numpy as np
+    import pyarrow
+    import pyarrow.csv
+
+    from speaker_invariant_ser.config import SplitSection
+    from speaker_invariant_ser.files import sha256, write_json
+    from speaker_invariant_ser.manifest import write_manifest
+    from speaker_invariant_ser.own import Request, read_table
+    from speaker_invariant_ser.splits import make_splits
+    from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+
+    with tempfile.TemporaryDirectory() as place:
+        folder, rows = Path(place), np.arange(UTTERANCES)
+        table = pyarrow.table(
+            {
+                "path": pyarrow.array([f"recording{row // 10_000:03}.wav" for row in rows]),
+                "start": rows % 10_000 * 0.2,
+                "end": (rows % 10_000 + 1) * 0.2,
+                "speaker": pyarrow.array([f"{row % 1000:04}" for row in rows]),
+                "emotion": pyarrow.array([("happy", "sad", "angry", "neutral", "fearful")[row // 7 % 5] for row in rows]),
+            }
+        )
+        pyarrow.csv.write_csv(table, folder / "table.csv")
+        del table
+        started = time.perf_counter()
+        utterances = read_table(Request(folder / "table.csv")).utterances
+        took = {"check_s": time.perf_counter() - started}
+        write_manifest(folder / MANIFEST, [replace(one, offset=3200 * row, samples=3200) for row, one in enumerate(utterances)])
+        del utterances
+        with open(folder / AUDIO, "wb") as file:
+            file.truncate(UTTERANCES * 6400)  # sparse: the disk holds nothing of it
+        settings = {"format": FORMAT, "corpora": ["table"], "sha256": {MANIFEST: sha256(folder / MANIFEST)}}
+        write_json(folder / SETTINGS, settings)
+        started = time.perf_counter()
+        store = Store.open(folder)
+        took["open_s"] = time.perf_counter() - started
+        started = time.perf_counter()
+        make_splits(SplitSection(scheme="group-kfold", folds=5), store.utterances)
+        took["split_s"] = time.perf_counter() - started
+    return {**took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", nargs="?", default="nemo")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/corpora/nemo"))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--million", action="store_true", help="only the manifest of a million utterances")
+    options = parser.parse_args()
+    if options.million:
+        print(json.dumps(check_split_open()))
+        return
+    paths = sorted(options.folder.rglob("*.wav"))
+    rounds = {
+        "librosa": lambda place: librosa_loop(paths),
+        "limit": lambda place: limit(paths, options.jobs),
+        "prepare": lambda place: prepare(options.corpus, options.folder, options.jobs, place / "data"),
+    }
+    times = {name: [] for name in rounds}
+    for turn in range(options.rounds + 1):
+        for name, work in rounds.items():
+            with tempfile.TemporaryDirectory() as place:
+                times[name].append(seconds(work, Path(place)))
+        print(f"round {turn or '(warm-up)'}: " + ", ".join(f"{name} {taken[-1]:.2f} s" for name, taken in times.items()))
+    median = {name: statistics.median(taken[1:]) for name, taken in times.items()}
+    result = {
+        "files": len(paths),
+        "jobs": options.jobs,
+        **{f"{name}_s": round(taken, 3) for name, taken in median.items()},
+        "vs_librosa": round(median["librosa"] / median["prepare"], 2),
+        "vs_limit": round(median["limit"] / median["prepare"], 2),
+        "million": {name: round(value, 1) for name, value in million().items()},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,10 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from os.path import isfile, islink
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import soundfile
@@ -28,11 +31,11 @@ UNKNOWN_LENGTH = 2**31 - 2**16  # about what programs write into a header when t
 
 def probe(path: Path | str) -> tuple[int, int]:
     """(frames, sample rate in Hz) from the header alone. Raises AudioError."""
-    require_file(Path(path))
+    require_file(path)
     try:
         info = soundfile.info(os.fsencode(path))
     except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(explain(Path(path), error)) from None
+        raise AudioError(explain(path, error)) from None
     return info.frames, info.samplerate
 
 
@@ -42,12 +45,15 @@ def read(path: Path | str, rate: int = SAMPLE_RATE) -> np.ndarray:
     Channels are averaged; resampling is soxr's high quality. Raises AudioError with the reason for a file that is
     missing, unreadable, truncated, empty, shorter than 0.1 s, silent throughout, or holds NaN or infinity.
     """
-    return resample(decode(path), rate, path)
+    return to_float32(resample(decode(path), rate, path))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Samples as the file holds them, but mono: float32 [S] at `rate` Hz. `notes` say what is odd and yet usable."""
+    """Samples [S] as the file holds them, but mono, at `rate` Hz: int16 if the file is 16-bit and mono, otherwise float32.
+
+    `notes` say what is odd and yet usable.
+    """
 
     samples: np.ndarray
     rate: int
@@ -56,29 +62,31 @@ class Decoded:
 
 def decode(path: Path | str, start: float = 0.0, end: float = 0.0) -> Decoded:
     """Decode a file, or the segment of it from `start` to `end` seconds (0: to its end). Raises AudioError."""
-    path = Path(path)
     require_file(path)
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
+            rate, mp3 = file.samplerate, file.format == "MP3"
             first, frames = locate(file, start, end, path)
             missing = truncation(file.extra_info)
-            file.seek(first)
-            samples, lossy = read_frames(file, frames), file.format == "MP3"
+            if first:
+                file.seek(first)
+            samples = file.read(frames, dtype="int16" if file.subtype == "PCM_16" else "float32")
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(path, error)) from None
     except MemoryError:
         raise AudioError(f"{path}: claims more samples than memory can hold; its header is damaged") from None
     missing = max(missing, 1 - len(samples) / frames if frames else 0.0)
-    if missing > FORGIVEN and not lossy:  # an MP3 header's length may be an estimate
+    if missing > FORGIVEN and not mp3:  # an MP3 header's length may be an estimate
         raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header speaks of is missing")
-    if samples.size:
+    if samples.size and samples.dtype != np.int16:
         require_range(samples, path)
-    mono = samples.mean(axis=1) if samples.ndim > 1 else samples
+    if samples.ndim > 1:
+        samples = to_float32(samples).mean(axis=1)
     notes = [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
-    return Decoded(mono, file.samplerate, (*notes, *clipping(mono)))
+    return Decoded(samples, rate, (*notes, *clipping(samples)))
 
 
-def locate(file: soundfile.SoundFile, start: float, end: float, path: Path) -> tuple[int, int]:
+def locate(file: soundfile.SoundFile, start: float, end: float, path: Path | str) -> tuple[int, int]:
     """(first frame, frames) of a segment in seconds. Raises AudioError if the rate or the segment makes no sense."""
     rate, frames = file.samplerate, file.frames
     if rate < LOWEST_RATE:
@@ -94,19 +102,20 @@ def locate(file: soundfile.SoundFile, start: float, end: float, path: Path) -> t
     return first, min(last, frames) - first
 
 
-def read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """float32 [S] or [S, channels]. 16-bit files take libsndfile's direct way and are scaled here, which is much faster."""
-    if file.subtype == "PCM_16":
-        return to_float32(file.read(frames, dtype="int16"))
-    return file.read(frames, dtype="float32")
-
-
 def resample(decoded: Decoded, rate: int, path: Path | str) -> np.ndarray:
-    """float32 [S] at `rate` Hz. Raises AudioError if nothing usable is in it."""
+    """[S] at `rate` Hz: float32, or as it is where nothing is to be done. Raises AudioError if nothing usable is in it."""
     samples = decoded.samples
-    if samples.size:
-        samples = soxr.resample(samples, decoded.rate, rate)
+    if samples.size and decoded.rate != rate:
+        stream = resampler(decoded.rate, rate, get_ident())
+        stream.clear()
+        samples = stream.resample_chunk(to_float32(samples), last=True)  # not int16: soxr dithers it, and zeros become noise
     return check(samples, rate, path)
+
+
+@lru_cache(maxsize=32)
+def resampler(source: int, target: int, thread: int) -> soxr.ResampleStream:
+    """soxr between two rates, kept for the next clip: the result is that of soxr.resample without setting it up each time."""
+    return soxr.ResampleStream(source, target, 1, dtype="float32")
 
 
 def truncation(log: str) -> float:
@@ -122,21 +131,30 @@ def truncation(log: str) -> float:
 
 
 def clipping(samples: np.ndarray) -> list[str]:
-    """A note if the waveform runs along full scale: several samples in a row at its very peak, more than once a second or so."""
-    peak = max(samples.max(), -samples.min()) if samples.size else 0.0
-    if peak < 0.99:
+    """A note if [S] runs along full scale: again and again three samples in a row at its very peak."""
+    peak = peak_of(samples)
+    if peak < 0.99 * full_scale(samples):
         return []
-    flat = np.abs(samples) >= 0.999 * peak
+    flat = np.abs(samples.astype(np.float32)) >= 0.999 * peak
     runs = np.count_nonzero(flat[2:] & flat[1:-1] & flat[:-2])
     return [f"clipped: {runs} times three samples in a row at full scale"] if runs >= CLIPPED else []
 
 
-def require_file(path: Path) -> None:
+def peak_of(samples: np.ndarray) -> float:
+    """The largest absolute value; 0 of nothing, NaN if any is."""
+    return max(float(samples.max()), -float(samples.min())) if samples.size else 0.0
+
+
+def full_scale(samples: np.ndarray) -> float:
+    return 32768.0 if samples.dtype == np.int16 else 1.0
+
+
+def require_file(path: Path | str) -> None:
     """Raise AudioError unless `path` is a regular file: a folder cannot be read, and a pipe could wait for ever."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
-        reason = "is a link to nothing" if path.is_symlink() else "no such file"
+        reason = "is a link to nothing" if os.path.islink(path) else "no such file"
         raise AudioError(f"{path}: {reason}") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
@@ -144,9 +162,9 @@ def require_file(path: Path) -> None:
         raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
 
 
-def require_range(samples: np.ndarray, path: Path) -> None:
+def require_range(samples: np.ndarray, path: Path | str) -> None:
     """Raise AudioError for NaN, infinity, or a peak that no audio in [-1, 1] has."""
-    peak = float(max(samples.max(), -samples.min()))  # NaN if any sample is
+    peak = peak_of(samples)
     if not np.isfinite(peak):
         raise AudioError(f"{path}: holds NaN or infinite samples")
     if peak > LOUDEST:
@@ -159,12 +177,12 @@ def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
         raise AudioError(f"{path}: holds no samples")
     if samples.size < SHORTEST * rate:
         raise AudioError(f"{path}: {samples.size / rate:.3f} s is too short, at least {SHORTEST} s are needed")
-    if max(samples.max(), -samples.min()) * 32768 <= 0.5:
+    if peak_of(samples) / full_scale(samples) * 32768 <= 0.5:
         raise AudioError(f"{path}: is silent throughout (all samples are zero at 16 bits)")
     return samples
 
 
-def explain(path: Path, error: Exception) -> str:
+def explain(path: Path | str, error: Exception) -> str:
     """Why a file could not be decoded, in words a user can act on."""
     try:
         with open(path, "rb") as file:
@@ -180,14 +198,16 @@ def explain(path: Path, error: Exception) -> str:
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """float [-1, 1] -> int16, rounded, limited at full scale."""
+    """float [-1, 1] -> int16, rounded, limited at full scale; int16 as it is."""
+    if samples.dtype == np.int16:
+        return samples
     scaled = samples * np.float32(32768.0)
     return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
 def to_float32(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1); the inverse of `to_int16` on every int16 value."""
-    return samples * np.float32(1 / 32768)
+    """int16 -> float32 in [-1, 1), the inverse of `to_int16` on every int16 value; float32 as it is."""
+    return samples if samples.dtype == np.float32 else samples * np.float32(1 / 32768)
 
 
 def find_audio(folder: Path | str) -> list[Path]:
@@ -195,15 +215,22 @@ def find_audio(folder: Path | str) -> list[Path]:
 
     Links are followed; one that leads nowhere is listed, so that reading it tells. Raises AudioError for a closed folder.
     """
+    return [Path(folder, name) for name in list_audio(folder)]
+
+
+def list_audio(folder: Path | str) -> list[str]:
+    """The paths of `find_audio` relative to the folder, with slashes."""
     found, visited = [], set()
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         if (real := os.path.realpath(place)) in visited:  # a link in a circle
             folders.clear()
             continue
         visited.add(real)
-        paths = (Path(place, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())]
-    return sorted(found)
+        for name in names:
+            path = os.path.join(place, name)
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".") and (isfile(path) or islink(path)):
+                found.append(path[len(os.fspath(folder)) :].lstrip(os.sep))
+    return sorted(name.replace(os.sep, "/") for name in found)
 
 
 def fail(error: OSError) -> None:

@@ -119,7 +119,7 @@ def prepare(
     from tempfile import TemporaryDirectory
 
     from speaker_invariant_ser.corpora import get
-    from speaker_invariant_ser.decoding import Treatment
+    from speaker_invariant_ser.decoding import Treatment, workers
     from speaker_invariant_ser.files import refuse_existing
     from speaker_invariant_ser.manifest import select
     from speaker_invariant_ser.preparation import prepare
@@ -127,7 +127,7 @@ def prepare(
 
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
-    with bars(quiet) as progress, TemporaryDirectory(prefix="siser-") as scratch:
+    with workers(jobs) as pool, bars(quiet) as progress, TemporaryDirectory(prefix="siser-") as scratch:
         if download:
             from speaker_invariant_ser.download import fetch
 
@@ -143,7 +143,7 @@ def prepare(
         ]
         odd = [line for _, lines in found for line in lines]
         listings = [select(listing, [pair(text, "--only", "style=speech") for text in only or ()]) for listing, _ in found]
-        made = prepare(listings, out, Treatment(trim_db, loudness), jobs, progress, odd)
+        made = prepare(listings, out, Treatment(trim_db, loudness), pool, progress, odd)
     show_prepared(made, out)
     if made.settings["counts"]["rejected"]:
         warn(f"{made.settings['counts']['rejected']} files rejected; the reasons are in {out / REJECTED}")

@@ -27,7 +27,7 @@ class SplitSection(Section):
     ] = Field(
         "loso",
         description=(
-            "leave one speaker out; k groups of speakers; leave one session out; leave one corpus out; the corpus's official lists; "
+            "leave one speaker, one session or one corpus out; k groups of speakers; the corpus's official lists; "
             "RAVDESS's five folds by actor; the lists given here"
         ),
     )
@@ -47,8 +47,9 @@ class LabelsSection(Section):
     map: str | dict[str, str] = Field(
         "auto",
         description=(
-            "full (all labels), five (neutral, happy, sad, angry, fearful), five-merged (excited, calm, ... as well), auto (five for "
-            'several corpora, full for one), or your own such as {angry = "angry", bored = "calm"}; other labels are dropped'
+            "full (all labels), five (neutral, happy, sad, angry, fearful), five-merged (excited, calm, ... as well), "
+            "auto (five for several corpora, full for one), or your own such as "
+            '{angry = "angry", bored = "calm"}; other labels are dropped'
         ),
     )
 

@@ -1,19 +1,24 @@
-"""What a worker process of `prepare` does: decode, treat and measure a chunk of utterances. Imports stay light, for a quick start.
+"""What a worker process of `prepare` does: decode, treat and measure a chunk of utterances.
 
-A chunk is written as two files, NUMBER.i16 with its audio one clip after another and NUMBER.json with a line for each clip. The
-second one appears last and under a temporary name first: where it stands, the chunk is done and never decoded again.
+What a chunk becomes goes back through a slot of a scratch file that is used again and again: no way between processes is
+cheaper.
 """
 
 import json
+import math
 import os
 import signal
+import sys
 import threading
+import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from multiprocessing import parent_process
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +26,7 @@ from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import AudioError
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
+SLOT = 2**23  # bytes, more than a chunk of ordinary utterances takes
 QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
 
 
@@ -32,8 +38,7 @@ class Treatment:
     loudness: float | None = None  # LUFS that every clip is brought to (ITU-R BS.1770-4), as far as its peak allows
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What became of one utterance: an `error`, or its length and what the checks of the corpus need."""
 
     error: str = ""
@@ -44,17 +49,56 @@ class Result:
     notes: tuple[str, ...] = ()
 
 
-def decode_chunk(jobs: Sequence[Job], treatment: Treatment, stem: str) -> None:
-    """Decode `jobs` into `stem`.i16 and `stem`.json."""
-    results = []
-    with open(f"{stem}.i16", "wb") as file:
-        for job in jobs:
-            clip, result = decode_job(job, treatment)
-            file.write(clip.astype("<i2", copy=False).data)
-            results.append(result)
-    with open(f"{stem}.new", "w", encoding="utf-8") as file:
-        json.dump(to_rows(results), file)
-    os.replace(f"{stem}.new", f"{stem}.json")
+@contextmanager
+def workers(jobs: int) -> Iterator[Executor | None]:
+    """`jobs` processes that decode, or None for one job, which needs none.
+
+    Processes, since a clip takes a millisecond of many short calls, for which threads would fight over the interpreter's
+    lock. They are forked where that is quick and safe: on Linux, before anything runs in a second thread. Call this early.
+    """
+    if jobs == 1:
+        yield None
+        return
+    fork = sys.platform == "linux" and threading.active_count() == 1
+    with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=serve) as pool:
+        try:
+            with warnings.catch_warnings():  # the threads of a linear algebra library count, and take care of themselves
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pool.submit(os.getpid)
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest
+
+
+def serve() -> None:
+    """Set up a worker: Ctrl-C is the main process's business, and without a main process there is no work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], int, bytes]:
+    """Decode `jobs`: (their results, bytes of audio put into the slot, or the audio itself if the slot is too small)."""
+    decoded = [decode_job(job, treatment) for job in jobs]
+    clips, results = b"".join([clip.data for clip, _ in decoded]), [result for _, result in decoded]
+    if len(clips) > SLOT:
+        return results, 0, clips
+    with open(scratch, "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), clips, slot * SLOT)
+    return results, len(clips), b""
+
+
+def to_json(results: Sequence[Result]) -> str:
+    return json.dumps(results)
+
+
+def from_json(text: str) -> list[Result]:
+    return [Result(*cells[:-1], tuple(cells[-1])) for cells in json.loads(text)]
 
 
 def decode_job(job: Job, treatment: Treatment) -> tuple[np.ndarray, Result]:
@@ -62,24 +106,24 @@ def decode_job(job: Job, treatment: Treatment) -> tuple[np.ndarray, Result]:
     path, start, end = job
     try:
         decoded = audio.decode(path, start, end)
-        samples = audio.resample(decoded, audio.SAMPLE_RATE, path)
-        samples, notes = treat(samples, treatment, path)
+        samples, notes = treat(audio.resample(decoded, audio.SAMPLE_RATE, path), treatment, path)
     except AudioError as error:
         return np.zeros(0, np.int16), Result(error=str(error))
     clip = audio.to_int16(samples)
-    level = float(np.sqrt(np.dot(samples, samples) / len(samples)))
     return clip, Result(
         samples=len(clip),
         zeros=edge_zeros(clip),
-        level=round(20 * np.log10(level), 2),
-        key=zlib.crc32(clip[len(clip) // 2 :][:4096].data),
+        level=level_of(clip),
+        key=zlib.crc32(clip[len(clip) // 2 :][:1024].data),
         notes=(*decoded.notes, *notes),
     )
 
 
 def treat(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndarray, list[str]]:
-    """Trim and level float32 [S] at 16 kHz as asked; notes say where that was not possible. Raises AudioError if little is left."""
-    notes = []
+    """Trim and level [S] at 16 kHz as asked; notes say where that was not possible. Raises AudioError if little is left."""
+    if treatment == Treatment():
+        return samples, []
+    samples, notes = audio.to_float32(samples), []
     if treatment.trim_db:
         samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed")
     if treatment.loudness is not None:
@@ -109,35 +153,13 @@ def level_to(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
 
 def edge_zeros(clip: np.ndarray) -> int:
     """Digital zeros before the first and after the last other sample of int16 [S]."""
+    if clip[0] and clip[-1]:
+        return 0
     sounding = clip != 0
     return int(sounding.argmax() + sounding[::-1].argmax())
 
 
-def is_done(stem: Path) -> bool:
-    """Whether the chunk is there as a whole."""
-    row = stem.with_suffix(".json")
-    return row.is_file() and row.stat().st_size > 0  # empty after a power cut
-
-
-def read_results(stem: Path) -> list[Result]:
-    """The results of a chunk that is done."""
-    return from_rows(json.loads(stem.with_suffix(".json").read_text(encoding="utf-8")))
-
-
-def to_rows(results: Sequence[Result]) -> list[list]:
-    return [list(astuple(result)) for result in results]
-
-
-def from_rows(rows: Sequence[Sequence]) -> list[Result]:
-    return [Result(*row[:-1], notes=tuple(row[-1])) for row in rows]
-
-
-def serve() -> None:
-    """Set up a worker: Ctrl-C is the main process's business, and without a main process there is no work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    wait([parent_process().sentinel])
-    os._exit(1)
+def level_of(clip: np.ndarray) -> float:
+    """RMS of int16 [S] in dB below full scale, from every eighth sample, which is as good for a mean."""
+    some = audio.to_float32(clip[::8])
+    return round(10 * math.log10(max(float(np.dot(some, some)) / len(some), 1e-10)), 2)

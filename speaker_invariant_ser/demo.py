@@ -7,6 +7,7 @@ from pathlib import Path
 
 from speaker_invariant_ser import corpora, synthesis
 from speaker_invariant_ser.config import Recipe, make_recipe
+from speaker_invariant_ser.decoding import workers
 from speaker_invariant_ser.errors import WriteError, shorten
 from speaker_invariant_ser.evaluation import Evaluation, evaluate
 from speaker_invariant_ser.files import translated
@@ -72,7 +73,8 @@ def clear(out: Path) -> None:
 def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:
     corpus = corpora.get("builtin")
     listing = corpora.find(corpus, out / "corpus")
-    return prepare([listing], out / "data", jobs=jobs, progress=lambda _, done, total: progress("preparing", done, total))
+    with workers(jobs) as pool:
+        return prepare([listing], out / "data", pool=pool, progress=lambda _, done, total: progress("preparing", done, total))
 
 
 def demo_recipe(strength: float, seed: int = 0) -> Recipe:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import compress
 from pathlib import Path
 from types import ModuleType
 
@@ -49,16 +50,17 @@ class Request:
 def read_table(request: Request) -> Listing:
     """A CSV, TSV or Parquet table with the columns path, speaker and emotion, and any of OPTIONAL; others are left alone.
 
-    Everything is read as text, so speaker `03` stays `03`. `path` is relative to the table's folder or absolute; `start` and `end`
-    are seconds into the file. Raises ManifestError with every problem found.
+    Everything is read as text, so speaker `03` stays `03`. `path` is relative to the table's folder or absolute;
+    `start` and `end` are seconds into the file. Raises ManifestError with every problem found.
     """
     return listing_of(read_columns(request.source, {}), request, request.source.parent)
 
 
 def read_pattern(request: Request) -> Listing:
-    """A folder whose paths tell the fields, such as "{speaker}/{emotion}/*_{text}.wav": {field} and * stop at a slash, ** does not.
+    """A folder whose paths tell the fields, such as "{speaker}/{emotion}/*_{text}.wav".
 
-    Audio that does not match is rejected. Raises CorpusError for a pattern without speaker and emotion, or one that nothing matches.
+    {field} and * stop at a slash, ** does not. Audio that does not match is rejected.
+    Raises CorpusError for a pattern without speaker and emotion, or one that nothing matches.
     """
     folder, rule = require_folder(request.source), compile_pattern(request.pattern)
     columns, rejected = {name: [] for name in ("path", *rule.groupindex)}, []
@@ -139,7 +141,7 @@ def cells(column) -> list[str]:
 
 
 def read_datasets(request: Request) -> Listing:
-    """A folder that Hugging Face `datasets` wrote with save_to_disk: a column of audio, speaker, emotion, of OPTIONAL what there is.
+    """A folder that Hugging Face `datasets` wrote with save_to_disk: columns of audio, speaker, emotion, and any of OPTIONAL.
 
     Audio inside the tables is written to `request.scratch` first. Names of splits become `partition`.
     Raises CorpusError if the folder holds no dataset, SetupError without datasets.
@@ -174,7 +176,7 @@ def texts_of(part, name: str) -> list[str]:
 
 
 def unpack(row: Mapping, scratch: Path, name: str) -> str:
-    """The path of one audio cell, written out if its bytes lie in the table; its time is fixed, so that a kill can be made good."""
+    """The path of one audio cell, written out if its bytes lie in the table, always with one date: so it is known again."""
     if row["bytes"] is None:
         return os.path.abspath(row["path"])
     path = scratch / (name + (Path(row["path"] or "").suffix or ".wav"))
@@ -189,15 +191,17 @@ def listing_of(columns: Columns, request: Request, folder: Path, unlabelled: boo
     With `unlabelled`, rows without speaker or emotion are rejected one by one: databases hold rows that nobody labelled.
     In a table that somebody made for this, an empty label is a mistake, and told as one.
     """
-    columns = renamed(columns, request)
-    rows = [dict(zip(columns, map(str.strip, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+    columns = {name: [cell.strip() for cell in cells] for name, cells in renamed(columns, request).items()}
     rejected = []
     if unlabelled:
+        labelled = [bool(who and what) for who, what in zip(columns["speaker"], columns["emotion"], strict=True)]
         rejected = [
-            (row["path"], "has no label for speaker or emotion") for row in rows if not (row["speaker"] and row["emotion"])
+            (path, "has no label for speaker or emotion")
+            for path, kept in zip(columns["path"], labelled, strict=True)
+            if not kept
         ]
-        rows = [row for row in rows if row["speaker"] and row["emotion"]]
-    listing = settle(Listing([utterance_of(row, request.corpus) for row in rows], rejected, folder))
+        columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
+    listing = settle(Listing(utterances_of(columns, request.corpus), rejected, folder))
     check(listing.utterances, request.source, listing.rejected)
     return listing
 
@@ -216,29 +220,27 @@ def renamed(columns: Columns, request: Request) -> Columns:
         odd = any(sign in name for name in columns for sign in ";\t")
         hint = " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv)" if odd else ""
         raise ManifestError(
-            f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{hint}, needed path, speaker, emotion; "
-            f"a column of another name is told by --column {missing[0]}=NAME"
+            f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{hint}, "
+            f"needed path, speaker, emotion; a column of another name is told by --column {missing[0]}=NAME"
         )
     return chosen
 
 
-def utterance_of(row: Mapping[str, str], corpus: str) -> Utterance:
-    """One row of stripped cells. A time that is no number becomes NaN, which `check` tells."""
-    start, end = (number(row.get(name, "")) for name in ("start", "end"))
-    segment = f"@{start:g}-{end:g}" if start or end else ""
-    texts = {name: row.get(name, "") for name in OPTIONAL if name not in ("id", "start", "end")}
-    texts["sex"] = SEXES.get(texts["sex"].lower(), texts["sex"])
-    texts["partition"] = PARTITIONS.get(texts["partition"].lower(), texts["partition"])
-    return Utterance(
-        id=row.get("id") or row["path"] + segment,
-        corpus=corpus,
-        speaker=row["speaker"],
-        emotion=row["emotion"],
-        source=row["path"],
-        start=start,
-        end=end,
-        **texts,
-    )
+def utterances_of(columns: Columns, corpus: str) -> list[Utterance]:
+    """Columns of stripped cells -> utterances. A time that is no number becomes NaN, which `check` tells."""
+    rows = len(columns["path"])
+    texts = {name: columns.get(name, [""] * rows) for name in OPTIONAL}
+    start, end = ([number(cell) for cell in texts.pop(name)] for name in ("start", "end"))
+    texts["sex"] = [SEXES.get(sex.lower(), sex) for sex in texts["sex"]]
+    texts["partition"] = [PARTITIONS.get(part.lower(), part) for part in texts["partition"]]
+    texts["id"] = [
+        name or (f"{path}@{first:g}-{last:g}" if first or last else path)
+        for name, path, first, last in zip(texts["id"], columns["path"], start, end, strict=True)
+    ]
+    texts |= {"corpus": [corpus] * rows, "speaker": columns["speaker"], "emotion": columns["emotion"], "source": columns["path"]}
+    names = [name for name in COLUMNS if name in texts or name in ("start", "end")]
+    cells = [{**texts, "start": start, "end": end}[name] for name in names]
+    return [Utterance(*row) for row in zip(*cells, strict=True)]
 
 
 def number(text: str) -> float:

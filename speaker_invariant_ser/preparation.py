@@ -1,27 +1,26 @@
 """Corpora -> prepared corpus: decode in parallel, reject what is no use by name, measure, and put it all in one place.
 
-A kill at any moment loses at most the chunks being decoded; the next call goes on, and its result is the same to the byte.
+A kill at any moment loses at most the few chunks being decoded; the next call goes on, and its result is the same to the byte.
 """
 
 import csv
 import hashlib
-import json
+import io
 import os
 import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser import audio, decoding
-from speaker_invariant_ser.decoding import Job, Result, Treatment
+from speaker_invariant_ser import audio
+from speaker_invariant_ser.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, to_json
 from speaker_invariant_ser.errors import AudioError, StoreError, shorten
 from speaker_invariant_ser.files import refuse_existing, require_space, sha256, unfinished_folder, write_json
 from speaker_invariant_ser.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
@@ -29,9 +28,9 @@ from speaker_invariant_ser.shortcuts import examine
 from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, Store
 
 DECODED = "decoded.i16"
-CHUNK = 16  # utterances decoded as one piece of work
-AHEAD = 4  # chunks a worker may be ahead of the one being joined
-FEW = 64  # utterances below which starting workers takes longer than decoding
+CHUNK = 32  # utterances decoded as one piece of work
+AHEAD = 8  # chunks in work at once; keeps memory flat, and is what a kill may cost
+FEW = 64  # utterances that are decoded here and now
 LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr")
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -42,14 +41,15 @@ def prepare(
     listings: Sequence[Listing],
     out: Path | str,
     treatment: Treatment = Treatment(),  # noqa: B008, it is frozen
-    jobs: int = 2,
+    pool: Executor | None = None,
     progress: Progress | None = None,
     differences: Sequence[str] = (),
 ) -> Store:
     """Decode the listings' utterances into a new prepared corpus at `out`, and open it.
 
-    What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result does
-    not depend on `jobs`, nor on how often it was killed and called again. `differences` from what was expected are stored.
+    What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result
+    does not depend on how many workers are in the `pool` (of `decoding.workers`), nor on how often it was killed and called
+    again. `differences` from what was expected are stored.
     Raises ManifestError for contradicting utterances, StoreError if every file is rejected, WriteError.
     """
     out = Path(out).resolve()
@@ -59,7 +59,7 @@ def prepare(
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks))
     with unfinished_folder(out, fingerprint(listing, tasks, treatment)) as (work, result):
-        results, digest = ingest(tasks, work, treatment, jobs, progress)
+        results, digest = ingest(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
             raise StoreError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
@@ -80,7 +80,7 @@ def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) ->
     request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in LIBRARIES])
     digest.update(repr(request).encode())
     for utterance in listing.utterances:
-        digest.update(repr(astuple(utterance)).encode())
+        digest.update(repr(utterance).encode("utf-8", "surrogateescape"))
     for path in dict.fromkeys(path for path, _, _ in tasks):
         digest.update(repr((path, stamp(path))).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -108,31 +108,34 @@ def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
 
 
 def ingest(
-    tasks: Sequence[Job], work: Path, treatment: Treatment, jobs: int, progress: Progress | None
+    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None, progress: Progress | None
 ) -> tuple[list[Result], str]:
     """Decode in parallel, join in order into `work`. Returns a result for each task, and the SHA-256 of the audio.
 
-    The journal has a line for each chunk that is joined: where its audio ends, and its results. On the way back from a kill,
-    audio beyond the last whole line is cut off and joined again from the chunk's own files, which are removed only then.
+    The journal has a line for each chunk that is joined: where its audio ends, and its results. After a kill, audio beyond
+    the last whole line is cut off, and what the journal holds is not decoded again.
     """
-    chunks = work / "chunks"
-    chunks.mkdir(exist_ok=True)
     journal = Journal(work / "journal")
     results, done = journal.results, len(journal.results)
-    with journal.file, open(work / DECODED, "r+b" if (work / DECODED).exists() else "w+b") as file:
-        file.truncate(journal.end)
+    with journal.file, open(work / DECODED, "r+b" if (work / DECODED).exists() else "w+b", buffering=0) as file:
+        if file.seek(0, os.SEEK_END) > journal.end:
+            file.truncate(journal.end)
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256") if journal.end else hashlib.sha256()
-        for stem in decode_chunks(tasks, done, chunks, treatment, jobs):
-            clips = stem.with_suffix(".i16").read_bytes()
-            file.write(clips)
-            file.flush()
+        for clips, found in decode_all(tasks[done:], work / "scratch", treatment, pool):
+            write_whole(file, clips)
             digest.update(clips)
-            results += journal.add(len(clips), decoding.read_results(stem))
-            for suffix in (".json", ".i16"):
-                stem.with_suffix(suffix).unlink()
+            results += journal.add(len(clips), found)
             if progress:
                 progress("decoding (continued)" if done else "decoding", len(results), len(tasks))
     return results, digest.hexdigest()
+
+
+def write_whole(file: io.FileIO, data: bytes) -> None:
+    """Write all of `data`; an unbuffered file may take a part of it, when the disk is nearly full."""
+    written = file.write(data)
+    while written < len(data):
+        written += file.write(data[written:])
 
 
 class Journal:
@@ -143,52 +146,56 @@ class Journal:
         self.file = open(path, "a+b")  # noqa: SIM115, closed by who uses it
         self.file.seek(0)
         for line in self.file.read().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
+            end, tab, results = line.decode().partition("\t")
+            if not (tab and line.endswith(b"\n")):
                 break
-            row = json.loads(line)
-            self.end, whole = row["end"], whole + len(line)
-            self.results += decoding.from_rows(row["results"])
+            self.end, whole = int(end), whole + len(line)
+            self.results += from_json(results)
         self.file.truncate(whole)
 
     def add(self, size: int, results: list[Result]) -> list[Result]:
-        """Note `size` more bytes of audio with these results; returns them."""
+        """Note that `size` more bytes are joined, of these results; returns them."""
         self.end += size
-        row = {"end": self.end, "results": decoding.to_rows(results)}
-        self.file.write(json.dumps(row).encode() + b"\n")
+        self.file.write(f"{self.end}\t{to_json(results)}\n".encode())
         self.file.flush()
         return results
 
 
-def decode_chunks(tasks: Sequence[Job], done: int, folder: Path, treatment: Treatment, jobs: int) -> Iterator[Path]:
-    """The stems of all chunks after the first `done` tasks, in order, each as soon as it and all before it are decoded."""
+def decode_all(
+    tasks: Sequence[Job], scratch: Path, treatment: Treatment, pool: Executor | None
+) -> Iterator[tuple[bytes, list[Result]]]:
+    """The audio and results of all chunks in order, each as soon as it and all before it are decoded.
+
+    A slot of the scratch file belongs to one chunk until that is taken; then to the chunk AHEAD places later.
+    """
     waiting = deque()
-    chunks = [(folder / f"{first:09}", tasks[first : first + CHUNK]) for first in range(done, len(tasks), CHUNK)]
-    if jobs == 1 or len(tasks) - done <= FEW:
-        for stem, chunk in chunks:
-            if not decoding.is_done(stem):
-                decoding.decode_chunk(chunk, treatment, str(stem))
-            yield stem
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=decoding.serve) as pool:
-        for stem, chunk in chunks:
-            begun = None if decoding.is_done(stem) else pool.submit(decoding.decode_chunk, chunk, treatment, str(stem))
-            waiting.append((stem, begun))
-            if len(waiting) > AHEAD * jobs:
-                yield finish(*waiting.popleft())
+    with open(scratch, "w+b", buffering=0) as file:
+        for place, first in enumerate(range(0, len(tasks), CHUNK)):
+            slot = place % AHEAD
+            if len(waiting) == AHEAD:
+                yield take(*waiting.popleft(), file)
+            job = (decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
+            waiting.append((slot, pool.submit(*job) if pool and len(tasks) > FEW else call(*job)))
         while waiting:
-            yield finish(*waiting.popleft())
+            yield take(*waiting.popleft(), file)
 
 
-def finish(stem: Path, begun: Future | None) -> Path:
-    """`stem`, when its chunk is done."""
+def call(work: Callable, *arguments: object) -> Future:
+    """What a pool's `submit` does, here and now."""
+    done = Future()
+    done.set_result(work(*arguments))
+    return done
+
+
+def take(slot: int, begun: Future, scratch: io.FileIO) -> tuple[bytes, list[Result]]:
+    """The audio and results of a chunk, as soon as it is decoded."""
     try:
-        if begun:
-            begun.result()
+        results, size, clips = begun.result()
     except BrokenProcessPool:
         raise StoreError(
-            "a decoding process was killed, perhaps for want of memory; what is decoded is kept: run the same again, with fewer --jobs"
+            "a decoding process was killed, perhaps for want of memory, or crashed on a damaged file; try again with --jobs 1"
         ) from None
-    return stem
+    return clips or os.pread(scratch.fileno(), size, slot * SLOT), results
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def warnings(found: dict) -> list[str]:
             )
     if found["shared_texts"] and found["shared_texts"]["share"] > 0.5:
         told.append(
-            f"{found['shared_texts']['share']:.0%} of the clips have a text that other speakers say too: a split by speaker tests "
-            "known sentences; split.text_folds tests unknown ones"
+            f"{found['shared_texts']['share']:.0%} of the clips have a text that other speakers say too: a split by speaker "
+            "tests known sentences; split.text_folds tests unknown ones"
         )
     return told

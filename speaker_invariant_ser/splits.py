@@ -133,7 +133,7 @@ def group_kfold(settings: SplitSection, people: People) -> list[Split]:
 
 
 def leave_one_session_out(settings: SplitSection, people: People) -> list[Split]:
-    """Every session is tested once, with all its speakers; the next one is dev, so that no two parts share a room or a dialogue."""
+    """Every session is tested once, with all its speakers; the next one is dev, so that no parts share a room or a dialogue."""
     sessions = groups_of(people.sessions, "session")
     if len(sessions) < 3:
         raise SplitError(f"{len(sessions)} sessions ({shorten(sessions)}): at least 3 are needed, for training, dev and test")

@@ -66,7 +66,7 @@ class Store:
         return audio.to_float32(self.audio[utterance.offset : utterance.offset + utterance.samples])
 
     def labelled(self, chosen: str | Mapping[str, str]) -> "Store":
-        """The same corpus under a map of labels, see `labels.map_labels`; what it drops is not among the utterances. Raises RecipeError."""
+        """The same corpus under a map of labels, without what that drops: see `labels.map_labels`. Raises RecipeError."""
         utterances, mapped = map_labels(chosen, self.utterances)
         return replace(self, utterances=utterances, mapped=mapped)
 

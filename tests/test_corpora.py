@@ -1,4 +1,4 @@
-"""One contract for every corpus module: facts are there, names are read as documented, a wrong folder is told what was looked for.
+"""One contract for every corpus module: facts are there, names are read as documented, a wrong folder is told what it lacks.
 
 `tests/corpora/NAME.tsv` lists real-form paths with the fields they stand for, by layout; each layout is written as a folder of
 tiny files and prepared through the command line. Side files of a layout lie in `tests/corpora/NAME/LAYOUT/`.

@@ -45,7 +45,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
 def test_every_problem_of_a_table_is_told(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ManifestError, match=message) as error:
-        read_table(Request(tmp_path / "t.csv")).utterances
+        read_table(Request(tmp_path / "t.csv"))
     assert "t.csv" in str(error.value)
 
 
@@ -58,4 +58,4 @@ def test_empty_lines_and_blanks_around_the_header_do_no_harm(tmp_path):
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes("path,speaker,emotion\nü.wav,1,sad\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="UTF-8"):
-        read_table(Request(tmp_path / "t.csv")).utterances
+        read_table(Request(tmp_path / "t.csv"))

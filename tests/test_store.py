@@ -12,6 +12,7 @@ import soundfile
 from conftest import prepare_table
 
 from speaker_invariant_ser import audio, files, preparation
+from speaker_invariant_ser.decoding import workers
 from speaker_invariant_ser.errors import ManifestError, StoreError, WriteError
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.store import Store
@@ -25,7 +26,8 @@ def test_every_clip_comes_out_as_it_went_in(folder, store):
 
 
 def test_the_result_does_not_depend_on_jobs(folder, store, tmp_path):
-    again = prepare_table(folder / "corpus.csv", tmp_path / "data", jobs=5)
+    with workers(3) as pool:
+        again = prepare_table(folder / "corpus.csv", tmp_path / "data", pool=pool)
     assert again.settings == store.settings
 
 

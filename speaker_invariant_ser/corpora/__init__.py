@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from speaker_invariant_ser.audio import find_audio
+from speaker_invariant_ser.audio import list_audio
 from speaker_invariant_ser.errors import CorpusError, unknown
 from speaker_invariant_ser.manifest import Listing, Utterance
 
@@ -63,13 +63,12 @@ class Corpus:
 
 
 def named(parse: Callable[[Path], Fields | None]) -> Callable[[Path], Iterator[Fields]]:
-    """A `find` for a corpus whose paths tell everything: `parse` reads one path relative to the folder, None if it is no such name."""
+    """A `find` for a corpus whose paths tell everything; `parse` reads one, relative to the folder, or returns None."""
 
     def find(folder: Path) -> Iterator[Fields]:
-        for path in find_audio(folder):
-            relative = path.relative_to(folder)
-            if fields := parse(relative):
-                yield {"source": relative.as_posix(), **fields}
+        for source in list_audio(folder):
+            if fields := parse(Path(source)):
+                yield {"source": source, **fields}
 
     return find
 
@@ -89,7 +88,7 @@ def get(name: str, others: Iterable[str] = ()) -> Corpus:
 
 
 def find(corpus: Corpus, folder: Path | str) -> Listing:
-    """The corpus's utterances below `folder`, and the audio there that is none. Raises CorpusError that says what was looked for."""
+    """The corpus's utterances below `folder`, and the audio there that is none. Raises CorpusError."""
     folder = Path(folder)
     if not folder.is_dir():
         reason = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -101,9 +100,9 @@ def find(corpus: Corpus, folder: Path | str) -> Listing:
     utterances = identified(corpus, [fields for fields in found if "rejected" not in fields])
     if not utterances:
         raise CorpusError(f"{folder} does not hold {corpus.title}: looked for {corpus.layout}. Get it from {corpus.url}")
-    mentioned = {fields["source"] for fields in found}
-    for source in (path.relative_to(folder).as_posix() for path in find_audio(folder)):
-        if source not in mentioned and not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.aside):
+    strangers = set(list_audio(folder)) - {fields["source"] for fields in found}
+    for source in sorted(strangers):
+        if not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.aside):
             rejected.append((source, f"not a file of {corpus.title} by its name: expected {corpus.layout}"))
     return Listing(utterances, rejected, folder, corpus.note)
 
@@ -112,7 +111,7 @@ def identified(corpus: Corpus, found: Iterable[Fields]) -> list[Utterance]:
     """Utterances whose id is the file's name, or its path where another one has that name already."""
     taken, utterances = set(), []
     for fields in found:
-        name = fields.pop("id", Path(fields["source"]).stem)
+        name = fields.pop("id", "") or fields["source"].rpartition("/")[2].rpartition(".")[0]
         name = fields["source"] if name in taken else name
         taken.add(name)
         utterances.append(Utterance(**{"id": name, "corpus": corpus.name, "language": corpus.language, **fields}))

@@ -60,7 +60,8 @@ CORPUS = Corpus(
     title="RAVDESS",
     licence="CC BY-NC-SA 4.0; commercial licences from its authors",
     citation=(
-        "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). PLoS ONE 13(5), e0196391, 2018"
+        "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
+        "PLoS ONE 13(5), e0196391, 2018"
     ),
     url="https://zenodo.org/records/1188976",
     language="en",
