@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import NamedTuple
@@ -82,15 +83,23 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], int, bytes]:
-    """Decode `jobs`: (their results, bytes of audio put into the slot, or the audio itself if the slot is too small)."""
+def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], bytes]:
+    """Decode `jobs` into the slot: (their results, or with the audio itself where the slot is too small)."""
     decoded = [decode_job(job, treatment) for job in jobs]
-    clips, results = b"".join([clip.data for clip, _ in decoded]), [result for _, result in decoded]
-    if len(clips) > SLOT:
-        return results, 0, clips
-    with open(scratch, "r+b", buffering=0) as file:
-        os.pwrite(file.fileno(), clips, slot * SLOT)
-    return results, len(clips), b""
+    results = [result for _, result in decoded]
+    if 2 * sum(result.samples for result in results) > SLOT:
+        return results, b"".join([clip.data for clip, _ in decoded])
+    place = slot * SLOT // 2
+    for clip, _ in decoded:
+        slots(scratch)[place : place + len(clip)] = clip
+        place += len(clip)
+    return results, b""
+
+
+@lru_cache(maxsize=1)
+def slots(scratch: str) -> np.ndarray:
+    """The scratch file as int16 in shared memory; kept, since its pages are then at hand for every chunk."""
+    return np.memmap(scratch, np.int16, mode="r+")
 
 
 def to_json(results: Sequence[Result]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser import audio
-from speaker_invariant_ser.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, to_json
+from speaker_invariant_ser.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
 from speaker_invariant_ser.errors import AudioError, StoreError, shorten
 from speaker_invariant_ser.files import refuse_existing, require_space, sha256, unfinished_folder, write_json
 from speaker_invariant_ser.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
@@ -59,7 +59,12 @@ def prepare(
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks))
     with unfinished_folder(out, fingerprint(listing, tasks, treatment)) as (work, result):
-        results, digest = ingest(tasks, work, treatment, pool, progress)
+        try:
+            results, digest = ingest(tasks, work, treatment, pool, progress)
+        except BrokenProcessPool:
+            raise StoreError(
+                "a decoding process was killed, perhaps for want of memory, or crashed on a damaged file; try again with --jobs 1"
+            ) from None
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
             raise StoreError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
@@ -131,7 +136,7 @@ def ingest(
     return results, digest.hexdigest()
 
 
-def write_whole(file: io.FileIO, data: bytes) -> None:
+def write_whole(file: io.FileIO, data: memoryview) -> None:
     """Write all of `data`; an unbuffered file may take a part of it, when the disk is nearly full."""
     written = file.write(data)
     while written < len(data):
@@ -163,21 +168,22 @@ class Journal:
 
 def decode_all(
     tasks: Sequence[Job], scratch: Path, treatment: Treatment, pool: Executor | None
-) -> Iterator[tuple[bytes, list[Result]]]:
+) -> Iterator[tuple[memoryview, list[Result]]]:
     """The audio and results of all chunks in order, each as soon as it and all before it are decoded.
 
     A slot of the scratch file belongs to one chunk until that is taken; then to the chunk AHEAD places later.
     """
     waiting = deque()
-    with open(scratch, "w+b", buffering=0) as file:
-        for place, first in enumerate(range(0, len(tasks), CHUNK)):
-            slot = place % AHEAD
-            if len(waiting) == AHEAD:
-                yield take(*waiting.popleft(), file)
-            job = (decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
-            waiting.append((slot, pool.submit(*job) if pool and len(tasks) > FEW else call(*job)))
-        while waiting:
-            yield take(*waiting.popleft(), file)
+    with open(scratch, "wb") as file:
+        file.truncate(AHEAD * SLOT)
+    for place, first in enumerate(range(0, len(tasks), CHUNK)):
+        slot = place % AHEAD
+        if len(waiting) == AHEAD:
+            yield take(*waiting.popleft(), scratch)
+        job = (decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
+        waiting.append((slot, pool.submit(*job) if pool and len(tasks) > FEW else call(*job)))
+    while waiting:
+        yield take(*waiting.popleft(), scratch)
 
 
 def call(work: Callable, *arguments: object) -> Future:
@@ -187,15 +193,13 @@ def call(work: Callable, *arguments: object) -> Future:
     return done
 
 
-def take(slot: int, begun: Future, scratch: io.FileIO) -> tuple[bytes, list[Result]]:
+def take(slot: int, begun: Future, scratch: Path) -> tuple[memoryview, list[Result]]:
     """The audio and results of a chunk, as soon as it is decoded."""
-    try:
-        results, size, clips = begun.result()
-    except BrokenProcessPool:
-        raise StoreError(
-            "a decoding process was killed, perhaps for want of memory, or crashed on a damaged file; try again with --jobs 1"
-        ) from None
-    return clips or os.pread(scratch.fileno(), size, slot * SLOT), results
+    results, clips = begun.result()
+    if clips:
+        return memoryview(clips), results
+    first = slot * SLOT // 2
+    return slots(str(scratch))[first : first + sum(result.samples for result in results)].data.cast("B"), results
 
 
 @dataclass(frozen=True)
