@@ -28,7 +28,7 @@ ALIASES = {  # what others call these columns; used where ours is absent
     "sex": ("gender",),
     "text": ("transcription", "transcript", "sentence"),
 }
-SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+SEXES = {"f": "female", "w": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 PARTITIONS = {"training": "train", "validation": "dev", "development": "dev", "valid": "dev", "val": "dev", "testing": "test"}
 
 
