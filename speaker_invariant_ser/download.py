@@ -12,7 +12,7 @@ from speaker_invariant_ser.corpora import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
 from speaker_invariant_ser.files import new_folder, refuse_existing, require_space, translated
 
-BLOCK = 2**20  # bytes read at once
+BLOCK = 2**14  # bytes read at once; a block that breaks off is asked for again
 TRIES = 3  # of a transfer that breaks off; each goes on from where the last one ended
 PATIENCE = 30  # seconds without a byte
 ROOM = 2.5  # times an archive's size: it and what is in it together
@@ -50,10 +50,10 @@ def fetch(corpus: Corpus, folder: Path | str, progress: Progress | None = None) 
 def obtain(download: Download, archive: Path, progress: Progress | None) -> None:
     """The file of that address at `archive`, whole and with the right checksum. Raises DownloadError."""
     with translated(archive):
+        pooch.get_logger().setLevel("WARNING")  # progress is told by us
+        downloader = Continued(archive, download.bytes, progress)
         try:
-            pooch.retrieve(
-                download.url, download.hash, archive.name, archive.parent, downloader=Continued(archive, download.bytes, progress)
-            )
+            pooch.retrieve(download.url, download.hash or None, archive.name, archive.parent, downloader=downloader)
         except requests.RequestException as error:
             raise DownloadError(
                 f"{download.url}: {reason_of(error)}; what came is kept, give the same command again to go on"

@@ -30,7 +30,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Download:
-    """One archive of an openly licensed corpus; `hash` as pooch writes it, such as md5:... or sha256:..."""
+    """One archive of an openly licensed corpus; `hash` as pooch writes it, such as md5:..., or "" where none is published."""
 
     url: str
     hash: str

@@ -16,7 +16,7 @@ A clone without git-lfs has short texts in place of the audio.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.corpora import Corpus, Counts, Download, Fields, named
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": "", "X": ""}
@@ -72,4 +72,13 @@ CORPUS = Corpus(
     layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
     find=named(parse),
     aside=("*.mp3",),
+    # the repository itself keeps every clip behind git-lfs; this is a re-upload of its AudioWAV folder
+    download=(
+        Download(
+            "https://huggingface.co/datasets/ameerazam08/CREMA_DATA/resolve/"
+            "5e4d641d64211847f256c0e9dca0dd211808198f/crema_audio.zip",
+            "sha256:7c6e33a23adb43eca71868a9652d72799395a156776098c19574d5762348b9de",
+            477_014_535,
+        ),
+    ),
 )

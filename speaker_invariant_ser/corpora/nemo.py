@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.corpora import Corpus, Counts, Download, Fields, named
 from speaker_invariant_ser.manifest import read_rows
 
 EMOTIONS = {
@@ -60,4 +60,6 @@ CORPUS = Corpus(
     },
     layout="files named like samples/SM0_happiness_10.wav (speaker, emotion, sentence), with data.tsv beside samples/",
     find=find,
+    # made on the fly from this commit: no checksum of the archive is published, or could be
+    download=(Download("https://github.com/amu-cai/nEMO/archive/06f1f83dde8f1a780443a57d53b2af3971af34ab.zip", "", 531_000_000),),
 )
