@@ -6,6 +6,7 @@ tiny files and prepared through the command line. Side files of a layout lie in 
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from speaker_invariant_ser.errors import CorpusError
 from speaker_invariant_ser.manifest import COLUMNS, Utterance, read_manifest, read_rows
 
 KNOWN = corpora.known()
-TABLES = Path(__file__).parent / "corpora"
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ROOT / "tests" / "corpora"
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -117,3 +119,15 @@ def test_missing_files_are_told_beside_the_nearest_release():
         "happy: 5 found, 6 expected (small)",
     ]
     assert "sad: 0 found, 30 expected (large)" in corpora.differences(corpus, utterances(50))
+
+
+def test_the_pages_about_corpora_are_what_the_modules_say():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from corpus_pages import page, readme
+    finally:
+        sys.path.pop(0)
+    written = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert written == readme(written, KNOWN), "run tools/corpus_pages.py"
+    assert (ROOT / "data" / "README.md").read_text(encoding="utf-8") == page(KNOWN), "run tools/corpus_pages.py"
+    assert all(f"| `{name}`" in written for name in KNOWN) and f"knows {len(KNOWN)} corpora" in written

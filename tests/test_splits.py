@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -94,3 +95,106 @@ def test_a_split_that_shares_a_speaker_cannot_be_made(parts, message):
 def test_what_cannot_be_split_is_told(settings, data, message):
     with pytest.raises(SplitError, match=message):
         make_splits(SplitSection(**settings), data)
+
+
+def crossed(speakers=10, texts=6, session=lambda s: str(s // 2), corpus=lambda s: "ab"[s % 2], partition=lambda s: ""):
+    """Every speaker says every text in both emotions."""
+    return [
+        Utterance(
+            f"{s}{t}{e}", corpus(s), f"s{s}", e, f"t{t}", session=session(s), partition=partition(s), source=f"{s}{t}{e}.wav"
+        )
+        for s, t, e in itertools.product(range(speakers), range(texts), ("happy", "sad"))
+    ]
+
+
+def parts(split, data, column):
+    return {part: {getattr(data[i], column) for i in split.indices(part, data)} for part in ("train", "dev", "test")}
+
+
+def apart(values):
+    return all(values[one].isdisjoint(values[other]) for one, other in itertools.combinations(values, 2))
+
+
+def test_sessions_stay_whole_and_each_is_tested_once():
+    data = crossed()
+    splits = make_splits(SplitSection(scheme="leave-one-session-out"), data)
+    assert [split.name for split in splits] == list("01234")
+    for split in splits:
+        sessions = parts(split, data, "session")
+        assert apart(sessions) and sessions["test"] == {split.name} and len(sessions["dev"]) == 1
+
+
+def test_a_corpus_is_tested_by_models_of_the_others():
+    data = crossed(12, corpus=lambda s: "abc"[s % 3])
+    splits = make_splits(SplitSection(scheme="leave-one-corpus-out"), data)
+    for split in splits:
+        corpora, speakers = parts(split, data, "corpus"), parts(split, data, "speaker")
+        assert corpora["test"] == {split.name} and corpora["train"] == corpora["dev"] == set("abc") - {split.name}
+        assert apart(speakers) and len(speakers["dev"]) == 4, "two from each of the others"
+
+
+def test_official_lists_are_kept():
+    data = crossed(partition=lambda s: ("train", "train", "train", "dev", "test")[s % 5])
+    (split,) = make_splits(SplitSection(scheme="official"), data)
+    assert split.test == ("s4", "s9") and split.dev == ("s3", "s8") and len(split.train) == 6
+    data = crossed(partition=lambda s: "test" if s > 7 else "train")
+    (split,) = make_splits(SplitSection(scheme="official"), data)
+    assert split.test == ("s8", "s9") and len(split.dev) == 2, "dev speakers come out of the training ones"
+
+
+def test_the_published_ravdess_folds():
+    actors = {f"{actor:02}": "male" if actor % 2 else "female" for actor in range(1, 25)}
+    splits = make_splits(SplitSection(scheme="ravdess-five"), utterances(actors))
+    tested = [sorted(map(int, split.test)) for split in splits]
+    assert tested == [[2, 5, 14, 15, 16], [3, 6, 7, 13, 18], [10, 11, 12, 19, 20], [8, 17, 21, 23, 24], [1, 4, 9, 22]]
+    assert sorted(sum(tested, [])) == list(range(1, 25))
+
+
+@pytest.mark.parametrize(
+    "scheme", [{"scheme": "loso"}, {"scheme": "group-kfold", "folds": 3}, {"scheme": "fixed", "test": ("s1",)}]
+)
+def test_texts_are_kept_apart_as_well(scheme):
+    data = crossed()
+    splits = make_splits(SplitSection(**scheme, text_folds=3), data)
+    tested = Counter(index for split in splits for index in split.indices("test", data))
+    for split in splits:
+        speakers, texts = parts(split, data, "speaker"), parts(split, data, "text")
+        assert apart(speakers) and texts["test"].isdisjoint(texts["train"] | texts["dev"]) and len(texts["test"]) == 2
+    expected = {index for index, one in enumerate(data) if scheme["scheme"] != "fixed" or one.speaker == "s1"}
+    assert set(tested) == expected and set(tested.values()) == {1}, "every utterance is tested once"
+
+
+@pytest.mark.parametrize(
+    "settings, data, message",
+    [
+        ({"scheme": "leave-one-session-out"}, crossed(session=lambda s: ""), "speaker s0, .* has no session in the manifest"),
+        ({"scheme": "leave-one-session-out"}, crossed(session=lambda s: str(s % 2)), r"2 sessions \(0, 1\): at least 3"),
+        ({"scheme": "leave-one-corpus-out"}, crossed(corpus=lambda s: "a"), "one corpus .* needs two or more"),
+        ({"scheme": "leave-one-corpus-out", "dev_speakers": 4}, crossed(), "fold a: 5 speakers cannot give 0 to test, 4 to dev"),
+        ({"scheme": "official"}, crossed(), "without a partition: the corpus has no official lists"),
+        ({"scheme": "official"}, crossed(partition=lambda s: "train"), "no dev speakers|no test speakers"),
+        ({"scheme": "ravdess-five"}, crossed(), "needs RAVDESS's 24 actors"),
+        ({"text_folds": 1}, crossed(), "expected 0, or 2 to 6"),
+        ({"text_folds": 7}, crossed(), "expected 0, or 2 to 6"),
+        ({"text_folds": 2}, utterances(), "20 utterances have no text"),
+    ],
+)
+def test_what_a_scheme_lacks_is_told(settings, data, message):
+    with pytest.raises(SplitError, match=message):
+        make_splits(SplitSection(**settings), data)
+
+
+def test_official_lists_and_sessions_that_share_a_speaker_are_refused():
+    data = [replace(one, partition=("train", "dev", "test")[n % 3], session=str(n % 4)) for n, one in enumerate(crossed())]
+    with pytest.raises(SplitError, match="is on both sides of the split"):
+        make_splits(SplitSection(scheme="official"), data)
+    with pytest.raises(SplitError, match="is in more than one session"):
+        make_splits(SplitSection(scheme="leave-one-session-out"), data)
+
+
+def test_an_emotion_that_one_corpus_alone_has_points_to_the_map():
+    data = [*crossed(), Utterance("x", "a", "s0", "bored", "t0", source="x")]
+    with pytest.raises(
+        SplitError, match='bored has no training utterance; keep the emotions that all have, with labels.map = "five"'
+    ):
+        make_splits(SplitSection(scheme="leave-one-corpus-out"), data)

@@ -259,3 +259,43 @@ def test_batches_hold_every_clip_once_and_clips_of_like_length(store):
     assert all(5 <= len(batch) < 10 for batch in batches)
     spread = [np.ptp([clips.mels[index].shape[1] for index in batch]) for batch in batches]
     assert np.mean(spread) < np.ptp([mel.shape[1] for mel in clips.mels]) / 2
+
+
+def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tmp_path):
+    recipe = make_recipe({**TINY, "labels": {"map": {"rising": "moving", "falling": "moving", "level": "still"}}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    record = json.loads((run.folder / "split.json").read_text())
+    assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
+    assert {one.emotion for one in run.open_data().utterances} == {"moving", "still"}
+    assert load_model(run.fold_folder(run.splits[0])).labels == ("moving", "still")
+    assert len({fold["sha256"] for fold in record["folds"]}) == 1
+    dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
+    assert len(store.labelled(dropping.labels.map).utterances) == 48
+
+
+@pytest.mark.parametrize("column, classes", [("sex", 2), ("speaker", 3)])
+def test_the_adversary_can_read_any_column(store, tmp_path, column, classes):
+    recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    rows = run.metrics(run.splits[0])
+    assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "column, message",
+    [
+        ("corpus", r"fold fixed trains on one corpus only \(corpus\)"),
+        ("session", "36 training clips of fold fixed have no session"),
+    ],
+)
+def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store, tmp_path, column, message):
+    with pytest.raises(RecipeError, match=message):
+        train(make_recipe({**TINY, "adversary": {"target": column}}), store, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_kept_apart_train_and_test_on_their_own(store, tmp_path):
+    recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.splits
+    assert Run.open(run.folder).splits == run.splits

@@ -45,7 +45,13 @@ CORPUS = Corpus(
     ),
     url="https://github.com/pariajm/sharif-emotional-speech-dataset",
     language="fa",
-    counts={"complete": Counts(3000, 87)},
+    counts={
+        "complete": Counts(
+            3000,
+            87,
+            {"angry": 1059, "fearful": 38, "happy": 201, "neutral": 1028, "sad": 449, "surprised": 225},
+        )
+    },
     layout="files named like female/F03S02.wav (sex and speaker, emotion letter, count)",
     find=named(parse),
     note="163 of its 3000 files carry another emotion in their name than in their transcript's (Yazdani, Shekofteh 2022).",
