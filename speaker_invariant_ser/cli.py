@@ -38,6 +38,10 @@ OWN_DATA = """your own data
     audformat            the folder of an audformat database
     datasets             a folder that Hugging Face datasets wrote with save_to_disk"""
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
+KEPT = {
+    "train": "; finished folds are kept, continue with --resume",
+    "prepare": "; what is decoded is kept, the same command goes on",
+}
 
 Files = Annotated[int, typer.Option("--jobs", min=1, help="Files decoded at once.")]
 Folds = Annotated[int, typer.Option("--jobs", min=1, help="Folds trained at once.")]
@@ -116,33 +120,29 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Decode a corpus once into 16 kHz mono audio with a manifest. Stopped at any moment, the same command goes on."""
-    from tempfile import TemporaryDirectory
-
     from speaker_invariant_ser.corpora import get
     from speaker_invariant_ser.decoding import Treatment, workers
-    from speaker_invariant_ser.files import refuse_existing
+    from speaker_invariant_ser.files import refuse_existing, scratch_folder
     from speaker_invariant_ser.manifest import select
     from speaker_invariant_ser.preparation import prepare
     from speaker_invariant_ser.store import REJECTED, WARNED
 
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
-    with workers(jobs) as pool, bars(quiet) as progress, TemporaryDirectory(prefix="siser-") as scratch:
+    conditions = [pair(text, "--only", "style=speech") for text in only or ()]
+    columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
+    options = {"pattern": pattern, "name": name, "columns": columns}
+    with workers(jobs) as pool, bars(quiet) as progress, scratch_folder(out) as scratch:
         if download:
             from speaker_invariant_ser.download import fetch
 
             fetch(get(corpus), source, progress)
-        options = {
-            "pattern": pattern,
-            "name": name,
-            "columns": dict(pair(text, "--column", "speaker=spk_id") for text in column or ()),
-        }
         found = [
-            find_corpus(kind, Path(place).expanduser(), options, Path(scratch) / str(at))
+            find_corpus(kind, Path(place).expanduser(), {**options, "scratch": scratch / str(at)})
             for at, (kind, place) in enumerate(wanted)
         ]
+        listings = [select(listing, conditions) for listing, _ in found]
         odd = [line for _, lines in found for line in lines]
-        listings = [select(listing, [pair(text, "--only", "style=speech") for text in only or ()]) for listing, _ in found]
         made = prepare(listings, out, Treatment(trim_db, loudness), pool, progress, odd)
     show_prepared(made, out)
     if made.settings["counts"]["rejected"]:
@@ -177,6 +177,9 @@ def train(
     seeded = [] if seed is None else [f"train.seed={seed}"]
     settings = read_recipe(recipe, [*(overrides or []), *seeded])
     store = Store.open(data)
+    mapped = store.labelled(settings.labels.map).mapped
+    if mapped.words:
+        print(f"labels ({mapped.name}): {mapped.words}")
     with bars(quiet) as progress:
         from speaker_invariant_ser import training
 
@@ -285,14 +288,13 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
     return left, right
 
 
-def find_corpus(kind: str, place: Path, options: dict, scratch: Path) -> tuple["Listing", list[str]]:
+def find_corpus(kind: str, place: Path, options: dict) -> tuple["Listing", list[str]]:
     """A known corpus or somebody's own data, and where its counts differ from the known ones."""
     from speaker_invariant_ser import corpora
     from speaker_invariant_ser.own import OWN, Request
 
     if kind in OWN:
-        scratch.mkdir(parents=True)
-        return OWN[kind](Request(place, scratch=scratch, **options)), []
+        return OWN[kind](Request(place, **options)), []
     known = corpora.get(kind, OWN)
     listing = corpora.find(known, place)
     return listing, [f"{kind}: {line}" for line in corpora.differences(known, listing.utterances)]
@@ -379,8 +381,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
         if code == STOPPED:
-            kept = "; finished folds are kept, continue with --resume" if arguments[0] == "train" else ""
-            print(f"stopped{kept}", file=sys.stderr)
+            print(f"stopped{KEPT.get(arguments[0], '')}", file=sys.stderr)
         return code
     except typer.TyperException as error:
         return fail(f"{error.format_message()} Try `siser --help`.")

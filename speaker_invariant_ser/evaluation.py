@@ -198,6 +198,7 @@ def describe(run: Run, store: Store) -> dict:
     return {
         "recipe": run.recipe.model_dump(mode="json"),
         "corpora": store.settings["corpora"],
+        "labels": store.mapped.table(),
         "data_sha256": run.hashes,
         "folds": [asdict(split) for split in run.splits],
         "versions": {name: version(name) for name in names},

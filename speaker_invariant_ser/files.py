@@ -126,6 +126,19 @@ def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Pa
         os.replace(result, path)
 
 
+@contextmanager
+def scratch_folder(path: Path | str) -> Iterator[Path]:
+    """Where a folder for files that are needed only while `path` is made may be put: not there yet, and gone at the end.
+
+    Its name is always the same, so that what was begun with files in it can go on.
+    """
+    scratch = partial_of(Path(path).resolve()).with_suffix(".scratch")
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def refuse_existing(path: Path | str, advice: str) -> Path:
     """`path`, if nothing is there yet or it is an empty folder. Raises WriteError with `advice` otherwise."""
     path = Path(path)

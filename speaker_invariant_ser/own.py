@@ -153,6 +153,7 @@ def read_datasets(request: Request) -> Listing:
         raise CorpusError(f"{folder} holds no dataset written by save_to_disk: {error}") from None
     parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
     together: Columns = {}
+    request.scratch.mkdir(parents=True, exist_ok=True)
     for split, part in parts.items():
         audio = [name for name, feature in part.features.items() if isinstance(feature, datasets.Audio)]
         if not audio:

@@ -75,7 +75,7 @@ def test_five_emotions_and_at_least_twelve_different_sentences():
 def test_names_are_read_back():
     clips = [(speaker, emotion, text) for speaker in SPEAKERS for emotion in EMOTIONS for text in range(len(SENTENCES))]
     read = [builtin.parse(Path(file_name(*clip))) for clip in clips]
-    assert [(u.speaker, u.emotion, u.text) for u in read] == [(s, e, f"t{t:02d}") for s, e, t in clips]
+    assert [(told["speaker"], told["emotion"], told["text"]) for told in read] == [(s, e, f"t{t:02d}") for s, e, t in clips]
 
 
 @pytest.mark.parametrize("name", ["s03_angry_07.wav", "s99_angry_t07.wav", "03a01Fa.wav", "s03_bored_t07.wav"])

@@ -1,5 +1,6 @@
 """The loop learns, repeats itself, selects on dev alone, and leaves nothing of the training speakers in the model."""
 
+import json
 import shutil
 from dataclasses import replace
 

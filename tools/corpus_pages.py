@@ -13,8 +13,8 @@ BEGIN, END = "<!-- made by tools/corpus_pages.py from the corpus modules -->\n",
 
 HEAD = """# Prepared corpora
 
-`siser prepare CORPUS SOURCE data/NAME` writes here by convention; everything but this page is ignored by git. Audio never belongs in the
-repository. This page is made from the corpus modules by `tools/corpus_pages.py`; `siser corpora` prints the same.
+`siser prepare CORPUS SOURCE data/NAME` writes here by convention; everything but this page is ignored by git. Audio never
+belongs in the repository. This page is made from the corpus modules by `tools/corpus_pages.py`; `siser corpora` prints the same.
 
     siser prepare emodb ~/emodb data/emodb                    # the corpus as you unpacked it
     siser prepare emodb ~/emodb data/emodb --download         # or fetched first, where this page says so
@@ -23,8 +23,8 @@ repository. This page is made from the corpus modules by `tools/corpus_pages.py`
     siser prepare csv mine.csv data/mine                      # your own table: path, speaker, emotion, ...
     siser prepare folder ~/mine data/mine --pattern "{speaker}/{emotion}/*_{text}.wav"
 
-The file-name code of each corpus is taught by its module's docstring in `speaker_invariant_ser/corpora/`. Counts are the corpus's own: where
-yours differ, `prepare` says so and `prepare.json` keeps it.
+The file-name code of each corpus is taught by its module's docstring in `speaker_invariant_ser/corpora/`. Counts are the
+corpus's own: where yours differ, `prepare` says so and `prepare.json` keeps it.
 """
 
 
