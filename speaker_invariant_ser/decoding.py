@@ -136,8 +136,7 @@ def treat(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndar
     if treatment.trim_db:
         samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed")
     if treatment.loudness is not None:
-        samples, reached = level_to(samples, treatment.loudness)
-        notes = [] if reached else [f"{treatment.loudness} LUFS would clip: brought to full scale instead"]
+        samples, notes = level_to(samples, treatment.loudness)
     return samples, notes
 
 
@@ -148,16 +147,17 @@ def trim(samples: np.ndarray, decibels: float) -> np.ndarray:
     return trimmed(samples, top_db=decibels, frame_length=400, hop_length=160)[0]
 
 
-def level_to(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, bool]:
-    """At `loudness` LUFS, or as loud as full scale allows, and which of the two. What has no loudness (all gated) stays."""
+def level_to(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, list[str]]:
+    """[S] at `loudness` LUFS, or a note why not: full scale allows less, or it is below the -70 LUFS where the measure begins."""
     import pyloudnorm
 
     block = min(QUIET_BLOCK, len(samples) / audio.SAMPLE_RATE)
     measured = pyloudnorm.Meter(audio.SAMPLE_RATE, block_size=block).integrated_loudness(samples.astype(np.float64))
     if not np.isfinite(measured):
-        return samples, True
+        return samples, ["too quiet for a loudness to be measured: left as it is"]
     gain, most = 10 ** ((loudness - measured) / 20), 1 / np.abs(samples).max()
-    return (samples * min(gain, most)).astype(np.float32), gain <= most
+    notes = [f"{loudness:g} LUFS would clip: brought to full scale instead"] if gain > most else []
+    return (samples * min(gain, most)).astype(np.float32), notes
 
 
 def edge_zeros(clip: np.ndarray) -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -93,8 +94,9 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Path]]:
     """For long work: (a folder to work in, a new folder in it that becomes `path` if the block ends well).
 
-    What a kill or Ctrl-C leaves in the first is taken up by the next call with the same `request`; the block must be able to go
-    on from whatever it finds there. An error removes it. Raises WriteError, also while another process is at it.
+    What a kill, of this process or of a worker, or Ctrl-C leaves in the first is taken up by the next call with the same
+    `request`; the block must be able to go on from whatever it finds there. An error removes it.
+    Raises WriteError, also while another process is at it.
     """
     path = Path(path).resolve()
     work, lock = partial_of(path), partial_of(path).with_suffix(".lock")
@@ -123,6 +125,12 @@ def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Pa
         except KeyboardInterrupt:
             discard.pop_all()
             raise
+        except BrokenProcessPool:
+            discard.pop_all()
+            raise WriteError(
+                f"cannot write {path}: a worker process was killed, perhaps for want of memory, or crashed on a damaged file; "
+                "what is done is kept, the same command goes on (try --jobs 1)"
+            ) from None
         os.replace(result, path)
 
 

@@ -11,11 +11,11 @@ import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -59,12 +59,7 @@ def prepare(
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks))
     with unfinished_folder(out, fingerprint(listing, tasks, treatment)) as (work, result):
-        try:
-            results, digest = ingest(tasks, work, treatment, pool, progress)
-        except BrokenProcessPool:
-            raise StoreError(
-                "a decoding process was killed, perhaps for want of memory, or crashed on a damaged file; try again with --jobs 1"
-            ) from None
+        results, digest = ingest(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
             raise StoreError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
@@ -127,7 +122,7 @@ def ingest(
             file.truncate(journal.end)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256") if journal.end else hashlib.sha256()
-        for clips, found in decode_all(tasks[done:], work / "scratch", treatment, pool):
+        for clips, found in decode_all(tasks[done:], work, treatment, pool):
             write_whole(file, clips)
             digest.update(clips)
             results += journal.add(len(clips), found)
@@ -167,13 +162,16 @@ class Journal:
 
 
 def decode_all(
-    tasks: Sequence[Job], scratch: Path, treatment: Treatment, pool: Executor | None
+    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None
 ) -> Iterator[tuple[memoryview, list[Result]]]:
     """The audio and results of all chunks in order, each as soon as it and all before it are decoded.
 
     A slot of the scratch file belongs to one chunk until that is taken; then to the chunk AHEAD places later.
     """
     waiting = deque()
+    for former in work.glob("scratch-*"):
+        former.unlink()
+    scratch = work / f"scratch-{uuid4().hex}"  # a name of its own: a worker of a killed run may still write into that one's
     with open(scratch, "wb") as file:
         file.truncate(AHEAD * SLOT)
     for place, first in enumerate(range(0, len(tasks), CHUNK)):

@@ -229,16 +229,18 @@ def test_loudness_is_reached_unless_it_would_clip(tmp_path, seconds):
 
     for name, gain in {"soft.wav": 0.02, "loud.wav": 0.8}.items():
         soundfile.write(tmp_path / name, gain * noise(len(name) + int(100 * gain), seconds), 16_000, subtype="PCM_24")
+    soundfile.write(tmp_path / "faint.wav", 1e-4 * noise(6, seconds), 16_000, subtype="PCM_24")
     peaky = 0.01 * noise(5, seconds)
     peaky[100] = 0.9
     soundfile.write(tmp_path / "peaky.wav", peaky, 16_000, subtype="PCM_24")
-    rows = table(tmp_path, ["soft.wav,1,a", "loud.wav,1,b", "peaky.wav,2,a"])
+    rows = table(tmp_path, ["soft.wav,1,a", "loud.wav,1,b", "peaky.wav,2,a", "faint.wav,2,b"])
     store = prepare_table(rows, tmp_path / "data", treatment=Treatment(loudness=-23.0))
     meter = pyloudnorm.Meter(16_000, block_size=min(0.4, seconds))
     for index in (0, 1):
         assert meter.integrated_loudness(store.clip(index).astype(float)) == pytest.approx(-23, abs=0.2)
     assert np.abs(store.clip(2)).max() == pytest.approx(1, abs=1e-3)
-    assert "would clip" in remarks(tmp_path / "data", "warned.csv")["peaky.wav"]
+    odd = remarks(tmp_path / "data", "warned.csv")
+    assert "would clip" in odd["peaky.wav"] and "too quiet" in odd["faint.wav"] and len(odd) == 2
 
 
 @pytest.fixture(scope="module")
@@ -342,8 +344,20 @@ def test_a_worker_that_dies_is_told(many, tmp_path, monkeypatch):
         pids = {pool.submit(os.getpid).result() for _ in range(20)}
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(preparation.StoreError, match="a decoding process was killed"):
+        with pytest.raises(WriteError, match="a worker process was killed.*the same command goes on"):
             prepare_table(many / "t.csv", tmp_path / "data", pool=pool)
+    assert partial_of(tmp_path / "data").is_dir()
+    prepare_table(many / "t.csv", tmp_path / "data")
+
+
+def test_one_pool_serves_many(many, tmp_path):
+    """A folder of the same name, made anew: nothing of the former one's scratch is taken for its own."""
+    with decoding.workers(2) as pool:
+        for number, change in enumerate((lambda utterances: utterances[100:], lambda utterances: utterances)):
+            prepare_table(many / "t.csv", tmp_path / str(number), change)
+            prepare_table(many / "t.csv", tmp_path / "data", change, pool=pool)
+            assert same_files(tmp_path / "data", tmp_path / str(number))
+            shutil.rmtree(tmp_path / "data")
 
 
 def test_workers_end_with_their_parent(tmp_path):
