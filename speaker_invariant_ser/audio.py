@@ -1,5 +1,6 @@
 """Any format libsndfile reads -> mono float32 at the target rate. No torch."""
 
+import math
 import os
 import re
 import stat
@@ -19,7 +20,7 @@ from speaker_invariant_ser.errors import AudioError
 SAMPLE_RATE = 16_000  # Hz, of everything after `prepare`
 SHORTEST = 0.1  # seconds; below it there are too few frames to say anything
 LOWEST_RATE = 1000  # Hz; below it there is no speech, and a false header would blow a small file up to gigabytes
-LONGEST = 1800  # seconds, of one utterance; a recording of hours would be held in memory at once
+BLOCK = 2**20  # frames of several channels held at once
 FORGIVEN = 0.01  # share of a file that its header may promise and not hold; some recorders count wrongly
 CLIPPED = 10  # flat places in an utterance before it is called clipped; fewer are not heard
 LOUDEST = 4.0  # lossy formats may pass full scale a little; far beyond it are other units
@@ -60,17 +61,20 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-def decode(path: Path | str, start: float = 0.0, end: float = 0.0) -> Decoded:
-    """Decode a file, or the segment of it from `start` to `end` seconds (0: to its end). Raises AudioError."""
+def decode(path: Path | str, start: float = 0.0, end: float = 0.0, longest: float = math.inf) -> Decoded:
+    """Decode a file, or the segment of it from `start` to `end` seconds (0: to its end), at most `longest` seconds.
+
+    Raises AudioError.
+    """
     require_file(path)
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, mp3 = file.samplerate, file.format == "MP3"
-            first, frames = locate(file, start, end, path)
+            first, frames = locate(file, start, end, longest, path)
             missing = truncation(file.extra_info)
             if first:
                 file.seek(first)
-            samples = file.read(frames, dtype="int16" if file.subtype == "PCM_16" else "float32")
+            samples = read_mono(file, frames, path)
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(explain(path, error)) from None
     except MemoryError:
@@ -78,15 +82,22 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0) -> Decoded:
     missing = max(missing, 1 - len(samples) / frames if frames else 0.0)
     if missing > FORGIVEN and not mp3:  # an MP3 header's length may be an estimate
         raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header speaks of is missing")
-    if samples.size and samples.dtype != np.int16:
-        require_range(samples, path)
-    if samples.ndim > 1:
-        samples = to_float32(samples).mean(axis=1)
     notes = [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
     return Decoded(samples, rate, (*notes, *clipping(samples)))
 
 
-def locate(file: soundfile.SoundFile, start: float, end: float, path: Path | str) -> tuple[int, int]:
+def read_mono(file: soundfile.SoundFile, frames: int, path: Path | str) -> np.ndarray:
+    """`frames` frames as [S]: int16 from 16-bit mono, otherwise float32, channels averaged block by block to save memory."""
+    dtype = "int16" if file.subtype == "PCM_16" else "float32"
+    if file.channels == 1:
+        samples = file.read(frames, dtype=dtype)
+        return samples if dtype == "int16" else require_range(samples, path)
+    blocks = file.blocks(BLOCK, frames=frames, dtype=dtype, always_2d=True)
+    mixed = [require_range(to_float32(block), path).mean(axis=1) for block in blocks]
+    return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
+
+
+def locate(file: soundfile.SoundFile, start: float, end: float, longest: float, path: Path | str) -> tuple[int, int]:
     """(first frame, frames) of a segment in seconds. Raises AudioError if the rate or the segment makes no sense."""
     rate, frames = file.samplerate, file.frames
     if rate < LOWEST_RATE:
@@ -94,9 +105,9 @@ def locate(file: soundfile.SoundFile, start: float, end: float, path: Path | str
     first, last = round(start * rate), round(end * rate) if end else frames
     if not 0 <= first <= last or last > frames + FORGIVEN * rate:
         raise AudioError(f"{path}: no segment from {start} to {end} s in {frames / rate:.3f} s of audio")
-    if last - first > LONGEST * rate:
+    if last - first > longest * rate:
         raise AudioError(
-            f"{path}: {(last - first) / rate:.0f} s are too long for one utterance, at most {LONGEST} s; "
+            f"{path}: {(last - first) / rate:.0f} s are too long for one utterance, at most {longest:g} s; "
             "cut it, or list its segments with the columns start and end"
         )
     return first, min(last, frames) - first
@@ -162,13 +173,14 @@ def require_file(path: Path | str) -> None:
         raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
 
 
-def require_range(samples: np.ndarray, path: Path | str) -> None:
-    """Raise AudioError for NaN, infinity, or a peak that no audio in [-1, 1] has."""
+def require_range(samples: np.ndarray, path: Path | str) -> np.ndarray:
+    """`samples`. Raises AudioError for NaN, infinity, or a peak that no audio in [-1, 1] has."""
     peak = peak_of(samples)
     if not np.isfinite(peak):
         raise AudioError(f"{path}: holds NaN or infinite samples")
     if peak > LOUDEST:
         raise AudioError(f"{path}: samples up to {peak:.3g}; floating-point audio is expected within -1 and 1")
+    return samples
 
 
 def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:

@@ -27,7 +27,8 @@ from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import AudioError
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
-SLOT = 2**23  # bytes, more than a chunk of ordinary utterances takes
+SLOT = 2**22  # samples, more than a chunk of ordinary utterances has
+LONGEST = 600  # seconds, of one utterance; a recording of hours would be held in memory at once
 QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
 
 
@@ -83,17 +84,22 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], bytes]:
-    """Decode `jobs` into the slot: (their results, or with the audio itself where the slot is too small)."""
-    decoded = [decode_job(job, treatment) for job in jobs]
-    results = [result for _, result in decoded]
-    if 2 * sum(result.samples for result in results) > SLOT:
-        return results, b"".join([clip.data for clip, _ in decoded])
-    place = slot * SLOT // 2
-    for clip, _ in decoded:
-        slots(scratch)[place : place + len(clip)] = clip
-        place += len(clip)
-    return results, b""
+def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], str]:
+    """Decode `jobs` into the slot, clip after clip: (their results, and the file that holds them if the slot is too small)."""
+    results, place, spilled = [], slot * SLOT, ""
+    for job in jobs:
+        clip, result = decode_job(job, treatment)
+        results.append(result)
+        if not spilled and place + len(clip) > (slot + 1) * SLOT:
+            spilled = f"{scratch}.{slot}"
+            slots(scratch)[slot * SLOT : place].tofile(spilled)
+        if spilled:
+            with open(spilled, "ab") as file:
+                file.write(clip.data)
+        else:
+            slots(scratch)[place : place + len(clip)] = clip
+            place += len(clip)
+    return results, spilled
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +120,7 @@ def decode_job(job: Job, treatment: Treatment) -> tuple[np.ndarray, Result]:
     """One utterance: int16 [S] at 16 kHz, empty if it cannot be used, and what became of it."""
     path, start, end = job
     try:
-        decoded = audio.decode(path, start, end)
+        decoded = audio.decode(path, start, end, LONGEST)
         samples, notes = treat(audio.resample(decoded, audio.SAMPLE_RATE, path), treatment, path)
     except AudioError as error:
         return np.zeros(0, np.int16), Result(error=str(error))

@@ -173,7 +173,7 @@ def decode_all(
         former.unlink()
     scratch = work / f"scratch-{uuid4().hex}"  # a name of its own: a worker of a killed run may still write into that one's
     with open(scratch, "wb") as file:
-        file.truncate(AHEAD * SLOT)
+        file.truncate(2 * AHEAD * SLOT)
     for place, first in enumerate(range(0, len(tasks), CHUNK)):
         slot = place % AHEAD
         if len(waiting) == AHEAD:
@@ -193,11 +193,13 @@ def call(work: Callable, *arguments: object) -> Future:
 
 def take(slot: int, begun: Future, scratch: Path) -> tuple[memoryview, list[Result]]:
     """The audio and results of a chunk, as soon as it is decoded."""
-    results, clips = begun.result()
-    if clips:
-        return memoryview(clips), results
-    first = slot * SLOT // 2
-    return slots(str(scratch))[first : first + sum(result.samples for result in results)].data.cast("B"), results
+    results, spilled = begun.result()
+    total = sum(result.samples for result in results)
+    if not spilled:
+        return slots(str(scratch))[slot * SLOT : slot * SLOT + total].data.cast("B"), results
+    clips = np.memmap(spilled, np.int16, mode="r")
+    os.unlink(spilled)  # what is mapped stays until it is let go
+    return clips.data.cast("B"), results
 
 
 @dataclass(frozen=True)

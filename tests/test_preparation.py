@@ -134,7 +134,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "gone.wav").unlink(missing_ok=True)
     with open(folder / "long.wav", "wb") as file:  # hours of zeros that the disk does not hold
         soundfile.write(file, noise(7), 8000, format="WAV")
-    size = 8000 * 2 * 2000
+    size = 8000 * 2 * 601
     head = bytearray((folder / "long.wav").read_bytes()[:44])
     head[4:8], head[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
     with open(folder / "long.wav", "wb") as file:
@@ -155,7 +155,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "silent.wav": "silent throughout",
         "short.wav": "too short",
         "gone.wav": "no such file",
-        "long.wav": "2000 s are too long for one utterance",
+        "long.wav": "601 s are too long for one utterance, at most 600 s",
     }
 
 
@@ -348,6 +348,16 @@ def test_a_worker_that_dies_is_told(many, tmp_path, monkeypatch):
             prepare_table(many / "t.csv", tmp_path / "data", pool=pool)
     assert partial_of(tmp_path / "data").is_dir()
     prepare_table(many / "t.csv", tmp_path / "data")
+
+
+def test_long_clips_go_past_their_slot(many, tmp_path, monkeypatch):
+    whole = prepare_table(many / "t.csv", tmp_path / "whole")
+    for module in (decoding, preparation):
+        monkeypatch.setattr(module, "SLOT", 7_000)
+    prepare_table(many / "t.csv", tmp_path / "tight")
+    with decoding.workers(2) as pool:  # forked from here, with the small slot
+        prepare_table(many / "t.csv", tmp_path / "forked", pool=pool)
+    assert same_files(tmp_path / "tight", whole.folder) and same_files(tmp_path / "forked", whole.folder)
 
 
 def test_one_pool_serves_many(many, tmp_path):
