@@ -42,6 +42,12 @@ class Request:
     columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the column's name in the table
     scratch: Path = Path()  # a folder for audio that lies inside tables
 
+    def __post_init__(self) -> None:
+        """Raises ManifestError for a column of ours that there is not."""
+        for name in self.columns:
+            if name not in (*NEEDED, *OPTIONAL):
+                raise ManifestError(f"--column {name}={self.columns[name]}: {unknown('column', name, (*NEEDED, *OPTIONAL))}")
+
     @property
     def corpus(self) -> str:
         return self.name or self.source.resolve().stem
