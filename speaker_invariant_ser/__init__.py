@@ -7,6 +7,7 @@ In the order of the data; a module imports only from those above it:
     config          the recipe
     audio           any audio file -> mono samples
     decoding        what a worker of prepare does: decode, treat, measure
+    ingest          many files -> one file of audio, taken up where a kill cut it short
     manifest        utterances as a table
     synthesis       the built-in corpus, spoken by eSpeak NG
     corpora         one module per corpus

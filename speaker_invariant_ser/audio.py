@@ -4,7 +4,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from os.path import isfile, islink
@@ -24,9 +24,16 @@ BLOCK = 2**20  # frames of several channels held at once
 FORGIVEN = 0.01  # share of a file that its header may promise and not hold; some recorders count wrongly
 CLIPPED = 10  # flat places in an utterance before it is called clipped; fewer are not heard
 LOUDEST = 4.0  # lossy formats may pass full scale a little; far beyond it are other units
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".opus", ".w64", ".rf64"})
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".opus", ".w64"}
+    | {".rf64", ".sph", ".voc"}
+)
+# What libsndfile does not read
+FOREIGN = frozenset({".m4a", ".aac", ".wma", ".amr", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".3gp", ".flv"})
 GIT_LFS = b"version https://git-lfs"
 CLAIM = re.compile(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)")  # in libsndfile's log
+OPEN_END = re.compile(r"without an End-Of-Stream|lacks an end-of-stream")  # of an ogg file, in the log
+UNKNOWN_FRAMES = 2**40  # of a FLAC that was streamed, libsndfile says something beyond this
 UNKNOWN_LENGTH = 2**31 - 2**16  # about what programs write into a header when they stream
 
 
@@ -71,18 +78,19 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, longest: floa
         with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, mp3 = file.samplerate, file.format == "MP3"
             first, frames = locate(file, start, end, longest, path)
-            missing = truncation(file.extra_info)
+            missing = 0.0 if end else truncation(file.extra_info)  # a segment that is there is whole
             if first:
                 file.seek(first)
+            notes = ["ends without its end-of-stream mark: perhaps cut short"] if OPEN_END.search(file.extra_info) else []
             samples = read_mono(file, frames, path)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: the ending .raw, which has no header
         raise AudioError(explain(path, error)) from None
     except MemoryError:
         raise AudioError(f"{path}: claims more samples than memory can hold; its header is damaged") from None
     missing = max(missing, 1 - len(samples) / frames if frames else 0.0)
     if missing > FORGIVEN and not mp3:  # an MP3 header's length may be an estimate
         raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header speaks of is missing")
-    notes = [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
+    notes += [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
     return Decoded(samples, rate, (*notes, *clipping(samples)))
 
 
@@ -92,8 +100,10 @@ def read_mono(file: soundfile.SoundFile, frames: int, path: Path | str) -> np.nd
     if file.channels == 1:
         samples = file.read(frames, dtype=dtype)
         return samples if dtype == "int16" else require_range(samples, path)
-    blocks = file.blocks(BLOCK, frames=frames, dtype=dtype, always_2d=True)
-    mixed = [require_range(to_float32(block), path).mean(axis=1) for block in blocks]
+    mixed = []
+    while frames and len(block := file.read(min(BLOCK, frames), dtype=dtype, always_2d=True)):
+        mixed.append(require_range(to_float32(block), path).mean(axis=1))
+        frames -= len(block)
     return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
 
 
@@ -102,6 +112,8 @@ def locate(file: soundfile.SoundFile, start: float, end: float, longest: float, 
     rate, frames = file.samplerate, file.frames
     if rate < LOWEST_RATE:
         raise AudioError(f"{path}: a sample rate of {rate} Hz, at least {LOWEST_RATE} Hz are needed")
+    if frames > UNKNOWN_FRAMES:
+        raise AudioError(f"{path}: its header tells no length, as of a stream; write it into a new file, with ffmpeg or flac")
     first, last = round(start * rate), round(end * rate) if end else frames
     if not 0 <= first <= last or last > frames + FORGIVEN * rate:
         raise AudioError(f"{path}: no segment from {start} to {end} s in {frames / rate:.3f} s of audio")
@@ -144,7 +156,10 @@ def truncation(log: str) -> float:
 def clipping(samples: np.ndarray) -> list[str]:
     """A note if [S] runs along full scale: again and again three samples in a row at its very peak."""
     peak = peak_of(samples)
-    if peak < 0.99 * full_scale(samples):
+    if peak > 1.1 and samples.dtype != np.int16:
+        beyond = np.count_nonzero(np.abs(samples) > 1)
+        return [f"clipped: {beyond} samples beyond full scale, up to {peak:.2f}"]
+    if peak < 0.95 * full_scale(samples):  # mu-law ends at 0.98
         return []
     flat = np.abs(samples.astype(np.float32)) >= 0.999 * peak
     runs = np.count_nonzero(flat[2:] & flat[1:-1] & flat[:-2])
@@ -164,6 +179,8 @@ def require_file(path: Path | str) -> None:
     """Raise AudioError unless `path` is a regular file: a folder cannot be read, and a pipe could wait for ever."""
     try:
         mode = os.stat(path).st_mode
+    except ValueError as error:
+        raise AudioError(f"{str(path)!a}: no path can be like this ({error})") from None
     except FileNotFoundError:
         reason = "is a link to nothing" if os.path.islink(path) else "no such file"
         raise AudioError(f"{path}: {reason}") from None
@@ -188,7 +205,7 @@ def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
     if samples.size == 0:
         raise AudioError(f"{path}: holds no samples")
     if samples.size < SHORTEST * rate:
-        raise AudioError(f"{path}: {samples.size / rate:.3f} s is too short, at least {SHORTEST} s are needed")
+        raise AudioError(f"{path}: {samples.size / rate:.4f} s is too short, at least {SHORTEST} s are needed")
     if peak_of(samples) / full_scale(samples) * 32768 <= 0.5:
         raise AudioError(f"{path}: is silent throughout (all samples are zero at 16 bits)")
     return samples
@@ -230,8 +247,8 @@ def find_audio(folder: Path | str) -> list[Path]:
     return [Path(folder, name) for name in list_audio(folder)]
 
 
-def list_audio(folder: Path | str) -> list[str]:
-    """The paths of `find_audio` relative to the folder, with slashes."""
+def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES) -> list[str]:
+    """The paths of `find_audio` relative to the folder, with slashes; or those of files with other endings."""
     found, visited = [], set()
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         if (real := os.path.realpath(place)) in visited:  # a link in a circle
@@ -240,7 +257,7 @@ def list_audio(folder: Path | str) -> list[str]:
         visited.add(real)
         for name in names:
             path = os.path.join(place, name)
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".") and (isfile(path) or islink(path)):
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".") and (isfile(path) or islink(path)):
                 found.append(path[len(os.fspath(folder)) :].lstrip(os.sep))
     return sorted(name.replace(os.sep, "/") for name in found)
 

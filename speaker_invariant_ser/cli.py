@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.manifest import Listing
+    from speaker_invariant_ser.manifest import Listing, Utterance
     from speaker_invariant_ser.store import Store
 
 CORES = os.cpu_count() or 1
@@ -131,19 +131,18 @@ def prepare(
     wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
     columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
-    options = {"pattern": pattern, "name": name, "columns": columns}
-    with workers(jobs) as pool, bars(quiet) as progress, scratch_folder(out) as scratch:
+    options = {"--pattern": pattern, "--name": name, "--column": columns}
+    with workers(jobs) as pool, scratch_folder(out) as scratch, bars(quiet) as progress:
         if download:
             from speaker_invariant_ser.download import fetch
 
-            fetch(get(corpus), source, progress)
+            fetch(get(corpus), os.path.expanduser(source), progress)
         found = [
-            find_corpus(kind, Path(place).expanduser(), {**options, "scratch": scratch / str(at)})
+            find_corpus(kind, place, options if not at else {**options, "--name": ""}, scratch / str(at))
             for at, (kind, place) in enumerate(wanted)
         ]
-        listings = [select(listing, conditions) for listing, _ in found]
-        odd = [line for _, lines in found for line in lines]
-        made = prepare(listings, out, Treatment(trim_db, loudness), pool, progress, odd)
+        compare = comparison([kind for kind, _ in wanted], found) if not conditions else lambda kept: []
+        made = prepare(select(found, conditions), out, Treatment(trim_db, loudness), pool, progress, compare)
     show_prepared(made, out)
     if made.settings["counts"]["rejected"]:
         warn(f"{made.settings['counts']['rejected']} files rejected; the reasons are in {out / REJECTED}")
@@ -288,16 +287,34 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
     return left, right
 
 
-def find_corpus(kind: str, place: Path, options: dict) -> tuple["Listing", list[str]]:
-    """A known corpus or somebody's own data, and where its counts differ from the known ones."""
+def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "Listing":
+    """A known corpus, or somebody's own data, which the options are about."""
     from speaker_invariant_ser import corpora
     from speaker_invariant_ser.own import OWN, Request
 
+    place = Path(os.path.expanduser(place))
     if kind in OWN:
-        return OWN[kind](Request(place, **options)), []
-    known = corpora.get(kind, OWN)
-    listing = corpora.find(known, place)
-    return listing, [f"{kind}: {line}" for line in corpora.differences(known, listing.utterances)]
+        return OWN[kind](Request(place, options["--name"], options["--pattern"], options["--column"], scratch))
+    if given := [option for option, value in options.items() if value]:
+        raise typer.BadParameter(f"{', '.join(given)}: for your own data only, {kind} is a known corpus.")
+    return corpora.find(corpora.get(kind, OWN), place)
+
+
+def comparison(kinds: Sequence[str], found: Sequence["Listing"]) -> Callable[..., list[str]]:
+    """What `prepare` asks at the end: where the counts of what is kept differ from those of the known corpora."""
+    from speaker_invariant_ser import corpora
+
+    known = corpora.known()
+    useless = {kind: len(listing.rejected) for kind, listing in zip(kinds, found, strict=True)}
+
+    def compare(kept: Sequence["Utterance"]) -> list[str]:
+        told = []
+        for kind in (kind for kind in kinds if kind in known):
+            mine = [one for one in kept if one.corpus == kind]
+            told += [f"{kind}: {line}" for line in corpora.differences(known[kind], mine, useless[kind])]
+        return told
+
+    return compare
 
 
 def show_prepared(made: "Store", out: Path) -> None:
@@ -326,7 +343,9 @@ def show_evaluation(summary: dict) -> None:
     ]
     for name, score in speaker["attackers"].items():
         rows.append((f"speaker read by a fresh {name}", percent(score["accuracy"]), interval(score), chance))
-    rows.append(("adversary's own head", percent(speaker["adversary_head"]["accuracy"]), "", "not evidence"))
+    own = speaker["adversary_head"]
+    reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
+    rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "", "not evidence"))
     show_table(["", "value", "95 % interval", ""], rows)
     if summary["note"]:
         print(summary["note"])
@@ -372,8 +391,13 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `siser`: runs a verb and exits with its code."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end workers and partial files as Ctrl-C does
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def stop(*_: object) -> None:
+    """End workers and partial files as Ctrl-C does; also where that is ignored, as a shell has it for what runs behind."""
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from speaker_invariant_ser.errors import RecipeError, unknown
+
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Section(BaseModel):
@@ -44,7 +46,7 @@ class SplitSection(Section):
 class LabelsSection(Section):
     """Which emotions are told apart."""
 
-    map: str | dict[str, str] = Field(
+    map: str | dict[Label, Label] = Field(
         "auto",
         description=(
             "full (all labels), five (neutral, happy, sad, angry, fearful), five-merged (excited, calm, ... as well), "

@@ -27,7 +27,7 @@ from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import AudioError
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
-SLOT = 2**22  # samples, more than a chunk of ordinary utterances has
+SLOT = 2**21  # samples, more than a chunk of ordinary utterances has
 LONGEST = 600  # seconds, of one utterance; a recording of hours would be held in memory at once
 QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
 
@@ -157,7 +157,7 @@ def level_to(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, list[str
     """[S] at `loudness` LUFS, or a note why not: full scale allows less, or it is below the -70 LUFS where the measure begins."""
     import pyloudnorm
 
-    block = min(QUIET_BLOCK, len(samples) / audio.SAMPLE_RATE)
+    block = min(QUIET_BLOCK, (len(samples) - 1) / audio.SAMPLE_RATE)  # less than the clip, whatever its length rounds to
     measured = pyloudnorm.Meter(audio.SAMPLE_RATE, block_size=block).integrated_loudness(samples.astype(np.float64))
     if not np.isfinite(measured):
         return samples, ["too quiet for a loudness to be measured: left as it is"]

@@ -1,6 +1,7 @@
 """Fetch an openly licensed corpus: known address, known checksum, continued where the line broke, unpacked when it is whole."""
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
@@ -41,10 +42,20 @@ def fetch(corpus: Corpus, folder: Path | str, progress: Progress | None = None) 
         for done, archive in enumerate(archives):
             if progress:
                 progress("unpacking", done, len(archives))
-            shutil.unpack_archive(archive, partial, filter=None if archive.suffix == ".zip" else "data")
+            unpack(archive, partial)
     for archive in archives:
         archive.unlink()
     return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Everything in a zip file -> `folder`. A damaged one, which only a missing checksum lets come so far, is removed."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise DownloadError(f"{archive.name}: what came is no whole zip file ({error}) and was removed; try again") from None
 
 
 def obtain(download: Download, archive: Path, progress: Progress | None) -> None:
@@ -96,12 +107,13 @@ class Continued:
             answer.raise_for_status()
             if answer.status_code != requests.codes.partial_content:
                 held = 0  # the server began anew
-            total = held + int(answer.headers.get("Content-Length", 0)) or self.size
+            length = int(answer.headers.get("Content-Length", 0))  # none for what is made while it is sent
+            total = held + length if length else 0
             with open(self.part, "ab" if held else "wb") as file:
                 for block in answer.iter_content(BLOCK):
                     held += file.write(block)
                     if self.progress:
-                        self.progress("downloading (kB)", held // 1000, max(held, total) // 1000)
+                        self.progress("downloading (kB)", held // 1000, max(held, total or self.size) // 1000)
             if held < total:
                 raise requests.ConnectionError(f"the line broke after {held} of {total} bytes")
 

@@ -61,7 +61,7 @@ class Evaluation:
             "run": self.name,
             "note": self.note,
             "emotion": emotion_summary(self.predictions, self.curves),
-            "speaker": speaker_summary(self.leakage, self.curves),
+            "speaker": speaker_summary(self.leakage, self.curves, self.settings["recipe"]["adversary"]["target"]),
             "settings": self.settings,
         }
 
@@ -72,6 +72,7 @@ def evaluate(run: Run, store: Store, device: str = "auto", progress: Progress | 
     Writes predictions.csv into the run. Raises RunError if folds are missing or damaged.
     """
     splits = run.all_done()
+    store = store.labelled(run.recipe.labels.map)
     tested, tables = [], []
     for done, split in enumerate(splits, start=1):
         model = load_model(run.fold_folder(split), str(choose_device(device)))
@@ -178,7 +179,7 @@ def selected(rows: list[dict[str, float]]) -> dict:
     return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
 
 
-def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]]) -> dict:
+def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]], target: str) -> dict:
     scores = {name: {key: number(value) for key, value in asdict(score).items()} for name, score in leakage.attackers.items()}
     own = float(np.mean([selected(rows)["adversary_accuracy"] for rows in curves.values()]))
     return {
@@ -189,7 +190,7 @@ def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]])
         "chance": leakage.chance,
         "attackers": scores,
         "strongest": {"name": leakage.strongest, **scores[leakage.strongest]},
-        "adversary_head": {"accuracy": own, "evidence": False},
+        "adversary_head": {"accuracy": own, "target": target, "evidence": False},
     }
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +28,7 @@ REASONS = {
     errno.ENOTEMPTY: "the folder is there and holds something",
     errno.EBUSY: "the folder is in use, a mount point perhaps; choose a new one",
     errno.EEXIST: "something of that name is in the way",
+    errno.ELOOP: "its links lead in a circle",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
 
@@ -42,6 +42,11 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno not in REASONS:
             raise
         raise WriteError(f"cannot write {path}: {REASONS[error.errno]}") from error
+
+
+def real(path: Path | str) -> Path:
+    """Where a path leads: a link is followed, "." has a name, and a circle of links is left for the system to refuse."""
+    return Path(os.path.realpath(path))
 
 
 def partial_of(path: Path) -> Path:
@@ -74,7 +79,7 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     An empty folder may be there; one that holds anything is replaced only if `replace`, otherwise a WriteError is raised
     before the block begins.
     """
-    path = Path(path).resolve()  # a link is followed, "." has a name
+    path = real(path)
     partial = partial_of(path)
     with translated(path):
         if path.exists() and not replace:
@@ -91,28 +96,21 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Path]]:
+def unfinished_folder(
+    path: Path | str, request: str, keep: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+) -> Iterator[tuple[Path, Path]]:
     """For long work: (a folder to work in, a new folder in it that becomes `path` if the block ends well).
 
-    What a kill, of this process or of a worker, or Ctrl-C leaves in the first is taken up by the next call with the same
-    `request`; the block must be able to go on from whatever it finds there. An error removes it.
+    What a kill or one of the exceptions in `keep` leaves in the first is taken up by the next call with the same `request`; the
+    block must be able to go on from whatever it finds there. Any other exception removes it.
     Raises WriteError, also while another process is at it.
     """
-    path = Path(path).resolve()
-    work, lock = partial_of(path), partial_of(path).with_suffix(".lock")
+    path = real(path)
+    work = partial_of(path)
     result, mark = work / "result", work / "request"
-    with translated(path), ExitStack() as undo:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            undo.enter_context(FileLock(lock, timeout=0))
-        except Timeout:
-            raise WriteError(
-                f"cannot write {path}: another process is writing it; wait for it or choose another folder"
-            ) from None
-        undo.callback(lock.unlink, missing_ok=True)
+    with translated(path), locked(path, "lock"), ExitStack() as discard:
         if path.exists():
             path.rmdir()
-        discard = undo.enter_context(ExitStack())
         discard.callback(shutil.rmtree, work, ignore_errors=True)
         if not mark.is_file() or mark.read_text(encoding="utf-8") != request:
             shutil.rmtree(work, ignore_errors=True)
@@ -122,29 +120,49 @@ def unfinished_folder(path: Path | str, request: str) -> Iterator[tuple[Path, Pa
         result.mkdir()
         try:
             yield work, result
-        except KeyboardInterrupt:
+        except keep:
             discard.pop_all()
             raise
-        except BrokenProcessPool:
-            discard.pop_all()
-            raise WriteError(
-                f"cannot write {path}: a worker process was killed, perhaps for want of memory, or crashed on a damaged file; "
-                "what is done is kept, the same command goes on (try --jobs 1)"
-            ) from None
         os.replace(result, path)
+
+
+def sweep(path: Path | str) -> None:
+    """Remove what a kill in the very last moment left beside a folder that is done. Raises WriteError while another is at it."""
+    path = real(path)
+    if path.is_dir() and any(path.iterdir()) and partial_of(path).is_dir():
+        with translated(path), locked(path, "lock"):
+            shutil.rmtree(partial_of(path))
 
 
 @contextmanager
 def scratch_folder(path: Path | str) -> Iterator[Path]:
-    """Where a folder for files that are needed only while `path` is made may be put: not there yet, and gone at the end.
+    """Where files that are needed only while `path` is made may be put: gone at the end, the same place next time.
 
-    Its name is always the same, so that what was begun with files in it can go on.
+    Raises WriteError while another process has it.
     """
-    scratch = partial_of(Path(path).resolve()).with_suffix(".scratch")
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    path = real(path)
+    scratch = partial_of(path).with_suffix(".scratch")
+    with translated(path), locked(path, "scratch-lock"):
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, kind: str) -> Iterator[None]:
+    """Inside, this process alone is at `path`; a lock that a killed process left behind is no hindrance. Raises WriteError."""
+    lock = partial_of(path).with_suffix(f".{kind}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as undo:
+        try:
+            undo.enter_context(FileLock(lock, timeout=0))
+        except Timeout:
+            raise WriteError(
+                f"cannot write {path}: another process is writing it; wait for it or choose another folder"
+            ) from None
+        undo.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def refuse_existing(path: Path | str, advice: str) -> Path:

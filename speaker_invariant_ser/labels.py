@@ -22,7 +22,7 @@ FIVE_MAP = {word: label for label in FIVE for word in (label, *WORDS[label])}
 MAPS: dict[str, Mapping[str, str] | None] = {
     "full": None,
     "five": FIVE_MAP,
-    "five-merged": {**FIVE_MAP, "excited": "happy", "calm": "neutral", "anxious": "fearful", "frustrated": "angry"},
+    "five-merged": {**FIVE_MAP, "excited": "happy", "calm": "neutral"},
 }
 
 

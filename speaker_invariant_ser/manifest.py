@@ -90,14 +90,13 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     """
     if Path(path).suffix.lower() == ".parquet":
         return read_parquet(path)
-    delimiter = "\t" if Path(path).suffix.lower() == ".tsv" else ","
+    quoting = Path(path).suffix.lower() != ".tsv"  # between tabs a quote is a quote
+    delimiter = "," if quoting else "\t"
     if Path(path).exists() and not Path(path).is_file():
         raise ManifestError(f"{path} is not a regular file and cannot be read as a CSV table")
     try:
         names, lines = read_header(path, delimiter)
-        twice = [name for name, times in Counter(names).items() if times > 1]
-        if twice:
-            raise ManifestError(f"{path}: column {shorten(twice)} stands there more than once")
+        refuse_repeated(names, path)
         convert = pyarrow.csv.ConvertOptions(
             column_types={name: types.get(name, pyarrow.string()) for name in names},
             strings_can_be_null=False,
@@ -105,13 +104,15 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
         with open(path, "rb") as file:  # opened here: pyarrow has its own idea of what a path means
             table = pyarrow.csv.read_csv(
                 file,
-                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines),
+                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines, use_threads=False),
                 convert_options=convert,
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
+                parse_options=pyarrow.csv.ParseOptions(
+                    newlines_in_values=quoting, delimiter=delimiter, quote_char='"' if quoting else False
+                ),
             )
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
-    except (OSError, UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
         raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
     return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
@@ -127,19 +128,31 @@ def shared_texts(column: pyarrow.ChunkedArray) -> list:
 def read_parquet(path: Path | str) -> dict[str, list[str]]:
     """A Parquet file's columns by name, whatever their types as text. Raises ManifestError."""
     try:
-        table = pyarrow.parquet.read_table(path)
-        texts = [pyarrow.compute.fill_null(column.cast(pyarrow.string()), "") for column in table.columns]
+        with open(path, "rb") as file:
+            table = pyarrow.parquet.read_table(file)
+        plain = [field.name for field in table.schema if not pyarrow.types.is_nested(field.type)]
+        texts = [pyarrow.compute.fill_null(table[name].cast(pyarrow.string()), "") for name in plain]
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, pyarrow.ArrowException) as error:
-        raise ManifestError(f"{path} cannot be read as a Parquet table of plain cells: {error}") from None
-    return {name.strip(): text.to_pylist() for name, text in zip(table.column_names, texts, strict=True)}
+        raise ManifestError(
+            f"{path} cannot be read as a Parquet table of plain cells ({error}); audio inside a Hugging Face dataset is read "
+            "with `siser prepare datasets`, after save_to_disk"
+        ) from None
+    refuse_repeated([name.strip() for name in plain], path)
+    return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
+
+
+def refuse_repeated(names: Sequence[str], path: Path | str) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ManifestError(f"{path}: column {shorten(twice)} stands there more than once")
 
 
 def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
     """A CSV file's column names without blanks around them, and how many lines they end at; empty lines come before."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter)
+        rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
         names = next((row for row in rows if row), [])
         return [name.strip() for name in names], rows.line_num
 
@@ -151,6 +164,7 @@ def check(utterances: Sequence[Utterance], source: Path | str, rejected: Sequenc
         *odd_values(utterances, "sex", SEXES),
         *odd_values(utterances, "partition", PARTITIONS),
         *repeated_ids(utterances),
+        *two_sexes(utterances),
         *odd_segments(utterances),
     ]
     if not utterances:
@@ -165,7 +179,7 @@ def check(utterances: Sequence[Utterance], source: Path | str, rejected: Sequenc
 
 def empty_cells(utterances: Sequence[Utterance]) -> list[str]:
     found = []
-    for name in ("id", "speaker", "emotion", "source"):
+    for name in ("speaker", "emotion", "source"):  # the id is the path where none is given
         rows = [row for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
         if rows:
             found.append(f"empty {name if name != 'source' else 'path'} in row {shorten(rows)}")
@@ -182,28 +196,53 @@ def repeated_ids(utterances: Iterable[Utterance]) -> list[str]:
     return [f"id {shorten(twice)} stands there more than once"] if twice else []
 
 
+def two_sexes(utterances: Iterable[Utterance]) -> list[str]:
+    sexes = defaultdict(set)
+    for utterance in utterances:
+        sexes[utterance.speaker].add(utterance.sex)
+    twice = [speaker for speaker, found in sexes.items() if len(found) > 1]
+    return [f"speaker {shorten(twice)} has more than one sex"] if twice else []
+
+
 def odd_segments(utterances: Sequence[Utterance]) -> list[str]:
     odd = [f"{u.source} ({u.start:g} to {u.end:g} s)" for u in utterances if not 0 <= u.start < (u.end or math.inf)]
     return [f"no segment can have these times: {shorten(odd)}"] if odd else []
 
 
-def select(listing: Listing, conditions: Sequence[tuple[str, str]]) -> Listing:
-    """Only the utterances whose columns have these values; of several values for one column any will do. Raises ManifestError."""
+def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -> list[Listing]:
+    """Only the utterances whose columns have these values; of several values for one column any will do.
+
+    Of several listings, one that tells nothing in a column is not asked about it: --only style=speech keeps a corpus without
+    styles. Raises ManifestError if nothing is left, or for an unknown column.
+    """
     wanted = defaultdict(set)
     for column, value in conditions:
         if column not in COLUMNS:
             raise ManifestError(f"--only {column}={value}: {unknown('column', column, COLUMNS)}")
         wanted[column].add(value)
-    kept = [one for one in listing.utterances if all(str(getattr(one, name)) in values for name, values in wanted.items())]
-    if not kept:
-        told = {name: sorted({str(getattr(one, name)) for one in listing.utterances}) for name in wanted}
+    kept = []
+    for listing in listings:
+        told = {name: {str(getattr(one, name)) for one in listing.utterances} for name in wanted}
+        asked = {name: values for name, values in wanted.items() if len(listings) == 1 or told[name] != {""}}
+        fits = [one for one in listing.utterances if all(str(getattr(one, name)) in asked[name] for name in asked)]
+        kept.append(replace(listing, utterances=fits))
+    if not any(listing.utterances for listing in kept):
+        told = {name: sorted({str(getattr(one, name)) for one in all_of(listings)}) for name in wanted}
         found = "; ".join(f"{name} is one of {shorten(map(repr, values), 10)}" for name, values in told.items())
         raise ManifestError(f"--only leaves no utterance: {found}")
-    return replace(listing, utterances=kept)
+    return kept
+
+
+def all_of(listings: Sequence[Listing]) -> list[Utterance]:
+    return [utterance for listing in listings for utterance in listing.utterances]
 
 
 def settle(listing: Listing) -> Listing:
-    """Every clip once: of equal rows the first is kept; rows that contradict each other are all rejected, since one is wrong."""
+    """Every clip once, and under a name that can be written down.
+
+    Of equal rows the first is kept; rows that contradict each other are all rejected, since one of them is wrong.
+    """
+    listing = apart_if_unwritable(listing)
     if len({(one.source, one.start, one.end) for one in listing.utterances}) == len(listing.utterances):
         return listing
     rows = defaultdict(list)
@@ -215,6 +254,17 @@ def settle(listing: Listing) -> Listing:
         rejected += [(source, reason or "listed more than once; the first is kept")] * (len(same) if reason else len(same) - 1)
         kept += [] if reason else same[:1]
     return Listing(kept, rejected, listing.folder, listing.note)
+
+
+def apart_if_unwritable(listing: Listing) -> Listing:
+    """File names that are no text in any encoding we write are rejected: no table could hold them."""
+    odd = [one for one in listing.utterances if not one.source.isascii() and "\udc80" <= max(one.source) <= "\udfff"]
+    if not odd:
+        return listing
+    names = {one.source for one in odd}
+    reason = "its name is not UTF-8; rename the file"
+    kept = [one for one in listing.utterances if one.source not in names]
+    return replace(listing, utterances=kept, rejected=[*listing.rejected, *((name, reason) for name in sorted(names))])
 
 
 def contradiction(utterances: Iterable[Utterance]) -> str:
@@ -233,7 +283,7 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     paths = [listing.folder / utterance.source for listing in listings for utterance in listing.utterances]
     if len(listings) == 1:
         return listings[0], paths
-    names = [{utterance.corpus for utterance in listing.utterances} for listing in listings]
+    names = [{utterance.corpus for utterance in listing.utterances} for listing in listings if listing.utterances]
     twice = [name for name, times in Counter(name for found in names for name in found).items() if times > 1]
     if twice:
         raise ManifestError(f"two corpora are named {shorten(twice)}; give one of them another name")
@@ -246,5 +296,10 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
         for listing in listings
         for one in listing.utterances
     ]
+    whose = defaultdict(set)
+    for one in apart:
+        whose[one.speaker].add(one.corpus)
+    if mixed := [speaker for speaker, corpora in whose.items() if len(corpora) > 1]:
+        raise ManifestError(f"speaker {shorten(mixed)} could be of two corpora; give one of the corpora another name")
     rejected = [(str(listing.folder / file), reason) for listing in listings for file, reason in listing.rejected]
     return Listing(apart, rejected, note=" ".join(filter(None, (listing.note for listing in listings)))), paths

@@ -7,13 +7,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import compress
 from pathlib import Path
 from types import ModuleType
 
-from speaker_invariant_ser.audio import find_audio
+from speaker_invariant_ser.audio import FOREIGN, list_audio
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError, shorten, unknown
 from speaker_invariant_ser.manifest import COLUMNS, Listing, Utterance, check, read_columns, settle
 
@@ -29,7 +29,9 @@ ALIASES = {  # what others call these columns; used where ours is absent
     "text": ("transcription", "transcript", "sentence"),
 }
 SEXES = {"f": "female", "w": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+FOREVER = 1e9  # seconds; no recording is as long
 PARTITIONS = {"training": "train", "validation": "dev", "development": "dev", "valid": "dev", "val": "dev", "testing": "test"}
+SPLITS = {"train", "dev", "test", *PARTITIONS}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Request:
     scratch: Path = Path()  # a folder for audio that lies inside tables
 
     def __post_init__(self) -> None:
-        """Raises ManifestError for a column of ours that there is not."""
+        """Raises ManifestError for a column of ours that there is not, and a name that cannot be written."""
+        if "\udc80" <= max(self.corpus, default="") <= "\udfff":
+            raise ManifestError(f"--name {self.corpus!a}: not UTF-8, choose a name that can be written in a table")
         for name in self.columns:
             if name not in (*NEEDED, *OPTIONAL):
                 raise ManifestError(f"--column {name}={self.columns[name]}: {unknown('column', name, (*NEEDED, *OPTIONAL))}")
@@ -70,13 +74,14 @@ def read_pattern(request: Request) -> Listing:
     """
     folder, rule = require_folder(request.source), compile_pattern(request.pattern)
     columns, rejected = {name: [] for name in ("path", *rule.groupindex)}, []
-    for path in find_audio(folder):
-        relative = path.relative_to(folder).as_posix()
+    for relative in list_audio(folder):
         if match := rule.fullmatch(relative):
             for name, value in {"path": relative, **match.groupdict()}.items():
                 columns[name].append(value)
         else:
             rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
+    foreign = [(name, f"{Path(name).suffix} is not read here; save it as wav or flac") for name in list_audio(folder, FOREIGN)]
+    rejected += foreign
     if not columns["path"]:
         example = f", such as {rejected[0][0]}" if rejected else ""
         raise CorpusError(f"{folder}: none of {len(rejected)} audio files{example}, matches the pattern {request.pattern}")
@@ -89,6 +94,8 @@ def compile_pattern(pattern: str) -> re.Pattern:
     if not pattern:
         raise CorpusError('a folder needs --pattern, such as --pattern "{speaker}/{emotion}/*_{text}.wav"')
     rule = ""
+    if beside := re.search(r"\}[{*]|\*\{", pattern):
+        raise CorpusError(f"--pattern {pattern}: something has to stand between the two at {beside[0]}, to tell them apart")
     for part in re.split(r"(\{[^{}]*\}|\*\*/?|\*)", pattern):
         name = part[1:-1]
         if not part.startswith("{"):
@@ -104,41 +111,59 @@ def compile_pattern(pattern: str) -> re.Pattern:
 
 
 def read_audformat(request: Request) -> Listing:
-    """An audformat database's folder: the schemes emotion and speaker, and of OPTIONAL what there is; tables may hold segments.
+    """An audformat database's folder: the schemes emotion and speaker, and of OPTIONAL what there is.
 
+    Emotion may stand in a table of segments and speaker in one of files. `request.columns` may name a scheme, a field that comes
+    with a scheme's labels (such as a speaker's gender), or TABLE.COLUMN where several tables have a scheme.
     Raises CorpusError if the folder holds no such database, SetupError without audformat.
     """
     folder = require_folder(request.source)
     if not (folder / "db.yaml").is_file():
         raise CorpusError(f"{folder} holds no audformat database: expected db.yaml and the tables it names in this folder")
-    audformat = require("audformat", "audformat")
-    database = audformat.Database.load(str(folder), load_data=True, verbose=False)
-    known = {name: scheme for name in (*NEEDED[1:], *OPTIONAL) if (scheme := scheme_of(name, database, request.columns))}
-    if missing := [name for name in NEEDED[1:] if name not in known]:
-        raise CorpusError(f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME")
-    first, *others = known.values()
-    frame = database.get(first, others)
-    frame = audformat.utils.to_segmented_index(frame).reset_index()
-    columns = {name: cells(frame[scheme]) for name, scheme in known.items()}
+    audformat, yaml = require("audformat", "audformat"), require("yaml", "audformat")
+    try:
+        database = audformat.Database.load(str(folder), load_data=True, verbose=False)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
+    found = {name: column for name in (*NEEDED[1:], *OPTIONAL) if (column := column_of(name, database, request)) is not None}
+    if missing := [name for name in NEEDED[1:] if name not in found]:
+        raise CorpusError(
+            f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME or =TABLE.COLUMN"
+        )
+    segments = audformat.utils.to_segmented_index(found["emotion"]).index
+    frame = segments.to_frame(index=False)
+    columns = {name: cells(along(segments, column)) for name, column in found.items()}
     columns["path"] = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in frame["file"]]
     for name in ("start", "end"):
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]  # NaT: to the end
     return listing_of(columns, Request(request.source, request.corpus), folder, unlabelled=True)
 
 
-def scheme_of(name: str, database, columns: Mapping[str, str]) -> str:
-    """What the database calls a field, "" if it has none; fields of a speaker table (such as gender) count too."""
-    extra = {key for scheme in database.schemes.values() for key in labels_of(scheme, database)}
-    candidates = (columns[name],) if name in columns else (name, *ALIASES.get(name, ()))
-    return next((one for one in candidates if one in database.schemes or one in extra), "")
+def column_of(name: str, database, request: Request):
+    """A pandas series of one of our fields over files or segments, None if the database has none."""
+    asked = request.columns.get(name)
+    for table in database.tables:
+        for column in database[table].columns:
+            if asked == f"{table}.{column}":
+                return database[table][column].get()
+    for scheme in (asked,) if asked else (name, *ALIASES.get(name, ())):
+        try:
+            frame = database.get(scheme)
+        except ValueError as error:  # several tables say different things of one clip
+            raise CorpusError(
+                f"{request.source}: several tables have the scheme {scheme}; choose one with --column {name}=TABLE.COLUMN "
+                f"({str(error).splitlines()[0]})"
+            ) from None
+        if scheme in frame and len(frame):
+            return frame[scheme]
+    return None
 
 
-def labels_of(scheme, database) -> set[str]:
-    """The names of what a scheme's labels carry with them, such as a speaker's gender."""
-    if scheme.uses_table:
-        return set(database[scheme.labels].columns)
-    values = scheme.labels.values() if isinstance(scheme.labels, dict) else ()
-    return {key for value in values if isinstance(value, dict) for key in value}
+def along(segments, column):
+    """The values of a column at these segments; a value that a whole file has goes for every segment of it."""
+    if column.index.nlevels > 1:
+        return column.reindex(segments)
+    return column[~column.index.duplicated()].reindex(segments.get_level_values("file"))
 
 
 def cells(column) -> list[str]:
@@ -155,22 +180,35 @@ def read_datasets(request: Request) -> Listing:
     folder, datasets = require_folder(request.source), require("datasets", "datasets")
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except (FileNotFoundError, ValueError) as error:
-        raise CorpusError(f"{folder} holds no dataset written by save_to_disk: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{folder} holds no dataset written by save_to_disk, or a damaged one: {error}") from None
     parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
     together: Columns = {}
     request.scratch.mkdir(parents=True, exist_ok=True)
+    rejected = []
     for split, part in parts.items():
-        audio = [name for name, feature in part.features.items() if isinstance(feature, datasets.Audio)]
+        asked = request.columns.get("path")
+        audio = [name for name, feature in part.features.items() if isinstance(feature, datasets.Audio) and asked in (None, name)]
         if not audio:
-            raise CorpusError(f"{folder}: no column of audio; found {shorten(part.column_names, 10)}")
+            raise CorpusError(
+                f"{folder}: no column of the type Audio; found {shorten(part.column_names, 10)} "
+                "(in Python, dataset.cast_column(NAME, datasets.Audio()) makes one)"
+            )
         part = part.cast_column(audio[0], datasets.Audio(decode=False))
+        names = [f"{split or 'row'}-{at:07}" for at in range(len(part))]
+        paths = [unpack(row[audio[0]], request.scratch, name) for row, name in zip(part, names, strict=True)]
+        rejected += [(name, "has no audio") for name, path in zip(names, paths, strict=True) if not path]
         columns = {name: texts_of(part, name) for name in part.column_names if name != audio[0]}
-        columns["path"] = [unpack(row, request.scratch, f"{split or 'row'}-{at:07}") for at, row in enumerate(part[audio[0]])]
-        columns["partition"] = columns.get("partition", [split.lower()] * len(part))
-        for name, values in columns.items():
-            together.setdefault(name, []).extend(values)
-    return listing_of(together, request, request.scratch, unlabelled=True)
+        columns["path"] = paths
+        columns.setdefault("partition", [split.lower() if split.lower() in SPLITS else ""] * len(part))
+        rows = len(together.get("path", ()))
+        for name in {*columns, *together}:
+            together.setdefault(name, [""] * rows).extend(columns.get(name, [""] * len(part)))
+    there = [bool(path) for path in together["path"]]
+    together = {name: list(compress(values, there)) for name, values in together.items()}
+    others = {name: column for name, column in request.columns.items() if name != "path"}
+    listing = listing_of(together, Request(request.source, request.corpus, columns=others), request.scratch, unlabelled=True)
+    return replace(listing, rejected=[*rejected, *listing.rejected])
 
 
 def texts_of(part, name: str) -> list[str]:
@@ -182,11 +220,13 @@ def texts_of(part, name: str) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 
-def unpack(row: Mapping, scratch: Path, name: str) -> str:
-    """The path of one audio cell, written out if its bytes lie in the table, always with one date: so it is known again."""
+def unpack(row: Mapping | None, scratch: Path, name: str) -> str:
+    """The path of one audio cell, "" if it is empty; written out if its bytes lie in the table, always with one date."""
+    if row is None or not (row["bytes"] or row["path"]):
+        return ""
     if row["bytes"] is None:
         return os.path.abspath(row["path"])
-    path = scratch / (name + (Path(row["path"] or "").suffix or ".wav"))
+    path = scratch / (name + (Path(row["path"] or "").suffix[:8] or ".wav"))
     path.write_bytes(row["bytes"])
     os.utime(path, (0, 0))
     return path.name
@@ -199,6 +239,8 @@ def listing_of(columns: Columns, request: Request, folder: Path, unlabelled: boo
     In a table that somebody made for this, an empty label is a mistake, and told as one.
     """
     columns = {name: [cell.strip() for cell in cells] for name, cells in renamed(columns, request).items()}
+    require_seconds(columns, request.source)
+    require_lines(columns, request.source)
     rejected = []
     if unlabelled:
         labelled = [bool(who and what) for who, what in zip(columns["speaker"], columns["emotion"], strict=True)]
@@ -234,14 +276,14 @@ def renamed(columns: Columns, request: Request) -> Columns:
 
 
 def utterances_of(columns: Columns, corpus: str) -> list[Utterance]:
-    """Columns of stripped cells -> utterances. A time that is no number becomes NaN, which `check` tells."""
+    """Columns of stripped cells -> utterances."""
     rows = len(columns["path"])
     texts = {name: columns.get(name, [""] * rows) for name in OPTIONAL}
     start, end = ([number(cell) for cell in texts.pop(name)] for name in ("start", "end"))
     texts["sex"] = [SEXES.get(sex.lower(), sex) for sex in texts["sex"]]
-    texts["partition"] = [PARTITIONS.get(part.lower(), part) for part in texts["partition"]]
+    texts["partition"] = [PARTITIONS.get(part.lower(), part.lower()) for part in texts["partition"]]
     texts["id"] = [
-        name or (f"{path}@{first:g}-{last:g}" if first or last else path)
+        name or (f"{path}@{first:.12g}-{last:.12g}" if first or last else path)
         for name, path, first, last in zip(texts["id"], columns["path"], start, end, strict=True)
     ]
     texts |= {"corpus": [corpus] * rows, "speaker": columns["speaker"], "emotion": columns["emotion"], "source": columns["path"]}
@@ -255,6 +297,24 @@ def number(text: str) -> float:
         return float(text or 0)
     except ValueError:
         return math.nan
+
+
+def require_lines(columns: Columns, source: Path) -> None:
+    """Raise ManifestError for a line break within a cell: most likely a quote that was not closed, and rows that it swallowed."""
+    for name, values in columns.items():
+        row = next((row for row, cell in enumerate(values, start=1) if "\n" in cell or "\r" in cell), 0)
+        if row:
+            raise ManifestError(f"{source}: {name} in row {row} goes over several lines; is a quotation mark not closed there?")
+
+
+def require_seconds(columns: Columns, source: Path) -> None:
+    """Raise ManifestError for start or end that is no number."""
+    for name in ("start", "end"):
+        odd = [(row, cell) for row, cell in enumerate(columns.get(name, ()), start=1) if not abs(number(cell)) < FOREVER]
+        if odd:
+            row, cell = odd[0]
+            more = f" and in {len(odd) - 1} more rows" if len(odd) > 1 else ""
+            raise ManifestError(f"{source}: {name} in row {row} is '{cell}'{more}: expected seconds, such as 12.5")
 
 
 def require_folder(path: Path) -> Path:

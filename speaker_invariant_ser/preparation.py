@@ -5,36 +5,44 @@ A kill at any moment loses at most the few chunks being decoded; the next call g
 
 import csv
 import hashlib
-import io
+import math
 import os
 import shutil
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from speaker_invariant_ser import audio
-from speaker_invariant_ser.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
+from speaker_invariant_ser.decoding import Job, Result, Treatment
 from speaker_invariant_ser.errors import AudioError, StoreError, shorten
-from speaker_invariant_ser.files import refuse_existing, require_space, sha256, unfinished_folder, write_json
+from speaker_invariant_ser.files import (
+    partial_of,
+    real,
+    refuse_existing,
+    require_space,
+    sha256,
+    sweep,
+    unfinished_folder,
+    write_json,
+)
+from speaker_invariant_ser.ingest import CHUNK, DECODED, Progress, ingest
 from speaker_invariant_ser.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
 from speaker_invariant_ser.shortcuts import examine
 from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, Store
 
-DECODED = "decoded.i16"
-CHUNK = 32  # utterances decoded as one piece of work
-AHEAD = 8  # chunks in work at once; keeps memory flat, and is what a kill may cost
-FEW = 64  # utterances that are decoded here and now
-LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr")
+LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
 
-Progress = Callable[[str, int, int], None]  # what, done, total
+Compare = Callable[[Sequence[Utterance]], list[str]]  # what is kept -> where it is not what was expected
 Remark = tuple[str, str]  # file, reason
+
+KEEP = (KeyboardInterrupt, BrokenProcessPool)  # what is decoded before these is taken up again
 
 
 def prepare(
@@ -43,22 +51,23 @@ def prepare(
     treatment: Treatment = Treatment(),  # noqa: B008, it is frozen
     pool: Executor | None = None,
     progress: Progress | None = None,
-    differences: Sequence[str] = (),
+    compare: Compare = lambda kept: [],
 ) -> Store:
     """Decode the listings' utterances into a new prepared corpus at `out`, and open it.
 
     What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result
     does not depend on how many workers are in the `pool` (of `decoding.workers`), nor on how often it was killed and called
-    again. `differences` from what was expected are stored.
+    again. What `compare` says of the kept utterances is stored as differences.
     Raises ManifestError for contradicting utterances, StoreError if every file is rejected, WriteError.
     """
-    out = Path(out).resolve()
+    out = real(out)
+    sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     listing, paths = combine([settle(one) for one in listings])
     check(listing.utterances, shorten(one.folder for one in listings), listing.rejected)
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
-    require_space(out, estimate_bytes(tasks))
-    with unfinished_folder(out, fingerprint(listing, tasks, treatment)) as (work, result):
+    require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
+    with told_of_dead_workers(out), unfinished_folder(out, fingerprint(listing, tasks, treatment), KEEP) as (work, result):
         results, digest = ingest(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
@@ -70,8 +79,19 @@ def prepare(
         write_manifest(result / MANIFEST, judged.kept)
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
-        write_json(result / SETTINGS, describe(result, listing, judged, treatment, digest, differences))
+        write_json(result / SETTINGS, describe(result, listing, judged, treatment, digest, compare(judged.kept)))
     return Store.open(out)
+
+
+@contextmanager
+def told_of_dead_workers(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise StoreError(
+            f"{out} is not done: a worker process was killed, perhaps for want of memory, or crashed on a damaged file; "
+            "what is decoded is kept, the same command goes on (try --jobs 1)"
+        ) from None
 
 
 def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
@@ -95,6 +115,10 @@ def stamp(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
     """About how much the audio will take, from a few headers; the median, since a damaged one may claim anything."""
     seconds = []
@@ -105,101 +129,6 @@ def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
             continue
         seconds.append(frames / rate)
     return int(np.median(seconds or [0]) * len(tasks) * audio.SAMPLE_RATE * 2)
-
-
-def ingest(
-    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None, progress: Progress | None
-) -> tuple[list[Result], str]:
-    """Decode in parallel, join in order into `work`. Returns a result for each task, and the SHA-256 of the audio.
-
-    The journal has a line for each chunk that is joined: where its audio ends, and its results. After a kill, audio beyond
-    the last whole line is cut off, and what the journal holds is not decoded again.
-    """
-    journal = Journal(work / "journal")
-    results, done = journal.results, len(journal.results)
-    with journal.file, open(work / DECODED, "r+b" if (work / DECODED).exists() else "w+b", buffering=0) as file:
-        if file.seek(0, os.SEEK_END) > journal.end:
-            file.truncate(journal.end)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256") if journal.end else hashlib.sha256()
-        for clips, found in decode_all(tasks[done:], work, treatment, pool):
-            write_whole(file, clips)
-            digest.update(clips)
-            results += journal.add(len(clips), found)
-            if progress:
-                progress("decoding (continued)" if done else "decoding", len(results), len(tasks))
-    return results, digest.hexdigest()
-
-
-def write_whole(file: io.FileIO, data: memoryview) -> None:
-    """Write all of `data`; an unbuffered file may take a part of it, when the disk is nearly full."""
-    written = file.write(data)
-    while written < len(data):
-        written += file.write(data[written:])
-
-
-class Journal:
-    """What is joined so far, a line of JSON for each chunk; a line that a kill cut short does not count."""
-
-    def __init__(self, path: Path) -> None:
-        self.end, self.results, whole = 0, [], 0  # bytes of audio, what became of each utterance, bytes of the journal
-        self.file = open(path, "a+b")  # noqa: SIM115, closed by who uses it
-        self.file.seek(0)
-        for line in self.file.read().splitlines(keepends=True):
-            end, tab, results = line.decode().partition("\t")
-            if not (tab and line.endswith(b"\n")):
-                break
-            self.end, whole = int(end), whole + len(line)
-            self.results += from_json(results)
-        self.file.truncate(whole)
-
-    def add(self, size: int, results: list[Result]) -> list[Result]:
-        """Note that `size` more bytes are joined, of these results; returns them."""
-        self.end += size
-        self.file.write(f"{self.end}\t{to_json(results)}\n".encode())
-        self.file.flush()
-        return results
-
-
-def decode_all(
-    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None
-) -> Iterator[tuple[memoryview, list[Result]]]:
-    """The audio and results of all chunks in order, each as soon as it and all before it are decoded.
-
-    A slot of the scratch file belongs to one chunk until that is taken; then to the chunk AHEAD places later.
-    """
-    waiting = deque()
-    for former in work.glob("scratch-*"):
-        former.unlink()
-    scratch = work / f"scratch-{uuid4().hex}"  # a name of its own: a worker of a killed run may still write into that one's
-    with open(scratch, "wb") as file:
-        file.truncate(2 * AHEAD * SLOT)
-    for place, first in enumerate(range(0, len(tasks), CHUNK)):
-        slot = place % AHEAD
-        if len(waiting) == AHEAD:
-            yield take(*waiting.popleft(), scratch)
-        job = (decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
-        waiting.append((slot, pool.submit(*job) if pool and len(tasks) > FEW else call(*job)))
-    while waiting:
-        yield take(*waiting.popleft(), scratch)
-
-
-def call(work: Callable, *arguments: object) -> Future:
-    """What a pool's `submit` does, here and now."""
-    done = Future()
-    done.set_result(work(*arguments))
-    return done
-
-
-def take(slot: int, begun: Future, scratch: Path) -> tuple[memoryview, list[Result]]:
-    """The audio and results of a chunk, as soon as it is decoded."""
-    results, spilled = begun.result()
-    total = sum(result.samples for result in results)
-    if not spilled:
-        return slots(str(scratch))[slot * SLOT : slot * SLOT + total].data.cast("B"), results
-    clips = np.memmap(spilled, np.int16, mode="r")
-    os.unlink(spilled)  # what is mapped stays until it is let go
-    return clips.data.cast("B"), results
 
 
 @dataclass(frozen=True)
@@ -260,12 +189,23 @@ def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], p
 
 def overlaps(utterances: Sequence[Utterance]) -> list[Remark]:
     """Segments of one file that share time under different speakers: one of them is heard in the other's clip."""
-    by_time = sorted((u for u in utterances if u.end), key=lambda u: (u.source, u.start))
-    return [
-        (late.source, f"{late.start:g} to {late.end:g} s of speaker {late.speaker} overlaps speaker {early.speaker}'s")
-        for early, late in pairwise(by_time)
-        if early.source == late.source and late.start < early.end and early.speaker != late.speaker
-    ]
+    files = defaultdict(list)
+    for one in utterances:
+        if one.start or one.end:
+            files[one.corpus, one.source].append(one)
+    found = []
+    for segments in files.values():
+        until = {}  # speaker -> the latest end so far
+        for one in sorted(segments, key=lambda one: one.start):
+            others = [speaker for speaker, end in until.items() if speaker != one.speaker and end > one.start]
+            if others:
+                found.append((one.source, f"{span(one)} of speaker {one.speaker} overlaps speaker {shorten(others)}'s"))
+            until[one.speaker] = max(until.get(one.speaker, 0.0), one.end or math.inf)
+    return found
+
+
+def span(one: Utterance) -> str:
+    return f"{one.start:g} to {one.end:g} s" if one.end else f"{one.start:g} s to the end"
 
 
 def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
@@ -305,6 +245,7 @@ def describe(
     samples = np.array([result.samples for result in judged.results])
     zeros = np.array([result.zeros for result in judged.results])
     levels = np.array([result.level for result in judged.results])
+    treated = ["padding"] * bool(treatment.trim_db) + ["level"] * (treatment.loudness is not None)
     return {
         "format": FORMAT,
         "sample_rate": audio.SAMPLE_RATE,
@@ -319,7 +260,7 @@ def describe(
         },
         "emotions": dict(sorted(Counter(one.emotion for one in kept).items())),
         "differences": list(differences),
-        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels),
+        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, treated),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),
         "sha256": {AUDIO: digest, MANIFEST: sha256(folder / MANIFEST)},
         "versions": {name: version(name) for name in LIBRARIES},

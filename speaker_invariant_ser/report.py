@@ -134,7 +134,7 @@ def whisker(axes: Axes, along: str, value: float, other: float, score: dict, col
 
 
 def draw_training(panels: Sequence[Axes], curves: dict[str, list[dict[str, float]]]) -> None:
-    """Every fold as a thin line: losses above, accuracies below; the speaker loss beside its uninformed value, ln K."""
+    """Every fold as a thin line: losses above, accuracies below; the adversary's loss beside its uninformed value, ln K."""
     above, below = panels
     for number, rows in enumerate(curves.values()):
         epochs = [row["epoch"] for row in rows]
@@ -142,7 +142,7 @@ def draw_training(panels: Sequence[Axes], curves: dict[str, list[dict[str, float
         dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
         for axes, key, colour, label in (
             (above, "emotion_loss", COLOURS[0], "emotion loss (train)"),
-            (above, "adversary_loss", COLOURS[1], "speaker loss (adversary, train)"),
+            (above, "adversary_loss", COLOURS[1], "adversary's loss (train)"),
             (below, "dev_uar", COLOURS[0], "emotion UAR (dev speakers)"),
             (below, "adversary_accuracy", COLOURS[1], "adversary's accuracy: not evidence"),
         ):

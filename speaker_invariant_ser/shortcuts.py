@@ -5,11 +5,12 @@ works lets any model look better than it is.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from speaker_invariant_ser import metrics
+from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.manifest import Utterance
 
 NEIGHBOURS = 15
@@ -20,10 +21,13 @@ ONE_SIDED = 0.8  # share of one emotion in a speaker's clips from which the spea
 FEWEST = 5  # clips of a speaker before that share means anything
 
 
-def examine(utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndarray, levels: np.ndarray) -> dict:
+def examine(
+    utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndarray, levels: np.ndarray, done: Collection[str] = ()
+) -> dict:
     """What gives emotion away in these utterances: a table for prepare.json, with its `warnings` in words.
 
     `seconds` [N] is the length, `zeros` [N] the digital zeros at both ends in seconds, `levels` [N] the RMS in dB.
+    `done` names what was treated already ("padding", "level"), so that nobody is advised to do it again.
     """
     chosen = np.unique(np.linspace(0, len(utterances) - 1, min(len(utterances), MOST)).astype(int))
     some = [utterances[index] for index in chosen]
@@ -34,7 +38,8 @@ def examine(utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndar
         "text": one_sided(utterances, "text"),
         "shared_texts": shared(utterances),
     }
-    return {**found, "warnings": warnings(found)}
+    told = warnings(found, done) + spellings(utterances) + one_corpus_only(utterances)
+    return {**found, "warnings": told}
 
 
 def guess_from(values: np.ndarray, utterances: Sequence[Utterance]) -> dict | None:
@@ -60,14 +65,15 @@ def neighbours(values: np.ndarray, labels: np.ndarray, asked: np.ndarray, classe
 
     In one dimension the nearest lie around the place in sorted order, so a million are looked up in a blink.
     """
-    order = np.argsort(values, kind="stable")
+    mixed = np.random.default_rng(0).permutation(len(values))  # or, of equal values, the first listed would be the nearest
+    order = mixed[np.argsort(values[mixed], kind="stable")]
     values, labels = values[order], labels[order]
     counts = np.bincount(labels, minlength=classes)
     k = min(NEIGHBOURS, len(values))
-    place = np.searchsorted(values, asked)
+    place = (np.searchsorted(values, asked, "left") + np.searchsorted(values, asked, "right")) // 2
     around = np.clip(place[:, None] + np.arange(-k, k), 0, len(values) - 1)
     distance = np.abs(values[around] - asked[:, None])
-    distance[around[:, :] != place[:, None] + np.arange(-k, k)] = np.inf  # beyond the ends
+    distance[around != place[:, None] + np.arange(-k, k)] = np.inf  # beyond the ends
     nearest = np.take_along_axis(around, np.argsort(distance, axis=1, kind="stable")[:, :k], axis=1)
     votes = np.zeros((len(asked), classes))
     np.add.at(votes, (np.arange(len(asked))[:, None], labels[nearest]), 1 / counts[labels[nearest]])
@@ -84,7 +90,7 @@ def one_sided(utterances: Sequence[Utterance], name: str) -> dict | None:
         emotions[getattr(utterance, name)][utterance.emotion] += 1
     emotions.pop("", None)
     many = {value: counts for value, counts in emotions.items() if counts.total() >= FEWEST}
-    if len(many) < 2:
+    if len(many) < 2 or len({utterance.emotion for utterance in utterances}) < 2:
         return None
     odd = sorted(value for value, counts in many.items() if max(counts.values()) >= ONE_SIDED * counts.total())
     return {"one_sided": odd[:100], "share": len(odd) / len(many)}
@@ -111,7 +117,26 @@ ADVICE = {
 }
 
 
-def warnings(found: dict) -> list[str]:
+def spellings(utterances: Sequence[Utterance]) -> list[str]:
+    """Labels that differ in nothing but upper and lower case are most likely one."""
+    alike = defaultdict(set)
+    for utterance in utterances:
+        alike[utterance.emotion.lower()].add(utterance.emotion)
+    several = [" and ".join(sorted(labels)) for labels in alike.values() if len(labels) > 1]
+    return [f"{one} count as different emotions; labels.map in the recipe can make them one" for one in several]
+
+
+def one_corpus_only(utterances: Sequence[Utterance]) -> list[str]:
+    """Emotions that not all of several corpora have: there, who tells the corpus tells the emotion."""
+    corpora = defaultdict(set)
+    for utterance in utterances:
+        corpora[utterance.emotion].add(utterance.corpus)
+    all_of_them = set().union(*corpora.values())
+    some = [f"{label} ({', '.join(sorted(where))})" for label, where in sorted(corpora.items()) if where != all_of_them]
+    return [f"not every corpus has {shorten(some, 20)}; labels.map = five keeps what nearly all have"] if some else []
+
+
+def warnings(found: dict, done: Collection[str]) -> list[str]:
     """Sentences a user should read before training."""
     told = []
     for name, words in SAYS.items():
@@ -119,7 +144,8 @@ def warnings(found: dict) -> list[str]:
         if guess and guess["low"] > guess["chance"] + MARGIN:
             told.append(
                 f"{words} alone tells the emotion of unseen speakers with {guess['uar']:.0%} UAR "
-                f"({guess['low']:.0%} to {guess['high']:.0%}, chance {guess['chance']:.0%}): {ADVICE[name]}"
+                f"({guess['low']:.0%} to {guess['high']:.0%}, chance {guess['chance']:.0%})"
+                + ("" if name in done else f": {ADVICE[name]}")
             )
     for name in ("speaker", "text"):
         if found[name] and found[name]["share"] > 0.5:

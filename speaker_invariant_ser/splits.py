@@ -1,5 +1,6 @@
 """Who is trained on, who selects, who is tested: always whole speakers. A split that shares one cannot be constructed."""
 
+import operator
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -48,11 +49,14 @@ class Split:
         ]
 
 
+Kind = tuple[str, str]  # (corpus, sex): what dev speakers and groups are balanced by
+
+
 @dataclass(frozen=True)
 class People:
     """What a scheme may know of the speakers, each by speaker, sorted."""
 
-    sexes: Mapping[str, str]
+    kinds: Mapping[str, Kind]
     sessions: Mapping[str, tuple[str, ...]]
     corpora: Mapping[str, tuple[str, ...]]
     partitions: Mapping[str, tuple[str, ...]]
@@ -61,10 +65,11 @@ class People:
 def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
     """The folds of a recipe's [split] section over these utterances. Raises SplitError.
 
-    Dev speakers are taken from what would be the training speakers, balanced by sex where it is known.
+    Dev speakers are taken from what would be the training speakers, balanced by sex where it is known, and by corpus.
     """
     columns = {name: values_of(name, utterances) for name in ("session", "corpus", "partition")}
-    people = People(speaker_sexes(utterances), columns["session"], columns["corpus"], columns["partition"])
+    kinds = {speaker: (columns["corpus"][speaker][0], sex) for speaker, sex in speaker_sexes(utterances).items()}
+    people = People(kinds, columns["session"], columns["corpus"], columns["partition"])
     require_enough(utterances)
     splits = SCHEMES[settings.scheme](settings, people)
     if settings.text_folds:
@@ -118,18 +123,18 @@ def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
 
 def loso(settings: SplitSection, people: People) -> list[Split]:
     """Leave one speaker out: every speaker is tested once, and is dev about equally often."""
-    return [with_dev(speaker, (speaker,), settings.dev_speakers, people.sexes) for speaker in people.sexes]
+    return [with_dev(speaker, (speaker,), settings.dev_speakers, people.kinds) for speaker in people.kinds]
 
 
 def group_kfold(settings: SplitSection, people: People) -> list[Split]:
     """Speakers dealt to `folds` groups, each sex in turn, so that groups differ by at most one of each sex."""
-    sexes = people.sexes
-    if settings.folds > len(sexes):
-        raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(sexes)})")
-    shuffled = random.Random(settings.seed).sample(sorted(sexes), len(sexes))
-    dealt = sorted(shuffled, key=lambda speaker: sexes[speaker])
+    kinds = people.kinds
+    if settings.folds > len(kinds):
+        raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(kinds)})")
+    shuffled = random.Random(settings.seed).sample(sorted(kinds), len(kinds))
+    dealt = sorted(shuffled, key=lambda speaker: kinds[speaker])
     groups = [tuple(sorted(dealt[fold :: settings.folds])) for fold in range(settings.folds)]
-    return [with_dev(str(fold), group, settings.dev_speakers, sexes) for fold, group in enumerate(groups, start=1)]
+    return [with_dev(str(fold), group, settings.dev_speakers, kinds) for fold, group in enumerate(groups, start=1)]
 
 
 def leave_one_session_out(settings: SplitSection, people: People) -> list[Split]:
@@ -146,15 +151,17 @@ def leave_one_session_out(settings: SplitSection, people: People) -> list[Split]
 
 
 def leave_one_corpus_out(settings: SplitSection, people: People) -> list[Split]:
-    """Every corpus is tested once, with all its speakers; dev speakers are taken from each of the others."""
+    """Every corpus is tested once, with all its speakers; dev speakers are taken from each of the others that can spare them."""
     corpora = groups_of(people.corpora, "corpus")
     if len(corpora) < 2:
         raise SplitError(f"one corpus ({shorten(corpora)}): leave-one-corpus-out needs two or more, see `siser prepare --also`")
     splits = []
     for name, test in corpora.items():
-        others = [divide(name, (), settings.dev_speakers, pick(people.sexes, corpora[one])) for one in corpora if one != name]
-        train, dev = (tuple(sorted(one for parts in others for one in parts[part])) for part in (0, 1))
-        splits.append(Split(name, train, dev, test))
+        others = [pick(people.kinds, corpora[one]) for one in corpora if one != name]
+        enough = [kinds for kinds in others if len(kinds) >= settings.dev_speakers + 2] or others[:1]
+        dev = [speaker for kinds in enough for speaker in divide(name, (), settings.dev_speakers, kinds)[1]]
+        train = [speaker for kinds in others for speaker in kinds if speaker not in dev]
+        splits.append(Split(name, tuple(sorted(train)), tuple(sorted(dev)), test))
     return splits
 
 
@@ -181,15 +188,16 @@ def official(settings: SplitSection, people: People) -> list[Split]:
         )
     parts = {part: tuple(s for s, values in people.partitions.items() if part in values) for part in ("train", "dev", "test")}
     if not parts["dev"] and parts["test"]:
-        return [with_dev("official", parts["test"], settings.dev_speakers, people.sexes)]
+        return [with_dev("official", parts["test"], settings.dev_speakers, people.kinds)]
     return [Split("official", **parts)]
 
 
 def ravdess_five(settings: SplitSection, people: People) -> list[Split]:
     """The five folds by actor that published RAVDESS results use; dev speakers are taken from the training ones."""
-    if set(people.sexes) != {actor for fold in RAVDESS_FIVE for actor in fold}:
-        raise SplitError("split.scheme = ravdess-five needs RAVDESS's 24 actors, 01 to 24, and nobody else")
-    return [with_dev(str(fold), test, settings.dev_speakers, people.sexes) for fold, test in enumerate(RAVDESS_FIVE, start=1)]
+    actors = {actor for fold in RAVDESS_FIVE for actor in fold}
+    if set(people.kinds) != actors or set(people.corpora.values()) != {("ravdess",)}:
+        raise SplitError("split.scheme = ravdess-five needs the corpus ravdess with its 24 actors, 01 to 24, and nobody else")
+    return [with_dev(str(fold), test, settings.dev_speakers, people.kinds) for fold, test in enumerate(RAVDESS_FIVE, start=1)]
 
 
 RAVDESS_FIVE = tuple(
@@ -203,12 +211,12 @@ def fixed(settings: SplitSection, people: People) -> list[Split]:
     if not settings.test:
         raise SplitError('split.scheme = "fixed" needs split.test, a list of test speakers')
     for speaker in settings.test + settings.dev:
-        if speaker not in people.sexes:
-            raise SplitError(f"split: {unknown('speaker', speaker, people.sexes)}")
+        if speaker not in people.kinds:
+            raise SplitError(f"split: {unknown('speaker', speaker, people.kinds)}")
     if not settings.dev:
-        return [with_dev("fixed", settings.test, settings.dev_speakers, people.sexes)]
+        return [with_dev("fixed", settings.test, settings.dev_speakers, people.kinds)]
     # A speaker in both lists is left in both: Split refuses it, by name.
-    train = tuple(speaker for speaker in people.sexes if speaker not in settings.test + settings.dev)
+    train = tuple(speaker for speaker in people.kinds if speaker not in settings.test + settings.dev)
     return [Split("fixed", train, settings.dev, settings.test)]
 
 
@@ -226,8 +234,11 @@ SCHEMES: dict[str, Callable[[SplitSection, People], list[Split]]] = {
 def by_text(splits: Sequence[Split], settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
     """Each fold once for every group of texts, tested on that group alone: every utterance is still tested once.
 
-    Raises SplitError if a text is unknown or there are fewer texts than groups.
+    Raises SplitError if a text is unknown, there are fewer texts than groups, or whole corpora are tested, whose texts are
+    their own.
     """
+    if settings.scheme == "leave-one-corpus-out":
+        raise SplitError("split.text_folds: texts of different corpora are apart already; leave it at 0 for leave-one-corpus-out")
     texts = sorted({utterance.text for utterance in utterances})
     if "" in texts:
         unknown_texts = sum(not utterance.text for utterance in utterances)
@@ -243,34 +254,38 @@ def by_text(splits: Sequence[Split], settings: SplitSection, utterances: Sequenc
     ]
 
 
-def pick(values: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+def pick(values: Mapping[str, Kind], keys: Sequence[str]) -> dict[str, Kind]:
     return {key: values[key] for key in keys}
 
 
-def with_dev(name: str, test: tuple[str, ...], count: int, sexes: Mapping[str, str]) -> Split:
-    """A fold with `count` dev speakers, the sexes in turn, those after the test speaker first: all serve about equally often."""
-    train, dev = divide(name, test, count, sexes)
+def with_dev(name: str, test: tuple[str, ...], count: int, kinds: Mapping[str, Kind]) -> Split:
+    """A fold with `count` dev speakers, the kinds in turn, those after the test speaker first: all serve about equally often."""
+    train, dev = divide(name, test, count, kinds)
     return Split(name, train, dev, tuple(sorted(test)))
 
 
-def divide(name: str, test: tuple[str, ...], count: int, sexes: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def divide(name: str, test: tuple[str, ...], count: int, kinds: Mapping[str, Kind]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those who are not tested -> (train, dev), `count` of them dev. Raises SplitError if too few are left to train on."""
-    order = [speaker for speaker in candidates(test[-1] if test else next(iter(sexes)), sexes) if speaker not in test]
+    order = candidates(test, kinds)
     if len(order) - count < 2:
         raise SplitError(
-            f"fold {name}: {len(sexes)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train; "
+            f"fold {name}: {len(kinds)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train; "
             "lower split.dev_speakers or prepare more speakers"
         )
     return tuple(sorted(order[count:])), tuple(sorted(order[:count]))
 
 
-def candidates(after: str, sexes: Mapping[str, str]) -> list[str]:
-    """All speakers, sexes taking turns; within each sex beginning behind the place that `after` has in its own."""
-    lines = {sex: [speaker for speaker in sexes if sexes[speaker] == sex] for sex in sorted(set(sexes.values()))}
-    own = sexes[after]
+def candidates(test: tuple[str, ...], kinds: Mapping[str, Kind]) -> list[str]:
+    """All who are not tested, kinds taking turns; within each kind beginning behind the place of the last one tested.
+
+    That one's own kind comes first, then those that share least with it: the other sex of another corpus, if there is one.
+    """
+    after = test[-1] if test else next(iter(kinds))
+    lines = {kind: [speaker for speaker in kinds if kinds[speaker] == kind] for kind in sorted(set(kinds.values()))}
+    own = kinds[after]
     place = lines[own].index(after)
     turned = []
-    for sex in sorted(lines, key=lambda sex: sex != own):
-        start = (place + (sex == own)) % len(lines[sex])
-        turned.append(lines[sex][start:] + lines[sex][:start])
+    for kind in sorted(lines, key=lambda kind: (kind != own, sum(map(operator.eq, kind, own)))):
+        start = (place + (kind == own)) % len(lines[kind])
+        turned.append([speaker for speaker in lines[kind][start:] + lines[kind][:start] if speaker not in test])
     return [speaker for turn in zip_longest(*turned) for speaker in turn if speaker is not None]

@@ -34,6 +34,7 @@ class Store:
     audio: np.ndarray  # int16 [all samples], memory-mapped
     settings: dict
     mapped: Mapped = Mapped("full")  # noqa: RUF009, it is frozen
+    unmapped: tuple[Utterance, ...] = ()  # all utterances with their own labels, once a map acts
 
     @classmethod
     def open(cls, folder: Path | str) -> "Store":
@@ -67,8 +68,9 @@ class Store:
 
     def labelled(self, chosen: str | Mapping[str, str]) -> "Store":
         """The same corpus under a map of labels, without what that drops: see `labels.map_labels`. Raises RecipeError."""
-        utterances, mapped = map_labels(chosen, self.utterances)
-        return replace(self, utterances=utterances, mapped=mapped)
+        own = self.unmapped or tuple(self.utterances)
+        utterances, mapped = map_labels(chosen, own)
+        return replace(self, utterances=utterances, mapped=mapped, unmapped=own)
 
 
 def read_settings(path: Path) -> dict:

@@ -82,6 +82,39 @@ def test_what_holds_no_sound_is_refused_by_name(tmp_path, name, reason):
         audio.read(tmp_path / name)
 
 
+def test_a_stream_without_a_length_is_refused_with_what_helps(tmp_path):
+    """Programs that write FLAC into a pipe cannot go back to fill in how much came, and libsndfile cannot place itself in it."""
+    soundfile.write(tmp_path / "whole.flac", tone(16000, seconds=3), 16000)
+    data = bytearray((tmp_path / "whole.flac").read_bytes())
+    data[21] &= 0xF0  # the 36 bits of the number of samples, in the first block of metadata
+    data[22:26] = bytes(4)
+    (tmp_path / "stream.flac").write_bytes(data)
+    with pytest.raises(AudioError, match="tells no length, as of a stream; write it into a new file"):
+        audio.read(tmp_path / "stream.flac")
+
+
+def test_an_ogg_cut_short_is_noted(tmp_path):
+    soundfile.write(tmp_path / "whole.ogg", np.random.default_rng(0).uniform(-0.3, 0.3, 160_000), 16000)
+    data = (tmp_path / "whole.ogg").read_bytes()
+    (tmp_path / "cut.ogg").write_bytes(data[: len(data) // 2])
+    assert audio.decode(tmp_path / "whole.ogg").notes == ()
+    assert "perhaps cut short" in audio.decode(tmp_path / "cut.ogg").notes[0]
+
+
+@pytest.mark.parametrize("peak, told", [(0.5, False), (1.05, False), (3.0, True)])
+def test_samples_beyond_full_scale_are_told(tmp_path, peak, told):
+    soundfile.write(tmp_path / "a.wav", tone(16000) * peak / 0.5, 16000, subtype="FLOAT")
+    assert any("beyond full scale, up to 3.00" in note for note in audio.decode(tmp_path / "a.wav").notes) == told
+
+
+@pytest.mark.parametrize("path", ["a.raw", "a\0b.wav"])
+def test_paths_that_cannot_be(tmp_path, path):
+    if "\0" not in path:
+        (tmp_path / path).write_bytes(bytes(5000))
+    with pytest.raises(AudioError, match="not readable as audio|no path can be like this"):
+        audio.read(f"{tmp_path}/{path}")
+
+
 def test_audio_is_found_by_ending_in_any_case_below_any_folder(tmp_path):
     for name in ("b/x.WAV", "a.flac", "notes.txt", "._a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

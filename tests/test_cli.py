@@ -73,7 +73,7 @@ CASES = {
     "prepare csv {folder}/corpus.csv {tmp}/pipe": "exists already",
     "prepare folder {folder} {tmp}/out": "a folder needs --pattern",
     "prepare folder {folder} {tmp}/out --pattern {{speaker}}/*.wav": "needs {{emotion}}",
-    "prepare csv {folder}/corpus.csv {tmp}/out --also nemo": "--also nemo: expected two words with = between, such as nemo=~/nemo",
+    "prepare csv {folder}/corpus.csv {tmp}/out --also nemo": "--also nemo: expected two words with = between",
     "prepare csv {folder}/corpus.csv {tmp}/out --also csv={folder}/corpus.csv": "two corpora are named corpus; give one of them",
     "prepare csv {folder}/corpus.csv {tmp}/out --only speaker": "--only speaker: expected two words with = between",
     "prepare csv {folder}/corpus.csv {tmp}/out --only speaker=99": "--only leaves no utterance: speaker is one of '01', '02'",
@@ -88,7 +88,7 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set labels.map=five": "no utterance has any of its labels",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set labels.map=3": "labels.map",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=official": "utterances without a partition",
-    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=ravdess-five": "needs RAVDESS's 24 actors",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=ravdess-five": "needs the corpus ravdess",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set adversary.target=corpus": "trains on one corpus only",
     "trian": "No such command 'trian'",
 }
@@ -99,7 +99,11 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, ca
     before = sorted(place["tmp"].rglob("*"))
     assert cli.run([word.format(**place) for word in command.split()]) == 2
     captured = capsys.readouterr()
-    assert message.replace("{{", "{").replace("}}", "}") in captured.err and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert (
+        message.replace("{{", "{").replace("}}", "}") in captured.err
+        and captured.err.startswith("error: ")
+        and captured.err.count("\n") == 1
+    )
     assert sorted(place["tmp"].rglob("*")) == before
 
 

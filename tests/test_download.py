@@ -35,6 +35,7 @@ class Server(HTTPServer):
     def __init__(self, body: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.breaks, self.ranges, self.status, self.asked = body, 0, True, 200, []
+        self.tells_length = True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,7 +51,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         part = server.body[first:]
         self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(part)))
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if server.breaks:
             server.breaks -= 1
@@ -161,6 +163,20 @@ def test_a_file_in_the_way_and_too_little_space(emodb, tmp_path):
     huge = replace(emodb, download=(replace(emodb.download[0], bytes=10**18),))
     with pytest.raises(WriteError, match="MB are needed"):
         download.fetch(huge, tmp_path / "other")
+
+
+def test_a_damaged_archive_without_a_checksum_is_removed(server, emodb, tmp_path):
+    server.body = server.body[:-30]
+    with pytest.raises(DownloadError, match="no whole zip file"):
+        download.fetch(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_tells_no_length_and_a_size_known_roughly(server, emodb, tmp_path):
+    server.tells_length = False
+    roughly = replace(emodb.download[0], bytes=len(server.body) + 1000)
+    download.fetch(replace(emodb, download=(roughly,)), tmp_path / "emodb")
+    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4 and len(server.asked) == 1
 
 
 def test_the_open_ones_can_be_fetched():

@@ -35,9 +35,14 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path,speaker,emotion,sex\na.wav,1,sad,x\n", "unknown sex 'x'"),
         ("id,path,speaker,emotion\n1,a.wav,1,sad\n1,b.wav,1,sad\n", "id 1 stands there more than once"),
         ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"no segment can have these times: a.wav \(2 to 1 s\)"),
-        ("path,speaker,emotion,start,end\na.wav,1,sad,x,1\n", "no segment can have these times: a.wav"),
+        ("path,speaker,emotion,start,end\na.wav,1,sad,0:01,1\n", "start in row 1 is '0:01': expected seconds"),
         ("path,speaker,emotion\na.wav,1,sad\na.wav,1,glad\n", r"none of 2 rows .* conflicting emotions \(glad, sad\)"),
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
+        ('path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n', "emotion in row 1 goes over several lines"),
+        ("path,speaker,emotion,end\na.wav,1,sad,inf\n", "end in row 1 is 'inf': expected seconds"),
+        ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more rows"),
+        ("path,speaker,emotion,sex\na.wav,1,sad,f\nb.wav,1,sad,m\n", "speaker 1 has more than one sex"),
+        ("path,speaker,emotion," + "x" * 200_000 + "\na.wav,1,sad,\n", "cannot be read as a CSV"),
         ("path,path,speaker,emotion\na,a,1,sad\n", "column path stands there more than once"),
         ("", "cannot be read as a CSV"),
     ],
@@ -47,6 +52,13 @@ def test_every_problem_of_a_table_is_told(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message) as error:
         read_table(Request(tmp_path / "t.csv"))
     assert "t.csv" in str(error.value)
+
+
+def test_between_tabs_a_quote_is_a_quote(tmp_path):
+    rows = ["path\tspeaker\temotion\ttext", 'a.wav\t1\tsad\t"Hello he said', 'b.wav\t1\tsad\t"Really?" she said']
+    (tmp_path / "t.tsv").write_text("\n".join(rows))
+    first, second = read_table(Request(tmp_path / "t.tsv")).utterances
+    assert (first.text, second.text) == ('"Hello he said', '"Really?" she said')
 
 
 def test_empty_lines_and_blanks_around_the_header_do_no_harm(tmp_path):

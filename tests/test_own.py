@@ -89,6 +89,8 @@ def test_patterns(tmp_path, pattern, path, expected):
         ("{speaker}/*.wav", "needs {emotion}"),
         ("{speker}/{emotion}/*.wav", "unknown field 'speker', did you mean 'speaker'"),
         ("{speaker}/{emotion}/{offset}.wav", "unknown field 'offset'"),
+        ("{speaker}{emotion}.wav", "something has to stand between the two at }{"),
+        ("*{speaker}_{emotion}.wav", "something has to stand between"),
         ("{speaker}/{emotion}.flac", "none of 1 audio files, such as a_b.wav, matches the pattern"),
         ("{speaker}/{speaker}_{emotion}.wav", "matches the pattern"),
     ],
@@ -160,6 +162,64 @@ def test_an_audformat_database_of_segments(tmp_path):
         OWN["audformat"](Request(tmp_path / "db"))
     first, second = OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "mood"})).utterances
     assert (first.start, first.end, second.start, second.end) == (0, 0.1, 0.1, 0.25) and second.emotion == "b"
+
+
+@ITS_OWN_WARNINGS
+def test_what_a_whole_file_has_goes_for_its_segments_and_a_table_can_be_chosen(tmp_path):
+    audformat = pytest.importorskip("audformat")
+    names = ["long.wav", "other.wav"]
+    write_clips(tmp_path / "db", names)
+    database = audformat.Database("feelings")
+    database.schemes["speaker"] = audformat.Scheme("str")
+    database.schemes["emotion"] = audformat.Scheme("str")
+    database["files"] = audformat.Table(audformat.filewise_index(names))
+    database["files"]["speaker"] = audformat.Column(scheme_id="speaker")
+    database["files"]["speaker"].set(["1", "2"])
+    index = audformat.segmented_index(["long.wav", "long.wav", "other.wav"], ["0s", "0.1s", "0s"], ["0.1s", "0.25s", "0.2s"])
+    for rater, values in {"first": ["a", "b", "a"], "second": ["b", "b", "b"]}.items():
+        database[rater] = audformat.Table(index)
+        database[rater]["emotion"] = audformat.Column(scheme_id="emotion")
+        database[rater]["emotion"].set(values)
+    database.save(str(tmp_path / "db"))
+    with pytest.raises(CorpusError, match="several tables have the scheme emotion; .* --column emotion=TABLE.COLUMN"):
+        OWN["audformat"](Request(tmp_path / "db"))
+    found = OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion"})).utterances
+    assert [(one.speaker, one.emotion, one.end) for one in found] == [("1", "a", 0.1), ("1", "b", 0.25), ("2", "a", 0.2)]
+    next((tmp_path / "db").glob("db.files.*")).unlink()
+    with pytest.raises(CorpusError, match="is damaged"):
+        OWN["audformat"](Request(tmp_path / "db"))
+    (tmp_path / "db" / "db.yaml").write_text("a: [")
+    with pytest.raises(CorpusError, match="is damaged"):
+        OWN["audformat"](Request(tmp_path / "db"))
+
+
+def test_hugging_face_splits_that_differ_and_rows_without_audio(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    write_clips(tmp_path, ["a.wav", "b.wav"])
+    cell = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
+
+    def part(**columns):
+        types = {name: datasets.Audio() if name == "audio" else datasets.Value("string") for name in columns}
+        features = datasets.Features(types)
+        table = pyarrow.table(columns, schema=features.arrow_schema)
+        return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
+
+    whole = part(audio=[cell, None], speaker=["1", "2"], emotion=["a", "b"], text=["t1", "t2"])
+    other = part(audio=[cell], speaker=["3"], emotion=["b"])
+    datasets.DatasetDict({"train": whole, "clean.100": other}).save_to_disk(str(tmp_path / "saved"))
+    listing = OWN["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
+    told = [(one.speaker, one.text, one.partition) for one in listing.utterances]
+    assert told == [("1", "t1", "train"), ("3", "", "")] and listing.rejected == [("train-0000001", "has no audio")]
+    (tmp_path / "saved" / "train" / "state.json").write_text("{}")
+    with pytest.raises(CorpusError, match="or a damaged one"):
+        OWN["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
+
+
+def test_what_libsndfile_does_not_read_is_told(tmp_path):
+    write_clips(tmp_path, ["s1_sad.wav"])
+    (tmp_path / "s2_sad.m4a").touch()
+    listing = OWN["folder"](Request(tmp_path, pattern="{speaker}_{emotion}.wav"))
+    assert listing.rejected == [("s2_sad.m4a", ".m4a is not read here; save it as wav or flac")]
 
 
 def test_a_hugging_face_dataset(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import pytest
 import soundfile
 from conftest import prepare_table
 
-from speaker_invariant_ser import cli, decoding, preparation
+from speaker_invariant_ser import cli, decoding, ingest
 from speaker_invariant_ser.decoding import Treatment
-from speaker_invariant_ser.errors import WriteError
-from speaker_invariant_ser.files import partial_of, unfinished_folder
+from speaker_invariant_ser.errors import StoreError, WriteError
+from speaker_invariant_ser.files import partial_of, scratch_folder, unfinished_folder
 from speaker_invariant_ser.store import Store
 
 HALF = 0.5
@@ -102,6 +103,44 @@ def test_segments_of_one_recording_are_utterances(tmp_path):
     assert [u.samples for u in store.utterances] == [16000, 24000, 8000]
     assert [u.id for u in store.utterances] == ["long.flac@0-1", "long.flac@1-2.5", "long.flac@2.5-0"]
     assert [u.offset for u in store.utterances] == [0, 16000, 40000]
+
+
+def test_overlaps_are_found_wherever_they_are(tmp_path):
+    soundfile.write(tmp_path / "long.wav", noise(1, 4.0), 16_000)
+    rows = ["long.wav,a,x,0,3", "long.wav,a,y,0.5,1", "long.wav,b,x,2,2.5", "long.wav,c,x,2.75,", "long.wav,a,y,3,3.5"]
+    prepare_table(table(tmp_path, rows, "path,speaker,emotion,start,end"), tmp_path / "data")
+    with open(tmp_path / "data" / "warned.csv", encoding="utf-8", newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == [
+            "2 to 2.5 s of speaker b overlaps speaker a's",
+            "2.75 s to the end of speaker c overlaps speaker a's",
+            "3 to 3.5 s of speaker a overlaps speaker c's",
+        ]
+
+
+def test_segments_that_are_there_are_whole_in_a_recording_that_is_not(tmp_path):
+    soundfile.write(tmp_path / "long.wav", noise(1, 4.0), 16_000)
+    (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[:100_000])
+    rows = ["long.wav,a,x,0,1", "long.wav,a,y,1,2", "long.wav,b,x,2,3", "long.wav,b,x,3,4", "long.wav,b,y,0,"]
+    prepare_table(table(tmp_path, rows, "path,speaker,emotion,start,end"), tmp_path / "data")
+    with open(tmp_path / "data" / "rejected.csv", encoding="utf-8", newline="") as file:
+        reasons = [row["reason"] for row in csv.DictReader(file)]
+    assert "no segment from 3.0 to 4.0 s" in reasons[0] and "is truncated" in reasons[1] and len(reasons) == 2
+
+
+def test_a_name_that_is_no_text_is_rejected_and_the_rest_kept(tmp_path):
+    soundfile.write(tmp_path / "s1_happy.wav", noise(1), 16_000)
+    odd = os.fsencode(tmp_path) + b"/s2_sad\xff.wav"
+    shutil.copy(tmp_path / "s1_happy.wav", odd)
+    assert cli.run(["prepare", "folder", str(tmp_path), str(tmp_path / "data"), "--pattern", "{speaker}_{emotion}.wav"]) == 0
+    (reason,) = remarks(tmp_path / "data").values()
+    assert reason == "its name is not UTF-8; rename the file"
+
+
+def test_strict_is_about_what_is_odd_as_well(tmp_path):
+    soundfile.write(tmp_path / "s1_happy.wav", np.clip(4 * noise(9), -1, 1).repeat(4), 16_000)
+    soundfile.write(tmp_path / "s2_sad.wav", noise(2), 16_000)
+    command = ["prepare", "folder", str(tmp_path), str(tmp_path / "data"), "--pattern", "{speaker}_{emotion}.wav"]
+    assert cli.run([*command, "--strict"]) == 1 and not remarks(tmp_path / "data")
 
 
 def test_what_is_wrong_with_segments_is_told(tmp_path):
@@ -223,6 +262,13 @@ def test_trimming_removes_silence_and_zeros_at_both_ends_only(tmp_path):
     assert short.settings["treatment"]["trim_db"] == 40
 
 
+@pytest.mark.parametrize("samples", [*range(1600, 6600, 7), 2007, 2011, 2015])
+def test_loudness_has_no_length_it_cannot_do(samples):
+    clip = noise(samples, 1).astype(np.float32)[:samples]
+    levelled, notes = decoding.level_to(clip, -30.0)
+    assert len(levelled) == samples and not notes and np.abs(levelled).max() < 0.2
+
+
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 def test_loudness_is_reached_unless_it_would_clip(tmp_path, seconds):
     import pyloudnorm
@@ -306,7 +352,7 @@ def test_whatever_a_kill_leaves_of_journal_and_audio(many, tmp_path, seed):
     with pytest.raises(KeyboardInterrupt):
         prepare_table(many / "t.csv", out, progress=stop)
     work = partial_of(out)
-    journal, audio = work / "journal", work / preparation.DECODED
+    journal, audio = work / "journal", work / ingest.DECODED
     lines = journal.read_bytes().splitlines(keepends=True)
     kept = rng.integers(0, len(lines))
     journal.write_bytes(b"".join(lines[:kept]) + lines[kept][: rng.integers(0, len(lines[kept]))])
@@ -316,6 +362,39 @@ def test_whatever_a_kill_leaves_of_journal_and_audio(many, tmp_path, seed):
     prepare_table(many / "t.csv", tmp_path / "whole")
     prepare_table(many / "t.csv", out)
     assert same_files(out, tmp_path / "whole")
+
+
+def test_audio_that_a_power_cut_took_is_decoded_again(many, tmp_path):
+    def stop(what, done, total):
+        if done >= 128:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "data"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_table(many / "t.csv", out, progress=stop)
+    os.truncate(partial_of(out) / ingest.DECODED, 100_000)
+    with open(partial_of(out) / "journal", "ab") as file:
+        file.write(b"rubbish\n")
+    prepare_table(many / "t.csv", tmp_path / "whole")
+    prepare_table(many / "t.csv", out)
+    assert same_files(out, tmp_path / "whole")
+
+
+def test_a_file_that_changed_meanwhile_is_read_again(tmp_path):
+    rows = [f"{n}.wav,s{n % 3},e{n % 2}" for n in range(70)]
+    for n in range(70):
+        soundfile.write(tmp_path / f"{n}.wav", noise(n), 16_000)
+
+    def stop(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_table(table(tmp_path, rows), tmp_path / "data", progress=stop)
+    soundfile.write(tmp_path / "0.wav", noise(1000), 16_000)
+    os.utime(tmp_path / "0.wav", (1, 1))
+    store = prepare_table(table(tmp_path, rows), tmp_path / "data")
+    expected, _ = soundfile.read(tmp_path / "0.wav", dtype="float32")
+    assert np.array_equal(store.clip(0), expected)
 
 
 def test_what_was_begun_for_another_request_is_not_taken_up(many, tmp_path):
@@ -328,6 +407,45 @@ def test_what_was_begun_for_another_request_is_not_taken_up(many, tmp_path):
     prepare_table(many / "t.csv", tmp_path / "whole")
     prepare_table(many / "t.csv", tmp_path / "data")
     assert same_files(tmp_path / "data", tmp_path / "whole")
+
+
+def test_what_a_kill_in_the_last_moment_left_is_removed(many, tmp_path):
+    prepare_table(many / "t.csv", tmp_path / "data")
+    partial_of(tmp_path / "data").mkdir()
+    (partial_of(tmp_path / "data") / ingest.DECODED).write_bytes(b"1234")
+    with pytest.raises(WriteError, match="exists already"):
+        prepare_table(many / "t.csv", tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_another_one_at_work_keeps_its_scratch(tmp_path):
+    with scratch_folder(tmp_path / "data") as scratch:
+        scratch.mkdir()
+        with pytest.raises(WriteError, match="another process"), scratch_folder(tmp_path / "data"):
+            pytest.fail("the block must not begin")
+        assert scratch.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_goes_on(many, tmp_path, number):
+    """Also where the shell has told it to ignore Ctrl-C, as it does for what runs in the background."""
+    command = ["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data"), "--jobs", "1"]
+    slow = (
+        "import signal, sys, time\nfrom speaker_invariant_ser import cli, decoding\n"
+        "real = decoding.decode_job\n"
+        "decoding.decode_job = lambda *a: (time.sleep(0.01), real(*a))[1]\n"
+        f"{'signal.signal(signal.SIGINT, signal.SIG_IGN)' if number == signal.SIGTERM else ''}\n"
+        "cli.main(sys.argv[1:])"
+    )
+    running = subprocess.Popen([sys.executable, "-c", slow, *command], stderr=subprocess.PIPE, text=True)
+    journal = partial_of(tmp_path / "data") / "journal"
+    while running.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.05)
+    running.send_signal(number)
+    assert "stopped; what is decoded is kept, the same command goes on" in running.communicate(timeout=60)[1]
+    assert running.returncode == cli.STOPPED and not (tmp_path / "data").exists()
+    assert cli.run(command) == 0
 
 
 def test_two_at_once_do_not_mix(tmp_path):
@@ -344,7 +462,7 @@ def test_a_worker_that_dies_is_told(many, tmp_path, monkeypatch):
         pids = {pool.submit(os.getpid).result() for _ in range(20)}
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(WriteError, match="a worker process was killed.*the same command goes on"):
+        with pytest.raises(StoreError, match="a worker process was killed.*the same command goes on"):
             prepare_table(many / "t.csv", tmp_path / "data", pool=pool)
     assert partial_of(tmp_path / "data").is_dir()
     prepare_table(many / "t.csv", tmp_path / "data")
@@ -352,12 +470,10 @@ def test_a_worker_that_dies_is_told(many, tmp_path, monkeypatch):
 
 def test_long_clips_go_past_their_slot(many, tmp_path, monkeypatch):
     whole = prepare_table(many / "t.csv", tmp_path / "whole")
-    for module in (decoding, preparation):
+    for module in (decoding, ingest):
         monkeypatch.setattr(module, "SLOT", 7_000)
     prepare_table(many / "t.csv", tmp_path / "tight")
-    with decoding.workers(2) as pool:  # forked from here, with the small slot
-        prepare_table(many / "t.csv", tmp_path / "forked", pool=pool)
-    assert same_files(tmp_path / "tight", whole.folder) and same_files(tmp_path / "forked", whole.folder)
+    assert same_files(tmp_path / "tight", whole.folder)
 
 
 def test_one_pool_serves_many(many, tmp_path):
@@ -405,9 +521,9 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
 
 
 def test_settings_hold_the_emotions_and_the_checks(many, tmp_path):
-    prepare_table(many / "t.csv", tmp_path / "data", differences=["files: 1 found, 2 expected"])
+    prepare_table(many / "t.csv", tmp_path / "data", compare=lambda kept: [f"{len(kept)} found"])
     settings = json.loads((tmp_path / "data" / "prepare.json").read_text())
-    assert settings["differences"] == ["files: 1 found, 2 expected"]
+    assert settings["differences"] == ["284 found"]
     assert sum(settings["emotions"].values()) == settings["counts"]["utterances"]
     assert set(settings["shortcuts"]) == {"length", "padding", "level", "speaker", "text", "shared_texts", "warnings"}
 

@@ -133,6 +133,19 @@ def test_a_corpus_is_tested_by_models_of_the_others():
         assert apart(speakers) and len(speakers["dev"]) == 4, "two from each of the others"
 
 
+def test_a_corpus_too_small_for_dev_speakers_is_trained_on_whole():
+    data = crossed(9, corpus=lambda s: "a" if s < 2 else "bc"[s % 2])
+    splits = {split.name: split for split in make_splits(SplitSection(scheme="leave-one-corpus-out", dev_speakers=1), data)}
+    assert {"s0", "s1"} <= set(splits["b"].train)
+
+
+def test_dev_speakers_come_from_all_corpora():
+    data = [replace(one, sex=("female", "male")[int(one.speaker[1:]) // 2 % 2]) for one in crossed(12)]
+    for scheme in ("loso", "group-kfold"):
+        for split in make_splits(SplitSection(scheme=scheme, folds=3), data):
+            assert parts(split, data, "corpus")["dev"] == {"a", "b"} and parts(split, data, "sex")["dev"] == {"female", "male"}
+
+
 def test_official_lists_are_kept():
     data = crossed(partition=lambda s: ("train", "train", "train", "dev", "test")[s % 5])
     (split,) = make_splits(SplitSection(scheme="official"), data)
@@ -144,7 +157,7 @@ def test_official_lists_are_kept():
 
 def test_the_published_ravdess_folds():
     actors = {f"{actor:02}": "male" if actor % 2 else "female" for actor in range(1, 25)}
-    splits = make_splits(SplitSection(scheme="ravdess-five"), utterances(actors))
+    splits = make_splits(SplitSection(scheme="ravdess-five"), [replace(one, corpus="ravdess") for one in utterances(actors)])
     tested = [sorted(map(int, split.test)) for split in splits]
     assert tested == [[2, 5, 14, 15, 16], [3, 6, 7, 13, 18], [10, 11, 12, 19, 20], [8, 17, 21, 23, 24], [1, 4, 9, 22]]
     assert sorted(actor for fold in tested for actor in fold) == list(range(1, 25))
@@ -173,7 +186,8 @@ def test_texts_are_kept_apart_as_well(scheme):
         ({"scheme": "leave-one-corpus-out", "dev_speakers": 4}, crossed(), "fold a: 5 speakers cannot give 0 to test, 4 to dev"),
         ({"scheme": "official"}, crossed(), "without a partition: the corpus has no official lists"),
         ({"scheme": "official"}, crossed(partition=lambda s: "train"), "no dev speakers|no test speakers"),
-        ({"scheme": "ravdess-five"}, crossed(), "needs RAVDESS's 24 actors"),
+        ({"scheme": "ravdess-five"}, crossed(), "needs the corpus ravdess with its 24 actors"),
+        ({"text_folds": 2, "scheme": "leave-one-corpus-out"}, crossed(), "are apart already"),
         ({"text_folds": 1}, crossed(), "expected 0, or 2 to 6"),
         ({"text_folds": 7}, crossed(), "expected 0, or 2 to 6"),
         ({"text_folds": 2}, utterances(), "20 utterances have no text"),

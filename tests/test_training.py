@@ -269,17 +269,25 @@ def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tm
     assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
     assert {one.emotion for one in run.open_data().utterances} == {"moving", "still"}
     assert load_model(run.fold_folder(run.splits[0])).labels == ("moving", "still")
-    assert len({fold["sha256"] for fold in record["folds"]}) == 1
+    again = train(recipe, store, tmp_path / "again", device="cpu", jobs=2)
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(again).items())
+    own = train(make_recipe(TINY), store, tmp_path / "own", device="cpu")
+    assert load_model(own.fold_folder(own.splits[0])).labels == ("falling", "level", "rising")
     dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
     assert len(store.labelled(dropping.labels.map).utterances) == 48
 
 
 @pytest.mark.parametrize("column, classes", [("sex", 2), ("speaker", 3)])
-def test_the_adversary_can_read_any_column(store, tmp_path, column, classes):
+def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column, classes):
+    heads = []
+    monkeypatch.setitem(
+        training.ADVERSARIES, "grl", lambda dim, count, settings: heads.append(count) or GradientReversal(dim, count, settings)
+    )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
     rows = run.metrics(run.splits[0])
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
+    assert heads == [classes]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Corpus:
     find: Callable[[Path], Iterable[Fields]]
     aside: tuple[str, ...] = ()  # patterns of relative paths in lower case, `*` also crosses folders
     note: str = ""
+    counts_useless: bool = False  # whether the counts hold files that `find` rejects, as where labels or speakers are unknown
     download: tuple[Download, ...] = ()
 
 
@@ -118,14 +119,21 @@ def identified(corpus: Corpus, found: Iterable[Fields]) -> list[Utterance]:
     return utterances
 
 
-def differences(corpus: Corpus, utterances: Iterable[Utterance]) -> list[str]:
-    """Where the counts found differ from those of the nearest release, in words; empty when all agree."""
-    speakers = {utterance.speaker for utterance in utterances}
-    emotions = Counter(utterance.emotion for utterance in utterances)
-    files = emotions.total()
+def differences(corpus: Corpus, utterances: Iterable[Utterance], useless: int = 0) -> list[str]:
+    """Where the counts found differ from those of the nearest release, in words; empty when all agree.
+
+    `useless` files are those that the corpus itself has no use for: where its own counts hold them, they are found as well.
+    """
+    speakers, emotions = set(), Counter()
+    for utterance in utterances:
+        speakers.add(utterance.speaker)
+        emotions[utterance.emotion] += 1
+    files = emotions.total() + useless * corpus.counts_useless
     release, counts = min(corpus.counts.items(), key=lambda item: abs(item[1].files - files))
-    expected = {"files": counts.files, "speakers": counts.speakers, **counts.emotions}
-    found = {"files": files, "speakers": len(speakers)} | {label: emotions[label] for label in counts.emotions}
+    expected, found = {"files": counts.files}, {"files": files}
+    if not corpus.counts_useless:
+        expected |= {"speakers": counts.speakers, **counts.emotions}
+        found |= {"speakers": len(speakers)} | {label: emotions[label] for label in counts.emotions}
     kind = f" ({release})" if len(corpus.counts) > 1 else ""
     return [f"{name}: {found[name]} found, {expected[name]} expected{kind}" for name in expected if found[name] != expected[name]]
 

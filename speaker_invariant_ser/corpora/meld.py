@@ -117,4 +117,5 @@ CORPUS = Corpus(
         "with train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv"
     ),
     find=find,
+    counts_useless=True,
 )

@@ -87,4 +87,5 @@ CORPUS = Corpus(
     counts={"1.11": Counts(149_307, 2_217)},
     layout="files named like Audios/MSP-PODCAST_0001_0008.wav (recording, segment), with Labels/labels_consensus.csv",
     find=find,
+    counts_useless=True,
 )
