@@ -1,6 +1,6 @@
 """How fast `siser prepare` is, beside two references in the same run, on a folder of wav files (nEMO's, 24 -> 16 kHz).
 
-    python benchmarks/prepare.py nemo FOLDER [--jobs 2] [--rounds 7]
+    python benchmarks/prepare.py FOLDER [--corpus nemo] [--jobs 2] [--rounds 7]
 
 librosa  one process that calls librosa.load(path, sr=16000) on every file, one after another
 limit    as many processes as jobs that only call soundfile.read and soxr.resample and throw the result away: what decodes and
@@ -116,8 +116,8 @@ def check_split_open() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="?", default="nemo")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("../shared/corpora/nemo"))
+    parser.add_argument("folder", nargs="?", type=Path, help="where the corpus is")
+    parser.add_argument("--corpus", default="nemo")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--million", action="store_true", help="only the manifest of a million utterances")
@@ -125,6 +125,8 @@ def main() -> None:
     if options.million:
         print(json.dumps(check_split_open()))
         return
+    if not options.folder or not options.folder.is_dir():
+        parser.error(f"{options.folder} is no folder: expected that of {options.corpus}")
     paths = sorted(options.folder.rglob("*.wav"))
     rounds = {
         "librosa": lambda place: librosa_loop(paths),
