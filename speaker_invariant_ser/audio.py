@@ -7,7 +7,6 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from os.path import isfile, islink
 from pathlib import Path
 from threading import get_ident
 
@@ -53,7 +52,7 @@ def read(path: Path | str, rate: int = SAMPLE_RATE) -> np.ndarray:
     Channels are averaged; resampling is soxr's high quality. Raises AudioError with the reason for a file that is
     missing, unreadable, truncated, empty, shorter than 0.1 s, silent throughout, or holds NaN or infinity.
     """
-    return to_float32(resample(decode(path), rate, path))
+    return check(to_float32(resample(decode(path), rate)), rate, path)
 
 
 @dataclass(frozen=True)
@@ -125,14 +124,14 @@ def locate(file: soundfile.SoundFile, start: float, end: float, longest: float, 
     return first, min(last, frames) - first
 
 
-def resample(decoded: Decoded, rate: int, path: Path | str) -> np.ndarray:
-    """[S] at `rate` Hz: float32, or as it is where nothing is to be done. Raises AudioError if nothing usable is in it."""
+def resample(decoded: Decoded, rate: int) -> np.ndarray:
+    """[S] at `rate` Hz: float32, or as it is where nothing is to be done."""
     samples = decoded.samples
-    if samples.size and decoded.rate != rate:
-        stream = resampler(decoded.rate, rate, get_ident())
-        stream.clear()
-        samples = stream.resample_chunk(to_float32(samples), last=True)  # not int16: soxr dithers it, and zeros become noise
-    return check(samples, rate, path)
+    if not samples.size or decoded.rate == rate:
+        return samples
+    stream = resampler(decoded.rate, rate, get_ident())
+    stream.clear()
+    return stream.resample_chunk(to_float32(samples), last=True)  # not int16: soxr dithers it, and zeros become noise
 
 
 @lru_cache(maxsize=32)
@@ -249,21 +248,28 @@ def find_audio(folder: Path | str) -> list[Path]:
 
 def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES) -> list[str]:
     """The paths of `find_audio` relative to the folder, with slashes; or those of files with other endings."""
-    found, visited = [], set()
-    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        if (real := os.path.realpath(place)) in visited:  # a link in a circle
-            folders.clear()
+    found, visited, waiting = [], set(), [""]
+    while waiting:
+        place = waiting.pop()
+        here = os.path.join(folder, place)
+        if (real := os.path.realpath(here)) in visited:  # a link in a circle
             continue
         visited.add(real)
-        for name in names:
-            path = os.path.join(place, name)
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".") and (isfile(path) or islink(path)):
-                found.append(path[len(os.fspath(folder)) :].lstrip(os.sep))
-    return sorted(name.replace(os.sep, "/") for name in found)
+        for entry in entries(here):
+            name = f"{place}/{entry.name}" if place else entry.name
+            if entry.is_dir():
+                waiting.append(name)
+            elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.name.startswith("."):
+                found += [name] if entry.is_file() or entry.is_symlink() else []
+    return sorted(found)
 
 
-def fail(error: OSError) -> None:
-    raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})")
+def entries(folder: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})") from None
 
 
 def pad(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ What a chunk becomes goes back through a slot of a scratch file that is used aga
 cheaper.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -28,7 +29,9 @@ from speaker_invariant_ser.errors import AudioError
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
 SLOT = 2**21  # samples, more than a chunk of ordinary utterances has
+HELD = 2**22  # samples decoded before they are resampled
 LONGEST = 600  # seconds, of one utterance; a recording of hours would be held in memory at once
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
 
 
@@ -76,7 +79,16 @@ def serve() -> None:
     """Set up a worker: Ctrl-C is the main process's business, and without a main process there is no work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_memory()
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep what is freed for the next clip: to give it back and ask for it anew takes a fifth of the time."""
+    allocator = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(allocator, "mallopt"):  # another C library has no such thing, and needs none
+        allocator.mallopt(M_MMAP_THRESHOLD, 2**25)
+        allocator.mallopt(M_TRIM_THRESHOLD, 2**29)
 
 
 def end_with_parent() -> None:
@@ -87,8 +99,7 @@ def end_with_parent() -> None:
 def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], str]:
     """Decode `jobs` into the slot, clip after clip: (their results, and the file that holds them if the slot is too small)."""
     results, place, spilled = [], slot * SLOT, ""
-    for job in jobs:
-        clip, result = decode_job(job, treatment)
+    for clip, result in decode_all(jobs, treatment):
         results.append(result)
         if not spilled and place + len(clip) > (slot + 1) * SLOT:
             spilled = f"{scratch}.{slot}"
@@ -100,6 +111,60 @@ def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: 
             slots(scratch)[place : place + len(clip)] = clip
             place += len(clip)
     return results, spilled
+
+
+def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.ndarray, Result]]:
+    """Every utterance as int16 [S] at 16 kHz, empty if it cannot be used, and what became of it.
+
+    Step by step over a group of clips, not clip by clip: a step that is not interrupted runs a fifth faster.
+    """
+    for group in groups_of(jobs):
+        resampled = [(path, resample(decoded)) for path, decoded in group]
+        yield from [finish(path, decoded, treatment) for path, decoded in resampled]
+
+
+def groups_of(jobs: Sequence[Job]) -> Iterator[list[tuple[str, audio.Decoded | AudioError]]]:
+    """(path, decoded or why not) of some jobs at a time, so few that memory stays flat whatever the length of the clips."""
+    group, held = [], 0
+    for path, start, end in jobs:
+        try:
+            decoded = audio.decode(path, start, end, LONGEST)
+            held += len(decoded.samples)
+        except AudioError as error:
+            decoded = error
+        group.append((path, decoded))
+        if held > HELD:
+            yield group
+            group, held = [], 0
+    yield group
+
+
+def resample(decoded: audio.Decoded | AudioError) -> audio.Decoded | AudioError:
+    """At 16 kHz; an error stays one."""
+    if isinstance(decoded, AudioError):
+        return decoded
+    return replace(decoded, samples=audio.resample(decoded, audio.SAMPLE_RATE), rate=audio.SAMPLE_RATE)
+
+
+def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment) -> tuple[np.ndarray, Result]:
+    """Treat, check, round and measure one utterance at 16 kHz."""
+    notes = []
+    try:
+        if isinstance(decoded, AudioError):
+            raise decoded
+        samples = decoded.samples
+        if treatment != Treatment():
+            samples, notes = treat(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
+        clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path)
+    except AudioError as error:
+        return np.zeros(0, np.int16), Result(error=str(error))
+    return clip, Result(
+        samples=len(clip),
+        zeros=edge_zeros(clip),
+        level=level_of(clip),
+        key=zlib.crc32(clip[len(clip) // 2 :][:1024].data),
+        notes=(*decoded.notes, *notes),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -116,28 +181,8 @@ def from_json(text: str) -> list[Result]:
     return [Result(*cells[:-1], tuple(cells[-1])) for cells in json.loads(text)]
 
 
-def decode_job(job: Job, treatment: Treatment) -> tuple[np.ndarray, Result]:
-    """One utterance: int16 [S] at 16 kHz, empty if it cannot be used, and what became of it."""
-    path, start, end = job
-    try:
-        decoded = audio.decode(path, start, end, LONGEST)
-        samples, notes = treat(audio.resample(decoded, audio.SAMPLE_RATE, path), treatment, path)
-    except AudioError as error:
-        return np.zeros(0, np.int16), Result(error=str(error))
-    clip = audio.to_int16(samples)
-    return clip, Result(
-        samples=len(clip),
-        zeros=edge_zeros(clip),
-        level=level_of(clip),
-        key=zlib.crc32(clip[len(clip) // 2 :][:1024].data),
-        notes=(*decoded.notes, *notes),
-    )
-
-
 def treat(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndarray, list[str]]:
     """Trim and level [S] at 16 kHz as asked; notes say where that was not possible. Raises AudioError if little is left."""
-    if treatment == Treatment():
-        return samples, []
     samples, notes = audio.to_float32(samples), []
     if treatment.trim_db:
         samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed")

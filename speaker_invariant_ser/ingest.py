@@ -14,8 +14,8 @@ import numpy as np
 from speaker_invariant_ser.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
 
 DECODED = "decoded.i16"
-CHUNK = 32  # utterances decoded as one piece of work
-AHEAD = 8  # chunks in work at once; keeps memory flat, and is what a kill may cost
+CHUNK = 16  # utterances decoded as one piece of work
+AHEAD = 6  # chunks in work at once; keeps memory flat, and is what a kill may cost
 FEW = 64  # utterances that are decoded here and now
 
 Progress = Callable[[str, int, int], None]  # what, done, total

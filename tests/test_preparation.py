@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from conftest import prepare_table
 
-from speaker_invariant_ser import cli, decoding, ingest
+from speaker_invariant_ser import audio, cli, decoding, ingest
 from speaker_invariant_ser.decoding import Treatment
 from speaker_invariant_ser.errors import StoreError, WriteError
 from speaker_invariant_ser.files import partial_of, scratch_folder, unfinished_folder
@@ -262,11 +262,11 @@ def test_trimming_removes_silence_and_zeros_at_both_ends_only(tmp_path):
     assert short.settings["treatment"]["trim_db"] == 40
 
 
-@pytest.mark.parametrize("samples", [*range(1600, 6600, 7), 2007, 2011, 2015])
-def test_loudness_has_no_length_it_cannot_do(samples):
-    clip = noise(samples, 1).astype(np.float32)[:samples]
-    levelled, notes = decoding.level_to(clip, -30.0)
-    assert len(levelled) == samples and not notes and np.abs(levelled).max() < 0.2
+def test_loudness_has_no_length_it_cannot_do():
+    for samples in (*range(1600, 6600, 23), 2007, 2011, 2015):
+        clip = noise(samples, 1).astype(np.float32)[:samples]
+        levelled, notes = decoding.level_to(clip, -30.0)
+        assert len(levelled) == samples and not notes and np.abs(levelled).max() < 0.2
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
@@ -330,8 +330,8 @@ def test_killed_for_good_and_called_again_it_is_the_same_to_the_byte(many, tmp_p
     for after in (32, 96, 160):
         done = subprocess.run([sys.executable, "-c", KILLED, str(many / "t.csv"), str(out), str(after)])
         assert done.returncode == -signal.SIGKILL and not out.exists()
-    decoded, decode_job = [], decoding.decode_job
-    monkeypatch.setattr(decoding, "decode_job", lambda job, treatment: decoded.append(job) or decode_job(job, treatment))
+    decoded, decode = [], audio.decode
+    monkeypatch.setattr(audio, "decode", lambda path, *some: decoded.append(path) or decode(path, *some))
     told = []
     prepare_table(many / "t.csv", out, progress=lambda *row: told.append(row))
     assert same_files(out, tmp_path / "whole")
@@ -352,12 +352,12 @@ def test_whatever_a_kill_leaves_of_journal_and_audio(many, tmp_path, seed):
     with pytest.raises(KeyboardInterrupt):
         prepare_table(many / "t.csv", out, progress=stop)
     work = partial_of(out)
-    journal, audio = work / "journal", work / ingest.DECODED
+    journal, joined = work / "journal", work / ingest.DECODED
     lines = journal.read_bytes().splitlines(keepends=True)
     kept = rng.integers(0, len(lines))
     journal.write_bytes(b"".join(lines[:kept]) + lines[kept][: rng.integers(0, len(lines[kept]))])
     if seed % 2:
-        with open(audio, "ab") as file:
+        with open(joined, "ab") as file:
             file.write(b"\1" * 999)
     prepare_table(many / "t.csv", tmp_path / "whole")
     prepare_table(many / "t.csv", out)
@@ -432,9 +432,9 @@ def test_stopped_by_a_signal_it_goes_on(many, tmp_path, number):
     """Also where the shell has told it to ignore Ctrl-C, as it does for what runs in the background."""
     command = ["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data"), "--jobs", "1"]
     slow = (
-        "import signal, sys, time\nfrom speaker_invariant_ser import cli, decoding\n"
-        "real = decoding.decode_job\n"
-        "decoding.decode_job = lambda *a: (time.sleep(0.01), real(*a))[1]\n"
+        "import signal, sys, time\nfrom speaker_invariant_ser import audio, cli\n"
+        "real = audio.decode\n"
+        "audio.decode = lambda *a: (time.sleep(0.01), real(*a))[1]\n"
         f"{'signal.signal(signal.SIGINT, signal.SIG_IGN)' if number == signal.SIGTERM else ''}\n"
         "cli.main(sys.argv[1:])"
     )
