@@ -50,7 +50,8 @@ class Run:
             raise RunError(f"{folder} is not a run folder ({reason}); make one with `siser train`")
         try:
             record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
-            splits = [Split(f["name"], *(tuple(f[part]) for part in ("train", "dev", "test", "texts"))) for f in record["folds"]]
+            parts = ("train", "dev", "test")
+            splits = [Split(f["name"], *(tuple(f[part]) for part in parts), tuple(f.get("texts", ()))) for f in record["folds"]]
             return cls(folder, read_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None

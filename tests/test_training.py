@@ -308,3 +308,14 @@ def test_texts_kept_apart_train_and_test_on_their_own(store, tmp_path):
     run = train(recipe, store, tmp_path / "run", device="cpu")
     assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.splits
     assert Run.open(run.folder).splits == run.splits
+
+
+def test_a_run_from_before_texts_were_kept_apart_still_opens(trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "run")
+    path = tmp_path / "run" / "split.json"
+    record = json.loads(path.read_text())
+    for fold in record["folds"]:
+        del fold["texts"]
+    del record["labels"]
+    path.write_text(json.dumps(record))
+    assert Run.open(tmp_path / "run").splits == trained.splits
