@@ -4,7 +4,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +41,7 @@ def probe(path: Path | str) -> tuple[int, int]:
     require_file(path)
     try:
         info = soundfile.info(os.fsencode(path))
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
         raise AudioError(explain(path, error)) from None
     return info.frames, info.samplerate
 
@@ -81,7 +81,7 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, longest: floa
             if first:
                 file.seek(first)
             notes = ["ends without its end-of-stream mark: perhaps cut short"] if OPEN_END.search(file.extra_info) else []
-            samples = read_mono(file, frames, path)
+            samples, clipped = read_mono(file, frames, path)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: the ending .raw, which has no header
         raise AudioError(explain(path, error)) from None
     except MemoryError:
@@ -90,20 +90,26 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, longest: floa
     if missing > FORGIVEN and not mp3:  # an MP3 header's length may be an estimate
         raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header speaks of is missing")
     notes += [f"{missing:.1%} of the audio that its header speaks of is missing"] if missing else []
-    return Decoded(samples, rate, (*notes, *clipping(samples)))
+    return Decoded(samples, rate, (*notes, *clipped))
 
 
-def read_mono(file: soundfile.SoundFile, frames: int, path: Path | str) -> np.ndarray:
-    """`frames` frames as [S]: int16 from 16-bit mono, otherwise float32, channels averaged block by block to save memory."""
+def read_mono(file: soundfile.SoundFile, frames: int, path: Path | str) -> tuple[np.ndarray, list[str]]:
+    """`frames` frames as [S], and what `clipping` says of the channels.
+
+    int16 from 16-bit mono, otherwise float32; channels are averaged block by block to save memory.
+    """
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
     if file.channels == 1:
         samples = file.read(frames, dtype=dtype)
-        return samples if dtype == "int16" else require_range(samples, path)
-    mixed = []
+        samples = samples if dtype == "int16" else require_range(samples, path)
+        return samples, clipping(samples)
+    mixed, notes = [], []
     while frames and len(block := file.read(min(BLOCK, frames), dtype=dtype, always_2d=True)):
-        mixed.append(require_range(to_float32(block), path).mean(axis=1))
+        block = require_range(to_float32(block), path)
+        mixed.append(block.mean(axis=1))
+        notes = notes or next((told for channel in block.T if (told := clipping(channel))), [])
         frames -= len(block)
-    return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
+    return (np.concatenate(mixed) if mixed else np.zeros(0, np.float32)), notes
 
 
 def locate(file: soundfile.SoundFile, start: float, end: float, longest: float, path: Path | str) -> tuple[int, int]:
@@ -155,8 +161,8 @@ def truncation(log: str) -> float:
 def clipping(samples: np.ndarray) -> list[str]:
     """A note if [S] runs along full scale: again and again three samples in a row at its very peak."""
     peak = peak_of(samples)
-    if peak > 1.1 and samples.dtype != np.int16:
-        beyond = np.count_nonzero(np.abs(samples) > 1)
+    beyond = np.count_nonzero(np.abs(samples) > 1) if peak > 1 and samples.dtype != np.int16 else 0
+    if beyond >= CLIPPED:
         return [f"clipped: {beyond} samples beyond full scale, up to {peak:.2f}"]
     if peak < 0.95 * full_scale(samples):  # mu-law ends at 0.98
         return []
@@ -257,11 +263,19 @@ def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES) -> list
         visited.add(real)
         for entry in entries(here):
             name = f"{place}/{entry.name}" if place else entry.name
-            if entry.is_dir():
+            if holds(os.DirEntry.is_dir, entry):
                 waiting.append(name)
             elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.name.startswith("."):
-                found += [name] if entry.is_file() or entry.is_symlink() else []
+                found += [name] if holds(os.DirEntry.is_file, entry) or entry.is_symlink() else []
     return sorted(found)
+
+
+def holds(question: Callable[[os.DirEntry], bool], entry: os.DirEntry) -> bool:
+    """The answer of the system; no, where a link leads in a circle or through a file."""
+    try:
+        return question(entry)
+    except OSError:
+        return False
 
 
 def entries(folder: str) -> list[os.DirEntry]:

@@ -107,7 +107,7 @@ def prepare(
         bool, typer.Option("--download", help="Get the corpus into SOURCE first, where its licence lets it be fetched.")
     ] = False,
     pattern: Annotated[str, typer.Option(help='Of the paths in a folder, such as "{speaker}/{emotion}/*_{text}.wav".')] = "",
-    name: Annotated[str, typer.Option(help="What your own data is called; by default as the file or folder.")] = "",
+    name: Annotated[str, typer.Option(help="What your own data (the first) is called; by default as the file or folder.")] = "",
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, such as speaker=spk_id, for your own tables; may be repeated.")
     ] = None,
@@ -122,16 +122,18 @@ def prepare(
     """Decode a corpus once into 16 kHz mono audio with a manifest. Stopped at any moment, the same command goes on."""
     from speaker_invariant_ser.corpora import get
     from speaker_invariant_ser.decoding import Treatment, workers
-    from speaker_invariant_ser.files import refuse_existing, scratch_folder
+    from speaker_invariant_ser.files import refuse_existing, scratch_folder, sweep
     from speaker_invariant_ser.manifest import select
     from speaker_invariant_ser.preparation import prepare
     from speaker_invariant_ser.store import REJECTED, WARNED
 
+    sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
     columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
     options = {"--pattern": pattern, "--name": name, "--column": columns}
+    require_own(wanted, options)
     with workers(jobs) as pool, scratch_folder(out) as scratch, bars(quiet) as progress:
         if download:
             from speaker_invariant_ser.download import fetch
@@ -287,6 +289,15 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
     return left, right
 
 
+def require_own(wanted: Sequence[tuple[str, object]], options: dict) -> None:
+    """Refuse options that would do nothing: all are about somebody's own data, --name about the first."""
+    from speaker_invariant_ser.own import OWN
+
+    for option, value in options.items():
+        if value and not any(kind in OWN for kind, _ in (wanted[:1] if option == "--name" else wanted)):
+            raise typer.BadParameter(f"{option}: for your own data only, {wanted[0][0]} is a known corpus.")
+
+
 def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "Listing":
     """A known corpus, or somebody's own data, which the options are about."""
     from speaker_invariant_ser import corpora
@@ -295,8 +306,6 @@ def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "
     place = Path(os.path.expanduser(place))
     if kind in OWN:
         return OWN[kind](Request(place, options["--name"], options["--pattern"], options["--column"], scratch))
-    if given := [option for option, value in options.items() if value]:
-        raise typer.BadParameter(f"{', '.join(given)}: for your own data only, {kind} is a known corpus.")
     return corpora.find(corpora.get(kind, OWN), place)
 
 

@@ -142,11 +142,11 @@ def scratch_folder(path: Path | str) -> Iterator[Path]:
     """
     path = real(path)
     scratch = partial_of(path).with_suffix(".scratch")
-    with translated(path), locked(path, "scratch-lock"):
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with ExitStack() as held:
+        with translated(path):
+            held.enter_context(locked(path, "scratch-lock"))
+        held.callback(shutil.rmtree, scratch, ignore_errors=True)
+        yield scratch
 
 
 @contextmanager

@@ -220,6 +220,12 @@ def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -
         if column not in COLUMNS:
             raise ManifestError(f"--only {column}={value}: {unknown('column', column, COLUMNS)}")
         wanted[column].add(value)
+    for column, values in wanted.items():
+        told = {str(getattr(one, column)) for one in all_of(listings)}
+        if absent := sorted(values - told):
+            raise ManifestError(
+                f"--only {column}={absent[0]}: no utterance has it, {column} is one of {shorten(sorted(told), 10)}"
+            )
     kept = []
     for listing in listings:
         told = {name: {str(getattr(one, name)) for one in listing.utterances} for name in wanted}
@@ -258,13 +264,18 @@ def settle(listing: Listing) -> Listing:
 
 def apart_if_unwritable(listing: Listing) -> Listing:
     """File names that are no text in any encoding we write are rejected: no table could hold them."""
-    odd = [one for one in listing.utterances if not one.source.isascii() and "\udc80" <= max(one.source) <= "\udfff"]
+    odd = [one for one in listing.utterances if not writable(one.source)]
     if not odd:
         return listing
     names = {one.source for one in odd}
     reason = "its name is not UTF-8; rename the file"
     kept = [one for one in listing.utterances if one.source not in names]
     return replace(listing, utterances=kept, rejected=[*listing.rejected, *((name, reason) for name in sorted(names))])
+
+
+def writable(text: str) -> bool:
+    """Whether UTF-8 can hold it: the bytes of a file name in no encoding are in no text."""
+    return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def contradiction(utterances: Iterable[Utterance]) -> str:

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from speaker_invariant_ser.audio import FOREIGN, list_audio
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError, shorten, unknown
-from speaker_invariant_ser.manifest import COLUMNS, Listing, Utterance, check, read_columns, settle
+from speaker_invariant_ser.manifest import COLUMNS, Listing, Utterance, check, read_columns, settle, writable
 
 Columns = dict[str, list[str]]
 
@@ -46,7 +46,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raises ManifestError for a column of ours that there is not, and a name that cannot be written."""
-        if "\udc80" <= max(self.corpus, default="") <= "\udfff":
+        if not writable(self.corpus):
             raise ManifestError(f"--name {self.corpus!a}: not UTF-8, choose a name that can be written in a table")
         for name in self.columns:
             if name not in (*NEEDED, *OPTIONAL):
@@ -130,7 +130,8 @@ def read_audformat(request: Request) -> Listing:
         raise CorpusError(
             f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME or =TABLE.COLUMN"
         )
-    segments = audformat.utils.to_segmented_index(found["emotion"]).index
+    finest = next((found[name] for name in NEEDED[1:] if found[name].index.nlevels > 1), found["emotion"])
+    segments = audformat.utils.to_segmented_index(finest).index
     frame = segments.to_frame(index=False)
     columns = {name: cells(along(segments, column)) for name, column in found.items()}
     columns["path"] = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in frame["file"]]
@@ -140,7 +141,7 @@ def read_audformat(request: Request) -> Listing:
 
 
 def column_of(name: str, database, request: Request):
-    """A pandas series of one of our fields over files or segments, None if the database has none."""
+    """A pandas series of one of our fields over files or segments, None if the database has none. Raises CorpusError."""
     asked = request.columns.get(name)
     for table in database.tables:
         for column in database[table].columns:
@@ -156,6 +157,8 @@ def column_of(name: str, database, request: Request):
             ) from None
         if scheme in frame and len(frame):
             return frame[scheme]
+    if asked:
+        raise CorpusError(f"{request.source}: --column {name}={asked}: no scheme or TABLE.COLUMN of that name in this database")
     return None
 
 
@@ -180,7 +183,7 @@ def read_datasets(request: Request) -> Listing:
     folder, datasets = require_folder(request.source), require("datasets", "datasets")
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise CorpusError(f"{folder} holds no dataset written by save_to_disk, or a damaged one: {error}") from None
     parts = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
     together: Columns = {}

@@ -158,7 +158,8 @@ def leave_one_corpus_out(settings: SplitSection, people: People) -> list[Split]:
     splits = []
     for name, test in corpora.items():
         others = [pick(people.kinds, corpora[one]) for one in corpora if one != name]
-        enough = [kinds for kinds in others if len(kinds) >= settings.dev_speakers + 2] or others[:1]
+        together = {speaker: kind for kinds in others for speaker, kind in kinds.items()}
+        enough = [kinds for kinds in others if len(kinds) >= settings.dev_speakers + 2] or [together]
         dev = [speaker for kinds in enough for speaker in divide(name, (), settings.dev_speakers, kinds)[1]]
         train = [speaker for kinds in others for speaker in kinds if speaker not in dev]
         splits.append(Split(name, tuple(sorted(train)), tuple(sorted(dev)), test))

@@ -101,18 +101,42 @@ def test_an_ogg_cut_short_is_noted(tmp_path):
     assert "perhaps cut short" in audio.decode(tmp_path / "cut.ogg").notes[0]
 
 
-@pytest.mark.parametrize("peak, told", [(0.5, False), (1.05, False), (3.0, True)])
-def test_samples_beyond_full_scale_are_told(tmp_path, peak, told):
-    soundfile.write(tmp_path / "a.wav", tone(16000) * peak / 0.5, 16000, subtype="FLOAT")
-    assert any("beyond full scale, up to 3.00" in note for note in audio.decode(tmp_path / "a.wav").notes) == told
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("peak, told", [(0.5, False), (0.99, False), (1.05, True), (3.0, True)])
+def test_samples_beyond_full_scale_are_told(tmp_path, channels, peak, told):
+    samples = np.stack([tone(16000) * peak / 0.5, tone(16000) / 10], axis=1)[:, :channels]
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    assert any(f"beyond full scale, up to {peak:.2f}" in note for note in audio.decode(tmp_path / "a.wav").notes) == told
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW", "PCM_24", "FLOAT"])
+def test_flat_tops_are_told_in_every_format(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", np.clip(tone(16000) * 4, -1, 1), 16000, subtype=subtype)
+    assert any(note.startswith("clipped") for note in audio.decode(tmp_path / "a.wav").notes)
+
+
+def test_a_segment_of_several_channels_has_its_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK", 100)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(8000, seconds=3)] * 2, axis=1), 8000)
+    whole, part = audio.decode(tmp_path / "a.wav"), audio.decode(tmp_path / "a.wav", 1, 2)
+    assert len(part.samples) == 8000 and np.array_equal(part.samples, whole.samples[8000:16000])
+
+
+def test_links_in_a_circle_are_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "x.wav").symlink_to("x.wav")
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    assert audio.list_audio(tmp_path) == ["a.wav", "x.wav"]
+    with pytest.raises(AudioError, match="x.wav"):
+        audio.read(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize("path", ["a.raw", "a\0b.wav"])
 def test_paths_that_cannot_be(tmp_path, path):
     if "\0" not in path:
         (tmp_path / path).write_bytes(bytes(5000))
-    with pytest.raises(AudioError, match="not readable as audio|no path can be like this"):
-        audio.read(f"{tmp_path}/{path}")
+    for work in (audio.read, audio.probe):
+        with pytest.raises(AudioError, match="not readable as audio|no path can be like this"):
+            work(f"{tmp_path}/{path}")
 
 
 def test_audio_is_found_by_ending_in_any_case_below_any_folder(tmp_path):

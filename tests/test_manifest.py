@@ -3,7 +3,7 @@
 import pytest
 
 from speaker_invariant_ser.errors import ManifestError
-from speaker_invariant_ser.manifest import Utterance, read_manifest, write_manifest
+from speaker_invariant_ser.manifest import Listing, Utterance, combine, read_manifest, select, settle, writable, write_manifest
 from speaker_invariant_ser.own import Request, read_table
 
 
@@ -52,6 +52,31 @@ def test_every_problem_of_a_table_is_told(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message) as error:
         read_table(Request(tmp_path / "t.csv"))
     assert "t.csv" in str(error.value)
+
+
+def listing(corpus, speakers, style=""):
+    made = [Utterance(f"{corpus}{n}", corpus, speaker, "sad", style=style, source=f"{n}") for n, speaker in enumerate(speakers)]
+    return Listing(made)
+
+
+def test_only_asks_those_who_tell():
+    both = [listing("a", "12", "speech"), listing("b", "34")]
+    assert [len(one.utterances) for one in select(both, [("style", "speech")])] == [2, 2]
+    assert [len(one.utterances) for one in select(both, [("corpus", "b")])] == [0, 2]
+    with pytest.raises(ManifestError, match="--only style=speach: no utterance has it, style is one of , speech"):
+        select(both, [("style", "speach")])
+
+
+def test_names_that_would_make_one_speaker_of_two_are_refused():
+    with pytest.raises(ManifestError, match="speaker a-b-1 could be of two corpora"):
+        combine([listing("a", ["b-1"]), listing("a-b", ["1"])])
+
+
+@pytest.mark.parametrize("name, fine", [("a", True), ("ü😀", True), ("a\udcff", False), ("\udcff😀", False)])
+def test_what_can_be_written(name, fine):
+    assert writable(name) == fine
+    kept = settle(Listing([Utterance("x", "c", "1", "sad", source=name)]))
+    assert len(kept.utterances) == fine and len(kept.rejected) == (not fine)
 
 
 def test_between_tabs_a_quote_is_a_quote(tmp_path):

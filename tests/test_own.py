@@ -108,7 +108,7 @@ def test_a_folder_by_its_pattern_on_the_command_line(tmp_path, capsys):
     store = Store.open(tmp_path / "data")
     assert len(store.utterances) == 8 and {u.corpus for u in store.utterances} == {"mine"}
     assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speaker=s9"]) == 2
-    assert "--only leaves no utterance: speaker is one of 's0', 's1', 's2', 's3'" in capsys.readouterr().err
+    assert "--only speaker=s9: no utterance has it, speaker is one of s0, s1, s2, s3" in capsys.readouterr().err
     assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speker=s9"]) == 2
     assert "unknown column 'speker', did you mean 'speaker'" in capsys.readouterr().err
 
@@ -185,6 +185,8 @@ def test_what_a_whole_file_has_goes_for_its_segments_and_a_table_can_be_chosen(t
         OWN["audformat"](Request(tmp_path / "db"))
     found = OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion"})).utterances
     assert [(one.speaker, one.emotion, one.end) for one in found] == [("1", "a", 0.1), ("1", "b", 0.25), ("2", "a", 0.2)]
+    with pytest.raises(CorpusError, match="--column text=nothere: no scheme or TABLE.COLUMN of that name"):
+        OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion", "text": "nothere"}))
     next((tmp_path / "db").glob("db.files.*")).unlink()
     with pytest.raises(CorpusError, match="is damaged"):
         OWN["audformat"](Request(tmp_path / "db"))

@@ -409,12 +409,12 @@ def test_what_was_begun_for_another_request_is_not_taken_up(many, tmp_path):
     assert same_files(tmp_path / "data", tmp_path / "whole")
 
 
-def test_what_a_kill_in_the_last_moment_left_is_removed(many, tmp_path):
+def test_what_a_kill_in_the_last_moment_left_is_removed(many, tmp_path, capsys):
     prepare_table(many / "t.csv", tmp_path / "data")
     partial_of(tmp_path / "data").mkdir()
     (partial_of(tmp_path / "data") / ingest.DECODED).write_bytes(b"1234")
-    with pytest.raises(WriteError, match="exists already"):
-        prepare_table(many / "t.csv", tmp_path / "data")
+    assert cli.run(["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data")]) == 2
+    assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -435,7 +435,7 @@ def test_stopped_by_a_signal_it_goes_on(many, tmp_path, number):
         "import signal, sys, time\nfrom speaker_invariant_ser import audio, cli\n"
         "real = audio.decode\n"
         "audio.decode = lambda *a: (time.sleep(0.01), real(*a))[1]\n"
-        f"{'signal.signal(signal.SIGINT, signal.SIG_IGN)' if number == signal.SIGTERM else ''}\n"
+        f"signal.signal(signal.SIGINT, {'signal.SIG_IGN' if number == signal.SIGTERM else 'signal.default_int_handler'})\n"
         "cli.main(sys.argv[1:])"
     )
     running = subprocess.Popen([sys.executable, "-c", slow, *command], stderr=subprocess.PIPE, text=True)
@@ -474,6 +474,24 @@ def test_long_clips_go_past_their_slot(many, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "SLOT", 7_000)
     prepare_table(many / "t.csv", tmp_path / "tight")
     assert same_files(tmp_path / "tight", whole.folder)
+
+
+def test_long_clips_of_workers_go_past_their_slot_too(many, tmp_path):
+    code = KILLED.replace(
+        "def progress", "from speaker_invariant_ser import decoding, ingest\ndecoding.SLOT = ingest.SLOT = 7000\n\ndef progress"
+    )
+    subprocess.run([sys.executable, "-c", code, str(many / "t.csv"), str(tmp_path / "forked"), "999"], check=True)
+    prepare_table(many / "t.csv", tmp_path / "whole")
+    assert same_files(tmp_path / "forked", tmp_path / "whole")
+
+
+def test_few_are_held_at_a_time_whatever_their_length(tmp_path, monkeypatch):
+    for n in range(4):
+        soundfile.write(tmp_path / f"{n}.wav", noise(n), 16_000)
+    jobs = [(str(tmp_path / f"{n}.wav"), 0.0, 0.0) for n in range(4)]
+    assert [len(group) for group in decoding.groups_of(jobs)] == [4]
+    monkeypatch.setattr(decoding, "HELD", 9000)
+    assert [len(group) for group in decoding.groups_of(jobs)] == [2, 2, 0]
 
 
 def test_one_pool_serves_many(many, tmp_path):
@@ -518,6 +536,26 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
     shutil.rmtree(tmp_path / "data")
     assert cli.run([*command, "--also", f"csv={tmp_path}/one/one.csv"]) == 2
     assert "two corpora are named one" in capsys.readouterr().err
+
+
+def test_options_of_own_data_beside_a_known_corpus(tmp_path, capsys):
+    (tmp_path / "e").mkdir()
+    for seed, name in enumerate(("03a01Fa", "08a01Wa", "09a01Ta", "10a01Na")):
+        soundfile.write(tmp_path / "e" / f"{name}.wav", noise(seed), 16_000)
+    soundfile.write(tmp_path / "mine.wav", noise(9), 16_000)
+    own = table(tmp_path, ["mine.wav,1,happy"], "path,who,emotion")
+    emodb = f"emodb={tmp_path / 'e'}"
+    assert (
+        cli.run(["prepare", "csv", str(own), str(tmp_path / "a"), "--column", "speaker=who", "--name", "m", "--also", emodb]) == 0
+    )
+    assert {(one.corpus, one.speaker) for one in Store.open(tmp_path / "a").utterances} >= {("m", "m-1"), ("emodb", "emodb-03")}
+    assert len(Store.open(tmp_path / "a").settings["differences"]) == 9
+    command = ["prepare", "emodb", str(tmp_path / "e"), str(tmp_path / "b"), "--also", f"csv={own}"]
+    assert cli.run([*command, "--column", "speaker=who", "--only", "emotion=happy"]) == 0
+    assert len(Store.open(tmp_path / "b").utterances) == 2 and Store.open(tmp_path / "b").settings["differences"] == []
+    capsys.readouterr()
+    assert cli.run([*command[:3], str(tmp_path / "c"), "--column", "speaker=who"]) == 2
+    assert "--column: for your own data only, emodb is a known corpus" in capsys.readouterr().err
 
 
 def test_settings_hold_the_emotions_and_the_checks(many, tmp_path):

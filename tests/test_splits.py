@@ -139,6 +139,12 @@ def test_a_corpus_too_small_for_dev_speakers_is_trained_on_whole():
     assert {"s0", "s1"} <= set(splits["b"].train)
 
 
+def test_corpora_that_are_small_alone_give_dev_speakers_together():
+    data = crossed(9, corpus=lambda s: "abc"[s % 3])
+    for split in make_splits(SplitSection(scheme="leave-one-corpus-out"), data):
+        assert len(split.dev) == 2 and len(split.train) == 4
+
+
 def test_dev_speakers_come_from_all_corpora():
     data = [replace(one, sex=("female", "male")[int(one.speaker[1:]) // 2 % 2]) for one in crossed(12)]
     for scheme in ("loso", "group-kfold"):
