@@ -19,7 +19,7 @@ from speaker_invariant_ser.errors import AudioError
 SAMPLE_RATE = 16_000  # Hz, of everything after `prepare`
 SHORTEST = 0.1  # seconds; below it there are too few frames to say anything
 LOWEST_RATE = 1000  # Hz; below it there is no speech, and a false header would blow a small file up to gigabytes
-BLOCK = 2**20  # frames of several channels held at once
+BLOCK = 2**20  # frames worked on at once, which keeps memory flat
 FORGIVEN = 0.01  # share of a file that its header may promise and not hold; some recorders count wrongly
 CLIPPED = 10  # flat places in an utterance before it is called clipped; fewer are not heard
 LOUDEST = 4.0  # lossy formats may pass full scale a little; far beyond it are other units
@@ -103,13 +103,13 @@ def read_mono(file: soundfile.SoundFile, frames: int, path: Path | str) -> tuple
         samples = file.read(frames, dtype=dtype)
         samples = samples if dtype == "int16" else require_range(samples, path)
         return samples, clipping(samples)
-    mixed, notes = [], []
-    while frames and len(block := file.read(min(BLOCK, frames), dtype=dtype, always_2d=True)):
+    mixed, place, notes = np.empty(frames, np.float32), 0, []
+    while place < frames and len(block := file.read(min(BLOCK, frames - place), dtype=dtype, always_2d=True)):
         block = require_range(to_float32(block), path)
-        mixed.append(block.mean(axis=1))
+        block.mean(axis=1, out=mixed[place : place + len(block)])
         notes = notes or next((told for channel in block.T if (told := clipping(channel))), [])
-        frames -= len(block)
-    return (np.concatenate(mixed) if mixed else np.zeros(0, np.float32)), notes
+        place += len(block)
+    return mixed[:place], notes
 
 
 def locate(file: soundfile.SoundFile, start: float, end: float, longest: float, path: Path | str) -> tuple[int, int]:
@@ -137,7 +137,9 @@ def resample(decoded: Decoded, rate: int) -> np.ndarray:
         return samples
     stream = resampler(decoded.rate, rate, get_ident())
     stream.clear()
-    return stream.resample_chunk(to_float32(samples), last=True)  # not int16: soxr dithers it, and zeros become noise
+    blocks = range(0, len(samples), BLOCK)  # soxr keeps a copy of what it is given
+    parts = [stream.resample_chunk(to_float32(samples[at : at + BLOCK]), last=at == blocks[-1]) for at in blocks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)  # of float32: soxr dithers int16, and zeros become noise
 
 
 @lru_cache(maxsize=32)

@@ -314,7 +314,10 @@ def comparison(kinds: Sequence[str], found: Sequence["Listing"]) -> Callable[...
     from speaker_invariant_ser import corpora
 
     known = corpora.known()
-    useless = {kind: len(listing.rejected) for kind, listing in zip(kinds, found, strict=True)}
+    useless = {
+        kind: sum(not reason.startswith(corpora.STRANGE) for _, reason in listing.rejected)
+        for kind, listing in zip(kinds, found, strict=True)
+    }
 
     def compare(kept: Sequence["Utterance"]) -> list[str]:
         told = []

@@ -29,8 +29,8 @@ from speaker_invariant_ser.errors import AudioError
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
 SLOT = 2**21  # samples, more than a chunk of ordinary utterances has
-HELD = 2**22  # samples decoded before they are resampled
-LONGEST = 600  # seconds, of one utterance; a recording of hours would be held in memory at once
+HELD = 2**21  # samples decoded before they are resampled
+LONGEST = 300  # seconds, of one utterance; a recording of hours would be held in memory at once
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
 
@@ -103,14 +103,18 @@ def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: 
         results.append(result)
         if not spilled and place + len(clip) > (slot + 1) * SLOT:
             spilled = f"{scratch}.{slot}"
-            slots(scratch)[slot * SLOT : place].tofile(spilled)
+            append(spilled, slots(scratch)[slot * SLOT : place])
         if spilled:
-            with open(spilled, "ab") as file:
-                file.write(clip.data)
+            append(spilled, clip)
         else:
             slots(scratch)[place : place + len(clip)] = clip
             place += len(clip)
     return results, spilled
+
+
+def append(path: str, clip: np.ndarray) -> None:
+    with open(path, "ab") as file:  # not tofile, whose error does not say that the disk is full
+        file.write(clip.data)
 
 
 def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.ndarray, Result]]:
@@ -119,8 +123,10 @@ def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.n
     Step by step over a group of clips, not clip by clip: a step that is not interrupted runs a fifth faster.
     """
     for group in groups_of(jobs):
-        resampled = [(path, resample(decoded)) for path, decoded in group]
-        yield from [finish(path, decoded, treatment) for path, decoded in resampled]
+        for place, (path, decoded) in enumerate(group):
+            group[place] = path, resample(decoded)
+            del decoded  # the long one, before the next comes
+        yield from [finish(path, decoded, treatment) for path, decoded in group]
 
 
 def groups_of(jobs: Sequence[Job]) -> Iterator[list[tuple[str, audio.Decoded | AudioError]]]:
@@ -133,6 +139,7 @@ def groups_of(jobs: Sequence[Job]) -> Iterator[list[tuple[str, audio.Decoded | A
         except AudioError as error:
             decoded = error
         group.append((path, decoded))
+        del decoded
         if held > HELD:
             yield group
             group, held = [], 0

@@ -129,9 +129,11 @@ def unfinished_folder(
 def sweep(path: Path | str) -> None:
     """Remove what a kill in the very last moment left beside a folder that is done. Raises WriteError while another is at it."""
     path = real(path)
-    if path.is_dir() and any(path.iterdir()) and partial_of(path).is_dir():
-        with translated(path), locked(path, "lock"):
-            shutil.rmtree(partial_of(path))
+    left = [partial_of(path), partial_of(path).with_suffix(".scratch")]
+    if path.is_dir() and any(path.iterdir()) and any(one.is_dir() for one in left):
+        with translated(path), locked(path, "lock"), locked(path, "scratch-lock"):
+            for one in left:
+                shutil.rmtree(one, ignore_errors=True)
 
 
 @contextmanager

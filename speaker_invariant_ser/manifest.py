@@ -278,9 +278,9 @@ def writable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
-def contradiction(utterances: Iterable[Utterance]) -> str:
+def contradiction(utterances: Iterable[Utterance], names: Sequence[str] = ("emotion", "speaker")) -> str:
     """What utterances that share their audio disagree about, in words; empty if nothing."""
-    told = {name: sorted({getattr(utterance, name) for utterance in utterances}) for name in ("emotion", "speaker")}
+    told = {name: sorted({getattr(utterance, name) for utterance in utterances}) for name in names}
     words = [f"conflicting {name}s ({shorten(values)})" for name, values in told.items() if len(values) > 1]
     return " and ".join(words)
 
@@ -312,5 +312,9 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
         whose[one.speaker].add(one.corpus)
     if mixed := [speaker for speaker, corpora in whose.items() if len(corpora) > 1]:
         raise ManifestError(f"speaker {shorten(mixed)} could be of two corpora; give one of the corpora another name")
-    rejected = [(str(listing.folder / file), reason) for listing in listings for file, reason in listing.rejected]
+    rejected = [
+        (f"{listing.utterances[0].corpus if listing.utterances else listing.folder}/{file}", reason)
+        for listing in listings
+        for file, reason in listing.rejected
+    ]
     return Listing(apart, rejected, note=" ".join(filter(None, (listing.note for listing in listings)))), paths

@@ -54,7 +54,7 @@ class Request:
 
     @property
     def corpus(self) -> str:
-        return self.name or self.source.resolve().stem
+        return self.name or Path(os.path.realpath(self.source)).stem
 
 
 def read_table(request: Request) -> Listing:

@@ -110,7 +110,7 @@ def stamp(path: str) -> tuple[int, int]:
     """(bytes, time of change) of a file, by which another one would be noticed; zeros if it is not there."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path can be like this, which decoding will tell
         return 0, 0
     return found.st_size, found.st_mtime_ns
 
@@ -150,21 +150,30 @@ def judge(utterances: Sequence[Utterance], results: Sequence[Result], path: Path
     twice = repeated_audio(placed, results, path)
     reasons |= twice
     kept = [index for index in range(len(placed)) if index not in reasons]
-    warned = [(placed[index].source, note) for index in kept for note in results[index].notes]
+    names = names_of(placed)
+    warned = [(names[index], note) for index in kept for note in results[index].notes]
     warned += overlaps([placed[index] for index in kept])
     return Judged(
         kept=[placed[index] for index in kept],
         results=[results[index] for index in kept],
-        rejected=[(placed[index].source, reasons[index]) for index in sorted(reasons)],
+        rejected=[(names[index], reasons[index]) for index in sorted(reasons)],
         warned=warned,
         dropped=bool(twice),
     )
+
+
+def names_of(utterances: Sequence[Utterance]) -> list[str]:
+    """What files are called in the tables: their path, and of several corpora which one's."""
+    if len({one.corpus for one in utterances}) == 1:
+        return [one.source for one in utterances]
+    return [f"{one.corpus}/{one.source}" for one in utterances]
 
 
 def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], path: Path) -> dict[int, str]:
     """Index -> reason for all utterances whose audio, as prepared, is that of another one.
 
     Of copies that agree the first is kept; where speaker or emotion differ one label is wrong, and none can be trusted.
+    Across corpora only emotions are compared: their speakers have different names whoever they are.
     """
     alike = defaultdict(list)
     for index, (utterance, result) in enumerate(zip(utterances, results, strict=True)):
@@ -172,16 +181,17 @@ def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], p
             alike[utterance.samples, result.key].append(index)
     if all(len(group) == 1 for group in alike.values()):
         return {}
-    samples, reasons = np.memmap(path, dtype="<i2", mode="r"), {}
+    samples, reasons, names = np.memmap(path, dtype="<i2", mode="r"), {}, names_of(utterances)
     for group in (group for group in alike.values() if len(group) > 1):
         same = defaultdict(list)
         for index in group:
             one = utterances[index]
             same[samples[one.offset : one.offset + one.samples].tobytes()].append(index)
         for copies in (copies for copies in same.values() if len(copies) > 1):
-            odd = contradiction([utterances[index] for index in copies])
+            labels = ("emotion", "speaker") if len({utterances[index].corpus for index in copies}) == 1 else ("emotion",)
+            odd = contradiction([utterances[index] for index in copies], labels)
             for place, index in enumerate(copies):
-                other = utterances[copies[place == 0]].source
+                other = names[copies[place == 0]]
                 if odd or place:
                     reasons[index] = f"the same audio as {other}" + (f", with {odd}" if odd else "")
     return reasons
@@ -190,16 +200,15 @@ def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], p
 def overlaps(utterances: Sequence[Utterance]) -> list[Remark]:
     """Segments of one file that share time under different speakers: one of them is heard in the other's clip."""
     files = defaultdict(list)
-    for one in utterances:
-        if one.start or one.end:
-            files[one.corpus, one.source].append(one)
+    for one, name in zip(utterances, names_of(utterances), strict=True):
+        files[name].append(one)
     found = []
-    for segments in files.values():
+    for name, segments in ((name, rows) for name, rows in files.items() if len(rows) > 1):
         until = {}  # speaker -> the latest end so far
         for one in sorted(segments, key=lambda one: one.start):
             others = [speaker for speaker, end in until.items() if speaker != one.speaker and end > one.start]
             if others:
-                found.append((one.source, f"{span(one)} of speaker {one.speaker} overlaps speaker {shorten(others)}'s"))
+                found.append((name, f"{span(one)} of speaker {one.speaker} overlaps speaker {shorten(others)}'s"))
             until[one.speaker] = max(until.get(one.speaker, 0.0), one.end or math.inf)
     return found
 

@@ -115,6 +115,16 @@ def test_flat_tops_are_told_in_every_format(tmp_path, subtype):
     assert any(note.startswith("clipped") for note in audio.decode(tmp_path / "a.wav").notes)
 
 
+def test_blocks_make_no_difference(tmp_path, monkeypatch):
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (44_100, 2))
+    for channels in (1, 2):
+        soundfile.write(tmp_path / f"{channels}.wav", samples[:, :channels], 44_100)
+    whole = [audio.read(tmp_path / f"{channels}.wav") for channels in (1, 2)]
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+    for channels in (1, 2):
+        assert np.array_equal(audio.read(tmp_path / f"{channels}.wav"), whole[channels - 1])
+
+
 def test_a_segment_of_several_channels_has_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "BLOCK", 100)
     soundfile.write(tmp_path / "a.wav", np.stack([tone(8000, seconds=3)] * 2, axis=1), 8000)

@@ -76,7 +76,7 @@ CASES = {
     "prepare csv {folder}/corpus.csv {tmp}/out --also nemo": "--also nemo: expected two words with = between",
     "prepare csv {folder}/corpus.csv {tmp}/out --also csv={folder}/corpus.csv": "two corpora are named corpus; give one of them",
     "prepare csv {folder}/corpus.csv {tmp}/out --only speaker": "--only speaker: expected two words with = between",
-    "prepare csv {folder}/corpus.csv {tmp}/out --only speaker=99": "--only speaker=99: no utterance has it, speaker is one of 01, 02",
+    "prepare csv {folder}/corpus.csv {tmp}/out --only speaker=99": "--only speaker=99: no utterance has it, speaker",
     "prepare csv {folder}/corpus.csv {tmp}/out --column speaker=spk": "--column speaker=spk: unknown column 'spk'",
     "prepare csv {folder}/corpus.csv {tmp}/out --column spaeker=speaker": "unknown column 'spaeker', did you mean 'speaker'",
     "prepare csv {folder}/corpus.csv {tmp}/out --trim-db=-1": "'--trim-db'",

@@ -117,6 +117,24 @@ def test_overlaps_are_found_wherever_they_are(tmp_path):
         ]
 
 
+def test_a_whole_file_overlaps_its_segments(tmp_path):
+    soundfile.write(tmp_path / "long.wav", noise(1, 4.0), 16_000)
+    prepare_table(table(tmp_path, ["long.wav,a,x,,", "long.wav,b,y,1,2"], "path,speaker,emotion,start,end"), tmp_path / "data")
+    assert remarks(tmp_path / "data", "warned.csv") == {"long.wav": "1 to 2 s of speaker b overlaps speaker a's"}
+
+
+def test_the_same_clip_in_two_corpora_is_kept_once(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for seed in range(2):
+            soundfile.write(tmp_path / name / f"{seed}.wav", noise(seed + (name == "two" and seed)), 16_000)
+        table(tmp_path / name, ["0.wav,a,x", "1.wav,b,y"]).rename(tmp_path / name / f"{name}.csv")
+    command = ["prepare", "csv", str(tmp_path / "one" / "one.csv"), str(tmp_path / "data")]
+    assert cli.run([*command, "--also", f"csv={tmp_path / 'two' / 'two.csv'}"]) == 0
+    assert [one.id for one in Store.open(tmp_path / "data").utterances] == ["one/0.wav", "one/1.wav", "two/1.wav"]
+    assert remarks(tmp_path / "data") == {"two/0.wav": "the same audio as one/0.wav"}
+
+
 def test_segments_that_are_there_are_whole_in_a_recording_that_is_not(tmp_path):
     soundfile.write(tmp_path / "long.wav", noise(1, 4.0), 16_000)
     (tmp_path / "long.wav").write_bytes((tmp_path / "long.wav").read_bytes()[:100_000])
@@ -173,7 +191,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "gone.wav").unlink(missing_ok=True)
     with open(folder / "long.wav", "wb") as file:  # hours of zeros that the disk does not hold
         soundfile.write(file, noise(7), 8000, format="WAV")
-    size = 8000 * 2 * 601
+    size = 8000 * 2 * 301
     head = bytearray((folder / "long.wav").read_bytes()[:44])
     head[4:8], head[40:44] = (size + 36).to_bytes(4, "little"), size.to_bytes(4, "little")
     with open(folder / "long.wav", "wb") as file:
@@ -194,7 +212,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "silent.wav": "silent throughout",
         "short.wav": "too short",
         "gone.wav": "no such file",
-        "long.wav": "601 s are too long for one utterance, at most 600 s",
+        "long.wav": "301 s are too long for one utterance, at most 300 s",
     }
 
 
@@ -413,6 +431,7 @@ def test_what_a_kill_in_the_last_moment_left_is_removed(many, tmp_path, capsys):
     prepare_table(many / "t.csv", tmp_path / "data")
     partial_of(tmp_path / "data").mkdir()
     (partial_of(tmp_path / "data") / ingest.DECODED).write_bytes(b"1234")
+    partial_of(tmp_path / "data").with_suffix(".scratch").mkdir()
     assert cli.run(["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data")]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

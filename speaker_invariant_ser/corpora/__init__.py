@@ -17,6 +17,7 @@ from speaker_invariant_ser.errors import CorpusError, unknown
 from speaker_invariant_ser.manifest import Listing, Utterance
 
 Fields = dict[str, str]  # fields of an Utterance, by name
+STRANGE = "not a file of"  # how the reason begins where a corpus knows nothing of a file
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def find(corpus: Corpus, folder: Path | str) -> Listing:
     strangers = set(list_audio(folder)) - {fields["source"] for fields in found}
     for source in sorted(strangers):
         if not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.aside):
-            rejected.append((source, f"not a file of {corpus.title} by its name: expected {corpus.layout}"))
+            rejected.append((source, f"{STRANGE} {corpus.title} by its name: expected {corpus.layout}"))
     return Listing(utterances, rejected, folder, corpus.note)
 
 
