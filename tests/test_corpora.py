@@ -109,6 +109,15 @@ def utterances(count: int, emotion: str = "happy") -> list[Utterance]:
     return [Utterance(str(n), "c", f"s{n % 3}", emotion) for n in range(count)]
 
 
+def test_a_speaker_has_one_sex_or_none(tmp_path):
+    made = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
+    rows = [("a", "female"), ("a", ""), ("b", "female"), ("b", "male"), ("c", "")]
+    found = [{"source": f"{n}.wav", "speaker": who, "emotion": "sad", "sex": sex} for n, (who, sex) in enumerate(rows)]
+    (tmp_path / "0.wav").touch()
+    listing = corpora.find(Corpus(**made, counts={"complete": Counts(5, 3)}, find=lambda folder: found), tmp_path)
+    assert [one.sex for one in listing.utterances] == ["female", "female", "", "", ""]
+
+
 def test_missing_files_are_told_beside_the_nearest_release():
     made = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
     small, large = Counts(6, 3, {"happy": 6}), Counts(60, 3, {"happy": 30, "sad": 30})

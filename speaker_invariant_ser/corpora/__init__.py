@@ -6,9 +6,9 @@ from their documentation; a count that no documentation gives is left out, not g
 
 import importlib
 import pkgutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def find(corpus: Corpus, folder: Path | str) -> Listing:
         raise CorpusError(f"{folder} is empty: looked for {corpus.title}, {corpus.layout}. Get it from {corpus.url}")
     found = list(corpus.find(folder))
     rejected = [(fields["source"], fields["rejected"]) for fields in found if "rejected" in fields]
-    utterances = identified(corpus, [fields for fields in found if "rejected" not in fields])
+    utterances = one_sex_each(identified(corpus, [fields for fields in found if "rejected" not in fields]))
     if not utterances:
         raise CorpusError(f"{folder} does not hold {corpus.title}: looked for {corpus.layout}. Get it from {corpus.url}")
     strangers = set(list_audio(folder)) - {fields["source"] for fields in found}
@@ -118,6 +118,15 @@ def identified(corpus: Corpus, found: Iterable[Fields]) -> list[Utterance]:
         taken.add(name)
         utterances.append(Utterance(**{"id": name, "corpus": corpus.name, "language": corpus.language, **fields}))
     return utterances
+
+
+def one_sex_each(utterances: list[Utterance]) -> list[Utterance]:
+    """A speaker has the sex that some rows tell; none where they contradict each other, as labels by many hands do."""
+    told = defaultdict(set)
+    for one in utterances:
+        told[one.speaker].add(one.sex)
+    sexes = {speaker: (found - {""}).pop() if len(found - {""}) == 1 else "" for speaker, found in told.items()}
+    return [one if one.sex == sexes[one.speaker] else replace(one, sex=sexes[one.speaker]) for one in utterances]
 
 
 def differences(corpus: Corpus, utterances: Iterable[Utterance], useless: int = 0) -> list[str]:
