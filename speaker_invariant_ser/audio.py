@@ -77,10 +77,11 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, longest: floa
         with soundfile.SoundFile(os.fsencode(path)) as file:
             rate, mp3 = file.samplerate, file.format == "MP3"
             first, frames = locate(file, start, end, longest, path)
-            missing = 0.0 if end else truncation(file.extra_info)  # a segment that is there is whole
+            log = file.extra_info
+            missing = 0.0 if end else truncation(log)  # a segment that is there is whole
+            notes = ["ends without its end-of-stream mark: perhaps cut short"] if OPEN_END.search(log) else []
             if first:
                 file.seek(first)
-            notes = ["ends without its end-of-stream mark: perhaps cut short"] if OPEN_END.search(file.extra_info) else []
             samples, clipped = read_mono(file, frames, path)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: the ending .raw, which has no header
         raise AudioError(explain(path, error)) from None
