@@ -14,6 +14,7 @@ million utterances, and the memory that takes. The last line is JSON.
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -134,16 +135,20 @@ def main() -> None:
         "prepare": lambda place: prepare(options.corpus, options.folder, options.jobs, place / "data"),
     }
     times = {name: [] for name in rounds}
+    processor = {name: [] for name in rounds}
     for turn in range(options.rounds + 1):
         for name, work in rounds.items():
             with tempfile.TemporaryDirectory() as place:
+                before = os.times()
                 times[name].append(seconds(work, Path(place)))
+                processor[name].append(sum(os.times()[:4]) - sum(before[:4]))
         print(f"round {turn or '(warm-up)'}: " + ", ".join(f"{name} {taken[-1]:.2f} s" for name, taken in times.items()))
     median = {name: statistics.median(taken[1:]) for name, taken in times.items()}
     result = {
         "files": len(paths),
         "jobs": options.jobs,
         **{f"{name}_s": round(taken, 3) for name, taken in median.items()},
+        **{f"{name}_processor_s": round(statistics.median(taken[1:]), 2) for name, taken in processor.items()},
         "vs_librosa": round(median["librosa"] / median["prepare"], 2),
         "vs_limit": round(median["limit"] / median["prepare"], 2),
         "million": {name: round(value, 1) for name, value in million().items()},

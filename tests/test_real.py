@@ -12,13 +12,17 @@ from speaker_invariant_ser.store import Store
 pytestmark = pytest.mark.corpora
 
 
+def prepared(name, corpora_folder, tmp_path_factory):
+    if not (corpora_folder / name).is_dir():
+        pytest.skip(f"no corpus at {corpora_folder / name}")
+    out = tmp_path_factory.mktemp(name) / "data"
+    assert cli.run(["prepare", name, str(corpora_folder / name), str(out), "--strict"]) == 0
+    return Store.open(out)
+
+
 @pytest.fixture(scope="module")
 def emodb(corpora_folder, tmp_path_factory):
-    if not (corpora_folder / "emodb").is_dir():
-        pytest.skip(f"no EMO-DB at {corpora_folder / 'emodb'}")
-    out = tmp_path_factory.mktemp("emodb") / "data"
-    assert cli.run(["prepare", "emodb", str(corpora_folder / "emodb"), str(out), "--strict"]) == 0
-    return Store.open(out)
+    return prepared("emodb", corpora_folder, tmp_path_factory)
 
 
 def test_all_of_it_is_there(emodb):
@@ -37,11 +41,7 @@ def test_leave_one_speaker_out_with_the_shipped_recipe(emodb, request):
 
 @pytest.fixture(scope="module")
 def nemo(corpora_folder, tmp_path_factory):
-    if not (corpora_folder / "nemo").is_dir():
-        pytest.skip(f"no nEMO at {corpora_folder / 'nemo'}")
-    out = tmp_path_factory.mktemp("nemo") / "data"
-    assert cli.run(["prepare", "nemo", str(corpora_folder / "nemo"), str(out), "--strict"]) == 0
-    return Store.open(out)
+    return prepared("nemo", corpora_folder, tmp_path_factory)
 
 
 def test_a_fifth_of_nemo(nemo):
