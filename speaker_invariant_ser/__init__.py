@@ -15,6 +15,7 @@ In the order of the data; a module imports only from those above it:
     own             your own data: tables, folders, databases
     labels          which emotions are told apart: one map for all corpora, or yours
     splits          who is trained on, who selects, who is tested
+    holdout         clips of training speakers that are kept aside for the audit
     metrics         UAR and its relatives
     shortcuts       can emotion be told without listening?
     store           the prepared corpus

@@ -123,6 +123,17 @@ class TrainSection(Section):
 
 
 class AuditSection(Section):
+    """How much of the speaker is left."""
+
+    holdout: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description=(
+            "share of each training speaker's clips that is kept aside, whole texts where known, to score attackers on; "
+            "0: they are scored on clips that the encoder trained on"
+        ),
+    )
     folds: int = Field(5, ge=2, description="folds of the attackers' cross-validation")
     seed: int = Field(0, ge=0, lt=2**32)
 

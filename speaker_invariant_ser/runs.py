@@ -51,7 +51,11 @@ class Run:
         try:
             record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
             parts = ("train", "dev", "test")
-            splits = [Split(f["name"], *(tuple(f[part]) for part in parts), tuple(f.get("texts", ()))) for f in record["folds"]]
+            more = ("texts", "held_out")  # which runs of earlier versions lack
+            splits = [
+                Split(f["name"], *(tuple(f[part]) for part in parts), *(tuple(f.get(part, ())) for part in more))
+                for f in record["folds"]
+            ]
             return cls(folder, read_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
@@ -133,6 +137,7 @@ def kept(rows: list[dict[str, float]]) -> dict[str, float]:
 def split_hash(split: Split, store: Store) -> str:
     """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
     parts = {
-        part: sorted(store.utterances[i].id for i in split.indices(part, store.utterances)) for part in ("train", "dev", "test")
+        part: sorted(store.utterances[i].id for i in split.indices(part, store.utterances))
+        for part in ("train", "held_out", "dev", "test")
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -16,7 +16,8 @@ from speaker_invariant_ser.manifest import Utterance
 class Split:
     """One fold: the speakers of each part. Raises SplitError if a part is empty or a speaker is in two.
 
-    With `texts`, it is disjoint in texts too: tested on these alone, trained and selected on all others.
+    With `texts`, it is disjoint in texts too: tested on these alone, trained and selected on all others. `held_out` are
+    ids of training speakers' clips that are not trained on: the audit scores attackers on them.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Split:
     dev: tuple[str, ...]
     test: tuple[str, ...]
     texts: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "dev", "test"):
@@ -40,12 +42,15 @@ class Split:
             raise SplitError(f"fold {self.name}: {len(set(self.train))} training speaker, at least 2 are needed")
 
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
-        """Positions of the utterances of a part: "train", "dev" or "test"."""
-        speakers, texts = set(getattr(self, part)), set(self.texts)
+        """Positions of the utterances of a part: "train" (without what is held out), "held_out", "dev" or "test"."""
+        held, texts = set(self.held_out), set(self.texts)
+        if part == "held_out":
+            return [index for index, one in enumerate(utterances) if one.id in held]
+        speakers = set(getattr(self, part))
         return [
             index
             for index, one in enumerate(utterances)
-            if one.speaker in speakers and (not texts or (one.text in texts) == (part == "test"))
+            if one.speaker in speakers and one.id not in held and (not texts or (one.text in texts) == (part == "test"))
         ]
 
 

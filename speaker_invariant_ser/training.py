@@ -28,6 +28,7 @@ from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features import Augment, Batch
 from speaker_invariant_ser.files import new_folder, partial_of
+from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
 from speaker_invariant_ser.runs import METRICS, Run
 from speaker_invariant_ser.splits import Split, make_splits
@@ -69,7 +70,7 @@ def train(
     """
     check_names(recipe)
     store = store.labelled(recipe.labels.map)
-    splits = make_splits(recipe.split, store.utterances)
+    splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:
         targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
     choose_device(device)

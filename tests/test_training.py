@@ -107,7 +107,7 @@ def heads_after_two_steps(monkeypatch, store, folder, strength):
     """The speaker head after a run of two steps; lambda is 0 in the first and `strength` in the second."""
     made = []
     monkeypatch.setitem(training.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[0])
-    recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 18}})
+    recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
     run = train(recipe, store, folder / f"strength{strength}", device="cpu")
     assert run.metrics(run.splits[0])[0]["step"] == 2
     return made[0].state_dict(), weights(run)
