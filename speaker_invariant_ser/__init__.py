@@ -26,11 +26,26 @@ In the order of the data; a module imports only from those above it:
     model           what is saved and shipped
     runs            the run folder
     training        the one visible loop
+    predictions     what the models say of the test clips, and all numbers of emotion
+    paired          are two runs' predictions of the same clips different?
+    frames          a fresh attacker that reads the encoder's map before pooling
     attackers       fresh classifiers that try to read the speaker
-    audit           leakage of embeddings
+    chance          what an attacker's score means: chance levels, intervals, tests
+    embeddings      embeddings of known people, whoever made them
+    folds           the audit's own folds
+    leakage         attackers x folds -> Leakage
+    verification    can two clips be told to be of the same person?
+    information     how many bits about the speaker can be used?
+    verdict         the verdict in words
+    audit           leakage, controls, bits and unseen people together
+    tables          anyone's embeddings as a table
+    controls        what a leak is compared with
     evaluation      run -> Evaluation
     inference       paths -> predictions
-    report          Evaluation -> Markdown, JSON, pictures
+    pictures        drawings for pages and for Markdown
+    atlas           embeddings laid out on paper
+    chapters        what a report says, chapter by chapter
+    report          Evaluation -> HTML, Markdown, JSON
     demo            all of it on the built-in corpus
     cli             the verbs
 

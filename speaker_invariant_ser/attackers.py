@@ -1,25 +1,167 @@
-"""Fresh classifiers that try to read the speaker from embeddings. scikit-learn's, untouched by the training that they judge.
+"""Fresh classifiers that try to read the speaker. None of them has met the training that it judges.
 
-Each standardises inside the fold it is fitted on, so nothing of the scored clips enters.
+Each standardises inside the fold that it is fitted on, and its setting is chosen on a part of that fold: nothing of the
+scored clips enters. All but the frame-level probe are scikit-learn's.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from sklearn.base import ClassifierMixin
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+TUNING = 3000  # clips at most that a setting is chosen on
+Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or N maps [F, T]
 
 
-def logistic(seed: int) -> ClassifierMixin:
-    """Multinomial logistic regression: what a linear reader sees."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, random_state=seed))
+@dataclass(frozen=True)
+class Attacker:
+    """A kind of classifier: how one is made of a setting and a seed, and the settings to choose from."""
+
+    make: Callable[[float, int], ClassifierMixin]
+    settings: tuple[float, ...]
+    linear: bool = False
+    quick: bool = False  # is in the short battery, and attacks the controls
+    reads: str = "embedding"  # or "frames", the encoder's map before pooling
+    least: int = 1  # clips of every speaker that it needs
+    most: int = 200_000  # clips that it is fitted on at most: a stratified sample of more
 
 
-def mlp(seed: int) -> ClassifierMixin:
-    """One hidden layer of 128: what a non-linear reader sees, a code that no single direction shows included."""
-    return make_pipeline(StandardScaler(), MLPClassifier((128,), alpha=1e-2, max_iter=300, random_state=seed))
+def logistic(strength: float, seed: int) -> ClassifierMixin:
+    """Multinomial logistic regression; `strength` is the inverse regularisation."""
+    return LogisticRegression(C=strength, max_iter=500, random_state=seed)
 
 
-ATTACKERS: dict[str, Callable[[int], ClassifierMixin]] = {"logistic": logistic, "mlp": mlp}
+def lda(shrinkage: float, seed: int) -> ClassifierMixin:
+    """Linear discriminant analysis, covariance shrunk by this much (0: as Ledoit and Wolf choose, J. Multivar. Anal. 2004)."""
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or "auto")
+
+
+def qda(shrinkage: float, seed: int) -> ClassifierMixin:
+    """Quadratic discriminant analysis: reads variances and correlations, whatever the means say."""
+    return QuadraticDiscriminantAnalysis(solver="eigen", covariance_estimator=Shrunk(shrinkage))
+
+
+class Shrunk(BaseEstimator):
+    """Covariance shrunk towards the identity, the features being standardised: of full rank for a handful of equal clips too."""
+
+    def __init__(self, shrinkage: float) -> None:
+        self.shrinkage = shrinkage
+
+    def fit(self, x: np.ndarray) -> "Shrunk":
+        """x [N, D] -> covariance_ [D, D]."""
+        own = np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
+        self.covariance_ = (1 - self.shrinkage) * own + self.shrinkage * np.eye(x.shape[1])
+        return self
+
+
+def knn(neighbours: float, seed: int) -> ClassifierMixin:
+    """The vote of the nearest clips: reads a speaker who sits in several places."""
+    return Nearest(int(neighbours))
+
+
+class Nearest(KNeighborsClassifier):
+    """k-NN that takes as many neighbours as there are, if fewer."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "Nearest":
+        self.n_neighbors = min(self.n_neighbors, len(x))
+        return super().fit(x, y)
+
+
+def svm(strength: float, seed: int) -> ClassifierMixin:
+    """Support vectors with a Gaussian kernel of the usual width, 1 / D."""
+    return SVC(C=strength, random_state=seed)
+
+
+def mlp(decay: float, seed: int) -> ClassifierMixin:
+    """One hidden layer of 128; `decay` is the L2 penalty."""
+    return network((128,), decay, seed)
+
+
+def mlp_deep(decay: float, seed: int) -> ClassifierMixin:
+    """Two hidden layers, 256 and 128."""
+    return network((256, 128), decay, seed)
+
+
+def network(hidden: tuple[int, ...], decay: float, seed: int) -> ClassifierMixin:
+    return MLPClassifier(hidden, alpha=decay, max_iter=80, n_iter_no_change=5, tol=1e-3, random_state=seed)
+
+
+def boosting(leaves: float, seed: int) -> ClassifierMixin:
+    """Gradient boosting of small trees, one a speaker in each round; few rounds at a high rate, for time."""
+    return HistGradientBoostingClassifier(
+        max_iter=30, learning_rate=0.2, max_leaf_nodes=int(leaves), max_bins=32, early_stopping=False, random_state=seed
+    )
+
+
+def frames(decay: float, seed: int) -> ClassifierMixin:
+    """Attention over the encoder's map before pooling: what pooling hides from the embedding, it does not hide from this."""
+    from speaker_invariant_ser.frames import FrameProbe  # torch, which auditing a table does without
+
+    return FrameProbe(seed, decay)
+
+
+ATTACKERS: dict[str, Attacker] = {
+    "logistic": Attacker(logistic, (0.003, 0.03, 0.3, 3.0), linear=True, quick=True),
+    "lda": Attacker(lda, (0.0, 0.5, 0.9), linear=True, quick=True),
+    "qda": Attacker(qda, (0.1, 0.4, 0.8), quick=True, least=2),
+    "knn": Attacker(knn, (1, 5, 15), quick=True),
+    "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
+    "mlp": Attacker(mlp, (0.01, 1.0)),
+    "mlp_deep": Attacker(mlp_deep, (0.01, 1.0), most=10_000),
+    "boosting": Attacker(boosting, (4, 16), most=3_000),
+    "frames": Attacker(frames, (0.01, 0.1), reads="frames", most=3_000),
+}
+
+
+def fit_tuned(
+    attacker: Attacker, inputs: Inputs, speaker: np.ndarray, tuning: tuple[np.ndarray, np.ndarray], seed: int
+) -> tuple[ClassifierMixin, float]:
+    """An attacker fitted on all clips with the setting that reads best in `tuning`, and how much that one read there, 0 to 1.
+
+    `tuning` is (fitted on, validated on), positions within these clips; what is read there may serve to choose among attackers.
+    """
+    on, off = tuning
+    read = []
+    for setting in attacker.settings:
+        trial = fit(attacker, setting, take(inputs, on), speaker[on], seed)
+        read.append(np.mean(trial.predict(take(inputs, off)) == speaker[off]))
+    best = int(np.argmax(read))
+    return fit(attacker, attacker.settings[best], inputs, speaker, seed), float(read[best])
+
+
+def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> ClassifierMixin:
+    """One attacker of one setting, on at most `most` of the clips."""
+    rows = sample(speaker, attacker.most, seed)
+    made = attacker.make(setting, seed)
+    model = make_pipeline(StandardScaler(), made) if attacker.reads == "embedding" else made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an attacker stopped early is still an attacker
+        return model.fit(take(inputs, rows), speaker[rows])
+
+
+def sample(speaker: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Positions of at most `most` clips, every speaker in proportion and none without a clip."""
+    rows = np.arange(len(speaker))
+    if len(rows) <= most:
+        return rows
+    _, first = np.unique(speaker, return_index=True)
+    rest = np.setdiff1d(rows, first)
+    kept, _ = train_test_split(rest, train_size=most - len(first), random_state=seed)
+    return np.sort(np.concatenate([first, kept]))
+
+
+def take(inputs: Inputs, rows: np.ndarray) -> Inputs:
+    """These clips of embeddings or of maps."""
+    return inputs[rows] if isinstance(inputs, np.ndarray) else [inputs[row] for row in rows]

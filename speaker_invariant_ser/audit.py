@@ -1,195 +1,224 @@
-"""How much of the speaker fresh attackers read from embeddings. N clips, D dimensions, K speakers.
+"""The whole audit: leakage under all attackers, beside controls, bits, and people that the encoder has never met."""
 
-The audit owns its folds, because how a probe is folded decides its number: stratified by speaker x emotion, and all
-clips of one text in one fold where texts are known, so that an attacker cannot pass by remembering a sentence.
-"""
-
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from threadpoolctl import threadpool_limits
 
-from speaker_invariant_ser.attackers import ATTACKERS
-from speaker_invariant_ser.errors import AuditError, shorten
-from speaker_invariant_ser.metrics import cluster_interval, hit_rate
+from speaker_invariant_ser.embeddings import Embeddings, singles
+from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.folds import FOLDS, make_plan
+from speaker_invariant_ser.information import codelength, usable_bits
+from speaker_invariant_ser.leakage import PERMUTATIONS, QUICK, Leakage, leakage, number
+from speaker_invariant_ser.verdict import verdict
+from speaker_invariant_ser.verification import Verification, make_trials, verify, verify_alone
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """One encoder's embeddings [N, D] of known people; `text` is "" where it is not known. All lists have N entries."""
-
-    embedding: np.ndarray
-    id: np.ndarray
-    speaker: np.ndarray
-    emotion: np.ndarray
-    text: np.ndarray
+Scored = Literal["held-out", "trained", "given"]  # clips that the encoder did not train on, or did, or a table that says nothing
+Progress = Callable[[str, int, int], None]  # what, done, total
 
 
 @dataclass(frozen=True)
-class Score:
-    """An attacker's accuracy over all scored clips; 95 % interval clustered by text if folds keep texts apart, else by clip."""
+class Settings:
+    """How an audit is done. `quick` takes the attackers of a closed form or nearly, and leaves out what takes long."""
 
-    accuracy: float
-    low: float
-    high: float
+    folds: int = FOLDS
+    seed: int = 0
+    permutations: int = PERMUTATIONS
+    quick: bool = False
+    jobs: int = 1
 
 
 @dataclass(frozen=True)
-class Leakage:
-    """What the attackers reached, beside what can be reached without any embedding."""
+class Audit:
+    """All that can be said of the speaker. `controls` and `unseen` are attacked by the strongest quick attacker."""
 
-    speakers: int  # K of one encoder
-    decisions: int  # scored clips, pooled over encoders
-    left_out: tuple[str, ...]  # speakers with a single clip
-    grouped_by_text: bool
-    chance: dict[str, float]  # uniform, majority, given_emotion
-    attackers: dict[str, Score]
+    leakage: Leakage
+    scored: Scored
+    controls: dict[str, Leakage]
+    information: dict
+    unseen: Leakage | None
+    verification: Verification | None
 
     @property
-    def strongest(self) -> str:
-        """Name of the attacker with the highest accuracy."""
-        return max(self.attackers, key=lambda name: self.attackers[name].accuracy)
+    def summary(self) -> dict:
+        """The part `speaker` of report.json."""
+        controls = {name: control_summary(one) for name, one in self.controls.items()}
+        return {
+            **self.leakage.summary,
+            "scored": self.scored,
+            "controls": controls,
+            "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
+            "information": self.information,
+            "unseen": unseen_summary(self.unseen, self.verification),
+        }
 
 
-def leakage(
-    tables: Sequence[Embeddings], folds: int = 5, seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> Leakage:
-    """Attack each encoder's embeddings by cross-validation; decisions are pooled over the encoders.
+def audit(
+    tables: Sequence[Embeddings],
+    scored: Scored = "given",
+    controls: Mapping[str, Sequence[np.ndarray]] | None = None,
+    unseen: Sequence[Embeddings] | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit the embeddings of one or several encoders; decisions are pooled.
 
-    A speaker with a single clip is left out: one cannot be learned and scored. Raises AuditError if fewer than two
-    speakers are left, or if an embedding holds values that are not finite.
+    `controls` are other arrays [N, D'] for the same clips of each encoder, attacked for comparison; the true emotion alone and
+    speakers shuffled within emotion are added. `unseen` are embeddings of people that each encoder was not trained on;
+    without them, clips of the table itself are verified against each other. Raises AuditError.
     """
-    alone = sorted({speaker for table in tables for speaker in singles(table)})
-    tables = [without_singles(table) for table in tables]
-    for table in tables:
-        check(table)
-    plans = [make_folds(table, folds, seed) for table in tables]
-    grouped = all(plan.grouped for plan in plans)
-    units = np.concatenate([table.text if grouped else table.id for table in tables])
-    done, scores = 0, {}
-    for name in ATTACKERS:
-        hits = []
-        for table, plan in zip(tables, plans, strict=True):
-            hits.append(attack(name, table, plan, seed) == table.speaker)
-            done += 1
-            if progress:
-                progress(done, len(ATTACKERS) * len(tables))
-        scores[name] = score(np.concatenate(hits), units)
-    return Leakage(
-        speakers=max(len(set(table.speaker)) for table in tables),
-        decisions=sum(len(table.speaker) for table in tables),
-        left_out=tuple(alone),
-        grouped_by_text=grouped,
-        chance={name: pooled(tables, share) for name, share in CHANCES.items()},
-        attackers=scores,
+    settings, told = settings or Settings(), progress or (lambda what, done, total: None)
+    found = leakage(
+        tables,
+        QUICK if settings.quick else None,
+        settings.folds,
+        settings.seed,
+        settings.permutations,
+        settings.jobs,
+        lambda *counts: told("attacking embeddings", *counts),
+    )
+    return Audit(
+        leakage=found,
+        scored=scored,
+        controls=attack_controls(tables, controls or {}, settings, told),
+        information=information(tables, settings, told),
+        unseen=attack_unseen(unseen or [], settings),
+        verification=open_set(tables, unseen, settings, told),
     )
 
 
-def singles(table: Embeddings) -> list[str]:
-    return [str(speaker) for speaker, clips in Counter(table.speaker).items() if clips < 2]
+def table_summary(path: Path, table: Embeddings, speaker: dict, settings: Settings) -> dict:
+    """What a report says of somebody's table of embeddings: the content of report.json, without emotion."""
+    return {
+        "run": path.name,
+        "note": "",
+        "at_chance": speaker["at_chance"],
+        "verdict": verdict({"emotion": None, "speaker": speaker}),
+        "emotion": None,
+        "speaker": speaker,
+        "against": None,
+        "settings": {
+            "table": {"sha256": sha256(path), "clips": len(table.id), "dimensions": table.embedding.shape[1]},
+            "audit": asdict(settings),
+            "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
+        },
+    }
 
 
-def without_singles(table: Embeddings) -> Embeddings:
-    rows = ~np.isin(table.speaker, singles(table))
-    return Embeddings(*(getattr(table, field.name)[rows] for field in fields(table)))
+def attack_controls(
+    tables: Sequence[Embeddings], controls: Mapping[str, Sequence[np.ndarray]], settings: Settings, told: Progress
+) -> dict[str, Leakage]:
+    """The embedding itself, each control, and the two that every table has, under the quick attackers."""
+    changed = {
+        "embedding": tables,
+        **{name: [with_embedding(*pair) for pair in zip(tables, arrays, strict=True)] for name, arrays in controls.items()},
+        "emotion": [with_embedding(table, one_hot(table.emotion)) for table in tables],
+        "shuffled": [shuffled(table, settings.seed) for table in tables],
+    }
+    attacked = {}
+    for done, (name, some) in enumerate(changed.items(), start=1):
+        attacked[name] = quick(some, settings)
+        told("attacking controls", done, len(changed))
+    return attacked
 
 
-def check(table: Embeddings) -> None:
-    speakers = sorted(set(table.speaker))
-    if len(speakers) < 2:
-        raise AuditError(f"{len(speakers)} speakers with two clips or more ({shorten(speakers)}): an audit needs at least 2")
-    broken = ~np.isfinite(table.embedding).all(axis=1)
-    if broken.any():
-        raise AuditError(f"embedding of {shorten(table.id[broken])} holds NaN or infinity")
+def quick(tables: Sequence[Embeddings], settings: Settings) -> Leakage:
+    return leakage(tables, QUICK, settings.folds, settings.seed, permutations=0, jobs=settings.jobs)
 
 
-def attack(name: str, table: Embeddings, plan: "Folds", seed: int) -> np.ndarray:
-    """The speaker [N] that a fresh attacker names for each clip, fitted on the other folds' clips."""
-    guessed = np.empty_like(table.speaker)
-    for train, test in plan.parts:
-        attacker = ATTACKERS[name](seed)
-        # One thread: matrices this small are twice as fast without handing work around.
-        with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore", ConvergenceWarning)  # an attacker stopped early is still an attacker
-            attacker.fit(table.embedding[train], table.speaker[train])
-        guessed[test] = attacker.predict(table.embedding[test])
-    return guessed
+def with_embedding(table: Embeddings, embedding: np.ndarray) -> Embeddings:
+    return replace(table, embedding=embedding, frames=None)
 
 
-@dataclass(frozen=True)
-class Folds:
-    """(train, test) positions, each clip in one test part; whether each text is in one part only."""
-
-    parts: list[tuple[np.ndarray, np.ndarray]]
-    grouped: bool
+def one_hot(values: np.ndarray) -> np.ndarray:
+    return (values[:, None] == np.unique(values)).astype(np.float32)
 
 
-def make_folds(table: Embeddings, folds: int, seed: int) -> Folds:
-    """Stratified by speaker x emotion, grouped by text where that leaves every speaker to learn from in every fold.
+def shuffled(table: Embeddings, seed: int) -> Embeddings:
+    """The control task of Hewitt and Liang (EMNLP 2019): speakers dealt anew among the clips of each emotion.
 
-    Otherwise (texts unknown, or a speaker with all clips in one text) clips are dealt one by one: an attacker that has
-    never met a speaker cannot name them, and leakage would read too low. Where cells are too small for that as well,
-    by speaker alone, which always works: every speaker has two clips or more.
+    An attacker that reads these as well as the true ones learns by heart and says nothing about the embedding.
     """
-    for parts, grouped in plans(table, folds, seed):
-        if parts and all(set(table.speaker[train]) == set(table.speaker) for train, _ in parts):
-            return Folds(parts, grouped)
-    raise AssertionError("stratified by speaker alone, every speaker is in every training part")
+    rng, speaker = np.random.default_rng(seed), table.speaker.copy()
+    for emotion in np.unique(table.emotion):
+        rows = np.flatnonzero(table.emotion == emotion)
+        speaker[rows] = speaker[rng.permutation(rows)]
+    return replace(table, speaker=speaker, frames=None)
 
 
-def plans(table: Embeddings, folds: int, seed: int, attempts: int = 10) -> Iterator[tuple[list[tuple], bool]]:
-    """Divisions of the table, the best first, each with whether it keeps texts apart."""
-    cells = np.char.add(np.char.add(table.speaker.astype(str), "\n"), table.emotion.astype(str))
-    fewest = min(Counter(table.speaker).values())
-    if all(table.text):
-        for attempt in range(attempts):
-            yield divide(cells, table.text, min(folds, len(set(table.text))), seed + attempt), True
-    yield divide(cells, None, min(folds, fewest), seed), False
-    yield divide(table.speaker, None, min(folds, fewest), seed), False
+def information(tables: Sequence[Embeddings], settings: Settings, told: Progress) -> dict:
+    """Usable bits about the speaker given the emotion, and the online code length, both pooled over encoders."""
+    families = ("linear",) if settings.quick else ("linear", "mlp")
+    tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in tables]
+    bits, lengths = {name: [] for name in families}, []
+    for done, table in enumerate(tables, start=1):
+        plan = make_plan(table, settings.folds, settings.seed)
+        parts = [(part.train, part.test) for part in plan.parts if part.repeat == 0]
+        groups = table.text if plan.grouped else None
+        for name in families:
+            bits[name].append(usable_bits(table.embedding, table.speaker, table.emotion, parts, name, groups, settings.seed))
+        lengths.append(codelength(table.embedding, table.speaker, settings.seed))
+        told("counting bits", done, len(tables))
+    used, alone = np.sum(lengths, axis=0)
+    return {
+        "v_bits": {name: float(np.nanmean(np.concatenate(each))) for name, each in bits.items()},
+        "mdl": {"codelength_bits": float(used), "uniform_bits": float(alone), "compression": float(alone / used)},
+        "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
+    }
 
 
-def divide(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """At most `count` (train, test) parts by scikit-learn's splitters; none if the strata are too small for two."""
-    count = min(count, max(Counter(strata).values()))
-    if count < 2:
-        return []
-    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # cells of few clips are usual
-        return list(splitter.split(strata, strata, groups))
+def attack_unseen(unseen: Sequence[Embeddings], settings: Settings) -> Leakage | None:
+    """The quick attackers trained on people whom the encoder was not trained on; None where a fold has fewer than two."""
+    tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in unseen]
+    tables = [table for table in tables if len(set(table.speaker)) > 1]
+    return quick(tables, settings) if tables else None
 
 
-def score(hits: np.ndarray, units: np.ndarray) -> Score:
-    low, high = cluster_interval(np.ones(len(hits), dtype=int), hits.astype(int), units, 2, hit_rate)
-    return Score(float(hits.mean()), low, high)
+def open_set(
+    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: Settings, told: Progress
+) -> Verification | None:
+    """Verification of unseen people, the training speakers as background; of a table's own people if that is all there is."""
+    told("verifying unseen speakers", 0, 1)
+    if unseen is None:
+        table = tables[0]
+        result = verify_alone(table.embedding, table.speaker, table.emotion, table.text, settings.seed)
+    else:
+        pairs = zip(unseen, tables, strict=True)
+        result = verify([make_trials(*columns(new), known.embedding, known.speaker, seed=settings.seed) for new, known in pairs])
+    told("verifying unseen speakers", 1, 1)
+    return result
 
 
-def uniform(table: Embeddings) -> float:
-    """1 / K."""
-    return 1 / len(set(table.speaker))
+def columns(table: Embeddings) -> tuple[np.ndarray, ...]:
+    return table.embedding, table.speaker, table.emotion, table.text
 
 
-def majority(table: Embeddings) -> float:
-    """Always naming the speaker with most clips."""
-    return max(Counter(table.speaker).values()) / len(table.speaker)
+def control_summary(attacked: Leakage) -> dict:
+    score = attacked.strongest.score
+    return {
+        "accuracy": score.accuracy,
+        "low": number(score.low),
+        "high": number(score.high),
+        "balanced_accuracy": score.balanced_accuracy,
+        "attacker": attacked.strongest.name,
+    }
 
 
-def given_emotion(table: Embeddings) -> float:
-    """Naming, for each true emotion, the speaker with most clips of it: above 1 / K when speakers differ in their emotions."""
-    best = {}
-    for (emotion, _), clips in Counter(zip(table.emotion, table.speaker, strict=True)).items():
-        best[emotion] = max(best.get(emotion, 0), clips)
-    return sum(best.values()) / len(table.speaker)
-
-
-CHANCES = {"uniform": uniform, "majority": majority, "given_emotion": given_emotion}
-
-
-def pooled(tables: Sequence[Embeddings], share: Callable[[Embeddings], float]) -> float:
-    """A share of each table, weighted by its clips."""
-    return float(np.average([share(table) for table in tables], weights=[len(table.speaker) for table in tables]))
+def unseen_summary(attacked: Leakage | None, verification: Verification | None) -> dict | None:
+    """None if neither can be done; either half may be null."""
+    if attacked is None and verification is None:
+        return None
+    read = dict.fromkeys(("accuracy", "low", "high", "balanced_accuracy", "attacker", "chance", "speakers", "decisions"))
+    if attacked is not None:
+        sizes = {"chance": attacked.chance["given_emotion"], "speakers": attacked.speakers, "decisions": attacked.decisions}
+        read = {**control_summary(attacked), **sizes}
+    verified = verification and verification.summary
+    return {
+        **read,
+        "eer": verified and verified["eer"],
+        "linkability": verified and verified["trained"]["linkability"],
+        "verification": verified,
+    }

@@ -49,6 +49,8 @@ Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one),
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random in training; overrides train.seed.")]
+Attackers = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted at once.")]
+QuickAudit = Annotated[bool, typer.Option("--quick", help="The short battery of attackers: seconds, and it sees less.")]
 Data = Annotated[Path | None, typer.Option(help="The prepared corpus, if it has moved since training.")]
 
 
@@ -198,24 +200,91 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Data = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run, evaluated already: speakers are compared in pairs, leaks side by side.")
+    ] = None,
+    by: Annotated[list[str] | None, typer.Option(help="A column of the manifest to break results down by; may be repeated.")] = None,
+    quick: QuickAudit = False,
     device: Device = "auto",
+    jobs: Attackers = CORES,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Emotion on the test speakers, fresh attackers on the embeddings; writes the report into the run."""
     from speaker_invariant_ser.runs import Run
 
-    opened = Run.open(run)
+    opened, other = Run.open(run), Run.open(against) if against else None
     store = opened.open_data(data)
     with bars(quiet) as progress:
         from speaker_invariant_ser import evaluation, report
+        from speaker_invariant_ser.atlas import map_points
 
-        result = evaluation.evaluate(opened, store, device, progress)
-        path = report.write_report(result, run / "report")
+        result = evaluation.evaluate(opened, store, device, progress, by or (), other, quick, jobs)
+        summary = result.summary
+        path = report.write_report(summary, run / evaluation.REPORT, result.curves, map_points(result.table))
     if as_json:
-        print(json.dumps(result.summary, indent=2, ensure_ascii=False))
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    show_evaluation(result.summary)
+    show_evaluation(summary)
+    print(f"report: {path}")
+
+
+@app.command()
+def audit(
+    table: Annotated[Path, typer.Argument(help="Embeddings of any origin: .npz, .csv, .tsv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report; a former report there is replaced.")] = Path("siser-audit"),
+    column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as speaker=spk_id; may be repeated.")] = None,
+    quick: QuickAudit = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of folds, attackers and permutations.")] = 0,
+    jobs: Attackers = CORES,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the part `speaker` of report.json on standard output; no report is written.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """How much of the speaker is left in anyone's embeddings: one row an utterance, with its speaker and, if known, its emotion."""
+    columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
+    if not as_json:
+        require_former_report(out)
+    with bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser import audit as auditing
+        from speaker_invariant_ser.tables import read_embeddings
+
+        embeddings, left_out = read_embeddings(table, columns)
+        progress("loading", 1, 1)
+        settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
+        speaker = auditing.audit([embeddings], settings=settings, progress=progress).summary
+        if left_out:
+            warn(f"{table}: not taken as dimensions: {', '.join(left_out)}")
+        if as_json:
+            print(json.dumps(speaker, indent=2, ensure_ascii=False))
+            return
+        from speaker_invariant_ser import report
+        from speaker_invariant_ser.atlas import map_points
+
+        summary = auditing.table_summary(table, embeddings, speaker, settings)
+        path = report.write_report(summary, out, points=map_points(embeddings))
+    show_speaker(summary["speaker"])
+    print(*summary["verdict"])
+    print(f"report: {path}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, evaluated already.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
+) -> None:
+    """One table and one picture over several runs: emotion on unseen speakers against what is left of the speaker."""
+    from speaker_invariant_ser.evaluation import read_report
+    from speaker_invariant_ser.runs import Run
+
+    require_former_report(out)
+    summaries = [read_report(Run.open(run)) for run in runs]
+    from speaker_invariant_ser import report
+
+    path = report.write_comparison(summaries, out)
+    show_comparison(summaries)
     print(f"report: {path}")
 
 
@@ -342,25 +411,50 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def require_former_report(out: Path) -> None:
+    """Refuse to replace a folder that holds anything but a report."""
+    from speaker_invariant_ser.files import refuse_existing
+
+    if not (out / "report.json").is_file():
+        refuse_existing(out, "choose another --out; only a former report is replaced")
+
+
 def show_evaluation(summary: dict) -> None:
     from speaker_invariant_ser.report import interval, percent
 
-    emotion, speaker, worst = summary["emotion"], summary["speaker"], summary["emotion"]["worst_speaker"]
-    chance = f"chance {percent(speaker['chance']['uniform'])} (1/K), {percent(speaker['chance']['majority'])} (majority)"
-    chances = f"chance {percent(emotion['chance'])}"
+    emotion, worst = summary["emotion"], summary["emotion"]["worst_speaker"]
+    chance = f"chance {percent(emotion['chance'])}"
     rows = [
-        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), interval(emotion["uar"]), chances),
+        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), interval(emotion["uar"]), chance),
         ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
         ("worst speaker, UAR", percent(worst["uar"]), "", f"speaker {worst['speaker']}"),
     ]
-    for name, score in speaker["attackers"].items():
-        rows.append((f"speaker read by a fresh {name}", percent(score["accuracy"]), interval(score), chance))
-    own = speaker["adversary_head"]
-    reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
-    rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "", "not evidence"))
     show_table(["", "value", "95 % interval", ""], rows)
-    if summary["note"]:
-        print(summary["note"])
+    show_speaker(summary["speaker"])
+    for line in (*summary["verdict"], summary["note"]):
+        if line:
+            print(line)
+    if summary["speaker"]["scored"] == "trained":
+        warn("attackers are scored on clips that the encoder trained on: set audit.holdout and train again")
+
+
+def show_speaker(speaker: dict) -> None:
+    """Every attacker beside chance."""
+    from speaker_invariant_ser.report import interval, percent
+
+    chances = speaker["chance"]
+    rows = [
+        (f"speaker read by a fresh {name}", percent(one["accuracy"]), interval(one), f"p {one['p_value']:.3f}")
+        for name, one in speaker["attackers"].items()
+    ]
+    strongest = speaker["strongest"]
+    rows.append(("the strongest in each fold", percent(strongest["accuracy"]), interval(strongest), f"p {strongest['p_value']:.3f}"))
+    named = (("uniform", "1/K"), ("majority", "majority"), ("given_emotion", "given emotion"))
+    rows.append(("chance", ", ".join(f"{percent(chances[key])} ({name})" for key, name in named), "", ""))
+    if own := speaker.get("adversary_head"):
+        reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
+        rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "", "not evidence"))
+    show_table(["", "value", "95 % interval", ""], rows)
 
 
 def show_comparison(summaries: Sequence[dict]) -> None:

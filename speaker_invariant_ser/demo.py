@@ -3,13 +3,15 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from speaker_invariant_ser import corpora, synthesis
+from speaker_invariant_ser.atlas import map_points
 from speaker_invariant_ser.config import Recipe, make_recipe
 from speaker_invariant_ser.decoding import workers
 from speaker_invariant_ser.errors import WriteError, shorten
-from speaker_invariant_ser.evaluation import Evaluation, evaluate
+from speaker_invariant_ser.evaluation import REPORT, Evaluation, evaluate
 from speaker_invariant_ser.files import translated
 from speaker_invariant_ser.inference import Row, find_inputs, load_models, open_table, predict
 from speaker_invariant_ser.preparation import prepare
@@ -43,11 +45,18 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     evaluations, runs = [], []
     for name, strength in RUNS.items():
         run = train(demo_recipe(strength, seed), store, out / name, device=device, progress=told(name, progress))
-        evaluations.append(evaluate(run, store, device, lambda what, *rest, name=name: progress(f"{name}: {what}", *rest)))
-        write_report(evaluations[-1], run.folder / "report")
+        against = runs[0] if runs else None
+        shown = partial(tell, progress, name)
+        evaluations.append(evaluate(run, store, device, shown, against=against, jobs=jobs))
+        result = evaluations[-1]
+        write_report(result.summary, run.folder / REPORT, result.curves, map_points(result.table))
         runs.append(run)
-    report = write_comparison(evaluations, out / "report")
+    report = write_comparison([evaluation.summary for evaluation in evaluations], out / REPORT)
     return Demo(evaluations, infer_some(runs[0], out, device), report)
+
+
+def tell(progress: Progress, name: str, what: str, done: int, total: int) -> None:
+    progress(f"{name}: {what}", done, total)
 
 
 def told(name: str, progress: Progress) -> Callable[[str, dict], None]:

@@ -1,6 +1,7 @@
 """Normalised log-mel -> one embedding per clip. Padding never reaches it.
 
-An encoder is an nn.Module with `dim` (D) and `forward(mels [B, M, T], frames [B]) -> [B, D]`.
+An encoder is an nn.Module with `dim` (D), `forward(mels [B, M, T], frames [B]) -> [B, D]`, and `frames` of the same arguments,
+the map that its pooling reads.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,8 @@ class Encoder(Protocol):
     dim: int
 
     def __call__(self, mels: Tensor, frames: Tensor) -> Tensor: ...
+
+    def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Stage(nn.Module):
@@ -78,10 +81,17 @@ class Cnn(nn.Module):
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
         """(normalised log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
+        return self.norm(self.project(self.dropout(self.pool(*self.frames(mels, frames)))))
+
+    def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(normalised log-mel [B, M, T], frames [B]) -> (what is handed to pooling [B, F, T'], its frames [B]).
+
+        F is the last stage's channels times the bands that are left; padding is zero.
+        """
         x = mels[:, None].contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, frames = stage(x, frames)
-        return self.norm(self.project(self.dropout(self.pool(x.flatten(1, 2), frames))))
+        return x.flatten(1, 2), frames
 
 
 ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn}

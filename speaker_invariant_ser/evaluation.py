@@ -1,46 +1,39 @@
 """A run -> an Evaluation: emotion on speakers that their fold has never heard, and what is left of those it was trained on."""
 
-import math
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.csv
 
-from speaker_invariant_ser import metrics
-from speaker_invariant_ser.audit import Embeddings, Leakage, leakage
-from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.model import SerModel, apply, choose_device, load_model
-from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.audit import Audit, Scored, Settings, audit
+from speaker_invariant_ser.controls import CONTROLS
+from speaker_invariant_ser.embeddings import Embeddings
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.manifest import Utterance
+from speaker_invariant_ser.model import SerModel, apply, apply_frames, choose_device, load_model
+from speaker_invariant_ser.paired import compare
+from speaker_invariant_ser.predictions import (
+    PREDICTIONS,
+    Predictions,
+    by_group,
+    emotion_summary,
+    fit_temperature,
+    group_columns,
+    join,
+    read_predictions,
+    write_predictions,
+)
+from speaker_invariant_ser.runs import Run, kept, split_hash
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
+from speaker_invariant_ser.verdict import verdict
 
-PREDICTIONS = "predictions.csv"
+REPORT, JSON = "report", "report.json"  # in the run folder
+MOST_MAP = 3e9  # bytes of all encoders' maps before pooling; where they would take more, the attacker that reads them is left out
+
 Progress = Callable[[str, int, int], None]  # what, done, total
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Every test clip of every fold, once. `truth`, `predicted` [N] are positions in `labels`, `probability` is [N, C]."""
-
-    labels: tuple[str, ...]
-    id: np.ndarray
-    speaker: np.ndarray
-    fold: np.ndarray
-    truth: np.ndarray
-    probability: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        return self.probability.argmax(axis=1)
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """Counts [C, C], row the true class."""
-        return metrics.confusion(self.truth, self.predicted, len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -49,149 +42,169 @@ class Evaluation:
 
     name: str
     predictions: Predictions
-    leakage: Leakage
+    audit: Audit
+    groups: dict[str, dict]  # column -> value -> results
+    against: dict | None  # paired with another run
     curves: dict[str, list[dict[str, float]]]  # fold -> metrics.csv
+    table: Embeddings  # of the first fold, for a map
     settings: dict
     note: str
 
     @property
     def summary(self) -> dict:
         """The content of report.json; its keys are stable."""
+        folds = {fold: selected(rows) for fold, rows in self.curves.items()}
+        emotion = {**emotion_summary(self.predictions), "groups": self.groups, "folds": folds}
+        speaker = self.audit.summary
+        if self.against and self.against["strength"] == 0:
+            speaker["controls"]["without_adversary"] = self.against["speaker"]["controls"]["embedding"]
+        own = float(np.mean([fold["adversary_accuracy"] for fold in folds.values()]))
+        target = self.settings["recipe"]["adversary"]["target"]
         return {
             "run": self.name,
             "note": self.note,
-            "emotion": emotion_summary(self.predictions, self.curves),
-            "speaker": speaker_summary(self.leakage, self.curves, self.settings["recipe"]["adversary"]["target"]),
+            "at_chance": speaker["at_chance"],
+            "verdict": verdict({"emotion": emotion, "speaker": speaker}),
+            "emotion": emotion,
+            "speaker": {**speaker, "adversary_head": {"accuracy": own, "target": target, "evidence": False}},
+            "against": self.against,
             "settings": self.settings,
         }
 
 
-def evaluate(run: Run, store: Store, device: str = "auto", progress: Progress | None = None) -> Evaluation:
-    """Apply every fold to its test speakers, audit every fold's embeddings of its training speakers.
+def evaluate(
+    run: Run,
+    store: Store,
+    device: str = "auto",
+    progress: Progress | None = None,
+    by: Sequence[str] = (),
+    against: Run | None = None,
+    quick: bool = False,
+    jobs: int = 1,
+) -> Evaluation:
+    """Apply every fold to its test speakers, audit every fold's embeddings of its training speakers and of all others.
 
-    Writes predictions.csv into the run. Raises RunError if folds are missing or damaged.
+    Writes predictions.csv into the run. `by` names columns of the manifest by whose values results are broken down, beside
+    those that always are (`group_columns`); `against` is another run, evaluated already, of the same test clips; `quick` takes
+    the short battery. Raises RunError if folds are missing or damaged, for an unknown column, or if the runs do not match.
     """
     splits = run.all_done()
     store = store.labelled(run.recipe.labels.map)
-    tested, tables = [], []
+    columns = group_columns(
+        [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)], by
+    )
+    other = against and read_report(against)
+    told = progress or (lambda what, done, total: None)
+    mapped = not quick and map_bytes(run, store, splits) <= MOST_MAP
+    tested, tables, unseen, controls = [], [], [], {name: [] for name in CONTROLS}
     for done, split in enumerate(splits, start=1):
         model = load_model(run.fold_folder(split), str(choose_device(device)))
         tested.append(test(model, store, split))
-        tables.append(embed(model, store, split))
-        if progress:
-            progress("applying models", done, len(splits))
-    attacked = (lambda done, total: progress("attacking embeddings", done, total)) if progress else None
+        tables.append(embed(model, store, split, ("train", "held_out"), mapped))
+        unseen.append(embed(model, store, split, ("dev", "test")))
+        clips = clips_of(store, split, ("train", "held_out"))[1]
+        for name, control in () if quick else CONTROLS.items():
+            controls[name].append(control(model, clips))
+        told("applying models", done, len(splits))
     predictions = join(tested)
+    paired = against and paired_with(other, predictions, against)
     write_predictions(run.folder / PREDICTIONS, predictions)
+    section = run.recipe.audit
+    scored: Scored = "held-out" if all(split.held_out for split in splits) else "trained"
+    settings = Settings(section.folds, section.seed, quick=quick, jobs=jobs)
     return Evaluation(
         name=run.folder.resolve().name,
         predictions=predictions,
-        leakage=leakage(tables, run.recipe.audit.folds, run.recipe.audit.seed, attacked),
+        audit=audit(tables, scored, {name: each for name, each in controls.items() if each}, unseen, settings, told),
+        groups=by_group(predictions, columns),
+        against=paired or None,
         curves={split.name: run.metrics(split) for split in splits},
+        table=tables[0],
         settings=describe(run, store),
         note=store.settings.get("note", ""),
     )
 
 
+def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
+    """What the maps before pooling of all folds would take."""
+    model = load_model(run.fold_folder(splits[0]))
+    features, frames = apply_frames(model, [store.clip(0)])[0].shape
+    a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
+    indices = [index for split in splits for part in ("train", "held_out") for index in split.indices(part, store.utterances)]
+    return a_sample * sum(store.utterances[index].samples for index in indices)
+
+
+def read_report(run: Run) -> dict:
+    """report.json of a run. Raises RunError if it is missing or damaged."""
+    path = run.folder / REPORT / JSON
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(summary["speaker"]["controls"]["embedding"], dict):
+            raise KeyError("controls")
+        return summary
+    except FileNotFoundError:
+        raise RunError(f"{run.folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {run.folder}`") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is damaged or of another version: evaluate it again with `siser evaluate {run.folder}`") from None
+
+
+def paired_with(report: Mapping, predictions: Predictions, other: Run) -> dict:
+    """The part `against` of report.json."""
+    return {
+        "run": other.folder.resolve().name,
+        "strength": other.recipe.adversary.strength,
+        **compare(predictions, read_predictions(other.folder / PREDICTIONS)).summary,
+        "emotion": {"uar": report["emotion"]["uar"]},
+        "speaker": {key: report["speaker"][key] for key in ("strongest", "chance", "controls")},
+    }
+
+
 def test(model: SerModel, store: Store, split: Split) -> Predictions:
-    """Predictions for the fold's test speakers."""
-    indices = split.indices("test", store.utterances)
-    _, probability = apply(model, [store.clip(index) for index in indices])
-    utterances = [store.utterances[index] for index in indices]
+    """Predictions for the fold's test speakers, with the temperature that suits its dev speakers."""
+    dev, dev_probability = classify(model, store, split, "dev")
+    utterances, probability = classify(model, store, split, "test")
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
         speaker=np.array([utterance.speaker for utterance in utterances]),
-        fold=np.full(len(indices), split.name),
-        truth=np.array([model.labels.index(utterance.emotion) for utterance in utterances]),
+        fold=np.full(len(utterances), split.name),
+        truth=positions(utterances, model.labels),
         probability=probability,
+        temperatures={split.name: fit_temperature(positions(dev, model.labels), dev_probability)},
     )
 
 
-def embed(model: SerModel, store: Store, split: Split) -> Embeddings:
-    """Embeddings of the fold's training speakers: those an adversary was to hide."""
-    indices = split.indices("train", store.utterances)
-    embedding, _ = apply(model, [store.clip(index) for index in indices])
-    column = {
-        key: np.array([getattr(store.utterances[index], key) for index in indices])
-        for key in ("id", "speaker", "emotion", "text")
-    }
-    return Embeddings(embedding, **column)
+def classify(model: SerModel, store: Store, split: Split, part: str) -> tuple[list[Utterance], np.ndarray]:
+    """The utterances of a part of the fold, and their emotion probabilities [N, C]."""
+    utterances, clips = clips_of(store, split, (part,))
+    return utterances, apply(model, clips)[1]
 
 
-def join(parts: list[Predictions]) -> Predictions:
-    names = ("id", "speaker", "fold", "truth", "probability")
-    return Predictions(parts[0].labels, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def positions(utterances: Sequence[Utterance], labels: Sequence[str]) -> np.ndarray:
+    """Each utterance's emotion as its place in `labels`."""
+    return np.array([labels.index(utterance.emotion) for utterance in utterances])
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    labels = np.array(predictions.labels)
-    columns = {
-        "id": predictions.id,
-        "speaker": predictions.speaker,
-        "fold": predictions.fold,
-        "emotion": labels[predictions.truth],
-        "predicted": labels[predictions.predicted],
-        "confidence": predictions.probability.max(axis=1),
-        **{f"p_{label}": predictions.probability[:, column] for column, label in enumerate(labels)},
-    }
-    with writing(path, "wb") as file:
-        pyarrow.csv.write_csv(pyarrow.table(columns), file)
+def clips_of(store: Store, split: Split, parts: Sequence[str]) -> tuple[list[Utterance], list[np.ndarray]]:
+    """Utterances and audio of these parts of a fold, one part after another."""
+    indices = [index for part in parts for index in split.indices(part, store.utterances)]
+    return [store.utterances[index] for index in indices], [store.clip(index) for index in indices]
 
 
-def emotion_summary(predictions: Predictions, curves: dict[str, list[dict[str, float]]]) -> dict:
-    truth, predicted, classes = predictions.truth, predictions.predicted, len(predictions.labels)
-    low, high = metrics.cluster_interval(truth, predicted, predictions.speaker, classes)
-    speakers = per_speaker(predictions)
-    worst = min(speakers, key=lambda speaker: speakers[speaker]["uar"])
-    recalls = metrics.recalls(predictions.confusion)
-    return {
-        "uar": {"value": metrics.uar(truth, predicted, classes), "low": number(low), "high": number(high)},
-        "accuracy": metrics.accuracy(truth, predicted),
-        "chance": 1 / len(set(truth.tolist())),
-        "utterances": len(truth),
-        "per_class": {label: number(recall) for label, recall in zip(predictions.labels, recalls, strict=True)},
-        "per_speaker": speakers,
-        "worst_speaker": {"speaker": worst, **speakers[worst]},
-        "confusion": {"labels": list(predictions.labels), "counts": predictions.confusion.tolist()},
-        "ece": metrics.calibration_error(truth, predictions.probability),
-        "folds": {fold: selected(rows) for fold, rows in curves.items()},
-    }
-
-
-def per_speaker(predictions: Predictions) -> dict[str, dict]:
-    """Each test speaker's UAR, accuracy and number of clips."""
-    result = {}
-    for speaker in np.unique(predictions.speaker):
-        mine = predictions.speaker == speaker
-        truth, predicted = predictions.truth[mine], predictions.predicted[mine]
-        result[str(speaker)] = {
-            "uar": metrics.uar(truth, predicted, len(predictions.labels)),
-            "accuracy": metrics.accuracy(truth, predicted),
-            "utterances": int(mine.sum()),
-        }
-    return result
+def embed(model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:
+    """Embeddings of these parts of a fold. What was trained on is not scored, unless nothing is held out."""
+    utterances, clips = clips_of(store, split, parts)
+    columns = {key: np.array([getattr(one, key) for one in utterances]) for key in ("id", "speaker", "emotion", "text")}
+    trained = set(split.train) if split.held_out else set()
+    held_out = set(split.held_out)
+    scored = np.array([one.speaker not in trained or one.id in held_out for one in utterances])
+    return Embeddings(apply(model, clips)[0], **columns, scored=scored, frames=apply_frames(model, clips) if mapped else None)
 
 
 def selected(rows: list[dict[str, float]]) -> dict:
     """What metrics.csv says of the epoch that was kept."""
     row = kept(rows)
     return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
-
-
-def speaker_summary(leakage: Leakage, curves: dict[str, list[dict[str, float]]], target: str) -> dict:
-    scores = {name: {key: number(value) for key, value in asdict(score).items()} for name, score in leakage.attackers.items()}
-    own = float(np.mean([selected(rows)["adversary_accuracy"] for rows in curves.values()]))
-    return {
-        "speakers": leakage.speakers,
-        "decisions": leakage.decisions,
-        "left_out": list(leakage.left_out),
-        "grouped_by_text": leakage.grouped_by_text,
-        "chance": leakage.chance,
-        "attackers": scores,
-        "strongest": {"name": leakage.strongest, **scores[leakage.strongest]},
-        "adversary_head": {"accuracy": own, "target": target, "evidence": False},
-    }
 
 
 def describe(run: Run, store: Store) -> dict:
@@ -201,11 +214,8 @@ def describe(run: Run, store: Store) -> dict:
         "corpora": store.settings["corpora"],
         "labels": store.mapped.table(),
         "data_sha256": run.hashes,
-        "folds": [asdict(split) for split in run.splits],
+        "folds": [
+            {**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, store)} for split in run.splits
+        ],
         "versions": {name: version(name) for name in names},
     }
-
-
-def number(value: float) -> float | None:
-    """JSON has no NaN: an undefined value is null."""
-    return None if math.isnan(value) else float(value)

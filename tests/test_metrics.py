@@ -1,21 +1,172 @@
-"""Our numbers are scikit-learn's where it has them, and behave where it has none."""
+"""Our numbers are those of scikit-learn and confidence_intervals where these have them, and behave where they have none."""
+
+import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+from confidence_intervals import evaluate_with_conf_int
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.errors import SerError
 
+CLASSES = 5
 
-@pytest.mark.parametrize("seed", range(20))
-def test_equal_to_scikit_learn(seed):
+
+def random_labels(seed, clips=60):
     rng = np.random.default_rng(seed)
-    truth, predicted = rng.integers(0, 5, 60), rng.integers(0, 5, 60)
-    truth[:5] = range(5)
-    assert metrics.uar(truth, predicted, 5) == pytest.approx(balanced_accuracy_score(truth, predicted))
+    return rng.integers(0, CLASSES, clips), rng.integers(0, CLASSES, clips)
+
+
+def degenerate():
+    """(what, truth, predicted) that a small or poor test set may bring."""
+    truth, predicted = random_labels(0)
+    yield "a class missing from the truth", np.where(truth == 2, 3, truth), predicted
+    yield "a class never predicted", truth, np.where(predicted == 2, 3, predicted)
+    yield "a class missing from both", np.where(truth == 2, 3, truth), np.where(predicted == 2, 3, predicted)
+    yield "constant predictions", truth, np.full(60, 1)
+    yield "constant truth", np.full(60, 1), predicted
+    yield "constant predictions of a class that never occurs", np.where(truth == 4, 0, truth), np.full(60, 4)
+    yield "one clip, right", np.array([3]), np.array([3])
+    yield "one clip, wrong", np.array([3]), np.array([0])
+    yield "all right", truth, truth
+
+
+CASES = [*((f"seed {seed}", *random_labels(seed)) for seed in range(20)), *degenerate()]
+
+
+@pytest.mark.parametrize(("truth", "predicted"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_equal_to_scikit_learn(truth, predicted):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        warnings.filterwarnings("ignore", "A single label was found")
+        assert metrics.uar(truth, predicted, CLASSES) == pytest.approx(balanced_accuracy_score(truth, predicted))
+    f1 = f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0)
+    assert metrics.macro_f1(truth, predicted, CLASSES) == pytest.approx(f1)
     assert metrics.accuracy(truth, predicted) == accuracy_score(truth, predicted)
-    assert np.array_equal(metrics.confusion(truth, predicted, 5), confusion_matrix(truth, predicted, labels=range(5)))
+    expected = confusion_matrix(truth, predicted, labels=range(CLASSES))
+    assert np.array_equal(metrics.confusion(truth, predicted, CLASSES), expected)
+
+
+def test_macro_f1_counts_the_classes_of_uar_but_also_what_is_named_wrongly():
+    truth = np.array([0, 0, 0, 0, 1])
+    wrong = np.array([0, 0, 1, 1, 1])
+    assert metrics.macro_f1(truth, wrong, 3) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert metrics.macro_f1(truth, np.array([0, 0, 2, 2, 1]), 3) == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics.macro_f1(truth, truth, 3) == 1
+
+
+def by_speaker(seed, speakers=12, clips=10, classes=3):
+    """Speakers of whom some are read better than others, and who say their emotions in different shares."""
+    rng = np.random.default_rng(seed)
+    speaker = np.repeat(np.arange(speakers), clips)
+    truth = np.concatenate([rng.choice(classes, clips, p=rng.dirichlet(np.ones(classes))) for _ in range(speakers)])
+    right = rng.random(len(truth)) < rng.uniform(0.3, 0.95, speakers)[speaker]
+    return truth, np.where(right, truth, rng.integers(0, classes, len(truth))), speaker
+
+
+def plain_uar(truth, predicted):
+    """Without our code, and quicker than scikit-learn's for a few thousand small samples."""
+    return np.mean([np.mean(predicted[truth == label] == label) for label in np.unique(truth)])
+
+
+def their_interval(truth, predicted, speaker, resamples=1000):
+    """confidence_intervals over speakers: an item is one speaker's [truth, predicted] clips."""
+    people = np.empty(len(set(speaker)), dtype=object)
+    people[:] = [np.stack([truth, predicted])[:, speaker == name] for name in np.unique(speaker)]
+    return evaluate_with_conf_int(people, lambda drawn: plain_uar(*np.hstack(list(drawn))), num_bootstraps=resamples)[1]
+
+
+def harder():
+    truth, predicted, speaker = by_speaker(9)
+    yield "a class missing", np.where(truth == 1, 2, truth), predicted, speaker
+    yield "constant predictions", truth, np.zeros(len(truth), int), speaker
+    yield "one emotion by one speaker alone", np.where(speaker == 0, 1, truth // 2 * 2), predicted, speaker
+    yield "two speakers", truth[:20], predicted[:20], speaker[:20]
+    yield "a speaker with one clip", truth[:61], predicted[:61], speaker[:61]
+
+
+INTERVALS = [*((f"seed {seed}", *by_speaker(seed)) for seed in range(3)), *harder()]
+
+
+@pytest.mark.parametrize(("truth", "predicted", "speaker"), [case[1:] for case in INTERVALS], ids=[case[0] for case in INTERVALS])
+def test_the_interval_is_that_of_confidence_intervals(truth, predicted, speaker):
+    """Two bootstraps of one distribution: their ends differ by what 1000 and 2000 draws leave open."""
+    low, high = metrics.cluster_interval(truth, predicted, speaker, 3)
+    assert (low, high) == pytest.approx(their_interval(truth, predicted, speaker), abs=0.02)
+    assert 0 <= low <= metrics.uar(truth, predicted, 3) <= high <= 1
+
+
+def test_the_interval_is_that_of_confidence_intervals_with_conditions_where_clips_of_a_speaker_are_alike():
+    """Its conditions also draw among a drawn speaker's clips: no matter if these are all one, wider if they are not."""
+    rng = np.random.default_rng(0)
+    speaker = np.repeat(np.arange(12), 6)
+    truth, predicted = np.repeat(rng.integers(0, 2, (2, 12)), 6, axis=1)
+    mixed = np.where(rng.random(72) < 0.5, truth, predicted)
+    alike, wider = (
+        evaluate_with_conf_int(samples, plain_uar, labels=truth, conditions=speaker, num_bootstraps=100)[1]
+        for samples in (predicted, mixed)
+    )
+    assert metrics.cluster_interval(truth, predicted, speaker, 2) == pytest.approx(alike, abs=0.05)
+    low, high = metrics.cluster_interval(truth, mixed, speaker, 2)
+    assert wider[0] < low and wider[1] > high
+
+
+UNDEFINED = [
+    (lambda: metrics.uar(np.array([]), np.array([]), 2), "truth: a list of at least one label is needed, not an array of shape"),
+    (lambda: metrics.macro_f1([], [], 2), "at least one label"),
+    (lambda: metrics.accuracy([], []), "accuracy of no predictions is undefined"),
+    (lambda: metrics.accuracy([1], [1, 1]), "two lists of one length"),
+    (lambda: metrics.uar(np.zeros(3, int), np.zeros(4, int), 2), "two lists of one length"),
+    (lambda: metrics.uar(np.zeros((2, 2), int), np.zeros((2, 2), int), 2), "truth: a list"),
+    (lambda: metrics.uar([0, 2], [0, 1], 2), "truth: label 2 is none of the integers 0 to 1"),
+    (lambda: metrics.uar([0, 1], [0, -1], 2), "predictions: label -1 is none of the integers 0 to 1"),
+    (lambda: metrics.uar([0, 1], [0, 0.5], 2), "predictions: label 0.5"),
+    (lambda: metrics.cluster_interval([0, 5], [0, 1], ["a", "b"], 2), "truth: label 5"),
+    (lambda: metrics.cluster_interval([0, 1], [0, 1, 1], ["a", "b"], 2), "two lists of one length"),
+    (lambda: metrics.cluster_interval([], [], [], 2), "at least one label"),
+    (lambda: metrics.cluster_interval([0, 1], [0, 1], ["a"], 2), "1 clusters for 2 predictions"),
+    (lambda: metrics.calibration_error([0, 1], np.array([0.5, 0.5])), r"must be \[2, classes\], not \[2\]"),
+    (lambda: metrics.calibration_error([0], np.full((2, 2), 0.5)), r"must be \[1, classes\], not \[2, 2\]"),
+    (lambda: metrics.calibration_error([], np.empty((0, 2))), "at least one label"),
+    (lambda: metrics.reliability([0, 2], np.full((2, 2), 0.5)), "label 2 is none of the integers 0 to 1"),
+    (lambda: metrics.reliability([0, 1], np.array([[3.0, -2.0], [0.5, 0.5]])), "between 0 and 1"),
+    (lambda: metrics.reliability([0, 1], np.full((2, 2), np.nan)), "hold NaN"),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), UNDEFINED, ids=range(len(UNDEFINED)))
+def test_what_is_undefined_is_refused_with_a_reason(call, text):
+    with pytest.raises(SerError, match=text):
+        call()
+
+
+def test_reliability_is_that_of_scikit_learn_and_ece_its_weighted_gap():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(4, 0.5), 500)
+    truth = np.array([rng.choice(4, p=row) for row in probabilities**2 / (probabilities**2).sum(axis=1, keepdims=True)])
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    ours = metrics.reliability(truth, probabilities, 15)
+    assert np.isnan(ours[0][:3]).all() and (ours[2][:3] == 0).all(), "with four classes no clip's confidence is below 1/4"
+    filled = ours[2] > 0
+    shares, means = calibration_curve(right, confidence, n_bins=15)
+    assert np.allclose(ours[0][filled], means) and np.allclose(ours[1][filled], shares)
+    assert np.array_equal(ours[2], np.histogram(confidence, 15, (0, 1))[0])
+    apart = sum(
+        inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+        for edge in range(15)
+        if (inside := (confidence > edge / 15) & (confidence <= (edge + 1) / 15)).any()
+    )
+    assert 0.02 < metrics.calibration_error(truth, probabilities) == pytest.approx(apart)
+
+
+def test_probabilities_that_are_true_are_calibrated_and_boasting_ones_are_not():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 4000)
+    truth = (rng.random((4000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1).clip(max=2)
+    boasting = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
+    assert metrics.calibration_error(truth, probabilities) < 0.03 < 0.15 < metrics.calibration_error(truth, boasting)
 
 
 def test_uar_counts_the_classes_that_occur_and_knows_truth_from_prediction():
@@ -26,11 +177,6 @@ def test_uar_counts_the_classes_that_occur_and_knows_truth_from_prediction():
 
 def test_constant_predictions_are_at_chance():
     assert metrics.uar(np.repeat(range(4), 9), np.zeros(36, int), 4) == 0.25
-
-
-def test_lists_of_different_length_are_refused():
-    with pytest.raises(SerError, match="one length"):
-        metrics.uar(np.zeros(3, int), np.zeros(4, int), 2)
 
 
 def test_calibration():

@@ -1,0 +1,92 @@
+"""What chapters are made of, and how numbers are written: None, for what is not defined, as a dash."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from speaker_invariant_ser.pictures import Picture
+
+LONG = 15  # a table of more rows is folded
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `role` is "verdict", "note", "warning" or nothing."""
+
+    kind: ClassVar[str] = "text"
+    words: str
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. `folded` is the line behind which it is folded away, `strong` the rows to be seen first."""
+
+    kind: ClassVar[str] = "table"
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: str = ""
+    strong: Sequence[int] = ()
+    numbers: bool = True  # all columns but the first are numbers
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side where there is room, and a small table beside the last."""
+
+    kind: ClassVar[str] = "pictures"
+    drawn: Sequence[Picture]
+    beside: Table | None = None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A heading, of level 2 or 3, and what stands under it."""
+
+    title: str
+    blocks: Sequence[Text | Table | Pictures]
+    level: int = 2
+
+    @property
+    def key(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def percent(value: float | None) -> str:
+    """0.1234 -> "12.3 %"; None, for what is undefined, -> "-"."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def interval(score: Mapping) -> str:
+    """The 95 % interval of a score with `low` and `high`, in words where there is none."""
+    if score["low"] is None:
+        return "no interval: it needs at least two clusters"
+    return f"{100 * score['low']:.1f} to {100 * score['high']:.1f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in percentage points."""
+    return "-" if value is None else f"{100 * value:+.1f} points"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
+
+
+def count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def score(result: Mapping) -> dict:
+    """An attacker's or control's accuracy as pictures take it."""
+    return {"value": result["accuracy"], "low": result["low"], "high": result["high"]}
+
+
+def folded(rows: Sequence, what: str) -> str:
+    """The line behind which a long table is folded away; nothing for a short one."""
+    return f"All {len(rows)} {what}" if len(rows) > LONG else ""

@@ -1,0 +1,140 @@
+"""Emotion on unseen speakers, alone and beside another run."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from speaker_invariant_ser import pictures
+from speaker_invariant_ser.chapters.blocks import (
+    Chapter,
+    Pictures,
+    Table,
+    Text,
+    count,
+    decimal,
+    folded,
+    interval,
+    p_value,
+    percent,
+    points,
+)
+from speaker_invariant_ser.pictures import Picture, rows_height
+
+
+def emotion_chapters(emotion: Mapping) -> list[Chapter]:
+    speakers, labels = emotion["per_speaker"], emotion["confusion"]["labels"]
+    worst = emotion["worst_speaker"]
+    about = (
+        f"Scored on {count(emotion['utterances'], 'clip')} of {count(len(speakers), 'speaker')} in "
+        f"{count(len(emotion['folds']), 'fold')}. No speaker is in two parts of a fold, and epochs were selected on dev speakers "
+        f"alone. UAR is the mean recall of the {len(labels)} emotions. Intervals resample whole speakers."
+    )
+    measures = [
+        ["UAR", f"{percent(emotion['uar']['value'])} ({interval(emotion['uar'])})"],
+        ["UAR by chance", percent(emotion["chance"])],
+        ["accuracy", percent(emotion["accuracy"])],
+        ["macro F1", percent(emotion["macro_f1"])],
+        ["worst speaker", f"{worst['speaker']}: UAR {percent(worst['uar'])} on {count(worst['utterances'], 'clip')}"],
+        ["spread: standard deviation of the speakers' UARs", points(emotion["spread"]).removeprefix("+")],
+    ]
+    return [
+        Chapter("Emotion on unseen speakers", [Text(about), Table(["measure", "value"], measures, numbers=False)]),
+        confusion_chapter(emotion),
+        each_speaker_chapter(emotion),
+        *([groups_chapter(emotion["groups"])] if emotion["groups"] else []),
+        calibration_chapter(emotion["calibration"]),
+    ]
+
+
+def confusion_chapter(emotion: Mapping) -> Chapter:
+    labels, counts = emotion["confusion"]["labels"], emotion["confusion"]["counts"]
+    words = "Clips by true and predicted emotion. The deeper the colour, the larger the share of the true emotion."
+    drawn = Picture("confusion", words, partial(pictures.paint_confusion, labels=labels, counts=counts), 4.0)
+    rows = [[name, percent(emotion["per_class"][name]), f"{sum(row):,}"] for name, row in zip(labels, counts, strict=True)]
+    return Chapter("Confusion", [Pictures([drawn], Table(["emotion", "recall", "clips"], rows))], 3)
+
+
+def each_speaker_chapter(emotion: Mapping) -> Chapter:
+    speakers = emotion["per_speaker"]
+    paint = partial(pictures.paint_speakers, speakers=speakers, pooled=emotion["uar"]["value"], chance=emotion["chance"])
+    words = "Emotion UAR of each unseen speaker; the worst is red. A speaker with few clips is a rough figure."
+    rows = [[name, percent(one["uar"]), percent(one["accuracy"]), f"{one['utterances']:,}"] for name, one in speakers.items()]
+    drawn = Picture("speakers", words, paint, rows_height(len(speakers)))
+    table = Table(["unseen speaker", "UAR", "accuracy", "clips"], rows, folded(rows, "speakers"))
+    return Chapter("Each speaker", [Pictures([drawn], table)], 3)
+
+
+def groups_chapter(groups: Mapping) -> Chapter:
+    about = "UAR on the clips of each group alone. An interval needs two speakers or more."
+    tables = []
+    for column, values in groups.items():
+        rows = [
+            [
+                value,
+                percent(one["uar"]["value"]),
+                interval(one["uar"]),
+                percent(one["accuracy"]),
+                f"{one['utterances']:,}",
+                f"{one['speakers']:,}",
+            ]
+            for value, one in values.items()
+        ]
+        tables.append(Table([column, "UAR", "95 % interval", "accuracy", "clips", "speakers"], rows, folded(rows, column)))
+    return Chapter("Groups", [Text(about), *tables], 3)
+
+
+def calibration_chapter(calibration: Mapping) -> Chapter:
+    before, after, temperatures = calibration["before"], calibration["after"], calibration["temperatures"]
+    told = (
+        "A model is calibrated if it is right as often as its confidence says. Its expected calibration error is "
+        f"{percent(before['ece'])}; after temperature scaling, with temperatures fitted on each fold's dev speakers, "
+        f"{percent(after['ece'])}."
+    )
+    curves = {"as trained": before["bins"], "after temperature scaling": after["bins"]}
+    words = "Accuracy against confidence; on the diagonal both agree. Larger dots hold more clips."
+    drawn = Picture("calibration", words, partial(pictures.paint_reliability, curves=curves), 4.0)
+    table = Table(
+        ["fold", "temperature"], [[fold, decimal(one)] for fold, one in temperatures.items()], "Temperature of each fold"
+    )
+    return Chapter("Calibration", [Text(told), Pictures([drawn], table)], 3)
+
+
+NON_INFERIOR = {
+    True: "no worse by more than the margin",
+    False: "worse by more than the margin",
+    "undecided": "undecided: too few speakers to say",
+}
+
+
+def both_sides(name: str, one: Mapping) -> list[str]:
+    uar, strongest = one["emotion"]["uar"], one["speaker"]["strongest"]
+    return [name, percent(uar["value"]), interval(uar), percent(strongest["accuracy"]), interval(strongest)]
+
+
+def against_chapter(summary: Mapping) -> Chapter:
+    """Both runs on the same clips, speaker by speaker."""
+    against, this, speakers = summary["against"], summary["run"], summary["against"]["per_speaker"]
+    other, mean, margin = against["run"], against["difference"], 100 * against["margin"]
+    about = f"Both were tested on the same clips of {count(len(speakers), 'speaker')}. Differences are {this} minus {other}."
+    runs = [both_sides(this, summary), both_sides(other, against)]
+    span = "-" if mean["low"] is None else f"{100 * mean['low']:+.1f} to {points(mean['high'])}"
+    measures = [
+        ["mean difference of the speakers' UARs", points(mean["value"])],
+        ["95 % interval", span],
+        ["sign-flip permutation, p", p_value(against["p_value"])],
+        ["effect size, Cohen's d_z", decimal(against["effect_size"])],
+        ["one-sided 95 % lower bound", points(against["lower_bound"])],
+        [f"non-inferior, margin {margin:.0f} point{'' if margin == 1 else 's'}", NON_INFERIOR[against["non_inferior"]]],
+    ]
+    words = f"Difference of each speaker's UAR, {this} minus {other}; red: the mean with its 95 % interval."
+    paint = partial(pictures.paint_differences, speakers=speakers, mean=mean)
+    rows = [[name, percent(one["this"]), percent(one["other"]), points(one["difference"])] for name, one in speakers.items()]
+    drawn = Picture("differences", words, paint, rows_height(len(speakers) + 1))
+    return Chapter(
+        "Paired comparison",
+        [
+            Text(about),
+            Table(["run", "emotion UAR", "95 % interval", "strongest attacker", "95 % interval"], runs),
+            Pictures([drawn], Table(["measure", "value"], measures, numbers=False)),
+            Table(["speaker", this, other, "difference"], rows, f"UAR of {count(len(rows), 'speaker')} under both"),
+        ],
+    )

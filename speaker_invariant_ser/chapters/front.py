@@ -1,0 +1,131 @@
+"""The first screen of a report, and the comparison of several runs."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from speaker_invariant_ser import pictures
+from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, interval, percent, score
+from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture
+from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.pictures import BLUE, COLOURS, GREY, RUST, Picture
+
+
+def front(summary: Mapping) -> list[Text | Table | Pictures]:
+    """The first screen: the verdict, what must be known to read it, one picture, and its numbers."""
+    return [
+        Text(" ".join(summary["verdict"]), "verdict"),
+        *([Text(WARNING, "warning")] if summary["speaker"]["scored"] == "trained" else []),
+        *([Text(summary["note"], "note")] if summary["note"] else []),
+        Pictures(
+            [tradeoff_picture(summary) if summary["emotion"] else attackers_picture(summary["speaker"], "verdict")],
+            key_table(summary),
+        ),
+    ]
+
+
+def tradeoff_picture(summary: Mapping) -> Picture:
+    this, other = summary, summary.get("against")
+    runs = [run_place(this, "this run" if other else this["run"], RUST)] + (
+        [run_place(other, other["run"], GREY)] if other else []
+    )
+    chance = {"emotion": this["emotion"]["chance"], **speaker_chance(this["speaker"])}
+    words = (
+        "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. The best place is at the top, "
+        "left of the dashed red line, chance given the emotion. Shaded: what still counts as chance."
+    )
+    return Picture("verdict", words, partial(pictures.paint_tradeoff, runs=runs, chance=chance), 3.6)
+
+
+def run_place(summary: Mapping, label: str, colour: str) -> dict:
+    attacker = score(summary["speaker"]["strongest"])
+    return {"label": label, "uar": summary["emotion"]["uar"], "attacker": attacker, "colour": colour}
+
+
+def speaker_chance(speaker: Mapping) -> dict[str, float]:
+    chance = speaker["chance"]["given_emotion"]
+    return {"speaker": chance, "margin": chance + speaker["margin"]}
+
+
+def key_table(summary: Mapping) -> Table:
+    """The few numbers that the verdict rests on."""
+    emotion, speaker, rows = summary["emotion"], summary["speaker"], []
+    if emotion:
+        uar = emotion["uar"]
+        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), interval(uar), percent(emotion["chance"])])
+    strongest = speaker["strongest"]
+    name = f"speaker, strongest attacker ({strongest['name']})"
+    rows.append([name, percent(strongest["accuracy"]), interval(strongest), percent(speaker["chance"]["given_emotion"])])
+    if speaker["unseen"]:
+        trials = speaker["unseen"]["verification"]
+        rows.append(["verification, equal error rate", percent(trials["eer"]), interval(trials), "50.0 %"])
+    return Table(["measure", "value", "95 % interval", "chance"], rows)
+
+
+def pareto(summaries: Sequence[Mapping]) -> list[int]:
+    """Positions of the runs that no other beats: none has a UAR as high and leakage as low, and one of the two better."""
+    places = [(one["emotion"]["uar"]["value"], -one["speaker"]["strongest"]["accuracy"]) for one in summaries]
+    beaten = [any(o != me and o[0] >= me[0] and o[1] >= me[1] for o in places) for me in places]
+    return [number for number, lost in enumerate(beaten) if not lost]
+
+
+def comparison(summaries: Sequence[Mapping], best: Sequence[int]) -> list[Text | Table | Pictures]:
+    """One picture and one table over several runs; `best` are positions of those on the Pareto front."""
+    first = summaries[0]
+    alike = len({(one["emotion"]["chance"], one["speaker"]["chance"]["given_emotion"]) for one in summaries}) == 1
+    chance = {"emotion": first["emotion"]["chance"], **speaker_chance(first["speaker"])}
+    told = (
+        f"On the Pareto front: {len(best)} of {count(len(summaries), 'run')}. No other run is as good in both emotion UAR and "
+        "leakage, and better in one."
+    )
+    if not alike:
+        chance = dict.fromkeys(chance)
+        told += " The runs differ in their chance levels, so their data differ: compare only what was measured on the same clips."
+    few = len(summaries) <= 2
+    names = [one["run"] if few else f"{number}. {one['run']}" for number, one in enumerate(summaries, start=1)]
+    colours = COLOURS if few else [RUST if number in best else BLUE for number in range(len(summaries))]
+    runs = [
+        run_place(one, one["run"] if few else str(number), colour)
+        for number, (one, colour) in enumerate(zip(summaries, colours, strict=False), start=1)
+    ]
+    words = (
+        "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. Up and left is better. "
+        f"{'' if few else 'The front is red, numbers are those of the table. '}"
+        f"{'Shaded: what still counts as chance for the attacker.' if alike else ''}"
+    )
+    drawn = Picture("tradeoff", words, partial(pictures.paint_tradeoff, runs=runs, chance=chance, front=best), 4.0)
+    untrained = [one["run"] for one in summaries if one["speaker"]["scored"] == "trained"]
+    return [
+        *(Text(f"{one['run']}: {' '.join(one['verdict'])}", "verdict") for one in summaries if few),
+        Text(told, "" if few else "verdict"),
+        *([Text(f"{WARNING} This concerns {shorten(untrained)}.", "warning")] if untrained else []),
+        *(Text(note, "note") for note in dict.fromkeys(one["note"] for one in summaries) if note),
+        Pictures([drawn]),
+        Table(COMPARED, [compared(names[n], one, n in best) for n, one in enumerate(summaries)], strong=best),
+        Text(
+            "Emotion is scored on speakers that neither training nor selection has heard. Chance for the attackers is given the "
+            "true emotion. Attackers are fitted anew on each "
+            "run's frozen embeddings. The adversary's own head can be at chance while a fresh attacker reads almost "
+            "everything: it is no evidence, and is shown to be seen through."
+        ),
+    ]
+
+
+COMPARED = ["run", "front", "emotion UAR", "95 % interval", "chance", "strongest attacker", "95 % interval"]
+COMPARED += ["chance", "at chance", "adversary's own head: not evidence"]
+
+
+def compared(name: str, one: Mapping, best: bool) -> list[str]:
+    uar, strongest, head = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"].get("adversary_head")
+    at_chance = {True: "yes", False: "no"}.get(one["at_chance"], "undecided")
+    return [
+        name,
+        "yes" if best else "",
+        percent(uar["value"]),
+        interval(uar),
+        percent(one["emotion"]["chance"]),
+        f"{percent(strongest['accuracy'])} ({strongest['name']})",
+        interval(strongest),
+        percent(one["speaker"]["chance"]["given_emotion"]),
+        at_chance,
+        percent(head["accuracy"]) if head else "-",
+    ]

@@ -1,0 +1,87 @@
+"""How the run was made: the map of its embeddings, its training, its folds, hashes, settings and versions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from speaker_invariant_ser import pictures
+from speaker_invariant_ser.chapters.blocks import Chapter, Pictures, Table, Text, count, percent
+from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.pictures import Picture, Points
+
+
+def map_chapter(place: Points) -> Chapter:
+    told = (
+        f"t-SNE of {count(len(place.emotion), 'clip')} of one fold, the same points twice. Neighbours are neighbours in the "
+        "embedding; sizes of clusters and distances between them mean nothing."
+    )
+    drawn = [
+        Picture(
+            f"map-{kind}", f"Embeddings coloured by {kind}.", partial(pictures.paint_map, place=place.place, kinds=kinds), 4.4
+        )
+        for kind, kinds in (("emotion", place.emotion), ("speaker", place.speaker))
+    ]
+    return Chapter("Embedding map", [Text(told), Pictures(drawn)])
+
+
+def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | None) -> Chapter:
+    blocks = [Text("One thin line for each fold. The adversary is trained against the encoder and thrown away.")]
+    losses = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
+    shares = {"dev_uar": "emotion UAR, dev speakers", "adversary_accuracy": "adversary's accuracy: not evidence"}
+    if curves:
+        level = partial(pictures.paint_curves, curves=curves, keys=losses, level="adversary_loss_uninformed")
+        shown = partial(pictures.paint_curves, curves=curves, keys=shares)
+        drawn = [Picture("losses", "Losses in training, with ln K, the adversary's loss if it knows nothing.", level, 3.7)]
+        drawn.append(Picture("accuracies", "Emotion UAR on dev speakers, and the adversary's accuracy.", shown, 3.7))
+        blocks.append(Pictures(drawn))
+    if head:
+        blocks.append(
+            Text(
+                f"Not evidence: in training, at the epochs that were kept, the adversary's own head names the {head['target']} "
+                f"of {percent(head['accuracy'])} of the clips rightly. It is what the encoder was trained to fool; it can be at "
+                "chance while a fresh attacker reads almost everyone."
+            )
+        )
+    return Chapter("Training", blocks)
+
+
+def settings_chapters(settings: Mapping, kept: Mapping) -> list[Chapter]:
+    """Who was in which part, hashes, versions, and every other setting."""
+    folds = settings.get("folds", [])
+    told = "Everything that is needed to do it again; report.json has it in full."
+    rest = {key: value for key, value in settings.items() if key not in ("folds", "versions")}
+    blocks = [Text(told)]
+    if folds:
+        blocks += [folds_table(folds, kept), hashes_table(folds)]
+    blocks.append(Table(["setting", "value"], list(flat(rest)), "Every setting", numbers=False))
+    if settings.get("versions"):
+        blocks.append(Table(["library", "version"], [[*one] for one in settings["versions"].items()], "Versions", numbers=False))
+    return [Chapter("Settings", blocks)]
+
+
+def folds_table(folds: Sequence[Mapping], kept: Mapping) -> Table:
+    rows = [
+        [
+            fold["name"],
+            *(shorten(fold[part], 12) for part in ("train", "dev", "test")),
+            f"{len(fold.get('held_out', ())):,}",
+            str(kept[fold["name"]]["epoch"]),
+            percent(kept[fold["name"]]["dev_uar"]),
+        ]
+        for fold in folds
+    ]
+    head = ["fold", "trained on", "selected on", "tested on", "clips held out", "epoch kept", "dev UAR"]
+    return Table(head, rows, "Folds: who was trained, selected and tested on", numbers=False)
+
+
+def hashes_table(folds: Sequence[Mapping]) -> Table:
+    rows = [[fold["name"], fold.get("sha256", "-")] for fold in folds]
+    return Table(["fold", "SHA-256 of its clips' ids, part by part"], rows, "Hashes of the folds", numbers=False)
+
+
+def flat(settings: Mapping, prefix: str = "") -> Iterator[list[str]]:
+    """Nested settings as rows [dotted key, value]."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield [f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]

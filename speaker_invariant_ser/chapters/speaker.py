@@ -1,0 +1,213 @@
+"""What fresh attackers read of the speaker, and what that must be read against."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from speaker_invariant_ser import pictures
+from speaker_invariant_ser.chapters.blocks import (
+    LONG,
+    Chapter,
+    Pictures,
+    Table,
+    Text,
+    count,
+    decimal,
+    folded,
+    interval,
+    p_value,
+    percent,
+    points,
+    score,
+)
+from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.pictures import Picture, rows_height
+
+CHANCES = {
+    "uniform": "uniform, 1/K",
+    "majority": "always the most frequent speaker",
+    "given_emotion": "given the true emotion",
+    "given_emotion_balanced": "given the true emotion, balanced accuracy",
+}
+CONTROLS = {
+    "emotion": "floor: the true emotion",
+    "posteriors": "floor: emotion posteriors",
+    "shuffled": "floor: shuffled speakers",
+    "embedding": "the embedding",
+    "random_encoder": "untrained encoder",
+    "logmel": "ceiling: log-mel",
+}
+SCORED = {
+    "held-out": "Only clips that the encoder did not train on are scored.",
+    "trained": "The clips that are scored are some that the encoder trained on.",
+    "given": "All clips are scored unless the table says which ones its encoder did not train on: then only those.",
+}
+WARNING = (
+    "Warning: the attackers were scored on clips that the encoder itself trained on, since none were held out. What they reach "
+    "on new clips of the same people may be more or less. Train again with audit.holdout above 0 before relying on it."
+)
+AT_CHANCE = {
+    True: "the speaker is at chance",
+    False: "the speaker is not at chance",
+    "undecided": "undecided, there are too few clips to say",
+}
+
+
+def speaker_chapters(speaker: Mapping, drawn: bool) -> list[Chapter]:
+    """With a picture of the attackers if `drawn`; without one where the front shows it already."""
+    return [
+        attackers_chapter(speaker, drawn),
+        *([controls_chapter(speaker)] if speaker["controls"] else []),
+        *([information_chapter(speaker["information"])] if speaker["information"] else []),
+        unseen_chapter(speaker["unseen"], "Verification" if speaker["scored"] == "given" else "People the encoder never met"),
+    ]
+
+
+def attackers_chapter(speaker: Mapping, drawn: bool) -> Chapter:
+    strongest, left_out = speaker["strongest"], speaker["left_out"]
+    chosen = shorten((f"{name} in {100 * share:.0f} % of the folds" for name, share in strongest["chosen"].items()), 6)
+    chances = [[CHANCES[name], percent(value)] for name, value in speaker["chance"].items()]
+    return Chapter(
+        "What is left of the speaker",
+        [
+            Text(about_attackers(speaker)),
+            Text(about_claim(speaker)),
+            *([Pictures([attackers_picture(speaker, "attackers")])] if drawn else []),
+            attackers_table(speaker),
+            Text(f"The strongest attacker is chosen by validation clips that are not scored: {chosen}."),
+            Table(["chance: what is named rightly without any embedding", "share"], chances),
+            *([Text(f"Left out, since they have a single clip: {shorten(left_out, 20)}.")] if left_out else []),
+        ],
+    )
+
+
+def about_attackers(speaker: Mapping) -> str:
+    """What was measured, on whom, with which sample size."""
+    encoders = "" if speaker["encoders"] == 1 else f" of {speaker['encoders']} encoders, one by one"
+    texts = "no text on both sides" if speaker["grouped_by_text"] else "texts unknown, or on both sides"
+    units = count(speaker["clusters"], "text" if speaker["grouped_by_text"] else "clip")
+    return (
+        f"{count(len(speaker['attackers']), 'classifier')}, fitted afresh, try to name the speaker from the embeddings"
+        f"{encoders}: {count(speaker['speakers'], 'speaker')}, {count(speaker['decisions'], 'decision')}, cross-validated "
+        f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p-values are from "
+        f"{count(speaker['permutations'], 'permutation')} of the speakers within each emotion."
+    )
+
+
+def about_claim(speaker: Mapping) -> str:
+    """What "at chance" means here, what came out, and what would go unseen."""
+    limit, margin = speaker["detection_limit"], 100 * speaker["margin"]
+    seen = f" With {count(speaker['decisions'], 'decision')}, a leak below {percent(limit)} would likely go unseen."
+    return (
+        "At chance would mean: the one-sided 95 % upper bounds of the strongest attacker, in accuracy and in balanced accuracy, "
+        f"are below chance given the emotion plus {margin:.0f} points, and no attacker is far above chance, or significantly "
+        f"below it, which is a leak as well. Here: {AT_CHANCE[speaker['at_chance']]}.{'' if limit is None else seen}"
+    )
+
+
+def attackers_picture(speaker: Mapping, name: str) -> Picture:
+    attackers = speaker["attackers"]
+    ranked = by_accuracy(attackers)[:LONG]
+    rings = [one for one in ranked if attackers[one]["reads"] == "frames"]
+    chances = {CHANCES[key]: value for key, value in speaker["chance"].items() if key != "given_emotion_balanced"}
+    scores = {one: score(attackers[one]) for one in ranked}
+    words = (
+        "Speakers named rightly by fresh attackers, with 95 % intervals, against three kinds of chance."
+        f"{f' The {LONG} strongest of {len(attackers)}.' if len(attackers) > LONG else ''}"
+        f"{' Rings read the encoder before its pooling.' if rings else ''}"
+    )
+    return Picture(
+        name, words, partial(pictures.paint_scores, scores=scores, chances=chances, hollow=rings), rows_height(len(ranked)) + 0.2
+    )
+
+
+def by_accuracy(attackers: Mapping[str, Mapping]) -> list[str]:
+    return sorted(attackers, key=lambda name: -attackers[name]["accuracy"])
+
+
+def attackers_table(speaker: Mapping) -> Table:
+    attackers = speaker["attackers"]
+    ranked = by_accuracy(attackers)
+    rows = [attacker_row("strongest, chosen for each fold", speaker["strongest"])]
+    for name in ranked:
+        reads = " (before pooling)" if attackers[name]["reads"] == "frames" else ""
+        rows.append(attacker_row(name + reads, attackers[name]))
+    head = ["attacker", "named rightly", "95 % interval", "95 % upper bound", "balanced", "p above chance", "p below chance"]
+    return Table(head, rows, folded(ranked, "attackers"), strong=[0])
+
+
+def attacker_row(name: str, one: Mapping) -> list[str]:
+    return [
+        name,
+        percent(one["accuracy"]),
+        interval(one),
+        percent(one["upper"]),
+        percent(one["balanced_accuracy"]),
+        p_value(one["p_value"]),
+        p_value(one["p_below"]),
+    ]
+
+
+def controls_chapter(speaker: Mapping) -> Chapter:
+    named = {CONTROLS.get(name, name): one for name, one in speaker["controls"].items()}
+    told = (
+        "The same quick attackers on other inputs. Floors hold no voice: the emotion, the model's own probabilities, the "
+        "embedding with the speakers' names shuffled. The ceiling is mean and deviation of each clip's log-mel. An encoder that "
+        "was never trained shows what training added or removed."
+    )
+    if speaker["selectivity"] is not None:
+        told += f" Selectivity, the gain over shuffled names (Hewitt and Liang, 2019): {points(speaker['selectivity'])}."
+    paint = partial(
+        pictures.paint_scores,
+        scores={name: score(one) for name, one in named.items()},
+        chances={"chance given the true emotion": speaker["chance"]["given_emotion"]},
+        marked=CONTROLS["embedding"],
+    )
+    words = "Speakers named rightly by quick attackers; red: from the embedding, blue: from other inputs."
+    rows = [[name, percent(one["accuracy"]), interval(one), one["attacker"]] for name, one in named.items()]
+    table = Table(["input", "named rightly", "95 % interval", "attacker"], rows)
+    return Chapter("Controls", [Text(told), Pictures([Picture("controls", words, paint, rows_height(len(named)))], table)], 3)
+
+
+def information_chapter(information: Mapping) -> Chapter:
+    bits, code, full = information["v_bits"], information["mdl"], information["log2_speakers"]
+    told = (
+        f"Naming a speaker takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains from the "
+        "embedding once the emotion is known; slightly below 0 is noise. The online code sends the speaker of every clip to "
+        "someone who has the embeddings: compression 1 means that they do not help."
+    )
+    rows = [[f"usable bits per clip, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
+    rows += [
+        ["online code", f"{code['codelength_bits']:,.0f} of {code['uniform_bits']:,.0f} bits"],
+        ["compression", f"{decimal(code['compression'])} ×"],
+    ]
+    return Chapter("Information", [Text(told), Table(["measure", "value"], rows, numbers=False)], 3)
+
+
+def unseen_chapter(unseen: Mapping | None, title: str) -> Chapter:
+    """Pairs of clips, and attackers fitted on people whom the encoder was not trained on."""
+    if unseen is None:
+        return Chapter(title, [Text("Not measured: there are too few people for it.")], 3)
+    trials = unseen["verification"]
+    told = (
+        "Verification asks whether two clips are of one person: an equal error rate of 50 % means that nothing can be told, 0 % "
+        "that everyone can be told apart. Both scorers know other people only; the trained one was chosen beforehand as the "
+        "headline. Linkability goes from 0, two clips cannot be linked, to 1."
+    )
+    measures = [
+        ["equal error rate", percent(unseen["eer"])],
+        ["linkability", decimal(unseen["linkability"])],
+        ["pairs of clips", f"{trials['target_trials']:,} of one person, {trials['nontarget_trials']:,} of two"],
+    ]
+    if unseen.get("accuracy") is not None:
+        whom = f"{count(unseen['speakers'], 'speaker')} whom the encoder never met"
+        told += f" The attackers were also fitted on {whom}, {count(unseen['decisions'], 'decision')}."
+        measures.append([f"strongest attacker ({unseen['attacker']})", f"{percent(unseen['accuracy'])} ({interval(unseen)})"])
+        measures.append(["its chance", percent(unseen["chance"])])
+    rows = [[name, *verified(trials[name])] for name in ("cosine", "trained")]
+    table = Table(["scorer", "EER, all pairs", "95 % interval", "same emotion", "across emotions", "linkability"], rows)
+    return Chapter(title, [Text(told), Table(["measure", "value"], measures, numbers=False), table], 3)
+
+
+def verified(scorer: Mapping) -> list[str]:
+    rates = [percent(scorer[kind]) for kind in ("same_emotion", "cross_emotion")]
+    return [percent(scorer["eer"]), interval(scorer), *rates, decimal(scorer["linkability"])]

@@ -1,0 +1,45 @@
+"""What a leak is compared with: floors that know only the emotion, an encoder that learned nothing, the spectrogram itself.
+
+Each gives an array [N, D'] for clips (float32 [S] at the model's rate), to be attacked as the embedding is.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from speaker_invariant_ser.model import SerModel, apply, batches
+
+SMALLEST = 1e-6  # probability
+
+
+def posteriors(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Log-probabilities of the emotions [N, C]: who keeps the decision alone keeps this much."""
+    return np.log(np.maximum(apply(model, clips)[1], SMALLEST))
+
+
+def random_encoder(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings [N, D] of the same architecture before any training, normalised as the trained one: what comes for free."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        untrained = SerModel(model.settings)
+    untrained.normalise.load_state_dict(model.normalise.state_dict())
+    return apply(untrained.to(next(model.parameters()).device).eval(), clips)[0]
+
+
+@torch.inference_mode()
+def logmel(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean and deviation over time of each mel band [N, 2 M]: what a voice is told by before anything is learned, the ceiling."""
+    statistics = np.zeros((len(clips), 2 * model.settings.features.mels), dtype=np.float32)
+    for rows, audio, samples in batches(model, clips, 32):
+        mels, frames = model.logmel(audio, samples)
+        for row, clip, count in zip(rows, mels.cpu().numpy(), frames.tolist(), strict=True):
+            statistics[row] = np.concatenate([clip[:, :count].mean(axis=1), clip[:, :count].std(axis=1)])
+    return statistics
+
+
+CONTROLS: dict[str, Callable[[SerModel, Sequence[np.ndarray]], np.ndarray]] = {
+    "posteriors": posteriors,
+    "random_encoder": random_encoder,
+    "logmel": logmel,
+}

@@ -1,0 +1,38 @@
+"""The verdict in words: how well emotion is read from unseen speakers, and whether the speaker is still in the embedding."""
+
+from collections.abc import Mapping
+
+AT_CHANCE = {
+    True: "no attacker tells the speaker better than chance, within {margin:.0f} points",
+    False: "the embedding identifies people",
+    "undecided": "whether it identifies people is undecided: too few utterances",
+}
+
+
+def verdict(summary: Mapping) -> list[str]:
+    """One sentence about emotion, where a summary (the content of report.json) has that, and one about the speaker."""
+    sentences = [emotion_sentence(summary["emotion"])] if summary["emotion"] else []
+    return [*sentences, speaker_sentence(summary["speaker"])]
+
+
+def emotion_sentence(emotion: Mapping) -> str:
+    uar = emotion["uar"]
+    speakers = len(emotion["per_speaker"])
+    within = "" if uar["low"] is None else f" (95 % interval {100 * uar['low']:.1f} to {100 * uar['high']:.1f} %)"
+    who = "a speaker" if speakers == 1 else f"{speakers} speakers"
+    return (
+        f"Emotion is read from {who} the model has never heard with {100 * uar['value']:.1f} % UAR{within}; "
+        f"chance is {100 * emotion['chance']:.1f} %."
+    )
+
+
+def speaker_sentence(speaker: Mapping) -> str:
+    strongest, chance = speaker["strongest"], speaker["chance"]["given_emotion"]
+    says = AT_CHANCE[speaker["at_chance"]].format(margin=100 * speaker["margin"])
+    if speaker["at_chance"] is False and strongest["accuracy"] < chance:
+        says = "an attacker is reliably worse than chance, and so knows who it is not"
+    return (
+        f"The strongest fresh attacker ({strongest['name']}) names the right one of {speaker['speakers']} speakers for "
+        f"{100 * strongest['accuracy']:.1f} % of {speaker['decisions']} utterances, where the emotion alone allows "
+        f"{100 * chance:.1f} %: {says}."
+    )
