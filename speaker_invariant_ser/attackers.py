@@ -105,23 +105,23 @@ def boosting(leaves: float, seed: int) -> ClassifierMixin:
     )
 
 
-def frames(decay: float, seed: int) -> ClassifierMixin:
+def frames(rate: float, seed: int) -> ClassifierMixin:
     """Attention over the encoder's map before pooling: what pooling hides from the embedding, it does not hide from this."""
     from speaker_invariant_ser.frames import FrameProbe  # torch, which auditing a table does without
 
-    return FrameProbe(seed, decay)
+    return FrameProbe(seed, learning_rate=rate)
 
 
 ATTACKERS: dict[str, Attacker] = {
     "logistic": Attacker(logistic, (0.003, 0.03, 0.3, 3.0), linear=True, quick=True),
-    "lda": Attacker(lda, (0.0, 0.5, 0.9), linear=True, quick=True),
+    "lda": Attacker(lda, (0.0, 0.5, 0.9), linear=True, quick=True, least=2),
     "qda": Attacker(qda, (0.1, 0.4, 0.8), quick=True, least=2),
     "knn": Attacker(knn, (1, 5, 15), quick=True),
     "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
     "mlp": Attacker(mlp, (0.01, 1.0)),
     "mlp_deep": Attacker(mlp_deep, (0.01, 1.0), most=10_000),
     "boosting": Attacker(boosting, (4, 16), most=3_000),
-    "frames": Attacker(frames, (0.01, 0.1), reads="frames", most=3_000),
+    "frames": Attacker(frames, (0.003,), reads="frames", most=3_000),
 }
 
 

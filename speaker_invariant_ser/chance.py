@@ -120,8 +120,8 @@ def interval(hits: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed:
     sums = np.bincount(member, weights=hits)
     rng, means = np.random.default_rng(seed), []
     for count in blocks(resamples, len(sizes)):
-        drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=count)
-        means.append((drawn @ sums) / (drawn @ sizes))
+        drawn = rng.integers(len(sizes), size=(count, len(sizes)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
 

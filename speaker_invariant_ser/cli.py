@@ -203,7 +203,9 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(help="Another run, evaluated already: speakers are compared in pairs, leaks side by side.")
     ] = None,
-    by: Annotated[list[str] | None, typer.Option(help="A column of the manifest to break results down by; may be repeated.")] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="A column of the manifest to break results down by; may be repeated.")
+    ] = None,
     quick: QuickAudit = False,
     device: Device = "auto",
     jobs: Attackers = CORES,
@@ -242,7 +244,7 @@ def audit(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """How much of the speaker is left in anyone's embeddings: one row an utterance, with its speaker and, if known, its emotion."""
+    """How much of the speaker is left in anyone's embeddings: one row an utterance, with speaker and, if known, emotion."""
     columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
     if not as_json:
         require_former_report(out)
@@ -448,7 +450,8 @@ def show_speaker(speaker: dict) -> None:
         for name, one in speaker["attackers"].items()
     ]
     strongest = speaker["strongest"]
-    rows.append(("the strongest in each fold", percent(strongest["accuracy"]), interval(strongest), f"p {strongest['p_value']:.3f}"))
+    p_value = f"p {strongest['p_value']:.3f}"
+    rows.append(("the strongest in each fold", percent(strongest["accuracy"]), interval(strongest), p_value))
     named = (("uniform", "1/K"), ("majority", "majority"), ("given_emotion", "given emotion"))
     rows.append(("chance", ", ".join(f"{percent(chances[key])} ({name})" for key, name in named), "", ""))
     if own := speaker.get("adversary_head"):

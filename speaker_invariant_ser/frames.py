@@ -51,7 +51,7 @@ class FrameProbe(BaseEstimator, ClassifierMixin):
             for epoch in range(EPOCHS):
                 self._learn(optimiser, [maps[row] for row in learned], target[learned], rng)
                 probability = self._read([maps[row] for row in watched])
-                loss = F.nll_loss(probability.log(), torch.from_numpy(target[watched])).item()
+                loss = F.nll_loss(probability.clamp(min=1e-9).log(), torch.from_numpy(target[watched])).item()
                 if loss < best:
                     kept, best, since = copy.deepcopy(self.network_.state_dict()), loss, epoch
                 if epoch - since == PATIENCE:
@@ -103,31 +103,32 @@ class Network(nn.Module):
         pooled = (1 + heads) * len(mean)
         self.look = nn.Linear(len(mean), hidden)
         self.score = nn.Conv1d(hidden, heads, 1)
-        self.head = nn.Sequential(nn.BatchNorm1d(pooled, eps=1e-8, affine=False), nn.Dropout(0.5), nn.Linear(pooled, classes))
+        self.head = nn.Sequential(nn.BatchNorm1d(pooled, affine=False), nn.Dropout(0.5), nn.Linear(pooled, classes))
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         scale = self.look.weight / self.deviation  # standardising the weights, not the maps, is twice as fast
         score = self.score(torch.tanh(scale @ x + (self.look.bias - scale @ self.mean)[:, None]))
         score = torch.cat((torch.zeros_like(score[:, :1]), score), dim=1)  # equal scores give the plain mean
         weight = score.masked_fill(~mask_of(frames, x.shape[2])[:, None], -torch.inf).softmax(dim=2)
-        return self.head((weight @ x.mT / self.deviation @ self.axes).flatten(1))
+        return self.head(((weight @ x.mT - self.mean) / self.deviation @ self.axes).flatten(1))
 
 
 def moments(maps: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
-    """Over all frames of all maps: mean [F] and deviation [F], and the principal axes [F, F] of what they standardise.
+    """Over all frames of all maps: mean [F], deviation [F], and the principal axes [F, F] of what they standardise.
 
-    A feature that never changes has deviation 1.
+    Axes are scaled to variance 1. A feature that never changes has deviation 1, an axis along which nothing varies stays small.
     """
-    batches = [maps[start : start + BATCH] for start in range(0, len(maps), BATCH)]
-    frames = sum(one.shape[1] for one in maps)
+    windows = [part for one in maps for part in cut(one)]
+    batches = [windows[start : start + BATCH] for start in range(0, len(windows), BATCH)]
+    frames = sum(part.shape[1] for part in windows)
     mean = sum(together(batch).sum(dim=1, dtype=torch.float64) for batch in batches) / frames
     mean = mean.float()
     products = (part @ part.T for part in (together(batch) - mean[:, None] for batch in batches))
     covariance = sum(product.double() for product in products) / frames
     deviation = covariance.diagonal().sqrt()
     deviation[deviation < 1e-6] = 1
-    _, axes = torch.linalg.eigh(covariance / deviation / deviation[:, None])
-    return mean, deviation.float(), axes.float()
+    variance, axes = torch.linalg.eigh(covariance / deviation / deviation[:, None])
+    return mean, deviation.float(), (axes / variance.clamp(min=1e-6).sqrt()).float()
 
 
 def together(maps: Sequence[np.ndarray]) -> Tensor:

@@ -53,22 +53,14 @@ def single_clips(training: Sequence[Utterance], share: float, seed: int) -> list
     cells = defaultdict(lambda: defaultdict(list))
     for one in training:
         cells[one.speaker][one.emotion].append(one.id)
-    last = only_clips(training)
-    held = []
+    held = set()
     for emotions in cells.values():
         ranked = []
         for ids in emotions.values():
             shuffled = order.sample(ids, len(ids))
             ranked += [((rank + order.random()) / len(ids), one) for rank, one in enumerate(shuffled)]
-        clips = len(ranked)
-        free = [one for _, one in sorted(ranked) if one not in last]
-        held += free[: min(math.ceil(round(share * clips, 6)), clips - 1)]
+        wanted = min(math.ceil(round(share * len(ranked), 6)), len(ranked) - 1)
+        held |= {one for _, one in sorted(ranked)[:wanted]}
+    for emotion in {one.emotion for one in training} - {one.emotion for one in training if one.id not in held}:
+        held.remove(min(one.id for one in training if one.emotion == emotion))  # training may not lose an emotion
     return sorted(held)
-
-
-def only_clips(training: Sequence[Utterance]) -> set[str]:
-    """One clip of every emotion: what training may not lose."""
-    first = {}
-    for one in training:
-        first.setdefault(one.emotion, one.id)
-    return set(first.values())

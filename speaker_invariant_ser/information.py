@@ -49,11 +49,11 @@ def usable_bits(
     """Bits [N] that the embedding [N, D] adds about the speaker of each clip, to someone who knows its emotion.
 
     For one clip log2 p(s | z, emotion) - log2 p(s | emotion), negative where the embedding misleads. The mean over clips
-    is I_V(Z -> S | emotion) = H_V(S | emotion) - H_V(S | Z, emotion), at most log2 K. NaN for a clip in no test part.
+    is I_V(Z -> S | emotion) = H_V(S | emotion) - H_V(S | Z, emotion), about log2 K at most. NaN for a clip in no test part.
     `parts` are (train, test) positions; clips of one of the `groups` [N] (texts) stay together in tuning too.
 
-    `family` is "linear" or "mlp". As the definition asks, either may ignore the embedding, and does if it predicts
-    held-back clips better that way; so noise comes out at 0 or slightly below, as it is. p(s | emotion) is a logistic
+    `family` is "linear" or "mlp". As the definition asks, either may ignore the embedding, and does unless it predicts
+    held-back clips clearly better with it; so noise comes out at 0 or slightly below, as it is. p(s | emotion) is a logistic
     regression in both: on a one-hot emotion that holds every table of speaker by emotion, and unlike smoothed counts it
     is tuned and penalised as the other side is, so that nothing of the difference is due to smoothing.
 
@@ -84,7 +84,7 @@ def codelength(embedding: np.ndarray, speaker: np.ndarray, seed: int = 0) -> tup
     alone compress a little. Source: online (prequential) code, Voita and Titov, EMNLP 2020.
     """
     speakers, truth = np.unique(speaker, return_inverse=True)
-    order, bits = spread(truth, seed), 0.0
+    order = spread(truth, seed)
     known = min(max(2 * len(speakers), len(truth) // 64), len(truth))
     bits = known * np.log2(len(speakers))
     nothing = np.zeros((len(truth), 1), dtype=np.float32)
@@ -143,7 +143,7 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {"linear": linear, "mlp": mlp}
 
 def epochs(task: Task, inputs: np.ndarray, seed: int) -> Iterator[MLPClassifier]:
     """One network after each of its epochs."""
-    batch = min(BATCH, len(task.train))
+    batch = min(max(BATCH, len(task.train) // 50), len(task.train))  # many clips: fewer, larger steps
     model = MLPClassifier((HIDDEN,), alpha=1.0, batch_size=batch, learning_rate_init=RATE, random_state=seed)
     for _ in range(EPOCHS):
         yield model.partial_fit(inputs[task.train], task.truth[task.train], classes=np.arange(task.speakers))
@@ -155,9 +155,12 @@ def predict(task: Task, inputs: np.ndarray) -> np.ndarray:
 
 
 def better(probability: np.ndarray, other: np.ndarray) -> bool:
-    """Whether predictions [Q] beat others by more than a standard error; the best of many tries on noise seldom does."""
+    """Whether predictions [Q] beat others by two standard errors; the best of many tries on noise seldom does.
+
+    Of fewer than five clips none is known.
+    """
     gains = np.log2(probability) - np.log2(other)
-    return gains.mean() > gains.std() / np.sqrt(len(gains))
+    return len(gains) >= 5 and gains.mean() > 2 * gains.std() / np.sqrt(len(gains))
 
 
 def loss(probability: np.ndarray) -> float:
@@ -166,7 +169,7 @@ def loss(probability: np.ndarray) -> float:
 
 
 def hold_back(task: Task, groups: np.ndarray | None, seed: int) -> Task:
-    """A smaller task within the training clips, every speaker in both; groups stay together unless a speaker gets lost so."""
+    """A smaller task within the training clips, no speaker unknown; groups stay together unless a speaker gets lost so."""
     some = np.random.default_rng(seed).permutation(task.train)[:TUNED_ON]
     order = spread(task.truth[some], seed)
     held, rest = np.split(order, [len(order) // HELD_BACK])
@@ -176,6 +179,9 @@ def hold_back(task: Task, groups: np.ndarray | None, seed: int) -> Task:
             warnings.filterwarnings("ignore", message="The least populated class")  # speakers of few clips are usual
             apart = next(splitter.split(some, task.truth[some], groups[some]))
         rest, held = apart if set(task.truth[some[apart[0]]]) == set(task.truth[some]) else (rest, held)
+    lost = ~np.isin(task.truth[some[held]], task.truth[some[rest]])
+    rest, held = np.concatenate([rest, held[lost]]), held[~lost]
+    held = held if len(held) else rest[:1]  # too few to tune on: `better` says no to them
     return replace(task, train=some[rest], test=some[held])
 
 

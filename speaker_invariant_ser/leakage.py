@@ -23,7 +23,11 @@ Progress = Callable[[int, int], None]  # done, total
 
 @dataclass(frozen=True)
 class Strongest:
-    """The attacker that reads most on the validation part of each fold, its hits on the scored part; `name` is the usual one."""
+    """The attacker of the embedding that reads most on the validation part of each fold, and its hits on the scored part.
+
+    `name` is the one most often chosen. What reads the encoder's map before pooling stands beside it and is not among these:
+    nobody who is given embeddings has the map.
+    """
 
     name: str
     chosen: dict[str, float]  # attacker -> share of folds
@@ -48,8 +52,9 @@ class Leakage:
 
     @property
     def at_chance(self) -> AtChance:
-        """True, False or "undecided": see `chance.at_chance`."""
-        return chance.at_chance(self.strongest.score, self.attackers, self.chance)
+        """True, False or "undecided", of the embedding: see `chance.at_chance`."""
+        readers = {name: score for name, score in self.attackers.items() if ATTACKERS[name].reads == "embedding"}
+        return chance.at_chance(self.strongest.score, readers, self.chance)
 
     @property
     def summary(self) -> dict:
@@ -108,7 +113,7 @@ def leakage(
     attacked = attack(tables, plans, names, seed, jobs, progress)
     clips = [table.clips for table in tables]
     votes = {name: [one.votes(name) for one in attacked] for name in names}
-    choices = [one.strongest(names) for one in attacked]
+    choices = [one.strongest([name for name in names if ATTACKERS[name].reads == "embedding"]) for one in attacked]
     together = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
     permuted = chance.permuted_accuracies({**votes, STRONGEST: together}, clips, permutations, seed)
     grouped = all(plan.grouped for plan in plans)

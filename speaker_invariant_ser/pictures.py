@@ -159,13 +159,14 @@ def paint_confusion(axes: Axes, labels: Sequence[str], counts: Sequence[Sequence
     cells = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in places]
     colours = [(*matplotlib.colors.to_rgb(BLUE), 0.04 + 0.56 * shares[place]) for place in places]
     axes.add_collection(PatchCollection(cells, facecolor=colours, linewidth=0))
+    size = 9.5 if len(labels) <= 10 else 6
     for row, column in places:
-        axes.text(column, row, counts[row][column], ha="center", va="center", fontsize=9.5 if len(labels) <= 10 else 6)
+        axes.text(column, row, counts[row][column], ha="center", va="center", fontsize=size)
     names = [label(one, 14) for one in labels]
     axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="predicted", ylabel="true", xlim=(-0.5, len(labels) - 0.5), ylim=(len(labels) - 0.5, -0.5))
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=size)
     axes.spines[:].set_visible(False)
 
 

@@ -17,7 +17,7 @@ from speaker_invariant_ser.manifest import COLUMNS, read_columns, refuse_repeate
 from speaker_invariant_ser.own import ALIASES, require_lines
 
 FIELDS = ("speaker", "emotion", "text", "id", "scored")
-LABELS = {*COLUMNS, *FIELDS, *(name for names in ALIASES.values() for name in names)}
+LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}
 ROW_NUMBERS = {
     "",
     "index",
@@ -68,7 +68,7 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
         require_lines(texts, path)
     except ManifestError as error:
         raise AuditError(str(error)) from None
-    require_numbers(embedding, path)
+    embedding = to_floats(embedding, path)
     clips = len(embedding)
     for name, values in texts.items():
         if len(values) != clips:
@@ -78,10 +78,9 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
     scored = read_scored(texts.pop("scored", ["1"] * clips), path)
     check_texts(texts, path)
     check_finite(embedding, texts["id"], path)
-    kept = np.float32 if embedding.dtype == np.float32 else np.float64
     empty = [""] * clips
     labels = {name: np.array(texts.get(name, empty), dtype=str) for name in ("id", "speaker", "emotion", "text")}
-    return Embeddings(embedding.astype(kept), **labels, scored=scored), ignored
+    return Embeddings(embedding, **labels, scored=scored), ignored
 
 
 def read_arrays(path: Path, columns: Mapping[str, str]) -> Content:
@@ -172,7 +171,8 @@ def choose(names: Iterable[str], columns: Mapping[str, str], path: Path, needed:
     return chosen
 
 
-def require_numbers(embedding: np.ndarray, path: Path) -> None:
+def to_floats(embedding: np.ndarray, path: Path) -> np.ndarray:
+    """[N, D] in single precision if it was, else in double. Raises AuditError for what is no table of real numbers."""
     if embedding.ndim != 2 or embedding.dtype.kind not in "fiub":
         raise AuditError(
             f"{path}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
@@ -182,6 +182,8 @@ def require_numbers(embedding: np.ndarray, path: Path) -> None:
         raise AuditError(f"{path} holds no clips")
     if not dimensions:
         raise AuditError(f"{path}: the embedding has no dimensions; expected numbers, in a text table one column per dimension")
+    with np.errstate(over="ignore"):  # wider numbers than double become infinite, and are told as such
+        return embedding.astype(np.float32 if embedding.dtype == np.float32 else np.float64)
 
 
 def check_finite(embedding: np.ndarray, ids: Sequence[str], path: Path) -> None:

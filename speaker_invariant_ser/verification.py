@@ -196,8 +196,8 @@ class TwoCovariance:
     Dimensions are standardised, then turned and scaled so that the rest has covariance 1 and the speakers' is diagonal.
     Both covariances are shrunk towards a ball (Ledoit and Wolf 2004; Chen et al. 2010, the better one for a handful of
     speakers): with few clips, or D > M, nearness after whitening is what remains. Background speakers with one clip say
-    nothing of the rest; if all are such, all of the variance stands for it. No length normalisation: it did worse on plain acoustic
-    features. Source: Bruemmer and de Villiers, Odyssey 2010; scatter matrices instead of EM.
+    nothing of the rest; if all are such, all of the variance stands for it. Embeddings keep their length: to normalise it did
+    worse on plain acoustic features. Source: Bruemmer and de Villiers, Odyssey 2010; scatter matrices instead of EM.
     """
 
     def __init__(self, background: np.ndarray, speaker: np.ndarray):
@@ -300,20 +300,25 @@ def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[fl
     return tuple(float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
 
 
-def linkability(score: np.ndarray, target: np.ndarray, weight: np.ndarray, seed: int = 0) -> float:
+def linkability(score: np.ndarray, target: np.ndarray, weight: np.ndarray, seed: int = 0) -> float | None:
     """Global linkability D_sys: 1 if every pair of one speaker can be told by its score, 0 if none can.
 
     The mean over target trials of p(one speaker | score) - p(two | score), where that is positive, both being as likely
     beforehand. Taken from one histogram it is above 0 on noise; so one half of the trials says where it is positive and
     the other half by how much, and the other way round. That comes out at 0 on noise, give or take, at times below.
-    Source: Gomez-Barrero, Galbally, Rathgeb, Busch, IEEE TIFS 2018.
+    None with a single trial of a kind. Source: Gomez-Barrero, Galbally, Rathgeb, Busch, IEEE TIFS 2018.
     """
-    place = levels(score, weight, BINS)
-    half = np.random.default_rng(seed).integers(0, 2, len(score))
-    cells = np.bincount((half * 2 + target) * BINS + place, weight, 4 * BINS).reshape(2, 2, BINS)
+    if min(target.sum(), (~target).sum()) < 2:
+        return None
+    order = np.random.default_rng(seed).permutation(len(score))
+    half = np.empty(len(score), dtype=np.int64)
+    for kind in (True, False):
+        rows = order[target[order] == kind]
+        half[rows] = np.arange(len(rows)) % 2
+    cells = np.bincount((half * 2 + target) * BINS + levels(score, weight, BINS), weight, 4 * BINS).reshape(2, 2, BINS)
     other, mated = (cells / cells.sum(axis=2, keepdims=True)).transpose(1, 0, 2)
     gain = np.divide(mated - other, mated + other, out=np.zeros_like(mated), where=mated + other > 0)
-    return float(np.mean([(mated[b] * gain[b])[gain[a] > 0].sum() for a, b in ((0, 1), (1, 0))]))
+    return float(np.mean([(mated[told] * gain[told])[gain[teller] > 0].sum() for told, teller in ((0, 1), (1, 0))]))
 
 
 def levels(score: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:

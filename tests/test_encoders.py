@@ -1,5 +1,6 @@
 """One contract for every encoder: shape, padding that never reaches the embedding, a gradient everywhere."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from speaker_invariant_ser.config import EmotionSection, EncoderSection, Feature
 from speaker_invariant_ser.encoders import ENCODERS, AttentivePooling
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features import mask_of
-from speaker_invariant_ser.model import ModelSettings, SerModel
+from speaker_invariant_ser.model import ModelSettings, SerModel, apply_frames
 
 
 def lived_in(module: torch.nn.Module) -> torch.nn.Module:
@@ -34,6 +35,37 @@ def test_the_same_clip_alone_or_padded_gives_the_same_embedding(name, frames):
     padded = encoder(batch * mask_of(lengths, 130)[:, None], lengths)
     assert alone.shape == (1, encoder.dim) == (1, 128)
     assert (padded[0] - alone[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_map_before_pooling_is_what_the_embedding_is_made_of(name):
+    torch.manual_seed(0)
+    encoder = lived_in(ENCODERS[name](64, EncoderSection()))
+    lengths = torch.tensor([90, 41, 1])
+    batch = torch.randn(3, 64, 90) * mask_of(lengths, 90)[:, None]
+    x, frames = encoder.frames(batch, lengths)
+    assert x.shape[0] == 3 and x.ndim == 3 and x.shape[2] == frames.max() and (frames >= 1).all()
+    assert not x[~mask_of(frames, x.shape[2])[:, None].expand_as(x)].any(), "padding is zero"
+    handed = []
+    encoder.pool.register_forward_pre_hook(lambda _, inputs: handed.extend(inputs))
+    encoder(batch, lengths)
+    assert torch.equal(handed[0], x) and torch.equal(handed[1], frames)
+
+
+def test_maps_of_clips_come_in_their_order_and_without_padding():
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        labels=("a", "b"), sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = lived_in(SerModel(settings))
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 400, 9001, 32000, 8000)]
+    maps = apply_frames(model, clips, batch_size=2)
+    assert [one.shape for one in maps] == [(512, -(-(1 + len(clip) // 160) // 4)) for clip in clips]
+    assert all(one.dtype == np.float16 and one.base is None for one in maps)
+    for one, clip in zip(maps, clips, strict=True):
+        (alone,) = apply_frames(model, [clip])
+        assert np.allclose(one.astype(float), alone.astype(float), atol=2e-2) and one.any()
 
 
 def test_from_waveform_too(tiny):

@@ -294,7 +294,7 @@ def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column,
     "column, message",
     [
         ("corpus", r"fold fixed trains on one corpus only \(corpus\)"),
-        ("session", "36 training clips of fold fixed have no session"),
+        ("session", "30 training clips of fold fixed have no session"),
     ],
 )
 def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store, tmp_path, column, message):

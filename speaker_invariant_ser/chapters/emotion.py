@@ -50,7 +50,7 @@ def confusion_chapter(emotion: Mapping) -> Chapter:
     words = "Clips by true and predicted emotion. The deeper the colour, the larger the share of the true emotion."
     drawn = Picture("confusion", words, partial(pictures.paint_confusion, labels=labels, counts=counts), 4.0)
     rows = [[name, percent(emotion["per_class"][name]), f"{sum(row):,}"] for name, row in zip(labels, counts, strict=True)]
-    return Chapter("Confusion", [Pictures([drawn], Table(["emotion", "recall", "clips"], rows))], 3)
+    return Chapter("Confusion", [Pictures([drawn], Table(["emotion", "recall", "clips"], rows, folded(rows, "emotions")))], 3)
 
 
 def each_speaker_chapter(emotion: Mapping) -> Chapter:

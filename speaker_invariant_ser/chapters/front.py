@@ -1,11 +1,12 @@
 """The first screen of a report, and the comparison of several runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from speaker_invariant_ser import pictures
 from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, interval, percent, score
-from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture
+from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture, eer_interval
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import BLUE, COLOURS, GREY, RUST, Picture
 
@@ -25,9 +26,9 @@ def front(summary: Mapping) -> list[Text | Table | Pictures]:
 
 def tradeoff_picture(summary: Mapping) -> Picture:
     this, other = summary, summary.get("against")
-    runs = [run_place(this, "this run" if other else this["run"], RUST)] + (
-        [run_place(other, other["run"], GREY)] if other else []
-    )
+    runs = [run_place(this, "this run" if other else this["run"], RUST)]
+    if other:
+        runs.append(run_place(other, other["run"], GREY))
     chance = {"emotion": this["emotion"]["chance"], **speaker_chance(this["speaker"])}
     words = (
         "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. The best place is at the top, "
@@ -57,7 +58,7 @@ def key_table(summary: Mapping) -> Table:
     rows.append([name, percent(strongest["accuracy"]), interval(strongest), percent(speaker["chance"]["given_emotion"])])
     if speaker["unseen"]:
         trials = speaker["unseen"]["verification"]
-        rows.append(["verification, equal error rate", percent(trials["eer"]), interval(trials), "50.0 %"])
+        rows.append(["verification, equal error rate", percent(trials["eer"]), eer_interval(trials), "50.0 %"])
     return Table(["measure", "value", "95 % interval", "chance"], rows)
 
 
@@ -70,44 +71,53 @@ def pareto(summaries: Sequence[Mapping]) -> list[int]:
 
 def comparison(summaries: Sequence[Mapping], best: Sequence[int]) -> list[Text | Table | Pictures]:
     """One picture and one table over several runs; `best` are positions of those on the Pareto front."""
-    first = summaries[0]
-    alike = len({(one["emotion"]["chance"], one["speaker"]["chance"]["given_emotion"]) for one in summaries}) == 1
-    chance = {"emotion": first["emotion"]["chance"], **speaker_chance(first["speaker"])}
+    few = len(summaries) <= FEW
     told = (
         f"On the Pareto front: {len(best)} of {count(len(summaries), 'run')}. No other run is as good in both emotion UAR and "
         "leakage, and better in one."
     )
-    if not alike:
-        chance = dict.fromkeys(chance)
-        told += " The runs differ in their chance levels, so their data differ: compare only what was measured on the same clips."
-    few = len(summaries) <= 2
+    if not alike(summaries):
+        told += " The chance levels differ, so the runs were not measured on the same clips: compare with care."
     names = [one["run"] if few else f"{number}. {one['run']}" for number, one in enumerate(summaries, start=1)]
-    colours = COLOURS if few else [RUST if number in best else BLUE for number in range(len(summaries))]
-    runs = [
-        run_place(one, one["run"] if few else str(number), colour)
-        for number, (one, colour) in enumerate(zip(summaries, colours, strict=False), start=1)
-    ]
-    words = (
-        "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. Up and left is better. "
-        f"{'' if few else 'The front is red, numbers are those of the table. '}"
-        f"{'Shaded: what still counts as chance for the attacker.' if alike else ''}"
-    )
-    drawn = Picture("tradeoff", words, partial(pictures.paint_tradeoff, runs=runs, chance=chance, front=best), 4.0)
-    untrained = [one["run"] for one in summaries if one["speaker"]["scored"] == "trained"]
+    trained = [one["run"] for one in summaries if one["speaker"]["scored"] == "trained"]
     return [
         *(Text(f"{one['run']}: {' '.join(one['verdict'])}", "verdict") for one in summaries if few),
         Text(told, "" if few else "verdict"),
-        *([Text(f"{WARNING} This concerns {shorten(untrained)}.", "warning")] if untrained else []),
+        *([Text(f"{WARNING} This concerns {shorten(trained)}.", "warning")] if trained else []),
         *(Text(note, "note") for note in dict.fromkeys(one["note"] for one in summaries) if note),
-        Pictures([drawn]),
+        Pictures([comparison_picture(summaries, best)]),
         Table(COMPARED, [compared(names[n], one, n in best) for n, one in enumerate(summaries)], strong=best),
         Text(
-            "Emotion is scored on speakers that neither training nor selection has heard. Chance for the attackers is given the "
-            "true emotion. Attackers are fitted anew on each "
-            "run's frozen embeddings. The adversary's own head can be at chance while a fresh attacker reads almost "
-            "everything: it is no evidence, and is shown to be seen through."
+            "Emotion is scored on speakers that neither training nor selection has heard; attackers are fitted anew on each "
+            "run's frozen embeddings, and their chance is given the true emotion. The adversary's own head can be at chance "
+            "while a fresh attacker reads almost everything: it is no evidence, and is shown to be seen through."
         ),
     ]
+
+
+FEW = 2  # runs that the picture can name; more are numbered
+
+
+def alike(summaries: Sequence[Mapping]) -> bool:
+    """Whether the runs share their chance levels, and so can share the lines of a picture."""
+    chances = [(one["emotion"]["chance"], one["speaker"]["chance"]["given_emotion"]) for one in summaries]
+    return all(math.isclose(a, b) for one in chances for a, b in zip(one, chances[0], strict=True))
+
+
+def comparison_picture(summaries: Sequence[Mapping], best: Sequence[int]) -> Picture:
+    few, same, first = len(summaries) <= FEW, alike(summaries), summaries[0]
+    chance = {"emotion": first["emotion"]["chance"], **speaker_chance(first["speaker"])}
+    runs = [
+        run_place(one, one["run"], COLOURS[n]) if few else run_place(one, str(n + 1), RUST if n in best else BLUE)
+        for n, one in enumerate(summaries)
+    ]
+    words = (
+        "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. Up and left is better."
+        f"{'' if few else ' The front is red, numbers are those of the table.'}"
+        f"{' Shaded: what still counts as chance for the attacker.' if same else ''}"
+    )
+    paint = partial(pictures.paint_tradeoff, runs=runs, chance=chance if same else dict.fromkeys(chance), front=best)
+    return Picture("tradeoff", words, paint, 4.0)
 
 
 COMPARED = ["run", "front", "emotion UAR", "95 % interval", "chance", "strongest attacker", "95 % interval"]

@@ -11,7 +11,7 @@ from speaker_invariant_ser.pictures import Picture, Points
 
 def map_chapter(place: Points) -> Chapter:
     told = (
-        f"t-SNE of {count(len(place.emotion), 'clip')} of one fold, the same points twice. Neighbours are neighbours in the "
+        f"t-SNE of {count(len(place.emotion), 'clip')} by one encoder, the same points twice. Neighbours are neighbours in the "
         "embedding; sizes of clusters and distances between them mean nothing."
     )
     drawn = [
@@ -63,7 +63,7 @@ def folds_table(folds: Sequence[Mapping], kept: Mapping) -> Table:
         [
             fold["name"],
             *(shorten(fold[part], 12) for part in ("train", "dev", "test")),
-            f"{len(fold.get('held_out', ())):,}",
+            f"{fold.get('held_out', 0):,}",
             str(kept[fold["name"]]["epoch"]),
             percent(kept[fold["name"]]["dev_uar"]),
         ]

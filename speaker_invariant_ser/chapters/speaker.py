@@ -36,6 +36,13 @@ CONTROLS = {
     "random_encoder": "untrained encoder",
     "logmel": "ceiling: log-mel",
 }
+ABOUT = {
+    "emotion": "The true emotion alone is a floor.",
+    "posteriors": "So are the model's own probabilities of the emotions.",
+    "shuffled": "With the speakers' names shuffled, all that is named rightly is luck.",
+    "random_encoder": "An encoder that was never trained shows what training added or removed.",
+    "logmel": "Mean and deviation of each clip's log-mel show what could be read before any encoder.",
+}
 SCORED = {
     "held-out": "Only clips that the encoder did not train on are scored.",
     "trained": "The clips that are scored are some that the encoder trained on.",
@@ -88,7 +95,7 @@ def about_attackers(speaker: Mapping) -> str:
     return (
         f"{count(len(speaker['attackers']), 'classifier')}, fitted afresh, try to name the speaker from the embeddings"
         f"{encoders}: {count(speaker['speakers'], 'speaker')}, {count(speaker['decisions'], 'decision')}, cross-validated "
-        f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p-values are from "
+        f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p values are from "
         f"{count(speaker['permutations'], 'permutation')} of the speakers within each emotion."
     )
 
@@ -149,13 +156,9 @@ def attacker_row(name: str, one: Mapping) -> list[str]:
 
 def controls_chapter(speaker: Mapping) -> Chapter:
     named = {CONTROLS.get(name, name): one for name, one in speaker["controls"].items()}
-    told = (
-        "The same quick attackers on other inputs. Floors hold no voice: the emotion, the model's own probabilities, the "
-        "embedding with the speakers' names shuffled. The ceiling is mean and deviation of each clip's log-mel. An encoder that "
-        "was never trained shows what training added or removed."
-    )
+    told = ["The same quick attackers on other inputs.", *(ABOUT[name] for name in ABOUT if name in speaker["controls"])]
     if speaker["selectivity"] is not None:
-        told += f" Selectivity, the gain over shuffled names (Hewitt and Liang, 2019): {points(speaker['selectivity'])}."
+        told.append(f"Selectivity, the gain over shuffled names (Hewitt and Liang, 2019): {points(speaker['selectivity'])}.")
     paint = partial(
         pictures.paint_scores,
         scores={name: score(one) for name, one in named.items()},
@@ -165,7 +168,9 @@ def controls_chapter(speaker: Mapping) -> Chapter:
     words = "Speakers named rightly by quick attackers; red: from the embedding, blue: from other inputs."
     rows = [[name, percent(one["accuracy"]), interval(one), one["attacker"]] for name, one in named.items()]
     table = Table(["input", "named rightly", "95 % interval", "attacker"], rows)
-    return Chapter("Controls", [Text(told), Pictures([Picture("controls", words, paint, rows_height(len(named)))], table)], 3)
+    return Chapter(
+        "Controls", [Text(" ".join(told)), Pictures([Picture("controls", words, paint, rows_height(len(named)))], table)], 3
+    )
 
 
 def information_chapter(information: Mapping) -> Chapter:
@@ -208,6 +213,11 @@ def unseen_chapter(unseen: Mapping | None, title: str) -> Chapter:
     return Chapter(title, [Text(told), Table(["measure", "value"], measures, numbers=False), table], 3)
 
 
+def eer_interval(scorer: Mapping) -> str:
+    """Resamples speakers, of whom it needs three."""
+    return "-" if scorer["low"] is None else interval(scorer)
+
+
 def verified(scorer: Mapping) -> list[str]:
     rates = [percent(scorer[kind]) for kind in ("same_emotion", "cross_emotion")]
-    return [percent(scorer["eer"]), interval(scorer), *rates, decimal(scorer["linkability"])]
+    return [percent(scorer["eer"]), eer_interval(scorer), *rates, decimal(scorer["linkability"])]

@@ -1,0 +1,117 @@
+"""Chance levels, intervals and p-values mean what they say, on data whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from speaker_invariant_ser import chance
+from speaker_invariant_ser.chance import Clips, Score
+from speaker_invariant_ser.errors import AuditError
+
+
+def test_the_detection_limit_of_the_issue_that_asked_for_it():
+    """110 clips of 11 speakers: 16 hits are needed for p < 0.05, and 17 % brings them in 4 of 5 cases."""
+    limit = chance.detection_limit(110, 1 / 11)
+    assert round(100 * limit) == 17
+    assert binom.sf(15, 110, limit) == pytest.approx(0.8, abs=0.01)
+    assert (
+        binomtest(16, 110, 1 / 11, alternative="greater").pvalue < 0.05 < binomtest(15, 110, 1 / 11, alternative="greater").pvalue
+    )
+
+
+def test_the_detection_limit_shrinks_with_clips_and_has_a_ceiling():
+    limits = [chance.detection_limit(clips, 0.1) for clips in (1, 10, 100, 1000, 10_000)]
+    assert limits[0] == 1.0 and limits == sorted(limits, reverse=True) and limits[-1] < 0.11
+    with pytest.raises(AuditError, match="between 0 and 1"):
+        chance.detection_limit(10, 1.0)
+
+
+def clips(count=300, speakers=6, emotions=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return Clips(np.arange(count) % speakers, rng.integers(0, emotions, count), np.ones(count, dtype=bool))
+
+
+def test_permuted_labels_keep_encoder_and_emotion():
+    """Whoever names speakers by the emotion alone reads as much from permuted labels as from the true ones."""
+    one = Clips(np.array([0, 0, 1, 1, 2, 2] * 30), np.array([0, 0, 1, 1, 2, 2] * 30), np.ones(180, dtype=bool))
+    votes = {"emotion": [np.eye(3)[one.emotion]], "fixed": [np.eye(3)[np.zeros(180, int)]]}
+    permuted = chance.permuted_accuracies(votes, [one], 50, seed=0)
+    assert permuted["emotion"] == pytest.approx(1.0) and permuted["fixed"] == pytest.approx(1 / 3)
+
+
+def test_permutations_do_not_depend_on_the_blocks_they_are_drawn_in(monkeypatch):
+    one, votes = clips(), {"a": [np.eye(6)[np.arange(300) % 6]]}
+    whole = chance.permuted_accuracies(votes, [one], 200, seed=0)["a"]
+    monkeypatch.setattr(chance, "BLOCK", 1000)
+    assert np.array_equal(whole, chance.permuted_accuracies(votes, [one], 200, seed=0)["a"])
+
+
+def test_p_values_of_guesses_are_spread_evenly():
+    one, rng = clips(), np.random.default_rng(0)
+    votes = {str(trial): [np.eye(6)[rng.integers(0, 6, 300)]] for trial in range(300)}
+    permuted = chance.permuted_accuracies(votes, [one], 300, seed=1)
+    hits = {name: each[0][np.arange(300), one.speaker].mean() for name, each in votes.items()}
+    above, below = np.transpose([chance.p_values(hits[name], permuted[name]) for name in votes])
+    assert 0.02 < (above < 0.05).mean() < 0.09 and 0.02 < (below < 0.05).mean() < 0.09
+    assert above.min() >= 1 / 301
+
+
+def test_the_interval_is_wider_where_clips_of_a_text_are_alike():
+    text = np.repeat(np.arange(10), 20)
+    hits = (text < 5).astype(float)
+    by_text, by_clip = chance.interval(hits, text), chance.interval(hits, np.arange(200))
+    assert by_text[1] - by_text[0] > 3 * (by_clip[1] - by_clip[0])
+
+
+def test_the_upper_bound_holds_about_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        text = np.repeat(np.arange(8), 15)
+        rate = np.clip(rng.normal(0.3, 0.08, 8), 0, 1)[text]
+        hits = (rng.random(120) < rate).astype(float)
+        held += chance.score(hits, np.arange(120) % 6, text).upper >= 0.3
+    assert 0.92 < held / 400 < 0.98
+
+
+def test_bounds_of_balanced_accuracy_are_those_of_accuracy_where_speakers_are_balanced():
+    rng = np.random.default_rng(0)
+    score = chance.score((rng.random(240) < 0.4).astype(float), np.arange(240) % 6, np.arange(240))
+    assert score.balanced_accuracy == pytest.approx(score.accuracy)
+    assert score.balanced_upper == pytest.approx(score.upper, abs=0.002)
+
+
+def test_balanced_accuracy_is_the_mean_over_speakers():
+    score = chance.score(np.array([1.0, 1, 1, 1, 1, 1, 0, 0]), np.array(list("aaaaaabb")), np.arange(8))
+    assert score.accuracy == 0.75 and score.balanced_accuracy == 0.5
+
+
+def test_one_cluster_has_no_bounds():
+    score = chance.score(np.array([1.0, 0.0]), np.array(["a", "b"]), np.array(["t", "t"]))
+    assert np.isnan([score.low, score.high, score.upper, score.balanced_upper]).all()
+
+
+def attacker(accuracy, upper, p_value=0.5, p_below=0.5, balanced=None):
+    return Score(accuracy, 0, 1, upper, accuracy, upper if balanced is None else balanced, p_value, p_below)
+
+
+CHANCE = {"given_emotion": 0.10, "given_emotion_balanced": 0.10}
+
+
+@pytest.mark.parametrize(
+    "strongest, others, said",
+    [
+        (attacker(0.10, 0.12), [], True),
+        (attacker(0.10, 0.14), [], "undecided"),
+        (attacker(0.10, np.nan), [], "undecided"),
+        (attacker(0.20, 0.22, 0.001), [], False),
+        (attacker(0.10, 0.12, balanced=0.15), [], "undecided"),
+        (attacker(0.11, 0.125, 0.04), [], True),  # a leak within the margin is none
+        (attacker(0.10, 0.12), [attacker(0.02, 0.03, 1.0, 0.0009)], False),  # significantly below is a leak
+        (attacker(0.10, 0.12), [attacker(0.08, 0.09, 0.9, 0.04)], True),  # one in twenty is below by luck
+        (attacker(0.10, 0.12), [attacker(0.30, 0.35, 0.001)], False),  # the choice went wrong
+        (attacker(0.12, 0.14, 0.2), [attacker(0.14, 0.16, 0.03)], "undecided"),  # the best of many by luck
+    ],
+)
+def test_what_is_called_chance(strongest, others, said):
+    attackers = {str(number): one for number, one in enumerate([strongest, *others])}
+    assert chance.at_chance(strongest, attackers, CHANCE) == said
