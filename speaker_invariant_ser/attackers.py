@@ -127,18 +127,18 @@ ATTACKERS: dict[str, Attacker] = {
 
 def fit_tuned(
     attacker: Attacker, inputs: Inputs, speaker: np.ndarray, tuning: tuple[np.ndarray, np.ndarray], seed: int
-) -> tuple[ClassifierMixin, float]:
-    """An attacker fitted on all clips with the setting that reads best in `tuning`, and how much that one read there, 0 to 1.
+) -> tuple[ClassifierMixin, np.ndarray]:
+    """An attacker fitted on all clips with the setting that reads best in `tuning`, and the hits [V] of that one there.
 
     `tuning` is (fitted on, validated on), positions within these clips; what is read there may serve to choose among attackers.
     """
     on, off = tuning
-    read = []
+    hits = []
     for setting in attacker.settings:
         trial = fit(attacker, setting, take(inputs, on), speaker[on], seed)
-        read.append(np.mean(trial.predict(take(inputs, off)) == speaker[off]))
-    best = int(np.argmax(read))
-    return fit(attacker, attacker.settings[best], inputs, speaker, seed), float(read[best])
+        hits.append(trial.predict(take(inputs, off)) == speaker[off])
+    best = int(np.argmax([each.mean() for each in hits]))
+    return fit(attacker, attacker.settings[best], inputs, speaker, seed), hits[best]
 
 
 def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> ClassifierMixin:

@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]  # done, total
 
 @dataclass(frozen=True)
 class Strongest:
-    """The attacker of the embedding that reads most on the validation part of each fold, and its hits on the scored part.
+    """The attacker of the embedding that reads most where settings are chosen, and its hits on the scored clips.
 
     `name` is the one most often chosen. What reads the encoder's map before pooling stands beside it and is not among these:
     nobody who is given embeddings has the map.
@@ -113,7 +113,7 @@ def leakage(
     attacked = attack(tables, plans, names, seed, jobs, progress)
     clips = [table.clips for table in tables]
     votes = {name: [one.votes(name) for one in attacked] for name in names}
-    choices = [one.strongest([name for name in names if ATTACKERS[name].reads == "embedding"]) for one in attacked]
+    choices = choose(attacked, tables, [name for name in names if ATTACKERS[name].reads == "embedding"])
     together = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
     permuted = chance.permuted_accuracies({**votes, STRONGEST: together}, clips, permutations, seed)
     grouped = all(plan.grouped for plan in plans)
@@ -134,7 +134,9 @@ def leakage(
         grouped_by_text=grouped,
         chance={name: pooled(clips, share) for name, share in chance.CHANCES.items()},
         attackers={name: scored(name, votes[name]) for name in names},
-        validation={name: float(np.mean([part for one in attacked for part in one.validation[name]])) for name in names},
+        validation={
+            name: float(np.concatenate([hits for one in attacked for hits in one.validation[name]]).mean()) for name in names
+        },
         strongest=Strongest(
             chosen.most_common(1)[0][0],
             {name: count / chosen.total() for name, count in chosen.most_common()},
@@ -168,7 +170,7 @@ class Attacked:
     scored: np.ndarray  # positions [n] of the scored clips
     speakers: int
     guesses: dict[str, list[np.ndarray]]  # attacker -> for each part, the number of the speaker named for each clip
-    validation: dict[str, list[float]]  # attacker -> for each part, its accuracy where settings are chosen
+    validation: dict[str, list[np.ndarray]]  # attacker -> for each part, its hits where settings are chosen
 
     def votes(self, chosen: str | Sequence[str]) -> np.ndarray:
         """Share of repeats [n, K] in which each speaker was named, by one attacker or by another in each part."""
@@ -178,9 +180,25 @@ class Attacked:
             votes[np.searchsorted(self.scored, part.test), self.guesses[name][place]] += 1 / self.plan.repeats
         return votes
 
-    def strongest(self, names: Sequence[str]) -> list[str]:
-        """For each part, the attacker that read most where settings are chosen: the scored clips have no say."""
-        return [max(names, key=lambda name: self.validation[name][place]) for place in range(len(self.plan.parts))]
+
+def choose(attacked: Sequence[Attacked], tables: Sequence[Embeddings], names: Sequence[str]) -> list[list[str]]:
+    """For each part of each encoder, the attacker that read most where settings are chosen; what the part scores has no say.
+
+    Over all encoders and parts, for one part alone holds too few clips to choose by, but on other clips than the part's own.
+    """
+    ids, numbers = np.unique(np.concatenate([table.id for table in tables]), return_inverse=True)
+    own = np.split(numbers, np.cumsum([len(table.id) for table in tables])[:-1])
+    hits = {name: np.zeros(len(ids)) for name in names}
+    for one, clips in zip(attacked, own, strict=True):
+        for place, part in enumerate(one.plan.parts):
+            for name in names:
+                np.add.at(hits[name], clips[part.train[part.tuning[1]]], one.validation[name][place])
+    total = {name: each.sum() for name, each in hits.items()}
+
+    def strongest(scored: np.ndarray) -> str:
+        return max(names, key=lambda name: total[name] - hits[name][scored].sum())
+
+    return [[strongest(clips[part.test]) for part in one.plan.parts] for one, clips in zip(attacked, own, strict=True)]
 
 
 def attack(
@@ -203,12 +221,12 @@ def attack(
     return results
 
 
-def side_by_side(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, float]]:
+def side_by_side(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attempt)(*call) for call in calls)
 
 
-def attempt(name: str, inputs: Inputs, speaker: np.ndarray, part: PlannedPart, seed: int) -> tuple[np.ndarray, float]:
-    """(the speaker named for each scored clip of a part, accuracy where settings are chosen) of a fresh attacker."""
+def attempt(name: str, inputs: Inputs, speaker: np.ndarray, part: PlannedPart, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the speaker named for each scored clip of a part, hits where settings are chosen) of a fresh attacker."""
     with threadpool_limits(1):  # matrices this small gain nothing from more
         known = take(inputs, part.train), speaker[part.train]
         fitted, validation = fit_tuned(ATTACKERS[name], *known, part.tuning, seed + part.repeat)

@@ -30,6 +30,8 @@ def place(tmp_path, folder, store, trained):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "dir.csv").mkdir()
     (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
+    (tmp_path / "two.csv").write_text("speaker,emotion,d0\n" + "".join(f"{n % 2},x,{n}.5\n" for n in range(20)))
+    (tmp_path / "one.csv").write_text("speaker,emotion,d0\n" + "".join(f"1,x,{n}.5\n" for n in range(20)))
     os.mkfifo(tmp_path / "pipe")
     return {"tmp": tmp_path, "folder": folder, "data": store.folder, "run": trained.folder}
 
@@ -90,6 +92,19 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=official": "utterances without a partition",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=ravdess-five": "needs the corpus ravdess",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set adversary.target=corpus": "trains on one corpus only",
+    "evaluate {run} --against {tmp}/nothing": "is not a run folder (does not exist)",
+    "evaluate {run} --against {run}": "evaluate it first with `siser evaluate",
+    "evaluate {run} --by txet": "unknown column 'txet', did you mean 'text'",
+    "compare {run}": "evaluate it first with `siser evaluate",
+    "compare {run} --out {folder}": "only a former report is replaced",
+    "compare": "Missing argument 'runs'",
+    "audit {tmp}/nothing.npz": "no such file",
+    "audit {tmp}/typo.toml": "unknown ending '.toml'",
+    "audit {folder}/corpus.csv --out {tmp}/out": "the embedding has no dimensions; expected numbers",
+    "audit {tmp}/two.csv --column speaker=spk --out {tmp}/out": "unknown column 'spk'",
+    "audit {tmp}/two.csv --column speaker --out {tmp}/out": "expected two words with = between",
+    "audit {tmp}/two.csv --out {folder}": "only a former report is replaced",
+    "audit {tmp}/one.csv --out {tmp}/out": "an audit needs at least 2",
     "trian": "No such command 'trian'",
 }
 

@@ -10,7 +10,7 @@ from clips import linear, make_table
 from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.folds import divide, make_plan
-from speaker_invariant_ser.leakage import leakage
+from speaker_invariant_ser.leakage import QUICK, Attacked, choose, leakage
 
 FAST = ("logistic", "knn")
 
@@ -126,7 +126,7 @@ def test_small_cells_and_few_texts_do_not_stop_the_audit():
         first = [part for part in plan.parts if part.repeat == 0]
         assert sorted(np.concatenate([part.test for part in first])) == list(range(clips))
         assert all(set(data.speaker[part.train]) == set(data.speaker) for part in plan.parts)
-        assert 0 <= leakage([data]).attackers["logistic"].accuracy <= 1
+        assert 0 <= leakage([data], QUICK).attackers["logistic"].accuracy <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5])
@@ -164,3 +164,24 @@ def one_speaker():
 def test_what_cannot_be_audited_is_told(make, message):
     with pytest.raises(AuditError, match=message):
         leakage([make()])
+
+
+def test_the_choice_of_the_strongest_does_not_look_at_what_is_scored():
+    """One attacker is always right on the clips that a part scores, the other on every other clip: the other is chosen."""
+    data = small()
+    plan = make_plan(data, 4)
+    ids = np.arange(200)
+    for chosen in range(len(plan.parts)):
+        mine = np.isin(ids, plan.parts[chosen].test)
+        said = {"a": mine, "b": ~mine}
+        validation = {name: [right[part.train[part.tuning[1]]] for part in plan.parts] for name, right in said.items()}
+        attacked = Attacked(plan, ids, 5, {}, validation)
+        assert choose([attacked], [data], ["a", "b"])[0][chosen] == "b"
+
+
+def test_many_attackers_do_not_inflate_the_headline():
+    """On noise the best of many is above chance, the one chosen beforehand is not, and chance is met on average."""
+    found = [leakage([make_table(220, dims=8, seed=seed)], QUICK, permutations=0) for seed in range(12)]
+    best = np.mean([max(score.accuracy for score in one.attackers.values()) for one in found])
+    chosen = np.mean([one.strongest.score.accuracy for one in found])
+    assert best > 1 / 11 + 0.01 > chosen > 1 / 11 - 0.01

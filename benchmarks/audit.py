@@ -1,0 +1,93 @@
+"""How long an audit takes: the whole battery, the quick one, and a large table.
+
+    python benchmarks/audit.py [--jobs 2] [--only full quick large]
+
+full     500 embeddings of 128 dimensions, 10 speakers, 5 emotions, 10 texts: all attackers of embeddings, 1,000 permutations
+         for each (predictions are kept and labels permuted, so that none needs training), controls, bits, verification
+quick    the same by the short battery (--quick)
+large    20,000 x 128, 100 speakers, all attackers
+
+Made-up embeddings with a weak speaker code. Each part runs as a process of its own, `siser audit`, so that the program's start
+counts and the memory is its own. Beside the times, a reference in the same run: one logistic regression of scikit-learn,
+cross-validated over the same folds; ratios to it are what can be compared between machines. The last line is JSON.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+SIZES = {"full": (500, 10), "quick": (500, 10), "large": (20_000, 100)}  # clips, speakers
+DIMENSIONS, EMOTIONS, TEXTS = 128, 5, 10
+
+
+def write_table(path: Path, clips: int, speakers: int) -> tuple[np.ndarray, np.ndarray]:
+    """An .npz with a weak code; returns (embedding, speaker)."""
+    rng, number = np.random.default_rng(0), np.arange(clips)
+    speaker = number % speakers
+    embedding = rng.standard_normal((clips, DIMENSIONS)) + 0.25 * rng.standard_normal((speakers, DIMENSIONS))[speaker]
+    emotion, text = number // speakers % EMOTIONS, number // speakers // EMOTIONS % TEXTS
+    np.savez(path, embedding=embedding.astype(np.float32), speaker=speaker, emotion=emotion, text=text)
+    return embedding, speaker
+
+
+def reference(embedding: np.ndarray, speaker: np.ndarray) -> float:
+    """Seconds of a plain cross-validated logistic regression in one thread."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        started = time.perf_counter()
+        cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)), embedding, speaker, cv=5)
+        return time.perf_counter() - started
+
+
+def audit(table: Path, jobs: int, quick: bool) -> float:
+    """Seconds of `siser audit` from start to end."""
+    command = [sys.executable, "-m", "speaker_invariant_ser.cli", "audit", str(table), "--json", "--jobs", str(jobs)]
+    started = time.perf_counter()
+    done = subprocess.run([*command, *(["--quick"] if quick else [])], capture_output=True, text=True, check=True)
+    took = time.perf_counter() - started
+    found = json.loads(done.stdout)
+    reads = ", ".join(f"{name} {one['accuracy']:.2f}" for name, one in found["attackers"].items())
+    print(f"    {found['decisions']} clips, {found['permutations']} permutations; {reads}")
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="of all but the large one")
+    parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
+    options = parser.parse_args()
+    result = {"jobs": options.jobs}
+    with tempfile.TemporaryDirectory() as place:
+        for name in options.only:
+            table = Path(place) / f"{name}.npz"
+            data = write_table(table, *SIZES[name])
+            times, plain = [], []
+            for _ in range(1 if name == "large" else options.rounds):
+                plain.append(reference(*data))
+                times.append(audit(table, options.jobs, name == "quick"))
+                print(f"{name}: {times[-1]:.1f} s; one logistic regression {plain[-1]:.2f} s")
+            result[f"{name}_s"] = round(statistics.median(times), 1)
+            result[f"{name}_vs_logistic"] = round(statistics.median(times) / statistics.median(plain), 1)
+    # Of the largest process: with two jobs, up to three of them hold memory at once.
+    result["largest_process_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
