@@ -113,9 +113,9 @@ def frames(rate: float, seed: int) -> ClassifierMixin:
 
 
 ATTACKERS: dict[str, Attacker] = {
-    "logistic": Attacker(logistic, (0.003, 0.03, 0.3, 3.0), linear=True, quick=True),
-    "lda": Attacker(lda, (0.0, 0.5, 0.9), linear=True, quick=True, least=2),
-    "qda": Attacker(qda, (0.1, 0.4, 0.8), quick=True, least=2),
+    "logistic": Attacker(logistic, (0.003, 0.03, 0.5), linear=True, quick=True),
+    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, least=2),
+    "qda": Attacker(qda, (0.2, 0.7), quick=True, least=2),
     "knn": Attacker(knn, (1, 5, 15), quick=True),
     "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
     "mlp": Attacker(mlp, (0.01, 1.0)),

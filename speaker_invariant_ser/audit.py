@@ -83,7 +83,7 @@ def audit(
     return Audit(
         leakage=found,
         scored=scored,
-        controls=attack_controls(tables, controls or {}, settings, told),
+        controls=attack_controls(tables, controls or {}, found if settings.quick else None, settings, told),
         information=information(tables, settings, told),
         unseen=attack_unseen(unseen or [], settings),
         verification=open_set(tables, unseen, settings, told),
@@ -109,16 +109,23 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: Settin
 
 
 def attack_controls(
-    tables: Sequence[Embeddings], controls: Mapping[str, Sequence[np.ndarray]], settings: Settings, told: Progress
+    tables: Sequence[Embeddings],
+    controls: Mapping[str, Sequence[np.ndarray]],
+    found: Leakage | None,
+    settings: Settings,
+    told: Progress,
 ) -> dict[str, Leakage]:
-    """The embedding itself, each control, and the two that every table has, under the quick attackers."""
+    """The embedding itself, each control, and the two that every table has, under the quick attackers.
+
+    `found` is the embedding's leakage under these attackers, if that is known.
+    """
     changed = {
-        "embedding": tables,
+        **({} if found else {"embedding": tables}),
         **{name: [with_embedding(*pair) for pair in zip(tables, arrays, strict=True)] for name, arrays in controls.items()},
         "emotion": [with_embedding(table, one_hot(table.emotion)) for table in tables],
         "shuffled": [shuffled(table, settings.seed) for table in tables],
     }
-    attacked = {}
+    attacked = {"embedding": found} if found else {}
     for done, (name, some) in enumerate(changed.items(), start=1):
         attacked[name] = quick(some, settings)
         told("attacking controls", done, len(changed))

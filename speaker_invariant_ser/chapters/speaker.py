@@ -35,6 +35,7 @@ CONTROLS = {
     "embedding": "the embedding",
     "random_encoder": "untrained encoder",
     "logmel": "ceiling: log-mel",
+    "without_adversary": "twin without adversary",
 }
 ABOUT = {
     "emotion": "The true emotion alone is a floor.",
@@ -70,8 +71,7 @@ def speaker_chapters(speaker: Mapping, drawn: bool) -> list[Chapter]:
 
 
 def attackers_chapter(speaker: Mapping, drawn: bool) -> Chapter:
-    strongest, left_out = speaker["strongest"], speaker["left_out"]
-    chosen = shorten((f"{name} in {100 * share:.0f} % of the folds" for name, share in strongest["chosen"].items()), 6)
+    left_out = speaker["left_out"]
     chances = [[CHANCES[name], percent(value)] for name, value in speaker["chance"].items()]
     return Chapter(
         "What is left of the speaker",
@@ -80,7 +80,7 @@ def attackers_chapter(speaker: Mapping, drawn: bool) -> Chapter:
             Text(about_claim(speaker)),
             *([Pictures([attackers_picture(speaker, "attackers")])] if drawn else []),
             attackers_table(speaker),
-            Text(f"The strongest attacker is chosen by validation clips that are not scored: {chosen}."),
+            Text(about_strongest(speaker)),
             Table(["chance: what is named rightly without any embedding", "share"], chances),
             *([Text(f"Left out, since they have a single clip: {shorten(left_out, 20)}.")] if left_out else []),
         ],
@@ -98,6 +98,17 @@ def about_attackers(speaker: Mapping) -> str:
         f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p values are from "
         f"{count(speaker['permutations'], 'permutation')} of the speakers within each emotion."
     )
+
+
+def about_strongest(speaker: Mapping) -> str:
+    """Who it was, how it was chosen, and what is not among the candidates."""
+    chosen = speaker["strongest"]["chosen"].items()
+    told = "The strongest attacker is chosen on validation clips, other ones than those it is scored on: "
+    told += shorten((f"{name} for {100 * share:.0f} % of the folds" for name, share in chosen), 6) + "."
+    mapped = [name for name, one in speaker["attackers"].items() if one["reads"] == "frames"]
+    if mapped:
+        told += " What reads the encoder before its pooling is not a candidate: whoever is given embeddings does not have that."
+    return told
 
 
 def about_claim(speaker: Mapping) -> str:
@@ -204,8 +215,9 @@ def unseen_chapter(unseen: Mapping | None, title: str) -> Chapter:
         ["pairs of clips", f"{trials['target_trials']:,} of one person, {trials['nontarget_trials']:,} of two"],
     ]
     if unseen.get("accuracy") is not None:
-        whom = f"{count(unseen['speakers'], 'speaker')} whom the encoder never met"
+        whom = f"{count(unseen['speakers'], 'speaker')} whom the encoder was not trained on"
         told += f" The attackers were also fitted on {whom}, {count(unseen['decisions'], 'decision')}."
+        told += " These are a fold's test and dev speakers; the dev speakers chose the epoch."
         measures.append([f"strongest attacker ({unseen['attacker']})", f"{percent(unseen['accuracy'])} ({interval(unseen)})"])
         measures.append(["its chance", percent(unseen["chance"])])
     rows = [[name, *verified(trials[name])] for name in ("cosine", "trained")]
