@@ -98,10 +98,10 @@ def network(hidden: tuple[int, ...], decay: float, seed: int) -> ClassifierMixin
     return MLPClassifier(hidden, alpha=decay, max_iter=80, n_iter_no_change=5, tol=1e-3, random_state=seed)
 
 
-def boosting(leaves: float, seed: int) -> ClassifierMixin:
-    """Gradient boosting of small trees, one a speaker in each round; few rounds at a high rate, for time."""
+def boosting(rate: float, seed: int) -> ClassifierMixin:
+    """Gradient boosting of small trees, one a speaker in each round; few rounds, for time."""
     return HistGradientBoostingClassifier(
-        max_iter=30, learning_rate=0.2, max_leaf_nodes=int(leaves), max_bins=32, early_stopping=False, random_state=seed
+        max_iter=30, learning_rate=rate, max_leaf_nodes=8, max_bins=32, early_stopping=False, random_state=seed
     )
 
 
@@ -120,7 +120,7 @@ ATTACKERS: dict[str, Attacker] = {
     "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
     "mlp": Attacker(mlp, (0.01, 1.0)),
     "mlp_deep": Attacker(mlp_deep, (0.01, 1.0), most=10_000),
-    "boosting": Attacker(boosting, (4, 16), most=3_000),
+    "boosting": Attacker(boosting, (0.05, 0.15), most=5_000),
     "frames": Attacker(frames, (0.003,), reads="frames", most=3_000),
 }
 

@@ -1,0 +1,5 @@
+"""`python -m speaker_invariant_ser.cli` is `siser`."""
+
+from speaker_invariant_ser.cli import main
+
+main()
