@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -22,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 TUNING = 3000  # clips at most that a setting is chosen on
+MOST_DIMENSIONS = 512  # of attackers that hold covariances [D, D] of every speaker; wider embeddings are reduced
 Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or N maps [F, T]
 
 
@@ -35,6 +37,7 @@ class Attacker:
     quick: bool = False  # is in the short battery, and attacks the controls
     reads: str = "embedding"  # or "frames", the encoder's map before pooling
     least: int = 1  # clips of every speaker that it needs
+    covariances: bool = False
     most: int = 200_000  # clips that it is fitted on at most: a stratified sample of more
 
 
@@ -114,8 +117,8 @@ def frames(rate: float, seed: int) -> ClassifierMixin:
 
 ATTACKERS: dict[str, Attacker] = {
     "logistic": Attacker(logistic, (0.003, 0.03, 0.5), linear=True, quick=True),
-    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, least=2),
-    "qda": Attacker(qda, (0.2, 0.7), quick=True, least=2),
+    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, least=2, covariances=True),
+    "qda": Attacker(qda, (0.2, 0.7), quick=True, least=2, covariances=True),
     "knn": Attacker(knn, (1, 5, 15), quick=True),
     "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
     "mlp": Attacker(mlp, (0.01, 1.0)),
@@ -144,8 +147,10 @@ def fit_tuned(
 def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> ClassifierMixin:
     """One attacker of one setting, on at most `most` of the clips."""
     rows = sample(speaker, attacker.most, seed)
-    made = attacker.make(setting, seed)
-    model = make_pipeline(StandardScaler(), made) if attacker.reads == "embedding" else made
+    steps = [StandardScaler()] if attacker.reads == "embedding" else []
+    if attacker.covariances and inputs.shape[1] > MOST_DIMENSIONS:
+        steps.append(PCA(min(MOST_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
+    model = make_pipeline(*steps, attacker.make(setting, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # an attacker stopped early is still an attacker
         return model.fit(take(inputs, rows), speaker[rows])

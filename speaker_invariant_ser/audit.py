@@ -30,6 +30,11 @@ class Settings:
     quick: bool = False
     jobs: int = 1
 
+    @property
+    def described(self) -> dict:
+        """What decides the numbers."""
+        return {name: value for name, value in asdict(self).items() if name != "jobs"}
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -85,7 +90,7 @@ def audit(
         scored=scored,
         controls=attack_controls(tables, controls or {}, found if settings.quick else None, settings, told),
         information=information(tables, settings, told),
-        unseen=attack_unseen(unseen or [], settings),
+        unseen=attack_unseen(unseen or [], settings, told),
         verification=open_set(tables, unseen, settings, told),
     )
 
@@ -102,7 +107,7 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: Settin
         "against": None,
         "settings": {
             "table": {"sha256": sha256(path), "clips": len(table.id), "dimensions": table.embedding.shape[1]},
-            "audit": asdict(settings),
+            "audit": settings.described,
             "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
         },
     }
@@ -177,11 +182,14 @@ def information(tables: Sequence[Embeddings], settings: Settings, told: Progress
     }
 
 
-def attack_unseen(unseen: Sequence[Embeddings], settings: Settings) -> Leakage | None:
+def attack_unseen(unseen: Sequence[Embeddings], settings: Settings, told: Progress) -> Leakage | None:
     """The quick attackers trained on people whom the encoder was not trained on; None where a fold has fewer than two."""
     tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in unseen]
     tables = [table for table in tables if len(set(table.speaker)) > 1]
-    return quick(tables, settings) if tables else None
+    told("attacking unseen speakers", 0, 1)
+    attacked = quick(tables, settings) if tables else None
+    told("attacking unseen speakers", 1, 1)
+    return attacked
 
 
 def open_set(
@@ -190,7 +198,7 @@ def open_set(
     """Verification of unseen people, the training speakers as background; of a table's own people if that is all there is."""
     told("verifying unseen speakers", 0, 1)
     if unseen is None:
-        table = tables[0]
+        table = tables[0].rows(tables[0].scored)
         result = verify_alone(table.embedding, table.speaker, table.emotion, table.text, settings.seed)
     else:
         pairs = zip(unseen, tables, strict=True)

@@ -11,11 +11,10 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from speaker_invariant_ser.errors import AuditError
-
 MARGIN = 0.03  # what counts as no leak: less than this above chance
 BELOW = 0.01  # family-wise level at which an attacker is called worse than chance
 ALPHA = 0.05
+FEW_HITS = 30  # below so many, a bound from their spread is too low
 BLOCK = 2_000_000  # labels permuted or resampled at once: bounds memory
 
 AtChance = bool | Literal["undecided"]
@@ -23,18 +22,12 @@ AtChance = bool | Literal["undecided"]
 
 @dataclass(frozen=True)
 class Clips:
-    """The clips of one encoder: numbers of speaker and emotion [N], and which of them are scored [N]."""
+    """The clips of one encoder: numbers of clip, speaker and emotion [N], and which of them are scored [N]."""
 
+    id: np.ndarray  # the same clip of another encoder has the same number
     speaker: np.ndarray
     emotion: np.ndarray
     scored: np.ndarray
-
-    @property
-    def counts(self) -> np.ndarray:
-        """All clips by emotion and speaker [C, K]."""
-        counts = np.zeros((self.emotion.max() + 1, self.speaker.max() + 1))
-        np.add.at(counts, (self.emotion, self.speaker), 1)
-        return counts
 
 
 def uniform(clips: Clips) -> float:
@@ -44,32 +37,21 @@ def uniform(clips: Clips) -> float:
 
 def majority(clips: Clips) -> float:
     """Always naming the speaker with most clips."""
-    return float(clips.counts.sum(axis=0).max() / len(clips.speaker))
+    return float(np.bincount(clips.speaker).max() / len(clips.speaker))
 
 
-def given_emotion(clips: Clips) -> float:
-    """Naming, for each true emotion, the speaker with most clips of it: above 1 / K when speakers differ in their emotions.
+def guess_by_emotion(clips: Clips, train: np.ndarray, test: np.ndarray, balanced: bool) -> np.ndarray:
+    """The speaker [n] whom one would name for each clip at `test`, knowing its true emotion and the clips at `train`.
 
-    Counted over all clips of the encoder, scored or not, since attackers learn from all; weighted by the emotions scored.
+    The one with most clips of that emotion, or, for `balanced` accuracy, with the largest share of own clips of it.
+    Learned elsewhere than scored, as attackers are: the most frequent speaker among the scored clips themselves would be
+    above chance by luck alone, by ten points and more where clips are few.
     """
-    counts = clips.counts
-    share = np.bincount(clips.emotion[clips.scored], minlength=len(counts)) / clips.scored.sum()
-    return float(share @ (counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1)))
-
-
-def given_emotion_balanced(clips: Clips) -> float:
-    """The same in balanced accuracy: for each emotion, the speaker who has it most often among the own clips."""
-    counts = clips.counts
+    counts = np.zeros((clips.emotion.max() + 1, clips.speaker.max() + 1))
+    np.add.at(counts, (clips.emotion[train], clips.speaker[train]), 1)
     heard = counts.sum(axis=0)
-    return float((counts[:, heard > 0] / heard[heard > 0]).max(axis=1).sum() / (heard > 0).sum())
-
-
-CHANCES = {
-    "uniform": uniform,
-    "majority": majority,
-    "given_emotion": given_emotion,
-    "given_emotion_balanced": given_emotion_balanced,
-}
+    likely = counts + 1e-6 * heard  # whoever is heard most, for an emotion that was never heard
+    return (likely / np.maximum(heard, 1) if balanced else likely).argmax(axis=1)[clips.emotion[test]]
 
 
 @dataclass(frozen=True)
@@ -90,26 +72,35 @@ class Score:
     p_below: float = np.nan
 
 
-def score(hits: np.ndarray, speaker: np.ndarray, cluster: np.ndarray, permuted: np.ndarray | None = None) -> Score:
+def score(
+    hits: np.ndarray, speaker: np.ndarray, cluster: np.ndarray, utterances: int, permuted: np.ndarray | None = None
+) -> Score:
     """Score of hits [n] of clips of these speakers [n] and clusters [n]; `permuted` are accuracies under permuted labels.
 
-    Balanced accuracy is the mean over the speakers of the share of their clips that is named rightly.
+    Balanced accuracy is the mean over the speakers of the share of their clips that is named rightly. `utterances` is the
+    number of different clips: several encoders may have scored the same.
     """
-    _, who, clips = np.unique(speaker, return_inverse=True, return_counts=True)
-    recall = np.bincount(who, weights=hits) / clips
+    who, recall = recalls(hits, speaker)
     accuracy, balanced = float(hits.mean()), float(recall.mean())
     low, high = interval(hits, cluster)
-    p_value, p_below = (np.nan, np.nan) if permuted is None else p_values(accuracy, permuted)
+    p_value, p_below = (np.nan, np.nan) if permuted is None or not len(permuted) else p_values(accuracy, permuted)
+    share = 1 / (len(recall) * np.bincount(who)[who])  # of each clip in balanced accuracy
     return Score(
         accuracy=accuracy,
         low=low,
         high=high,
-        upper=upper_bound(accuracy, (hits - accuracy) / len(hits), cluster),
+        upper=upper_bound(accuracy, (hits - accuracy) / len(hits), cluster, utterances),
         balanced_accuracy=balanced,
-        balanced_upper=upper_bound(balanced, (hits - recall[who]) / (len(clips) * clips[who]), cluster),
+        balanced_upper=upper_bound(balanced, share * (hits - recall[who]), cluster, utterances),
         p_value=p_value,
         p_below=p_below,
     )
+
+
+def recalls(hits: np.ndarray, speaker: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(each clip's speaker as a number [n], the share of each speaker's clips that is named rightly [K])."""
+    _, who, clips = np.unique(speaker, return_inverse=True, return_counts=True)
+    return who, np.bincount(who, weights=hits) / clips
 
 
 def interval(hits: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -126,18 +117,23 @@ def interval(hits: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed:
     return float(low), float(high)
 
 
-def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray) -> float:
+def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray, utterances: int) -> float:
     """One-sided 95 % upper bound of a mean whose clips have this influence [n] on it (sum 0), by clusters; NaN for one.
 
     With G clusters, t of G - 1 degrees of freedom: where they are few, a bootstrap is too sure of itself, and this bound
-    is what "at chance" rests on. Cameron and Miller, J. Human Resources 2015.
+    is what "at chance" rests on. Cameron and Miller, J. Human Resources 2015. Where few hits would be right even just beyond
+    the margin, the exact binomial bound if that is higher: Clopper and Pearson, Biometrika 1934.
     """
     _, member = np.unique(cluster, return_inverse=True)
     groups = member.max() + 1
     if groups < 2:
         return np.nan
     spread = np.sqrt(groups / (groups - 1) * (np.bincount(member, weights=influence) ** 2).sum())
-    return float(value + stats.t.ppf(1 - ALPHA, groups - 1) * spread)
+    bound = value + stats.t.ppf(1 - ALPHA, groups - 1) * spread
+    if utterances * (value + MARGIN) < FEW_HITS:
+        hits = min(np.ceil(value * utterances - 1e-9), utterances - 1)
+        bound = max(bound, stats.beta.ppf(1 - ALPHA, hits + 1, utterances - hits))
+    return float(min(bound, 1.0))
 
 
 def p_values(accuracy: float, permuted: np.ndarray) -> tuple[float, float]:
@@ -153,7 +149,8 @@ def permuted_accuracies(
     """Attacker -> accuracies [permutations] when the scored clips' speakers are permuted within encoder and emotion.
 
     `votes` holds, for each encoder, the share of repeats [n, K] in which an attacker named each speaker; what it named is
-    kept, so that a permutation costs no training. All attackers meet the same permutations.
+    kept, so that a permutation costs no training. All attackers meet the same permutations. Encoders that score the same
+    clips err alike on them, which permuting each by itself does not show: the accuracies are spread by `togetherness`.
     """
     rng = np.random.default_rng(seed)
     total = {name: np.zeros(permutations) for name in votes}
@@ -169,7 +166,30 @@ def permuted_accuracies(
                 total[name][done : done + count] += each[encoder][rows, shuffled].sum(axis=1)
             done += count
     scored = sum(one.scored.sum() for one in clips)
-    return {name: sums / scored for name, sums in total.items()}
+    spread = {name: togetherness(each, clips) for name, each in votes.items()}
+    centre = {name: sums.mean() if permutations else 0.0 for name, sums in total.items()}
+    return {name: (centre[name] + spread[name] * (sums - centre[name])) / scored for name, sums in total.items()}
+
+
+def togetherness(votes: Sequence[np.ndarray], clips: Sequence[Clips]) -> float:
+    """How much wider the sum of hits spreads because the same clips are scored by several encoders; 1 if none is.
+
+    The root of the design effect: squared sums of each clip's residuals over their sum of squares. A residual is a hit less
+    what the same votes would hit on average with the speakers of that emotion.
+    """
+    residuals, ids = [], np.concatenate([one.id[one.scored] for one in clips])
+    if len(set(ids)) == len(ids):
+        return 1.0
+    for one, each in zip(clips, votes, strict=True):
+        speaker, emotion = one.speaker[one.scored], one.emotion[one.scored]
+        counts = np.zeros((emotion.max() + 1, each.shape[1]))
+        np.add.at(counts, (emotion, speaker), 1)
+        expected = (each * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[emotion]).sum(axis=1)
+        residuals.append(each[np.arange(len(each)), speaker] - expected)
+    residual = np.concatenate(residuals)
+    _, number = np.unique(ids, return_inverse=True)
+    together = (np.bincount(number, weights=residual) ** 2).sum()
+    return float(np.sqrt(max(1.0, together / max((residual**2).sum(), 1e-12))))
 
 
 def blocks(times: int, each: int) -> Iterator[int]:
@@ -179,16 +199,27 @@ def blocks(times: int, each: int) -> Iterator[int]:
         yield min(most, times - done)
 
 
-def detection_limit(clips: int, chance: float, power: float = 0.8) -> float:
-    """The smallest accuracy that a binomial test at 5 % would notice in 4 of 5 cases, with this many scored clips."""
-    if not 0 < chance < 1:
-        raise AuditError(f"chance = {chance}: expected a share between 0 and 1")
+def detection_limit(clips: int, chance: float, power: float = 0.8) -> float | None:
+    """The smallest accuracy that a binomial test at 5 % would notice in 4 of 5 cases, with so many different clips.
+
+    None where chance leaves nothing to notice.
+    """
+    if not 0 < chance < 1 - 1e-9:
+        return None
     noticed = stats.binom.ppf(1 - ALPHA, clips, chance) + 1  # hits
     grid = np.linspace(chance, 1, 2001)
     return float(grid[np.argmax(stats.binom.sf(noticed - 1, clips, grid) >= power)]) if noticed <= clips else 1.0
 
 
-def at_chance(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float]) -> AtChance:
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the speaker is gone, and why that is said: within the margin, leak, below chance, or too few clips."""
+
+    at_chance: AtChance
+    reason: Literal["within", "leak", "below", "few"]
+
+
+def judge(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float]) -> Judgement:
     """Whether the speaker is gone, as a test of equivalence (Schuirmann 1987): no evidence of a leak is not enough.
 
     True    the upper bounds of the strongest attacker are below given-emotion chance + 3 points, in accuracy and in
@@ -198,9 +229,9 @@ def at_chance(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[
     """
     bound = chance["given_emotion"] + MARGIN
     within = strongest.upper < bound and strongest.balanced_upper < chance["given_emotion_balanced"] + MARGIN
-    below = any(one.p_below * len(attackers) < BELOW for one in attackers.values())
-    far = any(one.p_value * len(attackers) < ALPHA and one.accuracy >= bound for one in attackers.values())
-    shown = strongest.p_value < ALPHA or any(one.p_value * len(attackers) < ALPHA for one in attackers.values())
-    if within and not below and not far:
-        return True
-    return False if below or shown else "undecided"
+    significant = [one for one in attackers.values() if one.p_value * len(attackers) < ALPHA]
+    if any(one.p_below * len(attackers) < BELOW for one in attackers.values()):
+        return Judgement(False, "below")
+    if within and not any(one.accuracy >= bound for one in significant):
+        return Judgement(True, "within")
+    return Judgement(False, "leak") if significant or strongest.p_value < ALPHA else Judgement("undecided", "few")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speaker_invariant_ser.chance import Clips
 from speaker_invariant_ser.errors import AuditError, shorten
 
 
@@ -26,12 +25,6 @@ class Embeddings:
         places = np.arange(len(self.id))[kept]
         columns = {name: getattr(self, name)[places] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
         return Embeddings(**columns, frames=self.frames and [self.frames[place] for place in places])
-
-    @property
-    def clips(self) -> Clips:
-        """Speakers and emotions as numbers."""
-        numbers = (np.unique(column, return_inverse=True)[1] for column in (self.speaker, self.emotion))
-        return Clips(*numbers, self.scored)
 
     @property
     def cells(self) -> np.ndarray:

@@ -31,7 +31,7 @@ from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.verdict import verdict
 
 REPORT, JSON = "report", "report.json"  # in the run folder
-MOST_MAP = 3e9  # bytes of all encoders' maps before pooling; where they would take more, the attacker that reads them is left out
+MOST_MAP = 1e9  # bytes of all encoders' maps before pooling; where they would take more, the attacker that reads them is left out
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 
@@ -120,7 +120,7 @@ def evaluate(
         against=paired or None,
         curves={split.name: run.metrics(split) for split in splits},
         table=tables[0],
-        settings=describe(run, store),
+        settings={**describe(run, store), "audit": settings.described},
         note=store.settings.get("note", ""),
     )
 
@@ -139,8 +139,10 @@ def read_report(run: Run) -> dict:
     path = run.folder / REPORT / JSON
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(summary["speaker"]["controls"]["embedding"], dict):
-            raise KeyError("controls")
+        if not all(
+            isinstance(part, dict) for part in (summary["speaker"]["controls"]["embedding"], summary["settings"]["audit"])
+        ):
+            raise TypeError("a part is missing")
         return summary
     except FileNotFoundError:
         raise RunError(f"{run.folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {run.folder}`") from None

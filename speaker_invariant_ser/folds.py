@@ -81,15 +81,15 @@ def divisions(table: Embeddings, folds: int, seed: int, attempts: int = 10) -> I
     scored = np.flatnonzero(table.scored)
     texts = len(set(table.text[scored]))
     everything = np.arange(len(table.id))
-    if all(table.text):
+    for strata in (table.cells, table.speaker) if all(table.text) else ():
         for attempt in range(attempts):
-            tests = split(table.cells[scored], table.text[scored], min(folds, texts), seed + attempt)
+            tests = split(strata[scored], table.text[scored], min(folds, texts), seed + attempt)
             apart = [(everything[~np.isin(table.text, table.text[scored[test]])], scored[test]) for test in tests]
             yield apart, True, texts > folds
     for strata in (table.cells, table.speaker):
-        fewest = min(Counter(table.speaker[scored]).values()) if table.scored.all() else folds
-        tests = split(strata[scored], None, min(folds, fewest), seed)
-        yield [(np.setdiff1d(everything, scored[test]), scored[test]) for test in tests], False, len(tests) > 1
+        for count in range(folds, 1, -1):  # fewer where a speaker of few clips would be in no training part
+            tests = split(strata[scored], None, count, seed)
+            yield [(np.setdiff1d(everything, scored[test]), scored[test]) for test in tests], False, len(tests) > 1
     if not table.scored.all():
         yield [(np.flatnonzero(~table.scored), scored)], False, False
 

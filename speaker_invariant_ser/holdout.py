@@ -24,7 +24,7 @@ def hold_out(splits: Sequence[Split], utterances: Sequence[Utterance], share: fl
     held = []
     for place, split in enumerate(splits):
         training = [utterances[index] for index in split.indices("train", utterances)]
-        ids = whole_texts(training, share, seed, place) or single_clips(training, share, seed)
+        ids = whole_texts(training, share, seed, place) or single_clips(training, share, seed, place)
         held.append(replace(split, held_out=tuple(ids)))
     return held
 
@@ -47,20 +47,23 @@ def whole_texts(training: Sequence[Utterance], share: float, seed: int, place: i
     return [one.id for one in held] if fits else []
 
 
-def single_clips(training: Sequence[Utterance], share: float, seed: int) -> list[str]:
-    """Ids of this share of each speaker's clips, at least one of two, from the speaker's emotions in proportion."""
-    order = random.Random(seed)
+def single_clips(training: Sequence[Utterance], share: float, seed: int, place: int) -> list[str]:
+    """Ids of this share of each speaker's clips, at least one of two, from the speaker's emotions in proportion.
+
+    The speaker's clips stand in an order that is the same in every fold, and each fold takes the next ones.
+    """
     cells = defaultdict(lambda: defaultdict(list))
     for one in training:
         cells[one.speaker][one.emotion].append(one.id)
     held = set()
-    for emotions in cells.values():
-        ranked = []
-        for ids in emotions.values():
+    for speaker, emotions in cells.items():
+        order, ranked = random.Random(f"{seed} {speaker}"), []
+        for _, ids in sorted(emotions.items()):
             shuffled = order.sample(ids, len(ids))
             ranked += [((rank + order.random()) / len(ids), one) for rank, one in enumerate(shuffled)]
-        wanted = min(math.ceil(round(share * len(ranked), 6)), len(ranked) - 1)
-        held |= {one for _, one in sorted(ranked)[:wanted]}
+        line = [one for _, one in sorted(ranked)]
+        wanted = min(math.ceil(round(share * len(line), 6)), len(line) - 1)
+        held |= {line[(place * wanted + step) % len(line)] for step in range(wanted)}
     for emotion in {one.emotion for one in training} - {one.emotion for one in training if one.id not in held}:
         held.remove(min(one.id for one in training if one.emotion == emotion))  # training may not lose an emotion
     return sorted(held)

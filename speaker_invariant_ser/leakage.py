@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser import chance
 from speaker_invariant_ser.attackers import ATTACKERS, Inputs, fit_tuned, take
-from speaker_invariant_ser.chance import AtChance, Clips, Score
+from speaker_invariant_ser.chance import AtChance, Clips, Judgement, Score
 from speaker_invariant_ser.embeddings import Embeddings, check, singles
 from speaker_invariant_ser.folds import FOLDS, Plan, PlannedPart, make_plan
 
@@ -41,8 +41,10 @@ class Leakage:
     speakers: int  # K of one encoder
     encoders: int
     decisions: int  # scored clips, pooled over encoders
+    utterances: int  # different ones among them
     clusters: int  # texts, or clips where texts are not known or cannot keep folds apart
     left_out: tuple[str, ...]  # speakers with a single clip
+    not_tried: dict[str, str]  # attacker -> why
     grouped_by_text: bool
     chance: dict[str, float]  # uniform, majority, given_emotion, given_emotion_balanced
     attackers: dict[str, Score]
@@ -51,10 +53,15 @@ class Leakage:
     permutations: int
 
     @property
-    def at_chance(self) -> AtChance:
-        """True, False or "undecided", of the embedding: see `chance.at_chance`."""
+    def judgement(self) -> Judgement:
+        """Whether the embedding is at chance, and why: see `chance.judge`."""
         readers = {name: score for name, score in self.attackers.items() if ATTACKERS[name].reads == "embedding"}
-        return chance.at_chance(self.strongest.score, readers, self.chance)
+        return chance.judge(self.strongest.score, readers, self.chance)
+
+    @property
+    def at_chance(self) -> AtChance:
+        """True, False or "undecided"."""
+        return self.judgement.at_chance
 
     @property
     def summary(self) -> dict:
@@ -67,16 +74,19 @@ class Leakage:
             "speakers": self.speakers,
             "encoders": self.encoders,
             "decisions": self.decisions,
+            "utterances": self.utterances,
             "left_out": list(self.left_out),
+            "not_tried": self.not_tried,
             "grouped_by_text": self.grouped_by_text,
             "clusters": self.clusters,
             "chance": self.chance,
             "attackers": scores,
             "strongest": {"name": self.strongest.name, "chosen": self.strongest.chosen, **numbers(self.strongest.score)},
             "permutations": self.permutations,
-            "detection_limit": chance.detection_limit(self.decisions, self.chance["given_emotion"]),
+            "detection_limit": chance.detection_limit(self.utterances, self.chance["given_emotion"]),
             "margin": chance.MARGIN,
             "at_chance": self.at_chance,
+            "reason": self.judgement.reason,
         }
 
 
@@ -109,57 +119,108 @@ def leakage(
     for table in tables:
         check(table)
     plans = [make_plan(table, folds, seed) for table in tables]
-    names = usable(names or tuple(ATTACKERS), tables, plans)
-    attacked = attack(tables, plans, names, seed, jobs, progress)
-    clips = [table.clips for table in tables]
-    votes = {name: [one.votes(name) for one in attacked] for name in names}
-    choices = choose(attacked, tables, [name for name in names if ATTACKERS[name].reads == "embedding"])
-    together = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
-    permuted = chance.permuted_accuracies({**votes, STRONGEST: together}, clips, permutations, seed)
-    grouped = all(plan.grouped for plan in plans)
-    cluster = np.concatenate([(table.text if grouped else table.id)[table.scored] for table in tables])
-    speaker = np.concatenate([table.speaker[table.scored] for table in tables])
-
-    def scored(name: str, votes: Sequence[np.ndarray]) -> Score:
-        hits = [each[np.arange(len(each)), one.speaker[one.scored]] for each, one in zip(votes, clips, strict=True)]
-        return chance.score(np.concatenate(hits), speaker, cluster, permuted[name])
-
+    usable, unusable = divide_names(names or tuple(ATTACKERS), tables, plans)
+    attacked = attack(tables, plans, usable, seed, jobs, progress)
+    choices = choose(attacked, tables, [name for name in usable if ATTACKERS[name].reads == "embedding"])
+    votes = {name: [one.votes(name) for one in attacked] for name in usable}
+    votes[STRONGEST] = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
+    pool = Pool.of(tables, plans)
+    permuted = chance.permuted_accuracies(votes, pool.clips, permutations, seed)
+    scores = {name: pool.score(each, permuted[name]) for name, each in votes.items()}
     chosen = Counter(name for choice in choices for name in choice)
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
         encoders=len(tables),
-        decisions=len(speaker),
-        clusters=len(set(cluster)),
+        decisions=len(pool.speaker),
+        utterances=pool.utterances,
+        clusters=len(set(pool.cluster)),
         left_out=tuple(alone),
-        grouped_by_text=grouped,
-        chance={name: pooled(clips, share) for name, share in chance.CHANCES.items()},
-        attackers={name: scored(name, votes[name]) for name in names},
-        validation={
-            name: float(np.concatenate([hits for one in attacked for hits in one.validation[name]]).mean()) for name in names
-        },
+        not_tried=unusable,
+        grouped_by_text=pool.grouped,
+        chance=pool.chance(plans),
+        attackers={name: scores[name] for name in usable},
+        validation={name: float(np.concatenate([h for one in attacked for h in one.validation[name]]).mean()) for name in usable},
         strongest=Strongest(
             chosen.most_common(1)[0][0],
             {name: count / chosen.total() for name, count in chosen.most_common()},
-            scored(STRONGEST, together),
+            scores[STRONGEST],
         ),
         permutations=permutations,
     )
 
 
-def usable(names: Iterable[str], tables: Sequence[Embeddings], plans: Sequence["Plan"]) -> tuple[str, ...]:
-    """The attackers that can be tried on all tables: some need the encoder's map, or more clips of every speaker."""
+@dataclass(frozen=True)
+class Pool:
+    """The scored clips of all encoders, one after another [n]."""
+
+    clips: list[Clips]  # of each encoder, with those that are not scored
+    speaker: np.ndarray
+    cluster: np.ndarray  # texts where all folds keep them apart, otherwise clips
+    grouped: bool
+    utterances: int  # different clips
+
+    @classmethod
+    def of(cls, tables: Sequence[Embeddings], plans: Sequence[Plan]) -> "Pool":
+        clips = []
+        ids = np.split(numbered([table.id for table in tables]), np.cumsum([len(table.id) for table in tables])[:-1])
+        for table, number in zip(tables, ids, strict=True):
+            clips.append(Clips(number, numbered([table.speaker]), numbered([table.emotion]), table.scored))
+        grouped = all(plan.grouped for plan in plans)
+        cluster = np.concatenate([(table.text if grouped else table.id)[table.scored] for table in tables])
+        speaker = np.concatenate([table.speaker[table.scored] for table in tables])
+        different = len(set(np.concatenate([one.id[one.scored] for one in clips])))
+        return cls(clips, speaker, cluster, grouped, different)
+
+    def hits(self, votes: Sequence[np.ndarray]) -> np.ndarray:
+        """Share of repeats [n] in which the right speaker was named."""
+        each = zip(votes, self.clips, strict=True)
+        return np.concatenate([vote[np.arange(len(vote)), one.speaker[one.scored]] for vote, one in each])
+
+    def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:
+        return chance.score(self.hits(votes), self.speaker, self.cluster, self.utterances, permuted)
+
+    def chance(self, plans: Sequence[Plan]) -> dict[str, float]:
+        """The chance levels; what the emotion gives is at least 1 / K, less would be bad luck in guessing."""
+        weights = [one.scored.sum() for one in self.clips]
+        plain = {
+            name: float(np.average([level(one) for one in self.clips], weights=weights))
+            for name, level in (("uniform", chance.uniform), ("majority", chance.majority))
+        }
+        pairs = list(zip(self.clips, plans, strict=True))
+        guessed, balanced = (self.hits([self.guesses(*pair, kind) for pair in pairs]) for kind in (False, True))
+        _, recall = chance.recalls(balanced, self.speaker)
+        given = {"given_emotion": float(guessed.mean()), "given_emotion_balanced": float(recall.mean())}
+        return {**plain, **{name: max(plain["uniform"], level) for name, level in given.items()}}
+
+    @staticmethod
+    def guesses(clips: Clips, plan: Plan, balanced: bool) -> np.ndarray:
+        """Votes [n, K] of whoever knows the emotion alone, in the same folds as the attackers."""
+        guessed = [chance.guess_by_emotion(clips, part.train, part.test, balanced) for part in plan.parts]
+        speakers = clips.speaker.max() + 1
+        return Attacked(plan, np.flatnonzero(clips.scored), speakers, {"emotion": guessed}, {}).votes("emotion")
+
+
+def numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """The values of all columns, one after another, as numbers."""
+    return np.unique(np.concatenate(columns), return_inverse=True)[1]
+
+
+def divide_names(
+    names: Iterable[str], tables: Sequence[Embeddings], plans: Sequence[Plan]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(the attackers that can be tried on all tables, the others with the reason)."""
     fewest = min(
         min(Counter(table.speaker[part.train][part.tuning[0]]).values())
         for table, plan in zip(tables, plans, strict=True)
         for part in plan.parts
     )
-    has = {"embedding": True, "frames": all(table.frames is not None for table in tables)}
-    return tuple(name for name in names if has[ATTACKERS[name].reads] and ATTACKERS[name].least <= fewest)
-
-
-def pooled(clips: Sequence[Clips], share: Callable[[Clips], float]) -> float:
-    """A chance level of each encoder, weighted by its scored clips."""
-    return float(np.average([share(one) for one in clips], weights=[one.scored.sum() for one in clips]))
+    reasons = {}
+    for name in names:
+        if ATTACKERS[name].reads == "frames" and any(table.frames is None for table in tables):
+            reasons[name] = "needs the encoder's map before pooling"
+        elif ATTACKERS[name].least > fewest:
+            reasons[name] = f"needs {ATTACKERS[name].least} clips of every speaker to be tuned on, one has {fewest}"
+    return tuple(name for name in names if name not in reasons), reasons
 
 
 @dataclass(frozen=True)
@@ -186,9 +247,9 @@ def choose(attacked: Sequence[Attacked], tables: Sequence[Embeddings], names: Se
 
     Over all encoders and parts, for one part alone holds too few clips to choose by, but on other clips than the part's own.
     """
-    ids, numbers = np.unique(np.concatenate([table.id for table in tables]), return_inverse=True)
-    own = np.split(numbers, np.cumsum([len(table.id) for table in tables])[:-1])
-    hits = {name: np.zeros(len(ids)) for name in names}
+    ids = numbered([table.id for table in tables])
+    own = np.split(ids, np.cumsum([len(table.id) for table in tables])[:-1])
+    hits = {name: np.zeros(ids.max() + 1) for name in names}
     for one, clips in zip(attacked, own, strict=True):
         for place, part in enumerate(one.plan.parts):
             for name in names:
@@ -206,7 +267,7 @@ def attack(
 ) -> list[Attacked]:
     """Fit every attacker on every part of every table, `jobs` at once."""
     tasks = [(name, encoder, part) for name in names for encoder, plan in enumerate(plans) for part in plan.parts]
-    numbers = [table.clips.speaker for table in tables]
+    numbers = [numbered([table.speaker]) for table in tables]
     calls = ((name, inputs(tables[encoder], name), numbers[encoder], part, seed) for name, encoder, part in tasks)
     results = [
         Attacked(plan, np.flatnonzero(table.scored), who.max() + 1, {name: [] for name in names}, {name: [] for name in names})

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-AT_CHANCE = {
-    True: "no attacker tells the speaker better than chance, within {margin:.0f} points",
-    False: "the embedding identifies people",
-    "undecided": "whether it identifies people is undecided: too few utterances",
+REASONS = {
+    "within": "the strongest attacker is within {margin:.0f} points of chance",
+    "leak": "the embedding identifies people",
+    "below": "an attacker is reliably worse than chance, and whoever knows whom it is not is identified as well",
+    "few": "whether it identifies people is undecided, with too few utterances",
 }
 
 
@@ -28,11 +29,13 @@ def emotion_sentence(emotion: Mapping) -> str:
 
 def speaker_sentence(speaker: Mapping) -> str:
     strongest, chance = speaker["strongest"], speaker["chance"]["given_emotion"]
-    says = AT_CHANCE[speaker["at_chance"]].format(margin=100 * speaker["margin"])
-    if speaker["at_chance"] is False and strongest["accuracy"] < chance:
-        says = "an attacker is reliably worse than chance, and so knows who it is not"
+    says = REASONS[speaker["reason"]].format(margin=100 * speaker["margin"])
+    mapped = [one for one in speaker["attackers"].values() if one["reads"] == "frames"]
+    if mapped and speaker["reason"] in ("within", "few") and (mapped[0]["p_value"] or 1) < 0.05:
+        says += f"; but the encoder's map before pooling gives away {100 * mapped[0]['accuracy']:.1f} %"
+    times = "" if speaker["utterances"] == speaker["decisions"] else f", {speaker['decisions']} decisions"
     return (
         f"The strongest fresh attacker ({strongest['name']}) names the right one of {speaker['speakers']} speakers for "
-        f"{100 * strongest['accuracy']:.1f} % of {speaker['decisions']} utterances, where the emotion alone allows "
+        f"{100 * strongest['accuracy']:.1f} % of {speaker['utterances']} utterances{times}, where the emotion alone allows "
         f"{100 * chance:.1f} %: {says}."
     )

@@ -81,6 +81,8 @@ def speaker_part(strongest: float, speakers: int, encoders: int, decisions: int)
         "speakers": speakers,
         "encoders": encoders,
         "decisions": decisions,
+        "utterances": decisions,
+        "not_tried": {},
         "left_out": [],
         "grouped_by_text": True,
         "clusters": 10,
@@ -97,6 +99,7 @@ def speaker_part(strongest: float, speakers: int, encoders: int, decisions: int)
         "detection_limit": 1.5 / speakers + 0.05,
         "margin": 0.03,
         "at_chance": strongest < 1.5 / speakers,
+        "reason": "within" if strongest < 1.5 / speakers else "leak",
         "controls": {
             "emotion": {"accuracy": 1.45 / speakers, **spread_around(1.45 / speakers), **control},
             "posteriors": {"accuracy": 2 / speakers, **spread_around(2 / speakers), **control},

@@ -58,6 +58,13 @@ def test_single_clips_where_texts_do_not_allow_it(utterances):
     assert len(held) + len(train) == 4 * each
 
 
+def test_single_clips_are_other_ones_in_each_fold():
+    """Ten folds of a tenth: nearly every training clip is scored by one encoder, none by two."""
+    utterances = people(unknown=True)
+    held = [one for split in hold_out(folds(10), utterances, 0.1) for one in split.held_out]
+    assert len(held) == len(set(held)) == 160
+
+
 def test_an_emotion_that_one_text_alone_has_is_kept_for_training():
     utterances = [replace(one, emotion="rare" if one.text == "t3" else one.emotion) for one in people()]
     for split in hold_out(folds(10), utterances, 0.1):

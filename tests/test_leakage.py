@@ -87,6 +87,20 @@ def test_chances():
     assert chance == pytest.approx({"uniform": 0.5, "majority": 0.6, "given_emotion": 0.8, "given_emotion_balanced": 0.75})
 
 
+def test_a_rare_speaker_does_not_decide_the_number_of_folds():
+    data = small(texts=0)
+    data.speaker[data.speaker == "s04"] = "s03"
+    data.speaker[:2] = "s99"
+    parts, grouped, _ = divide(data, 5, 0)
+    assert len(parts) == 5 and not grouped
+
+
+def test_texts_are_kept_apart_where_every_cell_holds_one_clip():
+    data = make_table(80, speakers=10, texts=8)
+    data = replace(data, emotion=np.char.mod("e%d", np.arange(80) // 10), text=np.char.mod("t%d", (np.arange(80) // 10 + 1) % 8))
+    assert make_plan(data).grouped
+
+
 def test_decisions_of_several_encoders_are_pooled():
     result = leakage([small(code=linear), small(seed=1)], FAST)
     assert result.decisions == 400 and result.speakers == 5 and result.encoders == 2

@@ -162,7 +162,7 @@ def test_the_report_shows_pictures_that_are_there(road):
     report = road / "run" / "report"
     text = (report / "report.md").read_text()
     pictures = sorted(path.name for path in report.glob("*.png"))
-    assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "map.png"} <= set(pictures)
+    assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "verdict.png"} <= set(pictures)
     assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "not evidence" in text and "chance" in text
 

@@ -89,12 +89,13 @@ def attackers_chapter(speaker: Mapping, drawn: bool) -> Chapter:
 
 def about_attackers(speaker: Mapping) -> str:
     """What was measured, on whom, with which sample size."""
-    encoders = "" if speaker["encoders"] == 1 else f" of {speaker['encoders']} encoders, one by one"
+    encoders = " of the encoder" if speaker["encoders"] == 1 else f" of {speaker['encoders']} encoders, one by one"
     texts = "no text on both sides" if speaker["grouped_by_text"] else "texts unknown, or on both sides"
     units = count(speaker["clusters"], "text" if speaker["grouped_by_text"] else "clip")
     return (
-        f"{count(len(speaker['attackers']), 'classifier')}, fitted afresh, try to name the speaker from the embeddings"
-        f"{encoders}: {count(speaker['speakers'], 'speaker')}, {count(speaker['decisions'], 'decision')}, cross-validated "
+        f"{count(len(speaker['attackers']), 'classifier')}, fitted afresh, try to name the speaker from what comes out"
+        f"{encoders}: {count(speaker['speakers'], 'speaker')}, {count(speaker['decisions'], 'decision')} about "
+        f"{count(speaker['utterances'], 'clip')}, cross-validated "
         f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p values are from "
         f"{count(speaker['permutations'], 'permutation')} of the speakers within each emotion."
     )
@@ -108,13 +109,15 @@ def about_strongest(speaker: Mapping) -> str:
     mapped = [name for name, one in speaker["attackers"].items() if one["reads"] == "frames"]
     if mapped:
         told += " What reads the encoder before its pooling is not a candidate: whoever is given embeddings does not have that."
+    for name, reason in speaker["not_tried"].items():
+        told += f" {name} was not tried: it {reason}."
     return told
 
 
 def about_claim(speaker: Mapping) -> str:
     """What "at chance" means here, what came out, and what would go unseen."""
     limit, margin = speaker["detection_limit"], 100 * speaker["margin"]
-    seen = f" With {count(speaker['decisions'], 'decision')}, a leak below {percent(limit)} would likely go unseen."
+    seen = f" With {count(speaker['utterances'], 'clip')} scored, a leak below {percent(limit)} would likely go unseen."
     return (
         "At chance would mean: the one-sided 95 % upper bounds of the strongest attacker, in accuracy and in balanced accuracy, "
         f"are below chance given the emotion plus {margin:.0f} points, and no attacker is far above chance, or significantly "
@@ -167,7 +170,10 @@ def attacker_row(name: str, one: Mapping) -> list[str]:
 
 def controls_chapter(speaker: Mapping) -> Chapter:
     named = {CONTROLS.get(name, name): one for name, one in speaker["controls"].items()}
-    told = ["The same quick attackers on other inputs.", *(ABOUT[name] for name in ABOUT if name in speaker["controls"])]
+    told = [
+        "The quick attackers alone, the strongest of them, on other inputs too.",
+        *(ABOUT[name] for name in ABOUT if name in speaker["controls"]),
+    ]
     if speaker["selectivity"] is not None:
         told.append(f"Selectivity, the gain over shuffled names (Hewitt and Liang, 2019): {points(speaker['selectivity'])}.")
     paint = partial(
@@ -189,7 +195,8 @@ def information_chapter(information: Mapping) -> Chapter:
     told = (
         f"Naming a speaker takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains from the "
         "embedding once the emotion is known; slightly below 0 is noise. The online code sends the speaker of every clip to "
-        "someone who has the embeddings: compression 1 means that they do not help."
+        "someone who has the embeddings: compression 1 means that they do not help. It counts all clips of these speakers, "
+        "also those that an encoder trained on, and knows neither emotion nor text."
     )
     rows = [[f"usable bits per clip, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
     rows += [
@@ -216,7 +223,7 @@ def unseen_chapter(unseen: Mapping | None, title: str) -> Chapter:
     ]
     if unseen.get("accuracy") is not None:
         whom = f"{count(unseen['speakers'], 'speaker')} whom the encoder was not trained on"
-        told += f" The attackers were also fitted on {whom}, {count(unseen['decisions'], 'decision')}."
+        told += f" The quick attackers were also fitted on {whom}, {count(unseen['decisions'], 'decision')}."
         told += " These are a fold's test and dev speakers; the dev speakers chose the epoch."
         measures.append([f"strongest attacker ({unseen['attacker']})", f"{percent(unseen['accuracy'])} ({interval(unseen)})"])
         measures.append(["its chance", percent(unseen["chance"])])

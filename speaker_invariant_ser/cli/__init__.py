@@ -290,6 +290,8 @@ def compare(
 
     require_former_report(out)
     summaries = [read_report(Run.open(run)) for run in runs]
+    if len({one["settings"]["audit"]["quick"] for one in summaries}) > 1:
+        warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not alike")
     from speaker_invariant_ser import report
 
     path = report.write_comparison(summaries, out)
