@@ -15,11 +15,11 @@ COMPONENTS, PERPLEXITY = 50, 30
 
 
 def map_points(table: Embeddings, seed: int = 0) -> Points | None:
-    """Where at most 1,000 clips lie in two dimensions, neighbours near each other; None for fewer than ten clips.
+    """Where at most 1,000 clips lie in two dimensions, neighbours near each other; None for fewer than ten or all the same.
 
     t-SNE of the standardised principal components: van der Maaten and Hinton, JMLR 2008.
     """
-    if len(table.id) < FEWEST:
+    if len(table.id) < FEWEST or not np.ptp(table.embedding, axis=0).any():
         return None
     table = table.rows(sample(table.speaker, MOST, seed))
     standardised = StandardScaler().fit_transform(table.embedding)

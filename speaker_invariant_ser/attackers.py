@@ -13,7 +13,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -24,6 +23,7 @@ from sklearn.svm import SVC
 
 TUNING = 3000  # clips at most that a setting is chosen on
 MOST_DIMENSIONS = 512  # of attackers that hold covariances [D, D] of every speaker; wider embeddings are reduced
+STOPPED = "Training interrupted by user"  # what scikit-learn's networks make of Ctrl-C, going on half trained
 Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or N maps [F, T]
 
 
@@ -152,8 +152,12 @@ def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray,
         steps.append(PCA(min(MOST_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
     model = make_pipeline(*steps, attacker.make(setting, seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an attacker stopped early is still an attacker
-        return model.fit(take(inputs, rows), speaker[rows])
+        warnings.simplefilter("ignore")  # an attacker stopped early, or fitted on singular data, is still an attacker
+        warnings.filterwarnings("error", message=STOPPED)
+        try:
+            return model.fit(take(inputs, rows), speaker[rows])
+        except UserWarning:
+            raise KeyboardInterrupt from None
 
 
 def sample(speaker: np.ndarray, most: int, seed: int) -> np.ndarray:

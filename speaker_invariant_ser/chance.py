@@ -14,6 +14,8 @@ from scipy import stats
 MARGIN = 0.03  # what counts as no leak: less than this above chance
 BELOW = 0.01  # family-wise level at which an attacker is called worse than chance
 ALPHA = 0.05
+SHOWN = 0.025  # level of the strongest attacker's test, and family-wise of all the others': together they err in 1 of 20
+CROSSED = 1.15  # speaker-free data, cross-validated: accuracies of 100 seeds spread 1.06 to 1.13 times as far as permutations
 FEW_HITS = 30  # below so many, a bound from their spread is too low
 BLOCK = 2_000_000  # labels permuted or resampled at once: bounds memory
 
@@ -144,7 +146,7 @@ def p_values(accuracy: float, permuted: np.ndarray) -> tuple[float, float]:
 
 
 def permuted_accuracies(
-    votes: Mapping[str, Sequence[np.ndarray]], clips: Sequence[Clips], permutations: int, seed: int
+    votes: Mapping[str, Sequence[np.ndarray]], clips: Sequence[Clips], permutations: int, seed: int, crossed: bool = False
 ) -> dict[str, np.ndarray]:
     """Attacker -> accuracies [permutations] when the scored clips' speakers are permuted within encoder and emotion.
 
@@ -166,7 +168,7 @@ def permuted_accuracies(
                 total[name][done : done + count] += each[encoder][rows, shuffled].sum(axis=1)
             done += count
     scored = sum(one.scored.sum() for one in clips)
-    spread = {name: togetherness(each, clips) for name, each in votes.items()}
+    spread = {name: togetherness(each, clips) * (CROSSED if crossed else 1.0) for name, each in votes.items()}
     centre = {name: sums.mean() if permutations else 0.0 for name, sums in total.items()}
     return {name: (centre[name] + spread[name] * (sums - centre[name])) / scored for name, sums in total.items()}
 
@@ -229,9 +231,9 @@ def judge(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str,
     """
     bound = chance["given_emotion"] + MARGIN
     within = strongest.upper < bound and strongest.balanced_upper < chance["given_emotion_balanced"] + MARGIN
-    significant = [one for one in attackers.values() if one.p_value * len(attackers) < ALPHA]
+    significant = [one for one in attackers.values() if one.p_value * len(attackers) < SHOWN]
     if any(one.p_below * len(attackers) < BELOW for one in attackers.values()):
         return Judgement(False, "below")
     if within and not any(one.accuracy >= bound for one in significant):
         return Judgement(True, "within")
-    return Judgement(False, "leak") if significant or strongest.p_value < ALPHA else Judgement("undecided", "few")
+    return Judgement(False, "leak") if significant or strongest.p_value < SHOWN else Judgement("undecided", "few")

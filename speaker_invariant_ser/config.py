@@ -135,7 +135,7 @@ class AuditSection(Section):
         ),
     )
     folds: int = Field(5, ge=2, description="folds of the attackers' cross-validation")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**31, description="of what is held out, folds, attackers and permutations")
 
 
 class Recipe(Section):

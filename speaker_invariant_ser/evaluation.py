@@ -1,6 +1,8 @@
 """A run -> an Evaluation: emotion on speakers that their fold has never heard, and what is left of those it was trained on."""
 
+import functools
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -10,7 +12,7 @@ import numpy as np
 from speaker_invariant_ser.audit import Audit, Scored, Settings, audit
 from speaker_invariant_ser.controls import CONTROLS
 from speaker_invariant_ser.embeddings import Embeddings
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.manifest import Utterance
 from speaker_invariant_ser.model import SerModel, apply, apply_frames, choose_device, load_model
 from speaker_invariant_ser.paired import compare
@@ -93,6 +95,7 @@ def evaluate(
     columns = group_columns(
         [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)], by
     )
+    require_held_out(run, store, splits)
     other = against and read_report(against)
     told = progress or (lambda what, done, total: None)
     mapped = not quick and map_bytes(run, store, splits) <= MOST_MAP
@@ -134,20 +137,50 @@ def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
     return a_sample * sum(store.utterances[index].samples for index in indices)
 
 
+def require_held_out(run: Run, store: Store, splits: Sequence[Split]) -> None:
+    """Raise RunError if a fold holds out clips that the data do not have."""
+    known = {one.id for one in store.utterances}
+    for split in splits:
+        if strange := sorted(set(split.held_out) - known):
+            raise RunError(
+                f"{run.folder} is damaged: fold {split.name} holds out clips that the data do not have: {shorten(strange)}"
+            )
+
+
+NEEDED = (  # by compare and --against
+    "run",
+    "note",
+    "at_chance",
+    "emotion.uar.value",
+    "emotion.uar.low",
+    "emotion.chance",
+    "emotion.per_speaker",
+    "speaker.speakers",
+    "speaker.chance.uniform",
+    "speaker.chance.given_emotion",
+    "speaker.strongest.accuracy",
+    "speaker.strongest.name",
+    "speaker.controls.embedding.accuracy",
+    "speaker.adversary_head.accuracy",
+    "settings.audit.quick",
+)
+
+
 def read_report(run: Run) -> dict:
     """report.json of a run. Raises RunError if it is missing or damaged."""
     path = run.folder / REPORT / JSON
+    again = f"evaluate it again with `siser evaluate {run.folder}`"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        if not all(
-            isinstance(part, dict) for part in (summary["speaker"]["controls"]["embedding"], summary["settings"]["audit"])
-        ):
-            raise TypeError("a part is missing")
+        for key in NEEDED:
+            functools.reduce(operator.getitem, key.split("."), summary)
         return summary
     except FileNotFoundError:
         raise RunError(f"{run.folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {run.folder}`") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{path} is damaged or of another version: evaluate it again with `siser evaluate {run.folder}`") from None
+    except (KeyError, TypeError):
+        raise RunError(f"{path} is damaged or of another version, it has no {key}: {again}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): {again}") from None
 
 
 def paired_with(report: Mapping, predictions: Predictions, other: Run) -> dict:

@@ -43,6 +43,11 @@ class Plan:
     grouped: bool
 
     @property
+    def crossed(self) -> bool:
+        """Whether some part learns from clips that another one scores."""
+        return any(np.isin(one.train, other.test).any() for one in self.parts for other in self.parts)
+
+    @property
     def repeats(self) -> int:
         return 1 + max(part.repeat for part in self.parts)
 

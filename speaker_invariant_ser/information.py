@@ -151,7 +151,10 @@ def epochs(task: Task, inputs: np.ndarray, seed: int) -> Iterator[MLPClassifier]
 
 def predict(task: Task, inputs: np.ndarray) -> np.ndarray:
     """The right speaker's probability [Q] by a logistic regression with penalty 1; the scale of the inputs sets its strength."""
-    return task.own(LogisticRegression(max_iter=200).fit(inputs[task.train], task.truth[task.train]), inputs)
+    known = task.truth[task.train]
+    if len(set(known)) == 1:  # nothing to tell apart
+        return (1 - UNIFORM) * (task.truth[task.test] == known[0]) + UNIFORM / task.speakers
+    return task.own(LogisticRegression(max_iter=200).fit(inputs[task.train], known), inputs)
 
 
 def better(probability: np.ndarray, other: np.ndarray) -> bool:

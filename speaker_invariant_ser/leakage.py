@@ -1,5 +1,6 @@
 """What fresh attackers read of the speaker: attackers x folds -> Leakage. K speakers, n scored clips."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -125,7 +126,7 @@ def leakage(
     votes = {name: [one.votes(name) for one in attacked] for name in usable}
     votes[STRONGEST] = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
     pool = Pool.of(tables, plans)
-    permuted = chance.permuted_accuracies(votes, pool.clips, permutations, seed)
+    permuted = chance.permuted_accuracies(votes, pool.clips, permutations, seed, any(plan.crossed for plan in plans))
     scores = {name: pool.score(each, permuted[name]) for name, each in votes.items()}
     chosen = Counter(name for choice in choices for name in choice)
     return Leakage(
@@ -235,7 +236,7 @@ class Attacked:
 
     def votes(self, chosen: str | Sequence[str]) -> np.ndarray:
         """Share of repeats [n, K] in which each speaker was named, by one attacker or by another in each part."""
-        votes = np.zeros((len(self.scored), self.speakers), dtype=np.float32)
+        votes = np.zeros((len(self.scored), self.speakers))  # double: ties between sums of thirds have to be ties
         names = [chosen] * len(self.plan.parts) if isinstance(chosen, str) else chosen
         for place, (part, name) in enumerate(zip(self.plan.parts, names, strict=True)):
             votes[np.searchsorted(self.scored, part.test), self.guesses[name][place]] += 1 / self.plan.repeats
@@ -273,6 +274,7 @@ def attack(
         Attacked(plan, np.flatnonzero(table.scored), who.max() + 1, {name: [] for name in names}, {name: [] for name in names})
         for table, plan, who in zip(tables, plans, numbers, strict=True)
     ]
+    jobs = min(jobs, len(tasks), os.cpu_count() or 1)
     tried = map(attempt, *zip(*calls, strict=True)) if jobs == 1 else side_by_side(calls, jobs)
     for done, ((name, encoder, _), (guessed, validation)) in enumerate(zip(tasks, tried, strict=True), start=1):
         results[encoder].guesses[name].append(guessed)

@@ -164,7 +164,7 @@ def test_the_report_shows_pictures_that_are_there(road):
     pictures = sorted(path.name for path in report.glob("*.png"))
     assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "verdict.png"} <= set(pictures)
     assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
-    assert "not evidence" in text and "chance" in text
+    assert "Not evidence" in text and "chance" in text
 
 
 def test_evaluate_again_replaces_the_report_and_prints_json(road, capsys):

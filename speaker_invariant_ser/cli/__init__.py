@@ -24,7 +24,7 @@ from speaker_invariant_ser.cli.showing import (
     show_speaker,
     warn,
 )
-from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.errors import AuditError, SerError
 
 app = typer.Typer(
     name="siser",
@@ -244,7 +244,7 @@ def audit(
     out: Annotated[Path, typer.Option(help="Folder of the report; a former report there is replaced.")] = Path("siser-audit"),
     column: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, such as speaker=spk_id; may be repeated.")] = None,
     quick: QuickAudit = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of folds, attackers and permutations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of folds, attackers and permutations.")] = 0,
     jobs: Attackers = CORES,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the part `speaker` of report.json on standard output; no report is written.")
@@ -263,7 +263,10 @@ def audit(
         embeddings, left_out = read_embeddings(table, columns)
         progress("loading", 1, 1)
         settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
-        speaker = auditing.audit([embeddings], settings=settings, progress=progress).summary
+        try:
+            speaker = auditing.audit([embeddings], settings=settings, progress=progress).summary
+        except AuditError as error:
+            raise AuditError(f"{table}: {error}") from None
         if left_out:
             warn(f"{table}: not taken as dimensions: {', '.join(left_out)}")
         if as_json:
