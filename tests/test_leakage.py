@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from clips import linear, make_table
+from sklearn.neural_network import MLPClassifier
 
+from speaker_invariant_ser.audit import Settings, audit
 from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.folds import divide, make_plan
@@ -199,3 +201,34 @@ def test_many_attackers_do_not_inflate_the_headline():
     best = np.mean([max(score.accuracy for score in one.attackers.values()) for one in found])
     chosen = np.mean([one.strongest.score.accuracy for one in found])
     assert best > 1 / 11 + 0.01 > chosen > 1 / 11 - 0.01
+
+
+def test_the_same_everywhere_is_never_significant():
+    """Ties between what is observed and what is permuted are ties, whatever the arithmetic."""
+    score = leakage([replace(small(), embedding=np.ones((200, 3)))], QUICK).strongest.score
+    assert score.p_value == 1.0 and score.p_below == 1.0
+    known = replace(small(), emotion=small().speaker)  # the only permutation is none
+    found = leakage([known], QUICK)
+    assert found.chance["given_emotion"] == 1.0 and found.strongest.score.p_value == found.strongest.score.p_below == 1.0
+    assert found.summary["detection_limit"] is None
+
+
+def test_what_is_impossible_or_wide_does_not_stop_the_audit():
+    rare = small(texts=0)
+    rare.speaker[:] = np.where(np.arange(200) < 195, "s00", "s01")
+    assert audit([rare], settings=Settings(quick=True)).summary["decisions"] == 200
+    wide = make_table(60, dims=900, speakers=3, code=linear)
+    assert leakage([wide], QUICK).attackers["qda"].accuracy > 0.9
+    assert leakage([small()], ("logistic",), jobs=10_000).decisions == 200
+    assert leakage([small()], ("logistic",), seed=2**31 - 1).decisions == 200
+
+
+def test_ctrl_c_stops_a_network_too(monkeypatch):
+    """scikit-learn's networks take the interrupt for an early stop, and warn."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPClassifier, "_backprop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        leakage([small()], ("mlp",))
