@@ -54,7 +54,7 @@ def said_of(seed, code=None):
 
 def test_speaker_free_data_is_at_chance_in_95_of_100_trials():
     said = Parallel(2)(delayed(said_of)(seed) for seed in range(100))
-    assert said.count(True) >= 95 and said.count(False) <= 1
+    assert said.count(True) >= 95 and said.count(False) <= 5
 
 
 def test_a_leak_of_8_points_is_never_called_chance():
@@ -78,26 +78,25 @@ def test_data_confounded_with_emotion_is_not_blamed_for_leakage():
     assert leaks.at_chance is False
 
 
-def erased(table, speaker):
-    """LEACE fitted on other clips of the same people, one column a speaker."""
-    half = np.arange(len(speaker)) % 22 < 11
-    one_hot = torch.from_numpy(np.eye(speaker.max() + 1)[speaker])
-    fitter = LeaceFitter.fit(torch.from_numpy(table.embedding[half]), one_hot[half])
-    rest = table.rows(~half)
-    return replace(rest, embedding=fitter.eraser(torch.from_numpy(rest.embedding)).numpy())
-
-
 def both(embedding, speaker, rng):
-    return linear(variance(embedding, speaker, rng), speaker, rng, 1.0)
+    """A linear code beside one that no line shows."""
+    embedding = xor(embedding, speaker, rng)
+    embedding[:, :4] /= 1.6  # as loud as the noise
+    return linear(embedding, speaker, rng, 0.4)
 
 
 def test_leace_takes_the_linear_code_and_leaves_the_others():
-    table = make_table(2200, dims=32, code=both)
-    before = leakage([table.rows(np.arange(2200) % 22 >= 11)], ["logistic", "lda", "qda", "svm", "knn"])
-    after = leakage([erased(table, np.arange(2200) % 11)], ["logistic", "lda", "qda", "svm", "knn"])
+    """Fitted on other clips of the same people, one column a speaker; so many that their means are known."""
+    names, table = ["logistic", "lda", "qda", "mlp"], make_table(1200, dims=24, speakers=4, code=both)
+    elsewhere = make_table(40_000, dims=24, speakers=4, seed=100, code=both)
+    one_hot = torch.from_numpy(np.eye(4)[np.arange(40_000) % 4])
+    eraser = LeaceFitter.fit(torch.from_numpy(elsewhere.embedding), one_hot).eraser
+    before = leakage([table], names)
+    after = leakage([replace(table, embedding=eraser(torch.from_numpy(table.embedding)).numpy())], names)
     assert all(before.attackers[name].accuracy > 0.6 for name in LINEAR)
-    assert all(after.attackers[name].accuracy < 1 / 11 + 0.04 for name in LINEAR)
-    assert after.attackers["qda"].accuracy > 0.6 and after.strongest.name == "qda" and after.at_chance is False
+    assert all(after.attackers[name].accuracy < 0.25 + 0.03 and after.attackers[name].p_value > 0.05 for name in LINEAR)
+    assert after.attackers["qda"].accuracy > 0.6 and after.attackers["mlp"].accuracy > 0.6
+    assert after.strongest.name not in LINEAR and after.at_chance is False
 
 
 def test_an_anti_code_is_a_leak_too():
