@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from speaker_invariant_ser.attackers import ATTACKERS
 from speaker_invariant_ser.embeddings import Embeddings, singles
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.folds import FOLDS, make_plan
@@ -41,6 +42,7 @@ class Audit:
     """All that can be said of the speaker. `controls` and `unseen` are attacked by the strongest quick attacker."""
 
     leakage: Leakage
+    quick: bool
     scored: Scored
     controls: dict[str, Leakage]
     information: dict
@@ -51,8 +53,13 @@ class Audit:
     def summary(self) -> dict:
         """The part `speaker` of report.json."""
         controls = {name: control_summary(one) for name, one in self.controls.items()}
+        found = self.leakage.summary
+        if self.quick:
+            found["not_tried"] = {name: "is not quick" for name in ATTACKERS if name not in QUICK} | found["not_tried"]
+            if found["at_chance"] is True:  # a claim that the whole battery has to earn
+                found |= {"at_chance": "undecided", "reason": "quick"}
         return {
-            **self.leakage.summary,
+            **found,
             "scored": self.scored,
             "controls": controls,
             "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
@@ -87,6 +94,7 @@ def audit(
     )
     return Audit(
         leakage=found,
+        quick=settings.quick,
         scored=scored,
         controls=attack_controls(tables, controls or {}, found if settings.quick else None, settings, told),
         information=information(tables, settings, told),

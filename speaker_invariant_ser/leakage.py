@@ -40,6 +40,7 @@ class Leakage:
     """What the attackers reached, beside what can be reached without any embedding."""
 
     speakers: int  # K of one encoder
+    emotions: int
     encoders: int
     decisions: int  # scored clips, pooled over encoders
     utterances: int  # different ones among them
@@ -73,6 +74,7 @@ class Leakage:
         }
         return {
             "speakers": self.speakers,
+            "emotions": self.emotions,
             "encoders": self.encoders,
             "decisions": self.decisions,
             "utterances": self.utterances,
@@ -131,6 +133,7 @@ def leakage(
     chosen = Counter(name for choice in choices for name in choice)
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
+        emotions=len({emotion for table in tables for emotion in table.emotion}),
         encoders=len(tables),
         decisions=len(pool.speaker),
         utterances=pool.utterances,

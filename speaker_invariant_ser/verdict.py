@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 REASONS = {
-    "within": "the strongest attacker is within {margin:.0f} points of chance",
+    "within": "at chance, even the upper 95 % bound is within {margin:.0f} points of it",
+    "quick": "the quick attackers are at chance, the others have not been tried",
     "leak": "the embedding identifies people",
     "below": "an attacker is reliably worse than chance, and whoever knows whom it is not is identified as well",
     "few": "whether it identifies people is undecided, with too few utterances",
@@ -31,11 +32,12 @@ def speaker_sentence(speaker: Mapping) -> str:
     strongest, chance = speaker["strongest"], speaker["chance"]["given_emotion"]
     says = REASONS[speaker["reason"]].format(margin=100 * speaker["margin"])
     mapped = [one for one in speaker["attackers"].values() if one["reads"] == "frames"]
-    if mapped and speaker["reason"] in ("within", "few") and (mapped[0]["p_value"] or 1) < 0.05:
+    if mapped and speaker["reason"] != "leak" and (mapped[0]["p_value"] or 1) < 0.05:
         says += f"; but the encoder's map before pooling gives away {100 * mapped[0]['accuracy']:.1f} %"
     times = "" if speaker["utterances"] == speaker["decisions"] else f", {speaker['decisions']} decisions"
+    allows = f"the emotion alone allows {100 * chance:.1f} %" if speaker["emotions"] > 1 else f"chance is {100 * chance:.1f} %"
+    mostly = "" if len(strongest["chosen"]) == 1 else "mostly "
     return (
-        f"The strongest fresh attacker ({strongest['name']}) names the right one of {speaker['speakers']} speakers for "
-        f"{100 * strongest['accuracy']:.1f} % of {speaker['utterances']} utterances{times}, where the emotion alone allows "
-        f"{100 * chance:.1f} %: {says}."
+        f"The strongest fresh attacker ({mostly}{strongest['name']}) names the right one of {speaker['speakers']} speakers for "
+        f"{100 * strongest['accuracy']:.1f} % of {speaker['utterances']} utterances{times}, where {allows}: {says}."
     )

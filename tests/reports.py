@@ -82,6 +82,7 @@ def speaker_part(strongest: float, speakers: int, encoders: int, decisions: int)
         "encoders": encoders,
         "decisions": decisions,
         "utterances": decisions,
+        "emotions": 7,
         "not_tried": {},
         "left_out": [],
         "grouped_by_text": True,

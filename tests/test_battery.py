@@ -117,3 +117,10 @@ def test_controls_and_bits_of_a_leak_and_of_none():
     assert leaks["information"]["v_bits"]["linear"] > 2.5 > 0.1 > abs(none["information"]["v_bits"]["linear"])
     assert leaks["information"]["mdl"]["compression"] > 2 > 1.1 > none["information"]["mdl"]["compression"]
     assert leaks["unseen"]["eer"] < 0.1 and 0.4 < none["unseen"]["eer"] < 0.6
+    assert leaks["at_chance"] is False and "svm" in leaks["not_tried"]
+
+
+def test_the_short_battery_does_not_claim_chance():
+    found = audit([make_table(seed=1)], settings=Settings(quick=True))
+    assert found.leakage.at_chance is True
+    assert (found.summary["at_chance"], found.summary["reason"]) == ("undecided", "quick")

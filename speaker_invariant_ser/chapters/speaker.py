@@ -47,7 +47,7 @@ ABOUT = {
 SCORED = {
     "held-out": "Only clips that the encoder did not train on are scored.",
     "trained": "The clips that are scored are some that the encoder trained on.",
-    "given": "All clips are scored unless the table says which ones its encoder did not train on: then only those.",
+    "given": "All clips are scored; the table does not say which ones its encoder did not train on.",
 }
 WARNING = (
     "Warning: the attackers were scored on clips that the encoder itself trained on, since none were held out. What they reach "
@@ -110,14 +110,17 @@ def about_strongest(speaker: Mapping) -> str:
     if mapped:
         told += " What reads the encoder before its pooling is not a candidate: whoever is given embeddings does not have that."
     for name, reason in speaker["not_tried"].items():
-        told += f" {name} was not tried: it {reason}."
+        told += f" Not tried: {name}, which {reason}."
     return told
 
 
 def about_claim(speaker: Mapping) -> str:
     """What "at chance" means here, what came out, and what would go unseen."""
     limit, margin = speaker["detection_limit"], 100 * speaker["margin"]
-    seen = f" With {count(speaker['utterances'], 'clip')} scored, a leak below {percent(limit)} would likely go unseen."
+    seen = (
+        f" With {count(speaker['utterances'], 'clip')} scored, a leak below {percent(limit)} would likely go unseen in a test "
+        "for leaks; that is why chance has to be shown by its bound."
+    )
     return (
         "At chance would mean: the one-sided 95 % upper bounds of the strongest attacker, in accuracy and in balanced accuracy, "
         f"are below chance given the emotion plus {margin:.0f} points, and no attacker is far above chance, or significantly "

@@ -57,7 +57,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random in training; overrides train.seed.")]
 Attackers = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted at once.")]
-QuickAudit = Annotated[bool, typer.Option("--quick", help="The short battery of attackers: seconds, and it sees less.")]
+QuickAudit = Annotated[
+    bool, typer.Option("--quick", help="Logistic regression, LDA, QDA and k-NN only: seconds, and no claim of chance.")
+]
 Data = Annotated[Path | None, typer.Option(help="The prepared corpus, if it has moved since training.")]
 
 
@@ -251,7 +253,12 @@ def audit(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """How much of the speaker is left in anyone's embeddings: one row an utterance, with speaker and, if known, emotion."""
+    """How much of the speaker is left in anyone's embeddings.
+
+    .npz holds embedding [N, D] and speaker [N]; where known emotion, text, id [N], and scored [N]: 1 where the encoder did not
+    train on the clip, 0 where it did (then only learned from). In .csv, .tsv and .parquet these are columns, and every other
+    column of numbers is a dimension.
+    """
     columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
     if not as_json:
         require_former_report(out)
@@ -264,7 +271,8 @@ def audit(
         progress("loading", 1, 1)
         settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
         try:
-            speaker = auditing.audit([embeddings], settings=settings, progress=progress).summary
+            scored = "given" if embeddings.scored.all() else "held-out"
+            speaker = auditing.audit([embeddings], scored, settings=settings, progress=progress).summary
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
         if left_out:
@@ -277,6 +285,8 @@ def audit(
 
         summary = auditing.table_summary(table, embeddings, speaker, settings)
         path = report.write_report(summary, out, points=map_points(embeddings))
+    people, (clips, dimensions) = len(set(embeddings.speaker)), embeddings.embedding.shape
+    print(f"{table}: {clips} clips of {people} speakers, {dimensions} dimensions")
     show_speaker(summary["speaker"])
     print(*summary["verdict"])
     print(f"report: {path}")

@@ -76,18 +76,20 @@ def show_speaker(speaker: dict) -> None:
 
     chances = speaker["chance"]
     rows = [
-        (f"speaker read by a fresh {name}", percent(one["accuracy"]), interval(one), f"p {one['p_value']:.3f}")
+        (f"speaker read by a fresh {name}", percent(one["accuracy"]), interval(one), f"{one['p_value']:.3f}")
         for name, one in speaker["attackers"].items()
     ]
     strongest = speaker["strongest"]
-    p_value = f"p {strongest['p_value']:.3f}"
-    rows.append(("the strongest in each fold", percent(strongest["accuracy"]), interval(strongest), p_value))
+    p_value = f"{strongest['p_value']:.3f}"
+    rows.append(("the strongest, chosen beforehand", percent(strongest["accuracy"]), interval(strongest), p_value))
     named = (("uniform", "1/K"), ("majority", "majority"), ("given_emotion", "given emotion"))
-    rows.append(("chance", ", ".join(f"{percent(chances[key])} ({name})" for key, name in named), "", ""))
+    rows += [(f"chance, {name}", percent(chances[key]), "", "") for key, name in named]
     if own := speaker.get("adversary_head"):
         reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
-        rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "", "not evidence"))
-    show_table(["", "value", "95 % interval", ""], rows)
+        rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "not evidence", ""))
+    show_table(["", "value", "95 % interval", "p"], rows)
+    for name, reason in speaker["not_tried"].items():
+        print(f"not tried: {name}, which {reason}")
 
 
 def show_comparison(summaries: Sequence[dict]) -> None:
@@ -100,7 +102,8 @@ def show_comparison(summaries: Sequence[dict]) -> None:
         speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)})"
         rows.append((one["run"], emotion, speaker, percent(own["accuracy"])))
     first = summaries[0]
-    chance = f"{percent(first['speaker']['chance']['uniform'])} (1/{first['speaker']['speakers']})"
+    levels = first["speaker"]["chance"]
+    chance = f"{percent(levels['given_emotion'])} given emotion, {percent(levels['uniform'])} (1/{first['speaker']['speakers']})"
     rows.append(("chance", percent(first["emotion"]["chance"]), chance, ""))
     show_table(["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"], rows)
     if first["note"]:
