@@ -52,12 +52,12 @@ class Plan:
         return 1 + max(part.repeat for part in self.parts)
 
 
-def make_plan(table: Embeddings, folds: int = FOLDS, seed: int = 0) -> Plan:
-    """Folds of the scored clips, repeated with other divisions where there are other divisions and few clips."""
+def make_plan(table: Embeddings, folds: int = FOLDS, seed: int = 0, most: int = REPEATS) -> Plan:
+    """Folds of the scored clips, repeated at `most` so often with other divisions, where there are others and few clips."""
     parts, grouped, varied = divide(table, folds, seed)
     repeats = [parts]
     if varied and table.scored.sum() <= REPEATED:
-        repeats += [divide(table, folds, seed + 1000 * repeat)[0] for repeat in range(1, REPEATS)]
+        repeats += [divide(table, folds, seed + 1000 * repeat)[0] for repeat in range(1, most)]
     return Plan(
         [
             PlannedPart(train, test, tuning_part(table, train, seed + repeat), repeat)

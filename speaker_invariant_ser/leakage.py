@@ -13,7 +13,7 @@ from speaker_invariant_ser import chance
 from speaker_invariant_ser.attackers import ATTACKERS, Inputs, fit_tuned, take
 from speaker_invariant_ser.chance import AtChance, Clips, Judgement, Score
 from speaker_invariant_ser.embeddings import Embeddings, check, singles
-from speaker_invariant_ser.folds import FOLDS, Plan, PlannedPart, make_plan
+from speaker_invariant_ser.folds import FOLDS, REPEATS, Plan, PlannedPart, make_plan
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"
@@ -110,6 +110,7 @@ def leakage(
     permutations: int = PERMUTATIONS,
     jobs: int = 1,
     progress: Progress | None = None,
+    repeats: int = REPEATS,
 ) -> Leakage:
     """Attack each encoder's embeddings by cross-validation; decisions are pooled over the encoders.
 
@@ -121,7 +122,7 @@ def leakage(
     tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in tables]
     for table in tables:
         check(table)
-    plans = [make_plan(table, folds, seed) for table in tables]
+    plans = [make_plan(table, folds, seed, repeats) for table in tables]
     usable, unusable = divide_names(names or tuple(ATTACKERS), tables, plans)
     attacked = attack(tables, plans, usable, seed, jobs, progress)
     choices = choose(attacked, tables, [name for name in usable if ATTACKERS[name].reads == "embedding"])
