@@ -66,7 +66,7 @@ def speaker_chapters(speaker: Mapping, drawn: bool) -> list[Chapter]:
         attackers_chapter(speaker, drawn),
         *([controls_chapter(speaker)] if speaker["controls"] else []),
         *([information_chapter(speaker["information"])] if speaker["information"] else []),
-        unseen_chapter(speaker["unseen"], "Verification" if speaker["scored"] == "given" else "People the encoder never met"),
+        unseen_chapter(speaker["unseen"]),
     ]
 
 
@@ -209,8 +209,9 @@ def information_chapter(information: Mapping) -> Chapter:
     return Chapter("Information", [Text(told), Table(["measure", "value"], rows, numbers=False)], 3)
 
 
-def unseen_chapter(unseen: Mapping | None, title: str) -> Chapter:
-    """Pairs of clips, and attackers fitted on people whom the encoder was not trained on."""
+def unseen_chapter(unseen: Mapping | None) -> Chapter:
+    """Pairs of clips, and attackers fitted on people whom the encoder was not trained on; of a table, pairs alone."""
+    title = "Verification" if unseen and unseen["accuracy"] is None else "People the encoder never met"
     if unseen is None:
         return Chapter(title, [Text("Not measured: there are too few people for it.")], 3)
     trials = unseen["verification"]
