@@ -8,9 +8,9 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from speaker_invariant_ser.errors import RecipeError, unknown
 
@@ -69,16 +69,37 @@ class FeaturesSection(Section):
     )
 
 
-class AugmentSection(Section):
-    """What training batches go through, on the log-mel spectrogram; nothing of it at evaluation."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
+
+class AugmentSection(Section):
+    """What training batches go through, on the log-mel spectrogram; nothing of it at evaluation. In this order."""
+
+    concatenate: Share = Field(
+        0.0, description="share of clips that another clip of the same emotion follows, of another speaker where there is one"
+    )
+    mixup_within: Share = Field(0.0, description="share of clips mixed with another of the same emotion")
+    mixup_across: Share = Field(0.0, description="share of clips mixed with another of any emotion; labels are mixed alike")
+    mixup_alpha: float = Field(0.4, gt=0, le=100, description="weights are drawn from Beta(alpha, alpha)")
+    tempo: float = Field(0.1, ge=0, lt=0.5, description="largest relative change of duration")
+    warp: float = Field(0.1, ge=0, lt=0.5, description="vocal tract warp, largest relative shift of frequencies")
+    level_db: float = Field(0.0, ge=0, le=60, description="largest change of level, dB; nothing where utterances are normalised")
+    equaliser_db: float = Field(3.0, ge=0, le=30, description="random smooth curve over the bands, standard deviation, dB")
+    noise: Share = Field(0.0, description="share of clips that noise is added to")
+    noise_snr_db: tuple[float, float] = Field((5.0, 30.0), description="signal-to-noise ratio, lowest and highest, dB")
     frequency_masks: int = Field(2, ge=0, le=10)
     frequency_mask_bands: int = Field(8, ge=0, le=256, description="widest mask, mel bands")
     time_masks: int = Field(2, ge=0, le=20)
     time_mask_ms: float = Field(200.0, ge=0, le=10_000, description="longest mask, milliseconds")
-    warp: float = Field(0.1, ge=0, lt=0.5, description="vocal tract warp, largest relative shift of the mel axis")
-    tempo: float = Field(0.1, ge=0, lt=0.5, description="largest relative change of duration")
-    equaliser_db: float = Field(3.0, ge=0, le=30, description="random smooth curve over the bands, standard deviation, dB")
+
+    @model_validator(mode="after")
+    def in_order(self) -> Self:
+        low, high = self.noise_snr_db
+        if not -20 <= low <= high <= 80:
+            raise ValueError(f"augment.noise_snr_db = [{low}, {high}]: expected -20 <= lowest <= highest <= 80 dB")
+        if self.concatenate + self.mixup_within + self.mixup_across > 1:
+            raise ValueError("augment.concatenate + augment.mixup_within + augment.mixup_across: expected a sum of at most 1")
+        return self
 
 
 class EncoderSection(Section):
@@ -97,6 +118,9 @@ class EmotionSection(Section):
     dropout: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     class_weights: bool = Field(True, description="weigh classes by inverse frequency, as UAR does")
+    logit_adjustment: float = Field(
+        0.0, ge=0, le=10, description="tau: tau * log of the class's share is added to its logit in training; 0: nothing"
+    )
 
 
 class AdversarySection(Section):
@@ -113,13 +137,27 @@ class AdversarySection(Section):
 
 class TrainSection(Section):
     epochs: int = Field(40, ge=1)
-    batch_size: int = Field(16, ge=2, description="clips")
-    learning_rate: float = Field(2e-3, gt=0, le=10, description="peak of the one-cycle schedule")
+    epoch_clips: int = Field(0, ge=0, description="clips in an epoch, drawn anew for each; 0: all")
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev UAR; 0: never")
+    batch_size: int = Field(16, ge=2, description="clips, of all processes together")
+    batches: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="every clip once an epoch, or every speaker and emotion equally often"
+    )
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="peak of the schedule")
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field("one-cycle", description="of the learning rate, step by step")
     weight_decay: float = Field(0.02, ge=0, le=10)
+    gradient_clip: float = Field(5.0, ge=0, description="largest norm of the gradient, model and adversary apart; 0: any")
     ema: float = Field(
         0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of forward and backward; auto: bfloat16 where the processor multiplies matrices of it, else float32"
+    )
+    resident_gb: float = Field(
+        4.0, ge=0, description="log-mels of up to this many gigabytes stay on the training device; more is read as it is needed"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
+    seeds: int = Field(1, ge=1, le=1000, description="models of each fold, trained from seed, seed + 1, ...")
 
 
 class AuditSection(Section):
@@ -206,6 +244,8 @@ def explain(problem: dict) -> str:
     where = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         return unknown_key(where)
+    if problem["type"] == "value_error":  # of several keys together, which its text names
+        return str(problem["ctx"]["error"])
     if problem["type"] == "tuple_type":
         return f"{'.'.join(where)} = {problem['input']!r}: should be a list, such as {EXAMPLES.get(where[-1], '[1, 2]')}"
     return f"{'.'.join(where)} = {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"

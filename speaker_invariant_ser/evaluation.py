@@ -90,7 +90,8 @@ def evaluate(
     those that always are (`group_columns`); `against` is another run, evaluated already, of the same test clips; `quick` takes
     the short battery. Raises RunError if folds are missing or damaged, for an unknown column, or if the runs do not match.
     """
-    splits = run.all_done()
+    fits = run.all_done()
+    splits = [fit.split for fit in fits]
     store = store.labelled(run.recipe.labels.map)
     columns = group_columns(
         [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)], by
@@ -100,8 +101,9 @@ def evaluate(
     told = progress or (lambda what, done, total: None)
     mapped = not quick and map_bytes(run, store, splits) <= MOST_MAP
     tested, tables, unseen, controls = [], [], [], {name: [] for name in CONTROLS}
-    for done, split in enumerate(splits, start=1):
-        model = load_model(run.fold_folder(split), str(choose_device(device)))
+    for done, fit in enumerate(fits, start=1):
+        split = fit.split
+        model = load_model(fit.folder, str(choose_device(device)))
         tested.append(test(model, store, split))
         tables.append(embed(model, store, split, ("train", "held_out"), mapped))
         unseen.append(embed(model, store, split, ("dev", "test")))
@@ -121,7 +123,7 @@ def evaluate(
         audit=audit(tables, scored, {name: each for name, each in controls.items() if each}, unseen, settings, told),
         groups=by_group(predictions, columns),
         against=paired or None,
-        curves={split.name: run.metrics(split) for split in splits},
+        curves={fit.name: fit.metrics() for fit in fits},
         table=tables[0],
         settings={**describe(run, store), "audit": settings.described},
         note=store.settings.get("note", ""),
@@ -130,7 +132,7 @@ def evaluate(
 
 def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
     """What the maps before pooling of all folds would take."""
-    model = load_model(run.fold_folder(splits[0]))
+    model = load_model(run.fits[0].folder)
     features, frames = apply_frames(model, [store.clip(0)])[0].shape
     a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
     indices = [index for split in splits for part in ("train", "held_out") for index in split.indices(part, store.utterances)]

@@ -76,8 +76,8 @@ def matching(pattern: str) -> list[Path]:
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:
     """The models of a run, one per fold, or the one of `fold`. Raises RunError."""
-    splits = run.done() if fold is None else [run.one(fold)]
-    models = [load_model(run.fold_folder(split), str(choose_device(device))) for split in splits]
+    fits = run.done() if fold is None else run.one(fold)
+    models = [load_model(fit.folder, str(choose_device(device))) for fit in fits]
     if len({model.labels for model in models}) > 1:
         raise RunError(f"{run.folder} is damaged: its folds have different labels")
     return models

@@ -1,4 +1,8 @@
-"""The run folder: what was asked (recipe.toml, split.json) and, per fold, what came out (model, metrics.csv)."""
+"""The run folder: what was asked (recipe.toml, split.json) and, per fold and seed, what came out (model, metrics.csv).
+
+folds/FOLD/            with one seed
+folds/FOLD/seed-S/     with several
+"""
 
 import csv
 import hashlib
@@ -16,6 +20,32 @@ from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import AUDIO, MANIFEST, Store
 
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One model of a run: a fold and a seed. `name` is the fold's, with the seed where there are several."""
+
+    split: Split
+    seed: int
+    name: str
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained; its folder gets its name only when everything in it is written."""
+        return all((self.folder / name).is_file() for name in (WEIGHTS, DESCRIPTION, METRICS))
+
+    def metrics(self) -> list[dict[str, float]]:
+        """metrics.csv, one dict per epoch. Raises RunError if it is damaged or missing."""
+        path = self.folder / METRICS
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+            kept(rows)
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise RunError(f"{path} is damaged or missing: {error}") from None
+        return rows
 
 
 @dataclass(frozen=True)
@@ -85,48 +115,44 @@ class Run:
             )
         return store
 
-    def fold_folder(self, split: Split) -> Path:
-        """Where a fold's files are. Its name may be a speaker's, which may hold anything: it is quoted to be one plain name."""
-        return self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
+    @property
+    def seeds(self) -> range:
+        return range(self.recipe.train.seed, self.recipe.train.seed + self.recipe.train.seeds)
 
-    def is_done(self, split: Split) -> bool:
-        """Whether the fold is trained; a fold's folder gets its name only when everything in it is written."""
-        return all((self.fold_folder(split) / name).is_file() for name in (WEIGHTS, DESCRIPTION, METRICS))
+    @property
+    def fits(self) -> list[Fit]:
+        """All models, seed by seed. A fold's name may be a speaker's, which may hold anything: quoted, it is one plain name."""
+        several, fits = len(self.seeds) > 1, []
+        for seed in self.seeds:
+            for split in self.splits:
+                folder = self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
+                name = f"{split.name}, seed {seed}" if several else split.name
+                fits.append(Fit(split, seed, name, folder / f"seed-{seed}" if several else folder))
+        return fits
 
-    def done(self) -> list[Split]:
-        """The trained folds. Raises RunError if there is none."""
-        splits = [split for split in self.splits if self.is_done(split)]
-        if not splits:
+    def done(self) -> list[Fit]:
+        """The trained models. Raises RunError if there is none."""
+        fits = [fit for fit in self.fits if fit.done]
+        if not fits:
             raise RunError(f"{self.folder} has no trained fold yet; continue it with `siser train ... --resume`")
-        return splits
+        return fits
 
-    def all_done(self) -> list[Split]:
-        """Every fold. Raises RunError naming those that are not trained: a part of the folds is not the result."""
-        missing = [split.name for split in self.splits if not self.is_done(split)]
+    def all_done(self) -> list[Fit]:
+        """Every model. Raises RunError naming those that are not trained: a part of the folds is not the result."""
+        missing = [fit.name for fit in self.fits if not fit.done]
         if missing:
             raise RunError(
-                f"{self.folder}: {len(missing)} of {len(self.splits)} folds not trained ({shorten(missing)}); "
+                f"{self.folder}: {len(missing)} of {len(self.fits)} folds not trained ({shorten(missing)}); "
                 "continue with `siser train ... --resume`"
             )
-        return self.splits
+        return self.fits
 
-    def one(self, name: str) -> Split:
-        """The trained fold of that name. Raises RunError with the trained ones."""
-        found = {split.name: split for split in self.done()}
-        if name not in found:
-            raise RunError(f"{self.folder}: {unknown('trained fold', name, found)}")
-        return found[name]
-
-    def metrics(self, split: Split) -> list[dict[str, float]]:
-        """metrics.csv of a fold, one dict per epoch."""
-        path = self.fold_folder(split) / METRICS
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-            kept(rows)
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise RunError(f"{path} is damaged or missing: {error}") from None
-        return rows
+    def one(self, name: str) -> list[Fit]:
+        """The trained models of the fold of that name. Raises RunError with the trained ones."""
+        done = self.done()
+        if name not in (names := [fit.split.name for fit in done]):
+            raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
+        return [fit for fit in done if fit.split.name == name]
 
 
 def kept(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -30,7 +30,7 @@ from speaker_invariant_ser.features import Augment, Batch
 from speaker_invariant_ser.files import new_folder, partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
-from speaker_invariant_ser.runs import METRICS, Run
+from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import Store
 
@@ -79,13 +79,13 @@ def train(
         run.require_same(recipe, splits, store)
     else:
         run = Run.create(out, recipe, splits, store)
-    waiting = [split for split in splits if not run.is_done(split)]
-    jobs = min(jobs, len(splits))  # of all folds, not of those left: threads, and so the last bits, stay the same on resume
+    waiting = [fit for fit in run.fits if not fit.done]
+    jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
     if jobs > 1 and waiting:
         train_side_by_side(run, store, waiting, device, jobs, progress)
     else:
-        for split in waiting:
-            train_fold(recipe, store, split, run.fold_folder(split), device, progress)
+        for fit in waiting:
+            train_fold(recipe, store, fit, device, progress)
     return run
 
 
@@ -95,21 +95,16 @@ def check_names(recipe: Recipe) -> None:
         raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
 
 
-def train_side_by_side(
-    run: Run, store: Store, splits: Sequence[Split], device: str, jobs: int, progress: Progress | None
-) -> None:
+def train_side_by_side(run: Run, store: Store, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None) -> None:
     """Folds in worker processes, the cores shared evenly: one thread each is faster than many threads on one fold."""
     context = get_context("spawn")
     before = set(active_children())
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    for split in splits:  # what a kill left behind would be told as news
-        shutil.rmtree(partial_of(run.fold_folder(split)), ignore_errors=True)
+    for fit in fits:  # what a kill left behind would be told as news
+        shutil.rmtree(partial_of(fit.folder), ignore_errors=True)
     with ProcessPoolExecutor(jobs, context) as pool:
-        folders = {split.name: run.fold_folder(split) for split in splits}
-        futures = [
-            pool.submit(train_in_worker, run.recipe, store.folder, split, folders[split.name], device, threads)
-            for split in splits
-        ]
+        folders = {fit.name: fit.folder for fit in fits}
+        futures = [pool.submit(train_in_worker, run.recipe, store.folder, fit, device, threads) for fit in fits]
         told = dict.fromkeys(folders, 0)
         try:
             while pending := [future for future in futures if not future.done()]:
@@ -144,9 +139,9 @@ def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | No
                     progress(fold, {name: float(cell) for name, cell in row.items()})
 
 
-def train_in_worker(recipe: Recipe, data: Path, split: Split, folder: Path, device: str, threads: int) -> None:
+def train_in_worker(recipe: Recipe, data: Path, fit: Fit, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    train_fold(recipe, Store.open(data).labelled(recipe.labels.map), split, folder, device, stop_if_orphaned)
+    train_fold(recipe, Store.open(data).labelled(recipe.labels.map), fit, device, stop_if_orphaned)
 
 
 def stop_if_orphaned(fold: str, row: Row) -> None:
@@ -155,16 +150,14 @@ def stop_if_orphaned(fold: str, row: Row) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def train_fold(
-    recipe: Recipe, store: Store, split: Split, folder: Path, device: str = "cpu", progress: Progress | None = None
-) -> None:
-    """Train one fold and write its model and metrics.csv to `folder`, which appears when all is done.
+def train_fold(recipe: Recipe, store: Store, fit: Fit, device: str = "cpu", progress: Progress | None = None) -> None:
+    """Train one fold and write its model and metrics.csv to its folder, which appears when all is done.
 
     What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
     speakers, the lower dev loss where several are equal.
     """
-    torch.manual_seed(recipe.train.seed)
-    order = np.random.default_rng(recipe.train.seed)
+    torch.manual_seed(fit.seed)
+    order, split = np.random.default_rng(fit.seed), fit.split
     target = choose_device(device)
     labels = sorted({utterance.emotion for utterance in store.utterances})
     model = build_model(recipe, labels).to(target, memory_format=torch.channels_last)
@@ -184,7 +177,7 @@ def train_fold(
     averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
     best, kept, step = (-1.0, 0.0), model.state_dict(), 0
 
-    with new_folder(folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
+    with new_folder(fit.folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
         for epoch in range(1, recipe.train.epochs + 1):
             started, sums = time.perf_counter(), np.zeros(5)
             model.train()
@@ -236,7 +229,7 @@ def train_fold(
             }
             write_row(file, row)
             if progress:
-                progress(split.name, row)
+                progress(fit.name, row)
         model.load_state_dict(kept)
         save_model(model, partial)
 

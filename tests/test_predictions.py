@@ -204,7 +204,7 @@ def test_groups_are_measured_like_the_whole():
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, store, monkeypatch):
     """The tones' model knows too little for two temperatures to differ: probabilities are made up, who is asked for is not."""
     split = trained.splits[0]
-    model = load_model(trained.fold_folder(split))
+    model = load_model(trained.fits[0].folder)
     made = {}
 
     def classify(model, store, split, part):

@@ -74,17 +74,17 @@ def test_what_is_evaluated_is_what_the_report_says(road):
     run = Run.open(road / "run")
     store, split = run.open_data(), run.splits[0]
     report = json.loads((road / "run" / "report" / "report.json").read_text())
-    table = evaluation.embed(load_model(run.fold_folder(split)), store, split, ("train", "held_out"))
+    table = evaluation.embed(load_model(run.fits[0].folder), store, split, ("train", "held_out"))
     assert set(table.speaker) == set(split.train) and len(table.speaker) == 36
     assert set(table.id[table.scored]) == set(split.held_out) and report["speaker"]["decisions"] == len(split.held_out) == 6
-    unseen = evaluation.embed(load_model(run.fold_folder(split)), store, split, ("dev", "test"))
+    unseen = evaluation.embed(load_model(run.fits[0].folder), store, split, ("dev", "test"))
     assert set(unseen.speaker) == {*split.dev, *split.test} and unseen.scored.all()
     rows = rows_of(road / "run" / "predictions.csv")
     labels = sorted(EMOTIONS)
     columns = [np.array([labels.index(row[name]) for row in rows]) for name in ("emotion", "predicted")]
     low, high = metrics.cluster_interval(*columns, np.array([row["speaker"] for row in rows]), 3)
     assert (report["emotion"]["uar"]["low"], report["emotion"]["uar"]["high"]) == pytest.approx((low, high))
-    history = run.metrics(split)
+    history = run.fits[0].metrics()
     assert report["emotion"]["folds"]["fixed"]["dev_uar"] == max(row["dev_uar"] for row in history)
     assert evaluation.selected([{**history[0], "best": 1}, {**history[1], "best": 1}, {**history[2], "best": 0}])["epoch"] == 2
 

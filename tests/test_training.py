@@ -23,7 +23,7 @@ from speaker_invariant_ser.training import class_weights, epoch_batches, train
 
 
 def weights(run):
-    return load_file(run.fold_folder(run.splits[0]) / "model.safetensors")
+    return load_file(run.fits[0].folder / "model.safetensors")
 
 
 def test_one_batch_can_be_learned_by_heart(store):
@@ -61,14 +61,14 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(store, tiny, t
 
 
 def test_the_kept_epoch_is_the_best_on_dev(trained):
-    rows = trained.metrics(trained.splits[0])
+    rows = trained.fits[0].metrics()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     kept = [row for row in rows if row["best"]][-1]
     assert kept["dev_uar"] == max(row["dev_uar"] for row in rows)
 
 
 def test_lambda_follows_the_global_step(trained):
-    rows, strength = trained.metrics(trained.splits[0]), trained.recipe.adversary.strength
+    rows, strength = trained.fits[0].metrics(), trained.recipe.adversary.strength
     total = rows[-1]["step"]
     for row in rows:
         assert row["lambda"] == pytest.approx(strength * ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
@@ -109,7 +109,7 @@ def heads_after_two_steps(monkeypatch, store, folder, strength):
     monkeypatch.setitem(training.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[0])
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
     run = train(recipe, store, folder / f"strength{strength}", device="cpu")
-    assert run.metrics(run.splits[0])[0]["step"] == 2
+    assert run.fits[0].metrics()[0]["step"] == 2
     return made[0].state_dict(), weights(run)
 
 
@@ -126,7 +126,7 @@ def test_the_speaker_head_learns(store, tmp_path):
     alone = {"adversary": {"strength": 0.0}, "features": {**TINY["features"], "normalise": "corpus"}, "augment": still}
     alone["audit"] = {"holdout": 0}  # all the clips there are
     recipe = make_recipe({**TINY, **alone, "encoder": wide, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.01}})
-    rows = (run := train(recipe, store, tmp_path / "run", device="cpu")).metrics(run.splits[0])
+    rows = train(recipe, store, tmp_path / "run", device="cpu").fits[0].metrics()
     assert rows[-1]["adversary_loss"] < 0.8 * rows[-1]["adversary_loss_uninformed"] and rows[-1]["adversary_accuracy"] > 0.5
 
 
@@ -135,10 +135,10 @@ def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(store, tmp_
     quick = {"epochs": 10, "batch_size": 8, "learning_rate": 0.02, "ema": 0.0}
     recipe = make_recipe({**TINY, "train": quick, "audit": {"holdout": 0}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
-    rows = run.metrics(run.splits[0])
+    rows = run.fits[0].metrics()
     best = kept(rows)
     assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # or this test shows nothing
-    model = load_model(run.fold_folder(run.splits[0]))
+    model = load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", store.utterances)
     _, probability = apply(model, [store.clip(index) for index in indices])
     truth = [model.labels.index(store.utterances[index].emotion) for index in indices]
@@ -158,8 +158,8 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
     split = training.make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
-    training.train_fold(recipe, data, run.splits[0], run.fold_folder(run.splits[0]))
-    assert run.fold_folder(run.splits[0]).parent == run.folder / "folds" and run.all_done()
+    training.train_fold(recipe, data, run.fits[0])
+    assert run.fits[0].folder.parent == run.folder / "folds" and run.all_done()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
 
@@ -181,7 +181,7 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
     files = [path for path in trained.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".toml", ".json", ".csv", ".safetensors", ".md", ".png"}
     assert not any(path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for path in files)
-    assert "03" not in (trained.fold_folder(trained.splits[0]) / "model.json").read_text()
+    assert "03" not in (trained.fits[0].folder / "model.json").read_text()
 
 
 def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
@@ -189,14 +189,14 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
     whole = train(recipe, store, tmp_path / "whole", device="cpu")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     part = Run.open(tmp_path / "part")
-    shutil.rmtree(part.fold_folder(part.splits[1]))
-    partial_of(part.fold_folder(part.splits[1])).mkdir()  # what a kill leaves
-    kept = (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(part.fits[1].folder)
+    partial_of(part.fits[1].folder).mkdir()  # what a kill leaves
+    kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
         part.all_done()
     train(recipe, store, tmp_path / "part", resume=True, device="cpu")
-    assert (part.fold_folder(part.splits[0]) / "model.safetensors").stat().st_mtime_ns == kept
-    first, second = (load_file(run.fold_folder(run.splits[1]) / "model.safetensors") for run in (whole, part))
+    assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
+    first, second = (load_file(run.fits[1].folder / "model.safetensors") for run in (whole, part))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not list(part.folder.rglob(".*"))
 
@@ -215,7 +215,7 @@ def test_an_error_in_a_worker_reaches_the_user(store, tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", recipe, training.make_splits(recipe.split, store.utterances), store)
     (run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
-        training.train_side_by_side(run, store, run.splits, "cpu", 2, None)
+        training.train_side_by_side(run, store, run.fits, "cpu", 2, None)
 
 
 def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(store, tiny, trained, tmp_path, folder):
@@ -270,11 +270,11 @@ def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tm
     record = json.loads((run.folder / "split.json").read_text())
     assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
     assert {one.emotion for one in run.open_data().utterances} == {"moving", "still"}
-    assert load_model(run.fold_folder(run.splits[0])).labels == ("moving", "still")
+    assert load_model(run.fits[0].folder).labels == ("moving", "still")
     again = train(recipe, store, tmp_path / "again", device="cpu", jobs=2)
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(again).items())
     own = train(make_recipe(TINY), store, tmp_path / "own", device="cpu")
-    assert load_model(own.fold_folder(own.splits[0])).labels == ("falling", "level", "rising")
+    assert load_model(own.fits[0].folder).labels == ("falling", "level", "rising")
     dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
     assert len(store.labelled(dropping.labels.map).utterances) == 48
 
@@ -287,7 +287,7 @@ def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column,
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
-    rows = run.metrics(run.splits[0])
+    rows = run.fits[0].metrics()
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
     assert heads == [classes]
 
@@ -308,7 +308,7 @@ def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store
 def test_texts_kept_apart_train_and_test_on_their_own(store, tmp_path):
     recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
-    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.splits
+    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.fits
     assert Run.open(run.folder).splits == run.splits
 
 

@@ -199,9 +199,9 @@ def train(
             progress(f"fold {fold}, dev UAR {row['dev_uar']:.3f}", int(row["epoch"]), settings.train.epochs, f"fold {fold}")
 
         run = training.train(settings, store, out, resume, device, jobs, show)
-    for split in run.splits:
-        best = kept(run.metrics(split))
-        print(f"fold {split.name}: epoch {best['epoch']:.0f} kept, dev UAR {best['dev_uar']:.3f}")
+    for fit in run.fits:
+        best = kept(fit.metrics())
+        print(f"fold {fit.name}: epoch {best['epoch']:.0f} kept, dev UAR {best['dev_uar']:.3f}")
     print(f"run: {out}   next: siser evaluate {out}")
 
 
