@@ -20,12 +20,17 @@ In the order of the data; a module imports only from those above it:
     shortcuts       can emotion be told without listening?
     store           the prepared corpus
     preparation     corpora -> prepared corpus
-    features        log-mel, normalisation, augmentation
+    features        log-mel, normalisation
+    augmentation    what training does to log-mels
     encoders        log-mel -> embedding
     adversaries     what pushes the speaker out of the embedding
     model           what is saved and shipped
     runs            the run folder
+    checkpoints     a training's whole state in one file
+    clips           what training reads, resident or streamed
+    batches         which clips make a batch, as the network sees it
     training        the one visible loop
+    fitting         every fold and seed: in turn, side by side, or on many processes
     predictions     what the models say of the test clips, and all numbers of emotion
     paired          are two runs' predictions of the same clips different?
     frames          a fresh attacker that reads the encoder's map before pooling

@@ -17,6 +17,7 @@ import soxr
 from speaker_invariant_ser.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz, of everything after `prepare`
+FULL_SCALE = 32768.0  # what int16 is divided by to lie in [-1, 1)
 SHORTEST = 0.1  # seconds; below it there are too few frames to say anything
 LOWEST_RATE = 1000  # Hz; below it there is no speech, and a false header would blow a small file up to gigabytes
 BLOCK = 2**20  # frames worked on at once, which keeps memory flat
@@ -180,7 +181,7 @@ def peak_of(samples: np.ndarray) -> float:
 
 
 def full_scale(samples: np.ndarray) -> float:
-    return 32768.0 if samples.dtype == np.int16 else 1.0
+    return FULL_SCALE if samples.dtype == np.int16 else 1.0
 
 
 def require_file(path: Path | str) -> None:
@@ -214,7 +215,7 @@ def check(samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
         raise AudioError(f"{path}: holds no samples")
     if samples.size < SHORTEST * rate:
         raise AudioError(f"{path}: {samples.size / rate:.4f} s is too short, at least {SHORTEST} s are needed")
-    if peak_of(samples) / full_scale(samples) * 32768 <= 0.5:
+    if peak_of(samples) / full_scale(samples) * FULL_SCALE <= 0.5:
         raise AudioError(f"{path}: is silent throughout (all samples are zero at 16 bits)")
     return samples
 
@@ -238,13 +239,13 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     """float [-1, 1] -> int16, rounded, limited at full scale; int16 as it is."""
     if samples.dtype == np.int16:
         return samples
-    scaled = samples * np.float32(32768.0)
+    scaled = samples * np.float32(FULL_SCALE)
     return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
 
 
 def to_float32(samples: np.ndarray) -> np.ndarray:
     """int16 -> float32 in [-1, 1), the inverse of `to_int16` on every int16 value; float32 as it is."""
-    return samples if samples.dtype == np.float32 else samples * np.float32(1 / 32768)
+    return samples if samples.dtype == np.float32 else samples * np.float32(1 / FULL_SCALE)
 
 
 def find_audio(folder: Path | str) -> list[Path]:

@@ -13,12 +13,12 @@ from speaker_invariant_ser.decoding import workers
 from speaker_invariant_ser.errors import WriteError, shorten
 from speaker_invariant_ser.evaluation import REPORT, Evaluation, evaluate
 from speaker_invariant_ser.files import translated
+from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.inference import Row, find_inputs, load_models, open_table, predict
 from speaker_invariant_ser.preparation import prepare
 from speaker_invariant_ser.report import write_comparison, write_report
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import train
 
 RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength; 1 is the textbook's, and shows its failure
 MARK = ".siser-demo"  # a folder that holds this file was made by a demo, and may be emptied by the next

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import EncoderSection
@@ -22,6 +24,63 @@ class Encoder(Protocol):
     def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+class MaskedReLU(torch.autograd.Function):
+    """ReLU that also sets padding to zero; (x [B, channels, M, T], mask bool [B, T], true where real) -> the same shape.
+
+    Backward is that of ReLU alone, since a zero passes no gradient: nothing is multiplied by a mask, which in bfloat16 on a
+    processor takes as long as a convolution.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
+        y = torch.relu(x)
+        y.permute(0, 3, 1, 2)[~mask] = 0
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return torch.ops.aten.threshold_backward(gradient, *ctx.saved_tensors, 0), None
+
+
+def together() -> bool:
+    """Whether several processes share each batch."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Batch norm in training over the batch of all processes; (x [B, channels, ...]) -> the same shape.
+
+    torch's own SyncBatchNorm does this on GPUs only. Mean first, then deviations from it: no difference of large squares.
+    """
+    x, rest = x.float(), [0, *range(2, x.dim())]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    count = collective.all_reduce(x.new_tensor(float(x.numel() // x.shape[1])))
+    mean = collective.all_reduce(x.sum(dim=rest)) / count
+    centred = x - mean.view(shape)
+    variance = collective.all_reduce(centred.square().sum(dim=rest)) / count
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
+        norm.num_batches_tracked += 1
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return centred * scale.view(shape) + norm.bias.view(shape)
+
+
+class Norm1d(nn.BatchNorm1d):
+    """Batch norm whose statistics are those of the whole batch, also where several processes share it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return synced_norm(self, x) if self.training and together() else super().forward(x)
+
+
+class Norm2d(nn.BatchNorm2d):
+    """As Norm1d, over [B, channels, M, T]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return synced_norm(self, x) if self.training and together() else super().forward(x)
+
+
 class Stage(nn.Module):
     """Convolution with stride, batch norm, ReLU; padding is set back to zero, as it is beyond a clip's own end.
 
@@ -31,14 +90,14 @@ class Stage(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int]) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm = Norm2d(outputs)
         self.stride = stride[1]
 
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(x [B, channels, M, T], frames [B]) -> (the stage's output, its frames [B])."""
-        x = torch.relu(self.norm(self.convolution(x)))
+        x = self.norm(self.convolution(x))
         frames = (frames + self.stride - 1) // self.stride
-        return x * mask_of(frames, x.shape[3])[:, None, None], frames
+        return MaskedReLU.apply(x, mask_of(frames, x.shape[3])), frames
 
 
 class AttentivePooling(nn.Module):
@@ -51,7 +110,8 @@ class AttentivePooling(nn.Module):
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(x [B, channels, T], frames [B]) -> [B, 2 * channels]."""
         mask = mask_of(frames, x.shape[2])[:, None]
-        weight = self.score(x).masked_fill(~mask, -torch.inf).softmax(dim=2)
+        weight = self.score(x).float().masked_fill(~mask, -torch.inf).softmax(dim=2)
+        x = x.float()  # a deviation needs more digits than bfloat16 has
         mean = (weight * x).sum(dim=2)
         variance = (weight * (x - mean[:, :, None]).square()).sum(dim=2)
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)  # the square root has no slope at 0
@@ -76,7 +136,7 @@ class Cnn(nn.Module):
         self.pool = AttentivePooling(inputs * bands)
         self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Linear(2 * inputs * bands, settings.dim)
-        self.norm = nn.BatchNorm1d(settings.dim)
+        self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Waveform -> log-mel spectrogram, and what training does to it. Shapes: B batch, S samples, M mel bands, T frames."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,8 @@ DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B] in 0 .. C-1, and [B] in 0 .. K-1 what
-    the adversary reads, the speaker as a rule.
+    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B, C] and target [B, K], what the adversary reads, the
+    speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined.
     """
 
     mels: Tensor
@@ -58,6 +59,7 @@ class LogMel(nn.Module):
             )
         window = round(settings.window_ms * sample_rate / 1000)
         self.hop = round(settings.hop_ms * sample_rate / 1000)
+        self.bands = settings.mels
         self.mel = import_torchaudio().transforms.MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=2 * 2 ** (window - 1).bit_length(),  # twice the window, or narrow low bands would fall between FFT bins
@@ -92,11 +94,11 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.zeros(mels))
         self.register_buffer("scale", torch.ones(mels))
 
-    def fit(self, clips: list[Tensor]) -> None:
+    def fit(self, clips: Iterable[Tensor]) -> None:
         """Set the statistics from log-mels [M, T] of training speakers (and of nobody else)."""
         if self.kind == "utterance":
-            clips = [clip - clip.mean(dim=1, keepdim=True) for clip in clips]
-        frames = torch.cat(clips, dim=1)
+            clips = (clip - clip.mean(dim=1, keepdim=True) for clip in clips)
+        frames = torch.cat(list(clips), dim=1)
         self.mean.copy_(frames.mean(dim=1))
         self.scale.copy_(frames.std(dim=1).clamp_min(1e-3))
 

@@ -126,6 +126,22 @@ def unfinished_folder(
         os.replace(result, path)
 
 
+@contextmanager
+def resumable_folder(path: Path | str) -> Iterator[Path]:
+    """A folder to work in that becomes `path` if the block ends well, and otherwise stays for the next to go on in.
+
+    Raises WriteError, also while another process is at it.
+    """
+    path = real(path)
+    work = partial_of(path)
+    with translated(path), locked(path, "lock"):
+        if path.exists():
+            path.rmdir()
+        work.mkdir(exist_ok=True)
+        yield work
+        os.replace(work, path)
+
+
 def sweep(path: Path | str) -> None:
     """Remove what a kill in the very last moment left beside a folder that is done. Raises WriteError while another is at it."""
     path = real(path)

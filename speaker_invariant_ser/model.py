@@ -69,8 +69,12 @@ class SerModel(nn.Module):
 
     def from_mels(self, mels: Tensor, frames: Tensor) -> Output:
         """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest."""
-        embedding = self.encoder(self.normalise(mels, frames), frames)
+        embedding = self.encode(mels, frames)
         return Output(embedding, self.head(embedding))
+
+    def encode(self, mels: Tensor, frames: Tensor) -> Tensor:
+        """(log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
+        return self.encoder(self.normalise(mels, frames), frames)
 
 
 def save_model(model: SerModel, folder: Path | str) -> None:

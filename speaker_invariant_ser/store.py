@@ -8,7 +8,7 @@ warned.csv      file, reason: what was kept and is odd
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,6 +65,22 @@ class Store:
         """One utterance: float32 [S] in [-1, 1) at 16 kHz."""
         utterance = self.utterances[index]
         return audio.to_float32(self.audio[utterance.offset : utterance.offset + utterance.samples])
+
+    def batch(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Several utterances: int16 [B, S], zero-padded, and samples [B].
+
+        Read into memory of its own and not through the map, whose pages would pile up with all that was ever read. Raises
+        StoreError if the audio has become shorter since it was opened.
+        """
+        utterances = [self.utterances[index] for index in indices]
+        lengths = np.array([one.samples for one in utterances])
+        samples = np.zeros((len(utterances), lengths.max()), dtype="<i2")
+        with open(self.folder / AUDIO, "rb", buffering=0) as file:
+            for row, one in zip(samples, utterances, strict=True):
+                file.seek(2 * one.offset)
+                if file.readinto(row[: one.samples]) != 2 * one.samples:
+                    raise StoreError(f"{self.folder / AUDIO} has become shorter since it was opened; prepare the corpus again")
+        return samples, lengths
 
     def labelled(self, chosen: str | Mapping[str, str]) -> "Store":
         """The same corpus under a map of labels, without what that drops: see `labels.map_labels`. Raises RecipeError."""

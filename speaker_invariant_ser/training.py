@@ -1,243 +1,269 @@
-"""The one visible loop: a fold is a model trained on some speakers, selected on others, never shown the rest."""
+"""The one visible loop: a model is trained on some speakers, selected on others, never shown the rest.
+
+Alone, or as one of several processes that share each batch (`ranks`); on a processor or a GPU; cut short anywhere, it goes on
+from its last checkpoint and, on a processor, ends with the same bits as if nothing had happened.
+"""
 
 import copy
 import csv
+import hashlib
+import json
 import math
-import os
-import shutil
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.adversaries import ADVERSARIES
+from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
 from speaker_invariant_ser.audio import SAMPLE_RATE
-from speaker_invariant_ser.config import Recipe
-from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
-from speaker_invariant_ser.features import Augment, Batch
-from speaker_invariant_ser.files import new_folder, partial_of
-from speaker_invariant_ser.holdout import hold_out
-from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
+from speaker_invariant_ser.batches import Clock, Feed
+from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.clips import Clips, open_clips
+from speaker_invariant_ser.config import EmotionSection, Recipe
+from speaker_invariant_ser.errors import RecipeError, RunError, shorten
+from speaker_invariant_ser.features import Batch
+from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.model import ModelSettings, SerModel, save_model
 from speaker_invariant_ser.runs import METRICS, Fit, Run
-from speaker_invariant_ser.splits import Split, make_splits
+from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
 
+SAVE_EVERY = 10.0  # seconds between checkpoints: what a kill costs at most
+
 Row = dict[str, float]  # one line of metrics.csv
-Progress = Callable[[str, Row], None]  # fold, its latest epoch
+Progress = Callable[[str, Row], None]  # fold and seed, its latest epoch
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
+    "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
+    "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
+    "constant": lambda optimizer, peak, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+}
 
 
-@dataclass(frozen=True)
-class Clips:
-    """Some speakers' clips in memory as log-mels, computed once: at 64 bands and 10 ms, smaller than their 16-bit audio."""
+class Objective(nn.Module):
+    """Model and adversary as one module, so that precision and processes are put around one forward pass.
 
-    mels: list[Tensor]  # each [M, T]
-    emotion: Tensor
-    target: Tensor  # what the adversary reads
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        mels = [self.mels[index] for index in indices]
-        frames = torch.tensor([clip.shape[1] for clip in mels], device=self.emotion.device)
-        padded = nn.utils.rnn.pad_sequence([clip.T for clip in mels], batch_first=True).transpose(1, 2)
-        chosen = torch.as_tensor(indices, device=self.emotion.device)
-        return Batch(padded, frames, self.emotion[chosen], self.target[chosen])
-
-
-def train(
-    recipe: Recipe,
-    store: Store,
-    out: Path | str,
-    resume: bool = False,
-    device: str = "auto",
-    jobs: int = 1,
-    progress: Progress | None = None,
-) -> Run:
-    """Train every fold of the recipe into the run folder `out`, `jobs` folds at once, and return the run.
-
-    With `resume`, folds that are already trained are kept and the others are trained. Raises SplitError, RecipeError,
-    RunError or WriteError before any training starts.
+    `shares` [C] says how much of an epoch each emotion has.
     """
-    check_names(recipe)
-    store = store.labelled(recipe.labels.map)
-    splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
-    for split in splits:
-        targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
-    choose_device(device)
-    if resume and (Path(out) / "recipe.toml").exists():
-        run = Run.open(out)
-        run.require_same(recipe, splits, store)
-    else:
-        run = Run.create(out, recipe, splits, store)
-    waiting = [fit for fit in run.fits if not fit.done]
-    jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
-    if jobs > 1 and waiting:
-        train_side_by_side(run, store, waiting, device, jobs, progress)
-    else:
-        for fit in waiting:
-            train_fold(recipe, store, fit, device, progress)
-    return run
+
+    def __init__(self, model: SerModel, adversary: Adversary, settings: EmotionSection, shares: Tensor) -> None:
+        super().__init__()
+        self.model, self.adversary, self.smoothing = model, adversary, settings.label_smoothing
+        self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
+        self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
+
+    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor, through: float) -> dict[str, Tensor]:
+        """A batch and the progress of training, 0 to 1 -> both losses, each branch at the embedding, clips told rightly."""
+        embedding = self.model.encode(mels, frames).float()
+        branches = embedding.view_as(embedding), embedding.view_as(embedding)  # apart, for the norm of each one's gradient
+        for branch in branches:
+            branch.retain_grad()
+        logits = self.model.head(branches[0]).float()
+        adversary_loss = self.adversary(branches[1], Batch(mels, frames, emotion, target), through)  # lambda acts inside, once
+        with torch.no_grad():
+            guessed = self.adversary.logits(embedding)
+        return {
+            "emotion_loss": soft_cross_entropy(logits + self.offset, emotion, self.weight, self.smoothing),
+            "adversary_loss": adversary_loss.float(),
+            "emotion_branch": branches[0],
+            "adversary_branch": branches[1],
+            "emotion_right": (logits.argmax(dim=1) == emotion.argmax(dim=1)).sum(),
+            "adversary_right": (guessed.argmax(dim=1) == target.argmax(dim=1)).sum(),
+        }
 
 
-def check_names(recipe: Recipe) -> None:
-    build_model(recipe, ("", ""))  # says what is wrong with band limits or the encoder before anything is written
-    if recipe.adversary.name not in ADVERSARIES:
-        raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
+def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:
+    """Weighted mean cross-entropy of logits [B, C] against label shares [B, C]; with single labels that of torch."""
+    losses = F.cross_entropy(logits, shares, weight, reduction="sum", label_smoothing=smoothing)
+    return losses / (shares @ weight).sum()
 
 
-def train_side_by_side(run: Run, store: Store, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None) -> None:
-    """Folds in worker processes, the cores shared evenly: one thread each is faster than many threads on one fold."""
-    context = get_context("spawn")
-    before = set(active_children())
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    for fit in fits:  # what a kill left behind would be told as news
-        shutil.rmtree(partial_of(fit.folder), ignore_errors=True)
-    with ProcessPoolExecutor(jobs, context) as pool:
-        folders = {fit.name: fit.folder for fit in fits}
-        futures = [pool.submit(train_in_worker, run.recipe, store.folder, fit, device, threads) for fit in fits]
-        told = dict.fromkeys(folders, 0)
-        try:
-            while pending := [future for future in futures if not future.done()]:
-                wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
-                tell(folders, told, progress)
-                for future in futures:
-                    if future.done():
-                        future.result()  # raises what went wrong in the worker
-        except BrokenProcessPool:
+class Training:
+    """One model in training: all that changes, and the loop that changes it.
+
+    `fabric` is the device, the precision and the processes that share each batch; `work` the folder for checkpoint and metrics.
+    """
+
+    def __init__(self, run: Run, store: Store, fit: Fit, fabric: Fabric, work: Path) -> None:
+        recipe, column, device = run.recipe, run.recipe.adversary.target, fabric.device
+        self.fit, self.fabric, self.work, self.recipe, self.owner = fit, fabric, work, recipe, owner_of(run, fit)
+        torch.manual_seed(fit.seed)
+        labels = sorted({utterance.emotion for utterance in store.utterances})
+        known = targets_of(store, fit.split, column)
+        model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
+        adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary)
+        parts = (fit.split.indices(part, store.utterances) for part in ("train", "dev"))
+        clips, self.dev = (open_clips(store, part, labels, column, model.logmel, recipe.train.resident_gb) for part in parts)
+        model.normalise.fit(clips.some())
+        self.feed = Feed(clips, recipe, len(labels), len(known), fit.seed, device, fabric.global_rank, fabric.world_size)
+        self.objective = Objective(model, adversary, recipe.emotion, self.feed.class_shares()).to(device)
+        self.uninformed = math.log(len(known))  # the adversary's loss if it knows nothing
+        self.steps = recipe.train.epochs * self.feed.steps
+        self.optimizer = torch.optim.AdamW(
+            self.objective.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay, fused=True
+        )
+        self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train.learning_rate, self.steps)
+        self.averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
+        self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
+        self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        self.rows: list[Row] = []
+        self.best, self.kept = (-1.0, 0.0), copy.deepcopy(model.state_dict())
+        self.clock, self.saved = Clock(), time.monotonic()
+        if (work / CHECKPOINT).exists():
+            self.restore(load_checkpoint(work / CHECKPOINT, self.owner))
+        self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
+
+    def go_on(self, progress: Progress | None) -> None:
+        """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
+        while self.epoch <= self.recipe.train.epochs and not self.gave_up():
+            self.module.train()
+            for batch, labels in self.feed.epoch(self.epoch, self.place, self.clock):
+                self.take_step(batch, labels)
+                self.place, self.step = self.place + 1, self.step + 1
+                if self.fabric.world_size == 1 and time.monotonic() - self.saved > SAVE_EVERY:
+                    self.save()
+            self.end_epoch()
+            self.epoch, self.place = self.epoch + 1, 0
+            if self.fabric.world_size > 1:  # by the clock each process would decide for itself
+                self.save()
+            if progress and self.fabric.is_global_zero:
+                progress(self.fit.name, self.rows[-1])
+        if self.fabric.is_global_zero:
+            self.objective.model.load_state_dict(self.kept)
+            save_model(self.objective.model, self.work)
+
+    def take_step(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> None:
+        """One batch: forward, backward, update. `labels` are those of all processes' rows."""
+        torch.manual_seed(seed_of(self.fit.seed, self.step, self.fabric.global_rank))  # dropout, noise: nothing to be saved
+        through = self.step / max(1, self.steps - 1)
+        losses = self.module(batch.mels, batch.frames, batch.emotion, batch.target, through)
+        n, world = len(labels[0]), self.fabric.world_size
+        if world > 1:  # what is averaged over processes has to be the mean over the whole batch
+            losses["emotion_loss"] *= world * self.mass(batch.emotion) / self.mass(labels[0])
+            losses["adversary_loss"] *= world * len(batch.target) / n
+        self.fabric.backward(losses["emotion_loss"] + losses["adversary_loss"])
+        self.clock.lap("network")
+        for part in (self.objective.model, self.objective.adversary):
+            if most := self.recipe.train.gradient_clip:  # apart, or a strong reversed gradient would slow the speaker head down
+                nn.utils.clip_grad_norm_(part.parameters(), most)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.schedule.step()
+        self.averaged.update_parameters(self.objective.model)
+        norms = (losses[name].grad.square().sum() / world**2 for name in ("emotion_branch", "adversary_branch"))
+        means = (n / world * losses[name].detach() for name in ("emotion_loss", "adversary_loss"))
+        right = losses["emotion_right"], losses["adversary_right"]
+        self.sums += torch.stack([self.sums.new_tensor(len(batch.mels)), *means, *right, *norms]).to(self.sums)
+        self.clock.lap("update")
+
+    def mass(self, shares: Tensor) -> Tensor:
+        return (shares @ self.objective.weight).sum()
+
+    def end_epoch(self) -> None:
+        """The epoch's line of metrics.csv; its weights are kept if they are the best on the dev speakers so far."""
+        sums = dict(zip(SUMS, self.fabric.all_reduce(self.sums, reduce_op="sum").tolist(), strict=True))
+        self.sums.zero_()
+        scores = score(self.averaged.module, self.dev) if self.fabric.is_global_zero else None
+        dev_loss, dev_uar = self.fabric.broadcast(scores)
+        self.clock.lap("dev")
+        if not math.isfinite(sum(sums.values()) + dev_loss):
             raise RunError(
-                f"{run.folder}: a training process was killed, perhaps for want of memory; "
-                "finished folds are kept: continue with --resume and fewer --jobs"
-            ) from None
-        finally:
-            if not all(future.done() for future in futures):  # an error, or Ctrl-C: do not wait for the other folds
-                for worker in set(active_children()) - before:
-                    worker.terminate()
-
-
-def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | None) -> None:
-    """Report the epochs that workers have written to metrics.csv since the last look; `told` counts them per fold."""
-    for fold, folder in folders.items():
-        for place in (partial_of(folder), folder):
-            try:
-                lines = (place / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-            except OSError:
-                continue  # not begun, or just renamed
-            rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
-            for row in rows[told[fold] :]:
-                told[fold] += 1
-                if progress:
-                    progress(fold, {name: float(cell) for name, cell in row.items()})
-
-
-def train_in_worker(recipe: Recipe, data: Path, fit: Fit, device: str, threads: int) -> None:
-    torch.set_num_threads(threads)
-    train_fold(recipe, Store.open(data).labelled(recipe.labels.map), fit, device, stop_if_orphaned)
-
-
-def stop_if_orphaned(fold: str, row: Row) -> None:
-    """A worker whose main process was killed must not go on writing into the run, nor wait for work for ever."""
-    if not parent_process().is_alive():
-        signal.raise_signal(signal.SIGTERM)
-
-
-def train_fold(recipe: Recipe, store: Store, fit: Fit, device: str = "cpu", progress: Progress | None = None) -> None:
-    """Train one fold and write its model and metrics.csv to its folder, which appears when all is done.
-
-    What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
-    speakers, the lower dev loss where several are equal.
-    """
-    torch.manual_seed(fit.seed)
-    order, split = np.random.default_rng(fit.seed), fit.split
-    target = choose_device(device)
-    labels = sorted({utterance.emotion for utterance in store.utterances})
-    model = build_model(recipe, labels).to(target, memory_format=torch.channels_last)
-    training = load_clips(store, split.indices("train", store.utterances), model, target, recipe.adversary.target)
-    dev = load_clips(store, split.indices("dev", store.utterances), model, target, recipe.adversary.target)
-    known = targets_of(store, split, recipe.adversary.target)
-    model.normalise.fit(training.mels)
-    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary).to(target)
-    augment = Augment(recipe.augment, recipe.features.hop_ms)
-    weight = class_weights(training.emotion, len(labels)) if recipe.emotion.class_weights else None
-
-    steps = recipe.train.epochs * steps_per_epoch(len(training.mels), recipe.train.batch_size)
-    optimizer = torch.optim.AdamW(
-        [*model.parameters(), *adversary.parameters()], lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.train.learning_rate, total_steps=steps)
-    averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
-    best, kept, step = (-1.0, 0.0), model.state_dict(), 0
-
-    with new_folder(fit.folder) as partial, open(partial / METRICS, "w", encoding="utf-8", newline="") as file:
-        for epoch in range(1, recipe.train.epochs + 1):
-            started, sums = time.perf_counter(), np.zeros(5)
-            model.train()
-            for indices in epoch_batches(training, recipe.train.batch_size, order):
-                batch = training.batch(indices)
-                through = step / max(1, steps - 1)
-                output = model.from_mels(*augment(batch.mels, batch.frames))
-                emotion_loss = F.cross_entropy(
-                    output.logits, batch.emotion, weight, label_smoothing=recipe.emotion.label_smoothing
-                )
-                adversary_loss = adversary(output.embedding, batch, through)  # lambda acts inside, once
-                with torch.no_grad():
-                    guessed = adversary.logits(output.embedding).argmax(dim=1)
-                optimizer.zero_grad()
-                (emotion_loss + adversary_loss).backward()
-                for part in (model, adversary):  # apart, or a strong reversed gradient would slow the speaker head down
-                    nn.utils.clip_grad_norm_(part.parameters(), 5.0)
-                optimizer.step()
-                schedule.step()
-                averaged.update_parameters(model)
-                step += 1
-                right = (output.logits.argmax(dim=1) == batch.emotion).sum(), (guessed == batch.target).sum()
-                n = len(indices)
-                sums += [n, n * emotion_loss.item(), n * adversary_loss.item(), right[0].item(), right[1].item()]
-
-            dev_loss, dev_uar = score(averaged.module, dev)
-            if not math.isfinite(sums.sum() + dev_loss):
-                raise RunError(
-                    f"fold {split.name}: training diverged in epoch {epoch} (the loss is not finite); lower train.learning_rate "
-                    f"({recipe.train.learning_rate}) or adversary.strength ({recipe.adversary.strength})"
-                )
-            better = (dev_uar, -dev_loss) > best
-            if better:
-                best, kept = (dev_uar, -dev_loss), copy.deepcopy(averaged.module.state_dict())
-            row = {
-                "epoch": epoch,
-                "step": step,
-                "learning_rate": schedule.get_last_lr()[0],
-                "lambda": adversary.strength(through),
-                "emotion_loss": sums[1] / sums[0],
-                "emotion_accuracy": sums[3] / sums[0],
-                "adversary_loss": sums[2] / sums[0],
-                "adversary_loss_uninformed": math.log(len(known)),
-                "adversary_accuracy": sums[4] / sums[0],
+                f"fold {self.fit.name}: training diverged in epoch {self.epoch} (the loss is not finite); lower "
+                f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
+                f"({self.recipe.adversary.strength})"
+            )
+        better = (dev_uar, -dev_loss) > tuple(self.best)
+        if better:
+            self.best, self.kept = (dev_uar, -dev_loss), copy.deepcopy(self.averaged.module.state_dict())
+        self.rows.append(
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "learning_rate": self.schedule.get_last_lr()[0],
+                "lambda": self.objective.adversary.strength((self.step - 1) / max(1, self.steps - 1)),
+                "emotion_loss": sums["emotion_loss"] / sums["clips"],
+                "emotion_accuracy": sums["emotion_right"] / sums["clips"],
+                "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
+                "adversary_loss": sums["adversary_loss"] / sums["clips"],
+                "adversary_loss_uninformed": self.uninformed,
+                "adversary_accuracy": sums["adversary_right"] / sums["clips"],
+                "adversary_gradient": math.sqrt(sums["adversary_gradient"] / self.feed.steps),
                 "dev_loss": dev_loss,
                 "dev_uar": dev_uar,
                 "best": int(better),
-                "seconds": time.perf_counter() - started,
+                "seconds": sum(self.clock.parts.values()),
+                **{f"seconds_{part}": self.clock.parts[part] for part in PARTS},
             }
-            write_row(file, row)
-            if progress:
-                progress(fit.name, row)
-        model.load_state_dict(kept)
-        save_model(model, partial)
+        )
+        self.clock.parts.clear()
+        if self.fabric.is_global_zero:
+            write_rows(self.work / METRICS, self.rows)
+
+    def gave_up(self) -> bool:
+        """Whether `train.patience` epochs have passed without a better one."""
+        since = next((number for number, row in enumerate(reversed(self.rows)) if row["best"]), 0)
+        return 0 < self.recipe.train.patience <= since
+
+    def save(self) -> None:
+        """Everything that the rest of the training depends on, whole or as it was before."""
+        if self.fabric.is_global_zero:
+            held = {name: getattr(self, name).state_dict() for name in STATEFUL}
+            save_checkpoint(self.work / CHECKPOINT, {**held, **{name: getattr(self, name) for name in PLAIN}}, self.owner)
+        self.saved = time.monotonic()
+        self.clock.lap("checkpoint")
+
+    def restore(self, state: dict) -> None:
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        for name in PLAIN:
+            setattr(self, name, state[name])
+        self.sums = self.sums.to(self.fabric.device)
+
+
+SUMS = ("clips", "emotion_loss", "adversary_loss", "emotion_right", "adversary_right", "emotion_gradient", "adversary_gradient")
+PARTS = ("data", "features", "network", "update", "dev", "checkpoint")
+STATEFUL = ("objective", "optimizer", "schedule", "averaged")
+PLAIN = ("epoch", "place", "step", "sums", "rows", "best", "kept")
+
+
+def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
+    """Train one model of a run, from its last checkpoint if it has one; its folder appears when all is done.
+
+    What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
+    speakers, the lower dev loss where several are equal. Raises RunError if training diverges or a checkpoint cannot be used,
+    WriteError.
+    """
+    folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
+    with folder as work:
+        Training(run, store, fit, fabric, work).go_on(progress)
+    (fit.folder / CHECKPOINT).unlink(missing_ok=True)  # now, or a kill in between would have the fold trained again
 
 
 def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
     """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
     sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
     return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
+
+
+def owner_of(run: Run, fit: Fit) -> str:
+    """SHA-256 of all that a training depends on beside its state: recipe, data, fold and seed."""
+    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
@@ -260,62 +286,26 @@ def targets_of(store: Store, split: Split, column: str) -> list[str]:
     return sorted(values)
 
 
-def load_clips(store: Store, indices: Sequence[int], model: SerModel, device: torch.device, target: str = "speaker") -> Clips:
-    """These clips as log-mels on the device, emotion and the adversary's target as positions in sorted order."""
-    mels = []
-    with torch.inference_mode():
-        for index in indices:
-            audio = torch.from_numpy(store.clip(index)).to(device)
-            mels.append(model.logmel(audio[None], torch.tensor([len(audio)]))[0][0])
-    emotions = [model.labels.index(store.utterances[index].emotion) for index in indices]
-    values = [getattr(store.utterances[index], target) for index in indices]
-    place = {value: position for position, value in enumerate(sorted(set(values)))}
-    who = [place[value] for value in values]
-    # clone: what is made in inference mode may not enter training
-    return Clips([clip.clone() for clip in mels], torch.tensor(emotions, device=device), torch.tensor(who, device=device))
-
-
-def class_weights(emotion: Tensor, classes: int) -> Tensor:
-    """Inverse frequency [C], one on average over the clips; a class without clips gets 0."""
-    counts = torch.bincount(emotion, minlength=classes)
-    return torch.where(counts > 0, len(emotion) / ((counts > 0).sum() * counts.clamp_min(1)), 0.0)
-
-
-def steps_per_epoch(clips: int, batch_size: int) -> int:
-    return max(1, clips // batch_size)
-
-
-def epoch_batches(clips: Clips, batch_size: int, order: np.random.Generator) -> Iterator[list[int]]:
-    """All clips once, in random batches of similar length: padding costs time and dilutes batch norm.
-
-    Batches hold `batch_size` clips or a few more; a leftover batch of one would break batch norm.
-    """
-    lengths = np.array([clip.shape[1] for clip in clips.mels])
-    jittered = lengths * order.uniform(0.9, 1.1, len(lengths))
-    batches = np.array_split(np.argsort(jittered), steps_per_epoch(len(lengths), batch_size))
-    for position in order.permutation(len(batches)):
-        yield batches[position].tolist()
+def class_weights(shares: Tensor) -> Tensor:
+    """Inverse shares [C], one on average over the clips; a class without clips gets 0."""
+    return torch.where(shares > 0, 1 / ((shares > 0).sum() * shares.clamp_min(1e-12)), 0.0)
 
 
 @torch.inference_mode()
-def score(model: SerModel, clips: Clips, batch_size: int = 64) -> tuple[float, float]:
-    """(mean cross-entropy, UAR) of a model on clips, in evaluation mode."""
+def score(model: SerModel, clips: Clips) -> tuple[float, float]:
+    """(mean cross-entropy, UAR) of a model on clips, in evaluation mode and float32, as it will be used."""
     model.eval()
-    order = np.argsort([clip.shape[1] for clip in clips.mels])
-    logits = []
-    for start in range(0, len(order), batch_size):
-        batch = clips.batch(order[start : start + batch_size].tolist())
-        logits.append(model.from_mels(batch.mels, batch.frames).logits)
-    logits = torch.cat(logits)
-    truth = clips.emotion[torch.as_tensor(order, device=clips.emotion.device)]
-    predicted = logits.argmax(dim=1).cpu().numpy()
-    return F.cross_entropy(logits, truth).item(), metrics.uar(truth.cpu().numpy(), predicted, len(model.labels))
+    batches = clips.in_order_of_length(8 if next(model.parameters()).device.type == "cpu" else 128)  # what fits a cache
+    logits = torch.cat([model.from_mels(mels, frames).logits for mels, frames in clips.source.read(batches)]).cpu()
+    truth = clips.emotion[np.concatenate(batches)]
+    return F.cross_entropy(logits, torch.from_numpy(truth)).item(), metrics.uar(
+        truth, logits.argmax(1).numpy(), len(model.labels)
+    )
 
 
-def write_row(file, row: Row) -> None:
-    """Append one epoch to metrics.csv at once, so that a look at the file shows where training is."""
-    writer = csv.DictWriter(file, row)
-    if row["epoch"] == 1:
-        writer.writeheader()
-    writer.writerow({name: format(value, ".6g") for name, value in row.items()})
-    file.flush()
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """metrics.csv as it is so far, whole."""
+    with writing(path) as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({name: format(value, ".6g") for name, value in row.items()} for row in rows)

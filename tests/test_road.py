@@ -12,10 +12,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from speaker_invariant_ser import cli, evaluation, inference, metrics
 from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.inference import WINDOW, probability_of, windows
 from speaker_invariant_ser.model import load_model
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.training import train
 
 
 def rows_of(path):

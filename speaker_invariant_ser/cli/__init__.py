@@ -193,12 +193,12 @@ def train(
     if mapped.words:
         print(f"labels ({mapped.name}): {mapped.words}")
     with bars(quiet) as progress:
-        from speaker_invariant_ser import training
+        from speaker_invariant_ser import fitting
 
         def show(fold: str, row: dict[str, float]) -> None:
             progress(f"fold {fold}, dev UAR {row['dev_uar']:.3f}", int(row["epoch"]), settings.train.epochs, f"fold {fold}")
 
-        run = training.train(settings, store, out, resume, device, jobs, show)
+        run = fitting.train(settings, store, out, resume, device, jobs, show)
     for fit in run.fits:
         best = kept(fit.metrics())
         print(f"fold {fit.name}: epoch {best['epoch']:.0f} kept, dev UAR {best['dev_uar']:.3f}")

@@ -1,0 +1,164 @@
+"""Which clips make a batch, and the batch as the network sees it.
+
+Everything random is a function of (seed, epoch, place in the epoch) alone: a run that was cut short goes on with the same
+batches, and processes that share a batch draw the same for all of it and keep their rows.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speaker_invariant_ser.augmentation import Augment, Pairs, draw_pairs, pair_up, parts, shares
+from speaker_invariant_ser.clips import Clips
+from speaker_invariant_ser.config import Recipe, TrainSection
+from speaker_invariant_ser.features import Batch
+
+DEAL = 4  # balanced batches of similar length that are mixed with each other
+MULTIPLE = 16  # frames; few different widths, since the fastest convolution is sought, and kept, for each
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is drawn for a batch of all processes together: clips [B], their partners, uniform numbers [B, columns]."""
+
+    chosen: np.ndarray
+    pairs: Pairs | None
+    draws: np.ndarray
+
+
+class Clock:
+    """Seconds by part, between one `lap` and the next. On a GPU, until the work is handed to it."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = defaultdict(float)
+        self.last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """What passed since the last lap belongs to this part."""
+        now = time.perf_counter()
+        self.parts[part] += now - self.last
+        self.last = now
+
+
+class Feed:
+    """Batches of clips for one of `world` processes that share each batch, on the device."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        recipe: Recipe,
+        classes: int,
+        targets: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.clips, self.settings, self.seed, self.device = clips, recipe.train, seed, device
+        self.rows = slice(rank, None, world)
+        self.augment = Augment(recipe.augment, recipe.features)
+        self.pairing = recipe.augment
+        self.frames = self.on_device(clips.frames)
+        self.labels = (self.on_device(clips.emotion), classes), (self.on_device(clips.target), targets)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return steps_in(self.settings, len(self.clips))
+
+    def class_shares(self) -> Tensor:
+        """What share of an epoch each emotion has [C], before clips are paired."""
+        counted, classes = self.clips.emotion, self.labels[0][1]
+        if self.settings.batches == "balanced":
+            counted = np.unique(np.stack((self.clips.speaker, counted)), axis=1)[1]
+        return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
+
+    def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Batch, tuple[Tensor, Tensor]]]:
+        """The epoch's batches after the first `skip`: this process's rows, and (emotion [B, C], target [B, K]) of all rows."""
+        chosen = epoch_batches(self.clips, self.settings, self.seed, number)[skip:]
+        steps = [self.draw(number, place, batch) for place, batch in enumerate(chosen, start=skip)]
+        read = self.clips.source.read(self.needed(step) for step in steps)
+        for step, (mels, frames) in zip(steps, read, strict=True):
+            clock.lap("data")
+            labels = self.labels_of(step)
+            batch = Batch(*self.features(step, mels, frames), *(shares[self.rows] for shares in labels))
+            clock.lap("features")
+            yield batch, labels
+
+    def draw(self, epoch: int, place: int, chosen: np.ndarray) -> Step:
+        rng = np.random.default_rng([self.seed, epoch, place])
+        s = self.pairing
+        pairs = None
+        if s.concatenate or s.mixup_within or s.mixup_across:
+            pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, s, rng)
+        return Step(chosen, pairs, rng.random((len(chosen), self.augment.columns), dtype=np.float32))
+
+    def needed(self, step: Step) -> np.ndarray:
+        """The clips to be read: this process's, then their partners."""
+        own = step.chosen[self.rows]
+        return own if step.pairs is None else np.concatenate((own, step.pairs.other[self.rows]))
+
+    @torch.no_grad()
+    def features(self, step: Step, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mels of what was needed -> (this process's rows after all augmentation [B, M, T], frames [B])."""
+        if step.pairs is not None:
+            n, (weight, follows) = (
+                len(mels) // 2,
+                (self.on_device(one[self.rows]) for one in (step.pairs.weight, step.pairs.follows)),
+            )
+            mels, frames = pair_up(mels[:n], frames[:n], mels[n:], frames[n:], weight, follows)
+        mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]))
+        return F.pad(mels, (0, -mels.shape[2] % MULTIPLE)), frames
+
+    def labels_of(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Emotion [B, C] and target [B, K] of all rows, this process's and the others'."""
+        chosen = self.on_device(step.chosen)
+        if step.pairs is None:
+            return tuple(F.one_hot(values[chosen], number).float() for values, number in self.labels)
+        other, weight, follows = (self.on_device(one) for one in (step.pairs.other, step.pairs.weight, step.pairs.follows))
+        part = parts(self.frames[chosen], self.frames[other], weight, follows)
+        return tuple(shares(values[chosen], values[other], part, number) for values, number in self.labels)
+
+    def on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+
+def steps_in(settings: TrainSection, clips: int) -> int:
+    """Batches in an epoch; they hold `batch_size` clips or a few more: a leftover batch of one would break batch norm."""
+    return max(1, min(settings.epoch_clips or clips, clips) // settings.batch_size)
+
+
+def epoch_batches(clips: Clips, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
+    """The epoch's clips in random batches of similar length: padding costs time and dilutes batch norm."""
+    rng = np.random.default_rng([seed, epoch])
+    number = min(settings.epoch_clips or len(clips), len(clips))
+    even = settings.batches == "balanced"
+    chosen = balanced(clips, number, rng) if even else rng.permutation(len(clips))[:number]
+    jittered = clips.frames[chosen] * rng.uniform(0.9, 1.1, len(chosen))
+    batches = np.array_split(chosen[np.argsort(jittered)], steps_in(settings, len(clips)))
+    if even:
+        batches = [hand for at in range(0, len(batches), DEAL) for hand in deal(batches[at : at + DEAL], clips)]
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def balanced(clips: Clips, number: int, rng: np.random.Generator) -> np.ndarray:
+    """`number` clips: every speaker x emotion that there is equally often, in it every clip equally often, but for rests."""
+    _, cell = np.unique(np.stack((clips.speaker, clips.emotion)), axis=1, return_inverse=True)
+    members = [np.flatnonzero(cell == one) for one in range(cell.max() + 1)]
+    quota = np.full(len(members), number // len(members))
+    quota[rng.permutation(len(members))[: number % len(members)]] += 1
+    drawn = [np.resize(rng.permutation(mine), count) for mine, count in zip(members, quota, strict=True)]
+    return np.concatenate(drawn)
+
+
+def deal(batches: list[np.ndarray], clips: Clips) -> list[np.ndarray]:
+    """The same clips in as many batches, dealt out in the order of emotion and speaker, so that no batch has many of one kind."""
+    together = np.concatenate(batches)
+    order = np.lexsort((clips.speaker[together], clips.emotion[together]))
+    return [together[order[place :: len(batches)]] for place in range(len(batches))]

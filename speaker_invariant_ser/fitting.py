@@ -1,0 +1,216 @@
+"""A recipe and a prepared corpus -> a run: every fold and seed trained, in turn, side by side, or each by several processes."""
+
+import csv
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+from speaker_invariant_ser.adversaries import ADVERSARIES
+from speaker_invariant_ser.checkpoints import CHECKPOINT
+from speaker_invariant_ser.config import Recipe
+from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.files import partial_of
+from speaker_invariant_ser.holdout import hold_out
+from speaker_invariant_ser.model import choose_device
+from speaker_invariant_ser.runs import METRICS, RECIPE, Fit, Run
+from speaker_invariant_ser.splits import make_splits
+from speaker_invariant_ser.store import Store
+from speaker_invariant_ser.training import Progress, Row, build_model, targets_of, train_fit
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
+
+
+def train(
+    recipe: Recipe,
+    store: Store,
+    out: Path | str,
+    resume: bool = False,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Progress | None = None,
+    devices: int = 1,
+) -> Run:
+    """Train every fold and seed of the recipe into the run folder `out`, and return the run.
+
+    `jobs` models are trained at once; each batch is shared by `devices` processes, with a GPU each where there are GPUs. Started
+    by `torchrun`, the processes that it started share each batch instead. With `resume`, what is trained is kept, and what was
+    begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any training starts.
+    """
+    check_names(recipe)
+    place = choose_device(device)
+    store = store.labelled(recipe.labels.map)
+    splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
+    for split in splits:
+        targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return train_as_one_of_many(recipe, splits, store, Path(out), resume, place.type, progress)
+    run = open_run(recipe, splits, store, Path(out), resume)
+    waiting = [fit for fit in run.fits if not fit.done]
+    jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
+    if jobs * devices > 1 and waiting:
+        train_side_by_side(run, store, waiting, place.type, jobs, progress, devices)
+    else:
+        with engine(recipe.train.precision, place.type) as fabric:
+            for fit in waiting:
+                train_fit(run, store, fit, fabric, progress)
+    return run
+
+
+def open_run(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool) -> Run:
+    """A new run, or with `resume` the one that is there, without what a kill in the very last moment of a model left behind."""
+    if not (resume and (out / RECIPE).exists()):
+        return Run.create(out, recipe, splits, store)
+    run = Run.open(out)
+    run.require_same(recipe, splits, store)
+    for fit in run.fits:
+        if fit.done:
+            (fit.folder / CHECKPOINT).unlink(missing_ok=True)
+    return run
+
+
+def check_names(recipe: Recipe) -> None:
+    build_model(recipe, ("", ""))  # says what is wrong with band limits or the encoder before anything is written
+    if recipe.adversary.name not in ADVERSARIES:
+        raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
+
+
+@contextmanager
+def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts: int = 1) -> Iterator[Fabric]:
+    """Device, precision and processes; `devices` as Fabric has it. Several processes find each other by their environment."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # or it tells the precision for every model
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=hosts,
+        strategy="ddp" if several else "auto",
+        precision=PRECISIONS[precision],
+    )
+    fabric.launch()
+    try:
+        yield fabric
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the device has units that multiply matrices of bfloat16; elsewhere it is emulated, and slower than float32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch before 2.11
+    return bool(capabilities.get("amx_bf16"))
+
+
+def train_as_one_of_many(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool, device: str, progress) -> Run:
+    """All models one after another, each batch shared by the processes that `torchrun` has started, here and on other hosts."""
+    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    with engine(recipe.train.precision, device, here, everywhere // here) as fabric:
+        if fabric.is_global_zero:
+            open_run(recipe, splits, store, out, resume)
+        fabric.barrier()
+        run = Run.open(out)
+        for fit in [fit for fit in run.fits if not fit.done]:
+            train_fit(run, store, fit, fabric, progress)
+            fabric.barrier()
+    return run
+
+
+def train_side_by_side(
+    run: Run, store: Store, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
+) -> None:
+    """Models in worker processes, the cores shared evenly: one thread each is faster than many threads on one model.
+
+    Each model takes `devices` workers at once. GPUs are dealt out in turn, several models to one where they are fewer.
+    """
+    before = set(active_children())
+    threads = max(1, (os.cpu_count() or 1) // (jobs * devices))
+    folders = {fit.name: fit.folder for fit in fits}
+    with ProcessPoolExecutor(jobs * devices, get_context("spawn")) as pool:
+        futures = []
+        for number, fit in enumerate(fits):
+            port = free_port() if devices > 1 else 0
+            for rank in range(devices):
+                group = Group(rank, devices, port, number * devices + rank)
+                futures.append(pool.submit(train_in_worker, run, store.folder, fit, device, group, threads))
+        told = {fit.name: 0 for fit in fits}
+        try:
+            while pending := [future for future in futures if not future.done()]:
+                wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
+                tell(folders, told, progress)
+                for future in futures:
+                    if future.done():
+                        future.result()  # raises what went wrong in the worker
+        except BrokenProcessPool:
+            raise RunError(
+                f"{run.folder}: a training process was killed, perhaps for want of memory; "
+                "what was trained is kept: continue with --resume and fewer --jobs"
+            ) from None
+        finally:
+            if not all(future.done() for future in futures):  # an error, or Ctrl-C: do not wait for the other folds
+                for worker in set(active_children()) - before:
+                    worker.terminate()
+
+
+def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | None) -> None:
+    """Report the epochs that workers have written to metrics.csv since the last look; `told` is the last of each."""
+    for name, folder in folders.items():
+        for place in (partial_of(folder), folder):
+            try:
+                rows = list(csv.DictReader((place / METRICS).read_text(encoding="utf-8").splitlines()))
+            except OSError:
+                continue  # not begun, or just renamed
+            for row in rows:
+                if int(row["epoch"]) > told[name]:
+                    told[name] = int(row["epoch"])
+                    if progress:
+                        progress(name, {column: float(cell) for column, cell in row.items()})
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that share a model's batches: this one's rank among `size` that meet at `port`; `number` deals out GPUs."""
+
+    rank: int
+    size: int
+    port: int
+    number: int
+
+
+def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, threads: int) -> None:
+    torch.set_num_threads(threads)
+    store = Store.open(data).labelled(run.recipe.labels.map)
+    devices: Sequence[int] | int = group.size
+    if device == "cuda" and group.size == 1:
+        devices = [group.number % torch.cuda.device_count()]
+    if group.size > 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": group.port, "WORLD_SIZE": group.size, "NODE_RANK": 0}
+        os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": group.rank}.items()})
+    with engine(run.recipe.train.precision, device, devices) as fabric:
+        train_fit(run, store, fit, fabric, stop_if_orphaned)
+
+
+def stop_if_orphaned(fold: str, row: Row) -> None:
+    """A worker whose main process was killed must not go on writing into the run, nor wait for work for ever."""
+    if not parent_process().is_alive():
+        signal.raise_signal(signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
