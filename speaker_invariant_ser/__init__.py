@@ -20,7 +20,8 @@ In the order of the data; a module imports only from those above it:
     shortcuts       can emotion be told without listening?
     store           the prepared corpus
     preparation     corpora -> prepared corpus
-    features        log-mel, normalisation, augmentation
+    features        log-mel, normalisation
+    augmentation    what training does to log-mels
     encoders        log-mel -> embedding
     adversaries     what pushes the speaker out of the embedding
     model           what is saved and shipped

@@ -24,9 +24,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
+from speaker_invariant_ser.augmentation import Augment
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
-from speaker_invariant_ser.features import Augment, Batch
+from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.files import new_folder, partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import ModelSettings, SerModel, choose_device, save_model
@@ -166,7 +167,7 @@ def train_fold(recipe: Recipe, store: Store, fit: Fit, device: str = "cpu", prog
     known = targets_of(store, split, recipe.adversary.target)
     model.normalise.fit(training.mels)
     adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary).to(target)
-    augment = Augment(recipe.augment, recipe.features.hop_ms)
+    augment = Augment(recipe.augment, recipe.features)
     weight = class_weights(training.emotion, len(labels)) if recipe.emotion.class_weights else None
 
     steps = recipe.train.epochs * steps_per_epoch(len(training.mels), recipe.train.batch_size)
@@ -184,7 +185,8 @@ def train_fold(recipe: Recipe, store: Store, fit: Fit, device: str = "cpu", prog
             for indices in epoch_batches(training, recipe.train.batch_size, order):
                 batch = training.batch(indices)
                 through = step / max(1, steps - 1)
-                output = model.from_mels(*augment(batch.mels, batch.frames))
+                draws = torch.rand(len(indices), augment.columns, device=target)
+                output = model.from_mels(*augment(batch.mels, batch.frames, draws))
                 emotion_loss = F.cross_entropy(
                     output.logits, batch.emotion, weight, label_smoothing=recipe.emotion.label_smoothing
                 )
