@@ -1,13 +1,12 @@
-"""Waveform -> log-mel spectrogram, and what training does to it. Shapes: B batch, S samples, M mel bands, T frames."""
+"""Waveform -> log-mel spectrogram, normalised. Shapes: B batch, S samples, M mel bands, T frames."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import AugmentSection, FeaturesSection
+from speaker_invariant_ser.config import FeaturesSection
 from speaker_invariant_ser.errors import RecipeError, SetupError
 
 FLOOR = 1e-6  # mel power below which a band counts as silent: about 100 dB under a full-scale tone
@@ -108,71 +107,3 @@ class Normalise(nn.Module):
         if self.kind == "utterance":
             mels = mels - (mels * mask).sum(dim=2, keepdim=True) / frames[:, None, None]
         return (mels - self.mean[:, None]) / self.scale[:, None] * mask
-
-
-class Augment(nn.Module):
-    """Random changes of a batch of log-mels, seeded by torch's generator: one draw per clip.
-
-    Order: tempo and vocal-tract warp (Jaitly and Hinton 2013) in one resampling of the time-mel plane, a random smooth
-    equaliser curve, then frequency and time masks (Park et al. 2019) at the clip's mean.
-    """
-
-    def __init__(self, settings: AugmentSection, hop_ms: float) -> None:
-        super().__init__()
-        self.settings = settings
-        self.time_mask = round(settings.time_mask_ms / hop_ms)
-
-    def forward(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(log-mel [B, M, T], frames [B]) -> the same, changed; T may differ."""
-        s = self.settings
-        if s.warp or s.tempo:
-            mels, frames = warp(mels, frames, spread(frames, s.warp), spread(frames, s.tempo))
-        if s.equaliser_db:
-            mels = mels + equaliser(mels, s.equaliser_db / DB)
-        fill = (mels * mask_of(frames, mels.shape[2])[:, None]).sum(dim=(1, 2)) / (frames * mels.shape[1])
-        bands = torch.full_like(frames, mels.shape[1])
-        hidden = masks(bands, mels.shape[1], s.frequency_masks, s.frequency_mask_bands)[:, :, None]
-        hidden = hidden | masks(frames, mels.shape[2], s.time_masks, self.time_mask)[:, None, :]
-        return torch.where(hidden, fill[:, None, None], mels), frames
-
-
-def spread(frames: Tensor, width: float) -> Tensor:
-    """One factor per clip, [B], drawn evenly from [1 - width, 1 + width]."""
-    return 1 + width * (2 * torch.rand(frames.shape, device=frames.device) - 1)
-
-
-def warp(mels: Tensor, frames: Tensor, formants: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor]:
-    """Resample the plane: band m is read at m * formants, frame t at t * tempo. All factors [B].
-
-    The mel axis is close to logarithmic in frequency only above 1 kHz; a linear stretch of it is a rough vocal tract
-    warp, which is all that augmentation asks. Beyond the top band the last one is repeated.
-    """
-    _, bands, length = mels.shape
-    new_frames = (frames / tempo).floor().long().clamp_min(1)
-    new_length = int(new_frames.max())
-    rows = torch.arange(bands, device=mels.device) * formants[:, None] / (bands - 1) * 2 - 1
-    columns = torch.minimum(torch.arange(new_length, device=mels.device) * tempo[:, None], frames[:, None] - 1)
-    columns = columns / max(length - 1, 1) * 2 - 1
-    grid = torch.stack((columns[:, None, :].expand(-1, bands, -1), rows[:, :, None].expand(-1, -1, new_length)), dim=3)
-    moved = F.grid_sample(mels[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True)
-    return moved[:, 0], new_frames
-
-
-def equaliser(mels: Tensor, deviation: float, knots: int = 6) -> Tensor:
-    """A random smooth curve over the bands of each clip, [B, M, 1]: normal values at `knots` bands, joined by lines."""
-    values = deviation * torch.randn(len(mels), 1, knots, device=mels.device)
-    return F.interpolate(values, size=mels.shape[1], mode="linear", align_corners=True).transpose(1, 2)
-
-
-def masks(extent: Tensor, length: int, count: int, widest: int) -> Tensor:
-    """bool [B, length], true in `count` random stretches of 0 .. widest positions inside each clip's extent [B].
-
-    A stretch is at most a fifth of the extent, so that short clips are not wiped out.
-    """
-    widest = torch.minimum(torch.full_like(extent, widest), extent // 5)
-    draw = torch.rand(2, count, len(extent), device=extent.device)
-    width = (draw[0] * (widest + 1)).floor()
-    start = (draw[1] * (extent - width + 1)).floor()
-    position = torch.arange(length, device=extent.device)
-    inside = (position >= start[..., None]) & (position < (start + width)[..., None])
-    return inside.any(dim=0)

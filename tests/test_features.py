@@ -1,4 +1,4 @@
-"""Log-mel as physics, and augmentation that keeps to the clip."""
+"""Log-mel as physics, and normalisation."""
 
 import sys
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from speaker_invariant_ser import features
-from speaker_invariant_ser.config import AugmentSection, FeaturesSection
+from speaker_invariant_ser.config import FeaturesSection
 from speaker_invariant_ser.errors import RecipeError, SetupError
-from speaker_invariant_ser.features import Augment, LogMel, Normalise, mask_of, masks, warp
+from speaker_invariant_ser.features import LogMel, Normalise
 
 RATE = 16_000
 
@@ -67,47 +67,6 @@ def test_utterance_normalisation_forgets_channel_and_level():
     coloured = clips[0] + torch.tensor([3.0, -1.0, 0.0, 8.0])[:, None]
     frames = torch.tensor([50])
     assert torch.allclose(normalise(clips[0][None], frames), normalise(coloured[None], frames), atol=1e-5)
-
-
-def test_warp_by_one_changes_nothing_and_tempo_shortens():
-    mels, frames = torch.randn(2, 8, 20), torch.tensor([20, 12])
-    same, length = warp(mels, frames, torch.ones(2), torch.ones(2))
-    assert length.tolist() == [20, 12]
-    assert torch.allclose(same[0], mels[0], atol=1e-5) and torch.allclose(same[1, :, :12], mels[1, :, :12], atol=1e-5)
-    _, length = warp(mels, frames, torch.ones(2), torch.full((2,), 2.0))
-    assert length.tolist() == [10, 6]
-
-
-def test_warp_moves_a_band_and_never_reads_padding():
-    mels = torch.zeros(1, 64, 10)
-    mels[0, 30] = 1
-    moved, _ = warp(mels, torch.tensor([10]), torch.tensor([1.25]), torch.ones(1))
-    assert moved[0, :, 4].argmax() == 24  # band 24 * 1.25 = 30
-    padded = torch.full((1, 4, 10), -1e6)
-    padded[..., :6] = 1.0
-    stretched, frames = warp(padded, torch.tensor([6]), torch.ones(1), torch.tensor([0.93]))
-    assert (stretched[..., : frames.item()] == 1).all()
-
-
-def test_masks_stay_in_the_clip_and_leave_most_of_it():
-    torch.manual_seed(0)
-    extent = torch.tensor([100, 20, 7])
-    hidden = torch.stack([masks(extent, 100, 2, 30) for _ in range(200)])
-    assert not (hidden & ~mask_of(extent, 100)).any()
-    assert (hidden.sum(dim=2).float() / extent).max() <= 0.4 + 1e-6
-    assert hidden.any()
-
-
-def test_augmentation_follows_the_seed_and_can_be_switched_off():
-    mels, frames = torch.randn(3, 16, 40), torch.tensor([40, 31, 12])
-    augment = Augment(AugmentSection(), hop_ms=10)
-    outcomes = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        outcomes.append(augment(mels, frames)[0])
-    assert torch.equal(outcomes[0], outcomes[1]) and not torch.equal(outcomes[0], outcomes[2])
-    off = Augment(AugmentSection(frequency_masks=0, time_masks=0, warp=0, tempo=0, equaliser_db=0), hop_ms=10)
-    assert torch.equal(off(mels, frames)[0], mels)
 
 
 @pytest.mark.parametrize("raised", [OSError("libc10_cuda.so: cannot open shared object file"), ImportError("No module named x")])
