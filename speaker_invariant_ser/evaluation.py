@@ -3,6 +3,7 @@
 import functools
 import json
 import operator
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,10 +25,11 @@ from speaker_invariant_ser.predictions import (
     fit_temperature,
     group_columns,
     join,
+    over_seeds,
     read_predictions,
     write_predictions,
 )
-from speaker_invariant_ser.runs import Run, kept, split_hash
+from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.verdict import verdict
@@ -45,9 +47,10 @@ class Evaluation:
     name: str
     predictions: Predictions
     audit: Audit
+    fits: list[Fit]  # the models, in the order of the audit's encoders
     groups: dict[str, dict]  # column -> value -> results
     against: dict | None  # paired with another run
-    curves: dict[str, list[dict[str, float]]]  # fold -> metrics.csv
+    curves: dict[str, list[dict[str, float]]]  # name of a fit -> metrics.csv
     table: Embeddings  # of the first fold, for a map
     settings: dict
     note: str
@@ -55,9 +58,10 @@ class Evaluation:
     @property
     def summary(self) -> dict:
         """The content of report.json; its keys are stable."""
-        folds = {fold: selected(rows) for fold, rows in self.curves.items()}
+        folds = {fit.name: selected(fit, self.curves[fit.name]) for fit in self.fits}
         emotion = {**emotion_summary(self.predictions), "groups": self.groups, "folds": folds}
         speaker = self.audit.summary
+        speaker["strongest"] |= over_seeds(self.accuracy_by_seed)
         if self.against and self.against["strength"] == 0:
             speaker["controls"]["without_adversary"] = self.against["speaker"]["controls"]["embedding"]
         own = float(np.mean([fold["adversary_accuracy"] for fold in folds.values()]))
@@ -73,6 +77,14 @@ class Evaluation:
             "settings": self.settings,
         }
 
+    @property
+    def accuracy_by_seed(self) -> dict[int, float]:
+        """The strongest attacker's accuracy on the encoders of each seed."""
+        encoders = defaultdict(list)
+        for encoder, fit in enumerate(self.fits):
+            encoders[fit.seed].append(encoder)
+        return {seed: self.audit.leakage.strongest.accuracy(mine) for seed, mine in encoders.items()}
+
 
 def evaluate(
     run: Run,
@@ -84,7 +96,7 @@ def evaluate(
     quick: bool = False,
     jobs: int = 1,
 ) -> Evaluation:
-    """Apply every fold to its test speakers, audit every fold's embeddings of its training speakers and of all others.
+    """Apply every model to its test speakers, audit every model's embeddings of its training speakers and of all others.
 
     Writes predictions.csv into the run. `by` names columns of the manifest by whose values results are broken down, beside
     those that always are (`group_columns`); `against` is another run, evaluated already, of the same test clips; `quick` takes
@@ -104,7 +116,7 @@ def evaluate(
     for done, fit in enumerate(fits, start=1):
         split = fit.split
         model = load_model(fit.folder, str(choose_device(device)))
-        tested.append(test(model, store, split))
+        tested.append(test(model, store, fit))
         tables.append(embed(model, store, split, ("train", "held_out"), mapped))
         unseen.append(embed(model, store, split, ("dev", "test")))
         clips = clips_of(store, split, ("train", "held_out"))[1]
@@ -121,6 +133,7 @@ def evaluate(
         name=run.folder.resolve().name,
         predictions=predictions,
         audit=audit(tables, scored, {name: each for name, each in controls.items() if each}, unseen, settings, told),
+        fits=fits,
         groups=by_group(predictions, columns),
         against=paired or None,
         curves={fit.name: fit.metrics() for fit in fits},
@@ -131,7 +144,7 @@ def evaluate(
 
 
 def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
-    """What the maps before pooling of all folds would take."""
+    """What the maps before pooling of all models would take; `splits` has a fold as often as it has models."""
     model = load_model(run.fits[0].folder)
     features, frames = apply_frames(model, [store.clip(0)])[0].shape
     a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
@@ -196,18 +209,19 @@ def paired_with(report: Mapping, predictions: Predictions, other: Run) -> dict:
     }
 
 
-def test(model: SerModel, store: Store, split: Split) -> Predictions:
-    """Predictions for the fold's test speakers, with the temperature that suits its dev speakers."""
-    dev, dev_probability = classify(model, store, split, "dev")
-    utterances, probability = classify(model, store, split, "test")
+def test(model: SerModel, store: Store, fit: Fit) -> Predictions:
+    """A model's predictions for its fold's test speakers, with the temperature that suits its dev speakers."""
+    dev, dev_probability = classify(model, store, fit.split, "dev")
+    utterances, probability = classify(model, store, fit.split, "test")
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
         speaker=np.array([utterance.speaker for utterance in utterances]),
-        fold=np.full(len(utterances), split.name),
+        fold=np.full(len(utterances), fit.split.name),
+        seed=np.full(len(utterances), fit.seed),
         truth=positions(utterances, model.labels),
         probability=probability,
-        temperatures={split.name: fit_temperature(positions(dev, model.labels), dev_probability)},
+        temperatures={fit.name: fit_temperature(positions(dev, model.labels), dev_probability)},
     )
 
 
@@ -238,10 +252,11 @@ def embed(model: SerModel, store: Store, split: Split, parts: Sequence[str], map
     return Embeddings(apply(model, clips)[0], **columns, scored=scored, frames=apply_frames(model, clips) if mapped else None)
 
 
-def selected(rows: list[dict[str, float]]) -> dict:
-    """What metrics.csv says of the epoch that was kept."""
+def selected(fit: Fit, rows: list[dict[str, float]]) -> dict:
+    """Whose model it is, and what metrics.csv says of the epoch that was kept."""
     row = kept(rows)
-    return {"epoch": int(row["epoch"]), "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
+    made = {"fold": fit.split.name, "seed": fit.seed, "epoch": int(row["epoch"])}
+    return {**made, "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
 
 
 def describe(run: Run, store: Store) -> dict:
@@ -250,6 +265,7 @@ def describe(run: Run, store: Store) -> dict:
         "recipe": run.recipe.model_dump(mode="json"),
         "corpora": store.settings["corpora"],
         "labels": store.mapped.table(),
+        "seeds": list(run.seeds),
         "data_sha256": run.hashes,
         "folds": [{**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, store)} for split in run.splits],
         "versions": {name: version(name) for name in names},

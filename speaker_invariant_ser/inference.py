@@ -75,7 +75,7 @@ def matching(pattern: str) -> list[Path]:
 
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:
-    """The models of a run, one per fold, or the one of `fold`. Raises RunError."""
+    """The models of a run, one per fold and seed, or those of `fold` alone. Raises RunError."""
     fits = run.done() if fold is None else run.one(fold)
     models = [load_model(fit.folder, str(choose_device(device))) for fit in fits]
     if len({model.labels for model in models}) > 1:

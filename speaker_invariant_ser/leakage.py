@@ -33,6 +33,12 @@ class Strongest:
     name: str
     chosen: dict[str, float]  # attacker -> share of folds
     score: Score
+    hits: tuple[float, ...]  # of each encoder's scored clips
+    clips: tuple[int, ...]  # scored, of each encoder
+
+    def accuracy(self, encoders: Sequence[int]) -> float:
+        """Accuracy on the scored clips of these encoders alone, by their positions."""
+        return sum(self.hits[one] for one in encoders) / sum(self.clips[one] for one in encoders)
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ def leakage(
             chosen.most_common(1)[0][0],
             {name: count / chosen.total() for name, count in chosen.most_common()},
             scores[STRONGEST],
+            *pool.by_encoder(votes[STRONGEST]),
         ),
         permutations=permutations,
     )
@@ -180,6 +187,11 @@ class Pool:
         """Share of repeats [n] in which the right speaker was named."""
         each = zip(votes, self.clips, strict=True)
         return np.concatenate([vote[np.arange(len(vote)), one.speaker[one.scored]] for vote, one in each])
+
+    def by_encoder(self, votes: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """(hits, scored clips), each of every encoder."""
+        clips = tuple(len(vote) for vote in votes)
+        return tuple(float(hits.sum()) for hits in np.split(self.hits(votes), np.cumsum(clips)[:-1])), clips
 
     def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:
         return chance.score(self.hits(votes), self.speaker, self.cluster, self.utterances, permuted)

@@ -66,6 +66,7 @@ class Comparison:
 def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     """Compare the UARs that two runs reach on each of the same test speakers; each speaker weighs the same.
 
+    A run of several seeds reaches the mean of its seeds' UARs; the other may have another number of them.
     The mean difference need not be that of the pooled UARs. With one speaker all but the difference is undefined. Raises
     RunError unless both were tested on the same clips, with the same speakers and emotions.
     """
@@ -100,7 +101,7 @@ def require_same_clips(this: Predictions, other: Predictions) -> None:
 
 
 def known(predictions: Predictions) -> dict[str, tuple[str, str]]:
-    """Clip -> its speaker and emotion."""
+    """Clip -> its speaker and emotion, which are the same in every seed."""
     emotions = np.array(predictions.labels)[predictions.truth]
     return dict(zip(predictions.id, zip(predictions.speaker, emotions, strict=True), strict=True))
 

@@ -251,7 +251,7 @@ def paint_reliability(axes: Axes, curves: Mapping[str, Sequence[Mapping]]) -> No
 
 
 def paint_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str], level: str = "") -> None:
-    """Columns of metrics.csv over the epochs, one thin line for each fold; the column `level` as a dashed line."""
+    """Columns of metrics.csv over the epochs, one thin line for each model; the column `level` as a dashed line."""
     drawn = []
     for (key, _), colour in zip(keys.items(), COLOURS, strict=False):
         for rows in curves.values():

@@ -9,6 +9,7 @@ import jinja2
 
 from speaker_invariant_ser.chapters import chapters
 from speaker_invariant_ser.chapters.blocks import Chapter, Pictures
+from speaker_invariant_ser.chapters.blocks import deviation as deviation
 from speaker_invariant_ser.chapters.blocks import interval as interval
 from speaker_invariant_ser.chapters.blocks import percent as percent
 from speaker_invariant_ser.chapters.front import comparison, front, pareto
@@ -27,8 +28,8 @@ def write_report(
 ) -> Path:
     """Write report.html, report.md with its pictures and report.json into `folder`, replacing a former report.
 
-    `summary` is the content of report.json; its "emotion" is None for a table of embeddings. `curves` is metrics.csv, fold
-    by fold; `points` is a map of one fold's embeddings. Returns report.html's path. Raises WriteError.
+    `summary` is the content of report.json; its "emotion" is None for a table of embeddings. `curves` is metrics.csv, model
+    by model; `points` is a map of one fold's embeddings. Returns report.html's path. Raises WriteError.
     """
     told = [Chapter(summary["run"], front(summary), 1), *chapters(summary, curves or {}, points)]
     return write(folder, told, summary)

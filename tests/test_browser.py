@@ -5,7 +5,7 @@ import shutil
 from itertools import pairwise, product
 
 import pytest
-from reports import against_summary, curves, demo_summary, points, run_summary, table_summary
+from reports import against_summary, curves, demo_summary, points, run_summary, seeded_summary, table_summary
 
 from speaker_invariant_ser.report import write_comparison, write_report
 
@@ -55,7 +55,7 @@ return [...document.querySelectorAll('body *')].filter(element => own(element) &
 def pages(tmp_path_factory):
     """A page of each kind, with names long enough to do harm."""
     folder = tmp_path_factory.mktemp("pages")
-    run, table = against_summary(), table_summary()
+    run, table, seeded = against_summary(), table_summary(), seeded_summary()
     run["against"]["run"] = "a-baseline-with-a-name-that-nobody-would-type-twice-" + "x" * 60
     table["run"] = "embeddings_of_another_tool_" + "y" * 80 + ".parquet"
     return {
@@ -63,6 +63,7 @@ def pages(tmp_path_factory):
         "demo": write_report(demo_summary(), folder / "demo", curves(["fixed"])),
         "table": write_report(table, folder / "table"),
         "comparison": write_comparison([run_summary(f"run{n}", 0.6 + n / 50, 0.5 + n / 20) for n in range(8)], folder / "runs"),
+        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded["emotion"]["folds"])), points()),
     }
 
 
@@ -92,7 +93,7 @@ def show(browser, page, width: str = "desktop", scheme: str = "light") -> None:
     assert browser.execute_script("return innerWidth") == across
 
 
-KINDS = ["run", "demo", "table", "comparison"]
+KINDS = ["run", "demo", "table", "comparison", "seeds"]
 
 
 @pytest.mark.parametrize("kind, width", list(product(KINDS, WIDTHS)))
@@ -138,7 +139,7 @@ def test_the_contents_lead_to_the_headings(browser, pages, kind):
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
 
 
-@pytest.mark.parametrize("kind", ["run", "demo", "table", "comparison"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_verdict_and_its_picture_are_on_the_first_screen(browser, pages, kind):
     show(browser, pages[kind])
     assert browser.execute_script("return document.querySelector('svg').getBoundingClientRect().bottom") < 900

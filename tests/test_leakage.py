@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from clips import linear, make_table
+from clips import linear, make_table, told_now_and_then
 from sklearn.neural_network import MLPClassifier
 
 from speaker_invariant_ser.audit import Settings, audit
@@ -108,6 +108,24 @@ def test_decisions_of_several_encoders_are_pooled():
     assert result.decisions == 400 and result.speakers == 5 and result.encoders == 2
     assert 0.45 < result.attackers["logistic"].accuracy < 0.75
     assert result.clusters == 8
+
+
+def test_the_strongest_attackers_accuracy_is_known_for_every_encoder():
+    result = leakage([small(code=linear), small(seed=1)], FAST)
+    both, accuracy = result.strongest.score.accuracy, result.strongest.accuracy
+    assert accuracy([0]) > 0.9 > 0.5 > accuracy([1]) and accuracy([0, 1]) == pytest.approx(both)
+
+
+def test_encoders_that_read_the_same_of_the_same_clips_are_no_surer():
+    """Several seeds of one fold are such encoders: intervals stay as wide, and p as large."""
+    data = make_table(200, speakers=5, seed=1, code=told_now_and_then(0.1))
+    once, thrice = leakage([data], FAST), leakage([data] * 3, FAST)
+    assert (once.encoders, thrice.encoders) == (1, 3) and once.utterances == thrice.utterances == 200
+    for name in FAST:
+        one, same = once.attackers[name], thrice.attackers[name]
+        assert (same.low, same.high, same.upper) == pytest.approx((one.low, one.high, one.upper), abs=0.01)
+        assert same.p_value == pytest.approx(one.p_value, abs=0.015)
+    assert once.attackers["knn"].p_value > 0.03, "being three times as sure would show"
 
 
 def test_a_speaker_with_a_single_clip_is_left_out_and_named():

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 from speaker_invariant_ser import paired
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.paired import MARGIN, Comparison, compare
-from speaker_invariant_ser.predictions import Predictions
+from speaker_invariant_ser.predictions import Predictions, join
 
 CLIPS = 40  # by speaker, of two emotions in turn
 
@@ -25,7 +25,8 @@ def run_of(shares, seed=0) -> Predictions:
     speaker = np.repeat([f"s{number:03}" for number in range(len(shares))], CLIPS)
     identity = np.array([f"clip{number}" for number in range(len(truth))])
     probability = np.eye(2)[np.where(right, truth, 1 - truth)] * 0.8 + 0.1
-    return Predictions(("joy", "sad"), identity, speaker, np.full(len(truth), "f"), truth, probability)
+    fold, from_seed = np.full(len(truth), "f"), np.zeros(len(truth), int)
+    return Predictions(("joy", "sad"), identity, speaker, fold, from_seed, truth, probability)
 
 
 def worse_by(loss, speakers=20, jitter=0.0, seed=0) -> Comparison:
@@ -67,6 +68,19 @@ def test_order_of_clips_and_of_labels_does_not_matter():
     turned = replace(other, labels=("sad", "joy"), truth=1 - other.truth, probability=other.probability[:, ::-1])
     shuffled = turned.rows(np.random.default_rng(0).permutation(len(other.id)))
     assert compare(this, shuffled).summary == compare(this, other).summary
+
+
+def test_runs_of_several_seeds_are_compared_by_the_mean_over_seeds():
+    """With another number of seeds on the other side: a clip is a clip."""
+    alone = [run_of([0.5, 0.8, 0.7], seed=1), run_of([0.7, 0.6, 0.7], seed=2)]
+    both = join([replace(run, seed=np.full(len(run.id), number)) for number, run in enumerate(alone)])
+    other = run_of([0.6, 0.6, 0.7], seed=5)
+    mean = np.mean([compare(run, other).difference for run in alone], axis=0)
+    assert not np.allclose(compare(alone[0], other).difference, mean)
+    assert np.allclose(compare(both, other).difference, mean) and np.allclose(compare(other, both).difference, -mean)
+    assert compare(both, other).speakers == ("s000", "s001", "s002")
+    with pytest.raises(RunError, match="7 of 120 only here, 0 of 113 only in the other"):
+        compare(both, other.rows(np.arange(7, 120)))
 
 
 def test_a_run_against_itself_is_no_worse():

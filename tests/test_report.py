@@ -15,8 +15,10 @@ from reports import (
     calibration,
     curves,
     demo_summary,
+    kept_of,
     points,
     run_summary,
+    seeded_summary,
     settings,
     table_summary,
 )
@@ -55,11 +57,12 @@ class Page(HTMLParser):
 def written(tmp_path_factory):
     """One report of each kind, with the text of its files."""
     folder = tmp_path_factory.mktemp("reports")
-    run, demo = against_summary(), demo_summary()
+    run, demo, seeded = against_summary(), demo_summary(), seeded_summary()
     pages = {
         "run": write_report(run, folder / "run", curves(list(run["emotion"]["folds"])), points()),
         "demo": write_report(demo, folder / "demo", curves(["fixed"], 1)),
         "table": write_report(table_summary(), folder / "table"),
+        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded["emotion"]["folds"])), points()),
     }
     return {kind: Written(page) for kind, page in pages.items()}
 
@@ -80,7 +83,7 @@ def tables(markdown: str) -> list[list[str]]:
     return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", markdown, flags=re.M)]
 
 
-@pytest.mark.parametrize("kind", ["run", "demo", "table"])
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
 def test_the_page_needs_nothing_from_outside(written, kind):
     page = written[kind].page
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", written[kind].html)
@@ -89,21 +92,21 @@ def test_the_page_needs_nothing_from_outside(written, kind):
     assert all(target[1:] in page.all("id") for target in page.all("href") if target != "data:,")
 
 
-@pytest.mark.parametrize("kind", ["run", "demo", "table"])
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
 def test_ids_are_unique_and_every_reference_has_its_target(written, kind):
     ids = written[kind].page.all("id")
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"url\(#([^)]+)\)", written[kind].html)) <= set(ids)
 
 
-@pytest.mark.parametrize("kind", ["run", "demo", "table"])
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
 def test_headings_do_not_skip_a_level(written, kind):
     levels = [int(tag[1]) for tag, _ in written[kind].page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-@pytest.mark.parametrize("kind", ["run", "demo", "table"])
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
 def test_markdown_tables_are_well_formed_and_pictures_are_there(written, kind):
     found = tables(written[kind].markdown)
     assert len(found) >= 4
@@ -162,6 +165,21 @@ def test_being_scored_on_trained_clips_is_a_loud_warning_before_the_picture(writ
     assert demo.index('class="warning"') < demo.index("<svg") and "audit.holdout" in demo
     assert 'class="warning"' not in run and "audit.holdout" not in written["run"].markdown
     assert "> Warning:" in written["demo"].markdown
+
+
+def test_several_seeds_are_told_with_their_deviation(written):
+    seeded, run = written["seeds"], written["run"]
+    for text in (seeded.page.text, seeded.markdown):
+        assert text.count("68.5 to 78.5 %, deviation over 3 seeds 1.2") == 2, "the front, and beside the baseline of one seed"
+        assert "73.5 % (68.5 to 78.5 %), deviation over 3 seeds 1.2" in text
+        assert text.count("65.8 to 75.8 %, deviation over 3 seeds 2.7") == 2
+        assert "Each fold was trained from 3 seeds" in text and "in 10 folds" in text and "30 encoders" in text
+        assert "It names 70.8 % rightly, deviation over 3 seeds 2.7." in text
+        assert "counted 3 times" in text and "31, 32, 33" in text and "77.0 %, 76.0 %, 75.0 %" in text
+    for text in (run.page.text, run.markdown):
+        assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
+    clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", one.markdown, flags=re.M)[1] for one in (seeded, run)]
+    assert clips[0] == clips[1], "clips are counted once in the table"
 
 
 def test_the_note_is_shown_only_if_there_is_one(written):
@@ -253,7 +271,7 @@ def test_many_speakers_folds_and_attackers_stay_readable(tmp_path):
     names = [f"speaker{number:03}" for number in range(300)]
     each = {name: {"uar": 0.5 + number / 1000, "accuracy": 0.5, "utterances": 9} for number, name in enumerate(names)}
     summary["emotion"] |= {"per_speaker": each, "calibration": calibration(names)}
-    summary["emotion"]["folds"] = {name: {"epoch": 3, "dev_uar": 0.5, "adversary_accuracy": 0.1} for name in names}
+    summary["emotion"]["folds"] = {name: kept_of(name) for name in names}
     summary["against"]["per_speaker"] = {name: {"this": 0.5, "other": 0.4, "difference": 0.1} for name in names}
     summary["speaker"]["attackers"] = {f"attacker{number}": attacker(0.1 + number / 100) for number in range(40)}
     summary["settings"] = settings(names, names)
@@ -342,6 +360,17 @@ def test_the_comparison_marks_the_front(tmp_path):
     assert shown.html.count('class="strong"') == 2 and "Pareto front: 2 of 3 runs" in shown.html
     assert [one["pareto"] for one in json.loads((shown.folder / "report.json").read_text())["runs"]] == [True, True, False]
     assert "not evidence" in shown.page.text and "(tradeoff.png)" in shown.markdown and (shown.folder / "tradeoff.png").is_file()
+
+
+def test_runs_of_several_seeds_and_older_ones_are_compared(tmp_path):
+    """A report of a former version has no seeds at all."""
+    old = run_summary("old")
+    for score in (old["emotion"]["uar"], old["speaker"]["strongest"]):
+        del score["seeds"], score["deviation"]
+    shown = Written(write_comparison([seeded_summary(), old], tmp_path / "seeds"))
+    rows = tables(shown.markdown)[0][2:]
+    assert "68.5 to 78.5 %, deviation over 3 seeds 1.2 |" in rows[0] and "75.8 %, deviation over 3 seeds 2.7 |" in rows[0]
+    assert "68.5 to 78.5 % |" in rows[1] and "deviation" not in rows[1]
 
 
 def test_the_comparison_tells_what_its_runs_share_and_what_not(tmp_path):

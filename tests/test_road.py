@@ -86,7 +86,8 @@ def test_what_is_evaluated_is_what_the_report_says(road):
     assert (report["emotion"]["uar"]["low"], report["emotion"]["uar"]["high"]) == pytest.approx((low, high))
     history = run.fits[0].metrics()
     assert report["emotion"]["folds"]["fixed"]["dev_uar"] == max(row["dev_uar"] for row in history)
-    assert evaluation.selected([{**history[0], "best": 1}, {**history[1], "best": 1}, {**history[2], "best": 0}])["epoch"] == 2
+    bests = [{**row, "best": best} for row, best in zip(history, (1, 1, 0), strict=True)]
+    assert evaluation.selected(run.fits[0], bests)["epoch"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,41 @@ def test_results_by_any_column(road, twin, capsys):
     assert set(groups["text"]) == {"a", "b", "c", "d"} and groups["text"]["a"]["utterances"] == 6
     assert cli.run(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "txet"]) == 2
     assert "unknown column 'txet', did you mean 'text'" in capsys.readouterr().err
+
+
+def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
+    """Train, evaluate, compare, infer with two models of a fold; what is told is what predictions.csv says."""
+    run = tmp_path / "seeds"
+    arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(run), "--device", "cpu"]
+    assert cli.run(["train", *arguments, "--set", "train.seeds=2", "--set", "train.seed=4"]) == 0
+    assert cli.run(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
+    assert capsys.readouterr().out.count("deviation over 2 seeds") == 2, "of emotion and of the strongest attacker"
+    rows, report = rows_of(run / "predictions.csv"), json.loads((run / "report" / "report.json").read_text())
+    emotion, strongest = report["emotion"], report["speaker"]["strongest"]
+    uars = [
+        balanced_accuracy_score([row["emotion"] for row in mine], [row["predicted"] for row in mine])
+        for seed in "45"
+        if (mine := [row for row in rows if row["seed"] == seed])
+    ]
+    assert emotion["uar"]["seeds"] == pytest.approx(dict(zip("45", uars, strict=True)))
+    assert emotion["uar"]["value"] == pytest.approx(np.mean(uars))
+    assert emotion["uar"]["deviation"] == pytest.approx(np.std(uars, ddof=1))
+    assert len(rows) == 48 and emotion["utterances"] == 24 and emotion["groups"]["sex"]["male"]["utterances"] == 12
+    names = {"fixed, seed 4", "fixed, seed 5"}
+    assert set(emotion["folds"]) == set(emotion["calibration"]["temperatures"]) == names
+    assert report["settings"]["seeds"] == [4, 5] and len(report["settings"]["folds"]) == 1
+    assert strongest["accuracy"] == pytest.approx(np.mean(list(strongest["seeds"].values())))
+    assert (report["speaker"]["encoders"], report["speaker"]["utterances"], report["speaker"]["decisions"]) == (2, 6, 12)
+    page = (run / "report" / "report.html").read_text()
+    assert "deviation over 2 seeds" in page and report["against"]["speakers"] == 2
+    assert cli.run(["compare", str(run), str(twin), "--out", str(tmp_path / "compared")]) == 0
+    assert "deviation over 2 seeds" in " ".join(capsys.readouterr().out.split())
+    out = tmp_path / "p.csv"
+    assert cli.run(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
+    inferred = {row["path"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
+    for row in rows:
+        both = [float(other["p_level"]) for other in rows if other["id"] == row["id"]]
+        assert inferred[row["id"]] == pytest.approx(np.mean(both), abs=2e-5)
 
 
 def test_runs_are_compared(road, twin, tmp_path, capsys):

@@ -65,6 +65,13 @@ def interval(score: Mapping) -> str:
     return f"{100 * score['low']:.1f} to {100 * score['high']:.1f} %"
 
 
+def deviation(score: Mapping) -> str:
+    """What follows an interval where a score is a mean over several seeds; nothing for one, and for reports without seeds."""
+    if score.get("deviation") is None:
+        return ""
+    return f", deviation over {len(score['seeds'])} seeds {100 * score['deviation']:.1f}"
+
+
 def points(value: float | None) -> str:
     """A difference of shares in percentage points."""
     return "-" if value is None else f"{100 * value:+.1f} points"

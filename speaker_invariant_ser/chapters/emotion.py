@@ -11,6 +11,7 @@ from speaker_invariant_ser.chapters.blocks import (
     Text,
     count,
     decimal,
+    deviation,
     folded,
     interval,
     p_value,
@@ -23,13 +24,15 @@ from speaker_invariant_ser.pictures import Picture, rows_height
 def emotion_chapters(emotion: Mapping) -> list[Chapter]:
     speakers, labels = emotion["per_speaker"], emotion["confusion"]["labels"]
     worst = emotion["worst_speaker"]
+    uar, seeds = emotion["uar"], len(emotion["uar"]["seeds"])
+    folds = {one["fold"] for one in emotion["folds"].values()}
     about = (
         f"Scored on {count(emotion['utterances'], 'clip')} of {count(len(speakers), 'speaker')} in "
-        f"{count(len(emotion['folds']), 'fold')}. No speaker is in two parts of a fold, and epochs were selected on dev speakers "
+        f"{count(len(folds), 'fold')}. No speaker is in two parts of a fold, and epochs were selected on dev speakers "
         f"alone. UAR is the mean recall of the {len(labels)} emotions. Intervals resample whole speakers."
     )
     measures = [
-        ["UAR", f"{percent(emotion['uar']['value'])} ({interval(emotion['uar'])})"],
+        ["UAR", f"{percent(uar['value'])} ({interval(uar)}){deviation(uar)}"],
         ["UAR by chance", percent(emotion["chance"])],
         ["accuracy", percent(emotion["accuracy"])],
         ["macro F1", percent(emotion["macro_f1"])],
@@ -37,19 +40,35 @@ def emotion_chapters(emotion: Mapping) -> list[Chapter]:
         ["spread: standard deviation of the speakers' UARs", points(emotion["spread"]).removeprefix("+")],
     ]
     return [
-        Chapter("Emotion on unseen speakers", [Text(about), Table(["measure", "value"], measures, numbers=False)]),
-        confusion_chapter(emotion),
+        Chapter(
+            "Emotion on unseen speakers",
+            [
+                Text(about),
+                *([Text(about_seeds(seeds))] if seeds > 1 else []),
+                Table(["measure", "value"], measures, numbers=False),
+            ],
+        ),
+        confusion_chapter(emotion["confusion"], emotion["per_class"], seeds),
         each_speaker_chapter(emotion),
         *([groups_chapter(emotion["groups"])] if emotion["groups"] else []),
         calibration_chapter(emotion["calibration"]),
     ]
 
 
-def confusion_chapter(emotion: Mapping) -> Chapter:
-    labels, counts = emotion["confusion"]["labels"], emotion["confusion"]["counts"]
+def about_seeds(seeds: int) -> str:
+    return (
+        f"Each fold was trained from {seeds} seeds, and every seed was tested on the same clips. UAR, accuracy and recall are "
+        "means over the seeds; macro F1 and calibration are of the decisions of all seeds together. Intervals say how far "
+        "speakers differ, the deviation how far seeds do."
+    )
+
+
+def confusion_chapter(confusion: Mapping, recalls: Mapping, seeds: int) -> Chapter:
+    labels, counts = confusion["labels"], confusion["counts"]
     words = "Clips by true and predicted emotion. The deeper the colour, the larger the share of the true emotion."
+    words += "" if seeds == 1 else f" Every clip is counted {seeds} times, once for each seed."
     drawn = Picture("confusion", words, partial(pictures.paint_confusion, labels=labels, counts=counts), 4.0)
-    rows = [[name, percent(emotion["per_class"][name]), f"{sum(row):,}"] for name, row in zip(labels, counts, strict=True)]
+    rows = [[name, percent(recalls[name]), f"{sum(row) // seeds:,}"] for name, row in zip(labels, counts, strict=True)]
     return Chapter("Confusion", [Pictures([drawn], Table(["emotion", "recall", "clips"], rows, folded(rows, "emotions")))], 3)
 
 
@@ -86,14 +105,16 @@ def calibration_chapter(calibration: Mapping) -> Chapter:
     before, after, temperatures = calibration["before"], calibration["after"], calibration["temperatures"]
     told = (
         "A model is calibrated if it is right as often as its confidence says. Its expected calibration error is "
-        f"{percent(before['ece'])}; after temperature scaling, with temperatures fitted on each fold's dev speakers, "
+        f"{percent(before['ece'])}; after temperature scaling, with temperatures fitted on each model's dev speakers, "
         f"{percent(after['ece'])}."
     )
     curves = {"as trained": before["bins"], "after temperature scaling": after["bins"]}
     words = "Accuracy against confidence; on the diagonal both agree. Larger dots hold more clips."
     drawn = Picture("calibration", words, partial(pictures.paint_reliability, curves=curves), 4.0)
     table = Table(
-        ["fold", "temperature"], [[fold, decimal(one)] for fold, one in temperatures.items()], "Temperature of each fold"
+        ["model of fold", "temperature"],
+        [[fold, decimal(one)] for fold, one in temperatures.items()],
+        "Temperature of each model",
     )
     return Chapter("Calibration", [Text(told), Pictures([drawn], table)], 3)
 
@@ -107,7 +128,8 @@ NON_INFERIOR = {
 
 def both_sides(name: str, one: Mapping) -> list[str]:
     uar, strongest = one["emotion"]["uar"], one["speaker"]["strongest"]
-    return [name, percent(uar["value"]), interval(uar), percent(strongest["accuracy"]), interval(strongest)]
+    emotion, speaker = interval(uar) + deviation(uar), interval(strongest) + deviation(strongest)
+    return [name, percent(uar["value"]), emotion, percent(strongest["accuracy"]), speaker]
 
 
 def against_chapter(summary: Mapping) -> Chapter:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from speaker_invariant_ser import pictures
-from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, interval, percent, score
+from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, deviation, interval, percent, score
 from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture, eer_interval
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import BLUE, COLOURS, GREY, RUST, Picture
@@ -51,11 +51,12 @@ def key_table(summary: Mapping) -> Table:
     """The few numbers that the verdict rests on."""
     emotion, speaker, rows = summary["emotion"], summary["speaker"], []
     if emotion:
-        uar = emotion["uar"]
-        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), interval(uar), percent(emotion["chance"])])
+        uar, within = emotion["uar"], interval(emotion["uar"]) + deviation(emotion["uar"])
+        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), within, percent(emotion["chance"])])
     strongest = speaker["strongest"]
     name = f"speaker, strongest attacker ({strongest['name']})"
-    rows.append([name, percent(strongest["accuracy"]), interval(strongest), percent(speaker["chance"]["given_emotion"])])
+    within = interval(strongest) + deviation(strongest)
+    rows.append([name, percent(strongest["accuracy"]), within, percent(speaker["chance"]["given_emotion"])])
     if speaker["unseen"]:
         trials = speaker["unseen"]["verification"]
         rows.append(["verification, equal error rate", percent(trials["eer"]), eer_interval(trials), "50.0 %"])
@@ -131,10 +132,10 @@ def compared(name: str, one: Mapping, best: bool) -> list[str]:
         name,
         "yes" if best else "",
         percent(uar["value"]),
-        interval(uar),
+        interval(uar) + deviation(uar),
         percent(one["emotion"]["chance"]),
         f"{percent(strongest['accuracy'])} ({strongest['name']})",
-        interval(strongest),
+        interval(strongest) + deviation(strongest),
         percent(one["speaker"]["chance"]["given_emotion"]),
         at_chance,
         percent(head["accuracy"]) if head else "-",

@@ -24,7 +24,7 @@ def map_chapter(place: Points) -> Chapter:
 
 
 def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | None) -> Chapter:
-    blocks = [Text("One thin line for each fold. The adversary is trained against the encoder and thrown away.")]
+    blocks = [Text("One thin line for each model. The adversary is trained against the encoder and thrown away.")]
     losses = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
     shares = {"dev_uar": "emotion UAR, dev speakers", "adversary_accuracy": "adversary's accuracy: not evidence"}
     if curves:
@@ -59,15 +59,17 @@ def settings_chapters(settings: Mapping, kept: Mapping) -> list[Chapter]:
 
 
 def folds_table(folds: Sequence[Mapping], kept: Mapping) -> Table:
+    """A row for each fold, with the epochs and dev UARs of its models, seed by seed."""
     rows = [
         [
             fold["name"],
             *(shorten(fold[part], 12) for part in ("train", "dev", "test")),
             f"{fold.get('held_out', 0):,}",
-            str(kept[fold["name"]]["epoch"]),
-            percent(kept[fold["name"]]["dev_uar"]),
+            shorten((str(one["epoch"]) for one in models), 12),
+            shorten((percent(one["dev_uar"]) for one in models), 12),
         ]
         for fold in folds
+        if (models := [one for one in kept.values() if one["fold"] == fold["name"]])
     ]
     head = ["fold", "trained on", "selected on", "tested on", "clips held out", "epoch kept", "dev UAR"]
     return Table(head, rows, "Folds: who was trained, selected and tested on", numbers=False)

@@ -12,6 +12,7 @@ from speaker_invariant_ser.chapters.blocks import (
     Text,
     count,
     decimal,
+    deviation,
     folded,
     interval,
     p_value,
@@ -106,6 +107,8 @@ def about_strongest(speaker: Mapping) -> str:
     chosen = speaker["strongest"]["chosen"].items()
     told = "The strongest attacker is chosen on validation clips, other ones than those it is scored on: "
     told += shorten((f"{name} for {100 * share:.0f} % of the folds" for name, share in chosen), 6) + "."
+    if speaker["strongest"].get("deviation") is not None:
+        told += f" It names {percent(speaker['strongest']['accuracy'])} rightly{deviation(speaker['strongest'])}."
     mapped = [name for name, one in speaker["attackers"].items() if one["reads"] == "frames"]
     if mapped:
         told += " What reads the encoder before its pooling is not a candidate: whoever is given embeddings does not have that."

@@ -52,12 +52,12 @@ def warn(message: str) -> None:
 
 
 def show_evaluation(summary: dict) -> None:
-    from speaker_invariant_ser.report import interval, percent
+    from speaker_invariant_ser.report import deviation, interval, percent
 
     emotion, worst = summary["emotion"], summary["emotion"]["worst_speaker"]
-    chance = f"chance {percent(emotion['chance'])}"
+    uar, chance = emotion["uar"], f"chance {percent(emotion['chance'])}"
     rows = [
-        ("emotion UAR, unseen speakers", percent(emotion["uar"]["value"]), interval(emotion["uar"]), chance),
+        ("emotion UAR, unseen speakers", percent(uar["value"]), interval(uar) + deviation(uar), chance),
         ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
         ("worst speaker, UAR", percent(worst["uar"]), "", f"speaker {worst['speaker']}"),
     ]
@@ -72,7 +72,7 @@ def show_evaluation(summary: dict) -> None:
 
 def show_speaker(speaker: dict) -> None:
     """Every attacker beside chance."""
-    from speaker_invariant_ser.report import interval, percent
+    from speaker_invariant_ser.report import deviation, interval, percent
 
     chances = speaker["chance"]
     rows = [
@@ -80,8 +80,8 @@ def show_speaker(speaker: dict) -> None:
         for name, one in speaker["attackers"].items()
     ]
     strongest = speaker["strongest"]
-    p_value = f"{strongest['p_value']:.3f}"
-    rows.append(("the strongest, chosen beforehand", percent(strongest["accuracy"]), interval(strongest), p_value))
+    within, p_value = interval(strongest) + deviation(strongest), f"{strongest['p_value']:.3f}"
+    rows.append(("the strongest, chosen beforehand", percent(strongest["accuracy"]), within, p_value))
     named = (("uniform", "1/K"), ("majority", "majority"), ("given_emotion", "given emotion"))
     rows += [(f"chance, {name}", percent(chances[key]), "", "") for key, name in named]
     if own := speaker.get("adversary_head"):
@@ -93,13 +93,13 @@ def show_speaker(speaker: dict) -> None:
 
 
 def show_comparison(summaries: Sequence[dict]) -> None:
-    from speaker_invariant_ser.report import interval, percent
+    from speaker_invariant_ser.report import deviation, interval, percent
 
     rows = []
     for one in summaries:
         uar, attacker, own = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"]["adversary_head"]
-        emotion = f"{percent(uar['value'])}  ({interval(uar)})"
-        speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)})"
+        emotion = f"{percent(uar['value'])}  ({interval(uar)}){deviation(uar)}"
+        speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)}){deviation(attacker)}"
         rows.append((one["run"], emotion, speaker, percent(own["accuracy"])))
     first = summaries[0]
     levels = first["speaker"]["chance"]
