@@ -71,7 +71,7 @@ class GradientReversal(nn.Module):
         return self.head(embedding)
 
     def forward(self, embedding: Tensor, batch: Batch, progress: float) -> Tensor:
-        """Cross-entropy of the speaker, a scalar; `batch.target` [B] holds 0 .. K-1."""
+        """Cross-entropy of the speaker, a scalar; `batch.target` [B, K] holds shares."""
         return F.cross_entropy(self.logits(reverse_gradient(embedding, self.strength(progress))), batch.target)
 
 

@@ -206,6 +206,10 @@ class Pairs:
     weight: np.ndarray  # [B] float32, of the clip itself in a mix, 0.5 .. 1; 1 where it is not mixed
     follows: np.ndarray  # [B] bool, whether the partner follows the clip
 
+    def rows(self, chosen: slice) -> "Pairs":
+        """Some of the clips."""
+        return Pairs(self.other[chosen], self.weight[chosen], self.follows[chosen])
+
 
 def draw_pairs(
     chosen: Sequence[int], emotion: np.ndarray, speaker: np.ndarray, settings: AugmentSection, rng: np.random.Generator

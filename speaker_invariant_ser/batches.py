@@ -63,7 +63,6 @@ class Feed:
         self.clips, self.settings, self.seed, self.device = clips, recipe.train, seed, device
         self.rows = slice(rank, None, world)
         self.augment = Augment(recipe.augment, recipe.features)
-        self.pairing = recipe.augment
         self.frames = self.on_device(clips.frames)
         self.labels = (self.on_device(clips.emotion), classes), (self.on_device(clips.target), targets)
 
@@ -81,8 +80,7 @@ class Feed:
 
     def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Batch, tuple[Tensor, Tensor]]]:
         """The epoch's batches after the first `skip`: this process's rows, and (emotion [B, C], target [B, K]) of all rows."""
-        chosen = epoch_batches(self.clips, self.settings, self.seed, number)[skip:]
-        steps = [self.draw(number, place, batch) for place, batch in enumerate(chosen, start=skip)]
+        steps = self.draw(number)[skip:]
         read = self.clips.source.read(self.needed(step) for step in steps)
         for step, (mels, frames) in zip(steps, read, strict=True):
             clock.lap("data")
@@ -91,13 +89,17 @@ class Feed:
             clock.lap("features")
             yield batch, labels
 
-    def draw(self, epoch: int, place: int, chosen: np.ndarray) -> Step:
-        rng = np.random.default_rng([self.seed, epoch, place])
-        s = self.pairing
-        pairs = None
+    def draw(self, epoch: int) -> list[Step]:
+        """All that is random in an epoch, but for dropout and noise."""
+        batches = epoch_batches(self.clips, self.settings, self.seed, epoch)
+        chosen, rng = np.concatenate(batches), np.random.default_rng([self.seed, epoch, 1])
+        draws = rng.random((len(chosen), self.augment.columns), dtype=np.float32)
+        pairs, s = None, self.augment.settings
         if s.concatenate or s.mixup_within or s.mixup_across:
             pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, s, rng)
-        return Step(chosen, pairs, rng.random((len(chosen), self.augment.columns), dtype=np.float32))
+        ends = np.cumsum([len(batch) for batch in batches])
+        parts = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
+        return [Step(chosen[part], pairs and pairs.rows(part), draws[part]) for part in parts]
 
     def needed(self, step: Step) -> np.ndarray:
         """The clips to be read: this process's, then their partners."""

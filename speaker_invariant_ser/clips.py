@@ -80,9 +80,11 @@ class Streamed:
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1) as reader:
             for samples, lengths in ahead(reader, lambda batch: self.store.batch(self.indices[batch]), batches):
-                with torch.no_grad():
-                    sound = torch.from_numpy(samples).to(self.device).float() / FULL_SCALE
-                    yield self.logmel(sound, torch.from_numpy(lengths).to(self.device))
+                yield self.logmels(torch.from_numpy(samples), torch.from_numpy(lengths))
+
+    @torch.no_grad()
+    def logmels(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return self.logmel(samples.to(self.device).float() / FULL_SCALE, lengths.to(self.device))
 
 
 def ahead(reader: ThreadPoolExecutor, load, batches: Iterable[np.ndarray]) -> Iterator:
