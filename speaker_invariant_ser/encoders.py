@@ -9,7 +9,6 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import EncoderSection
@@ -48,6 +47,20 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+class Summed(torch.autograd.Function):
+    """The sum of a tensor over all processes; backward that of its gradients, since every process's loss depends on it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return Summed.forward(ctx, gradient.contiguous())
+
+
 def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Batch norm in training over the batch of all processes; (x [B, channels, ...]) -> the same shape.
 
@@ -55,10 +68,10 @@ def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     """
     x, rest = x.float(), [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    count = collective.all_reduce(x.new_tensor(float(x.numel() // x.shape[1])))
-    mean = collective.all_reduce(x.sum(dim=rest)) / count
+    count = Summed.apply(x.new_tensor(float(x.numel() // x.shape[1])))
+    mean = Summed.apply(x.sum(dim=rest)) / count
     centred = x - mean.view(shape)
-    variance = collective.all_reduce(centred.square().sum(dim=rest)) / count
+    variance = Summed.apply(centred.square().sum(dim=rest)) / count
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
@@ -106,6 +119,7 @@ class AttentivePooling(nn.Module):
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
         self.score = nn.Sequential(nn.Conv1d(channels, hidden, 1), nn.Tanh(), nn.Conv1d(hidden, channels, 1))
+        freeze(self.score[-1].bias)
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(x [B, channels, T], frames [B]) -> [B, 2 * channels]."""
@@ -115,6 +129,13 @@ class AttentivePooling(nn.Module):
         mean = (weight * x).sum(dim=2)
         variance = (weight * (x - mean[:, :, None]).square()).sum(dim=2)
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)  # the square root has no slope at 0
+
+
+def freeze(bias: nn.Parameter) -> None:
+    """Leave a bias as it is whose effect the next operation takes away: its gradient is rounding errors, and Adam would make
+    full steps of them.
+    """
+    bias.requires_grad_(False)
 
 
 class Cnn(nn.Module):
@@ -136,6 +157,7 @@ class Cnn(nn.Module):
         self.pool = AttentivePooling(inputs * bands)
         self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Linear(2 * inputs * bands, settings.dim)
+        freeze(self.project.bias)
         self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
 

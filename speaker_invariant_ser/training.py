@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed import ReduceOp
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -147,8 +148,8 @@ class Training:
         """One batch: forward, backward, update. `labels` are those of all processes' rows."""
         torch.manual_seed(seed_of(self.fit.seed, self.step, self.fabric.global_rank))  # dropout, noise: nothing to be saved
         through = self.step / max(1, self.steps - 1)
-        losses = self.module(batch.mels, batch.frames, batch.emotion, batch.target, through)
         n, world = len(labels[0]), self.fabric.world_size
+        losses = self.module(self.as_wide(batch.mels), batch.frames, batch.emotion, batch.target, through)
         if world > 1:  # what is averaged over processes has to be the mean over the whole batch
             losses["emotion_loss"] *= world * self.mass(batch.emotion) / self.mass(labels[0])
             losses["adversary_loss"] *= world * len(batch.target) / n
@@ -166,6 +167,13 @@ class Training:
         right = losses["emotion_right"], losses["adversary_right"]
         self.sums += torch.stack([self.sums.new_tensor(len(batch.mels)), *means, *right, *norms]).to(self.sums)
         self.clock.lap("update")
+
+    def as_wide(self, mels: Tensor) -> Tensor:
+        """Log-mels as wide as the widest of all processes: batch norm counts padding."""
+        if self.fabric.world_size == 1:
+            return mels
+        widest = self.fabric.all_reduce(torch.tensor(mels.shape[2], device=mels.device), reduce_op=ReduceOp.MAX)
+        return F.pad(mels, (0, int(widest) - mels.shape[2]))
 
     def mass(self, shares: Tensor) -> Tensor:
         return (shares @ self.objective.weight).sum()
