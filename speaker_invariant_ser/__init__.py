@@ -48,6 +48,7 @@ In the order of the data; a module imports only from those above it:
     evaluation      run -> Evaluation
     inference       paths -> predictions
     pictures        drawings for pages and for Markdown
+    preview         a picture of what the network sees
     atlas           embeddings laid out on paper
     chapters        what a report says, chapter by chapter
     report          Evaluation -> HTML, Markdown, JSON

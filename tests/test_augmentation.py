@@ -74,14 +74,13 @@ def test_a_batch_divided_is_changed_as_it_is_whole():
     assert not torch.allclose(other[..., :10], whole[..., :10], atol=0.1)
 
 
-def test_switching_one_off_leaves_the_others_draws():
+def test_switching_one_off_leaves_the_others_as_they_were():
     mels, frames = padded()
-    draws = torch.rand(4, Augment(AugmentSection(), SMALL).columns)
-    both = Augment(AugmentSection(**{**STILL, "level_db": 6.0, "equaliser_db": 3.0}), SMALL)
-    apart = [Augment(AugmentSection(**{**STILL, **change}), SMALL) for change in ({"level_db": 6.0}, {"equaliser_db": 3.0})]
-    draws = draws[:, : both.columns]
+    level, curve = {"level_db": 6.0}, {"equaliser_db": 3.0}
+    both, *apart = (Augment(AugmentSection(**{**STILL, **change}), SMALL) for change in ({**level, **curve}, level, curve))
+    draws = torch.rand(4, both.columns)
     moved = sum(one(mels, frames, draws)[0] - mels for one in apart)
-    assert_close(own(both(mels, frames, draws)[0] - mels, frames), own(moved, frames), rtol=0, atol=1e-2)
+    assert_close(own(both(mels, frames, draws)[0] - mels, frames), own(moved, frames), rtol=0, atol=1e-5)
 
 
 def test_stretch_by_one_changes_nothing_and_by_two_halves():
@@ -122,6 +121,13 @@ def test_the_warp_keeps_the_ends_rises_and_by_one_is_nothing():
         assert_close(moved[:300], alpha * hertz[:300])
     mels, _ = padded((40,), 64)
     assert_close(warp(mels, torch.ones(1), FEATURES), mels, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("alpha, hertz", [(1.25, {3840: 4800, 5920: 6400}), (0.8, {4800: 3840, 6400: 5920})])
+def test_the_warp_bends_where_the_paper_has_it(alpha, hertz):
+    """From 4.8 kHz on, of what is read or of what it is read for, a line leads to 8 kHz."""
+    moved = augmentation.warped(torch.tensor([float(one) for one in hertz]), torch.tensor(alpha), 8000.0)
+    assert moved.tolist() == pytest.approx(list(hertz.values()))
 
 
 def test_bands_and_frequencies_are_each_others_inverse_and_torchaudios():
@@ -177,11 +183,13 @@ def test_tilted_noise_falls_by_so_many_db_per_octave(tilt):
 
 def test_a_share_of_the_clips_is_noisy_and_the_others_are_as_they_were():
     mels, frames = padded([30] * 400)
-    augment = Augment(AugmentSection(**STILL, noise=0.3), SMALL)
+    augment = Augment(AugmentSection(**STILL, noise=0.3, noise_snr_db=(0.0, 20.0)), SMALL)
     changed, _ = augment(mels, frames, torch.rand(400, augment.columns))
     untouched = (changed == mels).flatten(1).all(dim=1)
     assert 0.2 < 1 - untouched.float().mean() < 0.4
-    assert (changed[~untouched] > mels[~untouched] - 1e-3).all()  # power is added
+    before, after = mels[~untouched].exp().sum(dim=(1, 2)), changed[~untouched].exp().sum(dim=(1, 2))
+    snr_db = 10 * torch.log10(before / (after - before))
+    assert -1 < snr_db.min() < 2 and 18 < snr_db.max() < 21 and snr_db.mean().item() == pytest.approx(10, abs=1.5)
 
 
 def test_silence_stays_finite():
@@ -198,6 +206,8 @@ def test_masks_stay_in_the_clip_and_leave_most_of_it():
     hidden = torch.stack([masks(torch.rand(3, 4), extent, 100, 30) for _ in range(200)])
     assert not (hidden & ~mask_of(extent, 100)).any()
     assert (hidden.sum(dim=2).float() / extent).max() <= 0.4 + 1e-6
+    alone = torch.stack([masks(torch.rand(3, 2), extent, 100, 10) for _ in range(200)]).sum(dim=2)
+    assert alone.amax(dim=0).tolist() == [10, 4, 1] and alone.amin(dim=0).tolist() == [0, 0, 0]
     assert hidden[:, 0].any(dim=0).all()  # every frame can be hidden, the first and the last too
 
 
