@@ -16,8 +16,7 @@ from speaker_invariant_ser import training
 from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
-from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.fitting import engine, train, train_side_by_side
+from speaker_invariant_ser.fitting import engine, train
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.model import apply, load_model
 from speaker_invariant_ser.runs import Run, kept
@@ -206,40 +205,6 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
     assert {path.suffix for path in files} <= {".toml", ".json", ".csv", ".safetensors", ".md", ".png"}
     assert not any(path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for path in files)
     assert "03" not in (trained.fits[0].folder / "model.json").read_text()
-
-
-def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
-    whole = train(recipe, store, tmp_path / "whole", device="cpu")
-    shutil.copytree(tmp_path / "whole", tmp_path / "part")
-    part = Run.open(tmp_path / "part")
-    shutil.rmtree(part.fits[1].folder)
-    partial_of(part.fits[1].folder).mkdir()  # what a kill leaves
-    kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
-        part.all_done()
-    train(recipe, store, tmp_path / "part", resume=True, device="cpu")
-    assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
-    first, second = (load_file(run.fits[1].folder / "model.safetensors") for run in (whole, part))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not list(part.folder.rglob(".*"))
-
-
-def test_folds_side_by_side_give_a_whole_run(store, tmp_path):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    told = []
-    run = train(
-        recipe, store, tmp_path / "run", device="cpu", jobs=2, progress=lambda fold, row: told.append((fold, row["epoch"]))
-    )
-    assert run.all_done() and sorted(told) == [(fold, epoch) for fold in ("1", "2") for epoch in (1, 2, 3)]
-
-
-def test_an_error_in_a_worker_reaches_the_user(store, tmp_path, monkeypatch):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, make_splits(recipe.split, store.utterances), store)
-    (run.folder / "folds").write_text("a file in the way")
-    with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
-        train_side_by_side(run, store, run.fits, "cpu", 2, None)
 
 
 def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(store, tiny, trained, tmp_path, folder):
