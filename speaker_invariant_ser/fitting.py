@@ -45,8 +45,9 @@ def train(
     """Train every fold and seed of the recipe into the run folder `out`, and return the run.
 
     `jobs` models are trained at once; each batch is shared by `devices` processes, with a GPU each where there are GPUs. Started
-    by `torchrun` or `fabric run`, the processes that it started share each batch instead. With `resume`, what is trained is kept, and what was
-    begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any training starts.
+    by `torchrun` or `fabric run`, the processes that these started share each batch instead. With `resume`, what is trained is
+    kept, and what was begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any
+    training starts.
     """
     check_names(recipe)
     place = choose_device(device)
