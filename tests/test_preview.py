@@ -13,7 +13,10 @@ FEATURES = FeaturesSection(hop_ms=20.0, mels=24)
 def rows():
     rng = np.random.default_rng(0)
     clip = lambda frames: rng.standard_normal((24, frames))  # noqa: E731
-    return [Preview("03, anger", clip(50), [clip(45), clip(55)]), Preview("_名_, $joy$", clip(30), [clip(60)])]
+    return [
+        Preview("03, anger", clip(50), [clip(45), clip(55)], ["", "then 08, joy"]),
+        Preview("_名_, $joy$", clip(30), [clip(60)], [""]),
+    ]
 
 
 @pytest.mark.parametrize("name, begins", [("seen.png", b"\x89PNG"), ("seen.SVG", b"<?xml")])
@@ -36,7 +39,7 @@ def test_each_clip_has_its_line_in_one_scale_of_colours_seconds_and_bands():
     assert len({image.get_clim() for image in images.values()}) == 1
     assert images[0, 0].get_extent() == [0, 1.0, -0.5, 23.5] and images[1, 1].get_extent()[1] == pytest.approx(1.2)
     assert all(panel.get_xlim() == pytest.approx((0, 1.2)) for panel in panels.flat)
-    assert panels[0, 0].get_title("left") == "03, anger" and panels[0, 2].get_title("left") == "augmented, 2"
+    assert panels[0, 0].get_title("left") == "03, anger" and panels[0, 2].get_title("left") == "then 08, joy"
 
 
 @pytest.mark.parametrize("features", [FeaturesSection(), FEATURES, FeaturesSection(f_min=300, f_max=3400)])
