@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK = "#22303c"
 BLUE, RUST, GREY = "#3f80a8", "#c25b3f", "#7c8791"
@@ -265,7 +266,10 @@ def paint_gradients(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: M
     """Columns of metrics.csv over the epochs on a logarithmic scale, on which a norm of 0 has no place."""
     drawn = draw_columns(axes, curves, keys)
     axes.set_yscale("log", nonpositive="mask")
-    axes.set(ylabel="norm")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(ylabel="norm of the gradient")
     explain(axes, drawn, list(keys.values()))
 
 
