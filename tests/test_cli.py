@@ -188,6 +188,26 @@ def seeds(place):
     return run
 
 
+def test_epochs_from_before_a_resume_do_not_count_into_the_time_left(seeds):
+    """Workers' old epochs are all told at once; the bars start behind them."""
+    begun = seeds / "folds" / "fixed" / ".seed-1.partial"
+    begun.mkdir()
+    head, *_ = (seeds / "folds" / "fixed" / "seed-0" / "metrics.csv").read_text().splitlines()
+    rows = [",".join("1" if column == "best" else str(epoch) for column in head.split(",")) for epoch in range(1, 18)]
+    (begun / "metrics.csv").write_text("\n".join([head, *rows]))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    shown, now = progress_of_training(console), 0.0
+    shown.get_time = lambda: now
+    told = TrainingBars(shown, seeds, 30)
+    for epoch in range(1, 18):
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[0].completed == 30 + 17 and shown.tasks[0].speed is None
+    for epoch in range(18, 21):
+        now = 10.0 * (epoch - 17)
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[1].time_remaining == 10 * 10 and shown.tasks[0].time_remaining == 10 * (10 + 30)
+
+
 def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish(seeds):
     """Eighty columns wide, so that no line of it is broken."""
     console = Console(file=io.StringIO(), width=80, force_terminal=True)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
@@ -88,6 +89,10 @@ class TrainingBars:
         return {fit.name: fit for fit in Run.open(self.folder).fits}
 
     def __call__(self, name: str, row: Mapping[str, float]) -> None:
+        if not self.reached:  # before --resume: what took no time now is not to be counted into the time that is left
+            self.reached = {name: epochs_begun(fit) for name, fit in self.fits.items()}
+        if row["epoch"] < self.reached[name]:
+            return
         self.reached[name] = int(row["epoch"])
         self.note_trained()
         if name not in self.tasks:
@@ -117,6 +122,14 @@ class TrainingBars:
             count=f"{len(self.trained)}/{len(self.fits)} trained",
             uar=uar,
         )
+
+
+def epochs_begun(fit: "Fit") -> int:
+    """Epochs of a model in training, from its unfinished folder."""
+    from speaker_invariant_ser.files import partial_of
+
+    begun = replace(fit, folder=partial_of(fit.folder))
+    return int(begun.metrics()[-1]["epoch"]) if (begun.folder / "metrics.csv").is_file() else 0
 
 
 def show_trained(run: "Run") -> None:
