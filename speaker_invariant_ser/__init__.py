@@ -31,6 +31,7 @@ In the order of the data; a module imports only from those above it:
     batches         which clips make a batch, as the network sees it
     training        the one visible loop
     fitting         every fold and seed: in turn, side by side, or on many processes
+    boards          metrics.csv as TensorBoard events
     predictions     what the models say of the test clips, and all numbers of emotion
     paired          are two runs' predictions of the same clips different?
     frames          a fresh attacker that reads the encoder's map before pooling

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 INK = "#22303c"
 BLUE, RUST, GREY = "#3f80a8", "#c25b3f", "#7c8791"
@@ -252,22 +253,38 @@ def paint_reliability(axes: Axes, curves: Mapping[str, Sequence[Mapping]]) -> No
 
 def paint_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str], level: str = "") -> None:
     """Columns of metrics.csv over the epochs, one thin line for each model; the column `level` as a dashed line."""
-    drawn = []
-    for (key, _), colour in zip(keys.items(), COLOURS, strict=False):
-        for rows in curves.values():
-            dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
-            here = axes.plot(
-                [row["epoch"] for row in rows], [row[key] for row in rows], dots, color=colour, linewidth=1, alpha=0.75
-            )
-        drawn += here
-    words = list(keys.values())
+    drawn, words = draw_columns(axes, curves, keys), list(keys.values())
     if level:
         for rows in curves.values():
             here = axes.axhline(rows[0][level], color=GREY, linewidth=1.2, linestyle="--")
         drawn, words = [*drawn, here], [*words, "ln K: an adversary that knows nothing"]
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch", ylabel="loss, nats" if level else "share", ylim=(0, None) if level else (0, 1))
+    axes.set(ylabel="loss, nats" if level else "share", ylim=(0, None) if level else (0, 1))
     explain(axes, drawn, words, columns=1)
+
+
+def paint_gradients(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str]) -> None:
+    """Columns of metrics.csv over the epochs on a logarithmic scale, on which a norm of 0 has no place."""
+    drawn = draw_columns(axes, curves, keys)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(ylabel="norm of the gradient")
+    explain(axes, drawn, list(keys.values()))
+
+
+def draw_columns(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str]) -> list:
+    """A thin line over the epochs for each model and column; one line of each column, for the legend."""
+    drawn = []
+    for key, colour in zip(keys, COLOURS, strict=False):
+        for rows in curves.values():
+            dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
+            epochs, values = [row["epoch"] for row in rows], [row[key] for row in rows]
+            here = axes.plot(epochs, values, dots, color=colour, linewidth=1, alpha=0.75)
+        drawn += here
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch")
+    return drawn
 
 
 def paint_map(axes: Axes, place: np.ndarray, kinds: np.ndarray) -> None:

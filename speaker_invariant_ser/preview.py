@@ -12,11 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from speaker_invariant_ser.augmentation import band_of
-from speaker_invariant_ser.config import FeaturesSection
+from speaker_invariant_ser.augmentation import Pairs, band_of, draw_pairs
+from speaker_invariant_ser.batches import Feed, Step
+from speaker_invariant_ser.clips import Clips, open_clips
+from speaker_invariant_ser.config import FeaturesSection, Recipe
 from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.pictures import STYLE, label
+from speaker_invariant_ser.splits import make_splits
+from speaker_invariant_ser.store import Store
+from speaker_invariant_ser.training import build_model, targets_of
 
 ENDINGS = (".png", ".svg")
 PANEL = (2.5, 1.5)  # inches
@@ -25,6 +31,7 @@ MAP = "magma"
 SCALE = (1, 99.5)  # percentiles of all values at the two ends of the colours
 TICKS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
 NEAR = 0.08  # share of the height that two ticks keep apart
+CLIPS, VERSIONS = 6, 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,69 @@ class Preview:
     title: str  # such as "03, anger"
     plain: np.ndarray  # [M, T]
     seen: list[np.ndarray]  # augmented versions, each [M, T'] with its own T'
+    partners: list[str]  # with whom each version is mixed or who follows in it, such as "then 08, anger"; "" with nobody
+
+
+def sights(recipe: Recipe, store: Store) -> list[Preview]:
+    """Clips of the first fold's training speakers, of many speakers and emotions, each as it is and in augmented versions.
+
+    Raises SplitError or RecipeError.
+    """
+    store = store.labelled(recipe.labels.map)
+    first = make_splits(recipe.split, store.utterances)[:1]
+    (split,) = hold_out(first, store.utterances, recipe.audit.holdout, recipe.audit.seed)
+    indices, labels = split.indices("train", store.utterances), sorted({one.emotion for one in store.utterances})
+    known = targets_of(store, split, recipe.adversary.target)
+    model = build_model(recipe, labels)
+    clips = open_clips(store, indices, labels, recipe.adversary.target, model.logmel, resident_gb=0)  # few are read
+    model.normalise.fit(clips.some())
+    feed = Feed(clips, recipe, len(labels), len(known), recipe.train.seed, torch.device("cpu"))
+    rng = np.random.default_rng(recipe.train.seed)
+    torch.manual_seed(recipe.train.seed)  # of the noise
+    chosen = spread(clips, CLIPS, rng)
+    (read,) = clips.source.read([chosen])
+    plain = parts_of(model.normalise(*read), read[1])
+    seen = [draw_version(feed, chosen, rng, model.normalise) for _ in range(VERSIONS)]
+    name = [f"{one.speaker}, {one.emotion}" for one in (store.utterances[index] for index in indices)]
+    return [
+        Preview(name[clip], plain[row], [mels[row] for mels, _ in seen], [told(pairs, row, name) for _, pairs in seen])
+        for row, clip in enumerate(chosen)
+    ]
+
+
+def spread(clips: Clips, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of clips, each of the emotion and then of the speaker that there are fewest of so far, in random order."""
+    chosen: list[int] = []
+    left = rng.permutation(len(clips))
+    for _ in range(min(number, len(clips))):
+        used = [np.bincount(kind[chosen], minlength=kind.max() + 1)[kind[left]] for kind in (clips.speaker, clips.emotion)]
+        place = np.lexsort(used)[0]
+        chosen.append(left[place])
+        left = np.delete(left, place)
+    return np.array(chosen)
+
+
+def draw_version(feed: Feed, chosen: np.ndarray, rng: np.random.Generator, normalise) -> tuple[list[np.ndarray], Pairs]:
+    """The chosen clips as they might stand in a training batch, each [M, T'], and what was done to them with others."""
+    draws = rng.random((len(chosen), feed.augment.columns), dtype=np.float32)
+    pairs = draw_pairs(chosen, feed.clips.emotion, feed.clips.speaker, feed.augment.settings, rng)
+    step = Step(chosen, pairs, draws)
+    (read,) = feed.clips.source.read([feed.needed(step)])
+    mels, frames = feed.features(step, *read)
+    return parts_of(normalise(mels, frames), frames), pairs
+
+
+def parts_of(mels: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray]:
+    """A batch [B, M, T] without its padding."""
+    return [one[:, :count].numpy() for one, count in zip(mels, frames.tolist(), strict=True)]
+
+
+def told(pairs: Pairs, row: int, name: Sequence[str]) -> str:
+    """What was done to a clip with another one, in words."""
+    other = name[pairs.other[row]]
+    if pairs.follows[row]:
+        return f"then {other}"
+    return f"with {100 * (1 - pairs.weight[row]):.0f} % of {other}" if pairs.weight[row] < 1 else ""
 
 
 def write_preview(path: Path | str, rows: Sequence[Preview], features: FeaturesSection) -> None:
@@ -63,8 +133,8 @@ def paint(rows: Sequence[Preview], features: FeaturesSection) -> Figure:
             panel.set_axis_off()
         axes[0].set_ylabel("Hz")
         axes[0].set_title(label(row.title), loc="left", fontweight="bold")
-        for number, panel in enumerate(axes[1 : len(line)], start=1):
-            panel.set_title(f"augmented, {number}", loc="left")
+        for partner, panel in zip(row.partners, axes[1:], strict=False):
+            panel.set_title(label(partner or "augmented", 30), loc="left")
     panels[0, 0].set_yticks(*ticks(features))
     panels[0, 0].set_xlim(0, max(picture.shape[1] for picture in every) * features.hop_ms / 1000)
     for panel in panels[-1]:

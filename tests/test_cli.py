@@ -1,17 +1,24 @@
 """The ways a first-time user goes wrong: one clear line on standard error, exit code 2, nothing left behind."""
 
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 from conftest import TINY
+from rich.console import Console
 
-from speaker_invariant_ser import cli, demo, files, synthesis
-from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser import cli, demo, files, fitting, synthesis
+from speaker_invariant_ser.cli.showing import TrainingBars, progress_of_training
+from speaker_invariant_ser.config import Recipe, make_recipe, toml_value, write_toml
+from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.synthesis import EMOTIONS, SPEAKERS
 
 
@@ -54,6 +61,9 @@ CASES = {
     "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
     "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
     "train {tmp}/good.toml --out {tmp}/out": "Missing option '--data'",
+    "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview PICTURE, which trains nothing",
+    "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",
     "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",
     "evaluate {tmp}/empty": "is not a run folder (has no recipe.toml, split.json)",
     "evaluate {tmp}/nothing": "is not a run folder (does not exist)",
@@ -120,6 +130,107 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, ca
         and captured.err.count("\n") == 1
     )
     assert sorted(place["tmp"].rglob("*")) == before
+
+
+def train(place, *more) -> list[str]:
+    """The command line that trains on the tones."""
+    return ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--device", "cpu", "--jobs", "1", *more]
+
+
+def test_a_preview_is_drawn_and_nothing_is_trained(place, capsys):
+    picture = place["tmp"] / "seen.png"
+    before = sorted(place["tmp"].rglob("*"))
+    assert cli.run(train(place, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
+    assert str(picture) in capsys.readouterr().out and picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(place["tmp"].rglob("*")) == sorted([*before, picture])
+
+
+def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys):
+    """The engine itself is told nothing of ranks here: each process trains alone."""
+    alone = fitting.train
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+
+    def train_alone(*arguments, **options):
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        done = alone(*arguments, **options)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        return done
+
+    monkeypatch.setattr(fitting, "train", train_alone)
+    told = {}
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        out = place["tmp"] / rank
+        assert cli.run(train(place, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
+        told[rank] = capsys.readouterr()
+        assert (out / "tensorboard").exists() == (rank == "0")
+    assert "fold fixed: epoch 1 kept, dev UAR" in told["0"].out and told["1"].out == told["1"].err == ""
+
+
+def test_several_seeds_are_told_as_mean_and_deviation(place, capsys):
+    out = place["tmp"] / "out"
+    assert cli.run(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
+    best = [kept(fit.metrics()) for fit in Run.open(out).fits]
+    uars, epochs = [one["dev_uar"] for one in best], ", ".join(f"{one['epoch']:.0f}" for one in best)
+    line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def seeds(place):
+    """A run of three seeds and three epochs in which the first is trained."""
+    run = shutil.copytree(place["run"], place["tmp"] / "seeds")
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("seeds = 1", "seeds = 3"))
+    shutil.move(run / "folds" / "fixed", run / "seed-0")
+    (run / "folds" / "fixed").mkdir()
+    shutil.move(run / "seed-0", run / "folds" / "fixed" / "seed-0")
+    return run
+
+
+def test_epochs_from_before_a_resume_do_not_count_into_the_time_left(seeds):
+    """Workers' old epochs are all told at once; the bars start behind them."""
+    begun = seeds / "folds" / "fixed" / ".seed-1.partial"
+    begun.mkdir()
+    head, *_ = (seeds / "folds" / "fixed" / "seed-0" / "metrics.csv").read_text().splitlines()
+    rows = [",".join("1" if column == "best" else str(epoch) for column in head.split(",")) for epoch in range(1, 18)]
+    (begun / "metrics.csv").write_text("\n".join([head, *rows]))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    shown, now = progress_of_training(console), 0.0
+    shown.get_time = lambda: now
+    told = TrainingBars(shown, seeds, 30)
+    for epoch in range(1, 18):
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[0].completed == 30 + 17 and shown.tasks[0].speed is None
+    for epoch in range(18, 21):
+        now = 10.0 * (epoch - 17)
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[1].time_remaining == 10 * 10 and shown.tasks[0].time_remaining == 10 * (10 + 30)
+
+
+def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish(seeds):
+    """Eighty columns wide, so that no line of it is broken."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with progress_of_training(console) as shown:
+        told = TrainingBars(shown, seeds, 30)
+        assert [(bar.description, bar.total) for bar in shown.tasks] == [("starting", None)]
+        told("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
+        whole, first = shown.tasks
+        trained = kept(Run.open(seeds).fits[0].metrics())["dev_uar"]
+        assert (whole.description, whole.total, whole.completed) == ("all folds and seeds", 90, 30 + 17)
+        assert whole.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
+        assert (first.completed, first.fields["count"], first.fields["uar"]) == (17, "17/30", "dev UAR 0.500")
+        shutil.copytree(seeds / "folds" / "fixed" / "seed-0", seeds / "folds" / "fixed" / "seed-1")  # it stops early
+        told("fixed, seed 2", {"epoch": 1, "dev_uar": 0.4})
+        assert (whole.completed, whole.fields["count"], first.visible) == (30 + 30 + 1, "2/3 trained", False)
+        second = shown.tasks[-1]
+        assert second.visible and second.description == "fold fixed, seed 2"
+        console.file = io.StringIO()
+        shown.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).splitlines()
+        assert len([line for line in lines if line.strip()]) == 2 and max(map(len, lines)) <= 80, lines
+        told("fixed, seed 2", {"epoch": 30, "dev_uar": 0.4})
+        assert whole.completed == whole.total and not second.visible
 
 
 @pytest.mark.parametrize(
@@ -193,6 +304,23 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
+
+
+def recipe_table(name: str) -> str:
+    """A section of the recipe as Markdown: key, default, and what is known of it."""
+    fields = Recipe.model_fields[name].annotation.model_fields
+    lines = [f"| `[{name}]` | default | |", "|---|---|---|"]
+    for key, field in fields.items():
+        choices = [f"`{one}`" for one in get_args(field.annotation) if isinstance(one, str)]
+        told = ": ".join(filter(None, [", ".join(choices), field.description]))
+        lines.append(f"| `{key}` | {toml_value(field.default)} | {told} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("section", ["train", "augment"])
+def test_the_readme_has_every_key_of_training_as_the_recipe_has_it(section):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"\n\n{recipe_table(section)}\n\n" in readme, f"README.md should have\n{recipe_table(section)}"
 
 
 def test_corpora_are_listed(capsys):

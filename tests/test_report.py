@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from reports import (
     HASH,
     against_summary,
@@ -26,8 +27,8 @@ from reports import (
 from speaker_invariant_ser.chapters.blocks import Chapter, Pictures
 from speaker_invariant_ser.chapters.emotion import against_chapter, each_speaker_chapter
 from speaker_invariant_ser.chapters.front import pareto
-from speaker_invariant_ser.chapters.making import map_chapter
-from speaker_invariant_ser.pictures import COLOURS, INK, Picture, Points, label, save
+from speaker_invariant_ser.chapters.making import PARTS, map_chapter, time_told, training_chapter
+from speaker_invariant_ser.pictures import COLOURS, INK, Picture, Points, label, paint_gradients, save
 from speaker_invariant_ser.report import cell, interval, percent, write_comparison, write_report
 
 NASTY = '<b>&"$x_1$|*'
@@ -381,3 +382,33 @@ def test_the_comparison_tells_what_its_runs_share_and_what_not(tmp_path):
     assert "not measured on the same clips" in mixed and demo["note"] in mixed and "This concerns adversarial." in mixed
     alike = Written(write_comparison([run, run_summary("other")], tmp_path / "alike")).page.text
     assert "not measured on the same clips" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
+
+
+def test_gradients_and_times_are_shown_where_they_were_measured():
+    """Runs of an earlier version have neither."""
+    old = curves(["03", "08"], 4)
+    seconds = {f"seconds_{part}": 6.0 if part == "network" else 0.8 for part in PARTS}
+    new = {
+        fold: [{**row, "emotion_gradient": 0.1, "adversary_gradient": 0.0, **seconds} for row in rows]
+        for fold, rows in old.items()
+    }
+    shown = {True: training_chapter(new, None), False: training_chapter(old, None)}
+    names = {
+        has: [one.name for block in chapter.blocks if isinstance(block, Pictures) for one in block.drawn]
+        for has, chapter in shown.items()
+    }
+    assert names[True] == ["losses", "accuracies", "gradients"] and names[False] == ["losses", "accuracies"]
+    assert time_told(old) == ""
+    assert time_told(new).startswith("Training took 1.3 minutes, summed over the models: 8.0 % to get the clips, 8.0 % for augm")
+    assert "60.0 % forward and backward" in time_told(new)
+
+
+def test_a_norm_of_zero_leaves_the_others_in_the_picture(tmp_path):
+    """Without an adversary its gradient is 0, which a logarithmic scale does not have."""
+    rows = [{"epoch": epoch, "a": 0.1 * epoch, "b": 0.0} for epoch in (1, 2, 3)]
+    figure = Figure()
+    axes = figure.subplots()
+    paint_gradients(axes, {"03": rows}, {"a": "one", "b": "other"})
+    figure.canvas.draw()
+    assert {one.get_text() for one in axes.get_yticklabels()} >= {"0.1", "0.2"}
+    assert axes.get_yscale() == "log" and 0 < axes.get_ylim()[0] < 0.1 < 0.3 < axes.get_ylim()[1] < 10

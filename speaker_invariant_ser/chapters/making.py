@@ -8,6 +8,15 @@ from speaker_invariant_ser.chapters.blocks import Chapter, Pictures, Table, Text
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import Picture, Points
 
+PARTS = {  # of metrics.csv -> as a share of time is told
+    "data": "to get the clips",
+    "features": "for augmentation",
+    "network": "forward and backward through the network",
+    "update": "to update the weights",
+    "dev": "to score the dev speakers",
+    "checkpoint": "for checkpoints",
+}
+
 
 def map_chapter(place: Points) -> Chapter:
     told = (
@@ -26,13 +35,19 @@ def map_chapter(place: Points) -> Chapter:
 def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | None) -> Chapter:
     blocks = [Text("One thin line for each model. The adversary is trained against the encoder and thrown away.")]
     losses = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
+    gradients = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "of the adversary's, reversed"}
     shares = {"dev_uar": "emotion UAR, dev speakers", "adversary_accuracy": "adversary's accuracy: not evidence"}
     if curves:
         level = partial(pictures.paint_curves, curves=curves, keys=losses, level="adversary_loss_uninformed")
         shown = partial(pictures.paint_curves, curves=curves, keys=shares)
         drawn = [Picture("losses", "Losses in training, with ln K, the adversary's loss if it knows nothing.", level, 3.7)]
         drawn.append(Picture("accuracies", "Emotion UAR on dev speakers, and the adversary's accuracy.", shown, 3.7))
+        if all(set(gradients) <= set(row) for rows in curves.values() for row in rows):  # older runs have none
+            pulls = partial(pictures.paint_gradients, curves=curves, keys=gradients)
+            words = "Gradient norms at the embedding: how hard each of the two pulls at it, the adversary's after lambda."
+            drawn.append(Picture("gradients", words, pulls, 3.0))
         blocks.append(Pictures(drawn))
+        blocks += [Text(told) for told in [time_told(curves)] if told]
     if head:
         blocks.append(
             Text(
@@ -42,6 +57,17 @@ def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | No
             )
         )
     return Chapter("Training", blocks)
+
+
+def time_told(curves: Mapping[str, Sequence[Mapping]]) -> str:
+    """Where training's time went, all models together; nothing for older runs, which did not measure it."""
+    rows = [row for one in curves.values() for row in one]
+    spent = {words: sum(row.get(f"seconds_{part}", 0) for row in rows) for part, words in PARTS.items()}
+    total = sum(spent.values())
+    if not total:
+        return ""
+    shares = ", ".join(f"{percent(seconds / total)} {words}" for words, seconds in spent.items())
+    return f"Training took {total / 60:.1f} minutes, summed over the models: {shares}."
 
 
 def settings_chapters(settings: Mapping, kept: Mapping) -> list[Chapter]:

@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +24,8 @@ from speaker_invariant_ser.cli.showing import (
     show_predictions,
     show_prepared,
     show_speaker,
+    show_trained,
+    training_bars,
     warn,
 )
 from speaker_invariant_ser.errors import AuditError, SerError
@@ -46,12 +50,13 @@ OWN_DATA = """your own data
     datasets             a folder that Hugging Face datasets wrote with save_to_disk"""
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 KEPT = {
-    "train": "; finished folds are kept, continue with --resume",
+    "train": "; what was trained is kept, continue with --resume",
     "prepare": "; what is decoded is kept, the same command goes on",
 }
 
 Files = Annotated[int, typer.Option("--jobs", min=1, help="Files decoded at once.")]
 Folds = Annotated[int, typer.Option("--jobs", min=1, help="Folds trained at once.")]
+Devices = Annotated[int, typer.Option(min=1, help="Processes that share each batch, with a GPU each where there are GPUs.")]
 Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -171,38 +176,58 @@ def prepare(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/emodb.toml.")],
     data: Annotated[Path, typer.Option(help="The prepared corpus.")],
-    out: Annotated[Path, typer.Option(help="The run: a new folder.")],
+    out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; may be repeated.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the folds already trained in --out, train the others.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what is trained in --out, go on with what was begun, train the others.")
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Draw what the network sees into this .png or .svg; train nothing.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write every epoch as TensorBoard events, too, into tensorboard/ of the run.")
+    ] = False,
     seed: Seed = None,
     device: Device = "auto",
+    devices: Devices = 1,
     jobs: Folds = CORES,
     quiet: Quiet = False,
 ) -> None:
     """Train every fold of a recipe: speakers to train on, others to select the epoch, others kept for the test."""
     from speaker_invariant_ser.config import read_recipe
-    from speaker_invariant_ser.runs import kept
     from speaker_invariant_ser.store import Store
 
+    if not (out or preview):
+        raise typer.BadParameter("expected --out RUN, or --preview PICTURE, which trains nothing.")
     seeded = [] if seed is None else [f"train.seed={seed}"]
     settings = read_recipe(recipe, [*(overrides or []), *seeded])
-    store = Store.open(data)
+    store, speaks = Store.open(data), speaks_for_all()
     mapped = store.labelled(settings.labels.map).mapped
-    if mapped.words:
+    if mapped.words and speaks:
         print(f"labels ({mapped.name}): {mapped.words}")
-    with bars(quiet) as progress:
+    if preview:
+        from speaker_invariant_ser.preview import sights, write_preview
+
+        write_preview(preview, sights(settings, store), settings.features)
+        print(f"what the network sees: {preview}")
+        return
+    with training_bars(quiet or not speaks, out, settings.train.epochs) as shown:
         from speaker_invariant_ser import fitting
 
-        def show(fold: str, row: dict[str, float]) -> None:
-            progress(f"fold {fold}, dev UAR {row['dev_uar']:.3f}", int(row["epoch"]), settings.train.epochs, f"fold {fold}")
+        start = partial(fitting.train, settings, store, out, resume, device, jobs, devices=devices)
+        if not (tensorboard and speaks):
+            run = start(shown)
+        else:
+            from speaker_invariant_ser.boards import board
 
-        run = fitting.train(settings, store, out, resume, device, jobs, show)
-    for fit in run.fits:
-        best = kept(fit.metrics())
-        print(f"fold {fit.name}: epoch {best['epoch']:.0f} kept, dev UAR {best['dev_uar']:.3f}")
-    print(f"run: {out}   next: siser evaluate {out}")
+            with closing(board(out)) as log:
+                run = start(lambda name, row: (shown(name, row), log(name, row)))
+                log.finish()
+    if speaks:
+        show_trained(run)
+        print(f"run: {out}   next: siser evaluate {out}")
 
 
 @app.command()
@@ -346,6 +371,11 @@ def infer(
         raise typer.Exit(1)
 
 
+def speaks_for_all() -> bool:
+    """Whether this process is to tell how things go: of those that torchrun started, the first."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
 def pair(text: str, option: str, example: str) -> tuple[str, str]:
     """("a", "b") of a=b. Raises typer's usage error."""
     left, sign, right = text.partition("=")
@@ -417,7 +447,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a verb; its exit code. User errors become one `error:` line on standard error."""
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
-        if code == STOPPED:
+        if code == STOPPED and speaks_for_all():
             print(f"stopped{KEPT.get(arguments[0], '')}", file=sys.stderr)
         return code
     except typer.TyperException as error:
