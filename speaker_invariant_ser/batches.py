@@ -1,7 +1,7 @@
 """Which clips make a batch, and the batch as the network sees it.
 
-Everything random is a function of (seed, epoch, place in the epoch) alone: a run that was cut short goes on with the same
-batches, and processes that share a batch draw the same for all of it and keep their rows.
+Everything random, torch's own numbers too, is a function of (seed, epoch, place in the epoch) alone: a run that was cut
+short goes on with the same batches, and processes that share a batch draw the same for all of it and keep their rows.
 """
 
 import time
@@ -82,8 +82,9 @@ class Feed:
         """The epoch's batches after the first `skip`: this process's rows, and (emotion [B, C], target [B, K]) of all rows."""
         steps = self.draw(number)[skip:]
         read = self.clips.source.read(self.needed(step) for step in steps)
-        for step, (mels, frames) in zip(steps, read, strict=True):
+        for place, (step, (mels, frames)) in enumerate(zip(steps, read, strict=True), start=skip):
             clock.lap("data")
+            torch.manual_seed(seed_of(self.seed, number, place, self.rows.start))  # noise, and dropout after it
             labels = self.labels_of(step)
             batch = Batch(*self.features(step, mels, frames), *(shares[self.rows] for shares in labels))
             clock.lap("features")
@@ -129,6 +130,10 @@ class Feed:
 
     def on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
+
+
+def seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def steps_in(settings: TrainSection, clips: int) -> int:

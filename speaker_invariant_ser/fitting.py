@@ -45,8 +45,9 @@ def train(
     """Train every fold and seed of the recipe into the run folder `out`, and return the run.
 
     `jobs` models are trained at once; each batch is shared by `devices` processes, with a GPU each where there are GPUs. Started
-    by `torchrun`, the processes that it started share each batch instead. With `resume`, what is trained is kept, and what was
-    begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any training starts.
+    by `torchrun` or `fabric run`, the processes that these started share each batch instead. With `resume`, what is trained is
+    kept, and what was begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any
+    training starts.
     """
     check_names(recipe)
     place = choose_device(device)
@@ -100,7 +101,8 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
         strategy="ddp" if several else "auto",
         precision=PRECISIONS[precision],
     )
-    fabric.launch()
+    if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
+        fabric.launch()
     try:
         yield fabric
     finally:
@@ -117,7 +119,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def train_as_one_of_many(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool, device: str, progress) -> Run:
-    """All models one after another, each batch shared by the processes that `torchrun` has started, here and on other hosts."""
+    """All models one after another, each batch shared by the processes that are started outside, here and on other hosts."""
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     with engine(recipe.train.precision, device, here, everywhere // here) as fabric:
         if fabric.is_global_zero:

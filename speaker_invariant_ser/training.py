@@ -146,7 +146,6 @@ class Training:
 
     def take_step(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> None:
         """One batch: forward, backward, update. `labels` are those of all processes' rows."""
-        torch.manual_seed(seed_of(self.fit.seed, self.step, self.fabric.global_rank))  # dropout, noise: nothing to be saved
         through = self.step / max(1, self.steps - 1)
         n, world = len(labels[0]), self.fabric.world_size
         losses = self.module(self.as_wide(batch.mels), batch.frames, batch.emotion, batch.target, through)
@@ -268,10 +267,6 @@ def owner_of(run: Run, fit: Fit) -> str:
     """SHA-256 of all that a training depends on beside its state: recipe, data, fold and seed."""
     facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def seed_of(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:

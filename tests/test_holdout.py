@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 from conftest import TINY
 
-from speaker_invariant_ser import training
 from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.manifest import Utterance
+from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.splits import Split
+from speaker_invariant_ser.store import Store
 
 
 def people(speakers=6, emotions=4, texts=10, unknown=False):
@@ -89,14 +91,14 @@ def test_the_same_seed_holds_out_the_same_and_another_does_not():
 def test_the_encoder_never_hears_what_is_held_out(store, tmp_path, monkeypatch):
     """Every clip that training loads is recorded; the held-out ones are not among them, and the run knows them by name."""
     heard = []
-    load = training.load_clips
+    read = Store.batch
 
-    def recording(store, indices, *rest):
+    def recording(store, indices):
         heard.extend(store.utterances[index].id for index in indices)
-        return load(store, indices, *rest)
+        return read(store, indices)
 
-    monkeypatch.setattr(training, "load_clips", recording)
-    run = training.train(make_recipe({**TINY, "train": {"epochs": 1, "batch_size": 8}}), store, tmp_path / "run", device="cpu")
-    held = set(training.Run.open(run.folder).splits[0].held_out)
+    monkeypatch.setattr(Store, "batch", recording)
+    run = train(make_recipe({**TINY, "train": {"epochs": 1, "batch_size": 8}}), store, tmp_path / "run", device="cpu")
+    held = set(Run.open(run.folder).splits[0].held_out)
     assert held == set(run.splits[0].held_out) and len(held) == 6
     assert not held & set(heard) and len(heard) == 30 + 12

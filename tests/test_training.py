@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 from conftest import TINY, prepare_table
 from safetensors.torch import load_file
 
@@ -15,11 +16,12 @@ from speaker_invariant_ser import training
 from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
-from speaker_invariant_ser.files import partial_of
+from speaker_invariant_ser.fitting import engine, train
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.model import apply, load_model
 from speaker_invariant_ser.runs import Run, kept
-from speaker_invariant_ser.training import class_weights, epoch_batches, train
+from speaker_invariant_ser.splits import make_splits
+from speaker_invariant_ser.training import SCHEDULES, class_weights, open_clips, soft_cross_entropy
 
 
 def weights(run):
@@ -30,26 +32,24 @@ def test_one_batch_can_be_learned_by_heart(store):
     still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
     recipe = make_recipe({**TINY, "augment": still, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}})
     model, clips = make_model(recipe, store)
-    batch = clips.batch(range(12))
+    mels, frames = next(clips.source.read([np.arange(12)]))
+    emotion = torch.from_numpy(clips.emotion[:12])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
-        logits = model.from_mels(batch.mels, batch.frames).logits
-        loss = torch.nn.functional.cross_entropy(logits, batch.emotion)
+        logits = model.from_mels(mels, frames).logits
+        loss = F.cross_entropy(logits, emotion)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.05 and torch.equal(logits.argmax(dim=1), batch.emotion)
+    assert loss.item() < 0.05 and torch.equal(logits.argmax(dim=1), emotion)
 
 
 def make_model(recipe, store):
     torch.manual_seed(0)
     labels = sorted({utterance.emotion for utterance in store.utterances})
-    settings = training.ModelSettings(
-        labels=labels, sample_rate=16000, features=recipe.features, encoder=recipe.encoder, emotion=recipe.emotion
-    )
-    model = training.SerModel(settings)
-    clips = training.load_clips(store, range(24), model, torch.device("cpu"))
-    model.normalise.fit(clips.mels)
+    model = training.build_model(recipe, labels)
+    clips = open_clips(store, range(24), labels, "speaker", model.logmel, resident_gb=1.0)
+    model.normalise.fit(clips.some())
     return model, clips
 
 
@@ -85,6 +85,19 @@ def test_lambda_follows_the_global_step(trained):
         ("augment", {"equaliser_db": 0.0}),
         ("augment", {"time_masks": 0, "frequency_masks": 0}),
         ("train", {"ema": 0.0}),
+        ("augment", {"concatenate": 0.9}),
+        ("augment", {"mixup_within": 0.9}),
+        ("augment", {"mixup_across": 0.9}),
+        ("augment", {"mixup_across": 0.9, "mixup_alpha": 5.0}),
+        ("augment", {"noise": 0.9}),
+        ("augment", {"noise": 0.9, "noise_snr_db": [40.0, 50.0]}),
+        ("emotion", {"class_weights": False, "logit_adjustment": 1.0}),
+        ("train", {"batches": "balanced"}),
+        ("train", {"schedule": "cosine"}),
+        ("train", {"schedule": "constant"}),
+        ("train", {"gradient_clip": 0.01}),
+        ("train", {"precision": "bfloat16"}),
+        ("train", {"epoch_clips": 16}),
     ],
 )
 def test_every_setting_reaches_the_weights(section, change, folder, tmp_path):
@@ -94,13 +107,22 @@ def test_every_setting_reaches_the_weights(section, change, folder, tmp_path):
         return [u for u in utterances if u.emotion != "level" or u.text in "ab"]
 
     data = prepare_table(folder / "corpus.csv", tmp_path / "data", some)
-    short = {**TINY, "train": {"epochs": 2, "batch_size": 8}}
-    usual = train(make_recipe(short), data, tmp_path / "usual", device="cpu")
-    changed = train(
-        make_recipe({**short, section: {**short.get(section, {}), **change}}), data, tmp_path / "changed", device="cpu"
+    short = {**TINY, "train": {"epochs": 2, "batch_size": 8, "precision": "float32"}}
+    recipes = [short, {**short, section: {**short.get(section, {}), **change}}]
+    first, second = (
+        weights(train(make_recipe(one), data, tmp_path / str(number), device="cpu")) for number, one in enumerate(recipes)
     )
-    first, second = weights(usual), weights(changed)
     assert not torch.equal(first["encoder.project.weight"], second["encoder.project.weight"])
+
+
+def test_a_level_is_heard_only_where_utterances_are_not_normalised(store, tmp_path):
+    def after(normalise, level):
+        own = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
+        recipe = make_recipe({**TINY, **own, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
+        return weights(train(recipe, store, tmp_path / f"{normalise}{level}", device="cpu"))["encoder.project.weight"]
+
+    assert torch.allclose(after("utterance", 0.0), after("utterance", 20.0), atol=1e-3)
+    assert not torch.allclose(after("corpus", 0.0), after("corpus", 20.0), atol=1e-3)
 
 
 def heads_after_two_steps(monkeypatch, store, folder, strength):
@@ -156,9 +178,10 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
 
     data = prepare_table(folder / "corpus.csv", tmp_path / "data", renamed)
     recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
-    split = training.make_splits(recipe.split, data.utterances)[0]
+    split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
-    training.train_fold(recipe, data, run.fits[0])
+    with engine("float32", "cpu") as fabric:
+        training.train_fit(run, data, run.fits[0], fabric)
     assert run.fits[0].folder.parent == run.folder / "folds" and run.all_done()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
@@ -182,40 +205,6 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
     assert {path.suffix for path in files} <= {".toml", ".json", ".csv", ".safetensors", ".md", ".png"}
     assert not any(path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for path in files)
     assert "03" not in (trained.fits[0].folder / "model.json").read_text()
-
-
-def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
-    whole = train(recipe, store, tmp_path / "whole", device="cpu")
-    shutil.copytree(tmp_path / "whole", tmp_path / "part")
-    part = Run.open(tmp_path / "part")
-    shutil.rmtree(part.fits[1].folder)
-    partial_of(part.fits[1].folder).mkdir()  # what a kill leaves
-    kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
-        part.all_done()
-    train(recipe, store, tmp_path / "part", resume=True, device="cpu")
-    assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
-    first, second = (load_file(run.fits[1].folder / "model.safetensors") for run in (whole, part))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not list(part.folder.rglob(".*"))
-
-
-def test_folds_side_by_side_give_a_whole_run(store, tmp_path):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    told = []
-    run = train(
-        recipe, store, tmp_path / "run", device="cpu", jobs=2, progress=lambda fold, row: told.append((fold, row["epoch"]))
-    )
-    assert run.all_done() and sorted(told) == [(fold, epoch) for fold in ("1", "2") for epoch in (1, 2, 3)]
-
-
-def test_an_error_in_a_worker_reaches_the_user(store, tmp_path, monkeypatch):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, training.make_splits(recipe.split, store.utterances), store)
-    (run.folder / "folds").write_text("a file in the way")
-    with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
-        training.train_side_by_side(run, store, run.fits, "cpu", 2, None)
 
 
 def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(store, tiny, trained, tmp_path, folder):
@@ -247,21 +236,12 @@ def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
         patch.setitem(training.ADVERSARIES, "grl", Exploding)
         with pytest.raises(RunError, match="diverged in epoch 1 .*lower train.learning_rate"):
             train(tiny, store, tmp_path / "run", device="cpu")
-    assert not list((tmp_path / "run" / "folds").iterdir())
+    assert not Run.open(tmp_path / "run").fits[0].done
 
 
 def test_class_weights_are_inverse_frequencies():
-    weight = class_weights(torch.tensor([0, 0, 0, 1]), 3)
+    weight = class_weights(torch.tensor([0.75, 0.25, 0.0]))
     assert torch.allclose(weight, torch.tensor([4 / 6, 2.0, 0.0]))
-
-
-def test_batches_hold_every_clip_once_and_clips_of_like_length(store):
-    _, clips = make_model(make_recipe(TINY), store)
-    batches = list(epoch_batches(clips, 5, np.random.default_rng(0)))
-    assert sorted(index for batch in batches for index in batch) == list(range(24))
-    assert all(5 <= len(batch) < 10 for batch in batches)
-    spread = [np.ptp([clips.mels[index].shape[1] for index in batch]) for batch in batches]
-    assert np.mean(spread) < np.ptp([mel.shape[1] for mel in clips.mels]) / 2
 
 
 def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tmp_path):
@@ -321,3 +301,48 @@ def test_a_run_from_before_texts_were_kept_apart_still_opens(trained, tmp_path):
     del record["labels"]
     path.write_text(json.dumps(record))
     assert Run.open(tmp_path / "run").splits == trained.splits
+
+
+def test_the_loss_on_shares_is_torchs_where_labels_are_single():
+    torch.manual_seed(0)
+    logits, labels, weight = torch.randn(9, 4), torch.randint(4, (9,)), torch.tensor([0.5, 1.0, 2.0, 0.7])
+    ours = soft_cross_entropy(logits, F.one_hot(labels, 4).float(), weight, 0.1)
+    assert torch.allclose(ours, F.cross_entropy(logits, labels, weight, label_smoothing=0.1))
+    halves = soft_cross_entropy(logits[:1], torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.ones(4), 0.0)
+    assert torch.allclose(halves, -logits[:1].log_softmax(dim=1)[0, :2].mean())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_never_passes_its_peak_and_ends_low_or_never_changes(name):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule, rates = SCHEDULES[name](optimizer, 0.5, 40), []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    assert rates == [0.5] * 40 if name == "constant" else rates[-1] < 0.01
+    assert (rates[0] < 0.1) == (name == "one-cycle")
+
+
+def test_patience_ends_a_training_that_gets_no_better(store, tmp_path):
+    usual = {**TINY, "train": {"epochs": 12, "batch_size": 8, "learning_rate": 1e-9, "ema": 0.0, "patience": 2}}
+    rows = train(make_recipe(usual), store, tmp_path / "run", device="cpu").fits[0].metrics()
+    assert 3 <= len(rows) < 12 and [row["best"] for row in rows[-3:]] == [1, 0, 0]
+
+
+def test_gradients_at_the_embedding_are_told_apart(store, tmp_path):
+    """The adversary's branch carries lambda; the emotion's does not, and neither does the speaker head's own loss."""
+    rows = {}
+    for strength in (0.0, 0.5):
+        recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
+        rows[strength] = train(recipe, store, tmp_path / str(strength), device="cpu").fits[0].metrics()[0]
+    assert rows[0.0]["adversary_gradient"] == 0 < rows[0.5]["adversary_gradient"]
+    assert rows[0.5]["emotion_gradient"] == pytest.approx(rows[0.0]["emotion_gradient"], rel=0.2)
+
+
+def test_the_parts_of_an_epoch_add_up_to_its_seconds(trained):
+    for row in trained.fits[0].metrics():
+        parts = {name: value for name, value in row.items() if name.startswith("seconds_")}
+        assert len(parts) == 6 and sum(parts.values()) == pytest.approx(row["seconds"], rel=1e-3)
+        assert all(parts[f"seconds_{part}"] > 0 for part in ("data", "features", "network", "update", "dev"))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from speaker_invariant_ser import pictures
-from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, deviation, interval, percent, score
+from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, decimal, deviation, interval, percent, score
 from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture, eer_interval
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import BLUE, COLOURS, GREY, RUST, Picture
@@ -51,16 +51,24 @@ def key_table(summary: Mapping) -> Table:
     """The few numbers that the verdict rests on."""
     emotion, speaker, rows = summary["emotion"], summary["speaker"], []
     if emotion:
-        uar, within = emotion["uar"], interval(emotion["uar"]) + deviation(emotion["uar"])
-        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), within, percent(emotion["chance"])])
+        uar = emotion["uar"]
+        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), interval(uar), percent(emotion["chance"])])
+        rows += deviation_row(uar)
     strongest = speaker["strongest"]
     name = f"speaker, strongest attacker ({strongest['name']})"
-    within = interval(strongest) + deviation(strongest)
-    rows.append([name, percent(strongest["accuracy"]), within, percent(speaker["chance"]["given_emotion"])])
+    rows.append([name, percent(strongest["accuracy"]), interval(strongest), percent(speaker["chance"]["given_emotion"])])
+    rows += deviation_row(strongest)
     if speaker["unseen"]:
         trials = speaker["unseen"]["verification"]
         rows.append(["verification, equal error rate", percent(trials["eer"]), eer_interval(trials), "50.0 %"])
     return Table(["measure", "value", "95 % interval", "chance"], rows)
+
+
+def deviation_row(score: Mapping) -> list[list[str]]:
+    """A row of its own, for the key table is narrow; none for one seed."""
+    if score.get("deviation") is None:
+        return []
+    return [[f"deviation over {len(score['seeds'])} seeds, points", decimal(100 * score["deviation"], 1), "", ""]]
 
 
 def pareto(summaries: Sequence[Mapping]) -> list[int]:

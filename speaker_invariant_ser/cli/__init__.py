@@ -360,8 +360,8 @@ def infer(
 
         paths = inference.find_inputs(inputs)
         models = inference.load_models(opened, fold, device)
-        if fold is None and len(models) < len(opened.splits):
-            warn(f"{run}: only {len(models)} of {len(opened.splits)} folds are trained; the mean is over these")
+        if fold is None and len(models) < len(opened.fits):
+            warn(f"{run}: only {len(models)} of {len(opened.fits)} models are trained; the mean is over these")
         failed = []
         with inference.open_table(out, models[0].labels) as write:
             for row in inference.predict(models, paths, lambda done, total: progress("reading emotions", done, total)):
