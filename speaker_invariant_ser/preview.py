@@ -17,6 +17,7 @@ from speaker_invariant_ser.batches import Feed, Step
 from speaker_invariant_ser.clips import Clips, open_clips
 from speaker_invariant_ser.config import FeaturesSection, Recipe
 from speaker_invariant_ser.errors import WriteError
+from speaker_invariant_ser.features import Normalise
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.pictures import STYLE, label
@@ -83,7 +84,9 @@ def spread(clips: Clips, number: int, rng: np.random.Generator) -> np.ndarray:
     return np.array(chosen)
 
 
-def draw_version(feed: Feed, chosen: np.ndarray, rng: np.random.Generator, normalise) -> tuple[list[np.ndarray], Pairs]:
+def draw_version(
+    feed: Feed, chosen: np.ndarray, rng: np.random.Generator, normalise: Normalise
+) -> tuple[list[np.ndarray], Pairs]:
     """The chosen clips as they might stand in a training batch, each [M, T'], and what was done to them with others."""
     draws = rng.random((len(chosen), feed.augment.columns), dtype=np.float32)
     pairs = draw_pairs(chosen, feed.clips.emotion, feed.clips.speaker, feed.augment.settings, rng)

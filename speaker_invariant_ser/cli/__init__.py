@@ -223,7 +223,12 @@ def train(
             from speaker_invariant_ser.boards import board
 
             with closing(board(out)) as log:
-                run = start(lambda name, row: (shown(name, row), log(name, row)))
+
+                def both(name: str, row: dict[str, float]) -> None:
+                    shown(name, row)
+                    log(name, row)
+
+                run = start(both)
                 log.finish()
     if speaks:
         show_trained(run)

@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from speaker_invariant_ser.runs import Fit, Run
@@ -58,7 +59,7 @@ def training_bars(quiet: bool, folder: Path, epochs: int) -> Iterator[Callable[[
         yield TrainingBars(shown, folder, epochs)
 
 
-def progress_of_training(console) -> "Progress":
+def progress_of_training(console: "Console") -> "Progress":
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
