@@ -87,9 +87,9 @@ class AugmentSection(Section):
     equaliser_db: float = Field(3.0, ge=0, le=30, description="random smooth curve over the bands, standard deviation, dB")
     noise: Share = Field(0.0, description="share of clips that noise is added to")
     noise_snr_db: tuple[float, float] = Field((5.0, 30.0), description="signal-to-noise ratio, lowest and highest, dB")
-    frequency_masks: int = Field(2, ge=0, le=10)
+    frequency_masks: int = Field(2, ge=0, le=10, description="stretches of bands that are hidden")
     frequency_mask_bands: int = Field(8, ge=0, le=256, description="widest mask, mel bands")
-    time_masks: int = Field(2, ge=0, le=20)
+    time_masks: int = Field(2, ge=0, le=20, description="stretches of time that are hidden")
     time_mask_ms: float = Field(200.0, ge=0, le=10_000, description="longest mask, milliseconds")
 
     @model_validator(mode="after")
@@ -136,7 +136,7 @@ class AdversarySection(Section):
 
 
 class TrainSection(Section):
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(40, ge=1, description="at most")
     epoch_clips: int = Field(0, ge=0, description="clips in an epoch, drawn anew for each; 0: all")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev UAR; 0: never")
     batch_size: int = Field(16, ge=2, description="clips, of all processes together")
@@ -145,7 +145,7 @@ class TrainSection(Section):
     )
     learning_rate: float = Field(2e-3, gt=0, le=10, description="peak of the schedule")
     schedule: Literal["one-cycle", "cosine", "constant"] = Field("one-cycle", description="of the learning rate, step by step")
-    weight_decay: float = Field(0.02, ge=0, le=10)
+    weight_decay: float = Field(0.02, ge=0, le=10, description="of AdamW")
     gradient_clip: float = Field(5.0, ge=0, description="largest norm of the gradient, model and adversary apart; 0: any")
     ema: float = Field(
         0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
@@ -156,7 +156,7 @@ class TrainSection(Section):
     resident_gb: float = Field(
         4.0, ge=0, description="log-mels of up to this many gigabytes stay on the training device; more is read as it is needed"
     )
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything random in training")
     seeds: int = Field(1, ge=1, le=1000, description="models of each fold, trained from seed, seed + 1, ...")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.checkpoints import CHECKPOINT
@@ -157,6 +158,7 @@ def train_side_by_side(
                 for future in futures:
                     if future.done():
                         future.result()  # raises what went wrong in the worker
+            tell(folders, told, progress)
         except BrokenProcessPool:
             raise RunError(
                 f"{run.folder}: a training process was killed, perhaps for want of memory; "
