@@ -95,11 +95,13 @@ class Normalise(nn.Module):
 
     def fit(self, clips: Iterable[Tensor]) -> None:
         """Set the statistics from log-mels [M, T] of training speakers (and of nobody else)."""
-        if self.kind == "utterance":
-            clips = (clip - clip.mean(dim=1, keepdim=True) for clip in clips)
-        frames = torch.cat(list(clips), dim=1)
-        self.mean.copy_(frames.mean(dim=1))
-        self.scale.copy_(frames.std(dim=1).clamp_min(1e-3))
+        count, total, squares = 0, 0.0, 0.0  # in double precision: a difference of sums as large as a corpus
+        for clip in map(Tensor.double, clips):
+            clip = clip - clip.mean(dim=1, keepdim=True) if self.kind == "utterance" else clip
+            count, total, squares = count + clip.shape[1], total + clip.sum(dim=1), squares + clip.square().sum(dim=1)
+        mean = total / count
+        self.mean.copy_(mean)
+        self.scale.copy_(((squares - count * mean**2) / (count - 1)).clamp_min(0).sqrt().clamp_min(1e-3))
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
         """(log-mel [B, M, T], frames [B]) -> normalised [B, M, T]."""

@@ -95,13 +95,10 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        num_nodes=hosts,
-        strategy="ddp" if several else "auto",
-        precision=PRECISIONS[precision],
-    )
+    # Where nothing was started outside, what a cluster has in its environment is no business of this process.
+    own = [] if "TORCHELASTIC_RUN_ID" in os.environ else [LightningEnvironment()]
+    strategy = "ddp" if several else "auto"
+    fabric = Fabric(device, strategy, devices, hosts, PRECISIONS[precision], plugins=own)
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
         fabric.launch()
     try:
