@@ -98,7 +98,8 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     # Where nothing was started outside, what a cluster has in its environment is no business of this process.
     own = [] if "TORCHELASTIC_RUN_ID" in os.environ else [LightningEnvironment()]
     strategy = "ddp" if several else "auto"
-    fabric = Fabric(device, strategy, devices, hosts, PRECISIONS[precision], plugins=own)
+    place = {"accelerator": device, "strategy": strategy, "devices": devices, "num_nodes": hosts}
+    fabric = Fabric(**place, precision=PRECISIONS[precision], plugins=own)
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
         fabric.launch()
     try:
