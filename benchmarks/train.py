@@ -51,7 +51,7 @@ from speaker_invariant_ser.preparation import prepare
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
-from speaker_invariant_ser.training import build_model, class_weights, moving_average, targets_of
+from speaker_invariant_ser.training import build_model, class_weights, moving_average, precision_of, targets_of
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")
@@ -208,7 +208,7 @@ def speed(work: Work, seeds: int, jobs: int) -> dict:
         "folds": len(run.splits),
         "epochs": recipe.train.epochs,
         "jobs": jobs,
-        "bfloat16": fitting.multiplies_bfloat16("cpu"),
+        "bfloat16": precision_of(recipe.train.precision, "cpu") == "bfloat16",
         "ours_s": round(ours_s, 1),
         "plain_s": round(plain_s, 1),
         "plain_workers": workers,

@@ -266,6 +266,7 @@ def describe(run: Run, store: Store) -> dict:
         "corpora": store.settings["corpora"],
         "labels": store.mapped.table(),
         "seeds": list(run.seeds),
+        "trained": run.fits[0].trained,
         "data_sha256": run.hashes,
         "folds": [{**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, store)} for split in run.splits],
         "versions": {name: version(name) for name in names},

@@ -28,7 +28,7 @@ from speaker_invariant_ser.model import choose_device
 from speaker_invariant_ser.runs import METRICS, RECIPE, Fit, Run
 from speaker_invariant_ser.splits import make_splits
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import Progress, Row, build_model, targets_of, train_fit
+from speaker_invariant_ser.training import Progress, Row, build_model, precision_of, targets_of, train_fit
 
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
 
@@ -92,14 +92,12 @@ def check_names(recipe: Recipe) -> None:
 def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts: int = 1) -> Iterator[Fabric]:
     """Device, precision and processes; `devices` as Fabric has it. Several processes find each other by their environment."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # or it tells the precision for every model
-    if precision == "auto":
-        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
     # Where nothing was started outside, what a cluster has in its environment is no business of this process.
     own = [] if "TORCHELASTIC_RUN_ID" in os.environ else [LightningEnvironment()]
     strategy = "ddp" if several else "auto"
     place = {"accelerator": device, "strategy": strategy, "devices": devices, "num_nodes": hosts}
-    fabric = Fabric(**place, precision=PRECISIONS[precision], plugins=own)
+    fabric = Fabric(**place, precision=PRECISIONS[precision_of(precision, device)], plugins=own)
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
         fabric.launch()
     try:
@@ -107,14 +105,6 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def multiplies_bfloat16(device: str) -> bool:
-    """Whether the device has units that multiply matrices of bfloat16; elsewhere it is emulated, and slower than float32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch before 2.11
-    return bool(capabilities.get("amx_bf16"))
 
 
 def train_as_one_of_many(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool, device: str, progress) -> Run:

@@ -1,7 +1,7 @@
 """What is saved and shipped: log-mel, normalisation, encoder and emotion classifier. No speaker head, no pickle."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -77,14 +77,18 @@ class SerModel(nn.Module):
         return self.encoder(self.normalise(mels, frames), frames)
 
 
-def save_model(model: SerModel, folder: Path | str) -> None:
-    """Write model.safetensors and model.json into an existing folder (write into a temporary one and rename it)."""
+def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
+    """Write model.safetensors and model.json into an existing folder (write into a temporary one and rename it).
+
+    `trained` is kept with it: on what it was trained.
+    """
     folder = Path(folder)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with writing(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(weights))
     versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
-    write_json(folder / DESCRIPTION, {"format": FORMAT, **model.settings.model_dump(mode="json"), "versions": versions})
+    described = {"format": FORMAT, **model.settings.model_dump(mode="json"), "versions": versions}
+    write_json(folder / DESCRIPTION, {**described, "trained": dict(trained or {})})
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:

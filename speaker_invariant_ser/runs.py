@@ -36,6 +36,11 @@ class Fit:
         """Whether it is trained; its folder gets its name only when everything in it is written."""
         return all((self.folder / name).is_file() for name in (WEIGHTS, DESCRIPTION, METRICS))
 
+    @property
+    def trained(self) -> dict[str, str | int]:
+        """On what it was trained: device, precision, processes; empty for a model of an earlier version."""
+        return json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")).get("trained", {})
+
     def metrics(self) -> list[dict[str, float]]:
         """metrics.csv, one dict per epoch. Raises RunError if it is damaged or missing."""
         path = self.folder / METRICS

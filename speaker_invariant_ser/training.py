@@ -142,7 +142,9 @@ class Training:
                 progress(self.fit.name, self.rows[-1])
         if self.fabric.is_global_zero:
             self.objective.model.load_state_dict(self.kept)
-            save_model(self.objective.model, self.work)
+            precision = precision_of(self.recipe.train.precision, self.fabric.device.type)
+            trained = {"device": self.fabric.device.type, "precision": precision, "processes": self.fabric.world_size}
+            save_model(self.objective.model, self.work, trained)
 
     def take_step(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> None:
         """One batch: forward, backward, update. `labels` are those of all processes' rows."""
@@ -261,6 +263,18 @@ def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
     """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
     sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
     return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
+
+
+def precision_of(chosen: str, device: str) -> str:
+    """float32 or bfloat16. "auto" is bfloat16 where the device has units that multiply matrices of it; elsewhere it is emulated,
+    and slower than float32.
+    """
+    if chosen != "auto":
+        return chosen
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # which torch has not always had
+    return "bfloat16" if capabilities.get("amx_bf16") else "float32"
 
 
 def owner_of(run: Run, fit: Fit) -> str:

@@ -205,8 +205,13 @@ def test_an_error_in_a_worker_reaches_the_user(store, tmp_path):
         fitting.train_side_by_side(run, store, run.fits, "cpu", 2, None)
 
 
-def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_path):
-    """Over gloo, batch norm and losses over both halves. Without dropout and noise, whose numbers are each process's own."""
+def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_path, monkeypatch):
+    """Over gloo, batch norm and losses over both halves. Without dropout and noise, whose numbers are each process's own.
+
+    In a cluster's job, whose environment speaks of other processes than these.
+    """
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "siser")
     quiet = {
         "encoder": {**TINY["encoder"], "dropout": 0.0},
         "emotion": {"hidden": 8, "dropout": 0.0},

@@ -21,7 +21,7 @@ from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.model import apply, load_model
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.splits import make_splits
-from speaker_invariant_ser.training import SCHEDULES, class_weights, open_clips, soft_cross_entropy
+from speaker_invariant_ser.training import SCHEDULES, class_weights, open_clips, precision_of, soft_cross_entropy
 
 
 def weights(run):
@@ -329,6 +329,21 @@ def test_patience_ends_a_training_that_gets_no_better(store, tmp_path):
     usual = {**TINY, "train": {"epochs": 12, "batch_size": 8, "learning_rate": 1e-9, "ema": 0.0, "patience": 2}}
     rows = train(make_recipe(usual), store, tmp_path / "run", device="cpu").fits[0].metrics()
     assert 3 <= len(rows) < 12 and [row["best"] for row in rows[-3:]] == [1, 0, 0]
+
+
+def test_a_model_says_on_what_it_was_trained(store, tiny, trained, tmp_path):
+    assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
+    assert trained.fits[0].trained["precision"] == precision_of("auto", "cpu")
+    half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), store, tmp_path / "run", device="cpu")
+    assert half.fits[0].trained["precision"] == "bfloat16"
+
+
+def test_bfloat16_is_taken_where_the_processor_multiplies_matrices_of_it(monkeypatch):
+    for has, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
+        assert precision_of("auto", "cpu") == precision and precision_of("float32", "cpu") == "float32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert precision_of("auto", "cpu") == "float32"
 
 
 def test_gradients_at_the_embedding_are_told_apart(store, tmp_path):
