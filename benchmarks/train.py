@@ -47,11 +47,12 @@ from speaker_invariant_ser.features import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
 from speaker_invariant_ser.manifest import Utterance, write_manifest
 from speaker_invariant_ser.model import SerModel, apply, load_model
+from speaker_invariant_ser.objective import class_weights
 from speaker_invariant_ser.preparation import prepare
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
-from speaker_invariant_ser.training import build_model, class_weights, moving_average, precision_of, targets_of
+from speaker_invariant_ser.training import build_model, moving_average, precision_of, targets_of
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")

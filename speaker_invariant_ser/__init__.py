@@ -3,6 +3,7 @@
 In the order of the data; a module imports only from those above it:
 
     errors          one family of errors
+    processes       worker processes: how many, and how they end
     files           writing that is whole or not there
     config          the recipe
     audio           any audio file -> mono samples
@@ -29,6 +30,7 @@ In the order of the data; a module imports only from those above it:
     checkpoints     a training's whole state in one file
     clips           what training reads, resident or streamed
     batches         which clips make a batch, as the network sees it
+    objective       the two losses of a batch
     training        the one visible loop
     fitting         every fold and seed: in turn, side by side, or on many processes
     boards          metrics.csv as TensorBoard events

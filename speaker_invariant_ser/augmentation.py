@@ -251,13 +251,13 @@ def partners(chosen: np.ndarray, group: np.ndarray, apart: np.ndarray, pick: np.
 def pair_up(
     mels: Tensor, frames: Tensor, other: Tensor, other_frames: Tensor, weight: Tensor, follows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(log-mel [B, M, T], frames [B]) of clips that their partner follows, or is mixed into; T grows if one follows.
+    """(log-mel [B, M, T], frames [B]) of clips that their partner follows, or is mixed into; T is that of the longest.
 
     A mix is linear in the log-mel, which is the network's input (mixup: Zhang et al., ICLR 2018); the partner is repeated from
     its beginning to last as long as the clip. other is [B, M, T''], weight and follows (bool) are [B], see `Pairs`.
     """
     total = torch.where(follows, frames + other_frames, frames)
-    length = max(mels.shape[2], int(total.max()))
+    length = int(total.max())
     position = torch.arange(length, device=mels.device)
     at = (position - follows[:, None] * frames[:, None]) % other_frames[:, None]
     clips = torch.arange(len(mels), device=mels.device)[:, None]

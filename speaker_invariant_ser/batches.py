@@ -61,7 +61,7 @@ class Feed:
         world: int = 1,
     ) -> None:
         self.clips, self.settings, self.seed, self.device = clips, recipe.train, seed, device
-        self.rows = slice(rank, None, world)
+        self.rank, self.rows = rank, slice(rank, None, world)
         self.augment = Augment(recipe.augment, recipe.features)
         self.frames = self.on_device(clips.frames)
         self.labels = (self.on_device(clips.emotion), classes), (self.on_device(clips.target), targets)
@@ -84,9 +84,9 @@ class Feed:
         read = self.clips.source.read(self.needed(step) for step in steps)
         for place, (step, (mels, frames)) in enumerate(zip(steps, read, strict=True), start=skip):
             clock.lap("data")
-            torch.manual_seed(seed_of(self.seed, number, place, self.rows.start))  # noise, and dropout after it
+            torch.manual_seed(seed_of(self.seed, number, place, self.rank))  # noise, and dropout after it
             labels = self.labels_of(step)
-            batch = Batch(*self.features(step, mels, frames), *(shares[self.rows] for shares in labels))
+            batch = Batch(*self.features(step, mels, frames), *(whole[self.rows] for whole in labels))
             clock.lap("features")
             yield batch, labels
 
@@ -99,23 +99,26 @@ class Feed:
         if s.concatenate or s.mixup_within or s.mixup_across:
             pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, s, rng)
         ends = np.cumsum([len(batch) for batch in batches])
-        parts = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
-        return [Step(chosen[part], pairs and pairs.rows(part), draws[part]) for part in parts]
+        places = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
+        return [Step(chosen[place], pairs and pairs.rows(place), draws[place]) for place in places]
 
     def needed(self, step: Step) -> np.ndarray:
         """The clips to be read: this process's, then their partners."""
         own = step.chosen[self.rows]
-        return own if step.pairs is None else np.concatenate((own, step.pairs.other[self.rows]))
+        if step.pairs is None:
+            return own
+        other = step.pairs.other[self.rows]
+        return np.concatenate((own, other[other != own]))
 
     @torch.no_grad()
     def features(self, step: Step, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mels of what was needed -> (this process's rows after all augmentation [B, M, T], frames [B])."""
         if step.pairs is not None:
-            n, (weight, follows) = (
-                len(mels) // 2,
-                (self.on_device(one[self.rows]) for one in (step.pairs.weight, step.pairs.follows)),
-            )
-            mels, frames = pair_up(mels[:n], frames[:n], mels[n:], frames[n:], weight, follows)
+            pairs = step.pairs.rows(self.rows)
+            n, paired = len(pairs.other), pairs.other != step.chosen[self.rows]
+            partner = self.on_device(np.where(paired, n - 1 + paired.cumsum(), np.arange(n)))
+            weight, follows = self.on_device(pairs.weight), self.on_device(pairs.follows)
+            mels, frames = pair_up(mels[:n], frames[:n], mels[partner], frames[partner], weight, follows)
         mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]))
         return F.pad(mels, (0, -mels.shape[2] % MULTIPLE)), frames
 
@@ -137,7 +140,7 @@ def seed_of(*numbers: int) -> int:
 
 
 def steps_in(settings: TrainSection, clips: int) -> int:
-    """Batches in an epoch; they hold `batch_size` clips or a few more: a leftover batch of one would break batch norm."""
+    """Batches in an epoch; of `batch_size` clips or more, less than twice as many: one left over would break batch norm."""
     return max(1, min(settings.epoch_clips or clips, clips) // settings.batch_size)
 
 

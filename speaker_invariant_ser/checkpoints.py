@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import partial_of, writing
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -38,10 +38,16 @@ def load_checkpoint(path: Path | str, owner: str) -> object:
         if facts.pop("sha256", "") != digest(tensors, facts):
             raise RunError(f"{path} is damaged: its content does not fit its SHA-256; {again}")
         if facts["owner"] != owner:
-            raise RunError(f"{path} belongs to another run, fold or seed; {again}")
+            raise RunError(f"{path} belongs to another run, fold, seed or precision; {again}")
         return unpack(json.loads(facts["state"]), tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise RunError(f"{path} is damaged ({str(error).splitlines()[0]}); {again}") from None
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """The model in the folder is trained; what a kill left of a checkpoint half written goes with it."""
+    for path in (folder / CHECKPOINT, partial_of(folder / CHECKPOINT)):
+        path.unlink(missing_ok=True)
 
 
 def digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:

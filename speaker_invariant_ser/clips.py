@@ -1,7 +1,7 @@
 """What training reads: log-mels, all on the training device or read ahead from disk, and what is asked of them."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -87,7 +87,7 @@ class Streamed:
         return self.logmel(samples.to(self.device).float() / FULL_SCALE, lengths.to(self.device))
 
 
-def ahead(reader: ThreadPoolExecutor, load, batches: Iterable[np.ndarray]) -> Iterator:
+def ahead(reader: ThreadPoolExecutor, load: Callable, batches: Iterable[np.ndarray]) -> Iterator:
     """load(batch) of each batch in order, AHEAD of them begun before they are asked for."""
     batches = iter(batches)
     waiting: deque[Future] = deque(reader.submit(load, batch) for batch in islice(batches, AHEAD))
@@ -109,6 +109,11 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def resident_gb(self) -> float:
+        """Gigabytes of log-mels that are in memory."""
+        return self.source.rows.nbytes / 1e9 if isinstance(self.source, Resident) else 0.0
 
     def some(self, most: int = SAMPLE) -> Iterator[Tensor]:
         """Log-mels [M, T] of all clips, or of `most` drawn from them."""

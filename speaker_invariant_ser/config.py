@@ -138,7 +138,7 @@ class AdversarySection(Section):
 class TrainSection(Section):
     epochs: int = Field(40, ge=1, description="at most")
     epoch_clips: int = Field(0, ge=0, description="clips in an epoch, drawn anew for each; 0: all")
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better dev UAR; 0: never")
+    patience: int = Field(0, ge=0, description="stop after so many epochs none of which was the best; 0: never")
     batch_size: int = Field(16, ge=2, description="clips, of all processes together")
     batches: Literal["shuffled", "balanced"] = Field(
         "shuffled", description="every clip once an epoch, or every speaker and emotion equally often"
@@ -154,7 +154,9 @@ class TrainSection(Section):
         "auto", description="of forward and backward; auto: bfloat16 where the processor multiplies matrices of it, else float32"
     )
     resident_gb: float = Field(
-        4.0, ge=0, description="log-mels of up to this many gigabytes stay on the training device; more is read as it is needed"
+        4.0,
+        ge=0,
+        description="gigabytes of log-mels that stay on the training device, for each model; more is read as needed",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of everything random in training")
     seeds: int = Field(1, ge=1, le=1000, description="models of each fold, trained from seed, seed + 1, ...")

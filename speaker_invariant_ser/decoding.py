@@ -7,7 +7,6 @@ cheaper.
 import json
 import math
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -17,14 +16,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
 
 from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import AudioError
+from speaker_invariant_ser.processes import serve
 
 Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
 SLOT = 2**21  # samples, more than a chunk of ordinary utterances has
@@ -71,18 +70,6 @@ def workers(jobs: int) -> Iterator[Executor | None]:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest
-
-
-def serve() -> None:
-    """Set up a worker: Ctrl-C is the main process's business, and without a main process there is no work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    wait([parent_process().sentinel])
-    os._exit(1)
 
 
 def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], str]:

@@ -1,4 +1,4 @@
-"""Normalised log-mel -> one embedding per clip. Padding never reaches it.
+"""Normalised log-mel -> one embedding per clip. Padding never reaches it, but that batch norm counts it in training.
 
 An encoder is an nn.Module with `dim` (D), `forward(mels [B, M, T], frames [B]) -> [B, D]`, and `frames` of the same arguments,
 the map that its pooling reads.

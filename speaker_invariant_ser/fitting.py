@@ -3,33 +3,36 @@
 import csv
 import logging
 import os
-import signal
 import socket
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.strategies import DDPStrategy
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.checkpoints import CHECKPOINT
+from speaker_invariant_ser.checkpoints import remove_checkpoint
 from speaker_invariant_ser.config import Recipe
-from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import choose_device
+from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.runs import METRICS, RECIPE, Fit, Run
-from speaker_invariant_ser.splits import make_splits
+from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import Progress, Row, build_model, precision_of, targets_of, train_fit
+from speaker_invariant_ser.training import Progress, build_model, precision_of, targets_of, train_fit
 
+OUTSIDE = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or fabric run has started
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
 
 
@@ -47,16 +50,19 @@ def train(
 
     `jobs` models are trained at once; each batch is shared by `devices` processes, with a GPU each where there are GPUs. Started
     by `torchrun` or `fabric run`, the processes that these started share each batch instead. With `resume`, what is trained is
-    kept, and what was begun goes on from its last checkpoint. Raises SplitError, RecipeError, RunError or WriteError before any
-    training starts.
+    kept, and what was begun goes on from its last checkpoint. Raises SplitError or RecipeError before anything is
+    written, RunError, WriteError.
     """
     check_names(recipe)
-    place = choose_device(device)
+    place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
+    if place.type == "cuda" and devices > torch.cuda.device_count():
+        raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     store = store.labelled(recipe.labels.map)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:
         targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+        require_enough(recipe, len(split.indices("train", store.utterances)), split.name, several)
+    if OUTSIDE in os.environ:
         return train_as_one_of_many(recipe, splits, store, Path(out), resume, place.type, progress)
     run = open_run(recipe, splits, store, Path(out), resume)
     waiting = [fit for fit in run.fits if not fit.done]
@@ -70,7 +76,7 @@ def train(
     return run
 
 
-def open_run(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool) -> Run:
+def open_run(recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, resume: bool) -> Run:
     """A new run, or with `resume` the one that is there, without what a kill in the very last moment of a model left behind."""
     if not (resume and (out / RECIPE).exists()):
         return Run.create(out, recipe, splits, store)
@@ -78,8 +84,16 @@ def open_run(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: 
     run.require_same(recipe, splits, store)
     for fit in run.fits:
         if fit.done:
-            (fit.folder / CHECKPOINT).unlink(missing_ok=True)
+            remove_checkpoint(fit.folder)
     return run
+
+
+def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> None:
+    """Raise RecipeError unless each of the processes that share a batch gets a clip of it."""
+    if recipe.train.batch_size < processes:
+        raise RecipeError(f"train.batch_size = {recipe.train.batch_size}: {processes} processes share it; expected at least that")
+    if clips < processes:
+        raise RecipeError(f"fold {fold} has {clips} training clips for {processes} processes; use fewer")
 
 
 def check_names(recipe: Recipe) -> None:
@@ -94,8 +108,8 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # or it tells the precision for every model
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
     # Where nothing was started outside, what a cluster has in its environment is no business of this process.
-    own = [] if "TORCHELASTIC_RUN_ID" in os.environ else [LightningEnvironment()]
-    strategy = "ddp" if several else "auto"
+    own = [] if OUTSIDE in os.environ else [LightningEnvironment()]
+    strategy = DDPStrategy(broadcast_buffers=False) if several else "auto"  # they are the same everywhere already
     place = {"accelerator": device, "strategy": strategy, "devices": devices, "num_nodes": hosts}
     fabric = Fabric(**place, precision=PRECISIONS[precision_of(precision, device)], plugins=own)
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
@@ -103,11 +117,13 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     try:
         yield fabric
     finally:
-        if dist.is_initialized():
+        if several:
             dist.destroy_process_group()
 
 
-def train_as_one_of_many(recipe: Recipe, splits: Sequence, store: Store, out: Path, resume: bool, device: str, progress) -> Run:
+def train_as_one_of_many(
+    recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, resume: bool, device: str, progress: Progress | None
+) -> Run:
     """All models one after another, each batch shared by the processes that are started outside, here and on other hosts."""
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     with engine(recipe.train.precision, device, here, everywhere // here) as fabric:
@@ -124,58 +140,64 @@ def train_as_one_of_many(recipe: Recipe, splits: Sequence, store: Store, out: Pa
 def train_side_by_side(
     run: Run, store: Store, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
 ) -> None:
-    """Models in worker processes, the cores shared evenly: one thread each is faster than many threads on one model.
+    """Models in worker processes, `jobs` at once, the cores shared evenly: one thread each is faster than many on one model.
 
-    Each model takes `devices` workers at once. GPUs are dealt out in turn, several models to one where they are fewer.
+    Each model takes `devices` workers. GPUs are dealt out in turn, several models to one where they are fewer.
     """
-    before = set(active_children())
-    threads = max(1, (os.cpu_count() or 1) // (jobs * devices))
-    folders = {fit.name: fit.folder for fit in fits}
-    with ProcessPoolExecutor(jobs * devices, get_context("spawn")) as pool:
-        futures = []
-        for number, fit in enumerate(fits):
-            port = free_port() if devices > 1 else 0
-            for rank in range(devices):
-                group = Group(rank, devices, port, number * devices + rank)
-                futures.append(pool.submit(train_in_worker, run, store.folder, fit, device, group, threads))
-        told = {fit.name: 0 for fit in fits}
+    before, waiting, told = set(active_children()), deque(enumerate(fits)), dict.fromkeys((fit.name for fit in fits), 0)
+    threads = max(1, cores() // (jobs * devices))
+    running: dict[Future, Fit] = {}
+    with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=serve) as pool:
         try:
-            while pending := [future for future in futures if not future.done()]:
-                wait(pending, timeout=0.3, return_when=FIRST_EXCEPTION)
-                tell(folders, told, progress)
-                for future in futures:
-                    if future.done():
-                        future.result()  # raises what went wrong in the worker
-            tell(folders, told, progress)
+            while waiting or running:
+                while waiting and len(running) <= (jobs - 1) * devices:
+                    number, fit = waiting.popleft()
+                    port = free_port() if devices > 1 else 0
+                    groups = [Group(rank, devices, port, number) for rank in range(devices)]
+                    arguments = run, store.folder, fit, device
+                    running |= {pool.submit(train_in_worker, *arguments, group, threads): fit for group in groups}
+                wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+                tell(set(running.values()), told, progress)
+                require_well(running, devices)
+                running = {future: fit for future, fit in running.items() if not future.done()}
+            tell(fits, told, progress)
         except BrokenProcessPool:
             raise RunError(
                 f"{run.folder}: a training process was killed, perhaps for want of memory; "
                 "what was trained is kept: continue with --resume and fewer --jobs"
             ) from None
         finally:
-            if not all(future.done() for future in futures):  # an error, or Ctrl-C: do not wait for the other folds
+            if waiting or not all(future.done() for future in running):  # an error, or Ctrl-C: do not wait for the others
                 for worker in set(active_children()) - before:
                     worker.terminate()
 
 
-def tell(folders: dict[str, Path], told: dict[str, int], progress: Progress | None) -> None:
+def require_well(running: Iterable[Future], devices: int) -> None:
+    """Raise what went wrong in a worker. Of several that share a model, one has a reason, and the others miss it."""
+    if any(future.done() and future.exception() for future in running):
+        if devices > 1:
+            wait(running, timeout=2)
+        errors = [future.exception() for future in running if future.done() and future.exception()]
+        raise next((error for error in errors if isinstance(error, SerError)), errors[0])
+
+
+def tell(fits: Iterable[Fit], told: dict[str, int], progress: Progress | None) -> None:
     """Report the epochs that workers have written to metrics.csv since the last look; `told` is the last of each."""
-    for name, folder in folders.items():
-        for place in (partial_of(folder), folder):
+    for fit in fits:
+        for place in (partial_of(fit.folder), fit.folder):
             try:
                 rows = list(csv.DictReader((place / METRICS).read_text(encoding="utf-8").splitlines()))
             except OSError:
                 continue  # not begun, or just renamed
-            for row in rows:
-                if int(row["epoch"]) > told[name]:
-                    told[name] = int(row["epoch"])
-                    if progress:
-                        progress(name, {column: float(cell) for column, cell in row.items()})
+            for row in rows[told[fit.name] :]:  # a row for each epoch
+                told[fit.name] += 1
+                if progress:
+                    progress(fit.name, {column: float(cell) for column, cell in row.items()})
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that share a model's batches: this one's rank among `size` that meet at `port`; `number` deals out GPUs."""
+    """The processes that share a model's batches: this one's rank among `size` that meet at `port`; `number` is the model's."""
 
     rank: int
     size: int
@@ -193,13 +215,7 @@ def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, t
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": group.port, "WORLD_SIZE": group.size, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": group.rank}.items()})
     with engine(run.recipe.train.precision, device, devices) as fabric:
-        train_fit(run, store, fit, fabric, stop_if_orphaned)
-
-
-def stop_if_orphaned(fold: str, row: Row) -> None:
-    """A worker whose main process was killed must not go on writing into the run, nor wait for work for ever."""
-    if not parent_process().is_alive():
-        signal.raise_signal(signal.SIGTERM)
+        train_fit(run, store, fit, fabric)
 
 
 def free_port() -> int:

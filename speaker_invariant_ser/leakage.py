@@ -1,6 +1,5 @@
 """What fresh attackers read of the speaker: attackers x folds -> Leakage. K speakers, n scored clips."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from speaker_invariant_ser.attackers import ATTACKERS, Inputs, fit_tuned, take
 from speaker_invariant_ser.chance import AtChance, Clips, Judgement, Score
 from speaker_invariant_ser.embeddings import Embeddings, check, singles
 from speaker_invariant_ser.folds import FOLDS, REPEATS, Plan, PlannedPart, make_plan
+from speaker_invariant_ser.processes import cores
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"
@@ -290,7 +290,7 @@ def attack(
         Attacked(plan, np.flatnonzero(table.scored), who.max() + 1, {name: [] for name in names}, {name: [] for name in names})
         for table, plan, who in zip(tables, plans, numbers, strict=True)
     ]
-    jobs = min(jobs, len(tasks), os.cpu_count() or 1)
+    jobs = min(jobs, len(tasks), cores())
     tried = map(attempt, *zip(*calls, strict=True)) if jobs == 1 else side_by_side(calls, jobs)
     for done, ((name, encoder, _), (guessed, validation)) in enumerate(zip(tasks, tried, strict=True), start=1):
         results[encoder].guesses[name].append(guessed)

@@ -19,6 +19,7 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten, unknown
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.manifest import COLUMNS, NUMBERS, Utterance, read_columns
+from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"
 TEMPERATURES = 0.05, 20.0  # the least and the most that a temperature may be
@@ -66,7 +67,7 @@ class Predictions:
         """Probabilities [N, C] after each model's temperature."""
         heat, models = self.temperatures, zip(self.fold, self.seed, strict=True)
         return soften(
-            self.probability, np.array([[heat.get(f"{fold}, seed {seed}", heat.get(fold, 1.0))] for fold, seed in models])
+            self.probability, np.array([[heat.get(with_seed(fold, seed), heat.get(fold, 1.0))] for fold, seed in models])
         )
 
     @property

@@ -131,7 +131,7 @@ class Run:
         for seed in self.seeds:
             for split in self.splits:
                 folder = self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
-                name = f"{split.name}, seed {seed}" if several else split.name
+                name = with_seed(split.name, seed) if several else split.name
                 fits.append(Fit(split, seed, name, folder / f"seed-{seed}" if several else folder))
         return fits
 
@@ -158,6 +158,11 @@ class Run:
         if name not in (names := [fit.split.name for fit in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [fit for fit in done if fit.split.name == name]
+
+
+def with_seed(fold: str, seed: int) -> str:
+    """What a model is called in a run of several seeds."""
+    return f"{fold}, seed {seed}"
 
 
 def kept(rows: list[dict[str, float]]) -> dict[str, float]:

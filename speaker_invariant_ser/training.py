@@ -18,24 +18,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.distributed import ReduceOp
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
+from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.batches import Clock, Feed
-from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
 from speaker_invariant_ser.clips import Clips, open_clips
-from speaker_invariant_ser.config import EmotionSection, Recipe
+from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten
 from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
 from speaker_invariant_ser.model import ModelSettings, SerModel, save_model
+from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
@@ -52,42 +53,10 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.
 }
 
 
-class Objective(nn.Module):
-    """Model and adversary as one module, so that precision and processes are put around one forward pass.
-
-    `shares` [C] says how much of an epoch each emotion has.
-    """
-
-    def __init__(self, model: SerModel, adversary: Adversary, settings: EmotionSection, shares: Tensor) -> None:
-        super().__init__()
-        self.model, self.adversary, self.smoothing = model, adversary, settings.label_smoothing
-        self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
-        self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
-
-    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor, through: float) -> dict[str, Tensor]:
-        """A batch and the progress of training, 0 to 1 -> both losses, each branch at the embedding, clips told rightly."""
-        embedding = self.model.encode(mels, frames).float()
-        branches = embedding.view_as(embedding), embedding.view_as(embedding)  # apart, for the norm of each one's gradient
-        for branch in branches:
-            branch.retain_grad()
-        logits = self.model.head(branches[0]).float()
-        adversary_loss = self.adversary(branches[1], Batch(mels, frames, emotion, target), through)  # lambda acts inside, once
-        with torch.no_grad():
-            guessed = self.adversary.logits(embedding)
-        return {
-            "emotion_loss": soft_cross_entropy(logits + self.offset, emotion, self.weight, self.smoothing),
-            "adversary_loss": adversary_loss.float(),
-            "emotion_branch": branches[0],
-            "adversary_branch": branches[1],
-            "emotion_right": (logits.argmax(dim=1) == emotion.argmax(dim=1)).sum(),
-            "adversary_right": (guessed.argmax(dim=1) == target.argmax(dim=1)).sum(),
-        }
-
-
-def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-    """Weighted mean cross-entropy of logits [B, C] against label shares [B, C]; with single labels that of torch."""
-    losses = F.cross_entropy(logits, shares, weight, reduction="sum", label_smoothing=smoothing)
-    return losses / (shares @ weight).sum()
+SUMS = ("clips", "emotion_loss", "adversary_loss", "emotion_right", "adversary_right", "emotion_gradient", "adversary_gradient")
+PARTS = ("data", "features", "network", "update", "dev", "checkpoint")  # of an epoch's time
+STATEFUL = ("objective", "optimizer", "schedule", "averaged")  # of a checkpoint, by their state_dict
+PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept")  # and as they are
 
 
 class Training:
@@ -98,18 +67,19 @@ class Training:
 
     def __init__(self, run: Run, store: Store, fit: Fit, fabric: Fabric, work: Path) -> None:
         recipe, column, device = run.recipe, run.recipe.adversary.target, fabric.device
-        self.fit, self.fabric, self.work, self.recipe, self.owner = fit, fabric, work, recipe, owner_of(run, fit)
+        self.fit, self.fabric, self.work, self.recipe = fit, fabric, work, recipe
+        self.precision = precision_of(recipe.train.precision, device.type)
+        self.owner = owner_of(run, fit, self.precision)
         torch.manual_seed(fit.seed)
         labels = sorted({utterance.emotion for utterance in store.utterances})
         known = targets_of(store, fit.split, column)
+        self.uninformed = math.log(len(known))  # the adversary's loss if it knows nothing
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
         adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary)
-        parts = (fit.split.indices(part, store.utterances) for part in ("train", "dev"))
-        clips, self.dev = (open_clips(store, part, labels, column, model.logmel, recipe.train.resident_gb) for part in parts)
+        clips, self.dev = self.open_parts(store, labels, model)
         model.normalise.fit(clips.some())
         self.feed = Feed(clips, recipe, len(labels), len(known), fit.seed, device, fabric.global_rank, fabric.world_size)
         self.objective = Objective(model, adversary, recipe.emotion, self.feed.class_shares()).to(device)
-        self.uninformed = math.log(len(known))  # the adversary's loss if it knows nothing
         self.steps = recipe.train.epochs * self.feed.steps
         self.optimizer = torch.optim.AdamW(
             self.objective.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay, fused=True
@@ -117,66 +87,81 @@ class Training:
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train.learning_rate, self.steps)
         self.averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
         self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
-        self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        self.sums, self.rate = torch.zeros(len(SUMS), dtype=torch.float64, device=device), 0.0
         self.rows: list[Row] = []
         self.best, self.kept = (-1.0, 0.0), copy.deepcopy(model.state_dict())
         self.clock, self.saved = Clock(), time.monotonic()
         if (work / CHECKPOINT).exists():
-            self.restore(load_checkpoint(work / CHECKPOINT, self.owner))
+            self.restore()
         self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
+
+    def open_parts(self, store: Store, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
+        """Training and dev clips; what the first leave of the memory is for the second."""
+        found, free = [], self.recipe.train.resident_gb
+        for part in ("train", "dev"):
+            indices = self.fit.split.indices(part, store.utterances)
+            found.append(open_clips(store, indices, labels, self.recipe.adversary.target, model.logmel, free))
+            free -= found[-1].resident_gb
+        return tuple(found)
 
     def go_on(self, progress: Progress | None) -> None:
         """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
-        while self.epoch <= self.recipe.train.epochs and not self.gave_up():
+        while self.epoch <= self.recipe.train.epochs and not gave_up(self.rows, self.recipe.train.patience):
             self.module.train()
             for batch, labels in self.feed.epoch(self.epoch, self.place, self.clock):
                 self.take_step(batch, labels)
                 self.place, self.step = self.place + 1, self.step + 1
-                if self.fabric.world_size == 1 and time.monotonic() - self.saved > SAVE_EVERY:
-                    self.save()
+                self.save_if_due()
             self.end_epoch()
             self.epoch, self.place = self.epoch + 1, 0
-            if self.fabric.world_size > 1:  # by the clock each process would decide for itself
-                self.save()
+            self.save_if_due(epoch_ended=True)
             if progress and self.fabric.is_global_zero:
                 progress(self.fit.name, self.rows[-1])
         if self.fabric.is_global_zero:
             self.objective.model.load_state_dict(self.kept)
-            precision = precision_of(self.recipe.train.precision, self.fabric.device.type)
-            trained = {"device": self.fabric.device.type, "precision": precision, "processes": self.fabric.world_size}
-            save_model(self.objective.model, self.work, trained)
+            on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
+            save_model(self.objective.model, self.work, on)
 
     def take_step(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> None:
         """One batch: forward, backward, update. `labels` are those of all processes' rows."""
-        through = self.step / max(1, self.steps - 1)
-        n, world = len(labels[0]), self.fabric.world_size
-        losses = self.module(self.as_wide(batch.mels), batch.frames, batch.emotion, batch.target, through)
-        if world > 1:  # what is averaged over processes has to be the mean over the whole batch
-            losses["emotion_loss"] *= world * self.mass(batch.emotion) / self.mass(labels[0])
-            losses["adversary_loss"] *= world * len(batch.target) / n
+        (emotion, _), processes, n = labels, self.fabric.world_size, len(labels[0])
+        losses = self.module(self.as_wide(batch.mels), batch.frames, batch.emotion, batch.target, self.progress)
+        if processes > 1:  # each has the mean over its rows, and Fabric takes the mean of these: make it that over all rows
+            losses["emotion_loss"] *= processes * self.weight_of(batch.emotion) / self.weight_of(emotion)
+            losses["adversary_loss"] *= processes * len(batch.target) / n
         self.fabric.backward(losses["emotion_loss"] + losses["adversary_loss"])
         self.clock.lap("network")
         for part in (self.objective.model, self.objective.adversary):
             if most := self.recipe.train.gradient_clip:  # apart, or a strong reversed gradient would slow the speaker head down
                 nn.utils.clip_grad_norm_(part.parameters(), most)
+        self.rate = self.optimizer.param_groups[0]["lr"]
         self.stepper.step()
         self.stepper.zero_grad()
         self.schedule.step()
         self.averaged.update_parameters(self.objective.model)
-        norms = (losses[name].grad.square().sum() / world**2 for name in ("emotion_branch", "adversary_branch"))
-        means = (n / world * losses[name].detach() for name in ("emotion_loss", "adversary_loss"))
-        right = losses["emotion_right"], losses["adversary_right"]
-        self.sums += torch.stack([self.sums.new_tensor(len(batch.mels)), *means, *right, *norms]).to(self.sums)
+        found = {"clips": torch.tensor(len(batch.mels), device=self.sums.device)}
+        for branch in ("emotion", "adversary"):  # summed over processes, losses and gradients are those of the whole batch
+            found[f"{branch}_loss"] = n * losses[f"{branch}_loss"].detach() / processes
+            found[f"{branch}_right"] = losses[f"{branch}_right"]
+            found[f"{branch}_gradient"] = (losses[f"{branch}_branch"].grad / processes).square().sum()
+        self.sums += torch.stack([found[name].double() for name in SUMS])
         self.clock.lap("update")
+
+    @property
+    def progress(self) -> float:
+        """Of training, 0 to 1: a function of the step alone, so that lambda goes on where it was."""
+        return self.step / max(1, self.steps - 1)
 
     def as_wide(self, mels: Tensor) -> Tensor:
         """Log-mels as wide as the widest of all processes: batch norm counts padding."""
         if self.fabric.world_size == 1:
             return mels
-        widest = self.fabric.all_reduce(torch.tensor(mels.shape[2], device=mels.device), reduce_op=ReduceOp.MAX)
+        widest = torch.tensor(mels.shape[2], device=mels.device)
+        dist.all_reduce(widest, dist.ReduceOp.MAX)
         return F.pad(mels, (0, int(widest) - mels.shape[2]))
 
-    def mass(self, shares: Tensor) -> Tensor:
+    def weight_of(self, shares: Tensor) -> Tensor:
+        """What the clips weigh together in the emotion loss."""
         return (shares @ self.objective.weight).sum()
 
     def end_epoch(self) -> None:
@@ -195,34 +180,37 @@ class Training:
         better = (dev_uar, -dev_loss) > tuple(self.best)
         if better:
             self.best, self.kept = (dev_uar, -dev_loss), copy.deepcopy(self.averaged.module.state_dict())
-        self.rows.append(
-            {
-                "epoch": self.epoch,
-                "step": self.step,
-                "learning_rate": self.schedule.get_last_lr()[0],
-                "lambda": self.objective.adversary.strength((self.step - 1) / max(1, self.steps - 1)),
-                "emotion_loss": sums["emotion_loss"] / sums["clips"],
-                "emotion_accuracy": sums["emotion_right"] / sums["clips"],
-                "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
-                "adversary_loss": sums["adversary_loss"] / sums["clips"],
-                "adversary_loss_uninformed": self.uninformed,
-                "adversary_accuracy": sums["adversary_right"] / sums["clips"],
-                "adversary_gradient": math.sqrt(sums["adversary_gradient"] / self.feed.steps),
-                "dev_loss": dev_loss,
-                "dev_uar": dev_uar,
-                "best": int(better),
-                "seconds": sum(self.clock.parts.values()),
-                **{f"seconds_{part}": self.clock.parts[part] for part in PARTS},
-            }
-        )
+        self.rows.append(self.row(sums, dev_loss, dev_uar, better))
         self.clock.parts.clear()
         if self.fabric.is_global_zero:
             write_rows(self.work / METRICS, self.rows)
 
-    def gave_up(self) -> bool:
-        """Whether `train.patience` epochs have passed without a better one."""
-        since = next((number for number, row in enumerate(reversed(self.rows)) if row["best"]), 0)
-        return 0 < self.recipe.train.patience <= since
+    def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, better: bool) -> Row:
+        """A line of metrics.csv; gradients are root mean squares of the norms of the steps, at the embedding."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "learning_rate": self.rate,
+            "lambda": self.objective.adversary.strength((self.step - 1) / max(1, self.steps - 1)),
+            "emotion_loss": sums["emotion_loss"] / sums["clips"],
+            "emotion_accuracy": sums["emotion_right"] / sums["clips"],
+            "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
+            "adversary_loss": sums["adversary_loss"] / sums["clips"],
+            "adversary_loss_uninformed": self.uninformed,
+            "adversary_accuracy": sums["adversary_right"] / sums["clips"],
+            "adversary_gradient": math.sqrt(sums["adversary_gradient"] / self.feed.steps),
+            "dev_loss": dev_loss,
+            "dev_uar": dev_uar,
+            "best": int(better),
+            "seconds": sum(self.clock.parts.values()),
+            **{f"seconds_{part}": self.clock.parts[part] for part in PARTS},
+        }
+
+    def save_if_due(self, epoch_ended: bool = False) -> None:
+        """A checkpoint every ten seconds; of several processes, whose clocks would not agree, after every epoch."""
+        alone = self.fabric.world_size == 1
+        if time.monotonic() - self.saved > SAVE_EVERY if alone else epoch_ended:
+            self.save()
 
     def save(self) -> None:
         """Everything that the rest of the training depends on, whole or as it was before."""
@@ -232,18 +220,18 @@ class Training:
         self.saved = time.monotonic()
         self.clock.lap("checkpoint")
 
-    def restore(self, state: dict) -> None:
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        for name in PLAIN:
-            setattr(self, name, state[name])
-        self.sums = self.sums.to(self.fabric.device)
-
-
-SUMS = ("clips", "emotion_loss", "adversary_loss", "emotion_right", "adversary_right", "emotion_gradient", "adversary_gradient")
-PARTS = ("data", "features", "network", "update", "dev", "checkpoint")
-STATEFUL = ("objective", "optimizer", "schedule", "averaged")
-PLAIN = ("epoch", "place", "step", "sums", "rows", "best", "kept")
+    def restore(self) -> None:
+        path = self.work / CHECKPOINT
+        state = load_checkpoint(path, self.owner)
+        try:
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            for name in PLAIN:
+                setattr(self, name, state[name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
+        self.sums = self.sums.to(self.fabric.device) if self.fabric.is_global_zero else torch.zeros_like(self.sums)
 
 
 def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
@@ -255,8 +243,15 @@ def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progre
     """
     folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
     with folder as work:
-        Training(run, store, fit, fabric, work).go_on(progress)
-    (fit.folder / CHECKPOINT).unlink(missing_ok=True)  # now, or a kill in between would have the fold trained again
+        try:
+            Training(run, store, fit, fabric, work).go_on(progress)
+        except torch.OutOfMemoryError:
+            raise RunError(
+                f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train anew with another "
+                f"train.batch_size ({run.recipe.train.batch_size}) or train.resident_gb ({run.recipe.train.resident_gb})"
+            ) from None
+    if fabric.is_global_zero:
+        remove_checkpoint(fit.folder)  # not before, or a kill in between would have the fold trained again
 
 
 def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
@@ -277,9 +272,9 @@ def precision_of(chosen: str, device: str) -> str:
     return "bfloat16" if capabilities.get("amx_bf16") else "float32"
 
 
-def owner_of(run: Run, fit: Fit) -> str:
-    """SHA-256 of all that a training depends on beside its state: recipe, data, fold and seed."""
-    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed]
+def owner_of(run: Run, fit: Fit, precision: str) -> str:
+    """SHA-256 of all that a training depends on beside its state: recipe, data, fold, seed, precision."""
+    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed, precision]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -303,9 +298,10 @@ def targets_of(store: Store, split: Split, column: str) -> list[str]:
     return sorted(values)
 
 
-def class_weights(shares: Tensor) -> Tensor:
-    """Inverse shares [C], one on average over the clips; a class without clips gets 0."""
-    return torch.where(shares > 0, 1 / ((shares > 0).sum() * shares.clamp_min(1e-12)), 0.0)
+def gave_up(rows: Sequence[Row], patience: int) -> bool:
+    """Whether `patience` epochs have passed since the best one; 0 never gives up."""
+    since = next((number for number, row in enumerate(reversed(rows)) if row["best"]), 0)
+    return 0 < patience <= since
 
 
 @torch.inference_mode()
@@ -325,4 +321,5 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     with writing(path) as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
-        table.writerows({name: format(value, ".6g") for name, value in row.items()} for row in rows)
+        for row in rows:
+            table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from speaker_invariant_ser import fitting, training
 from speaker_invariant_ser.checkpoints import CHECKPOINT
-from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.errors import RunError, WriteError
+from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.files import locked, partial_of
 from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.model import apply, load_model
@@ -62,11 +62,21 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, store, tmp_pa
     random.seed(0)
     context = get_context("forkserver")
     context.set_forkserver_preload(["speaker_invariant_ser.fitting"])
+    context.Process(target=print).start()  # the server
+    longest = 0.0
+    for name in ("first", "undisturbed"):
+        started, process = (
+            time.monotonic(),
+            context.Process(target=train_often_saved, args=(store.folder, tmp_path / name, False)),
+        )
+        process.start()
+        process.join()
+        longest = time.monotonic() - started
     out, kills, steps = tmp_path / "run", 0, []
     while True:
         process = context.Process(target=train_often_saved, args=(store.folder, out, out.exists()))
         process.start()
-        process.join(None if kills == 20 else random.uniform(0.05, 0.9))
+        process.join(None if kills == 20 else random.uniform(0.0, 0.7 * longest))
         if process.exitcode is not None:
             assert process.exitcode == 0
             if kills == 20:
@@ -158,7 +168,8 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
 
-def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(store, tmp_path):
+def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "cores", lambda: 2)  # a thread each, as here: sums depend on how many there are
     split = {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}
     recipe = make_recipe({**TINY, "split": split, "train": {"epochs": 2, "batch_size": 8, "seeds": 2, "seed": 7}})
     told = []
@@ -176,10 +187,11 @@ def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(store, tmp_path)
     assert torch.equal(weights[2], weights[4]) and torch.equal(weights[3], weights[5]) and not torch.equal(weights[0], weights[2])
 
 
-def test_a_killed_worker_is_told(store, tmp_path):
-    """A process of its own, so that its workers can be found; one of them is killed as a system out of memory would do."""
+@pytest.fixture
+def going(store, tmp_path):
+    """A training of two models side by side that would take hours, in a process of its own: (the process, its workers)."""
     out, data = str(tmp_path / "run"), str(store.folder)
-    recipe = make_recipe(LONG, ["train.seeds=2", "train.epochs=4000"]).model_dump()
+    recipe = make_recipe(LONG, ["train.seeds=4", "train.epochs=40000"]).model_dump()
     code = (
         "from speaker_invariant_ser.fitting import *\n"
         "if __name__ == '__main__':\n"
@@ -187,14 +199,39 @@ def test_a_killed_worker_is_told(store, tmp_path):
     )
     (tmp_path / "go.py").write_text(code)
     process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")], stderr=subprocess.PIPE, text=True)
-    waited = time.monotonic()
-    while not list((tmp_path / "run").rglob("metrics.csv")) and time.monotonic() < waited + 60:
+    started = time.monotonic()
+    while len(list((tmp_path / "run").rglob("metrics.csv"))) < 2 and time.monotonic() < started + 100:
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(int(workers[0]), signal.SIGKILL)
+    yield process, [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    process.kill()
+
+
+def test_a_killed_worker_is_told(going):
+    """As a system out of memory kills."""
+    process, workers = going
+    os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode and "a training process was killed, perhaps for want of memory" in error
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_main_process(going, how):
+    """Stopped or killed, it leaves no process behind: the pipe closes only when the last worker has gone."""
+    process, workers = going
+    assert len(workers) == 2
+    os.kill(process.pid, how)
+    process.communicate(timeout=30)
+    assert process.returncode == -how
+
+
+def test_what_was_begun_side_by_side_goes_on_side_by_side(store, tmp_path, monkeypatch):
+    """Two seeds, one of them cut short; with one thread each, as before."""
+    monkeypatch.setattr(fitting, "cores", lambda: 2)
+    recipe = {**LONG, "train": {**LONG["train"], "seeds": 2}}
+    whole = train(make_recipe(recipe), store, tmp_path / "whole", device="cpu")
+    stopped(store, tmp_path / "run", monkeypatch, recipe)
+    same_bits(whole, train(make_recipe(recipe), store, tmp_path / "run", resume=True, device="cpu", jobs=2))
 
 
 def test_an_error_in_a_worker_reaches_the_user(store, tmp_path):
@@ -229,3 +266,41 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_pa
     assert np.abs(first - second).max() < 1e-4
     untrained = training.build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
     assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
+
+
+def test_a_batch_has_a_clip_for_each_process(store, tmp_path):
+    with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
+        train(make_recipe(TINY), store, tmp_path / "run", device="cpu", devices=9)
+    many = make_recipe(TINY, ["train.batch_size=64"])
+    with pytest.raises(RecipeError, match="fold fixed has 30 training clips for 31 processes; use fewer"):
+        train(many, store, tmp_path / "run", device="cpu", devices=31)
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchrun_stopped_and_started_again(store, tmp_path, monkeypatch):
+    """Two processes that torchrun starts, killed after the first epochs, started again with --resume, beside two of our own."""
+    monkeypatch.setattr(fitting, "cores", lambda: 2)
+    recipe = make_recipe(TINY, ["train.epochs=6", "train.batch_size=10"])
+    ours = train(recipe, store, tmp_path / "ours", device="cpu", devices=2)
+    (tmp_path / "recipe.toml").write_text(write_toml(recipe))
+    verb = [
+        "-m",
+        "speaker_invariant_ser.cli",
+        "train",
+        tmp_path / "recipe.toml",
+        "--data",
+        store.folder,
+        "--out",
+        tmp_path / "run",
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, verb), "--device", "cpu"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    started = time.monotonic()
+    while not list((tmp_path / "run").rglob(CHECKPOINT)) and time.monotonic() < started + 100:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    again = subprocess.run([*command, "--resume"], env=quiet, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0 and again.stdout.count("fold fixed: epoch") == 1, again.stderr
+    same_bits(ours, Run.open(tmp_path / "run"))

@@ -29,6 +29,7 @@ from speaker_invariant_ser.cli.showing import (
     warn,
 )
 from speaker_invariant_ser.errors import AuditError, SerError
+from speaker_invariant_ser.processes import cores
 
 app = typer.Typer(
     name="siser",
@@ -41,7 +42,7 @@ app = typer.Typer(
 if TYPE_CHECKING:
     from speaker_invariant_ser.manifest import Listing, Utterance
 
-CORES = os.cpu_count() or 1
+CORES = cores()
 OWN_DATA = """your own data
     csv, tsv, parquet    a table with the columns path, speaker, emotion and, if known, text, sex, language, session, style,
                          intensity, repetition, partition, id, and start and end in seconds for segments of recordings
@@ -55,7 +56,7 @@ KEPT = {
 }
 
 Files = Annotated[int, typer.Option("--jobs", min=1, help="Files decoded at once.")]
-Folds = Annotated[int, typer.Option("--jobs", min=1, help="Folds trained at once.")]
+Folds = Annotated[int, typer.Option("--jobs", min=1, help="Models trained at once.")]
 Devices = Annotated[int, typer.Option(min=1, help="Processes that share each batch, with a GPU each where there are GPUs.")]
 Device = Annotated[str, typer.Option(help="auto (the first GPU if there is one), cpu or cuda.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
