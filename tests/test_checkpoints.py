@@ -63,7 +63,7 @@ def test_a_checkpoint_cut_short_is_named(tmp_path, length):
 
 def test_another_runs_checkpoint_and_another_kind_of_file_are_not_loaded(tmp_path):
     save_checkpoint(tmp_path / "one", {"step": 1}, "them")
-    with pytest.raises(RunError, match="belongs to another run, fold or seed"):
+    with pytest.raises(RunError, match="belongs to another run, fold, seed or precision"):
         load_checkpoint(tmp_path / "one", "me")
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(RunError, match="a checkpoint of format None, this version reads 1"):

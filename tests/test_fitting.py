@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_seed_is_named(whole, store, tmp_path, monkeypat
     foreign = stopped(store, tmp_path / "other", monkeypatch, other)
     path = stopped(store, tmp_path / "run", monkeypatch)
     shutil.copy(foreign, path)
-    with pytest.raises(RunError, match=f"{path} belongs to another run, fold or seed"):
+    with pytest.raises(RunError, match=f"{path} belongs to another run, fold, seed or precision"):
         train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
     path.unlink()
     same_bits(whole, train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu"))
