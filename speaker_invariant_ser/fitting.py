@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
-from lightning_fabric.strategies import DDPStrategy
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.checkpoints import remove_checkpoint
@@ -27,7 +26,7 @@ from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import choose_device
 from speaker_invariant_ser.processes import cores, serve
-from speaker_invariant_ser.runs import METRICS, RECIPE, Fit, Run
+from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.training import Progress, build_model, precision_of, targets_of, train_fit
@@ -61,7 +60,8 @@ def train(
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:
         targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
-        require_enough(recipe, len(split.indices("train", store.utterances)), split.name, several)
+        clips = len(split.indices("train", store.utterances))
+        require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
     if OUTSIDE in os.environ:
         return train_as_one_of_many(recipe, splits, store, Path(out), resume, place.type, progress)
     run = open_run(recipe, splits, store, Path(out), resume)
@@ -78,7 +78,7 @@ def train(
 
 def open_run(recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, resume: bool) -> Run:
     """A new run, or with `resume` the one that is there, without what a kill in the very last moment of a model left behind."""
-    if not (resume and (out / RECIPE).exists()):
+    if not (resume and out.is_dir() and any(out.iterdir())):
         return Run.create(out, recipe, splits, store)
     run = Run.open(out)
     run.require_same(recipe, splits, store)
@@ -89,11 +89,13 @@ def open_run(recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, r
 
 
 def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> None:
-    """Raise RecipeError unless each of the processes that share a batch gets a clip of it."""
+    """Raise RecipeError unless each of the processes that share a batch gets a clip of it; `clips` are those of an epoch."""
     if recipe.train.batch_size < processes:
         raise RecipeError(f"train.batch_size = {recipe.train.batch_size}: {processes} processes share it; expected at least that")
-    if clips < processes:
-        raise RecipeError(f"fold {fold} has {clips} training clips for {processes} processes; use fewer")
+    if clips < max(2, processes):  # batch norm needs two
+        raise RecipeError(
+            f"fold {fold} trains on {clips} clips an epoch with {processes} processes; expected {max(2, processes)} or more"
+        )
 
 
 def check_names(recipe: Recipe) -> None:
@@ -109,7 +111,7 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
     # Where nothing was started outside, what a cluster has in its environment is no business of this process.
     own = [] if OUTSIDE in os.environ else [LightningEnvironment()]
-    strategy = DDPStrategy(broadcast_buffers=False) if several else "auto"  # they are the same everywhere already
+    strategy = "ddp" if several else "auto"
     place = {"accelerator": device, "strategy": strategy, "devices": devices, "num_nodes": hosts}
     fabric = Fabric(**place, precision=PRECISIONS[precision_of(precision, device)], plugins=own)
     if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it

@@ -272,9 +272,18 @@ def test_a_batch_has_a_clip_for_each_process(store, tmp_path):
     with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
         train(make_recipe(TINY), store, tmp_path / "run", device="cpu", devices=9)
     many = make_recipe(TINY, ["train.batch_size=64"])
-    with pytest.raises(RecipeError, match="fold fixed has 30 training clips for 31 processes; use fewer"):
+    with pytest.raises(RecipeError, match="fold fixed trains on 30 clips an epoch with 31 processes; expected 31 or more"):
         train(many, store, tmp_path / "run", device="cpu", devices=31)
+    with pytest.raises(RecipeError, match="fold fixed trains on 1 clips an epoch with 1 processes; expected 2 or more"):
+        train(make_recipe(TINY, ["train.epoch_clips=1"]), store, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_lost_its_recipe_is_not_taken_for_a_new_one(whole, store, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
+    (tmp_path / "run" / "recipe.toml").unlink()
+    with pytest.raises(RunError, match=r"is not a run folder \(has no recipe.toml\)"):
+        train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
 
 
 def test_torchrun_stopped_and_started_again(store, tmp_path, monkeypatch):
