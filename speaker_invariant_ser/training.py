@@ -1,6 +1,6 @@
 """The one visible loop: a model is trained on some speakers, selected on others, never shown the rest.
 
-Alone, or as one of several processes that share each batch (`ranks`); on a processor or a GPU; cut short anywhere, it goes on
+Alone, or as one of several processes that share each batch; on a processor or a GPU; cut short anywhere, it goes on
 from its last checkpoint and, on a processor, ends with the same bits as if nothing had happened.
 """
 
@@ -51,7 +51,6 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.
     "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
     "constant": lambda optimizer, peak, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),
 }
-
 
 SUMS = ("clips", "emotion_loss", "adversary_loss", "emotion_right", "adversary_right", "emotion_gradient", "adversary_gradient")
 PARTS = ("data", "features", "network", "update", "dev", "checkpoint")  # of an epoch's time
