@@ -47,7 +47,7 @@ def make(name, **settings):
 
 def batch(speakers=(0, 1, 2, 0)):
     n = len(speakers)
-    return Batch(torch.zeros(n, 8, 5), torch.full((n,), 5), torch.ones(n, 1), F.one_hot(torch.tensor(speakers)).float())
+    return Batch(torch.zeros(n, 8, 5), torch.full((n,), 5), torch.ones(n, 1), F.one_hot(torch.tensor(speakers), 3).float())
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
