@@ -123,16 +123,91 @@ class EmotionSection(Section):
     )
 
 
+class BottleneckSection(Section):
+    """What the encoder's output passes through to become the embedding."""
+
+    name: str = Field("none", description="none, vib (variational) or fsq (finite scalar quantisation)")
+    weight: float = Field(1e-3, ge=0, le=1000, description="of the rate, per nat, in the loss (vib)")
+    levels: int = Field(5, ge=2, le=1024, description="values that each dimension may take (fsq)")
+
+
 class AdversarySection(Section):
-    """The speaker classifier behind a gradient reversal layer: dim - hidden - speakers."""
+    """What pushes the speaker out of the embedding while it is learned."""
 
     name: str = "grl"
     target: Literal["speaker", "corpus", "session", "sex", "language"] = Field(
         "speaker", description="the column that the adversary reads and the encoder is to hide"
     )
-    strength: float = Field(0.1, ge=0, le=100, description="lambda at the end of its ramp; 0: the baseline without an adversary")
-    ramp: float = Field(10.0, gt=0, description="steepness of lambda = strength * (2 / (1 + exp(-ramp * progress)) - 1)")
-    hidden: int = Field(64, ge=1, le=65536)
+    strength: float = Field(
+        0.1, ge=0, le=100, description="lambda at the end of its schedule; 0: the baseline without an adversary"
+    )
+    balance: bool = Field(
+        False, description="strength is a ratio: how long the adversary's gradient at the embedding is beside the emotion's"
+    )
+    schedule: Literal["ganin", "constant", "warm-up"] = Field(
+        "ganin",
+        description="of lambda: Ganin's ramp, the same throughout, or nothing at first and then a straight line",
+    )
+    ramp: float = Field(10.0, gt=0, description="steepness of strength * (2 / (1 + exp(-ramp * progress)) - 1) (ganin)")
+    warm_up: Share = Field(0.2, description="share of training without it; lambda then rises for as long again (warm-up)")
+    reads: Literal["embedding", "frames"] = Field(
+        "embedding", description="the embedding, or the map before pooling, frame by frame"
+    )
+    conditional: bool = Field(False, description="is told the emotion, so that what emotion says of the speaker may stay")
+    hidden: int = Field(64, ge=1, le=65536, description="units of a hidden layer")
+    heads: int = Field(1, ge=1, le=64, description="readers of different form, in turn: one hidden layer, none, two, a wide one")
+    learning_rate: float = Field(
+        0.0, ge=0, le=10, description="of an optimizer of its own (Adam, beta1 0.5); 0: trained by the model's"
+    )
+    inner_steps: int = Field(
+        1, ge=1, le=100, description="steps of its own for each of the encoder's; more than 1: own optimizer"
+    )
+    gradient_penalty: float = Field(
+        0.0, ge=0, le=1000, description="weight of the squared gradient of a reader's loss by its input"
+    )
+    renew: int = Field(0, ge=0, description="steps after which a reader, each in turn, forgets all it learned; 0: never")
+    widths: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (0.5, 1.0, 2.0), min_length=1, max_length=16, description="of Gaussian kernels, in median distances (hsic, mmd)"
+    )
+    temperature: float = Field(0.2, gt=0, le=100, description="of the cosine similarities (contrastive)")
+
+    @model_validator(mode="after")
+    def has_an_optimizer(self) -> Self:
+        if self.inner_steps > 1 and not self.learning_rate:
+            raise ValueError(
+                f"adversary.inner_steps = {self.inner_steps}: more than one takes an optimizer of its own, "
+                "set adversary.learning_rate above 0, such as 0.001"
+            )
+        return self
+
+
+class PerturbSection(Section):
+    """A second look at each clip, with its log-mel moved a little in the worst direction."""
+
+    name: str = Field(
+        "none", description="none, fgm (along the emotion's gradient), vat (virtual) or cross (along the speaker's)"
+    )
+    epsilon: float = Field(
+        5.0, ge=0, le=1000, description="length of the move: L2 norm over a clip's log-mel, natural logarithms"
+    )
+    weight: float = Field(0.5, ge=0, le=100, description="of the loss at the moved clip")
+
+
+class EraseSection(Section):
+    """What is taken out of the embedding after training, by a map that is fitted on the training speakers."""
+
+    name: str = Field("none", description="none, leace (linear) or kernel (iterated, nonlinear)")
+    rounds: int = Field(8, ge=1, le=100, description="at most (kernel)")
+
+
+class ReleaseSection(Section):
+    """What happens to an embedding before it leaves the model."""
+
+    name: str = Field("none", description="none, noise or quantise")
+    sigma: float = Field(1.0, ge=0, le=100, description="deviation of Gaussian noise on the embedding of unit variance (noise)")
+    step: float = Field(1.0, gt=0, le=100, description="width of a step of the embedding of unit variance (quantise)")
+    trained: bool = Field(False, description="training sees the released embedding as well")
+    decision: Literal["before", "after"] = Field("before", description="whether emotion is told before or after it")
 
 
 class TrainSection(Section):
@@ -187,7 +262,14 @@ class Recipe(Section):
     augment: AugmentSection = AugmentSection()
     encoder: EncoderSection = EncoderSection()
     emotion: EmotionSection = EmotionSection()
+    bottleneck: BottleneckSection = BottleneckSection()
     adversary: AdversarySection = AdversarySection()
+    further: tuple[AdversarySection, ...] = Field(
+        (), max_length=8, description="further adversaries, each with the keys of [adversary]"
+    )
+    perturb: PerturbSection = PerturbSection()
+    erase: EraseSection = EraseSection()
+    release: ReleaseSection = ReleaseSection()
     train: TrainSection = TrainSection()
     audit: AuditSection = AuditSection()
 
@@ -214,6 +296,8 @@ def make_recipe(tables: dict, overrides: Iterable[str] = (), source: str = "reci
     for override in overrides:
         section, key, value = parse_override(override)
         table = merged.setdefault(section, {})
+        if isinstance(table, list):
+            raise RecipeError(f"--set {override}: [[{section}]] is a list of tables, to be changed in {source} itself")
         if isinstance(table, dict):
             table[key] = value
     try:
@@ -256,17 +340,17 @@ def explain(problem: dict) -> str:
 def unknown_key(where: list[str]) -> str:
     if len(where) == 1:
         return unknown("section", where[0], Recipe.model_fields)
-    section = Recipe.model_fields[where[0]].annotation
-    return unknown(f"key in [{where[0]}]", where[1], section.model_fields)
+    section = AdversarySection if where[0] == "further" else Recipe.model_fields[where[0]].annotation
+    return unknown(f"key in [{where[0]}]", where[-1], section.model_fields)
 
 
 def write_toml(recipe: Recipe) -> str:
     """The recipe as TOML. Its values are text, numbers, booleans and lists, which TOML writes as JSON does."""
     lines = []
-    for section, table in recipe.model_dump().items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
-        lines.append("")
+    for section, found in recipe.model_dump().items():
+        tables = [(f"[{section}]", found)] if isinstance(found, dict) else [(f"[[{section}]]", table) for table in found]
+        for title, table in tables:
+            lines += [title, *(f"{key} = {toml_value(value)}" for key, value in table.items()), ""]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ folds/FOLD/seed-S/     with several
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -98,7 +98,8 @@ class Run:
     def require_same(self, recipe: Recipe, splits: Sequence[Split], store: Store) -> None:
         """Raise RunError unless this run was started with the same recipe, folds and data, so that resuming is the same run."""
         old, new = self.recipe.model_dump(), recipe.model_dump()
-        changed = [f"{s}.{k} was {old[s][k]!r}, now {new[s][k]!r}" for s in new for k in new[s] if old[s][k] != new[s][k]]
+        old, new = ({f"{s}.{k}": value for s in recipe for k, value in entries(recipe[s])} for recipe in (old, new))
+        changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             raise RunError(f"{self.folder} was started with another recipe: {shorten(changed)}. Use the same, or another --out")
         self.require_data(store)
@@ -158,6 +159,11 @@ class Run:
         if name not in (names := [fit.split.name for fit in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [fit for fit in done if fit.split.name == name]
+
+
+def entries(section: dict | Sequence[dict]) -> Iterable[tuple[str, object]]:
+    """Keys and values of a section of a recipe; of a list of tables, the tables by their number."""
+    return section.items() if isinstance(section, dict) else ((str(number), table) for number, table in enumerate(section, 1))
 
 
 def with_seed(fold: str, seed: int) -> str:
