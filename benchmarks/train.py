@@ -43,6 +43,7 @@ from speaker_invariant_ser import corpora, fitting, metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe
+from speaker_invariant_ser.building import build_model, moving_average, precision_of, targets_of
 from speaker_invariant_ser.features import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
 from speaker_invariant_ser.manifest import Utterance, write_manifest
@@ -52,7 +53,6 @@ from speaker_invariant_ser.preparation import prepare
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
-from speaker_invariant_ser.training import build_model, moving_average, precision_of, targets_of
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")
@@ -115,7 +115,7 @@ def plain_fold(folder: Path, store: Store, split: Split, recipe: Recipe, workers
     dev = DataLoader(wavs("dev"), recipe.train.batch_size, **options)
     model = build_model(recipe, labels)
     model.normalise.fit(mels.T for mels, _, _ in wavs("train"))
-    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(people), recipe.adversary)
+    adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(people), recipe.adversary, len(labels))
     counts = torch.tensor(train.dataset.emotions).bincount(minlength=len(labels))
     weight, smoothing = class_weights(counts / counts.sum()), recipe.emotion.label_smoothing
     parameters = [*model.parameters(), *adversary.parameters()]
@@ -127,11 +127,11 @@ def plain_fold(folder: Path, store: Store, split: Split, recipe: Recipe, workers
     for _ in range(recipe.train.epochs):
         model.train()
         for mels, frames, emotion, speaker in train:
-            embedding = model.encode(mels, frames)
-            emotion_loss = F.cross_entropy(model.head(embedding), emotion, weight, label_smoothing=smoothing)
-            batch = Batch(mels, frames, F.one_hot(emotion, len(labels)).float(), F.one_hot(speaker, len(people)).float())
+            output = model.from_mels(mels, frames)
+            emotion_loss = F.cross_entropy(output.logits, emotion, weight, label_smoothing=smoothing)
+            batch = Batch(frames, F.one_hot(emotion, len(labels)).float(), F.one_hot(speaker, len(people)).float())
             optimizer.zero_grad()
-            (emotion_loss + adversary(embedding, batch, step / max(1, steps - 1))).backward()
+            (emotion_loss + adversary(output.embedding, batch, step / max(1, steps - 1))).backward()
             for part in (model, adversary):
                 nn.utils.clip_grad_norm_(part.parameters(), recipe.train.gradient_clip)
             optimizer.step()

@@ -22,6 +22,7 @@ In the order of the data; a module imports only from those above it:
     store           the prepared corpus
     preparation     corpora -> prepared corpus
     features        log-mel, normalisation
+    together        processes that share a batch
     augmentation    what training does to log-mels
     encoders        log-mel -> embedding
     adversaries     what pushes the speaker out of the embedding
@@ -31,6 +32,7 @@ In the order of the data; a module imports only from those above it:
     clips           what training reads, resident or streamed
     batches         which clips make a batch, as the network sees it
     objective       the two losses of a batch
+    building        what a training is made of
     training        the one visible loop
     fitting         every fold and seed: in turn, side by side, or on many processes
     boards          metrics.csv as TensorBoard events

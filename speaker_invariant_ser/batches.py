@@ -6,7 +6,7 @@ short goes on with the same batches, and processes that share a batch draw the s
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,21 @@ from torch import Tensor
 from speaker_invariant_ser.augmentation import Augment, Pairs, draw_pairs, pair_up, parts, shares
 from speaker_invariant_ser.clips import Clips
 from speaker_invariant_ser.config import Recipe, TrainSection
-from speaker_invariant_ser.features import Batch
 
 DEAL = 4  # balanced batches of similar length that are mixed with each other
 MULTIPLE = 16  # frames; few different widths, since the fastest convolution is sought, and kept, for each
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of a batch of all processes together: emotion [B, C], and what each adversary reads, [B, K] each; shares, see `Batch`."""
+
+    emotion: Tensor
+    targets: tuple[Tensor, ...]
+
+    def rows(self, chosen: slice) -> "Labels":
+        """Some of the clips."""
+        return Labels(self.emotion[chosen], tuple(target[chosen] for target in self.targets))
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class Feed:
         clips: Clips,
         recipe: Recipe,
         classes: int,
-        targets: int,
+        targets: Sequence[int],
         seed: int,
         device: torch.device,
         rank: int = 0,
@@ -64,7 +75,8 @@ class Feed:
         self.rank, self.rows = rank, slice(rank, None, world)
         self.augment = Augment(recipe.augment, recipe.features)
         self.frames = self.on_device(clips.frames)
-        self.labels = (self.on_device(clips.emotion), classes), (self.on_device(clips.target), targets)
+        values = (clips.emotion, *clips.targets)
+        self.labels = [(self.on_device(one), number) for one, number in zip(values, (classes, *targets), strict=True)]
 
     @property
     def steps(self) -> int:
@@ -78,17 +90,16 @@ class Feed:
             counted = np.unique(np.stack((self.clips.speaker, counted)), axis=1)[1]
         return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
 
-    def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Batch, tuple[Tensor, Tensor]]]:
-        """The epoch's batches after the first `skip`: this process's rows, and (emotion [B, C], target [B, K]) of all rows."""
+    def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Tensor, Tensor, Labels]]:
+        """The epoch's batches after the first `skip`: (log-mel [B, M, T], frames [B]) of this process's rows, labels of all rows."""
         steps = self.draw(number)[skip:]
         read = self.clips.source.read(self.needed(step) for step in steps)
         for place, (step, (mels, frames)) in enumerate(zip(steps, read, strict=True), start=skip):
             clock.lap("data")
             torch.manual_seed(seed_of(self.seed, number, place, self.rank))  # noise, and dropout after it
-            labels = self.labels_of(step)
-            batch = Batch(*self.features(step, mels, frames), *(whole[self.rows] for whole in labels))
+            seen, labels = self.features(step, mels, frames), self.labels_of(step)
             clock.lap("features")
-            yield batch, labels
+            yield *seen, labels
 
     def draw(self, epoch: int) -> list[Step]:
         """All that is random in an epoch, but for dropout and noise."""
@@ -122,14 +133,16 @@ class Feed:
         mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]))
         return F.pad(mels, (0, -mels.shape[2] % MULTIPLE)), frames
 
-    def labels_of(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Emotion [B, C] and target [B, K] of all rows, this process's and the others'."""
+    def labels_of(self, step: Step) -> Labels:
+        """Labels of all rows, this process's and the others'."""
         chosen = self.on_device(step.chosen)
         if step.pairs is None:
-            return tuple(F.one_hot(values[chosen], number).float() for values, number in self.labels)
+            emotion, *targets = (F.one_hot(values[chosen], number).float() for values, number in self.labels)
+            return Labels(emotion, tuple(targets))
         other, weight, follows = (self.on_device(one) for one in (step.pairs.other, step.pairs.weight, step.pairs.follows))
         part = parts(self.frames[chosen], self.frames[other], weight, follows)
-        return tuple(shares(values[chosen], values[other], part, number) for values, number in self.labels)
+        emotion, *targets = (shares(values[chosen], values[other], part, number) for values, number in self.labels)
+        return Labels(emotion, tuple(targets))
 
     def on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)

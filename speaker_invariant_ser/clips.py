@@ -104,7 +104,7 @@ class Clips:
     source: Source
     frames: np.ndarray
     emotion: np.ndarray
-    target: np.ndarray  # what the adversary reads
+    targets: tuple[np.ndarray, ...]  # what each adversary reads
     speaker: np.ndarray
 
     def __len__(self) -> int:
@@ -133,11 +133,11 @@ def open_clips(
     store: Store,
     indices: Sequence[int],
     labels: Sequence[str],
-    column: str,
+    columns: Sequence[str],
     logmel: LogMel,
     resident_gb: float,
 ) -> Clips:
-    """Clips of a store, on the device of `logmel`: resident where log-mels take up to `resident_gb` GB, streamed otherwise."""
+    """Clips of a store, with these columns as targets, on the device of `logmel`: resident where log-mels take up to `resident_gb` GB, streamed otherwise."""
     utterances = [store.utterances[index] for index in indices]
     streamed = Streamed(store, np.array(indices), logmel, next(logmel.buffers()).device)
     frames = streamed.frames
@@ -146,7 +146,7 @@ def open_clips(
         source=Resident.of(streamed) if resident else streamed,
         frames=frames,
         emotion=np.array([labels.index(one.emotion) for one in utterances]),
-        target=positions([getattr(one, column) for one in utterances]),
+        targets=tuple(positions([getattr(one, column) for one in utterances]) for column in columns),
         speaker=positions([one.speaker for one in utterances]),
     )
 

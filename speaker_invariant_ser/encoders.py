@@ -1,26 +1,29 @@
 """Normalised log-mel -> one embedding per clip. Padding never reaches it, but that batch norm counts it in training.
 
-An encoder is an nn.Module with `dim` (D), `forward(mels [B, M, T], frames [B]) -> [B, D]`, and `frames` of the same arguments,
-the map that its pooling reads.
+An encoder is an nn.Module with `dim` (D), `features` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]` joins:
+`frames` gives the map [B, F, T'] that pooling reads, `embed` makes the embedding of it.
 """
 
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import EncoderSection
 from speaker_invariant_ser.features import mask_of
+from speaker_invariant_ser.together import Summed, together
 
 
 class Encoder(Protocol):
     dim: int
+    features: int
 
     def __call__(self, mels: Tensor, frames: Tensor) -> Tensor: ...
 
     def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor: ...
 
 
 class MaskedReLU(torch.autograd.Function):
@@ -40,25 +43,6 @@ class MaskedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return torch.ops.aten.threshold_backward(gradient, *ctx.saved_tensors, 0), None
-
-
-def together() -> bool:
-    """Whether several processes share each batch."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-class Summed(torch.autograd.Function):
-    """The sum of a tensor over all processes; backward that of its gradients, since every process's loss depends on it."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return Summed.forward(ctx, gradient.contiguous())
 
 
 def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -154,16 +138,17 @@ class Cnn(nn.Module):
             stages.append(Stage(inputs, outputs, kernel, stride))
             inputs, bands = outputs, (bands + 1) // 2
         self.stages = nn.ModuleList(stages)
-        self.pool = AttentivePooling(inputs * bands)
+        self.features = inputs * bands
+        self.pool = AttentivePooling(self.features)
         self.dropout = nn.Dropout(settings.dropout)
-        self.project = nn.Linear(2 * inputs * bands, settings.dim)
+        self.project = nn.Linear(2 * self.features, settings.dim)
         freeze(self.project.bias)
         self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
         """(normalised log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
-        return self.norm(self.project(self.dropout(self.pool(*self.frames(mels, frames)))))
+        return self.embed(*self.frames(mels, frames))
 
     def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(normalised log-mel [B, M, T], frames [B]) -> (what is handed to pooling [B, F, T'], its frames [B]).
@@ -174,6 +159,10 @@ class Cnn(nn.Module):
         for stage in self.stages:
             x, frames = stage(x, frames)
         return x.flatten(1, 2), frames
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """(the map [B, F, T'], its frames [B]) -> embedding [B, D]."""
+        return self.norm(self.project(self.dropout(self.pool(x, frames))))
 
 
 ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn}

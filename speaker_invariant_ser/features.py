@@ -15,11 +15,11 @@ DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees: log-mels [B, M, T], frames [B], emotion [B, C] and target [B, K], what the adversary reads, the
-    speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined.
+    """What an adversary is told of the clips that it reads: frames [B] of their maps before pooling, emotion [B, C] and target [B, K],
+    the speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined. A clip without
+    a known emotion has no share of any.
     """
 
-    mels: Tensor
     frames: Tensor
     emotion: Tensor
     target: Tensor

@@ -19,17 +19,19 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
+from speaker_invariant_ser.building import adversaries_of, build_adversaries, build_model, precision_of, targets_of
 from speaker_invariant_ser.checkpoints import remove_checkpoint
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import choose_device
+from speaker_invariant_ser.perturbation import PERTURBATIONS
 from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.splits import Split, make_splits
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import Progress, build_model, precision_of, targets_of, train_fit
+from speaker_invariant_ser.training import Progress, train_fit
 
 OUTSIDE = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or fabric run has started
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
@@ -59,7 +61,8 @@ def train(
     store = store.labelled(recipe.labels.map)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:
-        targets_of(store, split, recipe.adversary.target)  # says what is wrong before anything is written
+        for one in adversaries_of(recipe):
+            targets_of(store, split, one.target)  # says what is wrong before anything is written
         clips = len(split.indices("train", store.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
     if OUTSIDE in os.environ:
@@ -99,9 +102,13 @@ def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> Non
 
 
 def check_names(recipe: Recipe) -> None:
-    build_model(recipe, ("", ""))  # says what is wrong with band limits or the encoder before anything is written
-    if recipe.adversary.name not in ADVERSARIES:
-        raise RecipeError(unknown("adversary.name", recipe.adversary.name, ADVERSARIES))
+    """Say what is wrong with names and band limits before anything is written: RecipeError."""
+    model = build_model(recipe, ("", ""))
+    build_adversaries(recipe, model, [2 for _ in adversaries_of(recipe)])
+    if recipe.perturb.name not in ("none", *PERTURBATIONS):
+        raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
+    if recipe.perturb.name == "cross" and not hasattr(ADVERSARIES[recipe.adversary.name], "learn"):
+        raise RecipeError(f"perturb.name = cross: adversary.name = {recipe.adversary.name} has no reader of the speaker to move against")
 
 
 @contextmanager

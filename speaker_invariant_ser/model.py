@@ -37,8 +37,12 @@ class ModelSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    embedding: Tensor  # [B, D]
+    embedding: Tensor  # [B, D], what leaves the model
     logits: Tensor  # [B, C]
+    told: Tensor  # [B, D], what the emotion is told from
+    rate: Tensor  # [B], nats that the embedding can carry at most; 0 where nothing bounds it
+    map: Tensor  # [B, F, T'], what pooling reads
+    map_frames: Tensor  # [B]
 
 
 class SerModel(nn.Module):
@@ -60,6 +64,11 @@ class SerModel(nn.Module):
         )
 
     @property
+    def dim(self) -> int:
+        """D of what leaves the model."""
+        return self.encoder.dim
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.settings.labels
 
@@ -69,12 +78,10 @@ class SerModel(nn.Module):
 
     def from_mels(self, mels: Tensor, frames: Tensor) -> Output:
         """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest."""
-        embedding = self.encode(mels, frames)
-        return Output(embedding, self.head(embedding))
-
-    def encode(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """(log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
-        return self.encoder(self.normalise(mels, frames), frames)
+        x, x_frames = self.encoder.frames(self.normalise(mels, frames), frames)
+        embedding = self.encoder.embed(x, x_frames).float()
+        told = embedding.view_as(embedding)  # apart, for the gradient of each branch
+        return Output(embedding, self.head(told), told, embedding.new_zeros(len(embedding)), x, x_frames)
 
 
 def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
@@ -110,7 +117,7 @@ def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) ->
 
     The model must be in evaluation mode (as `load_model` leaves it).
     """
-    embedding = np.zeros((len(clips), model.encoder.dim), dtype=np.float32)
+    embedding = np.zeros((len(clips), model.dim), dtype=np.float32)
     probability = np.zeros((len(clips), len(model.labels)), dtype=np.float32)
     for rows, audio, samples in batches(model, clips, batch_size):
         output = model(audio, samples)

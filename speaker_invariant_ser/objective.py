@@ -1,51 +1,80 @@
-"""What training makes small: the emotion loss and the adversary's, of one forward pass."""
+"""What training makes small: one forward pass of the model, and the emotion loss of what came out."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries import Adversary
-from speaker_invariant_ser.config import EmotionSection
+from speaker_invariant_ser.config import EmotionSection, PerturbSection
 from speaker_invariant_ser.features import Batch
-from speaker_invariant_ser.model import SerModel
+from speaker_invariant_ser.model import Output, SerModel
+from speaker_invariant_ser.perturbation import PERTURBATIONS, statistics_kept
 
 
 class Objective(nn.Module):
-    """Model and adversary as one module, so that precision and processes are put around one forward pass.
+    """The model as precision and processes are put around it: one forward pass, of the moved clips as well where asked.
 
-    `shares` [C] says how much of an epoch each emotion has.
+    `shares` [C] says how much of an epoch each emotion has. `reader` is what the speaker's direction is asked of; it is no part
+    of this module. `mapped`: the map before pooling is wanted as well.
     """
 
-    def __init__(self, model: SerModel, adversary: Adversary, settings: EmotionSection, shares: Tensor) -> None:
+    def __init__(
+        self,
+        model: SerModel,
+        settings: EmotionSection,
+        shares: Tensor,
+        perturb: PerturbSection | None = None,
+        reader: Adversary | None = None,
+        mapped: bool = False,
+    ) -> None:
         super().__init__()
-        self.model, self.adversary, self.smoothing = model, adversary, settings.label_smoothing
+        self.model, self.smoothing, self.mapped = model, settings.label_smoothing, mapped
+        self.perturb, self.reader = perturb, (reader,)
+        self.perturbation = PERTURBATIONS.get(perturb.name) if perturb else None
         self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
         self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
 
-    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor, progress: float) -> dict[str, Tensor]:
-        """A batch and the progress of training, 0 to 1 -> both losses, each branch at the embedding, clips told rightly."""
-        embedding = self.model.encode(mels, frames).float()
-        branches = embedding.view_as(embedding), embedding.view_as(embedding)  # apart, for the norm of each one's gradient
-        for branch in branches:
-            branch.retain_grad()
-        logits = self.model.head(branches[0]).float()
-        adversary_loss = self.adversary(branches[1], Batch(mels, frames, emotion, target), progress)  # lambda acts inside, once
-        with torch.no_grad():
-            guessed = self.adversary.logits(embedding)
-        return {
-            "emotion_loss": soft_cross_entropy(logits + self.offset, emotion, self.weight, self.smoothing),
-            "adversary_loss": adversary_loss.float(),
-            "emotion_branch": branches[0],
-            "adversary_branch": branches[1],
-            "emotion_right": (logits.argmax(dim=1) == emotion.argmax(dim=1)).sum(),
-            "adversary_right": (guessed.argmax(dim=1) == target.argmax(dim=1)).sum(),
-        }
+    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Log-mels of this process's clips, their labels -> the fields of `Output`, and `moved` [B, C], logits of moved clips."""
+        if not self.perturbation:
+            return self.found(self.model.from_mels(mels, frames))
+        mels = mels.detach().requires_grad_()
+        output = self.model.from_mels(mels, frames)
+        with statistics_kept(self.model):
+            step = self.perturbation(
+                lambda moved: self.model.from_mels(moved, frames),
+                mels,
+                frames,
+                output,
+                lambda found: self.emotion_loss(found.logits, emotion),
+                lambda found: self.speaker_loss(found, emotion, target),
+                self.perturb.epsilon,
+            )
+            moved = self.model.from_mels(mels.detach() + step, frames)
+        return {**self.found(output), "moved": moved.logits}
+
+    def found(self, output: Output) -> dict[str, Tensor]:
+        """The fields of an output, the map before pooling only where an adversary reads it: it is large."""
+        return {name: one for name, one in vars(output).items() if self.mapped or not name.startswith("map")}
+
+    def emotion_loss(self, logits: Tensor, emotion: Tensor) -> Tensor:
+        """Weighted mean cross-entropy of logits [B, C] against label shares [B, C], over the clips that have a label."""
+        return soft_cross_entropy(logits.float() + self.offset, emotion, self.weight, self.smoothing)
+
+    def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
+        """How badly the first adversary reads the speaker, through the model."""
+        (reader,) = self.reader
+        return reader.learn(output.embedding.float(), Batch(output.map_frames, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-    """Weighted mean cross-entropy of logits [B, C] against label shares [B, C]; with single labels that of torch."""
-    losses = F.cross_entropy(logits, shares, weight, reduction="sum", label_smoothing=smoothing)
-    return losses / (shares @ weight).sum()
+    """Weighted mean cross-entropy of logits [B, C] against label shares [B, C]; with single labels that of torch.
+
+    A row of shares that is all zero is a clip without a label, and counts nothing.
+    """
+    known = shares.sum(dim=1) > 0
+    losses = F.cross_entropy(logits, shares, weight, reduction="none", label_smoothing=smoothing)
+    return torch.where(known, losses, 0).sum() / (shares @ weight).sum().clamp_min(1e-12)
 
 
 def class_weights(shares: Tensor) -> Tensor:

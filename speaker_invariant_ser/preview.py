@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 
 from speaker_invariant_ser.augmentation import Pairs, band_of, draw_pairs
 from speaker_invariant_ser.batches import Feed, Step
+from speaker_invariant_ser.building import build_model
 from speaker_invariant_ser.clips import Clips, open_clips
 from speaker_invariant_ser.config import FeaturesSection, Recipe
 from speaker_invariant_ser.errors import WriteError
@@ -23,7 +24,6 @@ from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.pictures import STYLE, label
 from speaker_invariant_ser.splits import make_splits
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import build_model, targets_of
 
 ENDINGS = (".png", ".svg")
 PANEL = (2.5, 1.5)  # inches
@@ -54,11 +54,10 @@ def sights(recipe: Recipe, store: Store) -> list[Preview]:
     first = make_splits(recipe.split, store.utterances)[:1]
     (split,) = hold_out(first, store.utterances, recipe.audit.holdout, recipe.audit.seed)
     indices, labels = split.indices("train", store.utterances), sorted({one.emotion for one in store.utterances})
-    known = targets_of(store, split, recipe.adversary.target)
     model = build_model(recipe, labels)
-    clips = open_clips(store, indices, labels, recipe.adversary.target, model.logmel, resident_gb=0)  # few are read
+    clips = open_clips(store, indices, labels, (), model.logmel, resident_gb=0)  # few are read
     model.normalise.fit(clips.some())
-    feed = Feed(clips, recipe, len(labels), len(known), recipe.train.seed, torch.device("cpu"))
+    feed = Feed(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
     torch.manual_seed(recipe.train.seed)  # of the noise
     chosen = spread(clips, CLIPS, rng)

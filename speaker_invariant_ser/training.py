@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -22,39 +21,43 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.audio import SAMPLE_RATE
-from speaker_invariant_ser.batches import Clock, Feed
+from speaker_invariant_ser.adversaries import Adversary
+from speaker_invariant_ser.batches import Clock, Feed, Labels
+from speaker_invariant_ser.building import (
+    SCHEDULES,
+    adversaries_of,
+    build_adversaries,
+    build_model,
+    build_optimizers,
+    moving_average,
+    precision_of,
+    prefixes,
+    targets_of,
+)
 from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
 from speaker_invariant_ser.clips import Clips, open_clips
-from speaker_invariant_ser.config import Recipe
-from speaker_invariant_ser.errors import RecipeError, RunError, shorten
+from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
-from speaker_invariant_ser.model import ModelSettings, SerModel, save_model
+from speaker_invariant_ser.model import SerModel, save_model
 from speaker_invariant_ser.objective import Objective
+from speaker_invariant_ser.perturbation import divergence
 from speaker_invariant_ser.runs import METRICS, Fit, Run
-from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
+from speaker_invariant_ser.together import gathered
 
 SAVE_EVERY = 10.0  # seconds between checkpoints: what a kill costs at most
 
 Row = dict[str, float]  # one line of metrics.csv
 Progress = Callable[[str, Row], None]  # fold and seed, its latest epoch
 
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
-    "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
-    "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
-    "constant": lambda optimizer, peak, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),
-}
-
-SUMS = ("clips", "emotion_loss", "adversary_loss", "emotion_right", "adversary_right", "emotion_gradient", "adversary_gradient")
-PARTS = ("data", "features", "network", "update", "dev", "checkpoint")  # of an epoch's time
-STATEFUL = ("objective", "optimizer", "schedule", "averaged")  # of a checkpoint, by their state_dict
+SUMS = ("clips", "labelled", "emotion_loss", "emotion_right", "emotion_gradient", "rate", "moved_loss")
+OF_ADVERSARY = ("loss", "right", "gradient")
+PARTS = ("data", "features", "network", "adversary", "update", "dev", "checkpoint")  # of an epoch's time
+STATEFUL = ("objective", "adversaries", "optimizer", "own", "schedule", "averaged")  # of a checkpoint, by their state_dict
 PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept")  # and as they are
 
 
@@ -65,28 +68,28 @@ class Training:
     """
 
     def __init__(self, run: Run, store: Store, fit: Fit, fabric: Fabric, work: Path) -> None:
-        recipe, column, device = run.recipe, run.recipe.adversary.target, fabric.device
+        recipe, device = run.recipe, fabric.device
         self.fit, self.fabric, self.work, self.recipe = fit, fabric, work, recipe
         self.precision = precision_of(recipe.train.precision, device.type)
         self.owner = owner_of(run, fit, self.precision)
         torch.manual_seed(fit.seed)
         labels = sorted({utterance.emotion for utterance in store.utterances})
-        known = targets_of(store, fit.split, column)
-        self.uninformed = math.log(len(known))  # the adversary's loss if it knows nothing
+        known = [len(targets_of(store, fit.split, one.target)) for one in adversaries_of(recipe)]
+        self.uninformed = [math.log(number) for number in known]  # an adversary's loss if it knows nothing
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
-        adversary = ADVERSARIES[recipe.adversary.name](recipe.encoder.dim, len(known), recipe.adversary)
+        self.adversaries = build_adversaries(recipe, model, known).to(device)
         clips, self.dev = self.open_parts(store, labels, model)
         model.normalise.fit(clips.some())
-        self.feed = Feed(clips, recipe, len(labels), len(known), fit.seed, device, fabric.global_rank, fabric.world_size)
-        self.objective = Objective(model, adversary, recipe.emotion, self.feed.class_shares()).to(device)
+        self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
+        mapped = any(one.reads == "frames" for one in adversaries_of(recipe))
+        shares = self.feed.class_shares()
+        self.objective = Objective(model, recipe.emotion, shares, recipe.perturb, self.adversaries[0], mapped).to(device)
         self.steps = recipe.train.epochs * self.feed.steps
-        self.optimizer = torch.optim.AdamW(
-            self.objective.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay, fused=True
-        )
+        self.optimizer, self.own = build_optimizers(recipe, self.objective, self.adversaries)
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train.learning_rate, self.steps)
         self.averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
         self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
-        self.sums, self.rate = torch.zeros(len(SUMS), dtype=torch.float64, device=device), 0.0
+        self.sums, self.rate = self.no_sums(), 0.0
         self.rows: list[Row] = []
         self.best, self.kept = (-1.0, 0.0), copy.deepcopy(model.state_dict())
         self.clock, self.saved = Clock(), time.monotonic()
@@ -94,12 +97,19 @@ class Training:
             self.restore()
         self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
 
+    def no_sums(self) -> dict[str, Tensor]:
+        """What is summed over an epoch, at its beginning."""
+        of_adversaries = [f"{name}_{what}" for name in prefixes(self.adversaries) for what in OF_ADVERSARY]
+        zero = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        return {name: zero.clone() for name in (*SUMS, *of_adversaries)}
+
     def open_parts(self, store: Store, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
         """Training and dev clips; what the first leave of the memory is for the second."""
         found, free = [], self.recipe.train.resident_gb
         for part in ("train", "dev"):
             indices = self.fit.split.indices(part, store.utterances)
-            found.append(open_clips(store, indices, labels, self.recipe.adversary.target, model.logmel, free))
+            columns = [one.target for one in adversaries_of(self.recipe)]
+            found.append(open_clips(store, indices, labels, columns, model.logmel, free))
             free -= found[-1].resident_gb
         return tuple(found)
 
@@ -107,8 +117,8 @@ class Training:
         """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
         while self.epoch <= self.recipe.train.epochs and not gave_up(self.rows, self.recipe.train.patience):
             self.module.train()
-            for batch, labels in self.feed.epoch(self.epoch, self.place, self.clock):
-                self.take_step(batch, labels)
+            for mels, frames, labels in self.feed.epoch(self.epoch, self.place, self.clock):
+                self.take_step(mels, frames, labels)
                 self.place, self.step = self.place + 1, self.step + 1
                 self.save_if_due()
             self.end_epoch()
@@ -121,30 +131,99 @@ class Training:
             on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
             save_model(self.objective.model, self.work, on)
 
-    def take_step(self, batch: Batch, labels: tuple[Tensor, Tensor]) -> None:
-        """One batch: forward, backward, update. `labels` are those of all processes' rows."""
-        (emotion, _), processes, n = labels, self.fabric.world_size, len(labels[0])
-        losses = self.module(self.as_wide(batch.mels), batch.frames, batch.emotion, batch.target, self.progress)
-        if processes > 1:  # each has the mean over its rows, and Fabric takes the mean of these: make it that over all rows
-            losses["emotion_loss"] *= processes * self.weight_of(batch.emotion) / self.weight_of(emotion)
-            losses["adversary_loss"] *= processes * len(batch.target) / n
-        self.fabric.backward(losses["emotion_loss"] + losses["adversary_loss"])
+    def take_step(self, mels: Tensor, frames: Tensor, labels: Labels) -> None:
+        """One batch: forward, what the adversaries want, backward, update. `labels` are those of all processes' rows.
+
+        Losses are those of the whole batch, in every process the same: an adversary sees all of it, and no process has to know of
+        the others' gradients but for the model's own, which Fabric averages.
+        """
+        own, n = labels.rows(self.feed.rows), len(labels.emotion)
+        found = self.module(self.as_wide(mels), frames, own.emotion, own.targets[0])
+        seen = {name: gathered(one, n) for name, one in found.items() if name != "told"}
+        losses = {"emotion_loss": self.objective.emotion_loss(seen["logits"], labels.emotion), "rate": seen["rate"].mean()}
+        if "moved" in seen:
+            losses["moved_loss"] = self.moved_loss(seen, labels.emotion)
+        total = losses["emotion_loss"] + self.recipe.bottleneck.weight * losses["rate"]
+        total = total + self.recipe.perturb.weight * losses.get("moved_loss", 0)
+        (gradient,) = torch.autograd.grad(losses["emotion_loss"], found["told"], retain_graph=True)
+        length = self.length_of(gradient)
+        self.count(n, losses, seen["logits"], labels.emotion, length)
         self.clock.lap("network")
-        for part in (self.objective.model, self.objective.adversary):
-            if most := self.recipe.train.gradient_clip:  # apart, or a strong reversed gradient would slow the speaker head down
-                nn.utils.clip_grad_norm_(part.parameters(), most)
+        for index in range(len(self.adversaries)):
+            total = total + self.pull(index, seen, labels, length)
+        self.clock.lap("adversary")
+        self.fabric.backward(total)
+        self.clock.lap("network")
+        for part in (self.objective, *self.adversaries):  # apart, or a strong reversed gradient would slow the speaker head down
+            self.clip(part)
         self.rate = self.optimizer.param_groups[0]["lr"]
-        self.stepper.step()
-        self.stepper.zero_grad()
+        for optimizer in (self.stepper, *([self.own] if self.own else ())):
+            optimizer.step()
+            optimizer.zero_grad()
         self.schedule.step()
         self.averaged.update_parameters(self.objective.model)
-        found = {"clips": torch.tensor(len(batch.mels), device=self.sums.device)}
-        for branch in ("emotion", "adversary"):  # summed over processes, losses and gradients are those of the whole batch
-            found[f"{branch}_loss"] = n * losses[f"{branch}_loss"].detach() / processes
-            found[f"{branch}_right"] = losses[f"{branch}_right"]
-            found[f"{branch}_gradient"] = (losses[f"{branch}_branch"].grad / processes).square().sum()
-        self.sums += torch.stack([found[name].double() for name in SUMS])
         self.clock.lap("update")
+
+    def pull(self, index: int, seen: dict[str, Tensor], labels: Labels, length: Tensor) -> Tensor:
+        """Train an adversary on a batch; a term whose gradient by the encoder is what that adversary wants of it.
+
+        The gradient is computed apart, on a copy that the encoder knows nothing of, so that it can be measured, and with
+        `balance` made as long as the emotion's, before it goes on.
+        """
+        adversary, settings = self.adversaries[index], adversaries_of(self.recipe)[index]
+        x = seen["map" if settings.reads == "frames" else "embedding"].float()
+        batch = Batch(seen.get("map_frames"), labels.emotion, labels.targets[index])
+        self.forget(adversary)
+        for _ in range(adversary.own_steps):
+            adversary.learn(x.detach(), batch).backward()
+            self.clip(adversary)
+            self.own.step()
+            self.own.zero_grad()
+        leaf = x.detach().requires_grad_()
+        loss = adversary(leaf, batch, self.progress)
+        loss.backward()
+        pull, wanted = leaf.grad, adversary.strength(self.progress)
+        if settings.balance:
+            pull = pull * (wanted * length / pull.norm().clamp_min(1e-12))
+        name, n = prefixes(self.adversaries)[index], len(x)
+        with torch.no_grad():
+            logits = adversary.logits(leaf, batch)
+        if logits is not None:
+            self.sums[f"{name}_right"] += (logits.argmax(dim=1) == batch.target.argmax(dim=1)).sum()
+        self.sums[f"{name}_loss"] += n * loss.detach()
+        self.sums[f"{name}_gradient"] += pull.square().sum()
+        return (pull * x).sum()
+
+    def clip(self, part: nn.Module) -> None:
+        if most := self.recipe.train.gradient_clip:
+            nn.utils.clip_grad_norm_(part.parameters(), most)
+
+    def forget(self, adversary: Adversary) -> None:
+        """Where a reader of the adversary begins anew, so does what its optimizer remembers."""
+        for parameter in adversary.renewed(self.step):
+            for optimizer in (self.optimizer, *([self.own] if self.own else ())):
+                optimizer.state.pop(parameter, None)
+
+    def moved_loss(self, seen: dict[str, Tensor], emotion: Tensor) -> Tensor:
+        """The loss at the moved clips: against their labels, or against what the model says of them where they were."""
+        if self.objective.perturbation.against == "labels":
+            return self.objective.emotion_loss(seen["moved"], emotion)
+        return divergence(seen["logits"], seen["moved"])
+
+    def count(self, n: int, losses: dict[str, Tensor], logits: Tensor, emotion: Tensor, length: Tensor) -> None:
+        """Add a step's emotion side to the epoch's sums."""
+        known = emotion.sum(dim=1) > 0
+        self.sums["clips"] += n
+        self.sums["labelled"] += known.sum()
+        self.sums["emotion_right"] += (known & (logits.argmax(dim=1) == emotion.argmax(dim=1))).sum()
+        self.sums["emotion_gradient"] += length.square()
+        for name, loss in losses.items():
+            self.sums[name] += n * loss.detach()
+
+    def length_of(self, gradient: Tensor) -> Tensor:
+        """The norm, over the whole batch, of a gradient of which each process has its rows, times their number."""
+        squared = (gradient / self.fabric.world_size).square().sum()
+        return self.fabric.all_reduce(squared, reduce_op="sum").sqrt()
 
     @property
     def progress(self) -> float:
@@ -159,14 +238,9 @@ class Training:
         dist.all_reduce(widest, dist.ReduceOp.MAX)
         return F.pad(mels, (0, int(widest) - mels.shape[2]))
 
-    def weight_of(self, shares: Tensor) -> Tensor:
-        """What the clips weigh together in the emotion loss."""
-        return (shares @ self.objective.weight).sum()
-
     def end_epoch(self) -> None:
         """The epoch's line of metrics.csv; its weights are kept if they are the best on the dev speakers so far."""
-        sums = dict(zip(SUMS, self.fabric.all_reduce(self.sums, reduce_op="sum").tolist(), strict=True))
-        self.sums.zero_()
+        sums, self.sums = {name: one.item() for name, one in self.sums.items()}, self.no_sums()
         scores = score(self.averaged.module, self.dev) if self.fabric.is_global_zero else None
         dev_loss, dev_uar = self.fabric.broadcast(scores)
         self.clock.lap("dev")
@@ -186,18 +260,29 @@ class Training:
 
     def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, better: bool) -> Row:
         """A line of metrics.csv; gradients are root mean squares of the norms of the steps, at the embedding."""
-        return {
+        clips, progress = sums["clips"], (self.step - 1) / max(1, self.steps - 1)
+        row = {
             "epoch": self.epoch,
             "step": self.step,
             "learning_rate": self.rate,
-            "lambda": self.objective.adversary.strength((self.step - 1) / max(1, self.steps - 1)),
-            "emotion_loss": sums["emotion_loss"] / sums["clips"],
-            "emotion_accuracy": sums["emotion_right"] / sums["clips"],
+            "emotion_loss": sums["emotion_loss"] / clips,
+            "emotion_accuracy": sums["emotion_right"] / max(1, sums["labelled"]),
             "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
-            "adversary_loss": sums["adversary_loss"] / sums["clips"],
-            "adversary_loss_uninformed": self.uninformed,
-            "adversary_accuracy": sums["adversary_right"] / sums["clips"],
-            "adversary_gradient": math.sqrt(sums["adversary_gradient"] / self.feed.steps),
+        }
+        for name, adversary, uninformed in zip(prefixes(self.adversaries), self.adversaries, self.uninformed, strict=True):
+            row |= {
+                f"lambda{name.removeprefix('adversary')}": adversary.strength(progress),
+                f"{name}_loss": sums[f"{name}_loss"] / clips,
+                f"{name}_loss_uninformed": uninformed,
+                f"{name}_accuracy": sums[f"{name}_right"] / clips,
+                f"{name}_gradient": math.sqrt(sums[f"{name}_gradient"] / self.feed.steps),
+            }
+        if self.recipe.bottleneck.name != "none":
+            row["rate_bits"] = sums["rate"] / clips / math.log(2)
+        if self.objective.perturbation:
+            row["moved_loss"] = sums["moved_loss"] / clips
+        return {
+            **row,
             "dev_loss": dev_loss,
             "dev_uar": dev_uar,
             "best": int(better),
@@ -214,7 +299,7 @@ class Training:
     def save(self) -> None:
         """Everything that the rest of the training depends on, whole or as it was before."""
         if self.fabric.is_global_zero:
-            held = {name: getattr(self, name).state_dict() for name in STATEFUL}
+            held = {name: getattr(self, name).state_dict() for name in STATEFUL if getattr(self, name) is not None}
             save_checkpoint(self.work / CHECKPOINT, {**held, **{name: getattr(self, name) for name in PLAIN}}, self.owner)
         self.saved = time.monotonic()
         self.clock.lap("checkpoint")
@@ -224,13 +309,14 @@ class Training:
         state = load_checkpoint(path, self.owner)
         try:
             for name in STATEFUL:
-                getattr(self, name).load_state_dict(state[name])
+                if getattr(self, name) is not None:
+                    getattr(self, name).load_state_dict(state[name])
             for name in PLAIN:
                 setattr(self, name, state[name])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
-        self.sums = self.sums.to(self.fabric.device) if self.fabric.is_global_zero else torch.zeros_like(self.sums)
+        self.sums = {name: one.to(self.fabric.device) for name, one in self.sums.items()}
 
 
 def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
@@ -253,48 +339,10 @@ def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progre
         remove_checkpoint(fit.folder)  # not before, or a kill in between would have the fold trained again
 
 
-def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
-    """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
-    sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
-    return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
-
-
-def precision_of(chosen: str, device: str) -> str:
-    """float32 or bfloat16. "auto" is bfloat16 where the device has units that multiply matrices of it; elsewhere it is emulated,
-    and slower than float32.
-    """
-    if chosen != "auto":
-        return chosen
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # which torch has not always had
-    return "bfloat16" if capabilities.get("amx_bf16") else "float32"
-
-
 def owner_of(run: Run, fit: Fit, precision: str) -> str:
     """SHA-256 of all that a training depends on beside its state: recipe, data, fold, seed, precision."""
     facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed, precision]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
-    """How the moving average takes a step: by `decay`, less in the first steps, whose weights are not worth keeping."""
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor) -> None:
-        now = min(decay, (1 + int(number)) / (10 + int(number)))
-        get_ema_multi_avg_fn(now)(averaged, current, number)
-
-    return update
-
-
-def targets_of(store: Store, split: Split, column: str) -> list[str]:
-    """What the adversary tells apart: the values of a column among the fold's training clips, sorted. Raises RecipeError."""
-    values = Counter(getattr(store.utterances[index], column) for index in split.indices("train", store.utterances))
-    if values[""]:
-        raise RecipeError(f"adversary.target = {column}: {values['']} training clips of fold {split.name} have no {column}")
-    if len(values) < 2:
-        raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(values)})")
-    return sorted(values)
 
 
 def gave_up(rows: Sequence[Row], patience: int) -> bool:

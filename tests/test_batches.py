@@ -22,7 +22,7 @@ def some_clips(number=300, seed=0):
     speaker, emotion = rng.choice(5, number, p=[0.6, 0.2, 0.1, 0.05, 0.05]), rng.choice(4, number, p=[0.7, 0.1, 0.1, 0.1])
     keep = ~((speaker == 0) & (emotion == 3))
     frames = rng.integers(50, 600, number)
-    return Clips(None, frames[keep], emotion[keep], speaker[keep], speaker[keep])
+    return Clips(None, frames[keep], emotion[keep], (speaker[keep],), speaker[keep])
 
 
 def test_batches_hold_every_clip_once_and_clips_of_like_length():
@@ -79,35 +79,34 @@ MIXED = {"concatenate": 0.3, "mixup_within": 0.2, "mixup_across": 0.3, "level_db
 def feed(store, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
-    clips = open_clips(store, range(40), LABELS, "speaker", logmel, 1.0)
-    return Feed(clips, recipe, 3, 4, 0, torch.device("cpu"), rank, world)
+    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0)
+    return Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
 def test_processes_share_a_batch_as_one_would_have_it(store):
     whole = feed(store, **MIXED)
     halves = [feed(store, rank, 2, **MIXED) for rank in (0, 1)]
-    for (batch, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
-        assert batch.mels.shape[2] % MULTIPLE == 0
-        for rank, (part, same) in enumerate(parts):
-            assert all(torch.equal(one, other) for one, other in zip(labels, same, strict=True))
-            assert torch.equal(part.emotion, batch.emotion[rank::2]) and torch.equal(part.target, batch.target[rank::2])
-            assert torch.equal(part.frames, batch.frames[rank::2])
-            for mine, own, count in zip(part.mels, batch.mels[rank::2], part.frames.tolist(), strict=True):
-                assert torch.allclose(mine[:, :count], own[:, :count], atol=1e-5)
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
+        assert mels.shape[2] % MULTIPLE == 0
+        for rank, (part, count, same) in enumerate(parts):
+            assert torch.equal(labels.emotion, same.emotion) and torch.equal(labels.targets[0], same.targets[0])
+            assert torch.equal(count, frames[rank::2])
+            for mine, own, frame in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(mine[:, :frame], own[:, :frame], atol=1e-5)
 
 
 def test_an_epoch_goes_on_where_it_was_cut(store):
     one = feed(store, **MIXED)
     rest = list(one.epoch(3, 2, Clock()))
-    for (batch, _), (same, _) in zip(list(one.epoch(3, 0, Clock()))[2:], rest, strict=True):
-        assert torch.equal(batch.mels, same.mels) and torch.equal(batch.emotion, same.emotion)
+    for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, Clock()))[2:], rest, strict=True):
+        assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
 
 
 def test_labels_follow_what_was_done_to_the_clips(store):
     plain, paired = feed(store), feed(store, **MIXED)
-    for _, (emotion, target) in plain.epoch(1, 0, Clock()):
-        assert set(emotion.unique().tolist()) == set(target.unique().tolist()) == {0.0, 1.0}
-    soft = [labels for _, labels in paired.epoch(1, 0, Clock())]
+    for _, _, labels in plain.epoch(1, 0, Clock()):
+        assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
+    soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, Clock())]
     for emotion, target in soft:
         assert torch.allclose(emotion.sum(dim=1), torch.ones(len(emotion))) and torch.allclose(
             target.sum(dim=1), torch.ones(len(target))
@@ -120,7 +119,7 @@ def test_labels_follow_what_was_done_to_the_clips(store):
 def test_class_shares_are_those_of_an_epoch(store, batches):
     clips = some_clips()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
-    one = Feed(clips, recipe, 4, 5, 0, torch.device("cpu"))
+    one = Feed(clips, recipe, 4, (5,), 0, torch.device("cpu"))
     drawn = [np.concatenate(epoch_batches(clips, recipe.train, 0, epoch)) for epoch in range(30)]
     seen = np.bincount(clips.emotion[np.concatenate(drawn)], minlength=4) / sum(map(len, drawn))
     assert one.class_shares().numpy() == pytest.approx(seen, abs=0.005)

@@ -16,7 +16,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from speaker_invariant_ser import fitting, training
+from speaker_invariant_ser import building, fitting, training
 from speaker_invariant_ser.checkpoints import CHECKPOINT
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
@@ -264,7 +264,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_pa
     clips = [store.clip(index) for index in range(0, 72, 5)]
     (first, _), (second, _) = (apply(load_model(run.fits[0].folder), clips) for run in runs)
     assert np.abs(first - second).max() < 1e-4
-    untrained = training.build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
+    untrained = building.build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
     assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
 
 
