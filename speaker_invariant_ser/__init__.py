@@ -32,6 +32,7 @@ In the order of the data; a module imports only from those above it:
     clips           what training reads, resident or streamed
     batches         which clips make a batch, as the network sees it
     objective       the two losses of a batch
+    probing         a fresh attacker while training goes on
     building        what a training is made of
     training        the one visible loop
     fitting         every fold and seed: in turn, side by side, or on many processes

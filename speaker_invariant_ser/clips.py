@@ -137,7 +137,9 @@ def open_clips(
     logmel: LogMel,
     resident_gb: float,
 ) -> Clips:
-    """Clips of a store, with these columns as targets, on the device of `logmel`: resident where log-mels take up to `resident_gb` GB, streamed otherwise."""
+    """Clips of a store, with these columns as targets, on the device of `logmel`: resident where log-mels take up to
+    `resident_gb` GB, streamed otherwise.
+    """
     utterances = [store.utterances[index] for index in indices]
     streamed = Streamed(store, np.array(indices), logmel, next(logmel.buffers()).device)
     frames = streamed.frames

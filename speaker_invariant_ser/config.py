@@ -225,6 +225,9 @@ class TrainSection(Section):
     ema: float = Field(
         0.98, ge=0, lt=1, description="decay per step of the weights' moving average, which is what is kept; 0: none"
     )
+    probe_every: int = Field(
+        0, ge=0, description="epochs between fresh attackers of the embedding, for curves; 0: none. Takes audit.holdout above 0"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of forward and backward; auto: bfloat16 where the processor multiplies matrices of it, else float32"
     )
@@ -272,6 +275,12 @@ class Recipe(Section):
     release: ReleaseSection = ReleaseSection()
     train: TrainSection = TrainSection()
     audit: AuditSection = AuditSection()
+
+    @model_validator(mode="after")
+    def has_clips_to_probe(self) -> Self:
+        if self.train.probe_every and not self.audit.holdout:
+            raise ValueError(f"train.probe_every = {self.train.probe_every}: expected audit.holdout above 0, to be scored on")
+        return self
 
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:

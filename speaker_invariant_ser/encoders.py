@@ -1,7 +1,7 @@
 """Normalised log-mel -> one embedding per clip. Padding never reaches it, but that batch norm counts it in training.
 
-An encoder is an nn.Module with `dim` (D), `features` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]` joins:
-`frames` gives the map [B, F, T'] that pooling reads, `embed` makes the embedding of it.
+An encoder is an nn.Module with `dim` (D), `features` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]`
+joins: `frames` gives the map [B, F, T'] that pooling reads, `embed` makes the embedding of it.
 """
 
 from collections.abc import Callable

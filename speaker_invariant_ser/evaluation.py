@@ -4,7 +4,7 @@ import functools
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -64,18 +64,24 @@ class Evaluation:
         speaker["strongest"] |= over_seeds(self.accuracy_by_seed)
         if self.against and self.against["strength"] == 0:
             speaker["controls"]["without_adversary"] = self.against["speaker"]["controls"]["embedding"]
-        own = float(np.mean([fold["adversary_accuracy"] for fold in folds.values()]))
-        target = self.settings["recipe"]["adversary"]["target"]
         return {
             "run": self.name,
             "note": self.note,
             "at_chance": speaker["at_chance"],
             "verdict": verdict({"emotion": emotion, "speaker": speaker}),
             "emotion": emotion,
-            "speaker": {**speaker, "adversary_head": {"accuracy": own, "target": target, "evidence": False}},
+            "speaker": {**speaker, "adversary_head": self.adversary_head(folds.values())},
             "against": self.against,
             "settings": self.settings,
         }
+
+    def adversary_head(self, folds: Collection[Mapping]) -> dict | None:
+        """The first adversary's own reader, in training; None for an adversary that has none."""
+        if not all("adversary_accuracy" in fold for fold in folds):
+            return None
+        own = float(np.mean([fold["adversary_accuracy"] for fold in folds]))
+        target = self.settings["recipe"]["adversary"]["target"]
+        return {"accuracy": own, "target": target, "evidence": False, "curve": mean_curve(self.curves)}
 
     @property
     def accuracy_by_seed(self) -> dict[int, float]:
@@ -176,7 +182,7 @@ NEEDED = (  # by compare and --against
     "speaker.strongest.accuracy",
     "speaker.strongest.name",
     "speaker.controls.embedding.accuracy",
-    "speaker.adversary_head.accuracy",
+    "speaker.adversary_head",
     "settings.audit.quick",
 )
 
@@ -256,7 +262,18 @@ def selected(fit: Fit, rows: list[dict[str, float]]) -> dict:
     """Whose model it is, and what metrics.csv says of the epoch that was kept."""
     row = kept(rows)
     made = {"fold": fit.split.name, "seed": fit.seed, "epoch": int(row["epoch"])}
-    return {**made, "dev_uar": row["dev_uar"], "adversary_accuracy": row["adversary_accuracy"]}
+    return {**made, **{name: row[name] for name in ("dev_uar", "adversary_accuracy") if name in row}}
+
+
+OF_CURVE = ("adversary_loss", "adversary_loss_uninformed", "adversary_accuracy", "adversary_gradient", "emotion_gradient")
+
+
+def mean_curve(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, list[float]]:
+    """Columns of metrics.csv about the adversary, epoch by epoch, averaged over the models that went so far."""
+    longest = max(len(rows) for rows in curves.values())
+    epochs = [[rows[epoch] for rows in curves.values() if epoch < len(rows)] for epoch in range(longest)]
+    names = [name for name in (*OF_CURVE, "attacker_accuracy") if all(name in row for rows in epochs for row in rows)]
+    return {name: [float(np.mean([row[name] for row in rows])) for rows in epochs] for name in names}
 
 
 def describe(run: Run, store: Store) -> dict:

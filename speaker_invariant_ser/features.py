@@ -15,9 +15,9 @@ DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """What an adversary is told of the clips that it reads: frames [B] of their maps before pooling, emotion [B, C] and target [B, K],
-    the speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined. A clip without
-    a known emotion has no share of any.
+    """What an adversary is told of the clips that it reads: frames [B] of their maps before pooling, emotion [B, C] and target
+    [B, K], the speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined. A clip
+    without a known emotion has no share of any.
     """
 
     frames: Tensor

@@ -108,7 +108,7 @@ def check_names(recipe: Recipe) -> None:
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
     if recipe.perturb.name == "cross" and not hasattr(ADVERSARIES[recipe.adversary.name], "learn"):
-        raise RecipeError(f"perturb.name = cross: adversary.name = {recipe.adversary.name} has no reader of the speaker to move against")
+        raise RecipeError(f"perturb.name = cross needs an adversary with a reader: {recipe.adversary.name} has none, grl has")
 
 
 @contextmanager

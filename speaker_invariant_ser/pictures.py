@@ -251,15 +251,31 @@ def paint_reliability(axes: Axes, curves: Mapping[str, Sequence[Mapping]]) -> No
     explain(axes, drawn, list(curves))
 
 
-def paint_curves(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str], level: str = "") -> None:
+def paint_curves(
+    axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str], unit: str = "share", level: str = ""
+) -> None:
     """Columns of metrics.csv over the epochs, one thin line for each model; the column `level` as a dashed line."""
     drawn, words = draw_columns(axes, curves, keys), list(keys.values())
     if level:
         for rows in curves.values():
             here = axes.axhline(rows[0][level], color=GREY, linewidth=1.2, linestyle="--")
         drawn, words = [*drawn, here], [*words, "ln K: an adversary that knows nothing"]
-    axes.set(ylabel="loss, nats" if level else "share", ylim=(0, None) if level else (0, 1))
+    axes.set(ylabel=unit, ylim=(0, 1 if unit == "share" else None))
     explain(axes, drawn, words, columns=1)
+
+
+def paint_readers(axes: Axes, curves: Mapping[str, Sequence[float]], levels: Sequence[float]) -> None:
+    """Losses over the epochs, a line for each name, and `levels` dashed; logarithmic where one runs far away."""
+    drawn = []
+    for curve, colour in zip(curves.values(), COLOURS, strict=False):
+        drawn += axes.plot(range(1, len(curve) + 1), curve, "o-" if len(curve) < 3 else "-", color=colour, linewidth=1.6)
+    for level in levels:
+        dashed = axes.axhline(level, color=GREY, linewidth=1.2, linestyle="--")
+    if max(map(max, curves.values())) > 4 * max(levels):
+        axes.set_yscale("symlog", linthresh=max(levels))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch", ylabel="loss of the reader, nats", ylim=(0, None))
+    explain(axes, [*drawn, dashed], [*(label(name, 20) for name in curves), "ln K"], columns=1)
 
 
 def paint_gradients(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str]) -> None:

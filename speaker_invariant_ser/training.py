@@ -45,6 +45,7 @@ from speaker_invariant_ser.files import partial_of, resumable_folder, writing
 from speaker_invariant_ser.model import SerModel, save_model
 from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.perturbation import divergence
+from speaker_invariant_ser.probing import fresh_accuracy
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.store import Store
 from speaker_invariant_ser.together import gathered
@@ -58,7 +59,7 @@ SUMS = ("clips", "labelled", "emotion_loss", "emotion_right", "emotion_gradient"
 OF_ADVERSARY = ("loss", "right", "gradient")
 PARTS = ("data", "features", "network", "adversary", "update", "dev", "checkpoint")  # of an epoch's time
 STATEFUL = ("objective", "adversaries", "optimizer", "own", "schedule", "averaged")  # of a checkpoint, by their state_dict
-PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept")  # and as they are
+PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept", "attacked")  # and as they are
 
 
 class Training:
@@ -79,6 +80,7 @@ class Training:
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
         self.adversaries = build_adversaries(recipe, model, known).to(device)
         clips, self.dev = self.open_parts(store, labels, model)
+        self.probed = self.open_probed(store, labels, model, clips) if recipe.train.probe_every else ()
         model.normalise.fit(clips.some())
         self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
         mapped = any(one.reads == "frames" for one in adversaries_of(recipe))
@@ -91,6 +93,7 @@ class Training:
         self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
         self.sums, self.rate = self.no_sums(), 0.0
         self.rows: list[Row] = []
+        self.attacked = 0.0  # share of speakers that the latest fresh attacker named rightly
         self.best, self.kept = (-1.0, 0.0), copy.deepcopy(model.state_dict())
         self.clock, self.saved = Clock(), time.monotonic()
         if (work / CHECKPOINT).exists():
@@ -112,6 +115,12 @@ class Training:
             found.append(open_clips(store, indices, labels, columns, model.logmel, free))
             free -= found[-1].resident_gb
         return tuple(found)
+
+    def open_probed(self, store: Store, labels: Sequence[str], model: SerModel, clips: Clips) -> tuple:
+        """What a fresh attacker learns from and is scored on: training clips and those kept aside, each with its speakers."""
+        of = {part: self.fit.split.indices(part, store.utterances) for part in ("train", "held_out")}
+        speakers = [[store.utterances[index].speaker for index in indices] for indices in of.values()]
+        return clips, speakers[0], open_clips(store, of["held_out"], labels, (), model.logmel, 0.0), speakers[1]
 
     def go_on(self, progress: Progress | None) -> None:
         """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
@@ -253,7 +262,7 @@ class Training:
         better = (dev_uar, -dev_loss) > tuple(self.best)
         if better:
             self.best, self.kept = (dev_uar, -dev_loss), copy.deepcopy(self.averaged.module.state_dict())
-        self.rows.append(self.row(sums, dev_loss, dev_uar, better))
+        self.rows.append(self.row(sums, dev_loss, dev_uar, better) | self.probe())
         self.clock.parts.clear()
         if self.fabric.is_global_zero:
             write_rows(self.work / METRICS, self.rows)
@@ -270,13 +279,11 @@ class Training:
             "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
         }
         for name, adversary, uninformed in zip(prefixes(self.adversaries), self.adversaries, self.uninformed, strict=True):
-            row |= {
-                f"lambda{name.removeprefix('adversary')}": adversary.strength(progress),
-                f"{name}_loss": sums[f"{name}_loss"] / clips,
-                f"{name}_loss_uninformed": uninformed,
-                f"{name}_accuracy": sums[f"{name}_right"] / clips,
-                f"{name}_gradient": math.sqrt(sums[f"{name}_gradient"] / self.feed.steps),
-            }
+            row |= {f"lambda{name.removeprefix('adversary')}": adversary.strength(progress)}
+            row |= {f"{name}_loss": sums[f"{name}_loss"] / clips}
+            if hasattr(adversary, "learn"):  # it has a reader
+                row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": sums[f"{name}_right"] / clips}
+            row |= {f"{name}_gradient": math.sqrt(sums[f"{name}_gradient"] / self.feed.steps)}
         if self.recipe.bottleneck.name != "none":
             row["rate_bits"] = sums["rate"] / clips / math.log(2)
         if self.objective.perturbation:
@@ -289,6 +296,15 @@ class Training:
             "seconds": sum(self.clock.parts.values()),
             **{f"seconds_{part}": self.clock.parts[part] for part in PARTS},
         }
+
+    def probe(self) -> Row:
+        """A fresh attacker's accuracy now, or the last one's."""
+        if not (every := self.recipe.train.probe_every):
+            return {}
+        if self.fabric.is_global_zero and (self.epoch % every == 0 or not self.rows):
+            self.attacked = fresh_accuracy(self.averaged.module, *self.probed)
+            self.clock.lap("dev")
+        return {"attacker_accuracy": self.attacked}
 
     def save_if_due(self, epoch_ended: bool = False) -> None:
         """A checkpoint every ten seconds; of several processes, whose clocks would not agree, after every epoch."""

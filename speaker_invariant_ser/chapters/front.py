@@ -94,7 +94,7 @@ def comparison(summaries: Sequence[Mapping], best: Sequence[int]) -> list[Text |
         Text(told, "" if few else "verdict"),
         *([Text(f"{WARNING} This concerns {shorten(trained)}.", "warning")] if trained else []),
         *(Text(note, "note") for note in dict.fromkeys(one["note"] for one in summaries) if note),
-        Pictures([comparison_picture(summaries, best)]),
+        Pictures([one for one in (comparison_picture(summaries, best), readers_picture(summaries)) if one]),
         Table(COMPARED, [compared(names[n], one, n in best) for n, one in enumerate(summaries)], strong=best),
         Text(
             "Emotion is scored on speakers that neither training nor selection has heard; attackers are fitted anew on each "
@@ -127,6 +127,21 @@ def comparison_picture(summaries: Sequence[Mapping], best: Sequence[int]) -> Pic
     )
     paint = partial(pictures.paint_tradeoff, runs=runs, chance=chance if same else dict.fromkeys(chance), front=best)
     return Picture("tradeoff", words, paint, 4.0)
+
+
+def readers_picture(summaries: Sequence[Mapping]) -> Picture | None:
+    """How well each run's adversary read over the epochs; None where no run has kept it, or there are too many to tell apart."""
+    heads = {one["run"]: one["speaker"].get("adversary_head") or {} for one in summaries}
+    curves = {name: head["curve"] for name, head in heads.items() if head.get("curve")}
+    if not curves or len(curves) > len(COLOURS):
+        return None
+    losses = {name: curve["adversary_loss"] for name, curve in curves.items()}
+    levels = sorted({curve["adversary_loss_uninformed"][0] for curve in curves.values()})
+    words = (
+        "The loss of each run's own adversary in training, mean over the models; dashed ln K, that of one that knows nothing. "
+        "Far above it is no success: such a reader is sure and wrong, which says nothing of what the embedding holds."
+    )
+    return Picture("readers", words, partial(pictures.paint_readers, curves=losses, levels=levels), 3.7)
 
 
 COMPARED = ["run", "front", "emotion UAR", "95 % interval", "chance", "strongest attacker", "95 % interval"]

@@ -35,13 +35,20 @@ def map_chapter(place: Points) -> Chapter:
 def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | None) -> Chapter:
     blocks = [Text("One thin line for each model. The adversary is trained against the encoder and thrown away.")]
     losses = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
+    read = all("adversary_accuracy" in row for rows in curves.values() for row in rows)  # or the adversary has no reader
     gradients = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "of the adversary's, reversed"}
-    shares = {"dev_uar": "emotion UAR, dev speakers", "adversary_accuracy": "adversary's accuracy: not evidence"}
+    shares = {"dev_uar": "emotion UAR, dev speakers"}
+    if read:
+        shares["adversary_accuracy"] = "adversary's accuracy: not evidence"
+    if all("attacker_accuracy" in row for rows in curves.values() for row in rows):
+        shares["attacker_accuracy"] = "a fresh attacker's accuracy (LDA)"
     if curves:
-        level = partial(pictures.paint_curves, curves=curves, keys=losses, level="adversary_loss_uninformed")
+        uninformed = "adversary_loss_uninformed" if read else ""
+        level = partial(pictures.paint_curves, curves=curves, keys=losses, unit="loss, nats", level=uninformed)
         shown = partial(pictures.paint_curves, curves=curves, keys=shares)
-        drawn = [Picture("losses", "Losses in training, with ln K, the adversary's loss if it knows nothing.", level, 3.7)]
-        drawn.append(Picture("accuracies", "Emotion UAR on dev speakers, and the adversary's accuracy.", shown, 3.7))
+        known = ", with ln K, the adversary's loss if it knows nothing" if read else "; the adversary's is a term of its own"
+        drawn = [Picture("losses", f"Losses in training{known}.", level, 3.7)]
+        drawn.append(Picture("accuracies", f"Over the epochs: {'; '.join(shares.values())}.", shown, 3.7))
         if all(set(gradients) <= set(row) for rows in curves.values() for row in rows):  # older runs have none
             pulls = partial(pictures.paint_gradients, curves=curves, keys=gradients)
             words = "Gradient norms at the embedding: how hard each of the two pulls at it, the adversary's after lambda."

@@ -209,7 +209,7 @@ def show_comparison(summaries: Sequence[dict]) -> None:
         uar, attacker, own = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"]["adversary_head"]
         emotion = f"{percent(uar['value'])}  ({interval(uar)}){deviation(uar)}"
         speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)}){deviation(attacker)}"
-        rows.append((one["run"], emotion, speaker, percent(own["accuracy"])))
+        rows.append((one["run"], emotion, speaker, percent(own["accuracy"]) if own else "-"))
     first = summaries[0]
     levels = first["speaker"]["chance"]
     chance = f"{percent(levels['given_emotion'])} given emotion, {percent(levels['uniform'])} (1/{first['speaker']['speakers']})"
