@@ -42,8 +42,8 @@ from torchaudio.transforms import FrequencyMasking, TimeMasking
 from speaker_invariant_ser import corpora, fitting, metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
-from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe
 from speaker_invariant_ser.building import build_model, moving_average, precision_of, targets_of
+from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe
 from speaker_invariant_ser.features import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
 from speaker_invariant_ser.manifest import Utterance, write_manifest

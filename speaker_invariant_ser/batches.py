@@ -91,7 +91,7 @@ class Feed:
         return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
 
     def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Tensor, Tensor, Labels]]:
-        """The epoch's batches after the first `skip`: log-mel [B, M, T], frames [B] of this process's rows, labels of all rows."""
+        """The batches after the first `skip`: log-mel [B, M, T], frames [B] of this process's rows, labels of all rows."""
         steps = self.draw(number)[skip:]
         read = self.clips.source.read(self.needed(step) for step in steps)
         for place, (step, (mels, frames)) in enumerate(zip(steps, read, strict=True), start=skip):

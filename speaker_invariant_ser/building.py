@@ -1,9 +1,9 @@
 """What a training is made of, from a recipe: model, adversaries, optimizers, their schedule, the precision."""
 
-import torch
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn

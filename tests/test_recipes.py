@@ -12,7 +12,6 @@ from speaker_invariant_ser import training
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.evaluation import evaluate
 from speaker_invariant_ser.fitting import train
-from speaker_invariant_ser.inference import load_models, predict
 from speaker_invariant_ser.report import write_report
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
