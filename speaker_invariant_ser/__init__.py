@@ -26,6 +26,7 @@ In the order of the data; a module imports only from those above it:
     augmentation    what training does to log-mels
     encoders        log-mel -> embedding
     adversaries     what pushes the speaker out of the embedding
+    perturbation    a second look at each clip, moved where the model is weakest
     model           what is saved and shipped
     runs            the run folder
     checkpoints     a training's whole state in one file
