@@ -107,7 +107,7 @@ def check_names(recipe: Recipe) -> None:
     build_adversaries(recipe, model, [2 for _ in adversaries_of(recipe)])
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
-    if recipe.perturb.name == "cross" and not hasattr(ADVERSARIES[recipe.adversary.name], "learn"):
+    if recipe.perturb.name == "cross" and not ADVERSARIES[recipe.adversary.name].has_reader:
         raise RecipeError(f"perturb.name = cross needs an adversary with a reader: {recipe.adversary.name} has none, grl has")
 
 

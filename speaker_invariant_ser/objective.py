@@ -29,7 +29,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.smoothing, self.mapped = model, settings.label_smoothing, mapped
-        self.perturb, self.reader = perturb, (reader,)
+        self.perturb, self.reader, self.branch = perturb, (reader,), None
         self.perturbation = PERTURBATIONS.get(perturb.name) if perturb else None
         self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
         self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
@@ -55,7 +55,16 @@ class Objective(nn.Module):
 
     def found(self, output: Output) -> dict[str, Tensor]:
         """The fields of an output, the map before pooling only where an adversary reads it: it is large."""
-        return {name: one for name, one in vars(output).items() if self.mapped or not name.startswith("map")}
+        self.branch = output.told, output.logits
+        left_out = ("told",) if self.mapped else ("told", "map", "map_frames")
+        return {name: one for name, one in vars(output).items() if name not in left_out}
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """The gradient [B, D] at what the emotion was told from, in the latest pass, by that at the logits [B, C]: through the head
+        alone, before any backward pass. Tensors of this module's own, since Fabric watches over those that it handed out.
+        """
+        (told, logits), self.branch = self.branch, None
+        return torch.autograd.grad(logits, told, gradient.to(logits.dtype), retain_graph=True)[0]
 
     def emotion_loss(self, logits: Tensor, emotion: Tensor) -> Tensor:
         """Weighted mean cross-entropy of logits [B, C] against label shares [B, C], over the clips that have a label."""

@@ -148,14 +148,13 @@ class Training:
         """
         own, n = labels.rows(self.feed.rows), len(labels.emotion)
         found = self.module(self.as_wide(mels), frames, own.emotion, own.targets[0])
-        seen = {name: gathered(one, n) for name, one in found.items() if name != "told"}
+        seen = {name: gathered(one, n) for name, one in found.items()}
         losses = {"emotion_loss": self.objective.emotion_loss(seen["logits"], labels.emotion), "rate": seen["rate"].mean()}
         if "moved" in seen:
             losses["moved_loss"] = self.moved_loss(seen, labels.emotion)
         total = losses["emotion_loss"] + self.recipe.bottleneck.weight * losses["rate"]
         total = total + self.recipe.perturb.weight * losses.get("moved_loss", 0)
-        (gradient,) = torch.autograd.grad(losses["emotion_loss"], found["told"], retain_graph=True)
-        length = self.length_of(gradient)
+        length = self.emotion_pull(seen["logits"], labels.emotion)
         self.count(n, losses, seen["logits"], labels.emotion, length)
         self.clock.lap("network")
         for index in range(len(self.adversaries)):
@@ -229,9 +228,11 @@ class Training:
         for name, loss in losses.items():
             self.sums[name] += n * loss.detach()
 
-    def length_of(self, gradient: Tensor) -> Tensor:
-        """The norm, over the whole batch, of a gradient of which each process has its rows, times their number."""
-        squared = (gradient / self.fabric.world_size).square().sum()
+    def emotion_pull(self, logits: Tensor, emotion: Tensor) -> Tensor:
+        """How hard the emotion loss pulls at the embedding: the norm of its gradient there, over the whole batch."""
+        leaf = logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.objective.emotion_loss(leaf, emotion), leaf)
+        squared = self.objective.slope(gradient[self.feed.rows]).float().square().sum()
         return self.fabric.all_reduce(squared, reduce_op="sum").sqrt()
 
     @property
@@ -281,7 +282,7 @@ class Training:
         for name, adversary, uninformed in zip(prefixes(self.adversaries), self.adversaries, self.uninformed, strict=True):
             row |= {f"lambda{name.removeprefix('adversary')}": adversary.strength(progress)}
             row |= {f"{name}_loss": sums[f"{name}_loss"] / clips}
-            if hasattr(adversary, "learn"):  # it has a reader
+            if adversary.has_reader:
                 row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": sums[f"{name}_right"] / clips}
             row |= {f"{name}_gradient": math.sqrt(sums[f"{name}_gradient"] / self.feed.steps)}
         if self.recipe.bottleneck.name != "none":
