@@ -60,8 +60,8 @@ class Objective(nn.Module):
         return {name: one for name, one in vars(output).items() if name not in left_out}
 
     def slope(self, gradient: Tensor) -> Tensor:
-        """The gradient [B, D] at what the emotion was told from, in the latest pass, by that at the logits [B, C]: through the head
-        alone, before any backward pass. Tensors of this module's own, since Fabric watches over those that it handed out.
+        """The gradient [B, D] at what the emotion was told from, in the latest pass, by that at the logits [B, C]: through the
+        head alone, before any backward pass. Tensors of this module's own, since Fabric guards those that it hands out.
         """
         (told, logits), self.branch = self.branch, None
         return torch.autograd.grad(logits, told, gradient.to(logits.dtype), retain_graph=True)[0]
