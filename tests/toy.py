@@ -1,0 +1,143 @@
+"""A toy with a planted speaker code: two input channels tell who speaks, twelve what is felt. A training takes about a second."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
+from speaker_invariant_ser.config import AdversarySection
+from speaker_invariant_ser.features import Batch, mask_of
+
+SPEAKERS, EMOTIONS, FRAMES = 4, 3, 4
+CHANNELS = 2 + 4 * EMOTIONS
+
+
+@dataclass(frozen=True)
+class Clips:
+    x: Tensor  # [N, CHANNELS, FRAMES], zero beyond a clip's frames
+    frames: Tensor  # [N], 2 .. FRAMES
+    emotion: Tensor  # [N, EMOTIONS], a single 1
+    target: Tensor  # [N, SPEAKERS], a single 1
+
+    def rows(self, chosen: Tensor) -> "Clips":
+        return Clips(self.x[chosen], self.frames[chosen], self.emotion[chosen], self.target[chosen])
+
+
+@cache
+def make_clips(count: int, seed: int) -> Clips:
+    """Speakers on a circle in two channels; each emotion raises four others. Noise of the clip and of each frame on all of them.
+
+    The noise is what a speaker can be hidden in: the embedding has fewer dimensions than there are channels without the code.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    speaker = torch.randint(SPEAKERS, (count,), generator=draw)
+    emotion = F.one_hot(torch.randint(EMOTIONS, (count,), generator=draw), EMOTIONS).float()
+    angle = 2 * math.pi * speaker / SPEAKERS
+    code = 2 * torch.stack((angle.cos(), angle.sin()), dim=1)
+    clip = torch.cat((code, 1.5 * emotion.repeat(1, 4)), dim=1) + 0.5 * torch.randn(count, CHANNELS, generator=draw)
+    x = clip[:, :, None] + 0.5 * torch.randn(count, CHANNELS, FRAMES, generator=draw)
+    frames = torch.randint(2, FRAMES + 1, (count,), generator=draw)
+    return Clips(x * mask_of(frames, FRAMES)[:, None], frames, emotion, F.one_hot(speaker, SPEAKERS).float())
+
+
+class Encoder(nn.Module):
+    """A layer for each frame, the mean over frames, a layer to the embedding, batch norm, as in the package's encoders."""
+
+    dim, features = 8, 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(CHANNELS, self.features, 1)
+        self.project = nn.Linear(self.features, self.dim)
+        self.norm = nn.BatchNorm1d(self.dim)
+
+    def frames(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(x [B, CHANNELS, T], frames [B]) -> (map [B, features, T], its frames [B])."""
+        return self.layer(x).relu() * mask_of(frames, x.shape[2])[:, None], frames
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        return self.norm(self.project(x.sum(dim=2) / frames[:, None]))
+
+
+@dataclass(frozen=True)
+class Trained:
+    encoder: Encoder
+    head: nn.Linear
+    adversary: Adversary
+    values: list[float]  # the adversary's loss, step by step
+
+
+def train(settings: AdversarySection, steps: int = 200, clips: int = 64) -> Trained:
+    """The emotion is learned against the adversary, each batch so many clips; everything as the adversaries' contract has it."""
+    torch.manual_seed(0)
+    corpus, encoder = make_clips(600, seed=1), Encoder()
+    head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.reads == "frames"
+    adversary = ADVERSARIES[settings.name](encoder.features if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)
+    model, own = [*encoder.parameters(), *head.parameters()], list(adversary.parameters())
+    optimizers = [torch.optim.AdamW(model if settings.learning_rate else model + own, 0.01)]
+    if settings.learning_rate:
+        optimizers.append(torch.optim.AdamW(own, settings.learning_rate, betas=(0.5, 0.999)))
+    draw, values = torch.Generator().manual_seed(2), []
+    for step in range(steps):
+        for parameter in adversary.renewed(step):
+            optimizers[-1].state.pop(parameter, None)
+        rows = corpus.rows(torch.randint(len(corpus.x), (clips,), generator=draw))
+        hidden, frames = encoder.frames(rows.x, rows.frames)
+        embedding = encoder.embed(hidden, frames)
+        read = hidden if on_frames else embedding
+        x, batch = read.detach().requires_grad_(), Batch(frames=frames, emotion=rows.emotion, target=rows.target)
+        for _ in range(adversary.own_steps):
+            optimizers[-1].zero_grad()
+            adversary.learn(x.detach(), batch).backward()
+            optimizers[-1].step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = adversary(x, batch, step / max(1, steps - 1))
+        loss.backward()
+        torch.autograd.backward([F.cross_entropy(head(embedding), rows.emotion), read], [None, x.grad])
+        for optimizer in optimizers:
+            optimizer.step()
+        values.append(loss.item())
+    return Trained(encoder.eval(), head, adversary, values)
+
+
+@dataclass(frozen=True)
+class Judged:
+    task: float  # accuracy of the emotion on clips that training has not seen
+    attacker: float  # accuracy of a fresh attacker of the embedding; chance is 1 / SPEAKERS
+    map_attacker: float  # of one that reads the mean frame of the map before pooling
+    own: float | None  # of the adversary's own reader, which is no evidence
+
+
+@torch.no_grad()
+def judge(trained: Trained) -> Judged:
+    clips = make_clips(1000, seed=3)
+    hidden, frames = trained.encoder.frames(clips.x, clips.frames)
+    embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
+    read = hidden if trained.adversary.settings.reads == "frames" else embedding
+    own = trained.adversary.logits(read, Batch(frames=frames, emotion=clips.emotion, target=clips.target))
+    return Judged(
+        task=right(trained.head(embedding), clips.emotion),
+        attacker=attack(embedding.numpy(), clips.target.argmax(dim=1).numpy()),
+        map_attacker=attack(mean.numpy(), clips.target.argmax(dim=1).numpy()),
+        own=None if own is None else right(own, clips.target),
+    )
+
+
+def right(logits: Tensor, shares: Tensor) -> float:
+    return (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean().item()
+
+
+def attack(x: np.ndarray, labels: np.ndarray) -> float:
+    """Logistic regression, fitted on one half and scored on the other."""
+    half = len(x) // 2
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    return probe.fit(x[:half], labels[:half]).score(x[half:], labels[half:])
