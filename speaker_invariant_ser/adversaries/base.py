@@ -97,6 +97,7 @@ class Method(nn.Module):
     """
 
     takes: tuple[str, ...] = ()
+    has_reader = False
 
     def __init__(self, settings: AdversarySection) -> None:
         super().__init__()

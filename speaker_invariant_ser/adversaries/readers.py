@@ -80,6 +80,7 @@ class Readers(Method):
     """
 
     takes = OF_READERS
+    has_reader = True
 
     def __init__(self, dim: int, targets: int, settings: AdversarySection, emotions: int) -> None:
         super().__init__(settings)
