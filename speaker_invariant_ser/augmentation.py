@@ -23,6 +23,8 @@ BENT = 0.6  # share of the highest frequency above which the warp bends: 4.8 kHz
 FAINT = 1e-30  # power that keeps the logarithm of padding without noise finite
 LEAST = 0.25  # cube root of the least power of noise, mean 1: below, Wilson and Hilferty's gamma of small shape falls too deep
 SURE = 1e-6  # of a normal variable from a uniform one, so that it stays within 4.8 deviations
+VOICE_WARP = (0.05, 0.15)  # least and largest relative shift of frequencies of a further voice: grown vocal tracts differ as much
+VOICE_DB = 3.0  # deviation of its equaliser
 
 
 class Augment:
@@ -83,6 +85,29 @@ class Augment:
         hidden_bands = masks(bands, all_bands, mels.shape[1], self.settings.frequency_mask_bands)
         hidden_times = masks(times, frames, mels.shape[2], self.time_mask)
         mels.lerp_(mean, hidden_bands[:, :, None].to(mels.dtype)).lerp_(mean, hidden_times[:, None, :].to(mels.dtype))
+
+
+class Voices:
+    """Further voices of each speaker, for the adversary to tell apart: a vocal-tract warp and an equaliser curve that stay the
+    same throughout a training, drawn from its seed. More speakers than a corpus has, as in speaker recognition, where copies
+    at another speed count as other people (Yamamoto et al., Interspeech 2019; the warp is that of Jaitly and Hinton 2013).
+
+    They are no new people: one family of warps is all that makes them different, and an adversary may learn that instead of
+    voices. Per-utterance normalisation takes the curve away again, and a strong augment.warp blurs the warp.
+    """
+
+    def __init__(self, speakers: int, copies: int, seed: int, features: FeaturesSection, device: torch.device) -> None:
+        rng = np.random.default_rng([seed, 0, 2])  # no epoch is the 0th
+        self.draws = torch.from_numpy(rng.random((speakers, copies, 2 + KNOTS), dtype=np.float32)).to(device)
+        self.features = features
+
+    def __call__(self, mels: Tensor, speaker: Tensor, voice: Tensor) -> Tensor:
+        """Log-mels [B, M, T] of speakers [B] in one of their voices [B] each; 0 is their own, which nothing changes."""
+        rows = (voice > 0).nonzero()[:, 0]
+        draw = self.draws[speaker[rows], voice[rows] - 1]
+        alpha = 1 + between(draw[:, 0], *VOICE_WARP) * torch.where(draw[:, 1] < 0.5, -1, 1)
+        spoken = warp(mels[rows], alpha, self.features) + equaliser(draw[:, 2:], mels.shape[1], VOICE_DB / DB)
+        return mels.index_copy(0, rows, spoken)
 
 
 def between(draw: Tensor, low: float, high: float) -> Tensor:
@@ -217,15 +242,15 @@ def draw_pairs(
     """Partners for the `chosen` clips; emotion and speaker [N] are integers, of all training clips.
 
     All clips are sorted, so this is best asked for a whole epoch at once. A clip that has no partner of the kind it was
-    drawn for stays alone.
+    drawn for stays alone. Those without an emotion, -1, have one another for partners and nobody else.
     """
     chosen, each = np.asarray(chosen), np.arange(len(emotion))
     kind, pick = rng.random((2, len(chosen)))
     weight = rng.beta(settings.mixup_alpha, settings.mixup_alpha, len(chosen))
     first, second, third = np.cumsum([settings.concatenate, settings.mixup_within, settings.mixup_across])
     follows, within, across = kind < first, (kind >= first) & (kind < second), (kind >= second) & (kind < third)
-    other = chosen.copy()
-    for which, group, apart in ((follows, emotion, speaker), (within, emotion, each), (across, np.zeros_like(each), each)):
+    other, known = chosen.copy(), (emotion >= 0).astype(np.int64)
+    for which, group, apart in ((follows, emotion, speaker), (within, emotion, each), (across, known, each)):
         if which.any():
             other[which] = partners(chosen[which], group, apart, pick[which])
     lonely = follows & (emotion[other] == emotion[chosen]) & (speaker[other] == speaker[chosen])
@@ -271,7 +296,12 @@ def parts(frames: Tensor, other_frames: Tensor, weight: Tensor, follows: Tensor)
     return torch.where(follows, frames / (frames + other_frames), weight)
 
 
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Labels [B] -> shares [B, classes], a single 1 each; nothing for a label of -1."""
+    return F.one_hot(labels.clamp_min(0), classes).float() * (labels >= 0)[:, None]
+
+
 def shares(own: Tensor, others: Tensor, part: Tensor, classes: int) -> Tensor:
     """Labels own and others [B] -> shares [B, classes] that add up to 1: `part` [B] of one's own, the rest the other's."""
-    first, second = (F.one_hot(labels, classes).to(part.dtype) for labels in (own, others))
+    first, second = (one_hot(labels, classes).to(part.dtype) for labels in (own, others))
     return torch.lerp(second, first, part[:, None])

@@ -12,10 +12,13 @@ from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.config import AdversarySection, Recipe
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.manifest import GROUPABLE
 from speaker_invariant_ser.model import ModelSettings, SerModel
 from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
+
+TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may read; the emotion is no such, and unlabelled clips have none
 
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
     "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
@@ -68,14 +71,21 @@ def build_optimizers(
     return torch.optim.AdamW(shared, **rates, fused=True), torch.optim.Adam(own, betas=(0.5, 0.999)) if own else None
 
 
-def targets_of(store: Store, split: Split, column: str) -> list[str]:
-    """What the adversary tells apart: the values of a column among the fold's training clips, sorted. Raises RecipeError."""
-    values = Counter(getattr(store.utterances[index], column) for index in split.indices("train", store.utterances))
+def targets_of(store: Store, split: Split, column: str, virtual: int = 0) -> list[str]:
+    """What the adversary tells apart: the values of a column among the fold's training clips, with labels or without, sorted; of
+    speakers then their further voices, one voice of each after another. Raises RecipeError.
+    """
+    trained = [store.utterances[at] for part in ("train", "unlabelled") for at in split.indices(part, store.utterances)]
+    if column not in TARGETS:
+        full = [name for name in TARGETS if all(getattr(one, name) for one in trained)]
+        raise RecipeError(f"adversary.target: {unknown('column', column, full)}")
+    values = Counter(getattr(one, column) for one in trained)
     if values[""]:
         raise RecipeError(f"adversary.target = {column}: {values['']} training clips of fold {split.name} have no {column}")
     if len(values) < 2:
         raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(values)})")
-    return sorted(values)
+    voices = range(1, virtual + 1) if column == "speaker" else ()
+    return [*sorted(values), *(f"{one}, voice {voice}" for voice in voices for one in sorted(values))]
 
 
 def precision_of(chosen: str, device: str) -> str:

@@ -1,9 +1,9 @@
 """What training reads: log-mels, all on the training device or read ahead from disk, and what is asked of them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.audio import FULL_SCALE
-from speaker_invariant_ser.features import LogMel, mask_of
+from speaker_invariant_ser.features import LogMel, frame_sums, mask_of
 from speaker_invariant_ser.store import Store
 
 AHEAD = 4  # batches that are read before they are asked for
@@ -99,13 +99,18 @@ def ahead(reader: ThreadPoolExecutor, load: Callable, batches: Iterable[np.ndarr
 
 @dataclass(frozen=True)
 class Clips:
-    """Utterances to train on or to be judged by. All arrays [N]; emotion and target are positions in sorted order."""
+    """Utterances to train on or to be judged by. All arrays [N]; emotion and target are positions in sorted order.
+
+    An emotion of -1 is none: the clip is trained on without it. `voices` are the speakers' mean log-mels where they are to be
+    taken off, which `read` does and `source` does not.
+    """
 
     source: Source
     frames: np.ndarray
     emotion: np.ndarray
     targets: tuple[np.ndarray, ...]  # what each adversary reads
     speaker: np.ndarray
+    voices: Tensor | None = None  # [speakers, M], on the device
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -115,12 +120,21 @@ class Clips:
         """Gigabytes of log-mels that are in memory."""
         return self.source.rows.nbytes / 1e9 if isinstance(self.source, Resident) else 0.0
 
+    def read(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(log-mel [B, M, T], frames [B]) of each batch of positions, as the model takes them."""
+        for batch, (mels, frames) in zip(batches, self.source.read(batches), strict=True):
+            yield (mels if self.voices is None else mels - self.means(batch)), frames
+
+    def means(self, chosen: np.ndarray) -> Tensor:
+        """The mean log-mels [B, M, 1] of the speakers of some clips."""
+        return self.voices[torch.from_numpy(self.speaker[chosen]).to(self.voices.device)][:, :, None]
+
     def some(self, most: int = SAMPLE) -> Iterator[Tensor]:
-        """Log-mels [M, T] of all clips, or of `most` drawn from them."""
+        """Log-mels [M, T] of all clips, or of `most` drawn from them, as the model takes them."""
         chosen = np.arange(len(self))
         if len(self) > most:
             chosen = np.sort(np.random.default_rng(0).choice(len(self), most, replace=False))
-        for mels, frames in self.source.read(np.array_split(chosen, -(-len(chosen) // AT_ONCE))):
+        for mels, frames in self.read(np.array_split(chosen, -(-len(chosen) // AT_ONCE))):
             yield from (clip[:, :count] for clip, count in zip(mels, frames.tolist(), strict=True))
 
     def in_order_of_length(self, size: int) -> list[np.ndarray]:
@@ -136,21 +150,48 @@ def open_clips(
     columns: Sequence[str],
     logmel: LogMel,
     resident_gb: float,
+    unlabelled: Sequence[int] = (),
+    transductive: bool = False,
 ) -> Clips:
     """Clips of a store, with these columns as targets, on the device of `logmel`: resident where log-mels take up to
     `resident_gb` GB, streamed otherwise.
+
+    Those of `unlabelled` come after the others, and nobody asks for their emotion. `transductive`: the speakers' means are to
+    be taken off.
     """
-    utterances = [store.utterances[index] for index in indices]
-    streamed = Streamed(store, np.array(indices), logmel, next(logmel.buffers()).device)
-    frames = streamed.frames
+    utterances = [store.utterances[index] for index in (*indices, *unlabelled)]
+    streamed = Streamed(store, np.array([*indices, *unlabelled]), logmel, next(logmel.buffers()).device)
+    frames, who = streamed.frames, [one.speaker for one in utterances]
     resident = 4 * logmel.bands * int(frames.sum()) <= 1e9 * resident_gb
+    means = speaker_means(store, logmel, set(who)) if transductive else {}
     return Clips(
         source=Resident.of(streamed) if resident else streamed,
         frames=frames,
-        emotion=np.array([labels.index(one.emotion) for one in utterances]),
+        emotion=np.array([*(labels.index(one.emotion) for one in utterances[: len(indices)]), *(-1 for _ in unlabelled)]),
         targets=tuple(positions([getattr(one, column) for one in utterances]) for column in columns),
-        speaker=positions([one.speaker for one in utterances]),
+        speaker=positions(who),
+        voices=torch.stack([means[one] for one in sorted(set(who))]) if transductive else None,
     )
+
+
+def speaker_means(store: Store, logmel: LogMel, speakers: Collection[str]) -> dict[str, Tensor]:
+    """The mean log-mel [M] of each speaker over all frames of all clips that the store has of them, on the device of `logmel`.
+
+    Of every part and every emotion, those too that a map of labels drops: no label is looked at.
+    """
+    everything = replace(store, utterances=list(store.unmapped or store.utterances))
+    names, who = sorted(speakers), np.array([one.speaker for one in everything.utterances])
+    indices = np.flatnonzero(np.isin(who, names))
+    whose = torch.from_numpy(np.searchsorted(names, who[indices]))
+    streamed = Streamed(everything, indices, logmel, next(logmel.buffers()).device)
+    order = np.argsort(streamed.frames, kind="stable")
+    batches = [order[at : at + AT_ONCE] for at in range(0, len(order), AT_ONCE)]
+    total = torch.zeros(len(names), logmel.bands, dtype=torch.float64)
+    for batch, (mels, frames) in zip(batches, streamed.read(batches), strict=True):
+        total.index_add_(0, whose[torch.from_numpy(batch)], frame_sums(mels, frames).cpu())
+    count = torch.bincount(whose, weights=torch.from_numpy(streamed.frames).double(), minlength=len(names))
+    means = (total / count[:, None]).float().to(streamed.device)
+    return dict(zip(names, means, strict=True))
 
 
 def positions(values: Sequence[str]) -> np.ndarray:

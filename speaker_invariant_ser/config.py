@@ -25,22 +25,36 @@ class SplitSection(Section):
     """Who is trained on, who selects, who is tested. Always whole speakers."""
 
     scheme: Literal[
-        "loso", "group-kfold", "leave-one-session-out", "leave-one-corpus-out", "official", "ravdess-five", "fixed"
+        "loso",
+        "group-kfold",
+        "leave-one-session-out",
+        "leave-one-corpus-out",
+        "official",
+        "ravdess-five",
+        "fixed",
+        "domain",
     ] = Field(
         "loso",
         description=(
             "leave one speaker, one session or one corpus out; k groups of speakers; the corpus's official lists; "
-            "RAVDESS's five folds by actor; the lists given here"
+            "RAVDESS's five folds by actor; the lists given here; one domain with its labels and another without"
         ),
     )
-    folds: int = Field(5, ge=2, description="number of groups (group-kfold)")
+    folds: int = Field(5, ge=2, description="number of groups (group-kfold, domain)")
     text_folds: int = Field(
         0, ge=0, description="test only on texts nobody was trained on, in so many groups of texts; 0: texts are shared"
     )
-    test: tuple[str, ...] = Field((), description="test speakers (fixed)")
-    dev: tuple[str, ...] = Field((), description="dev speakers (fixed); empty: taken from the training speakers")
+    test: tuple[str, ...] = Field((), description="test speakers (fixed; domain, in the place of folds)")
+    dev: tuple[str, ...] = Field((), description="dev speakers (fixed, domain); empty: taken from the training speakers")
     dev_speakers: int = Field(2, ge=1, description="speakers taken from the training speakers to select the epoch")
-    seed: int = Field(0, ge=0, lt=2**32, description="order in which speakers are dealt to groups (group-kfold)")
+    seed: int = Field(0, ge=0, lt=2**32, description="order in which speakers are dealt to groups (group-kfold, domain)")
+    column: str = Field("corpus", description="column of the manifest that tells the domains apart (domain)")
+    source: tuple[str, ...] = Field((), description="values of it that are trained on with their labels (domain)")
+    unlabelled: tuple[str, ...] = Field(
+        (),
+        description="values of it that are trained on without any label: half of every batch; tested beside the source (domain)",
+    )
+    use_unlabelled: bool = Field(True, description="false: the twin that trains on the source alone, tested on the same clips")
 
 
 class LabelsSection(Section):
@@ -64,9 +78,18 @@ class FeaturesSection(Section):
     hop_ms: float = Field(10.0, ge=1, le=100, description="hop, milliseconds")
     f_min: float = Field(20.0, ge=0, description="lowest frequency, Hz")
     f_max: float = Field(8000.0, gt=0, description="highest frequency, Hz")
-    normalise: Literal["corpus", "utterance"] = Field(
-        "utterance", description="subtract each band's mean over the training speakers, or over the utterance itself"
+    normalise: Literal["corpus", "utterance", "speaker"] = Field(
+        "utterance",
+        description=(
+            "subtract each band's mean over the training speakers, over the utterance itself, or over all clips of its speaker: "
+            "transductive, since test speakers' audio is needed beforehand"
+        ),
     )
+
+    @property
+    def transductive(self) -> bool:
+        """Whether a clip is read by what other clips of its speaker are like, of test speakers too."""
+        return self.normalise == "speaker"
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -75,6 +98,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class AugmentSection(Section):
     """What training batches go through, on the log-mel spectrogram; nothing of it at evaluation. In this order."""
 
+    virtual: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="further voices of each speaker, by a fixed warp and equaliser each: other people to the speaker adversary",
+    )
     concatenate: Share = Field(
         0.0, description="share of clips that another clip of the same emotion follows, of another speaker where there is one"
     )
@@ -135,9 +164,7 @@ class AdversarySection(Section):
     """What pushes the speaker out of the embedding while it is learned."""
 
     name: str = "grl"
-    target: Literal["speaker", "corpus", "session", "sex", "language"] = Field(
-        "speaker", description="the column that the adversary reads and the encoder is to hide"
-    )
+    target: Label = Field("speaker", description="the column of the manifest that the adversary reads and the encoder is to hide")
     strength: float = Field(
         0.1, ge=0, le=100, description="lambda at the end of its schedule; 0: the baseline without an adversary"
     )
@@ -282,6 +309,16 @@ class Recipe(Section):
             raise ValueError(f"train.probe_every = {self.train.probe_every}: expected audit.holdout above 0, to be scored on")
         return self
 
+    @model_validator(mode="after")
+    def voices_have_a_reader(self) -> Self:
+        targets = [one.target for one in (self.adversary, *self.further)]
+        if self.augment.virtual and "speaker" not in targets:
+            raise ValueError(
+                f"augment.virtual = {self.augment.virtual}: further voices are for an adversary of speakers, and "
+                f"adversary.target is {targets[0]}; set it to speaker, or augment.virtual to 0"
+            )
+        return self
+
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError."""
@@ -331,7 +368,7 @@ def parse_override(text: str) -> tuple[str, str, object]:
         return section, key, value.strip()
 
 
-EXAMPLES = dict.fromkeys(("test", "dev"), '["03", "08"]')  # lists whose items are text
+EXAMPLES = dict.fromkeys(("test", "dev"), '["03", "08"]') | dict.fromkeys(("source", "unlabelled"), '["emodb"]')  # lists of text
 
 
 def explain(problem: dict) -> str:

@@ -31,7 +31,7 @@ def random_encoder(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
 def logmel(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
     """Mean and deviation over time of each mel band [N, 2 M]: what a voice is told by before anything is learned, the ceiling."""
     statistics = np.zeros((len(clips), 2 * model.settings.features.mels), dtype=np.float32)
-    for rows, audio, samples in batches(model, clips, 32):
+    for rows, audio, samples, _ in batches(model, clips, 32):
         mels, frames = model.logmel(audio, samples)
         for row, clip, count in zip(rows, mels.cpu().numpy(), frames.tolist(), strict=True):
             statistics[row] = np.concatenate([clip[:, :count].mean(axis=1), clip[:, :count].std(axis=1)])

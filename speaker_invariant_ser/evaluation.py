@@ -5,17 +5,18 @@ import json
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
 
 from speaker_invariant_ser.audit import Audit, Scored, Settings, audit
+from speaker_invariant_ser.clips import speaker_means
 from speaker_invariant_ser.controls import CONTROLS
 from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.manifest import Utterance
-from speaker_invariant_ser.model import SerModel, apply, apply_frames, choose_device, load_model
+from speaker_invariant_ser.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model
 from speaker_invariant_ser.paired import compare
 from speaker_invariant_ser.predictions import (
     PREDICTIONS,
@@ -110,7 +111,7 @@ def evaluate(
     """
     fits = run.all_done()
     splits = [fit.split for fit in fits]
-    store = store.labelled(run.recipe.labels.map)
+    store = with_voices(run, store.labelled(run.recipe.labels.map, run.recipe.split), device)
     columns = group_columns(
         [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)], by
     )
@@ -152,7 +153,7 @@ def evaluate(
 def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
     """What the maps before pooling of all models would take; `splits` has a fold as often as it has models."""
     model = load_model(run.fits[0].folder)
-    features, frames = apply_frames(model, [store.clip(0)])[0].shape
+    features, frames = apply_frames(model, heard(store, [0]))[0].shape
     a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
     indices = [index for split in splits for part in ("train", "held_out") for index in split.indices(part, store.utterances)]
     return a_sample * sum(store.utterances[index].samples for index in indices)
@@ -245,7 +246,24 @@ def positions(utterances: Sequence[Utterance], labels: Sequence[str]) -> np.ndar
 def clips_of(store: Store, split: Split, parts: Sequence[str]) -> tuple[list[Utterance], list[np.ndarray]]:
     """Utterances and audio of these parts of a fold, one part after another."""
     indices = [index for part in parts for index in split.indices(part, store.utterances)]
-    return [store.utterances[index] for index in indices], [store.clip(index) for index in indices]
+    return [store.utterances[index] for index in indices], heard(store, indices)
+
+
+def heard(store: Store, indices: Sequence[int]) -> list[np.ndarray]:
+    """Audio, and of a store with voices those of its speakers."""
+    clips = [store.clip(index) for index in indices]
+    if store.voices is None:
+        return clips
+    return Spoken(clips, np.stack([store.voices[store.utterances[index].speaker] for index in indices]))
+
+
+def with_voices(run: Run, store: Store, device: str) -> Store:
+    """The store, with everybody's mean log-mel where the run's models want it."""
+    if not run.recipe.features.transductive:
+        return store
+    logmel = load_model(run.fits[0].folder, str(choose_device(device))).logmel
+    means = speaker_means(store, logmel, {one.speaker for one in store.utterances})
+    return replace(store, voices={speaker: mean.cpu().numpy() for speaker, mean in means.items()})
 
 
 def embed(model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:

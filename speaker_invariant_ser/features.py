@@ -80,11 +80,20 @@ def mask_of(frames: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=frames.device) < frames[:, None]
 
 
+def frame_sums(mels: Tensor, frames: Tensor) -> Tensor:
+    """Log-mels [B, M, T] summed over each clip's own frames [B]: float64 [B, M]."""
+    real = mask_of(frames, mels.shape[2])[:, None]
+    return torch.where(real, mels, 0).sum(dim=2, dtype=torch.float64)
+
+
 class Normalise(nn.Module):
     """Zero mean and unit variance per mel band; padding becomes zero, the mean.
 
     "corpus": mean and deviation over the training speakers. "utterance": each clip's own mean, then the training
-    speakers' deviation around such means; what a channel or a voice adds to every frame is gone.
+    speakers' deviation around such means; what a channel or a voice adds to every frame is gone. "speaker": as "corpus", of
+    log-mels from which the mean over all clips of their speaker has been taken already (`clips.speaker_means`, and
+    `SerModel.mels` is told of it): the emotion that all of a clip's frames share stays, and the voice goes, but it takes
+    unlabelled audio of the very people who are tested, and a mean over few clips, or of one emotion, takes emotion away too.
     """
 
     def __init__(self, kind: str, mels: int) -> None:

@@ -58,11 +58,11 @@ def train(
     place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
     if place.type == "cuda" and devices > torch.cuda.device_count():
         raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
-    store = store.labelled(recipe.labels.map)
+    store = store.labelled(recipe.labels.map, recipe.split)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:
         for one in adversaries_of(recipe):
-            targets_of(store, split, one.target)  # says what is wrong before anything is written
+            targets_of(store, split, one.target, recipe.augment.virtual)  # says what is wrong before anything is written
         clips = len(split.indices("train", store.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
     if OUTSIDE in os.environ:
@@ -216,7 +216,7 @@ class Group:
 
 def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, threads: int) -> None:
     torch.set_num_threads(threads)
-    store = Store.open(data).labelled(run.recipe.labels.map)
+    store = Store.open(data).labelled(run.recipe.labels.map, run.recipe.split)
     devices: Sequence[int] | int = group.size
     if device == "cuda" and group.size == 1:
         devices = [group.number % torch.cuda.device_count()]

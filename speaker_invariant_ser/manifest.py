@@ -21,7 +21,9 @@ PARTITIONS = ("train", "dev", "test", "")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One clip: who says what, how, and where the audio is. What is not known is an empty string."""
+    """One clip: who says what, how, and where the audio is. What is not known is an empty string: without an emotion, a clip
+    can be trained on as unlabelled.
+    """
 
     id: str
     corpus: str
@@ -50,10 +52,12 @@ class Listing:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     folder: Path = Path()  # what `source` is relative to
     note: str = ""  # printed in every report
+    unlabelled: bool = False  # whether clips may lack an emotion
 
 
 COLUMNS = tuple(column.name for column in fields(Utterance))
 NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
+GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", *NUMBERS))  # tell kinds of clips
 TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
 
@@ -157,10 +161,15 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
         return [name.strip() for name in names], rows.line_num
 
 
-def check(utterances: Sequence[Utterance], source: Path | str, rejected: Sequence[tuple[str, str]] = ()) -> None:
-    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids, impossible segments."""
+def check(
+    utterances: Sequence[Utterance], source: Path | str, rejected: Sequence[tuple[str, str]] = (), unlabelled: bool = False
+) -> None:
+    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids, impossible segments.
+
+    With `unlabelled`, an emotion may be empty.
+    """
     problems = [
-        *empty_cells(utterances),
+        *empty_cells(utterances, ("speaker", *(() if unlabelled else ("emotion",)), "source")),  # an id is the path if not given
         *odd_values(utterances, "sex", SEXES),
         *odd_values(utterances, "partition", PARTITIONS),
         *repeated_ids(utterances),
@@ -177,9 +186,9 @@ def check(utterances: Sequence[Utterance], source: Path | str, rejected: Sequenc
         raise ManifestError(f"{source}: " + "; ".join(problems))
 
 
-def empty_cells(utterances: Sequence[Utterance]) -> list[str]:
+def empty_cells(utterances: Sequence[Utterance], needed: Sequence[str]) -> list[str]:
     found = []
-    for name in ("speaker", "emotion", "source"):  # the id is the path where none is given
+    for name in needed:
         rows = [row for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
         if rows:
             found.append(f"empty {name if name != 'source' else 'path'} in row {shorten(rows)}")
@@ -259,7 +268,7 @@ def settle(listing: Listing) -> Listing:
         reason = contradiction(same)
         rejected += [(source, reason or "listed more than once; the first is kept")] * (len(same) if reason else len(same) - 1)
         kept += [] if reason else same[:1]
-    return Listing(kept, rejected, listing.folder, listing.note)
+    return replace(listing, utterances=kept, rejected=rejected)
 
 
 def apart_if_unwritable(listing: Listing) -> Listing:
@@ -279,8 +288,8 @@ def writable(text: str) -> bool:
 
 
 def contradiction(utterances: Iterable[Utterance], names: Sequence[str] = ("emotion", "speaker")) -> str:
-    """What utterances that share their audio disagree about, in words; empty if nothing."""
-    told = {name: sorted({getattr(utterance, name) for utterance in utterances}) for name in names}
+    """What utterances that share their audio disagree about, in words; empty if nothing. What is unknown contradicts nothing."""
+    told = {name: sorted({getattr(utterance, name) for utterance in utterances} - {""}) for name in names}
     words = [f"conflicting {name}s ({shorten(values)})" for name, values in told.items() if len(values) > 1]
     return " and ".join(words)
 
@@ -317,4 +326,5 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
         for listing in listings
         for file, reason in listing.rejected
     ]
-    return Listing(apart, rejected, note=" ".join(filter(None, (listing.note for listing in listings)))), paths
+    note = " ".join(filter(None, (listing.note for listing in listings)))
+    return Listing(apart, rejected, note=note, unlabelled=any(listing.unlabelled for listing in listings)), paths

@@ -18,7 +18,7 @@ from speaker_invariant_ser.audio import pad
 from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
 from speaker_invariant_ser.encoders import ENCODERS
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
-from speaker_invariant_ser.features import LogMel, Normalise
+from speaker_invariant_ser.features import LogMel, Normalise, frame_sums
 from speaker_invariant_ser.files import write_json, writing
 
 FORMAT = 1
@@ -72,9 +72,21 @@ class SerModel(nn.Module):
     def labels(self) -> tuple[str, ...]:
         return self.settings.labels
 
-    def forward(self, audio: Tensor, samples: Tensor) -> Output:
-        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output."""
-        return self.from_mels(*self.logmel(audio, samples))
+    def forward(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> Output:
+        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output; `mean` as for `mels`."""
+        return self.from_mels(*self.mels(audio, samples, mean))
+
+    def mels(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(audio [B, S], samples [B]) -> what `from_mels` takes. Raises RunError.
+
+        `mean` [B, M], the mean log-mel of each clip's speaker, is taken off; needed, and allowed, only where features.normalise
+        is "speaker".
+        """
+        if (mean is None) == self.settings.features.transductive:
+            wanted = "needs the mean log-mel of each clip's speaker" if mean is None else "takes no speaker's mean"
+            raise RunError(f"a model with features.normalise = {self.settings.features.normalise} {wanted}")
+        mels, frames = self.logmel(audio, samples)
+        return (mels if mean is None else mels - mean[:, :, None]), frames
 
     def from_mels(self, mels: Tensor, frames: Tensor) -> Output:
         """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest."""
@@ -111,6 +123,14 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     return model.eval().to(device)
 
 
+class Spoken(list):
+    """Clips, float32 [S] each, with the mean log-mel of who speaks in them, `means` [N, M]: what a transductive model takes."""
+
+    def __init__(self, clips: Sequence[np.ndarray], means: np.ndarray) -> None:
+        super().__init__(clips)
+        self.means = means
+
+
 @torch.inference_mode()
 def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Float32 clips [S] at the model's rate -> (embeddings [N, D], emotion probabilities [N, C]), in the clips' order.
@@ -119,8 +139,8 @@ def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) ->
     """
     embedding = np.zeros((len(clips), model.dim), dtype=np.float32)
     probability = np.zeros((len(clips), len(model.labels)), dtype=np.float32)
-    for rows, audio, samples in batches(model, clips, batch_size):
-        output = model(audio, samples)
+    for rows, *heard in batches(model, clips, batch_size):
+        output = model(*heard)
         embedding[rows] = output.embedding.cpu().numpy()
         probability[rows] = output.logits.softmax(dim=1).cpu().numpy()
     return embedding, probability
@@ -134,22 +154,38 @@ def apply_frames(model: SerModel, clips: Sequence[np.ndarray], batch_size: int =
     recipe 1 kB a frame, 25 frames a second.
     """
     maps = {}
-    for rows, audio, samples in batches(model, clips, batch_size):
-        mels, frames = model.logmel(audio, samples)
+    for rows, *heard in batches(model, clips, batch_size):
+        mels, frames = model.mels(*heard)
         x, frames = model.encoder.frames(model.normalise(mels, frames), frames)
         parts = zip(x.half().cpu().numpy(), frames.tolist(), strict=True)
         maps |= {row: part[:, :count].copy() for row, (part, count) in zip(rows, parts, strict=True)}  # not the padded batch
     return [maps[row] for row in range(len(clips))]
 
 
-def batches(model: SerModel, clips: Sequence[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """(positions, audio [B, S], samples [B]) on the model's device; clips of similar length share a batch."""
-    device = next(model.parameters()).device
+@torch.inference_mode()
+def logmel_sum(model: SerModel, clips: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+    """(log-mel summed over all frames of all clips [M], float64; how many frames these are)."""
+    total, count = np.zeros(model.settings.features.mels), 0
+    for _, audio, samples, _ in batches(model, clips, 32):
+        mels, frames = model.logmel(audio, samples)
+        total += frame_sums(mels, frames).sum(dim=0).cpu().numpy()
+        count += int(frames.sum())
+    return total, count
+
+
+def batches(
+    model: SerModel, clips: Sequence[np.ndarray], size: int
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor | None]]:
+    """(positions, audio [B, S], samples [B], means [B, M] of `Spoken` clips) on the model's device; clips of similar length
+    share a batch.
+    """
+    device, means = next(model.parameters()).device, getattr(clips, "means", None)
     order = np.argsort([len(clip) for clip in clips], kind="stable")
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         audio, samples = pad([clips[row] for row in rows])
-        yield rows, torch.from_numpy(audio).to(device), torch.from_numpy(samples).to(device)
+        mean = None if means is None else torch.from_numpy(means[rows]).to(device)
+        yield rows, torch.from_numpy(audio).to(device), torch.from_numpy(samples).to(device), mean
 
 
 def read_description(path: Path) -> ModelSettings:

@@ -6,7 +6,7 @@ All become columns of text with the names of `Utterance`'s fields, and from ther
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import compress
@@ -43,6 +43,7 @@ class Request:
     pattern: str = ""  # of the paths in a folder
     columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the column's name in the table
     scratch: Path = Path()  # a folder for audio that lies inside tables
+    unlabelled: bool = False  # whether a clip may have no emotion, and the data no such column
 
     def __post_init__(self) -> None:
         """Raises ManifestError for a column of ours that there is not, and a name that cannot be written."""
@@ -55,6 +56,11 @@ class Request:
     @property
     def corpus(self) -> str:
         return self.name or Path(os.path.realpath(self.source)).stem
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that have to be there."""
+        return tuple(name for name in NEEDED if name != "emotion" or not self.unlabelled)
 
 
 def read_table(request: Request) -> Listing:
@@ -72,7 +78,7 @@ def read_pattern(request: Request) -> Listing:
     {field} and * stop at a slash, ** does not. Audio that does not match is rejected.
     Raises CorpusError for a pattern without speaker and emotion, or one that nothing matches.
     """
-    folder, rule = require_folder(request.source), compile_pattern(request.pattern)
+    folder, rule = require_folder(request.source), compile_pattern(request.pattern, request.needed[1:])
     columns, rejected = {name: [] for name in ("path", *rule.groupindex)}, []
     for relative in list_audio(folder):
         if match := rule.fullmatch(relative):
@@ -86,10 +92,10 @@ def read_pattern(request: Request) -> Listing:
         example = f", such as {rejected[0][0]}" if rejected else ""
         raise CorpusError(f"{folder}: none of {len(rejected)} audio files{example}, matches the pattern {request.pattern}")
     listing = listing_of(columns, request, folder)
-    return Listing(listing.utterances, [*rejected, *listing.rejected], folder)
+    return replace(listing, rejected=[*rejected, *listing.rejected])
 
 
-def compile_pattern(pattern: str) -> re.Pattern:
+def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> re.Pattern:
     """The pattern as a regular expression; a field that stands there twice must hold the same both times."""
     if not pattern:
         raise CorpusError('a folder needs --pattern, such as --pattern "{speaker}/{emotion}/*_{text}.wav"')
@@ -104,7 +110,7 @@ def compile_pattern(pattern: str) -> re.Pattern:
             raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
         else:
             rule += f"(?P={name})" if f"(?P<{name}>" in rule else f"(?P<{name}>[^/]+?)"
-    missing = [name for name in ("speaker", "emotion") if f"(?P<{name}>" not in rule]
+    missing = [name for name in needed if f"(?P<{name}>" not in rule]
     if missing:
         raise CorpusError(f"--pattern {pattern}: needs {' and '.join('{' + name + '}' for name in missing)}")
     return re.compile(rule, re.IGNORECASE)
@@ -126,18 +132,19 @@ def read_audformat(request: Request) -> Listing:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
     found = {name: column for name in (*NEEDED[1:], *OPTIONAL) if (column := column_of(name, database, request)) is not None}
-    if missing := [name for name in NEEDED[1:] if name not in found]:
+    needed = request.needed[1:]
+    if missing := [name for name in needed if name not in found]:
         raise CorpusError(
             f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME or =TABLE.COLUMN"
         )
-    finest = next((found[name] for name in NEEDED[1:] if found[name].index.nlevels > 1), found["emotion"])
+    finest = next((found[name] for name in needed if found[name].index.nlevels > 1), found[needed[-1]])
     segments = audformat.utils.to_segmented_index(finest).index
     frame = segments.to_frame(index=False)
     columns = {name: cells(along(segments, column)) for name, column in found.items()}
     columns["path"] = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in frame["file"]]
     for name in ("start", "end"):
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]  # NaT: to the end
-    return listing_of(columns, Request(request.source, request.corpus), folder, unlabelled=True)
+    return listing_of(columns, Request(request.source, request.corpus, unlabelled=request.unlabelled), folder, sparse=True)
 
 
 def column_of(name: str, database, request: Request):
@@ -210,7 +217,8 @@ def read_datasets(request: Request) -> Listing:
     there = [bool(path) for path in together["path"]]
     together = {name: list(compress(values, there)) for name, values in together.items()}
     others = {name: column for name, column in request.columns.items() if name != "path"}
-    listing = listing_of(together, Request(request.source, request.corpus, columns=others), request.scratch, unlabelled=True)
+    plain = Request(request.source, request.corpus, columns=others, unlabelled=request.unlabelled)
+    listing = listing_of(together, plain, request.scratch, sparse=True)
     return replace(listing, rejected=[*rejected, *listing.rejected])
 
 
@@ -235,26 +243,29 @@ def unpack(row: Mapping | None, scratch: Path, name: str) -> str:
     return path.name
 
 
-def listing_of(columns: Columns, request: Request, folder: Path, unlabelled: bool = False) -> Listing:
+def listing_of(columns: Columns, request: Request, folder: Path, sparse: bool = False) -> Listing:
     """Columns of text -> utterances, every clip once. Raises ManifestError with every problem found.
 
-    With `unlabelled`, rows without speaker or emotion are rejected one by one: databases hold rows that nobody labelled.
-    In a table that somebody made for this, an empty label is a mistake, and told as one.
+    With `sparse`, rows without speaker or emotion are rejected one by one: databases hold rows that nobody labelled.
+    In a table that somebody made for this, an empty label is a mistake, and told as one. Where `request.unlabelled` says so,
+    no emotion is needed at all.
     """
     columns = {name: [cell.strip() for cell in cells] for name, cells in renamed(columns, request).items()}
+    columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
     require_lines(columns, request.source)
     rejected = []
-    if unlabelled:
-        labelled = [bool(who and what) for who, what in zip(columns["speaker"], columns["emotion"], strict=True)]
+    if sparse:
+        labels = [columns[name] for name in request.needed[1:]]
+        labelled = [all(row) for row in zip(*labels, strict=True)]
         rejected = [
-            (path, "has no label for speaker or emotion")
+            (path, f"has no label for {' or '.join(request.needed[1:])}")
             for path, kept in zip(columns["path"], labelled, strict=True)
             if not kept
         ]
         columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
-    listing = settle(Listing(utterances_of(columns, request.corpus), rejected, folder))
-    check(listing.utterances, request.source, listing.rejected)
+    listing = settle(Listing(utterances_of(columns, request.corpus), rejected, folder, unlabelled=request.unlabelled))
+    check(listing.utterances, request.source, listing.rejected, listing.unlabelled)
     return listing
 
 
@@ -268,12 +279,12 @@ def renamed(columns: Columns, request: Request) -> Columns:
         found = [one for one in (called, name, *ALIASES.get(name, ())) if one in columns]
         if found:
             chosen[name] = columns[found[0]]
-    if missing := [name for name in NEEDED if name not in chosen]:
+    if missing := [name for name in request.needed if name not in chosen]:
         odd = any(sign in name for name in columns for sign in ";\t")
         hint = " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv)" if odd else ""
         raise ManifestError(
             f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{hint}, "
-            f"needed path, speaker, emotion; a column of another name is told by --column {missing[0]}=NAME"
+            f"needed {', '.join(request.needed)}; a column of another name is told by --column {missing[0]}=NAME"
         )
     return chosen
 

@@ -18,15 +18,13 @@ from scipy.special import log_softmax, softmax
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten, unknown
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.manifest import COLUMNS, NUMBERS, Utterance, read_columns
+from speaker_invariant_ser.manifest import GROUPABLE, Utterance, read_columns
 from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"
 TEMPERATURES = 0.05, 20.0  # the least and the most that a temperature may be
 GROUPS = ("sex", "corpus", "language", "session", "style", "intensity")  # results are broken down by these without being asked
 MOST_GROUPS = 20  # and only where there are no more values than this
-NO_GROUPS = ("id", "speaker", "emotion", "source")  # reported elsewhere, or different for every clip
-GROUPABLE = tuple(name for name in COLUMNS if name not in (*NO_GROUPS, *NUMBERS))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def prepare(
     sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     listing, paths = combine([settle(one) for one in listings])
-    check(listing.utterances, shorten(one.folder for one in listings), listing.rejected)
+    check(listing.utterances, shorten(one.folder for one in listings), listing.rejected, listing.unlabelled)
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
     with told_of_dead_workers(out), unfinished_folder(out, fingerprint(listing, tasks, treatment), KEEP) as (work, result):
@@ -267,7 +267,8 @@ def describe(
             "warned": len(judged.warned),
             **{f"{key}s": count for key, count in counts.items()},
         },
-        "emotions": dict(sorted(Counter(one.emotion for one in kept).items())),
+        "emotions": dict(sorted(Counter(one.emotion for one in kept if one.emotion).items())),
+        "unlabelled": sum(not one.emotion for one in kept),
         "differences": list(differences),
         "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, treated),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),

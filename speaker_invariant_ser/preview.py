@@ -21,6 +21,7 @@ from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.features import Normalise
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.holdout import hold_out
+from speaker_invariant_ser.labels import labels_of
 from speaker_invariant_ser.pictures import STYLE, label
 from speaker_invariant_ser.splits import make_splits
 from speaker_invariant_ser.store import Store
@@ -50,18 +51,18 @@ def sights(recipe: Recipe, store: Store) -> list[Preview]:
 
     Raises SplitError or RecipeError.
     """
-    store = store.labelled(recipe.labels.map)
+    store = store.labelled(recipe.labels.map, recipe.split)
     first = make_splits(recipe.split, store.utterances)[:1]
     (split,) = hold_out(first, store.utterances, recipe.audit.holdout, recipe.audit.seed)
-    indices, labels = split.indices("train", store.utterances), sorted({one.emotion for one in store.utterances})
-    model = build_model(recipe, labels)
-    clips = open_clips(store, indices, labels, (), model.logmel, resident_gb=0)  # few are read
+    indices, labels = split.indices("train", store.utterances), labels_of(store.utterances, recipe.split)
+    model, transductive = build_model(recipe, labels), recipe.features.transductive
+    clips = open_clips(store, indices, labels, (), model.logmel, resident_gb=0, transductive=transductive)  # few are read
     model.normalise.fit(clips.some())
     feed = Feed(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
     torch.manual_seed(recipe.train.seed)  # of the noise
     chosen = spread(clips, CLIPS, rng)
-    (read,) = clips.source.read([chosen])
+    (read,) = clips.read([chosen])
     plain = parts_of(model.normalise(*read), read[1])
     seen = [draw_version(feed, chosen, rng, model.normalise) for _ in range(VERSIONS)]
     name = [f"{one.speaker}, {one.emotion}" for one in (store.utterances[index] for index in indices)]
@@ -89,7 +90,7 @@ def draw_version(
     """The chosen clips as they might stand in a training batch, each [M, T'], and what was done to them with others."""
     draws = rng.random((len(chosen), feed.augment.columns), dtype=np.float32)
     pairs = draw_pairs(chosen, feed.clips.emotion, feed.clips.speaker, feed.augment.settings, rng)
-    step = Step(chosen, pairs, draws)
+    step = Step(chosen, pairs, draws, feed.draw_voices(len(chosen), rng))
     (read,) = feed.clips.source.read([feed.needed(step)])
     mels, frames = feed.features(step, *read)
     return parts_of(normalise(mels, frames), frames), pairs

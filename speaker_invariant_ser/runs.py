@@ -86,7 +86,7 @@ class Run:
         try:
             record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
             parts = ("train", "dev", "test")
-            more = ("texts", "held_out")  # which runs of earlier versions lack
+            more = ("texts", "held_out", "unlabelled")  # which runs of earlier versions lack
             splits = [
                 Split(f["name"], *(tuple(f[part]) for part in parts), *(tuple(f.get(part, ())) for part in more))
                 for f in record["folds"]
@@ -113,7 +113,7 @@ class Run:
 
     def open_data(self, data: Path | str | None = None) -> Store:
         """The prepared corpus, at `data` if it has moved. Raises StoreError or RunError."""
-        store = Store.open(data or self.data).labelled(self.recipe.labels.map)
+        store = Store.open(data or self.data).labelled(self.recipe.labels.map, self.recipe.split)
         self.require_data(store)
         if sha256(store.folder / AUDIO) != self.hashes[AUDIO]:
             raise StoreError(
@@ -180,6 +180,6 @@ def split_hash(split: Split, store: Store) -> str:
     """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
     parts = {
         part: sorted(store.utterances[i].id for i in split.indices(part, store.utterances))
-        for part in ("train", "held_out", "dev", "test")
+        for part in ("train", "held_out", "dev", "test", *(("unlabelled",) if split.unlabelled else ()))
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,7 @@ works lets any model look better than it is.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -27,8 +28,12 @@ def examine(
     """What gives emotion away in these utterances: a table for prepare.json, with its `warnings` in words.
 
     `seconds` [N] is the length, `zeros` [N] the digital zeros at both ends in seconds, `levels` [N] the RMS in dB.
-    `done` names what was treated already ("padding", "level"), so that nobody is advised to do it again.
+    `done` names what was treated already ("padding", "level"), so that nobody is advised to do it again. Clips without an
+    emotion say nothing of this.
     """
+    told = [bool(one.emotion) for one in utterances]
+    utterances = list(compress(utterances, told))
+    seconds, zeros, levels = (values[np.array(told, dtype=bool)] for values in (seconds, zeros, levels))
     chosen = np.unique(np.linspace(0, len(utterances) - 1, min(len(utterances), MOST)).astype(int))
     some = [utterances[index] for index in chosen]
     numbers = {"length": seconds, "padding": zeros, "level": levels}
@@ -38,8 +43,7 @@ def examine(
         "text": one_sided(utterances, "text"),
         "shared_texts": shared(utterances),
     }
-    told = warnings(found, done) + spellings(utterances) + one_corpus_only(utterances)
-    return {**found, "warnings": told}
+    return {**found, "warnings": warnings(found, done) + spellings(utterances) + one_corpus_only(utterances)}
 
 
 def guess_from(values: np.ndarray, utterances: Sequence[Utterance]) -> dict | None:

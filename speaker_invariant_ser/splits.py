@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
+from speaker_invariant_ser.labels import domain_column
 from speaker_invariant_ser.manifest import Utterance
 
 
@@ -17,7 +18,8 @@ class Split:
     """One fold: the speakers of each part. Raises SplitError if a part is empty or a speaker is in two.
 
     With `texts`, it is disjoint in texts too: tested on these alone, trained and selected on all others. `held_out` are
-    ids of training speakers' clips that are not trained on: the audit scores attackers on them.
+    ids of training speakers' clips that are not trained on: the audit scores attackers on them. `unlabelled` speakers are
+    trained on as well, and none of their labels is ever looked at. A clip without a label is in no other part.
     """
 
     name: str
@@ -26,23 +28,24 @@ class Split:
     test: tuple[str, ...]
     texts: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "dev", "test"):
             if not getattr(self, part):
                 raise SplitError(f"fold {self.name}: no {part} speakers; a fold needs train, dev and test speakers")
-        counts = Counter([*set(self.train), *set(self.dev), *set(self.test)])
+        counts = Counter([*set(self.train), *set(self.dev), *set(self.test), *set(self.unlabelled)])
         shared = sorted(speaker for speaker, parts in counts.items() if parts > 1)
         if shared:
             raise SplitError(
                 f"fold {self.name}: speaker {shorten(shared)} is on both sides of the split; "
-                "every speaker belongs to one of train, dev and test"
+                f"every speaker belongs to one of train, dev and test{' and unlabelled' * bool(self.unlabelled)}"
             )
         if len(set(self.train)) < 2:
             raise SplitError(f"fold {self.name}: {len(set(self.train))} training speaker, at least 2 are needed")
 
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
-        """Positions of the utterances of a part: "train" (without what is held out), "held_out", "dev" or "test"."""
+        """Positions of the utterances of a part: "train" (less what is held out), "unlabelled", "held_out", "dev" or "test"."""
         held, texts = set(self.held_out), set(self.texts)
         if part == "held_out":
             return [index for index, one in enumerate(utterances) if one.id in held]
@@ -50,7 +53,10 @@ class Split:
         return [
             index
             for index, one in enumerate(utterances)
-            if one.speaker in speakers and one.id not in held and (not texts or (one.text in texts) == (part == "test"))
+            if one.speaker in speakers
+            and one.id not in held
+            and (one.emotion or part == "unlabelled")
+            and (not texts or (one.text in texts) == (part == "test"))
         ]
 
 
@@ -65,6 +71,8 @@ class People:
     sessions: Mapping[str, tuple[str, ...]]
     corpora: Mapping[str, tuple[str, ...]]
     partitions: Mapping[str, tuple[str, ...]]
+    domains: Mapping[str, tuple[str, ...]]  # values of split.column
+    labelled: frozenset[str]  # speakers of whom a clip has an emotion
 
 
 def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
@@ -72,9 +80,11 @@ def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list
 
     Dev speakers are taken from what would be the training speakers, balanced by sex where it is known, and by corpus.
     """
-    columns = {name: values_of(name, utterances) for name in ("session", "corpus", "partition")}
+    columns = {name: values_of(name, utterances) for name in ("session", "corpus", "partition", domain_column(settings))}
     kinds = {speaker: (columns["corpus"][speaker][0], sex) for speaker, sex in speaker_sexes(utterances).items()}
-    people = People(kinds, columns["session"], columns["corpus"], columns["partition"])
+    labelled = frozenset(one.speaker for one in utterances if one.emotion)
+    parts = (columns[name] for name in ("session", "corpus", "partition", settings.column))
+    people = People(kinds, *parts, labelled)
     require_enough(utterances)
     splits = SCHEMES[settings.scheme](settings, people)
     if settings.text_folds:
@@ -103,7 +113,7 @@ def speaker_sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
 
 def require_enough(utterances: Sequence[Utterance]) -> None:
     speakers = {utterance.speaker for utterance in utterances}
-    emotions = {utterance.emotion for utterance in utterances}
+    emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
         raise SplitError(f"{len(emotions)} emotion ({shorten(emotions)}) in the data, at least 2 are needed")
     if len(speakers) < 4:
@@ -132,14 +142,18 @@ def loso(settings: SplitSection, people: People) -> list[Split]:
 
 
 def group_kfold(settings: SplitSection, people: People) -> list[Split]:
-    """Speakers dealt to `folds` groups, each sex in turn, so that groups differ by at most one of each sex."""
-    kinds = people.kinds
+    """Speakers dealt to `folds` groups, each of which is tested once."""
+    groups = deal(settings, people.kinds)
+    return [with_dev(str(fold), group, settings.dev_speakers, people.kinds) for fold, group in enumerate(groups, start=1)]
+
+
+def deal(settings: SplitSection, kinds: Mapping[str, Kind]) -> list[tuple[str, ...]]:
+    """Speakers in `folds` groups, each sex in turn, so that groups differ by at most one of each sex."""
     if settings.folds > len(kinds):
         raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(kinds)})")
     shuffled = random.Random(settings.seed).sample(sorted(kinds), len(kinds))
     dealt = sorted(shuffled, key=lambda speaker: kinds[speaker])
-    groups = [tuple(sorted(dealt[fold :: settings.folds])) for fold in range(settings.folds)]
-    return [with_dev(str(fold), group, settings.dev_speakers, kinds) for fold, group in enumerate(groups, start=1)]
+    return [tuple(sorted(dealt[fold :: settings.folds])) for fold in range(settings.folds)]
 
 
 def leave_one_session_out(settings: SplitSection, people: People) -> list[Split]:
@@ -226,6 +240,72 @@ def fixed(settings: SplitSection, people: People) -> list[Split]:
     return [Split("fixed", train, settings.dev, settings.test)]
 
 
+def domain(settings: SplitSection, people: People) -> list[Split]:
+    """Trained on one domain with its labels and on another without: Ganin et al., JMLR 2016. Speakers of both are tested.
+
+    Every speaker is tested once, in the fold of the group that they are dealt to, or those of split.test in a single fold; nobody
+    who is tested is trained on, not even without labels. Dev speakers are of the source, since a label of the other domain may
+    decide nothing. Who has no label at all cannot be tested, and is trained on in every fold.
+    """
+    source, other = domain_speakers("source", settings, people), domain_speakers("unlabelled", settings, people)
+    if settings.test:
+        require_testable(settings, source, other, people)
+        groups = {"domain": settings.test}
+    else:
+        dealt = zip(deal(settings, source), deal(settings, other), strict=True)
+        groups = {str(fold): (*ours, *theirs) for fold, (ours, theirs) in enumerate(dealt, start=1)}
+    return [domain_split(name, group, settings, source, other, people) for name, group in groups.items()]
+
+
+def domain_split(
+    name: str,
+    group: Sequence[str],
+    settings: SplitSection,
+    source: Mapping[str, Kind],
+    other: Mapping[str, Kind],
+    people: People,
+) -> Split:
+    """The fold that tests a group of both domains' speakers."""
+    tested = tuple(speaker for speaker in group if speaker in source)
+    theirs = [speaker for speaker in group if speaker in other and speaker in people.labelled]
+    if settings.test and settings.dev:  # a speaker in both lists is left in both: Split refuses it, by name
+        train, dev = tuple(speaker for speaker in source if speaker not in (*group, *settings.dev)), settings.dev
+    else:
+        train, dev = divide(name, tested, settings.dev_speakers, source)
+    left = tuple(speaker for speaker in other if speaker not in theirs)
+    if settings.use_unlabelled and not left:
+        raise SplitError(f"fold {name}: nobody of split.unlabelled is left to train on without labels; test fewer of them")
+    return Split(name, train, dev, tuple(sorted((*tested, *theirs))), unlabelled=left if settings.use_unlabelled else ())
+
+
+def domain_speakers(part: str, settings: SplitSection, people: People) -> dict[str, Kind]:
+    """The speakers of split.source or split.unlabelled. Raises SplitError where the list is empty, or names what there is not."""
+    groups, wanted = groups_of(people.domains, settings.column), getattr(settings, part)
+    if not wanted:
+        raise SplitError(
+            f'split.scheme = "domain" needs split.source and split.unlabelled, lists of values of {settings.column}: '
+            f"{shorten(groups, 20)}"
+        )
+    for value in wanted:
+        if value not in groups:
+            raise SplitError(f"split.{part}: {unknown(settings.column, value, groups)}")
+    if both := sorted(set(settings.source) & set(settings.unlabelled)):
+        raise SplitError(f"split.source and split.unlabelled both hold {shorten(both)}; a domain has labels or has none")
+    return {speaker: people.kinds[speaker] for speaker in people.kinds if people.domains[speaker][0] in wanted}
+
+
+def require_testable(settings: SplitSection, source: Mapping[str, Kind], other: Mapping[str, Kind], people: People) -> None:
+    """Raise SplitError for speakers in the recipe's lists who are of neither domain, or without a label to be tested by."""
+    for speaker in settings.test:
+        if speaker not in source and speaker not in other:
+            raise SplitError(f"split.test: {unknown('speaker', speaker, {**source, **other})}")
+        if speaker not in people.labelled:
+            raise SplitError(f"split.test: no clip of speaker {speaker} has an emotion to be tested by")
+    for speaker in settings.dev:
+        if speaker not in source:
+            raise SplitError(f"split.dev: {unknown('speaker', speaker, source)}; dev speakers are of split.source")
+
+
 SCHEMES: dict[str, Callable[[SplitSection, People], list[Split]]] = {
     "loso": loso,
     "group-kfold": group_kfold,
@@ -234,6 +314,7 @@ SCHEMES: dict[str, Callable[[SplitSection, People], list[Split]]] = {
     "official": official,
     "ravdess-five": ravdess_five,
     "fixed": fixed,
+    "domain": domain,
 }
 
 

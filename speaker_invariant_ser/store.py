@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser import audio
+from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.errors import ManifestError, StoreError, shorten
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.labels import Mapped, map_labels
@@ -35,6 +36,7 @@ class Store:
     settings: dict
     mapped: Mapped = Mapped("full")  # noqa: RUF009, it is frozen
     unmapped: tuple[Utterance, ...] = ()  # all utterances with their own labels, once a map acts
+    voices: Mapping[str, np.ndarray] | None = None  # mean log-mel [M] of each speaker, for models that want it: clips.py
 
     @classmethod
     def open(cls, folder: Path | str) -> "Store":
@@ -82,10 +84,10 @@ class Store:
                     raise StoreError(f"{self.folder / AUDIO} has become shorter since it was opened; prepare the corpus again")
         return samples, lengths
 
-    def labelled(self, chosen: str | Mapping[str, str]) -> "Store":
+    def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "Store":
         """The same corpus under a map of labels, without what that drops: see `labels.map_labels`. Raises RecipeError."""
         own = self.unmapped or tuple(self.utterances)
-        utterances, mapped = map_labels(chosen, own)
+        utterances, mapped = map_labels(chosen, own, split)
         return replace(self, utterances=utterances, mapped=mapped, unmapped=own)
 
 

@@ -42,6 +42,7 @@ from speaker_invariant_ser.clips import Clips, open_clips
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.labels import labels_of
 from speaker_invariant_ser.model import SerModel, save_model
 from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.perturbation import divergence
@@ -74,8 +75,8 @@ class Training:
         self.precision = precision_of(recipe.train.precision, device.type)
         self.owner = owner_of(run, fit, self.precision)
         torch.manual_seed(fit.seed)
-        labels = sorted({utterance.emotion for utterance in store.utterances})
-        known = [len(targets_of(store, fit.split, one.target)) for one in adversaries_of(recipe)]
+        labels = labels_of(store.utterances, recipe.split)
+        known = [len(targets_of(store, fit.split, one.target, recipe.augment.virtual)) for one in adversaries_of(recipe)]
         self.uninformed = [math.log(number) for number in known]  # an adversary's loss if it knows nothing
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
         self.adversaries = build_adversaries(recipe, model, known).to(device)
@@ -111,8 +112,10 @@ class Training:
         found, free = [], self.recipe.train.resident_gb
         for part in ("train", "dev"):
             indices = self.fit.split.indices(part, store.utterances)
+            unlabelled = self.fit.split.indices("unlabelled", store.utterances) if part == "train" else ()
             columns = [one.target for one in adversaries_of(self.recipe)]
-            found.append(open_clips(store, indices, labels, columns, model.logmel, free))
+            transductive = self.recipe.features.transductive
+            found.append(open_clips(store, indices, labels, columns, model.logmel, free, unlabelled, transductive))
             free -= found[-1].resident_gb
         return tuple(found)
 
@@ -373,7 +376,7 @@ def score(model: SerModel, clips: Clips) -> tuple[float, float]:
     """(mean cross-entropy, UAR) of a model on clips, in evaluation mode and float32, as it will be used."""
     model.eval()
     batches = clips.in_order_of_length(8 if next(model.parameters()).device.type == "cpu" else 128)  # what fits a cache
-    logits = torch.cat([model.from_mels(mels, frames).logits for mels, frames in clips.source.read(batches)]).cpu()
+    logits = torch.cat([model.from_mels(mels, frames).logits for mels, frames in clips.read(batches)]).cpu()
     truth = clips.emotion[np.concatenate(batches)]
     return F.cross_entropy(logits, torch.from_numpy(truth)).item(), metrics.uar(
         truth, logits.argmax(1).numpy(), len(model.labels)

@@ -128,6 +128,10 @@ def prepare(
     column: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS, such as speaker=spk_id, for your own tables; may be repeated.")
     ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option("--unlabelled", help="Your own data may lack emotions: such clips are trained on as split.unlabelled says."),
+    ] = False,
     trim_db: Annotated[
         float, typer.Option(min=0, max=120, help="Cut from both ends what is this many dB below the peak; 0: nothing.")
     ] = 0.0,
@@ -149,7 +153,7 @@ def prepare(
     wanted = [(corpus, source), *(pair(text, "--also", "nemo=~/nemo") for text in also or ())]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
     columns = dict(pair(text, "--column", "speaker=spk_id") for text in column or ())
-    options = {"--pattern": pattern, "--name": name, "--column": columns}
+    options = {"--pattern": pattern, "--name": name, "--column": columns, "--unlabelled": unlabelled}
     require_own(wanted, options)
     with workers(jobs) as pool, scratch_folder(out) as scratch, bars(quiet) as progress:
         if download:
@@ -205,7 +209,7 @@ def train(
     seeded = [] if seed is None else [f"train.seed={seed}"]
     settings = read_recipe(recipe, [*(overrides or []), *seeded])
     store, speaks = Store.open(data), speaks_for_all()
-    mapped = store.labelled(settings.labels.map).mapped
+    mapped = store.labelled(settings.labels.map, settings.split).mapped
     if mapped.words and speaks:
         print(f"labels ({mapped.name}): {mapped.words}")
     if preview:
@@ -406,7 +410,8 @@ def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "
 
     place = Path(os.path.expanduser(place))
     if kind in OWN:
-        return OWN[kind](Request(place, options["--name"], options["--pattern"], options["--column"], scratch))
+        asked = (options[name] for name in ("--name", "--pattern", "--column"))
+        return OWN[kind](Request(place, *asked, scratch, options["--unlabelled"]))
     return corpora.find(corpora.get(kind, OWN), place)
 
 
