@@ -22,7 +22,7 @@ def embeddings_of(model: SerModel, clips: Clips) -> np.ndarray:
     """What leaves the model for these clips, [N, D]; the model is left in evaluation mode."""
     model.eval()
     batches, found = clips.in_order_of_length(AT_ONCE), np.zeros((len(clips), model.dim), dtype=np.float32)
-    for rows, (mels, frames) in zip(batches, clips.source.read(batches), strict=True):
+    for rows, (mels, frames) in zip(batches, clips.read(batches), strict=True):
         found[rows] = model.from_mels(mels, frames).embedding.cpu().numpy()
     return found
 

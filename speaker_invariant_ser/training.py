@@ -121,9 +121,10 @@ class Training:
 
     def open_probed(self, store: Store, labels: Sequence[str], model: SerModel, clips: Clips) -> tuple:
         """What a fresh attacker learns from and is scored on: training clips and those kept aside, each with its speakers."""
-        of = {part: self.fit.split.indices(part, store.utterances) for part in ("train", "held_out")}
-        speakers = [[store.utterances[index].speaker for index in indices] for indices in of.values()]
-        return clips, speakers[0], open_clips(store, of["held_out"], labels, (), model.logmel, 0.0), speakers[1]
+        train, unlabelled, held = (self.fit.split.indices(p, store.utterances) for p in ("train", "unlabelled", "held_out"))
+        speakers = [[store.utterances[index].speaker for index in indices] for indices in ([*train, *unlabelled], held)]
+        aside = open_clips(store, held, labels, (), model.logmel, 0.0, transductive=self.recipe.features.transductive)
+        return clips, speakers[0], aside, speakers[1]
 
     def go_on(self, progress: Progress | None) -> None:
         """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
