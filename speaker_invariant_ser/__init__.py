@@ -40,6 +40,7 @@ In the order of the data; a module imports only from those above it:
     boards          metrics.csv as TensorBoard events
     predictions     what the models say of the test clips, and all numbers of emotion
     paired          are two runs' predictions of the same clips different?
+    domains         a domain with labels and one without, apart
     frames          a fresh attacker that reads the encoder's map before pooling
     attackers       fresh classifiers that try to read the speaker
     chance          what an attacker's score means: chance levels, intervals, tests

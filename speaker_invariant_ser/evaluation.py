@@ -7,17 +7,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import compress
 
 import numpy as np
 
 from speaker_invariant_ser.audit import Audit, Scored, Settings, audit
 from speaker_invariant_ser.clips import speaker_means
 from speaker_invariant_ser.controls import CONTROLS
+from speaker_invariant_ser.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.manifest import Utterance
 from speaker_invariant_ser.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model
-from speaker_invariant_ser.paired import compare
+from speaker_invariant_ser.paired import compare, require_same_clips
 from speaker_invariant_ser.predictions import (
     PREDICTIONS,
     Predictions,
@@ -28,6 +30,8 @@ from speaker_invariant_ser.predictions import (
     join,
     over_seeds,
     read_predictions,
+    uar_by_seed,
+    uar_with_interval,
     write_predictions,
 )
 from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
@@ -50,6 +54,7 @@ class Evaluation:
     audit: Audit
     fits: list[Fit]  # the models, in the order of the audit's encoders
     groups: dict[str, dict]  # column -> value -> results
+    domains: dict | None  # results of source and target apart; the predictions are then the target's alone
     against: dict | None  # paired with another run
     curves: dict[str, list[dict[str, float]]]  # name of a fit -> metrics.csv
     table: Embeddings  # of the first fold, for a map
@@ -60,7 +65,7 @@ class Evaluation:
     def summary(self) -> dict:
         """The content of report.json; its keys are stable."""
         folds = {fit.name: selected(fit, self.curves[fit.name]) for fit in self.fits}
-        emotion = {**emotion_summary(self.predictions), "groups": self.groups, "folds": folds}
+        emotion = {**emotion_summary(self.predictions), "groups": self.groups, "domains": self.domains, "folds": folds}
         speaker = self.audit.summary
         speaker["strongest"] |= over_seeds(self.accuracy_by_seed)
         if self.against and self.against["strength"] == 0:
@@ -69,7 +74,7 @@ class Evaluation:
             "run": self.name,
             "note": self.note,
             "at_chance": speaker["at_chance"],
-            "verdict": verdict({"emotion": emotion, "speaker": speaker}),
+            "verdict": verdict({"emotion": emotion, "speaker": speaker, "settings": self.settings}),
             "emotion": emotion,
             "speaker": {**speaker, "adversary_head": self.adversary_head(folds.values())},
             "against": self.against,
@@ -112,9 +117,10 @@ def evaluate(
     fits = run.all_done()
     splits = [fit.split for fit in fits]
     store = with_voices(run, store.labelled(run.recipe.labels.map, run.recipe.split), device)
-    columns = group_columns(
-        [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)], by
-    )
+    listed = [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)]
+    domains = domains_of(run.recipe.split, listed)
+    first = headline(domains)
+    columns = group_columns(list(compress(listed, first)), by)
     require_held_out(run, store, splits)
     other = against and read_report(against)
     told = progress or (lambda what, done, total: None)
@@ -131,17 +137,18 @@ def evaluate(
             controls[name].append(control(model, clips))
         told("applying models", done, len(splits))
     predictions = join(tested)
-    paired = against and paired_with(other, predictions, against)
+    paired = against and paired_with(other, predictions, against, domains)
     write_predictions(run.folder / PREDICTIONS, predictions)
     section = run.recipe.audit
     scored: Scored = "held-out" if all(split.held_out for split in splits) else "trained"
     settings = Settings(section.folds, section.seed, quick=quick, jobs=jobs)
     return Evaluation(
         name=run.folder.resolve().name,
-        predictions=predictions,
+        predictions=predictions.rows(first),
         audit=audit(tables, scored, {name: each for name, each in controls.items() if each}, unseen, settings, told),
         fits=fits,
-        groups=by_group(predictions, columns),
+        groups=by_group(predictions.rows(first), columns),
+        domains=domain_results(run.recipe.split, predictions, domains),
         against=paired or None,
         curves={fit.name: fit.metrics() for fit in fits},
         table=tables[0],
@@ -205,13 +212,19 @@ def read_report(run: Run) -> dict:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
 
 
-def paired_with(report: Mapping, predictions: Predictions, other: Run) -> dict:
+def paired_with(report: Mapping, predictions: Predictions, other: Run, domains: np.ndarray) -> dict:
     """The part `against` of report.json."""
+    theirs = read_predictions(other.folder / PREDICTIONS)
+    require_same_clips(predictions, theirs)
+    ours = predictions.rows(headline(domains))
+    same = theirs.rows(np.isin(theirs.id, ours.id))
     return {
         "run": other.folder.resolve().name,
         "strength": other.recipe.adversary.strength,
-        **compare(predictions, read_predictions(other.folder / PREDICTIONS)).summary,
-        "emotion": {"uar": report["emotion"]["uar"]},
+        "transductive": other.recipe.features.transductive,
+        **compare(ours, same).summary,
+        "domains": domain_differences(predictions, theirs, domains),
+        "emotion": {"uar": {**uar_with_interval(same), **over_seeds(uar_by_seed(same))}},
         "speaker": {key: report["speaker"][key] for key in ("strongest", "chance", "controls")},
     }
 
@@ -298,6 +311,7 @@ def describe(run: Run, store: Store) -> dict:
     names = ("speaker-invariant-ser", "torch", "torchaudio", "scikit-learn", "numpy")
     return {
         "recipe": run.recipe.model_dump(mode="json"),
+        "transductive": run.recipe.features.transductive,
         "corpora": store.settings["corpora"],
         "labels": store.mapped.table(),
         "seeds": list(run.seeds),

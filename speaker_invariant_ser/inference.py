@@ -15,7 +15,7 @@ import pyarrow.parquet
 from speaker_invariant_ser import audio
 from speaker_invariant_ser.errors import AudioError, RunError, SerError, unknown
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.model import SerModel, apply, choose_device, load_model
+from speaker_invariant_ser.model import SerModel, Spoken, apply, choose_device, load_model, logmel_sum
 from speaker_invariant_ser.runs import Run
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are read in windows of this length
@@ -74,13 +74,32 @@ def matching(pattern: str) -> list[Path]:
     return files
 
 
-def load_models(run: Run, fold: str | None = None, device: str = "auto") -> list[SerModel]:
-    """The models of a run, one per fold and seed, or those of `fold` alone. Raises RunError."""
+def load_models(run: Run, fold: str | None = None, device: str = "auto", one_speaker: bool = False) -> list[SerModel]:
+    """The models of a run, one per fold and seed, or those of `fold` alone. Raises RunError.
+
+    A transductive run reads nobody of whom it knows nothing: it is refused unless `one_speaker` says that one person speaks in
+    all that it will be given.
+    """
+    require_one_speaker(run, one_speaker)
     fits = run.done() if fold is None else run.one(fold)
     models = [load_model(fit.folder, str(choose_device(device))) for fit in fits]
     if len({model.labels for model in models}) > 1:
         raise RunError(f"{run.folder} is damaged: its folds have different labels")
     return models
+
+
+def require_one_speaker(run: Run, one_speaker: bool) -> None:
+    """Raise RunError where the run has to know who speaks and is not told, or is told and has no use for it."""
+    if run.recipe.features.transductive and not one_speaker:
+        raise RunError(
+            f"{run.folder} takes the mean over all clips of a speaker from each of them (features.normalise = speaker), and files "
+            "do not say who speaks: call it once for each person with all that there is of them, and --one-speaker"
+        )
+    if one_speaker and not run.recipe.features.transductive:
+        raise RunError(
+            f"--one-speaker: {run.folder} reads every file alone (features.normalise = {run.recipe.features.normalise}); "
+            "leave it out"
+        )
 
 
 def predict(
@@ -89,11 +108,11 @@ def predict(
     """One row per path, in order: path, label, confidence, p_<label> for each, error.
 
     Several models' probabilities are averaged. A recording longer than 30 s is read in windows, weighted by length.
-    `error` is empty and the rest filled, or the other way round.
+    `error` is empty and the rest filled, or the other way round. Transductive models read all files once before, as one person's.
     """
-    done = 0
+    done, mean = 0, mean_of_all(models[0], paths) if models[0].settings.features.transductive else None
     for block in read_blocks(paths):
-        probabilities = iter(probability_of(models, [clip for _, clip in block if isinstance(clip, np.ndarray)]))
+        probabilities = iter(probability_of(models, [clip for _, clip in block if isinstance(clip, np.ndarray)], mean))
         for path, clip in block:
             failed = isinstance(clip, AudioError)
             yield failure(path, clip, models[0].labels) if failed else success(path, next(probabilities), models[0].labels)
@@ -123,12 +142,24 @@ def read(path: Path) -> np.ndarray | AudioError:
         return error
 
 
-def probability_of(models: Sequence[SerModel], clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean probability over models and windows, [N, C]."""
+def mean_of_all(model: SerModel, paths: Sequence[Path]) -> np.ndarray:
+    """The mean log-mel [M] over all frames of all files that can be read."""
+    total, count = np.zeros(model.settings.features.mels), 0
+    for block in read_blocks(paths):
+        clips = [window for _, clip in block if isinstance(clip, np.ndarray) for window in windows(clip)]
+        summed, frames = logmel_sum(model, clips)
+        total, count = total + summed, count + frames
+    return (total / max(1, count)).astype(np.float32)
+
+
+def probability_of(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
+    """Mean probability over models and windows, [N, C]; `mean` [M] is the speaker's, for transductive models."""
     if not clips:
         return np.zeros((0, len(models[0].labels)))
     parts = [windows(clip) for clip in clips]
     flat = [window for part in parts for window in part]
+    if mean is not None:
+        flat = Spoken(flat, np.tile(mean, (len(flat), 1)))
     each = np.mean([apply(model, flat)[1] for model in models], axis=0)
     owner = np.repeat(np.arange(len(clips)), [len(part) for part in parts])
     weight = np.array([len(window) for window in flat], dtype=float)

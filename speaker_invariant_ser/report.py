@@ -8,11 +8,16 @@ from pathlib import Path
 import jinja2
 
 from speaker_invariant_ser.chapters import chapters
-from speaker_invariant_ser.chapters.blocks import Chapter, Pictures
+from speaker_invariant_ser.chapters.blocks import Chapter, Pictures, marked
 from speaker_invariant_ser.chapters.blocks import deviation as deviation
 from speaker_invariant_ser.chapters.blocks import interval as interval
+from speaker_invariant_ser.chapters.blocks import is_transductive as is_transductive
 from speaker_invariant_ser.chapters.blocks import percent as percent
+from speaker_invariant_ser.chapters.blocks import run_name as run_name
 from speaker_invariant_ser.chapters.front import comparison, front, pareto
+from speaker_invariant_ser.chapters.front import source_row as source_row
+from speaker_invariant_ser.chapters.front import whose as whose
+from speaker_invariant_ser.chapters.making import SETTINGS
 from speaker_invariant_ser.files import new_folder, write_json
 from speaker_invariant_ser.pictures import Picture, save
 from speaker_invariant_ser.pictures import Points as Points
@@ -32,6 +37,8 @@ def write_report(
     by model; `points` is a map of one fold's embeddings. Returns report.html's path. Raises WriteError.
     """
     told = [Chapter(summary["run"], front(summary), 1), *chapters(summary, curves or {}, points)]
+    if is_transductive(summary):
+        told = [chapter if chapter.title == SETTINGS else marked(chapter) for chapter in told]  # which has a row for it
     return write(folder, told, summary)
 
 

@@ -13,19 +13,34 @@ REASONS = {
 
 def verdict(summary: Mapping) -> list[str]:
     """One sentence about emotion, where a summary (the content of report.json) has that, and one about the speaker."""
-    sentences = [emotion_sentence(summary["emotion"])] if summary["emotion"] else []
+    transductive = summary.get("settings", {}).get("transductive", False)
+    sentences = [emotion_sentence(summary["emotion"], transductive)] if summary["emotion"] else []
     return [*sentences, speaker_sentence(summary["speaker"])]
 
 
-def emotion_sentence(emotion: Mapping) -> str:
-    uar = emotion["uar"]
+def emotion_sentence(emotion: Mapping, transductive: bool = False) -> str:
+    uar, domains = emotion["uar"], emotion.get("domains")
     speakers = len(emotion["per_speaker"])
-    within = "" if uar["low"] is None else f" (95 % interval {100 * uar['low']:.1f} to {100 * uar['high']:.1f} %)"
     who = "a speaker" if speakers == 1 else f"{speakers} speakers"
+    who += f" of {', '.join(domains[domains['headline']]['values'])}" if domains else ""
+    means = ", told by the mean of all their clips (transductive)," if transductive else ""
     return (
-        f"Emotion is read from {who} the model has never heard with {100 * uar['value']:.1f} % UAR{within}; "
-        f"chance is {100 * emotion['chance']:.1f} %."
+        f"Emotion is read from {who} the model has never {'trained on' if means else 'heard'}{means} with "
+        f"{100 * uar['value']:.1f} % UAR{within(uar)}; chance is {100 * emotion['chance']:.1f} %{beside(domains)}."
     )
+
+
+def within(uar: Mapping) -> str:
+    return "" if uar["low"] is None else f" (95 % interval {100 * uar['low']:.1f} to {100 * uar['high']:.1f} %)"
+
+
+def beside(domains: Mapping | None) -> str:
+    """How the source is read, where the headline is the target's."""
+    if not domains or domains["headline"] == "source" or not domains["source"]["tested"]:
+        return ""
+    uar, values = domains["source"]["tested"]["uar"], ", ".join(domains["source"]["values"])
+    trained = "without any label" if domains["target_in_training"] else "not at all"
+    return f". It was trained on {trained}, and on {values} with labels, where UAR is {100 * uar['value']:.1f} %{within(uar)}"
 
 
 def speaker_sentence(speaker: Mapping) -> str:

@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from speaker_invariant_ser.pictures import Picture
 
 LONG = 15  # a table of more rows is folded
+TRANSDUCTIVE = "transductive"
+ABOUT_TRANSDUCTIVE = (
+    "Transductive: from every clip the mean log-mel of all clips of its speaker was taken, of test speakers too. That needs "
+    "unlabelled audio of the very people whose emotion is read, so these numbers are no match for those of a model that "
+    "meets a speaker for the first time."
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,30 @@ class Chapter:
     @property
     def key(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def marked(chapter: Chapter) -> Chapter:
+    """The chapter of a transductive run, which is said in the head of each of its tables."""
+    return replace(chapter, blocks=[marked_block(block) for block in chapter.blocks])
+
+
+def marked_block(block: Text | Table | Pictures) -> Text | Table | Pictures:
+    if isinstance(block, Pictures):
+        return replace(block, beside=block.beside and marked_block(block.beside))
+    if isinstance(block, Text):
+        return block
+    first, *others = block.head
+    return replace(block, head=[f"{first} ({TRANSDUCTIVE})" if first else TRANSDUCTIVE, *others])
+
+
+def run_name(summary: Mapping) -> str:
+    """What a run is called beside others."""
+    return summary["run"] + (f" ({TRANSDUCTIVE})" if is_transductive(summary) else "")
+
+
+def is_transductive(summary: Mapping) -> bool:
+    """Of a report.json, or of what one says of the other run; those of earlier versions do not say."""
+    return summary.get("settings", summary).get("transductive", False)
 
 
 def percent(value: float | None) -> str:

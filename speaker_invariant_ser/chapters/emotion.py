@@ -5,6 +5,7 @@ from functools import partial
 
 from speaker_invariant_ser import pictures
 from speaker_invariant_ser.chapters.blocks import (
+    ABOUT_TRANSDUCTIVE,
     Chapter,
     Pictures,
     Table,
@@ -14,9 +15,11 @@ from speaker_invariant_ser.chapters.blocks import (
     deviation,
     folded,
     interval,
+    is_transductive,
     p_value,
     percent,
     points,
+    run_name,
 )
 from speaker_invariant_ser.pictures import Picture, rows_height
 
@@ -48,11 +51,42 @@ def emotion_chapters(emotion: Mapping) -> list[Chapter]:
                 Table(["measure", "value"], measures, numbers=False),
             ],
         ),
+        *([domains_chapter(emotion["domains"])] if emotion.get("domains") else []),
         confusion_chapter(emotion["confusion"], emotion["per_class"], seeds),
         each_speaker_chapter(emotion),
         *([groups_chapter(emotion["groups"])] if emotion["groups"] else []),
         calibration_chapter(emotion["calibration"]),
     ]
+
+
+def domains_chapter(domains: Mapping) -> Chapter:
+    """Both domains side by side, which no other number of the report mixes."""
+    source, target = (", ".join(domains[name]["values"]) for name in ("source", "target"))
+    trained = (
+        f"on {target} without any label" if domains["target_in_training"] else f"on nothing of {target}: a twin to compare with"
+    )
+    untested = [name for name in ("source", "target") if not domains[name]["tested"]]
+    about = (
+        f"Trained on {source} with labels, and {trained}. Epochs were selected on speakers of {source}. All else that this "
+        f"report says of emotion is of the test speakers of {', '.join(domains[domains['headline']]['values'])}. UAR is over the "
+        "emotions that a domain has."
+    )
+    about += "".join(f" No clip of the {name} has a label to be tested by." for name in untested)
+    rows = [
+        [
+            f"{name}: {', '.join(domains[name]['values'])}",
+            percent(one["uar"]["value"]),
+            interval(one["uar"]) + deviation(one["uar"]),
+            percent(one["chance"]),
+            percent(one["accuracy"]),
+            f"{one['utterances']:,}",
+            f"{one['speakers']:,}",
+        ]
+        for name in ("source", "target")
+        if (one := domains[name]["tested"])
+    ]
+    head = ["domain", "UAR", "95 % interval", "chance", "accuracy", "clips", "speakers"]
+    return Chapter("Source and target", [Text(about), Table(head, rows)], 3)
 
 
 def about_seeds(seeds: int) -> str:
@@ -119,6 +153,16 @@ def calibration_chapter(calibration: Mapping) -> Chapter:
     return Chapter("Calibration", [Text(told), Pictures([drawn], table)], 3)
 
 
+def paired_domains(domains: Mapping, this: str, other: str) -> Table:
+    rows = []
+    for name, one in domains.items():
+        mean = one["difference"]
+        span = "-" if mean["low"] is None else f"{100 * mean['low']:+.1f} to {points(mean['high'])}"
+        uars = percent(one["this"]["value"]), percent(one["other"]["value"])
+        rows.append([name, *uars, points(mean["value"]), span, p_value(one["p_value"]), f"{one['speakers']}"])
+    return Table(["domain", this, other, "mean difference of the speakers", "95 % interval", "p", "speakers"], rows)
+
+
 NON_INFERIOR = {
     True: "no worse by more than the margin",
     False: "worse by more than the margin",
@@ -134,9 +178,10 @@ def both_sides(name: str, one: Mapping) -> list[str]:
 
 def against_chapter(summary: Mapping) -> Chapter:
     """Both runs on the same clips, speaker by speaker."""
-    against, this, speakers = summary["against"], summary["run"], summary["against"]["per_speaker"]
-    other, mean, margin = against["run"], against["difference"], 100 * against["margin"]
+    against, this, speakers = summary["against"], run_name(summary), summary["against"]["per_speaker"]
+    other, mean, margin = run_name(against), against["difference"], 100 * against["margin"]
     about = f"Both were tested on the same clips of {count(len(speakers), 'speaker')}. Differences are {this} minus {other}."
+    about += f" {ABOUT_TRANSDUCTIVE}" if is_transductive(against) else ""
     runs = [both_sides(this, summary), both_sides(other, against)]
     span = "-" if mean["low"] is None else f"{100 * mean['low']:+.1f} to {points(mean['high'])}"
     measures = [
@@ -156,6 +201,7 @@ def against_chapter(summary: Mapping) -> Chapter:
         [
             Text(about),
             Table(["run", "emotion UAR", "95 % interval", "strongest attacker", "95 % interval"], runs),
+            *([paired_domains(against["domains"], this, other)] if against.get("domains") else []),
             Pictures([drawn], Table(["measure", "value"], measures, numbers=False)),
             Table(["speaker", this, other, "difference"], rows, f"UAR of {count(len(rows), 'speaker')} under both"),
         ],

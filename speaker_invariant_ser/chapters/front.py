@@ -5,7 +5,20 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from speaker_invariant_ser import pictures
-from speaker_invariant_ser.chapters.blocks import Pictures, Table, Text, count, decimal, deviation, interval, percent, score
+from speaker_invariant_ser.chapters.blocks import (
+    ABOUT_TRANSDUCTIVE,
+    Pictures,
+    Table,
+    Text,
+    count,
+    decimal,
+    deviation,
+    interval,
+    is_transductive,
+    percent,
+    run_name,
+    score,
+)
 from speaker_invariant_ser.chapters.speaker import WARNING, attackers_picture, eer_interval
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import BLUE, COLOURS, GREY, RUST, Picture
@@ -16,6 +29,7 @@ def front(summary: Mapping) -> list[Text | Table | Pictures]:
     return [
         Text(" ".join(summary["verdict"]), "verdict"),
         *([Text(WARNING, "warning")] if summary["speaker"]["scored"] == "trained" else []),
+        *([Text(ABOUT_TRANSDUCTIVE, "warning")] if is_transductive(summary) else []),
         *([Text(summary["note"], "note")] if summary["note"] else []),
         Pictures(
             [tradeoff_picture(summary) if summary["emotion"] else attackers_picture(summary["speaker"], "verdict")],
@@ -26,9 +40,9 @@ def front(summary: Mapping) -> list[Text | Table | Pictures]:
 
 def tradeoff_picture(summary: Mapping) -> Picture:
     this, other = summary, summary.get("against")
-    runs = [run_place(this, "this run" if other else this["run"], RUST)]
+    runs = [run_place(this, "this run" if other else run_name(this), RUST)]
     if other:
-        runs.append(run_place(other, other["run"], GREY))
+        runs.append(run_place(other, run_name(other), GREY))
     chance = {"emotion": this["emotion"]["chance"], **speaker_chance(this["speaker"])}
     words = (
         "Emotion UAR on unseen speakers against the strongest fresh attacker, with 95 % intervals. The best place is at the top, "
@@ -52,8 +66,8 @@ def key_table(summary: Mapping) -> Table:
     emotion, speaker, rows = summary["emotion"], summary["speaker"], []
     if emotion:
         uar = emotion["uar"]
-        rows.append(["emotion UAR, unseen speakers", percent(uar["value"]), interval(uar), percent(emotion["chance"])])
-        rows += deviation_row(uar)
+        rows.append([f"emotion UAR, {whose(emotion)}", percent(uar["value"]), interval(uar), percent(emotion["chance"])])
+        rows += deviation_row(uar) + source_row(emotion)
     strongest = speaker["strongest"]
     name = f"speaker, strongest attacker ({strongest['name']})"
     rows.append([name, percent(strongest["accuracy"]), interval(strongest), percent(speaker["chance"]["given_emotion"])])
@@ -62,6 +76,23 @@ def key_table(summary: Mapping) -> Table:
         trials = speaker["unseen"]["verification"]
         rows.append(["verification, equal error rate", percent(trials["eer"]), eer_interval(trials), "50.0 %"])
     return Table(["measure", "value", "95 % interval", "chance"], rows)
+
+
+def whose(emotion: Mapping) -> str:
+    """Of whom the headline is."""
+    domains = emotion.get("domains")
+    return f"unseen speakers of {', '.join(domains[domains['headline']]['values'])}" if domains else "unseen speakers"
+
+
+def source_row(emotion: Mapping) -> list[list[str]]:
+    """How the source is read, under a headline that is the target's."""
+    domains = emotion.get("domains")
+    if not domains or domains["headline"] == "source" or not domains["source"]["tested"]:
+        return []
+    one, values = domains["source"]["tested"], ", ".join(domains["source"]["values"])
+    return [
+        [f"emotion UAR, unseen speakers of {values}", percent(one["uar"]["value"]), interval(one["uar"]), percent(one["chance"])]
+    ]
 
 
 def deviation_row(score: Mapping) -> list[list[str]]:
@@ -87,12 +118,16 @@ def comparison(summaries: Sequence[Mapping], best: Sequence[int]) -> list[Text |
     )
     if not alike(summaries):
         told += " The chance levels differ, so the runs were not measured on the same clips: compare with care."
-    names = [one["run"] if few else f"{number}. {one['run']}" for number, one in enumerate(summaries, start=1)]
+    names = [run_name(one) if few else f"{number}. {run_name(one)}" for number, one in enumerate(summaries, start=1)]
+    told += "".join(
+        f" UAR of {one['run']} is that of {whose(one['emotion'])}." for one in summaries if one["emotion"].get("domains")
+    )
     trained = [one["run"] for one in summaries if one["speaker"]["scored"] == "trained"]
     return [
-        *(Text(f"{one['run']}: {' '.join(one['verdict'])}", "verdict") for one in summaries if few),
+        *(Text(f"{run_name(one)}: {' '.join(one['verdict'])}", "verdict") for one in summaries if few),
         Text(told, "" if few else "verdict"),
         *([Text(f"{WARNING} This concerns {shorten(trained)}.", "warning")] if trained else []),
+        *([Text(ABOUT_TRANSDUCTIVE, "warning")] if any(map(is_transductive, summaries)) else []),
         *(Text(note, "note") for note in dict.fromkeys(one["note"] for one in summaries) if note),
         Pictures([one for one in (comparison_picture(summaries, best), readers_picture(summaries)) if one]),
         Table(COMPARED, [compared(names[n], one, n in best) for n, one in enumerate(summaries)], strong=best),
@@ -117,7 +152,7 @@ def comparison_picture(summaries: Sequence[Mapping], best: Sequence[int]) -> Pic
     few, same, first = len(summaries) <= FEW, alike(summaries), summaries[0]
     chance = {"emotion": first["emotion"]["chance"], **speaker_chance(first["speaker"])}
     runs = [
-        run_place(one, one["run"], COLOURS[n]) if few else run_place(one, str(n + 1), RUST if n in best else BLUE)
+        run_place(one, run_name(one), COLOURS[n]) if few else run_place(one, str(n + 1), RUST if n in best else BLUE)
         for n, one in enumerate(summaries)
     ]
     words = (

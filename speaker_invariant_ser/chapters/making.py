@@ -8,6 +8,7 @@ from speaker_invariant_ser.chapters.blocks import Chapter, Pictures, Table, Text
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import Picture, Points
 
+SETTINGS = "Settings"
 PARTS = {  # of metrics.csv -> as a share of time is told
     "data": "to get the clips",
     "features": "for augmentation",
@@ -88,15 +89,17 @@ def settings_chapters(settings: Mapping, kept: Mapping) -> list[Chapter]:
     blocks.append(Table(["setting", "value"], list(flat(rest)), "Every setting", numbers=False))
     if settings.get("versions"):
         blocks.append(Table(["library", "version"], [[*one] for one in settings["versions"].items()], "Versions", numbers=False))
-    return [Chapter("Settings", blocks)]
+    return [Chapter(SETTINGS, blocks)]
 
 
 def folds_table(folds: Sequence[Mapping], kept: Mapping) -> Table:
     """A row for each fold, with the epochs and dev UARs of its models, seed by seed."""
+    told = {"train": "trained on", "unlabelled": "trained on without labels", "dev": "selected on", "test": "tested on"}
+    parts = [part for part in told if part != "unlabelled" or any(fold.get(part) for fold in folds)]
     rows = [
         [
             fold["name"],
-            *(shorten(fold[part], 12) for part in ("train", "dev", "test")),
+            *(shorten(fold[part], 12) for part in parts),
             f"{fold.get('held_out', 0):,}",
             shorten((str(one["epoch"]) for one in models), 12),
             shorten((percent(one["dev_uar"]) for one in models), 12),
@@ -104,7 +107,7 @@ def folds_table(folds: Sequence[Mapping], kept: Mapping) -> Table:
         for fold in folds
         if (models := [one for one in kept.values() if one["fold"] == fold["name"]])
     ]
-    head = ["fold", "trained on", "selected on", "tested on", "clips held out", "epoch kept", "dev UAR"]
+    head = ["fold", *(told[part] for part in parts), "clips held out", "epoch kept", "dev UAR"]
     return Table(head, rows, "Folds: who was trained, selected and tested on", numbers=False)
 
 

@@ -353,6 +353,10 @@ def infer(
     inputs: Annotated[list[str], typer.Argument(help="Audio files, folders, globs, or .txt lists with one path a line.")],
     out: Annotated[Path, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")],
     fold: Annotated[str | None, typer.Option(help="Use this fold's model alone; otherwise the mean over all folds.")] = None,
+    one_speaker: Annotated[
+        bool,
+        typer.Option("--one-speaker", help="One person speaks in all inputs, which runs that normalise by speaker have to know."),
+    ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -364,7 +368,7 @@ def infer(
         from speaker_invariant_ser import inference
 
         paths = inference.find_inputs(inputs)
-        models = inference.load_models(opened, fold, device)
+        models = inference.load_models(opened, fold, device, one_speaker)
         if fold is None and len(models) < len(opened.fits):
             warn(f"{run}: only {len(models)} of {len(opened.fits)} models are trained; the mean is over these")
         failed = []
@@ -373,7 +377,7 @@ def infer(
                 write(row)
                 if row["error"]:
                     failed.append(row["error"])
-    print(f"{len(paths) - len(failed)} of {len(paths)} files -> {out}")
+    print(f"{len(paths) - len(failed)} of {len(paths)} files{' of one speaker (transductive)' * one_speaker} -> {out}")
     for reason in failed[:10]:
         warn(reason)
     if failed:

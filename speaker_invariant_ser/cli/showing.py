@@ -137,20 +137,23 @@ def show_trained(run: "Run") -> None:
     """A line for each fold: the epoch that was kept and its dev UAR, or their mean over the seeds."""
     from speaker_invariant_ser.runs import kept
 
+    mark = " (transductive)" if run.recipe.features.transductive else ""
     for split in run.splits:
         best = [kept(fit.metrics()) for fit in run.fits if fit.split == split]
         epochs, uars = ", ".join(f"{one['epoch']:.0f}" for one in best), [one["dev_uar"] for one in best]
         if len(best) == 1:
-            print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}")
+            print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")
         else:
             seeds = f"deviation {stdev(uars):.3f} over {len(best)} seeds, epochs {epochs} kept"
-            print(f"fold {split.name}: dev UAR {mean(uars):.3f}, {seeds}")
+            print(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
 
 
 def show_prepared(made: "Store", out: Path) -> None:
     counts, settings = made.settings["counts"], made.settings
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{told}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+    if settings.get("unlabelled"):
+        print(f"{settings['unlabelled']} clips have no emotion: they can be trained on where split.unlabelled names them")
     for name, what in (("length", "clip length"), ("padding", "digital silence at the ends"), ("level", "level")):
         if guess := settings["shortcuts"][name]:
             print(f"emotion of unseen speakers from {what} alone: {guess['uar']:.1%} UAR, chance {guess['chance']:.1%}")
@@ -161,17 +164,19 @@ def warn(message: str) -> None:
 
 
 def show_evaluation(summary: dict) -> None:
-    from speaker_invariant_ser.report import deviation, interval, percent
+    from speaker_invariant_ser.report import deviation, interval, is_transductive, percent, source_row, whose
 
     emotion, worst = summary["emotion"], summary["emotion"]["worst_speaker"]
     uar, chance = emotion["uar"], f"chance {percent(emotion['chance'])}"
+    mark = "transductive" if is_transductive(summary) else ""
     rows = [
-        ("emotion UAR, unseen speakers", percent(uar["value"]), interval(uar) + deviation(uar), chance),
+        (f"emotion UAR, {whose(emotion)}", percent(uar["value"]), interval(uar) + deviation(uar), chance),
+        *((what, value, within, f"chance {one}") for what, value, within, one in source_row(emotion)),
         ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
         ("worst speaker, UAR", percent(worst["uar"]), "", f"speaker {worst['speaker']}"),
     ]
-    show_table(["", "value", "95 % interval", ""], rows)
-    show_speaker(summary["speaker"])
+    show_table([mark, "value", "95 % interval", ""], rows)
+    show_speaker(summary["speaker"], mark)
     for line in (*summary["verdict"], summary["note"]):
         if line:
             print(line)
@@ -179,8 +184,8 @@ def show_evaluation(summary: dict) -> None:
         warn("attackers are scored on clips that the encoder trained on: set audit.holdout and train again")
 
 
-def show_speaker(speaker: dict) -> None:
-    """Every attacker beside chance."""
+def show_speaker(speaker: dict, mark: str = "") -> None:
+    """Every attacker beside chance; `mark` stands over their names."""
     from speaker_invariant_ser.report import deviation, interval, percent
 
     chances = speaker["chance"]
@@ -196,20 +201,21 @@ def show_speaker(speaker: dict) -> None:
     if own := speaker.get("adversary_head"):
         reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
         rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "not evidence", ""))
-    show_table(["", "value", "95 % interval", "p"], rows)
+    show_table([mark, "value", "95 % interval", "p"], rows)
     for name, reason in speaker["not_tried"].items():
         print(f"not tried: {name}, which {reason}")
 
 
 def show_comparison(summaries: Sequence[dict]) -> None:
-    from speaker_invariant_ser.report import deviation, interval, percent
+    from speaker_invariant_ser.report import deviation, interval, percent, run_name, whose
 
     rows = []
     for one in summaries:
         uar, attacker, own = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"]["adversary_head"]
         emotion = f"{percent(uar['value'])}  ({interval(uar)}){deviation(uar)}"
+        emotion += f", {whose(one['emotion'])}" if one["emotion"].get("domains") else ""
         speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)}){deviation(attacker)}"
-        rows.append((one["run"], emotion, speaker, percent(own["accuracy"]) if own else "-"))
+        rows.append((run_name(one), emotion, speaker, percent(own["accuracy"]) if own else "-"))
     first = summaries[0]
     levels = first["speaker"]["chance"]
     chance = f"{percent(levels['given_emotion'])} given emotion, {percent(levels['uniform'])} (1/{first['speaker']['speakers']})"
