@@ -30,21 +30,16 @@ def headline(domains: np.ndarray) -> np.ndarray:
 
 
 def domain_results(split: SplitSection, predictions: Predictions, domains: np.ndarray) -> dict | None:
-    """The part `emotion.domains` of report.json: each domain's results over the emotions that it has, None if nothing was tested."""
+    """The part `emotion.domains` of report.json: each domain's results over the emotions that it has, `tested` None for none."""
     if split.scheme != "domain":
         return None
-    values = {SOURCE: split.source, TARGET: split.unlabelled}
+    tested = {name: results(predictions.rows(domains == name)) for name in (SOURCE, TARGET) if name in domains}
     return {
         "column": split.column,
         "headline": str(domains[headline(domains)][0]),
         "target_in_training": split.use_unlabelled,
-        **{
-            name: {
-                "values": list(values[name]),
-                "tested": results(predictions.rows(domains == name)) if name in domains else None,
-            }
-            for name in (SOURCE, TARGET)
-        },
+        SOURCE: {"values": list(split.source), "tested": tested.get(SOURCE)},
+        TARGET: {"values": list(split.unlabelled), "tested": tested.get(TARGET)},
     }
 
 

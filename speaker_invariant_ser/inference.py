@@ -92,8 +92,8 @@ def require_one_speaker(run: Run, one_speaker: bool) -> None:
     """Raise RunError where the run has to know who speaks and is not told, or is told and has no use for it."""
     if run.recipe.features.transductive and not one_speaker:
         raise RunError(
-            f"{run.folder} takes the mean over all clips of a speaker from each of them (features.normalise = speaker), and files "
-            "do not say who speaks: call it once for each person with all that there is of them, and --one-speaker"
+            f"{run.folder} takes the mean over all clips of a speaker from each of them (features.normalise = speaker), and "
+            "files do not say who speaks: call it once for each person with all that there is of them, and --one-speaker"
         )
     if one_speaker and not run.recipe.features.transductive:
         raise RunError(
