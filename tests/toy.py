@@ -41,8 +41,8 @@ def make_clips(count: int, seed: int) -> Clips:
     speaker = torch.randint(SPEAKERS, (count,), generator=draw)
     emotion = F.one_hot(torch.randint(EMOTIONS, (count,), generator=draw), EMOTIONS).float()
     angle = 2 * math.pi * speaker / SPEAKERS
-    code = 2 * torch.stack((angle.cos(), angle.sin()), dim=1)
-    clip = torch.cat((code, 1.5 * emotion.repeat(1, 4)), dim=1) + 0.5 * torch.randn(count, CHANNELS, generator=draw)
+    code = 4 * torch.stack((angle.cos(), angle.sin()), dim=1)
+    clip = torch.cat((code, emotion.repeat(1, 4)), dim=1) + 0.5 * torch.randn(count, CHANNELS, generator=draw)
     x = clip[:, :, None] + 0.5 * torch.randn(count, CHANNELS, FRAMES, generator=draw)
     frames = torch.randint(2, FRAMES + 1, (count,), generator=draw)
     return Clips(x * mask_of(frames, FRAMES)[:, None], frames, emotion, F.one_hot(speaker, SPEAKERS).float())
@@ -51,7 +51,7 @@ def make_clips(count: int, seed: int) -> Clips:
 class Encoder(nn.Module):
     """A layer for each frame, the mean over frames, a layer to the embedding, batch norm, as in the package's encoders."""
 
-    dim, features = 8, 12
+    dim, features = 12, 12
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,9 +75,9 @@ class Trained:
     values: list[float]  # the adversary's loss, step by step
 
 
-def train(settings: AdversarySection, steps: int = 200, clips: int = 64) -> Trained:
+def train(settings: AdversarySection, steps: int = 200, clips: int = 64, seed: int = 0) -> Trained:
     """The emotion is learned against the adversary, each batch so many clips; everything as the adversaries' contract has it."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     corpus, encoder = make_clips(600, seed=1), Encoder()
     head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.reads == "frames"
     adversary = ADVERSARIES[settings.name](encoder.features if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)

@@ -17,10 +17,11 @@ class Adversary(Protocol):
 
     The call gives a scalar that always depends on x. After its backward, x.grad is what the encoder gets, lambda in it once, and
     the gradients of the adversary's own parameters are those of learning to read, whatever lambda is. Its value is for the
-    log: how well it reads, in nats, or the term that is made small. Before that, the loop makes `own_steps` updates of the
-    own parameters alone, each down the gradient of `learn`.
+    log: the cross-entropy of its reader, in nats, or the term that is made small. One that has a reader has
+    `learn(x, batch) -> loss` too: before the call, the loop makes `own_steps` updates of the own parameters down its gradient.
     """
 
+    has_reader: bool
     own_steps: int
 
     def __call__(self, x: Tensor, batch: Batch, progress: float) -> Tensor: ...
@@ -28,8 +29,6 @@ class Adversary(Protocol):
     def strength(self, progress: float) -> float: ...
 
     def logits(self, x: Tensor, batch: Batch) -> Tensor | None: ...
-
-    def learn(self, x: Tensor, batch: Batch) -> Tensor: ...
 
     def renewed(self, step: int) -> list[nn.Parameter]: ...
 
@@ -97,7 +96,7 @@ class Method(nn.Module):
     """
 
     takes: tuple[str, ...] = ()
-    has_reader = False
+    has_reader = False  # a classifier of the target, with `learn`, `logits`, and a value in nats
 
     def __init__(self, settings: AdversarySection) -> None:
         super().__init__()
@@ -122,10 +121,6 @@ class Method(nn.Module):
     def logits(self, x: Tensor, batch: Batch) -> Tensor | None:
         """What its reader says of the target, raw logits [B, K], for the log; None: it has no reader."""
         return None
-
-    def learn(self, x: Tensor, batch: Batch) -> Tensor:
-        """The loss that its own parameters go down; asked for only where there are `own_steps`."""
-        raise NotImplementedError(f"{self.settings.name} has nothing to learn")
 
     def renewed(self, step: int) -> list[nn.Parameter]:
         """The parameters that start anew before this step of training: of these, an optimizer must forget what it held."""

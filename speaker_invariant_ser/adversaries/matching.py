@@ -19,7 +19,7 @@ SHORT = 1e-2  # length below which an embedding is taken towards zero, since the
 
 
 class Matching(Method):
-    """A term of the embeddings alone that is 0 where they say nothing of the speaker; the encoder gets lambda times its gradient."""
+    """A term of the embeddings alone, least where they say nothing of the speaker; the encoder gets lambda times its slope."""
 
     def __init__(self, dim: int, targets: int, settings: AdversarySection, emotions: int) -> None:
         super().__init__(settings)

@@ -97,7 +97,7 @@ class Readers(Method):
         return self.settings.inner_steps - 1
 
     def told(self, x: Tensor, batch: Batch) -> Tensor:
-        """What readers are given: the embedding [B, D], or frames [B, T', F] of a map [B, F, T'], with the emotion if asked for."""
+        """What readers are given: the embedding [B, D] or the map's frames [B, T', F], with the emotion if they are told it."""
         x = x.transpose(1, 2) if self.settings.reads == "frames" else x
         return with_emotion(x, batch.emotion) if self.settings.conditional else x
 
@@ -232,13 +232,17 @@ class VariationalClub(OwnOptimizer):
     """
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+        readings = self.readings(x, batch, constant=True)
+        read = torch.stack([cross_entropy(logits, batch) for logits in readings])
+        return read.mean().detach() + self.strength(progress) * silent(self.bound(readings, batch))
+
+    def bound(self, readings: list[Tensor], batch: Batch) -> Tensor:
+        """The bound in nats, mean over readers; a mean over pairs is one against the mean of their targets."""
         expected = batch.target.mean(dim=0).expand_as(batch.target)
         if self.settings.conditional:
             expected = within(even(batch.emotion)) @ batch.target
         pairs = replace(batch, target=expected)
-        readings = self.readings(x, batch, constant=True)
-        bounds = [over_clips(losses(logits, pairs) - losses(logits, batch), batch) for logits in readings]
-        return scaled(torch.stack(bounds).mean(), self.strength(progress))
+        return torch.stack([over_clips(losses(logits, pairs) - losses(logits, batch), batch) for logits in readings]).mean()
 
 
 def within(shares: Tensor) -> Tensor:
