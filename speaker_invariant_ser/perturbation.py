@@ -1,4 +1,4 @@
-"""A second look at each clip, its log-mel moved a little where the model is weakest: loss(x) + weight * loss(x + d), ||d|| = epsilon.
+"""A second look at each clip, its log-mel moved a little to where the model is weakest: loss(x) + weight * loss(x + d).
 
 d is found apart from training: no gradient of a parameter is written, and under `statistics_kept` no statistic either.
 Lengths are L2 norms over a clip's own frames, in natural logarithms of mel power, as log-mels are. One length for all clips
@@ -80,8 +80,8 @@ class CrossGradient:
 
 
 class Virtual:
-    """Where the model changes its mind fastest, whatever the label: the direction in which KL(p(x) || p(x + d)) grows most, by one
-    power iteration from a random one. Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019. No labels are needed.
+    """Where the model changes its mind fastest, whatever the label: the direction in which KL(p(x) || p(x + d)) grows most, by
+    one power iteration from a random one. Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019.
 
     Two more passes, both with the same random numbers: with other dropout in each, what differs is dropout. Known failures: one
     iteration may miss the worst direction; a model that is sure of everything has nearly no slope, and rounding decides.

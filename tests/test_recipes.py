@@ -51,7 +51,7 @@ def test_a_recipe_trains_goes_on_and_evaluates(path, store, folder, tmp_path, mo
     names = load_file(whole.fits[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in OF_A_MODEL for name in names)
     evaluation = evaluate(whole, store, device="cpu", quick=True)
-    write_report(evaluation, whole.folder / "report")
+    write_report(evaluation.summary, whole.folder / "report", evaluation.curves)
     report = json.loads((whole.folder / "report" / "report.json").read_text())
     assert 0 <= report["emotion"]["uar"]["value"] <= 1 and 0 <= report["speaker"]["strongest"]["accuracy"] <= 1
     assert report["settings"]["recipe"]["adversary"]["name"] == recipe.adversary.name
