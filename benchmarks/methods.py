@@ -74,8 +74,7 @@ def main() -> None:
             except SerError as error:
                 print(f"{name}: not measured, {error}")
         none = going[REFERENCE].training
-        none.adversaries = none.adversaries[:0]
-        none.sums = none.no_sums()
+        none.opponents.pulls = lambda *seen: ()
         for number in range(options.rounds + 1):
             for one in going.values():
                 one.go(options.steps)

@@ -33,6 +33,7 @@ In the order of the data; a module imports only from those above it:
     clips           what training reads, resident or streamed
     batches         which clips make a batch, as the network sees it
     objective       the two losses of a batch
+    opponents       the adversaries of a training, together
     probing         a fresh attacker while training goes on
     building        what a training is made of
     training        the one visible loop

@@ -1,20 +1,18 @@
-"""What a training is made of, from a recipe: model, adversaries, optimizers, their schedule, the precision."""
+"""What a training is made of, from a recipe: the model, the schedule, what adversaries tell apart, the precision."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.audio import SAMPLE_RATE
-from speaker_invariant_ser.config import AdversarySection, Recipe
+from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.manifest import GROUPABLE
 from speaker_invariant_ser.model import ModelSettings, SerModel
-from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
 
@@ -31,44 +29,6 @@ def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
     """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
     sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
     return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
-
-
-def adversaries_of(recipe: Recipe) -> tuple[AdversarySection, ...]:
-    """The settings of every adversary, the first one's first."""
-    return recipe.adversary, *recipe.further
-
-
-def prefixes(adversaries: Sequence) -> list[str]:
-    """What the columns of each adversary begin with: adversary, adversary_2, ..."""
-    return ["adversary", *(f"adversary_{number}" for number in range(2, len(adversaries) + 1))]
-
-
-def build_adversaries(recipe: Recipe, model: SerModel, targets: Sequence[int]) -> nn.ModuleList:
-    """Untrained adversaries; `targets` says how many values each tells apart. Raises RecipeError for one that cannot be."""
-    built = []
-    for settings, number in zip(adversaries_of(recipe), targets, strict=True):
-        if settings.name not in ADVERSARIES:
-            raise RecipeError(unknown("adversary.name", settings.name, ADVERSARIES))
-        dim = model.encoder.features if settings.reads == "frames" else model.dim
-        built.append(ADVERSARIES[settings.name](dim, number, settings, len(model.labels)))
-    return nn.ModuleList(built)
-
-
-def build_optimizers(
-    recipe: Recipe, objective: Objective, adversaries: nn.ModuleList
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer | None]:
-    """The model's optimizer, which trains the adversaries that have none of their own as well, and that of the others.
-
-    Adversaries have Adam with a short memory of gradients, since what they read changes under them: Radford et al., ICLR 2016.
-    """
-    shared, own = [*objective.parameters()], []
-    for settings, adversary in zip(adversaries_of(recipe), adversaries, strict=True):
-        if settings.learning_rate and any(True for _ in adversary.parameters()):
-            own.append({"params": [*adversary.parameters()], "lr": settings.learning_rate})
-        else:
-            shared += adversary.parameters()
-    rates = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
-    return torch.optim.AdamW(shared, **rates, fused=True), torch.optim.Adam(own, betas=(0.5, 0.999)) if own else None
 
 
 def targets_of(store: Store, split: Split, column: str, virtual: int = 0) -> list[str]:

@@ -19,13 +19,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.building import adversaries_of, build_adversaries, build_model, precision_of, targets_of
+from speaker_invariant_ser.building import build_model, precision_of, targets_of
 from speaker_invariant_ser.checkpoints import remove_checkpoint
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import choose_device
+from speaker_invariant_ser.opponents import Opponents, adversaries_of
 from speaker_invariant_ser.perturbation import PERTURBATIONS
 from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.runs import METRICS, Fit, Run
@@ -104,7 +105,7 @@ def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> Non
 def check_names(recipe: Recipe) -> None:
     """Say what is wrong with names and band limits before anything is written: RecipeError."""
     model = build_model(recipe, ("", ""))
-    build_adversaries(recipe, model, [2 for _ in adversaries_of(recipe)])
+    Opponents(recipe, model, [2 for _ in adversaries_of(recipe)])
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
     if recipe.perturb.name == "cross" and not ADVERSARIES[recipe.adversary.name].has_reader:

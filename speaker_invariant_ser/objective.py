@@ -73,7 +73,8 @@ class Objective(nn.Module):
     def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
         """How badly the first adversary reads the speaker, through the model."""
         (reader,) = self.reader
-        return reader.learn(output.embedding.float(), Batch(output.map_frames, emotion, target))
+        x = output.map if reader.settings.reads == "frames" else output.embedding
+        return reader.learn(x.float(), Batch(output.map_frames, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:

@@ -24,27 +24,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.adversaries import Adversary
 from speaker_invariant_ser.batches import Clock, Feed, Labels
-from speaker_invariant_ser.building import (
-    SCHEDULES,
-    adversaries_of,
-    build_adversaries,
-    build_model,
-    build_optimizers,
-    moving_average,
-    precision_of,
-    prefixes,
-    targets_of,
-)
+from speaker_invariant_ser.building import SCHEDULES, build_model, moving_average, precision_of, targets_of
 from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
 from speaker_invariant_ser.clips import Clips, open_clips
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
 from speaker_invariant_ser.labels import labels_of
 from speaker_invariant_ser.model import SerModel, save_model
 from speaker_invariant_ser.objective import Objective
+from speaker_invariant_ser.opponents import Opponents, adversaries_of
 from speaker_invariant_ser.perturbation import divergence
 from speaker_invariant_ser.probing import fresh_accuracy
 from speaker_invariant_ser.runs import METRICS, Fit, Run
@@ -57,9 +46,8 @@ Row = dict[str, float]  # one line of metrics.csv
 Progress = Callable[[str, Row], None]  # fold and seed, its latest epoch
 
 SUMS = ("clips", "labelled", "emotion_loss", "emotion_right", "emotion_gradient", "rate", "moved_loss")
-OF_ADVERSARY = ("loss", "right", "gradient")
 PARTS = ("data", "features", "network", "adversary", "update", "dev", "checkpoint")  # of an epoch's time
-STATEFUL = ("objective", "adversaries", "optimizer", "own", "schedule", "averaged")  # of a checkpoint, by their state_dict
+STATEFUL = ("objective", "opponents", "optimizer", "own", "schedule", "averaged")  # of a checkpoint, by their state_dict
 PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept", "attacked")  # and as they are
 
 
@@ -77,18 +65,18 @@ class Training:
         torch.manual_seed(fit.seed)
         labels = labels_of(store.utterances, recipe.split)
         known = [len(targets_of(store, fit.split, one.target, recipe.augment.virtual)) for one in adversaries_of(recipe)]
-        self.uninformed = [math.log(number) for number in known]  # an adversary's loss if it knows nothing
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
-        self.adversaries = build_adversaries(recipe, model, known).to(device)
+        self.opponents = Opponents(recipe, model, known).to(device)
         clips, self.dev = self.open_parts(store, labels, model)
         self.probed = self.open_probed(store, labels, model, clips) if recipe.train.probe_every else ()
         model.normalise.fit(clips.some())
         self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
-        mapped = any(one.reads == "frames" for one in adversaries_of(recipe))
-        shares = self.feed.class_shares()
-        self.objective = Objective(model, recipe.emotion, shares, recipe.perturb, self.adversaries[0], mapped).to(device)
+        reader, mapped = self.opponents.each[0], self.opponents.mapped
+        self.objective = Objective(model, recipe.emotion, self.feed.class_shares(), recipe.perturb, reader, mapped).to(device)
         self.steps = recipe.train.epochs * self.feed.steps
-        self.optimizer, self.own = build_optimizers(recipe, self.objective, self.adversaries)
+        trained = [*self.objective.parameters(), *self.opponents.optimized()]
+        rates = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
+        self.optimizer, self.own = torch.optim.AdamW(trained, **rates, fused=True), self.opponents.own
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train.learning_rate, self.steps)
         self.averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
         self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
@@ -103,9 +91,8 @@ class Training:
 
     def no_sums(self) -> dict[str, Tensor]:
         """What is summed over an epoch, at its beginning."""
-        of_adversaries = [f"{name}_{what}" for name in prefixes(self.adversaries) for what in OF_ADVERSARY]
         zero = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
-        return {name: zero.clone() for name in (*SUMS, *of_adversaries)}
+        return {**{name: zero.clone() for name in SUMS}, **self.opponents.no_sums(self.fabric.device)}
 
     def open_parts(self, store: Store, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
         """Training and dev clips; what the first leave of the memory is for the second."""
@@ -161,13 +148,13 @@ class Training:
         length = self.emotion_pull(seen["logits"], labels.emotion)
         self.count(n, losses, seen["logits"], labels.emotion, length)
         self.clock.lap("network")
-        for index in range(len(self.adversaries)):
-            total = total + self.pull(index, seen, labels, length)
+        self.opponents.forget(self.step, self.optimizer)
+        total = total + sum(self.opponents.pulls(seen, labels, self.progress, length, self.sums))
         self.clock.lap("adversary")
         self.fabric.backward(total)
         self.clock.lap("network")
-        for part in (self.objective, *self.adversaries):  # apart, or a strong reversed gradient would slow the speaker head down
-            self.clip(part)
+        if self.recipe.train.gradient_clip:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.train.gradient_clip)
         self.rate = self.optimizer.param_groups[0]["lr"]
         for optimizer in (self.stepper, *([self.own] if self.own else ())):
             optimizer.step()
@@ -175,46 +162,6 @@ class Training:
         self.schedule.step()
         self.averaged.update_parameters(self.objective.model)
         self.clock.lap("update")
-
-    def pull(self, index: int, seen: dict[str, Tensor], labels: Labels, length: Tensor) -> Tensor:
-        """Train an adversary on a batch; a term whose gradient by the encoder is what that adversary wants of it.
-
-        The gradient is computed apart, on a copy that the encoder knows nothing of, so that it can be measured, and with
-        `balance` made as long as the emotion's, before it goes on.
-        """
-        adversary, settings = self.adversaries[index], adversaries_of(self.recipe)[index]
-        x = seen["map" if settings.reads == "frames" else "embedding"].float()
-        batch = Batch(seen.get("map_frames"), labels.emotion, labels.targets[index])
-        self.forget(adversary)
-        for _ in range(adversary.own_steps):
-            adversary.learn(x.detach(), batch).backward()
-            self.clip(adversary)
-            self.own.step()
-            self.own.zero_grad()
-        leaf = x.detach().requires_grad_()
-        loss = adversary(leaf, batch, self.progress)
-        loss.backward()
-        pull, wanted = leaf.grad, adversary.strength(self.progress)
-        if settings.balance:
-            pull = pull * (wanted * length / pull.norm().clamp_min(1e-12))
-        name, n = prefixes(self.adversaries)[index], len(x)
-        with torch.no_grad():
-            logits = adversary.logits(leaf, batch)
-        if logits is not None:
-            self.sums[f"{name}_right"] += (logits.argmax(dim=1) == batch.target.argmax(dim=1)).sum()
-        self.sums[f"{name}_loss"] += n * loss.detach()
-        self.sums[f"{name}_gradient"] += pull.square().sum()
-        return (pull * x).sum()
-
-    def clip(self, part: nn.Module) -> None:
-        if most := self.recipe.train.gradient_clip:
-            nn.utils.clip_grad_norm_(part.parameters(), most)
-
-    def forget(self, adversary: Adversary) -> None:
-        """Where a reader of the adversary begins anew, so does what its optimizer remembers."""
-        for parameter in adversary.renewed(self.step):
-            for optimizer in (self.optimizer, *([self.own] if self.own else ())):
-                optimizer.state.pop(parameter, None)
 
     def moved_loss(self, seen: dict[str, Tensor], emotion: Tensor) -> Tensor:
         """The loss at the moved clips: against their labels, or against what the model says of them where they were."""
@@ -283,12 +230,7 @@ class Training:
             "emotion_accuracy": sums["emotion_right"] / max(1, sums["labelled"]),
             "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
         }
-        for name, adversary, uninformed in zip(prefixes(self.adversaries), self.adversaries, self.uninformed, strict=True):
-            row |= {f"lambda{name.removeprefix('adversary')}": adversary.strength(progress)}
-            row |= {f"{name}_loss": sums[f"{name}_loss"] / clips}
-            if adversary.has_reader:
-                row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": sums[f"{name}_right"] / clips}
-            row |= {f"{name}_gradient": math.sqrt(sums[f"{name}_gradient"] / self.feed.steps)}
+        row |= self.opponents.row(sums, clips, self.feed.steps, progress)
         if self.recipe.bottleneck.name != "none":
             row["rate_bits"] = sums["rate"] / clips / math.log(2)
         if self.objective.perturbation:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import TINY, prepare_table
 from safetensors.torch import load_file
 
-from speaker_invariant_ser import building, training
+from speaker_invariant_ser import building, opponents, training
 from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.building import SCHEDULES, moving_average, precision_of
 from speaker_invariant_ser.clips import open_clips
@@ -139,7 +139,7 @@ def test_a_level_is_heard_only_where_utterances_are_not_normalised(store, tmp_pa
 def heads_after_two_steps(monkeypatch, store, folder, strength):
     """The speaker head after a run of two steps; lambda is 0 in the first and `strength` in the second."""
     made = []
-    monkeypatch.setitem(building.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[-1])
+    monkeypatch.setitem(opponents.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[-1])
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
     run = train(recipe, store, folder / f"strength{strength}", device="cpu")
     assert run.fits[0].metrics()[0]["step"] == 2
@@ -244,7 +244,7 @@ def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
             return super().forward(embedding, batch, progress) * float("inf")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(building.ADVERSARIES, "grl", Exploding)
+        patch.setitem(opponents.ADVERSARIES, "grl", Exploding)
         with pytest.raises(RunError, match="diverged in epoch 1 .*lower train.learning_rate"):
             train(tiny, store, tmp_path / "run", device="cpu")
     assert not Run.open(tmp_path / "run").fits[0].done
@@ -274,7 +274,7 @@ def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tm
 def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column, classes):
     heads = []
     monkeypatch.setitem(
-        building.ADVERSARIES, "grl", lambda *arguments: heads.append(arguments[1]) or GradientReversal(*arguments)
+        opponents.ADVERSARIES, "grl", lambda *arguments: heads.append(arguments[1]) or GradientReversal(*arguments)
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
