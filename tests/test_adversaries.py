@@ -292,6 +292,17 @@ def test_a_conditional_reader_has_its_own_weights_for_each_emotion():
     assert torch.equal(first, torch.zeros_like(first)) and second.abs().sum() > 0
 
 
+@pytest.mark.parametrize("shape", [(D,), (4, D)])
+def test_a_reader_that_is_told_the_emotion_reads_its_product_with_the_embedding(shape):
+    told, x = batch((0, 1, 2, 0), (0, 1, 1, 0)), clips(4, shape=shape)
+    shares = torch.tensor([[1.0, 0], [0, 1], [0.3, 0.7], [0.5, 0.5]])
+    for head in make("grl", conditional=True, heads=4).heads:
+        one = torch.cat((x, torch.ones(*x.shape[:-1], 1)), dim=-1)
+        product = shares.view(4, *[1] * (x.ndim - 2), C, 1) * one[..., None, :]
+        assert torch.allclose(head(x, shares), head(product.flatten(-2)), atol=1e-6)
+        assert not torch.allclose(head(x, shares), head(x, told.emotion), atol=1e-3)
+
+
 def test_clips_without_a_label_are_read_with_even_shares():
     adversary, x = make("grl", conditional=True), clips(4)
     unlabelled, even = batch((0, 1, 2, 0), (-1,) * 4), batch((0, 1, 2, 0), (0,) * 4)

@@ -73,22 +73,16 @@ def kernel_of(x: Tensor, weights: Tensor, parts: Tensor, widths: tuple[float, ..
     return gaussian(x, alike, widths)
 
 
-def centred(kernel: Tensor, weights: Tensor) -> Tensor:
-    """A kernel [B, B] of features from which each block's mean is taken, by weights [G, B]: [G, B, B]."""
-    mean = weights @ kernel
-    both = (mean * weights).sum(dim=1)
-    return kernel - mean[:, :, None] - mean[:, None, :] + both[:, None, None]
+def gaps(kernel: Tensor, weights: Tensor, target: Tensor, power: int = 1) -> Tensor:
+    """Squared distance of each speaker's mean from that of all, in a kernel's features, summed over speakers: [G], of each block.
 
-
-def gaps(kernel: Tensor, weights: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of each speaker's mean from that of all, in a kernel's features, weighted by clips: [G], of each block.
-
-    kernel [B, B], weights [G, B] of the clips in each block, target shares [B, K].
+    kernel [B, B], weights [G, B] of the clips in each block, target shares [B, K]. A speaker weighs its share of the block to
+    the given power.
     """
     members = weights[:, None] * target.T
     sizes = members.sum(dim=2)
     away = members / sizes.clamp_min(LEAST)[:, :, None] - weights[:, None]
-    return (sizes * (away @ kernel * away).sum(dim=2)).sum(dim=1)
+    return (sizes**power * (away @ kernel * away).sum(dim=2)).sum(dim=1)
 
 
 class Hsic(Matching):
@@ -103,9 +97,7 @@ class Hsic(Matching):
     def term(self, x: Tensor, batch: Batch) -> Tensor:
         weights, parts = blocks(batch.emotion)
         kernel = kernel_of(x, weights, parts, self.settings.widths)
-        same = batch.target @ batch.target.T
-        pairs = weights[:, :, None] * weights[:, None, :]
-        return parts @ (pairs * centred(kernel, weights) * centred(same, weights)).sum(dim=(1, 2))
+        return parts @ gaps(kernel, weights, batch.target, power=2)  # L being a sum over speakers, so is the trace
 
 
 class Mmd(Matching):
