@@ -3,8 +3,10 @@
 import csv
 import itertools
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from test_batches import some_clips
 from speaker_invariant_ser import cli
 from speaker_invariant_ser.batches import Feed, epoch_batches
 from speaker_invariant_ser.building import targets_of
-from speaker_invariant_ser.config import SplitSection, TrainSection, make_recipe
+from speaker_invariant_ser.config import SplitSection, TrainSection, make_recipe, read_recipe
 from speaker_invariant_ser.domains import domain_results, domains_of, headline
 from speaker_invariant_ser.errors import ManifestError, RecipeError, SplitError
 from speaker_invariant_ser.evaluation import evaluate
@@ -414,3 +416,26 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     domains = json.loads((out / "report" / "report.json").read_text())["emotion"]["domains"]
     assert domains["headline"] == "source" and domains["target"] == {"values": ["bare"], "tested": None}
     assert "No clip of the target has a label" in (out / "report" / "report.md").read_text()
+
+
+# ---- the recipes
+
+
+@pytest.mark.parametrize("source, target", [("emodb", "nemo"), ("nemo", "emodb")])
+def test_the_recipes_take_one_corpus_with_labels_and_the_other_without(source, target):
+    """On as many speakers as the two corpora have; the twin of the comments is tested on the same."""
+    path = Path(__file__).resolve().parents[1] / "recipes" / f"domain-{source}-{target}.toml"
+    names = {"a": source, "b": target}
+    counts = {"emodb": 10, "nemo": 9}
+    data = people(counts[source], counts[target], emotions=("happy", "sad", "bored"))
+    data = [replace(one, corpus=names[one.corpus]) for one in data]
+    changes = re.findall(r"--set (\S+)", path.read_text())
+    assert len(changes) == 3
+    recipe, twin = read_recipe(path), read_recipe(path, changes)
+    kept = map_labels(recipe.labels.map, data, recipe.split)[0]
+    assert labels_of(kept, recipe.split) == ["happy", "sad"]
+    folds, twins = (make_splits(one.split, kept) for one in (recipe, twin))
+    assert [replace(split, unlabelled=()) for split in folds] == twins and len(folds) == 5
+    assert all({name[0] for name in split.unlabelled} == {"b"} and len(split.unlabelled) >= 7 for split in folds)
+    assert sum(len(split.test) for split in folds) == 19 and all(len(split.train) >= 5 for split in folds)
+    assert recipe.adversary.target == "corpus" and twin.adversary.strength == 0
