@@ -57,12 +57,12 @@ def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
     assert torch.allclose(spoken, spoken[:, :, :1].expand_as(spoken), atol=1e-5)
 
 
-def feed(store, virtual, columns=("speaker",), transductive=False, **augment):
+def feed(store, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": {**STILL, "virtual": virtual, **augment}, "train": {"batch_size": 8}})
     clips = open_clips(store, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, transductive=transductive)
     sizes = [clips.targets[at].max() + 1 for at in range(len(columns))]
     sizes[0] *= 1 + virtual
-    return Feed(clips, recipe, 3, sizes, 0, CPU)
+    return Feed(clips, recipe, 3, sizes, 0, CPU, rank, world)
 
 
 def test_every_row_is_in_the_voice_that_its_target_names(store):
@@ -96,6 +96,16 @@ def test_a_partner_speaks_in_a_voice_of_its_own(store):
             shares = labels.targets[0][row]
             assert set(shares.nonzero()[:, 0].tolist()) == {(speaker + 4 * first)[row].item(), (other + 4 * second)[row].item()}
             assert shares.sum().item() == pytest.approx(1) and labels.emotion[row].max() == 1
+
+
+def test_processes_share_voices_means_and_partners_as_one_would_have_them(store):
+    settings = {"transductive": True, "concatenate": 0.3, "mixup_within": 0.3}
+    whole, *halves = (feed(store, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
+        for rank, (part, count, same) in enumerate(parts):
+            assert torch.equal(labels.targets[0], same.targets[0]) and torch.equal(count, frames[rank::2])
+            for mine, own, length in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(mine[:, :length], own[:, :length], atol=1e-5)
 
 
 def test_a_voices_mean_is_taken_off_where_a_speakers_is(store):
