@@ -25,6 +25,9 @@ In the order of the data; a module imports only from those above it:
     together        processes that share a batch
     augmentation    what training does to log-mels
     encoders        log-mel -> embedding
+    bottlenecks     how much an embedding can carry
+    erasers         what is taken out of it after training
+    release         what happens to it before it leaves the model
     adversaries     what pushes the speaker out of the embedding
     perturbation    a second look at each clip, moved where the model is weakest
     model           what is saved and shipped
@@ -35,6 +38,7 @@ In the order of the data; a module imports only from those above it:
     objective       the two losses of a batch
     opponents       the adversaries of a training, together
     probing         a fresh attacker while training goes on
+    finishing       what is fitted after training
     building        what a training is made of
     training        the one visible loop
     fitting         every fold and seed: in turn, side by side, or on many processes
@@ -50,7 +54,7 @@ In the order of the data; a module imports only from those above it:
     leakage         attackers x folds -> Leakage
     verification    can two clips be told to be of the same person?
     information     how many bits about the speaker can be used?
-    verdict         the verdict in words
+    verdict         the verdict in words, and against whom it holds
     audit           leakage, controls, bits and unseen people together
     tables          anyone's embeddings as a table
     controls        what a leak is compared with

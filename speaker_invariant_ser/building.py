@@ -27,7 +27,8 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.
 
 def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
     """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
-    sections = {"features": recipe.features, "encoder": recipe.encoder, "emotion": recipe.emotion}
+    names = ("features", "encoder", "emotion", "bottleneck", "erase", "release")
+    sections = {name: getattr(recipe, name) for name in names}
     return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
 
 

@@ -3,12 +3,17 @@
 Each gives an array [N, D'] for clips (float32 [S] at the model's rate), to be attacked as the embedding is.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from speaker_invariant_ser.config import BottleneckSection, EraseSection, ReleaseSection
+from speaker_invariant_ser.erasers import ERASERS
 from speaker_invariant_ser.model import SerModel, apply, batches
+from speaker_invariant_ser.release import RELEASES
+from speaker_invariant_ser.verdict import two_outputs
 
 SMALLEST = 1e-6  # probability
 
@@ -18,11 +23,22 @@ def posteriors(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
     return np.log(np.maximum(apply(model, clips)[1], SMALLEST))
 
 
+def unreleased(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+    """The embedding [N, D] before anything is erased from it and before its release, for models that do either."""
+    plain, dim = copy.deepcopy(model), model.dim
+    plain.eraser, plain.release = ERASERS["none"](dim, EraseSection()), RELEASES["none"](dim, ReleaseSection())
+    return apply(plain.eval(), clips)[0]
+
+
 def random_encoder(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Embeddings [N, D] of the same architecture before any training, normalised as the trained one: what comes for free."""
+    """Embeddings [N, D] of the same encoder before any training, normalised as the trained one: what comes for free.
+
+    Of the encoder alone, since what stands behind it would be noise upon noise before it is fitted.
+    """
+    plain = {"bottleneck": BottleneckSection(), "erase": EraseSection(), "release": ReleaseSection()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = SerModel(model.settings)
+        untrained = SerModel(model.settings.model_copy(update=plain))
     untrained.normalise.load_state_dict(model.normalise.state_dict())
     return apply(untrained.to(next(model.parameters()).device).eval(), clips)[0]
 
@@ -38,8 +54,18 @@ def logmel(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
     return statistics
 
 
+def controls_for(model: SerModel, quick: bool) -> list[str]:
+    """Which controls a model is compared with; for the short battery, what leaves the model beside the embedding alone."""
+    settings = model.settings
+    changed = settings.erase.name != "none" or settings.release.name != "none"
+    if quick:
+        return ["posteriors"] if two_outputs(settings.release) else []
+    return [name for name in CONTROLS if changed or name != "unreleased"]
+
+
 CONTROLS: dict[str, Callable[[SerModel, Sequence[np.ndarray]], np.ndarray]] = {
     "posteriors": posteriors,
+    "unreleased": unreleased,
     "random_encoder": random_encoder,
     "logmel": logmel,
 }

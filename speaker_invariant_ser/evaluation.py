@@ -13,12 +13,13 @@ import numpy as np
 
 from speaker_invariant_ser.audit import Audit, Scored, Settings, audit
 from speaker_invariant_ser.clips import speaker_means
-from speaker_invariant_ser.controls import CONTROLS
+from speaker_invariant_ser.config import Recipe
+from speaker_invariant_ser.controls import CONTROLS, controls_for
 from speaker_invariant_ser.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.manifest import Utterance
-from speaker_invariant_ser.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model
+from speaker_invariant_ser.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model, outputs
 from speaker_invariant_ser.paired import compare, require_same_clips
 from speaker_invariant_ser.predictions import (
     PREDICTIONS,
@@ -37,7 +38,7 @@ from speaker_invariant_ser.predictions import (
 from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
 from speaker_invariant_ser.splits import Split
 from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.verdict import verdict
+from speaker_invariant_ser.verdict import threat, two_outputs, verdict
 
 REPORT, JSON = "report", "report.json"  # in the run folder
 MOST_MAP = 1e9  # bytes of all encoders' maps before pooling; where they would take more, the attacker that reads them is left out
@@ -58,6 +59,9 @@ class Evaluation:
     against: dict | None  # paired with another run
     curves: dict[str, list[dict[str, float]]]  # name of a fit -> metrics.csv
     table: Embeddings  # of the first fold, for a map
+    rate_bits: float | None  # mean over the scored clips: what one embedding carries at most
+    two_outputs: bool  # posteriors are told from more than what is released
+    learned: str  # "all" or "held-out": the clips that attackers learn from
     settings: dict
     note: str
 
@@ -76,10 +80,21 @@ class Evaluation:
             "at_chance": speaker["at_chance"],
             "verdict": verdict({"emotion": emotion, "speaker": speaker, "settings": self.settings}),
             "emotion": emotion,
-            "speaker": {**speaker, "adversary_head": self.adversary_head(folds.values())},
+            "speaker": {
+                **speaker,
+                "rate_bits": self.rate_bits,
+                "learned": self.learned,
+                "outputs": self.outputs(speaker["controls"]),
+                "adversary_head": self.adversary_head(folds.values()),
+            },
             "against": self.against,
             "settings": self.settings,
         }
+
+    def outputs(self, controls: Mapping) -> dict | None:
+        """What leaves the model, where that is more than one thing, each under the quick attackers."""
+        names = ("embedding", "posteriors")
+        return {"attackers": "quick", **{name: controls[name] for name in names}} if self.two_outputs else None
 
     def adversary_head(self, folds: Collection[Mapping]) -> dict | None:
         """The first adversary's own reader, in training; None for an adversary that has none."""
@@ -124,17 +139,20 @@ def evaluate(
     require_held_out(run, store, splits)
     other = against and read_report(against)
     told = progress or (lambda what, done, total: None)
+    parts = attacked_parts(run.recipe)
     mapped = not quick and map_bytes(run, store, splits) <= MOST_MAP
-    tested, tables, unseen, controls = [], [], [], {name: [] for name in CONTROLS}
+    tested, tables, rates, unseen, controls = [], [], [], [], defaultdict(list)
     for done, fit in enumerate(fits, start=1):
         split = fit.split
         model = load_model(fit.folder, str(choose_device(device)))
         tested.append(test(model, store, fit))
-        tables.append(embed(model, store, split, ("train", "held_out"), mapped))
+        table, rate = embed_rated(model, store, split, parts, mapped)
+        tables.append(table)
+        rates.append(rate[table.scored])
         unseen.append(embed(model, store, split, ("dev", "test")))
-        clips = clips_of(store, split, ("train", "held_out"))[1]
-        for name, control in () if quick else CONTROLS.items():
-            controls[name].append(control(model, clips))
+        clips = clips_of(store, split, parts)[1]
+        for name in controls_for(model, quick):
+            controls[name].append(CONTROLS[name](model, clips))
         told("applying models", done, len(splits))
     predictions = join(tested)
     paired = against and paired_with(other, predictions, against, domains)
@@ -145,16 +163,27 @@ def evaluate(
     return Evaluation(
         name=run.folder.resolve().name,
         predictions=predictions.rows(first),
-        audit=audit(tables, scored, {name: each for name, each in controls.items() if each}, unseen, settings, told),
+        audit=audit(tables, scored, controls, unseen, settings, told),
         fits=fits,
         groups=by_group(predictions.rows(first), columns),
         domains=domain_results(run.recipe.split, predictions, domains),
         against=paired or None,
         curves={fit.name: fit.metrics() for fit in fits},
         table=tables[0],
+        rate_bits=None if run.recipe.bottleneck.name == "none" else float(np.concatenate(rates).mean() / np.log(2)),
+        two_outputs=two_outputs(run.recipe.release),
+        learned="all" if "train" in parts else "held-out",
         settings={**describe(run, store), "audit": settings.described},
         note=store.settings.get("note", ""),
     )
+
+
+def attacked_parts(recipe: Recipe) -> tuple[str, ...]:
+    """The parts of a fold that attackers learn from and are scored on: no clips that an eraser was fitted on.
+
+    It has made all people alike on these, so that nothing is to be learned from them, and it would seem as if nothing were left.
+    """
+    return ("train", "held_out") if recipe.erase.name == "none" else ("held_out",)
 
 
 def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
@@ -162,7 +191,8 @@ def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
     model = load_model(run.fits[0].folder)
     features, frames = apply_frames(model, heard(store, [0]))[0].shape
     a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
-    indices = [index for split in splits for part in ("train", "held_out") for index in split.indices(part, store.utterances)]
+    parts = attacked_parts(run.recipe)
+    indices = [index for split in splits for part in parts for index in split.indices(part, store.utterances)]
     return a_sample * sum(store.utterances[index].samples for index in indices)
 
 
@@ -281,12 +311,20 @@ def with_voices(run: Run, store: Store, device: str) -> Store:
 
 def embed(model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:
     """Embeddings of these parts of a fold. What was trained on is not scored, unless nothing is held out."""
+    return embed_rated(model, store, split, parts, mapped)[0]
+
+
+def embed_rated(
+    model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False
+) -> tuple[Embeddings, np.ndarray]:
+    """The same, and the rate of each clip [N], nats."""
     utterances, clips = clips_of(store, split, parts)
     columns = {key: np.array([getattr(one, key) for one in utterances]) for key in ("id", "speaker", "emotion", "text")}
     trained = set(split.train) if split.held_out else set()
     held_out = set(split.held_out)
     scored = np.array([one.speaker not in trained or one.id in held_out for one in utterances])
-    return Embeddings(apply(model, clips)[0], **columns, scored=scored, frames=apply_frames(model, clips) if mapped else None)
+    found, frames = outputs(model, clips), apply_frames(model, clips) if mapped else None
+    return Embeddings(found.embedding, **columns, scored=scored, frames=frames), found.rate
 
 
 def selected(fit: Fit, rows: list[dict[str, float]]) -> dict:
@@ -310,6 +348,7 @@ def mean_curve(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, list[float]
 def describe(run: Run, store: Store) -> dict:
     names = ("speaker-invariant-ser", "torch", "torchaudio", "scikit-learn", "numpy")
     return {
+        "threat": threat(run.recipe),
         "recipe": run.recipe.model_dump(mode="json"),
         "transductive": run.recipe.features.transductive,
         "corpora": store.settings["corpora"],

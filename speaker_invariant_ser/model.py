@@ -1,7 +1,11 @@
-"""What is saved and shipped: log-mel, normalisation, encoder and emotion classifier. No speaker head, no pickle."""
+"""What is saved and shipped: all from log-mel to embedding and emotion. No speaker head, no pickle.
+
+audio -> log-mel -> normalised -> encoder -> bottleneck -> eraser -> release -> embedding
+                                                                   `-> emotion, here or behind the release
+"""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,24 +19,38 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from speaker_invariant_ser.audio import pad
-from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.config import (
+    BottleneckSection,
+    EmotionSection,
+    EncoderSection,
+    EraseSection,
+    FeaturesSection,
+    ReleaseSection,
+    Section,
+)
 from speaker_invariant_ser.encoders import ENCODERS
+from speaker_invariant_ser.erasers import ERASERS
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
 from speaker_invariant_ser.features import LogMel, Normalise, frame_sums
 from speaker_invariant_ser.files import write_json, writing
+from speaker_invariant_ser.release import RELEASES, content_noise
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 class ModelSettings(BaseModel):
-    """Everything `SerModel` is built from; model.json holds it."""
+    """Everything `SerModel` is built from; model.json holds it. What models of earlier versions lack is off."""
 
     labels: tuple[str, ...]
     sample_rate: int
     features: FeaturesSection
     encoder: EncoderSection
     emotion: EmotionSection
+    bottleneck: BottleneckSection = BottleneckSection()
+    erase: EraseSection = EraseSection()
+    release: ReleaseSection = ReleaseSection()
 
 
 @dataclass(frozen=True)
@@ -50,14 +68,15 @@ class SerModel(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        if settings.encoder.name not in ENCODERS:
-            raise RecipeError(unknown("encoder.name", settings.encoder.name, ENCODERS))
         self.settings = settings
         self.logmel = LogMel(settings.features, settings.sample_rate)
         self.normalise = Normalise(settings.features.normalise, settings.features.mels)
-        self.encoder = ENCODERS[settings.encoder.name](settings.features.mels, settings.encoder)
+        self.encoder = entry(ENCODERS, "encoder", settings.encoder)(settings.features.mels, settings.encoder)
+        self.bottleneck = entry(BOTTLENECKS, "bottleneck", settings.bottleneck)(self.encoder.dim, settings.bottleneck)
+        self.eraser = entry(ERASERS, "erase", settings.erase)(self.dim, settings.erase)
+        self.release = entry(RELEASES, "release", settings.release)(self.dim, settings.release)
         self.head = nn.Sequential(
-            nn.Linear(self.encoder.dim, settings.emotion.hidden),
+            nn.Linear(self.dim, settings.emotion.hidden),
             nn.ReLU(),
             nn.Dropout(settings.emotion.dropout),
             nn.Linear(settings.emotion.hidden, len(settings.labels)),
@@ -66,15 +85,20 @@ class SerModel(nn.Module):
     @property
     def dim(self) -> int:
         """D of what leaves the model."""
-        return self.encoder.dim
+        return self.bottleneck.dim
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.settings.labels
 
     def forward(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> Output:
-        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output; `mean` as for `mels`."""
-        return self.from_mels(*self.mels(audio, samples, mean))
+        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output, with the noise of the clips' own content.
+
+        `mean` as for `mels`.
+        """
+        noisy = self.bottleneck.noisy or self.release.noisy
+        noise = content_noise(audio, samples, self.dim) if noisy else None
+        return self.from_mels(*self.mels(audio, samples, mean), noise)
 
     def mels(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(audio [B, S], samples [B]) -> what `from_mels` takes. Raises RunError.
@@ -88,12 +112,26 @@ class SerModel(nn.Module):
         mels, frames = self.logmel(audio, samples)
         return (mels if mean is None else mels - mean[:, :, None]), frames
 
-    def from_mels(self, mels: Tensor, frames: Tensor) -> Output:
-        """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest."""
+    def from_mels(self, mels: Tensor, frames: Tensor, noise: Tensor | None = None) -> Output:
+        """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest.
+
+        `noise` [2, B, D] is for bottleneck and release, if they take any; without it they draw their own.
+        """
+        of_bottleneck, of_release = (None, None) if noise is None else noise
         x, x_frames = self.encoder.frames(self.normalise(mels, frames), frames)
-        embedding = self.encoder.embed(x, x_frames).float()
-        told = embedding.view_as(embedding)  # apart, for the gradient of each branch
-        return Output(embedding, self.head(told), told, embedding.new_zeros(len(embedding)), x, x_frames)
+        z, rate = self.bottleneck(self.encoder.embed(x, x_frames).float(), of_bottleneck)
+        z = self.eraser(z)
+        embedding = self.release(z, of_release)
+        told = z if self.settings.release.decision == "before" else embedding
+        told = told.view_as(told)  # apart, for the gradient of each branch
+        return Output(embedding, self.head(told), told, rate, x, x_frames)
+
+
+def entry(registry: Mapping[str, Callable], section: str, settings: Section) -> Callable:
+    """What a section of the recipe names. Raises RecipeError with the names there are."""
+    if settings.name not in registry:
+        raise RecipeError(unknown(f"{section}.name", settings.name, registry))
+    return registry[settings.name]
 
 
 def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
@@ -131,19 +169,36 @@ class Spoken(list):
         self.means = means
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What a model makes of N clips, in their order."""
+
+    embedding: np.ndarray  # [N, D], as it leaves the model
+    probability: np.ndarray  # [N, C], of the emotions
+    rate: np.ndarray  # [N], nats
+
+
 @torch.inference_mode()
+def outputs(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> Applied:
+    """All that comes out for float32 clips [S] at the model's rate. The model must be in evaluation mode."""
+    shapes = (model.dim,), (len(model.labels),), ()
+    applied = Applied(*(np.zeros((len(clips), *shape), dtype=np.float32) for shape in shapes))
+    for rows, *heard in batches(model, clips, batch_size):
+        output = model(*heard)
+        applied.embedding[rows] = output.embedding.cpu().numpy()
+        applied.probability[rows] = output.logits.softmax(dim=1).cpu().numpy()
+        applied.rate[rows] = output.rate.cpu().numpy()
+    return applied
+
+
 def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Float32 clips [S] at the model's rate -> (embeddings [N, D], emotion probabilities [N, C]), in the clips' order.
 
-    The model must be in evaluation mode (as `load_model` leaves it).
+    The model must be in evaluation mode (as `load_model` leaves it). The embeddings are those that leave the model: after
+    bottleneck, eraser and release.
     """
-    embedding = np.zeros((len(clips), model.dim), dtype=np.float32)
-    probability = np.zeros((len(clips), len(model.labels)), dtype=np.float32)
-    for rows, *heard in batches(model, clips, batch_size):
-        output = model(*heard)
-        embedding[rows] = output.embedding.cpu().numpy()
-        probability[rows] = output.logits.softmax(dim=1).cpu().numpy()
-    return embedding, probability
+    applied = outputs(model, clips, batch_size)
+    return applied.embedding, applied.probability
 
 
 @torch.inference_mode()

@@ -1,6 +1,11 @@
-"""The verdict in words: how well emotion is read from unseen speakers, and whether the speaker is still in the embedding."""
+"""The verdict in words: how well emotion is read from unseen speakers, and whether the speaker is still in the embedding.
+
+And the threat model: what the attackers are given whose scores these are.
+"""
 
 from collections.abc import Mapping
+
+from speaker_invariant_ser.config import Recipe, ReleaseSection
 
 REASONS = {
     "within": "at chance, even the upper 95 % bound is within {margin:.0f} points of it",
@@ -56,3 +61,38 @@ def speaker_sentence(speaker: Mapping) -> str:
         f"The strongest fresh attacker ({mostly}{strongest['name']}) names the right one of {speaker['speakers']} speakers for "
         f"{100 * strongest['accuracy']:.1f} % of {speaker['utterances']} utterances{times}, where {allows}: {says}."
     )
+
+
+def threat(recipe: Recipe) -> str:
+    """What an attacker of a model of this recipe sees, how often, what else they have, and what is not covered."""
+    noisy = recipe.bottleneck.name == "vib" or recipe.release.name == "noise"
+    again = ", since its noise is a function of the utterance's own samples" if noisy else ""
+    several = ", over which noise averages out" if noisy else ""
+    audio = ", from which whoever has the model computes the noise and takes it off" if noisy else ""
+    told = (
+        f"The attacker sees the embedding of one utterance as it leaves the model{as_released(recipe)}. Asking again, as often "
+        f"as they like, gives the same{again}. They have labelled embeddings of the same speakers to learn from. Not covered: "
+        f"several utterances of one person put together{several}; the audio itself at hand{audio}."
+    )
+    if two_outputs(recipe.release):
+        told += " The emotion is told from the embedding before its release: its posteriors are a second output, attacked apart."
+    return told
+
+
+def as_released(recipe: Recipe) -> str:
+    """What was done to the embedding, as a part of a sentence."""
+    release, done = recipe.release, []
+    if recipe.bottleneck.name == "vib":
+        done.append("a sample of what its bottleneck lets through")
+    if recipe.bottleneck.name == "fsq":
+        done.append(f"each dimension one of {recipe.bottleneck.levels} values")
+    if release.name == "noise":
+        done.append(f"with noise {release.sigma:g} times as large as each dimension's deviation")
+    if release.name == "quantise":
+        done.append(f"each dimension rounded to steps of {release.step:g} of its deviation")
+    return "".join(f", {one}" for one in done)
+
+
+def two_outputs(release: ReleaseSection) -> bool:
+    """Whether the emotion posteriors know more than the embedding that is released: they are told before it is changed."""
+    return release.name != "none" and release.decision == "before"

@@ -24,7 +24,7 @@ def chapters(summary: Mapping, curves: Mapping[str, Sequence[Mapping]], place: P
     found = [*emotion_chapters(emotion)] if emotion else []
     if summary.get("against"):
         found.append(against_chapter(summary))
-    found += speaker_chapters(speaker, drawn=bool(emotion))
+    found += speaker_chapters(speaker, bool(emotion), settings.get("threat"))
     if place is not None:
         found.append(map_chapter(place))
     if curves or speaker.get("adversary_head"):

@@ -82,7 +82,7 @@ def settings_chapters(settings: Mapping, kept: Mapping) -> list[Chapter]:
     """Who was in which part, hashes, versions, and every other setting."""
     folds = settings.get("folds", [])
     told = "Everything that is needed to do it again; report.json has it in full."
-    rest = {key: value for key, value in settings.items() if key not in ("folds", "versions")}
+    rest = {key: value for key, value in settings.items() if key not in ("folds", "versions", "threat")}
     blocks = [Text(told)]
     if folds:
         blocks += [folds_table(folds, kept), hashes_table(folds)]

@@ -34,6 +34,7 @@ CONTROLS = {
     "posteriors": "floor: emotion posteriors",
     "shuffled": "floor: shuffled speakers",
     "embedding": "the embedding",
+    "unreleased": "before erasure and release",
     "random_encoder": "untrained encoder",
     "logmel": "ceiling: log-mel",
     "without_adversary": "twin without adversary",
@@ -42,6 +43,7 @@ ABOUT = {
     "emotion": "The true emotion alone is a floor.",
     "posteriors": "So are the model's own probabilities of the emotions.",
     "shuffled": "With the speakers' names shuffled, all that is named rightly is luck.",
+    "unreleased": "The embedding before its erasure and release shows what these took.",
     "random_encoder": "An encoder that was never trained shows what training added or removed.",
     "logmel": "Mean and deviation of each clip's log-mel show what could be read before any encoder.",
 }
@@ -49,6 +51,12 @@ SCORED = {
     "held-out": "Only clips that the encoder did not train on are scored.",
     "trained": "The clips that are scored are some that the encoder trained on.",
     "given": "All clips are scored; the table does not say which ones its encoder did not train on.",
+}
+LEARNED = {
+    "held-out": (
+        " The attackers learn from such clips alone, too: the eraser was fitted on the others and has made everyone alike on "
+        "them, which says nothing of new clips."
+    )
 }
 WARNING = (
     "Warning: the attackers were scored on clips that the encoder itself trained on, since none were held out. What they reach "
@@ -61,23 +69,25 @@ AT_CHANCE = {
 }
 
 
-def speaker_chapters(speaker: Mapping, drawn: bool) -> list[Chapter]:
-    """With a picture of the attackers if `drawn`; without one where the front shows it already."""
+def speaker_chapters(speaker: Mapping, drawn: bool, threat: str | None = None) -> list[Chapter]:
+    """With a picture of the attackers if `drawn`; without one where the front shows it already. `threat`: what they are given."""
     return [
-        attackers_chapter(speaker, drawn),
+        attackers_chapter(speaker, drawn, threat),
+        *([outputs_chapter(speaker["outputs"])] if speaker.get("outputs") else []),
         *([controls_chapter(speaker)] if speaker["controls"] else []),
-        *([information_chapter(speaker["information"])] if speaker["information"] else []),
+        *([information_chapter(speaker["information"], speaker.get("rate_bits"))] if speaker["information"] else []),
         unseen_chapter(speaker["unseen"]),
     ]
 
 
-def attackers_chapter(speaker: Mapping, drawn: bool) -> Chapter:
+def attackers_chapter(speaker: Mapping, drawn: bool, threat: str | None) -> Chapter:
     left_out = speaker["left_out"]
     chances = [[CHANCES[name], percent(value)] for name, value in speaker["chance"].items()]
     return Chapter(
         "What is left of the speaker",
         [
             Text(about_attackers(speaker)),
+            *([Text(threat)] if threat else []),
             Text(about_claim(speaker)),
             *([Pictures([attackers_picture(speaker, "attackers")])] if drawn else []),
             attackers_table(speaker),
@@ -92,12 +102,13 @@ def about_attackers(speaker: Mapping) -> str:
     """What was measured, on whom, with which sample size."""
     encoders = " of the encoder" if speaker["encoders"] == 1 else f" of {speaker['encoders']} encoders, one by one"
     texts = "no text on both sides" if speaker["grouped_by_text"] else "texts unknown, or on both sides"
+    learned = LEARNED.get(speaker.get("learned"), "")
     units = count(speaker["clusters"], "text" if speaker["grouped_by_text"] else "clip")
     return (
         f"{count(len(speaker['attackers']), 'classifier')}, fitted afresh, try to name the speaker from what comes out"
         f"{encoders}: {count(speaker['speakers'], 'speaker')}, {count(speaker['decisions'], 'decision')} about "
         f"{count(speaker['utterances'], 'clip')}, cross-validated "
-        f"({texts}). {SCORED[speaker['scored']]} Intervals resample {units}; p values are from "
+        f"({texts}). {SCORED[speaker['scored']]}{learned} Intervals resample {units}; p values are from "
         f"{count(speaker['permutations'], 'permutation')} of the speakers within each emotion."
     )
 
@@ -174,6 +185,20 @@ def attacker_row(name: str, one: Mapping) -> list[str]:
     ]
 
 
+def outputs_chapter(outputs: Mapping) -> Chapter:
+    """The released embedding and the posteriors, where the emotion is told before the release."""
+    told = (
+        "The emotion is told before the embedding is released, so that two things leave the model, and the posteriors may know "
+        "of the speaker what the embedding no longer does. Both under the quick attackers alone, the strongest of them; what "
+        "else was tried on the released embedding stands above."
+    )
+    names = {"embedding": "the released embedding", "posteriors": "emotion posteriors"}
+    rows = [
+        [name, percent(outputs[key]["accuracy"]), interval(outputs[key]), outputs[key]["attacker"]] for key, name in names.items()
+    ]
+    return Chapter("Two outputs", [Text(told), Table(["output", "named rightly", "95 % interval", "attacker"], rows)], 3)
+
+
 def controls_chapter(speaker: Mapping) -> Chapter:
     named = {CONTROLS.get(name, name): one for name, one in speaker["controls"].items()}
     told = [
@@ -196,7 +221,7 @@ def controls_chapter(speaker: Mapping) -> Chapter:
     )
 
 
-def information_chapter(information: Mapping) -> Chapter:
+def information_chapter(information: Mapping, rate: float | None) -> Chapter:
     bits, code, full = information["v_bits"], information["mdl"], information["log2_speakers"]
     told = (
         f"Naming a speaker takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains from the "
@@ -209,6 +234,12 @@ def information_chapter(information: Mapping) -> Chapter:
         ["online code", f"{code['codelength_bits']:,.0f} of {code['uniform_bits']:,.0f} bits"],
         ["compression", f"{decimal(code['compression'])} ×"],
     ]
+    if rate is not None:
+        rows.insert(len(bits), ["rate of the bottleneck per clip, bits", decimal(rate)])
+        told += (
+            f" The rate of the bottleneck, {decimal(rate)} bits on average, bounds what any attacker can get from one released "
+            f"embedding, the speaker or anything else{'; at log2 K or more, it rules nothing out' if rate >= full else ''}."
+        )
     return Chapter("Information", [Text(told), Table(["measure", "value"], rows, numbers=False)], 3)
 
 
