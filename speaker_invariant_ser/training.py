@@ -30,6 +30,7 @@ from speaker_invariant_ser.checkpoints import CHECKPOINT, load_checkpoint, remov
 from speaker_invariant_ser.clips import Clips, open_clips
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.finishing import finish
 from speaker_invariant_ser.labels import labels_of
 from speaker_invariant_ser.model import SerModel, save_model
 from speaker_invariant_ser.objective import Objective
@@ -128,6 +129,7 @@ class Training:
                 progress(self.fit.name, self.rows[-1])
         if self.fabric.is_global_zero:
             self.objective.model.load_state_dict(self.kept)
+            finish(self.objective.model, self.feed.clips, self.recipe, self.fit.seed)
             on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
             save_model(self.objective.model, self.work, on)
 
