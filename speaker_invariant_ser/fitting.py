@@ -22,6 +22,7 @@ from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.building import build_model, precision_of, targets_of
 from speaker_invariant_ser.checkpoints import remove_checkpoint
 from speaker_invariant_ser.config import Recipe
+from speaker_invariant_ser.erasers import check_erase
 from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
@@ -55,15 +56,16 @@ def train(
     kept, and what was begun goes on from its last checkpoint. Raises SplitError or RecipeError before anything is
     written, RunError, WriteError.
     """
-    check_names(recipe)
+    dim = check_names(recipe)
     place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
     if place.type == "cuda" and devices > torch.cuda.device_count():
         raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
     store = store.labelled(recipe.labels.map, recipe.split)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
-    for split in splits:
+    for split in splits:  # what is wrong is said before anything is written
         for one in adversaries_of(recipe):
-            targets_of(store, split, one.target, recipe.augment.virtual)  # says what is wrong before anything is written
+            targets_of(store, split, one.target, recipe.augment.virtual)
+        check_erase(recipe, dim, len(targets_of(store, split, "speaker")))
         clips = len(split.indices("train", store.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
     if OUTSIDE in os.environ:
@@ -102,14 +104,15 @@ def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> Non
         )
 
 
-def check_names(recipe: Recipe) -> None:
-    """Say what is wrong with names and band limits before anything is written: RecipeError."""
+def check_names(recipe: Recipe) -> int:
+    """The embedding's dimension. Raises RecipeError for wrong names, band limits, and settings of adversaries."""
     model = build_model(recipe, ("", ""))
     Opponents(recipe, model, [2 for _ in adversaries_of(recipe)])
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
     if recipe.perturb.name == "cross" and not ADVERSARIES[recipe.adversary.name].has_reader:
         raise RecipeError(f"perturb.name = cross needs an adversary with a reader: {recipe.adversary.name} has none, grl has")
+    return model.dim
 
 
 @contextmanager

@@ -39,8 +39,8 @@ class Setting:
         return F.cross_entropy(self.reader(output.embedding), SPEAKER, reduction="none")
 
     def move(self, name, epsilon=EPSILON):
-        means = (lambda output: losses(output).mean() for losses in (self.emotion_losses, self.speaker_losses))
-        return PERTURBATIONS[name](self.look, self.mels, FRAMES, self.output, *means, epsilon)
+        emotion, speaker = lambda output: self.emotion_losses(output).mean(), lambda output: self.speaker_losses(output).mean()
+        return PERTURBATIONS[name](self.look, self.mels, FRAMES, self.output, emotion, speaker, epsilon)
 
     def random_move(self, epsilon=EPSILON):
         return along(torch.randn_like(self.mels), FRAMES, epsilon)
