@@ -21,7 +21,7 @@ In the order of the data; a module imports only from those above it:
     shortcuts       can emotion be told without listening?
     store           the prepared corpus
     preparation     corpora -> prepared corpus
-    features        log-mel, normalisation
+    features        log-mel, or pictures as they are; normalisation
     together        processes that share a batch
     augmentation    what training does to log-mels
     encoders        log-mel -> embedding
@@ -65,6 +65,7 @@ In the order of the data; a module imports only from those above it:
     atlas           embeddings laid out on paper
     chapters        what a report says, chapter by chapter
     report          Evaluation -> HTML, Markdown, JSON
+    digits          the same training on pictures: is there a zero in this overlay of two digits?
     demo            all of it on the built-in corpus
     cli             the verbs
 

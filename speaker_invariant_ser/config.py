@@ -71,8 +71,11 @@ class LabelsSection(Section):
 
 
 class FeaturesSection(Section):
-    """Log-mel spectrogram."""
+    """What the network reads of a clip: its log-mel spectrogram."""
 
+    front: Literal["log-mel", "pixels"] = Field(
+        "log-mel", description="log-mel; or pixels: clips are pictures of `mels` rows, as those of recipes/digits.toml"
+    )
     mels: int = Field(64, ge=8, le=256, description="mel bands")
     window_ms: float = Field(25.0, ge=5, le=200, description="window, milliseconds")
     hop_ms: float = Field(10.0, ge=1, le=100, description="hop, milliseconds")
@@ -129,6 +132,10 @@ class AugmentSection(Section):
         if self.concatenate + self.mixup_within + self.mixup_across > 1:
             raise ValueError("augment.concatenate + augment.mixup_within + augment.mixup_across: expected a sum of at most 1")
         return self
+
+
+# What makes no sense on pictures.
+OF_SOUND = ("concatenate", "tempo", "warp", "level_db", "equaliser_db", "noise", "frequency_masks", "time_masks", "virtual")
 
 
 class EncoderSection(Section):
@@ -317,6 +324,14 @@ class Recipe(Section):
                 f"augment.virtual = {self.augment.virtual}: further voices are for an adversary of speakers, and "
                 f"adversary.target is {targets[0]}; set it to speaker, or augment.virtual to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def pictures_are_no_sound(self) -> Self:
+        made = {name: getattr(self.augment, name) for name in OF_SOUND if getattr(self.augment, name)}
+        if self.features.front == "pixels" and made:
+            told = ", ".join(f"augment.{name} = {value}" for name, value in made.items())
+            raise ValueError(f'{told}: made for sound, expected 0 where features.front = "pixels"')
         return self
 
 

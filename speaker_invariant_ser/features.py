@@ -1,6 +1,6 @@
-"""Waveform -> log-mel spectrogram, normalised. Shapes: B batch, S samples, M mel bands, T frames."""
+"""Waveform -> log-mel spectrogram, normalised; pictures as they are. Shapes: B batch, S samples, M mel bands, T frames."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +73,27 @@ class LogMel(nn.Module):
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """(audio [B, S] in [-1, 1], samples [B]) -> (natural log of mel power [B, M, T], frames [B])."""
         return torch.log(self.mel(audio) + FLOOR), 1 + samples // self.hop
+
+
+class Pixels(nn.Module):
+    """Pictures in the place of sound: samples are pixels, column after column, `mels` of them in each; nothing is computed.
+
+    What stands for a clip's log-mel is the picture [M, T] itself. `hop` is what training counts columns by, as 1 + S // hop:
+    that is T where a picture is at most a column wider than it is high.
+    """
+
+    def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
+        super().__init__()
+        self.bands, self.hop = settings.mels, settings.mels + 1
+        self.register_buffer("place", torch.empty(0), persistent=False)  # by which it is seen on which device it is
+
+    def forward(self, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """(pixels [B, S], samples [B], multiples of M) -> (pictures [B, M, T], columns [B])."""
+        assert pixels.shape[1] <= self.bands * self.hop, "wider than it is counted"
+        return pixels.unflatten(1, (-1, self.bands)).transpose(1, 2), samples // self.bands
+
+
+FRONTS: dict[str, Callable[[FeaturesSection, int], nn.Module]] = {"log-mel": LogMel, "pixels": Pixels}
 
 
 def mask_of(frames: Tensor, length: int) -> Tensor:

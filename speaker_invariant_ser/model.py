@@ -32,7 +32,7 @@ from speaker_invariant_ser.config import (
 from speaker_invariant_ser.encoders import ENCODERS
 from speaker_invariant_ser.erasers import ERASERS
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
-from speaker_invariant_ser.features import LogMel, Normalise, frame_sums
+from speaker_invariant_ser.features import FRONTS, Normalise, frame_sums
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.release import RELEASES, content_noise
 
@@ -69,7 +69,7 @@ class SerModel(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.logmel = LogMel(settings.features, settings.sample_rate)
+        self.logmel = FRONTS[settings.features.front](settings.features, settings.sample_rate)
         self.normalise = Normalise(settings.features.normalise, settings.features.mels)
         self.encoder = entry(ENCODERS, "encoder", settings.encoder)(settings.features.mels, settings.encoder)
         self.bottleneck = entry(BOTTLENECKS, "bottleneck", settings.bottleneck)(self.encoder.dim, settings.bottleneck)

@@ -1,8 +1,8 @@
 """A second look at each clip, its log-mel moved a little to where the model is weakest: loss(x) + weight * loss(x + d).
 
-d is found apart from training: no gradient of a parameter is written, and under `statistics_kept` no statistic either.
-Lengths are L2 norms over a clip's own frames, in natural logarithms of mel power, as log-mels are. One length for all clips
-moves a frame of a long one less than a frame of a short one.
+||d|| is epsilon. d is found apart from training: no gradient of a parameter is written, and under `statistics_kept` no
+statistic either. Lengths are L2 norms over a clip's own frames, in natural logarithms of mel power, as log-mels are. One length
+for all clips moves a frame of a long one less than a frame of a short one.
 
 A known failure of all: what is hard in the direction of a gradient is no voice that anybody has. Nothing here says that an
 unseen speaker is read better; that is for the test speakers to say.
@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.features import mask_of
-
-XI = 0.1  # of epsilon, how far VAT looks for the direction; much nearer, rounding in bfloat16 would be all that is seen
 
 
 class Output(Protocol):
@@ -81,19 +79,21 @@ class CrossGradient:
 
 class Virtual:
     """Where the model changes its mind fastest, whatever the label: the direction in which KL(p(x) || p(x + d)) grows most, by
-    one power iteration from a random one. Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019.
+    one power iteration from a random one. Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019. No labels are
+    needed.
 
-    Two more passes, both with the same random numbers: with other dropout in each, what differs is dropout. Known failures: one
-    iteration may miss the worst direction; a model that is sure of everything has nearly no slope, and rounding decides.
+    The random direction is as long as the move: along a much shorter one, what is seen in bfloat16 is rounding. Two more passes
+    with the same random numbers in both, or what differs would be dropout. Known failures: one iteration may miss the worst
+    direction; a model that is sure of everything has nearly no slope.
     """
 
     against: Literal["labels", "prediction"] = "prediction"
 
     def __call__(self, look, mels, frames, output, emotion_loss, speaker_loss, epsilon) -> Tensor:
         plain = mels.detach()
-        start = along(torch.randn_like(plain), frames, XI * epsilon).requires_grad_()
-        with torch.random.fork_rng(devices=[mels.device] if mels.is_cuda else []):
-            here = look(plain).logits.detach()  # not under no_grad: autocast would keep its weights, which no gradient reaches
+        start = along(torch.randn_like(plain), frames, epsilon).requires_grad_()
+        with torch.no_grad(), torch.random.fork_rng(devices=[mels.device] if mels.is_cuda else []):
+            here = look(plain).logits
         there = look(plain + start).logits
         return along(slope(divergence(here, there), start), frames, epsilon)
 

@@ -60,7 +60,7 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --device gpu": "unknown device 'gpu'",
     "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
     "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
-    "train {tmp}/good.toml --out {tmp}/out": "Missing option '--data'",
+    "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
     "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview PICTURE, which trains nothing",
     "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
-from speaker_invariant_ser.encoders import ENCODERS, AttentivePooling
+from speaker_invariant_ser.encoders import ENCODERS, AttentivePooling, Parts
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features import mask_of
 from speaker_invariant_ser.model import ModelSettings, SerModel, apply_frames
+
+FROZEN = {"cnn": 2, "image": 1}  # biases whose effect the next operation takes away
 
 
 def lived_in(module: torch.nn.Module) -> torch.nn.Module:
@@ -92,7 +94,7 @@ def test_the_gradient_reaches_every_parameter_that_has_an_effect(name):
     before = encoder(mels, frames)
     before.square().mean().backward()
     frozen = [parameter for parameter in encoder.parameters() if not parameter.requires_grad]
-    assert len(frozen) == 2 and sum(1 for _ in encoder.parameters()) > 10
+    assert len(frozen) == FROZEN[name] and sum(1 for _ in encoder.parameters()) > 10
     assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in encoder.parameters() if one.requires_grad)
     for parameter in frozen:
         parameter.add_(torch.randn_like(parameter))
@@ -103,6 +105,26 @@ def test_pooling_of_a_constant_is_the_constant_and_no_deviation():
     pool = AttentivePooling(3)
     mean, deviation = pool(torch.full((1, 3, 9), 2.0), torch.tensor([5])).chunk(2, dim=1)
     assert torch.allclose(mean, torch.tensor(2.0)) and deviation.max() < 0.01
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 6, 8, 11])
+def test_parts_are_means_of_what_stands_there(frames):
+    """Against every frame repeated until the parts are whole numbers of them; what stands in padding is not read."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, frames)
+    padded = torch.cat((x, torch.full((2, 3, 5), 100.0)), dim=2)
+    expected = x.repeat_interleave(4, dim=2).unflatten(2, (4, frames)).mean(dim=3).flatten(1)
+    assert torch.allclose(Parts(3)(padded, torch.tensor([frames, frames])), expected, atol=1e-5)
+
+
+def test_a_mirrored_picture_is_another_one():
+    """Mean and deviation over the columns would not see which way round a picture is."""
+    torch.manual_seed(0)
+    picture, frames = torch.randn(1, 3, 8), torch.tensor([8])
+    mirrored = picture.flip(2)
+    assert (Parts(3)(picture, frames) - Parts(3)(mirrored, frames)).abs().max() > 0.1
+    pool = AttentivePooling(3)
+    assert torch.allclose(pool(picture, frames), pool(mirrored, frames), atol=1e-5)
 
 
 def test_the_default_is_the_model_of_the_mission():

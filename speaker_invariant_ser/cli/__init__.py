@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from speaker_invariant_ser.cli.showing import (
     bars,
     show_comparison,
     show_evaluation,
+    show_outcomes,
     show_predictions,
     show_prepared,
     show_speaker,
@@ -40,7 +41,11 @@ app = typer.Typer(
 )
 
 if TYPE_CHECKING:
+    from speaker_invariant_ser.config import Recipe
     from speaker_invariant_ser.manifest import Listing, Utterance
+    from speaker_invariant_ser.runs import Run
+    from speaker_invariant_ser.store import Store
+    from speaker_invariant_ser.training import Progress
 
 CORES = cores()
 OWN_DATA = """your own data
@@ -180,7 +185,7 @@ def prepare(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe in TOML, such as recipes/emodb.toml.")],
-    data: Annotated[Path, typer.Option(help="The prepared corpus.")],
+    data: Annotated[Path | None, typer.Option(help="The prepared corpus; recipes/digits.toml alone brings its own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, over the recipe; may be repeated.")
@@ -202,42 +207,39 @@ def train(
 ) -> None:
     """Train every fold of a recipe: speakers to train on, others to select the epoch, others kept for the test."""
     from speaker_invariant_ser.config import read_recipe
-    from speaker_invariant_ser.store import Store
 
     if not (out or preview):
         raise typer.BadParameter("expected --out RUN, or --preview PICTURE, which trains nothing.")
     seeded = [] if seed is None else [f"train.seed={seed}"]
-    settings = read_recipe(recipe, [*(overrides or []), *seeded])
-    store, speaks = Store.open(data), speaks_for_all()
-    mapped = store.labelled(settings.labels.map, settings.split).mapped
-    if mapped.words and speaks:
-        print(f"labels ({mapped.name}): {mapped.words}")
-    if preview:
-        from speaker_invariant_ser.preview import sights, write_preview
+    settings, speaks = read_recipe(recipe, [*(overrides or []), *seeded]), speaks_for_all()
+    if preview and settings.features.front != "log-mel":
+        raise typer.BadParameter("--preview draws log-mels; the clips of this recipe are pictures already.")
+    with prepared_corpus(settings, data, out, resume) as store:
+        mapped = store.labelled(settings.labels.map, settings.split).mapped
+        if mapped.words and speaks:
+            print(f"labels ({mapped.name}): {mapped.words}")
+        if preview:
+            from speaker_invariant_ser.preview import sights, write_preview
 
-        write_preview(preview, sights(settings, store), settings.features)
-        print(f"what the network sees: {preview}")
-        return
-    with training_bars(quiet or not speaks, out, settings.train.epochs) as shown:
-        from speaker_invariant_ser import fitting
+            write_preview(preview, sights(settings, store), settings.features)
+            print(f"what the network sees: {preview}")
+            return
+        with training_bars(quiet or not speaks, out, settings.train.epochs) as shown:
+            from speaker_invariant_ser import fitting
 
-        start = partial(fitting.train, settings, store, out, resume, device, jobs, devices=devices)
-        if not (tensorboard and speaks):
-            run = start(shown)
-        else:
-            from speaker_invariant_ser.boards import board
+            start = partial(fitting.train, settings, store, out, resume, device, jobs, devices=devices)
+            run = with_board(start, out, shown) if tensorboard and speaks else start(shown)
+        if speaks:
+            show_trained(run)
+        if not data:
+            with training_bars(quiet, out / "twin", settings.train.epochs) as shown:
+                from speaker_invariant_ser.digits import CURVES, compare_with_twin
 
-            with closing(board(out)) as log:
-
-                def both(name: str, row: dict[str, float]) -> None:
-                    shown(name, row)
-                    log(name, row)
-
-                run = start(both)
-                log.finish()
-    if speaks:
-        show_trained(run)
-        print(f"run: {out}   next: siser evaluate {out}")
+                outcomes = compare_with_twin(run, store, resume, device, jobs, shown)
+            show_outcomes(outcomes, CURVES)
+            print(f"curves: {out / 'curves.png'}")
+        if speaks:
+            print(f"run: {out}   next: siser evaluate {out}")
 
 
 @app.command()
@@ -383,6 +385,42 @@ def infer(
     if failed:
         warn(f"{len(failed)} files failed; column `error` of {out} has every reason")
         raise typer.Exit(1)
+
+
+@contextmanager
+def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, resume: bool) -> Iterator["Store"]:
+    """The corpus at --data. A recipe of pictures has one without it, which is made beside the run."""
+    from speaker_invariant_ser.store import Store
+
+    if data:
+        yield Store.open(data)
+        return
+    if settings.features.front == "log-mel":
+        raise typer.BadParameter("expected --data FOLDER, a prepared corpus; recipes/digits.toml alone brings its own.")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise typer.BadParameter("expected --data FOLDER: of several processes each would make the digits.")
+    from speaker_invariant_ser.digits import corpus_beside
+    from speaker_invariant_ser.files import refuse_existing
+
+    if not resume:
+        refuse_existing(run, "continue it with --resume, or choose another --out")
+    with corpus_beside(run) as store:
+        yield store
+
+
+def with_board(start: Callable[["Progress"], "Run"], run: Path, shown: "Progress") -> "Run":
+    """Train, and write every epoch as TensorBoard events as well."""
+    from speaker_invariant_ser.boards import board
+
+    with closing(board(run)) as log:
+
+        def both(name: str, row: dict[str, float]) -> None:
+            shown(name, row)
+            log(name, row)
+
+        trained = start(both)
+        log.finish()
+    return trained
 
 
 def speaks_for_all() -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from speaker_invariant_ser.digits import Outcome
     from speaker_invariant_ser.runs import Fit, Run
     from speaker_invariant_ser.store import Store
 
@@ -223,6 +224,20 @@ def show_comparison(summaries: Sequence[dict]) -> None:
     show_table(["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"], rows)
     if first["note"]:
         print(first["note"])
+
+
+def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> None:
+    """What is told rightly in the epoch that was kept: `columns` of metrics.csv, and the strongest of the fresh attackers."""
+    from speaker_invariant_ser.report import percent
+
+    numbers = [[percent(one.number(column)) for column in columns] for one in outcomes]
+    attackers = [f"{percent(one.leak.strongest.score.accuracy)} {one.leak.strongest.name}" for one in outcomes]
+    rows = [(words, *row) for words, row in zip(columns.values(), zip(*numbers, strict=True), strict=True)]
+    rows.append(("the other digit: by the strongest of four", *attackers))
+    level = outcomes[0].leak.chance
+    rows.append(("chance, a zero", *[percent(1 / 2)] * len(outcomes)))
+    rows.append((f"chance, the other digit of {outcomes[0].leak.speakers}", *[percent(level["uniform"])] * len(outcomes)))
+    show_table(["told rightly", *(one.name for one in outcomes)], rows)
 
 
 def show_predictions(predictions: Sequence[dict]) -> None:
