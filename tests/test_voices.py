@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from speaker_invariant_ser import building
+from speaker_invariant_ser import building, opponents
 from speaker_invariant_ser.audio import SAMPLE_RATE
 from speaker_invariant_ser.augmentation import VOICE_WARP, Voices, warped
 from speaker_invariant_ser.batches import Clock, Feed
@@ -152,8 +152,8 @@ def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(store):
 
 
 def test_the_adversary_tells_so_many_more_apart(store, tmp_path, monkeypatch):
-    heads, grl = [], building.ADVERSARIES["grl"]
-    monkeypatch.setitem(building.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
+    heads, grl = [], opponents.ADVERSARIES["grl"]
+    monkeypatch.setitem(opponents.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
     recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, store, tmp_path / "run", device="cpu")
     assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
