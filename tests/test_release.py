@@ -35,7 +35,7 @@ from speaker_invariant_ser.finishing import carried, finish, fit_release, refit_
 from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.inference import load_models, predict
 from speaker_invariant_ser.model import DESCRIPTION, WEIGHTS, ModelSettings, SerModel, apply, load_model, save_model
-from speaker_invariant_ser.release import RELEASES, content_noise
+from speaker_invariant_ser.release import RELEASES, content_noise, mel_noise
 from speaker_invariant_ser.report import write_report
 from speaker_invariant_ser.verdict import threat
 
@@ -220,6 +220,20 @@ def test_other_content_has_other_noise_however_little_it_differs():
     assert (noise[:, 0] - other[:, 0]).abs().mean() > 0.5 and torch.equal(noise[:, 1:], other[:, 1:])
     rows = noise.transpose(0, 1).flatten(0, 1)
     assert (torch.corrcoef(rows) - torch.eye(6)).abs().max() < 0.2, "of clips, and of bottleneck and release"
+
+
+def test_in_training_the_content_is_that_of_the_log_mels():
+    """So that dev speakers are scored alike whatever was drawn before."""
+    torch.manual_seed(0)
+    mels, frames = torch.randn(3, 8, 50), torch.tensor([50, 20, 40])
+    noise, before = mel_noise(mels, frames, 7), torch.get_rng_state()
+    alone = mel_noise(mels[1:2, :, :20], frames[1:2], 7)
+    assert torch.equal(alone, noise[:, 1:2]) and (noise[:, 0] - noise[:, 2]).abs().mean() > 0.5
+    model = model_of(bottleneck=BottleneckSection(name="vib"))
+    mels, frames = torch.randn(3, 24, 50), torch.tensor([50, 20, 40])
+    one, two = (model.from_mels(mels, frames).embedding for _ in range(2))
+    assert torch.equal(one, two) and not torch.equal(model.train().from_mels(mels, frames).embedding, one)
+    assert not torch.equal(torch.get_rng_state(), before), "in training it is drawn"
 
 
 def test_the_noise_is_standard_normal():
