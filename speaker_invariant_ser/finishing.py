@@ -44,14 +44,14 @@ def finish(model: SerModel, clips: Clips, recipe: Recipe, seed: int | None = Non
 
 @torch.no_grad()
 def carried(model: SerModel, clips: Clips) -> Tensor:
-    """What passes the bottleneck [N, D], on the processor; its noise is drawn, since log-mels have lost the samples."""
+    """What passes the bottleneck [N, D], on the processor."""
     model.eval()
     device = next(model.parameters()).device
     batches = clips.in_order_of_length(8 if device.type == "cpu" else 128)  # what fits a cache
     found = torch.empty(len(clips), model.dim)
     for rows, (mels, frames) in zip(batches, clips.read(batches), strict=True):
         x = model.encoder(model.normalise(mels, frames), frames).float()
-        found[rows] = model.bottleneck(x, torch.randn(len(rows), model.dim).to(device))[0].cpu()
+        found[rows] = model.bottleneck(x, model.noise_for(mels, frames)[0])[0].cpu()
     return found
 
 

@@ -34,7 +34,7 @@ from speaker_invariant_ser.erasers import ERASERS
 from speaker_invariant_ser.errors import RecipeError, RunError, unknown
 from speaker_invariant_ser.features import FRONTS, Normalise, frame_sums
 from speaker_invariant_ser.files import write_json, writing
-from speaker_invariant_ser.release import RELEASES, content_noise
+from speaker_invariant_ser.release import RELEASES, content_noise, mel_noise
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -88,6 +88,10 @@ class SerModel(nn.Module):
         return self.bottleneck.dim
 
     @property
+    def noisy(self) -> bool:
+        return self.bottleneck.noisy or self.release.noisy
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.settings.labels
 
@@ -96,8 +100,7 @@ class SerModel(nn.Module):
 
         `mean` as for `mels`.
         """
-        noisy = self.bottleneck.noisy or self.release.noisy
-        noise = content_noise(audio, samples, self.dim) if noisy else None
+        noise = content_noise(audio, samples, self.dim) if self.noisy else None
         return self.from_mels(*self.mels(audio, samples, mean), noise)
 
     def mels(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,9 +118,9 @@ class SerModel(nn.Module):
     def from_mels(self, mels: Tensor, frames: Tensor, noise: Tensor | None = None) -> Output:
         """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest.
 
-        `noise` [2, B, D] is for bottleneck and release, if they take any; without it they draw their own.
+        `noise` [2, B, D] is for bottleneck and release, if they take any; without it, see `noise_for`.
         """
-        of_bottleneck, of_release = (None, None) if noise is None else noise
+        of_bottleneck, of_release = self.noise_for(mels, frames) if noise is None else noise
         x, x_frames = self.encoder.frames(self.normalise(mels, frames), frames)
         z, rate = self.bottleneck(self.encoder.embed(x, x_frames).float(), of_bottleneck)
         z = self.eraser(z)
@@ -125,6 +128,12 @@ class SerModel(nn.Module):
         told = z if self.settings.release.decision == "before" else embedding
         told = told.view_as(told)  # apart, for the gradient of each branch
         return Output(embedding, self.head(told), told, rate, x, x_frames)
+
+    def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:
+        """Noise for bottleneck and release where the samples are not at hand: in evaluation out of the log-mels' content, so that
+        it depends on nothing that was drawn before; in training they draw their own.
+        """
+        return mel_noise(mels, frames, self.dim) if self.noisy and not self.training else (None, None)
 
 
 def entry(registry: Mapping[str, Callable], section: str, settings: Section) -> Callable:

@@ -4,7 +4,7 @@ A release is an nn.Module, `(x [B, D], noise [B, D] or None) -> [B, D]`: dimensi
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -123,14 +123,27 @@ def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
     as independent.
     """
     clips = zip(audio.detach().cpu().numpy(), samples.tolist(), strict=True)
-    noise = torch.stack([noise_of(clip[:count], ROWS * dim) for clip, count in clips])
-    return noise.view(-1, ROWS, dim).transpose(0, 1).to(audio.device)
+    return noise_of((to_int16(clip[:count]).astype("<i2") for clip, count in clips), dim).to(audio.device)
 
 
-def noise_of(clip: np.ndarray, count: int) -> Tensor:
-    """Standard normal numbers [count] of a clip [S]: its SHAKE-256 (FIPS 202), as long as it takes, 8 bytes a number, through
-    the inverse of the normal distribution. No generator of a library, which another version might change.
+def mel_noise(mels: Tensor, frames: Tensor, dim: int) -> Tensor:
+    """The same for log-mels [B, M, T], frames [B], in single precision: for training, which has them alone, and never released.
+
+    Other noise than that of the samples, and on another device, where the last digits differ, other noise again.
     """
-    digest = hashlib.shake_256(to_int16(clip).astype("<i2").tobytes()).digest(8 * count)
+    clips = zip(mels.detach().cpu().numpy(), frames.tolist(), strict=True)
+    return noise_of((clip[:, :count].astype("<f4") for clip, count in clips), dim).to(mels.device)
+
+
+def noise_of(clips: Iterable[np.ndarray], dim: int) -> Tensor:
+    """Standard normal numbers [2, B, D] of B clips, whatever their bytes are."""
+    return torch.stack([normal_of(clip.tobytes(), ROWS * dim) for clip in clips]).view(-1, ROWS, dim).transpose(0, 1)
+
+
+def normal_of(content: bytes, count: int) -> Tensor:
+    """Standard normal numbers [count]: SHAKE-256 (FIPS 202) as long as it takes, 8 bytes a number, through the inverse of the
+    normal distribution. No generator of a library, which another version might change.
+    """
+    digest = hashlib.shake_256(content).digest(8 * count)
     uniform = ((np.frombuffer(digest, "<u8") >> 12) + 0.5) / 2.0**52  # never 0 nor 1, as with a bit more it would round to
     return torch.special.ndtri(torch.from_numpy(uniform)).float()
