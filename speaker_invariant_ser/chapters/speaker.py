@@ -224,12 +224,12 @@ def controls_chapter(speaker: Mapping) -> Chapter:
 def information_chapter(speaker: Mapping) -> Chapter:
     information, rate = speaker["information"], speaker.get("rate_bits")
     bits, code, full = information["v_bits"], information["mdl"], information["log2_speakers"]
+    also = "" if speaker.get("learned") == "held-out" else ", also those that an encoder trained on"
     told = (
         f"Naming a speaker takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains from the "
         "embedding once the emotion is known; slightly below 0 is noise. The online code sends the speaker of every clip to "
         "someone who has the embeddings: compression 1 means that they do not help. It counts all clips of these speakers"
-        f"{'' if speaker.get('learned') == 'held-out' else ', also those that an encoder trained on'}, and knows neither emotion nor "
-        "text."
+        f"{also}, and knows neither emotion nor text."
     )
     rows = [[f"usable bits per clip, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
     rows += [
@@ -238,9 +238,10 @@ def information_chapter(speaker: Mapping) -> Chapter:
     ]
     if rate is not None:
         rows.insert(len(bits), ["rate of the bottleneck per clip, bits", decimal(rate)])
+        nothing = "; at log2 K or more, it rules nothing out" if rate >= full else ""
         told += (
             f" The rate of the bottleneck, {decimal(rate)} bits on average, bounds what any attacker can get from one released "
-            f"embedding without its audio, the speaker or anything else{'; at log2 K or more, it rules nothing out' if rate >= full else ''}."
+            f"embedding without its audio, the speaker or anything else{nothing}."
         )
     return Chapter("Information", [Text(told), Table(["measure", "value"], rows, numbers=False)], 3)
 
