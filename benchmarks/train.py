@@ -56,7 +56,7 @@ from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")
-STEP = ("data", "features", "network", "update")  # of a training step; seconds_... in metrics.csv
+STEP = ("data", "features", "network", "adversary", "update")  # of a training step; seconds_... in metrics.csv
 GPU_SEEDS = 5
 
 # The made-up corpus. Every NOISY-th clip is noise; the others are a hole in the file. With a little noise in each, deleting the
@@ -251,7 +251,7 @@ def network_share(run: Run) -> float | None:
     """Forward and backward in all of a training step, by time, without first epochs; None if there are no others."""
     rows = [row for fit in run.fits for row in fit.metrics()[1:]]
     total = sum(step_seconds(row) for row in rows)
-    return sum(row["seconds_network"] for row in rows) / total if rows else None
+    return sum(row["seconds_network"] + row["seconds_adversary"] for row in rows) / total if rows else None
 
 
 def step_seconds(row: dict[str, float]) -> float:
