@@ -156,11 +156,14 @@ class Outcome:
 def compare_with_twin(
     run: Run, store: Store, resume: bool = False, device: str = "auto", jobs: int = 1, progress: Progress | None = None
 ) -> list[Outcome]:
-    """The run and the same without an adversary, which is trained here; their curves are drawn into curves.png of the run."""
-    runs = {"with the adversary": run}
+    """The run and the same with lambda 0, which is trained here; their curves are drawn into curves.png of the run.
+
+    A run whose lambda is 0 has no twin.
+    """
+    runs = {"the recipe": run}
     if without_adversary(run.recipe) != run.recipe:
         twin = train(without_adversary(run.recipe), store, run.folder / TWIN, resume, device, jobs, progress)
-        runs["without (lambda 0)"] = twin
+        runs["the same, lambda 0"] = twin
     found = [outcome(name, one, store, device, jobs) for name, one in runs.items()]
     save(Picture("curves", "Over the epochs: " + "; ".join(CURVES.values()), partial(paint, outcomes=found), 4.6), run.folder)
     return found
@@ -195,7 +198,7 @@ def paint(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     for level in (1 / 2, outcomes[0].leak.chance["uniform"]):
         drawn["chance"] = axes.axhline(100 * level, color=GREY, linewidth=1.2, linestyle=":")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch  (whole lines: with the adversary, dashed: without)", ylabel="told rightly, %", ylim=(0, 102))
+    axes.set(xlabel="epoch  (whole lines: the recipe, dashed: the same, lambda 0)", ylabel="told rightly, %", ylim=(0, 102))
     explain(axes, list(drawn.values()), list(drawn), columns=1)
 
 
