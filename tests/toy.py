@@ -1,6 +1,7 @@
 """A toy with a planted speaker code: two input channels tell who speaks, twelve what is felt. A training takes about a second."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,11 +14,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
-from speaker_invariant_ser.config import AdversarySection
+from speaker_invariant_ser.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.config import AdversarySection, BottleneckSection
 from speaker_invariant_ser.features import Batch, mask_of
 
 SPEAKERS, EMOTIONS, FRAMES = 4, 3, 4
 CHANNELS = 2 + 4 * EMOTIONS
+NO_BOTTLENECK = BottleneckSection()
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,25 @@ def make_clips(count: int, seed: int) -> Clips:
 class Encoder(nn.Module):
     """A layer for each frame, the mean over frames, a layer to the embedding, batch norm, as in the package's encoders."""
 
-    dim, features = 12, 12
+    features = 12
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = 12, bottleneck: BottleneckSection = NO_BOTTLENECK) -> None:
         super().__init__()
+        self.dim = dim
         self.layer = nn.Conv1d(CHANNELS, self.features, 1)
-        self.project = nn.Linear(self.features, self.dim)
-        self.norm = nn.BatchNorm1d(self.dim)
+        self.project = nn.Linear(self.features, dim)
+        self.norm = nn.BatchNorm1d(dim)
+        self.bottleneck = BOTTLENECKS[bottleneck.name](dim, bottleneck)
+        self.rate = torch.zeros(())  # of the latest batch, nats a clip
 
     def frames(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(x [B, CHANNELS, T], frames [B]) -> (map [B, features, T], its frames [B])."""
         return self.layer(x).relu() * mask_of(frames, x.shape[2])[:, None], frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
-        return self.norm(self.project(x.sum(dim=2) / frames[:, None]))
+        z, rate = self.bottleneck(self.norm(self.project(x.sum(dim=2) / frames[:, None])))
+        self.rate = rate.mean()
+        return z
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,17 @@ class Trained:
     values: list[float]  # the adversary's loss, step by step
 
 
-def train(settings: AdversarySection, steps: int = 200, clips: int = 64, seed: int = 0) -> Trained:
+def train(
+    settings: AdversarySection,
+    steps: int = 200,
+    clips: int = 64,
+    seed: int = 0,
+    dim: int = 12,
+    bottleneck: BottleneckSection = NO_BOTTLENECK,
+) -> Trained:
     """The emotion is learned against the adversary, each batch so many clips; everything as the adversaries' contract has it."""
     torch.manual_seed(seed)
-    corpus, encoder = make_clips(600, seed=1), Encoder()
+    corpus, encoder = make_clips(600, seed=1), Encoder(dim, bottleneck)
     head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.reads == "frames"
     adversary = ADVERSARIES[settings.name](encoder.features if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)
     model, own = [*encoder.parameters(), *head.parameters()], list(adversary.parameters())
@@ -102,7 +117,8 @@ def train(settings: AdversarySection, steps: int = 200, clips: int = 64, seed: i
             optimizer.zero_grad()
         loss = adversary(x, batch, step / max(1, steps - 1))
         loss.backward()
-        torch.autograd.backward([F.cross_entropy(head(embedding), rows.emotion), read], [None, x.grad])
+        task = F.cross_entropy(head(embedding), rows.emotion) + bottleneck.weight * encoder.rate
+        torch.autograd.backward([task, read], [None, x.grad])
         for optimizer in optimizers:
             optimizer.step()
         values.append(loss.item())
@@ -118,7 +134,8 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(trained: Trained) -> Judged:
+def judge(trained: Trained, leaves: Callable[[Tensor], Tensor] = lambda embedding: embedding) -> Judged:
+    """`leaves`: what is made of the embedding before attackers get it; the emotion is told before."""
     clips = make_clips(1000, seed=3)
     hidden, frames = trained.encoder.frames(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
@@ -126,7 +143,7 @@ def judge(trained: Trained) -> Judged:
     own = trained.adversary.logits(read, Batch(frames=frames, emotion=clips.emotion, target=clips.target))
     return Judged(
         task=right(trained.head(embedding), clips.emotion),
-        attacker=attack(embedding.numpy(), clips.target.argmax(dim=1).numpy()),
+        attacker=attack(leaves(embedding).numpy(), clips.target.argmax(dim=1).numpy()),
         map_attacker=attack(mean.numpy(), clips.target.argmax(dim=1).numpy()),
         own=None if own is None else right(own, clips.target),
     )
