@@ -44,8 +44,8 @@ def beside(domains: Mapping | None) -> str:
     if not domains or domains["headline"] == "source" or not domains["source"]["tested"]:
         return ""
     uar, values = domains["source"]["tested"]["uar"], ", ".join(domains["source"]["values"])
-    trained = "without any label" if domains["target_in_training"] else "not at all"
-    return f". It was trained on {trained}, and on {values} with labels, where UAR is {100 * uar['value']:.1f} %{within(uar)}"
+    other = "clips without any label" if domains["target_in_training"] else "nothing"
+    return f". Training had {values} with labels, where UAR is {100 * uar['value']:.1f} %{within(uar)}, and of this domain {other}"
 
 
 def speaker_sentence(speaker: Mapping) -> str:
