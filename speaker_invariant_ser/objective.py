@@ -82,9 +82,9 @@ def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing
 
     A row of shares that is all zero is a clip without a label, and counts nothing.
     """
-    known = shares.sum(dim=1) > 0
-    losses = F.cross_entropy(logits, shares, weight, reduction="none", label_smoothing=smoothing)
-    return torch.where(known, losses, 0).sum() / (shares @ weight).sum().clamp_min(1e-12)
+    known = shares.sum(dim=1) > 0  # smoothing would give the others a label as well
+    losses = F.cross_entropy(logits[known], shares[known], weight, reduction="sum", label_smoothing=smoothing)
+    return losses / (shares @ weight).sum().clamp_min(1e-12)
 
 
 def class_weights(shares: Tensor) -> Tensor:

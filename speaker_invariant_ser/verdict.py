@@ -45,7 +45,8 @@ def beside(domains: Mapping | None) -> str:
         return ""
     uar, values = domains["source"]["tested"]["uar"], ", ".join(domains["source"]["values"])
     other = "clips without any label" if domains["target_in_training"] else "nothing"
-    return f". Training had {values} with labels, where UAR is {100 * uar['value']:.1f} %{within(uar)}, and of this domain {other}"
+    read = f"where UAR is {100 * uar['value']:.1f} %{within(uar)}"
+    return f". Training had {values} with labels, {read}, and of this domain {other}"
 
 
 def speaker_sentence(speaker: Mapping) -> str:
