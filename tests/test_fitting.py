@@ -242,7 +242,15 @@ def test_an_error_in_a_worker_reaches_the_user(store, tmp_path):
         fitting.train_side_by_side(run, store, run.fits, "cpu", 2, None)
 
 
-def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_path, monkeypatch):
+SEVERAL = {  # what compares all clips of a batch with each other, reads the map before pooling, steps apart, moves clips
+    "adversary": {"name": "hsic", "strength": 0.5, "balance": True},
+    "further": [{"strength": 0.3, "reads": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8}],
+    "perturb": {"name": "fgm"},
+}
+
+
+@pytest.mark.parametrize("methods", [{"adversary": {"hidden": 8, "strength": 0.5}}, SEVERAL], ids=["grl", "several"])
+def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_path, monkeypatch, methods):
     """Over gloo, batch norm and losses over both halves. Without dropout and noise, whose numbers are each process's own.
 
     In a cluster's job, whose environment speaks of other processes than these.
@@ -254,7 +262,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_pa
         "emotion": {"hidden": 8, "dropout": 0.0},
         "augment": {"mixup_across": 0.4, "concatenate": 0.2},
         "train": {"epochs": 2, "batch_size": 10, "precision": "float32"},
-        "adversary": {"hidden": 8, "strength": 0.5},
+        **methods,
     }
     runs = [train(make_recipe({**TINY, **quiet}), store, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
     for row, other in zip(*(run.fits[0].metrics() for run in runs), strict=True):
