@@ -53,7 +53,7 @@ class FastGradient:
 
     Known failures: one step is the worst move of a straight loss only, and a model trained on it may learn to bend its loss
     instead (gradient masking); the step is made of the true label, which a strong model can read back from it (label leaking,
-    Kurakin et al., ICLR 2017). A clip without a label has no gradient and stays where it is.
+    Kurakin et al., ICLR 2017). A clip without a label stays where it is.
     """
 
     against: Literal["labels", "prediction"] = "labels"

@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from speaker_invariant_ser import encoders
-from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.adversaries import GradientReversal
+from speaker_invariant_ser.config import AdversarySection, EmotionSection, EncoderSection, FeaturesSection, PerturbSection
 from speaker_invariant_ser.features import mask_of
 from speaker_invariant_ser.model import ModelSettings, SerModel
+from speaker_invariant_ser.objective import Objective
 from speaker_invariant_ser.perturbation import PERTURBATIONS, along, divergence, statistics_kept
 
 FRAMES = torch.tensor([40, 33, 40, 17, 28, 9, 40, 36])
@@ -244,3 +246,17 @@ def test_weights_learn_after_vat_under_autocast():
     loss.backward()
     convolution = setting.model.encoder.stages[0].convolution.weight
     assert convolution.grad is not None and convolution.grad.any()
+
+
+@pytest.mark.parametrize(("name", "moves"), [("fgm", False), ("cross", False), ("vat", True)])
+def test_a_clip_without_a_label_moves_only_where_none_is_asked_for(name, moves):
+    """Batch norm lets it change the others' loss, so that it has a gradient, which says nothing of its own emotion."""
+    setting, seen = Setting(), []
+    reader = GradientReversal(16, 4, AdversarySection(), 3)
+    objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), PerturbSection(name=name), reader)
+    look, emotion = setting.model.from_mels, F.one_hot(EMOTION, 3).float()
+    setting.model.from_mels = lambda mels, frames: seen.append(mels) or look(mels, frames)
+    emotion[4:] = 0
+    objective(setting.mels, FRAMES, emotion, F.one_hot(SPEAKER, 4).float())
+    far = lengths((seen[-1] - setting.mels).detach())
+    assert (far[:4] > 0.99 * EPSILON).all() and ((far[4:] > 0.99 * EPSILON) if moves else (far[4:] == 0)).all()
