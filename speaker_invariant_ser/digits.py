@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from sklearn.datasets import load_digits
 
 from speaker_invariant_ser.config import AdversarySection, Recipe
-from speaker_invariant_ser.evaluation import embed
+from speaker_invariant_ser.evaluation import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, real, sha256, write_json
 from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.leakage import QUICK, Leakage, leakage
@@ -182,7 +182,8 @@ def without_adversary(recipe: Recipe) -> Recipe:
 def outcome(name: str, run: Run, store: Store, device: str, jobs: int) -> Outcome:
     """A trained run with what fresh attackers read of it."""
     settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
-    tables = [embed(model, store, fit.split, ("train", "held_out")) for model, fit in zip(models, run.fits, strict=True)]
+    parts = attacked_parts(run.recipe)
+    tables = [embed(model, store, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
     leak = leakage(tables, QUICK, settings.folds, settings.seed, permutations=0, jobs=jobs)
     return Outcome(name, [fit.metrics() for fit in run.fits], leak)
 

@@ -11,11 +11,20 @@ import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from speaker_invariant_ser import cli, training
+from speaker_invariant_ser import cli, digits, training
 from speaker_invariant_ser.building import build_model
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.digits import GROUPS, compare_with_twin, corpus_beside, overlays, without_adversary, write_corpus
+from speaker_invariant_ser.digits import (
+    GROUPS,
+    compare_with_twin,
+    corpus_beside,
+    outcome,
+    overlays,
+    without_adversary,
+    write_corpus,
+)
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.evaluation import embed
 from speaker_invariant_ser.features import FRONTS
 from speaker_invariant_ser.fitting import train
 from speaker_invariant_ser.holdout import hold_out
@@ -224,3 +233,13 @@ def test_the_corpus_goes_if_no_run_comes_of_it(tmp_path):
     with corpus_beside(tmp_path / "run") as made:
         (tmp_path / "run").mkdir()
     assert made.folder.is_dir()
+
+
+def test_attackers_learn_from_no_clip_that_an_eraser_was_fitted_on(store, tmp_path, monkeypatch):
+    """It has made all alike on these, so that they teach nothing of others."""
+    asked = []
+    monkeypatch.setattr(digits, "embed", lambda *given: asked.append(given[-1]) or embed(*given))
+    for name in ("none", "leace"):
+        settings = recipe("train.epochs=1", "train.epoch_clips=256", "train.probe_every=0", f"erase.name={name}")
+        outcome(name, train(settings, store, tmp_path / name, device="cpu"), store, "cpu", 1)
+    assert asked == [("train", "held_out"), ("held_out",)]
