@@ -20,6 +20,7 @@ from speaker_invariant_ser.embeddings import Embeddings
 from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.manifest import Utterance
 from speaker_invariant_ser.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model, outputs
+from speaker_invariant_ser.opponents import adversaries_of
 from speaker_invariant_ser.paired import compare, require_same_clips
 from speaker_invariant_ser.predictions import (
     PREDICTIONS,
@@ -250,7 +251,7 @@ def paired_with(report: Mapping, predictions: Predictions, other: Run, domains: 
     same = theirs.rows(np.isin(theirs.id, ours.id))
     return {
         "run": other.folder.resolve().name,
-        "strength": other.recipe.adversary.strength,
+        "strength": max(one.strength for one in adversaries_of(other.recipe)),
         "transductive": other.recipe.features.transductive,
         **compare(ours, same).summary,
         "domains": domain_differences(predictions, theirs, domains),
