@@ -256,7 +256,7 @@ def paired_with(report: Mapping, predictions: Predictions, other: Run, domains: 
         **compare(ours, same).summary,
         "domains": domain_differences(predictions, theirs, domains),
         "emotion": {"uar": {**uar_with_interval(same), **over_seeds(uar_by_seed(same))}},
-        "speaker": {key: report["speaker"][key] for key in ("strongest", "chance", "controls")},
+        "speaker": {key: report["speaker"].get(key) for key in ("strongest", "chance", "controls", "learned")},  # or none known
     }
 
 

@@ -233,6 +233,17 @@ def test_one_speaker_on_either_side_leaves_no_interval(tmp_path):
     save(next(block for block in chapter.blocks if isinstance(block, Pictures)).drawn[0], tmp_path)
 
 
+def test_a_leak_read_by_who_had_fewer_clips_to_learn_from_is_not_set_beside_another_without_a_word(tmp_path):
+    erased, other = against_summary(), run_summary("other")
+    erased["speaker"]["learned"] = other["speaker"]["learned"] = "all"
+    warned = "learned from held-out clips alone, since an eraser was fitted on the others"
+    assert warned not in Written(write_comparison([erased, other], tmp_path / "alike")).page.text
+    assert warned not in Written(write_report(erased, tmp_path / "plain")).page.text
+    erased["speaker"]["learned"] = "held-out"
+    assert warned in Written(write_comparison([erased, other], tmp_path / "mixed")).page.text
+    assert warned in Written(write_report(erased, tmp_path / "erased")).page.text
+
+
 def nasty_summary() -> dict:
     """Names that are markup everywhere."""
     summary = against_summary()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.pictures import Picture
 
 LONG = 15  # a table of more rows is folded
@@ -81,6 +82,18 @@ def run_name(summary: Mapping) -> str:
 def is_transductive(summary: Mapping) -> bool:
     """Of a report.json, or of what one says of the other run; those of earlier versions do not say."""
     return summary.get("settings", summary).get("transductive", False)
+
+
+def about_learned(summaries: Sequence[Mapping]) -> str:
+    """A warning where attackers of some runs had fewer clips to learn from than those of others; empty where all had alike."""
+    fewer = [one["run"] for one in summaries if one["speaker"].get("learned") == "held-out"]  # earlier versions do not say
+    if len(fewer) in (0, len(summaries)):
+        return ""
+    return (
+        f"The attackers of {shorten(fewer)} learned from held-out clips alone, since an eraser was fitted on the others. Who has "
+        "fewer clips to learn from reads less for that reason too: what the eraser took is said by the run's own control before "
+        "erasure, not by another run."
+    )
 
 
 def percent(value: float | None) -> str:

@@ -10,6 +10,7 @@ from speaker_invariant_ser.chapters.blocks import (
     Pictures,
     Table,
     Text,
+    about_learned,
     count,
     decimal,
     deviation,
@@ -200,6 +201,7 @@ def against_chapter(summary: Mapping) -> Chapter:
         "Paired comparison",
         [
             Text(about),
+            *([Text(about_learned([summary, against]), "warning")] if about_learned([summary, against]) else []),
             Table(["run", "emotion UAR", "95 % interval", "strongest attacker", "95 % interval"], runs),
             *([paired_domains(against["domains"], this, other)] if against.get("domains") else []),
             Pictures([drawn], Table(["measure", "value"], measures, numbers=False)),
