@@ -206,6 +206,15 @@ class AdversarySection(Section):
     temperature: float = Field(0.2, gt=0, le=100, description="of the cosine similarities (contrastive)")
 
     @model_validator(mode="after")
+    def has_something_to_balance(self) -> Self:
+        if self.balance and self.reads == "frames":
+            raise ValueError(
+                'adversary.balance = true with adversary.reads = "frames": the emotion\'s gradient is measured at the embedding, '
+                'the adversary\'s at the map before pooling; expected balance = false, or reads = "embedding"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def has_an_optimizer(self) -> Self:
         if self.inner_steps > 1 and not self.learning_rate:
             raise ValueError(

@@ -30,6 +30,10 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ("[split]\nscheme = 'random'", "split.scheme = 'random'.*'loso', 'group-kfold', .* or 'domain'"),
         ("[split]\ntest = '[03]'", r'split.test = .*should be a list, such as \["03", "08"\]'),
         ("[split]\ntest = [3]", "split.test.0 = 3"),
+        (
+            "[adversary]\nbalance = true\nreads = 'frames'",
+            'balance = true with adversary.reads = "frames": .* or reads = "embedding"',
+        ),
         ("train = 3", "train = 3"),
         ("[train", "not valid TOML"),
     ],

@@ -370,6 +370,16 @@ def test_gradients_at_the_embedding_are_told_apart(store, tmp_path):
     assert rows[0.5]["emotion_gradient"] == pytest.approx(rows[0.0]["emotion_gradient"], rel=0.2)
 
 
+@pytest.mark.parametrize("name", ["grl", "hsic"])
+def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(store, tmp_path, name):
+    """In every step, whatever the two losses are worth, so that the means over an epoch are in proportion as well."""
+    for balance in (True, False):
+        adversary = {"name": name, "hidden": 8, "strength": 0.5, "schedule": "constant", "balance": balance}
+        run = train(make_recipe({**TINY, "adversary": adversary}), store, tmp_path / str(balance), device="cpu")
+        shares = [row["adversary_gradient"] / row["emotion_gradient"] for row in run.fits[0].metrics()]
+        assert all(share == pytest.approx(0.5, rel=1e-3) for share in shares) == balance
+
+
 def test_the_parts_of_an_epoch_add_up_to_its_seconds(trained):
     for row in trained.fits[0].metrics():
         parts = {name: value for name, value in row.items() if name.startswith("seconds_")}
