@@ -35,7 +35,7 @@ In the order of the data; a module imports only from those above it:
     checkpoints     a training's whole state in one file
     clips           what training reads, resident or streamed
     batches         which clips make a batch, as the network sees it
-    objective       the two losses of a batch
+    objective       what training makes small: a forward pass, and the emotion loss of it
     opponents       the adversaries of a training, together
     probing         a fresh attacker while training goes on
     finishing       what is fitted after training
