@@ -71,7 +71,7 @@ class Evaluation:
         """The content of report.json; its keys are stable."""
         folds = {fit.name: selected(fit, self.curves[fit.name]) for fit in self.fits}
         emotion = {**emotion_summary(self.predictions), "groups": self.groups, "domains": self.domains, "folds": folds}
-        speaker = self.audit.summary
+        speaker = self.audit.summary if self.learned == "all" else unless_starved(self.audit.summary)
         speaker["strongest"] |= over_seeds(self.accuracy_by_seed)
         if self.against and self.against["strength"] == 0:
             speaker["controls"]["without_adversary"] = self.against["speaker"]["controls"]["embedding"]
@@ -185,6 +185,15 @@ def attacked_parts(recipe: Recipe) -> tuple[str, ...]:
     It has made all people alike on these, so that nothing is to be learned from them, and it would seem as if nothing were left.
     """
     return ("train", "held_out") if recipe.erase.name == "none" else ("held_out",)
+
+
+def unless_starved(speaker: Mapping) -> dict:
+    """The part `speaker` of a report whose attackers learned from few clips: that they are at chance is a claim only where as few
+    were enough to read the embedding before its erasure. Five clips of each speaker are not, whatever there is to read.
+    """
+    before = speaker["controls"].get("unreleased")
+    read = before is not None and (before["low"] or 0) > speaker["chance"]["given_emotion"]
+    return {**speaker, **({"at_chance": "undecided", "reason": "starved"} if speaker["at_chance"] is True and not read else {})}
 
 
 def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:

@@ -10,6 +10,7 @@ from speaker_invariant_ser.config import Recipe, ReleaseSection
 REASONS = {
     "within": "at chance, even the upper 95 % bound is within {margin:.0f} points of it",
     "quick": "the quick attackers are at chance, the others have not been tried",
+    "starved": "at chance, but so few clips to learn from were not enough before the erasure either",
     "leak": "the embedding identifies people",
     "below": "an attacker is reliably worse than chance, and whoever knows whom it is not is identified as well",
     "few": "whether it identifies people is undecided, with too few utterances",

@@ -30,7 +30,7 @@ from speaker_invariant_ser.config import (
 from speaker_invariant_ser.controls import CONTROLS, controls_for
 from speaker_invariant_ser.erasers import ERASERS, check_erase
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.evaluation import evaluate
+from speaker_invariant_ser.evaluation import evaluate, unless_starved
 from speaker_invariant_ser.features import mask_of
 from speaker_invariant_ser.finishing import carried, finish, fit_release, refit_head
 from speaker_invariant_ser.fitting import train
@@ -189,6 +189,19 @@ def test_erasing_more_speakers_than_there_are_dimensions_is_refused():
     check_erase(make_recipe({"audit": {"holdout": 0}}), 12, 3)
     with pytest.raises(RecipeError, match="erase.name = leace with audit.holdout = 0: .* expected audit.holdout above 0"):
         check_erase(make_recipe({"erase": {"name": "leace"}, "audit": {"holdout": 0}}), 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "claim"), [(0.5, (True, "within")), (0.2, ("undecided", "starved")), (None, ("undecided", "starved"))]
+)
+def test_attackers_who_could_not_read_before_the_erasure_show_nothing_after_it(before, claim):
+    control = {"accuracy": 0.55, "low": before, "high": 0.6}
+    speaker = {"at_chance": True, "reason": "within", "chance": {"given_emotion": 0.2}, "controls": {"unreleased": control}}
+    found = unless_starved(speaker)
+    assert (found["at_chance"], found["reason"]) == claim and set(found) == set(speaker)
+    leak = {**speaker, "at_chance": False, "reason": "leak"}
+    assert unless_starved(leak) == leak
+    assert unless_starved({**speaker, "controls": {}})["reason"] == "starved"
 
 
 def test_at_chance_allows_for_luck_and_no_more():
