@@ -40,14 +40,14 @@ class Objective(nn.Module):
             return self.found(self.model.from_mels(mels, frames))
         mels = mels.detach().requires_grad_()
         output = self.model.from_mels(mels, frames)
-        with statistics_kept(self.model):
+        with statistics_kept(self.model):  # sums and no means: through batch norm other processes' clips have a slope as well
             step = self.perturbation(
                 lambda moved: self.model.from_mels(moved, frames),
                 mels,
                 frames,
                 output,
-                lambda found: self.emotion_loss(found.logits, emotion),
-                lambda found: self.speaker_loss(found, emotion, target),
+                lambda found: self.emotion_loss(found.logits, emotion) * (emotion @ self.weight).sum(),
+                lambda found: self.speaker_loss(found, emotion, target) * len(target),
                 self.perturb.epsilon,
             )
             if self.perturbation.against == "labels":  # batch norm gives clips without one a slope too: that of the others' loss
