@@ -8,7 +8,7 @@ from speaker_invariant_ser.adversaries import Adversary
 from speaker_invariant_ser.config import EmotionSection, PerturbSection
 from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.model import Output, SerModel
-from speaker_invariant_ser.perturbation import PERTURBATIONS, statistics_kept
+from speaker_invariant_ser.perturbation import PERTURBATIONS, drawn_again, statistics_kept
 
 
 class Objective(nn.Module):
@@ -39,8 +39,18 @@ class Objective(nn.Module):
         if not self.perturbation:
             return self.found(self.model.from_mels(mels, frames))
         mels = mels.detach().requires_grad_()
-        output = self.model.from_mels(mels, frames)
-        with statistics_kept(self.model):  # sums and no means: through batch norm other processes' clips have a slope as well
+        with drawn_again(mels):
+            output = self.model.from_mels(mels, frames)
+            step = self.step(mels, frames, output, emotion, target)
+        with statistics_kept(self.model):
+            moved = self.model.from_mels(mels.detach() + step, frames)
+        return {**self.found(output), "moved": moved.logits}
+
+    def step(self, mels: Tensor, frames: Tensor, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
+        """How clips are moved [B, M, T]. Along sums and no means, since through batch norm clips of other processes have a slope
+        as well; and so have clips without a label, which stay where they are if one is asked for.
+        """
+        with statistics_kept(self.model):
             step = self.perturbation(
                 lambda moved: self.model.from_mels(moved, frames),
                 mels,
@@ -50,10 +60,7 @@ class Objective(nn.Module):
                 lambda found: self.speaker_loss(found, emotion, target) * len(target),
                 self.perturb.epsilon,
             )
-            if self.perturbation.against == "labels":  # batch norm gives clips without one a slope too: that of the others' loss
-                step = step * (emotion.sum(dim=1) > 0)[:, None, None]
-            moved = self.model.from_mels(mels.detach() + step, frames)
-        return {**self.found(output), "moved": moved.logits}
+        return step * (emotion.sum(dim=1) > 0)[:, None, None] if self.perturbation.against == "labels" else step
 
     def found(self, output: Output) -> dict[str, Tensor]:
         """The fields of an output, the map before pooling only where an adversary reads it: it is large."""

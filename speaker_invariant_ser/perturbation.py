@@ -9,7 +9,7 @@ unseen speaker is read better; that is for the test speakers to say.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, Protocol
 
 import torch
@@ -92,7 +92,7 @@ class Virtual:
     def __call__(self, look, mels, frames, output, emotion_loss, speaker_loss, epsilon) -> Tensor:
         plain = mels.detach()
         start = along(torch.randn_like(plain), frames, epsilon).requires_grad_()
-        with torch.no_grad(), torch.random.fork_rng(devices=[mels.device] if mels.is_cuda else []):
+        with torch.no_grad(), drawn_again(mels):
             here = look(plain).logits
         there = look(plain + start).logits
         return along(slope(divergence(here, there), start), frames, epsilon)
@@ -121,6 +121,13 @@ def divergence(logits: Tensor, moved: Tensor) -> Tensor:
     """KL(p || q) in nats, the mean over clips; p of `logits` [B, C] is taken as given, q of `moved` [B, C] is to come near it."""
     given, q = logits.detach().float().log_softmax(dim=1), moved.float().log_softmax(dim=1)
     return F.kl_div(q, given, reduction="batchmean", log_target=True)
+
+
+def drawn_again(x: Tensor) -> AbstractContextManager:
+    """Random numbers that are drawn inside are drawn once more after it, on the processor and where x is: two passes that are
+    compared have the same dropout and noise, or these would be most of what differs.
+    """
+    return torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
 
 
 @contextmanager

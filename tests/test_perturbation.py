@@ -260,3 +260,14 @@ def test_a_clip_without_a_label_moves_only_where_none_is_asked_for(name, moves):
     objective(setting.mels, FRAMES, emotion, F.one_hot(SPEAKER, 4).float())
     far = lengths((seen[-1] - setting.mels).detach())
     assert (far[:4] > 0.99 * EPSILON).all() and ((far[4:] > 0.99 * EPSILON) if moves else (far[4:] == 0)).all()
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_a_clip_that_is_not_moved_is_seen_as_it_was_whatever_dropout_does(name):
+    """Otherwise most of the loss at the moved clip, of VAT above all, would be dropout."""
+    setting = Setting(dropout=0.5)
+    reader = GradientReversal(16, 4, AdversarySection(), 3)
+    perturb, labels = PerturbSection(name=name, epsilon=0), (F.one_hot(EMOTION, 3).float(), F.one_hot(SPEAKER, 4).float())
+    objective = Objective(setting.model, EmotionSection(dropout=0.5), torch.full((3,), 1 / 3), perturb, reader)
+    first, second = (objective(setting.mels, FRAMES, *labels) for _ in range(2))
+    assert torch.equal(first["moved"], first["logits"]) and not torch.equal(first["logits"], second["logits"])
