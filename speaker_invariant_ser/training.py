@@ -222,7 +222,7 @@ class Training:
             write_rows(self.work / METRICS, self.rows)
 
     def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, better: bool) -> Row:
-        """A line of metrics.csv; gradients are root mean squares of the norms of the steps, at the embedding."""
+        """A line of metrics.csv; gradients are root mean squares of the steps' norms, at what is read."""
         clips, progress = sums["clips"], (self.step - 1) / max(1, self.steps - 1)
         row = {
             "epoch": self.epoch,

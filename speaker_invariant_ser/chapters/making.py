@@ -52,7 +52,9 @@ def training_chapter(curves: Mapping[str, Sequence[Mapping]], head: Mapping | No
         drawn.append(Picture("accuracies", f"Over the epochs: {'; '.join(shares.values())}.", shown, 3.7))
         if all(set(gradients) <= set(row) for rows in curves.values() for row in rows):  # older runs have none
             pulls = partial(pictures.paint_gradients, curves=curves, keys=gradients)
-            words = "Gradient norms at the embedding: how hard each of the two pulls at it, the adversary's after lambda."
+            words = (
+                "Gradient norms: how hard the emotion pulls at the embedding, and the adversary at what it reads, after lambda."
+            )
             drawn.append(Picture("gradients", words, pulls, 3.0))
         blocks.append(Pictures(drawn))
         blocks += [Text(told) for told in [time_told(curves)] if told]
