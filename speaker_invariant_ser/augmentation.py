@@ -49,10 +49,11 @@ class Augment:
         }
         self.columns = sum(self.takes.values())  # numbers that a clip takes, whatever is switched off
 
-    def __call__(self, mels: Tensor, frames: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, mels: Tensor, frames: Tensor, draws: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(log-mel [B, M, T], frames [B], draws [B, columns] in [0, 1)) -> (log-mel [B, M, T'], frames [B]).
 
-        Only the noise's own waveform comes from torch's generator.
+        Only the noise's own waveform comes from torch's generator. A speaker's `mean` [B, M, 1] is taken off before the masks,
+        which would show it upside down otherwise.
         """
         s = self.settings
         draw = dict(zip(self.takes, draws.split(list(self.takes.values()), dim=1), strict=True))
@@ -68,6 +69,8 @@ class Augment:
             mels += equaliser(draw["equaliser"], mels.shape[1], s.equaliser_db / DB)
         if s.noise:
             self.noise_(mels, frames, draw["noise"])
+        if mean is not None:
+            mels -= mean
         if s.frequency_masks or s.time_masks:
             self.mask_(mels, frames, draw["bands"], draw["times"])
         return mels, frames

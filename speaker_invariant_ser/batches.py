@@ -150,9 +150,8 @@ class Feed:
             if mean is not None:
                 others += mean[:n] - mean[partner]  # so that one mean is that of both
             mels, frames = pair_up(mels[:n], frames[:n], others, frames[partner], weight, follows)
-        mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]))
-        if mean is not None:
-            mels = mels - mean[: len(mels)]
+        mean = None if mean is None else mean[: len(mels)]
+        mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]), mean)
         return F.pad(mels, (0, -mels.shape[2] % MULTIPLE)), frames
 
     def spoken(self, step: Step, mels: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -114,6 +114,22 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(store, 
             assert torch.allclose(mels[row, :, : frames[row]], wanted, atol=1e-4)
 
 
+def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(store, logmel):
+    only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
+    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    normalise = Normalise("speaker", 24)
+    normalise.fit(clips.some())
+    feed = Feed(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
+    seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, Clock())]
+    bands = torch.cat(
+        [clip[:, :count] for mels, frames in seen for clip, count in zip(mels, frames.tolist(), strict=True)], dim=1
+    )
+    hidden = [
+        band for mels, frames in seen for clip, n in zip(mels, frames, strict=True) for band in clip[:, :n] if band.std() < 1e-3
+    ]
+    assert len(hidden) > 20 and torch.stack([band.abs().max() for band in hidden]).max() < 0.5 < bands.abs().mean()
+
+
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     return train(make_recipe(SPEAKER), store, tmp_path_factory.mktemp("speaker") / "run", device="cpu")
