@@ -228,7 +228,7 @@ class PerturbSection(Section):
     """A second look at each clip, with its log-mel moved a little in the worst direction."""
 
     name: str = Field(
-        "none", description="none, fgm (along the emotion's gradient), vat (virtual) or cross (along the speaker's)"
+        "none", description="none, fgm (along the emotion's gradient), vat (virtual) or cross (along the first adversary's)"
     )
     epsilon: float = Field(
         5.0, ge=0, le=1000, description="length of the move: L2 norm over a clip's log-mel, natural logarithms"

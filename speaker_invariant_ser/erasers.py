@@ -121,9 +121,9 @@ class Kernel(nn.Module):
             x = self.reader(number).blinded(x)
         return x * self.scale + self.mean
 
-    def reader(self, number: int) -> "Reader":
+    def reader(self, number: int) -> "Discriminant":
         parts = self.frequency, self.phase, self.weight, self.level, self.longest
-        return Reader(*(part[number] for part in parts))
+        return Discriminant(*(part[number] for part in parts))
 
     def fit(self, x: Tensor, speaker: np.ndarray, seed: int) -> None:
         """Fit on embeddings [N, D] of known speakers [N]; rounds on at most `SAMPLE` of them."""
@@ -150,7 +150,7 @@ class Kernel(nn.Module):
             self.store(number, best_reader(a, who[told], b, who[probed], self.weight.shape[2], rng))
             a, b = (self.reader(number).blinded(part) for part in (a, b))
 
-    def store(self, number: int, reader: "Reader") -> None:
+    def store(self, number: int, reader: "Discriminant") -> None:
         """Keep a reader as that of this round; one of fewer directions than there is room for is filled up with zeros."""
         directions = reader.weight.shape[1]
         self.frequency[number], self.phase[number], self.longest[number] = reader.frequency, reader.phase, reader.longest
@@ -160,7 +160,7 @@ class Kernel(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reader:
+class Discriminant:
     """What tells speakers apart: g(x) [B, r] = features(x) [B, R] @ weight [R, r] - level [r]; 0 on average."""
 
     frequency: Tensor  # [D, R], 1 / standard deviations
@@ -200,7 +200,7 @@ def fourier(x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
 
 def best_reader(
     x: Tensor, speaker: np.ndarray, others: Tensor, their_speaker: np.ndarray, directions: int, rng: np.random.Generator
-) -> "Reader":
+) -> "Discriminant":
     """The reader of clips [N, D] whose penalty reads most of other clips."""
     tried = list(readers(x, speaker, directions, rng))
     return max(tried, key=lambda reader: right_of(reader, x, speaker, others, their_speaker).sum())
@@ -218,14 +218,14 @@ def readable(x: Tensor, speaker: np.ndarray, rng: np.random.Generator) -> float:
     return float(right.mean(axis=1).max())
 
 
-def right_of(reader: "Reader", x: Tensor, speaker: np.ndarray, others: Tensor, their_speaker: np.ndarray) -> np.ndarray:
+def right_of(reader: "Discriminant", x: Tensor, speaker: np.ndarray, others: Tensor, their_speaker: np.ndarray) -> np.ndarray:
     """bool [M], which other clips lie next to the mean of their own speaker's clips, as the reader sees them."""
     seen, known = reader(x.double()), np.unique(speaker)
     means = torch.stack([seen[speaker == who].mean(dim=0) for who in known])
     return known[torch.cdist(reader(others.double()), means).argmin(dim=1).numpy()] == their_speaker
 
 
-def readers(x: Tensor, speaker: np.ndarray, directions: int, rng: np.random.Generator) -> Iterator[Reader]:
+def readers(x: Tensor, speaker: np.ndarray, directions: int, rng: np.random.Generator) -> Iterator[Discriminant]:
     """A reader of clips [N, D] for each penalty: discriminant analysis, whitened by the covariance of all features."""
     x = x.double()
     distance = torch.pdist(x[:1000]).median().clamp_min(1e-6)
@@ -241,7 +241,7 @@ def readers(x: Tensor, speaker: np.ndarray, directions: int, rng: np.random.Gene
         root = torch.linalg.cholesky(covariance + ridge * torch.eye(FEATURES, dtype=x.dtype))
         left, _, _ = torch.linalg.svd(torch.linalg.solve_triangular(root, means, upper=False), full_matrices=False)
         weight = torch.linalg.solve_triangular(root.T, left[:, : min(directions, who.shape[1] - 1)], upper=True)
-        yield Reader(frequency, phase, weight, level @ weight, distance / 2)
+        yield Discriminant(frequency, phase, weight, level @ weight, distance / 2)
 
 
 def keep_back(speaker: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

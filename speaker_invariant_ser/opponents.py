@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
-from speaker_invariant_ser.batches import Labels
+from speaker_invariant_ser.batches import Labels, seed_of
 from speaker_invariant_ser.config import AdversarySection, Recipe
 from speaker_invariant_ser.errors import RecipeError, unknown
 from speaker_invariant_ser.features import Batch
@@ -59,10 +59,10 @@ class Opponents(nn.Module):
         names = [f"{name}_{what}" for name in self.names for what in SUMS]
         return {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
 
-    def forget(self, step: int, shared: Optimizer) -> None:
+    def forget(self, step: int, seed: int, shared: Optimizer) -> None:
         """Where a reader begins anew, so does what its optimizer remembers."""
-        for adversary in self.each:
-            for parameter in adversary.renewed(step):
+        for number, adversary in enumerate(self.each):
+            for parameter in adversary.renewed(step, seed_of(seed, number) >> 1):
                 for optimizer in (shared, *([self.own] if self.own else ())):
                     optimizer.state.pop(parameter, None)
 

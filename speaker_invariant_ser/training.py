@@ -150,7 +150,7 @@ class Training:
         length = self.emotion_pull(seen["logits"], labels.emotion)
         self.count(n, losses, seen["logits"], labels.emotion, length)
         self.clock.lap("network")
-        self.opponents.forget(self.step, self.optimizer)
+        self.opponents.forget(self.step, self.fit.seed, self.optimizer)
         total = total + sum(self.opponents.pulls(seen, labels, self.progress, length, self.sums))
         self.clock.lap("adversary")
         self.fabric.backward(total)
@@ -216,7 +216,8 @@ class Training:
         better = (dev_uar, -dev_loss) > tuple(self.best)
         if better:
             self.best, self.kept = (dev_uar, -dev_loss), copy.deepcopy(self.averaged.module.state_dict())
-        self.rows.append(self.row(sums, dev_loss, dev_uar, better) | self.probe())
+        probed = self.probe()  # before the row reads the clock
+        self.rows.append(self.row(sums, dev_loss, dev_uar, better) | probed)
         self.clock.parts.clear()
         if self.fabric.is_global_zero:
             write_rows(self.work / METRICS, self.rows)

@@ -27,6 +27,8 @@ def small(path):
     recipe = read_recipe(path).model_dump(exclude_unset=True, exclude={"audit"})
     tables = {name: {**SMALL.get(name, {}), **recipe.get(name, {})} for name in {**SMALL, **recipe} if name != "further"}
     tables |= {"split": TINY["split"], "further": recipe.get("further", ())}
+    if "renew" in tables.get("adversary", {}):
+        tables["adversary"]["renew"] = 3  # so that it happens, before and after the cut
     tables["train"] = {**recipe.get("train", {}), "epochs": 3, "batch_size": 10}
     return make_recipe(tables)
 

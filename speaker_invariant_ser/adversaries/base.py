@@ -30,7 +30,7 @@ class Adversary(Protocol):
 
     def logits(self, x: Tensor, batch: Batch) -> Tensor | None: ...
 
-    def renewed(self, step: int) -> list[nn.Parameter]: ...
+    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]: ...
 
 
 class ReverseGradient(torch.autograd.Function):
@@ -122,6 +122,6 @@ class Method(nn.Module):
         """What its reader says of the target, raw logits [B, K], for the log; None: it has no reader."""
         return None
 
-    def renewed(self, step: int) -> list[nn.Parameter]:
+    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]:
         """The parameters that start anew before this step of training: of these, an optimizer must forget what it held."""
         return []

@@ -142,17 +142,17 @@ class Readers(Method):
             total = total + over_clips(gradient.square().sum(dim=1), batch)
         return total
 
-    def renewed(self, step: int) -> list[nn.Parameter]:
+    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]:
         """Every `renew` steps the next reader in turn starts anew: a fresh look at what the others no longer see.
 
-        From the step alone and on the CPU, so that all processes, all devices, and a resumed run begin with the same numbers,
-        and nobody else's random numbers change.
+        From step and seed alone and on the CPU, so that all processes, all devices, and a resumed run begin with the same
+        numbers, and nobody else's random numbers change.
         """
         if not (self.settings.renew and step and step % self.settings.renew == 0):
             return []
         number = (step // self.settings.renew - 1) % len(self.heads)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(step)
+            torch.default_generator.manual_seed(seed + step)
             self.heads[number].load_state_dict(self.reader(number).state_dict())
         return list(self.heads[number].parameters())
 
