@@ -110,9 +110,8 @@ def check_names(recipe: Recipe) -> int:
     Opponents(recipe, model, [2 for _ in adversaries_of(recipe)])
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
-    if recipe.perturb.name == "cross" and (
-        recipe.adversary.name == "signed" or not ADVERSARIES[recipe.adversary.name].has_reader
-    ):
+    reads = ADVERSARIES[recipe.adversary.name].has_reader and recipe.adversary.name != "signed"
+    if recipe.perturb.name == "cross" and not reads:
         raise RecipeError(
             f"perturb.name = cross moves clips along the loss of a reader that learns: adversary.name = {recipe.adversary.name} "
             "has none; expected grl or another with a reader"

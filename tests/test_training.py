@@ -238,6 +238,36 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        ({"perturb": {"name": "fg"}}, "unknown perturb.name 'fg'.*fgm"),
+        ({"perturb": {"name": "cross"}, "adversary": {"name": "hsic"}}, "a reader that learns: adversary.name = hsic has none"),
+        (
+            {"perturb": {"name": "cross"}, "adversary": {"name": "signed"}},
+            "a reader that learns: adversary.name = signed has none",
+        ),
+        ({"further": [{"name": "gr"}]}, "unknown adversary.name 'gr'.*grl"),
+        ({"erase": {"name": "leace"}, "audit": {"holdout": 0.0}}, "audit.holdout = 0"),
+        ({"bottleneck": {"name": "vi"}}, "unknown bottleneck.name 'vi'.*vib"),
+        ({"release": {"name": "nois"}}, "unknown release.name 'nois'.*noise"),
+    ],
+)
+def test_methods_that_cannot_be_are_refused_before_anything_is_written(store, tmp_path, sections, message):
+    with pytest.raises(RecipeError, match=message):
+        train(make_recipe({**TINY, **sections}), store, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_adversaries_have_columns_of_their_own(store, tmp_path):
+    further = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
+    recipe = make_recipe({**TINY, "further": further, "train": {"epochs": 1, "batch_size": 8}})
+    (row,) = train(recipe, store, tmp_path / "run", device="cpu").fits[0].metrics()
+    assert row["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
+    assert row["adversary_2_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
+    assert "adversary_3_accuracy" not in row and row["adversary_3_gradient"] > 0 < row["lambda_3"]
+
+
 def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
     class Exploding(GradientReversal):
         def forward(self, embedding, batch, progress):
