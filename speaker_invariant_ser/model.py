@@ -28,10 +28,11 @@ from speaker_invariant_ser.config import (
     FeaturesSection,
     ReleaseSection,
     Section,
+    explain,
 )
 from speaker_invariant_ser.encoders import ENCODERS
 from speaker_invariant_ser.erasers import ERASERS
-from speaker_invariant_ser.errors import RecipeError, RunError, unknown
+from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features import FRONTS, Normalise, frame_sums
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.release import RELEASES, content_noise, mel_noise
@@ -160,13 +161,19 @@ def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     """The model in a fold's folder, ready for evaluation. Raises RunError if it is missing, damaged or of another format."""
     folder = Path(folder)
-    model = SerModel(read_description(folder / DESCRIPTION))
+    try:
+        model = SerModel(read_description(folder / DESCRIPTION))
+    except RecipeError as error:  # of a part that this version does not have
+        raise RunError(f"{folder / DESCRIPTION}: {error}") from None
     try:
         model.load_state_dict(load_file(folder / WEIGHTS, device="cpu"))
     except FileNotFoundError:
         raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}") from None
     except (SafetensorError, RuntimeError) as error:
-        raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[0]}") from None
+        wrong = str(error).splitlines()[:2][-1].strip()  # torch's first line is a title
+        raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {wrong}") from None
+    if damaged := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
+        raise RunError(f"{folder / WEIGHTS} is damaged: {shorten(damaged, 3)} not finite")  # or every answer would be NaN
     return model.eval().to(device)
 
 
@@ -260,7 +267,9 @@ def read_description(path: Path) -> ModelSettings:
         return ModelSettings.model_validate(description)
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a trained fold: it has no {DESCRIPTION}") from None
-    except (ValueError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged: {'; '.join(map(explain, error.errors()))}") from None
+    except (ValueError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
 

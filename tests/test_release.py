@@ -1,6 +1,7 @@
 """Erasers, what happens before an embedding leaves, noise out of the content; then whole runs with each of them."""
 
 import json
+import math
 from dataclasses import replace
 
 import clips
@@ -29,7 +30,7 @@ from speaker_invariant_ser.config import (
 )
 from speaker_invariant_ser.controls import CONTROLS, controls_for
 from speaker_invariant_ser.erasers import ERASERS, check_erase
-from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation import evaluate, unless_starved
 from speaker_invariant_ser.features import mask_of
 from speaker_invariant_ser.finishing import carried, finish, fit_release, refit_head
@@ -526,6 +527,30 @@ def test_a_model_of_an_earlier_version_loads(trained, store, tmp_path):
     (tmp_path / DESCRIPTION).write_text(json.dumps(described))
     old, audio = load_model(tmp_path), [store.clip(0)]
     assert np.array_equal(apply(old, audio)[0], apply(model, audio)[0]) and old.settings == model.settings
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"erase": {"name": "leacee"}}, f"{DESCRIPTION}: unknown erase.name 'leacee', did you mean 'leace'"),
+        ({"release": {"sigma": -1}}, f"{DESCRIPTION} is damaged: release.sigma = -1: .*greater than or equal to 0"),
+        ({"erase": {"name": "leace"}}, f"{WEIGHTS} is damaged or belongs to another model: Missing key.*eraser"),
+    ],
+)
+def test_a_model_whose_parts_do_not_fit_is_named(trained, tmp_path, change, said):
+    save_model(load_model(trained.fits[0].folder), tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described | {name: described[name] | part for name, part in change.items()}))
+    with pytest.raises(RunError, match=said):
+        load_model(tmp_path)
+
+
+def test_a_model_that_would_answer_nan_is_not_loaded(trained, tmp_path):
+    model = load_model(trained.fits[0].folder)
+    model.head[0].bias.data[0] = math.nan
+    save_model(model, tmp_path)
+    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: head.0.bias not finite"):
+        load_model(tmp_path)
 
 
 # ---- the threat model in words
