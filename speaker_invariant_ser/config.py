@@ -401,10 +401,19 @@ def explain(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         return unknown_key(where)
     if problem["type"] == "value_error":  # of several keys together, which its text names
-        return str(problem["ctx"]["error"])
+        return in_table(str(problem["ctx"]["error"]), int(where[1]) if where[:1] == ["further"] else None)
+    if problem["type"] == "model_type":
+        return f"{'.'.join(where)} = {problem['input']!r}: should be a table of keys, and one alone"
     if problem["type"] == "tuple_type":
-        return f"{'.'.join(where)} = {problem['input']!r}: should be a list, such as {EXAMPLES.get(where[-1], '[1, 2]')}"
-    return f"{'.'.join(where)} = {problem['input']!r}: {problem['msg'].removeprefix('Input ')}"
+        such = " of tables, [[further]]" if where == ["further"] else f", such as {EXAMPLES.get(where[-1], '[1, 2]')}"
+        return f"{'.'.join(where)} = {problem['input']!r}: should be a list{such}"
+    wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list").replace(" after validation", "")
+    return f"{'.'.join(where)} = {problem['input']!r}: {wrong}"
+
+
+def in_table(text: str, further: int | None) -> str:
+    """What is said of `adversary.key`, said of `further.N.key` where it stands in the N-th [[further]] table, counted from 0."""
+    return text if further is None else text.replace("adversary.", f"further.{further}.")
 
 
 def unknown_key(where: list[str]) -> str:

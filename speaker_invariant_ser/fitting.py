@@ -27,7 +27,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknow
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.model import choose_device
-from speaker_invariant_ser.opponents import Opponents, adversaries_of
+from speaker_invariant_ser.opponents import Opponents, adversaries_of, told_of
 from speaker_invariant_ser.perturbation import PERTURBATIONS
 from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.runs import METRICS, Fit, Run
@@ -63,8 +63,9 @@ def train(
     store = store.labelled(recipe.labels.map, recipe.split)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:  # what is wrong is said before anything is written
-        for one in adversaries_of(recipe):
-            targets_of(store, split, one.target, recipe.augment.virtual)
+        for number, one in enumerate(adversaries_of(recipe)):
+            with told_of(number):
+                targets_of(store, split, one.target, recipe.augment.virtual)
         check_erase(recipe, dim, len(targets_of(store, split, "speaker")))
         clips = len(split.indices("train", store.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)

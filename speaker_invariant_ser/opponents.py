@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
 from speaker_invariant_ser.batches import Labels, seed_of
-from speaker_invariant_ser.config import AdversarySection, Recipe
+from speaker_invariant_ser.config import AdversarySection, Recipe, in_table
 from speaker_invariant_ser.errors import RecipeError, unknown
 from speaker_invariant_ser.features import Batch
 from speaker_invariant_ser.model import SerModel
@@ -35,7 +36,10 @@ class Opponents(nn.Module):
         self.names = ["adversary", *(f"adversary_{number}" for number in range(2, len(self.settings) + 1))]
         self.uninformed = [math.log(number) for number in targets]  # the loss of a reader that knows nothing
         self.most = recipe.train.gradient_clip
-        self.each = nn.ModuleList(build(one, model, number) for one, number in zip(self.settings, targets, strict=True))
+        self.each = nn.ModuleList()
+        for number, (one, values) in enumerate(zip(self.settings, targets, strict=True)):
+            with told_of(number):
+                self.each.append(build(one, model, values))
         self.own: Optimizer | None = None
 
     @property
@@ -115,6 +119,15 @@ class Opponents(nn.Module):
                 row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": sums[f"{name}_right"] / clips}
             row[f"{name}_gradient"] = math.sqrt(sums[f"{name}_gradient"] / steps)
         return row
+
+
+@contextmanager
+def told_of(number: int) -> Iterator[None]:
+    """Inside, what is wrong with an adversary is said of the table that it stands in; `number` is 0 for [adversary]."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(in_table(str(error), number - 1 if number else None)) from None
 
 
 def build(settings: AdversarySection, model: SerModel, targets: int) -> Adversary:

@@ -230,7 +230,7 @@ def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(sto
 
 
 def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(store, tmp_path):
-    with pytest.raises(RecipeError, match=r"unknown adversary.name 'gr'.*grl"):
+    with pytest.raises(RecipeError, match=r"unknown further.0.name 'gr'.*grl"):
         train(make_recipe({"adversary": {"name": "gr"}}), store, tmp_path / "run")
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match="sees no CUDA device"):
@@ -247,7 +247,7 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(s
             {"perturb": {"name": "cross"}, "adversary": {"name": "signed"}},
             "a reader that learns: adversary.name = signed has none",
         ),
-        ({"further": [{"name": "gr"}]}, "unknown adversary.name 'gr'.*grl"),
+        ({"further": [{"name": "gr"}]}, "unknown further.0.name 'gr'.*grl"),
         ({"erase": {"name": "leace"}, "audit": {"holdout": 0.0}}, "audit.holdout = 0"),
         ({"bottleneck": {"name": "vi"}}, "unknown bottleneck.name 'vi'.*vib"),
         ({"release": {"name": "nois"}}, "unknown release.name 'nois'.*noise"),
@@ -323,6 +323,20 @@ def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column,
 def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store, tmp_path, column, message):
     with pytest.raises(RecipeError, match=message):
         train(make_recipe({**TINY, "adversary": {"target": column}}), store, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "table, message",
+    [
+        ({"target": "corpus"}, r"^further\.1\.target = corpus: fold fixed trains on one corpus only"),
+        ({"name": "hsci"}, r"^unknown further\.1\.name 'hsci', did you mean 'hsic'"),
+        ({"name": "hsic", "reads": "frames"}, r'^further\.1\.reads = "frames": means nothing to further\.1\.name = "hsic"'),
+    ],
+)
+def test_what_is_wrong_with_a_further_adversary_names_its_table(store, tmp_path, table, message):
+    with pytest.raises(RecipeError, match=message):
+        train(make_recipe({**TINY, "further": [{}, table]}), store, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
