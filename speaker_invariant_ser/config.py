@@ -200,10 +200,10 @@ class AdversarySection(Section):
         0.0, ge=0, le=1000, description="weight of the squared gradient of a reader's loss by its input"
     )
     renew: int = Field(0, ge=0, description="steps after which a reader, each in turn, forgets all it learned; 0: never")
-    widths: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+    widths: tuple[Annotated[float, Field(ge=0.01, le=1000)], ...] = Field(
         (0.5, 1.0, 2.0), min_length=1, max_length=16, description="of Gaussian kernels, in median distances (hsic, mmd)"
     )
-    temperature: float = Field(0.2, gt=0, le=100, description="of the cosine similarities (contrastive)")
+    temperature: float = Field(0.2, ge=0.01, le=100, description="of the cosine similarities (contrastive)")
 
     @model_validator(mode="after")
     def has_something_to_balance(self) -> Self:

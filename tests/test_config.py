@@ -37,6 +37,8 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ("train = 3", "train = 3"),
         ("[[train]]\nepochs = 3", r"train = .*: should be a table of keys, and one alone"),
         ("[adversary]\nwidths = []", r"adversary.widths = \[\]: the list should have at least 1 item, not 0"),
+        ("[adversary]\nwidths = [1e-30]", r"adversary.widths.0 = 1e-30: .*greater than or equal to 0.01"),
+        ("[adversary]\ntemperature = 1e-30", "adversary.temperature = 1e-30: .*greater than or equal to 0.01"),
         ("[further]\nname = 'grl'", r"further = .*: should be a list of tables, \[\[further\]\]"),
         ("[[further]]\n[[further]]\nstrength = -1", "further.1.strength = -1"),
         ("[[further]]\n[[further]]\ninner_steps = 3", "further.1.inner_steps = 3: .* set further.1.learning_rate above 0"),
