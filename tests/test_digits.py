@@ -196,6 +196,7 @@ def test_cut_short_it_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
         (["--set", "encoder.name=imag"], "unknown encoder.name 'imag', did you mean 'image'"),
         (["--set", "split.test=['0']"], "unknown speaker '0'"),
         (["--set", "augment.noise=0.5"], "augment.noise = 0.5: made for sound"),
+        (["--set", "features.mels=16"], "features.mels = 16: the digits have 8 rows, expected 8"),
         (["--preview", "seen.png"], "--preview draws log-mels"),
     ],
 )

@@ -29,7 +29,7 @@ from speaker_invariant_ser.cli.showing import (
     training_bars,
     warn,
 )
-from speaker_invariant_ser.errors import AuditError, SerError
+from speaker_invariant_ser.errors import AuditError, RecipeError, SerError
 from speaker_invariant_ser.processes import cores
 
 app = typer.Typer(
@@ -399,9 +399,11 @@ def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, res
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; recipes/digits.toml alone brings its own.")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise typer.BadParameter("expected --data FOLDER: of several processes each would make the digits.")
-    from speaker_invariant_ser.digits import corpus_beside
+    from speaker_invariant_ser.digits import SIDE, corpus_beside
     from speaker_invariant_ser.files import refuse_existing
 
+    if settings.features.mels != SIDE:  # two columns on top of each other are no picture
+        raise RecipeError(f"features.mels = {settings.features.mels}: the digits have {SIDE} rows, expected {SIDE}")
     if not resume:
         refuse_existing(run, "continue it with --resume, or choose another --out")
     with corpus_beside(run) as store:
