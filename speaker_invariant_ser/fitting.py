@@ -60,6 +60,7 @@ def train(
     place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
     if place.type == "cuda" and devices > torch.cuda.device_count():
         raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
+    require_pictures(recipe, store)
     store = store.labelled(recipe.labels.map, recipe.split)
     splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
     for split in splits:  # what is wrong is said before anything is written
@@ -103,6 +104,19 @@ def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> Non
         raise RecipeError(
             f"fold {fold} trains on {clips} clips an epoch with {processes} processes; expected {max(2, processes)} or more"
         )
+
+
+def require_pictures(recipe: Recipe, store: Store) -> None:
+    """Raise RecipeError where clips are to be pictures and are none: see `features.Pixels`."""
+    rows = recipe.features.mels
+    if recipe.features.front == "pixels":
+        for one in store.utterances:
+            if one.samples % rows or one.samples > rows * (rows + 1):
+                raise RecipeError(
+                    f'features.front = "pixels": {one.id} of {store.folder} has {one.samples} samples, which are no picture of '
+                    f"{rows} rows (features.mels) and at most {rows + 1} columns; expected the digits, or features.front = "
+                    '"log-mel" for sound'
+                )
 
 
 def check_names(recipe: Recipe) -> int:

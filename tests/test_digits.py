@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -205,6 +206,14 @@ def test_a_wrong_request_leaves_nothing(more, message, tmp_path, capsys):
     told = capsys.readouterr().err
     assert message in told and told.startswith("error: ") and told.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_sound_is_no_picture(store, tmp_path):
+    longer = replace(store.utterances[0], samples=16000)
+    sound = replace(store, utterances=(longer, *store.utterances[1:]))
+    with pytest.raises(RecipeError, match="has 16000 samples, which are no picture of 8 rows .*expected the digits"):
+        train(recipe(), sound, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_there_is_not_touched(run, tmp_path, capsys):
