@@ -183,7 +183,9 @@ class AdversarySection(Section):
         description="of lambda: Ganin's ramp, the same throughout, or nothing at first and then a straight line",
     )
     ramp: float = Field(10.0, gt=0, description="steepness of strength * (2 / (1 + exp(-ramp * progress)) - 1) (ganin)")
-    warm_up: Share = Field(0.2, description="share of training without it; lambda then rises for as long again (warm-up)")
+    warm_up: float = Field(
+        0.2, ge=0, le=0.9, description="share of training without it; lambda then rises for as long again (warm-up)"
+    )
     reads: Literal["embedding", "frames"] = Field(
         "embedding", description="the embedding, or the map before pooling, frame by frame"
     )
