@@ -125,13 +125,17 @@ def check_names(recipe: Recipe) -> int:
     Opponents(recipe, model, [2 for _ in adversaries_of(recipe)])
     if recipe.perturb.name not in ("none", *PERTURBATIONS):
         raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
-    reads = ADVERSARIES[recipe.adversary.name].has_reader and recipe.adversary.name != "signed"
-    if recipe.perturb.name == "cross" and not reads:
+    if recipe.perturb.name == "cross" and not learns(recipe.adversary.name):
         raise RecipeError(
             f"perturb.name = cross moves clips along the loss of a reader that learns: adversary.name = {recipe.adversary.name} "
             "has none; expected grl or another with a reader"
         )
     return model.dim
+
+
+def learns(adversary: str) -> bool:
+    """Whether an adversary has a reader that gets better at reading."""
+    return ADVERSARIES[adversary].has_reader and adversary != "signed"
 
 
 @contextmanager
