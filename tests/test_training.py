@@ -230,7 +230,7 @@ def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(sto
 
 
 def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(store, tmp_path):
-    with pytest.raises(RecipeError, match=r"unknown further.0.name 'gr'.*grl"):
+    with pytest.raises(RecipeError, match=r"unknown adversary.name 'gr'.*grl"):
         train(make_recipe({"adversary": {"name": "gr"}}), store, tmp_path / "run")
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match="sees no CUDA device"):
