@@ -18,15 +18,15 @@ from pathlib import Path
 
 import torch
 
-from speaker_invariant_ser.batches import Clock
 from speaker_invariant_ser.config import Recipe, read_recipe
+from speaker_invariant_ser.data.holdout import hold_out
+from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.fitting import engine
-from speaker_invariant_ser.holdout import hold_out
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.splits import make_splits
-from speaker_invariant_ser.store import Store
-from speaker_invariant_ser.training import Training
+from speaker_invariant_ser.training.batching import Clock
+from speaker_invariant_ser.training.launcher import engine
+from speaker_invariant_ser.training.trainer import Training
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 REFERENCE = "no adversary"

@@ -53,7 +53,8 @@ def read_and_resample(paths: list[Path]) -> None:
 
 
 def prepare(corpus: str, folder: Path, jobs: int, out: Path) -> None:
-    from speaker_invariant_ser import corpora, decoding, preparation
+    from speaker_invariant_ser.data import corpora, decoding
+    from speaker_invariant_ser.data import prepare as preparation
 
     with decoding.workers(jobs) as pool:
         preparation.prepare([corpora.find(corpora.get(corpus), folder)], out, pool=pool)
@@ -78,11 +79,11 @@ def check_split_open() -> dict[str, float]:
     import pyarrow.csv
 
     from speaker_invariant_ser.config import SplitSection
+    from speaker_invariant_ser.data.custom import Request, read_table
+    from speaker_invariant_ser.data.manifest import write_manifest
+    from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+    from speaker_invariant_ser.data.splits import make_splits
     from speaker_invariant_ser.files import sha256, write_json
-    from speaker_invariant_ser.manifest import write_manifest
-    from speaker_invariant_ser.own import Request, read_table
-    from speaker_invariant_ser.splits import make_splits
-    from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
 
     with tempfile.TemporaryDirectory() as place:
         folder, rows = Path(place), np.arange(UTTERANCES)

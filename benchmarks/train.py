@@ -39,20 +39,22 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
-from speaker_invariant_ser import corpora, fitting, metrics
+from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.audio import SAMPLE_RATE
-from speaker_invariant_ser.building import build_model, moving_average, precision_of, targets_of
 from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe
-from speaker_invariant_ser.features import Batch, LogMel
+from speaker_invariant_ser.data import corpora
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.manifest import Utterance, write_manifest
+from speaker_invariant_ser.data.prepare import prepare
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+from speaker_invariant_ser.data.splits import Split, make_splits
+from speaker_invariant_ser.features.log_mel import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
-from speaker_invariant_ser.manifest import Utterance, write_manifest
-from speaker_invariant_ser.model import SerModel, apply, load_model
-from speaker_invariant_ser.objective import class_weights
-from speaker_invariant_ser.preparation import prepare
+from speaker_invariant_ser.models.model import SerModel, apply, load_model
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.splits import Split, make_splits
-from speaker_invariant_ser.store import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+from speaker_invariant_ser.training import launcher
+from speaker_invariant_ser.training.objective import class_weights
+from speaker_invariant_ser.training.optimisation import build_model, moving_average, precision_of, targets_of
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")
@@ -178,11 +180,11 @@ class Work:
     def train(self, device: str, jobs: int, what: str, look: Callable[[], object] = lambda: None) -> tuple[Run, float]:
         """A run of the first folds, and the seconds that it took; `look` is called after each epoch."""
         out, models = Path(tempfile.mkdtemp(dir=self.place)) / "run", self.folds * self.recipe.train.seeds
-        first = patch.object(fitting, "make_splits", lambda *arguments: make_splits(*arguments)[: self.folds])
+        first = patch.object(launcher, "make_splits", lambda *arguments: make_splits(*arguments)[: self.folds])
         with first, bar(what, models * self.recipe.train.epochs) as advance:
             started = time.perf_counter()
             store = Store.open(self.data)
-            run = fitting.train(self.recipe, store, out, device=device, jobs=jobs, progress=lambda *_: (advance(), look()))
+            run = launcher.train(self.recipe, store, out, device=device, jobs=jobs, progress=lambda *_: (advance(), look()))
             return run, time.perf_counter() - started
 
 
@@ -319,7 +321,7 @@ def train_hours(place: Path) -> dict[str, float]:
             "train": {"epochs": 1, "epoch_clips": EPOCH_CLIPS},
         }
     )
-    run = fitting.train(recipe, store, place / "run", device="cpu")
+    run = launcher.train(recipe, store, place / "run", device="cpu")
     (row,) = run.fits[0].metrics()
     return {
         "clips_per_s": EPOCH_CLIPS / step_seconds(row),

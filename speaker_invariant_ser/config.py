@@ -321,6 +321,11 @@ class Recipe(Section):
     train: TrainSection = TrainSection()
     audit: AuditSection = AuditSection()
 
+    @property
+    def adversaries(self) -> tuple[AdversarySection, ...]:
+        """The settings of every adversary, the first one's first."""
+        return self.adversary, *self.further
+
     @model_validator(mode="after")
     def has_clips_to_probe(self) -> Self:
         if self.train.probe_every and not self.audit.holdout:
@@ -329,7 +334,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def voices_have_a_reader(self) -> Self:
-        targets = [one.target for one in (self.adversary, *self.further)]
+        targets = [one.target for one in self.adversaries]
         if self.augment.virtual and "speaker" not in targets:
             raise ValueError(
                 f"augment.virtual = {self.augment.virtual}: further voices are for an adversary of speakers, and "

@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from speaker_invariant_ser.config import Recipe, read_recipe, write_toml
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Store
+from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, StoreError, shorten, unknown
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
-from speaker_invariant_ser.model import DESCRIPTION, WEIGHTS
-from speaker_invariant_ser.splits import Split
-from speaker_invariant_ser.store import AUDIO, MANIFEST, Store
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
 

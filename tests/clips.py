@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speaker_invariant_ser.embeddings import Embeddings
+from speaker_invariant_ser.audit.embeddings import Embeddings
 
 SPEAKERS, EMOTIONS = 11, 5
 

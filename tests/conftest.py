@@ -11,10 +11,10 @@ import soundfile
 import torch
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.fitting import train
-from speaker_invariant_ser.own import Request, read_table
-from speaker_invariant_ser.preparation import prepare
-from speaker_invariant_ser.store import Store
+from speaker_invariant_ser.data.custom import Request, read_table
+from speaker_invariant_ser.data.prepare import prepare
+from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.training.launcher import train
 
 torch.set_num_threads(1)  # models this small lose more to handing work around than they gain
 

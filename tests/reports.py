@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speaker_invariant_ser.pictures import Points
+from speaker_invariant_ser.report.plots import Points
 
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")
 ATTACKERS = ("logistic", "lda", "qda", "knn", "svm", "mlp", "mlp_large", "boosting", "frames")

@@ -1,6 +1,7 @@
-"""The layout holds: imports point one way, and what belongs to the command line stays there."""
+"""The layout holds: packages import in one direction, modules of a package without a circle, and only the CLI prints."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,42 +9,80 @@ import pytest
 import speaker_invariant_ser
 
 PACKAGE = Path(speaker_invariant_ser.__file__).parent
-ORDER = [
-    line.split()[0] for line in speaker_invariant_ser.__doc__.splitlines() if line.startswith("    ") and len(line.split()) > 1
-]
+NAME = PACKAGE.name
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Levels of the import rule: a module imports from lower levels and from its own package only.
+LEVELS = (
+    {"errors", "config", "files", "metrics", "processes", "distributed"},
+    {"data"},
+    {"features"},
+    {"models", "adversaries"},
+    {"runs", "audit"},
+    {"training", "evaluation", "inference"},
+    {"report"},
+    {"demos"},
+    {"cli"},
+)
+COMMON = LEVELS[0]
+LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+MAX_TOP_MODULES, MAX_PACKAGE_FILES, MAX_FILE_LINES = 12, 16, 400
 
 
 def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    """Dotted name below the package: `data.audio`; an `__init__.py` is its package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path) for path in SOURCES}
 
 
 def imported(tree: ast.AST) -> set[str]:
     """Our modules that a file imports, inside functions too."""
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "speaker_invariant_ser":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speaker_invariant_ser."):
-            names.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
+            base = node.module[len(NAME) + 1 :]
+            inner = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            names |= {name if name in MODULES else base for name in inner}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("speaker_invariant_ser.")}
-    return names
+            names |= {alias.name[len(NAME) + 1 :] for alias in node.names if alias.name.startswith(f"{NAME}.")}
+    return names - {""}
 
 
-def test_the_map_in_the_package_names_every_module():
-    assert sorted(ORDER) == sorted({module_of(path) for path in SOURCES} - {"__init__"})
+IMPORTS = {module_of(path): imported(ast.parse(path.read_text())) for path in SOURCES}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    module = module_of(path)
-    if module == "__init__":
-        return
-    above = ORDER[: ORDER.index(module) + (path.parent != PACKAGE)]  # a module in a folder may use the folder's own
-    assert imported(ast.parse(path.read_text())) <= set(above)
+def test_every_package_and_top_module_has_a_level():
+    assert {module.split(".")[0] for module in MODULES - {""}} == set(LEVEL_OF)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES - {""}))
+def test_packages_import_in_one_direction(module):
+    package = module.split(".")[0]
+    for other in IMPORTS[module]:
+        target = other.split(".")[0]
+        common = package in COMMON and target in COMMON
+        assert target == package or common or LEVEL_OF[target] < LEVEL_OF[package], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("package", sorted(LEVEL_OF))
+def test_modules_of_a_package_import_without_a_circle(package):
+    inside = {module for module in MODULES if module.split(".")[0] == package or (package in COMMON and module in COMMON)}
+    graph = {module: {other for other in IMPORTS[module] if other in inside and other != module} for module in inside}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_tree_stays_small_enough_to_search_by_eye():
+    assert len(list(PACKAGE.glob("*.py"))) <= MAX_TOP_MODULES
+    for folder in {path.parent for path in SOURCES} - {PACKAGE, PACKAGE / "data" / "corpora"}:
+        assert len(list(folder.glob("*.py"))) <= MAX_PACKAGE_FILES, folder
+
+    too_long = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in SOURCES}
+    assert not {name: lines for name, lines in too_long.items() if lines > MAX_FILE_LINES}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -55,6 +94,6 @@ def test_only_the_command_line_prints_exits_or_catches_everything(path):
     caught = {ast.unparse(part) if part else "" for part in parts}
     assert not caught & {"", "Exception", "BaseException"}
     assert not calls & {"torch.load", "pickle.load", "pickle.loads", "torch.save", "eval", "exec"}
-    if module_of(path) != "cli":
+    if module_of(path).split(".")[0] != "cli":
         assert not calls & {"print", "sys.exit", "exit"}
         assert "SerError" not in caught

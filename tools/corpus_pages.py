@@ -6,7 +6,7 @@ A test compares both with what this makes, so they cannot say anything else than
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.corpora import Corpus, describe, known
+from speaker_invariant_ser.data.corpora import Corpus, describe, known
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- made by tools/corpus_pages.py from the corpus modules -->\n", "<!-- end of what is made -->\n"
@@ -23,7 +23,7 @@ belongs in the repository. This page is made from the corpus modules by `tools/c
     siser prepare csv mine.csv data/mine                      # your own table: path, speaker, emotion, ...
     siser prepare folder ~/mine data/mine --pattern "{speaker}/{emotion}/*_{text}.wav"
 
-The file-name code of each corpus is taught by its module's docstring in `speaker_invariant_ser/corpora/`. Counts are the
+The file-name code of each corpus is taught by its module's docstring in `speaker_invariant_ser/data/corpora/`. Counts are the
 corpus's own: where yours differ, `prepare` says so and `prepare.json` keeps it.
 """
 

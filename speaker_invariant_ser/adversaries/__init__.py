@@ -8,8 +8,8 @@ Whatever an adversary says of itself is no evidence: a fresh attacker judges.
 from collections.abc import Callable
 
 from speaker_invariant_ser.adversaries.base import Adversary, ReverseGradient, ramp, reverse_gradient, scaled, silent, warmed
+from speaker_invariant_ser.adversaries.discriminators import GradientReversal, MaximumEntropy, MinMax, SignedSum, VariationalClub
 from speaker_invariant_ser.adversaries.matching import Contrastive, Coral, Hsic, Mmd
-from speaker_invariant_ser.adversaries.readers import GradientReversal, MaximumEntropy, MinMax, SignedSum, VariationalClub
 from speaker_invariant_ser.config import AdversarySection
 
 __all__ = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.config import AdversarySection, toml_value
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.features import Batch
+from speaker_invariant_ser.features.log_mel import Batch
 
 
 class Adversary(Protocol):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.showing import (
+from speaker_invariant_ser.cli.console import (
     bars,
     show_comparison,
     show_evaluation,
@@ -42,10 +42,10 @@ app = typer.Typer(
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.config import Recipe
-    from speaker_invariant_ser.manifest import Listing, Utterance
+    from speaker_invariant_ser.data.manifest import Listing, Utterance
+    from speaker_invariant_ser.data.prepared_corpus import Store
     from speaker_invariant_ser.runs import Run
-    from speaker_invariant_ser.store import Store
-    from speaker_invariant_ser.training import Progress
+    from speaker_invariant_ser.training.trainer import Progress
 
 CORES = cores()
 OWN_DATA = """your own data
@@ -87,7 +87,7 @@ def demo(
     """Everything below on the built-in corpus of synthesised speech, in minutes on two CPU cores."""
     with bars(quiet) as progress:
         progress("loading", 0, 1)
-        from speaker_invariant_ser.demo import run_demo
+        from speaker_invariant_ser.demos.speech import run_demo
 
         progress("loading", 1, 1)
         result = run_demo(out, seed, device, jobs, progress)
@@ -100,7 +100,7 @@ def demo(
 @app.command()
 def corpora(as_json: Json = False) -> None:
     """Known corpora: licence, layout, counts, where to get them."""
-    from speaker_invariant_ser.corpora import describe, known
+    from speaker_invariant_ser.data.corpora import describe, known
 
     facts = {name: describe(corpus) for name, corpus in known().items()}
     if as_json:
@@ -146,12 +146,12 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Decode a corpus once into 16 kHz mono audio with a manifest. Stopped at any moment, the same command goes on."""
-    from speaker_invariant_ser.corpora import get
-    from speaker_invariant_ser.decoding import Treatment, workers
+    from speaker_invariant_ser.data.corpora import get
+    from speaker_invariant_ser.data.decoding import Treatment, workers
+    from speaker_invariant_ser.data.manifest import select
+    from speaker_invariant_ser.data.prepare import prepare
+    from speaker_invariant_ser.data.prepared_corpus import REJECTED, WARNED
     from speaker_invariant_ser.files import refuse_existing, scratch_folder, sweep
-    from speaker_invariant_ser.manifest import select
-    from speaker_invariant_ser.preparation import prepare
-    from speaker_invariant_ser.store import REJECTED, WARNED
 
     sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
@@ -162,7 +162,7 @@ def prepare(
     require_own(wanted, options)
     with workers(jobs) as pool, scratch_folder(out) as scratch, bars(quiet) as progress:
         if download:
-            from speaker_invariant_ser.download import fetch
+            from speaker_invariant_ser.data.download import fetch
 
             fetch(get(corpus), os.path.expanduser(source), progress)
         found = [
@@ -219,21 +219,21 @@ def train(
         if mapped.words and speaks:
             print(f"labels ({mapped.name}): {mapped.words}")
         if preview:
-            from speaker_invariant_ser.preview import sights, write_preview
+            from speaker_invariant_ser.report.augmentation_preview import sights, write_preview
 
             write_preview(preview, sights(settings, store), settings.features)
             print(f"what the network sees: {preview}")
             return
         with training_bars(quiet or not speaks, out, settings.train.epochs) as shown:
-            from speaker_invariant_ser import fitting
+            from speaker_invariant_ser.training import launcher
 
-            start = partial(fitting.train, settings, store, out, resume, device, jobs, devices=devices)
+            start = partial(launcher.train, settings, store, out, resume, device, jobs, devices=devices)
             run = with_board(start, out, shown) if tensorboard and speaks else start(shown)
         if speaks:
             show_trained(run)
         if not data:
             with training_bars(quiet, out / "twin", settings.train.epochs) as shown:
-                from speaker_invariant_ser.digits import CURVES, compare_with_twin
+                from speaker_invariant_ser.demos.digits import CURVES, compare_with_twin
 
                 outcomes = compare_with_twin(run, store, resume, device, jobs, shown)
             show_outcomes(outcomes, CURVES)
@@ -264,8 +264,9 @@ def evaluate(
     opened, other = Run.open(run), Run.open(against) if against else None
     store = opened.open_data(data)
     with bars(quiet) as progress:
-        from speaker_invariant_ser import evaluation, report
-        from speaker_invariant_ser.atlas import map_points
+        from speaker_invariant_ser.evaluation import evaluate as evaluation
+        from speaker_invariant_ser.report import write as report
+        from speaker_invariant_ser.report.embedding_map import map_points
 
         result = evaluation.evaluate(opened, store, device, progress, by or (), other, quick, jobs)
         summary = result.summary
@@ -301,8 +302,8 @@ def audit(
         require_former_report(out)
     with bars(quiet) as progress:
         progress("loading", 0, 1)
-        from speaker_invariant_ser import audit as auditing
-        from speaker_invariant_ser.tables import read_embeddings
+        from speaker_invariant_ser.audit import audit as auditing
+        from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 
         embeddings, left_out = read_embeddings(table, columns)
         progress("loading", 1, 1)
@@ -317,8 +318,8 @@ def audit(
         if as_json:
             print(json.dumps(speaker, indent=2, ensure_ascii=False))
             return
-        from speaker_invariant_ser import report
-        from speaker_invariant_ser.atlas import map_points
+        from speaker_invariant_ser.report import write as report
+        from speaker_invariant_ser.report.embedding_map import map_points
 
         summary = auditing.table_summary(table, embeddings, speaker, settings)
         path = report.write_report(summary, out, points=map_points(embeddings))
@@ -335,14 +336,14 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
 ) -> None:
     """One table and one picture over several runs: emotion on unseen speakers against what is left of the speaker."""
-    from speaker_invariant_ser.evaluation import read_report
+    from speaker_invariant_ser.evaluation.evaluate import read_report
     from speaker_invariant_ser.runs import Run
 
     require_former_report(out)
     summaries = [read_report(Run.open(run)) for run in runs]
     if len({one["settings"]["audit"]["quick"] for one in summaries}) > 1:
         warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not alike")
-    from speaker_invariant_ser import report
+    from speaker_invariant_ser.report import write as report
 
     path = report.write_comparison(summaries, out)
     show_comparison(summaries)
@@ -367,7 +368,7 @@ def infer(
 
     opened = Run.open(run)
     with bars(quiet) as progress:
-        from speaker_invariant_ser import inference
+        from speaker_invariant_ser.inference import predict as inference
 
         paths = inference.find_inputs(inputs)
         models = inference.load_models(opened, fold, device, one_speaker)
@@ -390,7 +391,7 @@ def infer(
 @contextmanager
 def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, resume: bool) -> Iterator["Store"]:
     """The corpus at --data. A recipe of pictures has one without it, which is made beside the run."""
-    from speaker_invariant_ser.store import Store
+    from speaker_invariant_ser.data.prepared_corpus import Store
 
     if data:
         yield Store.open(data)
@@ -399,7 +400,7 @@ def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, res
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; recipes/digits.toml alone brings its own.")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise typer.BadParameter("expected --data FOLDER: of several processes each would make the digits.")
-    from speaker_invariant_ser.digits import SIDE, corpus_beside
+    from speaker_invariant_ser.demos.digits import SIDE, corpus_beside
     from speaker_invariant_ser.files import refuse_existing
 
     if settings.features.mels != SIDE:  # two columns on top of each other are no picture
@@ -412,7 +413,7 @@ def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, res
 
 def with_board(start: Callable[["Progress"], "Run"], run: Path, shown: "Progress") -> "Run":
     """Train, and write every epoch as TensorBoard events as well."""
-    from speaker_invariant_ser.boards import board
+    from speaker_invariant_ser.training.tensorboard import board
 
     with closing(board(run)) as log:
 
@@ -440,7 +441,7 @@ def pair(text: str, option: str, example: str) -> tuple[str, str]:
 
 def require_own(wanted: Sequence[tuple[str, object]], options: dict) -> None:
     """Refuse options that would do nothing: all are about somebody's own data, --name about the first."""
-    from speaker_invariant_ser.own import OWN
+    from speaker_invariant_ser.data.custom import OWN
 
     for option, value in options.items():
         if value and not any(kind in OWN for kind, _ in (wanted[:1] if option == "--name" else wanted)):
@@ -449,8 +450,8 @@ def require_own(wanted: Sequence[tuple[str, object]], options: dict) -> None:
 
 def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "Listing":
     """A known corpus, or somebody's own data, which the options are about."""
-    from speaker_invariant_ser import corpora
-    from speaker_invariant_ser.own import OWN, Request
+    from speaker_invariant_ser.data import corpora
+    from speaker_invariant_ser.data.custom import OWN, Request
 
     place = Path(os.path.expanduser(place))
     if kind in OWN:
@@ -461,7 +462,7 @@ def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "
 
 def comparison(kinds: Sequence[str], found: Sequence["Listing"]) -> Callable[..., list[str]]:
     """What `prepare` asks at the end: where the counts of what is kept differ from those of the known corpora."""
-    from speaker_invariant_ser import corpora
+    from speaker_invariant_ser.data import corpora
 
     known = corpora.known()
     useless = {

@@ -1,0 +1,56 @@
+"""ASED: sixty-five people say seven sentences in each of five emotions, twice, in four dialects of Amharic.
+
+The file name `05Angry/a5-03-01-02-50.wav` is
+
+    a5      emotion, its letter and the number of its folder: n1 neutral, f2 fearful, h3 happy, s4 sad, a5 angry
+    03      sentence of this emotion: 01 to 07; five belong to the emotion alone and two are the same in all five, but the
+            names do not tell which two, so that `text` is the letter and the number
+    01      repetition: 01, 02
+    02      sex: 01 female (25 speakers), 02 male (40)
+    50      speaker: 01 to 65
+
+Of 4550 recordings those are left out whose emotion at least four of eight judges did not hear. One name begins with a
+capital letter: S4-04-02-01-29. Nothing tells the dialect of a speaker.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+
+EMOTIONS = {"n1": "neutral", "f2": "fearful", "h3": "happy", "s4": "sad", "a5": "angry"}
+SEXES = {"01": "female", "02": "male"}
+NAME = re.compile(r"(?P<emotion>n1|f2|h3|s4|a5)-(?P<text>0[1-7])-(?P<take>0[12])-(?P<sex>0[12])-(?P<speaker>\d\d)")
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem.lower())
+    if not match or not 1 <= int(match["speaker"]) <= 65:
+        return None
+    return {
+        "speaker": match["speaker"],
+        "emotion": EMOTIONS[match["emotion"]],
+        "text": match["emotion"][0] + match["text"],
+        "sex": SEXES[match["sex"]],
+        "repetition": match["take"].lstrip("0"),
+    }
+
+
+CORPUS = Corpus(
+    name="ased",
+    title="ASED",
+    licence="no named licence; free to download, its paper to be cited",
+    citation=(
+        "Retta, Almekhlafi, Sutcliffe, Mhamed, Ali, Feng: A New Amharic Speech Emotion Dataset and Classification Benchmark. "
+        "ACM TALLIP 2023"
+    ),
+    url="https://github.com/wgwangang/ASED_V1",
+    language="am",
+    counts={"complete": Counts(2474, 65, {"neutral": 522, "fearful": 510, "happy": 486, "sad": 470, "angry": 486})},
+    layout="files named like 05Angry/a5-03-01-02-50.wav (emotion, sentence, repetition, sex, speaker)",
+    find=named(parse),
+    note=(
+        "most clips have a length that goes with emotion and sex (angry men 2.4 s, fearful men 3.9 s, sad women 3.5 s): "
+        "length alone tells much of the emotion"
+    ),
+)

@@ -1,0 +1,84 @@
+"""CREMA-D: ninety-one American actors of 20 to 74 years say twelve sentences in six emotions, in English.
+
+The file name `1001_IEO_ANG_HI.wav` is
+
+    1001    speaker: 1001 to 1091, 48 men and 43 women
+    IEO     sentence: DFA, IEO, IOM, ITH, ITS, IWL, IWW, MTI, TAI, TIE, TSI, WSI (the first letters of its words)
+    ANG     emotion: ANG anger, DIS disgust, FEA fear, HAP happiness, NEU neutral, SAD sadness
+    HI      intensity: LO low, MD medium, HI high for IEO ("It's eleven o'clock"); XX not specified, for the others
+
+The emotion is the one the actor was asked for; of listeners who only hear a clip, two in five name that one.
+The release holds every clip twice: AudioWAV/, read here, and AudioMP3/, as played to the listeners, where some are blank.
+Copies older than October 2022 misname 1040_ITH_SAD_XX as 1040_ITH_SAD_X. 1076_MTI_SAD_XX holds no voice.
+A clone without git-lfs has short texts in place of the audio.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+
+EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": "", "X": ""}
+SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
+SPEAKERS = range(1001, 1092)
+# Sex is in the release's VideoDemographics.csv, which most copies of the audio lack.
+# fmt: off
+FEMALE = frozenset({
+    1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025,
+    1028, 1029, 1030, 1037, 1043, 1046, 1047, 1049, 1052, 1053, 1054, 1055, 1056, 1058, 1060,
+    1061, 1063, 1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091,
+})
+# fmt: on
+VOICELESS = "1076_MTI_SAD_XX"
+NAME = re.compile(
+    rf"(?P<speaker>\d{{4}})_(?P<text>{'|'.join(SENTENCES)})_(?P<emotion>{'|'.join(EMOTIONS)})_(?P<intensity>LO|MD|HI|XX?)",
+    re.IGNORECASE,
+)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or int(match["speaker"]) not in SPEAKERS or path.suffix.lower() == ".mp3":
+        return None
+    if path.stem.upper() == VOICELESS:
+        return {"rejected": "holds no voice, a known fault of the release"}
+    return {
+        "speaker": match["speaker"],
+        "emotion": EMOTIONS[match["emotion"].upper()],
+        "text": match["text"].upper(),
+        "sex": "female" if int(match["speaker"]) in FEMALE else "male",
+        "intensity": INTENSITIES[match["intensity"].upper()],
+    }
+
+
+CORPUS = Corpus(
+    name="crema_d",
+    title="CREMA-D",
+    licence="ODbL 1.0, its contents DbCL 1.0",
+    citation=(
+        "Cao, Cooper, Keutmann, Gur, Nenkova, Verma: CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset. "
+        "IEEE Transactions on Affective Computing 5(4), 2014"
+    ),
+    url="https://github.com/CheyneyComputerScience/CREMA-D (with git-lfs)",
+    language="en",
+    counts={
+        "complete": Counts(
+            7441,  # and the voiceless one
+            91,
+            {"angry": 1271, "disgusted": 1271, "fearful": 1271, "happy": 1271, "neutral": 1087, "sad": 1270},
+        )
+    },
+    layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
+    find=named(parse),
+    aside=("*.mp3",),
+    # the repository itself keeps every clip behind git-lfs; this is a re-upload of its AudioWAV folder
+    download=(
+        Download(
+            "https://huggingface.co/datasets/ameerazam08/CREMA_DATA/resolve/"
+            "5e4d641d64211847f256c0e9dca0dd211808198f/crema_audio.zip",
+            "sha256:7c6e33a23adb43eca71868a9652d72799395a156776098c19574d5762348b9de",
+            477_014_535,
+        ),
+    ),
+)

@@ -1,0 +1,71 @@
+"""EmoV-DB, the Emotional Voices Database: four speakers read CMU Arctic sentences in five styles, in English.
+
+The file name `jenie/Amused/amused_57-84_0057.wav`, or `jenie_Amused/amused_57-84_0057.wav`, is
+
+    jenie       folder: speaker bea, jenie, josh or sam, told by the folder alone: the file names are the same for all
+                (some copies put it before the name: jenie_amused_57-84_0057.wav)
+    Amused      folder: Amused, Angry, Disgusted, Neutral, Sleepy
+    amused      emotion: amused, anger, disgust, neutral, sleepiness
+    57-84       the sentences of one annotation document; some say 225_252
+    0057        sentence: arctic_a0057 of CMU Arctic
+
+Josh has neither anger nor disgust. Laughs, yawns and the like come with the sentences. Two copies go round: the sorted
+one, from which its makers took clips that did not fit their sentence, and an unsorted one with other faults.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+
+EMOTIONS = {
+    "amused": "amused",
+    "anger": "angry",
+    "angry": "angry",
+    "disgust": "disgusted",
+    "disgusted": "disgusted",
+    "neutral": "neutral",
+    "sleepiness": "sleepy",
+    "sleepy": "sleepy",
+}
+SEXES = {"bea": "female", "jenie": "female", "josh": "male", "sam": "male"}
+NAME = re.compile(r"(?:(?P<speaker>[a-z]+)_)?(?P<clip>(?P<emotion>[a-z]+)_\d+[-_]\d+_(?P<text>\d{4}))", re.IGNORECASE)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match:
+        return None
+    words = [word for part in (*path.parts[:-1], match["speaker"] or "") for word in part.lower().split("_")]
+    speaker = next((word for word in reversed(words) if word in SEXES), "")
+    emotion = EMOTIONS.get(match["emotion"].lower())
+    # the nearest folder that names an emotion has to agree with the file
+    folder = next((EMOTIONS[word] for word in reversed(words) if word in EMOTIONS), emotion)
+    if not speaker or not emotion or folder != emotion:
+        return None
+    return {
+        "id": f"{speaker}_{match['clip']}",
+        "speaker": speaker,
+        "emotion": emotion,
+        "text": match["text"],
+        "sex": SEXES[speaker],
+    }
+
+
+CORPUS = Corpus(
+    name="emov_db",
+    title="EmoV-DB",
+    licence="for non-commercial purposes only (its own LICENSE.md); commercial use by agreement with its authors",
+    citation=(
+        "Adigwe, Tits, El Haddad, Ostadabbas, Dutoit: The Emotional Voices Database: Towards Controlling the Emotion Dimension "
+        "in Voice Generation Systems. arXiv:1806.09514, 2018"
+    ),
+    url="https://openslr.org/115/",
+    language="en",
+    counts={
+        "sorted": Counts(6887, 4),  # as EmoBox lists it: the README counts what was recorded
+        "README": Counts(7000, 4, {"amused": 1330, "angry": 1308, "disgusted": 1033, "neutral": 1585, "sleepy": 1744}),
+    },
+    layout="files named like jenie/Amused/amused_57-84_0057.wav or jenie_Amused/amused_57-84_0057.wav (emotion, range, sentence)",
+    find=named(parse),
+)

@@ -1,0 +1,56 @@
+"""EMOVO: six actors say fourteen sentences in seven emotions, in Italian.
+
+The file name `f1/gio-f1-b2.wav` is
+
+    gio     emotion: dis disgusto disgust, gio gioia joy, neu neutral, pau paura fear, rab rabbia anger, sor sorpresa
+            surprise, tri tristezza sadness
+    f1      speaker: f1, f2, f3 women, m1, m2, m3 men
+    b2      sentence: b1 to b3 short, l1 to l4 long, n1 to n5 without sense, d1 and d2 questions
+
+Every speaker says every sentence once in every emotion. A re-upload has the folder before the name: EMOVO-f1-gio-f1-b2.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+
+EMOTIONS = {
+    "dis": "disgusted",
+    "gio": "happy",
+    "neu": "neutral",
+    "pau": "fearful",
+    "rab": "angry",
+    "sor": "surprised",
+    "tri": "sad",
+}
+NAME = re.compile(
+    rf"(?:EMOVO-[fm][1-3]-)?(?P<emotion>{'|'.join(EMOTIONS)})-(?P<speaker>[fm][1-3])-(?P<text>b[1-3]|d[12]|l[1-4]|n[1-5])",
+    re.IGNORECASE,
+)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match:
+        return None
+    speaker = match["speaker"].lower()
+    return {
+        "speaker": speaker,
+        "emotion": EMOTIONS[match["emotion"].lower()],
+        "text": match["text"].lower(),
+        "sex": "female" if speaker.startswith("f") else "male",
+    }
+
+
+CORPUS = Corpus(
+    name="emovo",
+    title="EMOVO",
+    licence="free for research; no licence is named",
+    citation="Costantini, Iaderola, Paoloni, Todisco: EMOVO Corpus: an Italian Emotional Speech Database. LREC 2014",
+    url="http://voice.fub.it/activities/corpora/emovo/index.html",
+    language="it",
+    counts={"complete": Counts(588, 6, dict.fromkeys(EMOTIONS.values(), 84))},
+    layout="files named like f1/gio-f1-b2.wav (emotion, speaker, sentence)",
+    find=named(parse),
+)

@@ -1,0 +1,59 @@
+"""JL-Corpus: two women and two men say fifteen sentences in five primary and five secondary emotions, in New Zealand English.
+
+The file name `female1_angry_10a_1.wav` is
+
+    female1     speaker: female1, female2, male1, male2
+    angry       emotion: primary angry, excited, happy, neutral, sad; secondary anxious, apologetic, assertive, concerned,
+                encouraging
+    10          sentence: 1 to 15
+    a           recording session: a, b
+    1           repetition within the session: 1, 2
+
+Sentences 14 and 15 of the secondary emotions seem to be other words than those of the primary ones, going by their
+lengths; they share the code here, so that no words are ever taken for two texts. The words are in a .txt beside each file.
+The archive holds everything twice, in folders that differ in capitals alone: the copies are rejected as duplicates.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+
+PRIMARY = ("angry", "excited", "happy", "neutral", "sad")
+SECONDARY = ("anxious", "apologetic", "assertive", "concerned", "encouraging")
+EMOTIONS = PRIMARY + SECONDARY
+NAME = re.compile(
+    r"(?P<speaker>(?P<sex>female|male)[12])_(?P<emotion>[a-z]+)_(?P<text>[1-9]|1[0-5])(?P<session>[ab])_(?P<take>[12])",
+    re.IGNORECASE,
+)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or match["emotion"].lower() not in EMOTIONS:
+        return None
+    return {
+        "speaker": match["speaker"].lower(),
+        "emotion": match["emotion"].lower(),
+        "text": match["text"],
+        "sex": match["sex"].lower(),
+        "repetition": match["session"].lower() + match["take"],
+    }
+
+
+CORPUS = Corpus(
+    name="jl_corpus",
+    title="JL-Corpus",
+    licence="CC0 1.0",
+    citation=(
+        "James, Tian, Watson: An Open Source Emotional Speech Corpus for Human Robot Interaction Applications. Interspeech 2018"
+    ),
+    url="https://www.kaggle.com/datasets/tli725/jl-corpus",
+    language="en",
+    counts={
+        "complete": Counts(2400, 4, dict.fromkeys(EMOTIONS, 240)),
+        "primary emotions": Counts(1200, 4, dict.fromkeys(PRIMARY, 240)),
+    },
+    layout="files named like JL(wav+txt)/female1_angry_10a_1.wav (speaker, emotion, sentence with session, repetition)",
+    find=named(parse),
+)

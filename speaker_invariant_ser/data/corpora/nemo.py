@@ -1,0 +1,65 @@
+"""nEMO: nine actors say ninety sentences in six emotions, in Polish, each recorded at home on another device.
+
+The file name `samples/SM0_happiness_10.wav` is
+
+    SM0         speaker: EB0, IC0, KD0, KS0, MK0, MP0, SM0, TP0, WR0
+    happiness   emotion: anger, fear, happiness, neutral, sadness, surprised
+    10          sentence, the same number for the same words (apart from the grammatical sex of the speaker)
+
+The table `data.tsv` beside the folder tells the speaker's sex; its cells may begin with blanks. Speaker MK0 has no
+surprised clips and MP0 is incomplete. An unseen speaker is also an unseen microphone here.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.manifest import read_rows
+
+EMOTIONS = {
+    "anger": "angry",
+    "fear": "fearful",
+    "happiness": "happy",
+    "neutral": "neutral",
+    "sadness": "sad",
+    "surprised": "surprised",
+}
+NAME = re.compile(r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>[a-z]+)_(?P<text>\d{1,2})")
+
+
+def find(folder: Path) -> Iterator[Fields]:
+    """Every file whose name follows the rule, with the sex that data.tsv gives its speaker."""
+    sexes = {}
+    for table in sorted(folder.rglob("data.tsv")):
+        sexes |= {row["speaker_id"]: row["gender"] for row in read_rows(table, ("speaker_id", "gender"))}
+    for fields in named(parse)(folder):
+        yield {**fields, "sex": sexes.get(fields["speaker"], "")}
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or match["emotion"] not in EMOTIONS:
+        return None
+    return {"speaker": match["speaker"], "emotion": EMOTIONS[match["emotion"]], "text": match["text"]}
+
+
+CORPUS = Corpus(
+    name="nemo",
+    title="nEMO",
+    licence="CC BY-NC-SA 4.0",
+    citation="Christop: nEMO: Dataset of Emotional Speech in Polish. LREC-COLING 2024",
+    url="https://github.com/amu-cai/nEMO",
+    language="pl",
+    counts={
+        "complete": Counts(
+            4481,
+            9,
+            {"angry": 749, "fearful": 736, "happy": 749, "neutral": 809, "sad": 769, "surprised": 669},
+        )
+    },
+    layout="files named like samples/SM0_happiness_10.wav (speaker, emotion, sentence), with data.tsv beside samples/",
+    find=find,
+    # made on the fly from this commit: no checksum of the archive is published, or could be
+    download=(Download("https://github.com/amu-cai/nEMO/archive/06f1f83dde8f1a780443a57d53b2af3971af34ab.zip", "", 531_000_000),),
+)

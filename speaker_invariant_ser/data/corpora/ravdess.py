@@ -1,0 +1,82 @@
+"""RAVDESS: twenty-four Canadian actors say (and sing) two sentences, at two intensities, twice each, in English.
+
+The file name `03-01-06-02-02-01-12.wav` is seven numbers:
+
+    03      modality: 03 audio alone (01 audio and video, 02 video alone)
+    01      vocal channel: 01 speech, 02 song
+    06      emotion: 01 neutral, 02 calm, 03 happy, 04 sad, 05 angry, 06 fearful, 07 disgusted, 08 surprised
+    02      intensity: 01 normal, 02 strong (neutral has none but normal)
+    02      statement: 01 "Kids are talking by the door", 02 "Dogs are sitting by the door"
+    01      repetition: 01, 02
+    12      actor: 01 to 24; odd numbers are men, even ones women
+
+Speech comes as Actor_01/ to Actor_24/; song has no disgust, no surprise and no actor 18. A common re-upload holds
+every file a second time in audio_speech_actors_01-24/: the copies are rejected as duplicates.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgusted",
+    "08": "surprised",
+}
+STYLES = {"01": "speech", "02": "song"}
+INTENSITIES = {"01": "normal", "02": "strong"}
+NAME = re.compile(
+    r"0[13]-(?P<style>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<text>0[12])-(?P<take>0[12])-(?P<actor>\d\d)"
+)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or not 1 <= int(match["actor"]) <= 24:
+        return None
+    return {
+        "speaker": match["actor"],
+        "emotion": EMOTIONS[match["emotion"]],
+        "text": match["text"],
+        "sex": "male" if int(match["actor"]) % 2 else "female",
+        "style": STYLES[match["style"]],
+        "intensity": INTENSITIES[match["intensity"]],
+        "repetition": match["take"].lstrip("0"),
+    }
+
+
+SPEECH = dict.fromkeys(EMOTIONS.values(), 192) | {"neutral": 96}
+SONG = {"neutral": 92, "calm": 184, "happy": 184, "sad": 184, "angry": 184, "fearful": 184}
+BOTH = {label: SPEECH[label] + SONG.get(label, 0) for label in SPEECH}
+
+CORPUS = Corpus(
+    name="ravdess",
+    title="RAVDESS",
+    licence="CC BY-NC-SA 4.0; commercial licences from its authors",
+    citation=(
+        "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
+        "PLoS ONE 13(5), e0196391, 2018"
+    ),
+    url="https://zenodo.org/records/1188976",
+    language="en",
+    counts={
+        "speech": Counts(1440, 24, SPEECH),
+        "song": Counts(1012, 23, SONG),
+        "speech and song": Counts(2452, 24, BOTH),
+    },
+    layout="files named like Actor_12/03-01-06-02-02-01-12.wav (seven numbers, the last one the actor)",
+    find=named(parse),
+    download=(
+        Download(
+            "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
+            "md5:bc696df654c87fed845eb13823edef8a",
+            208_468_073,
+        ),
+    ),
+)

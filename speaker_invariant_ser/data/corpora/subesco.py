@@ -1,0 +1,70 @@
+"""SUBESCO, the SUST Bangla Emotional Speech Corpus: twenty actors say ten sentences in seven emotions, five times each.
+
+The file name `F_02_MONIKA_S_1_NEUTRAL_5.wav` is
+
+    F_02        speaker: F_01 to F_10 are women, M_01 to M_10 men (the number alone names two persons)
+    MONIKA      the speaker's name
+    S_1         sentence: 1 to 10
+    NEUTRAL     emotion: ANGRY, DISGUST, FEAR, HAPPY, NEUTRAL, SAD, SURPRISE
+    5           take: 1 to 5
+
+All files lie in one folder, none is missing, and one has a slip in its name: `F_02_MONIKA_S_2_SURPRISE_3].wav`.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+
+EMOTIONS = {
+    "ANGRY": "angry",
+    "DISGUST": "disgusted",
+    "FEAR": "fearful",
+    "HAPPY": "happy",
+    "NEUTRAL": "neutral",
+    "SAD": "sad",
+    "SURPRISE": "surprised",
+}
+SEXES = {"F": "female", "M": "male"}
+NAME = re.compile(
+    r"(?P<speaker>[FM]_(?:0[1-9]|10))_[A-Z]+_S_(?P<text>[1-9]|10)_(?P<emotion>[A-Z]+)_(?P<take>[1-5])]?",
+    re.IGNORECASE,
+)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match or match["emotion"].upper() not in EMOTIONS:
+        return None
+    speaker = match["speaker"].upper()
+    return {
+        "id": path.stem.removesuffix("]"),
+        "speaker": speaker,
+        "emotion": EMOTIONS[match["emotion"].upper()],
+        "text": match["text"],
+        "sex": SEXES[speaker[0]],
+        "repetition": match["take"],
+    }
+
+
+CORPUS = Corpus(
+    name="subesco",
+    title="SUBESCO",
+    licence="CC BY 4.0",
+    citation=(
+        "Sultana, Rahman, Selim, Iqbal: SUST Bangla Emotional Speech Corpus (SUBESCO): An Audio-Only Emotional Speech Corpus "
+        "for Bangla. PLoS ONE 16(4), e0250173, 2021"
+    ),
+    url="https://zenodo.org/records/4526477",
+    language="bn",
+    counts={"complete": Counts(7000, 20, dict.fromkeys(EMOTIONS.values(), 1000))},
+    layout="files named like F_02_MONIKA_S_1_NEUTRAL_5.wav (sex and number of the speaker, name, sentence, emotion, take)",
+    find=named(parse),
+    download=(
+        Download(
+            "https://zenodo.org/records/4526477/files/SUBESCO.zip",
+            "md5:13d702cf944bf54d70d66bffc036ed7a",
+            1_664_512_929,
+        ),
+    ),
+)

@@ -1,0 +1,65 @@
+"""TESS: two Canadian actresses, 26 and 64 years old, say two hundred words in seven emotions, in English.
+
+The file name `OAF_back_ps.wav` is
+
+    OAF     speaker: OAF the older, YAF the younger one
+    back    word, said in "Say the word back"
+    ps      emotion: angry, disgust, fear, happy, neutral, ps pleasant surprise, sad
+
+One file is misnamed OA_bite_neutral: it is OAF's. The release is flat; common re-uploads have a folder for each speaker and
+emotion, its names now with, now without capitals (OAF_Fear, YAF_pleasant_surprised), and hold everything twice, in a
+folder of the same name within: the copies are rejected as duplicates.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+
+EMOTIONS = {
+    "angry": "angry",
+    "disgust": "disgusted",
+    "fear": "fearful",
+    "happy": "happy",
+    "neutral": "neutral",
+    "ps": "surprised",
+    "sad": "sad",
+}
+SPEAKERS = {"OAF": "OAF", "YAF": "YAF", "OA": "OAF"}
+NAME = re.compile(rf"(?P<speaker>OAF?|YAF)_(?P<text>[a-z]+)_(?P<emotion>{'|'.join(EMOTIONS)})", re.IGNORECASE)
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem)
+    if not match:
+        return None
+    return {
+        "speaker": SPEAKERS[match["speaker"].upper()],
+        "emotion": EMOTIONS[match["emotion"].lower()],
+        "text": match["text"].lower(),
+        "sex": "female",
+    }
+
+
+CORPUS = Corpus(
+    name="tess",
+    title="TESS",
+    licence="CC BY-NC-ND 4.0",
+    citation="Pichora-Fuller, Dupuis: Toronto Emotional Speech Set (TESS). Borealis, doi:10.5683/SP2/E8H2MF, 2020",
+    url="https://doi.org/10.5683/SP2/E8H2MF",
+    language="en",
+    counts={"complete": Counts(2800, 2, dict.fromkeys(EMOTIONS.values(), 400))},
+    layout="files named like OAF_back_angry.wav (speaker OAF or YAF, word, emotion)",
+    find=named(parse),
+    note=(
+        "TESS has two speakers, both women: with one left out, a model hears a single voice, and nothing said of "
+        "unseen speakers reaches beyond these two."
+    ),
+    download=(
+        Download(
+            "https://huggingface.co/datasets/myleslinder/tess/resolve/4301d8d3902361afbb720ef076a0e4b1145bbb86/data/tess.zip",
+            "sha256:752556de8c109b1d27d163e2a00b0ec8b8186600fd233ab8bd369d003d3cb218",
+            224_036_453,
+        ),
+    ),
+)

@@ -1,0 +1,41 @@
+"""TurEV-DB: six people say eighty-two words in four emotions, in Turkish.
+
+The file name `Sound Source/Happy/1234_mt_cay.wav` is
+
+    1234        speaker: 1157, 1234, 1358, 1984, 6783, 7895; nothing tells who is a man and who is a woman
+    mt          emotion: hl sad, kz angry, mt happy, sk calm
+    cay         the word, without the Turkish signs on its letters
+
+One folder for each emotion, by its English name. Speaker 1157 is angry and sad only. The same repository also holds the
+test clips after a low-pass and a high-pass filter, under the same names in `Model Output for Test Data/testEmotions.../`:
+these copies are left aside.
+"""
+
+import re
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+
+EMOTIONS = {"hl": "sad", "kz": "angry", "mt": "happy", "sk": "calm"}
+NAME = re.compile(r"(?P<speaker>\d{4})_(?P<emotion>hl|kz|mt|sk)_(?P<text>[a-z]+)")
+
+
+def parse(path: Path) -> Fields | None:
+    match = NAME.fullmatch(path.stem.lower())
+    if not match or "/testemotions" in f"/{path.as_posix().lower()}":
+        return None
+    return {"speaker": match["speaker"], "emotion": EMOTIONS[match["emotion"]], "text": match["text"]}
+
+
+CORPUS = Corpus(
+    name="turev_db",
+    title="TurEV-DB",
+    licence="CC BY-NC-ND 4.0",
+    citation="Canpolat, Ormanoğlu, Zeyrek: Turkish Emotion Voice Database (TurEV-DB). SLTU-CCURL 2020",
+    url="https://github.com/Xeonen/TurEV-DB",
+    language="tr",
+    counts={"complete": Counts(1735, 6, {"angry": 487, "calm": 408, "happy": 357, "sad": 483})},
+    layout="files named like Sound Source/Happy/1234_mt_cay.wav (speaker, emotion in two letters, word)",
+    find=named(parse),
+    aside=("testemotions*", "*/testemotions*"),
+)

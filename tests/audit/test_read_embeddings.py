@@ -1,0 +1,286 @@
+"""Anyone's embeddings: what is read as what, every mistake with its text, and damaged files."""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.errors import AuditError
+
+CLIPS, DIMENSIONS = 6, 3
+SPEAKERS = ["01", "01", "02", "02", "1e3", "1e3"]
+EMOTIONS = ["sad", "happy"] * 3
+
+
+def content(**changes) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; None takes one out."""
+    embedding = np.random.default_rng(0).normal(size=(CLIPS, DIMENSIONS))
+    arrays = {"embedding": embedding, "speaker": SPEAKERS, "emotion": EMOTIONS} | changes
+    return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+
+
+def npz(folder: Path, **changes) -> Path:
+    np.savez(folder / "t.npz", **content(**changes))
+    return folder / "t.npz"
+
+
+def columns_of(**changes) -> dict[str, list]:
+    """The same as columns."""
+    embedding = content()["embedding"]
+    columns = {"speaker": SPEAKERS, "emotion": EMOTIONS, **{f"d{at}": list(embedding[:, at]) for at in range(DIMENSIONS)}}
+    return {name: values for name, values in (columns | changes).items() if values is not None}
+
+
+def csv(folder: Path, name: str = "t.csv", **changes) -> Path:
+    columns, delimiter = columns_of(**changes), "\t" if name.endswith(".tsv") else ","
+    rows = [delimiter.join(map(str, row)) for row in zip(*columns.values(), strict=True)]
+    (folder / name).write_text("\n".join([delimiter.join(columns), *rows]) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def parquet(folder: Path, **changes) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table(columns_of(**changes)), folder / "t.parquet")
+    return folder / "t.parquet"
+
+
+WRITERS = {"npz": npz, "csv": csv, "tsv": lambda folder, **changes: csv(folder, "t.tsv", **changes), "parquet": parquet}
+
+
+@pytest.fixture(params=WRITERS)
+def write(request, tmp_path):
+    return lambda **changes: WRITERS[request.param](tmp_path, **changes)
+
+
+def test_every_format_gives_the_same_table(write):
+    table, ignored = read_embeddings(write())
+    assert np.array_equal(table.embedding, content()["embedding"]) and not ignored
+    assert list(table.speaker) == SPEAKERS and list(table.emotion) == EMOTIONS
+    assert list(table.id) == [f"row {row}" for row in range(1, CLIPS + 1)]
+    assert list(table.text) == [""] * CLIPS and table.scored.all() and table.frames is None
+
+
+def test_what_is_told_is_used(write):
+    ids = [f"clip {at}" for at in range(CLIPS)]
+    table, ignored = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
+    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not ignored
+    assert table.scored.tolist() == [True, False, True, True, False, True]
+
+
+def test_columns_of_other_names(write):
+    table, ignored = read_embeddings(write(speaker=None, emotion=None, who=SPEAKERS, label=EMOTIONS), {"speaker": "who"})
+    assert list(table.speaker) == SPEAKERS and not ignored
+    assert list(table.emotion) == EMOTIONS, "the usual names need no telling"
+    with pytest.raises(AuditError, match="no speaker; found .*who.*--column speaker=NAME"):
+        read_embeddings(write(speaker=None, who=SPEAKERS))
+    with pytest.raises(AuditError, match=r"--column speaker=whom: unknown column 'whom', did you mean 'who'\?"):
+        read_embeddings(write(speaker=None, who=SPEAKERS), {"speaker": "whom"})
+    with pytest.raises(AuditError, match="--column sex=who: unknown column 'sex'. Expected one of:.* speaker, emotion, text"):
+        read_embeddings(write(who=SPEAKERS), {"sex": "who"})
+
+
+def test_emotion_need_not_be_known(write):
+    table, _ = read_embeddings(write(emotion=None))
+    assert list(table.emotion) == [""] * CLIPS
+
+
+def test_whole_numbers_and_booleans_are_labels_too(tmp_path):
+    changes = {"speaker": np.arange(6) // 2, "emotion": np.array([b"sad"] * 6), "scored": np.arange(6) > 0}
+    table, _ = read_embeddings(npz(tmp_path, **changes))
+    assert list(table.speaker) == list("001122") and table.emotion[0] == "sad" and table.scored.tolist() == [False] + 5 * [True]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("f2", "f8"), ("f4", "f4"), (">f4", "f8"), ("i2", "f8"), ("?", "f8")])
+def test_the_embedding_stays_in_single_precision_or_becomes_double(tmp_path, given, kept):
+    embedding = content()["embedding"].astype(given)
+    table, _ = read_embeddings(npz(tmp_path, embedding=embedding))
+    assert table.embedding.dtype == kept and np.array_equal(table.embedding, embedding)
+
+
+def test_other_arrays_are_left_out_and_told(tmp_path):
+    table, ignored = read_embeddings(npz(tmp_path, posteriors=np.zeros((6, 2))))
+    assert ignored == ["posteriors"] and table.embedding.shape == (CLIPS, DIMENSIONS)
+
+
+def test_columns_of_text_are_left_out_and_told(tmp_path):
+    table, ignored = read_embeddings(csv(tmp_path, note=["loud", "low", "", "", "x", "y"], empty=[""] * 6))
+    assert ignored == ["note", "empty"] and table.embedding.shape == (CLIPS, DIMENSIONS)
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "start", "session", "path", "speaker_id", "actor"])
+def test_row_numbers_and_a_manifests_columns_are_no_dimensions(tmp_path, name):
+    table, ignored = read_embeddings(csv(tmp_path, **{name: range(6)}))
+    assert ignored == [name] and table.embedding.shape == (CLIPS, DIMENSIONS)
+    table, ignored = read_embeddings(csv(tmp_path, d99=range(6)))
+    assert not ignored and table.embedding.shape == (CLIPS, DIMENSIONS + 1)
+
+
+def test_a_constant_embedding_is_no_mistake_here(write):
+    changes = {f"d{at}": [0.0] * CLIPS for at in range(DIMENSIONS)}
+    path = write(embedding=np.zeros((CLIPS, DIMENSIONS))) if write().suffix == ".npz" else write(**changes)
+    assert not read_embeddings(path)[0].embedding.any()
+
+
+MISTAKES = {
+    "speaker in row 3": ({"speaker": ["a", "a", " ", "b", "b", "b"]}, "empty speaker in row 3$"),
+    "emotion in some rows": ({"emotion": ["", "", "x", "x", "x", "x"]}, "empty emotion in row 1, 2$"),
+    "an id twice": ({"id": ["a", "b", "a", "c", "d", "e"]}, "id a stands there more than once$"),
+    "scored": ({"scored": ["1", "0", "2", "1", "1", "1"]}, "scored in row 3 is '2'; expected 1 .* or 0$"),
+    "none scored": ({"scored": ["0"] * 6}, "scored is 0 for all clips; an attacker has to be scored on some$"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_in_labels(write, mistake):
+    changes, text = MISTAKES[mistake]
+    path = write(**changes)
+    with pytest.raises(AuditError, match=rf"^{re.escape(str(path))}: {text}"):
+        read_embeddings(path)
+
+
+ARRAYS = {
+    "no embedding": (
+        {"embedding": None, "x": [1]},
+        "no embedding; found x, speaker, emotion|no embedding; found speaker, emotion, x",
+    ),
+    "one dimension": (
+        {"embedding": np.zeros(6)},
+        r"embedding is float64 of shape \(6,\); expected real numbers of shape \(N, D\)",
+    ),
+    "text": ({"embedding": [["a"]] * 6}, r"embedding is <U1 of shape \(6, 1\); expected real numbers"),
+    "complex": ({"embedding": np.zeros((6, 2), complex)}, "embedding is complex128 of shape"),
+    "times": ({"embedding": np.zeros((6, 2), "m8[s]")}, r"embedding is timedelta64\[s\]"),
+    "no clips": ({"embedding": np.zeros((0, 3)), "speaker": [], "emotion": []}, "speaker is float64|holds no clips"),
+    "no dimensions": ({"embedding": np.zeros((6, 0))}, "the embedding has no dimensions; expected numbers"),
+    "lengths": ({"speaker": ["a"] * 5}, "embedding has 6 rows, speaker has 5; expected one for each clip"),
+    "a matrix of speakers": ({"speaker": [["a"]] * 6}, r"speaker is <U1 of shape \(6, 1\); expected text or whole numbers"),
+    "speakers as fractions": ({"speaker": np.arange(6.0)}, r"speaker is float64 of shape \(6,\); expected text or whole numbers"),
+    "not UTF-8": ({"speaker": np.array([b"\xff"] * 6)}, "speaker holds bytes that are not UTF-8 text"),
+    "half a character": ({"speaker": ["\ud800"] * 6}, "speaker holds characters that UTF-8 cannot write"),
+    "NaN": ({"embedding": [[0.0], [np.nan], [0], [np.inf], [1e300], [0]]}, "the embedding of row 2, row 4, row 5 holds NaN, inf"),
+}
+
+
+@pytest.mark.parametrize("mistake", ARRAYS)
+def test_mistakes_in_arrays(tmp_path, mistake):
+    changes, text = ARRAYS[mistake]
+    with pytest.raises(AuditError, match=text):
+        read_embeddings(npz(tmp_path, **changes))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, **content() | {"speaker": np.array(SPEAKERS, dtype=object)})
+    with pytest.raises(
+        AuditError, match=r"Object arrays cannot be loaded.*; save labels as text, np.array\(labels, dtype=str\)$"
+    ):
+        read_embeddings(path)
+
+
+def test_a_bare_array_is_no_table(tmp_path):
+    with open(tmp_path / "t.npz", "wb") as file:
+        np.save(file, content()["embedding"])
+    with pytest.raises(AuditError, match="no embedding and no speaker; found no names"):
+        read_embeddings(tmp_path / "t.npz")
+
+
+CELLS = {
+    "a word": ({"d1": [1, 2, "loud", 4, 5, 6]}, "d1 in row 3 is 'loud', as a dimension it has to be a number in every row"),
+    "a gap": ({"d1": [1, "", 3, 4, 5, 6]}, "d1 in row 2 is '', as a dimension"),
+    "NaN": ({"d1": [1, 2, 3, 4, "nan", "-inf"]}, "the embedding of row 5, row 6 holds NaN"),
+    "ids of NaN": ({"d1": ["nan"] * 6, "id": list("abcdef")}, "the embedding of a, b, c, d, e and 1 more holds NaN"),
+    "no numbers": (
+        dict.fromkeys(["d0", "d1", "d2"]),
+        "no dimensions; expected numbers, in a text table one column per dimension",
+    ),
+    "decimal commas": (
+        {"d0": ['"0,5"'] * 6, "d1": ['"1,5"'] * 6, "d2": None},
+        "no dimensions; expected numbers, in a text table one column per dimension",
+    ),
+    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|goes over several lines"),
+}
+
+
+@pytest.mark.parametrize("mistake", CELLS)
+def test_mistakes_in_cells(tmp_path, mistake):
+    changes, text = CELLS[mistake]
+    with pytest.raises(AuditError, match=text):
+        read_embeddings(csv(tmp_path, **changes))
+
+
+LINES = {
+    "": "cannot be read as a CSV table",
+    "speaker,d0\n": "holds no clips|cannot be read as a CSV table",
+    "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
+    "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
+    "speaker,d0,d0\na,1,2\n": "column d0 stands there more than once",
+    "speaker;d0\na;1\n": "no speaker; found speaker;d0",
+}
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_odd_files(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(AuditError, match=LINES[text]):
+        read_embeddings(tmp_path / "t.csv")
+
+
+def test_no_such_file_a_folder_and_an_unknown_ending(tmp_path):
+    with pytest.raises(AuditError, match=r"^no such file: .*missing\.csv$"):
+        read_embeddings(tmp_path / "missing.csv")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(AuditError, match=r"folder\.npz is a folder, not a table of embeddings$"):
+        read_embeddings(tmp_path / "folder.npz")
+    with pytest.raises(AuditError, match=r"t\.npy: unknown ending '\.npy', did you mean '\.npz'\? Expected one of: \.npz, \.csv"):
+        read_embeddings(tmp_path / "t.npy")
+
+
+def test_an_array_twice_in_one_file(tmp_path):
+    path, file = npz(tmp_path), io.BytesIO()
+    np.save(file, np.zeros((6, 1)))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("embedding", file.getvalue())
+    with pytest.raises(AuditError, match="column embedding stands there more than once"):
+        read_embeddings(path)
+
+
+def test_a_large_table(tmp_path):
+    embedding = np.random.default_rng(0).normal(size=(2_000, 128)).astype(np.float32)
+    columns = {f"d{at}": embedding[:, at] for at in range(128)} | {"speaker": np.repeat([f"{at:03}" for at in range(100)], 20)}
+    pyarrow.csv.write_csv(pyarrow.table(columns), tmp_path / "t.csv")
+    table, _ = read_embeddings(tmp_path / "t.csv")
+    assert np.array_equal(table.embedding.astype(np.float32), embedding) and len(set(table.speaker)) == 100
+
+
+def damage(data: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes flipped, cut off, cut out, doubled, filled with rubbish."""
+    first, last = sorted(rng.integers(0, len(data), 2))
+    rubbish = rng.integers(0, 256, rng.integers(1, 100), dtype=np.uint8).tobytes()
+    flipped = bytearray(data)
+    for place in rng.integers(0, len(data), rng.integers(1, 9)):
+        flipped[place] = rng.integers(0, 256)
+    ways = [bytes(flipped)] * 4 + [data[:first], data[:first] + data[last:], data[:last] + data[first:]]
+    return [*ways, data[:first] + rubbish + data[first:]][rng.integers(8)]
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "tsv"])
+def test_damaged_files_are_refused_or_read(tmp_path, kind):
+    path = WRITERS[kind](tmp_path, id=list("abcdef"), scored=[1, 0, 1, 1, 0, 1])
+    whole, read, refused = path.read_bytes(), 0, 0
+    for number in range(300):
+        path.write_bytes(damage(whole, np.random.default_rng([number, len(kind)])))
+        try:
+            table, _ = read_embeddings(path)
+        except AuditError:
+            refused += 1
+            continue
+        read += 1
+        assert len({len(table.embedding), *(len(getattr(table, name)) for name in ("id", "speaker", "emotion", "scored"))}) == 1
+        assert np.isfinite(table.embedding).all() and all(table.speaker) and table.scored.any()
+    assert read and refused, "the mutations should do both"

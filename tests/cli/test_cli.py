@@ -1,0 +1,354 @@
+"""The ways a first-time user goes wrong: one clear line on standard error, exit code 2, nothing left behind."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from conftest import TINY
+from rich.console import Console
+
+from speaker_invariant_ser import cli, files
+from speaker_invariant_ser.cli.console import TrainingBars, progress_of_training
+from speaker_invariant_ser.config import Recipe, make_recipe, toml_value, write_toml
+from speaker_invariant_ser.data import synthesis
+from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
+from speaker_invariant_ser.demos import speech as demo
+from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.training import launcher
+
+
+@pytest.fixture
+def place(tmp_path, folder, store, trained):
+    """Paths by name, for the command lines below."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "holiday.wav").touch()
+    (tmp_path / "good.toml").write_text(write_toml(make_recipe(TINY)))
+    (tmp_path / "typo.toml").write_text("[train]\nepocs = 3\n")
+    (tmp_path / "shared.toml").write_text('[split]\nscheme = "fixed"\ntest = ["05"]\ndev = ["05"]\n')
+    lines = (folder / "corpus.csv").read_text().splitlines()
+    (tmp_path / "one_speaker.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if x.startswith("01"))]))
+    (tmp_path / "one_emotion.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if "level" in x)]))
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "dir.csv").mkdir()
+    (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
+    (tmp_path / "two.csv").write_text("speaker,emotion,d0\n" + "".join(f"{n % 2},x,{n}.5\n" for n in range(20)))
+    (tmp_path / "one.csv").write_text("speaker,emotion,d0\n" + "".join(f"1,x,{n}.5\n" for n in range(20)))
+    os.mkfifo(tmp_path / "pipe")
+    return {"tmp": tmp_path, "folder": folder, "data": store.folder, "run": trained.folder}
+
+
+CASES = {
+    "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: aesdd,",
+    "prepare emodb {tmp}/wrong {tmp}/out": "does not hold EMO-DB: looked for files named like 03a01Fa.wav",
+    "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the folder of EMO-DB",
+    "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
+    "prepare csv {tmp}/nothing.csv {tmp}/out": "no such table",
+    "prepare csv {tmp}/typo.toml {tmp}/out": "no column path, speaker, emotion",
+    "prepare csv {folder} {tmp}/out": "cannot be read as a CSV",
+    "prepare csv {folder}/corpus.csv {tmp}": "exists already",
+    "train {tmp}/typo.toml --data {data} --out {tmp}/out": "unknown key in [train] 'epocs', did you mean 'epochs'?",
+    "train {tmp}/nothing.toml --data {data} --out {tmp}/out": "no recipe at",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set train.epochs=-1": "train.epochs = -1",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set trian.epochs=1": "unknown section 'trian', did you mean 'train'?",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.test=[]": 'scheme = "fixed" needs split.test',
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --device gpu": "unknown device 'gpu'",
+    "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
+    "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
+    "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
+    "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview PICTURE, which trains nothing",
+    "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",
+    "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",
+    "evaluate {tmp}/empty": "is not a run folder (has no recipe.toml, split.json)",
+    "evaluate {tmp}/nothing": "is not a run folder (does not exist)",
+    "infer {data} {folder} --out {tmp}/p.csv": "is not a run folder",
+    "infer {run} {tmp}/empty --out {tmp}/p.csv": "no audio file in this folder",
+    "infer {run} {tmp}/empty/*.wav --out {tmp}/p.csv": "no file matches this pattern",
+    "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
+    "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
+    "infer {run} {folder}": "Missing option '--out'",
+    "demo --out {tmp}": "holds files that are not of a demo",
+    "infer {run} {tmp}/gone.txt --out {tmp}/p.csv": "cannot be read as a list",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",
+    "infer {run} {tmp}/empty.txt --out {tmp}/p.csv": "an empty list",
+    "infer {run} {folder} --out {tmp}/empty": "unknown ending",
+    "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name is in the way",
+    "prepare csv {tmp}/twice.csv {tmp}/out": "conflicting emotions (x, y) and conflicting speakers (1, 2)",
+    "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file",
+    "train {tmp}/pipe --data {data} --out {tmp}/out": "is not a regular file",
+    "prepare csv {folder}/corpus.csv {tmp}/pipe": "exists already",
+    "prepare folder {folder} {tmp}/out": "a folder needs --pattern",
+    "prepare folder {folder} {tmp}/out --pattern {{speaker}}/*.wav": "needs {{emotion}}",
+    "prepare csv {folder}/corpus.csv {tmp}/out --also nemo": "--also nemo: expected two words with = between",
+    "prepare csv {folder}/corpus.csv {tmp}/out --also csv={folder}/corpus.csv": "two corpora are named corpus; give one of them",
+    "prepare csv {folder}/corpus.csv {tmp}/out --only speaker": "--only speaker: expected two words with = between",
+    "prepare csv {folder}/corpus.csv {tmp}/out --only speaker=99": "--only speaker=99: no utterance has it, speaker",
+    "prepare csv {folder}/corpus.csv {tmp}/out --column speaker=spk": "--column speaker=spk: unknown column 'spk'",
+    "prepare csv {folder}/corpus.csv {tmp}/out --column spaeker=speaker": "unknown column 'spaeker', did you mean 'speaker'",
+    "prepare csv {folder}/corpus.csv {tmp}/out --trim-db=-1": "'--trim-db'",
+    "prepare csv {folder}/corpus.csv {tmp}/out --loudness 3": "'--loudness'",
+    "prepare csv {folder}/corpus.csv {tmp}/out --download": "unknown corpus 'csv'",
+    "prepare audformat {tmp}/empty {tmp}/out": "holds no audformat database: expected db.yaml",
+    "prepare datasets {tmp}/empty {tmp}/out": "holds no dataset written by save_to_disk",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set labels.map=fife": "unknown map 'fife', did you mean 'five'",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set labels.map=five": "no utterance has any of its labels",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set labels.map=3": "labels.map",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=official": "utterances without a partition",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=ravdess-five": "needs the corpus ravdess",
+    "train {tmp}/good.toml --data {data} --out {tmp}/out --set adversary.target=corpus": "trains on one corpus only",
+    "evaluate {run} --against {tmp}/nothing": "is not a run folder (does not exist)",
+    "evaluate {run} --against {run}": "evaluate it first with `siser evaluate",
+    "evaluate {run} --by txet": "unknown column 'txet', did you mean 'text'",
+    "compare {run}": "evaluate it first with `siser evaluate",
+    "compare {run} --out {folder}": "only a former report is replaced",
+    "compare": "Missing argument 'runs'",
+    "audit {tmp}/nothing.npz": "no such file",
+    "audit {tmp}/typo.toml": "unknown ending '.toml'",
+    "audit {folder}/corpus.csv --out {tmp}/out": "the embedding has no dimensions; expected numbers",
+    "audit {tmp}/two.csv --column speaker=spk --out {tmp}/out": "unknown column 'spk'",
+    "audit {tmp}/two.csv --column speaker --out {tmp}/out": "expected two words with = between",
+    "audit {tmp}/two.csv --out {folder}": "only a former report is replaced",
+    "audit {tmp}/one.csv --out {tmp}/out": "an audit needs at least 2",
+    "trian": "No such command 'trian'",
+}
+
+
+@pytest.mark.parametrize("command, message", CASES.items(), ids=CASES)
+def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, capsys):
+    before = sorted(place["tmp"].rglob("*"))
+    assert cli.run([word.format(**place) for word in command.split()]) == 2
+    captured = capsys.readouterr()
+    assert (
+        message.replace("{{", "{").replace("}}", "}") in captured.err
+        and captured.err.startswith("error: ")
+        and captured.err.count("\n") == 1
+    )
+    assert sorted(place["tmp"].rglob("*")) == before
+
+
+def train(place, *more) -> list[str]:
+    """The command line that trains on the tones."""
+    return ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--device", "cpu", "--jobs", "1", *more]
+
+
+def test_a_preview_is_drawn_and_nothing_is_trained(place, capsys):
+    picture = place["tmp"] / "seen.png"
+    before = sorted(place["tmp"].rglob("*"))
+    assert cli.run(train(place, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
+    assert str(picture) in capsys.readouterr().out and picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(place["tmp"].rglob("*")) == sorted([*before, picture])
+
+
+def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys):
+    """The engine itself is told nothing of ranks here: each process trains alone."""
+    alone = launcher.train
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+
+    def train_alone(*arguments, **options):
+        monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        done = alone(*arguments, **options)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        return done
+
+    monkeypatch.setattr(launcher, "train", train_alone)
+    told = {}
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        out = place["tmp"] / rank
+        assert cli.run(train(place, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
+        told[rank] = capsys.readouterr()
+        assert (out / "tensorboard").exists() == (rank == "0")
+    assert "fold fixed: epoch 1 kept, dev UAR" in told["0"].out and told["1"].out == told["1"].err == ""
+
+
+def test_several_seeds_are_told_as_mean_and_deviation(place, capsys):
+    out = place["tmp"] / "out"
+    assert cli.run(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
+    best = [kept(fit.metrics()) for fit in Run.open(out).fits]
+    uars, epochs = [one["dev_uar"] for one in best], ", ".join(f"{one['epoch']:.0f}" for one in best)
+    line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def seeds(place):
+    """A run of three seeds and three epochs in which the first is trained."""
+    run = shutil.copytree(place["run"], place["tmp"] / "seeds")
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("seeds = 1", "seeds = 3"))
+    shutil.move(run / "folds" / "fixed", run / "seed-0")
+    (run / "folds" / "fixed").mkdir()
+    shutil.move(run / "seed-0", run / "folds" / "fixed" / "seed-0")
+    return run
+
+
+def test_epochs_from_before_a_resume_do_not_count_into_the_time_left(seeds):
+    """Workers' old epochs are all told at once; the bars start behind them."""
+    begun = seeds / "folds" / "fixed" / ".seed-1.partial"
+    begun.mkdir()
+    head, *_ = (seeds / "folds" / "fixed" / "seed-0" / "metrics.csv").read_text().splitlines()
+    rows = [",".join("1" if column == "best" else str(epoch) for column in head.split(",")) for epoch in range(1, 18)]
+    (begun / "metrics.csv").write_text("\n".join([head, *rows]))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    shown, now = progress_of_training(console), 0.0
+    shown.get_time = lambda: now
+    told = TrainingBars(shown, seeds, 30)
+    for epoch in range(1, 18):
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[0].completed == 30 + 17 and shown.tasks[0].speed is None
+    for epoch in range(18, 21):
+        now = 10.0 * (epoch - 17)
+        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert shown.tasks[1].time_remaining == 10 * 10 and shown.tasks[0].time_remaining == 10 * (10 + 30)
+
+
+def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish(seeds):
+    """Eighty columns wide, so that no line of it is broken."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with progress_of_training(console) as shown:
+        told = TrainingBars(shown, seeds, 30)
+        assert [(bar.description, bar.total) for bar in shown.tasks] == [("starting", None)]
+        told("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
+        whole, first = shown.tasks
+        trained = kept(Run.open(seeds).fits[0].metrics())["dev_uar"]
+        assert (whole.description, whole.total, whole.completed) == ("all folds and seeds", 90, 30 + 17)
+        assert whole.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
+        assert (first.completed, first.fields["count"], first.fields["uar"]) == (17, "17/30", "dev UAR 0.500")
+        shutil.copytree(seeds / "folds" / "fixed" / "seed-0", seeds / "folds" / "fixed" / "seed-1")  # it stops early
+        told("fixed, seed 2", {"epoch": 1, "dev_uar": 0.4})
+        assert (whole.completed, whole.fields["count"], first.visible) == (30 + 30 + 1, "2/3 trained", False)
+        second = shown.tasks[-1]
+        assert second.visible and second.description == "fold fixed, seed 2"
+        console.file = io.StringIO()
+        shown.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).splitlines()
+        assert len([line for line in lines if line.strip()]) == 2 and max(map(len, lines)) <= 80, lines
+        told("fixed, seed 2", {"epoch": 30, "dev_uar": 0.4})
+        assert whole.completed == whole.total and not second.visible
+
+
+@pytest.mark.parametrize(
+    "table, message",
+    [("one_speaker", "1 speakers (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],
+)
+def test_too_few_speakers_or_emotions(table, message, place, capsys):
+    tmp = place["tmp"]
+    assert cli.run(["prepare", "csv", f"{tmp}/{table}.csv", f"{tmp}/few"]) == 0
+    assert cli.run(["train", f"{tmp}/good.toml", "--data", f"{tmp}/few", "--out", f"{tmp}/out"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_permission_to_write(folder, capsys):
+    """As root, permissions do not hold: then the test does it as an ordinary user."""
+    with tempfile.TemporaryDirectory() as name:
+        open_to_all, closed = Path(name), Path(name) / "closed"
+        open_to_all.chmod(0o755)
+        shutil.copy(folder / "01_level_a.wav", open_to_all)
+        (open_to_all / "t.csv").write_text("path,speaker,emotion\n01_level_a.wav,1,sad\n")
+        closed.mkdir(mode=0o555)
+        arguments = ["prepare", "csv", str(open_to_all / "t.csv")]
+        assert cli.run([*arguments, str(open_to_all / "warm")]) == 0  # everything is imported while we may read it
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            assert cli.run([*arguments, str(closed / "data")]) == 2
+        finally:
+            if root:
+                os.seteuid(0)
+        assert "no permission to write here" in capsys.readouterr().err
+        assert not list(closed.iterdir())
+
+
+def test_no_space_left(place, folder, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    assert cli.run(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
+    assert "MB are needed, 0.0 MB are free; free some space" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_path, capsys):
+    """The temporary file is a device that is always full: the real error of the real system call."""
+    files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
+    many = [f"{folder}/*.wav"]
+    assert cli.run(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_cuda_torchaudio_beside_a_cpu_torch(place, tmp_path):
+    broken = tmp_path / "site" / "torchaudio"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")
+    command = ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-m", "speaker_invariant_ser.cli", *command], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from speaker_invariant_ser.cli import run; assert run(['--help']) == 0;"
+        "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'pyarrow', 'pydantic', 'rich'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
+
+
+def recipe_table(name: str) -> str:
+    """A section of the recipe as Markdown: key, default, and what is known of it."""
+    fields = Recipe.model_fields[name].annotation.model_fields
+    lines = [f"| `[{name}]` | default | |", "|---|---|---|"]
+    for key, field in fields.items():
+        choices = [f"`{one}`" for one in get_args(field.annotation) if isinstance(one, str)]
+        told = ": ".join(filter(None, [", ".join(choices), field.description]))
+        lines.append(f"| `{key}` | {toml_value(field.default)} | {told} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("section", ["train", "augment"])
+def test_the_readme_has_every_key_of_training_as_the_recipe_has_it(section):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"\n\n{recipe_table(section)}\n\n" in readme, f"README.md should have\n{recipe_table(section)}"
+
+
+def test_corpora_are_listed(capsys):
+    assert cli.run(["corpora"]) == 0
+    shown = capsys.readouterr().out
+    assert "emodb" in shown and "licence" in shown and "535" in shown
+
+
+def test_a_damaged_model_is_told(place, tmp_path, capsys):
+    shutil.copytree(place["run"], tmp_path / "run")
+    weights = tmp_path / "run" / "folds" / "fixed" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert cli.run(["evaluate", str(tmp_path / "run")]) == 2
+    assert "model.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_the_demo_runs_the_whole_road_twice(tmp_path, monkeypatch, capsys):
+    """On fewer sentences, emotions and epochs; `make demo` is the whole of it."""
+    monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
+    monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    for _ in range(2):
+        assert cli.run(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+        shown = capsys.readouterr().out
+        assert "simulated" in shown and "not evidence" in shown and "(1/11)" in shown and "s12_angry_t00.wav" in shown
+    assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4
+    report = (tmp_path / "demo" / "report" / "report.md").read_text()
+    assert "claim nothing about human speech" in report and "tradeoff.png" in report

@@ -1,0 +1,188 @@
+"""Downloads, from a server on this machine that also breaks off, lies and refuses: what arrives is whole or nothing."""
+
+import hashlib
+import io
+import threading
+import zipfile
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_invariant_ser import cli
+from speaker_invariant_ser.data import corpora, download
+from speaker_invariant_ser.data.corpora import Download
+from speaker_invariant_ser.errors import CorpusError, DownloadError, WriteError
+
+NAMES = ["03a01Fa", "08a02Wb", "09b03Ta", "11a05Na"]
+
+
+def archive() -> bytes:
+    """A small EMO-DB in a zip file."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as file:
+        for seed, name in enumerate(NAMES):
+            clip = io.BytesIO()
+            soundfile.write(clip, np.random.default_rng(seed).uniform(-0.3, 0.3, 80_000), 16_000, format="WAV")
+            file.writestr(f"emodb/wav/{name}.wav", clip.getvalue())
+    return held.getvalue()
+
+
+class Server(HTTPServer):
+    """Serves `body`; `breaks` transfers end after half of what was asked, `ranges` says whether parts may be asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body, self.breaks, self.ranges, self.status, self.asked = body, 0, True, 200, []
+        self.tells_length = True
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server, asked = self.server, self.headers.get("Range", "")
+        server.asked.append(asked)
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        if first >= len(server.body):
+            self.send_error(416)
+            return
+        part = server.body[first:]
+        self.send_response(206 if first else 200)
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if server.breaks:
+            server.breaks -= 1
+            part = part[: len(part) // 2]
+            self.close_connection = True
+        self.wfile.write(part)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server(archive())
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def emodb(server):
+    one = Download(f"http://127.0.0.1:{server.server_port}/emodb.zip", "md5:" + hashlib.md5(server.body).hexdigest())
+    return replace(corpora.get("emodb"), download=(one,))
+
+
+def test_what_comes_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(corpora, "known", lambda: {"emodb": emodb})
+    command = ["prepare", "emodb", str(tmp_path / "emodb"), str(tmp_path / "data"), "--download"]
+    assert cli.run(command) == 0
+    assert "4 utterances, 0 rejected" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "emodb"]
+    assert cli.run([*command[:3], str(tmp_path / "again"), "--download"]) == 0 and len(server.asked) == 1
+
+
+def test_progress_is_told(emodb, tmp_path):
+    told = []
+    download.fetch(emodb, tmp_path / "emodb", lambda *row: told.append(row))
+    assert told[-1][0] == "unpacking" and all(done <= total for _, done, total in told)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_line_that_breaks_is_taken_up(server, emodb, tmp_path, ranges):
+    server.breaks, server.ranges = 2, ranges
+    download.fetch(emodb, tmp_path / "emodb")
+    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
+    assert len(server.asked) == 3 and server.asked[0] == ""
+    second, third = (int(asked[6:-1]) / len(server.body) for asked in server.asked[1:])
+    assert 0.45 < second <= 0.5 and ((0.7 < third <= 0.75) if ranges else (0.45 < third <= 0.5))
+
+
+def test_a_line_that_breaks_for_good_keeps_what_came_for_the_next_call(server, emodb, tmp_path):
+    server.breaks = 3
+    with pytest.raises(DownloadError, match="give the same command again to go on"):
+        download.fetch(emodb, tmp_path / "emodb")
+    (part,) = tmp_path.iterdir()
+    assert part.name == ".emodb.emodb.zip.part" and (size := part.stat().st_size) > 0.8 * len(server.body)
+    download.fetch(emodb, tmp_path / "emodb")
+    assert [path.name for path in tmp_path.iterdir()] == ["emodb"] and server.asked[-1] == f"bytes={size}-"
+
+
+def test_another_file_than_expected_is_removed(server, emodb, tmp_path):
+    server.body = server.body[:-1] + b"x"
+    with pytest.raises(DownloadError, match=f"does not have the checksum {emodb.download[0].hash} and was removed"):
+        download.fetch(emodb, tmp_path / "emodb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_of_another_file_is_found_out(server, emodb, tmp_path):
+    (tmp_path / ".emodb.emodb.zip.part").write_bytes(b"x" * 99)
+    with pytest.raises(DownloadError, match="checksum"):
+        download.fetch(emodb, tmp_path / "emodb")
+    download.fetch(emodb, tmp_path / "emodb")
+
+
+def test_without_a_published_checksum_what_comes_is_taken(server, emodb, tmp_path):
+    download.fetch(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
+
+
+@pytest.mark.parametrize("status, words", [(404, "the server answers 404 Not Found"), (503, "503 Service Unavailable")])
+def test_a_server_that_refuses_is_quoted_and_not_asked_again(server, emodb, tmp_path, status, words):
+    server.status = status
+    with pytest.raises(DownloadError, match=words):
+        download.fetch(emodb, tmp_path / "emodb")
+    assert len(server.asked) == 1 and not list(tmp_path.iterdir())
+
+
+def test_no_server_at_all(emodb, tmp_path):
+    nobody = Download("http://127.0.0.1:9/emodb.zip", "")
+    with pytest.raises(DownloadError, match="is the network there"):
+        download.fetch(replace(emodb, download=(nobody,)), tmp_path / "emodb")
+
+
+def test_a_corpus_behind_a_form_says_where_the_form_is(tmp_path, capsys):
+    assert cli.run(["prepare", "iemocap", str(tmp_path / "i"), str(tmp_path / "data"), "--download"]) == 2
+    shown = capsys.readouterr().err
+    assert "IEMOCAP cannot be downloaded by a program" in shown and "https://sail.usc.edu" in shown
+    with pytest.raises(CorpusError, match="builtin|built-in"):
+        download.fetch(corpora.get("builtin"), tmp_path)
+
+
+def test_a_file_in_the_way_and_too_little_space(emodb, tmp_path):
+    (tmp_path / "emodb").touch()
+    with pytest.raises(WriteError, match="exists already"):
+        download.fetch(emodb, tmp_path / "emodb")
+    huge = replace(emodb, download=(replace(emodb.download[0], bytes=10**18),))
+    with pytest.raises(WriteError, match="MB are needed"):
+        download.fetch(huge, tmp_path / "other")
+
+
+def test_a_damaged_archive_without_a_checksum_is_removed(server, emodb, tmp_path):
+    server.body = server.body[:-30]
+    for body in (server.body, archive()[:60_000] + bytes(2000) + archive()[62_000:]):
+        server.body = body
+        with pytest.raises(DownloadError, match="no whole zip file"):
+            download.fetch(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_tells_no_length_and_a_size_known_roughly(server, emodb, tmp_path):
+    server.tells_length = False
+    roughly = replace(emodb.download[0], bytes=len(server.body) + 1000)
+    download.fetch(replace(emodb, download=(roughly,)), tmp_path / "emodb")
+    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4 and len(server.asked) == 1
+
+
+def test_the_open_ones_can_be_fetched():
+    known = corpora.known()
+    assert {"emodb", "ravdess", "tess", "crema_d", "nemo", "subesco"} <= {name for name in known if known[name].download}
+    assert known["ravdess"].download[0].hash == "md5:bc696df654c87fed845eb13823edef8a"

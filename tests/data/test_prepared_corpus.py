@@ -1,0 +1,149 @@
+"""The prepared corpus: what goes in comes out, bad files are listed, and half a corpus never stands there."""
+
+import csv
+import errno
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import prepare_table
+
+from speaker_invariant_ser import files
+from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data import prepare as preparation
+from speaker_invariant_ser.data.decoding import workers
+from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.errors import ManifestError, StoreError, WriteError
+from speaker_invariant_ser.files import writing
+
+
+def test_every_clip_comes_out_as_it_went_in(folder, store):
+    assert len(store.utterances) == 72 and store.settings["counts"]["speakers"] == 6
+    for index in (0, 17, 71):
+        expected, _ = soundfile.read(folder / store.utterances[index].source, dtype="float32")
+        assert np.array_equal(store.clip(index), expected)
+
+
+def test_the_result_does_not_depend_on_jobs(folder, store, tmp_path):
+    with workers(3) as pool:
+        again = prepare_table(folder / "corpus.csv", tmp_path / "data", pool=pool)
+    assert again.settings == store.settings
+
+
+def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    source = tmp_path / "copy" / "corpus.csv"
+    lines = source.read_text().splitlines()
+    (tmp_path / "copy" / lines[2].split(",")[0]).write_bytes(b"")
+    (tmp_path / "copy" / lines[3].split(",")[0]).unlink()
+    made = prepare_table(source, tmp_path / "data", lambda utterances: utterances[:4])
+    rejected = list(csv.DictReader((tmp_path / "data" / "rejected.csv").read_text().splitlines()))
+    assert [row["reason"].split(": ")[-1] for row in rejected] == ["is empty (0 bytes)", "no such file"]
+    assert len(made.utterances) == made.settings["counts"]["utterances"] == 2 == made.settings["counts"]["rejected"]
+
+
+def test_nothing_but_bad_files_is_an_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "t.csv").write_text("path,speaker,emotion\na.wav,1,sad\n")
+    (tmp_path / "a.wav").write_bytes(b"")
+    with pytest.raises(StoreError, match="none of the 1 files"):
+        prepare_table(tmp_path / "t.csv", tmp_path / "data")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "t.csv"]
+
+
+def test_contradicting_utterances_are_refused(folder, tmp_path):
+    def contradicting(utterances):
+        return [*utterances, replace(utterances[0], source="other.wav")]
+
+    with pytest.raises(ManifestError, match="id 01_rising_a.wav stands there more than once"):
+        prepare_table(folder / "corpus.csv", tmp_path / "data", contradicting)
+
+
+def test_an_existing_folder_is_never_overwritten(folder, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(WriteError, match="exists already"):
+        prepare_table(folder / "corpus.csv", tmp_path)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_full_disk_is_told_before_and_while_writing(folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+        with pytest.raises(WriteError, match="MB are needed, 0.0 MB are free"):
+            prepare_table(folder / "corpus.csv", tmp_path / "data")
+
+    def full(path, clips):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(preparation, "write_manifest", full)
+    with pytest.raises(WriteError, match="no space left"):
+        prepare_table(folder / "corpus.csv", tmp_path / "data")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_file_leaves_the_former_one(tmp_path):
+    path = tmp_path / "f.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), writing(path) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatch):
+    def claims(*arguments, **options):
+        raise MemoryError
+
+    soundfile.write(tmp_path / "a.flac", np.ones(16000) / 2, 16000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", claims)
+    with pytest.raises(audio.AudioError, match="claims more samples than memory can hold"):
+        audio.read(tmp_path / "a.flac")
+
+
+def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    prepare_table(folder / "corpus.csv", tmp_path / "link", lambda utterances: utterances[:3])
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "audio.i16").is_file()
+
+
+def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").touch()
+    with pytest.raises(WriteError, match="holds something"), files.new_folder(tmp_path / "x"):
+        pytest.fail("the block must not begin")
+    assert (tmp_path / "x" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda data: (data / "prepare.json").unlink(), "not a prepared corpus .has no prepare.json"),
+        (lambda data: (data / "prepare.json").write_text("{"), "not valid JSON"),
+        (lambda data: (data / "prepare.json").write_text('{"format": 99}'), "another version"),
+        (lambda data: (data / "audio.i16").write_bytes(b"\0\0"), "has 2 bytes"),
+        (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "manifest.csv was changed since it was prepared"),
+        (lambda data: (data / "prepare.json").write_text('{"format": 2}'), "no hashes"),
+        (shutil.rmtree, "does not exist"),
+    ],
+)
+def test_a_damaged_corpus_is_told(store, tmp_path, damage, message):
+    shutil.copytree(store.folder, tmp_path / "data")
+    damage(tmp_path / "data")
+    with pytest.raises(StoreError, match=message):
+        Store.open(tmp_path / "data")
+
+
+def test_hashes_are_of_the_files(store):
+    import hashlib
+
+    settings = json.loads((store.folder / "prepare.json").read_text())
+    for name, digest in settings["sha256"].items():
+        assert hashlib.sha256((store.folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_padding():
+    batch, samples = audio.pad([np.ones(3, np.float32), np.ones(5, np.float32)])
+    assert samples.tolist() == [3, 5] and batch.tolist() == [[1, 1, 1, 0, 0], [1] * 5]

@@ -1,0 +1,438 @@
+"""A domain with labels and one without: no label of the second reaches the model, nobody who is tested is trained on."""
+
+import csv
+import itertools
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, prepare_table
+from helpers import made_up, some_clips
+from safetensors.torch import load_file
+from sklearn.metrics import balanced_accuracy_score
+
+from speaker_invariant_ser import cli
+from speaker_invariant_ser.config import SplitSection, TrainSection, make_recipe, read_recipe
+from speaker_invariant_ser.data.custom import OWN, Request
+from speaker_invariant_ser.data.labels import labels_of, map_labels
+from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.data.splits import Split, make_splits
+from speaker_invariant_ser.errors import ManifestError, RecipeError, SplitError
+from speaker_invariant_ser.evaluation.domains import domain_results, domains_of, headline
+from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.training.batching import Feed, epoch_batches
+from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.optimisation import targets_of
+
+DOMAINS = {"scheme": "domain", "source": ("a",), "unlabelled": ("b",)}
+SETTINGS = SplitSection(**DOMAINS)
+
+
+def people(source=6, target=5, other=0, emotions=("happy", "sad"), texts=2):
+    """Speakers a0, a1 ... of corpus a, b0 ... of b and c0 ... of c, women and men in turn."""
+    return [
+        Utterance(f"{c}{s}{e}{t}", c, f"{c}{s}", e, f"{c}t{t}", sex=("female", "male")[s % 2], source=f"{c}{s}{e}{t}.wav")
+        for c, count in (("a", source), ("b", target), ("c", other))
+        for s, e, t in itertools.product(range(count), emotions, range(texts))
+    ]
+
+
+def relabelled(utterances, chosen, label):
+    return [replace(one, emotion=label) if chosen(one) else one for one in utterances]
+
+
+def test_every_speaker_is_tested_once_and_trained_on_elsewhere_the_target_without_labels():
+    data = people(other=3)
+    splits = make_splits(SplitSection(**DOMAINS, folds=3, dev_speakers=1), data)
+    tested = Counter(speaker for split in splits for speaker in split.test)
+    assert set(tested) == {one.speaker for one in data if one.corpus != "c"} and set(tested.values()) == {1}
+    for split in splits:
+        corpora = {part: {name[0] for name in getattr(split, part)} for part in ("train", "dev", "test", "unlabelled")}
+        assert corpora == {"train": {"a"}, "dev": {"a"}, "test": {"a", "b"}, "unlabelled": {"b"}}
+        assert len({*split.train, *split.dev, *split.test, *split.unlabelled}) == 11, "all of both domains, each in one part"
+        parts = [set(split.indices(part, data)) for part in ("train", "dev", "test", "unlabelled")]
+        assert all(one.isdisjoint(other) for one, other in itertools.combinations(parts, 2)) and sum(map(len, parts)) == 44
+
+
+def test_the_twin_trains_on_the_source_alone_and_is_tested_on_the_same():
+    splits, twins = (make_splits(SplitSection(**DOMAINS, folds=3, use_unlabelled=use), people()) for use in (True, False))
+    for split, twin in zip(splits, twins, strict=True):
+        assert split.unlabelled and twin == replace(split, unlabelled=())
+
+
+def test_the_lists_of_a_recipe_make_one_fold():
+    lists = {"test": ("a1", "b0", "b3"), "dev": ("a0", "a5")}
+    (split,) = make_splits(SplitSection(**DOMAINS, **lists), people())
+    assert (split.train, split.dev, split.unlabelled) == (("a2", "a3", "a4"), ("a0", "a5"), ("b1", "b2", "b4"))
+    (split,) = make_splits(SplitSection(**DOMAINS, test=("b0",), dev_speakers=1), people())
+    assert split.test == ("b0",) and len(split.train) == 5 and len(split.unlabelled) == 4
+
+
+def test_who_has_no_label_is_trained_on_in_every_fold_and_changes_no_other_fold():
+    """A fold is the same whether the target speakers it trains on have labels or not."""
+    data, settings = people(), SplitSection(**DOMAINS, folds=3, dev_speakers=1)
+    for place, before in enumerate(make_splits(settings, data)):
+        bare = relabelled(data, lambda one, names=before.unlabelled: one.speaker in names, "")
+        after = make_splits(settings, bare)
+        assert after[place] == before
+        assert all(set(before.unlabelled) <= set(split.unlabelled) for split in after)
+    none = relabelled(data, lambda one: one.corpus == "b", "")
+    assert all({name[0] for name in split.test} == {"a"} for split in make_splits(settings, none))
+
+
+def test_a_clip_without_a_label_is_not_tested():
+    data = relabelled(people(), lambda one: one.id == "b0sad1", "")
+    (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "b0")), data)
+    assert [data[index].id for index in split.indices("test", data) if data[index].corpus == "b"] == [
+        "b0happy0",
+        "b0happy1",
+        "b0sad0",
+    ]
+
+
+def test_texts_are_kept_apart_in_both_domains():
+    data = [replace(one, text=one.text[1:]) for one in people(texts=4)]
+    for split in make_splits(SplitSection(**DOMAINS, folds=2, dev_speakers=1, text_folds=2), data):
+        texts = {part: {data[i].text for i in split.indices(part, data)} for part in ("train", "test", "unlabelled")}
+        assert texts["test"].isdisjoint(texts["train"] | texts["unlabelled"]) and len(texts["unlabelled"]) == 2
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"scheme": "domain"}, "needs split.source and split.unlabelled, lists of values of corpus: a, b"),
+        ({**DOMAINS, "unlabelled": ()}, "needs split.source and split.unlabelled"),
+        ({**DOMAINS, "source": ("aa",)}, "split.source: unknown corpus 'aa', did you mean 'a'"),
+        ({**DOMAINS, "unlabelled": ("a", "b")}, "both hold a; a domain has labels or has none"),
+        ({**DOMAINS, "column": "session"}, "has no session in the manifest"),
+        ({**DOMAINS, "column": "text", "source": ("at0",), "unlabelled": ("bt0",)}, "is in more than one text"),
+        ({**DOMAINS, "folds": 6}, r"split.folds = 6: more folds than speakers \(5\)"),
+        ({**DOMAINS, "folds": 2, "dev_speakers": 3}, "cannot give 3 to test, 3 to dev"),
+        ({**DOMAINS, "test": ("a0", "x")}, "split.test: unknown speaker 'x'"),
+        ({**DOMAINS, "test": ("a0", "b4")}, "split.test: no clip of speaker b4 has an emotion to be tested by"),
+        ({**DOMAINS, "test": ("a0",), "dev": ("b1",)}, "split.dev: unknown speaker 'b1'.* dev speakers are of split.source"),
+        ({**DOMAINS, "test": ("a0",), "dev": ("a0",)}, "speaker a0 is on both sides of the split"),
+        ({**DOMAINS, "test": ("a0", "b0", "b1", "b2", "b3"), "column": "language"}, "nobody of split.unlabelled is left"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, message):
+    data = relabelled(people(), lambda one: one.speaker == "b4", "")
+    if settings.get("column") == "language":  # the one without labels is of no domain
+        data = [replace(one, language="" if one.speaker == "b4" else one.corpus) for one in people()]
+        data = [one for one in data if one.speaker != "b4"]
+    with pytest.raises(SplitError, match=message):
+        make_splits(SplitSection(**settings), data)
+
+
+def test_a_column_that_there_is_not_is_refused():
+    with pytest.raises(RecipeError, match="split.column: unknown column 'corpsu', did you mean 'corpus'"):
+        make_splits(SplitSection(**{**DOMAINS, "column": "corpsu"}), people())
+
+
+def test_a_split_that_tests_whom_it_trains_on_without_labels_cannot_be_made():
+    with pytest.raises(SplitError, match="speaker b0 is on both sides .* one of train, dev and test and unlabelled"):
+        Split("x", ("a0", "a1"), ("a2",), ("a3", "b0"), unlabelled=("b0", "b1"))
+
+
+def test_a_map_drops_no_clip_of_the_domain_without_labels():
+    data = people(emotions=("happy", "sad", "bored"))
+    kept, mapped = map_labels("five", data, SETTINGS)
+    emotions = {corpus: Counter(one.emotion for one in kept if one.corpus == corpus) for corpus in "ab"}
+    assert emotions == {"a": {"happy": 12, "sad": 12}, "b": {"happy": 10, "sad": 10, "": 10}}
+    assert mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 clips of the unlabelled domain" in mapped.words
+    assert not any(one.emotion == "" for one in map_labels("five", data)[0]), "without such a split they are dropped"
+    assert map_labels("full", data, SETTINGS)[0] == data
+
+
+@pytest.mark.parametrize("chosen", ["full", "five", "auto", {"happy": "up", "sad": "down"}])
+def test_a_missing_label_is_an_error_anywhere_else(chosen):
+    theirs = relabelled(people(), lambda one: one.speaker == "b0", "")
+    assert len(map_labels(chosen, theirs, SETTINGS)[0]) == len(theirs)
+    for data, split in ((theirs, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
+        with pytest.raises(RecipeError, match=r"clips have no emotion \([ab]0.*: only those of a domain that split.unlabelled"):
+            map_labels(chosen, data, split)
+
+
+def test_the_emotions_of_a_model_are_those_of_the_source():
+    data = relabelled(people(other=2), lambda one: one.speaker in ("b0", "c0"), "angry")
+    assert labels_of(data, SETTINGS) == ["happy", "sad"] and labels_of(data, SplitSection()) == ["angry", "happy", "sad"]
+
+
+def half_labelled(number=300):
+    """Clips of which those of the last two speakers, a tenth, come without an emotion."""
+    clips = some_clips(number)
+    return replace(clips, emotion=np.where(clips.speaker > 2, -1, clips.emotion))
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "balanced"])
+def test_half_of_every_batch_has_no_labels_and_all_clips_come(kind):
+    clips, settings = half_labelled(), TrainSection(batch_size=10, batches=kind)
+    epochs = [epoch_batches(clips, settings, 0, number) for number in (1, 2)]
+    for batches in epochs:
+        assert all(abs((clips.emotion[batch] < 0).mean() - 0.5) < 0.06 and len(batch) >= 10 for batch in batches)
+        drawn = Counter(np.concatenate(batches).tolist())
+        free = [drawn[place] for place in np.flatnonzero(clips.emotion < 0)]
+        assert min(free) > 0 and sum(free) == sum(drawn.values()) / 2
+        assert kind == "balanced" or max(free) - min(free) <= 1
+        assert kind == "balanced" or {drawn[place] for place in np.flatnonzero(clips.emotion >= 0)} == {1}
+    assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "balanced"])
+def test_class_shares_are_of_what_has_a_label(kind):
+    clips = half_labelled()
+    known = replace(clips, emotion=clips.emotion[clips.emotion >= 0], speaker=clips.speaker[clips.emotion >= 0])
+    recipe = make_recipe({"train": {"batches": kind}})
+    found, wanted = (Feed(one, recipe, 4, (5,), 0, torch.device("cpu")).class_shares() for one in (clips, known))
+    assert torch.equal(found, wanted) and found.sum().item() == pytest.approx(1)
+
+
+def test_clips_are_mixed_and_joined_with_their_like_and_have_no_share_of_an_emotion():
+    clips = half_labelled()
+    augment = {"concatenate": 0.3, "mixup_within": 0.3, "mixup_across": 0.4}
+    feed = Feed(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
+    steps = feed.draw(1)
+    for step in steps:
+        free = clips.emotion[step.chosen] < 0
+        assert np.array_equal(clips.emotion[step.pairs.other] < 0, free)
+        labels = feed.labels_of(step)
+        assert (labels.emotion[torch.from_numpy(free)] == 0).all()
+        assert torch.allclose(labels.emotion[torch.from_numpy(~free)].sum(dim=1), torch.ones(int((~free).sum())))
+        assert torch.allclose(labels.targets[0].sum(dim=1), torch.ones(len(free))), "whom the adversary reads is known of all"
+    assert any((step.pairs.other != step.chosen)[clips.emotion[step.chosen] < 0].any() for step in steps), "and they are mixed"
+
+
+# ---- trained on tones: 01 to 04 are corpus a, 05 and 06 corpus b; 05 is trained on without labels
+
+TONES = {
+    **TINY,
+    "split": {**DOMAINS, "dev": ["03"], "test": ["04", "06"]},
+    "labels": {"map": "full"},
+    "augment": {**TINY["augment"], "mixup_across": 0.3, "mixup_within": 0.2, "concatenate": 0.2},
+    "adversary": {"hidden": 8, "target": "corpus", "strength": 1.0},
+    "train": {"epochs": 2, "batch_size": 8, "batches": "balanced", "precision": "float32"},
+}
+
+
+def in_two(utterances):
+    return [replace(one, corpus="b" if one.speaker in ("05", "06") else "a") for one in utterances]
+
+
+@pytest.fixture(scope="module")
+def both(folder, tmp_path_factory):
+    """The tones as two corpora."""
+    return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("both") / "data", in_two)
+
+
+def changed(folder, out, change):
+    """The same with other labels; an empty one is allowed."""
+    listing = OWN["csv"](Request(folder / "corpus.csv"))
+    from speaker_invariant_ser.data.prepare import prepare
+
+    return prepare([replace(listing, utterances=change(in_two(listing.utterances)), unlabelled=True)], out)
+
+
+def weights(run):
+    return load_file(run.fits[0].folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def adapted(both, tmp_path_factory):
+    return train(make_recipe(TONES), both, tmp_path_factory.mktemp("adapted") / "run", device="cpu")
+
+
+def same(run, other):
+    first, second = weights(run), weights(other)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("label", ["", "bored", "rising"])
+def test_no_label_of_the_target_reaches_the_model(both, adapted, folder, tmp_path, label):
+    """With every label of the target's training speakers removed, unheard of or wrong, the model is the same to the bit."""
+    data = changed(folder, tmp_path / "data", lambda some: relabelled(some, lambda one: one.speaker == "05", label))
+    assert {one.emotion for one in data.utterances if one.speaker == "05"} == {label}
+    assert same(adapted, train(make_recipe(TONES), data, tmp_path / "run", device="cpu"))
+
+
+def test_test_speakers_labels_do_not_either_and_a_label_of_the_source_does(adapted, folder, tmp_path):
+    def shuffled(speakers):
+        turn = {"rising": "falling", "falling": "level", "level": "rising"}
+        return lambda some: [replace(one, emotion=turn[one.emotion]) if one.speaker in speakers else one for one in some]
+
+    for name, speakers, alike in (("test", ("04", "06"), True), ("source", ("01",), False)):
+        data = changed(folder, tmp_path / f"{name}-data", shuffled(speakers))
+        assert same(adapted, train(make_recipe(TONES), data, tmp_path / name, device="cpu")) is alike
+
+
+def test_unlabelled_clips_are_trained_on_and_the_twin_has_none(both, adapted, tmp_path):
+    recipe = make_recipe(TONES, ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0"])
+    twin = train(recipe, both, tmp_path / "twin", device="cpu")
+    assert not same(adapted, twin) and twin.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
+    rows, twins = adapted.fits[0].metrics(), twin.fits[0].metrics()
+    clips = len(twin.splits[0].indices("train", both.utterances))
+    assert (rows[0]["step"], twins[0]["step"]) == (2 * clips // 8, clips // 8), "as many unlabelled clips come along"
+    assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
+    assert Run.open(adapted.folder).splits == adapted.splits
+
+
+def test_an_adversary_reads_any_column_that_training_clips_have(both):
+    split = Split("x", ("01", "02"), ("03",), ("04",), unlabelled=("05",))
+    assert targets_of(both, split, "corpus") == ["a", "b"] and targets_of(both, split, "text") == list("abcd")
+    assert targets_of(both, split, "speaker") == ["01", "02", "05"]
+    for column in ("emotion", "samples", "corpsu"):
+        with pytest.raises(RecipeError, match=f"unknown column '{column}'.*Expected one of: speaker, corpus, text, sex$"):
+            targets_of(both, split, column)
+    with pytest.raises(RecipeError, match="36 training clips of fold x have no session"):
+        targets_of(both, split, "session")
+
+
+@pytest.fixture(scope="module")
+def told(both, adapted, tmp_path_factory):
+    """Summaries of the run and of its twin, the first beside the second, and its report."""
+    place = tmp_path_factory.mktemp("told")
+    settings = ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0", "train.epochs=1"]
+    twin = train(make_recipe(TONES, settings), both, place / "twin", device="cpu")
+    theirs = evaluate(twin, both, "cpu", quick=True).summary
+    write_report(theirs, twin.folder / "report")
+    ours = evaluate(adapted, both, "cpu", quick=True, against=twin).summary
+    return ours, theirs, write_report(ours, place / "report").parent
+
+
+def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(told, adapted):
+    summary, rows = told[0], list(csv.DictReader((adapted.folder / "predictions.csv").read_text().splitlines()))
+    emotion, domains = summary["emotion"], summary["emotion"]["domains"]
+    for name, speaker in (("source", "04"), ("target", "06")):
+        mine = [row for row in rows if row["speaker"] == speaker]
+        uar = balanced_accuracy_score([row["emotion"] for row in mine], [row["predicted"] for row in mine])
+        tested = domains[name]["tested"]
+        assert tested["uar"]["value"] == pytest.approx(uar) and (tested["utterances"], tested["speakers"]) == (12, 1)
+    assert len(rows) == 24 and domains["headline"] == "target" and domains["target_in_training"]
+    assert emotion["uar"]["value"] == domains["target"]["tested"]["uar"]["value"]
+    assert set(emotion["per_speaker"]) == {"06"} and emotion["utterances"] == 12 and np.sum(emotion["confusion"]["counts"]) == 12
+    assert "corpus" not in emotion["groups"] and list(summary["settings"]["folds"][0]["unlabelled"]) == ["05"]
+
+
+def test_the_twin_is_paired_domain_by_domain(told):
+    ours, theirs, _ = told
+    against = ours["against"]
+    assert set(against["per_speaker"]) == {"06"} and not theirs["emotion"]["domains"]["target_in_training"]
+    for name, one in against["domains"].items():
+        values = [each["emotion"]["domains"][name]["tested"]["uar"]["value"] for each in (ours, theirs)]
+        assert [one["this"]["value"], one["other"]["value"]] == pytest.approx(values)
+        assert one["difference"]["value"] == pytest.approx(values[0] - values[1])
+    assert set(against["domains"]) == {"source", "target"}
+    assert against["emotion"]["uar"]["value"] == pytest.approx(theirs["emotion"]["uar"]["value"])
+
+
+def test_the_report_says_which_domain_is_which(told):
+    ours, _, folder = told
+    source, target = (ours["emotion"]["domains"][name]["tested"]["uar"]["value"] for name in ("source", "target"))
+    assert "of b the model has never heard" in ours["verdict"][0]
+    assert "of this domain clips without any label" in ours["verdict"][0]
+    for name in ("report.md", "report.html"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "Source and target" in text and "source: a" in text.replace("\u00a0", " ") and "target: b" in text
+        assert f"{100 * source:.1f}" in text and f"{100 * target:.1f}" in text and "trained on without labels" in text
+        assert "emotion UAR, unseen speakers of b" in text and "emotion UAR, unseen speakers of a" in text
+    assert json.loads((folder / "report.json").read_text())["emotion"]["domains"] == ours["emotion"]["domains"]
+
+
+def test_without_labels_in_the_target_the_headline_is_the_source():
+    data = relabelled(people(), lambda one: one.corpus == "b", "")
+    (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "a1")), data)
+    domains = domains_of(SETTINGS, [data[index] for index in split.indices("test", data)])
+    assert headline(domains).all() and set(domains) == {"source"}
+    found = domain_results(SETTINGS, made_up(clips=8), domains)
+    assert found["headline"] == "source" and found["target"] == {"values": ["b"], "tested": None}
+    assert domain_results(SplitSection(), made_up(clips=8), domains_of(SplitSection(), data)[:8]) is None
+    assert headline(domains_of(SplitSection(), data)).all(), "of other runs all clips stand first"
+
+
+def test_uar_is_over_the_emotions_that_a_domain_has():
+    predictions = made_up(clips=80)
+    domains = np.where(predictions.truth == 2, "source", "target")
+    found = domain_results(SETTINGS, predictions, domains)
+    mine = predictions.rows(domains == "target")
+    assert found["target"]["tested"]["uar"]["value"] == pytest.approx(
+        np.mean([(mine.predicted == mine.truth)[mine.truth == label].mean() for label in (0, 1)])
+    )
+    assert found["target"]["tested"]["chance"] == 0.5 and found["source"]["tested"]["chance"] == 1.0
+
+
+# ---- data without labels
+
+
+def test_audio_without_labels_is_prepared_when_asked_for_and_only_then(folder, tmp_path, capsys):
+    rows = list(csv.DictReader((folder / "corpus.csv").read_text().splitlines()))
+    bare = tmp_path / "bare.csv"
+    bare.write_text("path,speaker\n" + "".join(f"{folder}/{row['path']},{row['speaker']}\n" for row in rows[:12]))
+    with pytest.raises(ManifestError, match="no column emotion; found path, speaker"):
+        OWN["csv"](Request(bare))
+    listing = OWN["csv"](Request(bare, unlabelled=True))
+    assert {one.emotion for one in listing.utterances} == {""} and listing.unlabelled
+    out = tmp_path / "data"
+    arguments = ["prepare", "csv", str(folder / "corpus.csv"), str(out), "--also", f"csv={bare}", "--jobs", "1"]
+    assert cli.run(arguments) == 2 and "no column emotion" in capsys.readouterr().err
+    bare.write_text("path,speaker,emotion\n" + "".join(f"{folder}/{row['path']},x{row['speaker']},\n" for row in rows[60:]))
+    assert cli.run(arguments) == 2 and "empty emotion in row 1" in capsys.readouterr().err
+    assert cli.run(["prepare", "emodb", str(folder), str(out), "--unlabelled"]) == 2
+    assert "--unlabelled: for your own data only" in capsys.readouterr().err
+
+
+def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
+    """Twelve clips of one more voice, in a table that says nothing of emotions."""
+    rows = list(csv.DictReader((folder / "corpus.csv").read_text().splitlines()))
+    table = tmp_path / "corpus.csv"
+    lines = [f"{folder}/{row['path']},{row['speaker']},{row['emotion']},{row['text']},{row['sex']}\n" for row in rows[:60]]
+    table.write_text("path,speaker,emotion,text,sex\n" + "".join(lines))
+    (tmp_path / "bare.csv").write_text("path,speaker\n" + "".join(f"{folder}/{row['path']},x\n" for row in rows[60:]))
+    data, out = tmp_path / "data", tmp_path / "run"
+    also = ["--also", f"csv={tmp_path}/bare.csv", "--unlabelled", "--jobs", "1"]
+    assert cli.run(["prepare", "csv", str(table), str(data), *also]) == 0
+    assert "12 clips have no emotion" in capsys.readouterr().out
+    prepared = json.loads((data / "prepare.json").read_text())
+    assert prepared["unlabelled"] == 12 and "" not in prepared["emotions"] and prepared["counts"]["emotions"] == 3
+    recipe = tmp_path / "recipe.toml"
+    from speaker_invariant_ser.config import write_toml
+
+    own = {**TONES, "split": {"scheme": "domain", "source": ["corpus"], "unlabelled": ["bare"], "test": ["corpus-05"]}}
+    recipe.write_text(write_toml(make_recipe({**own, "train": {"epochs": 1, "batch_size": 8}})))
+    command = ["train", str(recipe), "--data", str(data), "--device", "cpu", "--out"]
+    assert cli.run([*command, str(tmp_path / "no"), "--set", "split.scheme=loso"]) == 2
+    assert "12 clips have no emotion" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert cli.run([*command, str(out)]) == 0
+    assert "12 clips of the unlabelled domain" in capsys.readouterr().out
+    assert cli.run(["evaluate", str(out), "--device", "cpu", "--quick"]) == 0
+    domains = json.loads((out / "report" / "report.json").read_text())["emotion"]["domains"]
+    assert domains["headline"] == "source" and domains["target"] == {"values": ["bare"], "tested": None}
+    assert "No clip of the target has a label" in (out / "report" / "report.md").read_text()
+
+
+# ---- the recipes
+
+
+@pytest.mark.parametrize("source, target", [("emodb", "nemo"), ("nemo", "emodb")])
+def test_the_recipes_take_one_corpus_with_labels_and_the_other_without(source, target):
+    """On as many speakers as the two corpora have; the twin of the comments is tested on the same."""
+    path = Path(__file__).resolve().parents[2] / "recipes" / f"domain-{source}-{target}.toml"
+    names = {"a": source, "b": target}
+    counts = {"emodb": 10, "nemo": 9}
+    data = people(counts[source], counts[target], emotions=("happy", "sad", "bored"))
+    data = [replace(one, corpus=names[one.corpus]) for one in data]
+    changes = re.findall(r"--set (\S+)", path.read_text())
+    assert len(changes) == 3
+    recipe, twin = read_recipe(path), read_recipe(path, changes)
+    kept = map_labels(recipe.labels.map, data, recipe.split)[0]
+    assert labels_of(kept, recipe.split) == ["happy", "sad"]
+    folds, twins = (make_splits(one.split, kept) for one in (recipe, twin))
+    assert [replace(split, unlabelled=()) for split in folds] == twins and len(folds) == 5
+    assert all({name[0] for name in split.unlabelled} == {"b"} and len(split.unlabelled) >= 7 for split in folds)
+    assert sum(len(split.test) for split in folds) == 19 and all(len(split.train) >= 5 for split in folds)
+    assert recipe.adversary.target == "corpus" and twin.adversary.strength == 0

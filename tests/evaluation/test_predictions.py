@@ -1,0 +1,280 @@
+"""What report.json says of emotion, from predictions made up for the purpose and from those of a small run."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import LABELS, SPEAKERS, made_up
+from sklearn.metrics import balanced_accuracy_score, log_loss
+
+from speaker_invariant_ser import metrics
+from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation import evaluate as evaluation
+from speaker_invariant_ser.evaluation.predictions import (
+    ARRAYS,
+    Predictions,
+    by_group,
+    emotion_summary,
+    fit_temperature,
+    group_columns,
+    join,
+    read_predictions,
+    soften,
+    write_predictions,
+)
+from speaker_invariant_ser.models.model import load_model
+
+
+def seeds_of(*trained_from, clips=80) -> Predictions:
+    """The same clips under several seeds, which say different things of them."""
+    first = made_up(clips=clips)
+    says = [made_up(10 + seed, clips).probability for seed in trained_from]
+    return join([replace(first, seed=np.full(clips, s), probability=p) for s, p in zip(trained_from, says, strict=True)])
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    """Speakers that look like numbers, missing values or two cells stay what they are; float32 comes back to the bit."""
+    written = seeds_of(7, 8)
+    write_predictions(tmp_path / "predictions.csv", written)
+    assert (tmp_path / "predictions.csv").read_text(encoding="utf-8").startswith('"id","speaker","fold","seed","emotion",')
+    read = read_predictions(tmp_path / "predictions.csv")
+    assert read.labels == LABELS and set(read.speaker) == set(SPEAKERS)
+    for name in ARRAYS:
+        assert np.array_equal(getattr(read, name), getattr(written, name)), name
+    assert emotion_summary(read)["uar"] == emotion_summary(written)["uar"]
+
+
+def test_a_table_of_an_older_run_is_of_one_seed(tmp_path):
+    path, written = tmp_path / "predictions.csv", made_up(trained_from=5)
+    write_predictions(path, written)
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed",', "").replace('"a",5,', '"a",'), encoding="utf-8")
+    read = read_predictions(path)
+    assert read.seeds == [0] and written.seeds == [5]
+    assert {**emotion_summary(read), "uar": None} == {**emotion_summary(written), "uar": None}
+
+
+def test_a_missing_table_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(RunError, match=f"no predictions.csv in {tmp_path}; evaluate it first with `siser evaluate {tmp_path}`"):
+        read_predictions(tmp_path / "predictions.csv")
+
+
+DAMAGES = {
+    "a column is gone": (lambda text: text.replace("speaker", "talker", 1), "no column speaker"),
+    "no probabilities": (lambda text: text.replace("p_", "q_"), "no column of probabilities for emotion anger, joy, no, thanks"),
+    "another emotion": (lambda text: text.replace('"anger","', '"rage","', 1), "no column of probabilities for emotion rage"),
+    "no rows": (lambda text: text.splitlines()[0] + "\n", "no rows"),
+    "empty": (lambda text: "", "cannot be read as a CSV table"),
+    "cut short": (lambda text: text[: len(text) // 2].rpartition(",")[0], "cannot be read as a CSV table"),
+    "no number": (lambda text: last_cell(text, "much"), "could not convert string to float: 'much'"),
+    "not finite": (lambda text: last_cell(text, "nan"), "a probability that is not finite"),
+    "an empty cell": (lambda text: last_cell(text, ""), "could not convert string to float: ''"),
+    "no seed": (lambda text: text.replace('"a",0,', '"a",x,', 1), "invalid literal for int.*'x'"),
+    "a clip of one seed alone": (lambda text: text.replace('"a",0,', '"a",1,', 1), "seed 1 has other clips than seed 0"),
+}
+
+
+def last_cell(text, cell):
+    return f"{text.rstrip().rpartition(',')[0]},{cell}\n"
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_table_is_refused(damage, reason, tmp_path):
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, made_up())
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(RunError, match=f"{path} is damaged .*{reason}.*siser evaluate {tmp_path}`"):
+        read_predictions(path)
+
+
+def test_a_temperature_divides_the_logits():
+    logits = torch.tensor(np.random.default_rng(0).normal(0, 3, (20, 4)))
+    for temperature in (0.3, 1.0, 4.0):
+        expected = (logits / temperature).softmax(dim=1).numpy()
+        assert np.allclose(soften(logits.softmax(dim=1).numpy(), temperature), expected)
+
+
+@pytest.mark.parametrize("boast", [0.25, 0.5, 1.0, 2.0])
+def test_the_temperature_that_was_applied_is_found_and_undone(boast):
+    one = made_up(clips=4000, temperature=boast)
+    found = fit_temperature(one.truth, one.probability)
+    assert found == pytest.approx(1 / boast, rel=0.1)
+    losses = [log_loss(one.truth, soften(one.probability, found * factor), labels=range(3)) for factor in (0.9, 1, 1.1)]
+    assert losses[1] < min(losses[0], losses[2])
+
+
+def test_calibration_is_better_after_it_where_it_was_bad():
+    dev, test = made_up(1, 2000, temperature=0.25), made_up(2, 2000, temperature=0.25)
+    tested = Predictions(**{**vars(test), "temperatures": {"a": fit_temperature(dev.truth, dev.probability)}})
+    calibration = emotion_summary(tested)["calibration"]
+    assert calibration["before"]["ece"] > 0.15 and calibration["after"]["ece"] < 0.04
+    assert calibration["before"]["ece"] == emotion_summary(tested)["ece"]
+    untouched = emotion_summary(test)["calibration"]
+    assert untouched["after"]["ece"] == pytest.approx(untouched["before"]["ece"]) and untouched["temperatures"] == {}
+    assert np.array_equal(tested.calibrated.argmax(axis=1), tested.predicted), "a temperature changes no decision"
+    for side, probability in (("before", tested.probability), ("after", tested.calibrated)):
+        bins = calibration[side]["bins"]
+        assert sum(one["clips"] for one in bins) == 2000 and min(one["clips"] for one in bins) > 0
+        confidence = sum(one["confidence"] * one["clips"] for one in bins) / 2000
+        assert confidence == pytest.approx(probability.max(axis=1).mean(), abs=1e-6)
+
+
+def test_each_fold_has_its_own_temperature():
+    parts = [Predictions(**{**vars(made_up(fold=fold)), "temperatures": {fold: heat}}) for fold, heat in (("a", 2.0), ("b", 0.5))]
+    both = join(parts)
+    assert both.temperatures == {"a": 2.0, "b": 0.5} and len(both.id) == 160
+    assert np.allclose(both.calibrated[:80], soften(parts[0].probability, 2.0))
+    assert np.allclose(both.calibrated[80:], soften(parts[1].probability, 0.5))
+
+
+def test_each_seed_of_a_fold_has_its_own_temperature():
+    parts = [replace(made_up(trained_from=s), temperatures={f"a, seed {s}": heat}) for s, heat in ((3, 2.0), (4, 0.5))]
+    both = join(parts)
+    assert np.allclose(both.calibrated[:80], soften(parts[0].probability, 2.0))
+    assert np.allclose(both.calibrated[80:], soften(parts[1].probability, 0.5))
+    assert np.allclose(parts[1].calibrated, both.calibrated[80:]), "a part alone is softened alike"
+
+
+def test_pooled_over_seeds_means_the_mean_over_seeds():
+    """The reason why nothing else has to know of seeds: all of them are tested on the same clips."""
+    both = seeds_of(2, 0, 1)
+    pooled, alone = emotion_summary(both), [emotion_summary(both.rows(both.seed == seed)) for seed in range(3)]
+    uars = [one["uar"]["value"] for one in alone]
+    assert len(set(uars)) == 3
+    assert pooled["uar"]["value"] == pytest.approx(np.mean(uars))
+    assert pooled["uar"]["seeds"] == dict(zip("012", uars, strict=True))
+    assert pooled["uar"]["deviation"] == pytest.approx(np.std(uars, ddof=1))
+    assert pooled["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in alone]))
+    for name, one in pooled["per_speaker"].items():
+        assert one["uar"] == pytest.approx(np.mean([each["per_speaker"][name]["uar"] for each in alone]))
+    assert alone[1]["uar"]["seeds"] == {"1": uars[1]} and alone[1]["uar"]["deviation"] is None
+
+
+def test_clips_count_once_whatever_the_number_of_seeds():
+    both, one = seeds_of(0, 1, 2), made_up()
+    summary, alone = emotion_summary(both), emotion_summary(one)
+    assert len(both.id) == 240 and summary["utterances"] == alone["utterances"] == 80
+    assert [s["utterances"] for s in summary["per_speaker"].values()] == [s["utterances"] for s in alone["per_speaker"].values()]
+    group = by_group(both, {"corpus": np.full(240, "made")})["corpus"]["made"]
+    assert (group["utterances"], group["speakers"]) == (80, 4) and np.sum(summary["confusion"]["counts"]) == 240
+
+
+def test_seeds_that_agree_make_the_interval_no_narrower():
+    """Their rows are more of the same: resampling speakers sees through it, resampling rows would not."""
+    one = made_up()
+    copies = join([replace(one, seed=np.full(80, seed)) for seed in range(5)])
+    there, alone = emotion_summary(copies)["uar"], emotion_summary(one)["uar"]
+    assert [there[key] for key in ("value", "low", "high")] == pytest.approx([alone[key] for key in ("value", "low", "high")])
+    assert there["deviation"] == 0
+    rows = metrics.cluster_interval(copies.truth, copies.predicted, np.arange(400), 3)
+    once = metrics.cluster_interval(one.truth, one.predicted, np.arange(80), 3)
+    assert rows[1] - rows[0] < 0.6 * (once[1] - once[0])
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["all right", "all wrong"])
+@pytest.mark.parametrize("sure", [0.9, 1.0], ids=["hardly", "with probability 1"])
+def test_a_temperature_stays_finite(right, sure):
+    truth = np.arange(30) % 3
+    named = truth if right else (truth + 1) % 3
+    probability = np.where(np.eye(3)[named] == 1, sure, (1 - sure) / 2).astype(np.float32)
+    found = fit_temperature(truth, probability)
+    assert 0.05 <= found <= 20 and (found < 1.1 if right else found > 19)
+    assert np.isfinite(soften(probability, found)).all() and np.allclose(soften(probability, found).sum(axis=1), 1)
+
+
+def test_the_summary_is_json_and_says_how_far_speakers_are_apart():
+    one = made_up()
+    summary = emotion_summary(one)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    uars = [
+        balanced_accuracy_score(one.truth[mine], one.predicted[mine]) for name in SPEAKERS if any(mine := one.speaker == name)
+    ]
+    assert summary["spread"] == pytest.approx(np.std(uars, ddof=1))
+    assert summary["worst_speaker"]["uar"] == pytest.approx(min(uars))
+    assert summary["macro_f1"] == metrics.macro_f1(one.truth, one.predicted, 3)
+
+
+def test_one_speaker_has_a_summary_without_interval_and_spread():
+    one = made_up()
+    summary = emotion_summary(one.rows(one.speaker == "NA"))
+    assert summary["spread"] is None and summary["uar"]["low"] is None and 0 < summary["uar"]["value"] < 1
+    json.dumps(summary, allow_nan=False)
+
+
+def test_a_class_that_never_occurs_has_no_recall_and_does_not_count():
+    one = made_up()
+    summary = emotion_summary(one.rows(one.truth != 1))
+    assert summary["per_class"]["joy"] is None and summary["chance"] == 0.5
+    assert summary["uar"]["value"] == pytest.approx((summary["per_class"]["anger"] + summary["per_class"]["no, thanks"]) / 2)
+
+
+def people(count=24, **columns) -> list[Utterance]:
+    """Utterances whose further columns are given as functions of their position."""
+    return [
+        Utterance(f"c{n}", "made", f"s{n % 4}", "joy", **{name: value(n) for name, value in columns.items()})
+        for n in range(count)
+    ]
+
+
+def test_groups_are_columns_of_2_to_20_values_and_those_asked_for():
+    clips = people(sex=lambda n: "male" if n % 2 else "female", session=str, style=lambda n: "speech", text=lambda n: f"t{n % 3}")
+    assert list(group_columns(clips)) == ["sex"], "one corpus, one style, 24 sessions; no language, no intensity"
+    assert list(group_columns(clips[:20])) == ["sex", "session"]
+    assert list(group_columns(clips, ("text", "style", "sex"))) == ["sex", "text", "style"]
+    assert "sex" not in group_columns(people(sex=lambda n: "male" if n % 2 else "")), "unknown is no value"
+
+
+def test_columns_that_cannot_be_had_are_refused():
+    clips = people(text=lambda n: "t")
+    with pytest.raises(RunError, match="unknown column 'txt', did you mean 'text'. Expected one of: corpus, text, sex, language"):
+        group_columns(clips, ("txt",))
+    for name in ("emotion", "speaker", "id", "samples"):
+        with pytest.raises(RunError, match=f"unknown column '{name}'"):
+            group_columns(clips, (name,))
+    with pytest.raises(RunError, match="column 'sex' is empty for every test clip; filled are corpus, text"):
+        group_columns(clips, ("sex",))
+
+
+def test_groups_are_measured_like_the_whole():
+    one = made_up()
+    sex = np.where(np.isin(one.speaker, ["01", "1"]), "female", np.where(one.speaker == "NA", "male", ""))
+    groups = by_group(one, {"sex": sex, "corpus": np.full(80, "made")})
+    assert list(groups["sex"]) == ["female", "male"]
+    female, male, all_ = groups["sex"]["female"], groups["sex"]["male"], groups["corpus"]["made"]
+    assert (female["speakers"], female["utterances"], male["speakers"], male["utterances"]) == (2, 40, 1, 20)
+    mine = sex == "female"
+    assert female["uar"]["value"] == pytest.approx(balanced_accuracy_score(one.truth[mine], one.predicted[mine]))
+    assert female["uar"]["low"] <= female["uar"]["value"] <= female["uar"]["high"] and male["uar"]["low"] is None
+    assert all_["uar"].items() <= emotion_summary(one)["uar"].items() and all_["accuracy"] == emotion_summary(one)["accuracy"]
+
+
+def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, store, monkeypatch):
+    """The tones' model knows too little for two temperatures to differ: probabilities are made up, who is asked for is not."""
+    fit = trained.fits[0]
+    model, split = load_model(fit.folder), fit.split
+    made = {}
+
+    def classify(model, store, split, part):
+        utterances, probability = real(model, store, split, part)
+        made[part] = utterances, made_up(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability
+        assert probability.shape == made[part][1].shape
+        return made[part]
+
+    real = evaluation.classify
+    monkeypatch.setattr(evaluation, "classify", classify)
+    tested = evaluation.test(model, store, fit)
+    assert {part: {one.speaker for one in made[part][0]} for part in made} == {"dev": set(split.dev), "test": set(split.test)}
+    truth = {part: np.array([model.labels.index(one.emotion) for one in utterances]) for part, (utterances, _) in made.items()}
+    assert set(tested.seed) == {fit.seed} and set(tested.fold) == {split.name}
+    assert tested.temperatures == {fit.name: fit_temperature(truth["dev"], made["dev"][1])}
+    assert np.array_equal(tested.probability, made["test"][1]) and np.array_equal(tested.truth, truth["test"])
+
+
+def test_an_unknown_column_is_refused_before_any_work(trained, store):
+    def fail(*told):
+        raise AssertionError(f"work was done first: {told}")
+
+    with pytest.raises(RunError, match="unknown column 'gender'"):
+        evaluation.evaluate(trained, store, "cpu", fail, by=("gender",))

@@ -1,0 +1,236 @@
+"""Per-speaker normalisation: a speaker's own colour goes, an emotion's stays, no label is asked, and it is marked everywhere."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from reports import against_summary, run_summary
+
+from speaker_invariant_ser import cli
+from speaker_invariant_ser.config import FeaturesSection, make_recipe, write_toml
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation.evaluate import evaluate, heard, with_voices
+from speaker_invariant_ser.features.dataset import open_clips, speaker_means
+from speaker_invariant_ser.features.log_mel import LogMel, Normalise
+from speaker_invariant_ser.inference.predict import load_models, predict
+from speaker_invariant_ser.metrics import uar
+from speaker_invariant_ser.models.model import apply, load_model
+from speaker_invariant_ser.report.write import write_comparison, write_report
+from speaker_invariant_ser.runs import kept
+from speaker_invariant_ser.training.batching import Clock, Feed
+from speaker_invariant_ser.training.launcher import train
+
+LABELS = ("falling", "level", "rising")
+SPEAKER = {**TINY, "features": {**TINY["features"], "normalise": "speaker"}}
+
+
+@pytest.fixture(scope="module")
+def logmel():
+    return LogMel(make_recipe(TINY).features, SAMPLE_RATE)
+
+
+def direct_mean(store, logmel, speaker):
+    """Over all frames of all clips of a speaker, one clip after another."""
+    frames = []
+    for index, one in enumerate(store.utterances):
+        if one.speaker == speaker:
+            audio = torch.from_numpy(store.clip(index))[None]
+            mels, count = logmel(audio, torch.tensor([audio.shape[1]]))
+            frames.append(mels[0, :, : count.item()].double())
+    return torch.cat(frames, dim=1).mean(dim=1).float()
+
+
+def test_a_planted_colour_of_each_speaker_goes_and_that_of_each_emotion_stays():
+    """Speakers add a curve over the bands, emotions another; a clip's own mean would take both."""
+    rng = torch.Generator().manual_seed(0)
+    speaker, emotion = torch.arange(48) % 4, torch.arange(48) // 4 % 3
+    colour, mood = 5 * torch.randn(4, 8, generator=rng), 2 * torch.randn(3, 8, generator=rng)
+    mood -= mood.mean(dim=0)  # every speaker has every emotion equally often
+    clips = (colour[speaker] + mood[emotion])[:, :, None] + torch.randn(48, 8, 60, generator=rng)
+    mean = torch.stack([clips[speaker == one].mean(dim=(0, 2)) for one in range(4)])
+
+    def spread(kind, taken):
+        """How far the means of normalised clips are apart between speakers, and between emotions."""
+        given = clips - mean[speaker][:, :, None] if taken else clips
+        normalise = Normalise(kind, 8)
+        normalise.fit(given)
+        inner = normalise(given, torch.full((48,), 60)).mean(dim=2)
+        means = [torch.stack([inner[by == one].mean(dim=0) for one in by.unique()]) for by in (speaker, emotion)]
+        return [one.std(dim=0).mean().item() for one in means]
+
+    (before, mood_before), (alone, mood_alone) = spread("corpus", False), spread("utterance", False)
+    after, mood_after = spread("speaker", True)
+    assert before > 0.5 and mood_before > 0.1, "it was there"
+    assert after < 1e-5 and alone < 1e-5, "and is gone"
+    assert mood_after > 0.5 > 1e-4 > mood_alone
+
+
+def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(store, logmel):
+    means = speaker_means(store, logmel, ["03", "05"])
+    assert set(means) == {"03", "05"}
+    for speaker, mean in means.items():
+        assert torch.allclose(mean, direct_mean(store, logmel, speaker), atol=1e-4)
+    fewer = store.labelled({"rising": "up", "falling": "down"})
+    assert len(fewer.utterances) < len(store.utterances)
+    for speaker, mean in speaker_means(fewer, logmel, ["03", "05"]).items():
+        assert torch.equal(mean, means[speaker]), "no label is looked at"
+
+
+def test_clips_are_given_to_the_model_without_their_speakers_mean(store, logmel):
+    plain, clips = (open_clips(store, range(30), LABELS, (), logmel, 1.0, transductive=taken) for taken in (False, True))
+    batch = [np.array([3, 29, 14])]
+    ((mels, frames),), ((own, same),) = plain.read(batch), clips.read(batch)
+    for row, index in enumerate(batch[0]):
+        mean = direct_mean(store, logmel, store.utterances[index].speaker)
+        assert torch.allclose(own[row] + mean[:, None], mels[row], atol=1e-4)
+    assert torch.equal(frames, same) and plain.voices is None
+    everything = torch.cat(list(open_clips(store, range(72), LABELS, (), logmel, 1.0, transductive=True).some()), dim=1)
+    assert everything.mean(dim=1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_across": 1.0}])
+def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(store, logmel, join):
+    still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
+    recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
+    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    feed = Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"))
+    for step, (mels, frames, _) in zip(feed.draw(1), feed.epoch(1, 0, Clock()), strict=True):
+        ((own, count),) = clips.read([step.chosen])
+        ((others, other_count),) = clips.read([step.chosen if step.pairs is None else step.pairs.other])
+        for row, length in enumerate(count.tolist()):
+            if not join:
+                wanted = own[row, :, :length]
+            elif "concatenate" in join:
+                wanted = torch.cat((own[row, :, :length], others[row, :, : other_count[row]]), dim=1)
+            else:
+                repeated = others[row, :, torch.arange(length) % other_count[row]]
+                wanted = torch.lerp(repeated, own[row, :, :length], step.pairs.weight[row].item())
+            assert frames[row] == wanted.shape[1]
+            assert torch.allclose(mels[row, :, : frames[row]], wanted, atol=1e-4)
+
+
+def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(store, logmel):
+    only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
+    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    normalise = Normalise("speaker", 24)
+    normalise.fit(clips.some())
+    feed = Feed(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
+    seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, Clock())]
+    bands = torch.cat(
+        [clip[:, :count] for mels, frames in seen for clip, count in zip(mels, frames.tolist(), strict=True)], dim=1
+    )
+    hidden = [
+        band for mels, frames in seen for clip, n in zip(mels, frames, strict=True) for band in clip[:, :n] if band.std() < 1e-3
+    ]
+    assert len(hidden) > 20 and torch.stack([band.abs().max() for band in hidden]).max() < 0.5 < bands.abs().mean()
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    return train(make_recipe(SPEAKER), store, tmp_path_factory.mktemp("speaker") / "run", device="cpu")
+
+
+def test_the_saved_model_reads_dev_speakers_as_training_did(store, run):
+    best, model = kept(run.fits[0].metrics()), load_model(run.fits[0].folder)
+    indices = run.splits[0].indices("dev", store.utterances)
+    probability = apply(model, heard(with_voices(run, store, "cpu"), indices))[1]
+    truth = np.array([model.labels.index(store.utterances[index].emotion) for index in indices])
+    assert uar(truth, probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
+
+
+def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(store, run, trained):
+    model, clips = load_model(run.fits[0].folder), [store.clip(0)]
+    with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
+        apply(model, clips)
+    with pytest.raises(RunError, match="features.normalise = utterance takes no speaker's mean"):
+        apply(load_model(trained.fits[0].folder), heard(with_voices(run, store, "cpu"), [0]))
+
+
+def test_infer_refuses_until_it_is_told_that_one_person_speaks(store, run, trained, folder, tmp_path, capsys):
+    evaluate(run, store, "cpu", quick=True)
+    out = tmp_path / "p.csv"
+    command = ["infer", str(run.folder), str(folder / "05_*.wav"), "--out", str(out), "--device", "cpu"]
+    assert cli.run(command) == 2
+    assert "files do not say who speaks: call it once for each person" in capsys.readouterr().err and not out.exists()
+    assert cli.run([*command, "--one-speaker"]) == 0 and "of one speaker (transductive)" in capsys.readouterr().out
+    inferred = {row["path"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
+    rows = [row for row in csv.DictReader((run.folder / "predictions.csv").read_text().splitlines()) if row["speaker"] == "05"]
+    assert len(rows) == len(inferred) == 12
+    for row in rows:
+        for label in LABELS:
+            assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
+    some = list(predict(load_models(run, device="cpu", one_speaker=True), [folder / "05_level_a.wav", folder / "no.wav"]))
+    assert not some[0]["error"] and some[1]["error"]
+    assert abs(some[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
+    with pytest.raises(RunError, match="--one-speaker: .* reads every file alone"):
+        load_models(trained, device="cpu", one_speaker=True)
+
+
+def tables(markdown):
+    return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", markdown, flags=re.M)]
+
+
+def transductive(summary):
+    return {**summary, "settings": {**summary["settings"], "transductive": True}}
+
+
+def test_every_table_of_a_report_is_marked(tmp_path):
+    plain, marked = against_summary(), transductive(against_summary())
+    for name, summary, wanted in (("plain", plain, False), ("marked", marked, True)):
+        folder = write_report(summary, tmp_path / name).parent
+        page, text = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+        results = text.partition("## Settings")[0]
+        assert len(tables(results)) > 10 and all(("transductive" in table[0]) is wanted for table in tables(results))
+        heads = re.findall(r"<thead>.*?</thead>", page.partition('id="settings"')[0], flags=re.S)
+        assert len(heads) == len(tables(results)) and all(("transductive" in head) is wanted for head in heads)
+        assert ("of test speakers too" in text.partition("|")[0]) is wanted, "before any number"
+    assert "| transductive | True |" in (tmp_path / "marked" / "report.md").read_text()
+    assert json.loads((tmp_path / "marked" / "report.json").read_text())["settings"]["transductive"] is True
+
+
+def test_beside_a_transductive_run_its_name_is_marked(tmp_path):
+    summary = against_summary()
+    summary["against"] = {**summary["against"], "transductive": True}
+    text = (write_report(summary, tmp_path / "one").parent / "report.md").read_text()
+    assert "emodb-baseline (transductive)" in text and "emodb-grl (transductive)" not in text and "of test speakers too" in text
+    runs = [run_summary("plain"), transductive(run_summary("other", 0.75, 0.6)), run_summary("third", 0.6, 0.5)]
+    for number in (2, 3):
+        written = (write_comparison(runs[:number], tmp_path / str(number)).parent / "report.md").read_text()
+        (rows,) = [table for table in tables(written) if "front" in table[0]]
+        assert sum("other (transductive)" in row for row in rows) == 1 == sum("transductive" in row for row in rows)
+        assert "of test speakers too" in written
+
+
+def test_the_command_line_marks_it(store, run, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(write_toml(run.recipe))
+    assert (
+        cli.run(["train", str(recipe), "--data", str(store.folder), "--out", str(run.folder), "--resume", "--device", "cpu"]) == 0
+    )
+    assert re.search(r"fold fixed: epoch \d kept, dev UAR [\d.]+ \(transductive\)", capsys.readouterr().out)
+    assert cli.run(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("transductive") == 3 and "told by the mean of all their clips (transductive)" in " ".join(shown.split())
+    report = json.loads((run.folder / "report" / "report.json").read_text())
+    assert report["settings"]["transductive"] is True and "(transductive)" in report["verdict"][0]
+    assert cli.run(["compare", str(run.folder), "--out", str(tmp_path / "compared")]) == 0
+    assert "run (transductive)" in capsys.readouterr().out
+
+
+def test_a_preview_shows_what_the_network_sees(store, tmp_path):
+    from speaker_invariant_ser.report.augmentation_preview import sights
+
+    recipes = [make_recipe({**TINY, "features": {**TINY["features"], "normalise": kind}}) for kind in ("corpus", "speaker")]
+    shown = [sights(recipe, store) for recipe in recipes]
+    for plain, own in zip(*shown, strict=True):
+        assert plain.title == own.title and len(own.seen) == 3
+        assert not np.allclose(plain.plain, own.plain, atol=0.05)
+
+
+def test_only_this_kind_is_transductive():
+    assert [kind for kind in ("corpus", "utterance", "speaker") if FeaturesSection(normalise=kind).transductive] == ["speaker"]

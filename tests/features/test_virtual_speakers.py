@@ -1,0 +1,165 @@
+"""Further voices of the training speakers: the same warp and curve each time, other people to the adversary, off by default."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from speaker_invariant_ser.config import FeaturesSection, make_recipe
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.splits import make_splits
+from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.features.augmentation import VOICE_WARP, Voices, warped
+from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.training import adversary_step, optimisation
+from speaker_invariant_ser.training.batching import Clock, Feed
+from speaker_invariant_ser.training.launcher import train
+
+LABELS = ("falling", "level", "rising")
+STILL = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
+CPU = torch.device("cpu")
+
+
+def voices(speakers=3, copies=2, seed=0):
+    return Voices(speakers, copies, seed, FeaturesSection(), CPU)
+
+
+def test_a_voice_is_the_same_every_time_and_another_of_each_speaker_copy_and_seed():
+    mels = torch.randn(1, 64, 30).repeat(6, 1, 1)
+    speaker, voice = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1, 1, 1, 2, 2, 2])
+    spoken = voices()(mels, speaker, voice)
+    assert torch.equal(spoken, voices()(mels, speaker, voice))
+    assert torch.allclose(spoken[4:5], voices()(mels[:1], speaker[4:5], voice[4:5]), atol=1e-5), "whoever else is in the batch"
+    every = [*spoken, *voices(seed=1)(mels, speaker, voice)]
+    assert min((one - other).abs().mean() for n, one in enumerate(every) for other in every[:n]) > 0.1
+
+
+def test_ones_own_voice_is_left_alone():
+    mels = torch.randn(4, 64, 30)
+    spoken = voices()(mels, torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 2]))
+    assert torch.equal(spoken[[0, 2]], mels[[0, 2]]) and not torch.allclose(spoken[[1, 3]], mels[[1, 3]], atol=0.1)
+
+
+def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
+    """A ridge at a frequency is found where a warp within the stated range has it; the curve is the same in every frame."""
+    features, mels = FeaturesSection(), torch.zeros(40, 64, 5)
+    mels[:, 30] = 40.0
+    spoken = Voices(40, 1, 0, features, CPU)(mels, torch.arange(40), torch.ones(40, dtype=torch.int64))
+    from speaker_invariant_ser.features.augmentation import band_of, hertz_of
+
+    place, hertz = spoken[:, :, 0].argmax(dim=1), hertz_of(torch.tensor(30), features)
+    found = {direction: place[(place > 30) == direction] for direction in (True, False)}
+    for up, bands in found.items():
+        ends = [band_of(warped(hertz, torch.tensor(1 + (-1 if up else 1) * by), features.f_max), features) for by in VOICE_WARP]
+        reach = sorted(abs(end.item() - 30) for end in ends)
+        assert len(bands) > 5 and all(reach[0] - 1 <= abs(band - 30) <= reach[1] + 1 for band in bands.tolist())
+    assert torch.allclose(spoken, spoken[:, :, :1].expand_as(spoken), atol=1e-5)
+
+
+def feed(store, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
+    recipe = make_recipe({**TINY, "augment": {**STILL, "virtual": virtual, **augment}, "train": {"batch_size": 8}})
+    clips = open_clips(store, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, transductive=transductive)
+    sizes = [clips.targets[at].max() + 1 for at in range(len(columns))]
+    sizes[0] *= 1 + virtual
+    return Feed(clips, recipe, 3, sizes, 0, CPU, rank, world)
+
+
+def test_every_row_is_in_the_voice_that_its_target_names(store):
+    """The log-mel is the clip's in that voice, each voice comes about equally often, and the emotion is the clip's."""
+    one, seen = feed(store, 2), []
+    for step, (mels, frames, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+        named = labels.targets[0].argmax(dim=1)
+        assert labels.targets[0].shape[1] == 12 and torch.equal(labels.targets[0].sum(dim=1), torch.ones(len(named)))
+        ((plain, count),) = one.clips.source.read([step.chosen])
+        speaker = torch.from_numpy(one.clips.speaker[step.chosen])
+        assert torch.equal(named % 4, speaker)
+        wanted = one.voices(plain, speaker, named // 4)
+        for row, length in enumerate(count.tolist()):
+            assert frames[row] == length and torch.allclose(mels[row, :, :length], wanted[row, :, :length], atol=1e-5)
+        assert torch.equal(labels.emotion.argmax(dim=1), torch.from_numpy(one.clips.emotion[step.chosen]))
+        seen += named.tolist()
+    drawn = [int(voice) for epoch in range(1, 30) for step in one.draw(epoch) for voice in step.voices[:, 0]]
+    assert len(set(seen)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
+
+
+def test_a_partner_speaks_in_a_voice_of_its_own(store):
+    one = feed(store, 1, concatenate=1.0)
+    for step, (mels, _, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+        ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.other))
+        first, second = (torch.from_numpy(voice.copy()) for voice in step.voices.T)
+        speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.other))
+        spoken, partner = one.voices(own, speaker, first), one.voices(others, other, second)
+        for row, length in enumerate(count.tolist()):
+            assert torch.allclose(mels[row, :, :length], spoken[row, :, :length], atol=1e-5)
+            assert torch.allclose(mels[row, :, length : length + 10], partner[row, :, :10], atol=1e-5)
+            shares = labels.targets[0][row]
+            assert set(shares.nonzero()[:, 0].tolist()) == {(speaker + 4 * first)[row].item(), (other + 4 * second)[row].item()}
+            assert shares.sum().item() == pytest.approx(1) and labels.emotion[row].max() == 1
+
+
+def test_processes_share_voices_means_and_partners_as_one_would_have_them(store):
+    settings = {"transductive": True, "concatenate": 0.3, "mixup_within": 0.3}
+    whole, *halves = (feed(store, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
+        for rank, (part, count, same) in enumerate(parts):
+            assert torch.equal(labels.targets[0], same.targets[0]) and torch.equal(count, frames[rank::2])
+            for mine, own, length in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(mine[:, :length], own[:, :length], atol=1e-5)
+
+
+def test_a_voices_mean_is_taken_off_where_a_speakers_is(store):
+    """The warp and the curve of a voice are in the mean of all that it says."""
+    one = feed(store, 2, transductive=True)
+    every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
+    ((mels, frames),) = one.clips.source.read([every])
+    speaker = torch.from_numpy(one.clips.speaker)
+    spoken, mean = one.voices(mels, speaker, copy), one.voices(one.clips.means(every), speaker, copy)
+    own = [spoken[row, :, : frames[row]] for row in every if speaker[row] == 0]
+    whole = open_clips(store, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
+    assert len(own) == len(whole) == 12, "all that speaker 01 says"
+    assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
+    for step, (seen, count, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+        row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
+        ((plain, _),) = one.clips.source.read([step.chosen])
+        who = torch.from_numpy(one.clips.speaker[step.chosen[:1]])
+        one_mean = one.voices(one.clips.means(step.chosen[:1]), who, voice[None])
+        wanted = one.voices(plain[:1], who, voice[None]) - one_mean
+        assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
+
+
+def test_only_an_adversary_of_speakers_hears_more_people(store):
+    recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})
+    clips = open_clips(store, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
+    one = Feed(clips, recipe, 3, (2, 12), 0, CPU)
+    (split,) = make_splits(recipe.split, store.utterances)
+    assert optimisation.targets_of(store, split, "sex", 2) == ["female", "male"]
+    assert optimisation.targets_of(store, split, "speaker", 1) == ["01", "02", "04", "01, voice 1", "02, voice 1", "04, voice 1"]
+    for step in one.draw(1):
+        labels = one.labels_of(step)
+        assert torch.equal(labels.targets[0].argmax(dim=1), torch.from_numpy(clips.targets[0][step.chosen]))
+        voice = torch.from_numpy(step.voices[:, 0].copy())
+        assert torch.equal(labels.targets[1].argmax(dim=1), torch.from_numpy(clips.speaker[step.chosen]) + 4 * voice)
+
+
+def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(store):
+    off, on = feed(store, 0, mixup_across=0.5), feed(store, 3, mixup_across=0.5)
+    assert off.voices is None and len(on.draw(1)) > 1
+    for before, after in zip(off.draw(1), on.draw(1), strict=True):
+        assert before.voices is None and after.voices.shape == (len(before.chosen), 2)
+        assert np.array_equal(before.chosen, after.chosen) and np.array_equal(before.draws, after.draws)
+        assert np.array_equal(before.pairs.other, after.pairs.other) and np.array_equal(before.pairs.weight, after.pairs.weight)
+
+
+def test_the_adversary_tells_so_many_more_apart(store, tmp_path, monkeypatch):
+    heads, grl = [], adversary_step.ADVERSARIES["grl"]
+    monkeypatch.setitem(adversary_step.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
+    recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "train": {"epochs": 1, "batch_size": 8}})
+    run = train(recipe, store, tmp_path / "run", device="cpu")
+    assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
+
+
+def test_voices_that_no_adversary_reads_are_refused():
+    with pytest.raises(RecipeError, match="augment.virtual = 2: further voices are for an adversary of speakers, and .* is sex"):
+        make_recipe({"augment": {"virtual": 2}, "adversary": {"target": "sex"}})
+    make_recipe({"augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})

@@ -1,0 +1,150 @@
+"""One contract for every encoder: shape, padding that never reaches the embedding, a gradient everywhere."""
+
+import numpy as np
+import pytest
+import torch
+
+from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, Parts
+from speaker_invariant_ser.models.model import ModelSettings, SerModel, apply_frames
+
+FROZEN = {"cnn": 2, "image": 1}  # biases whose effect the next operation takes away
+
+
+def lived_in(module: torch.nn.Module) -> torch.nn.Module:
+    """The module with batch norm statistics that are not the initial ones, in evaluation mode."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(part.running_mean, std=0.5)
+            torch.nn.init.uniform_(part.running_var, 0.5, 2)
+            torch.nn.init.normal_(part.bias)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("frames", [1, 2, 7, 64, 99])
+def test_the_same_clip_alone_or_padded_gives_the_same_embedding(name, frames):
+    torch.manual_seed(frames)
+    encoder = lived_in(ENCODERS[name](64, EncoderSection()))
+    clip = torch.randn(1, 64, frames)
+    alone = encoder(clip, torch.tensor([frames]))
+    batch = torch.zeros(3, 64, 130)
+    batch[0, :, :frames] = clip
+    batch[1:] = torch.randn(2, 64, 130)
+    lengths = torch.tensor([frames, 130, 111])
+    padded = encoder(batch * mask_of(lengths, 130)[:, None], lengths)
+    assert alone.shape == (1, encoder.dim) == (1, 128)
+    assert (padded[0] - alone[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_map_before_pooling_is_what_the_embedding_is_made_of(name):
+    torch.manual_seed(0)
+    encoder = lived_in(ENCODERS[name](64, EncoderSection()))
+    lengths = torch.tensor([90, 41, 1])
+    batch = torch.randn(3, 64, 90) * mask_of(lengths, 90)[:, None]
+    x, frames = encoder.frames(batch, lengths)
+    assert x.shape[0] == 3 and x.ndim == 3 and x.shape[2] == frames.max() and (frames >= 1).all()
+    assert not x[~mask_of(frames, x.shape[2])[:, None].expand_as(x)].any(), "padding is zero"
+    handed = []
+    encoder.pool.register_forward_pre_hook(lambda _, inputs: handed.extend(inputs))
+    encoder(batch, lengths)
+    assert torch.equal(handed[0], x) and torch.equal(handed[1], frames)
+
+
+def test_maps_of_clips_come_in_their_order_and_without_padding():
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        labels=("a", "b"), sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = lived_in(SerModel(settings))
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 400, 9001, 32000, 8000)]
+    maps = apply_frames(model, clips, batch_size=2)
+    assert [one.shape for one in maps] == [(512, -(-(1 + len(clip) // 160) // 4)) for clip in clips]
+    assert all(one.dtype == np.float16 and one.base is None for one in maps)
+    for one, clip in zip(maps, clips, strict=True):
+        (alone,) = apply_frames(model, [clip])
+        assert np.allclose(one.astype(float), alone.astype(float), atol=2e-2) and one.any()
+
+
+def test_from_waveform_too(tiny):
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        labels=("a", "b"), sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = lived_in(SerModel(settings))
+    clip = 0.1 * torch.randn(1, 9001)
+    other = 0.1 * torch.randn(1, 20000)
+    alone = model(clip, torch.tensor([9001]))
+    batch = torch.cat([torch.nn.functional.pad(clip, (0, 10999)), other])
+    padded = model(batch, torch.tensor([9001, 20000]))
+    assert (padded.embedding[0] - alone.embedding[0]).abs().max() < 1e-5
+    assert padded.logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_gradient_reaches_every_parameter_that_has_an_effect(name):
+    """What is frozen can be moved, and in training nothing comes of it."""
+    torch.manual_seed(0)
+    encoder = ENCODERS[name](64, EncoderSection(dropout=0.0))
+    mels, frames = torch.randn(4, 64, 50), torch.tensor([50, 40, 30, 20])
+    before = encoder(mels, frames)
+    before.square().mean().backward()
+    frozen = [parameter for parameter in encoder.parameters() if not parameter.requires_grad]
+    assert len(frozen) == FROZEN[name] and sum(1 for _ in encoder.parameters()) > 10
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in encoder.parameters() if one.requires_grad)
+    for parameter in frozen:
+        parameter.add_(torch.randn_like(parameter))
+    assert torch.allclose(encoder(mels, frames), before, atol=1e-4)
+
+
+def test_pooling_of_a_constant_is_the_constant_and_no_deviation():
+    pool = AttentivePooling(3)
+    mean, deviation = pool(torch.full((1, 3, 9), 2.0), torch.tensor([5])).chunk(2, dim=1)
+    assert torch.allclose(mean, torch.tensor(2.0)) and deviation.max() < 0.01
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 6, 8, 11])
+def test_parts_are_means_of_what_stands_there(frames):
+    """Against every frame repeated until the parts are whole numbers of them; what stands in padding is not read."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, frames)
+    padded = torch.cat((x, torch.full((2, 3, 5), 100.0)), dim=2)
+    expected = x.repeat_interleave(4, dim=2).unflatten(2, (4, frames)).mean(dim=3).flatten(1)
+    assert torch.allclose(Parts(3)(padded, torch.tensor([frames, frames])), expected, atol=1e-5)
+
+
+def test_a_mirrored_picture_is_another_one():
+    """Mean and deviation over the columns would not see which way round a picture is."""
+    torch.manual_seed(0)
+    picture, frames = torch.randn(1, 3, 8), torch.tensor([8])
+    mirrored = picture.flip(2)
+    assert (Parts(3)(picture, frames) - Parts(3)(mirrored, frames)).abs().max() > 0.1
+    pool = AttentivePooling(3)
+    assert torch.allclose(pool(picture, frames), pool(mirrored, frames), atol=1e-5)
+
+
+def test_the_default_is_the_model_of_the_mission():
+    labels = ("angry", "fearful", "happy", "neutral", "sad")
+    settings = ModelSettings(
+        labels=labels, sample_rate=16000, features=FeaturesSection(), encoder=EncoderSection(), emotion=EmotionSection()
+    )
+    model = SerModel(settings)
+    shapes = [tuple(layer.weight.shape) for layer in model.head if isinstance(layer, torch.nn.Linear)]
+    assert shapes == [(64, 128), (5, 64)]
+    assert (model.logmel.mel.win_length, model.logmel.hop, model.logmel.mel.n_mels) == (400, 160, 64)
+
+
+def test_an_unknown_encoder_is_told():
+    settings = ModelSettings(
+        labels=("a", "b"),
+        sample_rate=16000,
+        features=FeaturesSection(),
+        encoder=EncoderSection(name="cn"),
+        emotion=EmotionSection(),
+    )
+    with pytest.raises(RecipeError, match=r"unknown encoder.name 'cn'.*cnn"):
+        SerModel(settings)

@@ -1,0 +1,425 @@
+"""The report page, its Markdown and its pictures, on made-up summaries; tests/test_browser.py looks at them in a browser."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from reports import (
+    HASH,
+    against_summary,
+    attacker,
+    calibration,
+    curves,
+    demo_summary,
+    kept_of,
+    points,
+    run_summary,
+    seeded_summary,
+    settings,
+    table_summary,
+)
+
+from speaker_invariant_ser.report.plots import COLOURS, INK, Picture, Points, label, paint_gradients, save
+from speaker_invariant_ser.report.sections.blocks import Chapter, Pictures
+from speaker_invariant_ser.report.sections.emotion import against_chapter, each_speaker_chapter
+from speaker_invariant_ser.report.sections.front import pareto
+from speaker_invariant_ser.report.sections.making import PARTS, map_chapter, time_told, training_chapter
+from speaker_invariant_ser.report.write import cell, interval, percent, write_comparison, write_report
+
+NASTY = '<b>&"$x_1$|*'
+KEPT = {"verdict", "confusion", "speakers", "calibration", "attackers"}
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with attributes, ids, headings, text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, attribute: str) -> list[str]:
+        return [attributes[attribute] for _, attributes in self.tags if attribute in attributes]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """One report of each kind, with the text of its files."""
+    folder = tmp_path_factory.mktemp("reports")
+    run, demo, seeded = against_summary(), demo_summary(), seeded_summary()
+    pages = {
+        "run": write_report(run, folder / "run", curves(list(run["emotion"]["folds"])), points()),
+        "demo": write_report(demo, folder / "demo", curves(["fixed"], 1)),
+        "table": write_report(table_summary(), folder / "table"),
+        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded["emotion"]["folds"])), points()),
+    }
+    return {kind: Written(page) for kind, page in pages.items()}
+
+
+class Written:
+    def __init__(self, page) -> None:
+        self.folder, self.html = page.parent, page.read_text(encoding="utf-8")
+        self.page = Page(self.html)
+        self.markdown = (self.folder / "report.md").read_text(encoding="utf-8")
+
+
+def write(folder, summary, *more) -> Written:
+    return Written(write_report(summary, folder / "report", *more))
+
+
+def tables(markdown: str) -> list[list[str]]:
+    """The tables of a Markdown text, each a list of its lines."""
+    return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", markdown, flags=re.M)]
+
+
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
+def test_the_page_needs_nothing_from_outside(written, kind):
+    page = written[kind].page
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", written[kind].html)
+    assert {tag for tag, _ in page.tags} & {"script", "img", "iframe", "object"} == set()
+    assert all(target.startswith(("#", "data:,")) for target in page.all("href"))
+    assert all(target[1:] in page.all("id") for target in page.all("href") if target != "data:,")
+
+
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
+def test_ids_are_unique_and_every_reference_has_its_target(written, kind):
+    ids = written[kind].page.all("id")
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", written[kind].html)) <= set(ids)
+
+
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
+def test_headings_do_not_skip_a_level(written, kind):
+    levels = [int(tag[1]) for tag, _ in written[kind].page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
+def test_markdown_tables_are_well_formed_and_pictures_are_there(written, kind):
+    found = tables(written[kind].markdown)
+    assert len(found) >= 4
+    for lines in found:
+        assert re.fullmatch(r"\|(---\|)+", lines[1])
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {lines[1].count("|")}
+    pictures = re.findall(r"\((\S+\.png)\)", written[kind].markdown)
+    assert sorted(pictures) == sorted(path.name for path in written[kind].folder.glob("*.png"))
+    assert all((written[kind].folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+
+
+def test_the_first_screen_holds_verdict_picture_and_numbers_before_the_contents(written):
+    page = written["run"].html
+    first = page[: page.index("<nav")]
+    assert all(sentence in Page(first).text for sentence in against_summary()["verdict"])
+    assert first.count("<svg") == 1 and "emodb-baseline" in first
+    assert "73.5" in first and "70.8" in first and "21.4" in first
+
+
+def test_what_was_measured_is_said(written):
+    for text in (written["run"].page.text, written["run"].markdown):
+        for said in ("370 decisions", "26.4 %", "1,000 permutations", "10 texts", "+3 points".strip("+"), "1.52 of 2.81"):
+            assert said in text
+        for said in (
+            "Confusion",
+            "Controls",
+            "untrained encoder",
+            "EER, all pairs",
+            "linkability",
+            "temperature",
+            HASH,
+            "2.13.0",
+        ):
+            assert said in text
+        for said in ("undecided: too few speakers", "-1.6 points", "-4.1 to +0.8 points", "macro F1", "female", "8.3 points"):
+            assert said in text
+    assert {path.stem for path in written["run"].folder.glob("*.png")} == KEPT | {
+        "differences",
+        "controls",
+        "map-emotion",
+        "map-speaker",
+        "losses",
+        "accuracies",
+    }
+
+
+@pytest.mark.parametrize("kind", ["run", "demo"])
+def test_the_adversarys_own_accuracy_appears_once_and_is_no_evidence(written, kind):
+    for text in (written[kind].page.text, written[kind].markdown):
+        assert text.count("27.7 %") == 1
+        assert re.search(r"Not evidence:[^.]*27\.7 %", text)
+
+
+def test_being_scored_on_trained_clips_is_a_loud_warning_before_the_picture(written):
+    demo, run = written["demo"].html, written["run"].html
+    assert demo.index('class="warning"') < demo.index("<svg") and "audit.holdout" in demo
+    assert 'class="warning"' not in run and "audit.holdout" not in written["run"].markdown
+    assert "> Warning:" in written["demo"].markdown
+
+
+def test_several_seeds_are_told_with_their_deviation(written):
+    seeded, run = written["seeds"], written["run"]
+    for text in (seeded.page.text, seeded.markdown):
+        assert "68.5 to 78.5 %, deviation over 3 seeds 1.2" in text, "beside the baseline of one seed"
+        assert "73.5 % (68.5 to 78.5 %), deviation over 3 seeds 1.2" in text
+        assert "65.8 to 75.8 %, deviation over 3 seeds 2.7" in text
+        assert "Each fold was trained from 3 seeds" in text and "in 10 folds" in text and "30 encoders" in text
+        assert "It names 70.8 % rightly, deviation over 3 seeds 2.7." in text
+        assert "counted 3 times" in text and "31, 32, 33" in text and "77.0 %, 76.0 %, 75.0 %" in text
+    told = ["| deviation over 3 seeds, points | 1.2 |  |  |", "| deviation over 3 seeds, points | 2.7 |  |  |"]
+    assert tables(seeded.markdown)[0][3::2] == told, "under UAR and under the strongest attacker"
+    for text in (run.page.text, run.markdown):
+        assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
+    clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", one.markdown, flags=re.M)[1] for one in (seeded, run)]
+    assert clips[0] == clips[1], "clips are counted once in the table"
+
+
+def test_the_note_is_shown_only_if_there_is_one(written):
+    assert demo_summary()["note"] in written["demo"].html[: written["demo"].html.index("<svg")]
+    assert 'class="note"' not in written["run"].html
+
+
+def test_what_is_not_defined_is_said_to_be(written):
+    text = written["demo"].page.text
+    assert "no interval" in text and "Not measured" in text and "too few clips to say" in text
+    assert "would likely go unseen" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
+
+
+def test_a_table_of_embeddings_has_the_speaker_part_alone(written):
+    text = written["table"].page.text
+    assert "never trained" not in text and "log-mel" not in text and "never met" not in text
+    assert "the speaker is at chance" in text and "the table does not say" in text and "egemaps.csv" in text
+    assert not {"Training", "Confusion", "Not evidence"} & set(re.split(r"[\n:]", text))
+    assert written["table"].html.count("<svg") == 2
+    assert json.loads((written["table"].folder / "report.json").read_text())["emotion"] is None
+
+
+def test_report_json_is_the_summary(written):
+    assert json.loads((written["run"].folder / "report.json").read_text(encoding="utf-8")) == against_summary()
+
+
+@pytest.mark.parametrize(
+    "value, said", [(True, "no worse by more than"), (False, "worse by more than"), ("undecided", "too few speakers to say")]
+)
+def test_non_inferiority_is_told_in_words(value, said):
+    assert said in rows_of(against_chapter(against_summary(value)))["non-inferior, margin 1 point"]
+
+
+def rows_of(chapter: Chapter) -> dict[str, str]:
+    """First and second column of the tables beside a chapter's pictures."""
+    tables = [block.beside for block in chapter.blocks if isinstance(block, Pictures)]
+    return {row[0]: row[1] for table in tables for row in table.rows}
+
+
+def test_one_speaker_on_either_side_leaves_no_interval(tmp_path):
+    summary = against_summary()
+    summary["against"] |= {"difference": {"value": 0.02, "low": None, "high": None}, "p_value": None, "lower_bound": None}
+    summary["against"] |= {"effect_size": None, "per_speaker": {"03": {"this": 0.7, "other": 0.68, "difference": 0.02}}}
+    chapter = against_chapter(summary)
+    told = rows_of(chapter)
+    assert told["mean difference of the speakers' UARs"] == "+2.0 points"
+    assert [value for value in told.values() if value == "-"] == ["-"] * 4
+    save(next(block for block in chapter.blocks if isinstance(block, Pictures)).drawn[0], tmp_path)
+
+
+def test_a_leak_read_by_who_had_fewer_clips_to_learn_from_is_not_set_beside_another_without_a_word(tmp_path):
+    erased, other = against_summary(), run_summary("other")
+    erased["speaker"]["learned"] = other["speaker"]["learned"] = "all"
+    warned = "learned from held-out clips alone, since an eraser was fitted on the others"
+    assert warned not in Written(write_comparison([erased, other], tmp_path / "alike")).page.text
+    assert warned not in Written(write_report(erased, tmp_path / "plain")).page.text
+    erased["speaker"]["learned"] = "held-out"
+    assert warned in Written(write_comparison([erased, other], tmp_path / "mixed")).page.text
+    assert warned in Written(write_report(erased, tmp_path / "erased")).page.text
+
+
+def nasty_summary() -> dict:
+    """Names that are markup everywhere."""
+    summary = against_summary()
+    text = json.dumps(summary)
+    for old in ("emodb-grl", "emodb-baseline", "angry", '"03"', "svm", "female"):
+        name = f"{old} {NASTY}" if old != '"03"' else f"03 {NASTY}"
+        text = text.replace(json.dumps(old.strip('"')), json.dumps(name))
+    return {**json.loads(text), "note": NASTY, "verdict": [NASTY, NASTY]}
+
+
+def test_names_show_as_they_are(tmp_path):
+    summary = nasty_summary()
+    first = points(3, 60)
+    place = Points(first.place, np.where(first.emotion == "sad", NASTY, first.emotion), first.speaker)
+    shown = write(tmp_path, summary, {}, place)
+    for name in (f"emodb-grl {NASTY}", f"03 {NASTY}", f"angry {NASTY}", f"svm {NASTY}", f"female {NASTY}"):
+        assert name in shown.page.text
+    assert ("b", {}) not in shown.page.tags
+    drawings = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", shown.html, flags=re.S)]
+    drawn = [element.text for svg in drawings for element in svg.iter("text")]
+    assert {f"03 {NASTY}", NASTY} <= set(drawn)
+    assert "<b>" not in shown.markdown and '&lt;b&gt;&amp;"\\$x_1\\$\\|\\*' in shown.markdown
+    assert all(
+        {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {lines[1].count("|")} for lines in tables(shown.markdown)
+    )
+
+
+@pytest.mark.parametrize("text", ["_hidden", "line\nbreak", "nul\x00", "漢字", "x" * 300, ""])
+def test_any_label_can_be_drawn(tmp_path, text):
+    emotion = {**run_summary()["emotion"], "per_speaker": {text: {"uar": 0.5, "accuracy": 0.5, "utterances": 3}}}
+    place = Points(np.zeros((2, 2)), np.array([text, "b"]), np.array(["s", "t"]))
+    for chapter in (each_speaker_chapter(emotion), map_chapter(place)):
+        svg = ElementTree.fromstring(save(chapter.blocks[-1].drawn[0], tmp_path))
+        assert label(text, 14).strip()[:13] in "".join(svg.itertext())
+
+
+def test_many_speakers_folds_and_attackers_stay_readable(tmp_path):
+    summary = against_summary()
+    names = [f"speaker{number:03}" for number in range(300)]
+    each = {name: {"uar": 0.5 + number / 1000, "accuracy": 0.5, "utterances": 9} for number, name in enumerate(names)}
+    summary["emotion"] |= {"per_speaker": each, "calibration": calibration(names)}
+    summary["emotion"]["folds"] = {name: kept_of(name) for name in names}
+    summary["against"]["per_speaker"] = {name: {"this": 0.5, "other": 0.4, "difference": 0.1} for name in names}
+    summary["speaker"]["attackers"] = {f"attacker{number}": attacker(0.1 + number / 100) for number in range(40)}
+    summary["settings"] = settings(names, names)
+    for fold in summary["settings"]["folds"]:
+        fold["train"] = [name for name in names if name != fold["name"]]
+    shown = write(tmp_path, summary)
+    assert len(shown.html) < 500_000
+    assert (
+        "All 300 speakers" in shown.html
+        and "The 15 strongest of 40" in shown.html
+        and "300 speakers, the best above" in shown.html
+    )
+    heights = [float(box.split()[3]) for box in re.findall(r'viewBox="([^"]+)"', shown.html)]
+    assert max(heights) < 600
+
+
+def test_the_page_is_the_same_each_time(tmp_path):
+    pages = [write_report(table_summary(), tmp_path / name, {}, points()) for name in ("one", "two")]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_a_former_report_is_replaced(tmp_path):
+    write(tmp_path, table_summary())
+    (tmp_path / "report" / "old.png").touch()
+    write(tmp_path, table_summary())
+    assert not (tmp_path / "report" / "old.png").exists()
+
+
+def test_drawings_take_the_pages_ink_and_are_named_for_those_who_cannot_see_them(tmp_path):
+    svg = save(Picture("two", 'a <b> "c"', lambda axes: axes.plot([0, 1], color=INK)), tmp_path)
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == root.find("title").text == 'a <b> "c"'
+    assert "currentColor" in svg and INK not in svg and "width" not in root.attrib
+    assert all(element.get("id", "two-").startswith("two-") for element in root.iter())
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance 0..1 of "#rrggbb", as WCAG 2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("background", ["#fdfdfc", "#14181c"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colours_stand_out_from_light_and_dark(written, colour, background):
+    assert f"--page: {background}" in written["run"].html
+    low, high = sorted((luminance(colour), luminance(background)))
+    assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_labels_are_one_short_line():
+    assert label("a\nb") == "a b" and label("_a") == " _a" and label("x" * 30, 5) == "xxxx…"
+
+
+def test_numbers_in_words():
+    assert percent(0.1234) == "12.3 %" and percent(None) == "-"
+    assert interval({"low": 0.1, "high": 0.25}) == "10.0 to 25.0 %" and "two clusters" in interval({"low": None, "high": None})
+    assert cell("a|b\nc") == "a\\|b c" and cell("random_encoder") == "random_encoder"
+
+
+def runs(*places: tuple[float, float]) -> list[dict]:
+    return [run_summary(f"run{number}", uar, leak) for number, (uar, leak) in enumerate(places)]
+
+
+def test_the_front_is_what_no_other_run_beats_in_both():
+    assert pareto(runs((0.7, 0.8), (0.6, 0.5), (0.6, 0.8), (0.5, 0.6), (0.7, 0.9))) == [0, 1]
+
+
+def test_equal_runs_are_both_on_the_front():
+    assert pareto(runs((0.7, 0.8), (0.7, 0.8), (0.65, 0.8))) == [0, 1]
+
+
+def test_the_front_is_that_of_the_definition():
+    """No other run has both a higher UAR and lower leakage; with no ties that is all there is to it."""
+    rng = np.random.default_rng(0)
+    places = [tuple(place) for place in rng.random((40, 2))]
+    free = [n for n, (uar, leak) in enumerate(places) if not any(u > uar and s < leak for u, s in places)]
+    assert pareto(runs(*places)) == free and 0 < len(free) < 40
+
+
+def test_the_comparison_marks_the_front(tmp_path):
+    many = runs((0.7, 0.8), (0.6, 0.5), (0.6, 0.8))
+    shown = Written(write_comparison(many, tmp_path / "comparison"))
+    assert [row for row in tables(shown.markdown)[0][2:] if "| yes | " in row.split("%")[0]] == tables(shown.markdown)[0][2:4]
+    assert shown.html.count('class="strong"') == 2 and "Pareto front: 2 of 3 runs" in shown.html
+    assert [one["pareto"] for one in json.loads((shown.folder / "report.json").read_text())["runs"]] == [True, True, False]
+    assert "not evidence" in shown.page.text and "(tradeoff.png)" in shown.markdown and (shown.folder / "tradeoff.png").is_file()
+
+
+def test_runs_of_several_seeds_and_older_ones_are_compared(tmp_path):
+    """A report of a former version has no seeds at all."""
+    old = run_summary("old")
+    for score in (old["emotion"]["uar"], old["speaker"]["strongest"]):
+        del score["seeds"], score["deviation"]
+    shown = Written(write_comparison([seeded_summary(), old], tmp_path / "seeds"))
+    rows = tables(shown.markdown)[0][2:]
+    assert "68.5 to 78.5 %, deviation over 3 seeds 1.2 |" in rows[0] and "75.8 %, deviation over 3 seeds 2.7 |" in rows[0]
+    assert "68.5 to 78.5 % |" in rows[1] and "deviation" not in rows[1]
+
+
+def test_the_comparison_tells_what_its_runs_share_and_what_not(tmp_path):
+    demo, run = demo_summary(), run_summary()
+    mixed = Written(write_comparison([demo, run], tmp_path / "mixed")).page.text
+    assert "not measured on the same clips" in mixed and demo["note"] in mixed and "This concerns adversarial." in mixed
+    alike = Written(write_comparison([run, run_summary("other")], tmp_path / "alike")).page.text
+    assert "not measured on the same clips" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
+
+
+def test_gradients_and_times_are_shown_where_they_were_measured():
+    """Runs of an earlier version have neither."""
+    old = curves(["03", "08"], 4)
+    seconds = {f"seconds_{part}": 6.0 if part == "network" else 0.8 for part in PARTS}
+    new = {
+        fold: [{**row, "emotion_gradient": 0.1, "adversary_gradient": 0.0, **seconds} for row in rows]
+        for fold, rows in old.items()
+    }
+    shown = {True: training_chapter(new, None), False: training_chapter(old, None)}
+    names = {
+        has: [one.name for block in chapter.blocks if isinstance(block, Pictures) for one in block.drawn]
+        for has, chapter in shown.items()
+    }
+    assert names[True] == ["losses", "accuracies", "gradients"] and names[False] == ["losses", "accuracies"]
+    assert time_told(old) == ""
+    assert time_told(new).startswith("Training took 1.3 minutes, summed over the models: 8.0 % to get the clips, 8.0 % for augm")
+    assert "60.0 % forward and backward" in time_told(new)
+
+
+def test_a_norm_of_zero_leaves_the_others_in_the_picture(tmp_path):
+    """Without an adversary its gradient is 0, which a logarithmic scale does not have."""
+    rows = [{"epoch": epoch, "a": 0.1 * epoch, "b": 0.0} for epoch in (1, 2, 3)]
+    figure = Figure()
+    axes = figure.subplots()
+    paint_gradients(axes, {"03": rows}, {"a": "one", "b": "other"})
+    figure.canvas.draw()
+    assert {one.get_text() for one in axes.get_yticklabels()} >= {"0.1", "0.2"}
+    assert axes.get_yscale() == "log" and 0 < axes.get_ylim()[0] < 0.1 < 0.3 < axes.get_ylim()[1] < 10

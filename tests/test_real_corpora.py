@@ -1,0 +1,71 @@
+"""Real corpora, where they are at hand."""
+
+from collections import Counter
+
+import pytest
+
+from speaker_invariant_ser import cli
+from speaker_invariant_ser.config import make_recipe, read_recipe
+from speaker_invariant_ser.data import corpora
+from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.splits import make_splits
+
+pytestmark = pytest.mark.corpora
+
+
+def prepared(name, corpora_folder, tmp_path_factory):
+    if not (corpora_folder / name).is_dir():
+        pytest.skip(f"no corpus at {corpora_folder / name}")
+    out = tmp_path_factory.mktemp(name) / "data"
+    assert cli.run(["prepare", name, str(corpora_folder / name), str(out), "--strict"]) == 0
+    return Store.open(out)
+
+
+@pytest.fixture(scope="module")
+def emodb(corpora_folder, tmp_path_factory):
+    return prepared("emodb", corpora_folder, tmp_path_factory)
+
+
+def test_all_of_it_is_there(emodb):
+    counts = emodb.settings["counts"]
+    assert (counts["utterances"], counts["speakers"], counts["emotions"], counts["texts"]) == (535, 10, 7, 10)
+    assert corpora.differences(corpora.get("emodb"), emodb.utterances) == []
+    assert Counter(u.sex for u in emodb.utterances) == {"female": 302, "male": 233}
+
+
+def test_leave_one_speaker_out_with_the_shipped_recipe(emodb, request):
+    recipe = read_recipe(request.config.rootpath / "recipes" / "emodb.toml")
+    splits = make_splits(recipe.split, emodb.utterances)
+    assert sorted(split.test[0] for split in splits) == sorted({u.speaker for u in emodb.utterances})
+    assert all(len(split.test) == 1 for split in splits) and len(splits) == 10
+
+
+@pytest.fixture(scope="module")
+def nemo(corpora_folder, tmp_path_factory):
+    return prepared("nemo", corpora_folder, tmp_path_factory)
+
+
+def test_a_fifth_of_nemo(nemo):
+    """Every fifth text: counts are those of the part that is at hand."""
+    counts = nemo.settings["counts"]
+    assert (counts["utterances"], counts["speakers"], counts["emotions"], counts["texts"]) == (895, 9, 6, 18)
+    assert counts["rejected"] == counts["warned"] == 0
+    sexes = {one.speaker: one.sex for one in nemo.utterances}
+    assert sorted(sexes) == ["EB0", "IC0", "KD0", "KS0", "MK0", "MP0", "SM0", "TP0", "WR0"]
+    assert {speaker for speaker, sex in sexes.items() if sex == "male"} == {"KS0", "MP0", "SM0", "TP0", "WR0"}
+    assert {one.text for one in nemo.utterances} == {str(text) for text in range(5, 95, 5)}
+    assert not any(one.emotion == "surprised" for one in nemo.utterances if one.speaker == "MK0")
+    assert Counter(one.emotion for one in nemo.utterances)["surprised"] == 132
+    assert len(nemo.settings["differences"]) == 7 and "files: 895 found, 4481 expected" in nemo.settings["differences"][0]
+
+
+def test_both_in_one_manifest(corpora_folder, emodb, nemo, tmp_path):
+    """Speakers and texts of the two stay apart, and the five emotions are what both have."""
+    folders = [corpora_folder / name for name in ("emodb", "nemo")]
+    assert cli.run(["prepare", "emodb", str(folders[0]), str(tmp_path / "both"), "--also", f"nemo={folders[1]}"]) == 0
+    both = Store.open(tmp_path / "both").labelled("auto")
+    assert {one.emotion for one in both.utterances} == {"neutral", "happy", "sad", "angry", "fearful"}
+    assert both.mapped.dropped == {"bored": 81, "disgusted": 46, "surprised": 132}
+    splits = make_splits(make_recipe({"split": {"scheme": "leave-one-corpus-out"}}).split, both.utterances)
+    assert [split.name for split in splits] == ["emodb", "nemo"]
+    assert all(speaker.startswith("nemo-") for speaker in splits[0].train + splits[0].dev)

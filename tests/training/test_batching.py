@@ -1,0 +1,125 @@
+"""Batches: every clip once, or all speakers and emotions alike; the same however a run is cut and on however many processes."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from helpers import some_clips
+
+from speaker_invariant_ser.config import TrainSection, make_recipe
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.training.batching import MULTIPLE, Clock, Feed, epoch_batches
+
+LABELS = ("falling", "level", "rising")
+
+
+def test_batches_hold_every_clip_once_and_clips_of_like_length():
+    clips = some_clips()
+    batches = epoch_batches(clips, TrainSection(batch_size=5), 0, 1)
+    assert sorted(np.concatenate(batches)) == list(range(len(clips)))
+    assert all(5 <= len(batch) < 10 for batch in batches)
+    assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 4
+
+
+def test_an_epoch_is_the_same_when_asked_for_again_and_another_is_not():
+    clips, settings = some_clips(), TrainSection(batch_size=8)
+    first, again, second, other = (epoch_batches(clips, settings, *which) for which in ((0, 1), (0, 1), (0, 2), (1, 1)))
+    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
+    assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+def test_balanced_epochs_hold_every_speaker_and_emotion_equally_often():
+    clips = some_clips()
+    batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
+    drawn = np.concatenate(batches)
+    cells = Counter(zip(clips.speaker[drawn], clips.emotion[drawn], strict=True))
+    assert (
+        len(cells) == len(set(zip(clips.speaker, clips.emotion, strict=True))) >= 18
+        and max(cells.values()) - min(cells.values()) <= 1
+    )
+    within = Counter(drawn[(clips.speaker[drawn] == 4)])
+    cell = {clip: cells[clips.speaker[clip], clips.emotion[clip]] for clip in within}
+    members = Counter(zip(clips.speaker, clips.emotion, strict=True))
+    for clip, times in within.items():  # repeated as evenly as it can be
+        assert abs(times - cell[clip] / members[clips.speaker[clip], clips.emotion[clip]]) < 1
+
+
+def test_balanced_batches_are_mixed_and_still_of_like_length():
+    clips = some_clips()
+    batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
+    shuffled = epoch_batches(clips, TrainSection(batch_size=10), 0, 1)
+    most = [np.mean([max(Counter(clips.emotion[batch]).values()) / len(batch) for batch in kind]) for kind in (batches, shuffled)]
+    assert most[0] < 0.45 < 0.6 < most[1]
+    assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 3
+
+
+def test_a_short_epoch_draws_other_clips_each_time():
+    clips, settings = some_clips(), TrainSection(batch_size=8, epoch_clips=40)
+    epochs = [np.concatenate(epoch_batches(clips, settings, 0, number)) for number in range(1, 40)]
+    assert all(len(epoch) == len(set(epoch)) == 40 for epoch in epochs)
+    assert len(set(np.concatenate(epochs))) > 0.98 * len(clips)
+
+
+MIXED = {"concatenate": 0.3, "mixup_within": 0.2, "mixup_across": 0.3, "level_db": 6.0}
+
+
+def feed(store, rank=0, world=1, **augment):
+    recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
+    logmel = LogMel(recipe.features, SAMPLE_RATE)
+    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0)
+    return Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
+
+
+def test_processes_share_a_batch_as_one_would_have_it(store):
+    whole = feed(store, **MIXED)
+    halves = [feed(store, rank, 2, **MIXED) for rank in (0, 1)]
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
+        assert mels.shape[2] % MULTIPLE == 0
+        for rank, (part, count, same) in enumerate(parts):
+            assert torch.equal(labels.emotion, same.emotion) and torch.equal(labels.targets[0], same.targets[0])
+            assert torch.equal(count, frames[rank::2])
+            for mine, own, frame in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(mine[:, :frame], own[:, :frame], atol=1e-5)
+
+
+def test_an_epoch_goes_on_where_it_was_cut(store):
+    one = feed(store, **MIXED)
+    rest = list(one.epoch(3, 2, Clock()))
+    for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, Clock()))[2:], rest, strict=True):
+        assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
+
+
+def test_labels_follow_what_was_done_to_the_clips(store):
+    plain, paired = feed(store), feed(store, **MIXED)
+    for _, _, labels in plain.epoch(1, 0, Clock()):
+        assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
+    soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, Clock())]
+    for emotion, target in soft:
+        assert torch.allclose(emotion.sum(dim=1), torch.ones(len(emotion))) and torch.allclose(
+            target.sum(dim=1), torch.ones(len(target))
+        )
+    mixed = [(labels.max(dim=1).values < 1).float().mean().item() for labels in map(torch.cat, zip(*soft, strict=True))]
+    assert 0 < mixed[0] < mixed[1] < 1  # of emotions only mixup across; of speakers concatenation too
+
+
+@pytest.mark.parametrize("batches", ["shuffled", "balanced"])
+def test_class_shares_are_those_of_an_epoch(store, batches):
+    clips = some_clips()
+    recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
+    one = Feed(clips, recipe, 4, (5,), 0, torch.device("cpu"))
+    drawn = [np.concatenate(epoch_batches(clips, recipe.train, 0, epoch)) for epoch in range(30)]
+    seen = np.bincount(clips.emotion[np.concatenate(drawn)], minlength=4) / sum(map(len, drawn))
+    assert one.class_shares().numpy() == pytest.approx(seen, abs=0.005)
+
+
+def test_the_clock_gives_every_moment_to_one_part():
+    clock = Clock()
+    clock.lap("first")
+    clock.lap("second")
+    clock.lap("first")
+    assert set(clock.parts) == {"first", "second"} and all(seconds >= 0 for seconds in clock.parts.values())

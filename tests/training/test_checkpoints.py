@@ -1,0 +1,88 @@
+"""A state comes back as it was, to the bit and to its order in memory; anything else is refused by name."""
+
+import errno
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from speaker_invariant_ser.errors import RunError, WriteError
+from speaker_invariant_ser.training.checkpoints import load_checkpoint, save_checkpoint
+
+
+def state():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.randn(4, 2, 5, 5)).square().sum().backward()
+    optimizer.step()
+    numbers = {"best": (0.1 + 0.2, -1e300), "rows": [{"a": 1 / 3}], "none": None, "text": "ü", "flag": True}
+    return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **numbers}
+
+
+def test_a_state_comes_back_to_the_bit(tmp_path):
+    before = state()
+    save_checkpoint(tmp_path / "one", before, "me")
+    after = load_checkpoint(tmp_path / "one", "me")
+    for name, tensor in before["network"].items():
+        assert torch.equal(after["network"][name], tensor) and after["network"][name].dtype == tensor.dtype
+    old, new = (one["optimizer"]["state"] for one in (before, after))
+    assert list(old) == list(new) == [0, 1, 2, 3]  # numbers, not text
+    assert old[0]["exp_avg"].stride() == new[0]["exp_avg"].stride() and not new[0]["exp_avg"].is_contiguous()
+    assert torch.equal(old[0]["exp_avg"], new[0]["exp_avg"])
+    assert after["best"] == list(before["best"]) and after["rows"] == before["rows"]
+    assert after["none"] is None and after["text"] == "ü" and after["flag"] is True
+
+
+def test_later_changes_do_not_reach_what_was_saved(tmp_path):
+    weight = torch.zeros(3)
+    save_checkpoint(tmp_path / "one", {"a": weight, "b": weight}, "me")  # shared memory as well
+    weight += 1
+    assert load_checkpoint(tmp_path / "one", "me")["b"].tolist() == [0, 0, 0]
+
+
+def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
+    path = tmp_path / "one"
+    save_checkpoint(path, {"weight": torch.arange(5.0), "step": 3}, "me")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(RunError, match=f"{path}.*remove {path} to train this fold from its beginning"):
+            load_checkpoint(path, "me")
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, -1])
+def test_a_checkpoint_cut_short_is_named(tmp_path, length):
+    path = tmp_path / "one"
+    save_checkpoint(path, {"weight": torch.arange(50.0)}, "me")
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(RunError, match=f"{path} is damaged"):
+        load_checkpoint(path, "me")
+
+
+def test_another_runs_checkpoint_and_another_kind_of_file_are_not_loaded(tmp_path):
+    save_checkpoint(tmp_path / "one", {"step": 1}, "them")
+    with pytest.raises(RunError, match="belongs to another run, fold, seed or precision"):
+        load_checkpoint(tmp_path / "one", "me")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(RunError, match="a checkpoint of format None, this version reads 1"):
+        load_checkpoint(tmp_path / "model.safetensors", "me")
+
+
+def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
+    path = tmp_path / "one"
+    save_checkpoint(path, {"step": 1}, "me")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match="no space left on the disk"):
+        patch.setattr(os, "replace", full)
+        save_checkpoint(path, {"step": 2}, "me")
+    assert load_checkpoint(path, "me") == {"step": 1} and [one.name for one in tmp_path.iterdir()] == ["one"]
+
+
+def test_nothing_is_pickled(tmp_path):
+    save_checkpoint(tmp_path / "one", state(), "me")
+    assert all(isinstance(tensor, torch.Tensor) for tensor in load_file(tmp_path / "one").values())
