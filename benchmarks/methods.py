@@ -20,7 +20,7 @@ import torch
 
 from speaker_invariant_ser.config import Recipe, read_recipe
 from speaker_invariant_ser.data.holdout import hold_out
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.runs import Run
@@ -36,11 +36,11 @@ class Going:
     """A training of the first fold that is taken a few steps at a time."""
 
     def __init__(self, recipe: Recipe, data: Path, place: Path, fabric) -> None:
-        store = Store.open(data).labelled(recipe.labels.map)
-        splits = hold_out(make_splits(recipe.split, store.utterances)[:1], store.utterances, recipe.audit.holdout)
-        run = Run.create(place, recipe, splits, store)
+        prepared = PreparedCorpus.open(data).labelled(recipe.labels.map)
+        splits = hold_out(make_splits(recipe.split, prepared.utterances)[:1], prepared.utterances, recipe.audit.holdout)
+        run = Run.create(place, recipe, splits, prepared)
         place.joinpath("work").mkdir()
-        self.training = Training(run, store, run.fits[0], fabric, place / "work")
+        self.training = Training(run, prepared, run.fits[0], fabric, place / "work")
         self.training.module.train()
         self.batches = chain.from_iterable(self.training.feed.epoch(number, 0, Clock()) for number in range(1, 10**6))
         self.seconds: list[float] = []

@@ -81,7 +81,7 @@ def check_split_open() -> dict[str, float]:
     from speaker_invariant_ser.config import SplitSection
     from speaker_invariant_ser.data.custom import Request, read_table
     from speaker_invariant_ser.data.manifest import write_manifest
-    from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+    from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
     from speaker_invariant_ser.data.splits import make_splits
     from speaker_invariant_ser.files import sha256, write_json
 
@@ -108,10 +108,10 @@ def check_split_open() -> dict[str, float]:
         settings = {"format": FORMAT, "corpora": ["table"], "sha256": {MANIFEST: sha256(folder / MANIFEST)}}
         write_json(folder / SETTINGS, settings)
         started = time.perf_counter()
-        store = Store.open(folder)
+        prepared = PreparedCorpus.open(folder)
         took["open_s"] = time.perf_counter() - started
         started = time.perf_counter()
-        make_splits(SplitSection(scheme="group-kfold", folds=5), store.utterances)
+        make_splits(SplitSection(scheme="group-kfold", folds=5), prepared.utterances)
         took["split_s"] = time.perf_counter() - started
     return {**took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

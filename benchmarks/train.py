@@ -46,7 +46,7 @@ from speaker_invariant_ser.data import corpora
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepare import prepare
-from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.features.log_mel import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
@@ -101,13 +101,15 @@ def collate(items: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tenso
     return pad_sequence(mels, batch_first=True).transpose(1, 2), frames, torch.tensor(emotion), torch.tensor(speaker)
 
 
-def plain_fold(folder: Path, store: Store, split: Split, recipe: Recipe, workers: int, advance: Callable[[], None]) -> SerModel:
+def plain_fold(
+    folder: Path, prepared: PreparedCorpus, split: Split, recipe: Recipe, workers: int, advance: Callable[[], None]
+) -> SerModel:
     """One fold, trained; the weights are the moving average of the epoch that was best on the dev speakers."""
     torch.manual_seed(recipe.train.seed)
-    labels, people = sorted({one.emotion for one in store.utterances}), targets_of(store, split, "speaker")
+    labels, people = sorted({one.emotion for one in prepared.utterances}), targets_of(prepared, split, "speaker")
 
     def wavs(part: str, masked: bool = False) -> Wavs:
-        clips = [store.utterances[index] for index in split.indices(part, store.utterances)]
+        clips = [prepared.utterances[index] for index in split.indices(part, prepared.utterances)]
         speakers = [people.index(one.speaker) if part == "train" else 0 for one in clips]
         emotions = [labels.index(one.emotion) for one in clips]
         return Wavs([folder / one.source for one in clips], emotions, speakers, recipe, masked)
@@ -171,8 +173,8 @@ class Work:
     place: Path
 
     @property
-    def store(self) -> Store:
-        return Store.open(self.data).labelled(self.recipe.labels.map)
+    def prepared(self) -> PreparedCorpus:
+        return PreparedCorpus.open(self.data).labelled(self.recipe.labels.map)
 
     def with_train(self, **changes: int) -> "Work":
         return replace(self, recipe=with_train(self.recipe, **changes))
@@ -183,27 +185,27 @@ class Work:
         first = patch.object(launcher, "make_splits", lambda *arguments: make_splits(*arguments)[: self.folds])
         with first, bar(what, models * self.recipe.train.epochs) as advance:
             started = time.perf_counter()
-            store = Store.open(self.data)
-            run = launcher.train(self.recipe, store, out, device=device, jobs=jobs, progress=lambda *_: (advance(), look()))
+            prepared = PreparedCorpus.open(self.data)
+            run = launcher.train(self.recipe, prepared, out, device=device, jobs=jobs, progress=lambda *_: (advance(), look()))
             return run, time.perf_counter() - started
 
 
 def speed(work: Work, seeds: int, jobs: int) -> dict:
     """Ours and the plain loop on EMO-DB; more seeds of ours than one are trained afterwards, for their spread."""
-    recipe, store = work.recipe, work.store
+    recipe, prepared = work.recipe, work.prepared
     run, ours_s = work.train("cpu", jobs, "ours")
-    uars, share = [test_uar(store, loaded(run))], network_share(run)
+    uars, share = [test_uar(prepared, loaded(run))], network_share(run)
     print(f"ours: {ours_s:.1f} s, test UAR {uars[0]:.3f}; in the network {show(share)} of a step")
     workers = faster_workers(work, run.splits[0])
     with bar("plain loop", len(run.splits) * recipe.train.epochs) as advance:
         started = time.perf_counter()
-        models = [plain_fold(work.folder, store, split, recipe, workers, advance) for split in run.splits]
+        models = [plain_fold(work.folder, prepared, split, recipe, workers, advance) for split in run.splits]
         plain_s = time.perf_counter() - started
-    plain_uar = test_uar(store, zip(run.splits, models, strict=True))
+    plain_uar = test_uar(prepared, zip(run.splits, models, strict=True))
     print(f"plain loop: {plain_s:.1f} s, test UAR {plain_uar:.3f}, DataLoader with {workers} workers")
     for seed in range(recipe.train.seed + 1, recipe.train.seed + seeds):
         other, _ = work.with_train(seed=seed).train("cpu", jobs, f"ours, seed {seed}")
-        uars.append(test_uar(store, loaded(other)))
+        uars.append(test_uar(prepared, loaded(other)))
     spread = statistics.stdev(uars) if seeds > 1 else None
     if seeds > 1:
         print(f"ours over {seeds} seeds: test UAR {statistics.mean(uars):.3f}, deviation {spread:.3f}")
@@ -232,20 +234,20 @@ def faster_workers(work: Work, split: Split) -> int:
     took, recipe = {}, with_train(work.recipe, epochs=2)
     for workers in (0, 2):
         ends: list[float] = []
-        plain_fold(work.folder, work.store, split, recipe, workers, lambda: ends.append(time.perf_counter()))  # noqa: B023
+        plain_fold(work.folder, work.prepared, split, recipe, workers, lambda: ends.append(time.perf_counter()))  # noqa: B023
         took[workers] = ends[1] - ends[0]
     print("plain loop, one epoch: " + ", ".join(f"{workers} workers {took[workers]:.1f} s" for workers in took))
     return min(took, key=took.get)
 
 
-def test_uar(store: Store, models: Iterable[tuple[Split, SerModel]]) -> float:
+def test_uar(prepared: PreparedCorpus, models: Iterable[tuple[Split, SerModel]]) -> float:
     """UAR over the test clips of all folds together."""
     truth, guessed = [], []
     for split, model in models:
-        chosen = split.indices("test", store.utterances)
-        probability = apply(model, [store.clip(index) for index in chosen])[1]
+        chosen = split.indices("test", prepared.utterances)
+        probability = apply(model, [prepared.clip(index) for index in chosen])[1]
         guessed += probability.argmax(axis=1).tolist()
-        truth += [model.labels.index(store.utterances[index].emotion) for index in chosen]
+        truth += [model.labels.index(prepared.utterances[index].emotion) for index in chosen]
     return metrics.uar(np.array(truth), np.array(guessed), len(model.labels))
 
 
@@ -313,7 +315,7 @@ def write_hours(folder: Path, hours: float) -> int:
 def train_hours(place: Path) -> dict[str, float]:
     """One epoch of the default network on a made-up corpus, in this process alone."""
     imported = memory_mb("VmHWM")
-    store, people = Store.open(place / "data"), [f"{number:03}" for number in range(4)]
+    prepared, people = PreparedCorpus.open(place / "data"), [f"{number:03}" for number in range(4)]
     opened = memory_mb("VmHWM")
     recipe = make_recipe(
         {
@@ -321,7 +323,7 @@ def train_hours(place: Path) -> dict[str, float]:
             "train": {"epochs": 1, "epoch_clips": EPOCH_CLIPS},
         }
     )
-    run = launcher.train(recipe, store, place / "run", device="cpu")
+    run = launcher.train(recipe, prepared, place / "run", device="cpu")
     (row,) = run.fits[0].metrics()
     return {
         "clips_per_s": EPOCH_CLIPS / step_seconds(row),
@@ -344,7 +346,7 @@ def gpu(work: Work) -> dict | None:
     work, jobs, free = work.with_train(seeds=GPU_SEEDS), os.cpu_count() or 1, [torch.cuda.mem_get_info()[0]]
     run, together_s = work.train("cuda", jobs, "together", look=lambda: free.append(torch.cuda.mem_get_info()[0]))
     _, alone_s = work.train("cuda", 1, "in turn")
-    utterances = work.store.utterances
+    utterances = work.prepared.utterances
     clips = work.recipe.train.epochs * sum(len(fit.split.indices("train", utterances)) for fit in run.fits)
     each = (free[0] - min(free)) / min(jobs, len(run.fits))
     found = {

@@ -8,7 +8,7 @@ SerError
 |- DownloadError   a transfer that failed, or brought another file than was expected
 |- ManifestError   a table of utterances: missing columns, empty labels, repeated ids
 |- SplitError      a split that would share a speaker, or has too few of them
-|- StoreError      a folder that is not a prepared corpus, or a damaged one
+|- PreparedCorpusError      a folder that is not a prepared corpus, or a damaged one
 |- RunError        a folder that is not a run, or does not fit the recipe or the data
 |- AuditError      embeddings that no attacker can be tried on
 `- WriteError      no permission, no space, or something in the way
@@ -50,7 +50,7 @@ class SplitError(SerError):
     """The speakers cannot be divided as asked."""
 
 
-class StoreError(SerError):
+class PreparedCorpusError(SerError):
     """The folder is not a prepared corpus, or is damaged."""
 
 

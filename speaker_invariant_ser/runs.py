@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from speaker_invariant_ser.config import Recipe, read_recipe, write_toml
-from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Store
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, StoreError, shorten, unknown
+from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, shorten, unknown
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 
@@ -64,14 +64,14 @@ class Run:
     hashes: dict[str, str]
 
     @classmethod
-    def create(cls, folder: Path | str, recipe: Recipe, splits: Sequence[Split], store: Store) -> "Run":
+    def create(cls, folder: Path | str, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> "Run":
         """Start a run in a new or empty folder. Raises WriteError if it holds anything."""
         folder = refuse_existing(folder, "continue it with --resume, or choose another --out")
-        run = cls(folder, recipe, list(splits), store.folder.absolute(), dict(store.settings["sha256"]))
-        folds = [{**asdict(split), "sha256": split_hash(split, store)} for split in splits]
+        run = cls(folder, recipe, list(splits), prepared.folder.absolute(), dict(prepared.settings["sha256"]))
+        folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
         with new_folder(folder) as partial:
             (partial / RECIPE).write_text(write_toml(recipe), encoding="utf-8")
-            record = {"data": str(run.data), "sha256": run.hashes, "labels": store.mapped.table(), "folds": folds}
+            record = {"data": str(run.data), "sha256": run.hashes, "labels": prepared.mapped.table(), "folds": folds}
             write_json(partial / SPLIT, record)
         return run
 
@@ -95,31 +95,31 @@ class Run:
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
 
-    def require_same(self, recipe: Recipe, splits: Sequence[Split], store: Store) -> None:
+    def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
         """Raise RunError unless this run was started with the same recipe, folds and data, so that resuming is the same run."""
         old, new = self.recipe.model_dump(), recipe.model_dump()
         old, new = ({f"{s}.{k}": value for s in recipe for k, value in entries(recipe[s])} for recipe in (old, new))
         changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             raise RunError(f"{self.folder} was started with another recipe: {shorten(changed)}. Use the same, or another --out")
-        self.require_data(store)
+        self.require_data(prepared)
         if self.splits != list(splits):
             raise RunError(f"{self.folder} was started with other folds; choose another --out")
 
-    def require_data(self, store: Store) -> None:
+    def require_data(self, prepared: PreparedCorpus) -> None:
         """Raise RunError unless `store` is the corpus this run was trained on."""
-        if {name: store.settings["sha256"].get(name) for name in (AUDIO, MANIFEST)} != self.hashes:
-            raise RunError(f"{self.folder} was trained on other data than {store.folder} holds (the hashes differ)")
+        if {name: prepared.settings["sha256"].get(name) for name in (AUDIO, MANIFEST)} != self.hashes:
+            raise RunError(f"{self.folder} was trained on other data than {prepared.folder} holds (the hashes differ)")
 
-    def open_data(self, data: Path | str | None = None) -> Store:
-        """The prepared corpus, at `data` if it has moved. Raises StoreError or RunError."""
-        store = Store.open(data or self.data).labelled(self.recipe.labels.map, self.recipe.split)
-        self.require_data(store)
-        if sha256(store.folder / AUDIO) != self.hashes[AUDIO]:
-            raise StoreError(
-                f"{store.folder / AUDIO} was changed since it was prepared (its hash differs); prepare the corpus again"
+    def open_data(self, data: Path | str | None = None) -> PreparedCorpus:
+        """The prepared corpus, at `data` if it has moved. Raises PreparedCorpusError or RunError."""
+        prepared = PreparedCorpus.open(data or self.data).labelled(self.recipe.labels.map, self.recipe.split)
+        self.require_data(prepared)
+        if sha256(prepared.folder / AUDIO) != self.hashes[AUDIO]:
+            raise PreparedCorpusError(
+                f"{prepared.folder / AUDIO} was changed since it was prepared (its hash differs); prepare the corpus again"
             )
-        return store
+        return prepared
 
     @property
     def seeds(self) -> range:
@@ -176,10 +176,10 @@ def kept(rows: list[dict[str, float]]) -> dict[str, float]:
     return [row for row in rows if row["best"]][-1]
 
 
-def split_hash(split: Split, store: Store) -> str:
+def split_hash(split: Split, prepared: PreparedCorpus) -> str:
     """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
     parts = {
-        part: sorted(store.utterances[i].id for i in split.indices(part, store.utterances))
+        part: sorted(prepared.utterances[i].id for i in split.indices(part, prepared.utterances))
         for part in ("train", "held_out", "dev", "test", *(("unlabelled",) if split.unlabelled else ()))
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ import torch
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.custom import Request, read_table
 from speaker_invariant_ser.data.prepare import prepare
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.training.launcher import train
 
 torch.set_num_threads(1)  # models this small lose more to handing work around than they gain
@@ -62,11 +62,11 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def store(folder, tmp_path_factory):
+def prepared(folder, tmp_path_factory):
     return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("prepared") / "data")
 
 
-def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, **options) -> Store:
+def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, **options) -> PreparedCorpus:
     """Prepare a table of one's own, its utterances changed first."""
     listing = read_table(Request(table))
     return prepare([replace(listing, utterances=change(listing.utterances))], out, **options)
@@ -79,9 +79,9 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def trained(store, tiny, tmp_path_factory):
+def trained(prepared, tiny, tmp_path_factory):
     """A finished run on the tones; read only."""
-    return train(tiny, store, tmp_path_factory.mktemp("runs") / "tones", device="cpu")
+    return train(tiny, prepared, tmp_path_factory.mktemp("runs") / "tones", device="cpu")
 
 
 @pytest.fixture(scope="session")

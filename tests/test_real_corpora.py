@@ -7,23 +7,23 @@ import pytest
 from speaker_invariant_ser import cli
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data import corpora
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 
 pytestmark = pytest.mark.corpora
 
 
-def prepared(name, corpora_folder, tmp_path_factory):
+def prepare_real(name, corpora_folder, tmp_path_factory):
     if not (corpora_folder / name).is_dir():
         pytest.skip(f"no corpus at {corpora_folder / name}")
     out = tmp_path_factory.mktemp(name) / "data"
     assert cli.run(["prepare", name, str(corpora_folder / name), str(out), "--strict"]) == 0
-    return Store.open(out)
+    return PreparedCorpus.open(out)
 
 
 @pytest.fixture(scope="module")
 def emodb(corpora_folder, tmp_path_factory):
-    return prepared("emodb", corpora_folder, tmp_path_factory)
+    return prepare_real("emodb", corpora_folder, tmp_path_factory)
 
 
 def test_all_of_it_is_there(emodb):
@@ -42,7 +42,7 @@ def test_leave_one_speaker_out_with_the_shipped_recipe(emodb, request):
 
 @pytest.fixture(scope="module")
 def nemo(corpora_folder, tmp_path_factory):
-    return prepared("nemo", corpora_folder, tmp_path_factory)
+    return prepare_real("nemo", corpora_folder, tmp_path_factory)
 
 
 def test_a_fifth_of_nemo(nemo):
@@ -63,7 +63,7 @@ def test_both_in_one_manifest(corpora_folder, emodb, nemo, tmp_path):
     """Speakers and texts of the two stay apart, and the five emotions are what both have."""
     folders = [corpora_folder / name for name in ("emodb", "nemo")]
     assert cli.run(["prepare", "emodb", str(folders[0]), str(tmp_path / "both"), "--also", f"nemo={folders[1]}"]) == 0
-    both = Store.open(tmp_path / "both").labelled("auto")
+    both = PreparedCorpus.open(tmp_path / "both").labelled("auto")
     assert {one.emotion for one in both.utterances} == {"neutral", "happy", "sad", "angry", "fearful"}
     assert both.mapped.dropped == {"bored": 81, "disgusted": 46, "surprised": 132}
     splits = make_splits(make_recipe({"split": {"scheme": "leave-one-corpus-out"}}).split, both.utterances)

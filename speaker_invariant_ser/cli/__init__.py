@@ -43,7 +43,7 @@ app = typer.Typer(
 if TYPE_CHECKING:
     from speaker_invariant_ser.config import Recipe
     from speaker_invariant_ser.data.manifest import Listing, Utterance
-    from speaker_invariant_ser.data.prepared_corpus import Store
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.runs import Run
     from speaker_invariant_ser.training.trainer import Progress
 
@@ -214,20 +214,20 @@ def train(
     settings, speaks = read_recipe(recipe, [*(overrides or []), *seeded]), speaks_for_all()
     if preview and settings.features.front != "log-mel":
         raise typer.BadParameter("--preview draws log-mels; the clips of this recipe are pictures already.")
-    with prepared_corpus(settings, data, out, resume) as store:
-        mapped = store.labelled(settings.labels.map, settings.split).mapped
+    with prepared_corpus(settings, data, out, resume) as prepared:
+        mapped = prepared.labelled(settings.labels.map, settings.split).mapped
         if mapped.words and speaks:
             print(f"labels ({mapped.name}): {mapped.words}")
         if preview:
             from speaker_invariant_ser.report.augmentation_preview import sights, write_preview
 
-            write_preview(preview, sights(settings, store), settings.features)
+            write_preview(preview, sights(settings, prepared), settings.features)
             print(f"what the network sees: {preview}")
             return
         with training_bars(quiet or not speaks, out, settings.train.epochs) as shown:
             from speaker_invariant_ser.training import launcher
 
-            start = partial(launcher.train, settings, store, out, resume, device, jobs, devices=devices)
+            start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices)
             run = with_board(start, out, shown) if tensorboard and speaks else start(shown)
         if speaks:
             show_trained(run)
@@ -235,7 +235,7 @@ def train(
             with training_bars(quiet, out / "twin", settings.train.epochs) as shown:
                 from speaker_invariant_ser.demos.digits import CURVES, compare_with_twin
 
-                outcomes = compare_with_twin(run, store, resume, device, jobs, shown)
+                outcomes = compare_with_twin(run, prepared, resume, device, jobs, shown)
             show_outcomes(outcomes, CURVES)
             print(f"curves: {out / 'curves.png'}")
         if speaks:
@@ -262,13 +262,13 @@ def evaluate(
     from speaker_invariant_ser.runs import Run
 
     opened, other = Run.open(run), Run.open(against) if against else None
-    store = opened.open_data(data)
+    prepared = opened.open_data(data)
     with bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
         from speaker_invariant_ser.report import write as report
         from speaker_invariant_ser.report.embedding_map import map_points
 
-        result = evaluation.evaluate(opened, store, device, progress, by or (), other, quick, jobs)
+        result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs)
         summary = result.summary
         path = report.write_report(summary, run / evaluation.REPORT, result.curves, map_points(result.table))
     if as_json:
@@ -389,12 +389,12 @@ def infer(
 
 
 @contextmanager
-def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, resume: bool) -> Iterator["Store"]:
+def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, resume: bool) -> Iterator["PreparedCorpus"]:
     """The corpus at --data. A recipe of pictures has one without it, which is made beside the run."""
-    from speaker_invariant_ser.data.prepared_corpus import Store
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if data:
-        yield Store.open(data)
+        yield PreparedCorpus.open(data)
         return
     if settings.features.front == "log-mel":
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; recipes/digits.toml alone brings its own.")
@@ -407,8 +407,8 @@ def prepared_corpus(settings: "Recipe", data: Path | None, run: Path | None, res
         raise RecipeError(f"features.mels = {settings.features.mels}: the digits have {SIDE} rows, expected {SIDE}")
     if not resume:
         refuse_existing(run, "continue it with --resume, or choose another --out")
-    with corpus_beside(run) as store:
-        yield store
+    with corpus_beside(run) as prepared:
+        yield prepared
 
 
 def with_board(start: Callable[["Progress"], "Run"], run: Path, shown: "Progress") -> "Run":

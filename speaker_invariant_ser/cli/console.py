@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from speaker_invariant_ser.data.prepared_corpus import Store
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
     from speaker_invariant_ser.runs import Fit, Run
 
@@ -149,7 +149,7 @@ def show_trained(run: "Run") -> None:
             print(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
 
 
-def show_prepared(made: "Store", out: Path) -> None:
+def show_prepared(made: "PreparedCorpus", out: Path) -> None:
     counts, settings = made.settings["counts"], made.settings
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{told}, {settings['seconds'] / 60:.1f} minutes -> {out}")

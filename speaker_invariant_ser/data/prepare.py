@@ -23,9 +23,9 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
 from speaker_invariant_ser.data.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
 from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, Progress, ingest
-from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, Store
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import examine
-from speaker_invariant_ser.errors import AudioError, StoreError, shorten
+from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import (
     partial_of,
     real,
@@ -52,13 +52,13 @@ def prepare(
     pool: Executor | None = None,
     progress: Progress | None = None,
     compare: Compare = lambda kept: [],
-) -> Store:
+) -> PreparedCorpus:
     """Decode the listings' utterances into a new prepared corpus at `out`, and open it.
 
     What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result
     does not depend on how many workers are in the `pool` (of `decoding.workers`), nor on how often it was killed and called
     again. What `compare` says of the kept utterances is stored as differences.
-    Raises ManifestError for contradicting utterances, StoreError if every file is rejected, WriteError.
+    Raises ManifestError for contradicting utterances, PreparedCorpusError if every file is rejected, WriteError.
     """
     out = real(out)
     sweep(out)
@@ -71,7 +71,7 @@ def prepare(
         results, digest = ingest(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
-            raise StoreError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
+            raise PreparedCorpusError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
         if judged.dropped:
             digest = copy_kept(judged, work / DECODED, result / AUDIO)
         else:
@@ -80,7 +80,7 @@ def prepare(
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
         write_json(result / SETTINGS, describe(result, listing, judged, treatment, digest, compare(judged.kept)))
-    return Store.open(out)
+    return PreparedCorpus.open(out)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def told_of_dead_workers(out: Path) -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool:
-        raise StoreError(
+        raise PreparedCorpusError(
             f"{out} is not done: a worker process was killed, perhaps for want of memory, or crashed on a damaged file; "
             "what is decoded is kept, the same command goes on (try --jobs 1)"
         ) from None

@@ -18,7 +18,7 @@ from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
-from speaker_invariant_ser.errors import ManifestError, StoreError, shorten
+from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import sha256
 
 FORMAT = 2
@@ -27,7 +27,7 @@ REJECTED, WARNED = "rejected.csv", "warned.csv"
 
 
 @dataclass(frozen=True)
-class Store:
+class PreparedCorpus:
     """An opened prepared corpus. Audio stays on disk until it is asked for."""
 
     folder: Path
@@ -39,26 +39,26 @@ class Store:
     voices: Mapping[str, np.ndarray] | None = None  # mean log-mel [M] of each speaker, for models that want it: clips.py
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Store":
-        """Open a prepared corpus. Raises StoreError if the folder is not one, or its files do not fit together."""
+    def open(cls, folder: Path | str) -> "PreparedCorpus":
+        """Open a prepared corpus. Raises PreparedCorpusError if the folder is not one, or its files do not fit together."""
         folder = Path(folder)
         missing = [name for name in (SETTINGS, MANIFEST, AUDIO) if not (folder / name).is_file()]
         if missing:
             reason = f"has no {shorten(missing)}" if folder.is_dir() else "does not exist"
-            raise StoreError(f"{folder} is not a prepared corpus ({reason}); make one with `siser prepare`")
+            raise PreparedCorpusError(f"{folder} is not a prepared corpus ({reason}); make one with `siser prepare`")
         settings = read_settings(folder / SETTINGS)
         if sha256(folder / MANIFEST) != settings["sha256"].get(MANIFEST):
-            raise StoreError(
+            raise PreparedCorpusError(
                 f"{folder / MANIFEST} was changed since it was prepared (its hash differs); prepare the corpus again"
             )
         try:
             utterances = read_manifest(folder / MANIFEST)
         except ManifestError as error:
-            raise StoreError(f"{folder} is damaged: {error}") from None
+            raise PreparedCorpusError(f"{folder} is damaged: {error}") from None
         needed = max((u.offset + u.samples for u in utterances), default=0)
         held = (folder / AUDIO).stat().st_size
         if held != 2 * needed or not needed:
-            raise StoreError(
+            raise PreparedCorpusError(
                 f"{folder} is damaged: {AUDIO} has {held} bytes, the manifest speaks of {2 * needed}; prepare it again"
             )
         return cls(folder, utterances, np.memmap(folder / AUDIO, dtype="<i2", mode="r"), settings)
@@ -72,7 +72,7 @@ class Store:
         """Several utterances: int16 [B, S], zero-padded, and samples [B].
 
         Read into memory of its own and not through the map, whose pages would pile up with all that was ever read. Raises
-        StoreError if the audio has become shorter since it was opened.
+        PreparedCorpusError if the audio has become shorter since it was opened.
         """
         utterances = [self.utterances[index] for index in indices]
         lengths = np.array([one.samples for one in utterances])
@@ -81,10 +81,12 @@ class Store:
             for row, one in zip(samples, utterances, strict=True):
                 file.seek(2 * one.offset)
                 if file.readinto(row[: one.samples]) != 2 * one.samples:
-                    raise StoreError(f"{self.folder / AUDIO} has become shorter since it was opened; prepare the corpus again")
+                    raise PreparedCorpusError(
+                        f"{self.folder / AUDIO} has become shorter since it was opened; prepare the corpus again"
+                    )
         return samples, lengths
 
-    def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "Store":
+    def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "PreparedCorpus":
         """The same corpus under a map of labels, without what that drops: see `labels.map_labels`. Raises RecipeError."""
         own = self.unmapped or tuple(self.utterances)
         utterances, mapped = map_labels(chosen, own, split)
@@ -95,9 +97,9 @@ def read_settings(path: Path) -> dict:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(f"{path} is damaged: not valid JSON ({error}); prepare the corpus again") from None
+        raise PreparedCorpusError(f"{path} is damaged: not valid JSON ({error}); prepare the corpus again") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
-        raise StoreError(f"{path}: written by another version; this one reads format {FORMAT}. Prepare the corpus again")
+        raise PreparedCorpusError(f"{path}: written by another version; this one reads format {FORMAT}. Prepare the corpus again")
     if not isinstance(settings.get("sha256"), dict) or not isinstance(settings.get("corpora"), list):
-        raise StoreError(f"{path} is damaged: no hashes or no corpora in it; prepare the corpus again")
+        raise PreparedCorpusError(f"{path} is damaged: no hashes or no corpora in it; prepare the corpus again")
     return settings

@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from speaker_invariant_ser.audit.leakage import QUICK, Leakage, leakage
 from speaker_invariant_ser.config import AdversarySection, Recipe
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
-from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, Store
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, real, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
@@ -80,7 +80,7 @@ def overlays(digit: np.ndarray, seed: int = 0) -> list[Overlay]:
     return made
 
 
-def write_corpus(folder: Path) -> Store:
+def write_corpus(folder: Path) -> PreparedCorpus:
     """All overlays as a new prepared corpus. Raises WriteError."""
     pixels, digit = load_digits(return_X_y=True)
     made = overlays(digit)
@@ -91,7 +91,7 @@ def write_corpus(folder: Path) -> Store:
         (partial_folder / AUDIO).write_bytes(samples.tobytes())
         write_manifest(partial_folder / MANIFEST, [utterance(one, place) for place, one in enumerate(made)])
         write_json(partial_folder / SETTINGS, describe(partial_folder, len(made)))
-    return Store.open(folder)
+    return PreparedCorpus.open(folder)
 
 
 def utterance(overlay: Overlay, place: int) -> Utterance:
@@ -122,8 +122,8 @@ def describe(folder: Path, clips: int) -> dict:
 
 
 @contextmanager
-def corpus_beside(run: Path) -> Iterator[Store]:
-    """The prepared corpus RUN-data, made if it is not there; gone again if no run comes of it. Raises StoreError, WriteError.
+def corpus_beside(run: Path) -> Iterator[PreparedCorpus]:
+    """The prepared corpus RUN-data, made if it is not there; gone again if no run comes of it. Raises PreparedCorpusError, WriteError.
 
     Inside, torch has one thread: on networks this small two are slower, and where cores are busy by far.
     """
@@ -132,7 +132,7 @@ def corpus_beside(run: Path) -> Iterator[Store]:
     made = not folder.is_dir()
     torch.set_num_threads(1)
     try:
-        yield write_corpus(folder) if made else Store.open(folder)
+        yield write_corpus(folder) if made else PreparedCorpus.open(folder)
     finally:
         torch.set_num_threads(threads)
         if made and not run.is_dir():
@@ -154,7 +154,12 @@ class Outcome:
 
 
 def compare_with_twin(
-    run: Run, store: Store, resume: bool = False, device: str = "auto", jobs: int = 1, progress: Progress | None = None
+    run: Run,
+    prepared: PreparedCorpus,
+    resume: bool = False,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """The run and the same with lambda 0, which is trained here; their curves are drawn into curves.png of the run.
 
@@ -162,9 +167,9 @@ def compare_with_twin(
     """
     runs = {"the recipe": run}
     if without_adversary(run.recipe) != run.recipe:
-        twin = train(without_adversary(run.recipe), store, run.folder / TWIN, resume, device, jobs, progress)
+        twin = train(without_adversary(run.recipe), prepared, run.folder / TWIN, resume, device, jobs, progress)
         runs["the same, lambda 0"] = twin
-    found = [outcome(name, one, store, device, jobs) for name, one in runs.items()]
+    found = [outcome(name, one, prepared, device, jobs) for name, one in runs.items()]
     save(Picture("curves", "Over the epochs: " + "; ".join(CURVES.values()), partial(paint, outcomes=found), 4.6), run.folder)
     return found
 
@@ -179,11 +184,11 @@ def without_adversary(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"adversary": silent(recipe.adversary), "further": further})
 
 
-def outcome(name: str, run: Run, store: Store, device: str, jobs: int) -> Outcome:
+def outcome(name: str, run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcome:
     """A trained run with what fresh attackers read of it."""
     settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
     parts = attacked_parts(run.recipe)
-    tables = [embed(model, store, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
+    tables = [embed(model, prepared, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
     leak = leakage(tables, QUICK, settings.folds, settings.seed, permutations=0, jobs=jobs)
     return Outcome(name, [fit.metrics() for fit in run.fits], leak)
 

@@ -10,7 +10,7 @@ from speaker_invariant_ser.config import Recipe, make_recipe
 from speaker_invariant_ser.data import corpora, synthesis
 from speaker_invariant_ser.data.decoding import workers
 from speaker_invariant_ser.data.prepare import prepare
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import WriteError, shorten
 from speaker_invariant_ser.evaluation.evaluate import REPORT, Evaluation, evaluate
 from speaker_invariant_ser.files import translated
@@ -41,13 +41,13 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     progress = progress or (lambda what, done, total: None)
     clear(out)
     synthesis.generate(out / "corpus", seed, lambda done, total: progress("speaking", done, total))
-    store = prepare_builtin(out, jobs, progress)
+    prepared = prepare_builtin(out, jobs, progress)
     evaluations, runs = [], []
     for name, strength in RUNS.items():
-        run = train(demo_recipe(strength, seed), store, out / name, device=device, progress=told(name, progress))
+        run = train(demo_recipe(strength, seed), prepared, out / name, device=device, progress=told(name, progress))
         against = runs[0] if runs else None
         shown = partial(tell, progress, name)
-        evaluations.append(evaluate(run, store, device, shown, against=against, jobs=jobs))
+        evaluations.append(evaluate(run, prepared, device, shown, against=against, jobs=jobs))
         result = evaluations[-1]
         write_report(result.summary, run.folder / REPORT, result.curves, map_points(result.table))
         runs.append(run)
@@ -79,7 +79,7 @@ def clear(out: Path) -> None:
                 path.unlink()
 
 
-def prepare_builtin(out: Path, jobs: int, progress: Progress) -> Store:
+def prepare_builtin(out: Path, jobs: int, progress: Progress) -> PreparedCorpus:
     corpus = corpora.get("builtin")
     listing = corpora.find(corpus, out / "corpus")
     with workers(jobs) as pool:

@@ -17,7 +17,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import threat, two_outputs, verdict
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_clips
@@ -115,7 +115,7 @@ class Evaluation:
 
 def evaluate(
     run: Run,
-    store: Store,
+    prepared: PreparedCorpus,
     device: str = "auto",
     progress: Progress | None = None,
     by: Sequence[str] = (),
@@ -131,26 +131,26 @@ def evaluate(
     """
     fits = run.all_done()
     splits = [fit.split for fit in fits]
-    store = with_voices(run, store.labelled(run.recipe.labels.map, run.recipe.split), device)
-    listed = [store.utterances[index] for split in splits for index in split.indices("test", store.utterances)]
+    prepared = with_voices(run, prepared.labelled(run.recipe.labels.map, run.recipe.split), device)
+    listed = [prepared.utterances[index] for split in splits for index in split.indices("test", prepared.utterances)]
     domains = domains_of(run.recipe.split, listed)
     first = headline(domains)
     columns = group_columns(list(compress(listed, first)), by)
-    require_held_out(run, store, splits)
+    require_held_out(run, prepared, splits)
     other = against and read_report(against)
     told = progress or (lambda what, done, total: None)
     parts = attacked_parts(run.recipe)
-    mapped = not quick and map_bytes(run, store, splits) <= MOST_MAP
+    mapped = not quick and map_bytes(run, prepared, splits) <= MOST_MAP
     tested, tables, rates, unseen, controls = [], [], [], [], defaultdict(list)
     for done, fit in enumerate(fits, start=1):
         split = fit.split
         model = load_model(fit.folder, str(choose_device(device)))
-        tested.append(test(model, store, fit))
-        table, rate = embed_rated(model, store, split, parts, mapped)
+        tested.append(test(model, prepared, fit))
+        table, rate = embed_rated(model, prepared, split, parts, mapped)
         tables.append(table)
         rates.append(rate[table.scored])
-        unseen.append(embed(model, store, split, ("dev", "test")))
-        clips = clips_of(store, split, parts)[1]
+        unseen.append(embed(model, prepared, split, ("dev", "test")))
+        clips = clips_of(prepared, split, parts)[1]
         for name in controls_for(model, quick):
             controls[name].append(CONTROLS[name](model, clips))
         told("applying models", done, len(splits))
@@ -173,8 +173,8 @@ def evaluate(
         rate_bits=None if run.recipe.bottleneck.name == "none" else float(np.concatenate(rates).mean() / np.log(2)),
         two_outputs=two_outputs(run.recipe.release),
         learned="all" if "train" in parts else "held-out",
-        settings={**describe(run, store), "audit": settings.described},
-        note=store.settings.get("note", ""),
+        settings={**describe(run, prepared), "audit": settings.described},
+        note=prepared.settings.get("note", ""),
     )
 
 
@@ -195,19 +195,19 @@ def unless_starved(speaker: Mapping) -> dict:
     return {**speaker, **({"at_chance": "undecided", "reason": "starved"} if speaker["at_chance"] is True and not read else {})}
 
 
-def map_bytes(run: Run, store: Store, splits: Sequence[Split]) -> float:
+def map_bytes(run: Run, prepared: PreparedCorpus, splits: Sequence[Split]) -> float:
     """What the maps before pooling of all models would take; `splits` has a fold as often as it has models."""
     model = load_model(run.fits[0].folder)
-    features, frames = apply_frames(model, heard(store, [0]))[0].shape
-    a_sample = 2 * features * frames / store.utterances[0].samples  # 2 bytes a value
+    features, frames = apply_frames(model, heard(prepared, [0]))[0].shape
+    a_sample = 2 * features * frames / prepared.utterances[0].samples  # 2 bytes a value
     parts = attacked_parts(run.recipe)
-    indices = [index for split in splits for part in parts for index in split.indices(part, store.utterances)]
-    return a_sample * sum(store.utterances[index].samples for index in indices)
+    indices = [index for split in splits for part in parts for index in split.indices(part, prepared.utterances)]
+    return a_sample * sum(prepared.utterances[index].samples for index in indices)
 
 
-def require_held_out(run: Run, store: Store, splits: Sequence[Split]) -> None:
+def require_held_out(run: Run, prepared: PreparedCorpus, splits: Sequence[Split]) -> None:
     """Raise RunError if a fold holds out clips that the data do not have."""
-    known = {one.id for one in store.utterances}
+    known = {one.id for one in prepared.utterances}
     for split in splits:
         if strange := sorted(set(split.held_out) - known):
             raise RunError(
@@ -268,10 +268,10 @@ def paired_with(report: Mapping, predictions: Predictions, other: Run, domains: 
     }
 
 
-def test(model: SerModel, store: Store, fit: Fit) -> Predictions:
+def test(model: SerModel, prepared: PreparedCorpus, fit: Fit) -> Predictions:
     """A model's predictions for its fold's test speakers, with the temperature that suits its dev speakers."""
-    dev, dev_probability = classify(model, store, fit.split, "dev")
-    utterances, probability = classify(model, store, fit.split, "test")
+    dev, dev_probability = classify(model, prepared, fit.split, "dev")
+    utterances, probability = classify(model, prepared, fit.split, "test")
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
@@ -284,9 +284,9 @@ def test(model: SerModel, store: Store, fit: Fit) -> Predictions:
     )
 
 
-def classify(model: SerModel, store: Store, split: Split, part: str) -> tuple[list[Utterance], np.ndarray]:
+def classify(model: SerModel, prepared: PreparedCorpus, split: Split, part: str) -> tuple[list[Utterance], np.ndarray]:
     """The utterances of a part of the fold, and their emotion probabilities [N, C]."""
-    utterances, clips = clips_of(store, split, (part,))
+    utterances, clips = clips_of(prepared, split, (part,))
     return utterances, apply(model, clips)[1]
 
 
@@ -295,39 +295,39 @@ def positions(utterances: Sequence[Utterance], labels: Sequence[str]) -> np.ndar
     return np.array([labels.index(utterance.emotion) for utterance in utterances])
 
 
-def clips_of(store: Store, split: Split, parts: Sequence[str]) -> tuple[list[Utterance], list[np.ndarray]]:
+def clips_of(prepared: PreparedCorpus, split: Split, parts: Sequence[str]) -> tuple[list[Utterance], list[np.ndarray]]:
     """Utterances and audio of these parts of a fold, one part after another."""
-    indices = [index for part in parts for index in split.indices(part, store.utterances)]
-    return [store.utterances[index] for index in indices], heard(store, indices)
+    indices = [index for part in parts for index in split.indices(part, prepared.utterances)]
+    return [prepared.utterances[index] for index in indices], heard(prepared, indices)
 
 
-def heard(store: Store, indices: Sequence[int]) -> list[np.ndarray]:
+def heard(prepared: PreparedCorpus, indices: Sequence[int]) -> list[np.ndarray]:
     """Audio, and of a store with voices those of its speakers."""
-    clips = [store.clip(index) for index in indices]
-    if store.voices is None:
+    clips = [prepared.clip(index) for index in indices]
+    if prepared.voices is None:
         return clips
-    return Spoken(clips, np.stack([store.voices[store.utterances[index].speaker] for index in indices]))
+    return Spoken(clips, np.stack([prepared.voices[prepared.utterances[index].speaker] for index in indices]))
 
 
-def with_voices(run: Run, store: Store, device: str) -> Store:
+def with_voices(run: Run, prepared: PreparedCorpus, device: str) -> PreparedCorpus:
     """The store, with everybody's mean log-mel where the run's models want it."""
     if not run.recipe.features.transductive:
-        return store
+        return prepared
     logmel = load_model(run.fits[0].folder, str(choose_device(device))).logmel
-    means = speaker_means(store, logmel, {one.speaker for one in store.utterances})
-    return replace(store, voices={speaker: mean.cpu().numpy() for speaker, mean in means.items()})
+    means = speaker_means(prepared, logmel, {one.speaker for one in prepared.utterances})
+    return replace(prepared, voices={speaker: mean.cpu().numpy() for speaker, mean in means.items()})
 
 
-def embed(model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:
+def embed(model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:
     """Embeddings of these parts of a fold. What was trained on is not scored, unless nothing is held out."""
-    return embed_rated(model, store, split, parts, mapped)[0]
+    return embed_rated(model, prepared, split, parts, mapped)[0]
 
 
 def embed_rated(
-    model: SerModel, store: Store, split: Split, parts: Sequence[str], mapped: bool = False
+    model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], mapped: bool = False
 ) -> tuple[Embeddings, np.ndarray]:
     """The same, and the rate of each clip [N], nats."""
-    utterances, clips = clips_of(store, split, parts)
+    utterances, clips = clips_of(prepared, split, parts)
     columns = {key: np.array([getattr(one, key) for one in utterances]) for key in ("id", "speaker", "emotion", "text")}
     trained = set(split.train) if split.held_out else set()
     held_out = set(split.held_out)
@@ -354,17 +354,19 @@ def mean_curve(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, list[float]
     return {name: [float(np.mean([row[name] for row in rows])) for rows in epochs] for name in names}
 
 
-def describe(run: Run, store: Store) -> dict:
+def describe(run: Run, prepared: PreparedCorpus) -> dict:
     names = ("speaker-invariant-ser", "torch", "torchaudio", "scikit-learn", "numpy")
     return {
         "threat": threat(run.recipe),
         "recipe": run.recipe.model_dump(mode="json"),
         "transductive": run.recipe.features.transductive,
-        "corpora": store.settings["corpora"],
-        "labels": store.mapped.table(),
+        "corpora": prepared.settings["corpora"],
+        "labels": prepared.mapped.table(),
         "seeds": list(run.seeds),
         "trained": run.fits[0].trained,
         "data_sha256": run.hashes,
-        "folds": [{**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, store)} for split in run.splits],
+        "folds": [
+            {**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, prepared)} for split in run.splits
+        ],
         "versions": {name: version(name) for name in names},
     }

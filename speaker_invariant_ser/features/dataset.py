@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.data.audio import FULL_SCALE
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.features.log_mel import LogMel, frame_sums, mask_of
 
 AHEAD = 4  # batches that are read before they are asked for
@@ -67,7 +67,7 @@ class Resident:
 class Streamed:
     """Log-mels of audio that is read as it is needed: the next batches by a thread, while the network is at this one."""
 
-    store: Store
+    prepared: PreparedCorpus
     indices: np.ndarray  # [N] of the store's utterances
     logmel: LogMel
     device: torch.device
@@ -75,11 +75,11 @@ class Streamed:
     @property
     def frames(self) -> np.ndarray:
         """[N]"""
-        return 1 + np.array([self.store.utterances[index].samples for index in self.indices]) // self.logmel.hop
+        return 1 + np.array([self.prepared.utterances[index].samples for index in self.indices]) // self.logmel.hop
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1) as reader:
-            for samples, lengths in ahead(reader, lambda batch: self.store.batch(self.indices[batch]), batches):
+            for samples, lengths in ahead(reader, lambda batch: self.prepared.batch(self.indices[batch]), batches):
                 yield self.logmels(torch.from_numpy(samples), torch.from_numpy(lengths))
 
     @torch.no_grad()
@@ -144,7 +144,7 @@ class Clips:
 
 
 def open_clips(
-    store: Store,
+    prepared: PreparedCorpus,
     indices: Sequence[int],
     labels: Sequence[str],
     columns: Sequence[str],
@@ -159,11 +159,11 @@ def open_clips(
     Those of `unlabelled` come after the others, and nobody asks for their emotion. `transductive`: the speakers' means are to
     be taken off.
     """
-    utterances = [store.utterances[index] for index in (*indices, *unlabelled)]
-    streamed = Streamed(store, np.array([*indices, *unlabelled]), logmel, next(logmel.buffers()).device)
+    utterances = [prepared.utterances[index] for index in (*indices, *unlabelled)]
+    streamed = Streamed(prepared, np.array([*indices, *unlabelled]), logmel, next(logmel.buffers()).device)
     frames, who = streamed.frames, [one.speaker for one in utterances]
     resident = 4 * logmel.bands * int(frames.sum()) <= 1e9 * resident_gb
-    means = speaker_means(store, logmel, set(who)) if transductive else {}
+    means = speaker_means(prepared, logmel, set(who)) if transductive else {}
     return Clips(
         source=Resident.of(streamed) if resident else streamed,
         frames=frames,
@@ -174,12 +174,12 @@ def open_clips(
     )
 
 
-def speaker_means(store: Store, logmel: LogMel, speakers: Collection[str]) -> dict[str, Tensor]:
+def speaker_means(prepared: PreparedCorpus, logmel: LogMel, speakers: Collection[str]) -> dict[str, Tensor]:
     """The mean log-mel [M] of each speaker over all frames of all clips that the store has of them, on the device of `logmel`.
 
     Of every part and every emotion, those too that a map of labels drops: no label is looked at.
     """
-    everything = replace(store, utterances=list(store.unmapped or store.utterances))
+    everything = replace(prepared, utterances=list(prepared.unmapped or prepared.utterances))
     names, who = sorted(speakers), np.array([one.speaker for one in everything.utterances])
     indices = np.flatnonzero(np.isin(who, names))
     whose = torch.from_numpy(np.searchsorted(names, who[indices]))

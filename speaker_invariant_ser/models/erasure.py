@@ -147,10 +147,10 @@ class Kernel(nn.Module):
         for number in range(len(self.longest)):
             if at_chance(readable(b, who[probed], rng), who[probed]):
                 return
-            self.store(number, best_reader(a, who[told], b, who[probed], self.weight.shape[2], rng))
+            self.prepared(number, best_reader(a, who[told], b, who[probed], self.weight.shape[2], rng))
             a, b = (self.reader(number).blinded(part) for part in (a, b))
 
-    def store(self, number: int, reader: "Discriminant") -> None:
+    def prepared(self, number: int, reader: "Discriminant") -> None:
         """Keep a reader as that of this round; one of fewer directions than there is room for is filled up with zeros."""
         directions = reader.weight.shape[1]
         self.frequency[number], self.phase[number], self.longest[number] = reader.frequency, reader.phase, reader.longest

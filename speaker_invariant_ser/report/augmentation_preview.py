@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from speaker_invariant_ser.config import FeaturesSection, Recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.labels import labels_of
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.features.augmentation import Pairs, band_of, draw_pairs
@@ -46,17 +46,17 @@ class Preview:
     partners: list[str]  # with whom each version is mixed or who follows in it, such as "then 08, anger"; "" with nobody
 
 
-def sights(recipe: Recipe, store: Store) -> list[Preview]:
+def sights(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
     """Clips of the first fold's training speakers, of many speakers and emotions, each as it is and in augmented versions.
 
     Raises SplitError or RecipeError.
     """
-    store = store.labelled(recipe.labels.map, recipe.split)
-    first = make_splits(recipe.split, store.utterances)[:1]
-    (split,) = hold_out(first, store.utterances, recipe.audit.holdout, recipe.audit.seed)
-    indices, labels = split.indices("train", store.utterances), labels_of(store.utterances, recipe.split)
+    prepared = prepared.labelled(recipe.labels.map, recipe.split)
+    first = make_splits(recipe.split, prepared.utterances)[:1]
+    (split,) = hold_out(first, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
+    indices, labels = split.indices("train", prepared.utterances), labels_of(prepared.utterances, recipe.split)
     model, transductive = build_model(recipe, labels), recipe.features.transductive
-    clips = open_clips(store, indices, labels, (), model.logmel, resident_gb=0, transductive=transductive)  # few are read
+    clips = open_clips(prepared, indices, labels, (), model.logmel, resident_gb=0, transductive=transductive)  # few are read
     model.normalise.fit(clips.some())
     feed = Feed(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
@@ -65,7 +65,7 @@ def sights(recipe: Recipe, store: Store) -> list[Preview]:
     (read,) = clips.read([chosen])
     plain = parts_of(model.normalise(*read), read[1])
     seen = [draw_version(feed, chosen, rng, model.normalise) for _ in range(VERSIONS)]
-    name = [f"{one.speaker}, {one.emotion}" for one in (store.utterances[index] for index in indices)]
+    name = [f"{one.speaker}, {one.emotion}" for one in (prepared.utterances[index] for index in indices)]
     return [
         Preview(name[clip], plain[row], [mels[row] for mels, _ in seen], [told(pairs, row, name) for _, pairs in seen])
         for row, clip in enumerate(chosen)

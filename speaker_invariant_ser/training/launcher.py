@@ -21,7 +21,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.holdout import hold_out
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
 from speaker_invariant_ser.files import partial_of
@@ -41,7 +41,7 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
 
 def train(
     recipe: Recipe,
-    store: Store,
+    prepared: PreparedCorpus,
     out: Path | str,
     resume: bool = False,
     device: str = "auto",
@@ -60,36 +60,38 @@ def train(
     place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
     if place.type == "cuda" and devices > torch.cuda.device_count():
         raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
-    require_pictures(recipe, store)
-    store = store.labelled(recipe.labels.map, recipe.split)
-    splits = hold_out(make_splits(recipe.split, store.utterances), store.utterances, recipe.audit.holdout, recipe.audit.seed)
+    require_pictures(recipe, prepared)
+    prepared = prepared.labelled(recipe.labels.map, recipe.split)
+    splits = hold_out(
+        make_splits(recipe.split, prepared.utterances), prepared.utterances, recipe.audit.holdout, recipe.audit.seed
+    )
     for split in splits:  # what is wrong is said before anything is written
         for number, one in enumerate(recipe.adversaries):
             with told_of(number):
-                targets_of(store, split, one.target, recipe.augment.virtual)
-        check_erase(recipe, dim, len(targets_of(store, split, "speaker")))
-        clips = len(split.indices("train", store.utterances))
+                targets_of(prepared, split, one.target, recipe.augment.virtual)
+        check_erase(recipe, dim, len(targets_of(prepared, split, "speaker")))
+        clips = len(split.indices("train", prepared.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
     if OUTSIDE in os.environ:
-        return train_as_one_of_many(recipe, splits, store, Path(out), resume, place.type, progress)
-    run = open_run(recipe, splits, store, Path(out), resume)
+        return train_as_one_of_many(recipe, splits, prepared, Path(out), resume, place.type, progress)
+    run = open_run(recipe, splits, prepared, Path(out), resume)
     waiting = [fit for fit in run.fits if not fit.done]
     jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
     if jobs * devices > 1 and waiting:
-        train_side_by_side(run, store, waiting, place.type, jobs, progress, devices)
+        train_side_by_side(run, prepared, waiting, place.type, jobs, progress, devices)
     else:
         with engine(recipe.train.precision, place.type) as fabric:
             for fit in waiting:
-                train_fit(run, store, fit, fabric, progress)
+                train_fit(run, prepared, fit, fabric, progress)
     return run
 
 
-def open_run(recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, resume: bool) -> Run:
+def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, out: Path, resume: bool) -> Run:
     """A new run, or with `resume` the one that is there, without what a kill in the very last moment of a model left behind."""
     if not (resume and out.is_dir() and any(out.iterdir())):
-        return Run.create(out, recipe, splits, store)
+        return Run.create(out, recipe, splits, prepared)
     run = Run.open(out)
-    run.require_same(recipe, splits, store)
+    run.require_same(recipe, splits, prepared)
     for fit in run.fits:
         if fit.done:
             remove_checkpoint(fit.folder)
@@ -106,14 +108,14 @@ def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> Non
         )
 
 
-def require_pictures(recipe: Recipe, store: Store) -> None:
+def require_pictures(recipe: Recipe, prepared: PreparedCorpus) -> None:
     """Raise RecipeError where clips are to be pictures and are none: see `features.Pixels`."""
     rows = recipe.features.mels
     if recipe.features.front == "pixels":
-        for one in store.utterances:
+        for one in prepared.utterances:
             if one.samples % rows or one.samples > rows * (rows + 1):
                 raise RecipeError(
-                    f'features.front = "pixels": {one.id} of {store.folder} has {one.samples} samples, which are no picture of '
+                    f'features.front = "pixels": {one.id} of {prepared.folder} has {one.samples} samples, which are no picture of '
                     f"{rows} rows (features.mels) and at most {rows + 1} columns; expected the digits, or features.front = "
                     '"log-mel" for sound'
                 )
@@ -158,23 +160,29 @@ def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts:
 
 
 def train_as_one_of_many(
-    recipe: Recipe, splits: Sequence[Split], store: Store, out: Path, resume: bool, device: str, progress: Progress | None
+    recipe: Recipe,
+    splits: Sequence[Split],
+    prepared: PreparedCorpus,
+    out: Path,
+    resume: bool,
+    device: str,
+    progress: Progress | None,
 ) -> Run:
     """All models one after another, each batch shared by the processes that are started outside, here and on other hosts."""
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     with engine(recipe.train.precision, device, here, everywhere // here) as fabric:
         if fabric.is_global_zero:
-            open_run(recipe, splits, store, out, resume)
+            open_run(recipe, splits, prepared, out, resume)
         fabric.barrier()
         run = Run.open(out)
         for fit in [fit for fit in run.fits if not fit.done]:
-            train_fit(run, store, fit, fabric, progress)
+            train_fit(run, prepared, fit, fabric, progress)
             fabric.barrier()
     return run
 
 
 def train_side_by_side(
-    run: Run, store: Store, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
+    run: Run, prepared: PreparedCorpus, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
 ) -> None:
     """Models in worker processes, `jobs` at once, the cores shared evenly: one thread each is faster than many on one model.
 
@@ -190,7 +198,7 @@ def train_side_by_side(
                     number, fit = waiting.popleft()
                     port = free_port() if devices > 1 else 0
                     groups = [Group(rank, devices, port, number) for rank in range(devices)]
-                    arguments = run, store.folder, fit, device
+                    arguments = run, prepared.folder, fit, device
                     running |= {pool.submit(train_in_worker, *arguments, group, threads): fit for group in groups}
                 wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
                 tell(set(running.values()), told, progress)
@@ -243,7 +251,7 @@ class Group:
 
 def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, threads: int) -> None:
     torch.set_num_threads(threads)
-    store = Store.open(data).labelled(run.recipe.labels.map, run.recipe.split)
+    prepared = PreparedCorpus.open(data).labelled(run.recipe.labels.map, run.recipe.split)
     devices: Sequence[int] | int = group.size
     if device == "cuda" and group.size == 1:
         devices = [group.number % torch.cuda.device_count()]
@@ -251,7 +259,7 @@ def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, t
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": group.port, "WORLD_SIZE": group.size, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": group.rank}.items()})
     with engine(run.recipe.train.precision, device, devices) as fabric:
-        train_fit(run, store, fit, fabric)
+        train_fit(run, prepared, fit, fabric)
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import GROUPABLE
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
@@ -32,11 +32,11 @@ def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
     return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
 
 
-def targets_of(store: Store, split: Split, column: str, virtual: int = 0) -> list[str]:
+def targets_of(prepared: PreparedCorpus, split: Split, column: str, virtual: int = 0) -> list[str]:
     """What the adversary tells apart: the values of a column among the fold's training clips, with labels or without, sorted; of
     speakers then their further voices, one voice of each after another. Raises RecipeError.
     """
-    trained = [store.utterances[at] for part in ("train", "unlabelled") for at in split.indices(part, store.utterances)]
+    trained = [prepared.utterances[at] for part in ("train", "unlabelled") for at in split.indices(part, prepared.utterances)]
     if column not in TARGETS:
         full = [name for name in TARGETS if all(getattr(one, name) for one in trained)]
         raise RecipeError(f"adversary.target: {unknown('column', column, full)}")

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.labels import labels_of
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gathered
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import Clips, open_clips
@@ -58,18 +58,18 @@ class Training:
     `fabric` is the device, the precision and the processes that share each batch; `work` the folder for checkpoint and metrics.
     """
 
-    def __init__(self, run: Run, store: Store, fit: Fit, fabric: Fabric, work: Path) -> None:
+    def __init__(self, run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
         self.fit, self.fabric, self.work, self.recipe = fit, fabric, work, recipe
         self.precision = precision_of(recipe.train.precision, device.type)
         self.owner = owner_of(run, fit, self.precision)
         torch.manual_seed(fit.seed)
-        labels = labels_of(store.utterances, recipe.split)
-        known = [len(targets_of(store, fit.split, one.target, recipe.augment.virtual)) for one in recipe.adversaries]
+        labels = labels_of(prepared.utterances, recipe.split)
+        known = [len(targets_of(prepared, fit.split, one.target, recipe.augment.virtual)) for one in recipe.adversaries]
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
         self.opponents = Opponents(recipe, model, known).to(device)
-        clips, self.dev = self.open_parts(store, labels, model)
-        self.probed = self.open_probed(store, labels, model, clips) if recipe.train.probe_every else ()
+        clips, self.dev = self.open_parts(prepared, labels, model)
+        self.probed = self.open_probed(prepared, labels, model, clips) if recipe.train.probe_every else ()
         model.normalise.fit(clips.some())
         self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
         reader, mapped = self.opponents.each[0], self.opponents.mapped
@@ -95,23 +95,23 @@ class Training:
         zero = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         return {**{name: zero.clone() for name in SUMS}, **self.opponents.no_sums(self.fabric.device)}
 
-    def open_parts(self, store: Store, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
+    def open_parts(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
         """Training and dev clips; what the first leave of the memory is for the second."""
         found, free = [], self.recipe.train.resident_gb
         for part in ("train", "dev"):
-            indices = self.fit.split.indices(part, store.utterances)
-            unlabelled = self.fit.split.indices("unlabelled", store.utterances) if part == "train" else ()
+            indices = self.fit.split.indices(part, prepared.utterances)
+            unlabelled = self.fit.split.indices("unlabelled", prepared.utterances) if part == "train" else ()
             columns = [one.target for one in self.recipe.adversaries]
             transductive = self.recipe.features.transductive
-            found.append(open_clips(store, indices, labels, columns, model.logmel, free, unlabelled, transductive))
+            found.append(open_clips(prepared, indices, labels, columns, model.logmel, free, unlabelled, transductive))
             free -= found[-1].resident_gb
         return tuple(found)
 
-    def open_probed(self, store: Store, labels: Sequence[str], model: SerModel, clips: Clips) -> tuple:
+    def open_probed(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel, clips: Clips) -> tuple:
         """What a fresh attacker learns from and is scored on: training clips and those kept aside, each with its speakers."""
-        train, unlabelled, held = (self.fit.split.indices(p, store.utterances) for p in ("train", "unlabelled", "held_out"))
-        speakers = [[store.utterances[index].speaker for index in indices] for indices in ([*train, *unlabelled], held)]
-        aside = open_clips(store, held, labels, (), model.logmel, 0.0, transductive=self.recipe.features.transductive)
+        train, unlabelled, held = (self.fit.split.indices(p, prepared.utterances) for p in ("train", "unlabelled", "held_out"))
+        speakers = [[prepared.utterances[index].speaker for index in indices] for indices in ([*train, *unlabelled], held)]
+        aside = open_clips(prepared, held, labels, (), model.logmel, 0.0, transductive=self.recipe.features.transductive)
         return clips, speakers[0], aside, speakers[1]
 
     def go_on(self, progress: Progress | None) -> None:
@@ -285,7 +285,7 @@ class Training:
         self.sums = {name: one.to(self.fabric.device) for name, one in self.sums.items()}
 
 
-def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
+def train_fit(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
     """Train one model of a run, from its last checkpoint if it has one; its folder appears when all is done.
 
     What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
@@ -295,7 +295,7 @@ def train_fit(run: Run, store: Store, fit: Fit, fabric: Fabric, progress: Progre
     folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
     with folder as work:
         try:
-            Training(run, store, fit, fabric, work).go_on(progress)
+            Training(run, prepared, fit, fabric, work).go_on(progress)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train anew with another "

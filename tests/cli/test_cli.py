@@ -26,7 +26,7 @@ from speaker_invariant_ser.training import launcher
 
 
 @pytest.fixture
-def place(tmp_path, folder, store, trained):
+def place(tmp_path, folder, prepared, trained):
     """Paths by name, for the command lines below."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong").mkdir()
@@ -43,7 +43,7 @@ def place(tmp_path, folder, store, trained):
     (tmp_path / "two.csv").write_text("speaker,emotion,d0\n" + "".join(f"{n % 2},x,{n}.5\n" for n in range(20)))
     (tmp_path / "one.csv").write_text("speaker,emotion,d0\n" + "".join(f"1,x,{n}.5\n" for n in range(20)))
     os.mkfifo(tmp_path / "pipe")
-    return {"tmp": tmp_path, "folder": folder, "data": store.folder, "run": trained.folder}
+    return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder}
 
 
 CASES = {

@@ -74,12 +74,12 @@ def test_the_report_has_its_stable_keys(road):
 def test_what_is_evaluated_is_what_the_report_says(road):
     """The audit's embeddings are of the training speakers, the interval resamples speakers, the kept epoch is the best."""
     run = Run.open(road / "run")
-    store, split = run.open_data(), run.splits[0]
+    prepared, split = run.open_data(), run.splits[0]
     report = json.loads((road / "run" / "report" / "report.json").read_text())
-    table = evaluation.embed(load_model(run.fits[0].folder), store, split, ("train", "held_out"))
+    table = evaluation.embed(load_model(run.fits[0].folder), prepared, split, ("train", "held_out"))
     assert set(table.speaker) == set(split.train) and len(table.speaker) == 36
     assert set(table.id[table.scored]) == set(split.held_out) and report["speaker"]["decisions"] == len(split.held_out) == 6
-    unseen = evaluation.embed(load_model(run.fits[0].folder), store, split, ("dev", "test"))
+    unseen = evaluation.embed(load_model(run.fits[0].folder), prepared, split, ("dev", "test"))
     assert set(unseen.speaker) == {*split.dev, *split.test} and unseen.scored.all()
     rows = rows_of(road / "run" / "predictions.csv")
     labels = sorted(EMOTIONS)
@@ -177,10 +177,10 @@ def test_runs_are_compared(road, twin, tmp_path, capsys):
     assert "only a former report is replaced" in capsys.readouterr().err
 
 
-def test_several_folds_infer_as_the_mean_of_each(store, folder, tmp_path):
+def test_several_folds_infer_as_the_mean_of_each(prepared, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
-    clips = [store.clip(index) for index in (0, 30, 60)]
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
+    clips = [prepared.clip(index) for index in (0, 30, 60)]
     each = [probability_of(inference.load_models(run, split.name, "cpu"), clips) for split in run.splits]
     together = probability_of(inference.load_models(run, device="cpu"), clips)
     assert np.allclose(together, np.mean(each, axis=0), atol=1e-6) and not np.allclose(together, each[0], atol=1e-3)

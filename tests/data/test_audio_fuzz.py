@@ -64,15 +64,15 @@ def test_damaged_files_are_refused_or_become_proper_clips(tmp_path, mutate: Call
         sizes[f"{number}.wav"] = len(data)
         rows.append(f"{number}.wav,s{number % 4},e{number % 3}")
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    store = prepare_table(tmp_path / "t.csv", tmp_path / "data")
+    prepared = prepare_table(tmp_path / "t.csv", tmp_path / "data")
     with open(tmp_path / "data" / "rejected.csv", encoding="utf-8", newline="") as file:
         rejected = {row["file"]: row["reason"] for row in csv.DictReader(file)}
-    kept = {utterance.source for utterance in store.utterances}
+    kept = {utterance.source for utterance in prepared.utterances}
     assert kept | set(rejected) == set(sizes) and not kept & set(rejected)
     assert rejected and kept, "the mutations should do both"
     assert all(reason for reason in rejected.values())
-    for index, utterance in enumerate(store.utterances):
-        clip = store.clip(index)
+    for index, utterance in enumerate(prepared.utterances):
+        clip = prepared.clip(index)
         decoded = audio.decode(tmp_path / utterance.source)
         assert np.isfinite(clip).all() and clip.any() and len(clip) == utterance.samples >= 1600
         assert len(clip) == pytest.approx(len(decoded.samples) * 16_000 / decoded.rate, abs=2)

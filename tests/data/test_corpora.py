@@ -77,14 +77,14 @@ def test_names_are_read_as_documented(name, layout, tmp_path):
     for path in dict.fromkeys(row["path"] for row in rows):
         write_clip(folder / path, seconds=3 if "end" in rows[0] else 0.15)
     assert cli.run(["prepare", name, str(folder), str(tmp_path / "data")]) == 0
-    prepared = {(one.source, one.start): one for one in read_manifest(tmp_path / "data" / "manifest.csv")}
+    kept = {(one.source, one.start): one for one in read_manifest(tmp_path / "data" / "manifest.csv")}
     reasons = {row["file"]: row["reason"] for row in csv.DictReader(open_text(tmp_path / "data" / "rejected.csv"))}
-    assert len(prepared) == sum(not row.get("rejected") for row in rows)
+    assert len(kept) == sum(not row.get("rejected") for row in rows)
     for row in rows:
         if row.get("rejected"):
             assert row["rejected"] in reasons[row["path"]]
         else:
-            one = prepared[row["path"], float(row.get("start") or 0)]
+            one = kept[row["path"], float(row.get("start") or 0)]
             assert one.corpus == name and one.language
             expected = {key: row[key] for key in COLUMNS if key in row}
             assert {key: str(getattr(one, key)) for key in expected} == expected, row["path"]

@@ -10,7 +10,7 @@ import soundfile
 
 from speaker_invariant_ser import cli
 from speaker_invariant_ser.data.custom import OWN, Request
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError
 
 ITS_OWN_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of audformat to pandas
@@ -26,8 +26,8 @@ def write_clips(folder, names):
         soundfile.write(folder / name, noise(seed), 16_000)
 
 
-def facts(store):
-    return [(u.source, u.speaker, u.emotion, u.text, u.sex) for u in store.utterances]
+def facts(prepared):
+    return [(u.source, u.speaker, u.emotion, u.text, u.sex) for u in prepared.utterances]
 
 
 EXPECTED = [("a.wav", "03", "happy", "x", "female"), ("b.wav", "8", "sad", "", "male")]
@@ -43,7 +43,7 @@ def test_csv_tsv_and_parquet_say_the_same(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     for kind in ("csv", "tsv", "parquet"):
         assert cli.run(["prepare", kind, str(tmp_path / f"t.{kind}"), str(tmp_path / kind)]) == 0
-        assert facts(Store.open(tmp_path / kind)) == EXPECTED
+        assert facts(PreparedCorpus.open(tmp_path / kind)) == EXPECTED
 
 
 def test_numbers_in_parquet_are_taken_as_text(tmp_path):
@@ -105,8 +105,8 @@ def test_a_folder_by_its_pattern_on_the_command_line(tmp_path, capsys):
     write_clips(tmp_path / "mine", [f"s{s}/{emotion}/{t}.wav" for s in range(4) for emotion in ("a", "b") for t in range(2)])
     command = ["prepare", "folder", str(tmp_path / "mine"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/{text}.wav"]
     assert cli.run([*command, "--only", "speaker=s1", "--only", "speaker=s2"]) == 0
-    store = Store.open(tmp_path / "data")
-    assert len(store.utterances) == 8 and {u.corpus for u in store.utterances} == {"mine"}
+    prepared = PreparedCorpus.open(tmp_path / "data")
+    assert len(prepared.utterances) == 8 and {u.corpus for u in prepared.utterances} == {"mine"}
     assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speaker=s9"]) == 2
     assert "--only speaker=s9: no utterance has it, speaker is one of s0, s1, s2, s3" in capsys.readouterr().err
     assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speker=s9"]) == 2
@@ -136,8 +136,8 @@ def audformat_folder(tmp_path):
 @ITS_OWN_WARNINGS
 def test_an_audformat_database(audformat_folder, tmp_path):
     assert cli.run(["prepare", "audformat", str(audformat_folder), str(tmp_path / "data")]) == 0
-    store = Store.open(tmp_path / "data")
-    assert facts(store) == [
+    prepared = PreparedCorpus.open(tmp_path / "data")
+    assert facts(prepared) == [
         ("wav/0.wav", "01", "anger", "", "female"),
         ("wav/1.wav", "02", "joy", "", "male"),
         ("wav/2.wav", "01", "joy", "", "female"),
@@ -243,8 +243,8 @@ def test_a_hugging_face_dataset(tmp_path):
 
     datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4))}).save_to_disk(str(tmp_path / "saved"))
     assert cli.run(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
-    store = Store.open(tmp_path / "data")
-    told = [(u.speaker, u.emotion, u.partition, u.corpus) for u in store.utterances]
+    prepared = PreparedCorpus.open(tmp_path / "data")
+    told = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]
     assert told == [
         ("0", "sad", "train", "hub"),
         ("1", "happy", "train", "hub"),
@@ -252,7 +252,7 @@ def test_a_hugging_face_dataset(tmp_path):
         ("3", "happy", "dev", "hub"),
     ]
     expected, _ = soundfile.read(tmp_path / "wav" / "3.wav", dtype="float32")
-    assert np.array_equal(store.clip(3), expected)
+    assert np.array_equal(prepared.clip(3), expected)
 
 
 @pytest.mark.parametrize("kind", ["audformat", "datasets"])

@@ -8,7 +8,7 @@ from conftest import TINY
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
@@ -88,17 +88,17 @@ def test_the_same_seed_holds_out_the_same_and_another_does_not():
     assert first == second != third
 
 
-def test_the_encoder_never_hears_what_is_held_out(store, tmp_path, monkeypatch):
+def test_the_encoder_never_hears_what_is_held_out(prepared, tmp_path, monkeypatch):
     """Every clip that training loads is recorded; the held-out ones are not among them, and the run knows them by name."""
     heard = []
-    read = Store.batch
+    read = PreparedCorpus.batch
 
-    def recording(store, indices):
-        heard.extend(store.utterances[index].id for index in indices)
-        return read(store, indices)
+    def recording(prepared, indices):
+        heard.extend(prepared.utterances[index].id for index in indices)
+        return read(prepared, indices)
 
-    monkeypatch.setattr(Store, "batch", recording)
-    run = train(make_recipe({**TINY, "train": {"epochs": 1, "batch_size": 8}}), store, tmp_path / "run", device="cpu")
+    monkeypatch.setattr(PreparedCorpus, "batch", recording)
+    run = train(make_recipe({**TINY, "train": {"epochs": 1, "batch_size": 8}}), prepared, tmp_path / "run", device="cpu")
     held = set(Run.open(run.folder).splits[0].held_out)
     assert held == set(run.splits[0].held_out) and len(held) == 6
     assert not held & set(heard) and len(heard) == 30 + 12

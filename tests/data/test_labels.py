@@ -47,10 +47,10 @@ def test_auto_is_full_for_one_corpus_and_five_for_several():
     assert mapped.name == "five" and emotions(kept) == ["happy", "sad"]
 
 
-def test_a_map_acts_on_the_corpuss_own_labels_however_often(store):
-    up = store.labelled({"rising": "up", "falling": "down"})
+def test_a_map_acts_on_the_corpuss_own_labels_however_often(prepared):
+    up = prepared.labelled({"rising": "up", "falling": "down"})
     assert up.labelled({"rising": "up", "falling": "down"}).utterances == up.utterances
-    assert up.labelled("full").utterances == store.utterances
+    assert up.labelled("full").utterances == prepared.utterances
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from conftest import prepare_table
 from speaker_invariant_ser import cli
 from speaker_invariant_ser.data import audio, decoding, parallel_decoding
 from speaker_invariant_ser.data.decoding import Treatment
-from speaker_invariant_ser.data.prepared_corpus import Store
-from speaker_invariant_ser.errors import StoreError, WriteError
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import PreparedCorpusError, WriteError
 from speaker_invariant_ser.files import partial_of, scratch_folder, unfinished_folder
 
 HALF = 0.5
@@ -81,11 +81,11 @@ def test_any_format_rate_and_channel_count_comes_out_as_the_same_tone(tmp_path, 
             samples = samples[:, 0]
         soundfile.write(tmp_path / name, samples, rate, subtype=subtype, format=form)
         rows.append(f"{name},s{place % 4},e{place % 2}")
-    store = prepare_table(table(tmp_path, rows), tmp_path / "data")
+    prepared = prepare_table(table(tmp_path, rows), tmp_path / "data")
     assert not remarks(tmp_path / "data")
     gain = (1 + 0.5 * (channels - 1)) / channels
-    for index, utterance in enumerate(store.utterances):
-        clip = store.clip(index)
+    for index, utterance in enumerate(prepared.utterances):
+        clip = prepared.clip(index)
         place = [name for name, _, _ in FORMATS].index(utterance.source)
         middle = clip[1500:6500]
         spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
@@ -100,10 +100,10 @@ def test_segments_of_one_recording_are_utterances(tmp_path):
     recording = noise(1, 3.0, 24_000)
     soundfile.write(tmp_path / "long.flac", recording, 24_000)
     rows = ["long.flac,a,happy,0,1", "long.flac,b,sad,1,2.5", "long.flac,a,sad,2.5,"]
-    store = prepare_table(table(tmp_path, rows, "path,speaker,emotion,start,end"), tmp_path / "data")
-    assert [u.samples for u in store.utterances] == [16000, 24000, 8000]
-    assert [u.id for u in store.utterances] == ["long.flac@0-1", "long.flac@1-2.5", "long.flac@2.5-0"]
-    assert [u.offset for u in store.utterances] == [0, 16000, 40000]
+    prepared = prepare_table(table(tmp_path, rows, "path,speaker,emotion,start,end"), tmp_path / "data")
+    assert [u.samples for u in prepared.utterances] == [16000, 24000, 8000]
+    assert [u.id for u in prepared.utterances] == ["long.flac@0-1", "long.flac@1-2.5", "long.flac@2.5-0"]
+    assert [u.offset for u in prepared.utterances] == [0, 16000, 40000]
 
 
 def test_overlaps_are_found_wherever_they_are(tmp_path):
@@ -132,7 +132,7 @@ def test_the_same_clip_in_two_corpora_is_kept_once(tmp_path):
         table(tmp_path / name, ["0.wav,a,x", "1.wav,b,y"]).rename(tmp_path / name / f"{name}.csv")
     command = ["prepare", "csv", str(tmp_path / "one" / "one.csv"), str(tmp_path / "data")]
     assert cli.run([*command, "--also", f"csv={tmp_path / 'two' / 'two.csv'}"]) == 0
-    assert [one.id for one in Store.open(tmp_path / "data").utterances] == ["one/0.wav", "one/1.wav", "two/1.wav"]
+    assert [one.id for one in PreparedCorpus.open(tmp_path / "data").utterances] == ["one/0.wav", "one/1.wav", "two/1.wav"]
     assert remarks(tmp_path / "data") == {"two/0.wav": "the same audio as one/0.wav"}
 
 
@@ -232,7 +232,7 @@ def test_nothing_bad_passes_and_nothing_good_is_lost(tmp_path, capsys):
     shown = capsys.readouterr()
     assert f"2 utterances, {len(reasons)} rejected, 1 warned" in shown.out
     assert f"{len(reasons)} files rejected" in shown.err and "1 files are odd" in shown.err
-    assert [u.source for u in Store.open(tmp_path / "data").utterances] == ["good.wav", "clipped.wav"]
+    assert [u.source for u in PreparedCorpus.open(tmp_path / "data").utterances] == ["good.wav", "clipped.wav"]
     shutil.rmtree(tmp_path / "data")
     assert cli.run(command) == 0
 
@@ -245,28 +245,28 @@ def test_copies_are_found_whatever_they_are_called(tmp_path):
     shutil.copy(tmp_path / "b.wav", tmp_path / "b2.wav")
     shutil.copy(tmp_path / "c.wav", tmp_path / "c2.wav")
     rows = ["a.wav,1,happy", "a2.wav,1,happy", "a3.flac,1,happy", "b.wav,1,sad", "b2.wav,1,happy", "c.wav,1,sad", "c2.wav,2,sad"]
-    store = prepare_table(table(tmp_path, [*rows, "d.wav,2,sad"]), tmp_path / "data")
-    assert [u.source for u in store.utterances] == ["a.wav", "d.wav"]
+    prepared = prepare_table(table(tmp_path, [*rows, "d.wav,2,sad"]), tmp_path / "data")
+    assert [u.source for u in prepared.utterances] == ["a.wav", "d.wav"]
     told = remarks(tmp_path / "data")
     assert told["a2.wav"] == told["a3.flac"] == "the same audio as a.wav"
     assert told["b.wav"] == "the same audio as b2.wav, with conflicting emotions (happy, sad)"
     assert told["c2.wav"] == "the same audio as c.wav, with conflicting speakers (1, 2)"
     expected, _ = soundfile.read(tmp_path / "d.wav", dtype="float32")
-    assert np.array_equal(store.clip(1), expected), "gaps that copies left are closed, and offsets follow"
-    assert (tmp_path / "data" / "audio.i16").stat().st_size == 2 * sum(u.samples for u in store.utterances)
+    assert np.array_equal(prepared.clip(1), expected), "gaps that copies left are closed, and offsets follow"
+    assert (tmp_path / "data" / "audio.i16").stat().st_size == 2 * sum(u.samples for u in prepared.utterances)
 
 
 def test_rows_that_contradict_each_other_are_rejected_and_equal_ones_kept_once(tmp_path):
     for seed, name in enumerate(("a.wav", "b.wav", "c.wav")):
         soundfile.write(tmp_path / name, noise(seed), 16_000)
     rows = ["a.wav,1,happy", "a.wav,1,happy", "b.wav,1,happy", "b.wav,1,sad", "c.wav,2,sad"]
-    store = prepare_table(table(tmp_path, rows), tmp_path / "data")
-    assert [u.source for u in store.utterances] == ["a.wav", "c.wav"]
+    prepared = prepare_table(table(tmp_path, rows), tmp_path / "data")
+    assert [u.source for u in prepared.utterances] == ["a.wav", "c.wav"]
     assert remarks(tmp_path / "data") == {
         "a.wav": "listed more than once; the first is kept",
         "b.wav": "conflicting emotions (happy, sad)",
     }
-    assert store.settings["counts"]["rejected"] == 3
+    assert prepared.settings["counts"]["rejected"] == 3
 
 
 def test_trimming_removes_silence_and_zeros_at_both_ends_only(tmp_path):
@@ -299,11 +299,11 @@ def test_loudness_is_reached_unless_it_would_clip(tmp_path, seconds):
     peaky[100] = 0.9
     soundfile.write(tmp_path / "peaky.wav", peaky, 16_000, subtype="PCM_24")
     rows = table(tmp_path, ["soft.wav,1,a", "loud.wav,1,b", "peaky.wav,2,a", "faint.wav,2,b"])
-    store = prepare_table(rows, tmp_path / "data", treatment=Treatment(loudness=-23.0))
+    prepared = prepare_table(rows, tmp_path / "data", treatment=Treatment(loudness=-23.0))
     meter = pyloudnorm.Meter(16_000, block_size=min(0.4, seconds))
     for index in (0, 1):
-        assert meter.integrated_loudness(store.clip(index).astype(float)) == pytest.approx(-23, abs=0.2)
-    assert np.abs(store.clip(2)).max() == pytest.approx(1, abs=1e-3)
+        assert meter.integrated_loudness(prepared.clip(index).astype(float)) == pytest.approx(-23, abs=0.2)
+    assert np.abs(prepared.clip(2)).max() == pytest.approx(1, abs=1e-3)
     odd = remarks(tmp_path / "data", "warned.csv")
     assert "would clip" in odd["peaky.wav"] and "too quiet" in odd["faint.wav"] and len(odd) == 2
 
@@ -411,9 +411,9 @@ def test_a_file_that_changed_meanwhile_is_read_again(tmp_path):
         prepare_table(table(tmp_path, rows), tmp_path / "data", progress=stop)
     soundfile.write(tmp_path / "0.wav", noise(1000), 16_000)
     os.utime(tmp_path / "0.wav", (1, 1))
-    store = prepare_table(table(tmp_path, rows), tmp_path / "data")
+    prepared = prepare_table(table(tmp_path, rows), tmp_path / "data")
     expected, _ = soundfile.read(tmp_path / "0.wav", dtype="float32")
-    assert np.array_equal(store.clip(0), expected)
+    assert np.array_equal(prepared.clip(0), expected)
 
 
 def test_what_was_begun_for_another_request_is_not_taken_up(many, tmp_path):
@@ -482,7 +482,7 @@ def test_a_worker_that_dies_is_told(many, tmp_path, monkeypatch):
         pids = {pool.submit(os.getpid).result() for _ in range(20)}
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(StoreError, match="a worker process was killed.*the same command goes on"):
+        with pytest.raises(PreparedCorpusError, match="a worker process was killed.*the same command goes on"):
             prepare_table(many / "t.csv", tmp_path / "data", pool=pool)
     assert partial_of(tmp_path / "data").is_dir()
     prepare_table(many / "t.csv", tmp_path / "data")
@@ -544,15 +544,15 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
         (tmp_path / name / "t.csv").rename(tmp_path / name / f"{name}.csv")
     command = ["prepare", "csv", str(tmp_path / "one" / "one.csv"), str(tmp_path / "data")]
     assert cli.run([*command, "--also", f"csv={tmp_path}/two/two.csv"]) == 0
-    store = Store.open(tmp_path / "data")
-    assert {(u.corpus, u.speaker) for u in store.utterances} == {
+    prepared = PreparedCorpus.open(tmp_path / "data")
+    assert {(u.corpus, u.speaker) for u in prepared.utterances} == {
         ("one", "one-a"),
         ("one", "one-b"),
         ("two", "two-a"),
         ("two", "two-c"),
     }
-    assert store.settings["corpora"] == ["one", "two"] and store.utterances[0].id == "one/0.wav"
-    assert {u.text for u in store.utterances if u.corpus == "two"} == {f"two-t{n}" for n in range(6)}
+    assert prepared.settings["corpora"] == ["one", "two"] and prepared.utterances[0].id == "one/0.wav"
+    assert {u.text for u in prepared.utterances if u.corpus == "two"} == {f"two-t{n}" for n in range(6)}
     shutil.rmtree(tmp_path / "data")
     assert cli.run([*command, "--also", f"csv={tmp_path}/one/one.csv"]) == 2
     assert "two corpora are named one" in capsys.readouterr().err
@@ -568,11 +568,17 @@ def test_options_of_own_data_beside_a_known_corpus(tmp_path, capsys):
     assert (
         cli.run(["prepare", "csv", str(own), str(tmp_path / "a"), "--column", "speaker=who", "--name", "m", "--also", emodb]) == 0
     )
-    assert {(one.corpus, one.speaker) for one in Store.open(tmp_path / "a").utterances} >= {("m", "m-1"), ("emodb", "emodb-03")}
-    assert len(Store.open(tmp_path / "a").settings["differences"]) == 9
+    assert {(one.corpus, one.speaker) for one in PreparedCorpus.open(tmp_path / "a").utterances} >= {
+        ("m", "m-1"),
+        ("emodb", "emodb-03"),
+    }
+    assert len(PreparedCorpus.open(tmp_path / "a").settings["differences"]) == 9
     command = ["prepare", "emodb", str(tmp_path / "e"), str(tmp_path / "b"), "--also", f"csv={own}"]
     assert cli.run([*command, "--column", "speaker=who", "--only", "emotion=happy"]) == 0
-    assert len(Store.open(tmp_path / "b").utterances) == 2 and Store.open(tmp_path / "b").settings["differences"] == []
+    assert (
+        len(PreparedCorpus.open(tmp_path / "b").utterances) == 2
+        and PreparedCorpus.open(tmp_path / "b").settings["differences"] == []
+    )
     capsys.readouterr()
     assert cli.run([*command[:3], str(tmp_path / "c"), "--column", "speaker=who"]) == 2
     assert "--column: for your own data only, emodb is a known corpus" in capsys.readouterr().err
@@ -587,5 +593,5 @@ def test_settings_hold_the_emotions_and_the_checks(many, tmp_path):
 
 
 def test_audio_is_in_order_and_without_gaps(many, tmp_path):
-    store = prepare_table(many / "t.csv", tmp_path / "data")
-    assert all(one.offset + one.samples == two.offset for one, two in pairwise(store.utterances))
+    prepared = prepare_table(many / "t.csv", tmp_path / "data")
+    assert all(one.offset + one.samples == two.offset for one, two in pairwise(prepared.utterances))

@@ -15,22 +15,22 @@ from speaker_invariant_ser import files
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data import prepare as preparation
 from speaker_invariant_ser.data.decoding import workers
-from speaker_invariant_ser.data.prepared_corpus import Store
-from speaker_invariant_ser.errors import ManifestError, StoreError, WriteError
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, WriteError
 from speaker_invariant_ser.files import writing
 
 
-def test_every_clip_comes_out_as_it_went_in(folder, store):
-    assert len(store.utterances) == 72 and store.settings["counts"]["speakers"] == 6
+def test_every_clip_comes_out_as_it_went_in(folder, prepared):
+    assert len(prepared.utterances) == 72 and prepared.settings["counts"]["speakers"] == 6
     for index in (0, 17, 71):
-        expected, _ = soundfile.read(folder / store.utterances[index].source, dtype="float32")
-        assert np.array_equal(store.clip(index), expected)
+        expected, _ = soundfile.read(folder / prepared.utterances[index].source, dtype="float32")
+        assert np.array_equal(prepared.clip(index), expected)
 
 
-def test_the_result_does_not_depend_on_jobs(folder, store, tmp_path):
+def test_the_result_does_not_depend_on_jobs(folder, prepared, tmp_path):
     with workers(3) as pool:
         again = prepare_table(folder / "corpus.csv", tmp_path / "data", pool=pool)
-    assert again.settings == store.settings
+    assert again.settings == prepared.settings
 
 
 def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder, tmp_path):
@@ -48,7 +48,7 @@ def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder, tmp_p
 def test_nothing_but_bad_files_is_an_error_and_leaves_nothing(tmp_path):
     (tmp_path / "t.csv").write_text("path,speaker,emotion\na.wav,1,sad\n")
     (tmp_path / "a.wav").write_bytes(b"")
-    with pytest.raises(StoreError, match="none of the 1 files"):
+    with pytest.raises(PreparedCorpusError, match="none of the 1 files"):
         prepare_table(tmp_path / "t.csv", tmp_path / "data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "t.csv"]
 
@@ -129,19 +129,19 @@ def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
         (shutil.rmtree, "does not exist"),
     ],
 )
-def test_a_damaged_corpus_is_told(store, tmp_path, damage, message):
-    shutil.copytree(store.folder, tmp_path / "data")
+def test_a_damaged_corpus_is_told(prepared, tmp_path, damage, message):
+    shutil.copytree(prepared.folder, tmp_path / "data")
     damage(tmp_path / "data")
-    with pytest.raises(StoreError, match=message):
-        Store.open(tmp_path / "data")
+    with pytest.raises(PreparedCorpusError, match=message):
+        PreparedCorpus.open(tmp_path / "data")
 
 
-def test_hashes_are_of_the_files(store):
+def test_hashes_are_of_the_files(prepared):
     import hashlib
 
-    settings = json.loads((store.folder / "prepare.json").read_text())
+    settings = json.loads((prepared.folder / "prepare.json").read_text())
     for name, digest in settings["sha256"].items():
-        assert hashlib.sha256((store.folder / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((prepared.folder / name).read_bytes()).hexdigest() == digest
 
 
 def test_padding():

@@ -39,7 +39,7 @@ IMAGES, DIGIT = load_digits(return_X_y=True)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def prepared(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("digits") / "data")
 
 
@@ -52,41 +52,41 @@ def pictures(utterances):
     return [int(number) for one in utterances for number in one.id.split("+")]
 
 
-def test_labels_are_what_the_pictures_show(store):
-    for one in store.utterances:
+def test_labels_are_what_the_pictures_show(prepared):
+    for one in prepared.utterances:
         shown = sorted(DIGIT[pictures([one])].tolist())
         assert shown == ([0, int(one.speaker)] if one.emotion == "zero" else [int(one.speaker)] * 2), one
 
 
-def test_every_digit_and_group_has_as_many_with_a_zero_as_without(store):
+def test_every_digit_and_group_has_as_many_with_a_zero_as_without(prepared):
     counted = {}
-    for one in store.utterances:
+    for one in prepared.utterances:
         cell = counted.setdefault((one.speaker, one.text), {"zero": 0, "none": 0})
         cell[one.emotion] += 1
     assert len(counted) == 9 * GROUPS and all(cell["zero"] == cell["none"] > 10 for cell in counted.values())
-    assert len({one.id for one in store.utterances}) == len(store.utterances) == store.settings["counts"]["utterances"]
-    assert len(set(pictures(store.utterances))) == len(DIGIT), "every picture is used"
+    assert len({one.id for one in prepared.utterances}) == len(prepared.utterances) == prepared.settings["counts"]["utterances"]
+    assert len(set(pictures(prepared.utterances))) == len(DIGIT), "every picture is used"
 
 
-def test_no_picture_is_on_two_sides(store):
+def test_no_picture_is_on_two_sides(prepared):
     """Of digits trained on, selected by, tested, and kept aside; within a side they come again and again."""
     settings = recipe()
-    (split,) = hold_out(make_splits(settings.split, store.utterances), store.utterances, settings.audit.holdout)
+    (split,) = hold_out(make_splits(settings.split, prepared.utterances), prepared.utterances, settings.audit.holdout)
     sides = {}
     for part in ("train", "held_out", "dev", "test"):
-        found = pictures(store.utterances[index] for index in split.indices(part, store.utterances))
+        found = pictures(prepared.utterances[index] for index in split.indices(part, prepared.utterances))
         sides[part] = set(found)
         assert 100 < len(sides[part]) < len(found) / 2
     assert not any(sides[one] & sides[other] for one, other in combinations(sides, 2))
     assert set().union(*sides.values()) == set(range(len(DIGIT)))
 
 
-def test_the_model_gets_the_brighter_of_both_pictures_the_right_way_up(store):
+def test_the_model_gets_the_brighter_of_both_pictures_the_right_way_up(prepared):
     model = build_model(recipe(), ("none", "zero"))
-    for index in (0, 1234, len(store.utterances) - 1):
-        over, under = IMAGES[pictures([store.utterances[index]])].reshape(2, 8, 8)
-        samples, lengths = store.batch([index])
-        mels, frames = model.logmel(torch.from_numpy(store.clip(index))[None], torch.from_numpy(lengths))
+    for index in (0, 1234, len(prepared.utterances) - 1):
+        over, under = IMAGES[pictures([prepared.utterances[index]])].reshape(2, 8, 8)
+        samples, lengths = prepared.batch([index])
+        mels, frames = model.logmel(torch.from_numpy(prepared.clip(index))[None], torch.from_numpy(lengths))
         assert frames.tolist() == [8] and mels.shape == (1, 8, 8)
         assert torch.allclose(mels[0] * 2**15 / 2000, torch.from_numpy(np.maximum(over, under)).float())
         assert np.array_equal(samples[0], (mels[0].T.flatten() * 2**15).numpy())
@@ -103,9 +103,9 @@ def test_pictures_of_several_widths_in_a_batch():
         front(torch.zeros(1, 80), torch.tensor([80]))
 
 
-def test_the_overlays_are_the_same_every_time(store, tmp_path):
+def test_the_overlays_are_the_same_every_time(prepared, tmp_path):
     again = write_corpus(tmp_path / "data")
-    assert again.settings == store.settings
+    assert again.settings == prepared.settings
     assert overlays(DIGIT) == overlays(DIGIT) != overlays(DIGIT, seed=1)
 
 
@@ -118,9 +118,9 @@ def test_what_is_made_for_sound_is_refused():
     assert recipe("augment.mixup_within=0.5").augment.mixup_within == 0.5
 
 
-def test_a_short_training_tells_a_zero_under_digits_it_has_not_met(store, tmp_path):
+def test_a_short_training_tells_a_zero_under_digits_it_has_not_met(prepared, tmp_path):
     settings = recipe("train.epochs=3")
-    run = train(settings, store, tmp_path / "run", device="cpu")
+    run = train(settings, prepared, tmp_path / "run", device="cpu")
     (fit,) = run.fits
     rows = fit.metrics()
     assert set(fit.split.train).isdisjoint(settings.split.dev + settings.split.test)
@@ -130,10 +130,10 @@ def test_a_short_training_tells_a_zero_under_digits_it_has_not_met(store, tmp_pa
     )
 
 
-def test_the_twin_differs_by_the_adversary_alone(store, tmp_path):
+def test_the_twin_differs_by_the_adversary_alone(prepared, tmp_path):
     settings = recipe("train.epochs=1", "train.epoch_clips=256")
-    run = train(settings, store, tmp_path / "run", device="cpu")
-    with_it, without = compare_with_twin(run, store, device="cpu")
+    run = train(settings, prepared, tmp_path / "run", device="cpu")
+    with_it, without = compare_with_twin(run, prepared, device="cpu")
     twin = without_adversary(settings)
     assert (settings.adversary.strength, twin.adversary.strength) == (1.0, 0.0)
     assert twin.model_dump(exclude={"adversary"}) == settings.model_dump(exclude={"adversary"})
@@ -141,8 +141,8 @@ def test_the_twin_differs_by_the_adversary_alone(store, tmp_path):
     assert with_it.leak.speakers == without.leak.speakers == 5 and with_it.leak.decisions > 500
     assert without.number("dev_uar") == kept(without.curves[0])["dev_uar"] and without.number("nothing") is None
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    silent = train(twin, store, tmp_path / "silent", device="cpu")
-    assert len(compare_with_twin(silent, store, device="cpu")) == 1, "without an adversary there is no twin"
+    silent = train(twin, prepared, tmp_path / "silent", device="cpu")
+    assert len(compare_with_twin(silent, prepared, device="cpu")) == 1, "without an adversary there is no twin"
 
 
 SHORT = ["--device", "cpu", "--jobs", "1", "--quiet", "--set", "train.epochs=2", "--set", "train.epoch_clips=320"]
@@ -210,9 +210,9 @@ def test_a_wrong_request_leaves_nothing(more, message, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_sound_is_no_picture(store, tmp_path):
-    longer = replace(store.utterances[0], samples=16000)
-    sound = replace(store, utterances=(longer, *store.utterances[1:]))
+def test_sound_is_no_picture(prepared, tmp_path):
+    longer = replace(prepared.utterances[0], samples=16000)
+    sound = replace(prepared, utterances=(longer, *prepared.utterances[1:]))
     with pytest.raises(RecipeError, match="has 16000 samples, which are no picture of 8 rows .*expected the digits"):
         train(recipe(), sound, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
@@ -247,11 +247,11 @@ def test_the_corpus_goes_if_no_run_comes_of_it(tmp_path):
     assert made.folder.is_dir()
 
 
-def test_attackers_learn_from_no_clip_that_an_eraser_was_fitted_on(store, tmp_path, monkeypatch):
+def test_attackers_learn_from_no_clip_that_an_eraser_was_fitted_on(prepared, tmp_path, monkeypatch):
     """It has made all alike on these, so that they teach nothing of others."""
     asked = []
     monkeypatch.setattr(digits, "embed", lambda *given: asked.append(given[-1]) or embed(*given))
     for name in ("none", "leace"):
         settings = recipe("train.epochs=1", "train.epoch_clips=256", "train.probe_every=0", f"erase.name={name}")
-        outcome(name, train(settings, store, tmp_path / name, device="cpu"), store, "cpu", 1)
+        outcome(name, train(settings, prepared, tmp_path / name, device="cpu"), prepared, "cpu", 1)
     assert asked == [("train", "held_out"), ("held_out",)]

@@ -397,8 +397,8 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     also = ["--also", f"csv={tmp_path}/bare.csv", "--unlabelled", "--jobs", "1"]
     assert cli.run(["prepare", "csv", str(table), str(data), *also]) == 0
     assert "12 clips have no emotion" in capsys.readouterr().out
-    prepared = json.loads((data / "prepare.json").read_text())
-    assert prepared["unlabelled"] == 12 and "" not in prepared["emotions"] and prepared["counts"]["emotions"] == 3
+    settings = json.loads((data / "prepare.json").read_text())
+    assert settings["unlabelled"] == 12 and "" not in settings["emotions"] and settings["counts"]["emotions"] == 3
     recipe = tmp_path / "recipe.toml"
     from speaker_invariant_ser.config import write_toml
 

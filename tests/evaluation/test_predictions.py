@@ -250,21 +250,21 @@ def test_groups_are_measured_like_the_whole():
     assert all_["uar"].items() <= emotion_summary(one)["uar"].items() and all_["accuracy"] == emotion_summary(one)["accuracy"]
 
 
-def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, store, monkeypatch):
+def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):
     """The tones' model knows too little for two temperatures to differ: probabilities are made up, who is asked for is not."""
     fit = trained.fits[0]
     model, split = load_model(fit.folder), fit.split
     made = {}
 
-    def classify(model, store, split, part):
-        utterances, probability = real(model, store, split, part)
+    def classify(model, prepared, split, part):
+        utterances, probability = real(model, prepared, split, part)
         made[part] = utterances, made_up(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability
         assert probability.shape == made[part][1].shape
         return made[part]
 
     real = evaluation.classify
     monkeypatch.setattr(evaluation, "classify", classify)
-    tested = evaluation.test(model, store, fit)
+    tested = evaluation.test(model, prepared, fit)
     assert {part: {one.speaker for one in made[part][0]} for part in made} == {"dev": set(split.dev), "test": set(split.test)}
     truth = {part: np.array([model.labels.index(one.emotion) for one in utterances]) for part, (utterances, _) in made.items()}
     assert set(tested.seed) == {fit.seed} and set(tested.fold) == {split.name}
@@ -272,9 +272,9 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, store, m
     assert np.array_equal(tested.probability, made["test"][1]) and np.array_equal(tested.truth, truth["test"])
 
 
-def test_an_unknown_column_is_refused_before_any_work(trained, store):
+def test_an_unknown_column_is_refused_before_any_work(trained, prepared):
     def fail(*told):
         raise AssertionError(f"work was done first: {told}")
 
     with pytest.raises(RunError, match="unknown column 'gender'"):
-        evaluation.evaluate(trained, store, "cpu", fail, by=("gender",))
+        evaluation.evaluate(trained, prepared, "cpu", fail, by=("gender",))

@@ -34,12 +34,12 @@ def logmel():
     return LogMel(make_recipe(TINY).features, SAMPLE_RATE)
 
 
-def direct_mean(store, logmel, speaker):
+def direct_mean(prepared, logmel, speaker):
     """Over all frames of all clips of a speaker, one clip after another."""
     frames = []
-    for index, one in enumerate(store.utterances):
+    for index, one in enumerate(prepared.utterances):
         if one.speaker == speaker:
-            audio = torch.from_numpy(store.clip(index))[None]
+            audio = torch.from_numpy(prepared.clip(index))[None]
             mels, count = logmel(audio, torch.tensor([audio.shape[1]]))
             frames.append(mels[0, :, : count.item()].double())
     return torch.cat(frames, dim=1).mean(dim=1).float()
@@ -70,34 +70,34 @@ def test_a_planted_colour_of_each_speaker_goes_and_that_of_each_emotion_stays():
     assert mood_after > 0.5 > 1e-4 > mood_alone
 
 
-def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(store, logmel):
-    means = speaker_means(store, logmel, ["03", "05"])
+def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(prepared, logmel):
+    means = speaker_means(prepared, logmel, ["03", "05"])
     assert set(means) == {"03", "05"}
     for speaker, mean in means.items():
-        assert torch.allclose(mean, direct_mean(store, logmel, speaker), atol=1e-4)
-    fewer = store.labelled({"rising": "up", "falling": "down"})
-    assert len(fewer.utterances) < len(store.utterances)
+        assert torch.allclose(mean, direct_mean(prepared, logmel, speaker), atol=1e-4)
+    fewer = prepared.labelled({"rising": "up", "falling": "down"})
+    assert len(fewer.utterances) < len(prepared.utterances)
     for speaker, mean in speaker_means(fewer, logmel, ["03", "05"]).items():
         assert torch.equal(mean, means[speaker]), "no label is looked at"
 
 
-def test_clips_are_given_to_the_model_without_their_speakers_mean(store, logmel):
-    plain, clips = (open_clips(store, range(30), LABELS, (), logmel, 1.0, transductive=taken) for taken in (False, True))
+def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logmel):
+    plain, clips = (open_clips(prepared, range(30), LABELS, (), logmel, 1.0, transductive=taken) for taken in (False, True))
     batch = [np.array([3, 29, 14])]
     ((mels, frames),), ((own, same),) = plain.read(batch), clips.read(batch)
     for row, index in enumerate(batch[0]):
-        mean = direct_mean(store, logmel, store.utterances[index].speaker)
+        mean = direct_mean(prepared, logmel, prepared.utterances[index].speaker)
         assert torch.allclose(own[row] + mean[:, None], mels[row], atol=1e-4)
     assert torch.equal(frames, same) and plain.voices is None
-    everything = torch.cat(list(open_clips(store, range(72), LABELS, (), logmel, 1.0, transductive=True).some()), dim=1)
+    everything = torch.cat(list(open_clips(prepared, range(72), LABELS, (), logmel, 1.0, transductive=True).some()), dim=1)
     assert everything.mean(dim=1).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_across": 1.0}])
-def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(store, logmel, join):
+def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepared, logmel, join):
     still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
     recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
-    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
     feed = Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"))
     for step, (mels, frames, _) in zip(feed.draw(1), feed.epoch(1, 0, Clock()), strict=True):
         ((own, count),) = clips.read([step.chosen])
@@ -114,9 +114,9 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(store, 
             assert torch.allclose(mels[row, :, : frames[row]], wanted, atol=1e-4)
 
 
-def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(store, logmel):
+def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(prepared, logmel):
     only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
-    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
     normalise = Normalise("speaker", 24)
     normalise.fit(clips.some())
     feed = Feed(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
@@ -131,28 +131,28 @@ def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down
 
 
 @pytest.fixture(scope="module")
-def run(store, tmp_path_factory):
-    return train(make_recipe(SPEAKER), store, tmp_path_factory.mktemp("speaker") / "run", device="cpu")
+def run(prepared, tmp_path_factory):
+    return train(make_recipe(SPEAKER), prepared, tmp_path_factory.mktemp("speaker") / "run", device="cpu")
 
 
-def test_the_saved_model_reads_dev_speakers_as_training_did(store, run):
+def test_the_saved_model_reads_dev_speakers_as_training_did(prepared, run):
     best, model = kept(run.fits[0].metrics()), load_model(run.fits[0].folder)
-    indices = run.splits[0].indices("dev", store.utterances)
-    probability = apply(model, heard(with_voices(run, store, "cpu"), indices))[1]
-    truth = np.array([model.labels.index(store.utterances[index].emotion) for index in indices])
+    indices = run.splits[0].indices("dev", prepared.utterances)
+    probability = apply(model, heard(with_voices(run, prepared, "cpu"), indices))[1]
+    truth = np.array([model.labels.index(prepared.utterances[index].emotion) for index in indices])
     assert uar(truth, probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
 
 
-def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(store, run, trained):
-    model, clips = load_model(run.fits[0].folder), [store.clip(0)]
+def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(prepared, run, trained):
+    model, clips = load_model(run.fits[0].folder), [prepared.clip(0)]
     with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
         apply(model, clips)
     with pytest.raises(RunError, match="features.normalise = utterance takes no speaker's mean"):
-        apply(load_model(trained.fits[0].folder), heard(with_voices(run, store, "cpu"), [0]))
+        apply(load_model(trained.fits[0].folder), heard(with_voices(run, prepared, "cpu"), [0]))
 
 
-def test_infer_refuses_until_it_is_told_that_one_person_speaks(store, run, trained, folder, tmp_path, capsys):
-    evaluate(run, store, "cpu", quick=True)
+def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, trained, folder, tmp_path, capsys):
+    evaluate(run, prepared, "cpu", quick=True)
     out = tmp_path / "p.csv"
     command = ["infer", str(run.folder), str(folder / "05_*.wav"), "--out", str(out), "--device", "cpu"]
     assert cli.run(command) == 2
@@ -206,11 +206,12 @@ def test_beside_a_transductive_run_its_name_is_marked(tmp_path):
         assert "of test speakers too" in written
 
 
-def test_the_command_line_marks_it(store, run, tmp_path, capsys):
+def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(write_toml(run.recipe))
     assert (
-        cli.run(["train", str(recipe), "--data", str(store.folder), "--out", str(run.folder), "--resume", "--device", "cpu"]) == 0
+        cli.run(["train", str(recipe), "--data", str(prepared.folder), "--out", str(run.folder), "--resume", "--device", "cpu"])
+        == 0
     )
     assert re.search(r"fold fixed: epoch \d kept, dev UAR [\d.]+ \(transductive\)", capsys.readouterr().out)
     assert cli.run(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
@@ -222,11 +223,11 @@ def test_the_command_line_marks_it(store, run, tmp_path, capsys):
     assert "run (transductive)" in capsys.readouterr().out
 
 
-def test_a_preview_shows_what_the_network_sees(store, tmp_path):
+def test_a_preview_shows_what_the_network_sees(prepared, tmp_path):
     from speaker_invariant_ser.report.augmentation_preview import sights
 
     recipes = [make_recipe({**TINY, "features": {**TINY["features"], "normalise": kind}}) for kind in ("corpus", "speaker")]
-    shown = [sights(recipe, store) for recipe in recipes]
+    shown = [sights(recipe, prepared) for recipe in recipes]
     for plain, own in zip(*shown, strict=True):
         assert plain.title == own.title and len(own.seen) == 3
         assert not np.allclose(plain.plain, own.plain, atol=0.05)

@@ -57,17 +57,17 @@ def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
     assert torch.allclose(spoken, spoken[:, :, :1].expand_as(spoken), atol=1e-5)
 
 
-def feed(store, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
+def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": {**STILL, "virtual": virtual, **augment}, "train": {"batch_size": 8}})
-    clips = open_clips(store, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, transductive=transductive)
+    clips = open_clips(prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, transductive=transductive)
     sizes = [clips.targets[at].max() + 1 for at in range(len(columns))]
     sizes[0] *= 1 + virtual
     return Feed(clips, recipe, 3, sizes, 0, CPU, rank, world)
 
 
-def test_every_row_is_in_the_voice_that_its_target_names(store):
+def test_every_row_is_in_the_voice_that_its_target_names(prepared):
     """The log-mel is the clip's in that voice, each voice comes about equally often, and the emotion is the clip's."""
-    one, seen = feed(store, 2), []
+    one, seen = feed(prepared, 2), []
     for step, (mels, frames, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
         named = labels.targets[0].argmax(dim=1)
         assert labels.targets[0].shape[1] == 12 and torch.equal(labels.targets[0].sum(dim=1), torch.ones(len(named)))
@@ -83,8 +83,8 @@ def test_every_row_is_in_the_voice_that_its_target_names(store):
     assert len(set(seen)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
 
 
-def test_a_partner_speaks_in_a_voice_of_its_own(store):
-    one = feed(store, 1, concatenate=1.0)
+def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
+    one = feed(prepared, 1, concatenate=1.0)
     for step, (mels, _, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
         ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.other))
         first, second = (torch.from_numpy(voice.copy()) for voice in step.voices.T)
@@ -98,9 +98,9 @@ def test_a_partner_speaks_in_a_voice_of_its_own(store):
             assert shares.sum().item() == pytest.approx(1) and labels.emotion[row].max() == 1
 
 
-def test_processes_share_voices_means_and_partners_as_one_would_have_them(store):
+def test_processes_share_voices_means_and_partners_as_one_would_have_them(prepared):
     settings = {"transductive": True, "concatenate": 0.3, "mixup_within": 0.3}
-    whole, *halves = (feed(store, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    whole, *halves = (feed(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
     for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
         for rank, (part, count, same) in enumerate(parts):
             assert torch.equal(labels.targets[0], same.targets[0]) and torch.equal(count, frames[rank::2])
@@ -108,15 +108,15 @@ def test_processes_share_voices_means_and_partners_as_one_would_have_them(store)
                 assert torch.allclose(mine[:, :length], own[:, :length], atol=1e-5)
 
 
-def test_a_voices_mean_is_taken_off_where_a_speakers_is(store):
+def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
     """The warp and the curve of a voice are in the mean of all that it says."""
-    one = feed(store, 2, transductive=True)
+    one = feed(prepared, 2, transductive=True)
     every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
     ((mels, frames),) = one.clips.source.read([every])
     speaker = torch.from_numpy(one.clips.speaker)
     spoken, mean = one.voices(mels, speaker, copy), one.voices(one.clips.means(every), speaker, copy)
     own = [spoken[row, :, : frames[row]] for row in every if speaker[row] == 0]
-    whole = open_clips(store, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
+    whole = open_clips(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
     assert len(own) == len(whole) == 12, "all that speaker 01 says"
     assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
     for step, (seen, count, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
@@ -128,13 +128,20 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(store):
         assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
 
 
-def test_only_an_adversary_of_speakers_hears_more_people(store):
+def test_only_an_adversary_of_speakers_hears_more_people(prepared):
     recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})
-    clips = open_clips(store, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
+    clips = open_clips(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
     one = Feed(clips, recipe, 3, (2, 12), 0, CPU)
-    (split,) = make_splits(recipe.split, store.utterances)
-    assert optimisation.targets_of(store, split, "sex", 2) == ["female", "male"]
-    assert optimisation.targets_of(store, split, "speaker", 1) == ["01", "02", "04", "01, voice 1", "02, voice 1", "04, voice 1"]
+    (split,) = make_splits(recipe.split, prepared.utterances)
+    assert optimisation.targets_of(prepared, split, "sex", 2) == ["female", "male"]
+    assert optimisation.targets_of(prepared, split, "speaker", 1) == [
+        "01",
+        "02",
+        "04",
+        "01, voice 1",
+        "02, voice 1",
+        "04, voice 1",
+    ]
     for step in one.draw(1):
         labels = one.labels_of(step)
         assert torch.equal(labels.targets[0].argmax(dim=1), torch.from_numpy(clips.targets[0][step.chosen]))
@@ -142,8 +149,8 @@ def test_only_an_adversary_of_speakers_hears_more_people(store):
         assert torch.equal(labels.targets[1].argmax(dim=1), torch.from_numpy(clips.speaker[step.chosen]) + 4 * voice)
 
 
-def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(store):
-    off, on = feed(store, 0, mixup_across=0.5), feed(store, 3, mixup_across=0.5)
+def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
+    off, on = feed(prepared, 0, mixup_across=0.5), feed(prepared, 3, mixup_across=0.5)
     assert off.voices is None and len(on.draw(1)) > 1
     for before, after in zip(off.draw(1), on.draw(1), strict=True):
         assert before.voices is None and after.voices.shape == (len(before.chosen), 2)
@@ -151,11 +158,11 @@ def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(store):
         assert np.array_equal(before.pairs.other, after.pairs.other) and np.array_equal(before.pairs.weight, after.pairs.weight)
 
 
-def test_the_adversary_tells_so_many_more_apart(store, tmp_path, monkeypatch):
+def test_the_adversary_tells_so_many_more_apart(prepared, tmp_path, monkeypatch):
     heads, grl = [], adversary_step.ADVERSARIES["grl"]
     monkeypatch.setitem(adversary_step.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
     recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "train": {"epochs": 1, "batch_size": 8}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
     assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
 
 

@@ -449,9 +449,9 @@ def run(request, named, tmp_path_factory):
     return train(recipe, named, tmp_path_factory.mktemp("runs") / "run", device="cpu")
 
 
-def training_clips(run, store, model):
-    indices = run.splits[0].indices("train", store.utterances)
-    return open_clips(store, indices, model.labels, (), model.logmel, 1.0)
+def training_clips(run, prepared, model):
+    indices = run.splits[0].indices("train", prepared.utterances)
+    return open_clips(prepared, indices, model.labels, (), model.logmel, 1.0)
 
 
 def test_a_model_gives_the_same_when_asked_again_alone_or_in_a_batch(run, named):
@@ -517,7 +517,7 @@ def test_a_run_is_evaluated_and_inferred(run, named, folder):
         assert [row[f"p_{label}"] for label in evaluation.predictions.labels] == pytest.approx(expected.tolist(), abs=close)
 
 
-def test_a_model_of_an_earlier_version_loads(trained, store, tmp_path):
+def test_a_model_of_an_earlier_version_loads(trained, prepared, tmp_path):
     folder = trained.fits[0].folder
     model = load_model(folder)
     save_model(model, tmp_path)
@@ -525,7 +525,7 @@ def test_a_model_of_an_earlier_version_loads(trained, store, tmp_path):
     for section in ("bottleneck", "erase", "release"):
         assert described.pop(section)["name"] == "none"
     (tmp_path / DESCRIPTION).write_text(json.dumps(described))
-    old, audio = load_model(tmp_path), [store.clip(0)]
+    old, audio = load_model(tmp_path), [prepared.clip(0)]
     assert np.array_equal(apply(old, audio)[0], apply(model, audio)[0]) and old.settings == model.settings
 
 

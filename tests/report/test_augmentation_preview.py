@@ -28,25 +28,25 @@ def still(tiny, **changes):
     return tiny.model_copy(update={"augment": AugmentSection(**off, **changes)})
 
 
-def test_without_augmentation_the_network_sees_the_clips_as_they_are(tiny, store):
+def test_without_augmentation_the_network_sees_the_clips_as_they_are(tiny, prepared):
     """Six of the training speakers' clips, two of each emotion and of each speaker."""
-    seen = sights(still(tiny), store)
+    seen = sights(still(tiny), prepared)
     speakers, emotions = zip(*(one.title.split(", ") for one in seen), strict=True)
     assert sorted(speakers) == sorted(2 * ["01", "02", "04"]) and sorted(emotions) == sorted(2 * [*EMOTIONS])
     for one in seen:
         assert [version.shape for version in one.seen] == 3 * [one.plain.shape] and one.partners == ["", "", ""]
         assert all(np.allclose(version, one.plain, atol=1e-5) for version in one.seen)
         assert np.allclose(one.plain.mean(axis=1), 0, atol=1e-4), "an utterance's own mean is taken away"
-    changed = sights(tiny, store)
+    changed = sights(tiny, prepared)
     assert not any(np.array_equal(version, one.plain) for one in changed for version in one.seen)
     assert all(np.array_equal(one.plain, other.plain) for one, other in zip(seen, changed, strict=True))
 
 
-def test_a_clip_that_follows_is_named_and_is_there(tiny, store):
-    lengths = {(one.speaker, one.emotion): [] for one in store.utterances}
-    for one in store.utterances:
+def test_a_clip_that_follows_is_named_and_is_there(tiny, prepared):
+    lengths = {(one.speaker, one.emotion): [] for one in prepared.utterances}
+    for one in prepared.utterances:
         lengths[one.speaker, one.emotion].append(1 + one.samples // 320)
-    for one in sights(still(tiny, concatenate=1.0), store):
+    for one in sights(still(tiny, concatenate=1.0), prepared):
         speaker, emotion = one.title.split(", ")
         for version, words in zip(one.seen, one.partners, strict=True):
             other, same = words.removeprefix("then ").split(", ")
@@ -54,8 +54,8 @@ def test_a_clip_that_follows_is_named_and_is_there(tiny, store):
             assert version.shape[1] - one.plain.shape[1] in lengths[other, emotion]
 
 
-def test_a_mixed_clip_names_its_partner_and_share(tiny, store):
-    words = [told for one in sights(still(tiny, mixup_across=1.0), store) for told in one.partners]
+def test_a_mixed_clip_names_its_partner_and_share(tiny, prepared):
+    words = [told for one in sights(still(tiny, mixup_across=1.0), prepared) for told in one.partners]
     found = [re.fullmatch(r"with (\d+) % of (01|02|04), (rising|falling|level)", told) for told in words]
     assert len(found) == 18 and all(found) and all(0 <= int(one[1]) <= 50 for one in found)
 

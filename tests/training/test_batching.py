@@ -68,16 +68,16 @@ def test_a_short_epoch_draws_other_clips_each_time():
 MIXED = {"concatenate": 0.3, "mixup_within": 0.2, "mixup_across": 0.3, "level_db": 6.0}
 
 
-def feed(store, rank=0, world=1, **augment):
+def feed(prepared, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
-    clips = open_clips(store, range(40), LABELS, ("speaker",), logmel, 1.0)
+    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
     return Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
-def test_processes_share_a_batch_as_one_would_have_it(store):
-    whole = feed(store, **MIXED)
-    halves = [feed(store, rank, 2, **MIXED) for rank in (0, 1)]
+def test_processes_share_a_batch_as_one_would_have_it(prepared):
+    whole = feed(prepared, **MIXED)
+    halves = [feed(prepared, rank, 2, **MIXED) for rank in (0, 1)]
     for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
         assert mels.shape[2] % MULTIPLE == 0
         for rank, (part, count, same) in enumerate(parts):
@@ -87,15 +87,15 @@ def test_processes_share_a_batch_as_one_would_have_it(store):
                 assert torch.allclose(mine[:, :frame], own[:, :frame], atol=1e-5)
 
 
-def test_an_epoch_goes_on_where_it_was_cut(store):
-    one = feed(store, **MIXED)
+def test_an_epoch_goes_on_where_it_was_cut(prepared):
+    one = feed(prepared, **MIXED)
     rest = list(one.epoch(3, 2, Clock()))
     for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, Clock()))[2:], rest, strict=True):
         assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
 
 
-def test_labels_follow_what_was_done_to_the_clips(store):
-    plain, paired = feed(store), feed(store, **MIXED)
+def test_labels_follow_what_was_done_to_the_clips(prepared):
+    plain, paired = feed(prepared), feed(prepared, **MIXED)
     for _, _, labels in plain.epoch(1, 0, Clock()):
         assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
     soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, Clock())]
@@ -108,7 +108,7 @@ def test_labels_follow_what_was_done_to_the_clips(store):
 
 
 @pytest.mark.parametrize("batches", ["shuffled", "balanced"])
-def test_class_shares_are_those_of_an_epoch(store, batches):
+def test_class_shares_are_those_of_an_epoch(prepared, batches):
     clips = some_clips()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
     one = Feed(clips, recipe, 4, (5,), 0, torch.device("cpu"))

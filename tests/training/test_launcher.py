@@ -18,7 +18,7 @@ from helpers import same_bits
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.data.prepared_corpus import Store
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.files import locked, partial_of
 from speaker_invariant_ser.models.model import apply, load_model
@@ -36,19 +36,19 @@ LONG = {
 
 
 @pytest.fixture(scope="module")
-def whole(store, tmp_path_factory):
+def whole(prepared, tmp_path_factory):
     """A training that nothing disturbed."""
-    return train(make_recipe(LONG), store, tmp_path_factory.mktemp("whole") / "run", device="cpu")
+    return train(make_recipe(LONG), prepared, tmp_path_factory.mktemp("whole") / "run", device="cpu")
 
 
 def train_often_saved(data: Path, out: Path, resume: bool) -> None:
     """What a process that may be killed at any moment does: a checkpoint after every step."""
     torch.set_num_threads(1)
     trainer.SAVE_EVERY = 0.0
-    train(make_recipe(LONG), Store.open(data), out, resume, device="cpu")
+    train(make_recipe(LONG), PreparedCorpus.open(data), out, resume, device="cpu")
 
 
-def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, store, tmp_path):
+def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp_path):
     """kill -9 on real processes, from their first moments to their last; each goes on where the one before was cut off."""
     random.seed(0)
     context = get_context("forkserver")
@@ -58,14 +58,14 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, store, tmp_pa
     for name in ("first", "undisturbed"):
         started, process = (
             time.monotonic(),
-            context.Process(target=train_often_saved, args=(store.folder, tmp_path / name, False)),
+            context.Process(target=train_often_saved, args=(prepared.folder, tmp_path / name, False)),
         )
         process.start()
         process.join()
         longest = time.monotonic() - started
     out, kills, steps = tmp_path / "run", 0, []
     while True:
-        process = context.Process(target=train_often_saved, args=(store.folder, out, out.exists()))
+        process = context.Process(target=train_often_saved, args=(prepared.folder, out, out.exists()))
         process.start()
         process.join(None if kills == 20 else random.uniform(0.0, 0.7 * longest))
         if process.exitcode is not None:
@@ -84,7 +84,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, store, tmp_pa
 
 
 @pytest.mark.parametrize("after", [1, 5, 12, 21, 23])
-def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, store, tmp_path, monkeypatch, after):
+def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
     """In the middle of an epoch, at its end, in the last; the process that goes on has used its random numbers otherwise."""
     steps, take_step = [], trainer.Training.take_step
 
@@ -96,13 +96,13 @@ def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, store
     monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trainer.Training, "take_step", stopping)
-        train(make_recipe(LONG), store, tmp_path / "run", device="cpu")
+        train(make_recipe(LONG), prepared, tmp_path / "run", device="cpu")
     torch.rand(17)
-    run = train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
+    run = train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
     same_bits(whole, run)
 
 
-def stopped(store, out, monkeypatch, recipe=LONG):
+def stopped(prepared, out, monkeypatch, recipe=LONG):
     """A run that was stopped in its second epoch; where its checkpoint is."""
 
     def stop(fold, row):
@@ -110,41 +110,41 @@ def stopped(store, out, monkeypatch, recipe=LONG):
 
     monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(make_recipe(recipe), store, out, device="cpu", progress=stop)
+        train(make_recipe(recipe), prepared, out, device="cpu", progress=stop)
     return next(out.rglob(CHECKPOINT))
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(store, tmp_path, monkeypatch):
-    path = stopped(store, tmp_path / "run", monkeypatch)
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(prepared, tmp_path, monkeypatch):
+    path = stopped(prepared, tmp_path / "run", monkeypatch)
     content = path.read_bytes()
     path.write_bytes(content[:-3])
     with pytest.raises(RunError, match=f"{path} is damaged .*remove {path} to train this fold from its beginning"):
-        train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
+        train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
     assert path.read_bytes() == content[:-3]
 
 
-def test_a_checkpoint_of_another_seed_is_named(whole, store, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_seed_is_named(whole, prepared, tmp_path, monkeypatch):
     other = {**LONG, "train": {**LONG["train"], "seed": 5}}
-    foreign = stopped(store, tmp_path / "other", monkeypatch, other)
-    path = stopped(store, tmp_path / "run", monkeypatch)
+    foreign = stopped(prepared, tmp_path / "other", monkeypatch, other)
+    path = stopped(prepared, tmp_path / "run", monkeypatch)
     shutil.copy(foreign, path)
     with pytest.raises(RunError, match=f"{path} belongs to another run, fold, seed or precision"):
-        train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
+        train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
     path.unlink()
-    same_bits(whole, train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu"))
+    same_bits(whole, train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu"))
 
 
-def test_two_trainings_do_not_write_one_run(store, tmp_path, monkeypatch):
-    stopped(store, tmp_path / "run", monkeypatch)
+def test_two_trainings_do_not_write_one_run(prepared, tmp_path, monkeypatch):
+    stopped(prepared, tmp_path / "run", monkeypatch)
     folder = Run.open(tmp_path / "run").fits[0].folder
     with locked(folder, "lock"), pytest.raises(WriteError, match=f"cannot write {folder}: another process is writing it"):
-        train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
-    assert train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu").fits[0].done
+        train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
+    assert train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu").fits[0].done
 
 
-def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
+def test_resume_trains_what_is_missing_and_keeps_what_is_there(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
-    whole = train(recipe, store, tmp_path / "whole", device="cpu")
+    whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     part = Run.open(tmp_path / "part")
     shutil.rmtree(part.fits[1].folder)
@@ -153,40 +153,42 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(store, tmp_path):
     kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
         part.all_done()
-    train(recipe, store, tmp_path / "part", resume=True, device="cpu")
+    train(recipe, prepared, tmp_path / "part", resume=True, device="cpu")
     assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
     same_bits(whole, part)
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
 
-def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(store, tmp_path, monkeypatch):
+def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "cores", lambda: 2)  # a thread each, as here: sums depend on how many there are
     split = {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}
     recipe = make_recipe({**TINY, "split": split, "train": {"epochs": 2, "batch_size": 8, "seeds": 2, "seed": 7}})
     told = []
     run = train(
-        recipe, store, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: told.append((name, row["epoch"]))
+        recipe, prepared, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: told.append((name, row["epoch"]))
     )
     names = ["1, seed 7", "2, seed 7", "1, seed 8", "2, seed 8"]
     assert [fit.name for fit in run.all_done()] == names
     assert sorted(told) == sorted((name, epoch) for name in names for epoch in (1, 2))
-    same_bits(run, train(recipe, store, tmp_path / "turn", device="cpu"))
+    same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
     alone = train(
-        make_recipe({**recipe.model_dump(), "train": {**recipe.train.model_dump(), "seeds": 1, "seed": 8}}), store, tmp_path / "8"
+        make_recipe({**recipe.model_dump(), "train": {**recipe.train.model_dump(), "seeds": 1, "seed": 8}}),
+        prepared,
+        tmp_path / "8",
     )
     weights = [load_file(fit.folder / "model.safetensors")["encoder.project.weight"] for fit in (*run.fits, *alone.fits)]
     assert torch.equal(weights[2], weights[4]) and torch.equal(weights[3], weights[5]) and not torch.equal(weights[0], weights[2])
 
 
 @pytest.fixture
-def going(store, tmp_path):
+def going(prepared, tmp_path):
     """A training of two models side by side that would take hours, in a process of its own: (the process, its workers)."""
-    out, data = str(tmp_path / "run"), str(store.folder)
+    out, data = str(tmp_path / "run"), str(prepared.folder)
     recipe = make_recipe(LONG, ["train.seeds=4", "train.epochs=40000"]).model_dump()
     code = (
         "from speaker_invariant_ser.training.launcher import *\n"
         "if __name__ == '__main__':\n"
-        f"    train(Recipe.model_validate({recipe}), Store.open({data!r}), {out!r}, device='cpu', jobs=2)\n"
+        f"    train(Recipe.model_validate({recipe}), PreparedCorpus.open({data!r}), {out!r}, device='cpu', jobs=2)\n"
     )
     (tmp_path / "go.py").write_text(code)
     process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")], stderr=subprocess.PIPE, text=True)
@@ -216,21 +218,21 @@ def test_workers_end_with_the_main_process(going, how):
     assert process.returncode == -how
 
 
-def test_what_was_begun_side_by_side_goes_on_side_by_side(store, tmp_path, monkeypatch):
+def test_what_was_begun_side_by_side_goes_on_side_by_side(prepared, tmp_path, monkeypatch):
     """Two seeds, one of them cut short; with one thread each, as before."""
     monkeypatch.setattr(fitting, "cores", lambda: 2)
     recipe = {**LONG, "train": {**LONG["train"], "seeds": 2}}
-    whole = train(make_recipe(recipe), store, tmp_path / "whole", device="cpu")
-    stopped(store, tmp_path / "run", monkeypatch, recipe)
-    same_bits(whole, train(make_recipe(recipe), store, tmp_path / "run", resume=True, device="cpu", jobs=2))
+    whole = train(make_recipe(recipe), prepared, tmp_path / "whole", device="cpu")
+    stopped(prepared, tmp_path / "run", monkeypatch, recipe)
+    same_bits(whole, train(make_recipe(recipe), prepared, tmp_path / "run", resume=True, device="cpu", jobs=2))
 
 
-def test_an_error_in_a_worker_reaches_the_user(store, tmp_path):
+def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, fitting.make_splits(recipe.split, store.utterances), store)
+    run = Run.create(tmp_path / "run", recipe, fitting.make_splits(recipe.split, prepared.utterances), prepared)
     (run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
-        fitting.train_side_by_side(run, store, run.fits, "cpu", 2, None)
+        fitting.train_side_by_side(run, prepared, run.fits, "cpu", 2, None)
 
 
 SEVERAL = {  # what compares all clips of a batch with each other, reads the map before pooling, steps apart, moves clips
@@ -241,7 +243,7 @@ SEVERAL = {  # what compares all clips of a batch with each other, reads the map
 
 
 @pytest.mark.parametrize("methods", [{"adversary": {"hidden": 8, "strength": 0.5}}, SEVERAL], ids=["grl", "several"])
-def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_path, monkeypatch, methods):
+def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(prepared, tmp_path, monkeypatch, methods):
     """Over gloo, batch norm and losses over both halves. Without dropout and noise, whose numbers are each process's own.
 
     In a cluster's job, whose environment speaks of other processes than these.
@@ -255,41 +257,41 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(store, tmp_pa
         "train": {"epochs": 2, "batch_size": 10, "precision": "float32"},
         **methods,
     }
-    runs = [train(make_recipe({**TINY, **quiet}), store, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
+    runs = [train(make_recipe({**TINY, **quiet}), prepared, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
     for row, other in zip(*(run.fits[0].metrics() for run in runs), strict=True):
         assert row["step"] == other["step"]
         for key in (key for key in row if not key.startswith("seconds")):
             assert other[key] == pytest.approx(row[key], abs=1e-4), key
-    clips = [store.clip(index) for index in range(0, 72, 5)]
+    clips = [prepared.clip(index) for index in range(0, 72, 5)]
     (first, _), (second, _) = (apply(load_model(run.fits[0].folder), clips) for run in runs)
     assert np.abs(first - second).max() < 1e-4
     untrained = optimisation.build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
     assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
 
 
-def test_a_batch_has_a_clip_for_each_process(store, tmp_path):
+def test_a_batch_has_a_clip_for_each_process(prepared, tmp_path):
     with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
-        train(make_recipe(TINY), store, tmp_path / "run", device="cpu", devices=9)
+        train(make_recipe(TINY), prepared, tmp_path / "run", device="cpu", devices=9)
     many = make_recipe(TINY, ["train.batch_size=64"])
     with pytest.raises(RecipeError, match="fold fixed trains on 30 clips an epoch with 31 processes; expected 31 or more"):
-        train(many, store, tmp_path / "run", device="cpu", devices=31)
+        train(many, prepared, tmp_path / "run", device="cpu", devices=31)
     with pytest.raises(RecipeError, match="fold fixed trains on 1 clips an epoch with 1 processes; expected 2 or more"):
-        train(make_recipe(TINY, ["train.epoch_clips=1"]), store, tmp_path / "run", device="cpu")
+        train(make_recipe(TINY, ["train.epoch_clips=1"]), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_lost_its_recipe_is_not_taken_for_a_new_one(whole, store, tmp_path):
+def test_a_run_that_lost_its_recipe_is_not_taken_for_a_new_one(whole, prepared, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "run")
     (tmp_path / "run" / "recipe.toml").unlink()
     with pytest.raises(RunError, match=r"is not a run folder \(has no recipe.toml\)"):
-        train(make_recipe(LONG), store, tmp_path / "run", resume=True, device="cpu")
+        train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
 
 
-def test_torchrun_stopped_and_started_again(store, tmp_path, monkeypatch):
+def test_torchrun_stopped_and_started_again(prepared, tmp_path, monkeypatch):
     """Two processes that torchrun starts, killed after the first epochs, started again with --resume, beside two of our own."""
     monkeypatch.setattr(fitting, "cores", lambda: 2)
     recipe = make_recipe(TINY, ["train.epochs=6", "train.batch_size=10"])
-    ours = train(recipe, store, tmp_path / "ours", device="cpu", devices=2)
+    ours = train(recipe, prepared, tmp_path / "ours", device="cpu", devices=2)
     (tmp_path / "recipe.toml").write_text(write_toml(recipe))
     verb = [
         "-m",
@@ -297,7 +299,7 @@ def test_torchrun_stopped_and_started_again(store, tmp_path, monkeypatch):
         "train",
         tmp_path / "recipe.toml",
         "--data",
-        store.folder,
+        prepared.folder,
         "--out",
         tmp_path / "run",
     ]

@@ -33,7 +33,7 @@ def small(path):
     return make_recipe(tables)
 
 
-def stop_in_the_second_epoch(monkeypatch, recipe, store, out):
+def stop_in_the_second_epoch(monkeypatch, recipe, prepared, out):
     taken, take_step = [], trainer.Training.take_step
 
     def stopping(self, *batch):
@@ -44,18 +44,18 @@ def stop_in_the_second_epoch(monkeypatch, recipe, store, out):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trainer, "SAVE_EVERY", 0.0)
         patch.setattr(trainer.Training, "take_step", stopping)
-        train(recipe, store, out, device="cpu")
+        train(recipe, prepared, out, device="cpu")
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_a_recipe_trains_goes_on_and_evaluates(path, store, folder, tmp_path, monkeypatch):
+def test_a_recipe_trains_goes_on_and_evaluates(path, prepared, folder, tmp_path, monkeypatch):
     recipe = small(path)
-    whole = train(recipe, store, tmp_path / "whole", device="cpu")
-    stop_in_the_second_epoch(monkeypatch, recipe, store, tmp_path / "cut")
-    same_bits(whole, train(recipe, store, tmp_path / "cut", resume=True, device="cpu"))
+    whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
+    stop_in_the_second_epoch(monkeypatch, recipe, prepared, tmp_path / "cut")
+    same_bits(whole, train(recipe, prepared, tmp_path / "cut", resume=True, device="cpu"))
     names = load_file(whole.fits[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in OF_A_MODEL for name in names)
-    evaluation = evaluate(whole, store, device="cpu", quick=True)
+    evaluation = evaluate(whole, prepared, device="cpu", quick=True)
     write_report(evaluation.summary, whole.folder / "report", evaluation.curves)
     report = json.loads((whole.folder / "report" / "report.json").read_text())
     assert 0 <= report["emotion"]["uar"]["value"] <= 1 and 0 <= report["speaker"]["strongest"]["accuracy"] <= 1

@@ -88,16 +88,18 @@ def test_a_column_stands_with_those_of_its_unit():
     assert told[5:] == ["seconds/dev", "seconds/all", "learning_rate", "lambda"]
 
 
-def test_without_tensorboard_the_command_line_says_so_before_anything_is_written(trained, store, tmp_path, monkeypatch, capsys):
+def test_without_tensorboard_the_command_line_says_so_before_anything_is_written(
+    trained, prepared, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    arguments = [str(trained.folder / "recipe.toml"), "--data", str(store.folder), "--out", str(tmp_path / "out")]
+    arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert cli.run(["train", *arguments, "--device", "cpu", "--tensorboard"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: TensorBoard is missing") and "pip install 'speaker-invariant-ser[tensorboard]'" in told
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_writes_what_metrics_csv_says(trained, store, tmp_path):
-    arguments = [str(trained.folder / "recipe.toml"), "--data", str(store.folder), "--out", str(tmp_path / "out")]
+def test_the_command_line_writes_what_metrics_csv_says(trained, prepared, tmp_path):
+    arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert cli.run(["train", *arguments, "--device", "cpu", "--jobs", "1", "--tensorboard"]) == 0
     require_same(tmp_path / "out" / "tensorboard" / "fixed", Run.open(tmp_path / "out").fits[0].metrics())

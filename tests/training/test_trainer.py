@@ -33,10 +33,10 @@ def weights(run):
     return load_file(run.fits[0].folder / "model.safetensors")
 
 
-def test_one_batch_can_be_learned_by_heart(store):
+def test_one_batch_can_be_learned_by_heart(prepared):
     still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
     recipe = make_recipe({**TINY, "augment": still, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}})
-    model, clips = make_model(recipe, store)
+    model, clips = make_model(recipe, prepared)
     mels, frames = next(clips.source.read([np.arange(12)]))
     emotion = torch.from_numpy(clips.emotion[:12])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -49,18 +49,18 @@ def test_one_batch_can_be_learned_by_heart(store):
     assert loss.item() < 0.05 and torch.equal(logits.argmax(dim=1), emotion)
 
 
-def make_model(recipe, store):
+def make_model(recipe, prepared):
     torch.manual_seed(0)
-    labels = sorted({utterance.emotion for utterance in store.utterances})
+    labels = sorted({utterance.emotion for utterance in prepared.utterances})
     model = building.build_model(recipe, labels)
-    clips = open_clips(store, range(24), labels, ("speaker",), model.logmel, resident_gb=1.0)
+    clips = open_clips(prepared, range(24), labels, ("speaker",), model.logmel, resident_gb=1.0)
     model.normalise.fit(clips.some())
     return model, clips
 
 
-def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(store, tiny, trained, tmp_path):
-    again = train(tiny, store, tmp_path / "again", device="cpu")
-    other = train(make_recipe({**TINY, "train": {**TINY["train"], "seed": 1}}), store, tmp_path / "other", device="cpu")
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(prepared, tiny, trained, tmp_path):
+    again = train(tiny, prepared, tmp_path / "again", device="cpu")
+    other = train(make_recipe({**TINY, "train": {**TINY["train"], "seed": 1}}), prepared, tmp_path / "other", device="cpu")
     assert all(torch.equal(weights(again)[name], tensor) for name, tensor in weights(trained).items())
     assert any(not torch.equal(weights(other)[name], tensor) for name, tensor in weights(trained).items())
 
@@ -128,57 +128,59 @@ def test_every_setting_reaches_the_weights(section, change, usual, tmp_path):
     assert not torch.equal(first["encoder.project.weight"], second["encoder.project.weight"])
 
 
-def test_a_level_is_heard_only_where_utterances_are_not_normalised(store, tmp_path):
+def test_a_level_is_heard_only_where_utterances_are_not_normalised(prepared, tmp_path):
     def loss(normalise, level):
         own = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
         recipe = make_recipe({**TINY, **own, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
-        return train(recipe, store, tmp_path / f"{normalise}{level}", device="cpu").fits[0].metrics()[0]["emotion_loss"]
+        return train(recipe, prepared, tmp_path / f"{normalise}{level}", device="cpu").fits[0].metrics()[0]["emotion_loss"]
 
     assert loss("utterance", 0.0) == pytest.approx(loss("utterance", 20.0), abs=1e-4)
     assert loss("corpus", 0.0) != pytest.approx(loss("corpus", 20.0), abs=1e-2)
 
 
-def heads_after_two_steps(monkeypatch, store, folder, strength):
+def heads_after_two_steps(monkeypatch, prepared, folder, strength):
     """The speaker head after a run of two steps; lambda is 0 in the first and `strength` in the second."""
     made = []
     monkeypatch.setitem(
         adversary_step.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[-1]
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
-    run = train(recipe, store, folder / f"strength{strength}", device="cpu")
+    run = train(recipe, prepared, folder / f"strength{strength}", device="cpu")
     assert run.fits[0].metrics()[0]["step"] == 2
     return made[-1].state_dict(), weights(run)
 
 
-def test_in_the_loop_too_lambda_moves_the_encoder_and_never_the_speaker_head(monkeypatch, store, tmp_path):
-    (head, encoder), (same, other) = (heads_after_two_steps(monkeypatch, store, tmp_path, strength) for strength in (0.0, 90.0))
+def test_in_the_loop_too_lambda_moves_the_encoder_and_never_the_speaker_head(monkeypatch, prepared, tmp_path):
+    (head, encoder), (same, other) = (
+        heads_after_two_steps(monkeypatch, prepared, tmp_path, strength) for strength in (0.0, 90.0)
+    )
     assert all(torch.equal(head[name], same[name]) for name in head)
     assert not torch.equal(encoder["encoder.project.weight"], other["encoder.project.weight"])
 
 
-def test_the_speaker_head_learns(store, tmp_path):
+def test_the_speaker_head_learns(prepared, tmp_path):
     """Three speakers told by their overtones: with the sign of its loss wrong, the head would get ever worse."""
     still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
     wide = {"channels": [4, 8], "dim": 32, "dropout": 0.0}
     alone = {"adversary": {"strength": 0.0}, "features": {**TINY["features"], "normalise": "corpus"}, "augment": still}
     alone["audit"] = {"holdout": 0}  # all the clips there are
     recipe = make_recipe({**TINY, **alone, "encoder": wide, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.01}})
-    rows = train(recipe, store, tmp_path / "run", device="cpu").fits[0].metrics()
+    rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert rows[-1]["adversary_loss"] < 0.8 * rows[-1]["adversary_loss_uninformed"] and rows[-1]["adversary_accuracy"] > 0.5
 
 
-def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(store, tmp_path):
+def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(prepared, tmp_path):
     """What metrics.csv says of the kept epoch is what the saved model does on the dev speakers' audio."""
     quick = {"epochs": 10, "batch_size": 8, "learning_rate": 0.3, "ema": 0.0, "precision": "float32"}
     recipe = make_recipe({**TINY, "train": quick, "audit": {"holdout": 0}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
     rows = run.fits[0].metrics()
     best = kept(rows)
     assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # or this test shows nothing
     model = load_model(run.fits[0].folder)
-    indices = run.splits[0].indices("dev", store.utterances)
-    _, probability = apply(model, [store.clip(index) for index in indices])
-    truth = [model.labels.index(store.utterances[index].emotion) for index in indices]
+    indices = run.splits[0].indices("dev", prepared.utterances)
+    _, probability = apply(model, [prepared.clip(index) for index in indices])
+    truth = [model.labels.index(prepared.utterances[index].emotion) for index in indices]
     assert uar(np.array(truth), probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
     assert model.normalise.mean.abs().max() > 0 or recipe.features.normalise == "utterance"
     assert (model.normalise.scale - 1).abs().max() > 0.1
@@ -202,7 +204,7 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     assert Run.open(run.folder).splits == run.splits
 
 
-def test_test_speakers_never_reach_training(store, folder, tmp_path, tiny, trained):
+def test_test_speakers_never_reach_training(prepared, folder, tmp_path, tiny, trained):
     """Other audio for the test speakers, and the model and its statistics are the same to the bit."""
     shutil.copytree(folder, tmp_path / "copy")
     for path in (tmp_path / "copy").glob("0[56]_*.wav"):
@@ -222,23 +224,23 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
     assert "03" not in (trained.fits[0].folder / "model.json").read_text()
 
 
-def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(store, tiny, trained, tmp_path, folder):
+def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(prepared, tiny, trained, tmp_path, folder):
     with pytest.raises(WriteError, match="exists already: continue it with --resume"):
-        train(tiny, store, trained.folder, device="cpu")
+        train(tiny, prepared, trained.folder, device="cpu")
     other = make_recipe({**TINY, "train": {**TINY["train"], "epochs": 5}})
     with pytest.raises(RunError, match="another recipe: train.epochs was 3, now 5"):
-        train(other, store, trained.folder, resume=True, device="cpu")
+        train(other, prepared, trained.folder, resume=True, device="cpu")
     smaller = prepare_table(folder / "corpus.csv", tmp_path / "data", lambda utterances: utterances[:-1])
     with pytest.raises(RunError, match="other data"):
         train(tiny, smaller, trained.folder, resume=True, device="cpu")
 
 
-def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(store, tmp_path):
+def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(prepared, tmp_path):
     with pytest.raises(RecipeError, match=r"unknown adversary.name 'gr'.*grl"):
-        train(make_recipe({"adversary": {"name": "gr"}}), store, tmp_path / "run")
+        train(make_recipe({"adversary": {"name": "gr"}}), prepared, tmp_path / "run")
     if not torch.cuda.is_available():
         with pytest.raises(RecipeError, match="sees no CUDA device"):
-            train(make_recipe(TINY), store, tmp_path / "run", device="cuda")
+            train(make_recipe(TINY), prepared, tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
 
 
@@ -257,22 +259,22 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(s
         ({"release": {"name": "nois"}}, "unknown release.name 'nois'.*noise"),
     ],
 )
-def test_methods_that_cannot_be_are_refused_before_anything_is_written(store, tmp_path, sections, message):
+def test_methods_that_cannot_be_are_refused_before_anything_is_written(prepared, tmp_path, sections, message):
     with pytest.raises(RecipeError, match=message):
-        train(make_recipe({**TINY, **sections}), store, tmp_path / "run", device="cpu")
+        train(make_recipe({**TINY, **sections}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_several_adversaries_have_columns_of_their_own(store, tmp_path):
+def test_several_adversaries_have_columns_of_their_own(prepared, tmp_path):
     further = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
     recipe = make_recipe({**TINY, "further": further, "train": {"epochs": 1, "batch_size": 8}})
-    (row,) = train(recipe, store, tmp_path / "run", device="cpu").fits[0].metrics()
+    (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert row["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
     assert row["adversary_2_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
     assert "adversary_3_accuracy" not in row and row["adversary_3_gradient"] > 0 < row["lambda_3"]
 
 
-def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
+def test_a_training_that_diverges_is_no_run(prepared, tiny, tmp_path):
     class Exploding(GradientReversal):
         def forward(self, embedding, batch, progress):
             return super().forward(embedding, batch, progress) * float("inf")
@@ -280,7 +282,7 @@ def test_a_training_that_diverges_is_no_run(store, tiny, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(adversary_step.ADVERSARIES, "grl", Exploding)
         with pytest.raises(RunError, match="diverged in epoch 1 .*lower train.learning_rate"):
-            train(tiny, store, tmp_path / "run", device="cpu")
+            train(tiny, prepared, tmp_path / "run", device="cpu")
     assert not Run.open(tmp_path / "run").fits[0].done
 
 
@@ -289,29 +291,29 @@ def test_class_weights_are_inverse_frequencies():
     assert torch.allclose(weight, torch.tensor([4 / 6, 2.0, 0.0]))
 
 
-def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(store, tmp_path):
+def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(prepared, tmp_path):
     recipe = make_recipe({**TINY, "labels": {"map": {"rising": "moving", "falling": "moving", "level": "still"}}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
     record = json.loads((run.folder / "split.json").read_text())
     assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
     assert {one.emotion for one in run.open_data().utterances} == {"moving", "still"}
     assert load_model(run.fits[0].folder).labels == ("moving", "still")
-    again = train(recipe, store, tmp_path / "again", device="cpu", jobs=2)
+    again = train(recipe, prepared, tmp_path / "again", device="cpu", jobs=2)
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(again).items())
-    own = train(make_recipe(TINY), store, tmp_path / "own", device="cpu")
+    own = train(make_recipe(TINY), prepared, tmp_path / "own", device="cpu")
     assert load_model(own.fits[0].folder).labels == ("falling", "level", "rising")
     dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
-    assert len(store.labelled(dropping.labels.map).utterances) == 48
+    assert len(prepared.labelled(dropping.labels.map).utterances) == 48
 
 
 @pytest.mark.parametrize("column, classes", [("sex", 2), ("speaker", 3)])
-def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column, classes):
+def test_the_adversary_can_read_any_column(prepared, tmp_path, monkeypatch, column, classes):
     heads = []
     monkeypatch.setitem(
         adversary_step.ADVERSARIES, "grl", lambda *arguments: heads.append(arguments[1]) or GradientReversal(*arguments)
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
     rows = run.fits[0].metrics()
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
     assert heads[-1] == classes
@@ -324,9 +326,9 @@ def test_the_adversary_can_read_any_column(store, tmp_path, monkeypatch, column,
         ("session", "30 training clips of fold fixed have no session"),
     ],
 )
-def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store, tmp_path, column, message):
+def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(prepared, tmp_path, column, message):
     with pytest.raises(RecipeError, match=message):
-        train(make_recipe({**TINY, "adversary": {"target": column}}), store, tmp_path / "run", device="cpu")
+        train(make_recipe({**TINY, "adversary": {"target": column}}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -338,15 +340,15 @@ def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(store
         ({"name": "hsic", "reads": "frames"}, r'^further\.1\.reads = "frames": means nothing to further\.1\.name = "hsic"'),
     ],
 )
-def test_what_is_wrong_with_a_further_adversary_names_its_table(store, tmp_path, table, message):
+def test_what_is_wrong_with_a_further_adversary_names_its_table(prepared, tmp_path, table, message):
     with pytest.raises(RecipeError, match=message):
-        train(make_recipe({**TINY, "further": [{}, table]}), store, tmp_path / "run", device="cpu")
+        train(make_recipe({**TINY, "further": [{}, table]}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_texts_kept_apart_train_and_test_on_their_own(store, tmp_path):
+def test_texts_kept_apart_train_and_test_on_their_own(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
-    run = train(recipe, store, tmp_path / "run", device="cpu")
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
     assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.fits
     assert Run.open(run.folder).splits == run.splits
 
@@ -384,19 +386,19 @@ def test_a_schedule_never_passes_its_peak_and_ends_low_or_never_changes(name):
     assert (rates[0] < 0.1) == (name == "one-cycle")
 
 
-def test_patience_ends_a_training_that_gets_no_better(store, tmp_path, monkeypatch):
+def test_patience_ends_a_training_that_gets_no_better(prepared, tmp_path, monkeypatch):
     scores = iter([(1.0, 0.5), (1.0, 0.6), (0.9, 0.6), (1.1, 0.6), (1.0, 0.5), (0.1, 0.9)])  # the third is better by its loss
     monkeypatch.setattr(training, "score", lambda model, clips: next(scores))
     recipe = make_recipe({**TINY, "train": {"epochs": 12, "batch_size": 8, "patience": 2}})
-    rows = train(recipe, store, tmp_path / "run", device="cpu").fits[0].metrics()
+    rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert [row["best"] for row in rows] == [1, 1, 1, 0, 0]
     assert not gave_up([], 2) and not gave_up([{"best": 1}, {"best": 0}, {"best": 0}], 0)
 
 
-def test_a_model_says_on_what_it_was_trained(store, tiny, trained, tmp_path):
+def test_a_model_says_on_what_it_was_trained(prepared, tiny, trained, tmp_path):
     assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
     assert trained.fits[0].trained["precision"] == precision_of("auto", "cpu")
-    half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), store, tmp_path / "run", device="cpu")
+    half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
     assert half.fits[0].trained["precision"] == "bfloat16"
 
 
@@ -408,22 +410,22 @@ def test_bfloat16_is_taken_where_the_processor_multiplies_matrices_of_it(monkeyp
     assert precision_of("auto", "cpu") == "float32"
 
 
-def test_gradients_at_the_embedding_are_told_apart(store, tmp_path):
+def test_gradients_at_the_embedding_are_told_apart(prepared, tmp_path):
     """The adversary's branch carries lambda; the emotion's does not, and neither does the speaker head's own loss."""
     rows = {}
     for strength in (0.0, 0.5):
         recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
-        rows[strength] = train(recipe, store, tmp_path / str(strength), device="cpu").fits[0].metrics()[0]
+        rows[strength] = train(recipe, prepared, tmp_path / str(strength), device="cpu").fits[0].metrics()[0]
     assert rows[0.0]["adversary_gradient"] == 0 < rows[0.5]["adversary_gradient"]
     assert rows[0.5]["emotion_gradient"] == pytest.approx(rows[0.0]["emotion_gradient"], rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["grl", "hsic"])
-def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(store, tmp_path, name):
+def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(prepared, tmp_path, name):
     """In every step, whatever the two losses are worth, so that the means over an epoch are in proportion as well."""
     for balance in (True, False):
         adversary = {"name": name, "hidden": 8, "strength": 0.5, "schedule": "constant", "balance": balance}
-        run = train(make_recipe({**TINY, "adversary": adversary}), store, tmp_path / str(balance), device="cpu")
+        run = train(make_recipe({**TINY, "adversary": adversary}), prepared, tmp_path / str(balance), device="cpu")
         shares = [row["adversary_gradient"] / row["emotion_gradient"] for row in run.fits[0].metrics()]
         assert all(share == pytest.approx(0.5, rel=1e-3) for share in shares) == balance
 
@@ -435,11 +437,11 @@ def test_the_parts_of_an_epoch_add_up_to_its_seconds(trained):
         assert all(parts[f"seconds_{part}"] > 0 for part in ("data", "features", "network", "update", "dev"))
 
 
-def test_streamed_clips_train_as_resident_ones_do(store, tmp_path):
+def test_streamed_clips_train_as_resident_ones_do(prepared, tmp_path):
     rows = []
     for gigabytes in (1.0, 0.0):
         recipe = make_recipe(SHORT, [f"train.resident_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_across=0.3"])
-        rows.append(train(recipe, store, tmp_path / str(gigabytes), device="cpu").fits[0].metrics()[-1])
+        rows.append(train(recipe, prepared, tmp_path / str(gigabytes), device="cpu").fits[0].metrics()[-1])
     for name in ("emotion_loss", "adversary_loss", "dev_loss"):
         assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-3)
 
@@ -453,11 +455,11 @@ def test_the_moving_average_follows_the_weights_slowly_and_at_first_faster():
         assert average[0].item() == pytest.approx(1 - missing, abs=1e-6)
 
 
-def test_logit_adjustment_asks_more_of_a_frequent_class(store):
+def test_logit_adjustment_asks_more_of_a_frequent_class(prepared):
     """Menon's: with tau the logits of frequent classes get a head start in the loss, and only there."""
     shares = torch.tensor([0.7, 0.2, 0.1])
     recipe = make_recipe({**TINY, "emotion": {"hidden": 8, "class_weights": False, "logit_adjustment": 2.0, "dropout": 0.0}})
-    model, clips = make_model(recipe, store)
+    model, clips = make_model(recipe, prepared)
     objective = Objective(model, recipe.emotion, shares).eval()
     mels, frames = next(clips.source.read([np.arange(6)]))
     emotion = torch.eye(3).repeat(2, 1)
@@ -467,7 +469,7 @@ def test_logit_adjustment_asks_more_of_a_frequent_class(store):
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
-def test_a_clipped_gradient_is_as_long_as_was_asked_in_model_and_adversary_apart(store, tmp_path, monkeypatch):
+def test_a_clipped_gradient_is_as_long_as_was_asked_in_model_and_adversary_apart(prepared, tmp_path, monkeypatch):
     seen = []
     clip = torch.nn.utils.clip_grad_norm_
 
@@ -478,6 +480,6 @@ def test_a_clipped_gradient_is_as_long_as_was_asked_in_model_and_adversary_apart
         seen.append((len(parameters), before.item(), after.item()))
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", recording)
-    train(make_recipe(SHORT, ["train.gradient_clip=0.01"]), store, tmp_path / "run", device="cpu")
+    train(make_recipe(SHORT, ["train.gradient_clip=0.01"]), prepared, tmp_path / "run", device="cpu")
     assert len({number for number, _, _ in seen}) == 2
     assert all(before > 0.01 and after == pytest.approx(0.01, rel=1e-3) for _, before, after in seen)
