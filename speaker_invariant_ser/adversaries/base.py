@@ -115,7 +115,7 @@ class Method(nn.Module):
         return 0
 
     def strength(self, progress: float) -> float:
-        """lambda at this progress (0 to 1) of training."""
+        """Lambda at this progress (0 to 1) of training."""
         return self.settings.strength * SCHEDULES[self.settings.schedule](progress, self.settings)
 
     def logits(self, x: Tensor, batch: Batch) -> Tensor | None:

@@ -198,7 +198,7 @@ class MinMax(OwnOptimizer):
 
 
 def certainty(logits: Tensor) -> Tensor:
-    """ln K - H(softmax(logits)), the last dimension gone: KL divergence from even shares, 0 (even) to ln K (sure), in nats."""
+    """Ln K - H(softmax(logits)), the last dimension gone: KL divergence from even shares, 0 (even) to ln K (sure), in nats."""
     log = logits.log_softmax(dim=-1)
     return (log.exp() * (log + math.log(log.shape[-1]))).sum(dim=-1)
 

@@ -163,7 +163,7 @@ class Contrastive(Matching):
 
 
 def of_anchors(scores: Tensor, attracts: Tensor, repels: Tensor) -> Tensor:
-    """scores [B, B], weights [B, B] of positives and negatives -> mean loss over the anchors, the rows that have a positive."""
+    """Scores [B, B], weights [B, B] of positives and negatives -> mean loss over the anchors, the rows that have a positive."""
     weights, anchors = attracts + repels, (attracts.sum(dim=1) > 0).to(scores.dtype)
     weights = torch.where(anchors[:, None] > 0, weights, 1)  # any but none, for a finite slope; the row counts 0
     among = (scores + weights.clamp_min(LEAST).log()).masked_fill(weights == 0, -torch.inf).logsumexp(dim=1)

@@ -63,7 +63,7 @@ class Shrunk(BaseEstimator):
         self.shrinkage = shrinkage
 
     def fit(self, x: np.ndarray) -> "Shrunk":
-        """x [N, D] -> covariance_ [D, D]."""
+        """X [N, D] -> covariance_ [D, D]."""
         own = np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
         self.covariance_ = (1 - self.shrinkage) * own + self.shrinkage * np.eye(x.shape[1])
         return self

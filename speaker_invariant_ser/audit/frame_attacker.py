@@ -169,7 +169,7 @@ def padded(parts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def undisturbed(seed: int) -> Iterator[None]:
-    """torch on one thread (the same sums everywhere) from this seed; state and threads as before afterwards."""
+    """Torch on one thread (the same sums everywhere) from this seed; state and threads as before afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's only: torch.manual_seed would reach every device

@@ -146,7 +146,7 @@ def resample(decoded: Decoded, rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def resampler(source: int, target: int, thread: int) -> soxr.ResampleStream:
-    """soxr between two rates, kept for the next clip: the result is that of soxr.resample without setting it up each time."""
+    """Soxr between two rates, kept for the next clip: the result is that of soxr.resample without setting it up each time."""
     return soxr.ResampleStream(source, target, 1, dtype="float32")
 
 
@@ -236,7 +236,7 @@ def explain(path: Path | str, error: Exception) -> str:
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """float [-1, 1] -> int16, rounded, limited at full scale; int16 as it is."""
+    """Float [-1, 1] -> int16, rounded, limited at full scale; int16 as it is."""
     if samples.dtype == np.int16:
         return samples
     scaled = samples * np.float32(FULL_SCALE)

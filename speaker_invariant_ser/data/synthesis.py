@@ -189,7 +189,7 @@ def _synthesise(text: str, voice: Voice, prosody: Prosody) -> np.ndarray:
 
 
 def _espeak() -> tuple[ctypes.CDLL, Path]:
-    """eSpeak NG from the espeakng-loader wheel, never the system's: another version sounds different."""
+    """ESpeak NG from the espeakng-loader wheel, never the system's: another version sounds different."""
     try:
         import espeakng_loader
     except ImportError as error:

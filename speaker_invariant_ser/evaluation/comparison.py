@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def difference(self) -> np.ndarray:
-        """this - other [K], -1 to 1."""
+        """This - other [K], -1 to 1."""
         return self.this - self.other
 
     @property

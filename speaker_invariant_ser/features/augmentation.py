@@ -147,7 +147,7 @@ def warp(mels: Tensor, alpha: Tensor, features: FeaturesSection) -> Tensor:
 
 
 def warped(hertz: Tensor, alpha: Tensor, top: float) -> Tensor:
-    """alpha * hertz up to the bend, then a straight line on which `top` stays: Jaitly and Hinton, ICML WDLASL 2013."""
+    """Alpha * hertz up to the bend, then a straight line on which `top` stays: Jaitly and Hinton, ICML WDLASL 2013."""
     reached = BENT * top * alpha.clamp_max(1)
     bend = reached / alpha
     return torch.where(hertz <= bend, alpha * hertz, top - (top - reached) / (top - bend) * (top - hertz))
@@ -212,7 +212,7 @@ def add_noise(mels: Tensor, frames: Tensor, snr_db: Tensor, profile: Tensor, sha
 
 
 def masks(draw: Tensor, extent: Tensor, length: int, widest: int) -> Tensor:
-    """bool [B, length], true in stretches of 0 .. widest positions inside each clip's extent [B].
+    """Bool [B, length], true in stretches of 0 .. widest positions inside each clip's extent [B].
 
     Two columns of draw [B, .] make a stretch: its width and its start. It is at most a fifth of the extent, so that short
     clips are not wiped out.

@@ -97,7 +97,7 @@ FRONTS: dict[str, Callable[[FeaturesSection, int], nn.Module]] = {"log-mel": Log
 
 
 def mask_of(frames: Tensor, length: int) -> Tensor:
-    """frames [B] -> bool [B, T], true where a frame is real."""
+    """Frames [B] -> bool [B, T], true where a frame is real."""
     return torch.arange(length, device=frames.device) < frames[:, None]
 
 

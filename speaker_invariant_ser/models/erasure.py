@@ -219,7 +219,7 @@ def readable(x: Tensor, speaker: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def right_of(reader: "Discriminant", x: Tensor, speaker: np.ndarray, others: Tensor, their_speaker: np.ndarray) -> np.ndarray:
-    """bool [M], which other clips lie next to the mean of their own speaker's clips, as the reader sees them."""
+    """Bool [M], which other clips lie next to the mean of their own speaker's clips, as the reader sees them."""
     seen, known = reader(x.double()), np.unique(speaker)
     means = torch.stack([seen[speaker == who].mean(dim=0) for who in known])
     return known[torch.cdist(reader(others.double()), means).argmin(dim=1).numpy()] == their_speaker

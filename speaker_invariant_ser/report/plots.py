@@ -73,7 +73,7 @@ def save(picture: Picture, folder: Path) -> str:
 
 
 def embeddable(svg: str, picture: Picture) -> str:
-    """matplotlib's SVG file as an element of a page: ids are its own, the page sets its size, INK is the page's text colour."""
+    """Matplotlib's SVG file as an element of a page: ids are its own, the page sets its size, INK is the page's text colour."""
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:

@@ -99,7 +99,7 @@ class Virtual:
 
 
 def slope(loss: Tensor, x: Tensor) -> Tensor:
-    """d loss / d x alone: no parameter gets a gradient, and what the loss was made of can be gone through again."""
+    """D loss / d x alone: no parameter gets a gradient, and what the loss was made of can be gone through again."""
     return torch.autograd.grad(loss, x, retain_graph=True)[0]
 
 
