@@ -18,11 +18,12 @@ from pathlib import Path
 
 import torch
 
-from speaker_invariant_ser.config import Recipe, read_recipe
+from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.batching import Clock
 from speaker_invariant_ser.training.launcher import engine

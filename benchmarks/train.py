@@ -41,7 +41,7 @@ from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe
+from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data import corpora
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
@@ -51,6 +51,7 @@ from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.features.log_mel import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
 from speaker_invariant_ser.models.model import SerModel, apply, load_model
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher
 from speaker_invariant_ser.training.objective import class_weights

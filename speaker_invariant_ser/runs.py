@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from speaker_invariant_ser.config import Recipe, read_recipe, write_toml
+from speaker_invariant_ser.config import read_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, shorten, unknown
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
+from speaker_invariant_ser.recipe import Recipe
 
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
 

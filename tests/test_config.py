@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from speaker_invariant_ser.config import Recipe, make_recipe, read_recipe, write_toml
+from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
-from speaker_invariant_ser.config import AdversarySection, BottleneckSection
 from speaker_invariant_ser.features.log_mel import Batch, mask_of
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.recipe import AdversarySection, BottleneckSection
 
 SPEAKERS, EMOTIONS, FRAMES = 4, 3, 4
 CHANNELS = 2 + 4 * EMOTIONS

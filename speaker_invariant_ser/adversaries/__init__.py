@@ -10,7 +10,7 @@ from collections.abc import Callable
 from speaker_invariant_ser.adversaries.base import Adversary, ReverseGradient, ramp, reverse_gradient, scaled, silent, warmed
 from speaker_invariant_ser.adversaries.discriminators import GradientReversal, MaximumEntropy, MinMax, SignedSum, VariationalClub
 from speaker_invariant_ser.adversaries.matching import Contrastive, Coral, Hsic, Mmd
-from speaker_invariant_ser.config import AdversarySection
+from speaker_invariant_ser.recipe import AdversarySection
 
 __all__ = [
     "ADVERSARIES",

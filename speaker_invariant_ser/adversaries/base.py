@@ -7,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import AdversarySection, toml_value
+from speaker_invariant_ser.config import toml_value
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import Batch
+from speaker_invariant_ser.recipe import AdversarySection
 
 
 class Adversary(Protocol):

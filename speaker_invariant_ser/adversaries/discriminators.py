@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from speaker_invariant_ser.adversaries.base import OF_READERS, Method, reverse_gradient, scaled, silent
-from speaker_invariant_ser.config import AdversarySection, toml_value
+from speaker_invariant_ser.config import toml_value
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import Batch, mask_of
+from speaker_invariant_ser.recipe import AdversarySection
 
 FORMS = ((1,), (), (1, 1), (4,))  # hidden layers of the readers in turn, each in units of `adversary.hidden`
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speaker_invariant_ser.adversaries.base import Method, scaled
-from speaker_invariant_ser.config import AdversarySection
 from speaker_invariant_ser.features.log_mel import Batch
+from speaker_invariant_ser.recipe import AdversarySection
 
 LEAST = 1e-12  # keeps a division by no clips at all finite; what it weighs is 0
 NEAR = 1e-4  # squared distance below which embeddings of about unit variance count as equal

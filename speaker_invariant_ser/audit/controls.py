@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser.audit.verdict import two_outputs
-from speaker_invariant_ser.config import BottleneckSection, EraseSection, ReleaseSection
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.model import SerModel, apply, batches
 from speaker_invariant_ser.models.release import RELEASES
+from speaker_invariant_ser.recipe import BottleneckSection, EraseSection, ReleaseSection
 
 SMALLEST = 1e-6  # probability
 

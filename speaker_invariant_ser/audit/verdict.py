@@ -5,7 +5,7 @@ And the threat model: what the attackers are given whose scores these are.
 
 from collections.abc import Mapping
 
-from speaker_invariant_ser.config import Recipe, ReleaseSection
+from speaker_invariant_ser.recipe import Recipe, ReleaseSection
 
 REASONS = {
     "within": "at chance, even the upper 95 % bound is within {margin:.0f} points of it",

@@ -41,9 +41,9 @@ app = typer.Typer(
 )
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.config import Recipe
     from speaker_invariant_ser.data.manifest import Listing, Utterance
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
     from speaker_invariant_ser.training.trainer import Progress
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.recipe import SplitSection
 
 FIVE = ("neutral", "happy", "sad", "angry", "fearful")
 WORDS = {  # what others call the five, for corpora whose labels are not in our words

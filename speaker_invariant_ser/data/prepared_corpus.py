@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.recipe import SplitSection
 
 FORMAT = 2
 AUDIO, MANIFEST, SETTINGS = "audio.i16", "manifest.csv", "prepare.json"

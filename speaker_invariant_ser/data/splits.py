@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data.labels import domain_column
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
+from speaker_invariant_ser.recipe import SplitSection
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from matplotlib.axes import Axes
 from sklearn.datasets import load_digits
 
 from speaker_invariant_ser.audit.leakage import QUICK, Leakage, leakage
-from speaker_invariant_ser.config import AdversarySection, Recipe
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, real, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
+from speaker_invariant_ser.recipe import AdversarySection, Recipe
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Picture, explain, save
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training.launcher import train

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from speaker_invariant_ser.config import Recipe, make_recipe
+from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data import corpora, synthesis
 from speaker_invariant_ser.data.decoding import workers
 from speaker_invariant_ser.data.prepare import prepare
@@ -15,6 +15,7 @@ from speaker_invariant_ser.errors import WriteError, shorten
 from speaker_invariant_ser.evaluation.evaluate import REPORT, Evaluation, evaluate
 from speaker_invariant_ser.files import translated
 from speaker_invariant_ser.inference.predict import Row, find_inputs, load_models, open_table, predict
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.embedding_map import map_points
 from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.runs import Run

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data.labels import domain_of
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.evaluation.comparison import compare
 from speaker_invariant_ser.evaluation.predictions import Predictions, group, over_seeds, uar_by_seed
+from speaker_invariant_ser.recipe import SplitSection
 
 SOURCE, TARGET = "source", "target"
 

@@ -15,7 +15,6 @@ from speaker_invariant_ser.audit.audit import Audit, Scored, Settings, audit
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import threat, two_outputs, verdict
-from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
@@ -38,6 +37,7 @@ from speaker_invariant_ser.evaluation.predictions import (
 )
 from speaker_invariant_ser.features.dataset import speaker_means
 from speaker_invariant_ser.models.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model, outputs
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
 
 REPORT, JSON = "report", "report.json"  # in the run folder

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.config import AugmentSection, FeaturesSection
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.log_mel import DB, LogMel, mask_of
+from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 
 KNOTS = 6  # of the equaliser's curve
 TILTS = (-6.0, 0.0)  # dB per octave of the noise: from brown, as rooms and streets hum, to white

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import FeaturesSection
 from speaker_invariant_ser.errors import RecipeError, SetupError
+from speaker_invariant_ser.recipe import FeaturesSection
 
 FLOOR = 1e-6  # mel power below which a band counts as silent: about 100 dB under a full-scale tone
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import BottleneckSection
+from speaker_invariant_ser.recipe import BottleneckSection
 
 START = -4.0  # log-variance that training begins with: a deviation of 0.14, so that something gets through to be learned from
 LIMITS = -12.0, 6.0  # of the log-variance: beyond, a rate or a sample could overflow

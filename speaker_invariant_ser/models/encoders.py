@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import EncoderSection
 from speaker_invariant_ser.distributed import Summed, together
 from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.recipe import EncoderSection
 
 
 class Encoder(Protocol):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import EraseSection, Recipe
 from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.recipe import EraseSection, Recipe
 
 EXACT = 1e-6  # correlations of embedding and speaker below this are rounding; with 100 speakers, 0.01 is not
 SAMPLE = 5000  # clips at most that a kernel eraser is fitted on

@@ -18,16 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import (
-    BottleneckSection,
-    EmotionSection,
-    EncoderSection,
-    EraseSection,
-    FeaturesSection,
-    ReleaseSection,
-    Section,
-    explain,
-)
+from speaker_invariant_ser.config import explain
 from speaker_invariant_ser.data.audio import pad
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, frame_sums
@@ -36,6 +27,15 @@ from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.encoders import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
+from speaker_invariant_ser.recipe import (
+    BottleneckSection,
+    EmotionSection,
+    EncoderSection,
+    EraseSection,
+    FeaturesSection,
+    ReleaseSection,
+    Section,
+)
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import ReleaseSection
 from speaker_invariant_ser.data.audio import to_int16
 from speaker_invariant_ser.models.encoders import Norm1d, freeze
+from speaker_invariant_ser.recipe import ReleaseSection
 
 LEAST = 1e-3  # variance: a dimension that hardly moves is not blown up beyond it
 ROWS = 2  # of noise for each clip: one for a bottleneck, one for the release

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from speaker_invariant_ser.config import FeaturesSection, Recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -22,6 +21,7 @@ from speaker_invariant_ser.features.augmentation import Pairs, band_of, draw_pai
 from speaker_invariant_ser.features.dataset import Clips, open_clips
 from speaker_invariant_ser.features.log_mel import Normalise
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.recipe import FeaturesSection, Recipe
 from speaker_invariant_ser.report.plots import STYLE, label
 from speaker_invariant_ser.training.batching import Feed, Step
 from speaker_invariant_ser.training.optimisation import build_model

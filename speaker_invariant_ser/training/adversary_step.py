@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
-from speaker_invariant_ser.config import AdversarySection, Recipe, in_table
+from speaker_invariant_ser.config import in_table
 from speaker_invariant_ser.errors import RecipeError, unknown
 from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.recipe import AdversarySection, Recipe
 from speaker_invariant_ser.training.batching import Labels, seed_of
 
 SUMS = ("loss", "right", "gradient")  # of an epoch, for each of them

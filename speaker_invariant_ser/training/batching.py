@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.config import Recipe, TrainSection
 from speaker_invariant_ser.features.augmentation import Augment, Pairs, Voices, draw_pairs, one_hot, pair_up, parts, shares
 from speaker_invariant_ser.features.dataset import Clips
+from speaker_invariant_ser.recipe import Recipe, TrainSection
 
 DEAL = 4  # balanced batches of similar length that are mixed with each other
 MULTIPLE = 16  # frames; few different widths, since the fastest convolution is sought, and kept, for each

@@ -19,7 +19,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from speaker_invariant_ser.adversaries import ADVERSARIES
-from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
@@ -28,6 +27,7 @@ from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.erasure import check_erase
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.processes import cores, serve
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 from speaker_invariant_ser.training.adversary_step import Opponents, told_of

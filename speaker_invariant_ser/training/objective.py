@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries import Adversary
-from speaker_invariant_ser.config import EmotionSection, PerturbSection
 from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import Output, SerModel
+from speaker_invariant_ser.recipe import EmotionSection, PerturbSection
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, drawn_again, statistics_kept
 
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from speaker_invariant_ser.config import Recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import GROUPABLE
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
+from speaker_invariant_ser.recipe import Recipe
 
 TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may read; the emotion is no such, and unlabelled clips have none
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import EmotionSection, Recipe
 from speaker_invariant_ser.features.dataset import Clips
 from speaker_invariant_ser.models.erasure import check_erase
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.recipe import EmotionSection, Recipe
 from speaker_invariant_ser.training.objective import class_weights
 
 REFITS, REFIT_RATE = 300, 1e-3  # steps of AdamW over all clips at once, and their learning rate

@@ -12,9 +12,9 @@ from toy import SPEAKERS, judge, train
 
 from speaker_invariant_ser.adversaries import ADVERSARIES, ramp, reverse_gradient, warmed
 from speaker_invariant_ser.adversaries.discriminators import FORMS, Readers, certainty
-from speaker_invariant_ser.config import AdversarySection
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import Batch
+from speaker_invariant_ser.recipe import AdversarySection
 
 NEEDS = {name: {"learning_rate": 0.003} for name in ("minmax", "vclub")}
 READERS = [name for name in ADVERSARIES if issubclass(ADVERSARIES[name], Readers)]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from toy import SPEAKERS, Trained, judge, make_clips, train
 
-from speaker_invariant_ser.config import AdversarySection, BottleneckSection, EraseSection, ReleaseSection
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES
+from speaker_invariant_ser.recipe import AdversarySection, BottleneckSection, EraseSection, ReleaseSection
 
 NOBODY = AdversarySection(strength=0.0, hidden=16)
 MARGIN = 0.15

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from speaker_invariant_ser import cli, files
 from speaker_invariant_ser.cli.console import TrainingBars, progress_of_training
-from speaker_invariant_ser.config import Recipe, make_recipe, toml_value, write_toml
+from speaker_invariant_ser.config import make_recipe, toml_value, write_toml
 from speaker_invariant_ser.data import synthesis
 from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import launcher
 

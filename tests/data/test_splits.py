@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from speaker_invariant_ser.config import SplitSection
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import SplitError
+from speaker_invariant_ser.recipe import SplitSection
 
 SEXES = {f"{number:02d}": "female" if number % 3 else "male" for number in range(1, 11)}
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score
 
 from speaker_invariant_ser import cli
-from speaker_invariant_ser.config import SplitSection, TrainSection, make_recipe, read_recipe
+from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.custom import OWN, Request
 from speaker_invariant_ser.data.labels import labels_of, map_labels
 from speaker_invariant_ser.data.manifest import Utterance
@@ -25,6 +25,7 @@ from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import ManifestError, RecipeError, SplitError
 from speaker_invariant_ser.evaluation.domains import domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.recipe import SplitSection, TrainSection
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.batching import Feed, epoch_batches

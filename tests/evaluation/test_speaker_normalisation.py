@@ -11,7 +11,7 @@ from conftest import TINY
 from reports import against_summary, run_summary
 
 from speaker_invariant_ser import cli
-from speaker_invariant_ser.config import FeaturesSection, make_recipe, write_toml
+from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate, heard, with_voices
@@ -20,6 +20,7 @@ from speaker_invariant_ser.features.log_mel import LogMel, Normalise
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.model import apply, load_model
+from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.runs import kept
 from speaker_invariant_ser.training.batching import Clock, Feed

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from speaker_invariant_ser.config import AugmentSection, FeaturesSection
 from speaker_invariant_ser.features import augmentation
 from speaker_invariant_ser.features.augmentation import (
     Augment,
@@ -20,6 +19,7 @@ from speaker_invariant_ser.features.augmentation import (
     warp,
 )
 from speaker_invariant_ser.features.log_mel import DB, FLOOR, LogMel, mask_of
+from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 
 RATE = 16_000
 FEATURES = FeaturesSection()

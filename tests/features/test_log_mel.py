@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from speaker_invariant_ser.config import FeaturesSection
 from speaker_invariant_ser.errors import RecipeError, SetupError
 from speaker_invariant_ser.features import log_mel as features
 from speaker_invariant_ser.features.log_mel import LogMel, Normalise
+from speaker_invariant_ser.recipe import FeaturesSection
 
 RATE = 16_000
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 from conftest import TINY
 
-from speaker_invariant_ser.config import FeaturesSection, make_recipe
+from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.augmentation import VOICE_WARP, Voices, warped
 from speaker_invariant_ser.features.dataset import open_clips
 from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.training import adversary_step, optimisation
 from speaker_invariant_ser.training.batching import Clock, Feed
 from speaker_invariant_ser.training.launcher import train

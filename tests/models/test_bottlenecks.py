@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from speaker_invariant_ser.config import BottleneckSection
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS, LIMITS, START
+from speaker_invariant_ser.recipe import BottleneckSection
 
 
 def make(name, dim=6, **settings):

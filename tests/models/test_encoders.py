@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from speaker_invariant_ser.config import EmotionSection, EncoderSection, FeaturesSection
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, Parts
 from speaker_invariant_ser.models.model import ModelSettings, SerModel, apply_frames
+from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 
 FROZEN = {"cnn": 2, "image": 1}  # biases whose effect the next operation takes away
 

@@ -18,16 +18,7 @@ from sklearn.svm import SVC
 
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.verdict import threat
-from speaker_invariant_ser.config import (
-    BottleneckSection,
-    EmotionSection,
-    EncoderSection,
-    EraseSection,
-    FeaturesSection,
-    Recipe,
-    ReleaseSection,
-    make_recipe,
-)
+from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate, unless_starved
 from speaker_invariant_ser.features.dataset import open_clips
@@ -37,6 +28,15 @@ from speaker_invariant_ser.models import erasure as erasers
 from speaker_invariant_ser.models.erasure import ERASERS, check_erase
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, ModelSettings, SerModel, apply, load_model, save_model
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
+from speaker_invariant_ser.recipe import (
+    BottleneckSection,
+    EmotionSection,
+    EncoderSection,
+    EraseSection,
+    FeaturesSection,
+    Recipe,
+    ReleaseSection,
+)
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.post_training import carried, finish, fit_release, refit_head

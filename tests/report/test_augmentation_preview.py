@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import EMOTIONS
 
-from speaker_invariant_ser.config import AugmentSection, FeaturesSection
 from speaker_invariant_ser.errors import WriteError
+from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 from speaker_invariant_ser.report.augmentation_preview import Preview, paint, sights, ticks, write_preview
 
 FEATURES = FeaturesSection(hop_ms=20.0, mels=24)

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from speaker_invariant_ser.adversaries import GradientReversal
-from speaker_invariant_ser.config import AdversarySection, EmotionSection, EncoderSection, FeaturesSection, PerturbSection
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models import encoders
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
+from speaker_invariant_ser.recipe import AdversarySection, EmotionSection, EncoderSection, FeaturesSection, PerturbSection
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, along, divergence, statistics_kept
 from speaker_invariant_ser.training.objective import Objective
 

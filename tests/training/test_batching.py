@@ -8,10 +8,11 @@ import torch
 from conftest import TINY
 from helpers import some_clips
 
-from speaker_invariant_ser.config import TrainSection, make_recipe
+from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.dataset import open_clips
 from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.recipe import TrainSection
 from speaker_invariant_ser.training.batching import MULTIPLE, Clock, Feed, epoch_batches
 
 LABELS = ("falling", "level", "rising")
