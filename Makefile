@@ -1,28 +1,41 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Each target sets up .venv first where it is missing. `make demo` and `make test` are the two to begin with.
 PYTHON ?= python3
 VENV := .venv
+BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs reference clean
 
 demo: $(READY)
-	$(VENV)/bin/siser demo
+	$(BIN)/siser demo
 
 test: $(READY)
-	$(VENV)/bin/ruff check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(READY)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
 
-# Marked as ready at the very end, so that an interrupted set-up is done again.
+# The documentation site, in site/. A broken link or an unknown name in the API reference fails the build.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Rewrite the pages that are generated from the code.
+reference: $(READY)
+	$(BIN)/python tools/recipe_reference.py
+	$(BIN)/python tools/command_reference.py
+	$(BIN)/python tools/corpus_pages.py
+	$(BIN)/python tools/draw_architecture.py
+
+# The mark is written last, so that an interrupted set-up is repeated.
 $(READY): pyproject.toml constraints.txt tools/fit_torchaudio.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	$(VENV)/bin/python tools/fit_torchaudio.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
+	$(BIN)/python tools/fit_torchaudio.py
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) siser-demo
+	rm -rf $(VENV) siser-demo site
