@@ -53,11 +53,13 @@ def read_and_resample(paths: list[Path]) -> None:
 
 
 def prepare(corpus: str, folder: Path, jobs: int, out: Path) -> None:
-    from speaker_invariant_ser.data import corpora, decoding
+    from speaker_invariant_ser.data import decoding
     from speaker_invariant_ser.data import prepare as preparation
+    from speaker_invariant_ser.data.corpora.base import list_corpus
+    from speaker_invariant_ser.data.corpora.registry import get_corpus
 
     with decoding.workers(jobs) as pool:
-        preparation.prepare([corpora.find(corpora.get(corpus), folder)], out, pool=pool)
+        preparation.prepare([list_corpus(get_corpus(corpus), folder)], out, pool=pool)
 
 
 def seconds(work: Callable, *arguments) -> float:

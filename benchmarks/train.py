@@ -42,8 +42,9 @@ from torchaudio.transforms import FrequencyMasking, TimeMasking
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.data import corpora
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.corpora.base import list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
@@ -420,7 +421,7 @@ def main() -> None:
         data = options.data or Path(place) / "data"
         work = Work(options.folder, data, with_train(recipe, epochs=epochs), options.folds, Path(place))
         if {"speed", "gpu"} & set(options.only) and not options.data:
-            prepare([corpora.find(corpora.get("emodb"), options.folder)], data)
+            prepare([list_corpus(get_corpus("emodb"), options.folder)], data)
         if "speed" in options.only:
             result |= speed(work, options.seeds, options.jobs)
         if "stream" in options.only:

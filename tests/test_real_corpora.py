@@ -6,7 +6,8 @@ import pytest
 
 from speaker_invariant_ser import cli
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.data import corpora
+from speaker_invariant_ser.data.corpora.base import count_differences
+from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 
@@ -29,7 +30,7 @@ def emodb(corpora_folder, tmp_path_factory):
 def test_all_of_it_is_there(emodb):
     counts = emodb.settings["counts"]
     assert (counts["utterances"], counts["speakers"], counts["emotions"], counts["texts"]) == (535, 10, 7, 10)
-    assert corpora.differences(corpora.get("emodb"), emodb.utterances) == []
+    assert count_differences(get_corpus("emodb"), emodb.utterances) == []
     assert Counter(u.sex for u in emodb.utterances) == {"female": 302, "male": 233}
 
 

@@ -100,9 +100,10 @@ def demo(
 @app.command()
 def corpora(as_json: Json = False) -> None:
     """Known corpora: licence, layout, counts, where to get them."""
-    from speaker_invariant_ser.data.corpora import describe, known
+    from speaker_invariant_ser.data.corpora.base import corpus_facts
+    from speaker_invariant_ser.data.corpora.registry import known_corpora
 
-    facts = {name: describe(corpus) for name, corpus in known().items()}
+    facts = {name: corpus_facts(corpus) for name, corpus in known_corpora().items()}
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -146,7 +147,7 @@ def prepare(
     quiet: Quiet = False,
 ) -> None:
     """Decode a corpus once into 16 kHz mono audio with a manifest. Stopped at any moment, the same command goes on."""
-    from speaker_invariant_ser.data.corpora import get
+    from speaker_invariant_ser.data.corpora.registry import get_corpus
     from speaker_invariant_ser.data.decoding import Treatment, workers
     from speaker_invariant_ser.data.manifest import select
     from speaker_invariant_ser.data.prepare import prepare
@@ -164,7 +165,7 @@ def prepare(
         if download:
             from speaker_invariant_ser.data.download import fetch
 
-            fetch(get(corpus), os.path.expanduser(source), progress)
+            fetch(get_corpus(corpus), os.path.expanduser(source), progress)
         found = [
             find_corpus(kind, place, options if not at else {**options, "--name": ""}, scratch / str(at))
             for at, (kind, place) in enumerate(wanted)
@@ -450,23 +451,25 @@ def require_own(wanted: Sequence[tuple[str, object]], options: dict) -> None:
 
 def find_corpus(kind: str, place: Path | str, options: dict, scratch: Path) -> "Listing":
     """A known corpus, or somebody's own data, which the options are about."""
-    from speaker_invariant_ser.data import corpora
+    from speaker_invariant_ser.data.corpora import registry
+    from speaker_invariant_ser.data.corpora.base import list_corpus
     from speaker_invariant_ser.data.custom import OWN, Request
 
     place = Path(os.path.expanduser(place))
     if kind in OWN:
         asked = (options[name] for name in ("--name", "--pattern", "--column"))
         return OWN[kind](Request(place, *asked, scratch, options["--unlabelled"]))
-    return corpora.find(corpora.get(kind, OWN), place)
+    return list_corpus(registry.get_corpus(kind, OWN), place)
 
 
 def comparison(kinds: Sequence[str], found: Sequence["Listing"]) -> Callable[..., list[str]]:
     """What `prepare` asks at the end: where the counts of what is kept differ from those of the known corpora."""
-    from speaker_invariant_ser.data import corpora
+    from speaker_invariant_ser.data.corpora.base import UNKNOWN_FILE, count_differences
+    from speaker_invariant_ser.data.corpora.registry import known_corpora
 
-    known = corpora.known()
+    known = known_corpora()
     useless = {
-        kind: sum(not reason.startswith(corpora.STRANGE) for _, reason in listing.rejected)
+        kind: sum(not reason.startswith(UNKNOWN_FILE) for _, reason in listing.rejected)
         for kind, listing in zip(kinds, found, strict=True)
     }
 
@@ -474,7 +477,7 @@ def comparison(kinds: Sequence[str], found: Sequence["Listing"]) -> Callable[...
         told = []
         for kind in (kind for kind in kinds if kind in known):
             mine = [one for one in kept if one.corpus == kind]
-            told += [f"{kind}: {line}" for line in corpora.differences(known[kind], mine, useless[kind])]
+            told += [f"{kind}: {line}" for line in count_differences(known[kind], mine, useless[kind])]
         return told
 
     return compare

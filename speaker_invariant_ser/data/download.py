@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import pooch
 import requests
 
-from speaker_invariant_ser.data.corpora import Corpus, Download
+from speaker_invariant_ser.data.corpora.base import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
 from speaker_invariant_ser.files import new_folder, refuse_existing, require_space, translated
 

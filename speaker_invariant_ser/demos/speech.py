@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.data import corpora, synthesis
+from speaker_invariant_ser.data import synthesis
+from speaker_invariant_ser.data.corpora.base import list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.decoding import workers
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -81,8 +83,7 @@ def clear(out: Path) -> None:
 
 
 def prepare_builtin(out: Path, jobs: int, progress: Progress) -> PreparedCorpus:
-    corpus = corpora.get("builtin")
-    listing = corpora.find(corpus, out / "corpus")
+    listing = list_corpus(get_corpus("builtin"), out / "corpus")
     with workers(jobs) as pool:
         return prepare([listing], out / "data", pool=pool, progress=lambda _, done, total: progress("preparing", done, total))
 

@@ -1,7 +1,7 @@
-"""One contract for every corpus module: facts are there, names are read as documented, a wrong folder is told what it lacks.
+"""The contract of every corpus module: it states its facts, parses the documented names, and explains what a folder lacks.
 
-`tests/corpora/NAME.tsv` lists real-form paths with the fields they stand for, by layout; each layout is written as a folder of
-tiny files and prepared through the command line. Side files of a layout lie in `tests/corpora/NAME/LAYOUT/`.
+`tests/data/corpora/NAME.tsv` lists real paths with the fields they stand for, by layout. Each layout is written as a folder of
+tiny files and prepared through the command line. Additional files of a layout are in `tests/data/corpora/NAME/LAYOUT/`.
 """
 
 import csv
@@ -14,19 +14,20 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser import cli
-from speaker_invariant_ser.data import corpora
-from speaker_invariant_ser.data.corpora import Corpus, Counts
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, count_differences, list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.data.manifest import COLUMNS, Utterance, read_manifest, read_rows
 from speaker_invariant_ser.errors import CorpusError
 
-KNOWN = corpora.known()
+CORPORA = known_corpora()
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / "tests" / "data" / "corpora"
+FACTS = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_every_corpus_states_its_facts(name):
-    corpus = KNOWN[name]
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_corpus_states_its_facts(name):
+    corpus = CORPORA[name]
     assert corpus.name == name
     assert all((corpus.title, corpus.licence, corpus.citation, corpus.url, corpus.language, corpus.layout, corpus.counts))
     for counts in corpus.counts.values():
@@ -34,110 +35,128 @@ def test_every_corpus_states_its_facts(name):
         assert not counts.emotions or sum(counts.emotions.values()) == counts.files
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_wrong_folder_is_told_what_was_looked_for(name, tmp_path):
-    corpus = KNOWN[name]
+def test_every_module_of_the_folder_is_a_known_corpus():
+    folder = ROOT / "speaker_invariant_ser" / "data" / "corpora"
+    assert set(CORPORA) == {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "registry"}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_error_for_a_wrong_folder_names_the_expected_layout(name, tmp_path):
+    corpus = CORPORA[name]
     with pytest.raises(CorpusError, match="does not exist"):
-        corpora.find(corpus, tmp_path / "nothing")
+        list_corpus(corpus, tmp_path / "nothing")
     with pytest.raises(CorpusError, match="is empty"):
-        corpora.find(corpus, tmp_path)
+        list_corpus(corpus, tmp_path)
     (tmp_path / "holiday.wav").touch()
     with pytest.raises(CorpusError, match="looked for ") as error:
-        corpora.find(corpus, tmp_path)
+        list_corpus(corpus, tmp_path)
     assert corpus.layout in str(error.value) and corpus.url in str(error.value)
     with pytest.raises(CorpusError, match="is a file, not a folder"):
-        corpora.find(corpus, tmp_path / "holiday.wav")
+        list_corpus(corpus, tmp_path / "holiday.wav")
 
 
-def rows_of(name: str) -> dict[str, list[dict[str, str]]]:
-    """The contract table's rows by layout."""
+def contract_rows(name: str) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of a corpus's contract table by layout."""
     layouts = {}
     for row in read_rows(TABLES / f"{name}.tsv", ("layout", "path")):
         layouts.setdefault(row.pop("layout"), []).append(row)
     return layouts
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_the_contract_covers_the_corpus(name):
-    layouts, corpus = rows_of(name), KNOWN[name]
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_contract_table_covers_every_emotion_and_several_speakers(name):
+    layouts, corpus = contract_rows(name), CORPORA[name]
     assert next(iter(layouts)) == "original"
     kept = [row for row in layouts["original"] if not row.get("rejected")]
     assert len({row["path"] for row in kept}) >= 30
-    labels = {label for counts in corpus.counts.values() for label in counts.emotions}
-    told = {row["emotion"] for rows in layouts.values() for row in rows if not row.get("rejected")}
-    assert not labels or told == labels
+    documented = {label for counts in corpus.counts.values() for label in counts.emotions}
+    covered = {row["emotion"] for rows in layouts.values() for row in rows if not row.get("rejected")}
+    assert not documented or covered == documented
     assert len({row["speaker"] for row in kept}) >= min(4, next(iter(corpus.counts.values())).speakers)
 
 
-@pytest.mark.parametrize("name, layout", [(name, layout) for name in KNOWN for layout in rows_of(name)])
-def test_names_are_read_as_documented(name, layout, tmp_path):
-    rows, folder = rows_of(name)[layout], tmp_path / "corpus"
+@pytest.mark.parametrize("name, layout", [(name, layout) for name in CORPORA for layout in contract_rows(name)])
+def test_file_names_are_parsed_as_documented(name, layout, tmp_path):
+    rows, folder = contract_rows(name)[layout], tmp_path / "corpus"
     if (TABLES / name / layout).is_dir():
         shutil.copytree(TABLES / name / layout, folder)
     for path in dict.fromkeys(row["path"] for row in rows):
-        write_clip(folder / path, seconds=3 if "end" in rows[0] else 0.15)
+        write_audio(folder / path, seconds=3 if "end" in rows[0] else 0.15)
     assert cli.run(["prepare", name, str(folder), str(tmp_path / "data")]) == 0
-    kept = {(one.source, one.start): one for one in read_manifest(tmp_path / "data" / "manifest.csv")}
-    reasons = {row["file"]: row["reason"] for row in csv.DictReader(open_text(tmp_path / "data" / "rejected.csv"))}
+    kept = {(utterance.source, utterance.start): utterance for utterance in read_manifest(tmp_path / "data" / "manifest.csv")}
+    rejected = (tmp_path / "data" / "rejected.csv").read_text(encoding="utf-8").splitlines()
+    reasons = {row["file"]: row["reason"] for row in csv.DictReader(rejected)}
     assert len(kept) == sum(not row.get("rejected") for row in rows)
     for row in rows:
         if row.get("rejected"):
             assert row["rejected"] in reasons[row["path"]]
         else:
-            one = kept[row["path"], float(row.get("start") or 0)]
-            assert one.corpus == name and one.language
+            utterance = kept[row["path"], float(row.get("start") or 0)]
+            assert utterance.corpus == name and utterance.language
             expected = {key: row[key] for key in COLUMNS if key in row}
-            assert {key: str(getattr(one, key)) for key in expected} == expected, row["path"]
+            assert {key: str(getattr(utterance, key)) for key in expected} == expected, row["path"]
 
 
-def write_clip(path: Path, seconds: float) -> None:
-    """A little noise that no other path has, in the format that the name says."""
+def write_audio(path: Path, seconds: float) -> None:
+    """Write noise that differs from path to path, in the format that the file's ending names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(list(path.as_posix().encode())).uniform(-0.1, 0.1, int(16000 * seconds))
     soundfile.write(path, noise, 16000)
 
 
-def open_text(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
-
-
-def test_an_unknown_corpus_is_told_the_known_ones():
+def test_the_error_for_an_unknown_corpus_lists_the_known_ones():
     with pytest.raises(CorpusError, match="unknown corpus 'emobd', did you mean 'emodb'.*builtin, .*nemo"):
-        corpora.get("emobd")
+        get_corpus("emobd")
 
 
-def utterances(count: int, emotion: str = "happy") -> list[Utterance]:
-    return [Utterance(str(n), "c", f"s{n % 3}", emotion) for n in range(count)]
-
-
-def test_a_speaker_has_one_sex_or_none(tmp_path):
-    made = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
+def test_a_speaker_with_contradicting_sexes_has_none(tmp_path):
     rows = [("a", "female"), ("a", ""), ("b", "female"), ("b", "male"), ("c", "")]
-    found = [{"source": f"{n}.wav", "speaker": who, "emotion": "sad", "sex": sex} for n, (who, sex) in enumerate(rows)]
+    files = [{"source": f"{n}.wav", "speaker": speaker, "emotion": "sad", "sex": sex} for n, (speaker, sex) in enumerate(rows)]
     (tmp_path / "0.wav").touch()
-    listing = corpora.find(Corpus(**made, counts={"complete": Counts(5, 3)}, find=lambda folder: found), tmp_path)
-    assert [one.sex for one in listing.utterances] == ["female", "female", "", "", ""]
+    listing = list_corpus(Corpus(**FACTS, counts={"complete": Counts(5, 3)}, find=lambda folder: files), tmp_path)
+    assert [utterance.sex for utterance in listing.utterances] == ["female", "female", "", "", ""]
 
 
-def test_missing_files_are_told_beside_the_nearest_release():
-    made = {"name": "c", "title": "C", "licence": "x", "citation": "x", "url": "x", "language": "de", "layout": "x"}
+def test_a_file_name_that_occurs_twice_makes_the_path_the_id(tmp_path):
+    files = [{"source": f"{folder}/x.wav", "speaker": folder, "emotion": "sad"} for folder in "ab"]
+    (tmp_path / "x.wav").touch()
+    listing = list_corpus(Corpus(**FACTS, counts={"complete": Counts(2, 2)}, find=lambda folder: files), tmp_path)
+    assert [utterance.id for utterance in listing.utterances] == ["x", "b/x.wav"]
+
+
+def test_audio_that_the_corpus_does_not_describe_is_rejected_unless_it_is_an_other_file(tmp_path):
+    for name in ("x.wav", "holiday.wav", "Raw/x.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = [{"source": "x.wav", "speaker": "a", "emotion": "sad"}]
+    corpus = Corpus(**FACTS, counts={"complete": Counts(1, 1)}, find=lambda folder: files, other_files=("raw/*",))
+    assert list_corpus(corpus, tmp_path).rejected == [("holiday.wav", "not a file of C by its name: expected x")]
+
+
+def test_counts_are_compared_with_the_release_of_nearest_size():
     small, large = Counts(6, 3, {"happy": 6}), Counts(60, 3, {"happy": 30, "sad": 30})
-    corpus = Corpus(**made, counts={"small": small, "large": large}, find=lambda folder: [])
-    assert corpora.differences(corpus, utterances(6)) == []
-    assert corpora.differences(corpus, utterances(5)) == [
+    corpus = Corpus(**FACTS, counts={"small": small, "large": large}, find=lambda folder: [])
+
+    def happy(count):
+        return [Utterance(str(n), "c", f"s{n % 3}", "happy") for n in range(count)]
+
+    assert count_differences(corpus, happy(6)) == []
+    assert count_differences(corpus, happy(5)) == [
         "files: 5 found, 6 expected (small)",
         "happy: 5 found, 6 expected (small)",
     ]
-    assert "sad: 0 found, 30 expected (large)" in corpora.differences(corpus, utterances(50))
+    assert "sad: 0 found, 30 expected (large)" in count_differences(corpus, happy(50))
 
 
-def test_the_pages_about_corpora_are_what_the_modules_say():
+def test_the_generated_pages_are_current():
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        from corpus_pages import page, readme
+        import corpus_pages
     finally:
         sys.path.pop(0)
-    written = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert written == readme(written, KNOWN), "run tools/corpus_pages.py"
-    assert (ROOT / "data" / "README.md").read_text(encoding="utf-8") == page(KNOWN), "run tools/corpus_pages.py"
-    assert all(f"| `{name}`" in written for name in KNOWN) and f"knows {len(KNOWN)} corpora" in written
+    written = corpus_pages.TABLE_PAGE.read_text(encoding="utf-8")
+    assert written == corpus_pages.with_table(written, CORPORA), "run tools/corpus_pages.py"
+    assert corpus_pages.DETAILS_PAGE.read_text(encoding="utf-8") == corpus_pages.details_page(CORPORA), (
+        "run tools/corpus_pages.py"
+    )
+    assert all(f"| `{name}`" in written for name in CORPORA)

@@ -12,8 +12,10 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser import cli
-from speaker_invariant_ser.data import corpora, download
-from speaker_invariant_ser.data.corpora import Download
+from speaker_invariant_ser.data import download
+from speaker_invariant_ser.data.corpora import registry
+from speaker_invariant_ser.data.corpora.base import Download
+from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.errors import CorpusError, DownloadError, WriteError
 
 NAMES = ["03a01Fa", "08a02Wb", "09b03Ta", "11a05Na"]
@@ -78,11 +80,11 @@ def server():
 @pytest.fixture
 def emodb(server):
     one = Download(f"http://127.0.0.1:{server.server_port}/emodb.zip", "md5:" + hashlib.md5(server.body).hexdigest())
-    return replace(corpora.get("emodb"), download=(one,))
+    return replace(get_corpus("emodb"), download=(one,))
 
 
 def test_what_comes_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(corpora, "known", lambda: {"emodb": emodb})
+    monkeypatch.setattr(registry, "known_corpora", lambda: {"emodb": emodb})
     command = ["prepare", "emodb", str(tmp_path / "emodb"), str(tmp_path / "data"), "--download"]
     assert cli.run(command) == 0
     assert "4 utterances, 0 rejected" in capsys.readouterr().out
@@ -154,7 +156,7 @@ def test_a_corpus_behind_a_form_says_where_the_form_is(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "IEMOCAP cannot be downloaded by a program" in shown and "https://sail.usc.edu" in shown
     with pytest.raises(CorpusError, match="builtin|built-in"):
-        download.fetch(corpora.get("builtin"), tmp_path)
+        download.fetch(get_corpus("builtin"), tmp_path)
 
 
 def test_a_file_in_the_way_and_too_little_space(emodb, tmp_path):
@@ -183,6 +185,6 @@ def test_a_server_that_tells_no_length_and_a_size_known_roughly(server, emodb, t
 
 
 def test_the_open_ones_can_be_fetched():
-    known = corpora.known()
+    known = known_corpora()
     assert {"emodb", "ravdess", "tess", "crema_d", "nemo", "subesco"} <= {name for name in known if known[name].download}
     assert known["ravdess"].download[0].hash == "md5:bc696df654c87fed845eb13823edef8a"

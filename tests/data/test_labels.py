@@ -3,7 +3,7 @@
 import pytest
 
 from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
-from speaker_invariant_ser.data import corpora
+from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.labels import FIVE, MAPS, map_labels
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import RecipeError
@@ -75,7 +75,7 @@ def test_a_map_survives_the_recipe(tmp_path):
 
 
 def test_every_corpus_with_categories_has_some_of_the_five():
-    for corpus in corpora.known().values():
+    for corpus in known_corpora().values():
         labels = {label for counts in corpus.counts.values() for label in counts.emotions}
         if labels:
             assert len(labels & set(MAPS["five"])) >= 2, corpus.name

@@ -14,7 +14,7 @@ sexes are unknown here. Some clips were never there; `s05 (3).wav` is there, but
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "a": "angry",
@@ -57,5 +57,5 @@ CORPUS = Corpus(
     # as the archive holds them: the README says only "around 500" of its first version
     counts={"complete": Counts(604, 6, {"angry": 121, "disgusted": 122, "fearful": 120, "happy": 119, "sad": 122})},
     layout="files named like sadness/s01 (5)b.wav (emotion letter with line, speaker, take)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

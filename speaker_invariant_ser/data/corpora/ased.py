@@ -16,7 +16,7 @@ capital letter: S4-04-02-01-29. Nothing tells the dialect of a speaker.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {"n1": "neutral", "f2": "fearful", "h3": "happy", "s4": "sad", "a5": "angry"}
 SEXES = {"01": "female", "02": "male"}
@@ -48,7 +48,7 @@ CORPUS = Corpus(
     language="am",
     counts={"complete": Counts(2474, 65, {"neutral": 522, "fearful": 510, "happy": 486, "sad": 470, "angry": 486})},
     layout="files named like 05Angry/a5-03-01-02-50.wav (emotion, sentence, repetition, sex, speaker)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "most clips have a length that goes with emotion and sex (angry men 2.4 s, fearful men 3.9 s, sad women 3.5 s): "
         "length alone tells much of the emotion"

@@ -16,7 +16,7 @@ have the sex and the age of 39, 41 and 42: nothing says whether they are other p
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 SEXES = {"f": "female", "m": "male"}
 SPEAKERS = frozenset(map(str, [*range(57), *range(100, 104)]))
@@ -44,7 +44,7 @@ CORPUS = Corpus(
     language="ar",
     counts={"complete": Counts(1935, 61)},
     layout="files named like 4/12-f-19-4-2-1079.wav (speaker, sex, age, word, level, number of the recording)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "labels are levels of emotion, not emotions: level-0 low, level-1 as in daily talk, level-2 high, whatever the emotion; "
         "speakers 100, 102 and 103 may be 39, 41 and 42 once more"

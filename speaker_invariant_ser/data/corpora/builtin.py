@@ -6,7 +6,7 @@ The file name `s03_angry_t07.wav` is speaker, emotion, sentence.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 from speaker_invariant_ser.data.synthesis import EMOTIONS, SENTENCES, SPEAKERS
 
 NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?P<text>t\d\d)")
@@ -34,7 +34,7 @@ CORPUS = Corpus(
         )
     },
     layout="files named like s03_angry_t07.wav (speaker, emotion, sentence)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "The speech is synthesised and its emotions are simulated as prosody: these numbers show that the software works "
         "and claim nothing about human speech."

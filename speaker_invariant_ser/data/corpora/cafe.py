@@ -14,7 +14,7 @@ programs unpack the accents wrongly (ColŠre, D‚go–t), so folders are not re
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "C": "angry",
@@ -57,5 +57,5 @@ CORPUS = Corpus(
     language="fr",
     counts={"complete": Counts(936, 12, dict.fromkeys(EMOTIONS.values(), 144) | {"neutral": 72})},
     layout="files named like Joie/Fort/02-J-2-5.wav (speaker, emotion letter, intensity, sentence)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

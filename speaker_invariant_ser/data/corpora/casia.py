@@ -15,7 +15,7 @@ Re-uploads that put all files into one folder name them 201-neutral-ZhaoZuoxiang
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "angry": "angry",
@@ -72,5 +72,5 @@ CORPUS = Corpus(
         "complete": Counts(9600, 4, dict.fromkeys(sorted(set(EMOTIONS.values())), 1600)),
     },
     layout="files named like 相同文本300/liuchanhg/angry/201.wav (speaker, emotion, text)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

@@ -16,7 +16,7 @@ A clone without git-lfs has short texts in place of the audio.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": "", "X": ""}
@@ -70,8 +70,8 @@ CORPUS = Corpus(
         )
     },
     layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
-    find=named(parse),
-    aside=("*.mp3",),
+    find=by_file_name(parse),
+    other_files=("*.mp3",),
     # the repository itself keeps every clip behind git-lfs; this is a re-upload of its AudioWAV folder
     download=(
         Download(

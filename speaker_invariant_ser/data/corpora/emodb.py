@@ -12,7 +12,7 @@ The file name `03a01Fa.wav` is
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 
 EMOTIONS = {
     "W": "angry",
@@ -56,7 +56,7 @@ CORPUS = Corpus(
         )
     },
     layout="files named like 03a01Fa.wav (speaker, sentence, emotion letter, version) in any subfolder, usually wav/",
-    find=named(parse),
+    find=by_file_name(parse),
     download=(
         Download("https://zenodo.org/records/7447302/files/emodb.zip", "md5:9d21362dbc5676ef3ab4745d83ced0db", 39_981_818),
     ),

@@ -16,7 +16,7 @@ one, from which its makers took clips that did not fit their sentence, and an un
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "amused": "amused",
@@ -67,5 +67,5 @@ CORPUS = Corpus(
         "README": Counts(7000, 4, {"amused": 1330, "angry": 1308, "disgusted": 1033, "neutral": 1585, "sleepy": 1744}),
     },
     layout="files named like jenie/Amused/amused_57-84_0057.wav or jenie_Amused/amused_57-84_0057.wav (emotion, range, sentence)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

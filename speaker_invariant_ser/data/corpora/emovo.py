@@ -13,7 +13,7 @@ Every speaker says every sentence once in every emotion. A re-upload has the fol
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "dis": "disgusted",
@@ -52,5 +52,5 @@ CORPUS = Corpus(
     language="it",
     counts={"complete": Counts(588, 6, dict.fromkeys(EMOTIONS.values(), 84))},
     layout="files named like f1/gio-f1-b2.wav (emotion, speaker, sentence)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.audio import find_audio
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields
 from speaker_invariant_ser.data.manifest import read_rows
 
 EMOTIONS = {

@@ -19,7 +19,7 @@ emotion away: what is learned here need not be in the voice.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "an": "angry",
@@ -77,5 +77,5 @@ CORPUS = Corpus(
         "complete": Counts(1287, 43, {"angry": 215, "disgusted": 215, "fearful": 215, "happy": 212, "sad": 215, "surprised": 215})
     },
     layout="files named like subject 1/anger/sentence 1/s1_an_1.wav (speaker, emotion, sentence; the videos' sound as audio)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

@@ -14,7 +14,7 @@ encodings and are not read. A file in a folder of another emotion than its numbe
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 SENTENCES = 350
 EMOTIONS = ("neutral", "angry", "happy", "sad", "surprised")  # in the order of the numbers
@@ -58,5 +58,5 @@ CORPUS = Corpus(
     language="zh,en",
     counts={"complete": counts(20), "one language": counts(10)},
     layout="files named like 0011/Angry/0011_000351.wav (speaker, number from 1 to 1750), also in train/, evaluation/ and test/",
-    find=named(parse),
+    find=by_file_name(parse),
 )

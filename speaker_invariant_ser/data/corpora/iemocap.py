@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.audio import find_audio
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
 from speaker_invariant_ser.data.manifest import read_rows
 
 EMOTIONS = {
@@ -116,5 +116,5 @@ CORPUS = Corpus(
         "their labels in Session1/dialog/EmoEvaluation/Ses01F_impro04.txt"
     ),
     find=find,
-    aside=("*dialog/wav/*",),
+    other_files=("*dialog/wav/*",),
 )

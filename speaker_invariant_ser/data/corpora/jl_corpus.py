@@ -17,7 +17,7 @@ The archive holds everything twice, in folders that differ in capitals alone: th
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 PRIMARY = ("angry", "excited", "happy", "neutral", "sad")
 SECONDARY = ("anxious", "apologetic", "assertive", "concerned", "encouraging")
@@ -55,5 +55,5 @@ CORPUS = Corpus(
         "primary emotions": Counts(1200, 4, dict.fromkeys(PRIMARY, 240)),
     },
     layout="files named like JL(wav+txt)/female1_angry_10a_1.wav (speaker, emotion, sentence with session, repetition)",
-    find=named(parse),
+    find=by_file_name(parse),
 )

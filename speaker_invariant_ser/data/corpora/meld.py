@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.audio import find_audio
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
 from speaker_invariant_ser.data.manifest import read_rows
 
 EMOTIONS = {
@@ -117,5 +117,5 @@ CORPUS = Corpus(
         "with train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv"
     ),
     find=find,
-    counts_useless=True,
+    counts_rejected=True,
 )

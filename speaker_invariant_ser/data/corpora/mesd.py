@@ -14,7 +14,7 @@ them. The papers speak of 864 clips; lists of the files hold 862, with one angry
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "anger": "angry",
@@ -55,7 +55,7 @@ CORPUS = Corpus(
         "as described": Counts(864, 3, dict.fromkeys(EMOTIONS.values(), 144)),
     },
     layout="files named like Sadness_M_B_abandono.wav (emotion; F, M or C for the kind of voice; list of words; word)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "speakers are kinds of voice, not people: F is three women, M two men and C six children, whom nothing tells apart; "
         "figures about speakers say how well women, men and children are told apart"

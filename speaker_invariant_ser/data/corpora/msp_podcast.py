@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.audio import find_audio
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
 from speaker_invariant_ser.data.manifest import read_rows
 
 EMOTIONS = {
@@ -87,5 +87,5 @@ CORPUS = Corpus(
     counts={"1.11": Counts(149_307, 2_217)},
     layout="files named like Audios/MSP-PODCAST_0001_0008.wav (recording, segment), with Labels/labels_consensus.csv",
     find=find,
-    counts_useless=True,
+    counts_rejected=True,
 )

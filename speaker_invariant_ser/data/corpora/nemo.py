@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 from speaker_invariant_ser.data.manifest import read_rows
 
 EMOTIONS = {
@@ -33,7 +33,7 @@ def find(folder: Path) -> Iterator[Fields]:
     sexes = {}
     for table in sorted(folder.rglob("data.tsv")):
         sexes |= {row["speaker_id"]: row["gender"] for row in read_rows(table, ("speaker_id", "gender"))}
-    for fields in named(parse)(folder):
+    for fields in by_file_name(parse)(folder):
         yield {**fields, "sex": sexes.get(fields["speaker"], "")}
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "C": "angry",
@@ -37,7 +37,7 @@ VERSION = re.compile(r"(?:^|/)or[^/]*au[^/]*0([12])/", re.IGNORECASE)  # the acc
 
 def find(folder: Path) -> Iterator[Fields]:
     """Every file whose name follows the rule, of one version."""
-    found = list(named(parse)(folder))
+    found = list(by_file_name(parse)(folder))
     both = {version(fields["source"]) for fields in found} >= {"1", "2"}
     for fields in found:
         old = both and version(fields["source"]) == "1"

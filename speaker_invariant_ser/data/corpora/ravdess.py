@@ -17,7 +17,7 @@ every file a second time in audio_speech_actors_01-24/: the copies are rejected 
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 
 EMOTIONS = {
     "01": "neutral",
@@ -71,7 +71,7 @@ CORPUS = Corpus(
         "speech and song": Counts(2452, 24, BOTH),
     },
     layout="files named like Actor_12/03-01-06-02-02-01-12.wav (seven numbers, the last one the actor)",
-    find=named(parse),
+    find=by_file_name(parse),
     download=(
         Download(
             "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",

@@ -15,7 +15,7 @@ code here. The order of the twelve in n19 to n30 stays unclear: their codes are 
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "a": "angry",
@@ -68,6 +68,6 @@ CORPUS = Corpus(
     language="en",
     counts={"complete": Counts(480, 4, dict.fromkeys(EMOTIONS.values(), 60) | {"neutral": 120})},
     layout="files named like DC/sa07.wav or DC_sa07.wav (speaker DC, JE, JK or KL, then emotion letters and number)",
-    find=named(parse),
+    find=by_file_name(parse),
     note="SAVEE has four speakers, all men: what holds for them need not hold for women.",
 )

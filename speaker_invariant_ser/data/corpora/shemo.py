@@ -13,7 +13,7 @@ sound files; where the two differ in emotion, a later study (Yazdani, Shekofteh 
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {
     "A": "angry",
@@ -53,6 +53,6 @@ CORPUS = Corpus(
         )
     },
     layout="files named like female/F03S02.wav (sex and speaker, emotion letter, count)",
-    find=named(parse),
+    find=by_file_name(parse),
     note="163 of its 3000 files carry another emotion in their name than in their transcript's (Yazdani, Shekofteh 2022).",
 )

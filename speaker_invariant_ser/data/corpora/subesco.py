@@ -14,7 +14,7 @@ All files lie in one folder, none is missing, and one has a slip in its name: `F
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 
 EMOTIONS = {
     "ANGRY": "angry",
@@ -59,7 +59,7 @@ CORPUS = Corpus(
     language="bn",
     counts={"complete": Counts(7000, 20, dict.fromkeys(EMOTIONS.values(), 1000))},
     layout="files named like F_02_MONIKA_S_1_NEUTRAL_5.wav (sex and number of the speaker, name, sentence, emotion, take)",
-    find=named(parse),
+    find=by_file_name(parse),
     download=(
         Download(
             "https://zenodo.org/records/4526477/files/SUBESCO.zip",

@@ -14,7 +14,7 @@ folder of the same name within: the copies are rejected as duplicates.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Download, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
 
 EMOTIONS = {
     "angry": "angry",
@@ -50,7 +50,7 @@ CORPUS = Corpus(
     language="en",
     counts={"complete": Counts(2800, 2, dict.fromkeys(EMOTIONS.values(), 400))},
     layout="files named like OAF_back_angry.wav (speaker OAF or YAF, word, emotion)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "TESS has two speakers, both women: with one left out, a model hears a single voice, and nothing said of "
         "unseen speakers reaches beyond these two."

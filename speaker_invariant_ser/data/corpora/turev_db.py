@@ -14,7 +14,7 @@ these copies are left aside.
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {"hl": "sad", "kz": "angry", "mt": "happy", "sk": "calm"}
 NAME = re.compile(r"(?P<speaker>\d{4})_(?P<emotion>hl|kz|mt|sk)_(?P<text>[a-z]+)")
@@ -36,6 +36,6 @@ CORPUS = Corpus(
     language="tr",
     counts={"complete": Counts(1735, 6, {"angry": 487, "calm": 408, "happy": 357, "sad": 483})},
     layout="files named like Sound Source/Happy/1234_mt_cay.wav (speaker, emotion in two letters, word)",
-    find=named(parse),
-    aside=("testemotions*", "*/testemotions*"),
+    find=by_file_name(parse),
+    other_files=("testemotions*", "*/testemotions*"),
 )

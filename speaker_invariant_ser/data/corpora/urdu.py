@@ -14,7 +14,7 @@ is named after SM8 to SM16, so that 29 are there. Only SM3, SM5 and SM6 have mor
 import re
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora import Corpus, Counts, Fields, named
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_file_name
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
 SEXES = {"M": "male", "F": "female"}
@@ -39,7 +39,7 @@ CORPUS = Corpus(
     language="ur",
     counts={"complete": Counts(400, 29, dict.fromkeys(EMOTIONS.values(), 100))},
     layout="files named like Sad/SM25_F29_S079.wav (speaker, clip of the speaker, emotion letter and clip of the emotion)",
-    find=named(parse),
+    find=by_file_name(parse),
     note=(
         "26 of the 29 speakers have one emotion only, and four men have all that is angry: "
         "who speaks tells nearly which emotion it is, so that the two cannot be told apart well"
