@@ -1,7 +1,10 @@
-"""Fresh classifiers that try to read the speaker. None of them has met the training that it judges.
+"""Attackers: fresh classifiers that predict the speaker from embeddings.
 
-Each standardises inside the fold that it is fitted on, and its setting is chosen on a part of that fold: nothing of the
-scored clips enters. All but the frame-level probe are scikit-learn's.
+An attacker takes no part in the training that it judges. It is fitted within one fold of the audit: it standardises its
+inputs with the statistics of that fold's training utterances, and its setting (regularisation, neighbours ...) is chosen on
+a part of them, so that the scored utterances influence neither. All but the frame-level attacker are scikit-learn's.
+
+To add an attacker, write a function `(setting, seed) -> classifier` and enter it in `ATTACKERS`.
 """
 
 import warnings
@@ -17,160 +20,226 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-TUNING = 3000  # clips at most that a setting is chosen on
-MOST_DIMENSIONS = 512  # of attackers that hold covariances [D, D] of every speaker; wider embeddings are reduced
-STOPPED = "Training interrupted by user"  # what scikit-learn's networks make of Ctrl-C, going on half trained
-Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or N maps [F, T]
+MAX_TUNING_UTTERANCES = 3000  # a setting is chosen on at most this many utterances
+MAX_COVARIANCE_DIMENSIONS = 512  # LDA and QDA see the principal components of wider embeddings
+INTERRUPTED = "Training interrupted by user"  # warning of scikit-learn's networks, which swallow Ctrl-C and return half trained
+
+Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or frame-level features of N utterances, each [F, T]
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """A kind of classifier: how one is made of a setting and a seed, and the settings to choose from."""
+    """A kind of classifier and the settings to choose from.
+
+    Attributes:
+        make: Returns an unfitted classifier for a setting and a seed.
+        settings: Candidate values of the one hyperparameter that is tuned.
+        linear: Whether decision boundaries are linear.
+        quick: Whether the attacker is closed-form or nearly so; these are the ones that `--quick` and the controls use.
+        input: "embedding", or "frames" for the encoder's frame-level features before pooling.
+        min_utterances: Utterances of every speaker that are needed to fit it.
+        estimates_covariance: Whether it estimates covariance matrices [D, D].
+        max_utterances: Utterances that it is fitted on; a sample of more.
+    """
 
     make: Callable[[float, int], ClassifierMixin]
     settings: tuple[float, ...]
     linear: bool = False
-    quick: bool = False  # is in the short battery, and attacks the controls
-    reads: str = "embedding"  # or "frames", the encoder's map before pooling
-    least: int = 1  # clips of every speaker that it needs
-    covariances: bool = False
-    most: int = 200_000  # clips that it is fitted on at most: a stratified sample of more
-
-
-def logistic(strength: float, seed: int) -> ClassifierMixin:
-    """Multinomial logistic regression; `strength` is the inverse regularisation."""
-    return LogisticRegression(C=strength, max_iter=500, random_state=seed)
-
-
-def lda(shrinkage: float, seed: int) -> ClassifierMixin:
-    """Linear discriminant analysis, covariance shrunk by this much (0: as Ledoit and Wolf choose, J. Multivar. Anal. 2004)."""
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or "auto")
-
-
-def qda(shrinkage: float, seed: int) -> ClassifierMixin:
-    """Quadratic discriminant analysis: reads variances and correlations, whatever the means say."""
-    return QuadraticDiscriminantAnalysis(solver="eigen", covariance_estimator=Shrunk(shrinkage))
-
-
-class Shrunk(BaseEstimator):
-    """Covariance shrunk towards the identity, the features being standardised: of full rank for a handful of equal clips too."""
-
-    def __init__(self, shrinkage: float) -> None:
-        self.shrinkage = shrinkage
-
-    def fit(self, x: np.ndarray) -> "Shrunk":
-        """X [N, D] -> covariance_ [D, D]."""
-        own = np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
-        self.covariance_ = (1 - self.shrinkage) * own + self.shrinkage * np.eye(x.shape[1])
-        return self
-
-
-def knn(neighbours: float, seed: int) -> ClassifierMixin:
-    """The vote of the nearest clips: reads a speaker who sits in several places."""
-    return Nearest(int(neighbours))
-
-
-class Nearest(KNeighborsClassifier):
-    """k-NN that takes as many neighbours as there are, if fewer."""
-
-    def fit(self, x: np.ndarray, y: np.ndarray) -> "Nearest":
-        self.n_neighbors = min(self.n_neighbors, len(x))
-        return super().fit(x, y)
-
-
-def svm(strength: float, seed: int) -> ClassifierMixin:
-    """Support vectors with a Gaussian kernel of the usual width, 1 / D."""
-    return SVC(C=strength, random_state=seed)
-
-
-def mlp(decay: float, seed: int) -> ClassifierMixin:
-    """One hidden layer of 128; `decay` is the L2 penalty."""
-    return network((128,), decay, seed)
-
-
-def mlp_deep(decay: float, seed: int) -> ClassifierMixin:
-    """Two hidden layers, 256 and 128."""
-    return network((256, 128), decay, seed)
-
-
-def network(hidden: tuple[int, ...], decay: float, seed: int) -> ClassifierMixin:
-    return MLPClassifier(hidden, alpha=decay, max_iter=80, n_iter_no_change=5, tol=1e-3, random_state=seed)
-
-
-def boosting(rate: float, seed: int) -> ClassifierMixin:
-    """Gradient boosting of small trees, one a speaker in each round; few rounds, for time."""
-    return HistGradientBoostingClassifier(
-        max_iter=30, learning_rate=rate, max_leaf_nodes=8, max_bins=32, early_stopping=False, random_state=seed
-    )
-
-
-def frames(rate: float, seed: int) -> ClassifierMixin:
-    """Attention over the encoder's map before pooling: what pooling hides from the embedding, it does not hide from this."""
-    from speaker_invariant_ser.audit.frame_attacker import FrameProbe  # torch, which auditing a table does without
-
-    return FrameProbe(seed, learning_rate=rate)
-
-
-ATTACKERS: dict[str, Attacker] = {
-    "logistic": Attacker(logistic, (0.003, 0.03, 0.5), linear=True, quick=True),
-    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, least=2, covariances=True),
-    "qda": Attacker(qda, (0.2, 0.7), quick=True, least=2, covariances=True),
-    "knn": Attacker(knn, (1, 5, 15), quick=True),
-    "svm": Attacker(svm, (0.3, 3.0, 30.0), most=10_000),
-    "mlp": Attacker(mlp, (0.01, 1.0)),
-    "mlp_deep": Attacker(mlp_deep, (0.01, 1.0), most=10_000),
-    "boosting": Attacker(boosting, (0.05, 0.15), most=5_000),
-    "frames": Attacker(frames, (0.003,), reads="frames", most=3_000),
-}
+    quick: bool = False
+    input: str = "embedding"
+    min_utterances: int = 1
+    estimates_covariance: bool = False
+    max_utterances: int = 200_000
 
 
 def fit_tuned(
     attacker: Attacker, inputs: Inputs, speaker: np.ndarray, tuning: tuple[np.ndarray, np.ndarray], seed: int
 ) -> tuple[ClassifierMixin, np.ndarray]:
-    """An attacker fitted on all clips with the setting that reads best in `tuning`, and the hits [V] of that one there.
+    """Choose an attacker's setting by validation accuracy, then fit it on all given utterances.
 
-    `tuning` is (fitted on, validated on), positions within these clips; what is read there may serve to choose among attackers.
+    Args:
+        attacker: The attacker.
+        inputs: Embeddings [N, D] or frame-level features of N utterances.
+        speaker: Speaker of each utterance [N].
+        tuning: Positions within these utterances (to fit on, to validate on [V]) for the choice of the setting.
+        seed: Seed of the classifier and of subsampling.
+
+    Returns:
+        The fitted classifier, and whether the chosen setting was correct on each validation utterance [V]. The latter may
+        serve to choose among attackers.
     """
-    on, off = tuning
-    hits = []
+    fitted_on, validated_on = tuning
+    correct_by_setting = []
     for setting in attacker.settings:
-        trial = fit(attacker, setting, take(inputs, on), speaker[on], seed)
-        hits.append(trial.predict(take(inputs, off)) == speaker[off])
-    best = int(np.argmax([each.mean() for each in hits]))
-    return fit(attacker, attacker.settings[best], inputs, speaker, seed), hits[best]
+        trial = fit(attacker, setting, select_rows(inputs, fitted_on), speaker[fitted_on], seed)
+        correct_by_setting.append(trial.predict(select_rows(inputs, validated_on)) == speaker[validated_on])
+    best = int(np.argmax([correct.mean() for correct in correct_by_setting]))
+    return fit(attacker, attacker.settings[best], inputs, speaker, seed), correct_by_setting[best]
 
 
-def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> ClassifierMixin:
-    """One attacker of one setting, on at most `most` of the clips."""
-    rows = sample(speaker, attacker.most, seed)
-    steps = [StandardScaler()] if attacker.reads == "embedding" else []
-    if attacker.covariances and inputs.shape[1] > MOST_DIMENSIONS:
-        steps.append(PCA(min(MOST_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
+def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> Pipeline:
+    """Fit an attacker with a given setting on at most `max_utterances` of the utterances.
+
+    Args:
+        attacker: The attacker.
+        setting: One of its settings.
+        inputs: Embeddings [N, D] or frame-level features of N utterances.
+        speaker: Speaker of each utterance [N].
+        seed: Seed of the classifier and of subsampling.
+
+    Returns:
+        The fitted pipeline of standardisation (embeddings only), PCA where needed, and classifier.
+
+    Raises:
+        KeyboardInterrupt: The user pressed Ctrl-C, also where scikit-learn turned that into a warning.
+    """
+    rows = sample_utterances(speaker, attacker.max_utterances, seed)
+    steps: list[BaseEstimator] = [StandardScaler()] if attacker.input == "embedding" else []
+    if attacker.estimates_covariance and isinstance(inputs, np.ndarray) and inputs.shape[1] > MAX_COVARIANCE_DIMENSIONS:
+        steps.append(PCA(min(MAX_COVARIANCE_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
     model = make_pipeline(*steps, attacker.make(setting, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an attacker stopped early, or fitted on singular data, is still an attacker
-        warnings.filterwarnings("error", message=STOPPED)
+        warnings.filterwarnings("error", message=INTERRUPTED)
         try:
-            return model.fit(take(inputs, rows), speaker[rows])
+            return model.fit(select_rows(inputs, rows), speaker[rows])
         except UserWarning:
             raise KeyboardInterrupt from None
 
 
-def sample(speaker: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Positions of at most `most` clips, every speaker in proportion and none without a clip."""
+def sample_utterances(speaker: np.ndarray, maximum: int, seed: int) -> np.ndarray:
+    """Draw positions of at most `maximum` utterances at random, at least one of every speaker.
+
+    Args:
+        speaker: Speaker of each utterance [N].
+        maximum: Utterances to keep, more than there are speakers.
+        seed: Seed of the draw.
+
+    Returns:
+        Sorted positions [min(N, maximum)].
+    """
     rows = np.arange(len(speaker))
-    if len(rows) <= most:
+    if len(rows) <= maximum:
         return rows
-    _, first = np.unique(speaker, return_index=True)
-    rest = np.setdiff1d(rows, first)
-    kept, _ = train_test_split(rest, train_size=most - len(first), random_state=seed)
-    return np.sort(np.concatenate([first, kept]))
+    _, first_of_each = np.unique(speaker, return_index=True)
+    others = np.setdiff1d(rows, first_of_each)
+    drawn, _ = train_test_split(others, train_size=maximum - len(first_of_each), random_state=seed)
+    return np.sort(np.concatenate([first_of_each, drawn]))
 
 
-def take(inputs: Inputs, rows: np.ndarray) -> Inputs:
-    """These clips of embeddings or of maps."""
+def select_rows(inputs: Inputs, rows: np.ndarray) -> Inputs:
+    """Return the inputs of these utterances."""
     return inputs[rows] if isinstance(inputs, np.ndarray) else [inputs[row] for row in rows]
+
+
+def standardised_lda() -> Pipeline:
+    """Make the LDA attacker with the Ledoit-Wolf shrinkage on standardised inputs, for probes that tune nothing."""
+    return make_pipeline(StandardScaler(), lda(0.0, 0))
+
+
+def logistic(inverse_penalty: float, seed: int) -> ClassifierMixin:
+    """Make a multinomial logistic regression."""
+    return LogisticRegression(C=inverse_penalty, max_iter=500, random_state=seed)
+
+
+def lda(shrinkage: float, seed: int) -> ClassifierMixin:
+    """Make a linear discriminant analysis with shrunk covariance.
+
+    Args:
+        shrinkage: Weight of the scaled identity, 0 to 1; 0 stands for the weight of Ledoit and Wolf (J. Multivariate
+            Analysis 2004).
+        seed: Ignored; the fit is deterministic.
+
+    Returns:
+        The unfitted classifier.
+    """
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or "auto")
+
+
+def qda(shrinkage: float, seed: int) -> ClassifierMixin:
+    """Make a quadratic discriminant analysis, which separates speakers by variances and correlations even where means agree."""
+    return QuadraticDiscriminantAnalysis(solver="eigen", covariance_estimator=ShrunkCovariance(shrinkage))
+
+
+class ShrunkCovariance(BaseEstimator):
+    """Covariance shrunk towards the identity, which keeps full rank for a handful of identical utterances.
+
+    Suits standardised features, whose variance is 1.
+    """
+
+    def __init__(self, shrinkage: float) -> None:
+        self.shrinkage = shrinkage
+
+    def fit(self, x: np.ndarray) -> "ShrunkCovariance":
+        """Estimate `covariance_` [D, D] from x [N, D]."""
+        empirical = np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], x.shape[1])
+        self.covariance_ = (1 - self.shrinkage) * empirical + self.shrinkage * np.eye(x.shape[1])
+        return self
+
+
+def knn(neighbours: float, seed: int) -> ClassifierMixin:
+    """Make a k-nearest-neighbour classifier, which finds speakers who form several clusters."""
+    return CappedKNeighbors(int(neighbours))
+
+
+class CappedKNeighbors(KNeighborsClassifier):
+    """A k-nearest-neighbour classifier that uses all training utterances if there are fewer than k."""
+
+    n_neighbors: int
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "CappedKNeighbors":
+        """Store the training utterances x [N, D] and their labels y [N]."""
+        self.n_neighbors = min(self.n_neighbors, len(x))
+        return super().fit(x, y)
+
+
+def svm(inverse_penalty: float, seed: int) -> ClassifierMixin:
+    """Make a support vector machine with a Gaussian kernel of scikit-learn's default width, which is 1 / D."""
+    return SVC(C=inverse_penalty, random_state=seed)
+
+
+def mlp(weight_decay: float, seed: int) -> ClassifierMixin:
+    """Make a network with one hidden layer of 128 units."""
+    return network((128,), weight_decay, seed)
+
+
+def mlp_deep(weight_decay: float, seed: int) -> ClassifierMixin:
+    """Make a network with hidden layers of 256 and 128 units."""
+    return network((256, 128), weight_decay, seed)
+
+
+def network(hidden: tuple[int, ...], weight_decay: float, seed: int) -> ClassifierMixin:
+    """Make a multilayer perceptron with at most 80 epochs; `weight_decay` is the L2 penalty."""
+    return MLPClassifier(hidden, alpha=weight_decay, max_iter=80, n_iter_no_change=5, tol=1e-3, random_state=seed)
+
+
+def boosting(learning_rate: float, seed: int) -> ClassifierMixin:
+    """Make gradient boosting of small trees; 30 rounds of one tree per speaker, for time."""
+    return HistGradientBoostingClassifier(
+        max_iter=30, learning_rate=learning_rate, max_leaf_nodes=8, max_bins=32, early_stopping=False, random_state=seed
+    )
+
+
+def frames(learning_rate: float, seed: int) -> ClassifierMixin:
+    """Make the attentive attacker on frame-level features, which sees what pooling hides from the embedding."""
+    from speaker_invariant_ser.audit.frame_attacker import FrameAttacker  # needs torch, which auditing a table does without
+
+    return FrameAttacker(seed, learning_rate=learning_rate)
+
+
+ATTACKERS: dict[str, Attacker] = {
+    "logistic": Attacker(logistic, (0.003, 0.03, 0.5), linear=True, quick=True),
+    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, min_utterances=2, estimates_covariance=True),
+    "qda": Attacker(qda, (0.2, 0.7), quick=True, min_utterances=2, estimates_covariance=True),
+    "knn": Attacker(knn, (1, 5, 15), quick=True),
+    "svm": Attacker(svm, (0.3, 3.0, 30.0), max_utterances=10_000),
+    "mlp": Attacker(mlp, (0.01, 1.0)),
+    "mlp_deep": Attacker(mlp_deep, (0.01, 1.0), max_utterances=10_000),
+    "boosting": Attacker(boosting, (0.05, 0.15), max_utterances=5_000),
+    "frames": Attacker(frames, (0.003,), input="frames", max_utterances=3_000),
+}
+QUICK_ATTACKERS = tuple(name for name, attacker in ATTACKERS.items() if attacker.quick)

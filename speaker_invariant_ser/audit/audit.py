@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from speaker_invariant_ser.audit.attackers import ATTACKERS
+from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings, singles
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, make_plan
 from speaker_invariant_ser.audit.information import codelength, usable_bits
-from speaker_invariant_ser.audit.leakage import PERMUTATIONS, QUICK, Leakage, leakage, number
+from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, leakage, number
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification import Verification, make_trials, verify, verify_alone
 from speaker_invariant_ser.files import sha256
@@ -55,7 +55,7 @@ class Audit:
         controls = {name: control_summary(one) for name, one in self.controls.items()}
         found = self.leakage.summary
         if self.quick:
-            found["not_tried"] = {name: "is not quick" for name in ATTACKERS if name not in QUICK} | found["not_tried"]
+            found["not_tried"] = {name: "is not quick" for name in ATTACKERS if name not in QUICK_ATTACKERS} | found["not_tried"]
             if found["at_chance"] is True:  # a claim that the whole battery has to earn
                 found |= {"at_chance": "undecided", "reason": "quick"}
         return {
@@ -85,7 +85,7 @@ def audit(
     settings, told = settings or Settings(), progress or (lambda what, done, total: None)
     found = leakage(
         tables,
-        QUICK if settings.quick else None,
+        QUICK_ATTACKERS if settings.quick else None,
         settings.folds,
         settings.seed,
         settings.permutations,
@@ -146,7 +146,7 @@ def attack_controls(
 
 
 def quick(tables: Sequence[Embeddings], settings: Settings, repeats: int = REPEATS) -> Leakage:
-    return leakage(tables, QUICK, settings.folds, settings.seed, permutations=0, jobs=settings.jobs, repeats=repeats)
+    return leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=settings.jobs, repeats=repeats)
 
 
 def with_embedding(table: Embeddings, embedding: np.ndarray) -> Embeddings:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from speaker_invariant_ser.audit.attackers import TUNING, sample
+from speaker_invariant_ser.audit.attackers import MAX_TUNING_UTTERANCES, sample_utterances
 from speaker_invariant_ser.audit.embeddings import Embeddings, singles
 from speaker_invariant_ser.errors import AuditError
 
@@ -113,8 +113,8 @@ def split(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
 
 
 def tuning_part(table: Embeddings, train: np.ndarray, seed: int) -> Part:
-    """How a training fold is divided again to choose settings, by the same rules; `TUNING` of its clips where there are more."""
-    rows = sample(table.speaker[train], TUNING, seed)
+    """How a training fold is divided again to choose settings, by the same rules; `MAX_TUNING_UTTERANCES` of its clips where there are more."""
+    rows = sample_utterances(table.speaker[train], MAX_TUNING_UTTERANCES, seed)
     inner = replace(table.rows(train[rows]), scored=np.ones(len(rows), dtype=bool), frames=None)
     known = ~np.isin(inner.speaker, singles(inner))
     if len(set(inner.speaker[known])) < 2:

@@ -21,7 +21,7 @@ EPOCHS, PATIENCE = 40, 6
 WATCHED = 0.15  # share of each speaker's training clips that tells when to stop
 
 
-class FrameProbe(BaseEstimator, ClassifierMixin):
+class FrameAttacker(BaseEstimator, ClassifierMixin):
     """Attentive means over frames (Lin et al., A structured self-attentive sentence embedding, ICLR 2017), then softmax.
 
     What is pooled is turned to the frames' principal axes and every axis standardised: an encoder that was taught to hide the
@@ -39,7 +39,7 @@ class FrameProbe(BaseEstimator, ClassifierMixin):
         self.weight_decay = weight_decay
         self.learning_rate = learning_rate
 
-    def fit(self, maps: Sequence[np.ndarray], labels: Sequence) -> "FrameProbe":
+    def fit(self, maps: Sequence[np.ndarray], labels: Sequence) -> "FrameAttacker":
         """Learn to name the label [N] of each map [F, T_n]; at least two labels."""
         self.classes_, target = np.unique(labels, return_inverse=True)
         rng = np.random.default_rng(self.seed)

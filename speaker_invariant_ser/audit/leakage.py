@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser.audit import statistics as chance
-from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, take
+from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS, Inputs, fit_tuned, select_rows
 from speaker_invariant_ser.audit.embeddings import Embeddings, check, singles
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, Plan, PlannedPart, make_plan
 from speaker_invariant_ser.audit.statistics import AtChance, Clips, Judgement, Score
@@ -17,7 +17,6 @@ from speaker_invariant_ser.processes import cores
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"
-QUICK = tuple(name for name, attacker in ATTACKERS.items() if attacker.quick)
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -63,7 +62,7 @@ class Leakage:
     @property
     def judgement(self) -> Judgement:
         """Whether the embedding is at chance, and why: see `chance.judge`."""
-        readers = {name: score for name, score in self.attackers.items() if ATTACKERS[name].reads == "embedding"}
+        readers = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
         return chance.judge(self.strongest.score, readers, self.chance)
 
     @property
@@ -75,7 +74,7 @@ class Leakage:
     def summary(self) -> dict:
         """The part of report.json that is about attackers."""
         scores = {
-            name: {**numbers(score), "validation": number(self.validation[name]), "reads": ATTACKERS[name].reads}
+            name: {**numbers(score), "validation": number(self.validation[name]), "reads": ATTACKERS[name].input}
             for name, score in self.attackers.items()
         }
         return {
@@ -131,7 +130,7 @@ def leakage(
     plans = [make_plan(table, folds, seed, repeats) for table in tables]
     usable, unusable = divide_names(names or tuple(ATTACKERS), tables, plans)
     attacked = attack(tables, plans, usable, seed, jobs, progress)
-    choices = choose(attacked, tables, [name for name in usable if ATTACKERS[name].reads == "embedding"])
+    choices = choose(attacked, tables, [name for name in usable if ATTACKERS[name].input == "embedding"])
     votes = {name: [one.votes(name) for one in attacked] for name in usable}
     votes[STRONGEST] = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
     pool = Pool.of(tables, plans)
@@ -233,10 +232,10 @@ def divide_names(
     )
     reasons = {}
     for name in names:
-        if ATTACKERS[name].reads == "frames" and any(table.frames is None for table in tables):
+        if ATTACKERS[name].input == "frames" and any(table.frames is None for table in tables):
             reasons[name] = "needs the encoder's map before pooling"
-        elif ATTACKERS[name].least > fewest:
-            reasons[name] = f"needs {ATTACKERS[name].least} clips of every speaker to be tuned on, one has {fewest}"
+        elif ATTACKERS[name].min_utterances > fewest:
+            reasons[name] = f"needs {ATTACKERS[name].min_utterances} clips of every speaker to be tuned on, one has {fewest}"
     return tuple(name for name in names if name not in reasons), reasons
 
 
@@ -307,10 +306,10 @@ def side_by_side(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray
 def attempt(name: str, inputs: Inputs, speaker: np.ndarray, part: PlannedPart, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(the speaker named for each scored clip of a part, hits where settings are chosen) of a fresh attacker."""
     with threadpool_limits(1):  # matrices this small gain nothing from more
-        known = take(inputs, part.train), speaker[part.train]
+        known = select_rows(inputs, part.train), speaker[part.train]
         fitted, validation = fit_tuned(ATTACKERS[name], *known, part.tuning, seed + part.repeat)
-        return fitted.predict(take(inputs, part.test)), validation
+        return fitted.predict(select_rows(inputs, part.test)), validation
 
 
 def inputs(table: Embeddings, name: str) -> Inputs:
-    return table.frames if ATTACKERS[name].reads == "frames" else table.embedding
+    return table.frames if ATTACKERS[name].input == "frames" else table.embedding

@@ -24,7 +24,8 @@ import torch
 from matplotlib.axes import Axes
 from sklearn.datasets import load_digits
 
-from speaker_invariant_ser.audit.leakage import QUICK, Leakage, leakage
+from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
+from speaker_invariant_ser.audit.leakage import Leakage, leakage
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
@@ -189,7 +190,7 @@ def outcome(name: str, run: Run, prepared: PreparedCorpus, device: str, jobs: in
     settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
     parts = attacked_parts(run.recipe)
     tables = [embed(model, prepared, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
-    leak = leakage(tables, QUICK, settings.folds, settings.seed, permutations=0, jobs=jobs)
+    leak = leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
     return Outcome(name, [fit.metrics() for fit in run.fits], leak)
 
 

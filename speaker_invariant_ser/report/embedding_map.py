@@ -6,7 +6,7 @@ from sklearn.manifold import TSNE
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from speaker_invariant_ser.audit.attackers import sample
+from speaker_invariant_ser.audit.attackers import sample_utterances
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.report.plots import Points
 
@@ -21,7 +21,7 @@ def map_points(table: Embeddings, seed: int = 0) -> Points | None:
     """
     if len(table.id) < FEWEST or not np.ptp(table.embedding, axis=0).any():
         return None
-    table = table.rows(sample(table.speaker, MOST, seed))
+    table = table.rows(sample_utterances(table.speaker, MOST, seed))
     standardised = StandardScaler().fit_transform(table.embedding)
     with threadpool_limits(1):
         reduced = PCA(min(COMPONENTS, *standardised.shape), random_state=seed).fit_transform(standardised)

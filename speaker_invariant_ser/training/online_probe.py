@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from speaker_invariant_ser.audit.attackers import standardised_lda
 from speaker_invariant_ser.features.dataset import Clips
 from speaker_invariant_ser.models.model import SerModel
 
@@ -31,6 +29,6 @@ def fresh_accuracy(
     model: SerModel, learned: Clips, speakers: Sequence[str], scored: Clips, scored_speakers: Sequence[str]
 ) -> float:
     """Share of the `scored` clips whose speaker linear discriminant analysis names rightly, after learning from the others."""
-    attacker = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
+    attacker = standardised_lda()
     attacker.fit(embeddings_of(model, learned), speakers)
     return float(attacker.score(embeddings_of(model, scored), scored_speakers))

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from speaker_invariant_ser.audit import frame_attacker as frames
-from speaker_invariant_ser.audit.frame_attacker import FrameProbe, cut, spare
+from speaker_invariant_ser.audit.frame_attacker import FrameAttacker, cut, spare
 
 FEATURES = 8
 
@@ -60,7 +60,7 @@ def at_chance(rate: float, clips: int, chance: float) -> bool:
 @pytest.mark.parametrize("plant, clips, chance", [(coincidences, 150, 0.5), (events, 150, 0.25)])
 def test_it_reads_what_the_mean_over_time_does_not_show(plant, clips, chance):
     train, test = plant(clips, 0), plant(200, 1)
-    assert hit(FrameProbe(), train, test) > 0.9
+    assert hit(FrameAttacker(), train, test) > 0.9
     assert hit_of_means(train, test) < chance + 0.2
 
 
@@ -68,14 +68,14 @@ def test_nothing_is_read_once_the_pulses_are_moved():
     rng = np.random.default_rng(0)
     train, test = coincidences(100, 0), coincidences(200, 1)
     apart = [([rng.permuted(one, axis=1) for one in maps], speakers) for maps, speakers in (train, test)]
-    assert at_chance(hit(FrameProbe(), *apart), 200, 0.5)
+    assert at_chance(hit(FrameAttacker(), *apart), 200, 0.5)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_at_chance(seed):
     rng = np.random.default_rng(seed)
     train, test = ((noise(100, rng, 32), rng.choice(list("abcde"), 100)) for _ in range(2))
-    assert at_chance(hit(FrameProbe(seed), train, test), 100, 0.2)
+    assert at_chance(hit(FrameAttacker(seed), train, test), 100, 0.2)
 
 
 def test_it_reads_directions_of_little_variance():
@@ -90,35 +90,35 @@ def test_it_reads_directions_of_little_variance():
         return maps, speakers
 
     train, test = hidden(150, 0), hidden(150, 1)
-    assert hit(FrameProbe(), train, test) > 0.9
+    assert hit(FrameAttacker(), train, test) > 0.9
     assert hit_of_means(train, test) < 0.8, "the difference is hard to find among features as they are"
 
 
 def test_the_same_seed_gives_the_same_probe_and_torch_is_not_disturbed():
     maps, speakers = events(60, 0)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    first = FrameProbe(3).fit(maps, speakers).predict_proba(maps)
+    first = FrameAttacker(3).fit(maps, speakers).predict_proba(maps)
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
     torch.manual_seed(99)
     torch.set_num_threads(2)
-    again = FrameProbe(3).fit(maps, speakers).predict_proba(maps)
+    again = FrameAttacker(3).fit(maps, speakers).predict_proba(maps)
     assert torch.get_num_threads() == 2
     torch.set_num_threads(threads)
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, FrameProbe(4).fit(maps, speakers).predict_proba(maps))
+    assert not np.array_equal(first, FrameAttacker(4).fit(maps, speakers).predict_proba(maps))
 
 
 def test_state_and_threads_come_back_after_an_error_too():
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     with pytest.raises(RuntimeError):
-        FrameProbe().fit([np.zeros((3, 9)), np.zeros((4, 9))], ["a", "b"])
+        FrameAttacker().fit([np.zeros((3, 9)), np.zeros((4, 9))], ["a", "b"])
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
 
 
 def test_probabilities_do_not_depend_on_the_other_clips():
     maps, speakers = events(60, 0)
     maps.append(np.concatenate(maps[:12], axis=1))  # several windows
-    probe = FrameProbe().fit(maps[:60], speakers)
+    probe = FrameAttacker().fit(maps[:60], speakers)
     together = probe.predict_proba(maps)
     alone = np.concatenate([probe.predict_proba([one]) for one in maps])
     assert together.shape == (61, 4) and np.allclose(together.sum(axis=1), 1) and np.allclose(together, alone, atol=1e-5)
@@ -129,8 +129,8 @@ def test_units_of_the_map_do_not_matter():
     maps, speakers = events(80, 0)
     test, _ = events(80, 1)
     scale, shift = np.array([[1e-3], [1e3], *[[7.0]] * 6]), np.array([[5.0], [-300.0], *[[0.0]] * 6])
-    probe = FrameProbe().fit([one.astype(np.float32) for one in maps], speakers)
-    other = FrameProbe().fit([(one * scale + shift).astype(np.float32) for one in maps], speakers)
+    probe = FrameAttacker().fit([one.astype(np.float32) for one in maps], speakers)
+    other = FrameAttacker().fit([(one * scale + shift).astype(np.float32) for one in maps], speakers)
     same = probe.predict(test) == other.predict([(one * scale + shift).astype(np.float32) for one in test])
     assert same.mean() > 0.9
 
@@ -141,7 +141,7 @@ def test_no_more_than_a_batch_of_windows_is_read_at_once(monkeypatch):
     monkeypatch.setattr(frames, "EPOCHS", 2)
     rng = np.random.default_rng(0)
     maps = [rng.normal(size=(4, frames_)).astype(np.float16) for frames_ in (2_000, 1, 300, 301, *[50] * 40)]
-    FrameProbe().fit(maps, ["a", "b"] * 22).predict(maps)
+    FrameAttacker().fit(maps, ["a", "b"] * 22).predict(maps)
     assert max(shape[0] for shape in shapes) == 32 and max(shape[2] for shape in shapes) == 300
 
 
@@ -168,10 +168,10 @@ def test_few_clips_single_frames_and_features_that_never_change():
         one[2] = 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        probe = FrameProbe().fit(maps, ["a", "a", "b", "b"])
+        probe = FrameAttacker().fit(maps, ["a", "a", "b", "b"])
     assert list(probe.predict(maps)) == ["a", "a", "b", "b"]
 
 
 def test_it_is_an_estimator_of_scikit_learns_kind():
-    probe = clone(FrameProbe(seed=2, weight_decay=0.1))
+    probe = clone(FrameAttacker(seed=2, weight_decay=0.1))
     assert probe.get_params() == {"seed": 2, "weight_decay": 0.1, "learning_rate": 3e-3}

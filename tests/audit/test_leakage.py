@@ -8,10 +8,11 @@ import pytest
 from clips import linear, make_table, told_now_and_then
 from sklearn.neural_network import MLPClassifier
 
+from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.audit import Settings, audit
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.folds import divide, make_plan
-from speaker_invariant_ser.audit.leakage import QUICK, Attacked, choose, leakage
+from speaker_invariant_ser.audit.leakage import Attacked, choose, leakage
 from speaker_invariant_ser.errors import AuditError
 
 FAST = ("logistic", "knn")
@@ -160,7 +161,7 @@ def test_small_cells_and_few_texts_do_not_stop_the_audit():
         first = [part for part in plan.parts if part.repeat == 0]
         assert sorted(np.concatenate([part.test for part in first])) == list(range(clips))
         assert all(set(data.speaker[part.train]) == set(data.speaker) for part in plan.parts)
-        assert 0 <= leakage([data], QUICK).attackers["logistic"].accuracy <= 1
+        assert 0 <= leakage([data], QUICK_ATTACKERS).attackers["logistic"].accuracy <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5])
@@ -215,7 +216,7 @@ def test_the_choice_of_the_strongest_does_not_look_at_what_is_scored():
 
 def test_many_attackers_do_not_inflate_the_headline():
     """On noise the best of many is above chance, the one chosen beforehand is not, and chance is met on average."""
-    found = [leakage([make_table(220, dims=8, seed=seed)], QUICK, permutations=0) for seed in range(12)]
+    found = [leakage([make_table(220, dims=8, seed=seed)], QUICK_ATTACKERS, permutations=0) for seed in range(12)]
     best = np.mean([max(score.accuracy for score in one.attackers.values()) for one in found])
     chosen = np.mean([one.strongest.score.accuracy for one in found])
     assert best > 1 / 11 + 0.01 > chosen > 1 / 11 - 0.01
@@ -223,10 +224,10 @@ def test_many_attackers_do_not_inflate_the_headline():
 
 def test_the_same_everywhere_is_never_significant():
     """Ties between what is observed and what is permuted are ties, whatever the arithmetic."""
-    score = leakage([replace(small(), embedding=np.ones((200, 3)))], QUICK).strongest.score
+    score = leakage([replace(small(), embedding=np.ones((200, 3)))], QUICK_ATTACKERS).strongest.score
     assert score.p_value == 1.0 and score.p_below == 1.0
     known = replace(small(), emotion=small().speaker)  # the only permutation is none
-    found = leakage([known], QUICK)
+    found = leakage([known], QUICK_ATTACKERS)
     assert found.chance["given_emotion"] == 1.0 and found.strongest.score.p_value == found.strongest.score.p_below == 1.0
     assert found.summary["detection_limit"] is None
 
@@ -236,7 +237,7 @@ def test_what_is_impossible_or_wide_does_not_stop_the_audit():
     rare.speaker[:] = np.where(np.arange(200) < 195, "s00", "s01")
     assert audit([rare], settings=Settings(quick=True)).summary["decisions"] == 200
     wide = make_table(60, dims=900, speakers=3, code=linear)
-    assert leakage([wide], QUICK).attackers["qda"].accuracy > 0.9
+    assert leakage([wide], QUICK_ATTACKERS).attackers["qda"].accuracy > 0.9
     assert leakage([small()], ("logistic",), jobs=10_000).decisions == 200
     assert leakage([small()], ("logistic",), seed=2**31 - 1).decisions == 200
 

@@ -9,11 +9,11 @@ from clips import linear, make_table, told_now_and_then, variance, xor
 from concept_erasure import LeaceFitter
 from joblib import Parallel, delayed
 
-from speaker_invariant_ser.audit.attackers import ATTACKERS
+from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.audit import Settings, audit
-from speaker_invariant_ser.audit.leakage import QUICK, leakage
+from speaker_invariant_ser.audit.leakage import leakage
 
-EMBEDDING = [name for name, attacker in ATTACKERS.items() if attacker.reads == "embedding"]
+EMBEDDING = [name for name, attacker in ATTACKERS.items() if attacker.input == "embedding"]
 LINEAR = [name for name, attacker in ATTACKERS.items() if attacker.linear]
 
 
@@ -49,7 +49,7 @@ def test_each_attacker_but_the_linear_ones_and_the_nearest_finds_a_quadratic_cod
 
 
 def said_of(seed, code=None):
-    return leakage([make_table(seed=seed, code=code)], QUICK).at_chance
+    return leakage([make_table(seed=seed, code=code)], QUICK_ATTACKERS).at_chance
 
 
 def test_speaker_free_data_is_at_chance_in_95_of_100_trials():
@@ -65,16 +65,16 @@ def test_a_leak_of_8_points_is_never_called_chance():
 
 
 def leaked(seed):
-    found = leakage([make_table(seed=seed, code=told_now_and_then(0.088))], QUICK)
+    found = leakage([make_table(seed=seed, code=told_now_and_then(0.088))], QUICK_ATTACKERS)
     return found.strongest.score.accuracy, found.at_chance
 
 
 def test_data_confounded_with_emotion_is_not_blamed_for_leakage():
     """An attacker reads 1 in 4 instead of 1 in 11, and no more than whoever knows the emotion."""
-    found = leakage([make_table(2200, confound=0.8, seed=3)], QUICK)
+    found = leakage([make_table(2200, confound=0.8, seed=3)], QUICK_ATTACKERS)
     assert found.strongest.score.accuracy > 2 / 11 and found.chance["given_emotion"] > 2 / 11
     assert found.at_chance is True and found.strongest.score.p_value > 0.05
-    leaks = leakage([make_table(2200, confound=0.8, seed=3, code=told_now_and_then(0.15))], QUICK)
+    leaks = leakage([make_table(2200, confound=0.8, seed=3, code=told_now_and_then(0.15))], QUICK_ATTACKERS)
     assert leaks.at_chance is False
 
 
@@ -104,7 +104,7 @@ def test_an_anti_code_is_a_leak_too():
     table = make_table(1100, texts=2)
     right = np.arange(1100) % 11
     shown = np.where(table.text == "t0", right, (right + 1) % 11)
-    found = leakage([replace(table, embedding=6.0 * np.eye(11)[shown] + 0.3 * table.embedding[:, :11])], QUICK)
+    found = leakage([replace(table, embedding=6.0 * np.eye(11)[shown] + 0.3 * table.embedding[:, :11])], QUICK_ATTACKERS)
     assert found.strongest.score.accuracy < 0.02 and found.at_chance is False
 
 
