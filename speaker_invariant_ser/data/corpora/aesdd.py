@@ -1,14 +1,14 @@
-"""AESDD, the Acted Emotional Speech Dynamic Database: six actors say nineteen given lines and one of their own, in Greek.
+"""AESDD, the Acted Emotional Speech Dynamic Database: six actors, 19 scripted lines and one improvised, five emotions; Greek.
 
-The file name `sadness/s01 (5)b.wav` is
+The file name `sadness/s01 (5)b.wav` encodes
 
-    s       emotion: a anger, d disgust, f fear, h happiness, s sadness, as its folder says
-    01      line: 01 to 19, and 20, which every actor made up anew for each emotion
-    (5)     speaker: 1 to 6, at times written (01)
-    b       another take, where several were good
+    s       emotion: a anger, d disgust, f fear, h happiness, s sadness; the same as the folder
+    01      line: 01 to 19 are scripted; 20 is improvised by each actor for each emotion
+    (5)     speaker: 1 to 6, sometimes written (01)
+    b       take, where a line has several
 
-Its README knows five actors, three women and two men, without saying which number is whose; the sixth came later, so the
-sexes are unknown here. Some clips were never there; `s05 (3).wav` is there, but holds no sound.
+The README lists five actors, three women and two men, without saying which number is whose; the sixth was added later.
+Sex is therefore unknown. Some combinations do not exist, and `s05 (3).wav` contains no audio in the official archive.
 """
 
 import re
@@ -29,11 +29,12 @@ NAME = re.compile(r"(?P<emotion>[adfhs])(?P<line>0[1-9]|1\d|20) ?\(0?(?P<speaker
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
     if path.stem.lower() == DAMAGED:
-        return {"rejected": "damaged in the corpus's own archive"}
+        return {"rejected": "damaged in the official archive"}
     improvised = match["line"] == IMPROVISED
     return {
         "speaker": match["speaker"],
@@ -47,15 +48,15 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="aesdd",
     title="AESDD",
-    licence="not stated; its authors call it public, re-uploads name licences of their own",
+    licence="not stated; its authors call it public, re-uploads state different licences",
     citation=(
         "Vryzas, Kotsakis, Liatsou, Dimoulas, Kalliris: Speech Emotion Recognition for Performance Interaction. "
         "Journal of the Audio Engineering Society 66(6), 2018"
     ),
     url="http://m3c.web.auth.gr/research/aesdd-speech-emotion-recognition/",
     language="el",
-    # as the archive holds them: the README says only "around 500" of its first version
+    # counted in the archive: the README says "around 500" for the first version and gives no other number
     counts={"complete": Counts(604, 6, {"angry": 121, "disgusted": 122, "fearful": 120, "happy": 119, "sad": 122})},
-    layout="files named like sadness/s01 (5)b.wav (emotion letter with line, speaker, take)",
+    layout="files named like sadness/s01 (5)b.wav (emotion letter and line, speaker, take)",
     find=by_file_name(parse),
 )

@@ -1,16 +1,17 @@
-"""ASED: sixty-five people say seven sentences in each of five emotions, twice, in four dialects of Amharic.
+"""ASED, the Amharic Speech Emotion Dataset: 65 speakers, seven sentences per emotion, five emotions, two takes; Amharic.
 
-The file name `05Angry/a5-03-01-02-50.wav` is
+The file name `05Angry/a5-03-01-02-50.wav` encodes
 
-    a5      emotion, its letter and the number of its folder: n1 neutral, f2 fearful, h3 happy, s4 sad, a5 angry
-    03      sentence of this emotion: 01 to 07; five belong to the emotion alone and two are the same in all five, but the
-            names do not tell which two, so that `text` is the letter and the number
+    a5      emotion, as letter and folder number: n1 neutral, f2 fearful, h3 happy, s4 sad, a5 angry
+    03      sentence of this emotion: 01 to 07
     01      repetition: 01, 02
     02      sex: 01 female (25 speakers), 02 male (40)
     50      speaker: 01 to 65
 
-Of 4550 recordings those are left out whose emotion at least four of eight judges did not hear. One name begins with a
-capital letter: S4-04-02-01-29. Nothing tells the dialect of a speaker.
+Five of the seven sentences exist in one emotion only and two are common to all emotions. The names do not say which two, so
+`text` is the emotion letter and the sentence number. Of 4550 recordings the corpus contains those whose intended emotion at
+least five of eight judges recognised. One name begins with a capital letter (S4-04-02-01-29). Speakers come from four dialect
+regions; the dialect of a speaker is not documented.
 """
 
 import re
@@ -24,6 +25,7 @@ NAME = re.compile(r"(?P<emotion>n1|f2|h3|s4|a5)-(?P<text>0[1-7])-(?P<take>0[12])
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or not 1 <= int(match["speaker"]) <= 65:
         return None
@@ -39,7 +41,7 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="ased",
     title="ASED",
-    licence="no named licence; free to download, its paper to be cited",
+    licence="not stated; free to download, its authors ask for a citation of the paper",
     citation=(
         "Retta, Almekhlafi, Sutcliffe, Mhamed, Ali, Feng: A New Amharic Speech Emotion Dataset and Classification Benchmark. "
         "ACM TALLIP 2023"
@@ -50,7 +52,7 @@ CORPUS = Corpus(
     layout="files named like 05Angry/a5-03-01-02-50.wav (emotion, sentence, repetition, sex, speaker)",
     find=by_file_name(parse),
     note=(
-        "most clips have a length that goes with emotion and sex (angry men 2.4 s, fearful men 3.9 s, sad women 3.5 s): "
-        "length alone tells much of the emotion"
+        "The duration of most utterances depends on emotion and sex (angry men 2.4 s, fearful men 3.9 s, sad women 3.5 s): "
+        "duration alone predicts much of the emotion."
     ),
 )

@@ -142,7 +142,7 @@ def with_unique_ids(corpus: Corpus, files: Iterable[Fields]) -> list[Utterance]:
 
 def with_consistent_sex(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Give every utterance of a speaker the same sex; none where the labels of one speaker contradict each other."""
-    labels = defaultdict(set)
+    labels: defaultdict[str, set[str]] = defaultdict(set)
     for utterance in utterances:
         labels[utterance.speaker] |= {utterance.sex} - {""}
     sexes = {speaker: given.pop() if len(given) == 1 else "" for speaker, given in labels.items()}

@@ -1,16 +1,16 @@
-"""BAVED: sixty-one people say seven words at three levels of emotion, in Arabic. The labels are levels, not emotions.
+"""BAVED, the Basic Arabic Vocal Emotions Dataset: 61 speakers, seven words, three levels of emotion; Arabic.
 
-The file name `4/12-f-19-4-2-1079.wav` is
+The labels are levels of emotional intensity, not emotions. The file name `4/12-f-19-4-2-1079.wav` encodes
 
-    12          speaker: 0 to 56 and 100 to 103
-    f           sex: f female (16 speakers), m male (45)
-    19          age in years, from 5 to 41
-    4           word: 0 "I liked", 1 "I did not like", 2 "this", 3 "the film", 4 "wonderful", 5 "fair", 6 "bad"
-    2           level: 0 low, as if tired or down; 1 as in daily talk; 2 high, be it joy, anger, sadness or another one
-    1079        number of the recording; numbers repeat
+    12      speaker: 0 to 56 and 100 to 103
+    f       sex: f female (16 speakers), m male (45)
+    19      age in years, 5 to 41
+    4       word: 0 "I liked", 1 "I did not like", 2 "this", 3 "the film", 4 "wonderful", 5 "fair", 6 "bad"
+    2       level: 0 low, as if tired or down; 1 as in everyday speech; 2 high, with any emotion
+    1079    number of the recording; not unique
 
-The folders 0/ to 6/ are the words, not the levels; speakers_info.json tells age and sex once more. Speakers 100, 102 and 103
-have the sex and the age of 39, 41 and 42: nothing says whether they are other people.
+The folders 0/ to 6/ are the words, not the levels. `speakers_info.json` repeats age and sex. Speakers 100, 102 and 103 have the
+sex and age of 39, 41 and 42; whether they are the same persons is not documented.
 """
 
 import re
@@ -24,6 +24,7 @@ NAME = re.compile(r"(?P<speaker>\d{1,3})-(?P<sex>[fm])-\d{1,2}-(?P<text>[0-6])-(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in SPEAKERS:
         return None
@@ -38,7 +39,7 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="baved",
     title="BAVED",
-    licence="none stated by its author",
+    licence="not stated",
     citation="Aouf: Basic Arabic Vocal Emotions Dataset (BAVED). GitHub 2020",
     url="https://github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset",
     language="ar",
@@ -46,7 +47,7 @@ CORPUS = Corpus(
     layout="files named like 4/12-f-19-4-2-1079.wav (speaker, sex, age, word, level, number of the recording)",
     find=by_file_name(parse),
     note=(
-        "labels are levels of emotion, not emotions: level-0 low, level-1 as in daily talk, level-2 high, whatever the emotion; "
-        "speakers 100, 102 and 103 may be 39, 41 and 42 once more"
+        "Labels are levels of emotional intensity, not emotions: level-0 low, level-1 as in everyday speech, level-2 high. "
+        "Speakers 100, 102 and 103 may be the same persons as 39, 41 and 42."
     ),
 )

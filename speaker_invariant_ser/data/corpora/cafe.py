@@ -1,14 +1,15 @@
-"""CaFE: twelve actors of 15 to 64 years say six sentences in seven emotions, in Canadian French.
+"""CaFE, the Canadian French Emotional speech dataset: twelve actors, six sentences, seven emotions; Canadian French.
 
-The file name `Joie/Fort/02-J-2-5.wav` is
+The file name `Joie/Fort/02-J-2-5.wav` encodes
 
-    02      speaker: 01 to 12; odd numbers are men, even ones women
-    J       emotion: C colère anger, D dégoût disgust, J joie joy, N neutral, P peur fear, S surprise, T tristesse sadness
-    2       intensity: 1 faible (mild), 2 fort (strong); neutral has 1 alone and is not called mild
+    02      speaker: 01 to 12; odd numbers are men, even numbers women; ages 15 to 64
+    J       emotion: C colère (anger), D dégoût (disgust), J joie (joy), N neutral, P peur (fear), S surprise, T tristesse
+            (sadness)
+    2       intensity: 1 faible (mild), 2 fort (strong); neutral has only 1, which does not mean mild there
     5       sentence: 1 "Un cheval fou dans mon jardin" to 6 "Six ours aimants domestiqués"
 
-It comes as CaFE_48k.zip (WAV) and in two archives at 192 kHz (AIFF), the same recordings: give one of them. Some
-programs unpack the accents wrongly (ColŠre, D‚go–t), so folders are not read. A re-upload writes 02_J_2_5.
+The release has CaFE_48k.zip (WAV) and two archives at 192 kHz (AIFF) with the same recordings: use one of them. Some programs
+unpack the accents in folder names wrongly (ColŠre, D‚go–t), so only file names are parsed. One re-upload writes 02_J_2_5.
 """
 
 import re
@@ -33,6 +34,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None

@@ -1,16 +1,16 @@
-"""CREMA-D: ninety-one American actors of 20 to 74 years say twelve sentences in six emotions, in English.
+"""CREMA-D: 91 American actors, twelve sentences, six emotions; English.
 
-The file name `1001_IEO_ANG_HI.wav` is
+The file name `1001_IEO_ANG_HI.wav` encodes
 
-    1001    speaker: 1001 to 1091, 48 men and 43 women
-    IEO     sentence: DFA, IEO, IOM, ITH, ITS, IWL, IWW, MTI, TAI, TIE, TSI, WSI (the first letters of its words)
+    1001    speaker: 1001 to 1091, 48 men and 43 women, ages 20 to 74
+    IEO     sentence, the first letters of its words: DFA, IEO, IOM, ITH, ITS, IWL, IWW, MTI, TAI, TIE, TSI, WSI
     ANG     emotion: ANG anger, DIS disgust, FEA fear, HAP happiness, NEU neutral, SAD sadness
-    HI      intensity: LO low, MD medium, HI high for IEO ("It's eleven o'clock"); XX not specified, for the others
+    HI      intensity: LO low, MD medium, HI high for IEO ("It's eleven o'clock"); XX unspecified for all other sentences
 
-The emotion is the one the actor was asked for; of listeners who only hear a clip, two in five name that one.
-The release holds every clip twice: AudioWAV/, read here, and AudioMP3/, as played to the listeners, where some are blank.
-Copies older than October 2022 misname 1040_ITH_SAD_XX as 1040_ITH_SAD_X. 1076_MTI_SAD_XX holds no voice.
-A clone without git-lfs has short texts in place of the audio.
+The label is the emotion that the actor was asked to portray; listeners who only hear the audio recognise it in about two of five
+cases. The release contains every utterance twice: AudioWAV/, used here, and AudioMP3/, where some files are empty. Copies older
+than October 2022 contain 1040_ITH_SAD_X instead of 1040_ITH_SAD_XX. 1076_MTI_SAD_XX contains no speech. A clone made without
+git-lfs contains short text files instead of audio.
 """
 
 import re
@@ -22,7 +22,7 @@ EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy"
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": "", "X": ""}
 SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
 SPEAKERS = range(1001, 1092)
-# Sex is in the release's VideoDemographics.csv, which most copies of the audio lack.
+# From the release's VideoDemographics.csv, which most copies of the audio do not include.
 # fmt: off
 FEMALE = frozenset({
     1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025,
@@ -30,7 +30,7 @@ FEMALE = frozenset({
     1061, 1063, 1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091,
 })
 # fmt: on
-VOICELESS = "1076_MTI_SAD_XX"
+WITHOUT_SPEECH = "1076_MTI_SAD_XX"
 NAME = re.compile(
     rf"(?P<speaker>\d{{4}})_(?P<text>{'|'.join(SENTENCES)})_(?P<emotion>{'|'.join(EMOTIONS)})_(?P<intensity>LO|MD|HI|XX?)",
     re.IGNORECASE,
@@ -38,11 +38,12 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or int(match["speaker"]) not in SPEAKERS or path.suffix.lower() == ".mp3":
         return None
-    if path.stem.upper() == VOICELESS:
-        return {"rejected": "holds no voice, a known fault of the release"}
+    if path.stem.upper() == WITHOUT_SPEECH:
+        return {"rejected": "contains no speech, a known defect of the release"}
     return {
         "speaker": match["speaker"],
         "emotion": EMOTIONS[match["emotion"].upper()],
@@ -64,7 +65,7 @@ CORPUS = Corpus(
     language="en",
     counts={
         "complete": Counts(
-            7441,  # and the voiceless one
+            7441,  # without the file that contains no speech
             91,
             {"angry": 1271, "disgusted": 1271, "fearful": 1271, "happy": 1271, "neutral": 1087, "sad": 1270},
         )
@@ -72,7 +73,7 @@ CORPUS = Corpus(
     layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
     find=by_file_name(parse),
     other_files=("*.mp3",),
-    # the repository itself keeps every clip behind git-lfs; this is a re-upload of its AudioWAV folder
+    # The official repository needs git-lfs; this is a re-upload of its AudioWAV folder.
     download=(
         Download(
             "https://huggingface.co/datasets/ameerazam08/CREMA_DATA/resolve/"

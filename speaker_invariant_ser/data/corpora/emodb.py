@@ -1,12 +1,12 @@
-"""EMO-DB, the Berlin Database of Emotional Speech: ten actors, ten sentences, seven emotions, in German.
+"""EMO-DB, the Berlin Database of Emotional Speech: ten actors, ten sentences, seven emotions; German.
 
-The file name `03a01Fa.wav` is
+The file name `03a01Fa.wav` encodes
 
-    03      speaker (03, 08, 09, 10, 11, 12, 13, 14, 15, 16)
-    a01     sentence: a01, a02, a04, a05, a07 (short) and b01, b02, b03, b09, b10 (two clauses)
-    F       emotion, the first letter of its German name: Wut anger, Langeweile boredom, Ekel disgust, Angst fear,
-            Freude happiness, Trauer sadness, Neutral
-    a       version, when a speaker said it more than once
+    03      speaker: 03, 08, 09, 10, 11, 12, 13, 14, 15, 16
+    a01     sentence: a01, a02, a04, a05, a07 (one clause) and b01, b02, b03, b09, b10 (two clauses)
+    F       emotion, the first letter of its German name: Wut (anger), Langeweile (boredom), Ekel (disgust), Angst (fear),
+            Freude (happiness), Neutral, Trauer (sadness)
+    a       version, where a speaker said the sentence more than once
 """
 
 import re
@@ -29,6 +29,7 @@ NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])(?P
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in MALE | FEMALE:
         return None

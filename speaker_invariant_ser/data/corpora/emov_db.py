@@ -1,16 +1,16 @@
-"""EmoV-DB, the Emotional Voices Database: four speakers read CMU Arctic sentences in five styles, in English.
+"""EmoV-DB, the Emotional Voices Database: four speakers read CMU Arctic sentences in five emotional styles; English.
 
-The file name `jenie/Amused/amused_57-84_0057.wav`, or `jenie_Amused/amused_57-84_0057.wav`, is
+The path `jenie/Amused/amused_57-84_0057.wav`, in other copies `jenie_Amused/amused_57-84_0057.wav`, encodes
 
-    jenie       folder: speaker bea, jenie, josh or sam, told by the folder alone: the file names are the same for all
-                (some copies put it before the name: jenie_amused_57-84_0057.wav)
-    Amused      folder: Amused, Angry, Disgusted, Neutral, Sleepy
+    jenie       speaker: bea, jenie, josh or sam. Only the folder names the speaker; some copies repeat it at the beginning of
+                the file name (jenie_amused_57-84_0057.wav)
+    Amused      folder of the emotion: Amused, Angry, Disgusted, Neutral, Sleepy
     amused      emotion: amused, anger, disgust, neutral, sleepiness
-    57-84       the sentences of one annotation document; some say 225_252
+    57-84       range of sentences in one annotation file; sometimes written 225_252
     0057        sentence: arctic_a0057 of CMU Arctic
 
-Josh has neither anger nor disgust. Laughs, yawns and the like come with the sentences. Two copies go round: the sorted
-one, from which its makers took clips that did not fit their sentence, and an unsorted one with other faults.
+Josh has neither anger nor disgust. Utterances contain laughter, yawns and other non-verbal sounds. Two copies are in use: the
+sorted one, from which the authors removed recordings that do not match their sentence, and an unsorted one.
 """
 
 import re
@@ -33,13 +33,14 @@ NAME = re.compile(r"(?:(?P<speaker>[a-z]+)_)?(?P<clip>(?P<emotion>[a-z]+)_\d+[-_
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
     words = [word for part in (*path.parts[:-1], match["speaker"] or "") for word in part.lower().split("_")]
     speaker = next((word for word in reversed(words) if word in SEXES), "")
     emotion = EMOTIONS.get(match["emotion"].lower())
-    # the nearest folder that names an emotion has to agree with the file
+    # The nearest folder that names an emotion must agree with the file name.
     folder = next((EMOTIONS[word] for word in reversed(words) if word in EMOTIONS), emotion)
     if not speaker or not emotion or folder != emotion:
         return None
@@ -55,7 +56,7 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="emov_db",
     title="EmoV-DB",
-    licence="for non-commercial purposes only (its own LICENSE.md); commercial use by agreement with its authors",
+    licence="non-commercial use only (LICENSE.md of the corpus); commercial use by agreement with its authors",
     citation=(
         "Adigwe, Tits, El Haddad, Ostadabbas, Dutoit: The Emotional Voices Database: Towards Controlling the Emotion Dimension "
         "in Voice Generation Systems. arXiv:1806.09514, 2018"
@@ -63,7 +64,7 @@ CORPUS = Corpus(
     url="https://openslr.org/115/",
     language="en",
     counts={
-        "sorted": Counts(6887, 4),  # as EmoBox lists it: the README counts what was recorded
+        "sorted": Counts(6887, 4),  # as listed by EmoBox; the README counts all recordings
         "README": Counts(7000, 4, {"amused": 1330, "angry": 1308, "disgusted": 1033, "neutral": 1585, "sleepy": 1744}),
     },
     layout="files named like jenie/Amused/amused_57-84_0057.wav or jenie_Amused/amused_57-84_0057.wav (emotion, range, sentence)",

@@ -1,13 +1,13 @@
-"""EMOVO: six actors say fourteen sentences in seven emotions, in Italian.
+"""EMOVO: six actors, 14 sentences, seven emotions; Italian.
 
-The file name `f1/gio-f1-b2.wav` is
+The file name `f1/gio-f1-b2.wav` encodes
 
-    gio     emotion: dis disgusto disgust, gio gioia joy, neu neutral, pau paura fear, rab rabbia anger, sor sorpresa
-            surprise, tri tristezza sadness
-    f1      speaker: f1, f2, f3 women, m1, m2, m3 men
-    b2      sentence: b1 to b3 short, l1 to l4 long, n1 to n5 without sense, d1 and d2 questions
+    gio     emotion: dis disgusto (disgust), gio gioia (joy), neu neutral, pau paura (fear), rab rabbia (anger), sor sorpresa
+            (surprise), tri tristezza (sadness)
+    f1      speaker: the women f1, f2, f3, the men m1, m2, m3
+    b2      sentence: b1 to b3 short, l1 to l4 long, n1 to n5 nonsense, d1 and d2 questions
 
-Every speaker says every sentence once in every emotion. A re-upload has the folder before the name: EMOVO-f1-gio-f1-b2.
+Every speaker says every sentence once in every emotion. One re-upload puts the folder into the name: EMOVO-f1-gio-f1-b2.
 """
 
 import re
@@ -31,6 +31,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -46,7 +47,7 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="emovo",
     title="EMOVO",
-    licence="free for research; no licence is named",
+    licence="not stated; free for research",
     citation="Costantini, Iaderola, Paoloni, Todisco: EMOVO Corpus: an Italian Emotional Speech Database. LREC 2014",
     url="http://voice.fub.it/activities/corpora/emovo/index.html",
     language="it",

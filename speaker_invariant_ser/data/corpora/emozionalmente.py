@@ -1,14 +1,14 @@
-"""Emozionalmente: 431 people at home say eighteen sentences in seven emotions, in Italian.
+"""Emozionalmente: 431 speakers recorded at home, 18 sentences, seven emotions; Italian.
 
-A file name such as `audio/1613655062436.wav` is the time of the recording in milliseconds and tells nothing else; tables do:
+A file name such as `audio/1613655062436.wav` is the recording time in milliseconds. All labels are in tables:
 
-    metadata/samples.csv        file_name, actor, sentence, emotion_expressed (the emotion that was asked for): anger,
+    metadata/samples.csv        file_name, actor, sentence, emotion_expressed (the emotion the speaker was asked for): anger,
                                 disgust, fear, joy, neutrality, sadness, surprise
     metadata/users.csv          username (the actor), gender, age, mother_tongue
-    metadata/split/train.csv    file_name and more, as dev.csv and test.csv; no actor is in two of them (since version 1.1)
+    metadata/split/train.csv    file_name and others, like dev.csv and test.csv; since version 1.1 no speaker is in two of them
 
-`text` is the sentence itself. Microphones are the actors' own, so that an unseen speaker is an unseen microphone as well. What
-listeners heard (metadata/evaluations.csv) is not read: they found the emotion asked for in two thirds of their answers.
+`text` is the sentence itself. Speakers used their own microphones, so an unseen speaker is an unseen microphone as well. The
+listeners' answers (metadata/evaluations.csv) are not used; two thirds of them agree with the intended emotion.
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ EMOTIONS = {
     "sadness": "sad",
     "surprise": "surprised",
 }
-SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}  # others stay unknown
+SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}  # other entries become unknown
 PARTITIONS = ("train", "dev", "test")
 
 
 def find(folder: Path) -> Iterator[Fields]:
-    """Every audio file that a samples.csv names, wherever in the folder it is."""
-    samples = {}
+    """Yield every audio file below the folder that a samples.csv lists."""
+    samples: dict[str, Fields] = {}
     for table in sorted(folder.rglob("samples.csv")):
         samples |= read_samples(table)
     for path in find_audio(folder):
@@ -42,13 +42,13 @@ def find(folder: Path) -> Iterator[Fields]:
 
 
 def read_samples(table: Path) -> dict[str, Fields]:
-    """File name in lower case -> fields, with what the tables beside `table` add."""
+    """Return the fields by lower-case file name, from samples.csv and the tables next to it."""
     sexes, partitions = read_sexes(table.with_name("users.csv")), read_partitions(table.parent / "split")
-    samples = {}
+    samples: dict[str, Fields] = {}
     for row in read_rows(table, ("file_name", "actor", "sentence", "emotion_expressed")):
         name, emotion = row["file_name"].lower(), EMOTIONS.get(row["emotion_expressed"].lower())
         if not emotion:
-            samples[name] = {"rejected": f"emotion {row['emotion_expressed']!r} is none of the corpus"}
+            samples[name] = {"rejected": f"emotion {row['emotion_expressed']!r} is not one of the corpus"}
             continue
         samples[name] = {"speaker": row["actor"], "emotion": emotion, "text": row["sentence"]}
         samples[name] |= {"sex": sexes.get(row["actor"], ""), "partition": partitions.get(name, "")}
@@ -56,13 +56,14 @@ def read_samples(table: Path) -> dict[str, Fields]:
 
 
 def read_sexes(table: Path) -> dict[str, str]:
+    """Return the sex by speaker from users.csv; empty if the table is missing."""
     if not table.is_file():
         return {}
     return {row["username"]: SEXES.get(row["gender"].lower(), "") for row in read_rows(table, ("username", "gender"))}
 
 
 def read_partitions(folder: Path) -> dict[str, str]:
-    """File name in lower case -> partition, by the official lists; empty where there are none."""
+    """Return the partition by lower-case file name from the official lists; empty if they are missing."""
     tables = {name: folder / f"{name}.csv" for name in PARTITIONS}
     rows = ((name, row) for name, table in tables.items() if table.is_file() for row in read_rows(table, ("file_name",)))
     return {row["file_name"].lower(): name for name, row in rows}
@@ -79,7 +80,7 @@ CORPUS = Corpus(
     url="https://zenodo.org/records/12616095",
     language="it",
     counts={"complete": Counts(6902, 431, dict.fromkeys(EMOTIONS.values(), 986))},
-    layout="tables metadata/samples.csv and metadata/users.csv, which tell of files named like audio/1613655062436.wav",
+    layout="tables metadata/samples.csv and metadata/users.csv, and the files they list, such as audio/1613655062436.wav",
     find=find,
     download=(Download("https://zenodo.org/records/12616095/files/emozionalmente.zip", "md5:398c6502dd2b0e1e810f927c12897547"),),
 )

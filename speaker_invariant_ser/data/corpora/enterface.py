@@ -1,19 +1,18 @@
-"""eNTERFACE'05: people of fourteen nations react to six short stories with five given sentences for each, in English.
+"""eNTERFACE'05: 43 speakers of fourteen nations react to six stories with five scripted sentences each; English.
 
-The release holds videos; their sound has to be saved as audio first, under the same names, for instance with
-`ffmpeg -i s1_an_1.avi -ac 1 -ar 16000 s1_an_1.wav`. In the path
+The release consists of videos. Save their audio under the same names first, for instance with
+`ffmpeg -i s1_an_1.avi -ac 1 -ar 16000 s1_an_1.wav`. The path `subject 1/anger/sentence 1/s1_an_1.wav` encodes
 
-    subject 1/anger/sentence 1/s1_an_1.wav
-    subject 1       speaker (1 to 44)
+    subject 1       speaker: 1 to 44
     anger           emotion: anger, disgust, fear, happiness, sadness, surprise; in the file name an, di, fe, ha, sa, su
-    sentence 1      sentence (1 to 5) of that emotion: none is said in two
+    sentence 1      sentence of this emotion: 1 to 5; no sentence occurs in two emotions
 
-the folders are right where the file name is not: all of subject 11 is named s12, twenty-three names have slips (s16_su_3avi.avi,
-s_3_ha_1.avi). So the folders are read, and the name only without them; then subject 11 cannot be told from subject 12.
+Folders take precedence over file names, because file names contain errors: all of subject 11 is named s12, and 23 further names
+are misspelt (s16_su_3avi.avi, s_3_ha_1.avi). Without folders, subject 11 cannot be distinguished from subject 12.
 
-Its authors count 42 people. Forty-four are there: subject 6 is one long recording for each emotion, which is left out, and
-subject 23 has but two sentences of happiness. Eight of the 42 are women; which ones, nothing tells. The words alone give the
-emotion away: what is learned here need not be in the voice.
+The paper counts 42 speakers, the release has 44. Subject 6 has one uncut recording per emotion, which is rejected, and subject 23
+has only two sentences of happiness. Eight of the 42 are women; the release does not say which. The words alone give the emotion
+away, so a model may recognise words instead of vocal expression.
 """
 
 import re
@@ -31,7 +30,7 @@ EMOTIONS = {
 }
 FOLDERS = {"anger": "an", "disgust": "di", "fear": "fe", "happiness": "ha", "sadness": "sa", "surprise": "su"}
 SUBJECTS = range(1, 45)
-UNCUT = 6  # the subject whose recordings were never cut into sentences
+UNCUT = 6  # the subject whose recordings are not cut into sentences
 SUBJECT = re.compile(r"subject[ _-]?(\d{1,2})(?:_|$)")
 SENTENCE = re.compile(r"sentence[ _-]?([1-5])")
 NAME = re.compile(
@@ -40,9 +39,10 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that folders and file name encode; the folders take precedence. None if subject or emotion is missing."""
     name = NAME.fullmatch(path.stem.lower())
-    told = (name.groupdict("") if name else {}) | folders(path)
-    subject, emotion, sentence = (told.get(part, "") for part in ("subject", "emotion", "sentence"))
+    labels = (name.groupdict("") if name else {}) | folder_labels(path)
+    subject, emotion, sentence = (labels.get(part, "") for part in ("subject", "emotion", "sentence"))
     if not subject or not emotion or int(subject) not in SUBJECTS:
         return None
     if int(subject) == UNCUT:
@@ -53,17 +53,17 @@ def parse(path: Path) -> Fields | None:
     return {"id": f"s{int(subject)}_{code}", "speaker": str(int(subject)), "emotion": EMOTIONS[emotion], "text": code}
 
 
-def folders(path: Path) -> dict[str, str]:
-    """What the folders say of subject, emotion and sentence; a subject put before the file name counts, too."""
-    told = {}
+def folder_labels(path: Path) -> dict[str, str]:
+    """Return subject, emotion and sentence as the folders name them; a subject at the beginning of the file name counts, too."""
+    labels = {}
     for part in map(str.lower, (path.stem, *path.parent.parts)):
         if match := SUBJECT.match(part):
-            told["subject"] = match[1]
+            labels["subject"] = match[1]
         elif match := SENTENCE.fullmatch(part):
-            told["sentence"] = match[1]
+            labels["sentence"] = match[1]
         elif part in FOLDERS:
-            told["emotion"] = FOLDERS[part]
-    return told
+            labels["emotion"] = FOLDERS[part]
+    return labels
 
 
 CORPUS = Corpus(
@@ -76,6 +76,6 @@ CORPUS = Corpus(
     counts={
         "complete": Counts(1287, 43, {"angry": 215, "disgusted": 215, "fearful": 215, "happy": 212, "sad": 215, "surprised": 215})
     },
-    layout="files named like subject 1/anger/sentence 1/s1_an_1.wav (speaker, emotion, sentence; the videos' sound as audio)",
+    layout="files named like subject 1/anger/sentence 1/s1_an_1.wav (speaker, emotion, sentence; audio taken from the videos)",
     find=by_file_name(parse),
 )

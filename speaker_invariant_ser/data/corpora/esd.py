@@ -1,14 +1,14 @@
-"""ESD, the Emotional Speech Dataset: ten Mandarin and ten English speakers say 350 sentences each in five emotions.
+"""ESD, the Emotional Speech Dataset: ten Mandarin and ten English speakers, 350 sentences each, five emotions.
 
-The file name `0011/Angry/0011_000351.wav` is
+The file name `0011/Angry/0011_000351.wav` encodes
 
     0011        speaker: 0001 to 0010 speak Mandarin, 0011 to 0020 English
-    000351      number, 350 to an emotion: 1-350 neutral, 351-700 angry, 701-1050 happy, 1051-1400 sad, 1401-1750 surprised
+    000351      number, 350 per emotion: 1-350 neutral, 351-700 angry, 701-1050 happy, 1051-1400 sad, 1401-1750 surprised
 
-Within an emotion the number counts the sentences, so 1, 351, 701, 1051 and 1401 are the same words; the two languages have
-lists of their own. Older copies of the release keep the files in train/, evaluation/ and test/ below each emotion: a
-division by sentence, in which every speaker is in all three parts. The transcripts (0011/0011.txt) come in several
-encodings and are not read. A file in a folder of another emotion than its number tells is not taken.
+Within an emotion the number counts the sentences: 1, 351, 701, 1051 and 1401 are the same sentence. The two languages have
+different sentences. Older copies divide each emotion into train/, evaluation/ and test/; this division is by sentence, every
+speaker is in all three. The transcripts (0011/0011.txt) have several encodings and are not used. A file in the folder of another
+emotion than its number stands for is rejected.
 """
 
 import re
@@ -25,6 +25,7 @@ NAME = re.compile(r"(?P<speaker>00(?:0[1-9]|1\d|20))_(?P<number>\d{6})")
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or not 1 <= int(match["number"]) <= len(EMOTIONS) * SENTENCES:
         return None
@@ -39,22 +40,23 @@ def parse(path: Path) -> Fields | None:
         "text": f"{language}{sentence + 1:03d}",
         "sex": "male" if speaker in MALE else "female",
         "language": language,
-        # only inside an emotion's folder: a whole copy may well lie in a folder called test
+        # Only folders inside an emotion's folder: the whole corpus may be stored in a folder named test.
         "partition": PARTITIONS.get(folders[-1], "") if folders[-2:-1] and folders[-2] in FOLDERS else "",
     }
 
 
 def counts(speakers: int) -> Counts:
-    each = speakers * SENTENCES
-    return Counts(len(EMOTIONS) * each, speakers, dict.fromkeys(EMOTIONS, each))
+    """Return the counts for a number of speakers who each say every sentence in every emotion."""
+    per_emotion = speakers * SENTENCES
+    return Counts(len(EMOTIONS) * per_emotion, speakers, dict.fromkeys(EMOTIONS, per_emotion))
 
 
 CORPUS = Corpus(
     name="esd",
     title="ESD",
-    licence="for research only, by a signed form; no redistribution",
+    licence="research only, after signing a form; no redistribution",
     citation="Zhou, Sisman, Liu, Li: Emotional Voice Conversion: Theory, Databases and ESD. Speech Communication 137, 2022",
-    url="by a signed form: https://github.com/HLTSingapore/Emotional-Speech-Data",
+    url="after signing a form: https://github.com/HLTSingapore/Emotional-Speech-Data",
     language="zh,en",
     counts={"complete": counts(20), "one language": counts(10)},
     layout="files named like 0011/Angry/0011_000351.wav (speaker, number from 1 to 1750), also in train/, evaluation/ and test/",

@@ -1,20 +1,19 @@
-"""IEMOCAP: ten American actors in five mixed pairs play scripted and improvised scenes; listeners label every turn.
+"""IEMOCAP: ten American actors in five sessions of one woman and one man, scripted and improvised dialogues; English.
 
-The file name `Session1/sentences/wav/Ses01F_impro04/Ses01F_impro04_F028.wav` is
+The path `Session1/sentences/wav/Ses01F_impro04/Ses01F_impro04_F028.wav` encodes
 
-    Ses01       session (01 to 05), one woman and one man each; nobody is in two of them
-    F           who wears the motion capture markers: F the woman, M the man (not who speaks)
-    impro04     scene: impro01 to impro08 are improvised, script01_1 to script03_2 scripted; a letter may follow
-                (impro05a, script01_1b)
-    F028        who speaks, F or M, and the turn: the speaker is the session with this letter, Ses01F here
+    Ses01       session: 01 to 05, each with a different woman and a different man
+    F           actor who wears the motion-capture markers: F the woman, M the man; this is not the speaker
+    impro04     dialogue: impro01 to impro08 improvised, script01_1 to script03_2 scripted; a letter may follow (impro05a)
+    F028        speaker of this turn (F or M) and number of the turn; the speaker is session and letter: Ses01F
 
-Labels stand in `Session1/dialog/EmoEvaluation/Ses01F_impro04.txt`, a line for each turn such as
+Labels are in `Session1/dialog/EmoEvaluation/Ses01F_impro04.txt`, one line per turn, followed by the votes of the annotators:
 
     [140.2250 - 145.6000]   Ses01F_impro05_F019   ang   [1.5000, 4.0000, 4.5000]
 
-followed by the listeners' own votes. A re-upload has them in one `iemocap_full_dataset.csv`. Turns on which no majority
-agreed are marked xxx, 2507 of 10039, and are left out. All other labels keep their own name: which of them to merge, as the
-usual four classes do with happy and excited, or to drop is the recipe's to say. `dialog/wav/` holds whole scenes, no utterances.
+One re-upload has all labels in `iemocap_full_dataset.csv`. Turns without a majority label are marked xxx (2507 of 10039) and are
+rejected. All other labels keep their own names; merging (happy and excited in the usual four classes) and dropping is done by
+`labels.map` in the recipe. The files in `dialog/wav/` are whole dialogues, not utterances.
 """
 
 import re
@@ -44,7 +43,7 @@ LABEL = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>Ses\w+)\s+(?P<label>[a-z]{3}
 
 
 def find(folder: Path) -> Iterator[Fields]:
-    """Every turn in a file of its own, with its label from the texts of EmoEvaluation or from the re-upload's table."""
+    """Yield every turn with its label from the EmoEvaluation files or from the re-upload's table."""
     labels = read_labels(folder)
     for path in find_audio(folder) if labels else ():
         relative = path.relative_to(folder)
@@ -53,6 +52,7 @@ def find(folder: Path) -> Iterator[Fields]:
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, without the emotion, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem.upper())
     if not match:
         return None
@@ -65,33 +65,33 @@ def parse(path: Path) -> Fields | None:
 
 
 def read_label(label: str) -> Fields:
-    """The emotion, or why there is none."""
+    """Return the emotion, or the reason why the turn has none."""
     if label in EMOTIONS:
         return {"emotion": EMOTIONS[label]}
-    return {"rejected": "the listeners agreed on no label" if label == "xxx" else "no label for it in dialog/EmoEvaluation"}
+    return {"rejected": "no majority label" if label == "xxx" else "no label in dialog/EmoEvaluation"}
 
 
 def read_labels(folder: Path) -> dict[str, str]:
-    """Three-letter labels by turn in upper case."""
-    labels = {}
+    """Return the three-letter labels by upper-case name of the turn."""
+    labels: dict[str, str] = {}
     for table in sorted(folder.rglob("iemocap_full_dataset.csv")):
         labels |= {Path(row["path"]).stem.upper(): row["emotion"] for row in read_rows(table, ("path", "emotion"))}
     for text in sorted(folder.rglob("*.txt")):
-        if text.parent.name.lower() == "emoevaluation" and not text.name.startswith("."):  # below it lie each listener's votes
-            found = LABEL.finditer(text.read_text(encoding="utf-8", errors="replace"))
-            labels |= {match["turn"].upper(): match["label"] for match in found}
+        if text.parent.name.lower() == "emoevaluation" and not text.name.startswith("."):  # subfolders hold single annotators
+            matches = LABEL.finditer(text.read_text(encoding="utf-8", errors="replace"))
+            labels |= {match["turn"].upper(): match["label"] for match in matches}
     return labels
 
 
 CORPUS = Corpus(
     name="iemocap",
     title="IEMOCAP",
-    licence="for research, by a signed release form; not to be passed on",
+    licence="research only, after signing a release form; no redistribution",
     citation=(
         "Busso, Bulut, Lee, Kazemzadeh, Mower, Kim, Chang, Lee, Narayanan: IEMOCAP: interactive emotional dyadic motion capture "
         "database. Language Resources and Evaluation 42(4), 2008"
     ),
-    url="by a signed form: https://sail.usc.edu/iemocap/iemocap_release.htm",
+    url="after signing a form: https://sail.usc.edu/iemocap/iemocap_release.htm",
     language="en",
     counts={
         "complete": Counts(
@@ -112,8 +112,8 @@ CORPUS = Corpus(
         )
     },
     layout=(
-        "files named like Session1/sentences/wav/Ses01F_impro04/Ses01F_impro04_F028.wav (session, scene, speaker, turn), with "
-        "their labels in Session1/dialog/EmoEvaluation/Ses01F_impro04.txt"
+        "files named like Session1/sentences/wav/Ses01F_impro04/Ses01F_impro04_F028.wav (session, dialogue, speaker, turn), with "
+        "labels in Session1/dialog/EmoEvaluation/Ses01F_impro04.txt"
     ),
     find=find,
     other_files=("*dialog/wav/*",),

@@ -1,6 +1,6 @@
-"""JL-Corpus: two women and two men say fifteen sentences in five primary and five secondary emotions, in New Zealand English.
+"""JL-Corpus: two women and two men, 15 sentences, five primary and five secondary emotions; New Zealand English.
 
-The file name `female1_angry_10a_1.wav` is
+The file name `female1_angry_10a_1.wav` encodes
 
     female1     speaker: female1, female2, male1, male2
     angry       emotion: primary angry, excited, happy, neutral, sad; secondary anxious, apologetic, assertive, concerned,
@@ -9,9 +9,9 @@ The file name `female1_angry_10a_1.wav` is
     a           recording session: a, b
     1           repetition within the session: 1, 2
 
-Sentences 14 and 15 of the secondary emotions seem to be other words than those of the primary ones, going by their
-lengths; they share the code here, so that no words are ever taken for two texts. The words are in a .txt beside each file.
-The archive holds everything twice, in folders that differ in capitals alone: the copies are rejected as duplicates.
+Durations suggest that sentences 14 and 15 have other words in the secondary emotions than in the primary ones. They share a text
+code here, so that the same words never count as two texts. The words are in a .txt file next to each audio file. The archive
+contains every file twice, in folders that differ in capitalisation only; copies are rejected as duplicates.
 """
 
 import re
@@ -29,6 +29,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"].lower() not in EMOTIONS:
         return None

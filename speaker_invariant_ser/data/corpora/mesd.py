@@ -1,14 +1,14 @@
-"""MESD: women, men and children say single words in six emotions, in Mexican Spanish. Who of them speaks is not told.
+"""MESD, the Mexican Emotional Speech Database: women, men and children say single words in six emotions; Mexican Spanish.
 
-The file name `Sadness_M_B_abandono.wav` is
+The file name `Sadness_M_B_abandono.wav` encodes
 
     Sadness     emotion: Anger, Disgust, Fear, Happiness, Neutral, Sadness
-    M           kind of voice: F women (3 people), M men (2), C children (6)
-    B           list of words: A the same in every emotion, B chosen to go with the emotion
-    abandono    word or words, such as basta_ya, without the Spanish signs on their letters
+    M           group of speakers: F women (3 persons), M men (2), C children (6)
+    B           word list: A is the same in all emotions, B has words that go with the emotion
+    abandono    word or words, such as basta_ya, without accents
 
-`speaker` is the kind of voice, F, M or C, as nothing tells the people apart: each is several, and no person is in two of
-them. The papers speak of 864 clips; lists of the files hold 862, with one angry and one neutral clip fewer.
+The names do not distinguish the persons of a group, so `speaker` is the group: F, M or C. No person is in two groups. The papers
+describe 864 files; the download has 862, with one angry and one neutral file fewer.
 """
 
 import re
@@ -25,18 +25,19 @@ EMOTIONS = {
     "sadness": "sad",
 }
 SEXES = {"f": "female", "m": "male", "c": ""}
-NAME = re.compile(r"(?P<emotion>[a-z]+)_(?P<voice>[fmc])_(?P<list>[ab])_(?P<text>\w+)")
+NAME = re.compile(r"(?P<emotion>[a-z]+)_(?P<group>[fmc])_(?P<list>[ab])_(?P<text>\w+)")
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or match["emotion"] not in EMOTIONS:
         return None
     return {
-        "speaker": match["voice"].upper(),
+        "speaker": match["group"].upper(),
         "emotion": EMOTIONS[match["emotion"]],
         "text": match["text"],
-        "sex": SEXES[match["voice"]],
+        "sex": SEXES[match["group"]],
     }
 
 
@@ -54,10 +55,10 @@ CORPUS = Corpus(
         "as downloaded": Counts(862, 3, dict.fromkeys(EMOTIONS.values(), 144) | {"angry": 143, "neutral": 143}),
         "as described": Counts(864, 3, dict.fromkeys(EMOTIONS.values(), 144)),
     },
-    layout="files named like Sadness_M_B_abandono.wav (emotion; F, M or C for the kind of voice; list of words; word)",
+    layout="files named like Sadness_M_B_abandono.wav (emotion; F, M or C for women, men or children; word list; word)",
     find=by_file_name(parse),
     note=(
-        "speakers are kinds of voice, not people: F is three women, M two men and C six children, whom nothing tells apart; "
-        "figures about speakers say how well women, men and children are told apart"
+        "Speakers are groups, not persons: F is three women, M two men and C six children, whom the file names do not "
+        "distinguish. Results per speaker measure how well women, men and children are distinguished."
     ),
 )

@@ -1,18 +1,17 @@
-"""MSP-Podcast: turns cut from thousands of podcast recordings in English, each labelled by five listeners or more.
+"""MSP-Podcast: speaking turns cut from podcasts, each labelled by at least five listeners; English.
 
-The file name `Audios/MSP-PODCAST_4552_0512_0000.wav` is the recording (4552), the segment of it (0512), and the part of a segment
-that was cut once more (0000, mostly absent). All else stands in `Labels/labels_consensus.csv`, which older releases spell
-labels_concensus.csv:
+The file name `Audios/MSP-PODCAST_4552_0512_0000.wav` encodes recording (4552), segment (0512) and, rarely, part of a segment that
+was cut again (0000). All labels are in `Labels/labels_consensus.csv`, in older releases labels_concensus.csv:
 
     FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set
     MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1
 
     EmoClass    A angry, C contempt, D disgust, F fear, H happy, N neutral, S sad, U surprise, O other, X no agreement
     SpkrID      a number, or Unknown
-    Split_Set   Train, Development (once Validation), Test1, Test2; Test3 is audio alone, its labels are kept back
+    Split_Set   Train, Development (formerly Validation), Test1, Test2; the labels of Test3 are not published
 
-Turns without an agreed label or a known speaker are left out. The lists are made to share no speaker between train, dev and
-test; Test1 and Test2, both "test" here, do share some.
+Turns without an agreed label or a known speaker are rejected. Train, development and test share no speaker by design; Test1 and
+Test2 (both "test" here) do share some.
 """
 
 import re
@@ -42,22 +41,22 @@ NAME = re.compile(r"MSP-PODCAST_(?P<session>\d+|test3)(?:_\d+)+", re.IGNORECASE)
 
 
 def find(folder: Path) -> Iterator[Fields]:
-    """Every turn on the disk, with what the table of labels tells of it."""
+    """Yield every turn whose name follows the code, with the labels of its row."""
     rows = read_labels(folder)
     for path in find_audio(folder) if rows else ():
         match = NAME.fullmatch(path.stem)
         if match:
             row = rows.get(path.stem.lower())
-            told = read_row(row) if row else {"rejected": "no label for it in the table (those of Test3 are kept back)"}
-            yield {"source": path.relative_to(folder).as_posix(), "session": match["session"], **told}
+            labels = read_row(row) if row else {"rejected": "no label in the table (the labels of Test3 are not published)"}
+            yield {"source": path.relative_to(folder).as_posix(), "session": match["session"], **labels}
 
 
 def read_row(row: dict[str, str]) -> Fields:
-    """Fields of one row, or why it is of no use here."""
+    """Return the labels of a row, or the reason why the turn cannot be used."""
     if row["EmoClass"] not in EMOTIONS:
-        return {"rejected": "the listeners agreed on no label"}
+        return {"rejected": "no majority label"}
     if row["SpkrID"].lower() in ("", "unknown"):
-        return {"rejected": "its speaker is unknown"}
+        return {"rejected": "unknown speaker"}
     return {
         "speaker": row["SpkrID"],
         "emotion": EMOTIONS[row["EmoClass"]],
@@ -67,7 +66,7 @@ def read_row(row: dict[str, str]) -> Fields:
 
 
 def read_labels(folder: Path) -> dict[str, dict[str, str]]:
-    """The table's rows by file name without ending, in lower case."""
+    """Return the table's rows by lower-case file name without its ending."""
     tables = [path for path in sorted(folder.rglob("*.csv")) if path.name.lower() in TABLES]
     return {Path(row["FileName"]).stem.lower(): row for table in tables for row in read_rows(table, COLUMNS)}
 
@@ -75,15 +74,15 @@ def read_labels(folder: Path) -> dict[str, dict[str, str]]:
 CORPUS = Corpus(
     name="msp_podcast",
     title="MSP-Podcast",
-    licence="for research, by a signed academic licence of the MSP laboratory; the recordings have Creative Commons licences",
+    licence="research only, after signing the licence of the MSP laboratory; the podcasts have Creative Commons licences",
     citation=(
         "Lotfian, Busso: Building Naturalistic Emotionally Balanced Speech Corpus by Retrieving Emotional Speech From Existing "
         "Podcast Recordings. IEEE Transactions on Affective Computing 10(4), 2019"
     ),
-    url="by a signed form: https://lab-msp.com/MSP/MSP-Podcast.html",
+    url="after signing a form: https://lab-msp.com/MSP/MSP-Podcast.html",
     language="en",
-    # Of all turns in the four lists. How many of them have no agreed label or no known speaker is not told, nor how many
-    # speakers Test1 and Test2 share.
+    # All turns of the four lists. The documentation does not give the number of turns without an agreed label or a known
+    # speaker, nor the number of speakers that Test1 and Test2 share.
     counts={"1.11": Counts(149_307, 2_217)},
     layout="files named like Audios/MSP-PODCAST_0001_0008.wav (recording, segment), with Labels/labels_consensus.csv",
     find=find,

@@ -1,13 +1,13 @@
-"""nEMO: nine actors say ninety sentences in six emotions, in Polish, each recorded at home on another device.
+"""nEMO: nine actors, 90 sentences, six emotions, each speaker recorded at home with a different device; Polish.
 
-The file name `samples/SM0_happiness_10.wav` is
+The file name `samples/SM0_happiness_10.wav` encodes
 
     SM0         speaker: EB0, IC0, KD0, KS0, MK0, MP0, SM0, TP0, WR0
     happiness   emotion: anger, fear, happiness, neutral, sadness, surprised
-    10          sentence, the same number for the same words (apart from the grammatical sex of the speaker)
+    10          sentence: 1 to 90, with the same words for all speakers apart from grammatical gender
 
-The table `data.tsv` beside the folder tells the speaker's sex; its cells may begin with blanks. Speaker MK0 has no
-surprised clips and MP0 is incomplete. An unseen speaker is also an unseen microphone here.
+The table `data.tsv` next to the folder gives the speaker's sex; its cells may begin with blanks. Speaker MK0 has no surprised
+utterances and MP0 is incomplete. An unseen speaker is also an unseen microphone.
 """
 
 import re
@@ -29,8 +29,8 @@ NAME = re.compile(r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>[a-z]+)_(?P<text>\d{1,2}
 
 
 def find(folder: Path) -> Iterator[Fields]:
-    """Every file whose name follows the rule, with the sex that data.tsv gives its speaker."""
-    sexes = {}
+    """Yield every file whose name follows the code, with the sex that data.tsv gives its speaker."""
+    sexes: dict[str, str] = {}
     for table in sorted(folder.rglob("data.tsv")):
         sexes |= {row["speaker_id"]: row["gender"] for row in read_rows(table, ("speaker_id", "gender"))}
     for fields in by_file_name(parse)(folder):
@@ -38,6 +38,7 @@ def find(folder: Path) -> Iterator[Fields]:
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, without the sex, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"] not in EMOTIONS:
         return None
@@ -60,6 +61,6 @@ CORPUS = Corpus(
     },
     layout="files named like samples/SM0_happiness_10.wav (speaker, emotion, sentence), with data.tsv beside samples/",
     find=find,
-    # made on the fly from this commit: no checksum of the archive is published, or could be
+    # GitHub builds this archive on request, so its checksum is not stable and none is published.
     download=(Download("https://github.com/amu-cai/nEMO/archive/06f1f83dde8f1a780443a57d53b2af3971af34ab.zip", "", 531_000_000),),
 )

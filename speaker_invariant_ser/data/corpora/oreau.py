@@ -1,16 +1,17 @@
-"""Oréau: thirty-two people who are no actors say seventy-nine sentences of the classroom in seven emotions, in French.
+"""Oréau: 32 non-professional speakers, 79 sentences from the classroom, seven emotions; French.
 
-The file `OréauFR_02/f/sessj/11a03Ja.wav` is
+The path `OréauFR_02/f/sessj/11a03Ja.wav` encodes
 
     f       sex of the speaker: f, m; sessj is the folder of joy
-    11      speaker, two digits
-    a03     sentence of that emotion, 01 to at most 13
-    J       emotion: C colère anger, D dégoût disgust, J joie joy, N neutral, P peur fear, S surprise, T tristesse sadness
+    11      speaker: two digits
+    a03     sentence of this emotion: 01 to 13 at most
+    J       emotion: C colère (anger), D dégoût (disgust), J joie (joy), N neutral, P peur (fear), S surprise, T tristesse
+            (sadness)
     a       always a
 
-Every emotion has sentences of its own, so the text code is the letter with the number: Ja03 and Ca03 are other words.
-Sentences a20 (speaker 16) and z03, z04 (speaker 07) are outside the numbering. The archive holds two versions: OréauFR_01
-with 502 clips, and OréauFR_02 with the 434 that listeners recognised. Where both are given, the first is rejected.
+Every emotion has its own sentences, so `text` is letter and number: Ja03 and Ca03 have different words. Sentences a20 (speaker
+16) and z03, z04 (speaker 07) are outside the numbering. The archive has two versions: OréauFR_01 with 502 files, and OréauFR_02
+with the 434 files whose emotion listeners recognised. Where both are present, the first is rejected.
 """
 
 import re
@@ -28,28 +29,33 @@ EMOTIONS = {
     "S": "surprised",
     "T": "sad",
 }
-# By the folders f and m of the second version, which has all thirty-two speakers; copies may lack the folders.
+# From the folders f and m of the second version, which has all 32 speakers; some copies do not have these folders.
 FEMALE = frozenset({"10", "11", "13", "21", "24", "37", "42"})
 MALE = frozenset(f"{n:02}" for n in (7, 8, 9, 12, 14, 16, 18, 19, 20, 22, 23, *range(25, 34), 36, 38, 39, 40, 41))
 NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[az]\d\d)(?P<emotion>[CDJNPST])a", re.IGNORECASE)
-VERSION = re.compile(r"(?:^|/)or[^/]*au[^/]*0([12])/", re.IGNORECASE)  # the accent is one sign or two, or lost
+VERSION = re.compile(
+    r"(?:^|/)or[^/]*au[^/]*0([12])/", re.IGNORECASE
+)  # the accented letter is encoded as one character, as two, or is lost
 
 
 def find(folder: Path) -> Iterator[Fields]:
-    """Every file whose name follows the rule, of one version."""
-    found = list(by_file_name(parse)(folder))
-    both = {version(fields["source"]) for fields in found} >= {"1", "2"}
-    for fields in found:
-        old = both and version(fields["source"]) == "1"
-        yield {"source": fields["source"], "rejected": "of the first version; the second one is here too"} if old else fields
+    """Yield every file whose name follows the code; where both versions are present, reject the first."""
+    files = list(by_file_name(parse)(folder))
+    both = {version(fields["source"]) for fields in files} >= {"1", "2"}
+    for fields in files:
+        superseded = both and version(fields["source"]) == "1"
+        reason = "of the first version; the second version is present, too"
+        yield {"source": fields["source"], "rejected": reason} if superseded else fields
 
 
 def version(source: str) -> str:
+    """Return the version whose folder a file is in: "1", "2" or an empty string."""
     match = VERSION.search(source)
     return match[1] if match else ""
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in FEMALE | MALE:
         return None
@@ -79,5 +85,5 @@ CORPUS = Corpus(
     },
     layout="files named like OréauFR_02/f/sessj/11a03Ja.wav (speaker, sentence, emotion letter)",
     find=find,
-    note="In Oréau every emotion has sentences of its own: the words alone tell the emotion.",
+    note="Every emotion has its own sentences in Oréau: the words alone predict the emotion.",
 )

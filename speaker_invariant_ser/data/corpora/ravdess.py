@@ -1,17 +1,17 @@
-"""RAVDESS: twenty-four Canadian actors say (and sing) two sentences, at two intensities, twice each, in English.
+"""RAVDESS: 24 Canadian actors, two sentences spoken and sung at two intensities, two takes, eight emotions; English.
 
-The file name `03-01-06-02-02-01-12.wav` is seven numbers:
+The file name `03-01-06-02-02-01-12.wav` consists of seven numbers:
 
-    03      modality: 03 audio alone (01 audio and video, 02 video alone)
+    03      modality: 03 audio only (01 audio and video, 02 video only)
     01      vocal channel: 01 speech, 02 song
     06      emotion: 01 neutral, 02 calm, 03 happy, 04 sad, 05 angry, 06 fearful, 07 disgusted, 08 surprised
-    02      intensity: 01 normal, 02 strong (neutral has none but normal)
-    02      statement: 01 "Kids are talking by the door", 02 "Dogs are sitting by the door"
+    02      intensity: 01 normal, 02 strong (neutral has only normal)
+    02      sentence: 01 "Kids are talking by the door", 02 "Dogs are sitting by the door"
     01      repetition: 01, 02
-    12      actor: 01 to 24; odd numbers are men, even ones women
+    12      actor: 01 to 24; odd numbers are men, even numbers women
 
-Speech comes as Actor_01/ to Actor_24/; song has no disgust, no surprise and no actor 18. A common re-upload holds
-every file a second time in audio_speech_actors_01-24/: the copies are rejected as duplicates.
+Speech is in Actor_01/ to Actor_24/. Song has no disgust, no surprise and no actor 18. One common re-upload contains every file a
+second time in audio_speech_actors_01-24/; copies are rejected as duplicates.
 """
 
 import re
@@ -37,6 +37,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or not 1 <= int(match["actor"]) <= 24:
         return None
@@ -58,7 +59,7 @@ BOTH = {label: SPEECH[label] + SONG.get(label, 0) for label in SPEECH}
 CORPUS = Corpus(
     name="ravdess",
     title="RAVDESS",
-    licence="CC BY-NC-SA 4.0; commercial licences from its authors",
+    licence="CC BY-NC-SA 4.0; commercial licences available from its authors",
     citation=(
         "Livingstone, Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "
         "PLoS ONE 13(5), e0196391, 2018"

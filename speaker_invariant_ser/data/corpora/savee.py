@@ -1,15 +1,15 @@
-"""SAVEE: four men of the University of Surrey say TIMIT sentences in seven emotions, in British English.
+"""SAVEE: four male speakers of the University of Surrey, TIMIT sentences, seven emotions; British English.
 
-The file `AudioData/DC/sa07.wav`, in some copies `DC_sa07.wav`, is
+The path `AudioData/DC/sa07.wav`, in some copies `DC_sa07.wav`, encodes
 
     DC      speaker: DC, JE, JK, KL, all men; the folder or the beginning of the name
     sa      emotion: a anger, d disgust, f fear, h happiness, n neutral, sa sadness, su surprise
-    07      sentence of that emotion: 01 to 15, and to 30 for neutral
+    07      sentence of this emotion: 01 to 15, for neutral 01 to 30
 
-Sentences are the same for all speakers. Three are common to all emotions, two belong to one emotion's meaning and ten are
-others of its own; neutral adds those three and the twelve with a meaning. Which numbers these are is in no document
-found; by the lengths of the clips the common ones are 01 to 03, and once more n16 to n18, so these share their text
-code here. The order of the twelve in n19 to n30 stays unclear: their codes are their own, though the words are not.
+All speakers read the same sentences. Of the fifteen sentences of an emotion, three are common to all emotions, two are specific
+to the emotion and ten are generic and differ per emotion. Neutral repeats the three common and the twelve specific sentences. No
+document says which numbers these are. Durations indicate that 01 to 03 are the common ones, repeated as n16 to n18; these share
+their text code here. The order of n19 to n30 is unknown, so they have separate codes although their words occur elsewhere.
 """
 
 import re
@@ -28,11 +28,12 @@ EMOTIONS = {
 }
 SPEAKERS = ("DC", "JE", "JK", "KL")
 COMMON = {number: f"{number:02}" for number in (1, 2, 3)}
-COMMON_AGAIN = {number + 15: text for number, text in COMMON.items()}  # in neutral alone
+COMMON_REPEATED = {number + 15: text for number, text in COMMON.items()}  # in neutral only
 NAME = re.compile(r"(?:(?P<speaker>DC|JE|JK|KL)_?)?(?P<emotion>sa|su|[adfhn])(?P<number>\d\d)", re.IGNORECASE)
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -50,24 +51,25 @@ def parse(path: Path) -> Fields | None:
 
 
 def folder_speaker(path: Path) -> str:
-    """The speaker after whom the nearest folder is named, or ""."""
+    """Return the speaker after whom the nearest folder is named, or an empty string."""
     return next((name for name in reversed(path.parts[:-1]) if name.upper() in SPEAKERS), "")
 
 
 def sentence(code: str, number: int) -> str:
-    again = COMMON_AGAIN if code == "n" else {}
-    return (COMMON | again).get(number, f"{code}{number:02}")
+    """Return the text code of a sentence: the number alone where the sentence is common to all emotions."""
+    repeated = COMMON_REPEATED if code == "n" else {}
+    return (COMMON | repeated).get(number, f"{code}{number:02}")
 
 
 CORPUS = Corpus(
     name="savee",
     title="SAVEE",
-    licence="free of charge for research, after registration",
+    licence="free for research, after registration",
     citation="Haq, Jackson: Multimodal Emotion Recognition. In: Wang (ed.), Machine Audition. IGI Global 2010",
-    url="by registration: http://kahlan.eps.surrey.ac.uk/savee/Download.html",
+    url="after registration: http://kahlan.eps.surrey.ac.uk/savee/Download.html",
     language="en",
     counts={"complete": Counts(480, 4, dict.fromkeys(EMOTIONS.values(), 60) | {"neutral": 120})},
     layout="files named like DC/sa07.wav or DC_sa07.wav (speaker DC, JE, JK or KL, then emotion letters and number)",
     find=by_file_name(parse),
-    note="SAVEE has four speakers, all men: what holds for them need not hold for women.",
+    note="SAVEE has four speakers, all men: results may not apply to women.",
 )

@@ -1,13 +1,13 @@
-"""ShEMO, the Sharif Emotional Speech Database: 87 speakers cut from radio plays, five emotions and neutral, in Persian.
+"""ShEMO, the Sharif Emotional Speech Database: 87 speakers from radio plays, five emotions and neutral; Persian.
 
-The file name `female/F03S02.wav` is
+The file name `female/F03S02.wav` encodes
 
-    F03     speaker: F for women (31 of them), M for men (56), each counted from 01
+    F03     speaker: F women (31), M men (56), each numbered from 01
     S       emotion: A anger, F fear, H happiness, N neutral, S sadness, W surprise
-    02      which utterance of that speaker in that emotion; plays have no sentences in common
+    02      number of the utterance of this speaker and emotion; utterances have no sentences in common
 
-Emotions are a majority of twelve listeners. Fear is rare. The names of the transcripts (.ort) are not all those of the
-sound files; where the two differ in emotion, a later study (Yazdani, Shekofteh 2022) found the transcript's name to be right.
+The label is the majority of twelve listeners. Fear is rare. The names of the transcripts (.ort) differ from those of the audio
+files in places; where they differ in emotion, Yazdani and Shekofteh (2022) consider the transcript's name correct.
 """
 
 import re
@@ -28,6 +28,7 @@ NAME = re.compile(r"(?P<speaker>[FM]\d\d)(?P<emotion>[AFHNSW])\d\d", re.IGNORECA
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -38,7 +39,7 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="shemo",
     title="ShEMO",
-    licence="free of charge for academic purposes; Apache 2.0 on its authors' Hugging Face page",
+    licence="free for academic use; Apache 2.0 on its authors' Hugging Face page",
     citation=(
         "Mohamad Nezami, Jamshid Lou, Karami: ShEMO: A Large-Scale Validated Database for Persian Speech Emotion Detection. "
         "Language Resources and Evaluation 53(1), 2019"
@@ -52,7 +53,7 @@ CORPUS = Corpus(
             {"angry": 1059, "fearful": 38, "happy": 201, "neutral": 1028, "sad": 449, "surprised": 225},
         )
     },
-    layout="files named like female/F03S02.wav (sex and speaker, emotion letter, count)",
+    layout="files named like female/F03S02.wav (speaker, emotion letter, number)",
     find=by_file_name(parse),
-    note="163 of its 3000 files carry another emotion in their name than in their transcript's (Yazdani, Shekofteh 2022).",
+    note="The names of 163 of 3000 files state another emotion than those of their transcripts (Yazdani, Shekofteh 2022).",
 )

@@ -1,14 +1,14 @@
-"""SUBESCO, the SUST Bangla Emotional Speech Corpus: twenty actors say ten sentences in seven emotions, five times each.
+"""SUBESCO, the SUST Bangla Emotional Speech Corpus: 20 actors, ten sentences, seven emotions, five takes; Bangla.
 
-The file name `F_02_MONIKA_S_1_NEUTRAL_5.wav` is
+The file name `F_02_MONIKA_S_1_NEUTRAL_5.wav` encodes
 
-    F_02        speaker: F_01 to F_10 are women, M_01 to M_10 men (the number alone names two persons)
-    MONIKA      the speaker's name
+    F_02        speaker: F_01 to F_10 women, M_01 to M_10 men; the number without the letter is ambiguous
+    MONIKA      name of the speaker
     S_1         sentence: 1 to 10
     NEUTRAL     emotion: ANGRY, DISGUST, FEAR, HAPPY, NEUTRAL, SAD, SURPRISE
     5           take: 1 to 5
 
-All files lie in one folder, none is missing, and one has a slip in its name: `F_02_MONIKA_S_2_SURPRISE_3].wav`.
+All files are in one folder and none is missing. One name has a typing error: `F_02_MONIKA_S_2_SURPRISE_3].wav`.
 """
 
 import re
@@ -33,6 +33,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"].upper() not in EMOTIONS:
         return None
@@ -58,7 +59,7 @@ CORPUS = Corpus(
     url="https://zenodo.org/records/4526477",
     language="bn",
     counts={"complete": Counts(7000, 20, dict.fromkeys(EMOTIONS.values(), 1000))},
-    layout="files named like F_02_MONIKA_S_1_NEUTRAL_5.wav (sex and number of the speaker, name, sentence, emotion, take)",
+    layout="files named like F_02_MONIKA_S_1_NEUTRAL_5.wav (speaker, name, sentence, emotion, take)",
     find=by_file_name(parse),
     download=(
         Download(

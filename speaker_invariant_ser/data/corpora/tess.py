@@ -1,14 +1,14 @@
-"""TESS: two Canadian actresses, 26 and 64 years old, say two hundred words in seven emotions, in English.
+"""TESS, the Toronto Emotional Speech Set: two actresses aged 26 and 64, 200 words, seven emotions; Canadian English.
 
-The file name `OAF_back_ps.wav` is
+The file name `OAF_back_ps.wav` encodes
 
-    OAF     speaker: OAF the older, YAF the younger one
-    back    word, said in "Say the word back"
+    OAF     speaker: OAF the older, YAF the younger actress
+    back    word, spoken in "Say the word back"
     ps      emotion: angry, disgust, fear, happy, neutral, ps pleasant surprise, sad
 
-One file is misnamed OA_bite_neutral: it is OAF's. The release is flat; common re-uploads have a folder for each speaker and
-emotion, its names now with, now without capitals (OAF_Fear, YAF_pleasant_surprised), and hold everything twice, in a
-folder of the same name within: the copies are rejected as duplicates.
+One file is misnamed OA_bite_neutral and belongs to OAF. The release has no folders. Common re-uploads have one folder per speaker
+and emotion with varying capitalisation (OAF_Fear, YAF_pleasant_surprised), and contain every file twice, in a subfolder with the
+name of the folder; copies are rejected as duplicates.
 """
 
 import re
@@ -30,6 +30,7 @@ NAME = re.compile(rf"(?P<speaker>OAF?|YAF)_(?P<text>[a-z]+)_(?P<emotion>{'|'.joi
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -52,8 +53,8 @@ CORPUS = Corpus(
     layout="files named like OAF_back_angry.wav (speaker OAF or YAF, word, emotion)",
     find=by_file_name(parse),
     note=(
-        "TESS has two speakers, both women: with one left out, a model hears a single voice, and nothing said of "
-        "unseen speakers reaches beyond these two."
+        "TESS has two speakers, both women: with one held out, a model is trained on a single speaker, and results on unseen "
+        "speakers describe these two only."
     ),
     download=(
         Download(

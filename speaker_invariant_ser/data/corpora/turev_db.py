@@ -1,14 +1,14 @@
-"""TurEV-DB: six people say eighty-two words in four emotions, in Turkish.
+"""TurEV-DB, the Turkish Emotion-Voice Database: six speakers, 82 words, four emotions; Turkish.
 
-The file name `Sound Source/Happy/1234_mt_cay.wav` is
+The file name `Sound Source/Happy/1234_mt_cay.wav` encodes
 
-    1234        speaker: 1157, 1234, 1358, 1984, 6783, 7895; nothing tells who is a man and who is a woman
+    1234        speaker: 1157, 1234, 1358, 1984, 6783, 7895; sex is not documented
     mt          emotion: hl sad, kz angry, mt happy, sk calm
-    cay         the word, without the Turkish signs on its letters
+    cay         word, written without Turkish diacritics
 
-One folder for each emotion, by its English name. Speaker 1157 is angry and sad only. The same repository also holds the
-test clips after a low-pass and a high-pass filter, under the same names in `Model Output for Test Data/testEmotions.../`:
-these copies are left aside.
+There is one folder per emotion, named in English. Speaker 1157 has only angry and sad. The repository also contains low-pass and
+high-pass filtered copies of the test files, under the same names, in `Model Output for Test Data/testEmotions.../`; these are
+skipped.
 """
 
 import re
@@ -21,6 +21,7 @@ NAME = re.compile(r"(?P<speaker>\d{4})_(?P<emotion>hl|kz|mt|sk)_(?P<text>[a-z]+)
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or "/testemotions" in f"/{path.as_posix().lower()}":
         return None

@@ -1,14 +1,14 @@
-"""URDU: unscripted talk in four emotions, cut from talk shows, in Urdu.
+"""URDU: unscripted speech from television talk shows, four emotions; Urdu.
 
-The file name `Sad/SM25_F29_S079.wav` is
+The file name `Sad/SM25_F29_S079.wav` encodes
 
-    SM25        speaker: SM and 1 to 27 are men, SF and 1 to 11 are women, the same number in all folders
-    F29         which clip of this speaker in this emotion
+    SM25        speaker: SM1 to SM27 are men, SF1 to SF11 women; the number is the same in all folders
+    F29         number of the file of this speaker and emotion
     S           emotion: A angry, H happy, N neutral, S sad
-    079         which clip of this emotion, 01 to 0100, always with a zero before it
+    079         number of the file of this emotion: 01 to 0100, always with a leading zero
 
-One folder for each emotion. The corpus says that it has 38 speakers, and the highest numbers are SM27 and SF11; but no file
-is named after SM8 to SM16, so that 29 are there. Only SM3, SM5 and SM6 have more than one emotion; all who are angry are men.
+There is one folder per emotion. The corpus states 38 speakers, and the highest numbers are SM27 and SF11, but no file belongs to
+SM8 to SM16, so 29 speakers remain. Only SM3, SM5 and SM6 have more than one emotion; all angry speakers are men.
 """
 
 import re
@@ -23,6 +23,7 @@ NAME = re.compile(r"S(?P<sex>[MF])(?P<number>[1-9]\d?)_F[1-9]\d{0,2}_(?P<emotion
 
 
 def parse(path: Path) -> Fields | None:
+    """Return the fields that a file name encodes, or None for a name outside the code."""
     match = NAME.fullmatch(path.stem)
     if not match or int(match["number"]) > SPEAKERS[match["sex"].upper()]:
         return None
@@ -33,15 +34,15 @@ def parse(path: Path) -> Fields | None:
 CORPUS = Corpus(
     name="urdu",
     title="URDU",
-    licence="no named licence; for research purposes only",
+    licence="not stated; research only",
     citation="Latif, Qayyum, Usman, Qadir: Cross Lingual Speech Emotion Recognition: Urdu vs. Western Languages. FIT 2018",
     url="https://github.com/siddiquelatif/URDU-Dataset",
     language="ur",
     counts={"complete": Counts(400, 29, dict.fromkeys(EMOTIONS.values(), 100))},
-    layout="files named like Sad/SM25_F29_S079.wav (speaker, clip of the speaker, emotion letter and clip of the emotion)",
+    layout="files named like Sad/SM25_F29_S079.wav (speaker, number within speaker, emotion letter and number within emotion)",
     find=by_file_name(parse),
     note=(
-        "26 of the 29 speakers have one emotion only, and four men have all that is angry: "
-        "who speaks tells nearly which emotion it is, so that the two cannot be told apart well"
+        "26 of the 29 speakers have only one emotion, and all angry utterances are from four men: the speaker nearly determines "
+        "the emotion, so a model can recognise speakers instead of emotions."
     ),
 )
