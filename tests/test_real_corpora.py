@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.corpora.base import count_differences
 from speaker_invariant_ser.data.corpora.registry import get_corpus
@@ -18,7 +18,7 @@ def prepare_real(name, corpora_folder, tmp_path_factory):
     if not (corpora_folder / name).is_dir():
         pytest.skip(f"no corpus at {corpora_folder / name}")
     out = tmp_path_factory.mktemp(name) / "data"
-    assert cli.run(["prepare", name, str(corpora_folder / name), str(out), "--strict"]) == 0
+    assert siser(["prepare", name, str(corpora_folder / name), str(out), "--strict"]) == 0
     return PreparedCorpus.open(out)
 
 
@@ -63,7 +63,7 @@ def test_a_fifth_of_nemo(nemo):
 def test_both_in_one_manifest(corpora_folder, emodb, nemo, tmp_path):
     """Speakers and texts of the two stay apart, and the five emotions are what both have."""
     folders = [corpora_folder / name for name in ("emodb", "nemo")]
-    assert cli.run(["prepare", "emodb", str(folders[0]), str(tmp_path / "both"), "--also", f"nemo={folders[1]}"]) == 0
+    assert siser(["prepare", "emodb", str(folders[0]), str(tmp_path / "both"), "--also", f"nemo={folders[1]}"]) == 0
     both = PreparedCorpus.open(tmp_path / "both").labelled("auto")
     assert {one.emotion for one in both.utterances} == {"neutral", "happy", "sad", "angry", "fearful"}
     assert both.mapped.dropped == {"bored": 81, "disgusted": 46, "surprised": 132}

@@ -1,5 +1,5 @@
 """`python -m speaker_invariant_ser.cli` is `siser`."""
 
-from speaker_invariant_ser.cli import main
+from speaker_invariant_ser.cli.app import main
 
 main()

@@ -1,137 +1,15 @@
-"""What the verbs show: progress bars on standard error, tables on standard output."""
+"""What the verbs show: tables on standard output, warnings on standard error."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.runs import Fit, Run
-
-DAY = 86_400.0  # seconds
-
-
-@contextmanager
-def bars(quiet: bool) -> Iterator[Callable[..., None]]:
-    """progress(what, done, total, key=what): a bar per key on standard error when it is a terminal, nothing otherwise."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:32}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        tasks = {}
-
-        def progress(what: str, done: int, total: int, key: str | None = None) -> None:
-            task = tasks.setdefault(key or what, None)
-            if task is None:
-                task = tasks[key or what] = shown.add_task(what, total=total)
-            shown.update(task, description=what, completed=done, total=total)
-
-        yield progress
-
-
-@contextmanager
-def training_bars(quiet: bool, folder: Path, epochs: int) -> Iterator[Callable[[str, Mapping[str, float]], None]]:
-    """progress(name, row) of training in the run `folder`, on standard error when it is a terminal; gone at the end."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-
-    with progress_of_training(Console(stderr=True)) as shown:
-        yield TrainingBars(shown, folder, epochs)
-
-
-def progress_of_training(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=Column(max_width=34, no_wrap=True, overflow="ellipsis")),
-        BarColumn(bar_width=None, table_column=Column(ratio=1)),
-        TextColumn("{task.fields[count]}", justify="right"),
-        TextColumn("{task.fields[uar]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, expand=True, transient=True, speed_estimate_period=DAY)  # an epoch may be long
-
-
-class TrainingBars:
-    """A bar for all models with the mean dev UAR of those that are trained, and one for each model in training, with its own."""
-
-    def __init__(self, shown: "Progress", folder: Path, epochs: int) -> None:
-        self.shown, self.folder, self.epochs = shown, folder, epochs
-        self.whole = shown.add_task("starting", total=None, count="", uar="")
-        self.tasks: dict[str, TaskID] = {}
-        self.reached: dict[str, int] = {}  # epochs of each model
-        self.trained: dict[str, float] = {}  # dev UAR of each model that is done
-
-    @cached_property
-    def fits(self) -> "dict[str, Fit]":
-        from speaker_invariant_ser.runs import Run
-
-        return {fit.name: fit for fit in Run.open(self.folder).fits}
-
-    def __call__(self, name: str, row: Mapping[str, float]) -> None:
-        if not self.reached:  # before --resume: what took no time now is not to be counted into the time that is left
-            self.reached = {name: epochs_begun(fit) for name, fit in self.fits.items()}
-        if row["epoch"] < self.reached[name]:
-            return
-        self.reached[name] = int(row["epoch"])
-        self.note_trained()
-        if name not in self.tasks:
-            self.tasks[name] = self.shown.add_task(f"fold {name}", total=self.epochs, count="", uar="")
-        count, uar = f"{self.reached[name]}/{self.epochs}", f"dev UAR {row['dev_uar']:.3f}"
-        over = name in self.trained or self.reached[name] == self.epochs
-        self.shown.update(self.tasks[name], completed=self.reached[name], count=count, uar=uar, visible=not over)
-        self.show_whole()
-
-    def note_trained(self) -> None:
-        """Some end before the last epoch, and some ended before this start: what is on disk decides."""
-        from speaker_invariant_ser.runs import kept
-
-        for name, fit in self.fits.items():
-            if name not in self.trained and fit.done:
-                self.trained[name], self.reached[name] = kept(fit.metrics())["dev_uar"], self.epochs
-                if name in self.tasks:
-                    self.shown.update(self.tasks[name], visible=False)
-
-    def show_whole(self) -> None:
-        uar = f"dev UAR {mean(self.trained.values()):.3f}" if self.trained else ""
-        self.shown.update(
-            self.whole,
-            description="all folds" if all(fit.split.name == name for name, fit in self.fits.items()) else "all folds and seeds",
-            total=self.epochs * len(self.fits),
-            completed=sum(self.reached.values()),
-            count=f"{len(self.trained)}/{len(self.fits)} trained",
-            uar=uar,
-        )
-
-
-def epochs_begun(fit: "Fit") -> int:
-    """Epochs of a model in training, from its unfinished folder."""
-    from speaker_invariant_ser.files import partial_of
-
-    begun = replace(fit, folder=partial_of(fit.folder))
-    return int(begun.metrics()[-1]["epoch"]) if (begun.folder / "metrics.csv").is_file() else 0
+    from speaker_invariant_ser.runs import Run
 
 
 def show_trained(run: "Run") -> None:
@@ -231,12 +109,12 @@ def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> 
     from speaker_invariant_ser.report.write import percent
 
     numbers = [[percent(one.number(column)) for column in columns] for one in outcomes]
-    attackers = [f"{percent(one.leak.strongest.score.accuracy)} {one.leak.strongest.name}" for one in outcomes]
+    attackers = [f"{percent(one.leakage.strongest.score.accuracy)} {one.leakage.strongest.name}" for one in outcomes]
     rows = [(words, *row) for words, row in zip(columns.values(), zip(*numbers, strict=True), strict=True)]
     rows.append(("the other digit: by the strongest of four", *attackers))
-    level = outcomes[0].leak.chance
+    level = outcomes[0].leakage.chance
     rows.append(("chance, a zero", *[percent(1 / 2)] * len(outcomes)))
-    rows.append((f"chance, the other digit of {outcomes[0].leak.speakers}", *[percent(level["uniform"])] * len(outcomes)))
+    rows.append((f"chance, the other digit of {outcomes[0].leakage.speakers}", *[percent(level["uniform"])] * len(outcomes)))
     show_table(["told rightly", *(one.name for one in outcomes)], rows)
 
 

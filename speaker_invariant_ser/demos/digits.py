@@ -1,17 +1,19 @@
-"""Is there a zero in this overlay of two digits? Another store and another encoder, the same training, in under a minute.
+"""The demo on images: does an overlay of two digits show a zero, whatever the other digit is? In under a minute.
 
-A clip is the pixelwise maximum of two of the 8 x 8 digits that come with scikit-learn. Its "emotion" is whether one of them is a
-zero, its "speaker" the other digit, 1 to 9. Without a zero both are of one digit, so that the other has one identity in every
-overlay, and a split by speakers tests on digits that nobody was trained on. A known weakness: two of a kind hide each other, and
-the amount of ink alone tells a zero in 72 % (UAR).
+An "utterance" is the pixelwise maximum of two of the 8 x 8 digits that come with scikit-learn. Its "emotion" is whether one of
+the two is a zero, its "speaker" is the other digit, 1 to 9. Without a zero, both images show the same digit, so that every overlay has
+one "speaker", and a split by speakers tests on digits that no model was trained on. Known weakness: two images of one digit cover
+each other, and the amount of ink alone predicts the zero with a UAR of 72 %.
 
-A picture belongs to one digit, zeros dealt out evenly, and to one of ten groups, within which overlays are made: the group is
-their "text". So none is on two sides of a split by speakers, nor among what is trained on and what is kept aside for attackers.
+Every image belongs to one digit, with the zeros dealt out evenly, and to one of ten groups; overlays are made within a group only,
+and the group is their "text". So no image is on two sides of a split by speakers, nor both in what attackers learn from and in what
+is held out to score them.
+
+Training is that of speech, with another front end (`features.front = "pixels"`), another encoder, and this corpus.
 """
 
 import itertools
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,189 +28,255 @@ from sklearn.datasets import load_digits
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.leakage import Leakage, leakage
+from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
+from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
-from speaker_invariant_ser.files import new_folder, real, sha256, write_json
+from speaker_invariant_ser.files import new_folder, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
 from speaker_invariant_ser.recipe import AdversarySection, Recipe
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Picture, explain, save
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.trainer import Progress, Row
+from speaker_invariant_ser.training.trainer import Row
 
 CORPUS = "digits"
-SIDE = 8  # pixels, of a picture
-STEP = 2000  # of int16, for one step of a pixel, which is 0 to 16
-DIGITS = range(1, 10)  # the other one
+SIDE = 8  # pixels, height and width of an image
+PIXEL_SCALE = 2000  # int16 value of one grey level; images have levels 0 to 16
+OTHER_DIGITS = range(1, 10)
 GROUPS = 10
-TWIN = "twin"  # in the run's folder: the same without an adversary
+ADVERSARIAL, BASELINE = "adversarial", "baseline"  # the runs
 NOTE = (
-    "The clips are overlays of two pictures of digits, the speaker is the other digit and the emotion whether there is a zero: "
+    "The utterances are overlays of two images of digits, the speaker is the other digit and the emotion whether there is a zero: "
     "these numbers show the software and the method at work and claim nothing about speech."
 )
 CURVES = {  # columns of metrics.csv
-    "emotion_accuracy": "a zero: digits trained on",
-    "dev_uar": "a zero: digits not trained on (dev)",
-    "adversary_accuracy": "the other digit: by the adversary itself",
-    "attacker_accuracy": "the other digit: by a fresh attacker",
+    "emotion_accuracy": "zero: training digits",
+    "dev_uar": "zero: unseen digits (dev)",
+    "adversary_accuracy": "other digit: adversary's classifier",
+    "attacker_accuracy": "other digit: fresh attacker",
 }
+
+Progress = Callable[[str, int, int], None]  # task, done, total
 
 
 @dataclass(frozen=True)
 class Overlay:
-    pictures: tuple[int, int]  # positions among scikit-learn's
-    other: int  # the other digit
+    """Two images laid over each other; `images` are their row numbers in scikit-learn's data set."""
+
+    images: tuple[int, int]
+    other_digit: int
     zero: bool
     group: int
 
 
-def overlays(digit: np.ndarray, seed: int = 0) -> list[Overlay]:
-    """Which pictures make overlays; digit [N] is what each shows.
+@dataclass(frozen=True)
+class Outcome:
+    """Results of one run.
 
-    In every group of every digit, each zero lies over each picture of the digit, and as many pairs of the digit over each other.
+    Attributes:
+        name: Name of the run.
+        curves: metrics.csv of each model.
+        leakage: Accuracy of the closed-form attackers, scored on held-out overlays.
     """
-    rng, made = np.random.default_rng(seed), []
-    zeros = rng.permutation(np.flatnonzero(digit == 0))
-    for place, other in enumerate(DIGITS):
-        pictures, dealt = rng.permutation(np.flatnonzero(digit == other)), zeros[place :: len(DIGITS)]
+
+    name: str
+    curves: list[list[Row]]
+    leakage: Leakage
+
+    def number(self, column: str) -> float | None:
+        """Return a column of metrics.csv in the selected epoch, averaged over the models; None if a model lacks it."""
+        rows = [kept(curve) for curve in self.curves]
+        return mean(row[column] for row in rows) if all(column in row for row in rows) else None
+
+
+@dataclass(frozen=True)
+class DigitsDemo:
+    """Results of the demo: the adversarial run and its lambda = 0 baseline, and the plot of their learning curves."""
+
+    outcomes: list[Outcome]
+    curves: Path
+
+
+def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, progress: Progress | None = None) -> DigitsDemo:
+    """Make the overlays, train recipes/digits.toml and its lambda = 0 baseline, and attack the embeddings of both.
+
+    Args:
+        out: Folder for all results; a former demo there is replaced.
+        seed: Seed of training.
+        device: `auto`, `cpu` or `cuda`.
+        jobs: Attackers fitted in parallel.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The outcomes of both runs, and the path of the plotted learning curves.
+
+    Raises:
+        WriteError: `out` holds anything but a former demo.
+    """
+    clear_demo(out)
+    recipe = read_recipe(recipe_path(), [f"train.seed={seed}"])
+    with one_thread():
+        prepared = write_corpus(out / "data")
+        outcomes = []
+        for name, settings in ((ADVERSARIAL, recipe), (BASELINE, without_adversary(recipe))):
+            run = train(settings, prepared, out / name, device=device, progress=epoch_progress(name, settings, progress))
+            outcomes.append(attack(run, prepared, device, jobs))
+    return DigitsDemo(outcomes, plot_curves(outcomes, out))
+
+
+def recipe_path() -> Path:
+    """Return the path of recipes/digits.toml: in a source tree, or in this folder, where a wheel has a copy of it."""
+    packaged = Path(__file__).with_name("digits.toml")
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "recipes" / "digits.toml"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: with networks this small, handing work to a second one takes longer than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def epoch_progress(name: str, recipe: Recipe, progress: Progress | None) -> Callable[[str, Row], None] | None:
+    """Return a function for training's progress (model, row of metrics.csv) that reports the epoch of the run `name`."""
+    return progress and (lambda model, row: progress(f"training {name}", int(row["epoch"]), recipe.train.epochs))
+
+
+def make_overlays(digits: np.ndarray, seed: int = 0) -> list[Overlay]:
+    """Choose the pairs of images that are laid over each other.
+
+    In every group of every digit, each zero is paired with each image of the digit, and as many pairs are drawn of two images of
+    the digit.
+
+    Args:
+        digits: Digit that each image shows, 0 to 9, [N].
+        seed: Seed of the groups and of the pairs without a zero.
+
+    Returns:
+        The overlays, half of them with a zero, in every digit and group.
+    """
+    rng, overlays = np.random.default_rng(seed), []
+    zeros = rng.permutation(np.flatnonzero(digits == 0))
+    for index, other in enumerate(OTHER_DIGITS):
+        images, dealt = rng.permutation(np.flatnonzero(digits == other)), zeros[index :: len(OTHER_DIGITS)]
         for group in range(GROUPS):
-            own = pictures[group::GROUPS].tolist()
-            over = list(itertools.product(dealt[group::GROUPS].tolist(), own))
-            alike = list(itertools.combinations(own, 2))
-            chosen = [alike[place] for place in rng.choice(len(alike), len(over), replace=False)]
-            made += [Overlay(pair, other, zero, group) for pairs, zero in ((over, True), (chosen, False)) for pair in pairs]
-    return made
+            members = images[group::GROUPS].tolist()
+            with_zero = list(itertools.product(dealt[group::GROUPS].tolist(), members))
+            candidates = list(itertools.combinations(members, 2))
+            drawn = rng.choice(len(candidates), len(with_zero), replace=False)
+            overlays += [Overlay(pair, other, True, group) for pair in with_zero]
+            overlays += [Overlay(candidates[number], other, False, group) for number in drawn]
+    return overlays
 
 
 def write_corpus(folder: Path) -> PreparedCorpus:
-    """All overlays as a new prepared corpus. Raises WriteError."""
-    pixels, digit = load_digits(return_X_y=True)
-    made = overlays(digit)
-    columns = pixels.reshape(-1, SIDE, SIDE).transpose(0, 2, 1).reshape(len(pixels), -1)  # one column after another
-    over, under = np.array([one.pictures for one in made]).T
-    samples = (STEP * np.maximum(columns[over], columns[under])).astype("<i2")
+    """Write all overlays as a prepared corpus.
+
+    Args:
+        folder: The prepared corpus: a new folder.
+
+    Returns:
+        The prepared corpus, opened.
+
+    Raises:
+        WriteError: The folder holds anything, or cannot be written.
+    """
+    pixels, digits = load_digits(return_X_y=True)
+    overlays = make_overlays(digits)
+    columns = pixels.reshape(-1, SIDE, SIDE).transpose(0, 2, 1).reshape(len(pixels), -1)  # one pixel column after another
+    over, under = np.array([overlay.images for overlay in overlays]).T
+    samples = (PIXEL_SCALE * np.maximum(columns[over], columns[under])).astype("<i2")
     with new_folder(folder) as partial_folder:
         (partial_folder / AUDIO).write_bytes(samples.tobytes())
-        write_manifest(partial_folder / MANIFEST, [utterance(one, place) for place, one in enumerate(made)])
-        write_json(partial_folder / SETTINGS, describe(partial_folder, len(made)))
+        write_manifest(partial_folder / MANIFEST, [utterance(overlay, row) for row, overlay in enumerate(overlays)])
+        write_json(partial_folder / SETTINGS, describe(partial_folder, len(overlays)))
     return PreparedCorpus.open(folder)
 
 
-def utterance(overlay: Overlay, place: int) -> Utterance:
-    """The `place`-th clip as the manifest has it; id and source name the two pictures."""
-    name = "+".join(map(str, overlay.pictures))
+def utterance(overlay: Overlay, row: int) -> Utterance:
+    """Return the manifest's row of an overlay; id and source name the two images."""
+    name = "+".join(map(str, overlay.images))
     return Utterance(
         id=name,
         corpus=CORPUS,
-        speaker=str(overlay.other),
+        speaker=str(overlay.other_digit),
         emotion="zero" if overlay.zero else "none",
         text=f"group {overlay.group}",
         source=name,
-        offset=SIDE * SIDE * place,
+        offset=SIDE * SIDE * row,
         samples=SIDE * SIDE,
     )
 
 
-def describe(folder: Path, clips: int) -> dict:
-    """What prepare.json holds."""
+def describe(folder: Path, overlays: int) -> dict[str, object]:
+    """Return the content of prepare.json."""
     return {
         "format": FORMAT,
         "corpora": [CORPUS],
         "note": NOTE,
-        "counts": {"utterances": clips, "speakers": len(DIGITS), "emotions": 2, "texts": GROUPS},
+        "counts": {"utterances": overlays, "speakers": len(OTHER_DIGITS), "emotions": 2, "texts": GROUPS},
         "sha256": {name: sha256(folder / name) for name in (AUDIO, MANIFEST)},
         "versions": {"scikit-learn": version("scikit-learn")},
     }
 
 
-@contextmanager
-def corpus_beside(run: Path) -> Iterator[PreparedCorpus]:
-    """The prepared corpus RUN-data, made if it is not there; gone again if no run comes of it. Raises PreparedCorpusError, WriteError.
-
-    Inside, torch has one thread: on networks this small two are slower, and where cores are busy by far.
-    """
-    run, threads = real(run), torch.get_num_threads()
-    folder = run.with_name(f"{run.name}-data")
-    made = not folder.is_dir()
-    torch.set_num_threads(1)
-    try:
-        yield write_corpus(folder) if made else PreparedCorpus.open(folder)
-    finally:
-        torch.set_num_threads(threads)
-        if made and not run.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A run after training."""
-
-    name: str
-    curves: list[list[Row]]  # metrics.csv of each model
-    leak: Leakage  # under the quick attackers, scored on what was kept aside
-
-    def number(self, column: str) -> float | None:
-        """A column of metrics.csv in the epoch that was kept, mean over the models; None if it is not there."""
-        rows = [kept(curve) for curve in self.curves]
-        return mean(row[column] for row in rows) if all(column in row for row in rows) else None
-
-
-def compare_with_twin(
-    run: Run,
-    prepared: PreparedCorpus,
-    resume: bool = False,
-    device: str = "auto",
-    jobs: int = 1,
-    progress: Progress | None = None,
-) -> list[Outcome]:
-    """The run and the same with lambda 0, which is trained here; their curves are drawn into curves.png of the run.
-
-    A run whose lambda is 0 has no twin.
-    """
-    runs = {"the recipe": run}
-    if without_adversary(run.recipe) != run.recipe:
-        twin = train(without_adversary(run.recipe), prepared, run.folder / TWIN, resume, device, jobs, progress)
-        runs["the same, lambda 0"] = twin
-    found = [outcome(name, one, prepared, device, jobs) for name, one in runs.items()]
-    save(Picture("curves", "Over the epochs: " + "; ".join(CURVES.values()), partial(paint, outcomes=found), 4.6), run.folder)
-    return found
-
-
 def without_adversary(recipe: Recipe) -> Recipe:
-    """The recipe with every adversary at strength 0: they read, and nothing comes of it."""
+    """Return the recipe with strength 0 for every adversary: their classifiers learn, and the encoder gets no gradient of them."""
 
-    def silent(one: AdversarySection) -> AdversarySection:
-        return one.model_copy(update={"strength": 0.0})
+    def silenced(adversary: AdversarySection) -> AdversarySection:
+        return adversary.model_copy(update={"strength": 0.0})
 
-    further = tuple(silent(one) for one in recipe.further)
-    return recipe.model_copy(update={"adversary": silent(recipe.adversary), "further": further})
+    further = tuple(silenced(adversary) for adversary in recipe.further)
+    return recipe.model_copy(update={"adversary": silenced(recipe.adversary), "further": further})
 
 
-def outcome(name: str, run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcome:
-    """A trained run with what fresh attackers read of it."""
+def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcome:
+    """Train closed-form attackers on the embeddings of a trained run.
+
+    Args:
+        run: The trained run.
+        prepared: The corpus it was trained on.
+        device: `auto`, `cpu` or `cuda`.
+        jobs: Attackers fitted in parallel.
+
+    Returns:
+        The run's learning curves and its leakage.
+    """
     settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
     parts = attacked_parts(run.recipe)
     tables = [embed(model, prepared, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
-    leak = leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
-    return Outcome(name, [fit.metrics() for fit in run.fits], leak)
+    attacked = leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
+    return Outcome(run.folder.name, [fit.metrics() for fit in run.fits], attacked)
 
 
-def paint(axes: Axes, outcomes: Sequence[Outcome]) -> None:
-    """Every column of CURVES in its colour, the first run's lines whole and its twin's dashed; dotted, both chances."""
+def plot_curves(outcomes: Sequence[Outcome], out: Path) -> Path:
+    """Plot the learning curves of both runs into curves.png, and return its path."""
+    caption = "Over the epochs: " + "; ".join(CURVES.values())
+    save(Picture("curves", caption, partial(draw_curves, outcomes=outcomes), 4.6), out)
+    return out / "curves.png"
+
+
+def draw_curves(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """Draw every column of CURVES in its colour: solid for the first outcome, dashed for the second; chance is dotted."""
     drawn: dict[str, object] = {}
-    for one, style in zip(outcomes, ("-", "--"), strict=False):
+    for outcome, style in zip(outcomes, ("-", "--"), strict=False):
         for (column, words), colour in zip(CURVES.items(), COLOURS, strict=False):
-            for curve in (curve for curve in one.curves if column in curve[0]):
+            for curve in (curve for curve in outcome.curves if column in curve[0]):
                 (line,) = axes.plot(*points(curve, column), style, color=colour, linewidth=1.4)
                 drawn.setdefault(words, line)
-    for level in (1 / 2, outcomes[0].leak.chance["uniform"]):
+    for level in (1 / 2, outcomes[0].leakage.chance["uniform"]):
         drawn["chance"] = axes.axhline(100 * level, color=GREY, linewidth=1.2, linestyle=":")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch  (whole lines: the recipe, dashed: the same, lambda 0)", ylabel="told rightly, %", ylim=(0, 102))
+    axes.set(xlabel=f"epoch  (solid: {ADVERSARIAL}, dashed: {BASELINE}, lambda = 0)", ylabel="accuracy or UAR, %", ylim=(0, 102))
     explain(axes, list(drawn.values()), list(drawn), columns=1)
 
 
 def points(curve: Sequence[Mapping[str, float]], column: str) -> tuple[list[float], list[float]]:
-    """Epochs and percentages of a column."""
+    """Return epochs and percentages of a column."""
     return [row["epoch"] for row in curve], [100 * row[column] for row in curve]

@@ -1,9 +1,7 @@
-"""The whole road on the built-in corpus: generate, prepare, train without and with the adversary, evaluate both, infer."""
+"""The demo on synthesised speech: generate, prepare, train without and with the adversary, evaluate both runs, infer."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from speaker_invariant_ser.config import make_recipe
@@ -13,9 +11,8 @@ from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.decoding import workers
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import WriteError, shorten
+from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import REPORT, Evaluation, evaluate
-from speaker_invariant_ser.files import translated
 from speaker_invariant_ser.inference.predict import Row, find_inputs, load_models, open_table, predict
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.embedding_map import map_points
@@ -23,16 +20,21 @@ from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
 
-RUNS = {"baseline": 0.0, "adversarial": 1.0}  # run -> adversary.strength; 1 is the textbook's, and shows its failure
-MARK = ".siser-demo"  # a folder that holds this file was made by a demo, and may be emptied by the next
+STRENGTHS = {"baseline": 0.0, "adversarial": 1.0}  # adversary.strength of each run; 1 is the textbook's, and does not suffice
 EPOCHS = 20
 
-Progress = Callable[[str, int, int], None]  # what, done, total
+Progress = Callable[[str, int, int], None]  # task, done, total
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Both runs' evaluations, the baseline's predictions for a few clips, and where the comparison is."""
+    """Results of the demo.
+
+    Attributes:
+        evaluations: One for each run of `STRENGTHS`.
+        predictions: Predictions of the baseline for one sentence of an unseen speaker, in every emotion.
+        report: The page that compares the runs.
+    """
 
     evaluations: list[Evaluation]
     predictions: list[Row]
@@ -40,56 +42,62 @@ class Demo:
 
 
 def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, progress: Progress | None = None) -> Demo:
-    """Everything into `out`, replacing a former demo there. Raises WriteError if the folder holds anything else."""
-    progress = progress or (lambda what, done, total: None)
-    clear(out)
-    synthesis.generate(out / "corpus", seed, lambda done, total: progress("speaking", done, total))
+    """Run the demo on synthesised speech.
+
+    Args:
+        out: Folder for all results; a former demo there is replaced.
+        seed: Seed of the synthesis and of training.
+        device: `auto`, `cpu` or `cuda`.
+        jobs: Processes that decode audio, and attackers fitted, in parallel.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        Evaluations, predictions and the path of the comparison.
+
+    Raises:
+        WriteError: `out` holds anything but a former demo.
+    """
+    progress = progress or (lambda task, done, total: None)
+    clear_demo(out)
+    synthesis.generate(out / "corpus", seed, lambda done, total: progress("synthesising", done, total))
     prepared = prepare_builtin(out, jobs, progress)
-    evaluations, runs = [], []
-    for name, strength in RUNS.items():
-        run = train(demo_recipe(strength, seed), prepared, out / name, device=device, progress=told(name, progress))
-        against = runs[0] if runs else None
-        shown = partial(tell, progress, name)
-        evaluations.append(evaluate(run, prepared, device, shown, against=against, jobs=jobs))
-        result = evaluations[-1]
-        write_report(result.summary, run.folder / REPORT, result.curves, map_points(result.table))
+    evaluations: list[Evaluation] = []
+    runs: list[Run] = []
+    for name, strength in STRENGTHS.items():
+        run = train(demo_recipe(strength, seed), prepared, out / name, device=device, progress=epoch_progress(name, progress))
+        baseline = runs[0] if runs else None
+        evaluation = evaluate(run, prepared, device, prefixed(name, progress), against=baseline, jobs=jobs)
+        write_report(evaluation.summary, run.folder / REPORT, evaluation.curves, map_points(evaluation.table))
+        evaluations.append(evaluation)
         runs.append(run)
     report = write_comparison([evaluation.summary for evaluation in evaluations], out / REPORT)
-    return Demo(evaluations, infer_some(runs[0], out, device), report)
+    return Demo(evaluations, infer_unseen_speaker(runs[0], out, device), report)
 
 
-def tell(progress: Progress, name: str, what: str, done: int, total: int) -> None:
-    progress(f"{name}: {what}", done, total)
+def prefixed(name: str, progress: Progress) -> Progress:
+    """Return `progress` with the run's name before every task."""
+    return lambda task, done, total: progress(f"{name}: {task}", done, total)
 
 
-def told(name: str, progress: Progress) -> Callable[[str, dict], None]:
-    """Training's progress, which names folds, as the demo's, which names runs."""
-    return lambda fold, row: progress(f"training {name}", int(row["epoch"]), EPOCHS)
-
-
-def clear(out: Path) -> None:
-    """Empty a folder that a former demo made; refuse any other that holds something."""
-    with translated(out):
-        out.mkdir(parents=True, exist_ok=True)
-        held = sorted(path.name for path in out.iterdir())
-        if held and MARK not in held:
-            raise WriteError(f"{out} holds files that are not of a demo ({shorten(held)}); choose another --out")
-        (out / MARK).touch()
-        for path in out.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != MARK:
-                path.unlink()
+def epoch_progress(name: str, progress: Progress) -> Callable[[str, dict[str, float]], None]:
+    """Return a function for training's progress (model, row of metrics.csv) that reports the epoch of the run `name`."""
+    return lambda model, row: progress(f"training {name}", int(row["epoch"]), EPOCHS)
 
 
 def prepare_builtin(out: Path, jobs: int, progress: Progress) -> PreparedCorpus:
+    """Prepare the synthesised corpus in `out`/corpus into `out`/data."""
     listing = list_corpus(get_corpus("builtin"), out / "corpus")
     with workers(jobs) as pool:
         return prepare([listing], out / "data", pool=pool, progress=lambda _, done, total: progress("preparing", done, total))
 
 
 def demo_recipe(strength: float, seed: int = 0) -> Recipe:
-    """The default model on the built-in corpus's own split; everything but the adversary's strength is the same."""
+    """Return the default recipe on the built-in corpus's own split.
+
+    Args:
+        strength: `adversary.strength`, the only difference between the demo's runs.
+        seed: `train.seed`.
+    """
     return make_recipe(
         {
             "split": {"scheme": "fixed", "test": synthesis.UNSEEN_SPEAKERS, "dev": synthesis.DEV_SPEAKERS},
@@ -99,8 +107,8 @@ def demo_recipe(strength: float, seed: int = 0) -> Recipe:
     )
 
 
-def infer_some(run: Run, out: Path, device: str) -> list[Row]:
-    """Predictions for one sentence of one unseen speaker in every emotion, as `siser infer` makes them."""
+def infer_unseen_speaker(run: Run, out: Path, device: str) -> list[Row]:
+    """Predict one sentence of one unseen speaker in every emotion, as `siser infer` does, and write predictions.csv."""
     models = load_models(run, device=device)
     paths = find_inputs([out / "corpus" / f"{synthesis.UNSEEN_SPEAKERS[0]}_*_t00.wav"])
     rows = list(predict(models, paths))

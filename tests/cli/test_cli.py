@@ -15,8 +15,9 @@ import pytest
 from conftest import TINY
 from rich.console import Console
 
-from speaker_invariant_ser import cli, files
-from speaker_invariant_ser.cli.console import TrainingBars, progress_of_training
+from speaker_invariant_ser import files
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.cli.progress import TrainingBars, progress_of_training
 from speaker_invariant_ser.config import make_recipe, toml_value, write_toml
 from speaker_invariant_ser.data import synthesis
 from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
@@ -65,7 +66,7 @@ CASES = {
     "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
     "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
     "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
-    "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview PICTURE, which trains nothing",
+    "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview FILE, which trains nothing",
     "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",
     "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",
@@ -126,7 +127,7 @@ CASES = {
 @pytest.mark.parametrize("command, message", CASES.items(), ids=CASES)
 def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, capsys):
     before = sorted(place["tmp"].rglob("*"))
-    assert cli.run([word.format(**place) for word in command.split()]) == 2
+    assert siser([word.format(**place) for word in command.split()]) == 2
     captured = capsys.readouterr()
     assert (
         message.replace("{{", "{").replace("}}", "}") in captured.err
@@ -144,7 +145,7 @@ def train(place, *more) -> list[str]:
 def test_a_preview_is_drawn_and_nothing_is_trained(place, capsys):
     picture = place["tmp"] / "seen.png"
     before = sorted(place["tmp"].rglob("*"))
-    assert cli.run(train(place, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
+    assert siser(train(place, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
     assert str(picture) in capsys.readouterr().out and picture.read_bytes().startswith(b"\x89PNG")
     assert sorted(place["tmp"].rglob("*")) == sorted([*before, picture])
 
@@ -165,7 +166,7 @@ def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         out = place["tmp"] / rank
-        assert cli.run(train(place, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
+        assert siser(train(place, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
         told[rank] = capsys.readouterr()
         assert (out / "tensorboard").exists() == (rank == "0")
     assert "fold fixed: epoch 1 kept, dev UAR" in told["0"].out and told["1"].out == told["1"].err == ""
@@ -173,7 +174,7 @@ def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys
 
 def test_several_seeds_are_told_as_mean_and_deviation(place, capsys):
     out = place["tmp"] / "out"
-    assert cli.run(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
+    assert siser(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
     best = [kept(fit.metrics()) for fit in Run.open(out).fits]
     uars, epochs = [one["dev_uar"] for one in best], ", ".join(f"{one['epoch']:.0f}" for one in best)
     line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
@@ -243,8 +244,8 @@ def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish
 )
 def test_too_few_speakers_or_emotions(table, message, place, capsys):
     tmp = place["tmp"]
-    assert cli.run(["prepare", "csv", f"{tmp}/{table}.csv", f"{tmp}/few"]) == 0
-    assert cli.run(["train", f"{tmp}/good.toml", "--data", f"{tmp}/few", "--out", f"{tmp}/out"]) == 2
+    assert siser(["prepare", "csv", f"{tmp}/{table}.csv", f"{tmp}/few"]) == 0
+    assert siser(["train", f"{tmp}/good.toml", "--data", f"{tmp}/few", "--out", f"{tmp}/out"]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -257,12 +258,12 @@ def test_no_permission_to_write(folder, capsys):
         (open_to_all / "t.csv").write_text("path,speaker,emotion\n01_level_a.wav,1,sad\n")
         closed.mkdir(mode=0o555)
         arguments = ["prepare", "csv", str(open_to_all / "t.csv")]
-        assert cli.run([*arguments, str(open_to_all / "warm")]) == 0  # everything is imported while we may read it
+        assert siser([*arguments, str(open_to_all / "warm")]) == 0  # everything is imported while we may read it
         root = os.geteuid() == 0
         if root:
             os.seteuid(65534)
         try:
-            assert cli.run([*arguments, str(closed / "data")]) == 2
+            assert siser([*arguments, str(closed / "data")]) == 2
         finally:
             if root:
                 os.seteuid(0)
@@ -272,7 +273,7 @@ def test_no_permission_to_write(folder, capsys):
 
 def test_no_space_left(place, folder, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    assert cli.run(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
+    assert siser(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
     assert "MB are needed, 0.0 MB are free; free some space" in capsys.readouterr().err
 
 
@@ -281,7 +282,7 @@ def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_p
     """The temporary file is a device that is always full: the real error of the real system call."""
     files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
     many = [f"{folder}/*.wav"]
-    assert cli.run(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    assert siser(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
 
@@ -301,7 +302,7 @@ def test_a_cuda_torchaudio_beside_a_cpu_torch(place, tmp_path):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from speaker_invariant_ser.cli import run; assert run(['--help']) == 0;"
+        "import sys; from speaker_invariant_ser.cli.app import run; assert run(['--help']) == 0;"
         "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'pyarrow', 'pydantic', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -328,7 +329,7 @@ def test_the_readme_has_every_key_of_training_as_the_recipe_has_it(section):
 
 
 def test_corpora_are_listed(capsys):
-    assert cli.run(["corpora"]) == 0
+    assert siser(["corpora"]) == 0
     shown = capsys.readouterr().out
     assert "emodb" in shown and "licence" in shown and "535" in shown
 
@@ -337,7 +338,7 @@ def test_a_damaged_model_is_told(place, tmp_path, capsys):
     shutil.copytree(place["run"], tmp_path / "run")
     weights = tmp_path / "run" / "folds" / "fixed" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert cli.run(["evaluate", str(tmp_path / "run")]) == 2
+    assert siser(["evaluate", str(tmp_path / "run")]) == 2
     assert "model.safetensors is damaged" in capsys.readouterr().err
 
 
@@ -347,7 +348,7 @@ def test_the_demo_runs_the_whole_road_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)
     for _ in range(2):
-        assert cli.run(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+        assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
         shown = capsys.readouterr().out
         assert "simulated" in shown and "not evidence" in shown and "(1/11)" in shown and "s12_angry_t00.wav" in shown
     assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4

@@ -10,7 +10,8 @@ import pytest
 from conftest import EMOTIONS, TINY
 from sklearn.metrics import balanced_accuracy_score
 
-from speaker_invariant_ser import cli, metrics
+from speaker_invariant_ser import metrics
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.evaluation import evaluate as evaluation
 from speaker_invariant_ser.inference import predict as inference
@@ -30,9 +31,9 @@ def road(folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("road")
     (place / "recipe.toml").write_text(write_toml(make_recipe(TINY)))
     data, run = str(place / "data"), str(place / "run")
-    assert cli.run(["prepare", "csv", str(folder / "corpus.csv"), data, "--strict"]) == 0
-    assert cli.run(["train", str(place / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
-    assert cli.run(["evaluate", run, "--device", "cpu"]) == 0
+    assert siser(["prepare", "csv", str(folder / "corpus.csv"), data, "--strict"]) == 0
+    assert siser(["train", str(place / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
+    assert siser(["evaluate", run, "--device", "cpu"]) == 0
     return place
 
 
@@ -97,14 +98,14 @@ def twin(road):
     """The same without an adversary and without held-out clips, evaluated by the short battery."""
     place, changes = road / "twin", ["--set", "adversary.strength=0", "--set", "audit.holdout=0"]
     arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(place), "--device", "cpu"]
-    assert cli.run(["train", *arguments, *changes]) == 0
-    assert cli.run(["evaluate", str(place), "--device", "cpu", "--quick"]) == 0
+    assert siser(["train", *arguments, *changes]) == 0
+    assert siser(["evaluate", str(place), "--device", "cpu", "--quick"]) == 0
     return place
 
 
 def test_scoring_what_was_trained_on_is_said_loudly(twin, capsys):
     capsys.readouterr()
-    assert cli.run(["evaluate", str(twin), "--device", "cpu", "--quick"]) == 0
+    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick"]) == 0
     assert "warning: attackers are scored on clips that the encoder trained on" in capsys.readouterr().err
     report = json.loads((twin / "report" / "report.json").read_text())
     assert report["speaker"]["scored"] == "trained" and report["speaker"]["decisions"] == 36
@@ -112,7 +113,7 @@ def test_scoring_what_was_trained_on_is_said_loudly(twin, capsys):
 
 
 def test_against_another_run_pairs_the_speakers_and_shows_its_leak(road, twin):
-    assert cli.run(["evaluate", str(road / "run"), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
+    assert siser(["evaluate", str(road / "run"), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
     report = json.loads((road / "run" / "report" / "report.json").read_text())
     against, other = report["against"], json.loads((twin / "report" / "report.json").read_text())
     assert against["run"] == "twin" and set(against["per_speaker"]) == {"05", "06"}
@@ -120,14 +121,14 @@ def test_against_another_run_pairs_the_speakers_and_shows_its_leak(road, twin):
         assert pair["this"] == pytest.approx(report["emotion"]["per_speaker"][name]["uar"])
         assert pair["other"] == pytest.approx(other["emotion"]["per_speaker"][name]["uar"])
     assert report["speaker"]["controls"]["without_adversary"] == other["speaker"]["controls"]["embedding"]
-    assert cli.run(["evaluate", str(road / "run"), "--device", "cpu"]) == 0  # as the other tests expect it
+    assert siser(["evaluate", str(road / "run"), "--device", "cpu"]) == 0  # as the other tests expect it
 
 
 def test_results_by_any_column(road, twin, capsys):
-    assert cli.run(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "text"]) == 0
+    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "text"]) == 0
     groups = json.loads((twin / "report" / "report.json").read_text())["emotion"]["groups"]
     assert set(groups["text"]) == {"a", "b", "c", "d"} and groups["text"]["a"]["utterances"] == 6
-    assert cli.run(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "txet"]) == 2
+    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "txet"]) == 2
     assert "unknown column 'txet', did you mean 'text'" in capsys.readouterr().err
 
 
@@ -135,8 +136,8 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
     """Train, evaluate, compare, infer with two models of a fold; what is told is what predictions.csv says."""
     run = tmp_path / "seeds"
     arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(run), "--device", "cpu"]
-    assert cli.run(["train", *arguments, "--set", "train.seeds=2", "--set", "train.seed=4"]) == 0
-    assert cli.run(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
+    assert siser(["train", *arguments, "--set", "train.seeds=2", "--set", "train.seed=4"]) == 0
+    assert siser(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
     assert capsys.readouterr().out.count("deviation over 2 seeds") == 2, "of emotion and of the strongest attacker"
     rows, report = rows_of(run / "predictions.csv"), json.loads((run / "report" / "report.json").read_text())
     emotion, strongest = report["emotion"], report["speaker"]["strongest"]
@@ -156,10 +157,10 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
     assert (report["speaker"]["encoders"], report["speaker"]["utterances"], report["speaker"]["decisions"]) == (2, 6, 12)
     page = (run / "report" / "report.html").read_text()
     assert "deviation over 2 seeds" in page and report["against"]["speakers"] == 2
-    assert cli.run(["compare", str(run), str(twin), "--out", str(tmp_path / "compared")]) == 0
+    assert siser(["compare", str(run), str(twin), "--out", str(tmp_path / "compared")]) == 0
     assert "deviation over 2 seeds" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "p.csv"
-    assert cli.run(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
+    assert siser(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
     for row in rows:
         both = [float(other["p_level"]) for other in rows if other["id"] == row["id"]]
@@ -168,12 +169,12 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
 
 def test_runs_are_compared(road, twin, tmp_path, capsys):
     out = tmp_path / "compared"
-    assert cli.run(["compare", str(road / "run"), str(twin), "--out", str(out)]) == 0
+    assert siser(["compare", str(road / "run"), str(twin), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "twin" in shown and "not evidence" in shown
     assert {"report.html", "report.md", "report.json", "tradeoff.png"} <= {path.name for path in out.iterdir()}
-    assert cli.run(["compare", str(twin), "--out", str(out)]) == 0  # a former report is replaced
-    assert cli.run(["compare", str(twin), "--out", str(road)]) == 2
+    assert siser(["compare", str(twin), "--out", str(out)]) == 0  # a former report is replaced
+    assert siser(["compare", str(twin), "--out", str(road)]) == 2
     assert "only a former report is replaced" in capsys.readouterr().err
 
 
@@ -192,7 +193,7 @@ def test_a_file_name_that_is_no_text_does_not_lose_the_table(road, folder, tmp_p
     shutil.copy(folder / "05_level_a.wav", odd)
     for ending in (".csv", ".jsonl", ".parquet"):
         out = tmp_path / f"p{ending}"
-        assert cli.run(["infer", str(road / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
+        assert siser(["infer", str(road / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
     assert rows_of(tmp_path / "p.csv")[0]["path"].endswith("f\\xfcr [b]1.wav")
 
 
@@ -207,7 +208,7 @@ def test_the_report_shows_pictures_that_are_there(road):
 
 def test_evaluate_again_replaces_the_report_and_prints_json(road, capsys):
     before = (road / "run" / "report" / "report.json").read_text()
-    assert cli.run(["evaluate", str(road / "run"), "--device", "cpu", "--json"]) == 0
+    assert siser(["evaluate", str(road / "run"), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(before)
 
 
@@ -216,7 +217,7 @@ def test_infer_gives_a_row_for_every_file_bad_ones_included(road, folder, tmp_pa
     out = tmp_path / "p.csv"
     good = [str(folder / f"05_{emotion}_a.wav") for emotion in EMOTIONS]
     inputs = [good[0], str(tmp_path / "bad.wav"), *good[1:], str(tmp_path / "missing.wav"), str(folder / "06_*_b.wav")]
-    assert cli.run(["infer", str(road / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
+    assert siser(["infer", str(road / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
     rows = rows_of(out)
     assert [bool(row["error"]) for row in rows] == [False, True, False, False, True, False, False, False]
     assert "not readable as audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
@@ -232,7 +233,7 @@ def test_infer_gives_a_row_for_every_file_bad_ones_included(road, folder, tmp_pa
 
 def test_infer_agrees_with_evaluate(road, folder, tmp_path):
     out = tmp_path / "p.csv"
-    assert cli.run(["infer", str(road / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
+    assert siser(["infer", str(road / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
     assert len(inferred) == 72
     for row in rows_of(road / "run" / "predictions.csv"):
@@ -245,7 +246,7 @@ def test_infer_writes_json_lines_and_parquet_too(road, folder, tmp_path):
 
     (tmp_path / "list.txt").write_text(f"{folder / '05_level_a.wav'}\n\n{folder / '06_level_a.wav'}\n")
     arguments = ["infer", str(road / "run"), str(tmp_path / "list.txt"), "--device", "cpu", "--out"]
-    assert cli.run([*arguments, str(tmp_path / "p.jsonl")]) == cli.run([*arguments, str(tmp_path / "p.parquet")]) == 0
+    assert siser([*arguments, str(tmp_path / "p.jsonl")]) == siser([*arguments, str(tmp_path / "p.parquet")]) == 0
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist() == lines and len(lines) == 2
 
@@ -264,9 +265,9 @@ def test_a_moved_corpus_is_found_with_data(road, tmp_path, capsys):
     moved = tmp_path / "moved"
     (road / "data").rename(moved)
     try:
-        assert cli.run(["evaluate", str(road / "run")]) == 2
+        assert siser(["evaluate", str(road / "run")]) == 2
         assert "is not a prepared corpus" in capsys.readouterr().err
-        assert cli.run(["evaluate", str(road / "run"), "--data", str(moved), "--device", "cpu", "--quiet", "--quick"]) == 0
+        assert siser(["evaluate", str(road / "run"), "--data", str(moved), "--device", "cpu", "--quiet", "--quick"]) == 0
     finally:
         moved.rename(road / "data")
 
@@ -274,5 +275,5 @@ def test_a_moved_corpus_is_found_with_data(road, tmp_path, capsys):
 def test_resume_of_a_finished_run_trains_nothing(road):
     before = (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns
     arguments = ["--data", str(road / "data"), "--out", str(road / "run"), "--seed", "3", "--device", "cpu", "--resume"]
-    assert cli.run(["train", str(road / "recipe.toml"), *arguments]) == 0
+    assert siser(["train", str(road / "recipe.toml"), *arguments]) == 0
     assert (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns == before

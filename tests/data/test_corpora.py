@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, count_differences, list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.data.manifest import COLUMNS, Utterance, read_manifest, read_rows
@@ -82,7 +82,7 @@ def test_file_names_are_parsed_as_documented(name, layout, tmp_path):
         shutil.copytree(TABLES / name / layout, folder)
     for path in dict.fromkeys(row["path"] for row in rows):
         write_audio(folder / path, seconds=3 if "end" in rows[0] else 0.15)
-    assert cli.run(["prepare", name, str(folder), str(tmp_path / "data")]) == 0
+    assert siser(["prepare", name, str(folder), str(tmp_path / "data")]) == 0
     kept = {(utterance.source, utterance.start): utterance for utterance in read_manifest(tmp_path / "data" / "manifest.csv")}
     rejected = (tmp_path / "data" / "rejected.csv").read_text(encoding="utf-8").splitlines()
     reasons = {row["file"]: row["reason"] for row in csv.DictReader(rejected)}

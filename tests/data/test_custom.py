@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.custom import OWN, Request
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError
@@ -42,7 +42,7 @@ def test_csv_tsv_and_parquet_say_the_same(tmp_path):
     columns = {name: pyarrow.array([row[place] or None for row in rows]) for place, name in enumerate(head)}
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     for kind in ("csv", "tsv", "parquet"):
-        assert cli.run(["prepare", kind, str(tmp_path / f"t.{kind}"), str(tmp_path / kind)]) == 0
+        assert siser(["prepare", kind, str(tmp_path / f"t.{kind}"), str(tmp_path / kind)]) == 0
         assert facts(PreparedCorpus.open(tmp_path / kind)) == EXPECTED
 
 
@@ -104,12 +104,12 @@ def test_patterns_that_cannot_be(tmp_path, pattern, message):
 def test_a_folder_by_its_pattern_on_the_command_line(tmp_path, capsys):
     write_clips(tmp_path / "mine", [f"s{s}/{emotion}/{t}.wav" for s in range(4) for emotion in ("a", "b") for t in range(2)])
     command = ["prepare", "folder", str(tmp_path / "mine"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/{text}.wav"]
-    assert cli.run([*command, "--only", "speaker=s1", "--only", "speaker=s2"]) == 0
+    assert siser([*command, "--only", "speaker=s1", "--only", "speaker=s2"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     assert len(prepared.utterances) == 8 and {u.corpus for u in prepared.utterances} == {"mine"}
-    assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speaker=s9"]) == 2
+    assert siser([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speaker=s9"]) == 2
     assert "--only speaker=s9: no utterance has it, speaker is one of s0, s1, s2, s3" in capsys.readouterr().err
-    assert cli.run([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speker=s9"]) == 2
+    assert siser([*command[:3], str(tmp_path / "other"), *command[4:], "--only", "speker=s9"]) == 2
     assert "unknown column 'speker', did you mean 'speaker'" in capsys.readouterr().err
 
 
@@ -135,7 +135,7 @@ def audformat_folder(tmp_path):
 
 @ITS_OWN_WARNINGS
 def test_an_audformat_database(audformat_folder, tmp_path):
-    assert cli.run(["prepare", "audformat", str(audformat_folder), str(tmp_path / "data")]) == 0
+    assert siser(["prepare", "audformat", str(audformat_folder), str(tmp_path / "data")]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     assert facts(prepared) == [
         ("wav/0.wav", "01", "anger", "", "female"),
@@ -242,7 +242,7 @@ def test_a_hugging_face_dataset(tmp_path):
         return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
 
     datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4))}).save_to_disk(str(tmp_path / "saved"))
-    assert cli.run(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
+    assert siser(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     told = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]
     assert told == [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data import download
 from speaker_invariant_ser.data.corpora import registry
 from speaker_invariant_ser.data.corpora.base import Download
@@ -86,10 +86,10 @@ def emodb(server):
 def test_what_comes_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "known_corpora", lambda: {"emodb": emodb})
     command = ["prepare", "emodb", str(tmp_path / "emodb"), str(tmp_path / "data"), "--download"]
-    assert cli.run(command) == 0
+    assert siser(command) == 0
     assert "4 utterances, 0 rejected" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "emodb"]
-    assert cli.run([*command[:3], str(tmp_path / "again"), "--download"]) == 0 and len(server.asked) == 1
+    assert siser([*command[:3], str(tmp_path / "again"), "--download"]) == 0 and len(server.asked) == 1
 
 
 def test_progress_is_told(emodb, tmp_path):
@@ -152,7 +152,7 @@ def test_no_server_at_all(emodb, tmp_path):
 
 
 def test_a_corpus_behind_a_form_says_where_the_form_is(tmp_path, capsys):
-    assert cli.run(["prepare", "iemocap", str(tmp_path / "i"), str(tmp_path / "data"), "--download"]) == 2
+    assert siser(["prepare", "iemocap", str(tmp_path / "i"), str(tmp_path / "data"), "--download"]) == 2
     shown = capsys.readouterr().err
     assert "IEMOCAP cannot be downloaded by a program" in shown and "https://sail.usc.edu" in shown
     with pytest.raises(CorpusError, match="builtin|built-in"):

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from conftest import prepare_table
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import INTERRUPTED
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data import audio, decoding, parallel_decoding
 from speaker_invariant_ser.data.decoding import Treatment
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -131,7 +132,7 @@ def test_the_same_clip_in_two_corpora_is_kept_once(tmp_path):
             soundfile.write(tmp_path / name / f"{seed}.wav", noise(seed + (name == "two" and seed)), 16_000)
         table(tmp_path / name, ["0.wav,a,x", "1.wav,b,y"]).rename(tmp_path / name / f"{name}.csv")
     command = ["prepare", "csv", str(tmp_path / "one" / "one.csv"), str(tmp_path / "data")]
-    assert cli.run([*command, "--also", f"csv={tmp_path / 'two' / 'two.csv'}"]) == 0
+    assert siser([*command, "--also", f"csv={tmp_path / 'two' / 'two.csv'}"]) == 0
     assert [one.id for one in PreparedCorpus.open(tmp_path / "data").utterances] == ["one/0.wav", "one/1.wav", "two/1.wav"]
     assert remarks(tmp_path / "data") == {"two/0.wav": "the same audio as one/0.wav"}
 
@@ -150,7 +151,7 @@ def test_a_name_that_is_no_text_is_rejected_and_the_rest_kept(tmp_path):
     soundfile.write(tmp_path / "s1_happy.wav", noise(1), 16_000)
     odd = os.fsencode(tmp_path) + b"/s2_sad\xff.wav"
     shutil.copy(tmp_path / "s1_happy.wav", odd)
-    assert cli.run(["prepare", "folder", str(tmp_path), str(tmp_path / "data"), "--pattern", "{speaker}_{emotion}.wav"]) == 0
+    assert siser(["prepare", "folder", str(tmp_path), str(tmp_path / "data"), "--pattern", "{speaker}_{emotion}.wav"]) == 0
     (reason,) = remarks(tmp_path / "data").values()
     assert reason == "its name is not UTF-8; rename the file"
 
@@ -159,7 +160,7 @@ def test_strict_is_about_what_is_odd_as_well(tmp_path):
     soundfile.write(tmp_path / "s1_happy.wav", np.clip(4 * noise(9), -1, 1).repeat(4), 16_000)
     soundfile.write(tmp_path / "s2_sad.wav", noise(2), 16_000)
     command = ["prepare", "folder", str(tmp_path), str(tmp_path / "data"), "--pattern", "{speaker}_{emotion}.wav"]
-    assert cli.run([*command, "--strict"]) == 1 and not remarks(tmp_path / "data")
+    assert siser([*command, "--strict"]) == 1 and not remarks(tmp_path / "data")
 
 
 def test_what_is_wrong_with_segments_is_told(tmp_path):
@@ -223,7 +224,7 @@ def test_nothing_bad_passes_and_nothing_good_is_lost(tmp_path, capsys):
     soundfile.write(tmp_path / "clipped.wav", np.clip(4 * noise(9), -1, 1).repeat(4), 16_000)
     rows = [f"{name},s{place % 3},e{place % 2}" for place, name in enumerate([*reasons, "good.wav", "clipped.wav"])]
     command = ["prepare", "csv", str(table(tmp_path, rows)), str(tmp_path / "data")]
-    assert cli.run([*command, "--strict"]) == 1
+    assert siser([*command, "--strict"]) == 1
     told, told_odd = remarks(tmp_path / "data"), remarks(tmp_path / "data", "warned.csv")
     assert set(told) == set(reasons)
     for name, reason in reasons.items():
@@ -234,7 +235,7 @@ def test_nothing_bad_passes_and_nothing_good_is_lost(tmp_path, capsys):
     assert f"{len(reasons)} files rejected" in shown.err and "1 files are odd" in shown.err
     assert [u.source for u in PreparedCorpus.open(tmp_path / "data").utterances] == ["good.wav", "clipped.wav"]
     shutil.rmtree(tmp_path / "data")
-    assert cli.run(command) == 0
+    assert siser(command) == 0
 
 
 def test_copies_are_found_whatever_they_are_called(tmp_path):
@@ -433,7 +434,7 @@ def test_what_a_kill_in_the_last_moment_left_is_removed(many, tmp_path, capsys):
     partial_of(tmp_path / "data").mkdir()
     (partial_of(tmp_path / "data") / parallel_decoding.DECODED).write_bytes(b"1234")
     partial_of(tmp_path / "data").with_suffix(".scratch").mkdir()
-    assert cli.run(["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data")]) == 2
+    assert siser(["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data")]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -452,20 +453,20 @@ def test_stopped_by_a_signal_it_goes_on(many, tmp_path, number):
     """Also where the shell has told it to ignore Ctrl-C, as it does for what runs in the background."""
     command = ["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data"), "--jobs", "1"]
     slow = (
-        "import signal, sys, time\nfrom speaker_invariant_ser import audio, cli\n"
+        "import signal, sys, time\nfrom speaker_invariant_ser.cli.app import main\nfrom speaker_invariant_ser.data import audio\n"
         "real = audio.decode\n"
         "audio.decode = lambda *a: (time.sleep(0.01), real(*a))[1]\n"
         f"signal.signal(signal.SIGINT, {'signal.SIG_IGN' if number == signal.SIGTERM else 'signal.default_int_handler'})\n"
-        "cli.main(sys.argv[1:])"
+        "main(sys.argv[1:])"
     )
     running = subprocess.Popen([sys.executable, "-c", slow, *command], stderr=subprocess.PIPE, text=True)
     journal = partial_of(tmp_path / "data") / "journal"
     while running.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.05)
     running.send_signal(number)
-    assert "stopped; what is decoded is kept, the same command goes on" in running.communicate(timeout=60)[1]
-    assert running.returncode == cli.STOPPED and not (tmp_path / "data").exists()
-    assert cli.run(command) == 0
+    assert "stopped; decoded audio is kept, repeat the command to continue" in running.communicate(timeout=60)[1]
+    assert running.returncode == INTERRUPTED and not (tmp_path / "data").exists()
+    assert siser(command) == 0
 
 
 def test_two_at_once_do_not_mix(tmp_path):
@@ -543,7 +544,7 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
         table(tmp_path / name, rows, "path,speaker,emotion,text")
         (tmp_path / name / "t.csv").rename(tmp_path / name / f"{name}.csv")
     command = ["prepare", "csv", str(tmp_path / "one" / "one.csv"), str(tmp_path / "data")]
-    assert cli.run([*command, "--also", f"csv={tmp_path}/two/two.csv"]) == 0
+    assert siser([*command, "--also", f"csv={tmp_path}/two/two.csv"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     assert {(u.corpus, u.speaker) for u in prepared.utterances} == {
         ("one", "one-a"),
@@ -554,7 +555,7 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
     assert prepared.settings["corpora"] == ["one", "two"] and prepared.utterances[0].id == "one/0.wav"
     assert {u.text for u in prepared.utterances if u.corpus == "two"} == {f"two-t{n}" for n in range(6)}
     shutil.rmtree(tmp_path / "data")
-    assert cli.run([*command, "--also", f"csv={tmp_path}/one/one.csv"]) == 2
+    assert siser([*command, "--also", f"csv={tmp_path}/one/one.csv"]) == 2
     assert "two corpora are named one" in capsys.readouterr().err
 
 
@@ -566,7 +567,7 @@ def test_options_of_own_data_beside_a_known_corpus(tmp_path, capsys):
     own = table(tmp_path, ["mine.wav,1,happy"], "path,who,emotion")
     emodb = f"emodb={tmp_path / 'e'}"
     assert (
-        cli.run(["prepare", "csv", str(own), str(tmp_path / "a"), "--column", "speaker=who", "--name", "m", "--also", emodb]) == 0
+        siser(["prepare", "csv", str(own), str(tmp_path / "a"), "--column", "speaker=who", "--name", "m", "--also", emodb]) == 0
     )
     assert {(one.corpus, one.speaker) for one in PreparedCorpus.open(tmp_path / "a").utterances} >= {
         ("m", "m-1"),
@@ -574,13 +575,13 @@ def test_options_of_own_data_beside_a_known_corpus(tmp_path, capsys):
     }
     assert len(PreparedCorpus.open(tmp_path / "a").settings["differences"]) == 9
     command = ["prepare", "emodb", str(tmp_path / "e"), str(tmp_path / "b"), "--also", f"csv={own}"]
-    assert cli.run([*command, "--column", "speaker=who", "--only", "emotion=happy"]) == 0
+    assert siser([*command, "--column", "speaker=who", "--only", "emotion=happy"]) == 0
     assert (
         len(PreparedCorpus.open(tmp_path / "b").utterances) == 2
         and PreparedCorpus.open(tmp_path / "b").settings["differences"] == []
     )
     capsys.readouterr()
-    assert cli.run([*command[:3], str(tmp_path / "c"), "--column", "speaker=who"]) == 2
+    assert siser([*command[:3], str(tmp_path / "c"), "--column", "speaker=who"]) == 2
     assert "--column: for your own data only, emodb is a known corpus" in capsys.readouterr().err
 
 

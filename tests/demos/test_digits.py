@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.splits import make_splits
@@ -155,18 +155,18 @@ def command(out, *more):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.run(command(out)) == 0
+    assert siser(command(out)) == 0
     return out
 
 
 def test_no_data_is_needed_and_the_road_goes_on(run, capsys):
     assert {"recipe.toml", "folds", "curves.png", "twin"} <= {path.name for path in run.iterdir()}
     before = (run / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns
-    assert cli.run(command(run, "--resume")) == 0, "which trains nothing and tells all again"
+    assert siser(command(run, "--resume")) == 0, "which trains nothing and tells all again"
     shown = " ".join(capsys.readouterr().out.split())
     assert "a zero: digits trained on" in shown and "by a fresh attacker" in shown and "the other digit of 5" in shown
     assert (run / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns == before
-    assert cli.run(["evaluate", str(run), "--quick", "--device", "cpu", "--jobs", "1", "--quiet"]) == 0
+    assert siser(["evaluate", str(run), "--quick", "--device", "cpu", "--jobs", "1", "--quiet"]) == 0
     report = json.loads((run / "report" / "report.json").read_text())
     assert set(report["emotion"]["per_speaker"]) == {"4", "9"} and report["speaker"]["speakers"] == 5
     assert "claim nothing about speech" in report["note"]
@@ -183,10 +183,10 @@ def test_cut_short_it_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "SAVE_EVERY", 0.0)
         patch.setattr(trainer.Training, "take_step", stopping)
-        assert cli.run(command(tmp_path / "cut")) == 130
+        assert siser(command(tmp_path / "cut")) == 130
     assert not list((tmp_path / "cut").rglob("model.safetensors"))
     shutil.rmtree(tmp_path / "cut-data")  # it is made again, the same
-    assert cli.run(command(tmp_path / "cut", "--resume")) == 0
+    assert siser(command(tmp_path / "cut", "--resume")) == 0
     for place in ("folds/fixed", "twin/folds/fixed"):
         whole, cut = (load_file(folder / place / "model.safetensors") for folder in (run, tmp_path / "cut"))
         assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
@@ -204,7 +204,7 @@ def test_cut_short_it_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     ],
 )
 def test_a_wrong_request_leaves_nothing(more, message, tmp_path, capsys):
-    assert cli.run(command(tmp_path / "out", *more)) == 2
+    assert siser(command(tmp_path / "out", *more)) == 2
     told = capsys.readouterr().err
     assert message in told and told.startswith("error: ") and told.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -221,19 +221,19 @@ def test_sound_is_no_picture(prepared, tmp_path):
 def test_what_is_there_is_not_touched(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    assert cli.run(command(tmp_path / "out")) == 2
+    assert siser(command(tmp_path / "out")) == 2
     assert "exists already" in capsys.readouterr().err and [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
     (tmp_path / "other-data").mkdir()
-    assert cli.run(command(tmp_path / "other")) == 2
+    assert siser(command(tmp_path / "other")) == 2
     assert "other-data is not a prepared corpus" in capsys.readouterr().err
-    assert cli.run(["infer", str(run), str(PATH), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    assert siser(["infer", str(run), str(PATH), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "was trained on pictures, not on sound" in capsys.readouterr().err
 
 
 def test_several_processes_are_told_to_bring_their_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setenv("RANK", "0")
-    assert cli.run(command(tmp_path / "out")) == 2
+    assert siser(command(tmp_path / "out")) == 2
     assert "expected --data FOLDER" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

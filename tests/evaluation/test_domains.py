@@ -16,7 +16,7 @@ from helpers import made_up, some_clips
 from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.custom import OWN, Request
 from speaker_invariant_ser.data.labels import labels_of, map_labels
@@ -380,10 +380,10 @@ def test_audio_without_labels_is_prepared_when_asked_for_and_only_then(folder, t
     assert {one.emotion for one in listing.utterances} == {""} and listing.unlabelled
     out = tmp_path / "data"
     arguments = ["prepare", "csv", str(folder / "corpus.csv"), str(out), "--also", f"csv={bare}", "--jobs", "1"]
-    assert cli.run(arguments) == 2 and "no column emotion" in capsys.readouterr().err
+    assert siser(arguments) == 2 and "no column emotion" in capsys.readouterr().err
     bare.write_text("path,speaker,emotion\n" + "".join(f"{folder}/{row['path']},x{row['speaker']},\n" for row in rows[60:]))
-    assert cli.run(arguments) == 2 and "empty emotion in row 1" in capsys.readouterr().err
-    assert cli.run(["prepare", "emodb", str(folder), str(out), "--unlabelled"]) == 2
+    assert siser(arguments) == 2 and "empty emotion in row 1" in capsys.readouterr().err
+    assert siser(["prepare", "emodb", str(folder), str(out), "--unlabelled"]) == 2
     assert "--unlabelled: for your own data only" in capsys.readouterr().err
 
 
@@ -396,7 +396,7 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     (tmp_path / "bare.csv").write_text("path,speaker\n" + "".join(f"{folder}/{row['path']},x\n" for row in rows[60:]))
     data, out = tmp_path / "data", tmp_path / "run"
     also = ["--also", f"csv={tmp_path}/bare.csv", "--unlabelled", "--jobs", "1"]
-    assert cli.run(["prepare", "csv", str(table), str(data), *also]) == 0
+    assert siser(["prepare", "csv", str(table), str(data), *also]) == 0
     assert "12 clips have no emotion" in capsys.readouterr().out
     settings = json.loads((data / "prepare.json").read_text())
     assert settings["unlabelled"] == 12 and "" not in settings["emotions"] and settings["counts"]["emotions"] == 3
@@ -406,11 +406,11 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     own = {**TONES, "split": {"scheme": "domain", "source": ["corpus"], "unlabelled": ["bare"], "test": ["corpus-05"]}}
     recipe.write_text(write_toml(make_recipe({**own, "train": {"epochs": 1, "batch_size": 8}})))
     command = ["train", str(recipe), "--data", str(data), "--device", "cpu", "--out"]
-    assert cli.run([*command, str(tmp_path / "no"), "--set", "split.scheme=loso"]) == 2
+    assert siser([*command, str(tmp_path / "no"), "--set", "split.scheme=loso"]) == 2
     assert "12 clips have no emotion" in capsys.readouterr().err and not (tmp_path / "no").exists()
-    assert cli.run([*command, str(out)]) == 0
+    assert siser([*command, str(out)]) == 0
     assert "12 clips of the unlabelled domain" in capsys.readouterr().out
-    assert cli.run(["evaluate", str(out), "--device", "cpu", "--quick"]) == 0
+    assert siser(["evaluate", str(out), "--device", "cpu", "--quick"]) == 0
     domains = json.loads((out / "report" / "report.json").read_text())["emotion"]["domains"]
     assert domains["headline"] == "source" and domains["target"] == {"values": ["bare"], "tested": None}
     assert "No clip of the target has a label" in (out / "report" / "report.md").read_text()

@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 from reports import against_summary, run_summary
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RunError
@@ -156,9 +156,9 @@ def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, tr
     evaluate(run, prepared, "cpu", quick=True)
     out = tmp_path / "p.csv"
     command = ["infer", str(run.folder), str(folder / "05_*.wav"), "--out", str(out), "--device", "cpu"]
-    assert cli.run(command) == 2
+    assert siser(command) == 2
     assert "files do not say who speaks: call it once for each person" in capsys.readouterr().err and not out.exists()
-    assert cli.run([*command, "--one-speaker"]) == 0 and "of one speaker (transductive)" in capsys.readouterr().out
+    assert siser([*command, "--one-speaker"]) == 0 and "of one speaker (transductive)" in capsys.readouterr().out
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
     rows = [row for row in csv.DictReader((run.folder / "predictions.csv").read_text().splitlines()) if row["speaker"] == "05"]
     assert len(rows) == len(inferred) == 12
@@ -211,16 +211,16 @@ def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(write_toml(run.recipe))
     assert (
-        cli.run(["train", str(recipe), "--data", str(prepared.folder), "--out", str(run.folder), "--resume", "--device", "cpu"])
+        siser(["train", str(recipe), "--data", str(prepared.folder), "--out", str(run.folder), "--resume", "--device", "cpu"])
         == 0
     )
     assert re.search(r"fold fixed: epoch \d kept, dev UAR [\d.]+ \(transductive\)", capsys.readouterr().out)
-    assert cli.run(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
+    assert siser(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("transductive") == 3 and "told by the mean of all their clips (transductive)" in " ".join(shown.split())
     report = json.loads((run.folder / "report" / "report.json").read_text())
     assert report["settings"]["transductive"] is True and "(transductive)" in report["verdict"][0]
-    assert cli.run(["compare", str(run.folder), "--out", str(tmp_path / "compared")]) == 0
+    assert siser(["compare", str(run.folder), "--out", str(tmp_path / "compared")]) == 0
     assert "run (transductive)" in capsys.readouterr().out
 
 

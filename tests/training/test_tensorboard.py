@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from speaker_invariant_ser import cli
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.tensorboard import board, tag
@@ -93,7 +93,7 @@ def test_without_tensorboard_the_command_line_says_so_before_anything_is_written
 ):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
-    assert cli.run(["train", *arguments, "--device", "cpu", "--tensorboard"]) == 2
+    assert siser(["train", *arguments, "--device", "cpu", "--tensorboard"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: TensorBoard is missing") and "pip install 'speaker-invariant-ser[tensorboard]'" in told
     assert not list(tmp_path.iterdir())
@@ -101,5 +101,5 @@ def test_without_tensorboard_the_command_line_says_so_before_anything_is_written
 
 def test_the_command_line_writes_what_metrics_csv_says(trained, prepared, tmp_path):
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
-    assert cli.run(["train", *arguments, "--device", "cpu", "--jobs", "1", "--tensorboard"]) == 0
+    assert siser(["train", *arguments, "--device", "cpu", "--jobs", "1", "--tensorboard"]) == 0
     require_same(tmp_path / "out" / "tensorboard" / "fixed", Run.open(tmp_path / "out").fits[0].metrics())

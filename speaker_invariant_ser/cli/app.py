@@ -1,0 +1,126 @@
+"""The application `siser`: its commands, its exit codes, and the one place that turns errors into messages.
+
+Exit codes: 0 done; 1 finished, but some inputs failed (they are listed); 2 the request was wrong, one `error:` line on standard
+error; 130 interrupted.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from speaker_invariant_ser.cli.audit import audit
+from speaker_invariant_ser.cli.compare import compare
+from speaker_invariant_ser.cli.corpora import corpora
+from speaker_invariant_ser.cli.demo import demo
+from speaker_invariant_ser.cli.evaluate import evaluate
+from speaker_invariant_ser.cli.infer import infer
+from speaker_invariant_ser.cli.prepare import prepare
+from speaker_invariant_ser.cli.progress import is_first_process
+from speaker_invariant_ser.cli.train import train
+from speaker_invariant_ser.errors import SerError
+
+WRONG_REQUEST = 2
+INTERRUPTED = 130  # as shells number it: 128 + SIGINT
+HINTS = {  # what an interrupted command leaves behind
+    "train": "; trained models and checkpoints are kept, continue with --resume",
+    "prepare": "; decoded audio is kept, repeat the command to continue",
+}
+COMMANDS = (demo, corpora, prepare, train, evaluate, audit, compare, infer)
+
+app = typer.Typer(
+    name="siser",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def print_version(asked: bool) -> None:
+    """Print the version of the package and end, if `--version` was given."""
+    if asked:
+        from importlib.metadata import version
+
+        print(f"siser {version('speaker-invariant-ser')}")
+        raise typer.Exit
+
+
+@app.callback()
+def siser(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Speech emotion recognition for unseen speakers, with an audit of the speaker information left in the embedding."""
+
+
+for command in COMMANDS:
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its exit code: the entry point of `siser`.
+
+    Args:
+        arguments: Words after `siser`; those of this process by default.
+    """
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def interrupt(*_: object) -> None:
+    """Handle SIGTERM like Ctrl-C, so that workers end and partial files are removed.
+
+    Shells start background jobs with SIGINT ignored; SIGTERM reaches those too.
+    """
+    raise KeyboardInterrupt
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; a user's mistake is printed as one `error:` line on standard error.
+
+    Args:
+        arguments: Words after `siser`, such as `["corpora", "--json"]`; without any, the help is printed.
+
+    Returns:
+        0 done, 1 some inputs failed, 2 wrong request, 130 interrupted.
+    """
+    try:
+        code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
+        if code == INTERRUPTED and is_first_process():
+            print(f"stopped{HINTS.get(arguments[0], '')}", file=sys.stderr)
+        return int(code)
+    except typer.TyperException as error:
+        return fail(f"{error.format_message()} Try `siser --help`.")
+    except SerError as error:
+        return fail(str(error))
+    except BrokenPipeError:
+        discard_output()  # the program that read our output has ended: there is no one to report to
+        return 1
+    except OSError as error:
+        return fail_on_system_error(error)
+
+
+def fail(message: str) -> int:
+    """Print an error line and return the exit code of a wrong request."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return WRONG_REQUEST
+
+
+def fail_on_system_error(error: OSError) -> int:
+    """Report an error of the operating system that names a file, or that standard output is full; raise any other."""
+    if error.filename is not None:
+        return fail(f"{error.filename}: {error.strerror}")
+    if error.errno != errno.ENOSPC:
+        raise error
+    discard_output()
+    return fail("standard output cannot be written: no space left on the disk")
+
+
+def discard_output() -> None:
+    """Send what is still buffered for standard output nowhere, so that closing it does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,63 @@
+"""`siser audit`: measure the speaker information in a table of embeddings."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_speaker, warn
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Columns, Quick, Quiet, column_names, require_former_report
+from speaker_invariant_ser.cli.progress import progress_bars
+from speaker_invariant_ser.errors import AuditError
+
+
+def audit(
+    table: Annotated[Path, typer.Argument(help="Embeddings of any model: .npz, .csv, .tsv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report; a former report there is replaced.")] = Path("siser-audit"),
+    column: Columns = None,
+    quick: Quick = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of folds, attackers and permutations.")] = 0,
+    jobs: AttackerJobs = CORES,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the part `speaker` of report.json on standard output; write no report.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how much speaker information a table of embeddings holds.
+
+    A .npz file holds the arrays embedding [N, D] and speaker [N] and, where known, emotion, text, id and scored [N]. scored is 1
+    for an utterance that the encoder was not trained on, and 0 for one that it was: attackers learn from those but are not scored
+    on them. In .csv, .tsv and .parquet these are columns, and every other numeric column is a dimension of the embedding.
+    """
+    columns = column_names(column)
+    if not as_json:
+        require_former_report(out)
+    with progress_bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.audit import audit as auditing
+        from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+
+        embeddings, ignored_columns = read_embeddings(table, columns)
+        progress("loading", 1, 1)
+        settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
+        try:
+            scored = "given" if embeddings.scored.all() else "held-out"
+            speaker = auditing.audit([embeddings], scored, settings=settings, progress=progress).summary
+        except AuditError as error:
+            raise AuditError(f"{table}: {error}") from None
+        if ignored_columns:
+            warn(f"{table}: not numeric, and not used as dimensions: {', '.join(ignored_columns)}")
+        if as_json:
+            print(json.dumps(speaker, indent=2, ensure_ascii=False))
+            return
+        from speaker_invariant_ser.report import write as report
+        from speaker_invariant_ser.report.embedding_map import map_points
+
+        summary = auditing.table_summary(table, embeddings, speaker, settings)
+        path = report.write_report(summary, out, points=map_points(embeddings))
+    utterances, dimensions = embeddings.embedding.shape
+    print(f"{table}: {utterances} utterances of {len(set(embeddings.speaker))} speakers, {dimensions} dimensions")
+    show_speaker(summary["speaker"])
+    print(*summary["verdict"])
+    print(f"report: {path}")

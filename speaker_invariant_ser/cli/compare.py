@@ -1,0 +1,28 @@
+"""`siser compare`: set several evaluated runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_comparison, warn
+from speaker_invariant_ser.cli.options import require_former_report
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, evaluated.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
+) -> None:
+    """Compare evaluated runs: emotion UAR on unseen speakers against speaker accuracy, as a table and a plot."""
+    from speaker_invariant_ser.evaluation.evaluate import read_report
+    from speaker_invariant_ser.runs import Run
+
+    require_former_report(out)
+    summaries = [read_report(Run.open(run)) for run in runs]
+    if len({summary["settings"]["audit"]["quick"] for summary in summaries}) > 1:
+        warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not comparable")
+    from speaker_invariant_ser.report import write as report
+
+    path = report.write_comparison(summaries, out)
+    show_comparison(summaries)
+    print(f"report: {path}")

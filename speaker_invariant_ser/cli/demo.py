@@ -1,0 +1,54 @@
+"""`siser demo`: run everything on a corpus that needs no download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_comparison, show_outcomes, show_predictions
+from speaker_invariant_ser.cli.options import CORES, Device, Quiet
+from speaker_invariant_ser.cli.progress import progress_bars
+
+
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all results; a former demo there is replaced.", show_default="siser-demo[-digits]"),
+    ] = None,
+    digits: Annotated[
+        bool, typer.Option("--digits", help="Train on images of digits instead of speech: is there a zero? Under a minute.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of speech synthesis and of training.")] = 0,
+    device: Device = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files decoded, or attackers fitted, in parallel.")] = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare, train, evaluate and infer on the built-in corpus of synthesised speech, in minutes on two CPU cores."""
+    run = demo_digits if digits else demo_speech
+    run(out or Path("siser-demo-digits" if digits else "siser-demo"), seed, device, jobs, quiet)
+
+
+def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> None:
+    """Run the demo on synthesised speech and print both runs' results and some predictions."""
+    with progress_bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.demos.speech import run_demo
+
+        progress("loading", 1, 1)
+        result = run_demo(out, seed, device, jobs, progress)
+    show_comparison([evaluation.summary for evaluation in result.evaluations])
+    print("\nPredictions of the baseline for an unseen speaker:")
+    show_predictions(result.predictions)
+    print(f"report: {result.report}")
+
+
+def demo_digits(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> None:
+    """Run the demo on images and print the accuracies of both runs."""
+    with progress_bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.demos.digits import CURVES, run_demo
+
+        progress("loading", 1, 1)
+        result = run_demo(out, seed, device, jobs, progress)
+    show_outcomes(result.outcomes, CURVES)
+    print(f"curves: {result.curves}")

@@ -1,0 +1,47 @@
+"""`siser evaluate`: score a run on its test speakers and audit its embeddings."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_evaluation
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet
+from speaker_invariant_ser.cli.progress import progress_bars
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, fully trained.")],
+    data: Annotated[Path | None, typer.Option(help="The run's prepared corpus, if it was moved since training.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Run folder, evaluated, to compare with: UAR paired by speaker, speaker accuracy side by side."),
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Column of the manifest to break results down by; may be repeated.")
+    ] = None,
+    quick: Quick = False,
+    device: Device = "auto",
+    jobs: AttackerJobs = CORES,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score emotion on the test speakers and train fresh speaker attackers on the embeddings; write the run's report."""
+    from speaker_invariant_ser.runs import Run
+
+    opened, other = Run.open(run), Run.open(against) if against else None
+    prepared = opened.open_data(data)
+    with progress_bars(quiet) as progress:
+        from speaker_invariant_ser.evaluation import evaluate as evaluation
+        from speaker_invariant_ser.report import write as report
+        from speaker_invariant_ser.report.embedding_map import map_points
+
+        result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs)
+        summary = result.summary
+        path = report.write_report(summary, run / evaluation.REPORT, result.curves, map_points(result.table))
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    show_evaluation(summary)
+    print(f"report: {path}")

@@ -1,0 +1,54 @@
+"""`siser infer`: predict emotions for audio files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import warn
+from speaker_invariant_ser.cli.options import Device, Quiet
+from speaker_invariant_ser.cli.progress import progress_bars
+
+SHOWN_FAILURES = 10  # the table has all of them
+
+
+def infer(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Audio files, folders, globs, or .txt lists with one path a line.")],
+    out: Annotated[Path, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")],
+    fold: Annotated[str | None, typer.Option(help="Use the models of this fold alone; by default, average all folds.")] = None,
+    one_speaker: Annotated[
+        bool,
+        typer.Option("--one-speaker", help="All inputs are of one speaker; required by runs that normalise by speaker."),
+    ] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Predict the emotion of audio files: label, confidence and probability of each emotion; a bad file gives its error."""
+    from speaker_invariant_ser.runs import Run
+
+    opened = Run.open(run)
+    with progress_bars(quiet) as progress:
+        from speaker_invariant_ser.inference import predict as inference
+
+        paths = inference.find_inputs(inputs)
+        models = inference.load_models(opened, fold, device, one_speaker)
+        if fold is None and len(models) < len(opened.fits):
+            warn(f"{run}: only {len(models)} of {len(opened.fits)} models are trained; predictions are averaged over these")
+        failures = []
+        with inference.open_table(out, models[0].labels) as write:
+            for row in inference.predict(models, paths, lambda done, total: progress("predicting", done, total)):
+                write(row)
+                if row["error"]:
+                    failures.append(str(row["error"]))
+    print(f"{len(paths) - len(failures)} of {len(paths)} files{' of one speaker (transductive)' * one_speaker} -> {out}")
+    report_failures(failures, out)
+
+
+def report_failures(failures: list[str], out: Path) -> None:
+    """Warn of files that could not be used, and exit with 1 if there are any."""
+    for reason in failures[:SHOWN_FAILURES]:
+        warn(reason)
+    if failures:
+        warn(f"{len(failures)} files failed; column `error` of {out} has every reason")
+        raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""Options that several commands share: one name, one unit and one meaning on all of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speaker_invariant_ser.processes import cores
+
+CORES = cores()
+
+FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode audio files in parallel.")]
+ModelJobs = Annotated[int, typer.Option("--jobs", min=1, help="Models trained in parallel.")]
+AttackerJobs = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted in parallel.")]
+Devices = Annotated[
+    int, typer.Option(min=1, help="Processes that share each batch; each takes a GPU of its own if there are any.")
+]
+Device = Annotated[str, typer.Option(help="auto (the first GPU, otherwise the CPU), cpu or cuda.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Closed-form attackers only (logistic regression, LDA, QDA, k-NN): fast, never claims chance."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="OURS=THEIRS, the table's name of a column, such as speaker=spk_id; may be repeated."),
+]
+
+
+def pair(text: str, option: str, example: str) -> tuple[str, str]:
+    """Split `a=b` into `("a", "b")`.
+
+    Args:
+        text: The option's value.
+        option: Name of the option, for the error message.
+        example: A correct value, for the error message.
+
+    Returns:
+        The words before and after the first equals sign.
+
+    Raises:
+        typer.BadParameter: There is no equals sign, or nothing on one side of it.
+    """
+    left, sign, right = text.partition("=")
+    if not (left and sign and right):
+        raise typer.BadParameter(f"{option} {text}: expected two words with = between, such as {example}.")
+    return left, right
+
+
+def column_names(columns: list[str] | None) -> dict[str, str]:
+    """Return the table's column name for each of ours, from the values of `--column`."""
+    return dict(pair(text, "--column", "speaker=spk_id") for text in columns or ())
+
+
+def require_former_report(out: Path) -> None:
+    """Raise WriteError if `out` holds anything but a former report, which may be replaced."""
+    from speaker_invariant_ser.files import refuse_existing
+
+    if not (out / "report.json").is_file():
+        refuse_existing(out, "choose another --out; only a former report is replaced")

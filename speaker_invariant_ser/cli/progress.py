@@ -1,0 +1,162 @@
+"""Progress bars on standard error, where that is a terminal."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from speaker_invariant_ser.runs import Fit
+
+DAY = 86_400.0  # seconds
+
+
+def is_first_process() -> bool:
+    """Return whether this process may print: of the processes that torchrun started, only the one of rank 0."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar for each task.
+
+    Args:
+        quiet: Show none. None is shown either where standard error is not a terminal.
+
+    Yields:
+        A function `progress(task, done, total)` that updates the bar of that task.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda task, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:32}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        ids: dict[str, TaskID] = {}
+
+        def progress(task: str, done: int, total: int) -> None:
+            if task not in ids:
+                ids[task] = bars.add_task(task, total=total)
+            bars.update(ids[task], completed=done, total=total)
+
+        yield progress
+
+
+@contextmanager
+def training_bars(quiet: bool, folder: Path, epochs: int) -> Iterator[Callable[[str, Mapping[str, float]], None]]:
+    """Show progress bars of a training run, which disappear at the end.
+
+    Args:
+        quiet: Show none. None is shown either where standard error is not a terminal.
+        folder: The run's folder.
+        epochs: Epochs of each model, `train.epochs`.
+
+    Yields:
+        A function `progress(name, row)` for a model's name and its latest row of metrics.csv.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda name, row: None
+        return
+    from rich.console import Console
+
+    with progress_of_training(Console(stderr=True)) as bars:
+        yield TrainingBars(bars, folder, epochs)
+
+
+def progress_of_training(console: "Console") -> "Progress":
+    """Return rich's progress display with the columns of `TrainingBars`."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(max_width=34, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TextColumn("{task.fields[count]}", justify="right"),
+        TextColumn("{task.fields[uar]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, expand=True, transient=True, speed_estimate_period=DAY)  # epochs may take hours
+
+
+class TrainingBars:
+    """A bar for all models, with the mean dev UAR of the trained ones, and a bar for each model in training, with its dev UAR."""
+
+    def __init__(self, bars: "Progress", folder: Path, epochs: int) -> None:
+        self.bars, self.folder, self.epochs = bars, folder, epochs
+        self.total = bars.add_task("starting", total=None, count="", uar="")
+        self.tasks: dict[str, TaskID] = {}
+        self.epochs_done: dict[str, int] = {}  # by model
+        self.dev_uar: dict[str, float] = {}  # by model, of those that are trained
+
+    @cached_property
+    def fits(self) -> "dict[str, Fit]":
+        """The run's models by name; read late, as the run's folder is made when training starts."""
+        from speaker_invariant_ser.runs import Run
+
+        return {fit.name: fit for fit in Run.open(self.folder).fits}
+
+    def __call__(self, name: str, row: Mapping[str, float]) -> None:
+        """Update the bars after an epoch.
+
+        Args:
+            name: The model's name.
+            row: The epoch's row of metrics.csv.
+        """
+        if not self.epochs_done:  # epochs from before --resume took no time now, and must not count into the time remaining
+            self.epochs_done = {name: epochs_begun(fit) for name, fit in self.fits.items()}
+        if row["epoch"] < self.epochs_done[name]:
+            return
+        self.epochs_done[name] = int(row["epoch"])
+        self.note_trained()
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(f"fold {name}", total=self.epochs, count="", uar="")
+        count, uar = f"{self.epochs_done[name]}/{self.epochs}", f"dev UAR {row['dev_uar']:.3f}"
+        finished = name in self.dev_uar or self.epochs_done[name] == self.epochs
+        self.bars.update(self.tasks[name], completed=self.epochs_done[name], count=count, uar=uar, visible=not finished)
+        self.show_total()
+
+    def note_trained(self) -> None:
+        """Look on disk for trained models: some stop before the last epoch, and some were trained before this start."""
+        from speaker_invariant_ser.runs import kept
+
+        for name, fit in self.fits.items():
+            if name not in self.dev_uar and fit.done:
+                self.dev_uar[name], self.epochs_done[name] = kept(fit.metrics())["dev_uar"], self.epochs
+                if name in self.tasks:
+                    self.bars.update(self.tasks[name], visible=False)
+
+    def show_total(self) -> None:
+        """Update the bar of all models."""
+        uar = f"dev UAR {mean(self.dev_uar.values()):.3f}" if self.dev_uar else ""
+        self.bars.update(
+            self.total,
+            description="all folds" if all(fit.split.name == name for name, fit in self.fits.items()) else "all folds and seeds",
+            total=self.epochs * len(self.fits),
+            completed=sum(self.epochs_done.values()),
+            count=f"{len(self.dev_uar)}/{len(self.fits)} trained",
+            uar=uar,
+        )
+
+
+def epochs_begun(fit: "Fit") -> int:
+    """Return the number of epochs of a model in training, from its unfinished folder."""
+    from speaker_invariant_ser.files import partial_of
+
+    begun = replace(fit, folder=partial_of(fit.folder))
+    return int(begun.metrics()[-1]["epoch"]) if (begun.folder / "metrics.csv").is_file() else 0

@@ -1,0 +1,105 @@
+"""`siser train`: train the folds of a recipe."""
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_trained
+from speaker_invariant_ser.cli.options import CORES, Device, Devices, ModelJobs, Quiet
+from speaker_invariant_ser.cli.progress import is_first_process, training_bars
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.recipe import Recipe
+    from speaker_invariant_ser.runs import Run
+    from speaker_invariant_ser.training.trainer import Progress, Row
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML, such as recipes/emodb.toml.")],
+    data: Annotated[Path | None, typer.Option(help="The prepared corpus.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in --out: keep trained models, resume those with a checkpoint."),
+    ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot augmented training inputs into this .png or .svg, and train nothing."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write every epoch as TensorBoard events as well, into tensorboard/ of the run.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of training; replaces train.seed of the recipe.")] = None,
+    device: Device = "auto",
+    devices: Devices = 1,
+    jobs: ModelJobs = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Train every fold of a recipe; the epoch is selected on dev speakers, and the test speakers stay unseen."""
+    from speaker_invariant_ser.config import read_recipe
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+
+    if not (out or preview):
+        raise typer.BadParameter("expected --out RUN, or --preview FILE, which trains nothing.")
+    seeded = [] if seed is None else [f"train.seed={seed}"]
+    settings = read_recipe(recipe, [*(overrides or []), *seeded])
+    if not data:
+        raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
+    prepared, shown = PreparedCorpus.open(data), is_first_process()
+    mapped = prepared.labelled(settings.labels.map, settings.split).mapped
+    if mapped.words and shown:
+        print(f"labels ({mapped.name}): {mapped.words}")
+    if preview:
+        draw_preview(preview, settings, prepared)
+        return
+    assert out
+    with training_bars(quiet or not shown, out, settings.train.epochs) as progress:
+        from speaker_invariant_ser.training import launcher
+
+        start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices)
+        run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
+    if shown:
+        show_trained(run)
+        print(f"run: {out}   next: siser evaluate {out}")
+
+
+def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> None:
+    """Plot what the encoder gets for some training utterances, with and without augmentation."""
+    if settings.features.front != "log-mel":
+        raise typer.BadParameter(f"--preview plots log-mel features; features.front of this recipe is {settings.features.front}.")
+    from speaker_invariant_ser.report.augmentation_preview import sights, write_preview
+
+    write_preview(path, sights(settings, prepared), settings.features)
+    print(f"training inputs: {path}")
+
+
+def train_with_tensorboard(start: Callable[["Progress"], "Run"], folder: Path, progress: "Progress") -> "Run":
+    """Train, and write every epoch as TensorBoard events as well.
+
+    Args:
+        start: Trains and returns the run, given a function that is called after every epoch.
+        folder: The run's folder.
+        progress: Called after every epoch, beside the events.
+
+    Returns:
+        The trained run.
+    """
+    from speaker_invariant_ser.training.tensorboard import board
+
+    with closing(board(folder)) as events:
+
+        def report(name: str, row: "Row") -> None:
+            progress(name, row)
+            events(name, row)
+
+        run = start(report)
+        events.finish()
+    return run
