@@ -1,0 +1,1 @@
+"""Demos that need no download: synthesised speech, and images of digits."""

@@ -1,13 +1,13 @@
 """The demo on images: does an overlay of two digits show a zero, whatever the other digit is? In under a minute.
 
 An "utterance" is the pixelwise maximum of two of the 8 x 8 digits that come with scikit-learn. Its "emotion" is whether one of
-the two is a zero, its "speaker" is the other digit, 1 to 9. Without a zero, both images show the same digit, so that every overlay has
-one "speaker", and a split by speakers tests on digits that no model was trained on. Known weakness: two images of one digit cover
-each other, and the amount of ink alone predicts the zero with a UAR of 72 %.
+the two is a zero, its "speaker" is the other digit, 1 to 9. Without a zero both images show the same digit, so that every overlay
+has one "speaker", and a split by speakers tests on digits that no model was trained on. Known weakness: two images of one digit
+cover each other, and the amount of ink alone predicts the zero with a UAR of 72 %.
 
-Every image belongs to one digit, with the zeros dealt out evenly, and to one of ten groups; overlays are made within a group only,
-and the group is their "text". So no image is on two sides of a split by speakers, nor both in what attackers learn from and in what
-is held out to score them.
+Every image belongs to one digit, with the zeros dealt out evenly, and to one of ten groups; overlays are made within a group
+only, and the group is their "text". So no image is on two sides of a split by speakers, and none is both in overlays that
+attackers learn from and in overlays that are held out to score them.
 
 Training is that of speech, with another front end (`features.front = "pixels"`), another encoder, and this corpus.
 """
@@ -48,7 +48,7 @@ OTHER_DIGITS = range(1, 10)
 GROUPS = 10
 ADVERSARIAL, BASELINE = "adversarial", "baseline"  # the runs
 NOTE = (
-    "The utterances are overlays of two images of digits, the speaker is the other digit and the emotion whether there is a zero: "
+    "The utterances are overlays of two images of digits, the speaker is the other digit, the emotion whether there is a zero: "
     "these numbers show the software and the method at work and claim nothing about speech."
 )
 CURVES = {  # columns of metrics.csv
@@ -227,7 +227,7 @@ def describe(folder: Path, overlays: int) -> dict[str, object]:
 
 
 def without_adversary(recipe: Recipe) -> Recipe:
-    """Return the recipe with strength 0 for every adversary: their classifiers learn, and the encoder gets no gradient of them."""
+    """Return the recipe with every adversary at strength 0: their classifiers learn, the encoder gets no gradient from them."""
 
     def silenced(adversary: AdversarySection) -> AdversarySection:
         return adversary.model_copy(update={"strength": 0.0})

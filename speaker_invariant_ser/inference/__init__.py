@@ -1,0 +1,1 @@
+"""Inference: predictions of a trained run for audio files."""

@@ -86,7 +86,7 @@ def load_models(run: Run, fold: str | None = None, device: str = "auto", one_spe
     if len({model.labels for model in models}) > 1:
         raise RunError(f"{run.folder} is damaged: its folds have different labels")
     if models[0].settings.features.front != "log-mel":
-        raise RunError(f"{run.folder} was trained on pictures, not on sound: expected a run whose features.front is log-mel")
+        raise RunError(f"{run.folder} was trained on images, not on speech: expected a run whose features.front is log-mel")
     return models
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,11 +17,10 @@ from rich.console import Console
 from speaker_invariant_ser import files
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingBars, progress_of_training
-from speaker_invariant_ser.config import make_recipe, toml_value, write_toml
+from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data import synthesis
 from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
-from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import launcher
 
@@ -309,23 +307,6 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
-
-
-def recipe_table(name: str) -> str:
-    """A section of the recipe as Markdown: key, default, and what is known of it."""
-    fields = Recipe.model_fields[name].annotation.model_fields
-    lines = [f"| `[{name}]` | default | |", "|---|---|---|"]
-    for key, field in fields.items():
-        choices = [f"`{one}`" for one in get_args(field.annotation) if isinstance(one, str)]
-        told = ": ".join(filter(None, [", ".join(choices), field.description]))
-        lines.append(f"| `{key}` | {toml_value(field.default)} | {told} |")
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize("section", ["train", "augment"])
-def test_the_readme_has_every_key_of_training_as_the_recipe_has_it(section):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert f"\n\n{recipe_table(section)}\n\n" in readme, f"README.md should have\n{recipe_table(section)}"
 
 
 def test_corpora_are_listed(capsys):
