@@ -1,0 +1,145 @@
+"""Write docs/recipe-reference.md from the recipe's pydantic models. Run it with `make reference` after changing a key.
+
+The page is built from the JSON schema of `Recipe`, so that types, defaults and ranges are those that are enforced. A test
+fails when the page is out of date.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from speaker_invariant_ser.recipe import Recipe
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe-reference.md"
+HEAD = """# Recipe reference
+
+Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py`; a key that is not
+listed here is refused, with the nearest key that exists. A recipe names only the keys that differ from their defaults, and
+`--set section.key=value` overrides one key on the command line:
+
+    siser train recipes/emodb.toml --data data/emodb --out runs/emodb --set train.epochs=20 --set 'split.dev=["09", "11"]'
+
+Brackets in the column *range* give the limits: a square bracket includes the limit, a round one excludes it.
+"""
+MINIMUM, MAXIMUM = ("minimum", "exclusiveMinimum", "minItems"), ("maximum", "exclusiveMaximum", "maxItems")
+
+Schema = Mapping[str, object]
+
+
+def resolve(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """Follow the references of a schema to the definition."""
+    while "$ref" in schema:
+        schema = definitions[str(schema["$ref"]).rpartition("/")[2]]
+    return schema
+
+
+def variants(schema: Schema, definitions: Mapping[str, Schema]) -> list[Schema]:
+    """Return the tables that a section may be: one, or one for each `name` of a discriminated union."""
+    schema = resolve(schema, definitions)
+    schema = resolve(schema.get("items", schema), definitions) if schema.get("type") == "array" else schema
+    return [resolve(option, definitions) for option in schema.get("oneOf", [schema])]
+
+
+def type_of(schema: Schema) -> str:
+    """Describe the values that a key takes."""
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(map(type_of, schema["anyOf"]))
+    if "prefixItems" in schema:
+        return f"list of {len(schema['prefixItems'])} {type_of(schema['prefixItems'][0])}s"
+    if schema.get("type") == "array":
+        return f"list of {type_of(schema['items'])}s"
+    names = {"string": "string", "integer": "integer", "number": "number", "boolean": "true or false", "object": "table"}
+    return names.get(str(schema.get("type")), str(schema.get("type")))
+
+
+def bounds(schema: Schema) -> str:
+    """Return the range of a number, such as [0, 1), or an empty string."""
+    low = next((key for key in MINIMUM[:2] if key in schema), None)
+    high = next((key for key in MAXIMUM[:2] if key in schema), None)
+    if not (low or high):
+        return ""
+    left = ("[" if low == "minimum" else "(") + f"{schema[low]:.10g}" if low else "(-inf"
+    right = f"{schema[high]:.10g}" + ("]" if high == "maximum" else ")") if high else "inf)"
+    return f"{left}, {right}"
+
+
+def range_of(schema: Schema) -> str:
+    """Return the range of a key: of the number, of each element, and how many elements a list has."""
+    parts = [bounds(schema)]
+    if schema.get("type") == "array" and "items" in schema:
+        element = bounds(schema["items"])
+        parts.append(f"each {element}" if element else "")
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        parts.append(f"{least} to {most} values" if most else f"at least {least}" if least else "")
+    return "; ".join(filter(None, parts))
+
+
+def row(key: str, schema: Schema, definitions: Mapping[str, Schema]) -> str:
+    """Return a key's line of the table."""
+    resolved = {**resolve(schema, definitions), **schema}
+    default = f"`{json.dumps(resolved['default'], ensure_ascii=False)}`" if "default" in resolved else "required"
+    cells = (f"`{key}`", type_of(resolved), default, range_of(resolved), str(resolved.get("description", "")))
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def table(properties: Mapping[str, Schema], definitions: Mapping[str, Schema]) -> str:
+    """Return the table of the given keys."""
+    head = "| key | type | default | range | meaning |\n|---|---|---|---|---|\n"
+    return head + "\n".join(row(key, schema, definitions) for key, schema in properties.items()) + "\n"
+
+
+def summary(schema: Schema) -> str:
+    """Return the first paragraph of a model's docstring."""
+    return " ".join(str(schema.get("description", "")).partition("\n\n")[0].split())
+
+
+def name_of(schema: Schema) -> str:
+    """Return the value of `name` that selects this variant."""
+    name = schema["properties"]["name"]
+    return json.dumps(name.get("const", name.get("default", name.get("enum"))))
+
+
+def section(title: str, schema: Schema, definitions: Mapping[str, Schema]) -> str:
+    """Return a section of the page; the keys that all variants of a union share come first."""
+    options = variants(schema, definitions)
+    parts = [f"## {title}\n"]
+    if len(options) == 1:
+        parts += [summary(options[0]) + "\n", table(options[0].get("properties", {}), definitions)]
+        return "\n".join(filter(str.strip, parts))
+    parts.append(str(schema.get("description", "")) + "\n")
+    shared = {
+        key: value
+        for key, value in options[0]["properties"].items()
+        if all(option["properties"].get(key) == value for option in options)
+    }
+    names = ", ".join(f"`{name_of(option)}`" for option in options)
+    default = json.dumps(schema.get("default", {}).get("name")) if isinstance(schema.get("default"), Mapping) else ""
+    parts.append(f"`name` selects the method: {names}" + (f"; default `{default}`" if default else "") + ".\n")
+    if shared:
+        parts += ["Keys of every method:\n", table(shared, definitions)]
+    for option in options:
+        own = {key: value for key, value in option["properties"].items() if key not in shared and key != "name"}
+        parts.append(f"### {title.strip('[]')}: name = {name_of(option)}\n")
+        parts.append(summary(option) + "\n")
+        parts.append(table(own, definitions) if own else "No further keys.\n")
+    return "\n".join(filter(str.strip, parts))
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    schema = Recipe.model_json_schema()
+    definitions, parts = schema.get("$defs", {}), [HEAD]
+    for name, value in schema["properties"].items():
+        if value.get("type") == "array":
+            parts.append(f"## [[{name}]]\n\n{value.get('description', '')}.\n")
+        else:
+            parts.append(section(f"[{name}]", value, definitions))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
