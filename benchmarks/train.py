@@ -51,7 +51,8 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, 
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.features.log_mel import Batch, LogMel
 from speaker_invariant_ser.files import sha256, write_json
-from speaker_invariant_ser.models.model import SerModel, apply, load_model
+from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.model import SerModel, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.evaluation.predictions import Predictions, soften
-from speaker_invariant_ser.features.dataset import Clips
+from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.runs import Run
 
 LABELS = ("anger", "joy", "no, thanks")
@@ -18,7 +18,7 @@ def some_clips(number=300, seed=0):
     speaker, emotion = rng.choice(5, number, p=[0.6, 0.2, 0.1, 0.05, 0.05]), rng.choice(4, number, p=[0.7, 0.1, 0.1, 0.1])
     keep = ~((speaker == 0) & (emotion == 3))
     frames = rng.integers(50, 600, number)
-    return Clips(None, frames[keep], emotion[keep], (speaker[keep],), speaker[keep])
+    return LogMelDataset(None, frames[keep], emotion[keep], (speaker[keep],), speaker[keep])
 
 
 def made_up(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Predictions:

@@ -54,18 +54,18 @@ def make_clips(count: int, seed: int) -> Clips:
 class Encoder(nn.Module):
     """A layer for each frame, the mean over frames, a layer to the embedding, batch norm, as in the package's encoders."""
 
-    features = 12
+    frame_dim = 12
 
     def __init__(self, dim: int = 12, bottleneck: BottleneckSection = NO_BOTTLENECK) -> None:
         super().__init__()
         self.dim = dim
-        self.layer = nn.Conv1d(CHANNELS, self.features, 1)
-        self.project = nn.Linear(self.features, dim)
+        self.layer = nn.Conv1d(CHANNELS, self.frame_dim, 1)
+        self.project = nn.Linear(self.frame_dim, dim)
         self.norm = nn.BatchNorm1d(dim)
         self.bottleneck = BOTTLENECKS[bottleneck.name](dim, bottleneck)
         self.rate = torch.zeros(())  # of the latest batch, nats a clip
 
-    def frames(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(x [B, CHANNELS, T], frames [B]) -> (map [B, features, T], its frames [B])."""
         return self.layer(x).relu() * mask_of(frames, x.shape[2])[:, None], frames
 
@@ -95,7 +95,7 @@ def train(
     torch.manual_seed(seed)
     corpus, encoder = make_clips(600, seed=1), Encoder(dim, bottleneck)
     head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.reads == "frames"
-    adversary = ADVERSARIES[settings.name](encoder.features if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)
+    adversary = ADVERSARIES[settings.name](encoder.frame_dim if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)
     model, own = [*encoder.parameters(), *head.parameters()], list(adversary.parameters())
     optimizers = [torch.optim.AdamW(model if settings.learning_rate else model + own, 0.01)]
     if settings.learning_rate:
@@ -105,7 +105,7 @@ def train(
         for parameter in adversary.renewed(step):
             optimizers[-1].state.pop(parameter, None)
         rows = corpus.rows(torch.randint(len(corpus.x), (clips,), generator=draw))
-        hidden, frames = encoder.frames(rows.x, rows.frames)
+        hidden, frames = encoder.frame_features(rows.x, rows.frames)
         embedding = encoder.embed(hidden, frames)
         read = hidden if on_frames else embedding
         x, batch = read.detach().requires_grad_(), Batch(frames=frames, emotion=rows.emotion, target=rows.target)
@@ -137,7 +137,7 @@ class Judged:
 def judge(trained: Trained, leaves: Callable[[Tensor], Tensor] = lambda embedding: embedding) -> Judged:
     """`leaves`: what is made of the embedding before attackers get it; the emotion is told before."""
     clips = make_clips(1000, seed=3)
-    hidden, frames = trained.encoder.frames(clips.x, clips.frames)
+    hidden, frames = trained.encoder.frame_features(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
     read = hidden if trained.adversary.settings.reads == "frames" else embedding
     own = trained.adversary.logits(read, Batch(frames=frames, emotion=clips.emotion, target=clips.target))

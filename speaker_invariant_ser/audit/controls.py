@@ -10,27 +10,29 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser.audit.verdict import two_outputs
+from speaker_invariant_ser.features.log_mel_sources import clip_batches
+from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.erasure import ERASERS
-from speaker_invariant_ser.models.model import SerModel, apply, batches
+from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import RELEASES
 from speaker_invariant_ser.recipe import BottleneckSection, EraseSection, ReleaseSection
 
 SMALLEST = 1e-6  # probability
 
 
-def posteriors(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+def posteriors(model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Log-probabilities of the emotions [N, C]: who keeps the decision alone keeps this much."""
-    return np.log(np.maximum(apply(model, clips)[1], SMALLEST))
+    return np.log(np.maximum(apply(model, clips, speaker_means)[1], SMALLEST))
 
 
-def unreleased(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+def unreleased(model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """The embedding [N, D] before anything is erased from it and before its release, for models that do either."""
     plain, dim = copy.deepcopy(model), model.dim
     plain.eraser, plain.release = ERASERS["none"](dim, EraseSection()), RELEASES["none"](dim, ReleaseSection())
-    return apply(plain.eval(), clips)[0]
+    return apply(plain.eval(), clips, speaker_means)[0]
 
 
-def random_encoder(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+def random_encoder(model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Embeddings [N, D] of the same encoder before any training, normalised as the trained one: what comes for free.
 
     Of the encoder alone, since what stands behind it would be noise upon noise before it is fitted.
@@ -40,14 +42,15 @@ def random_encoder(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
         torch.manual_seed(0)
         untrained = SerModel(model.settings.model_copy(update=plain))
     untrained.normalise.load_state_dict(model.normalise.state_dict())
-    return apply(untrained.to(next(model.parameters()).device).eval(), clips)[0]
+    return apply(untrained.to(next(model.parameters()).device).eval(), clips, speaker_means)[0]
 
 
 @torch.inference_mode()
-def logmel(model: SerModel, clips: Sequence[np.ndarray]) -> np.ndarray:
+def logmel(model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Mean and deviation over time of each mel band [N, 2 M]: what a voice is told by before anything is learned, the ceiling."""
     statistics = np.zeros((len(clips), 2 * model.settings.features.mels), dtype=np.float32)
-    for rows, audio, samples, _ in batches(model, clips, 32):
+    device = next(model.parameters()).device
+    for rows, audio, samples in clip_batches(clips, 32, device):
         mels, frames = model.logmel(audio, samples)
         for row, clip, count in zip(rows, mels.cpu().numpy(), frames.tolist(), strict=True):
             statistics[row] = np.concatenate([clip[:, :count].mean(axis=1), clip[:, :count].std(axis=1)])
@@ -63,7 +66,7 @@ def controls_for(model: SerModel, quick: bool) -> list[str]:
     return [name for name in CONTROLS if changed or name != "unreleased"]
 
 
-CONTROLS: dict[str, Callable[[SerModel, Sequence[np.ndarray]], np.ndarray]] = {
+CONTROLS: dict[str, Callable[[SerModel, Sequence[np.ndarray], np.ndarray | None], np.ndarray]] = {
     "posteriors": posteriors,
     "unreleased": unreleased,
     "random_encoder": random_encoder,

@@ -9,10 +9,11 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser.audit import statistics as chance
-from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS, Inputs, fit_tuned, select_rows
+from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, select_rows
 from speaker_invariant_ser.audit.embeddings import Embeddings, check, singles
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, Plan, PlannedPart, make_plan
 from speaker_invariant_ser.audit.statistics import AtChance, Clips, Judgement, Score
+from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import cores
 
 PERMUTATIONS = 1000
@@ -218,7 +219,7 @@ class Pool:
 
 def numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
     """The values of all columns, one after another, as numbers."""
-    return np.unique(np.concatenate(columns), return_inverse=True)[1]
+    return to_indices(np.concatenate(columns))
 
 
 def divide_names(

@@ -126,7 +126,7 @@ def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray, uttera
     is what "at chance" rests on. Cameron and Miller, J. Human Resources 2015. Where few hits would be right even just beyond
     the margin, the exact binomial bound if that is higher: Clopper and Pearson, Biometrika 1934.
     """
-    _, member = np.unique(cluster, return_inverse=True)
+    member = to_indices(cluster)
     groups = member.max() + 1
     if groups < 2:
         return np.nan
@@ -189,7 +189,7 @@ def togetherness(votes: Sequence[np.ndarray], clips: Sequence[Clips]) -> float:
         expected = (each * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[emotion]).sum(axis=1)
         residuals.append(each[np.arange(len(each)), speaker] - expected)
     residual = np.concatenate(residuals)
-    _, number = np.unique(ids, return_inverse=True)
+    number = to_indices(ids)
     together = (np.bincount(number, weights=residual) ** 2).sum()
     return float(np.sqrt(max(1.0, together / max((residual**2).sum(), 1e-12))))
 

@@ -36,7 +36,6 @@ class PreparedCorpus:
     settings: dict
     mapped: Mapped = Mapped("full")  # noqa: RUF009, it is frozen
     unmapped: tuple[Utterance, ...] = ()  # all utterances with their own labels, once a map acts
-    voices: Mapping[str, np.ndarray] | None = None  # mean log-mel [M] of each speaker, for models that want it: clips.py
 
     @classmethod
     def open(cls, folder: Path | str) -> "PreparedCorpus":

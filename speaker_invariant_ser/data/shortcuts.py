@@ -13,6 +13,7 @@ import numpy as np
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.indexing import to_indices
 
 NEIGHBOURS = 15
 GROUPS = 5  # of speakers, for the cross-validation
@@ -51,7 +52,7 @@ def guess_from(values: np.ndarray, utterances: Sequence[Utterance]) -> dict | No
 
     Votes are weighed by inverse class frequency, so that chance is 1/C. The interval resamples speakers.
     """
-    speakers = np.unique([utterance.speaker for utterance in utterances], return_inverse=True)[1]
+    speakers = to_indices([utterance.speaker for utterance in utterances])
     labels, truth = np.unique([utterance.emotion for utterance in utterances], return_inverse=True)
     groups = speakers % GROUPS
     if len(set(groups)) < 2 or len(labels) < 2:

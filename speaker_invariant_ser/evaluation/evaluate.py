@@ -5,7 +5,7 @@ import json
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import compress
 
@@ -35,8 +35,10 @@ from speaker_invariant_ser.evaluation.predictions import (
     uar_with_interval,
     write_predictions,
 )
-from speaker_invariant_ser.features.dataset import speaker_means
-from speaker_invariant_ser.models.model import SerModel, Spoken, apply, apply_frames, choose_device, load_model, outputs
+from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
+from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.models.apply import apply, apply_to_clips
+from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
 
@@ -131,7 +133,8 @@ def evaluate(
     """
     fits = run.all_done()
     splits = [fit.split for fit in fits]
-    prepared = with_voices(run, prepared.labelled(run.recipe.labels.map, run.recipe.split), device)
+    prepared = prepared.labelled(run.recipe.labels.map, run.recipe.split)
+    means = speaker_means(run, prepared, device)
     listed = [prepared.utterances[index] for split in splits for index in split.indices("test", prepared.utterances)]
     domains = domains_of(run.recipe.split, listed)
     first = headline(domains)
@@ -140,19 +143,19 @@ def evaluate(
     other = against and read_report(against)
     told = progress or (lambda what, done, total: None)
     parts = attacked_parts(run.recipe)
-    mapped = not quick and map_bytes(run, prepared, splits) <= MOST_MAP
+    mapped = not quick and map_bytes(run, prepared, splits, means) <= MOST_MAP
     tested, tables, rates, unseen, controls = [], [], [], [], defaultdict(list)
     for done, fit in enumerate(fits, start=1):
         split = fit.split
         model = load_model(fit.folder, str(choose_device(device)))
-        tested.append(test(model, prepared, fit))
-        table, rate = embed_rated(model, prepared, split, parts, mapped)
+        tested.append(test(model, prepared, fit, means))
+        table, rate = embed_rated(model, prepared, split, parts, mapped, means)
         tables.append(table)
         rates.append(rate[table.scored])
-        unseen.append(embed(model, prepared, split, ("dev", "test")))
-        clips = clips_of(prepared, split, parts)[1]
+        unseen.append(embed(model, prepared, split, ("dev", "test"), means))
+        _, clips, clip_means = clips_of(prepared, split, parts, means)
         for name in controls_for(model, quick):
-            controls[name].append(CONTROLS[name](model, clips))
+            controls[name].append(CONTROLS[name](model, clips, clip_means))
         told("applying models", done, len(splits))
     predictions = join(tested)
     paired = against and paired_with(other, predictions, against, domains)
@@ -195,10 +198,12 @@ def unless_starved(speaker: Mapping) -> dict:
     return {**speaker, **({"at_chance": "undecided", "reason": "starved"} if speaker["at_chance"] is True and not read else {})}
 
 
-def map_bytes(run: Run, prepared: PreparedCorpus, splits: Sequence[Split]) -> float:
+def map_bytes(run: Run, prepared: PreparedCorpus, splits: Sequence[Split], means: SpeakerMeans | None) -> float:
     """What the maps before pooling of all models would take; `splits` has a fold as often as it has models."""
     model = load_model(run.fits[0].folder)
-    features, frames = apply_frames(model, heard(prepared, [0]))[0].shape
+    speaker_mean = means.of([prepared.utterances[0].speaker]) if means else None
+    output = apply_to_clips(model, [prepared.clip(0)], speaker_mean, frame_features=True)
+    features, frames = output.frame_features[0].shape
     a_sample = 2 * features * frames / prepared.utterances[0].samples  # 2 bytes a value
     parts = attacked_parts(run.recipe)
     indices = [index for split in splits for part in parts for index in split.indices(part, prepared.utterances)]
@@ -268,72 +273,74 @@ def paired_with(report: Mapping, predictions: Predictions, other: Run, domains: 
     }
 
 
-def test(model: SerModel, prepared: PreparedCorpus, fit: Fit) -> Predictions:
+def test(model: SerModel, prepared: PreparedCorpus, fit: Fit, means: SpeakerMeans | None) -> Predictions:
     """A model's predictions for its fold's test speakers, with the temperature that suits its dev speakers."""
-    dev, dev_probability = classify(model, prepared, fit.split, "dev")
-    utterances, probability = classify(model, prepared, fit.split, "test")
+    dev, dev_probability = classify(model, prepared, fit.split, "dev", means)
+    utterances, probability = classify(model, prepared, fit.split, "test", means)
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
         speaker=np.array([utterance.speaker for utterance in utterances]),
         fold=np.full(len(utterances), fit.split.name),
         seed=np.full(len(utterances), fit.seed),
-        truth=positions(utterances, model.labels),
+        truth=to_indices([utterance.emotion for utterance in utterances], model.labels),
         probability=probability,
-        temperatures={fit.name: fit_temperature(positions(dev, model.labels), dev_probability)},
+        temperatures={
+            fit.name: fit_temperature(to_indices([utterance.emotion for utterance in dev], model.labels), dev_probability)
+        },
     )
 
 
-def classify(model: SerModel, prepared: PreparedCorpus, split: Split, part: str) -> tuple[list[Utterance], np.ndarray]:
+def classify(
+    model: SerModel, prepared: PreparedCorpus, split: Split, part: str, means: SpeakerMeans | None
+) -> tuple[list[Utterance], np.ndarray]:
     """The utterances of a part of the fold, and their emotion probabilities [N, C]."""
-    utterances, clips = clips_of(prepared, split, (part,))
-    return utterances, apply(model, clips)[1]
+    utterances, clips, clip_means = clips_of(prepared, split, (part,), means)
+    return utterances, apply(model, clips, clip_means)[1]
 
 
-def positions(utterances: Sequence[Utterance], labels: Sequence[str]) -> np.ndarray:
-    """Each utterance's emotion as its place in `labels`."""
-    return np.array([labels.index(utterance.emotion) for utterance in utterances])
-
-
-def clips_of(prepared: PreparedCorpus, split: Split, parts: Sequence[str]) -> tuple[list[Utterance], list[np.ndarray]]:
-    """Utterances and audio of these parts of a fold, one part after another."""
+def clips_of(
+    prepared: PreparedCorpus, split: Split, parts: Sequence[str], means: SpeakerMeans | None
+) -> tuple[list[Utterance], list[np.ndarray], np.ndarray | None]:
+    """Return utterances, audio and speaker means [N, M], if needed, of these parts of a fold, one part after another."""
     indices = [index for part in parts for index in split.indices(part, prepared.utterances)]
-    return [prepared.utterances[index] for index in indices], heard(prepared, indices)
-
-
-def heard(prepared: PreparedCorpus, indices: Sequence[int]) -> list[np.ndarray]:
-    """Audio, and of a store with voices those of its speakers."""
+    utterances = [prepared.utterances[index] for index in indices]
     clips = [prepared.clip(index) for index in indices]
-    if prepared.voices is None:
-        return clips
-    return Spoken(clips, np.stack([prepared.voices[prepared.utterances[index].speaker] for index in indices]))
+    return utterances, clips, means.of([utterance.speaker for utterance in utterances]) if means else None
 
 
-def with_voices(run: Run, prepared: PreparedCorpus, device: str) -> PreparedCorpus:
-    """The store, with everybody's mean log-mel where the run's models want it."""
+def speaker_means(run: Run, prepared: PreparedCorpus, device: str) -> SpeakerMeans | None:
+    """Compute all speakers' mean log-mels where the run's models take them off (features.normalise = "speaker")."""
     if not run.recipe.features.transductive:
-        return prepared
+        return None
     logmel = load_model(run.fits[0].folder, str(choose_device(device))).logmel
-    means = speaker_means(prepared, logmel, {one.speaker for one in prepared.utterances})
-    return replace(prepared, voices={speaker: mean.cpu().numpy() for speaker, mean in means.items()})
+    return compute_speaker_means(prepared, logmel, {utterance.speaker for utterance in prepared.utterances})
 
 
-def embed(model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], mapped: bool = False) -> Embeddings:
+def embed(
+    model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], means: SpeakerMeans | None = None
+) -> Embeddings:
     """Embeddings of these parts of a fold. What was trained on is not scored, unless nothing is held out."""
-    return embed_rated(model, prepared, split, parts, mapped)[0]
+    return embed_rated(model, prepared, split, parts, False, means)[0]
 
 
 def embed_rated(
-    model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], mapped: bool = False
+    model: SerModel,
+    prepared: PreparedCorpus,
+    split: Split,
+    parts: Sequence[str],
+    mapped: bool,
+    means: SpeakerMeans | None,
 ) -> tuple[Embeddings, np.ndarray]:
     """The same, and the rate of each clip [N], nats."""
-    utterances, clips = clips_of(prepared, split, parts)
+    utterances, clips, clip_means = clips_of(prepared, split, parts, means)
     columns = {key: np.array([getattr(one, key) for one in utterances]) for key in ("id", "speaker", "emotion", "text")}
     trained = set(split.train) if split.held_out else set()
     held_out = set(split.held_out)
     scored = np.array([one.speaker not in trained or one.id in held_out for one in utterances])
-    found, frames = outputs(model, clips), apply_frames(model, clips) if mapped else None
-    return Embeddings(found.embedding, **columns, scored=scored, frames=frames), found.rate
+    output = apply_to_clips(model, clips, clip_means, frame_features=mapped)
+    frames = output.frame_features if mapped else None
+    return Embeddings(output.embedding, **columns, scored=scored, frames=frames), output.rate
 
 
 def selected(fit: Fit, rows: list[dict[str, float]]) -> dict:

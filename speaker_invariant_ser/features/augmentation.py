@@ -15,6 +15,7 @@ from torch import Tensor
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.log_mel import DB, LogMel, mask_of
+from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 
 KNOTS = 6  # of the equaliser's curve
@@ -266,7 +267,7 @@ def draw_pairs(
 
 def partners(chosen: np.ndarray, group: np.ndarray, apart: np.ndarray, pick: np.ndarray) -> np.ndarray:
     """For each chosen clip one of the same group, but not of the same `apart`; itself where there is none. pick is in [0, 1)."""
-    _, apart = np.unique(apart, return_inverse=True)
+    apart = to_indices(apart)
     key = group.astype(np.int64) * (apart.max() + 1) + apart
     order = np.argsort(key, kind="stable")  # groups one after another, and in each those that must be apart
     start, stop = (np.searchsorted(group[order], group[chosen], side) for side in ("left", "right"))

@@ -1,7 +1,11 @@
-"""Waveform -> log-mel spectrogram, normalised; pictures as they are. Shapes: B batch, S samples, M mel bands, T frames."""
+"""Front ends: audio to log-mel spectrograms, or images as they are; and their normalisation.
+
+Shapes: B batch, S samples, M mel bands, T frames.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +13,21 @@ from torch import Tensor, nn
 from speaker_invariant_ser.errors import RecipeError, SetupError
 from speaker_invariant_ser.recipe import FeaturesSection
 
-FLOOR = 1e-6  # mel power below which a band counts as silent: about 100 dB under a full-scale tone
+FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What an adversary is told of the clips that it reads: frames [B] of their maps before pooling, emotion [B, C] and target
-    [B, K], the speaker as a rule. These two are shares that add up to one: a single 1, unless clips were mixed or joined. A clip
-    without a known emotion has no share of any.
+    """What an adversary gets beside its input: labels of the batch, and how many frames are real.
+
+    Labels are shares that sum to 1: one-hot, unless utterances were mixed or concatenated. An utterance of unknown emotion
+    has no share of any.
+
+    Attributes:
+        frames: Number of frames of the frame-level features, [B].
+        emotion: Shares of the emotions, [B, C].
+        target: Shares of the adversary's target, the speaker as a rule, [B, K].
     """
 
     frames: Tensor
@@ -25,11 +35,14 @@ class Batch:
     target: Tensor
 
 
-def import_torchaudio():
-    """torchaudio, or a SetupError that says how to install a pair that fits.
+def import_torchaudio() -> ModuleType:
+    """Import torchaudio.
 
-    Its wheel is built for one CUDA version; beside another torch its compiled part does not load. The transforms
-    used here are pure Python and need none of it.
+    Its wheel is built for one CUDA version and fails to load its compiled part beside another torch. The transforms used
+    here are pure Python and need none of it.
+
+    Raises:
+        SetupError: torchaudio does not fit torch; the message says how to install a matching pair.
     """
     try:
         import torchaudio
@@ -45,8 +58,15 @@ def import_torchaudio():
 class LogMel(nn.Module):
     """Log-mel spectrogram of zero-padded batches.
 
-    Frame t is centred on sample t * hop, with zeros beyond both ends, so that a clip has 1 + S // hop frames and
-    they are the same whether it comes alone or padded in a batch.
+    Frame t is centred on sample t * hop, with zeros beyond both ends. A clip of S samples therefore has 1 + S // hop frames,
+    and they are the same whether the clip is alone or padded in a batch.
+
+    Args:
+        settings: Section [features] of the recipe.
+        sample_rate: Of the audio, Hz.
+
+    Raises:
+        RecipeError: Not f_min < f_max <= half the sample rate.
     """
 
     def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
@@ -71,51 +91,76 @@ class LogMel(nn.Module):
         )
 
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """(audio [B, S] in [-1, 1], samples [B]) -> (natural log of mel power [B, M, T], frames [B])."""
+        """Compute log-mels.
+
+        Args:
+            audio: Zero-padded clips in [-1, 1], [B, S].
+            samples: Their lengths, [B].
+
+        Returns:
+            Natural logarithm of mel power [B, M, T], and frames [B].
+        """
         return torch.log(self.mel(audio) + FLOOR), 1 + samples // self.hop
 
 
 class Pixels(nn.Module):
-    """Pictures in the place of sound: samples are pixels, column after column, `mels` of them in each; nothing is computed.
+    """Images instead of audio: samples are pixels, column after column with `mels` pixels each; nothing is computed.
 
-    What stands for a clip's log-mel is the picture [M, T] itself. `hop` is what training counts columns by, as 1 + S // hop:
-    that is T where a picture is at most a column wider than it is high.
+    The image [M, T] takes the place of the log-mel. `hop` is chosen so that 1 + S // hop, by which training counts frames,
+    is T for images at most one column wider than high.
     """
+
+    device_marker: Tensor
 
     def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
         super().__init__()
         self.bands, self.hop = settings.mels, settings.mels + 1
-        self.register_buffer("place", torch.empty(0), persistent=False)  # by which it is seen on which device it is
+        self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
 
     def forward(self, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """(pixels [B, S], samples [B], multiples of M) -> (pictures [B, M, T], columns [B])."""
-        assert pixels.shape[1] <= self.bands * self.hop, "wider than it is counted"
+        """Return images [B, M, T] and their columns [B] of pixels [B, S] and pixel counts [B], multiples of M."""
+        assert pixels.shape[1] <= self.bands * self.hop, "wider than frames are counted"
         return pixels.unflatten(1, (-1, self.bands)).transpose(1, 2), samples // self.bands
 
 
-FRONTS: dict[str, Callable[[FeaturesSection, int], nn.Module]] = {"log-mel": LogMel, "pixels": Pixels}
+FrontEnd = LogMel | Pixels
+FRONTS: dict[str, Callable[[FeaturesSection, int], FrontEnd]] = {"log-mel": LogMel, "pixels": Pixels}
 
 
 def mask_of(frames: Tensor, length: int) -> Tensor:
-    """Frames [B] -> bool [B, T], true where a frame is real."""
+    """Return the mask [B, length] of frames [B]: true where a frame is real, false where it is padding.
+
+    >>> mask_of(torch.tensor([1, 3]), 3).int().tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
     return torch.arange(length, device=frames.device) < frames[:, None]
 
 
-def frame_sums(mels: Tensor, frames: Tensor) -> Tensor:
-    """Log-mels [B, M, T] summed over each clip's own frames [B]: float64 [B, M]."""
+def sum_frames(mels: Tensor, frames: Tensor) -> Tensor:
+    """Sum log-mels [B, M, T] over the real frames [B] of each clip, in double precision: [B, M]."""
     real = mask_of(frames, mels.shape[2])[:, None]
     return torch.where(real, mels, 0).sum(dim=2, dtype=torch.float64)
 
 
 class Normalise(nn.Module):
-    """Zero mean and unit variance per mel band; padding becomes zero, the mean.
+    """Normalise every mel band to zero mean and unit variance; padding becomes zero, the mean.
 
-    "corpus": mean and deviation over the training speakers. "utterance": each clip's own mean, then the training
-    speakers' deviation around such means; what a channel or a voice adds to every frame is gone. "speaker": as "corpus", of
-    log-mels from which the mean over all clips of their speaker has been taken already (`clips.speaker_means`, and
-    `SerModel.mels` is told of it): the emotion that all of a clip's frames share stays, and the voice goes, but it takes
-    unlabelled audio of the very people who are tested, and a mean over few clips, or of one emotion, takes emotion away too.
+    Three kinds:
+
+    - "corpus": mean and standard deviation over the training speakers.
+    - "utterance": each utterance's own mean, then the training speakers' deviation around such means. Whatever a channel or
+      a speaker adds to every frame is removed, and so is what an emotion adds to every frame.
+    - "speaker": as "corpus", of log-mels from which `speaker_means` have been taken off before. What an emotion adds to every
+      frame of an utterance stays. It is transductive: it needs unlabelled audio of the very speakers that are tested, and a
+      mean over few utterances, or over one emotion, removes emotion too.
+
+    Args:
+        kind: One of the three.
+        mels: Mel bands.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, kind: str, mels: int) -> None:
         super().__init__()
@@ -124,8 +169,8 @@ class Normalise(nn.Module):
         self.register_buffer("scale", torch.ones(mels))
 
     def fit(self, clips: Iterable[Tensor]) -> None:
-        """Set the statistics from log-mels [M, T] of training speakers (and of nobody else)."""
-        count, total, squares = 0, 0.0, 0.0  # in double precision: a difference of sums as large as a corpus
+        """Estimate the statistics from log-mels [M, T] of training speakers (and of no other speaker)."""
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())  # double precision: a difference of two large sums
         for clip in map(Tensor.double, clips):
             clip = clip - clip.mean(dim=1, keepdim=True) if self.kind == "utterance" else clip
             count, total, squares = count + clip.shape[1], total + clip.sum(dim=1), squares + clip.square().sum(dim=1)
@@ -134,7 +179,7 @@ class Normalise(nn.Module):
         self.scale.copy_(((squares - count * mean**2) / (count - 1)).clamp_min(0).sqrt().clamp_min(1e-3))
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """(log-mel [B, M, T], frames [B]) -> normalised [B, M, T]."""
+        """Normalise log-mels [B, M, T] with frames [B]: the same shape."""
         mask = mask_of(frames, mels.shape[2])[:, None]
         if self.kind == "utterance":
             mels = mels - (mels * mask).sum(dim=2, keepdim=True) / frames[:, None, None]

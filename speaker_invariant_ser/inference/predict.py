@@ -14,8 +14,10 @@ import pyarrow.parquet
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError, RunError, SerError, unknown
+from speaker_invariant_ser.features.speaker_means import mean_log_mel
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.models.model import SerModel, Spoken, apply, choose_device, load_model, logmel_sum
+from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.runs import Run
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are read in windows of this length
@@ -112,7 +114,7 @@ def predict(
     Several models' probabilities are averaged. A recording longer than 30 s is read in windows, weighted by length.
     `error` is empty and the rest filled, or the other way round. Transductive models read all files once before, as one person's.
     """
-    done, mean = 0, mean_of_all(models[0], paths) if models[0].settings.features.transductive else None
+    done, mean = 0, speaker_mean(models[0], paths) if models[0].settings.features.transductive else None
     for block in read_blocks(paths):
         probabilities = iter(probability_of(models, [clip for _, clip in block if isinstance(clip, np.ndarray)], mean))
         for path, clip in block:
@@ -144,14 +146,12 @@ def read(path: Path) -> np.ndarray | AudioError:
         return error
 
 
-def mean_of_all(model: SerModel, paths: Sequence[Path]) -> np.ndarray:
-    """The mean log-mel [M] over all frames of all files that can be read."""
-    total, count = np.zeros(model.settings.features.mels), 0
-    for block in read_blocks(paths):
-        clips = [window for _, clip in block if isinstance(clip, np.ndarray) for window in windows(clip)]
-        summed, frames = logmel_sum(model, clips)
-        total, count = total + summed, count + frames
-    return (total / max(1, count)).astype(np.float32)
+def speaker_mean(model: SerModel, paths: Sequence[Path]) -> np.ndarray:
+    """Compute the mean log-mel [M] over all frames of all readable files, which are of one speaker."""
+    blocks = (
+        [window for _, clip in block if isinstance(clip, np.ndarray) for window in windows(clip)] for block in read_blocks(paths)
+    )
+    return mean_log_mel(model.logmel, blocks)
 
 
 def probability_of(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
@@ -160,9 +160,8 @@ def probability_of(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean
         return np.zeros((0, len(models[0].labels)))
     parts = [windows(clip) for clip in clips]
     flat = [window for part in parts for window in part]
-    if mean is not None:
-        flat = Spoken(flat, np.tile(mean, (len(flat), 1)))
-    each = np.mean([apply(model, flat)[1] for model in models], axis=0)
+    means = None if mean is None else np.tile(mean, (len(flat), 1))
+    each = np.mean([apply(model, flat, means)[1] for model in models], axis=0)
     owner = np.repeat(np.arange(len(clips)), [len(part) for part in parts])
     weight = np.array([len(window) for window in flat], dtype=float)
     total = np.zeros((len(clips), each.shape[1]))

@@ -1,6 +1,6 @@
 """Normalised log-mel -> one embedding per clip. Padding never reaches it, but that batch norm counts it in training.
 
-An encoder is an nn.Module with `dim` (D), `features` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]`
+An encoder is an nn.Module with `dim` (D), `frame_dim` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]`
 joins: `frames` gives the map [B, F, T'] that pooling reads, `embed` makes the embedding of it.
 """
 
@@ -17,11 +17,11 @@ from speaker_invariant_ser.recipe import EncoderSection
 
 class Encoder(Protocol):
     dim: int
-    features: int
+    frame_dim: int
 
     def __call__(self, mels: Tensor, frames: Tensor) -> Tensor: ...
 
-    def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
+    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor: ...
 
@@ -162,10 +162,10 @@ class Cnn(nn.Module):
             stages.append(Stage(inputs, outputs, kernel, stride))
             inputs, bands = outputs, -(-bands // stride[0])
         self.stages = nn.ModuleList(stages)
-        self.features = inputs * bands
-        self.pool = self.pooling(self.features)
+        self.frame_dim = inputs * bands
+        self.pool = self.pooling(self.frame_dim)
         self.dropout = nn.Dropout(settings.dropout)
-        self.project = nn.Linear(self.pool.times * self.features, settings.dim)
+        self.project = nn.Linear(self.pool.times * self.frame_dim, settings.dim)
         freeze(self.project.bias)
         self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
@@ -177,9 +177,9 @@ class Cnn(nn.Module):
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
         """(normalised log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
-        return self.embed(*self.frames(mels, frames))
+        return self.embed(*self.frame_features(mels, frames))
 
-    def frames(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(normalised log-mel [B, M, T], frames [B]) -> (what is handed to pooling [B, F, T'], its frames [B]).
 
         F is the last stage's channels times the bands that are left; padding is zero.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.recipe import EraseSection, Recipe
 
 EXACT = 1e-6  # correlations of embedding and speaker below this are rounding; with 100 speakers, 0.01 is not
@@ -140,7 +141,7 @@ class Kernel(nn.Module):
 
     def fit_rounds(self, x: Tensor, speaker: np.ndarray, told: np.ndarray, probed: np.ndarray, rng: np.random.Generator) -> None:
         """Rounds on what is left [N, D] after the first Leace, readers told of some clips, the probe of others."""
-        who = np.unique(speaker, return_inverse=True)[1]
+        who = to_indices(speaker)
         if len(probed) < 2 * PROBES or who.max() == 0:
             return
         a, b = x[told], x[probed]
@@ -259,7 +260,7 @@ def at_chance(right: float, speaker: np.ndarray) -> bool:
 
 def one_hot(speaker: np.ndarray) -> Tensor:
     """Speakers [N], whatever their names -> [N, K] in double precision."""
-    return F.one_hot(torch.from_numpy(np.unique(speaker, return_inverse=True)[1])).double()
+    return F.one_hot(torch.from_numpy(to_indices(speaker))).double()
 
 
 def import_leace():

@@ -1,16 +1,18 @@
-"""What is saved and shipped: all from log-mel to embedding and emotion. No speaker head, no pickle.
+"""The model that is saved and shipped: everything from audio to embedding and emotion, without any speaker classifier.
 
-audio -> log-mel -> normalised -> encoder -> bottleneck -> eraser -> release -> embedding
-                                                                   `-> emotion, here or behind the release
+audio -> log-mel -> normalise -> encoder -> bottleneck -> eraser -> release -> embedding
+                                                                 `-> head -> emotion, before or after the release
+
+Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level features, F their dimension, D embedding
+dimension, C emotions.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ValidationError
@@ -19,9 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import explain
-from speaker_invariant_ser.data.audio import pad
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
-from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, frame_sums
+from speaker_invariant_ser.features.log_mel import FRONTS, Normalise
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.encoders import ENCODERS
@@ -42,7 +43,10 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
 class ModelSettings(BaseModel):
-    """Everything `SerModel` is built from; model.json holds it. What models of earlier versions lack is off."""
+    """All that defines a `SerModel`; model.json holds it.
+
+    Sections that models of earlier versions lack are off.
+    """
 
     labels: tuple[str, ...]
     sample_rate: int
@@ -56,16 +60,36 @@ class ModelSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    embedding: Tensor  # [B, D], what leaves the model
-    logits: Tensor  # [B, C]
-    told: Tensor  # [B, D], what the emotion is told from
-    rate: Tensor  # [B], nats that the embedding can carry at most; 0 where nothing bounds it
-    map: Tensor  # [B, F, T'], what pooling reads
-    map_frames: Tensor  # [B]
+    """What a model computes for a batch.
+
+    Attributes:
+        embedding: What leaves the model, [B, D].
+        logits: Of the emotions, [B, C].
+        head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.decision`).
+        rate: Upper bound on what the embedding carries, in nats, [B]; 0 where nothing bounds it.
+        bottleneck: What passes the bottleneck, before eraser and release, [B, D].
+        frame_features: Frame-level features, the input of pooling, [B, F, T'].
+        frame_counts: How many of these T' frames are real, [B].
+    """
+
+    embedding: Tensor
+    logits: Tensor
+    head_input: Tensor
+    rate: Tensor
+    bottleneck: Tensor
+    frame_features: Tensor
+    frame_counts: Tensor
 
 
 class SerModel(nn.Module):
-    """Waveform -> embedding and emotion logits. `labels` [C] names the classes."""
+    """Speech emotion recognition model: audio to embedding and emotion logits.
+
+    Args:
+        settings: All that defines it; `settings.labels` names the C emotions.
+
+    Raises:
+        RecipeError: An unknown name of an encoder, bottleneck, eraser or release, or impossible band limits.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -85,69 +109,95 @@ class SerModel(nn.Module):
 
     @property
     def dim(self) -> int:
-        """D of what leaves the model."""
+        """Dimension D of the embedding."""
         return self.bottleneck.dim
 
     @property
     def noisy(self) -> bool:
+        """Whether bottleneck or release add noise."""
         return self.bottleneck.noisy or self.release.noisy
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The C emotions, in the order of the logits."""
         return self.settings.labels
 
-    def forward(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> Output:
-        """(audio [B, S] in [-1, 1] at the model's rate, samples [B]) -> Output, with the noise of the clips' own content.
+    def forward(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> Output:
+        """Compute the output for audio; noise, if the model adds some, is a function of the audio.
 
-        `mean` as for `mels`.
+        Args:
+            audio: Zero-padded clips in [-1, 1] at the model's sample rate, [B, S].
+            samples: Their lengths, [B].
+            speaker_mean: As for `mels`.
         """
         noise = content_noise(audio, samples, self.dim) if self.noisy else None
-        return self.from_mels(*self.mels(audio, samples, mean), noise)
+        return self.from_mels(*self.mels(audio, samples, speaker_mean), noise)
 
-    def mels(self, audio: Tensor, samples: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(audio [B, S], samples [B]) -> what `from_mels` takes. Raises RunError.
+    def mels(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute log-mels, less the speakers' means where the model wants that.
 
-        `mean` [B, M], the mean log-mel of each clip's speaker, is taken off; needed, and allowed, only where features.normalise
-        is "speaker".
+        Args:
+            audio: Zero-padded clips, [B, S].
+            samples: Their lengths, [B].
+            speaker_mean: Mean log-mel of each clip's speaker, [B, M]; required with features.normalise = "speaker", refused
+                otherwise.
+
+        Returns:
+            Log-mel [B, M, T] and frames [B], the input of `from_mels`.
+
+        Raises:
+            RunError: Speaker means are missing, or given to a model that takes none.
         """
-        if (mean is None) == self.settings.features.transductive:
-            wanted = "needs the mean log-mel of each clip's speaker" if mean is None else "takes no speaker's mean"
+        if (speaker_mean is None) == self.settings.features.transductive:
+            wanted = "needs the mean log-mel of each clip's speaker" if speaker_mean is None else "takes no speaker means"
             raise RunError(f"a model with features.normalise = {self.settings.features.normalise} {wanted}")
         mels, frames = self.logmel(audio, samples)
-        return (mels if mean is None else mels - mean[:, :, None]), frames
+        return (mels if speaker_mean is None else mels - speaker_mean[:, :, None]), frames
 
     def from_mels(self, mels: Tensor, frames: Tensor, noise: Tensor | None = None) -> Output:
-        """(log-mel [B, M, T], frames [B]) -> Output: training enters here, between log-mel and the rest.
+        """Compute the output for log-mels; training, which augments log-mels, starts here.
 
-        `noise` [2, B, D] is for bottleneck and release, if they take any; without it, see `noise_for`.
+        Args:
+            mels: Log-mels as `mels` returns them, [B, M, T].
+            frames: How many of their frames are real, [B].
+            noise: For bottleneck and release, [2, B, D]; by default as `noise_for` has it.
         """
         of_bottleneck, of_release = self.noise_for(mels, frames) if noise is None else noise
-        x, x_frames = self.encoder.frames(self.normalise(mels, frames), frames)
-        z, rate = self.bottleneck(self.encoder.embed(x, x_frames).float(), of_bottleneck)
-        z = self.eraser(z)
-        embedding = self.release(z, of_release)
-        told = z if self.settings.release.decision == "before" else embedding
-        told = told.view_as(told)  # apart, for the gradient of each branch
-        return Output(embedding, self.head(told), told, rate, x, x_frames)
+        features, counts = self.encoder.frame_features(self.normalise(mels, frames), frames)
+        bottleneck, rate = self.bottleneck(self.encoder.embed(features, counts).float(), of_bottleneck)
+        erased = self.eraser(bottleneck)
+        embedding = self.release(erased, of_release)
+        head_input = erased if self.settings.release.decision == "before" else embedding
+        head_input = head_input.view_as(head_input)  # a node of its own, so that each branch has its gradient
+        return Output(embedding, self.head(head_input), head_input, rate, bottleneck, features, counts)
 
     def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:
-        """Noise for bottleneck and release where the samples are not at hand: in evaluation out of the log-mels' content, so that
-        it depends on nothing that was drawn before; in training they draw their own.
+        """Return noise for bottleneck and release where the audio is not at hand.
+
+        In evaluation it is a function of the log-mels, so that it does not depend on what was drawn before. In training
+        bottleneck and release draw their own.
         """
         return mel_noise(mels, frames, self.dim) if self.noisy and not self.training else (None, None)
 
 
 def entry(registry: Mapping[str, Callable], section: str, settings: Section) -> Callable:
-    """What a section of the recipe names. Raises RecipeError with the names there are."""
+    """Return the entry of a registry that a section of the recipe names.
+
+    Raises:
+        RecipeError: There is none of this name.
+    """
     if settings.name not in registry:
         raise RecipeError(unknown(f"{section}.name", settings.name, registry))
     return registry[settings.name]
 
 
 def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
-    """Write model.safetensors and model.json into an existing folder (write into a temporary one and rename it).
+    """Write model.safetensors and model.json into an existing folder.
 
-    `trained` is kept with it: on what it was trained.
+    Args:
+        model: Trained or not.
+        folder: A temporary folder, to be renamed when everything is in it.
+        trained: On what it was trained (device, precision, processes); kept in model.json.
     """
     folder = Path(folder)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
@@ -159,107 +209,37 @@ def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | 
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
-    """The model in a fold's folder, ready for evaluation. Raises RunError if it is missing, damaged or of another format."""
+    """Load the model of a fold.
+
+    Args:
+        folder: The fold's folder, with model.safetensors and model.json.
+        device: Where to, such as "cpu" or "cuda".
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        RunError: The model is missing, damaged or of another format.
+    """
     folder = Path(folder)
     try:
         model = SerModel(read_description(folder / DESCRIPTION))
-    except RecipeError as error:  # of a part that this version does not have
+    except RecipeError as error:  # an encoder, bottleneck ... that this version does not have
         raise RunError(f"{folder / DESCRIPTION}: {error}") from None
     try:
         model.load_state_dict(load_file(folder / WEIGHTS, device="cpu"))
     except FileNotFoundError:
         raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}") from None
     except (SafetensorError, RuntimeError) as error:
-        wrong = str(error).splitlines()[:2][-1].strip()  # torch's first line is a title
-        raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {wrong}") from None
+        reason = str(error).splitlines()[:2][-1].strip()  # torch's first line is a title
+        raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {reason}") from None
     if damaged := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
-        raise RunError(f"{folder / WEIGHTS} is damaged: {shorten(damaged, 3)} not finite")  # or every answer would be NaN
+        raise RunError(f"{folder / WEIGHTS} is damaged: {shorten(damaged, 3)} not finite")  # or every output would be NaN
     return model.eval().to(device)
 
 
-class Spoken(list):
-    """Clips, float32 [S] each, with the mean log-mel of who speaks in them, `means` [N, M]: what a transductive model takes."""
-
-    def __init__(self, clips: Sequence[np.ndarray], means: np.ndarray) -> None:
-        super().__init__(clips)
-        self.means = means
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What a model makes of N clips, in their order."""
-
-    embedding: np.ndarray  # [N, D], as it leaves the model
-    probability: np.ndarray  # [N, C], of the emotions
-    rate: np.ndarray  # [N], nats
-
-
-@torch.inference_mode()
-def outputs(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> Applied:
-    """All that comes out for float32 clips [S] at the model's rate. The model must be in evaluation mode."""
-    shapes = (model.dim,), (len(model.labels),), ()
-    applied = Applied(*(np.zeros((len(clips), *shape), dtype=np.float32) for shape in shapes))
-    for rows, *heard in batches(model, clips, batch_size):
-        output = model(*heard)
-        applied.embedding[rows] = output.embedding.cpu().numpy()
-        applied.probability[rows] = output.logits.softmax(dim=1).cpu().numpy()
-        applied.rate[rows] = output.rate.cpu().numpy()
-    return applied
-
-
-def apply(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 clips [S] at the model's rate -> (embeddings [N, D], emotion probabilities [N, C]), in the clips' order.
-
-    The model must be in evaluation mode (as `load_model` leaves it). The embeddings are those that leave the model: after
-    bottleneck, eraser and release.
-    """
-    applied = outputs(model, clips, batch_size)
-    return applied.embedding, applied.probability
-
-
-@torch.inference_mode()
-def apply_frames(model: SerModel, clips: Sequence[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
-    """Float32 clips [S] at the model's rate -> the encoder's map before pooling of each, float16 [F, T_n] without padding.
-
-    In the clips' order; the model must be in evaluation mode. Half precision, since a corpus of maps is large: with the default
-    recipe 1 kB a frame, 25 frames a second.
-    """
-    maps = {}
-    for rows, *heard in batches(model, clips, batch_size):
-        mels, frames = model.mels(*heard)
-        x, frames = model.encoder.frames(model.normalise(mels, frames), frames)
-        parts = zip(x.half().cpu().numpy(), frames.tolist(), strict=True)
-        maps |= {row: part[:, :count].copy() for row, (part, count) in zip(rows, parts, strict=True)}  # not the padded batch
-    return [maps[row] for row in range(len(clips))]
-
-
-@torch.inference_mode()
-def logmel_sum(model: SerModel, clips: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """(log-mel summed over all frames of all clips [M], float64; how many frames these are)."""
-    total, count = np.zeros(model.settings.features.mels), 0
-    for _, audio, samples, _ in batches(model, clips, 32):
-        mels, frames = model.logmel(audio, samples)
-        total += frame_sums(mels, frames).sum(dim=0).cpu().numpy()
-        count += int(frames.sum())
-    return total, count
-
-
-def batches(
-    model: SerModel, clips: Sequence[np.ndarray], size: int
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor | None]]:
-    """(positions, audio [B, S], samples [B], means [B, M] of `Spoken` clips) on the model's device; clips of similar length
-    share a batch.
-    """
-    device, means = next(model.parameters()).device, getattr(clips, "means", None)
-    order = np.argsort([len(clip) for clip in clips], kind="stable")
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        audio, samples = pad([clips[row] for row in rows])
-        mean = None if means is None else torch.from_numpy(means[rows]).to(device)
-        yield rows, torch.from_numpy(audio).to(device), torch.from_numpy(samples).to(device), mean
-
-
 def read_description(path: Path) -> ModelSettings:
+    """Read model.json."""
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         if description.get("format") != FORMAT:
@@ -274,7 +254,11 @@ def read_description(path: Path) -> ModelSettings:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU if there is one. Raises RecipeError for a device that is not there."""
+    """Return the device of this name: "cpu", "cuda", or "auto" for the first GPU if there is one.
+
+    Raises:
+        RecipeError: An unknown name, or a GPU that is not there.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise RecipeError(unknown("device", name, ("auto", "cpu", "cuda")))
     if name == "cuda" and not torch.cuda.is_available():

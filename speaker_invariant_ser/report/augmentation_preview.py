@@ -18,7 +18,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.features.augmentation import Pairs, band_of, draw_pairs
-from speaker_invariant_ser.features.dataset import Clips, open_clips
+from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.features.log_mel import Normalise
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
@@ -56,8 +56,10 @@ def sights(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
     (split,) = hold_out(first, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
     indices, labels = split.indices("train", prepared.utterances), labels_of(prepared.utterances, recipe.split)
     model, transductive = build_model(recipe, labels), recipe.features.transductive
-    clips = open_clips(prepared, indices, labels, (), model.logmel, resident_gb=0, transductive=transductive)  # few are read
-    model.normalise.fit(clips.some())
+    clips = open_dataset(
+        prepared, indices, labels, (), model.logmel, cache_gb=0, subtract_speaker_means=transductive
+    )  # few are read
+    model.normalise.fit(clips.sample())
     feed = Feed(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
     torch.manual_seed(recipe.train.seed)  # of the noise
@@ -72,7 +74,7 @@ def sights(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
     ]
 
 
-def spread(clips: Clips, number: int, rng: np.random.Generator) -> np.ndarray:
+def spread(clips: LogMelDataset, number: int, rng: np.random.Generator) -> np.ndarray:
     """Positions of clips, each of the emotion and then of the speaker that there are fewest of so far, in random order."""
     chosen: list[int] = []
     left = rng.permutation(len(clips))

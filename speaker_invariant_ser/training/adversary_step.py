@@ -75,8 +75,8 @@ class Opponents(nn.Module):
         adversary's gradient is computed apart, on a copy that the encoder knows nothing of, so that it can be measured, and
         with `balance` be made so long, before it goes on.
         """
-        read = [seen["map" if one.reads == "frames" else "embedding"].float() for one in self.settings]
-        batches = [Batch(seen.get("map_frames"), labels.emotion, target) for target in labels.targets]
+        read = [seen["frame_features" if one.reads == "frames" else "embedding"].float() for one in self.settings]
+        batches = [Batch(seen.get("frame_counts"), labels.emotion, target) for target in labels.targets]
         for adversary, x, batch in zip(self.each, read, batches, strict=True):  # all before any gradient waits for `own`
             self.learn(adversary, x.detach(), batch)
         for name, settings, adversary, x, batch in zip(self.names, self.settings, self.each, read, batches, strict=True):
@@ -129,7 +129,7 @@ def told_of(number: int) -> Iterator[None]:
 def build(settings: AdversarySection, model: SerModel, targets: int) -> Adversary:
     if settings.name not in ADVERSARIES:
         raise RecipeError(unknown("adversary.name", settings.name, ADVERSARIES))
-    dim = model.encoder.features if settings.reads == "frames" else model.dim
+    dim = model.encoder.frame_dim if settings.reads == "frames" else model.dim
     return ADVERSARIES[settings.name](dim, targets, settings, len(model.labels))
 
 

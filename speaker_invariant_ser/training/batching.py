@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speaker_invariant_ser.features.augmentation import Augment, Pairs, Voices, draw_pairs, one_hot, pair_up, parts, shares
-from speaker_invariant_ser.features.dataset import Clips
+from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.recipe import Recipe, TrainSection
 
 DEAL = 4  # balanced batches of similar length that are mixed with each other
@@ -65,7 +65,7 @@ class Feed:
 
     def __init__(
         self,
-        clips: Clips,
+        clips: LogMelDataset,
         recipe: Recipe,
         classes: int,
         targets: Sequence[int],
@@ -159,7 +159,7 @@ class Feed:
         these voices. A warp is linear in the bands, so that a voice's mean is the speaker's, warped.
         """
         needed = self.needed(step)
-        mean = None if self.clips.voices is None else self.clips.means(needed)
+        mean = self.clips.speaker_mean(needed)
         if step.voices is None:
             return mels, mean
         own, others = step.voices[self.rows].T
@@ -199,7 +199,7 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def counts(clips: Clips) -> tuple[int, int]:
+def counts(clips: LogMelDataset) -> tuple[int, int]:
     """How many clips have a label, and how many have none."""
     labelled = int((clips.emotion >= 0).sum())
     return labelled, len(clips) - labelled
@@ -213,7 +213,7 @@ def steps_in(settings: TrainSection, labelled: int, unlabelled: int = 0) -> int:
     return max(1, min(settings.epoch_clips or labelled, labelled) * (2 if unlabelled else 1) // settings.batch_size)
 
 
-def epoch_batches(clips: Clips, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(clips: LogMelDataset, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
     """The epoch's clips in random batches of similar length: padding costs time and dilutes batch norm.
 
     Where there are clips without a label, they are half of each batch.
@@ -228,7 +228,7 @@ def epoch_batches(clips: Clips, settings: TrainSection, seed: int, epoch: int) -
 
 
 def part_batches(
-    clips: Clips, among: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
+    clips: LogMelDataset, among: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """`number` of the clips `among` in batches by length, from the shortest on; where they are fewer, some come again."""
     even = settings.batches == "balanced"
@@ -240,7 +240,7 @@ def part_batches(
     return batches
 
 
-def balanced(clips: Clips, among: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+def balanced(clips: LogMelDataset, among: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """`number` clips: every speaker x emotion that there is equally often, in it every clip equally often, but for rests."""
     _, cell = np.unique(np.stack((clips.speaker[among], clips.emotion[among])), axis=1, return_inverse=True)
     members = [among[cell == one] for one in range(cell.max() + 1)]
@@ -250,7 +250,7 @@ def balanced(clips: Clips, among: np.ndarray, number: int, rng: np.random.Genera
     return np.concatenate(drawn)
 
 
-def deal(batches: list[np.ndarray], clips: Clips) -> list[np.ndarray]:
+def deal(batches: list[np.ndarray], clips: LogMelDataset) -> list[np.ndarray]:
     """The same clips in as many batches, dealt out in the order of emotion and speaker, so that no batch has many of one kind."""
     together = np.concatenate(batches)
     order = np.lexsort((clips.speaker[together], clips.emotion[together]))

@@ -64,8 +64,8 @@ class Objective(nn.Module):
 
     def found(self, output: Output) -> dict[str, Tensor]:
         """The fields of an output, the map before pooling only where an adversary reads it: it is large."""
-        self.branch = output.told, output.logits
-        left_out = ("told",) if self.mapped else ("told", "map", "map_frames")
+        self.branch = output.head_input, output.logits
+        left_out = ("head_input", "bottleneck") if self.mapped else ("head_input", "bottleneck", "frame_features", "frame_counts")
         return {name: one for name, one in vars(output).items() if name not in left_out}
 
     def slope(self, gradient: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class Objective(nn.Module):
     def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
         """How badly the first adversary reads the speaker, through the model."""
         (reader,) = self.reader
-        x = output.map if reader.settings.reads == "frames" else output.embedding
-        return reader.learn(x.float(), Batch(output.map_frames, emotion, target))
+        x = output.frame_features if reader.settings.reads == "frames" else output.embedding
+        return reader.learn(x.float(), Batch(output.frame_counts, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:

@@ -5,30 +5,22 @@ For curves only. It selects nothing, and the audit of the finished model does no
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-
 from speaker_invariant_ser.audit.attackers import standardised_lda
-from speaker_invariant_ser.features.dataset import Clips
+from speaker_invariant_ser.features.dataset import LogMelDataset
+from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel
 
-AT_ONCE = 32  # clips
-
-
-@torch.inference_mode()
-def embeddings_of(model: SerModel, clips: Clips) -> np.ndarray:
-    """What leaves the model for these clips, [N, D]; the model is left in evaluation mode."""
-    model.eval()
-    batches, found = clips.in_order_of_length(AT_ONCE), np.zeros((len(clips), model.dim), dtype=np.float32)
-    for rows, (mels, frames) in zip(batches, clips.read(batches), strict=True):
-        found[rows] = model.from_mels(mels, frames).embedding.cpu().numpy()
-    return found
+BATCH_SIZE = 32  # utterances embedded together
 
 
 def fresh_accuracy(
-    model: SerModel, learned: Clips, speakers: Sequence[str], scored: Clips, scored_speakers: Sequence[str]
+    model: SerModel,
+    train: LogMelDataset,
+    speakers: Sequence[str],
+    test: LogMelDataset,
+    test_speakers: Sequence[str],
 ) -> float:
-    """Share of the `scored` clips whose speaker linear discriminant analysis names rightly, after learning from the others."""
+    """Return the accuracy of linear discriminant analysis at identifying the speakers of `test`, fitted on `train`."""
     attacker = standardised_lda()
-    attacker.fit(embeddings_of(model, learned), speakers)
-    return float(attacker.score(embeddings_of(model, scored), scored_speakers))
+    attacker.fit(apply_to_dataset(model, train, BATCH_SIZE).embedding, speakers)
+    return float(attacker.score(apply_to_dataset(model, test, BATCH_SIZE).embedding, test_speakers))

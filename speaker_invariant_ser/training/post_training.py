@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.features.dataset import Clips
+from speaker_invariant_ser.features.dataset import LogMelDataset
+from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.erasure import check_erase
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.recipe import EmotionSection, Recipe
@@ -16,7 +17,7 @@ from speaker_invariant_ser.training.objective import class_weights
 REFITS, REFIT_RATE = 300, 1e-3  # steps of AdamW over all clips at once, and their learning rate
 
 
-def finish(model: SerModel, clips: Clips, recipe: Recipe, seed: int | None = None) -> None:
+def finish(model: SerModel, clips: LogMelDataset, recipe: Recipe, seed: int | None = None) -> None:
     """Fit what the recipe's [erase] and [release] put behind a trained encoder; without them the model stays as it is.
 
     `clips` are the fold's training clips (emotion -1 where it is not known). They are embedded as they are, without
@@ -31,7 +32,7 @@ def finish(model: SerModel, clips: Clips, recipe: Recipe, seed: int | None = Non
     done = copy.deepcopy(parts).cpu().eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        x = carried(model, clips)
+        x = torch.from_numpy(apply_to_dataset(model, clips).bottleneck)
         done["eraser"].fit(x, clips.speaker, seed)
         with torch.no_grad():
             x = done["eraser"](x)
@@ -40,19 +41,6 @@ def finish(model: SerModel, clips: Clips, recipe: Recipe, seed: int | None = Non
             known = torch.from_numpy(clips.emotion >= 0)
             refit_head(done["head"], x[known], torch.from_numpy(clips.emotion)[known], reading(done["release"], recipe), recipe)
     parts.load_state_dict(done.state_dict())
-
-
-@torch.no_grad()
-def carried(model: SerModel, clips: Clips) -> Tensor:
-    """What passes the bottleneck [N, D], on the processor."""
-    model.eval()
-    device = next(model.parameters()).device
-    batches = clips.in_order_of_length(8 if device.type == "cpu" else 128)  # what fits a cache
-    found = torch.empty(len(clips), model.dim)
-    for rows, (mels, frames) in zip(batches, clips.read(batches), strict=True):
-        x = model.encoder(model.normalise(mels, frames), frames).float()
-        found[rows] = model.bottleneck(x, model.noise_for(mels, frames)[0])[0].cpu()
-    return found
 
 
 def fit_release(parts: nn.ModuleDict, x: Tensor, recipe: Recipe) -> None:

@@ -28,8 +28,9 @@ from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gathered
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.features.dataset import Clips, open_clips
+from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.adversarial_examples import divergence
@@ -70,7 +71,7 @@ class Training:
         self.opponents = Opponents(recipe, model, known).to(device)
         clips, self.dev = self.open_parts(prepared, labels, model)
         self.probed = self.open_probed(prepared, labels, model, clips) if recipe.train.probe_every else ()
-        model.normalise.fit(clips.some())
+        model.normalise.fit(clips.sample())
         self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
         reader, mapped = self.opponents.each[0], self.opponents.mapped
         self.objective = Objective(model, recipe.emotion, self.feed.class_shares(), recipe.perturb, reader, mapped).to(device)
@@ -95,7 +96,7 @@ class Training:
         zero = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
         return {**{name: zero.clone() for name in SUMS}, **self.opponents.no_sums(self.fabric.device)}
 
-    def open_parts(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel) -> tuple[Clips, Clips]:
+    def open_parts(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel) -> tuple[LogMelDataset, LogMelDataset]:
         """Training and dev clips; what the first leave of the memory is for the second."""
         found, free = [], self.recipe.train.resident_gb
         for part in ("train", "dev"):
@@ -103,15 +104,17 @@ class Training:
             unlabelled = self.fit.split.indices("unlabelled", prepared.utterances) if part == "train" else ()
             columns = [one.target for one in self.recipe.adversaries]
             transductive = self.recipe.features.transductive
-            found.append(open_clips(prepared, indices, labels, columns, model.logmel, free, unlabelled, transductive))
-            free -= found[-1].resident_gb
+            found.append(open_dataset(prepared, indices, labels, columns, model.logmel, free, unlabelled, transductive))
+            free -= found[-1].cached_gb
         return tuple(found)
 
-    def open_probed(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel, clips: Clips) -> tuple:
+    def open_probed(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel, clips: LogMelDataset) -> tuple:
         """What a fresh attacker learns from and is scored on: training clips and those kept aside, each with its speakers."""
         train, unlabelled, held = (self.fit.split.indices(p, prepared.utterances) for p in ("train", "unlabelled", "held_out"))
         speakers = [[prepared.utterances[index].speaker for index in indices] for indices in ([*train, *unlabelled], held)]
-        aside = open_clips(prepared, held, labels, (), model.logmel, 0.0, transductive=self.recipe.features.transductive)
+        aside = open_dataset(
+            prepared, held, labels, (), model.logmel, 0.0, subtract_speaker_means=self.recipe.features.transductive
+        )
         return clips, speakers[0], aside, speakers[1]
 
     def go_on(self, progress: Progress | None) -> None:
@@ -317,16 +320,12 @@ def gave_up(rows: Sequence[Row], patience: int) -> bool:
     return 0 < patience <= since
 
 
-@torch.inference_mode()
-def score(model: SerModel, clips: Clips) -> tuple[float, float]:
-    """(mean cross-entropy, UAR) of a model on clips, in evaluation mode and float32, as it will be used."""
-    model.eval()
-    batches = clips.in_order_of_length(8 if next(model.parameters()).device.type == "cpu" else 128)  # what fits a cache
-    logits = torch.cat([model.from_mels(mels, frames).logits for mels, frames in clips.read(batches)]).cpu()
-    truth = clips.emotion[np.concatenate(batches)]
-    return F.cross_entropy(logits, torch.from_numpy(truth)).item(), metrics.uar(
-        truth, logits.argmax(1).numpy(), len(model.labels)
-    )
+def score(model: SerModel, dataset: LogMelDataset) -> tuple[float, float]:
+    """Return mean cross-entropy and UAR of a model on a dataset, in evaluation mode and float32, as it will be used."""
+    order = np.argsort(dataset.frames, kind="stable")  # of the sum in the mean, which rounds
+    logits, truth = apply_to_dataset(model, dataset).logits[order], dataset.emotion[order]
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item()
+    return loss, metrics.uar(truth, logits.argmax(axis=1), len(model.labels))
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -34,7 +34,7 @@ def plain() -> Trained:
 @torch.no_grad()
 def embeddings(trained: Trained, count: int, seed: int):
     clips = make_clips(count, seed)
-    return trained.encoder.embed(*trained.encoder.frames(clips.x, clips.frames)), clips.target.argmax(dim=1).numpy()
+    return trained.encoder.embed(*trained.encoder.frame_features(clips.x, clips.frames)), clips.target.argmax(dim=1).numpy()
 
 
 def test_it_was_there():

@@ -14,12 +14,14 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.evaluate import evaluate, heard, with_voices
-from speaker_invariant_ser.features.dataset import open_clips, speaker_means
+from speaker_invariant_ser.evaluation.evaluate import evaluate, speaker_means
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel, Normalise
+from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
-from speaker_invariant_ser.models.model import apply, load_model
+from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.runs import kept
@@ -72,25 +74,30 @@ def test_a_planted_colour_of_each_speaker_goes_and_that_of_each_emotion_stays():
 
 
 def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(prepared, logmel):
-    means = speaker_means(prepared, logmel, ["03", "05"])
-    assert set(means) == {"03", "05"}
-    for speaker, mean in means.items():
-        assert torch.allclose(mean, direct_mean(prepared, logmel, speaker), atol=1e-4)
+    means = compute_speaker_means(prepared, logmel, ["05", "03"])
+    assert means.speakers == ["03", "05"]
+    for speaker in means.speakers:
+        assert torch.allclose(means[speaker], direct_mean(prepared, logmel, speaker), atol=1e-4)
+    assert np.array_equal(means.of(["05", "03", "05"]), means.means[[1, 0, 1]].numpy())
     fewer = prepared.labelled({"rising": "up", "falling": "down"})
     assert len(fewer.utterances) < len(prepared.utterances)
-    for speaker, mean in speaker_means(fewer, logmel, ["03", "05"]).items():
-        assert torch.equal(mean, means[speaker]), "no label is looked at"
+    same = compute_speaker_means(fewer, logmel, ["03", "05"])
+    assert torch.equal(same.means, means.means), "no label is used"
 
 
 def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logmel):
-    plain, clips = (open_clips(prepared, range(30), LABELS, (), logmel, 1.0, transductive=taken) for taken in (False, True))
+    plain, clips = (
+        open_dataset(prepared, range(30), LABELS, (), logmel, 1.0, subtract_speaker_means=taken) for taken in (False, True)
+    )
     batch = [np.array([3, 29, 14])]
     ((mels, frames),), ((own, same),) = plain.read(batch), clips.read(batch)
     for row, index in enumerate(batch[0]):
         mean = direct_mean(prepared, logmel, prepared.utterances[index].speaker)
         assert torch.allclose(own[row] + mean[:, None], mels[row], atol=1e-4)
-    assert torch.equal(frames, same) and plain.voices is None
-    everything = torch.cat(list(open_clips(prepared, range(72), LABELS, (), logmel, 1.0, transductive=True).some()), dim=1)
+    assert torch.equal(frames, same) and plain.speaker_means is None
+    everything = torch.cat(
+        list(open_dataset(prepared, range(72), LABELS, (), logmel, 1.0, subtract_speaker_means=True).sample()), dim=1
+    )
     assert everything.mean(dim=1).abs().max() < 1e-3
 
 
@@ -98,7 +105,7 @@ def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logm
 def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepared, logmel, join):
     still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
     recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
-    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
     feed = Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"))
     for step, (mels, frames, _) in zip(feed.draw(1), feed.epoch(1, 0, Clock()), strict=True):
         ((own, count),) = clips.read([step.chosen])
@@ -117,9 +124,9 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepare
 
 def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(prepared, logmel):
     only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
-    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, transductive=True)
+    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
     normalise = Normalise("speaker", 24)
-    normalise.fit(clips.some())
+    normalise.fit(clips.sample())
     feed = Feed(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
     seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, Clock())]
     bands = torch.cat(
@@ -139,7 +146,9 @@ def run(prepared, tmp_path_factory):
 def test_the_saved_model_reads_dev_speakers_as_training_did(prepared, run):
     best, model = kept(run.fits[0].metrics()), load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
-    probability = apply(model, heard(with_voices(run, prepared, "cpu"), indices))[1]
+    clips = [prepared.clip(index) for index in indices]
+    means = speaker_means(run, prepared, "cpu").of([prepared.utterances[index].speaker for index in indices])
+    probability = apply(model, clips, means)[1]
     truth = np.array([model.labels.index(prepared.utterances[index].emotion) for index in indices])
     assert uar(truth, probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
 
@@ -148,8 +157,8 @@ def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(pre
     model, clips = load_model(run.fits[0].folder), [prepared.clip(0)]
     with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
         apply(model, clips)
-    with pytest.raises(RunError, match="features.normalise = utterance takes no speaker's mean"):
-        apply(load_model(trained.fits[0].folder), heard(with_voices(run, prepared, "cpu"), [0]))
+    with pytest.raises(RunError, match="features.normalise = utterance takes no speaker means"):
+        apply(load_model(trained.fits[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
 
 
 def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, trained, folder, tmp_path, capsys):

@@ -9,8 +9,9 @@ from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError
-from speaker_invariant_ser.features.dataset import Resident, Streamed, open_clips
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.features.log_mel_sources import CachedLogMels, StreamedLogMels
 
 LABELS = ("falling", "level", "rising")
 CHOSEN = [40, 3, 3, 17, 60, 61, 62]
@@ -22,8 +23,8 @@ def logmel():
 
 
 def test_a_batch_holds_the_log_mels_of_its_clips(prepared, logmel):
-    clips = open_clips(prepared, CHOSEN, LABELS, ("sex",), logmel, resident_gb=1.0)
-    assert isinstance(clips.source, Resident)
+    clips = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
+    assert isinstance(clips.source, CachedLogMels)
     ((mels, frames),) = clips.source.read([np.array([2, 0, 5])])
     for mel, count, index in zip(mels, frames.tolist(), (3, 40, 61), strict=True):
         audio = torch.from_numpy(prepared.clip(index))[None]
@@ -34,8 +35,8 @@ def test_a_batch_holds_the_log_mels_of_its_clips(prepared, logmel):
 
 
 def test_streamed_and_resident_clips_are_the_same(prepared, logmel):
-    resident, streamed = (open_clips(prepared, range(50), LABELS, ("speaker",), logmel, gigabytes) for gigabytes in (1.0, 0.0))
-    assert isinstance(streamed.source, Streamed) and isinstance(resident.source, Resident)
+    resident, streamed = (open_dataset(prepared, range(50), LABELS, ("speaker",), logmel, gigabytes) for gigabytes in (1.0, 0.0))
+    assert isinstance(streamed.source, StreamedLogMels) and isinstance(resident.source, CachedLogMels)
     plan = [np.array([4, 9, 1]), np.array([30]), *np.array_split(np.arange(50), 12)]  # more than are read ahead
     for (first, some), (second, same) in zip(resident.source.read(plan), streamed.source.read(plan), strict=True):
         assert torch.equal(some, same)
@@ -46,20 +47,20 @@ def test_streamed_and_resident_clips_are_the_same(prepared, logmel):
 
 
 def test_labels_are_positions_in_sorted_order(prepared, logmel):
-    clips = open_clips(prepared, CHOSEN, LABELS, ("sex",), logmel, resident_gb=1.0)
+    clips = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
     assert [LABELS[place] for place in clips.emotion] == [prepared.utterances[index].emotion for index in CHOSEN]
     assert [("female", "male")[place] for place in clips.targets[0]] == [prepared.utterances[index].sex for index in CHOSEN]
 
 
 def test_some_clips_are_all_of_them_or_as_many_as_are_asked_for(prepared, logmel):
-    clips = open_clips(prepared, range(50), LABELS, ("sex",), logmel, resident_gb=1.0)
-    assert sorted(one.shape[1] for one in clips.some()) == sorted(clips.frames)
-    few = [one.shape[1] for one in clips.some(7)]
-    assert len(few) == 7 and few == [one.shape[1] for one in clips.some(7)]
+    clips = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=1.0)
+    assert sorted(one.shape[1] for one in clips.sample()) == sorted(clips.frames)
+    few = [one.shape[1] for one in clips.sample(7)]
+    assert len(few) == 7 and few == [one.shape[1] for one in clips.sample(7)]
 
 
 def test_reading_ahead_stops_with_its_reader_and_an_error_reaches_it(prepared, logmel, tmp_path, monkeypatch):
-    clips = open_clips(prepared, range(50), LABELS, ("sex",), logmel, resident_gb=0.0)
+    clips = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
     reading = clips.source.read(np.array_split(np.arange(50), 10))
     next(reading)
     reading.close()
@@ -68,6 +69,6 @@ def test_reading_ahead_stops_with_its_reader_and_an_error_reaches_it(prepared, l
     copy = PreparedCorpus.open(tmp_path)
     with open(tmp_path / AUDIO, "r+b") as file:
         file.truncate(2 * copy.utterances[20].offset)
-    shorter = open_clips(copy, range(50), LABELS, ("sex",), logmel, resident_gb=0.0)
+    shorter = open_dataset(copy, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
     with pytest.raises(PreparedCorpusError, match=f"{AUDIO} has become shorter since it was opened"):
         list(shorter.source.read([np.arange(5), np.arange(15, 25)]))

@@ -10,7 +10,7 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.augmentation import VOICE_WARP, Voices, warped
-from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.training import adversary_step, optimisation
@@ -60,7 +60,9 @@ def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
 
 def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": {**STILL, "virtual": virtual, **augment}, "train": {"batch_size": 8}})
-    clips = open_clips(prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, transductive=transductive)
+    clips = open_dataset(
+        prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, subtract_speaker_means=transductive
+    )
     sizes = [clips.targets[at].max() + 1 for at in range(len(columns))]
     sizes[0] *= 1 + virtual
     return Feed(clips, recipe, 3, sizes, 0, CPU, rank, world)
@@ -115,23 +117,23 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
     every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
     ((mels, frames),) = one.clips.source.read([every])
     speaker = torch.from_numpy(one.clips.speaker)
-    spoken, mean = one.voices(mels, speaker, copy), one.voices(one.clips.means(every), speaker, copy)
+    spoken, mean = one.voices(mels, speaker, copy), one.voices(one.clips.speaker_mean(every), speaker, copy)
     own = [spoken[row, :, : frames[row]] for row in every if speaker[row] == 0]
-    whole = open_clips(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
+    whole = open_dataset(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
     assert len(own) == len(whole) == 12, "all that speaker 01 says"
     assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
     for step, (seen, count, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
         row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
         ((plain, _),) = one.clips.source.read([step.chosen])
         who = torch.from_numpy(one.clips.speaker[step.chosen[:1]])
-        one_mean = one.voices(one.clips.means(step.chosen[:1]), who, voice[None])
+        one_mean = one.voices(one.clips.speaker_mean(step.chosen[:1]), who, voice[None])
         wanted = one.voices(plain[:1], who, voice[None]) - one_mean
         assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
 
 
 def test_only_an_adversary_of_speakers_hears_more_people(prepared):
     recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})
-    clips = open_clips(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
+    clips = open_dataset(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
     one = Feed(clips, recipe, 3, (2, 12), 0, CPU)
     (split,) = make_splits(recipe.split, prepared.utterances)
     assert optimisation.targets_of(prepared, split, "sex", 2) == ["female", "male"]

@@ -6,8 +6,9 @@ import torch
 
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, Parts
-from speaker_invariant_ser.models.model import ModelSettings, SerModel, apply_frames
+from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 
 FROZEN = {"cnn": 2, "image": 1}  # biases whose effect the next operation takes away
@@ -45,7 +46,7 @@ def test_the_map_before_pooling_is_what_the_embedding_is_made_of(name):
     encoder = lived_in(ENCODERS[name](64, EncoderSection()))
     lengths = torch.tensor([90, 41, 1])
     batch = torch.randn(3, 64, 90) * mask_of(lengths, 90)[:, None]
-    x, frames = encoder.frames(batch, lengths)
+    x, frames = encoder.frame_features(batch, lengths)
     assert x.shape[0] == 3 and x.ndim == 3 and x.shape[2] == frames.max() and (frames >= 1).all()
     assert not x[~mask_of(frames, x.shape[2])[:, None].expand_as(x)].any(), "padding is zero"
     handed = []
@@ -62,11 +63,11 @@ def test_maps_of_clips_come_in_their_order_and_without_padding():
     model = lived_in(SerModel(settings))
     rng = np.random.default_rng(0)
     clips = [rng.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 400, 9001, 32000, 8000)]
-    maps = apply_frames(model, clips, batch_size=2)
+    maps = apply_to_clips(model, clips, batch_size=2, frame_features=True).frame_features
     assert [one.shape for one in maps] == [(512, -(-(1 + len(clip) // 160) // 4)) for clip in clips]
     assert all(one.dtype == np.float16 and one.base is None for one in maps)
     for one, clip in zip(maps, clips, strict=True):
-        (alone,) = apply_frames(model, [clip])
+        (alone,) = apply_to_clips(model, [clip], frame_features=True).frame_features
         assert np.allclose(one.astype(float), alone.astype(float), atol=2e-2) and one.any()
 
 

@@ -21,12 +21,14 @@ from speaker_invariant_ser.audit.verdict import threat
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate, unless_starved
-from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.models import erasure as erasers
+from speaker_invariant_ser.models.apply import apply, apply_to_dataset
 from speaker_invariant_ser.models.erasure import ERASERS, check_erase
-from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, ModelSettings, SerModel, apply, load_model, save_model
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, ModelSettings, SerModel, load_model, save_model
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
 from speaker_invariant_ser.recipe import (
     BottleneckSection,
@@ -39,7 +41,7 @@ from speaker_invariant_ser.recipe import (
 )
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.post_training import carried, finish, fit_release, refit_head
+from speaker_invariant_ser.training.post_training import finish, fit_release, refit_head
 
 # ---- erasers
 
@@ -73,7 +75,7 @@ def coded(embedding, speaker, rng):
 
 def emotional(table):
     """The table with a place for each emotion, in directions of its own."""
-    emotion = np.unique(table.emotion, return_inverse=True)[1]
+    emotion = to_indices(table.emotion)
     places = 2 * np.random.default_rng(2).standard_normal((emotion.max() + 1, table.embedding.shape[1]))
     places[:, :4] = 0
     return replace(table, embedding=table.embedding + places[emotion])
@@ -85,7 +87,7 @@ def test_after_leace_no_line_reads_the_clips_that_it_was_fitted_on(speakers):
     table = clips.make_table(370, dims=128, speakers=speakers, code=coded)
     (after,) = erased("leace", table)
     attacker = LogisticRegression(max_iter=1000)
-    majority = np.bincount(np.unique(table.speaker, return_inverse=True)[1]).max() / 370
+    majority = np.bincount(to_indices(table.speaker)).max() / 370
     assert read(attacker, table, table) > 0.95
     assert read(attacker, after, after) <= majority + 0.03
     means = [after.embedding[after.speaker == who].mean(axis=0) for who in np.unique(after.speaker)]
@@ -354,7 +356,7 @@ def test_everything_off_is_the_model_as_it_was():
     before = torch.get_rng_state()
     output = model.from_mels(mels, frames)
     plain = model.encoder(model.normalise(mels, frames), frames)
-    assert torch.equal(output.embedding, plain) and torch.equal(output.told, plain) and not output.rate.any()
+    assert torch.equal(output.embedding, plain) and torch.equal(output.head_input, plain) and not output.rate.any()
     assert torch.equal(output.logits, model.head(plain)) and torch.equal(torch.get_rng_state(), before)
 
 
@@ -372,8 +374,8 @@ def test_the_emotion_is_told_before_the_release_or_after(decision):
     quiet, loud = (model.from_mels(mels, frames, noise) for noise in (torch.zeros(2, 3, 12), torch.ones(2, 3, 12)))
     assert not torch.allclose(quiet.embedding, loud.embedding, atol=1)
     assert torch.equal(quiet.logits, loud.logits) is (decision == "before")
-    assert torch.equal(loud.told, loud.embedding) is (decision == "after")
-    assert torch.equal(loud.logits, model.head(loud.told))
+    assert torch.equal(loud.head_input, loud.embedding) is (decision == "after")
+    assert torch.equal(loud.logits, model.head(loud.head_input))
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -409,7 +411,7 @@ def test_what_an_erased_and_released_embedding_is_compared_with():
 def test_the_head_learns_again_from_what_is_left():
     table = emotional(clips.make_table(600, dims=16, speakers=4, code=clips.linear))
     (after,) = erased("leace", table)
-    emotion = torch.from_numpy(np.unique(table.emotion, return_inverse=True)[1])
+    emotion = torch.from_numpy(to_indices(table.emotion))
     torch.manual_seed(0)
     head = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(32, 5)).eval()
     x = as_tensor(after)
@@ -451,7 +453,7 @@ def run(request, named, tmp_path_factory):
 
 def training_clips(run, prepared, model):
     indices = run.splits[0].indices("train", prepared.utterances)
-    return open_clips(prepared, indices, model.labels, (), model.logmel, 1.0)
+    return open_dataset(prepared, indices, model.labels, (), model.logmel, 1.0)
 
 
 def test_a_model_gives_the_same_when_asked_again_alone_or_in_a_batch(run, named):
@@ -483,7 +485,7 @@ def test_finishing_is_deterministic_and_knows_training_speakers_alone(run, named
     assert all(torch.equal(value, two.state_dict()[name]) for name, value in state.items())
     if run.recipe.erase.name == "leace":
         own = training_clips(run, named, one)
-        x = one.eraser(carried(one, own))
+        x = one.eraser(torch.from_numpy(apply_to_dataset(one, own).bottleneck))
         means = torch.stack([x[own.speaker == who].mean(dim=0) for who in range(3)])
         assert len(own) == 30 and (means.amax(dim=0) - means.amin(dim=0)).max() < 1
 

@@ -10,7 +10,7 @@ from helpers import some_clips
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.recipe import TrainSection
 from speaker_invariant_ser.training.batching import MULTIPLE, Clock, Feed, epoch_batches
@@ -72,7 +72,7 @@ MIXED = {"concatenate": 0.3, "mixup_within": 0.2, "mixup_across": 0.3, "level_db
 def feed(prepared, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
-    clips = open_clips(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
+    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
     return Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 

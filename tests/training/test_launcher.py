@@ -21,7 +21,8 @@ from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.files import locked, partial_of
-from speaker_invariant_ser.models.model import apply, load_model
+from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher as fitting
 from speaker_invariant_ser.training import optimisation, trainer

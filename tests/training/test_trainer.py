@@ -16,9 +16,10 @@ from speaker_invariant_ser.adversaries import GradientReversal, ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
-from speaker_invariant_ser.features.dataset import open_clips
+from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.metrics import uar
-from speaker_invariant_ser.models.model import apply, load_model
+from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import adversary_step
 from speaker_invariant_ser.training import optimisation as building
@@ -53,8 +54,8 @@ def make_model(recipe, prepared):
     torch.manual_seed(0)
     labels = sorted({utterance.emotion for utterance in prepared.utterances})
     model = building.build_model(recipe, labels)
-    clips = open_clips(prepared, range(24), labels, ("speaker",), model.logmel, resident_gb=1.0)
-    model.normalise.fit(clips.some())
+    clips = open_dataset(prepared, range(24), labels, ("speaker",), model.logmel, cache_gb=1.0)
+    model.normalise.fit(clips.sample())
     return model, clips
 
 

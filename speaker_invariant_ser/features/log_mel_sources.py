@@ -1,0 +1,153 @@
+"""Where log-mels come from: clips in memory, or a prepared corpus, computed once (cached) or as needed (streamed).
+
+Shapes: B batch, S samples, M mel bands, T frames, N utterances.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speaker_invariant_ser.data.audio import FULL_SCALE, pad
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.features.log_mel import LogMel, mask_of
+
+PREFETCH = 4  # batches that are loaded before they are asked for
+BATCH_SIZE = 32  # utterances whose log-mels are computed together
+
+Loaded = TypeVar("Loaded")
+
+
+class LogMelSource(Protocol):
+    """Log-mels of N utterances, by index."""
+
+    def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the log-mels of each batch of indices.
+
+        Args:
+            batches: Indices [B] of the utterances of each batch.
+
+        Yields:
+            Log-mel [B, M, T] and frames [B] on the device. Values beyond an utterance's frames are arbitrary, but finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StreamedLogMels:
+    """Log-mels computed as needed: a thread loads the next batches of audio while the network processes the current one.
+
+    Attributes:
+        prepared: The prepared corpus that holds the audio.
+        indices: Which of its utterances these are, [N].
+        logmel: The front end, whose device the log-mels are on.
+    """
+
+    prepared: PreparedCorpus
+    indices: np.ndarray
+    logmel: LogMel
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Number of frames of each utterance, [N]."""
+        return 1 + np.array([self.prepared.utterances[index].samples for index in self.indices]) // self.logmel.hop
+
+    def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield log-mel [B, M, T] and frames [B] of each batch of indices."""
+        with ThreadPoolExecutor(1) as executor:
+            for samples, lengths in prefetch(executor, lambda batch: self.prepared.batch(self.indices[batch]), batches):
+                yield self.compute(torch.from_numpy(samples), torch.from_numpy(lengths))
+
+    @torch.no_grad()
+    def compute(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-mel [B, M, T] and frames [B] of 16-bit samples [B, S] of the given lengths [B]."""
+        device = device_of(self.logmel)
+        return self.logmel(samples.to(device).float() / FULL_SCALE, lengths.to(device))
+
+
+@dataclass(frozen=True)
+class CachedLogMels:
+    """All log-mels one after another on the device, computed once: a batch is one gather.
+
+    Log-mels are cached rather than audio, because with 64 bands every 10 ms they take less memory.
+
+    Attributes:
+        rows: Frames of all utterances, [sum of frames, M].
+        start: Row of each utterance's first frame, [N].
+        frames: Number of frames of each utterance, [N].
+    """
+
+    rows: Tensor
+    start: Tensor
+    frames: Tensor
+
+    @classmethod
+    def compute(cls, streamed: StreamedLogMels) -> "CachedLogMels":
+        """Read all log-mels of a stream into memory."""
+        frames = torch.from_numpy(streamed.frames)
+        start = frames.cumsum(0) - frames
+        device = device_of(streamed.logmel)
+        rows = torch.empty(int(frames.sum()), streamed.logmel.bands, device=device)
+        batches = length_sorted_batches(streamed.frames, BATCH_SIZE)
+        for batch, (mels, count) in zip(batches, streamed.read(batches), strict=True):
+            real = mask_of(count, mels.shape[2])
+            row = start[batch].to(device)[:, None] + torch.arange(mels.shape[2], device=device)
+            rows[row[real]] = mels.transpose(1, 2)[real]
+        return cls(rows, start.to(device), frames.to(device))
+
+    def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield log-mel [B, M, T] and frames [B] of each batch of indices."""
+        for batch in batches:
+            indices = torch.from_numpy(batch).to(self.rows.device)
+            frames = self.frames[indices]
+            row = self.start[indices][:, None] + torch.arange(int(frames.max()), device=self.rows.device)
+            yield self.rows[row.clamp_(max=len(self.rows) - 1)].transpose(1, 2), frames
+
+
+def clip_batches(clips: Sequence[np.ndarray], size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Yield clips of similar length together, zero-padded.
+
+    Args:
+        clips: Float32 [S] each, in [-1, 1].
+        size: Clips in a batch, at most.
+        device: Where audio and lengths are wanted.
+
+    Yields:
+        Indices [B] of the clips, audio [B, S], samples [B].
+    """
+    for batch in length_sorted_batches(np.array([len(clip) for clip in clips]), size):
+        audio, samples = pad([clips[index] for index in batch])
+        yield batch, torch.from_numpy(audio).to(device), torch.from_numpy(samples).to(device)
+
+
+def length_sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return the indices of all lengths [N] in batches of at most `size`, from the shortest on: little padding.
+
+    >>> length_sorted_batches(np.array([9, 2, 4]), 2)
+    [array([1, 2]), array([0])]
+    """
+    order = np.argsort(lengths, kind="stable")
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device that a front end computes on."""
+    return next(module.buffers()).device
+
+
+def prefetch(
+    executor: ThreadPoolExecutor, load: Callable[[np.ndarray], Loaded], batches: Iterable[np.ndarray]
+) -> Iterator[Loaded]:
+    """Yield load(batch) of each batch in order; the next PREFETCH batches are loading meanwhile."""
+    remaining = iter(batches)
+    waiting: deque[Future[Loaded]] = deque(executor.submit(load, batch) for batch in islice(remaining, PREFETCH))
+    while waiting:
+        loaded = waiting.popleft().result()
+        waiting.extend(executor.submit(load, batch) for batch in islice(remaining, 1))
+        yield loaded

@@ -1,0 +1,31 @@
+"""Labels of any kind (speakers, emotions, utterance ids) as integers: the one place where they are numbered."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def to_indices(values: Sequence[str] | np.ndarray, classes: Sequence[str] | None = None) -> np.ndarray:
+    """Return each value's index among the classes.
+
+    Args:
+        values: N labels, such as the speaker of each utterance.
+        classes: All possible labels in the order that defines their indices; by default the distinct values, sorted.
+
+    Returns:
+        Integers [N] in 0 .. C-1.
+
+    Raises:
+        ValueError: A value is not among `classes`.
+
+    >>> to_indices(["b", "a", "b"])
+    array([1, 0, 1])
+    >>> to_indices(["b", "a", "b"], classes=("c", "b", "a"))
+    array([1, 2, 1])
+    """
+    if classes is None:
+        return np.unique(values, return_inverse=True)[1]
+    index = {label: number for number, label in enumerate(classes)}
+    if unknown := sorted(set(values) - set(index)):
+        raise ValueError(f"not among the classes {', '.join(map(str, classes))}: {', '.join(map(str, unknown))}")
+    return np.array([index[value] for value in values], dtype=np.int64)
