@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from speaker_invariant_ser.indexing import to_indices
+
 MARGIN = 0.03  # what counts as no leak: less than this above chance
 BELOW = 0.01  # family-wise level at which an attacker is called worse than chance
 ALPHA = 0.05
