@@ -97,7 +97,7 @@ def test_images_of_several_widths_in_a_batch():
     assert mels.shape == (2, 8, 4) and frames.tolist() == [4, 2] and mels[1, :, 0].tolist() == list(range(32, 40))
     widths = torch.arange(1, 10)
     assert torch.equal(1 + 8 * widths // front.hop, widths), "frames as training counts them"
-    with pytest.raises(AssertionError, match="wider than it is counted"):
+    with pytest.raises(AssertionError, match="wider than frames are counted"):
         front(torch.zeros(1, 80), torch.tensor([80]))
 
 
