@@ -1,0 +1,1 @@
+"""Features: log-mel front ends, normalisation, datasets and augmentation."""

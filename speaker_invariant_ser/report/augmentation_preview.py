@@ -17,9 +17,10 @@ from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import WriteError
-from speaker_invariant_ser.features.augmentation import Pairs, band_of, draw_pairs
+from speaker_invariant_ser.features.augmentation import hertz_to_band
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.features.log_mel import Normalise
+from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
 from speaker_invariant_ser.report.plots import STYLE, label
@@ -105,7 +106,7 @@ def parts_of(mels: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray]:
 
 def told(pairs: Pairs, row: int, name: Sequence[str]) -> str:
     """What was done to a clip with another one, in words."""
-    other = name[pairs.other[row]]
+    other = name[pairs.partner[row]]
     if pairs.follows[row]:
         return f"then {other}"
     return f"with {100 * (1 - pairs.weight[row]):.0f} % of {other}" if pairs.weight[row] < 1 else ""
@@ -159,7 +160,7 @@ def ticks(features: FeaturesSection) -> tuple[list[float], list[str]]:
     """Where round frequencies lie among the bands, and their names; none that would touch the one above it."""
     places, names = [], []
     for hertz in reversed(TICKS):
-        place = band_of(torch.tensor(float(hertz)), features).item()
+        place = hertz_to_band(torch.tensor(float(hertz)), features).item()
         apart = not places or places[-1] - place > NEAR * features.mels
         if -0.5 <= place <= features.mels and apart:
             places.append(place)

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.features.augmentation import Augment, Pairs, Voices, draw_pairs, one_hot, pair_up, parts, shares
+from speaker_invariant_ser.features.augmentation import Augment
 from speaker_invariant_ser.features.dataset import LogMelDataset
+from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, label_weight, mix_labels, one_hot, pair_up
+from speaker_invariant_ser.features.virtual_speakers import VirtualSpeakers
 from speaker_invariant_ser.recipe import Recipe, TrainSection
 
 DEAL = 4  # balanced batches of similar length that are mixed with each other
@@ -81,7 +83,9 @@ class Feed:
         values = (clips.emotion, *clips.targets)
         self.labels = [(self.on_device(one), number) for one, number in zip(values, (classes, *targets), strict=True)]
         self.virtual = recipe.augment.virtual
-        self.voices = Voices(clips.speaker.max() + 1, self.virtual, seed, recipe.features, device) if self.virtual else None
+        self.virtual_speakers = (
+            VirtualSpeakers(clips.speaker.max() + 1, self.virtual, seed, recipe.features, device) if self.virtual else None
+        )
         adversaries = zip((recipe.adversary, *recipe.further), targets, strict=False)  # a preview has none
         self.people = [0, *(number // (1 + self.virtual) * (one.target == "speaker") for one, number in adversaries)]
 
@@ -134,7 +138,7 @@ class Feed:
         own = step.chosen[self.rows]
         if step.pairs is None:
             return own
-        other = step.pairs.other[self.rows]
+        other = step.pairs.partner[self.rows]
         return np.concatenate((own, other[other != own]))
 
     @torch.no_grad()
@@ -143,7 +147,7 @@ class Feed:
         mels, mean = self.spoken(step, mels)
         if step.pairs is not None:
             pairs = step.pairs.rows(self.rows)
-            n, paired = len(pairs.other), pairs.other != step.chosen[self.rows]
+            n, paired = len(pairs.partner), pairs.partner != step.chosen[self.rows]
             partner = self.on_device(np.where(paired, n - 1 + paired.cumsum(), np.arange(n)))
             weight, follows = self.on_device(pairs.weight), self.on_device(pairs.follows)
             others = mels[partner]
@@ -163,9 +167,9 @@ class Feed:
         if step.voices is None:
             return mels, mean
         own, others = step.voices[self.rows].T
-        paired = others[step.pairs.other[self.rows] != step.chosen[self.rows]] if step.pairs is not None else others[:0]
+        paired = others[step.pairs.partner[self.rows] != step.chosen[self.rows]] if step.pairs is not None else others[:0]
         voice, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.clips.speaker[needed])
-        return self.voices(mels, speaker, voice), None if mean is None else self.voices(mean, speaker, voice)
+        return self.virtual_speakers(mels, speaker, voice), None if mean is None else self.virtual_speakers(mean, speaker, voice)
 
     def labels_of(self, step: Step) -> Labels:
         """Labels of all rows, this process's and the others'."""
@@ -174,12 +178,12 @@ class Feed:
         if step.pairs is None:
             emotion, *targets = map(one_hot, first, numbers)
             return Labels(emotion, tuple(targets))
-        second = self.known(step.pairs.other, others)
+        second = self.known(step.pairs.partner, others)
         chosen, other, weight, follows = map(
-            self.on_device, (step.chosen, step.pairs.other, step.pairs.weight, step.pairs.follows)
+            self.on_device, (step.chosen, step.pairs.partner, step.pairs.weight, step.pairs.follows)
         )
-        part = parts(self.frames[chosen], self.frames[other], weight, follows)
-        emotion, *targets = (shares(*both, part, number) for *both, number in zip(first, second, numbers, strict=True))
+        part = label_weight(self.frames[chosen], self.frames[other], weight, follows)
+        emotion, *targets = (mix_labels(*both, part, number) for *both, number in zip(first, second, numbers, strict=True))
         return Labels(emotion, tuple(targets))
 
     def known(self, chosen: np.ndarray, voice: np.ndarray | None) -> list[Tensor]:

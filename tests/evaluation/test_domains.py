@@ -202,12 +202,12 @@ def test_clips_are_mixed_and_joined_with_their_like_and_have_no_share_of_an_emot
     steps = feed.draw(1)
     for step in steps:
         free = clips.emotion[step.chosen] < 0
-        assert np.array_equal(clips.emotion[step.pairs.other] < 0, free)
+        assert np.array_equal(clips.emotion[step.pairs.partner] < 0, free)
         labels = feed.labels_of(step)
         assert (labels.emotion[torch.from_numpy(free)] == 0).all()
         assert torch.allclose(labels.emotion[torch.from_numpy(~free)].sum(dim=1), torch.ones(int((~free).sum())))
         assert torch.allclose(labels.targets[0].sum(dim=1), torch.ones(len(free))), "whom the adversary reads is known of all"
-    assert any((step.pairs.other != step.chosen)[clips.emotion[step.chosen] < 0].any() for step in steps), "and they are mixed"
+    assert any((step.pairs.partner != step.chosen)[clips.emotion[step.chosen] < 0].any() for step in steps), "and they are mixed"
 
 
 # ---- trained on tones: 01 to 04 are corpus a, 05 and 06 corpus b; 05 is trained on without labels

@@ -109,7 +109,7 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepare
     feed = Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"))
     for step, (mels, frames, _) in zip(feed.draw(1), feed.epoch(1, 0, Clock()), strict=True):
         ((own, count),) = clips.read([step.chosen])
-        ((others, other_count),) = clips.read([step.chosen if step.pairs is None else step.pairs.other])
+        ((others, other_count),) = clips.read([step.chosen if step.pairs is None else step.pairs.partner])
         for row, length in enumerate(count.tolist()):
             if not join:
                 wanted = own[row, :, :length]

@@ -6,19 +6,9 @@ import torch
 from torch.testing import assert_close
 
 from speaker_invariant_ser.features import augmentation
-from speaker_invariant_ser.features.augmentation import (
-    Augment,
-    Pairs,
-    draw_pairs,
-    masks,
-    pair_up,
-    partners,
-    parts,
-    shares,
-    stretch,
-    warp,
-)
+from speaker_invariant_ser.features.augmentation import Augment, draw_masks, stretch, warp
 from speaker_invariant_ser.features.log_mel import DB, FLOOR, LogMel, mask_of
+from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, draw_partners, label_weight, mix_labels, pair_up
 from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 
 RATE = 16_000
@@ -114,7 +104,7 @@ def test_a_ramp_stretched_is_a_ramp_of_the_other_slope():
 def test_warp_moves_a_tone_by_the_factor_in_hertz(hertz, alpha):
     def peak(mels):  # the centre of gravity of the five strongest bands
         power, bands = mels[0, :, 50].exp().topk(5)
-        return augmentation.hertz_of((power * bands).sum() / power.sum(), FEATURES).item()
+        return augmentation.band_to_hertz((power * bands).sum() / power.sum(), FEATURES).item()
 
     tone = torch.sin(2 * torch.pi * hertz * torch.arange(RATE) / RATE)
     mels, _ = LogMel(FEATURES, RATE)(tone[None], torch.tensor([RATE]))
@@ -126,7 +116,7 @@ def test_warp_moves_a_tone_by_the_factor_in_hertz(hertz, alpha):
 def test_the_warp_keeps_the_ends_rises_and_by_one_is_nothing():
     hertz = torch.linspace(0, 8000, 801)
     for alpha in (0.55, 0.8, 1.0, 1.2, 1.45):
-        moved = augmentation.warped(hertz, torch.tensor(alpha), 8000.0)
+        moved = augmentation.warp_frequency(hertz, torch.tensor(alpha), 8000.0)
         assert moved[0] == 0 and moved[-1].item() == pytest.approx(8000)
         assert (moved.diff() > 0).all()
         assert_close(moved[:300], alpha * hertz[:300])
@@ -137,16 +127,16 @@ def test_the_warp_keeps_the_ends_rises_and_by_one_is_nothing():
 @pytest.mark.parametrize("alpha, hertz", [(1.25, {3840: 4800, 5920: 6400}), (0.8, {4800: 3840, 6400: 5920})])
 def test_the_warp_bends_where_the_paper_has_it(alpha, hertz):
     """From 4.8 kHz on, of what is read or of what it is read for, a line leads to 8 kHz."""
-    moved = augmentation.warped(torch.tensor([float(one) for one in hertz]), torch.tensor(alpha), 8000.0)
+    moved = augmentation.warp_frequency(torch.tensor([float(one) for one in hertz]), torch.tensor(alpha), 8000.0)
     assert moved.tolist() == pytest.approx(list(hertz.values()))
 
 
 def test_bands_and_frequencies_are_each_others_inverse_and_torchaudios():
     bands = torch.linspace(-1, 64, 66)
-    assert_close(augmentation.band_of(augmentation.hertz_of(bands, FEATURES), FEATURES), bands, rtol=0, atol=1e-3)
+    assert_close(augmentation.hertz_to_band(augmentation.band_to_hertz(bands, FEATURES), FEATURES), bands, rtol=0, atol=1e-3)
     filters = LogMel(FEATURES, RATE).mel.mel_scale.fb
     highest = filters.argmax(dim=0) * RATE / 2 / (len(filters) - 1)  # within half an FFT bin
-    assert (augmentation.hertz_of(torch.arange(64), FEATURES) - highest).abs().max() < 12
+    assert (augmentation.band_to_hertz(torch.arange(64), FEATURES) - highest).abs().max() < 12
 
 
 def noisy_twice(snr_db, seconds=20):
@@ -157,7 +147,7 @@ def noisy_twice(snr_db, seconds=20):
     logmel, samples = LogMel(FEATURES, RATE), torch.tensor([len(tone)])
     plain, frames = logmel(tone[None], samples)
     width, shape = augmentation.white_noise(FEATURES)
-    profile = augmentation.tilted(width, torch.zeros(1), FEATURES)
+    profile = augmentation.tilt_noise(width, torch.zeros(1), FEATURES)
     torch.manual_seed(4)
     added = augmentation.add_noise(plain, frames, torch.tensor([float(snr_db)]), profile, shape)
     return logmel((tone + noise)[None], samples)[0][0], added[0], shape
@@ -175,7 +165,7 @@ def test_noise_on_the_log_mel_is_noise_in_the_waveform(snr_db):
 def test_the_signal_to_noise_ratio_is_over_all_bands_and_the_clips_own_frames():
     mels, frames = padded((400, 250), 64)
     width, shape = augmentation.white_noise(FEATURES)
-    profile = augmentation.tilted(width, torch.tensor([0.0, -6.0]), FEATURES)
+    profile = augmentation.tilt_noise(width, torch.tensor([0.0, -6.0]), FEATURES)
     noisy = augmentation.add_noise(mels, frames, torch.tensor([10.0, -5.0]), profile, shape)
     for before, after, snr_db in zip(own(mels, frames), own(noisy, frames), (10.0, -5.0), strict=True):
         noise = after.exp() - before.exp()
@@ -185,9 +175,9 @@ def test_the_signal_to_noise_ratio_is_over_all_bands_and_the_clips_own_frames():
 @pytest.mark.parametrize("tilt", [0.0, -3.0, -6.0])
 def test_tilted_noise_falls_by_so_many_db_per_octave(tilt):
     width, _ = augmentation.white_noise(FEATURES)
-    profile = augmentation.tilted(width, torch.tensor([tilt]), FEATURES)[0]
+    profile = augmentation.tilt_noise(width, torch.tensor([tilt]), FEATURES)[0]
     density = 10 * torch.log10(profile / width)  # per hertz
-    low, high = (augmentation.band_of(torch.tensor(hertz), FEATURES).round().int() for hertz in (500.0, 4000.0))
+    low, high = (augmentation.hertz_to_band(torch.tensor(hertz), FEATURES).round().int() for hertz in (500.0, 4000.0))
     assert (density[high] - density[low]).item() == pytest.approx(3 * tilt, abs=0.3)
     assert profile.sum().item() == pytest.approx(1)
 
@@ -214,10 +204,10 @@ def test_silence_stays_finite():
 def test_masks_stay_in_the_clip_and_leave_most_of_it():
     torch.manual_seed(0)
     extent = torch.tensor([100, 20, 7])
-    hidden = torch.stack([masks(torch.rand(3, 4), extent, 100, 30) for _ in range(200)])
+    hidden = torch.stack([draw_masks(torch.rand(3, 4), extent, 100, 30) for _ in range(200)])
     assert not (hidden & ~mask_of(extent, 100)).any()
     assert (hidden.sum(dim=2).float() / extent).max() <= 0.4 + 1e-6
-    alone = torch.stack([masks(torch.rand(3, 2), extent, 100, 10) for _ in range(200)]).sum(dim=2)
+    alone = torch.stack([draw_masks(torch.rand(3, 2), extent, 100, 10) for _ in range(200)]).sum(dim=2)
     assert alone.amax(dim=0).tolist() == [10, 4, 1] and alone.amin(dim=0).tolist() == [0, 0, 0]
     assert hidden[:, 0].any(dim=0).all()  # every frame can be hidden, the first and the last too
 
@@ -243,27 +233,27 @@ def pairs_of(count=4000, **settings) -> tuple[np.ndarray, Pairs]:
 
 def test_without_shares_nothing_is_paired():
     chosen, pairs = pairs_of()
-    assert (pairs.other == chosen).all() and (pairs.weight == 1).all() and not pairs.follows.any()
+    assert (pairs.partner == chosen).all() and (pairs.weight == 1).all() and not pairs.follows.any()
 
 
 def test_another_speaker_follows_in_the_same_emotion_where_there_is_one():
     chosen, pairs = pairs_of(concatenate=1.0)
-    assert (EMOTION[pairs.other] == EMOTION[chosen]).all() and (pairs.weight == 1).all()
+    assert (EMOTION[pairs.partner] == EMOTION[chosen]).all() and (pairs.weight == 1).all()
     alone = chosen == 9  # the only clip of its emotion
-    assert (pairs.follows == ~alone).all() and (pairs.other[alone] == 9).all()
+    assert (pairs.follows == ~alone).all() and (pairs.partner[alone] == 9).all()
     one_speaker = EMOTION[chosen] == 1
-    assert (pairs.other != chosen)[~alone].all()
-    assert (SPEAKER[pairs.other] != SPEAKER[chosen])[~alone & ~one_speaker].all()
-    assert set(pairs.other[chosen == 0]) == {2, 3} and set(pairs.other[chosen == 4]) == {5, 6}
+    assert (pairs.partner != chosen)[~alone].all()
+    assert (SPEAKER[pairs.partner] != SPEAKER[chosen])[~alone & ~one_speaker].all()
+    assert set(pairs.partner[chosen == 0]) == {2, 3} and set(pairs.partner[chosen == 4]) == {5, 6}
 
 
 @pytest.mark.parametrize("key, within", [("mixup_within", True), ("mixup_across", False)])
 def test_mixup_takes_any_other_clip_within_or_across_emotions(key, within):
     chosen, pairs = pairs_of(**{key: 1.0})
-    same = EMOTION[pairs.other] == EMOTION[chosen]
+    same = EMOTION[pairs.partner] == EMOTION[chosen]
     assert same.all() == within and not pairs.follows.any()
-    assert set(pairs.other[chosen == 0]) == ({1, 2, 3} if within else set(range(1, 10)))
-    mixed = pairs.other != chosen
+    assert set(pairs.partner[chosen == 0]) == ({1, 2, 3} if within else set(range(1, 10)))
+    mixed = pairs.partner != chosen
     assert (mixed == (chosen != 9)).all() if within else mixed.all()
     assert (pairs.weight[~mixed] == 1).all() and pairs.weight.min() >= 0.5 and pairs.weight.dtype == np.float32
     assert 0.8 < pairs.weight[mixed].mean() < 0.9  # of Beta(0.4, 0.4)
@@ -278,7 +268,7 @@ def test_shares_of_clips_are_as_asked_and_a_clip_is_treated_once():
 
 def test_partners_are_equally_likely():
     pick = np.random.default_rng(0).random(6000)
-    drawn = partners(np.zeros(6000, int), EMOTION, np.arange(10), pick)
+    drawn = draw_partners(np.zeros(6000, int), EMOTION, np.arange(10), pick)
     assert np.bincount(drawn, minlength=10)[:4].tolist() == pytest.approx([0, 2000, 2000, 2000], abs=150)
 
 
@@ -304,7 +294,7 @@ def test_a_partner_that_follows_is_heard_after_the_clip():
 
 def test_labels_are_shared_as_the_clips_are():
     follows = torch.tensor([False, True, False])
-    part = parts(torch.tensor([8, 5, 9]), torch.tensor([3, 15, 2]), torch.tensor([0.75, 1.0, 1.0]), follows)
+    part = label_weight(torch.tensor([8, 5, 9]), torch.tensor([3, 15, 2]), torch.tensor([0.75, 1.0, 1.0]), follows)
     assert_close(part, torch.tensor([0.75, 0.25, 1.0]))
-    mixed = shares(torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0]), part, 3)
+    mixed = mix_labels(torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0]), part, 3)
     assert_close(mixed, torch.tensor([[0.75, 0, 0.25], [0, 1.0, 0], [0, 0, 1.0]]))

@@ -9,9 +9,10 @@ from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.features.augmentation import VOICE_WARP, Voices, warped
+from speaker_invariant_ser.features.augmentation import band_to_hertz, hertz_to_band, warp_frequency
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.features.virtual_speakers import WARP_RANGE, VirtualSpeakers
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.training import adversary_step, optimisation
 from speaker_invariant_ser.training.batching import Clock, Feed
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def voices(speakers=3, copies=2, seed=0):
-    return Voices(speakers, copies, seed, FeaturesSection(), CPU)
+    return VirtualSpeakers(speakers, copies, seed, FeaturesSection(), CPU)
 
 
 def test_a_voice_is_the_same_every_time_and_another_of_each_speaker_copy_and_seed():
@@ -46,13 +47,14 @@ def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
     """A ridge at a frequency is found where a warp within the stated range has it; the curve is the same in every frame."""
     features, mels = FeaturesSection(), torch.zeros(40, 64, 5)
     mels[:, 30] = 40.0
-    spoken = Voices(40, 1, 0, features, CPU)(mels, torch.arange(40), torch.ones(40, dtype=torch.int64))
-    from speaker_invariant_ser.features.augmentation import band_of, hertz_of
-
-    place, hertz = spoken[:, :, 0].argmax(dim=1), hertz_of(torch.tensor(30), features)
+    spoken = VirtualSpeakers(40, 1, 0, features, CPU)(mels, torch.arange(40), torch.ones(40, dtype=torch.int64))
+    place, hertz = spoken[:, :, 0].argmax(dim=1), band_to_hertz(torch.tensor(30), features)
     found = {direction: place[(place > 30) == direction] for direction in (True, False)}
     for up, bands in found.items():
-        ends = [band_of(warped(hertz, torch.tensor(1 + (-1 if up else 1) * by), features.f_max), features) for by in VOICE_WARP]
+        ends = [
+            hertz_to_band(warp_frequency(hertz, torch.tensor(1 + (-1 if up else 1) * by), features.f_max), features)
+            for by in WARP_RANGE
+        ]
         reach = sorted(abs(end.item() - 30) for end in ends)
         assert len(bands) > 5 and all(reach[0] - 1 <= abs(band - 30) <= reach[1] + 1 for band in bands.tolist())
     assert torch.allclose(spoken, spoken[:, :, :1].expand_as(spoken), atol=1e-5)
@@ -77,7 +79,7 @@ def test_every_row_is_in_the_voice_that_its_target_names(prepared):
         ((plain, count),) = one.clips.source.read([step.chosen])
         speaker = torch.from_numpy(one.clips.speaker[step.chosen])
         assert torch.equal(named % 4, speaker)
-        wanted = one.voices(plain, speaker, named // 4)
+        wanted = one.virtual_speakers(plain, speaker, named // 4)
         for row, length in enumerate(count.tolist()):
             assert frames[row] == length and torch.allclose(mels[row, :, :length], wanted[row, :, :length], atol=1e-5)
         assert torch.equal(labels.emotion.argmax(dim=1), torch.from_numpy(one.clips.emotion[step.chosen]))
@@ -89,10 +91,10 @@ def test_every_row_is_in_the_voice_that_its_target_names(prepared):
 def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
     one = feed(prepared, 1, concatenate=1.0)
     for step, (mels, _, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
-        ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.other))
+        ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.partner))
         first, second = (torch.from_numpy(voice.copy()) for voice in step.voices.T)
-        speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.other))
-        spoken, partner = one.voices(own, speaker, first), one.voices(others, other, second)
+        speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.partner))
+        spoken, partner = one.virtual_speakers(own, speaker, first), one.virtual_speakers(others, other, second)
         for row, length in enumerate(count.tolist()):
             assert torch.allclose(mels[row, :, :length], spoken[row, :, :length], atol=1e-5)
             assert torch.allclose(mels[row, :, length : length + 10], partner[row, :, :10], atol=1e-5)
@@ -117,7 +119,7 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
     every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
     ((mels, frames),) = one.clips.source.read([every])
     speaker = torch.from_numpy(one.clips.speaker)
-    spoken, mean = one.voices(mels, speaker, copy), one.voices(one.clips.speaker_mean(every), speaker, copy)
+    spoken, mean = one.virtual_speakers(mels, speaker, copy), one.virtual_speakers(one.clips.speaker_mean(every), speaker, copy)
     own = [spoken[row, :, : frames[row]] for row in every if speaker[row] == 0]
     whole = open_dataset(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
     assert len(own) == len(whole) == 12, "all that speaker 01 says"
@@ -126,8 +128,8 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
         row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
         ((plain, _),) = one.clips.source.read([step.chosen])
         who = torch.from_numpy(one.clips.speaker[step.chosen[:1]])
-        one_mean = one.voices(one.clips.speaker_mean(step.chosen[:1]), who, voice[None])
-        wanted = one.voices(plain[:1], who, voice[None]) - one_mean
+        one_mean = one.virtual_speakers(one.clips.speaker_mean(step.chosen[:1]), who, voice[None])
+        wanted = one.virtual_speakers(plain[:1], who, voice[None]) - one_mean
         assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
 
 
@@ -154,11 +156,13 @@ def test_only_an_adversary_of_speakers_hears_more_people(prepared):
 
 def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
     off, on = feed(prepared, 0, mixup_across=0.5), feed(prepared, 3, mixup_across=0.5)
-    assert off.voices is None and len(on.draw(1)) > 1
+    assert off.virtual_speakers is None and len(on.draw(1)) > 1
     for before, after in zip(off.draw(1), on.draw(1), strict=True):
         assert before.voices is None and after.voices.shape == (len(before.chosen), 2)
         assert np.array_equal(before.chosen, after.chosen) and np.array_equal(before.draws, after.draws)
-        assert np.array_equal(before.pairs.other, after.pairs.other) and np.array_equal(before.pairs.weight, after.pairs.weight)
+        assert np.array_equal(before.pairs.partner, after.pairs.partner) and np.array_equal(
+            before.pairs.weight, after.pairs.weight
+        )
 
 
 def test_the_adversary_tells_so_many_more_apart(prepared, tmp_path, monkeypatch):
