@@ -38,4 +38,4 @@ $(READY): pyproject.toml constraints.txt tools/fit_torchaudio.py
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) siser-demo site
+	rm -rf $(VENV) siser-demo siser-demo-digits site

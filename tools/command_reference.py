@@ -47,6 +47,8 @@ def default_of(option: Any) -> str:
         return DIFFERS[name]
     if option.required:
         return "required"
+    if isinstance(option.show_default, str):
+        return f"`{option.show_default}`"
     return "" if option.default is None or option.default is False or option.default == "" else f"`{option.default}`"
 
 
@@ -89,7 +91,7 @@ def usage(name: str, command: Any) -> str:
     """Return the line that shows how a verb is called."""
     arguments = [f"{part.name.upper()}{'...' if part.nargs != 1 or part.multiple else ''}" for part in arguments_of(command)]
     required = [f"{part.opts[0]} {part.name.upper()}" for part in options_of(command) if part.required]
-    return " ".join(["siser", name, *arguments, *required, "[OPTIONS]"])
+    return " ".join(["siser", name, *arguments, *required])
 
 
 def section(name: str, command: Any) -> str:

@@ -17,7 +17,8 @@ Every key that a recipe may have. This page is generated from the models in `spe
 listed here is refused, with the nearest key that exists. A recipe names only the keys that differ from their defaults, and
 `--set section.key=value` overrides one key on the command line:
 
-    siser train recipes/emodb.toml --data data/emodb --out runs/emodb --set train.epochs=20 --set 'split.dev=["09", "11"]'
+    siser train recipes/emodb.toml --data data/emodb --out runs/short \\
+        --set train.epochs=20 --set split.dev_speakers=3
 
 Brackets in the column *range* give the limits: a square bracket includes the limit, a round one excludes it.
 """
@@ -64,7 +65,7 @@ def bounds(schema: Schema) -> str:
         return ""
     left = ("[" if low == "minimum" else "(") + f"{schema[low]:.10g}" if low else "(-inf"
     right = f"{schema[high]:.10g}" + ("]" if high == "maximum" else ")") if high else "inf)"
-    return f"{left}, {right}"
+    return f"{left},&nbsp;{right}"  # not broken inside a cell
 
 
 def range_of(schema: Schema) -> str:
