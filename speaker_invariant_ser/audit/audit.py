@@ -1,4 +1,4 @@
-"""The whole audit: leakage under all attackers, beside controls, bits, and people that the encoder has never met."""
+"""The complete audit of embeddings: leakage, controls, usable information, and verification of unseen speakers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,21 +9,29 @@ from typing import Literal
 import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
-from speaker_invariant_ser.audit.embeddings import Embeddings, singles
-from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, make_plan
+from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
+from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
 from speaker_invariant_ser.audit.information import codelength, usable_bits
-from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, leakage, number
+from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
 from speaker_invariant_ser.audit.verdict import verdict
-from speaker_invariant_ser.audit.verification import Verification, make_trials, verify, verify_alone
+from speaker_invariant_ser.audit.verification import Verification, make_trials, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
 
-Scored = Literal["held-out", "trained", "given"]  # clips that the encoder did not train on, or did, or a table that says nothing
-Progress = Callable[[str, int, int], None]  # what, done, total
+Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
+Progress = Callable[[str, int, int], None]  # name of the step, units done, units in total
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How an audit is done. `quick` takes the attackers of a closed form or nearly, and leaves out what takes long."""
+class AuditSettings:
+    """How an audit is done.
+
+    Attributes:
+        folds: Folds of each cross-validation.
+        seed: Seed of folds, attackers and permutations.
+        permutations: Permutations for p values.
+        quick: Run the closed-form attackers only and estimate usable information with linear classifiers only.
+        jobs: Processes that fit attackers in parallel; results do not depend on it.
+    """
 
     folds: int = FOLDS
     seed: int = 0
@@ -33,13 +41,23 @@ class Settings:
 
     @property
     def described(self) -> dict:
-        """What decides the numbers."""
+        """The settings that decide the numbers, for report.json."""
         return {name: value for name, value in asdict(self).items() if name != "jobs"}
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All that can be said of the speaker. `controls` and `unseen` are attacked by the strongest quick attacker."""
+    """The results of an audit.
+
+    Attributes:
+        leakage: Leakage of the embedding under all attackers, or under the closed-form attackers of a quick audit.
+        quick: Whether the audit is quick.
+        scored: Which utterances attackers were scored on.
+        controls: Leakage of other inputs and of the embedding, all under the closed-form attackers.
+        information: Usable bits and online code length.
+        unseen: Leakage of speakers that the encoder was not trained on, under the closed-form attackers; None if not measured.
+        verification: Verification of unseen speakers; None if not measured.
+    """
 
     leakage: Leakage
     quick: bool
@@ -51,15 +69,16 @@ class Audit:
 
     @property
     def summary(self) -> dict:
-        """The part `speaker` of report.json."""
-        controls = {name: control_summary(one) for name, one in self.controls.items()}
-        found = self.leakage.summary
+        """The part `speaker` of report.json; keys are stable."""
+        controls = {name: control_summary(leakage) for name, leakage in self.controls.items()}
+        summary = self.leakage.summary
         if self.quick:
-            found["not_tried"] = {name: "is not quick" for name in ATTACKERS if name not in QUICK_ATTACKERS} | found["not_tried"]
-            if found["at_chance"] is True:  # a claim that the whole battery has to earn
-                found |= {"at_chance": "undecided", "reason": "quick"}
+            not_run = {name: "is not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
+            summary["not_tried"] = not_run | summary["not_tried"]
+            if summary["at_chance"] is True:  # a claim that needs all attackers
+                summary |= {"at_chance": "undecided", "reason": "quick"}
         return {
-            **found,
+            **summary,
             "scored": self.scored,
             "controls": controls,
             "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
@@ -73,38 +92,210 @@ def audit(
     scored: Scored = "given",
     controls: Mapping[str, Sequence[np.ndarray]] | None = None,
     unseen: Sequence[Embeddings] | None = None,
-    settings: Settings | None = None,
+    settings: AuditSettings | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Audit the embeddings of one or several encoders; decisions are pooled.
+    """Audit the embeddings of one or several encoders; decisions are pooled over encoders.
 
-    `controls` are other arrays [N, D'] for the same clips of each encoder, attacked for comparison; the true emotion alone and
-    speakers shuffled within emotion are added. `unseen` are embeddings of people that each encoder was not trained on;
-    without them, clips of the table itself are verified against each other. Raises AuditError.
+    Args:
+        tables: Embeddings of each encoder.
+        scored: Which utterances the tables mark as scored.
+        controls: For each control, other features [N, D'] of the same utterances for each encoder, attacked for comparison.
+            The true emotion alone and shuffled speakers are always added.
+        unseen: For each encoder, embeddings of speakers that it was not trained on. Without them, verification uses pairs of
+            scored utterances of the first table.
+        settings: Settings of the audit.
+        progress: Called with the step's name, the units done and the total.
+
+    Returns:
+        The results.
+
+    Raises:
+        AuditError: A table has fewer than two usable speakers, nothing to score, or values that are not finite.
     """
-    settings, told = settings or Settings(), progress or (lambda what, done, total: None)
-    found = leakage(
+    settings, progress = settings or AuditSettings(), progress or ignore_progress
+    leakage = measure_leakage(
         tables,
         QUICK_ATTACKERS if settings.quick else None,
         settings.folds,
         settings.seed,
         settings.permutations,
         settings.jobs,
-        lambda *counts: told("attacking embeddings", *counts),
+        lambda done, total: progress("attacking embeddings", done, total),
     )
     return Audit(
-        leakage=found,
+        leakage=leakage,
         quick=settings.quick,
         scored=scored,
-        controls=attack_controls(tables, controls or {}, found if settings.quick else None, settings, told),
-        information=information(tables, settings, told),
-        unseen=attack_unseen(unseen or [], settings, told),
-        verification=open_set(tables, unseen, settings, told),
+        controls=attack_controls(tables, controls or {}, leakage if settings.quick else None, settings, progress),
+        information=measure_information(tables, settings, progress),
+        unseen=attack_unseen(unseen or [], settings, progress),
+        verification=verify_unseen(tables, unseen, settings, progress),
     )
 
 
-def table_summary(path: Path, table: Embeddings, speaker: dict, settings: Settings) -> dict:
-    """What a report says of somebody's table of embeddings: the content of report.json, without emotion."""
+def ignore_progress(step: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def attack_controls(
+    tables: Sequence[Embeddings],
+    controls: Mapping[str, Sequence[np.ndarray]],
+    embedding_leakage: Leakage | None,
+    settings: AuditSettings,
+    progress: Progress,
+) -> dict[str, Leakage]:
+    """Measure leakage of the embedding, of each control, of the true emotion and of shuffled speakers.
+
+    All with the closed-form attackers and, but for a given `embedding_leakage`, one cross-validation: controls are compared,
+    nothing is claimed of them.
+    """
+    inputs = {
+        **({} if embedding_leakage else {"embedding": tables}),
+        **{name: [with_embedding(*pair) for pair in zip(tables, arrays, strict=True)] for name, arrays in controls.items()},
+        "emotion": [with_embedding(table, one_hot(table.emotion)) for table in tables],
+        "shuffled": [with_shuffled_speakers(table, settings.seed) for table in tables],
+    }
+    leakages = {"embedding": embedding_leakage} if embedding_leakage else {}
+    for done, (name, changed) in enumerate(inputs.items(), start=1):
+        leakages[name] = quick_leakage(changed, settings, repeats=1)
+        progress("attacking controls", done, len(inputs))
+    return leakages
+
+
+def quick_leakage(tables: Sequence[Embeddings], settings: AuditSettings, repeats: int = REPEATS) -> Leakage:
+    """Measure leakage with the closed-form attackers and without permutation tests."""
+    return measure_leakage(
+        tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=settings.jobs, repeats=repeats
+    )
+
+
+def with_embedding(table: Embeddings, embedding: np.ndarray) -> Embeddings:
+    """Return the table with other features [N, D'] and without frame-level features."""
+    return replace(table, embedding=embedding, frames=None)
+
+
+def one_hot(values: np.ndarray) -> np.ndarray:
+    """Return one column [N, number of values] for each different value."""
+    return (values[:, None] == np.unique(values)).astype(np.float32)
+
+
+def with_shuffled_speakers(table: Embeddings, seed: int) -> Embeddings:
+    """Shuffle speakers among the utterances of each emotion: the control task of Hewitt and Liang (EMNLP 2019).
+
+    An attacker that predicts these as well as the true speakers memorises, and says nothing about the embedding.
+    """
+    rng, speaker = np.random.default_rng(seed), table.speaker.copy()
+    for emotion in np.unique(table.emotion):
+        rows = np.flatnonzero(table.emotion == emotion)
+        speaker[rows] = speaker[rng.permutation(rows)]
+    return replace(table, speaker=speaker, frames=None)
+
+
+def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, progress: Progress) -> dict:
+    """Compute usable bits about the speaker given the emotion and the online code length, both pooled over encoders."""
+    families = ("linear",) if settings.quick else ("linear", "mlp")
+    tables = [without_single_utterances(table) for table in tables]
+    bits: dict[str, list[np.ndarray]] = {family: [] for family in families}
+    code_lengths = []
+    for done, table in enumerate(tables, start=1):
+        plan = plan_folds(table, settings.folds, settings.seed)
+        folds = [(fold.train, fold.test) for fold in plan.folds if fold.repeat == 0]
+        groups = table.text if plan.grouped_by_text else None
+        for family in families:
+            bits[family].append(usable_bits(table.embedding, table.speaker, table.emotion, folds, family, groups, settings.seed))
+        code_lengths.append(codelength(table.embedding, table.speaker, settings.seed))
+        progress("measuring information", done, len(tables))
+    with_embedding_bits, uniform_bits = np.sum(code_lengths, axis=0)
+    return {
+        "v_bits": {family: float(np.nanmean(np.concatenate(encoder_bits))) for family, encoder_bits in bits.items()},
+        "mdl": {
+            "codelength_bits": float(with_embedding_bits),
+            "uniform_bits": float(uniform_bits),
+            "compression": float(uniform_bits / with_embedding_bits),
+        },
+        "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
+    }
+
+
+def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progress: Progress) -> Leakage | None:
+    """Measure leakage of speakers that encoders were not trained on; None if no encoder has two of them."""
+    tables = [without_single_utterances(table) for table in unseen]
+    tables = [table for table in tables if len(set(table.speaker)) > 1]
+    progress("attacking unseen speakers", 0, 1)
+    leakage = quick_leakage(tables, settings) if tables else None
+    progress("attacking unseen speakers", 1, 1)
+    return leakage
+
+
+def verify_unseen(
+    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: AuditSettings, progress: Progress
+) -> Verification | None:
+    """Verify unseen speakers with the training speakers as background, or a table's own speakers if there are no others."""
+    progress("verifying unseen speakers", 0, 1)
+    if unseen is None:
+        table = tables[0].select(tables[0].scored)
+        result = verify_without_background(table.embedding, table.speaker, table.emotion, table.text, settings.seed)
+    else:
+        result = verify(
+            [
+                make_trials(
+                    asked.embedding,
+                    asked.speaker,
+                    asked.emotion,
+                    asked.text,
+                    background.embedding,
+                    background.speaker,
+                    seed=settings.seed,
+                )
+                for asked, background in zip(unseen, tables, strict=True)
+            ]
+        )
+    progress("verifying unseen speakers", 1, 1)
+    return result
+
+
+def control_summary(leakage: Leakage) -> dict:
+    """Return the strongest attacker's score on one input for report.json."""
+    score = leakage.strongest.score
+    return {
+        "accuracy": score.accuracy,
+        "low": finite_or_none(score.low),
+        "high": finite_or_none(score.high),
+        "balanced_accuracy": score.balanced_accuracy,
+        "attacker": leakage.strongest.name,
+    }
+
+
+def unseen_summary(leakage: Leakage | None, verification: Verification | None) -> dict | None:
+    """Return the part about unseen speakers for report.json; None without either result, null values without one of them."""
+    if leakage is None and verification is None:
+        return None
+    attacked = dict.fromkeys(("accuracy", "low", "high", "balanced_accuracy", "attacker", "chance", "speakers", "decisions"))
+    if leakage is not None:
+        sizes = {"chance": leakage.chance["given_emotion"], "speakers": leakage.speakers, "decisions": leakage.decisions}
+        attacked = {**control_summary(leakage), **sizes}
+    verified = verification and verification.summary
+    return {
+        **attacked,
+        "eer": verified and verified["eer"],
+        "linkability": verified and verified["trained"]["linkability"],
+        "verification": verified,
+    }
+
+
+def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditSettings) -> dict:
+    """Return the content of report.json for the audit of a table of embeddings.
+
+    Args:
+        path: The table's file.
+        table: Its embeddings.
+        speaker: `Audit.summary`.
+        settings: Settings of the audit.
+
+    Returns:
+        The content, without results on emotion.
+    """
     return {
         "run": path.name,
         "note": "",
@@ -118,130 +309,4 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: Settin
             "audit": settings.described,
             "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
         },
-    }
-
-
-def attack_controls(
-    tables: Sequence[Embeddings],
-    controls: Mapping[str, Sequence[np.ndarray]],
-    found: Leakage | None,
-    settings: Settings,
-    told: Progress,
-) -> dict[str, Leakage]:
-    """The embedding itself, each control, and the two that every table has, under the quick attackers.
-
-    `found` is the embedding's leakage under these attackers, if that is known.
-    """
-    changed = {
-        **({} if found else {"embedding": tables}),
-        **{name: [with_embedding(*pair) for pair in zip(tables, arrays, strict=True)] for name, arrays in controls.items()},
-        "emotion": [with_embedding(table, one_hot(table.emotion)) for table in tables],
-        "shuffled": [shuffled(table, settings.seed) for table in tables],
-    }
-    attacked = {"embedding": found} if found else {}
-    for done, (name, some) in enumerate(changed.items(), start=1):
-        attacked[name] = quick(some, settings, 1)  # one division: a control is to be seen beside, not to be claimed
-        told("attacking controls", done, len(changed))
-    return attacked
-
-
-def quick(tables: Sequence[Embeddings], settings: Settings, repeats: int = REPEATS) -> Leakage:
-    return leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=settings.jobs, repeats=repeats)
-
-
-def with_embedding(table: Embeddings, embedding: np.ndarray) -> Embeddings:
-    return replace(table, embedding=embedding, frames=None)
-
-
-def one_hot(values: np.ndarray) -> np.ndarray:
-    return (values[:, None] == np.unique(values)).astype(np.float32)
-
-
-def shuffled(table: Embeddings, seed: int) -> Embeddings:
-    """The control task of Hewitt and Liang (EMNLP 2019): speakers dealt anew among the clips of each emotion.
-
-    An attacker that reads these as well as the true ones learns by heart and says nothing about the embedding.
-    """
-    rng, speaker = np.random.default_rng(seed), table.speaker.copy()
-    for emotion in np.unique(table.emotion):
-        rows = np.flatnonzero(table.emotion == emotion)
-        speaker[rows] = speaker[rng.permutation(rows)]
-    return replace(table, speaker=speaker, frames=None)
-
-
-def information(tables: Sequence[Embeddings], settings: Settings, told: Progress) -> dict:
-    """Usable bits about the speaker given the emotion, and the online code length, both pooled over encoders."""
-    families = ("linear",) if settings.quick else ("linear", "mlp")
-    tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in tables]
-    bits, lengths = {name: [] for name in families}, []
-    for done, table in enumerate(tables, start=1):
-        plan = make_plan(table, settings.folds, settings.seed)
-        parts = [(part.train, part.test) for part in plan.parts if part.repeat == 0]
-        groups = table.text if plan.grouped else None
-        for name in families:
-            bits[name].append(usable_bits(table.embedding, table.speaker, table.emotion, parts, name, groups, settings.seed))
-        lengths.append(codelength(table.embedding, table.speaker, settings.seed))
-        told("counting bits", done, len(tables))
-    used, alone = np.sum(lengths, axis=0)
-    return {
-        "v_bits": {name: float(np.nanmean(np.concatenate(each))) for name, each in bits.items()},
-        "mdl": {"codelength_bits": float(used), "uniform_bits": float(alone), "compression": float(alone / used)},
-        "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
-    }
-
-
-def attack_unseen(unseen: Sequence[Embeddings], settings: Settings, told: Progress) -> Leakage | None:
-    """The quick attackers trained on people whom the encoder was not trained on; None where a fold has fewer than two."""
-    tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in unseen]
-    tables = [table for table in tables if len(set(table.speaker)) > 1]
-    told("attacking unseen speakers", 0, 1)
-    attacked = quick(tables, settings) if tables else None
-    told("attacking unseen speakers", 1, 1)
-    return attacked
-
-
-def open_set(
-    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: Settings, told: Progress
-) -> Verification | None:
-    """Verification of unseen people, the training speakers as background; of a table's own people if that is all there is."""
-    told("verifying unseen speakers", 0, 1)
-    if unseen is None:
-        table = tables[0].rows(tables[0].scored)
-        result = verify_alone(table.embedding, table.speaker, table.emotion, table.text, settings.seed)
-    else:
-        pairs = zip(unseen, tables, strict=True)
-        result = verify([make_trials(*columns(new), known.embedding, known.speaker, seed=settings.seed) for new, known in pairs])
-    told("verifying unseen speakers", 1, 1)
-    return result
-
-
-def columns(table: Embeddings) -> tuple[np.ndarray, ...]:
-    return table.embedding, table.speaker, table.emotion, table.text
-
-
-def control_summary(attacked: Leakage) -> dict:
-    score = attacked.strongest.score
-    return {
-        "accuracy": score.accuracy,
-        "low": number(score.low),
-        "high": number(score.high),
-        "balanced_accuracy": score.balanced_accuracy,
-        "attacker": attacked.strongest.name,
-    }
-
-
-def unseen_summary(attacked: Leakage | None, verification: Verification | None) -> dict | None:
-    """None if neither can be done; either half may be null."""
-    if attacked is None and verification is None:
-        return None
-    read = dict.fromkeys(("accuracy", "low", "high", "balanced_accuracy", "attacker", "chance", "speakers", "decisions"))
-    if attacked is not None:
-        sizes = {"chance": attacked.chance["given_emotion"], "speakers": attacked.speakers, "decisions": attacked.decisions}
-        read = {**control_summary(attacked), **sizes}
-    verified = verification and verification.summary
-    return {
-        **read,
-        "eer": verified and verified["eer"],
-        "linkability": verified and verified["trained"]["linkability"],
-        "verification": verified,
     }

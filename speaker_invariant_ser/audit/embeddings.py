@@ -1,47 +1,92 @@
-"""Embeddings of known people, whoever made them. N clips, D dimensions."""
+"""Embeddings with their labels: the input of an audit, whichever system computed them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from speaker_invariant_ser.errors import AuditError, shorten
+from speaker_invariant_ser.indexing import to_indices
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One encoder's embeddings of known people; all have N entries."""
+    """The embeddings of N utterances by one encoder, with their labels. All columns have N entries.
 
-    embedding: np.ndarray  # [N, D]
+    Attributes:
+        embedding: Embeddings [N, D].
+        id: Unique name of each utterance.
+        speaker: Speaker of each utterance.
+        emotion: Emotion of each utterance; the same value throughout where emotions are unknown.
+        text: Spoken text or its code; "" where unknown.
+        scored: Boolean mask of the utterances that attackers are scored on: those that the encoder was not trained on, or
+            all where that is unknown. Attackers may be fitted on the others.
+        frames: Frame-level features of the encoder before pooling, float16 [F, T] for each utterance, if available.
+    """
+
+    embedding: np.ndarray
     id: np.ndarray
     speaker: np.ndarray
     emotion: np.ndarray
-    text: np.ndarray  # "" where it is not known
-    scored: np.ndarray  # bool: attackers are scored on these; all True where it is not known what the encoder trained on
-    frames: list[np.ndarray] | None = None  # the encoder's maps before pooling, [F, T_n] float16 each
+    text: np.ndarray
+    scored: np.ndarray
+    frames: list[np.ndarray] | None = None
 
-    def rows(self, kept: np.ndarray) -> "Embeddings":
-        """Only these clips: a mask or positions."""
-        places = np.arange(len(self.id))[kept]
-        columns = {name: getattr(self, name)[places] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
-        return Embeddings(**columns, frames=self.frames and [self.frames[place] for place in places])
+    def select(self, rows: np.ndarray) -> "Embeddings":
+        """Return the utterances given by a boolean mask or by positions."""
+        positions = np.arange(len(self.id))[rows]
+        columns = {name: getattr(self, name)[positions] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
+        return Embeddings(**columns, frames=self.frames and [self.frames[position] for position in positions])
 
     @property
-    def cells(self) -> np.ndarray:
-        """Speaker x emotion [N], what folds are stratified by."""
+    def speaker_and_emotion(self) -> np.ndarray:
+        """One label [N] for each combination of speaker and emotion, by which folds are stratified."""
         return np.char.add(np.char.add(self.speaker.astype(str), "\n"), self.emotion.astype(str))
 
 
-def singles(table: Embeddings) -> list[str]:
-    return [str(speaker) for speaker, clips in Counter(table.speaker).items() if clips < 2]
+def speakers_with_one_utterance(table: Embeddings) -> list[str]:
+    """Return the speakers with a single utterance, which cannot serve both to fit and to score an attacker."""
+    return [str(speaker) for speaker, utterances in Counter(table.speaker).items() if utterances < 2]
 
 
-def check(table: Embeddings) -> None:
+def without_single_utterances(table: Embeddings) -> Embeddings:
+    """Return the table without the speakers who have a single utterance."""
+    return table.select(~np.isin(table.speaker, speakers_with_one_utterance(table)))
+
+
+def require_auditable(table: Embeddings) -> None:
+    """Check that attackers can be fitted and scored on a table.
+
+    Args:
+        table: Embeddings in which every speaker has at least two utterances.
+
+    Raises:
+        AuditError: There are fewer than two speakers, no utterance is scored, or an embedding is not finite.
+    """
     speakers = sorted(set(table.speaker))
     if len(speakers) < 2:
-        raise AuditError(f"{len(speakers)} speakers with two clips or more ({shorten(speakers)}): an audit needs at least 2")
+        raise AuditError(
+            f"an audit needs at least 2 speakers with 2 or more utterances each; there are {len(speakers)} ({shorten(speakers)})"
+        )
     if not table.scored.any():
-        raise AuditError("no clip to score attackers on: at least one has to be marked as scored")
-    broken = ~np.isfinite(table.embedding).all(axis=1)
-    if broken.any():
-        raise AuditError(f"embedding of {shorten(table.id[broken])} holds NaN or infinity")
+        raise AuditError("no utterance is marked as scored; attackers need at least one to be scored on")
+    not_finite = ~np.isfinite(table.embedding).all(axis=1)
+    if not_finite.any():
+        raise AuditError(f"the embedding of {shorten(table.id[not_finite])} contains NaN or infinity")
+
+
+def to_common_indices(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Replace labels by the integers 0, 1, ... in sorted order, equal labels of different columns by the same integer.
+
+    Args:
+        columns: Arrays of labels, one for each encoder.
+
+    Returns:
+        Integer arrays of the same lengths.
+
+    >>> [indices.tolist() for indices in to_common_indices([np.array(["b", "a"]), np.array(["c", "b"])])]
+    [[1, 0], [2, 1]]
+    """
+    indices = to_indices(np.concatenate(columns))
+    return np.split(indices, np.cumsum([len(column) for column in columns])[:-1])

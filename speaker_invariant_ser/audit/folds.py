@@ -1,8 +1,9 @@
-"""The audit's own folds, because how a probe is folded decides its number. N clips.
+"""Cross-validation folds of an audit.
 
-Stratified by speaker x emotion, and all clips of one text in one fold where texts are known, so that an attacker cannot pass
-by remembering a sentence. Only clips that the encoder did not train on are scored, where that is known; attackers may learn
-from all others.
+The audit makes its own folds, because the way in which a probe is cross-validated decides the accuracy that it reaches. Folds are
+stratified by speaker and emotion. Where texts are known, all utterances of a text are in one fold, so that no attacker is
+scored on a sentence that it was fitted on. Only utterances that the encoder was not trained on are scored, where that is
+known; attackers may be fitted on all others.
 """
 
 import warnings
@@ -14,93 +15,146 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from speaker_invariant_ser.audit.attackers import MAX_TUNING_UTTERANCES, sample_utterances
-from speaker_invariant_ser.audit.embeddings import Embeddings, singles
+from speaker_invariant_ser.audit.embeddings import Embeddings, speakers_with_one_utterance
 from speaker_invariant_ser.errors import AuditError
 
 FOLDS = 5
-REPEATS = 3  # divisions into folds whose hits are averaged: a quarter less spread on speaker-free data
-REPEATED = 3000  # scored clips up to which folds are repeated; beyond, the spread is small as it is
-TUNING_SHARE = 3  # one in so many clips of a training fold is what settings are chosen on
+REPEATS = 3  # cross-validations averaged: accuracies on speaker-free data then vary a quarter less
+MAX_REPEATED_UTTERANCES = 3000  # with more scored utterances one cross-validation varies little
+TUNING_FOLDS = 3  # one third of a fold's training utterances validates the attackers' settings
+GROUPED_ATTEMPTS = 10  # seeds tried to make folds by text in which every speaker has training utterances
 
-Part = tuple[np.ndarray, np.ndarray]  # positions (train, test)
+TrainTest = tuple[np.ndarray, np.ndarray]  # positions of utterances (to fit on, to score)
 
 
 @dataclass(frozen=True)
-class PlannedPart:
-    """Clips to learn from and clips to score, and how those to learn from are divided again to choose settings."""
+class AuditFold:
+    """One fold of an audit.
+
+    Attributes:
+        train: Positions of the utterances that attackers are fitted on.
+        test: Positions of the utterances that they are scored on.
+        tuning: Positions within `train` (to fit on, to validate on) for the choice of settings.
+        repeat: Number of the cross-validation that the fold belongs to, from 0.
+    """
 
     train: np.ndarray
     test: np.ndarray
-    tuning: Part  # positions within `train`
+    tuning: TrainTest
     repeat: int
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Every scored clip is in one test part of each repeat; whether each text is on one side only."""
+class FoldPlan:
+    """All folds of one encoder; every scored utterance is in one test set of each repeat.
 
-    parts: list[PlannedPart]
-    grouped: bool
+    Attributes:
+        folds: The folds, repeat by repeat.
+        grouped_by_text: Whether no text is in both the training and the test set of a fold.
+    """
+
+    folds: list[AuditFold]
+    grouped_by_text: bool
 
     @property
-    def crossed(self) -> bool:
-        """Whether some part learns from clips that another one scores."""
-        return any(np.isin(one.train, other.test).any() for one in self.parts for other in self.parts)
+    def trains_on_scored(self) -> bool:
+        """Whether some fold trains on utterances that another fold scores, as in plain cross-validation."""
+        return any(np.isin(fold.train, other.test).any() for fold in self.folds for other in self.folds)
 
     @property
     def repeats(self) -> int:
-        return 1 + max(part.repeat for part in self.parts)
+        """How often each utterance is scored."""
+        return 1 + max(fold.repeat for fold in self.folds)
 
 
-def make_plan(table: Embeddings, folds: int = FOLDS, seed: int = 0, most: int = REPEATS) -> Plan:
-    """Folds of the scored clips, repeated at `most` so often with other divisions, where there are others and few clips."""
-    parts, grouped, varied = divide(table, folds, seed)
-    repeats = [parts]
-    if varied and table.scored.sum() <= REPEATED:
-        repeats += [divide(table, folds, seed + 1000 * repeat)[0] for repeat in range(1, most)]
-    return Plan(
+def plan_folds(table: Embeddings, folds: int = FOLDS, seed: int = 0, max_repeats: int = REPEATS) -> FoldPlan:
+    """Plan the folds of an audit.
+
+    Args:
+        table: Embeddings in which every speaker has at least two utterances.
+        folds: Folds of each cross-validation; fewer are made where a speaker has too few utterances.
+        seed: Seed of the assignment.
+        max_repeats: Cross-validations with different assignments; a single one where there are more than
+            `MAX_REPEATED_UTTERANCES` scored utterances or only one assignment is possible.
+
+    Returns:
+        The plan.
+
+    Raises:
+        AuditError: A speaker would have no training utterance, however folds are made.
+    """
+    first, grouped_by_text, depends_on_seed = make_folds(table, folds, seed)
+    cross_validations = [first]
+    if depends_on_seed and table.scored.sum() <= MAX_REPEATED_UTTERANCES:
+        cross_validations += [make_folds(table, folds, seed + 1000 * repeat)[0] for repeat in range(1, max_repeats)]
+    return FoldPlan(
         [
-            PlannedPart(train, test, tuning_part(table, train, seed + repeat), repeat)
-            for repeat, parts in enumerate(repeats)
-            for train, test in parts
+            AuditFold(train, test, tuning_split(table, train, seed + repeat), repeat)
+            for repeat, cross_validation in enumerate(cross_validations)
+            for train, test in cross_validation
         ],
-        grouped,
+        grouped_by_text,
     )
 
 
-def divide(table: Embeddings, folds: int, seed: int) -> tuple[list[Part], bool, bool]:
-    """(train, test) positions, each scored clip in one test part; whether texts are kept apart; whether a seed matters.
+def make_folds(table: Embeddings, folds: int, seed: int) -> tuple[list[TrainTest], bool, bool]:
+    """Make the folds of one cross-validation.
 
-    Stratified by speaker x emotion, grouped by text where that leaves every speaker to learn from in every fold. Otherwise
-    (texts unknown, or a speaker with all clips in one text) clips are dealt one by one: an attacker that has never met a
-    speaker cannot name them, and leakage would read too low. Where cells are too small for that as well, by speaker alone.
+    Stratified by speaker and emotion, and grouped by text if that leaves training utterances of every speaker in every fold.
+    Otherwise (texts are unknown, or a speaker has a single text) utterances are assigned individually: an attacker that was
+    fitted on no utterance of a speaker cannot predict that speaker, and leakage would be underestimated. Where combinations
+    of speaker and emotion are too rare as well, folds are stratified by speaker alone.
+
+    Args:
+        table: Embeddings in which every speaker has at least two utterances.
+        folds: Number of folds at most.
+        seed: Seed of the assignment.
+
+    Returns:
+        Train and test positions of each fold; whether folds are grouped by text; whether another seed gives other folds.
+
+    Raises:
+        AuditError: A speaker would have no training utterance, however folds are made.
     """
-    for parts, grouped, varied in divisions(table, folds, seed):
-        if parts and all(set(table.speaker[train]) == set(table.speaker) for train, _ in parts):
-            return parts, grouped, varied
-    raise AuditError("no division leaves every speaker a clip to learn from: too few clips that are not scored")
+    for candidate, grouped_by_text, depends_on_seed in candidate_folds(table, folds, seed):
+        if candidate and all(set(table.speaker[train]) == set(table.speaker) for train, _ in candidate):
+            return candidate, grouped_by_text, depends_on_seed
+    raise AuditError(
+        "every assignment to folds leaves attackers without training utterances of some speaker; too few utterances are "
+        "available that are not scored"
+    )
 
 
-def divisions(table: Embeddings, folds: int, seed: int, attempts: int = 10) -> Iterator[tuple[list[Part], bool, bool]]:
-    """Divisions of the table, the best first."""
+def candidate_folds(table: Embeddings, folds: int, seed: int) -> Iterator[tuple[list[TrainTest], bool, bool]]:
+    """Yield possible folds in order of preference, as `make_folds` returns them."""
     scored = np.flatnonzero(table.scored)
     texts = len(set(table.text[scored]))
     everything = np.arange(len(table.id))
-    for strata in (table.cells, table.speaker) if all(table.text) else ():
-        for attempt in range(attempts):
-            tests = split(strata[scored], table.text[scored], min(folds, texts), seed + attempt)
-            apart = [(everything[~np.isin(table.text, table.text[scored[test]])], scored[test]) for test in tests]
-            yield apart, True, texts > folds
-    for strata in (table.cells, table.speaker):
-        for count in range(folds, 1, -1):  # fewer where a speaker of few clips would be in no training part
-            tests = split(strata[scored], None, count, seed)
+    for strata in (table.speaker_and_emotion, table.speaker) if all(table.text) else ():
+        for attempt in range(GROUPED_ATTEMPTS):
+            tests = assign_test_sets(strata[scored], table.text[scored], min(folds, texts), seed + attempt)
+            grouped = [(everything[~np.isin(table.text, table.text[scored[test]])], scored[test]) for test in tests]
+            yield grouped, True, texts > folds
+    for strata in (table.speaker_and_emotion, table.speaker):
+        for count in range(folds, 1, -1):  # fewer folds where a speaker with few utterances is in no training set
+            tests = assign_test_sets(strata[scored], None, count, seed)
             yield [(np.setdiff1d(everything, scored[test]), scored[test]) for test in tests], False, len(tests) > 1
     if not table.scored.all():
         yield [(np.flatnonzero(~table.scored), scored)], False, False
 
 
-def split(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> list[np.ndarray]:
-    """At most `count` test parts by scikit-learn's splitters; one that holds all if the groups are one; none if none can be."""
+def assign_test_sets(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> list[np.ndarray]:
+    """Divide utterances into stratified test sets.
+
+    Args:
+        strata: Stratum of each utterance [n].
+        groups: Text of each utterance [n], kept within one test set; None to assign utterances individually.
+        count: Number of test sets at most.
+        seed: Seed of the assignment.
+
+    Returns:
+        Positions of each test set: one set if there is a single group, none if no division is possible.
+    """
     if groups is not None and len(set(groups)) == 1:
         return [np.arange(len(strata))]
     count = min(count, max(Counter(strata).values()))
@@ -108,17 +162,26 @@ def split(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
         return []
     splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # cells of few clips are usual
+        warnings.filterwarnings("ignore", message="The least populated class")  # small strata are normal here
         return [test for _, test in splitter.split(strata, strata, groups)]
 
 
-def tuning_part(table: Embeddings, train: np.ndarray, seed: int) -> Part:
-    """How a training fold is divided again to choose settings, by the same rules; `MAX_TUNING_UTTERANCES` of its clips where there are more."""
+def tuning_split(table: Embeddings, train: np.ndarray, seed: int) -> TrainTest:
+    """Divide a fold's training utterances for the choice of attackers' settings, by the same rules as folds.
+
+    Args:
+        table: All utterances.
+        train: Positions of the fold's training utterances.
+        seed: Seed of the assignment and of the sample of `MAX_TUNING_UTTERANCES` if there are more.
+
+    Returns:
+        Positions within `train` to fit on and to validate on; both the same if fewer than two speakers have two utterances.
+    """
     rows = sample_utterances(table.speaker[train], MAX_TUNING_UTTERANCES, seed)
-    inner = replace(table.rows(train[rows]), scored=np.ones(len(rows), dtype=bool), frames=None)
-    known = ~np.isin(inner.speaker, singles(inner))
-    if len(set(inner.speaker[known])) < 2:
-        return rows, rows  # two clips of each speaker in all: nothing to choose by
-    parts, _, _ = divide(inner.rows(known), TUNING_SHARE, seed)
-    on, off = parts[0]
-    return rows[known][on], rows[known][off]
+    sampled = replace(table.select(train[rows]), scored=np.ones(len(rows), dtype=bool), frames=None)
+    several = ~np.isin(sampled.speaker, speakers_with_one_utterance(sampled))
+    if len(set(sampled.speaker[several])) < 2:
+        return rows, rows
+    folds, _, _ = make_folds(sampled.select(several), TUNING_FOLDS, seed)
+    fitted_on, validated_on = folds[0]
+    return rows[several][fitted_on], rows[several][validated_on]

@@ -1,83 +1,120 @@
-"""What fresh attackers read of the speaker: attackers x folds -> Leakage. K speakers, n scored clips."""
+"""Speaker leakage of embeddings: how accurately fresh attackers predict the speaker, compared with chance.
+
+`measure_leakage` runs in five steps:
+
+1. plan cross-validation folds for each encoder (`folds`);
+2. fit every attacker on every fold and collect its predictions (`cross_validation`);
+3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
+4. pool the predictions of all encoders, and compute chance levels in the same folds (`PooledLabels`);
+5. score every attacker: accuracy, interval, permutation test (`statistics`).
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from joblib import Parallel, delayed
-from threadpoolctl import threadpool_limits
 
-from speaker_invariant_ser.audit import statistics as chance
-from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, select_rows
-from speaker_invariant_ser.audit.embeddings import Embeddings, check, singles
-from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, Plan, PlannedPart, make_plan
-from speaker_invariant_ser.audit.statistics import AtChance, Clips, Judgement, Score
+from speaker_invariant_ser.audit import statistics
+from speaker_invariant_ser.audit.attackers import ATTACKERS
+from speaker_invariant_ser.audit.cross_validation import (
+    EncoderPredictions,
+    Progress,
+    choose_strongest,
+    count_votes,
+    run_attackers,
+    usable_attackers,
+)
+from speaker_invariant_ser.audit.embeddings import (
+    Embeddings,
+    require_auditable,
+    speakers_with_one_utterance,
+    to_common_indices,
+    without_single_utterances,
+)
+from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Score
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.processes import cores
 
 PERMUTATIONS = 1000
-STRONGEST = "strongest"
-
-Progress = Callable[[int, int], None]  # done, total
+STRONGEST = "strongest"  # beside the attackers' names
 
 
 @dataclass(frozen=True)
-class Strongest:
-    """The attacker of the embedding that reads most where settings are chosen, and its hits on the scored clips.
+class StrongestAttacker:
+    """The attacker on the embedding that is strongest on validation utterances, chosen for each fold.
 
-    `name` is the one most often chosen. What reads the encoder's map before pooling stands beside it and is not among these:
-    nobody who is given embeddings has the map.
+    Attackers on frame-level features are no candidates: whoever is given embeddings does not have those.
+
+    Attributes:
+        name: The attacker that was chosen most often.
+        chosen: Share of folds for which each attacker was chosen.
+        score: Score of the chosen attackers on the scored utterances.
+        correct: Sum of correct predictions for each encoder.
+        scored: Number of scored utterances of each encoder.
     """
 
     name: str
-    chosen: dict[str, float]  # attacker -> share of folds
+    chosen: dict[str, float]
     score: Score
-    hits: tuple[float, ...]  # of each encoder's scored clips
-    clips: tuple[int, ...]  # scored, of each encoder
+    correct: tuple[float, ...]
+    scored: tuple[int, ...]
 
     def accuracy(self, encoders: Sequence[int]) -> float:
-        """Accuracy on the scored clips of these encoders alone, by their positions."""
-        return sum(self.hits[one] for one in encoders) / sum(self.clips[one] for one in encoders)
+        """Return the accuracy for some encoders alone, given by their positions."""
+        return sum(self.correct[encoder] for encoder in encoders) / sum(self.scored[encoder] for encoder in encoders)
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """What the attackers reached, beside what can be reached without any embedding."""
+    """Scores of all attackers with chance levels and sample sizes.
 
-    speakers: int  # K of one encoder
+    Attributes:
+        speakers: Speakers K, the maximum over encoders.
+        emotions: Emotions.
+        encoders: Encoders whose embeddings were attacked.
+        decisions: Scored utterances, summed over encoders.
+        utterances: Different scored utterances.
+        clusters: Texts, or utterances where folds are not grouped by text.
+        left_out: Speakers with a single utterance, who were removed.
+        not_tried: Attackers that were not run, with the reason.
+        grouped_by_text: Whether no text is in both training and test set of any fold.
+        chance: Chance levels: uniform, majority, given_emotion, given_emotion_balanced.
+        attackers: Score of each attacker.
+        validation: Accuracy of each attacker on validation utterances.
+        strongest: The strongest attacker.
+        permutations: Permutations behind the p values.
+    """
+
+    speakers: int
     emotions: int
     encoders: int
-    decisions: int  # scored clips, pooled over encoders
-    utterances: int  # different ones among them
-    clusters: int  # texts, or clips where texts are not known or cannot keep folds apart
-    left_out: tuple[str, ...]  # speakers with a single clip
-    not_tried: dict[str, str]  # attacker -> why
+    decisions: int
+    utterances: int
+    clusters: int
+    left_out: tuple[str, ...]
+    not_tried: dict[str, str]
     grouped_by_text: bool
-    chance: dict[str, float]  # uniform, majority, given_emotion, given_emotion_balanced
+    chance: dict[str, float]
     attackers: dict[str, Score]
-    validation: dict[str, float]  # attacker -> accuracy on the validation parts
-    strongest: Strongest
+    validation: dict[str, float]
+    strongest: StrongestAttacker
     permutations: int
 
     @property
-    def judgement(self) -> Judgement:
-        """Whether the embedding is at chance, and why: see `chance.judge`."""
-        readers = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
-        return chance.judge(self.strongest.score, readers, self.chance)
+    def conclusion(self) -> Conclusion:
+        """Whether attackers on the embedding are at chance, and why; see `statistics.equivalence_test`."""
+        on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
+        return statistics.equivalence_test(self.strongest.score, on_embedding, self.chance)
 
     @property
     def at_chance(self) -> AtChance:
         """True, False or "undecided"."""
-        return self.judgement.at_chance
+        return self.conclusion.at_chance
 
     @property
     def summary(self) -> dict:
-        """The part of report.json that is about attackers."""
-        scores = {
-            name: {**numbers(score), "validation": number(self.validation[name]), "reads": ATTACKERS[name].input}
-            for name, score in self.attackers.items()
-        }
+        """The attackers' share of the part `speaker` of report.json; keys are stable."""
         return {
             "speakers": self.speakers,
             "emotions": self.emotions,
@@ -89,28 +126,40 @@ class Leakage:
             "grouped_by_text": self.grouped_by_text,
             "clusters": self.clusters,
             "chance": self.chance,
-            "attackers": scores,
-            "strongest": {"name": self.strongest.name, "chosen": self.strongest.chosen, **numbers(self.strongest.score)},
+            "attackers": {
+                name: {
+                    **score_summary(score),
+                    "validation": finite_or_none(self.validation[name]),
+                    "reads": ATTACKERS[name].input,
+                }
+                for name, score in self.attackers.items()
+            },
+            "strongest": {
+                "name": self.strongest.name,
+                "chosen": self.strongest.chosen,
+                **score_summary(self.strongest.score),
+            },
             "permutations": self.permutations,
-            "detection_limit": chance.detection_limit(self.utterances, self.chance["given_emotion"]),
-            "margin": chance.MARGIN,
+            "detection_limit": statistics.detection_limit(self.utterances, self.chance["given_emotion"]),
+            "margin": statistics.MARGIN,
             "at_chance": self.at_chance,
-            "reason": self.judgement.reason,
+            "reason": self.conclusion.reason,
         }
 
 
-def numbers(score: Score) -> dict[str, float | None]:
-    return {key: number(value) for key, value in asdict(score).items()}
+def score_summary(score: Score) -> dict[str, float | None]:
+    """Return a score for report.json."""
+    return {key: finite_or_none(value) for key, value in asdict(score).items()}
 
 
-def number(value: float) -> float | None:
-    """JSON has no NaN: what is undefined is null."""
+def finite_or_none(value: float) -> float | None:
+    """Replace NaN by None, because JSON has no NaN."""
     return None if np.isnan(value) else float(value)
 
 
-def leakage(
+def measure_leakage(
     tables: Sequence[Embeddings],
-    names: Sequence[str] | None = None,
+    names: Iterable[str] | None = None,
     folds: int = FOLDS,
     seed: int = 0,
     permutations: int = PERMUTATIONS,
@@ -118,199 +167,156 @@ def leakage(
     progress: Progress | None = None,
     repeats: int = REPEATS,
 ) -> Leakage:
-    """Attack each encoder's embeddings by cross-validation; decisions are pooled over the encoders.
+    """Attack the embeddings of one or several encoders by cross-validation.
 
-    `names` are attackers (all by default; those that read frames only where all tables have them). A speaker with a single
-    clip is left out: one cannot be learned and scored. Raises AuditError if fewer than two speakers are left, nothing is
-    scored, or an embedding holds values that are not finite.
+    Encoders are attacked one by one, and the decisions about their utterances are pooled. A speaker with a single utterance
+    is left out: one utterance cannot serve both to fit and to score an attacker.
+
+    Args:
+        tables: Embeddings of each encoder.
+        names: Attackers, all by default; those on frame-level features are skipped where a table has none.
+        folds: Folds of each cross-validation.
+        seed: Seed of folds, attackers and permutations.
+        permutations: Permutations for p values; 0 for none.
+        jobs: Processes that fit attackers in parallel; results do not depend on it.
+        progress: Called after every fit with the number of fits done and the total.
+        repeats: Cross-validations to average where there are few utterances.
+
+    Returns:
+        The leakage.
+
+    Raises:
+        AuditError: Fewer than two speakers are left, no utterance is scored, or an embedding is not finite.
     """
-    alone = sorted({speaker for table in tables for speaker in singles(table)})
-    tables = [table.rows(~np.isin(table.speaker, singles(table))) for table in tables]
+    left_out = sorted({speaker for table in tables for speaker in speakers_with_one_utterance(table)})
+    tables = [without_single_utterances(table) for table in tables]
     for table in tables:
-        check(table)
-    plans = [make_plan(table, folds, seed, repeats) for table in tables]
-    usable, unusable = divide_names(names or tuple(ATTACKERS), tables, plans)
-    attacked = attack(tables, plans, usable, seed, jobs, progress)
-    choices = choose(attacked, tables, [name for name in usable if ATTACKERS[name].input == "embedding"])
-    votes = {name: [one.votes(name) for one in attacked] for name in usable}
-    votes[STRONGEST] = [one.votes(choice) for one, choice in zip(attacked, choices, strict=True)]
-    pool = Pool.of(tables, plans)
-    permuted = chance.permuted_accuracies(votes, pool.clips, permutations, seed, any(plan.crossed for plan in plans))
-    scores = {name: pool.score(each, permuted[name]) for name, each in votes.items()}
-    chosen = Counter(name for choice in choices for name in choice)
+        require_auditable(table)
+
+    plans = [plan_folds(table, folds, seed, repeats) for table in tables]
+    usable, not_tried = usable_attackers(tuple(names or ATTACKERS), tables, plans)
+    results = run_attackers(tables, plans, usable, seed, jobs, progress)
+    choices = choose_strongest(results, tables, [name for name in usable if ATTACKERS[name].input == "embedding"])
+
+    votes = {name: [result.votes([name] * len(result.plan.folds)) for result in results] for name in usable}
+    votes[STRONGEST] = [result.votes(chosen) for result, chosen in zip(results, choices, strict=True)]
+    pooled = PooledLabels.of(tables, plans)
+    cross_validated = any(plan.trains_on_scored for plan in plans)
+    permuted = statistics.permuted_accuracies(votes, pooled.labels, permutations, seed, cross_validated)
+    scores = {name: pooled.score(votes[name], permuted[name]) for name in votes}
+
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
         emotions=len({emotion for table in tables for emotion in table.emotion}),
         encoders=len(tables),
-        decisions=len(pool.speaker),
-        utterances=pool.utterances,
-        clusters=len(set(pool.cluster)),
-        left_out=tuple(alone),
-        not_tried=unusable,
-        grouped_by_text=pool.grouped,
-        chance=pool.chance(plans),
+        decisions=len(pooled.speaker),
+        utterances=pooled.utterances,
+        clusters=len(set(pooled.cluster)),
+        left_out=tuple(left_out),
+        not_tried=not_tried,
+        grouped_by_text=pooled.grouped_by_text,
+        chance=pooled.chance_levels(plans),
         attackers={name: scores[name] for name in usable},
-        validation={name: float(np.concatenate([h for one in attacked for h in one.validation[name]]).mean()) for name in usable},
-        strongest=Strongest(
-            chosen.most_common(1)[0][0],
-            {name: count / chosen.total() for name, count in chosen.most_common()},
-            scores[STRONGEST],
-            *pool.by_encoder(votes[STRONGEST]),
-        ),
+        validation={name: validation_accuracy(results, name) for name in usable},
+        strongest=strongest_attacker(choices, scores[STRONGEST], pooled.correct_by_encoder(votes[STRONGEST])),
         permutations=permutations,
     )
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The scored clips of all encoders, one after another [n]."""
+def validation_accuracy(results: Sequence[EncoderPredictions], name: str) -> float:
+    """Return an attacker's accuracy on the validation utterances of all folds and encoders."""
+    return float(np.concatenate([correct for result in results for correct in result.validation_correct[name]]).mean())
 
-    clips: list[Clips]  # of each encoder, with those that are not scored
+
+def strongest_attacker(
+    choices: Sequence[Sequence[str]], score: Score, correct_by_encoder: Sequence[np.ndarray]
+) -> StrongestAttacker:
+    """Describe the strongest attacker from the choices for each encoder and fold and its correct predictions."""
+    chosen = Counter(name for names in choices for name in names)
+    return StrongestAttacker(
+        name=chosen.most_common(1)[0][0],
+        chosen={name: count / chosen.total() for name, count in chosen.most_common()},
+        score=score,
+        correct=tuple(float(correct.sum()) for correct in correct_by_encoder),
+        scored=tuple(len(correct) for correct in correct_by_encoder),
+    )
+
+
+@dataclass(frozen=True)
+class PooledLabels:
+    """The true labels of the scored utterances of all encoders, pooled in the encoders' order [n].
+
+    Attributes:
+        labels: Labels of each encoder, including utterances that are not scored.
+        speaker: True speaker of each scored utterance [n].
+        cluster: Its text where all folds are grouped by text, otherwise its id [n].
+        grouped_by_text: Whether all folds are grouped by text.
+        utterances: Number of different utterances.
+    """
+
+    labels: list[IntegerLabels]
     speaker: np.ndarray
-    cluster: np.ndarray  # texts where all folds keep them apart, otherwise clips
-    grouped: bool
-    utterances: int  # different clips
+    cluster: np.ndarray
+    grouped_by_text: bool
+    utterances: int
 
     @classmethod
-    def of(cls, tables: Sequence[Embeddings], plans: Sequence[Plan]) -> "Pool":
-        clips = []
-        ids = np.split(numbered([table.id for table in tables]), np.cumsum([len(table.id) for table in tables])[:-1])
-        for table, number in zip(tables, ids, strict=True):
-            clips.append(Clips(number, numbered([table.speaker]), numbered([table.emotion]), table.scored))
-        grouped = all(plan.grouped for plan in plans)
-        cluster = np.concatenate([(table.text if grouped else table.id)[table.scored] for table in tables])
-        speaker = np.concatenate([table.speaker[table.scored] for table in tables])
-        different = len(set(np.concatenate([one.id[one.scored] for one in clips])))
-        return cls(clips, speaker, cluster, grouped, different)
-
-    def hits(self, votes: Sequence[np.ndarray]) -> np.ndarray:
-        """Share of repeats [n] in which the right speaker was named."""
-        each = zip(votes, self.clips, strict=True)
-        return np.concatenate([vote[np.arange(len(vote)), one.speaker[one.scored]] for vote, one in each])
-
-    def by_encoder(self, votes: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """(hits, scored clips), each of every encoder."""
-        clips = tuple(len(vote) for vote in votes)
-        return tuple(float(hits.sum()) for hits in np.split(self.hits(votes), np.cumsum(clips)[:-1])), clips
+    def of(cls, tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> "PooledLabels":
+        """Pool the labels of each encoder's table."""
+        labels = [
+            IntegerLabels(ids, to_indices(table.speaker), to_indices(table.emotion), table.scored)
+            for table, ids in zip(tables, to_common_indices([table.id for table in tables]), strict=True)
+        ]
+        grouped_by_text = all(plan.grouped_by_text for plan in plans)
+        return cls(
+            labels,
+            speaker=np.concatenate([table.speaker[table.scored] for table in tables]),
+            cluster=np.concatenate([(table.text if grouped_by_text else table.id)[table.scored] for table in tables]),
+            grouped_by_text=grouped_by_text,
+            utterances=len(set(np.concatenate([encoder.id[encoder.scored] for encoder in labels]))),
+        )
 
     def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:
-        return chance.score(self.hits(votes), self.speaker, self.cluster, self.utterances, permuted)
+        """Score votes [n, K] of each encoder; `permuted` are accuracies under permuted speakers."""
+        correct = np.concatenate(self.correct_by_encoder(votes))
+        return statistics.compute_score(correct, self.speaker, self.cluster, self.utterances, permuted)
 
-    def chance(self, plans: Sequence[Plan]) -> dict[str, float]:
-        """The chance levels; what the emotion gives is at least 1 / K, less would be bad luck in guessing."""
-        weights = [one.scored.sum() for one in self.clips]
-        plain = {
-            name: float(np.average([level(one) for one in self.clips], weights=weights))
-            for name, level in (("uniform", chance.uniform), ("majority", chance.majority))
+    def correct_by_encoder(self, votes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return for each encoder the share of repeats in which each utterance's true speaker was predicted."""
+        return [
+            encoder_votes[np.arange(len(encoder_votes)), encoder.speaker[encoder.scored]]
+            for encoder_votes, encoder in zip(votes, self.labels, strict=True)
+        ]
+
+    def chance_levels(self, plans: Sequence[FoldPlan]) -> dict[str, float]:
+        """Compute what can be reached without embeddings.
+
+        Args:
+            plans: Folds of each encoder; predictions from the emotion are made in the attackers' folds.
+
+        Returns:
+            uniform: 1 / K.
+            majority: Accuracy of always predicting the most frequent speaker.
+            given_emotion: Accuracy of the best prediction from the true emotion; at least uniform, below which it is only by
+                bad luck.
+            given_emotion_balanced: The same for balanced accuracy.
+        """
+        scored = [encoder.scored.sum() for encoder in self.labels]
+        uniform = float(np.average([statistics.uniform_chance(encoder) for encoder in self.labels], weights=scored))
+        majority = float(np.average([statistics.majority_chance(encoder) for encoder in self.labels], weights=scored))
+        correct = self.correct_from_emotion(plans, balanced=False)
+        _, recall = statistics.recall_by_speaker(self.correct_from_emotion(plans, balanced=True), self.speaker)
+        return {
+            "uniform": uniform,
+            "majority": majority,
+            "given_emotion": max(uniform, float(correct.mean())),
+            "given_emotion_balanced": max(uniform, float(recall.mean())),
         }
-        pairs = list(zip(self.clips, plans, strict=True))
-        guessed, balanced = (self.hits([self.guesses(*pair, kind) for pair in pairs]) for kind in (False, True))
-        _, recall = chance.recalls(balanced, self.speaker)
-        given = {"given_emotion": float(guessed.mean()), "given_emotion_balanced": float(recall.mean())}
-        return {**plain, **{name: max(plain["uniform"], level) for name, level in given.items()}}
 
-    @staticmethod
-    def guesses(clips: Clips, plan: Plan, balanced: bool) -> np.ndarray:
-        """Votes [n, K] of whoever knows the emotion alone, in the same folds as the attackers."""
-        guessed = [chance.guess_by_emotion(clips, part.train, part.test, balanced) for part in plan.parts]
-        speakers = clips.speaker.max() + 1
-        return Attacked(plan, np.flatnonzero(clips.scored), speakers, {"emotion": guessed}, {}).votes("emotion")
-
-
-def numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """The values of all columns, one after another, as numbers."""
-    return to_indices(np.concatenate(columns))
-
-
-def divide_names(
-    names: Iterable[str], tables: Sequence[Embeddings], plans: Sequence[Plan]
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """(the attackers that can be tried on all tables, the others with the reason)."""
-    fewest = min(
-        min(Counter(table.speaker[part.train][part.tuning[0]]).values())
-        for table, plan in zip(tables, plans, strict=True)
-        for part in plan.parts
-    )
-    reasons = {}
-    for name in names:
-        if ATTACKERS[name].input == "frames" and any(table.frames is None for table in tables):
-            reasons[name] = "needs the encoder's map before pooling"
-        elif ATTACKERS[name].min_utterances > fewest:
-            reasons[name] = f"needs {ATTACKERS[name].min_utterances} clips of every speaker to be tuned on, one has {fewest}"
-    return tuple(name for name in names if name not in reasons), reasons
-
-
-@dataclass(frozen=True)
-class Attacked:
-    """What each attacker said of one encoder's scored clips, part by part of the plan."""
-
-    plan: Plan
-    scored: np.ndarray  # positions [n] of the scored clips
-    speakers: int
-    guesses: dict[str, list[np.ndarray]]  # attacker -> for each part, the number of the speaker named for each clip
-    validation: dict[str, list[np.ndarray]]  # attacker -> for each part, its hits where settings are chosen
-
-    def votes(self, chosen: str | Sequence[str]) -> np.ndarray:
-        """Share of repeats [n, K] in which each speaker was named, by one attacker or by another in each part."""
-        votes = np.zeros((len(self.scored), self.speakers))  # double: ties between sums of thirds have to be ties
-        names = [chosen] * len(self.plan.parts) if isinstance(chosen, str) else chosen
-        for place, (part, name) in enumerate(zip(self.plan.parts, names, strict=True)):
-            votes[np.searchsorted(self.scored, part.test), self.guesses[name][place]] += 1 / self.plan.repeats
-        return votes
-
-
-def choose(attacked: Sequence[Attacked], tables: Sequence[Embeddings], names: Sequence[str]) -> list[list[str]]:
-    """For each part of each encoder, the attacker that read most where settings are chosen; what the part scores has no say.
-
-    Over all encoders and parts, for one part alone holds too few clips to choose by, but on other clips than the part's own.
-    """
-    ids = numbered([table.id for table in tables])
-    own = np.split(ids, np.cumsum([len(table.id) for table in tables])[:-1])
-    hits = {name: np.zeros(ids.max() + 1) for name in names}
-    for one, clips in zip(attacked, own, strict=True):
-        for place, part in enumerate(one.plan.parts):
-            for name in names:
-                np.add.at(hits[name], clips[part.train[part.tuning[1]]], one.validation[name][place])
-    total = {name: each.sum() for name, each in hits.items()}
-
-    def strongest(scored: np.ndarray) -> str:
-        return max(names, key=lambda name: total[name] - hits[name][scored].sum())
-
-    return [[strongest(clips[part.test]) for part in one.plan.parts] for one, clips in zip(attacked, own, strict=True)]
-
-
-def attack(
-    tables: Sequence[Embeddings], plans: Sequence[Plan], names: Sequence[str], seed: int, jobs: int, progress: Progress | None
-) -> list[Attacked]:
-    """Fit every attacker on every part of every table, `jobs` at once."""
-    tasks = [(name, encoder, part) for name in names for encoder, plan in enumerate(plans) for part in plan.parts]
-    numbers = [numbered([table.speaker]) for table in tables]
-    calls = ((name, inputs(tables[encoder], name), numbers[encoder], part, seed) for name, encoder, part in tasks)
-    results = [
-        Attacked(plan, np.flatnonzero(table.scored), who.max() + 1, {name: [] for name in names}, {name: [] for name in names})
-        for table, plan, who in zip(tables, plans, numbers, strict=True)
-    ]
-    jobs = min(jobs, len(tasks), cores())
-    tried = map(attempt, *zip(*calls, strict=True)) if jobs == 1 else side_by_side(calls, jobs)
-    for done, ((name, encoder, _), (guessed, validation)) in enumerate(zip(tasks, tried, strict=True), start=1):
-        results[encoder].guesses[name].append(guessed)
-        results[encoder].validation[name].append(validation)
-        if progress:
-            progress(done, len(tasks))
-    return results
-
-
-def side_by_side(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attempt)(*call) for call in calls)
-
-
-def attempt(name: str, inputs: Inputs, speaker: np.ndarray, part: PlannedPart, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(the speaker named for each scored clip of a part, hits where settings are chosen) of a fresh attacker."""
-    with threadpool_limits(1):  # matrices this small gain nothing from more
-        known = select_rows(inputs, part.train), speaker[part.train]
-        fitted, validation = fit_tuned(ATTACKERS[name], *known, part.tuning, seed + part.repeat)
-        return fitted.predict(select_rows(inputs, part.test)), validation
-
-
-def inputs(table: Embeddings, name: str) -> Inputs:
-    return table.frames if ATTACKERS[name].input == "frames" else table.embedding
+    def correct_from_emotion(self, plans: Sequence[FoldPlan], balanced: bool) -> np.ndarray:
+        """Return the share of repeats [n] in which the true emotion alone predicts the true speaker."""
+        votes = []
+        for encoder, plan in zip(self.labels, plans, strict=True):
+            predicted = [statistics.predict_from_emotion(encoder, fold.train, fold.test, balanced) for fold in plan.folds]
+            votes.append(count_votes(plan, np.flatnonzero(encoder.scored), encoder.speaker.max() + 1, predicted))
+        return np.concatenate(self.correct_by_encoder(votes))

@@ -1,7 +1,7 @@
-"""What an attacker's score means: chance levels, intervals, permutation tests, and when "at chance" may be said.
+"""Statistics of an audit: chance levels, confidence intervals, permutation tests and the equivalence test.
 
-n scored clips, K speakers, G clusters (texts, or clips where texts are not known). A hit is the share of repeats, 0 to 1, in
-which a clip's speaker was named rightly.
+Shapes: n scored utterances (pooled over encoders, or of one encoder), K speakers, G clusters (texts, or utterances where texts
+are unknown). `correct` [n] is the share of repeats, 0 to 1, in which an utterance's speaker was predicted correctly.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,57 +13,80 @@ from scipy import stats
 
 from speaker_invariant_ser.indexing import to_indices
 
-MARGIN = 0.03  # what counts as no leak: less than this above chance
-BELOW = 0.01  # family-wise level at which an attacker is called worse than chance
+MARGIN = 0.03  # of the equivalence test: accuracies less than 3 points above chance count as no leak
 ALPHA = 0.05
-SHOWN = 0.025  # level of the strongest attacker's test, and family-wise of all the others': together they err in 1 of 20
-CROSSED = 1.15  # speaker-free data, cross-validated: accuracies of 100 seeds spread 1.06 to 1.13 times as far as permutations
-FEW_HITS = 30  # below so many, a bound from their spread is too low
-BLOCK = 2_000_000  # labels permuted or resampled at once: bounds memory
+LEAK_ALPHA = 0.025  # for the strongest attacker, and family-wise for all attackers: together at most 5 % false alarms
+BELOW_CHANCE_ALPHA = 0.01  # family-wise
+CROSS_VALIDATION_INFLATION = 1.15  # 100 cross-validations on speaker-free data: sd 1.06 to 1.13 times that of permutations
+MIN_EXPECTED_CORRECT = 30  # with fewer correct predictions the t bound is too low
+BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds the memory
 
 AtChance = bool | Literal["undecided"]
+Reason = Literal["within", "leak", "below", "few"]
 
 
 @dataclass(frozen=True)
-class Clips:
-    """The clips of one encoder: numbers of clip, speaker and emotion [N], and which of them are scored [N]."""
+class IntegerLabels:
+    """The labels of one encoder's N utterances as integers.
 
-    id: np.ndarray  # the same clip of another encoder has the same number
+    Attributes:
+        id: Utterance; the same utterance has the same integer for every encoder.
+        speaker: Speaker, 0 to K - 1.
+        emotion: Emotion.
+        scored: Boolean mask of the scored utterances.
+    """
+
+    id: np.ndarray
     speaker: np.ndarray
     emotion: np.ndarray
     scored: np.ndarray
 
 
-def uniform(clips: Clips) -> float:
-    """1 / K."""
-    return 1 / len(set(clips.speaker))
+def uniform_chance(labels: IntegerLabels) -> float:
+    """Return the accuracy of random guessing, 1 / K."""
+    return 1 / len(set(labels.speaker))
 
 
-def majority(clips: Clips) -> float:
-    """Always naming the speaker with most clips."""
-    return float(np.bincount(clips.speaker).max() / len(clips.speaker))
+def majority_chance(labels: IntegerLabels) -> float:
+    """Return the accuracy of always predicting the speaker with most utterances."""
+    return float(np.bincount(labels.speaker).max() / len(labels.speaker))
 
 
-def guess_by_emotion(clips: Clips, train: np.ndarray, test: np.ndarray, balanced: bool) -> np.ndarray:
-    """The speaker [n] whom one would name for each clip at `test`, knowing its true emotion and the clips at `train`.
+def predict_from_emotion(labels: IntegerLabels, train: np.ndarray, test: np.ndarray, balanced: bool) -> np.ndarray:
+    """Predict speakers from the true emotion alone, which defines chance given the emotion.
 
-    The one with most clips of that emotion, or, for `balanced` accuracy, with the largest share of own clips of it.
-    Learned elsewhere than scored, as attackers are: the most frequent speaker among the scored clips themselves would be
-    above chance by luck alone, by ten points and more where clips are few.
+    Predicts the speaker with most training utterances of the emotion. Counting on the scored utterances instead would be
+    above chance by luck, by ten points and more where utterances are few; so counts come from the attackers' training sets.
+
+    Args:
+        labels: Labels of all utterances.
+        train: Positions of the utterances that are counted.
+        test: Positions of the n utterances to predict.
+        balanced: Maximise balanced accuracy: predict the speaker of whose own utterances the largest share has the emotion.
+
+    Returns:
+        Predicted speakers [n].
     """
-    counts = np.zeros((clips.emotion.max() + 1, clips.speaker.max() + 1))
-    np.add.at(counts, (clips.emotion[train], clips.speaker[train]), 1)
-    heard = counts.sum(axis=0)
-    likely = counts + 1e-6 * heard  # whoever is heard most, for an emotion that was never heard
-    return (likely / np.maximum(heard, 1) if balanced else likely).argmax(axis=1)[clips.emotion[test]]
+    counts = np.zeros((labels.emotion.max() + 1, labels.speaker.max() + 1))
+    np.add.at(counts, (labels.emotion[train], labels.speaker[train]), 1)
+    per_speaker = counts.sum(axis=0)
+    likely = counts + 1e-6 * per_speaker  # the most frequent speaker for an emotion without training utterances
+    return (likely / np.maximum(per_speaker, 1) if balanced else likely).argmax(axis=1)[labels.emotion[test]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many speakers an attacker names rightly, 0 to 1; NaN where undefined.
+    """Accuracy of an attacker with bounds and tests, all 0 to 1; NaN where undefined.
 
-    `low` and `high` are the 95 % bootstrap interval over clusters, `upper` the one-sided 95 % bound that a claim of chance
-    has to respect; `p_value` is against naming no better than chance within each emotion, `p_below` against no worse.
+    Attributes:
+        accuracy: Share of correct predictions.
+        low: Lower end of the 95 % cluster-bootstrap interval of the accuracy.
+        high: Upper end of it.
+        upper: One-sided 95 % upper bound of the accuracy, on which a claim of "at chance" rests.
+        balanced_accuracy: Mean recall over speakers.
+        balanced_upper: One-sided 95 % upper bound of the balanced accuracy.
+        p_value: Permutation p value against accuracy no better than chance within each emotion.
+        p_below: Permutation p value against accuracy no worse than chance within each emotion.
     """
 
     accuracy: float
@@ -76,45 +99,65 @@ class Score:
     p_below: float = np.nan
 
 
-def score(
-    hits: np.ndarray, speaker: np.ndarray, cluster: np.ndarray, utterances: int, permuted: np.ndarray | None = None
+def compute_score(
+    correct: np.ndarray, speaker: np.ndarray, cluster: np.ndarray, utterances: int, permuted: np.ndarray | None = None
 ) -> Score:
-    """Score of hits [n] of clips of these speakers [n] and clusters [n]; `permuted` are accuracies under permuted labels.
+    """Summarise an attacker's predictions.
 
-    Balanced accuracy is the mean over the speakers of the share of their clips that is named rightly. `utterances` is the
-    number of different clips: several encoders may have scored the same.
+    Args:
+        correct: Share of repeats with a correct prediction [n].
+        speaker: True speaker [n].
+        cluster: Text, or utterance where texts are unknown [n].
+        utterances: Number of different utterances; several encoders may score the same ones.
+        permuted: Accuracies under permuted speakers, for p values.
+
+    Returns:
+        The score.
     """
-    who, recall = recalls(hits, speaker)
-    accuracy, balanced = float(hits.mean()), float(recall.mean())
-    low, high = interval(hits, cluster)
+    speaker_code, recall = recall_by_speaker(correct, speaker)
+    accuracy, balanced = float(correct.mean()), float(recall.mean())
+    low, high = bootstrap_interval(correct, cluster)
     p_value, p_below = (np.nan, np.nan) if permuted is None or not len(permuted) else p_values(accuracy, permuted)
-    share = 1 / (len(recall) * np.bincount(who)[who])  # of each clip in balanced accuracy
+    weight = 1 / (len(recall) * np.bincount(speaker_code)[speaker_code])  # of each utterance in balanced accuracy
     return Score(
         accuracy=accuracy,
         low=low,
         high=high,
-        upper=upper_bound(accuracy, (hits - accuracy) / len(hits), cluster, utterances),
+        upper=upper_bound(accuracy, (correct - accuracy) / len(correct), cluster, utterances),
         balanced_accuracy=balanced,
-        balanced_upper=upper_bound(balanced, share * (hits - recall[who]), cluster, utterances),
+        balanced_upper=upper_bound(balanced, weight * (correct - recall[speaker_code]), cluster, utterances),
         p_value=p_value,
         p_below=p_below,
     )
 
 
-def recalls(hits: np.ndarray, speaker: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(each clip's speaker as a number [n], the share of each speaker's clips that is named rightly [K])."""
-    _, who, clips = np.unique(speaker, return_inverse=True, return_counts=True)
-    return who, np.bincount(who, weights=hits) / clips
+def recall_by_speaker(correct: np.ndarray, speaker: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each utterance's speaker as an integer [n], and the share of correct predictions for each speaker [K]."""
+    _, code, utterances = np.unique(speaker, return_inverse=True, return_counts=True)
+    return code, np.bincount(code, weights=correct) / utterances
 
 
-def interval(hits: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean hit, resampling whole clusters: clips of one text are alike. NaN for one cluster."""
+def bootstrap_interval(correct: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Compute the 95 % bootstrap interval of the accuracy.
+
+    Whole clusters are resampled, since utterances of one text are alike. With few clusters the interval is too narrow; see
+    `upper_bound`.
+
+    Args:
+        correct: Share of repeats with a correct prediction [n].
+        cluster: Cluster of each utterance [n].
+        resamples: Bootstrap samples.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper end; NaN with a single cluster.
+    """
     _, member, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
     if len(sizes) < 2:
         return np.nan, np.nan
-    sums = np.bincount(member, weights=hits)
+    sums = np.bincount(member, weights=correct)
     rng, means = np.random.default_rng(seed), []
-    for count in blocks(resamples, len(sizes)):
+    for count in block_sizes(resamples, len(sizes)):
         drawn = rng.integers(len(sizes), size=(count, len(sizes)))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
@@ -122,120 +165,187 @@ def interval(hits: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed:
 
 
 def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray, utterances: int) -> float:
-    """One-sided 95 % upper bound of a mean whose clips have this influence [n] on it (sum 0), by clusters; NaN for one.
+    """Compute the one-sided 95 % upper bound of an accuracy from clustered utterances.
 
-    With G clusters, t of G - 1 degrees of freedom: where they are few, a bootstrap is too sure of itself, and this bound
-    is what "at chance" rests on. Cameron and Miller, J. Human Resources 2015. Where few hits would be right even just beyond
-    the margin, the exact binomial bound if that is higher: Clopper and Pearson, Biometrika 1934.
+    The standard error is cluster-robust, with a t quantile of G - 1 degrees of freedom (Cameron and Miller, J. Human
+    Resources 2015): a bootstrap is too narrow with few clusters. Where fewer than `MIN_EXPECTED_CORRECT` correct predictions
+    are expected at the margin, the exact binomial bound (Clopper and Pearson, Biometrika 1934) is taken if it is higher.
+
+    Args:
+        value: The accuracy, 0 to 1.
+        influence: Influence of each utterance on it [n], of sum 0.
+        cluster: Cluster of each utterance [n].
+        utterances: Number of different utterances.
+
+    Returns:
+        The bound, at most 1; NaN with a single cluster.
     """
     member = to_indices(cluster)
-    groups = member.max() + 1
-    if groups < 2:
+    clusters = member.max() + 1
+    if clusters < 2:
         return np.nan
-    spread = np.sqrt(groups / (groups - 1) * (np.bincount(member, weights=influence) ** 2).sum())
-    bound = value + stats.t.ppf(1 - ALPHA, groups - 1) * spread
-    if utterances * (value + MARGIN) < FEW_HITS:
-        hits = min(np.ceil(value * utterances - 1e-9), utterances - 1)
-        bound = max(bound, stats.beta.ppf(1 - ALPHA, hits + 1, utterances - hits))
+    standard_error = np.sqrt(clusters / (clusters - 1) * (np.bincount(member, weights=influence) ** 2).sum())
+    bound = value + stats.t.ppf(1 - ALPHA, clusters - 1) * standard_error
+    if utterances * (value + MARGIN) < MIN_EXPECTED_CORRECT:
+        correct = min(np.ceil(value * utterances - 1e-9), utterances - 1)
+        bound = max(bound, stats.beta.ppf(1 - ALPHA, correct + 1, utterances - correct))
     return float(min(bound, 1.0))
 
 
 def p_values(accuracy: float, permuted: np.ndarray) -> tuple[float, float]:
-    """(share of permutations that read as much, share that read as little), the observed one counted: Phipson and Smyth 2010."""
-    slack = 1e-9  # sums in another order
-    above, below = (permuted >= accuracy - slack).sum(), (permuted <= accuracy + slack).sum()
+    """Compute permutation p values; the observed accuracy counts as one permutation (Phipson and Smyth, SAGMB 2010).
+
+    Args:
+        accuracy: Observed accuracy.
+        permuted: Accuracies under permuted speakers [permutations].
+
+    Returns:
+        Shares of permutations with at least, and with at most, the observed accuracy.
+    """
+    tolerance = 1e-9  # equal accuracies may differ in the order of summation
+    above, below = (permuted >= accuracy - tolerance).sum(), (permuted <= accuracy + tolerance).sum()
     return float((1 + above) / (1 + len(permuted))), float((1 + below) / (1 + len(permuted)))
 
 
 def permuted_accuracies(
-    votes: Mapping[str, Sequence[np.ndarray]], clips: Sequence[Clips], permutations: int, seed: int, crossed: bool = False
+    votes: Mapping[str, Sequence[np.ndarray]],
+    labels: Sequence[IntegerLabels],
+    permutations: int,
+    seed: int,
+    cross_validated: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Attacker -> accuracies [permutations] when the scored clips' speakers are permuted within encoder and emotion.
+    """Compute accuracies after the scored utterances' speakers are permuted within encoder and emotion.
 
-    `votes` holds, for each encoder, the share of repeats [n, K] in which an attacker named each speaker; what it named is
-    kept, so that a permutation costs no training. All attackers meet the same permutations. Encoders that score the same
-    clips err alike on them, which permuting each by itself does not show: the accuracies are spread by `togetherness`.
+    Predictions are kept and true labels permuted, so that no attacker is fitted again. All attackers meet the same
+    permutations. Encoders that score the same utterances err alike on them, which permuting each encoder by itself does not
+    show; so accuracies are spread around their mean by the root of the design effect. Accuracies of plain cross-validation are
+    spread further by `CROSS_VALIDATION_INFLATION`, since its folds are fitted on each other's scored utterances.
+
+    Args:
+        votes: For each attacker and encoder, the share of repeats in which it predicted each speaker [n, K].
+        labels: Labels of each encoder.
+        permutations: Number of permutations.
+        seed: Seed of the permutations.
+        cross_validated: Whether scored utterances are also trained on in other folds.
+
+    Returns:
+        Accuracies [permutations] of each attacker.
     """
     rng = np.random.default_rng(seed)
-    total = {name: np.zeros(permutations) for name in votes}
-    for encoder, one in enumerate(clips):
-        speaker, emotion = one.speaker[one.scored], one.emotion[one.scored]
-        order = np.argsort(emotion, kind="stable")
-        inverse, rows = np.argsort(order), np.arange(len(speaker))
+    sums = {name: np.zeros(permutations) for name in votes}
+    for encoder, encoder_labels in enumerate(labels):
+        speaker, emotion = encoder_labels.speaker[encoder_labels.scored], encoder_labels.emotion[encoder_labels.scored]
+        by_emotion = np.argsort(emotion, kind="stable")
+        inverse, rows = np.argsort(by_emotion), np.arange(len(speaker))
         done = 0
-        for count in blocks(permutations, len(speaker)):
-            keys = rng.random((count, len(speaker)), dtype=np.float32) + emotion[order]  # sorts within each emotion
-            shuffled = speaker[order][np.argsort(keys, axis=1)][:, inverse]
-            for name, each in votes.items():
-                total[name][done : done + count] += each[encoder][rows, shuffled].sum(axis=1)
+        for count in block_sizes(permutations, len(speaker)):
+            keys = rng.random((count, len(speaker)), dtype=np.float32) + emotion[by_emotion]  # sorts within each emotion
+            shuffled = speaker[by_emotion][np.argsort(keys, axis=1)][:, inverse]
+            for name, attacker_votes in votes.items():
+                sums[name][done : done + count] += attacker_votes[encoder][rows, shuffled].sum(axis=1)
             done += count
-    scored = sum(one.scored.sum() for one in clips)
-    spread = {name: togetherness(each, clips) * (CROSSED if crossed else 1.0) for name, each in votes.items()}
-    centre = {name: sums.mean() if permutations else 0.0 for name, sums in total.items()}
-    return {name: (centre[name] + spread[name] * (sums - centre[name])) / scored for name, sums in total.items()}
+    inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
+    spread = {name: float(np.sqrt(design_effect(votes[name], labels))) * inflation for name in votes}
+    centre = {name: sums[name].mean() if permutations else 0.0 for name in votes}
+    scored = sum(encoder_labels.scored.sum() for encoder_labels in labels)
+    return {name: (centre[name] + spread[name] * (sums[name] - centre[name])) / scored for name in votes}
 
 
-def togetherness(votes: Sequence[np.ndarray], clips: Sequence[Clips]) -> float:
-    """How much wider the sum of hits spreads because the same clips are scored by several encoders; 1 if none is.
+def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) -> float:
+    """Compute by how much scoring the same utterances with several encoders inflates the variance of an accuracy.
 
-    The root of the design effect: squared sums of each clip's residuals over their sum of squares. A residual is a hit less
-    what the same votes would hit on average with the speakers of that emotion.
+    The residual of a decision is its correctness minus the expected correctness of the same votes for a random speaker of
+    that emotion. The design effect is the sum of squared sums of residuals over utterances, divided by the sum of squares.
+
+    Args:
+        votes: For each encoder, the share of repeats in which each speaker was predicted [n, K].
+        labels: Labels of each encoder.
+
+    Returns:
+        Variance ratio, at least 1; 1 if no utterance is scored twice.
     """
-    residuals, ids = [], np.concatenate([one.id[one.scored] for one in clips])
+    residuals, ids = [], np.concatenate([encoder_labels.id[encoder_labels.scored] for encoder_labels in labels])
     if len(set(ids)) == len(ids):
         return 1.0
-    for one, each in zip(clips, votes, strict=True):
-        speaker, emotion = one.speaker[one.scored], one.emotion[one.scored]
-        counts = np.zeros((emotion.max() + 1, each.shape[1]))
+    for encoder_labels, encoder_votes in zip(labels, votes, strict=True):
+        speaker, emotion = encoder_labels.speaker[encoder_labels.scored], encoder_labels.emotion[encoder_labels.scored]
+        counts = np.zeros((emotion.max() + 1, encoder_votes.shape[1]))
         np.add.at(counts, (emotion, speaker), 1)
-        expected = (each * (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[emotion]).sum(axis=1)
-        residuals.append(each[np.arange(len(each)), speaker] - expected)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        expected = (encoder_votes * share[emotion]).sum(axis=1)
+        residuals.append(encoder_votes[np.arange(len(encoder_votes)), speaker] - expected)
     residual = np.concatenate(residuals)
-    number = to_indices(ids)
-    together = (np.bincount(number, weights=residual) ** 2).sum()
-    return float(np.sqrt(max(1.0, together / max((residual**2).sum(), 1e-12))))
+    utterance = to_indices(ids)
+    clustered = (np.bincount(utterance, weights=residual) ** 2).sum()
+    return max(1.0, clustered / max((residual**2).sum(), 1e-12))
 
 
-def blocks(times: int, each: int) -> Iterator[int]:
-    """`times` in parts so that a part times `each` stays within bounds."""
-    most = max(1, BLOCK // max(1, each))
-    for done in range(0, times, most):
-        yield min(most, times - done)
+def block_sizes(total: int, values_each: int) -> Iterator[int]:
+    """Yield sizes that sum to `total`, each at most `BLOCK_SIZE` values."""
+    size = max(1, BLOCK_SIZE // max(1, values_each))
+    for done in range(0, total, size):
+        yield min(size, total - done)
 
 
-def detection_limit(clips: int, chance: float, power: float = 0.8) -> float | None:
-    """The smallest accuracy that a binomial test at 5 % would notice in 4 of 5 cases, with so many different clips.
+def detection_limit(utterances: int, chance: float, power: float = 0.8) -> float | None:
+    """Compute the smallest accuracy that a one-sided binomial test at 5 % detects with the given power.
 
-    None where chance leaves nothing to notice.
+    Args:
+        utterances: Number of different scored utterances.
+        chance: Chance level, 0 to 1.
+        power: Probability of detection.
+
+    Returns:
+        The accuracy, 1 if none below is detected; None if chance is 0 or 1.
+
+    >>> round(detection_limit(110, 1 / 11), 2)
+    0.17
     """
     if not 0 < chance < 1 - 1e-9:
         return None
-    noticed = stats.binom.ppf(1 - ALPHA, clips, chance) + 1  # hits
+    critical = stats.binom.ppf(1 - ALPHA, utterances, chance) + 1  # smallest significant number of correct predictions
     grid = np.linspace(chance, 1, 2001)
-    return float(grid[np.argmax(stats.binom.sf(noticed - 1, clips, grid) >= power)]) if noticed <= clips else 1.0
+    return float(grid[np.argmax(stats.binom.sf(critical - 1, utterances, grid) >= power)]) if critical <= utterances else 1.0
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Whether the speaker is gone, and why that is said: within the margin, leak, below chance, or too few clips."""
+class Conclusion:
+    """Whether attackers are at chance, and why.
+
+    Attributes:
+        at_chance: True, False or "undecided".
+        reason: "within" the margin of chance, "leak", "below" chance (also a leak), or too "few" utterances to decide.
+    """
 
     at_chance: AtChance
-    reason: Literal["within", "leak", "below", "few"]
+    reason: Reason
 
 
-def judge(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float]) -> Judgement:
-    """Whether the speaker is gone, as a test of equivalence (Schuirmann 1987): no evidence of a leak is not enough.
+def equivalence_test(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float]) -> Conclusion:
+    """Decide whether attackers are at chance given the emotion.
 
-    True    the upper bounds of the strongest attacker are below given-emotion chance + 3 points, in accuracy and in
-            balanced accuracy, and no attacker is far above or significantly below chance
-    False   an attacker is significantly below chance (a leak too: its opposite reads the speaker), or a leak is shown
-    "undecided"  neither: too few clips
+    Missing evidence of a leak is no evidence of its absence. As in a test of equivalence (Schuirmann, J. Pharmacokinetics and
+    Biopharmaceutics 1987), the conclusion is
+
+    - True if the upper bounds of the strongest attacker are less than `MARGIN` above chance, in accuracy and in balanced
+      accuracy, and no attacker is significantly above chance plus margin or significantly below chance;
+    - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), or if the
+      attackers are significantly above chance;
+    - "undecided" otherwise: there are too few utterances.
+
+    Args:
+        strongest: Score of the strongest attacker, chosen without the scored utterances.
+        attackers: Scores of all attackers on the embedding.
+        chance: Chance levels with the keys "given_emotion" and "given_emotion_balanced".
+
+    Returns:
+        The conclusion.
     """
     bound = chance["given_emotion"] + MARGIN
     within = strongest.upper < bound and strongest.balanced_upper < chance["given_emotion_balanced"] + MARGIN
-    significant = [one for one in attackers.values() if one.p_value * len(attackers) < SHOWN]
-    if any(one.p_below * len(attackers) < BELOW for one in attackers.values()):
-        return Judgement(False, "below")
-    if within and not any(one.accuracy >= bound for one in significant):
-        return Judgement(True, "within")
-    return Judgement(False, "leak") if significant or strongest.p_value < SHOWN else Judgement("undecided", "few")
+    significant = [score for score in attackers.values() if score.p_value * len(attackers) < LEAK_ALPHA]
+    if any(score.p_below * len(attackers) < BELOW_CHANCE_ALPHA for score in attackers.values()):
+        return Conclusion(False, "below")
+    if within and not any(score.accuracy >= bound for score in significant):
+        return Conclusion(True, "within")
+    return Conclusion(False, "leak") if significant or strongest.p_value < LEAK_ALPHA else Conclusion("undecided", "few")

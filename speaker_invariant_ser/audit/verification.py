@@ -82,7 +82,7 @@ def verify(tables: Sequence[Trials | None]) -> Verification | None:
     )
 
 
-def verify_alone(
+def verify_without_background(
     embedding: np.ndarray, speaker: np.ndarray, emotion: np.ndarray, text: np.ndarray, seed: int = 0
 ) -> Verification | None:
     """The same for embeddings [N, D] that come without a background: each half of the speakers is that of the other half.

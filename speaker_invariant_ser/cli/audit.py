@@ -40,7 +40,7 @@ def audit(
 
         embeddings, ignored_columns = read_embeddings(table, columns)
         progress("loading", 1, 1)
-        settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
+        settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
         try:
             scored = "given" if embeddings.scored.all() else "held-out"
             speaker = auditing.audit([embeddings], scored, settings=settings, progress=progress).summary

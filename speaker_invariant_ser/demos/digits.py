@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from sklearn.datasets import load_digits
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
-from speaker_invariant_ser.audit.leakage import Leakage, leakage
+from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
@@ -251,7 +251,7 @@ def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcom
     settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
     parts = attacked_parts(run.recipe)
     tables = [embed(model, prepared, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
-    attacked = leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
+    attacked = measure_leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
     return Outcome(run.folder.name, [fit.metrics() for fit in run.fits], attacked)
 
 

@@ -11,7 +11,7 @@ from itertools import compress
 
 import numpy as np
 
-from speaker_invariant_ser.audit.audit import Audit, Scored, Settings, audit
+from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import threat, two_outputs, verdict
@@ -162,7 +162,7 @@ def evaluate(
     write_predictions(run.folder / PREDICTIONS, predictions)
     section = run.recipe.audit
     scored: Scored = "held-out" if all(split.held_out for split in splits) else "trained"
-    settings = Settings(section.folds, section.seed, quick=quick, jobs=jobs)
+    settings = AuditSettings(section.folds, section.seed, quick=quick, jobs=jobs)
     return Evaluation(
         name=run.folder.resolve().name,
         predictions=predictions.rows(first),

@@ -21,7 +21,7 @@ def map_points(table: Embeddings, seed: int = 0) -> Points | None:
     """
     if len(table.id) < FEWEST or not np.ptp(table.embedding, axis=0).any():
         return None
-    table = table.rows(sample_utterances(table.speaker, MOST, seed))
+    table = table.select(sample_utterances(table.speaker, MOST, seed))
     standardised = StandardScaler().fit_transform(table.embedding)
     with threadpool_limits(1):
         reduced = PCA(min(COMPONENTS, *standardised.shape), random_state=seed).fit_transform(standardised)

@@ -19,7 +19,7 @@ from speaker_invariant_ser.audit.verification import (
     pooled_eer,
     unrank,
     verify,
-    verify_alone,
+    verify_without_background,
 )
 
 EMOTIONS = 4
@@ -47,7 +47,7 @@ def trials(seed=0, known=8, count=4, most=200_000, **options):
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_planted_people_are_told_apart(name):
-    found = verify_alone(*people(code=3.0)).summary[name]
+    found = verify_without_background(*people(code=3.0)).summary[name]
     assert max(found[kind] for kind in ("eer", "high", "same_emotion", "cross_emotion")) < 0.02
     assert found["linkability"] > 0.97
     assert max(found["per_encoder"]) < 0.02
@@ -56,7 +56,7 @@ def test_planted_people_are_told_apart(name):
 @pytest.mark.parametrize("name", SCORERS)
 def test_noise_is_not_told_apart(name):
     """Ten trials: the mean within 0.015 of a half, which is 5 standard errors as simulated, each within 0.07."""
-    found = [verify_alone(*people(seed=seed)).summary[name] for seed in range(10)]
+    found = [verify_without_background(*people(seed=seed)).summary[name] for seed in range(10)]
     for kind in ("eer", "same_emotion", "cross_emotion"):
         rates = np.array([each[kind] for each in found])
         assert abs(rates.mean() - 0.5) < 0.015
@@ -68,7 +68,7 @@ def test_noise_is_not_told_apart(name):
 
 
 def test_more_code_means_fewer_errors_and_more_linkability():
-    found = [verify_alone(*people(code=code)).summary["trained"] for code in (0, 0.4, 0.8, 1.6)]
+    found = [verify_without_background(*people(code=code)).summary["trained"] for code in (0, 0.4, 0.8, 1.6)]
     rates, links = [each["eer"] for each in found], [each["linkability"] for each in found]
     assert rates == sorted(rates, reverse=True) and links == sorted(links)
     assert all(each["low"] < each["eer"] < each["high"] for each in found)
@@ -82,24 +82,24 @@ def test_emotion_does_not_pass_for_a_person(name):
     emotion = speaker % 4
     embedding = rng.standard_normal((128, 8)) + 4 * np.eye(4, 8)[emotion]
     labels = np.char.mod("p%d", speaker), np.char.mod("e%d", emotion), np.full(128, "")
-    found = verify_alone(embedding, *labels).summary[name]
+    found = verify_without_background(embedding, *labels).summary[name]
     assert found["eer"] < 0.25
     assert found["same_emotion"] == pytest.approx(0.5, abs=0.08)
     assert found["cross_emotion"] is None  # nobody speaks in two emotions
-    assert verify_alone(embedding + 4 * np.eye(16, 8)[speaker], *labels).summary[name]["same_emotion"] < 0.4
+    assert verify_without_background(embedding + 4 * np.eye(16, 8)[speaker], *labels).summary[name]["same_emotion"] < 0.4
 
 
 def test_a_code_under_loud_nuisance_is_found_by_the_trained_back_end_alone():
     embedding, *labels = people(code=1.5, count=24)
     embedding[:, :8] = 30 * np.random.default_rng(1).standard_normal((len(embedding), 8))
-    found = verify_alone(embedding, *labels).summary
+    found = verify_without_background(embedding, *labels).summary
     assert found["trained"]["eer"] < 0.2 < 0.45 < found["cosine"]["eer"]
     assert found["eer"] == found["trained"]["eer"]
 
 
 def test_the_back_end_learns_which_directions_are_emotion():
     embedding, *labels = people(code=0.8, emotion_code=6.0, count=24)
-    found = verify_alone(embedding, *labels).summary
+    found = verify_without_background(embedding, *labels).summary
     assert found["trained"]["cross_emotion"] < 0.25 < 0.4 < found["cosine"]["cross_emotion"]
 
 
@@ -115,7 +115,7 @@ def test_poor_backgrounds_do_no_harm(known, clips, dims, monkeypatch):
 
 def test_an_embedding_that_never_changes_says_nothing():
     embedding, *labels = people()
-    found = verify_alone(np.ones_like(embedding), *labels).summary
+    found = verify_without_background(np.ones_like(embedding), *labels).summary
     assert found["trained"]["eer"] == pytest.approx(0.5) and found["cosine"]["eer"] == pytest.approx(0.5)
 
 
@@ -126,8 +126,8 @@ def test_pairs_of_one_text_are_left_out():
     text = speaker * 3 + clip % 3
     embedding = rng.standard_normal((96, 16)) + 3 * rng.standard_normal((24, 16))[text]
     labels = np.char.mod("p%d", speaker), np.full(96, "calm")
-    known = verify_alone(embedding, *labels, np.char.mod("t%d", text)).summary
-    unknown = verify_alone(embedding, *labels, np.full(96, "")).summary
+    known = verify_without_background(embedding, *labels, np.char.mod("t%d", text)).summary
+    unknown = verify_without_background(embedding, *labels, np.full(96, "")).summary
     assert known["same_text_left_out"] and not unknown["same_text_left_out"]
     assert known["target_trials"] == 8 * (66 - 18) and unknown["target_trials"] == 8 * 66
     assert known["cosine"]["linkability"] < 0.1 < 0.2 < unknown["cosine"]["linkability"]
@@ -135,16 +135,19 @@ def test_pairs_of_one_text_are_left_out():
 
 def test_pairs_of_one_text_stay_if_there_are_no_others():
     embedding, speaker, emotion, _ = people()
-    own = verify_alone(embedding, speaker, emotion, speaker)
+    own = verify_without_background(embedding, speaker, emotion, speaker)
     assert not own.same_text_left_out and own.target_trials == 8 * 120
 
 
 def test_rescaling_and_shifting_change_nothing():
     embedding, *labels = people(code=0.5)
-    plain, moved = verify_alone(embedding, *labels).summary, verify_alone(1000 * embedding - 7, *labels).summary
+    plain, moved = (
+        verify_without_background(embedding, *labels).summary,
+        verify_without_background(1000 * embedding - 7, *labels).summary,
+    )
     for name in SCORERS:
         assert moved[name]["eer"] == pytest.approx(plain[name]["eer"], abs=1e-6)
-    stretched = verify_alone(embedding * np.linspace(1, 50, 16), *labels).summary
+    stretched = verify_without_background(embedding * np.linspace(1, 50, 16), *labels).summary
     assert stretched["trained"]["eer"] == pytest.approx(plain["trained"]["eer"], abs=1e-6)
 
 
@@ -203,7 +206,7 @@ def test_what_is_undefined_contributes_nothing():
     single = make_trials(*people(count=3, clips=1), *people(names="q")[:2])
     fine = trials(count=3)
     assert alone is None and single is None
-    assert verify([alone, single]) is None and verify_alone(*people(count=3)) is None
+    assert verify([alone, single]) is None and verify_without_background(*people(count=3)) is None
     assert verify([alone, fine]).summary == verify([fine]).summary
     assert verify([trials(count=2)]).summary["low"] is None  # of two people no interval is made
     assert fine.clips == 48 and verify([fine, fine]).target_trials == 2 * fine.target.sum()

@@ -4,12 +4,12 @@ import json
 import math
 from dataclasses import replace
 
-import clips
 import numpy as np
 import pytest
 import torch
 from concept_erasure import LeaceFitter
 from conftest import TINY, prepare_table
+from embedding_tables import linear_code, make_table, xor_code
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -70,7 +70,7 @@ def read(attacker, learned, scored, what="speaker"):
 def coded(embedding, speaker, rng):
     """As an encoder leaves it: speakers in places of their own, dimensions of unlike scale that depend on each other."""
     mixing = np.random.default_rng(3).standard_normal((embedding.shape[1],) * 2) * np.geomspace(1, 0.01, embedding.shape[1])
-    return clips.linear(embedding, speaker, rng, 0.7) @ mixing
+    return linear_code(embedding, speaker, rng, 0.7) @ mixing
 
 
 def emotional(table):
@@ -84,7 +84,7 @@ def emotional(table):
 @pytest.mark.parametrize("speakers", [2, 8, 60])
 def test_after_leace_no_line_reads_the_clips_that_it_was_fitted_on(speakers):
     """370 clips, as a fold of EMO-DB has; also where there are so many speakers that each says little by itself."""
-    table = clips.make_table(370, dims=128, speakers=speakers, code=coded)
+    table = make_table(370, dims=128, speakers=speakers, code=coded)
     (after,) = erased("leace", table)
     attacker = LogisticRegression(max_iter=1000)
     majority = np.bincount(to_indices(table.speaker)).max() / 370
@@ -95,7 +95,7 @@ def test_after_leace_no_line_reads_the_clips_that_it_was_fitted_on(speakers):
 
 
 def test_leace_takes_it_from_new_clips_too_and_leaves_the_emotion():
-    table, new = (emotional(clips.make_table(2000, dims=16, speakers=4, seed=seed, code=clips.linear)) for seed in (0, 1))
+    table, new = (emotional(make_table(2000, dims=16, speakers=4, seed=seed, code=linear_code)) for seed in (0, 1))
     after, new_after = erased("leace", table, new)
     attacker = LogisticRegression(max_iter=1000)
     assert read(attacker, table, new) > 0.95 and read(attacker, after, new_after) < 0.25 + 0.05
@@ -104,8 +104,8 @@ def test_leace_takes_it_from_new_clips_too_and_leaves_the_emotion():
 
 def test_of_many_speakers_leace_takes_every_direction():
     """Each of 100 correlates little with anything; the limit that concept-erasure has by itself leaves them as they are."""
-    weak = lambda embedding, speaker, rng: clips.linear(embedding, speaker, rng, 0.1)  # noqa: E731
-    table = clips.make_table(3000, dims=128, speakers=100, code=weak)
+    weak = lambda embedding, speaker, rng: linear_code(embedding, speaker, rng, 0.1)  # noqa: E731
+    table = make_table(3000, dims=128, speakers=100, code=weak)
 
     def apart(embedding):
         return np.ptp([embedding[table.speaker == who].mean(axis=0) for who in np.unique(table.speaker)], axis=0).max()
@@ -118,7 +118,7 @@ def test_of_many_speakers_leace_takes_every_direction():
 
 def test_the_kernel_eraser_takes_what_no_line_shows():
     """Attackers learn from clips that it was not fitted on: on its own it has wiped away more than on any others."""
-    table, new, more = (emotional(clips.make_table(800, dims=16, speakers=4, seed=seed, code=clips.xor)) for seed in range(3))
+    table, new, more = (emotional(make_table(800, dims=16, speakers=4, seed=seed, code=xor_code)) for seed in range(3))
     _, *straight = erased("leace", table, new, more)
     _, *curved = erased("kernel", table, new, more, rounds=5)
     svm, line = SVC(C=3.0), LogisticRegression(max_iter=1000)
@@ -130,8 +130,8 @@ def test_the_kernel_eraser_takes_what_no_line_shows():
 
 def test_where_a_line_shows_it_the_kernel_eraser_is_no_worse_than_leace():
     """Moving along curves would bend a straight code into one that is read again: the straight one goes first."""
-    weak = lambda embedding, speaker, rng: clips.linear(embedding, speaker, rng, 0.5)  # noqa: E731
-    table, new, more = (clips.make_table(400, dims=32, speakers=4, seed=seed, code=weak) for seed in range(3))
+    weak = lambda embedding, speaker, rng: linear_code(embedding, speaker, rng, 0.5)  # noqa: E731
+    table, new, more = (make_table(400, dims=32, speakers=4, seed=seed, code=weak) for seed in range(3))
     svm = SVC(C=3.0)
     straight, curved = (read(svm, *erased(name, table, new, more)[1:]) for name in ("leace", "kernel"))
     assert read(svm, new, more) > 0.8 and straight < 0.45 and curved < straight + 0.05
@@ -139,23 +139,23 @@ def test_where_a_line_shows_it_the_kernel_eraser_is_no_worse_than_leace():
 
 def test_who_learns_from_the_clips_an_eraser_was_fitted_on_learns_nothing_whatever_is_left():
     """Why attackers of an erased embedding learn from held-out clips alone."""
-    table, new, more = (clips.make_table(400, dims=128, speakers=8, seed=seed, code=clips.linear) for seed in range(3))
+    table, new, more = (make_table(400, dims=128, speakers=8, seed=seed, code=linear_code) for seed in range(3))
     after, new, more = erased("leace", table, new, more)
     line = LogisticRegression(max_iter=1000)
     assert read(line, after, more) < 0.16 and read(line, new, more) > 0.28, "chance is 0.125"
 
 
 def test_the_kernel_eraser_ends_where_there_is_nothing_to_read():
-    table = clips.make_table(800, dims=8, speakers=4)
+    table = make_table(800, dims=8, speakers=4)
     nothing, something = eraser("kernel", 8), eraser("kernel", 8, rounds=2)
     nothing.fit(as_tensor(table), table.speaker, seed=0)
-    something.fit(as_tensor(clips.make_table(800, dims=8, speakers=4, code=clips.xor)), table.speaker, seed=0)
+    something.fit(as_tensor(make_table(800, dims=8, speakers=4, code=xor_code)), table.speaker, seed=0)
     assert int(nothing.used) <= 1 and int(something.used) == 2, "of eight and of two rounds; a first one by bad luck"
 
 
 @pytest.mark.parametrize("name", ["leace", "kernel"])
 def test_erasing_is_a_function_of_the_embedding_and_of_the_seed(name):
-    table = clips.make_table(200, dims=12, speakers=4, code=clips.xor)
+    table = make_table(200, dims=12, speakers=4, code=xor_code)
     first, again, other = (eraser(name, 12, rounds=2) for _ in range(3))
     x = as_tensor(table)
     for one, seed in ((first, 0), (again, 0)):
@@ -409,7 +409,7 @@ def test_what_an_erased_and_released_embedding_is_compared_with():
 
 
 def test_the_head_learns_again_from_what_is_left():
-    table = emotional(clips.make_table(600, dims=16, speakers=4, code=clips.linear))
+    table = emotional(make_table(600, dims=16, speakers=4, code=linear_code))
     (after,) = erased("leace", table)
     emotion = torch.from_numpy(to_indices(table.emotion))
     torch.manual_seed(0)

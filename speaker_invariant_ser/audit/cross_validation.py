@@ -1,0 +1,195 @@
+"""Cross-validation of attackers: fit every attacker on every fold of every encoder and collect its predictions."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, select_rows
+from speaker_invariant_ser.audit.embeddings import Embeddings, to_common_indices
+from speaker_invariant_ser.audit.folds import AuditFold, FoldPlan
+from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.processes import cores
+
+Progress = Callable[[int, int], None]  # fits done, fits in total
+
+
+@dataclass(frozen=True)
+class EncoderPredictions:
+    """What the attackers predicted for the n scored utterances of one encoder.
+
+    Attributes:
+        plan: The folds.
+        scored: Positions of the scored utterances [n], sorted.
+        speakers: Number of speakers K.
+        predicted: For each attacker and fold, the predicted speaker of each test utterance as an integer.
+        validation_correct: For each attacker and fold, whether it was correct on each utterance that validated its setting.
+    """
+
+    plan: FoldPlan
+    scored: np.ndarray
+    speakers: int
+    predicted: dict[str, list[np.ndarray]]
+    validation_correct: dict[str, list[np.ndarray]]
+
+    def votes(self, attackers: Sequence[str]) -> np.ndarray:
+        """Count the predictions of the attacker given for each fold, as in `count_votes`."""
+        predicted = [self.predicted[name][index] for index, name in enumerate(attackers)]
+        return count_votes(self.plan, self.scored, self.speakers, predicted)
+
+
+def count_votes(plan: FoldPlan, scored: np.ndarray, speakers: int, predicted: Sequence[np.ndarray]) -> np.ndarray:
+    """Compute in which share of repeats each speaker was predicted.
+
+    Args:
+        plan: The folds.
+        scored: Positions of the scored utterances [n], sorted.
+        speakers: Number of speakers K.
+        predicted: For each fold, the predicted speaker of each test utterance.
+
+    Returns:
+        Shares [n, K], 0 to 1.
+    """
+    votes = np.zeros((len(scored), speakers))  # double precision: sums of thirds that should be equal have to be equal
+    for fold, speaker in zip(plan.folds, predicted, strict=True):
+        votes[np.searchsorted(scored, fold.test), speaker] += 1 / plan.repeats
+    return votes
+
+
+def usable_attackers(
+    names: Iterable[str], tables: Sequence[Embeddings], plans: Sequence[FoldPlan]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Determine which attackers can be fitted on all tables.
+
+    Args:
+        names: Attackers that are asked for.
+        tables: Embeddings of each encoder.
+        plans: Folds of each encoder.
+
+    Returns:
+        The usable attackers, and for each other attacker the reason, as in "svm needs ...".
+    """
+    fewest = min(
+        min(Counter(table.speaker[fold.train][fold.tuning[0]]).values())
+        for table, plan in zip(tables, plans, strict=True)
+        for fold in plan.folds
+    )
+    reasons = {}
+    for name in names:
+        needed = ATTACKERS[name].min_utterances
+        if ATTACKERS[name].input == "frames" and any(table.frames is None for table in tables):
+            reasons[name] = "needs the encoder's frame-level features"
+        elif needed > fewest:
+            reasons[name] = f"needs {needed} utterances of every speaker for tuning (a speaker has {fewest})"
+    return tuple(name for name in names if name not in reasons), reasons
+
+
+def run_attackers(
+    tables: Sequence[Embeddings],
+    plans: Sequence[FoldPlan],
+    names: Sequence[str],
+    seed: int,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[EncoderPredictions]:
+    """Fit every attacker on every fold of every encoder.
+
+    Args:
+        tables: Embeddings of each encoder.
+        plans: Folds of each encoder.
+        names: Attackers.
+        seed: Seed of the attackers.
+        jobs: Processes that fit attackers in parallel; results do not depend on it.
+        progress: Called after every fit.
+
+    Returns:
+        The predictions for each encoder.
+    """
+    tasks = [(name, encoder, fold) for name in names for encoder, plan in enumerate(plans) for fold in plan.folds]
+    speakers = [to_indices(table.speaker) for table in tables]
+    results = [
+        EncoderPredictions(
+            plan, np.flatnonzero(table.scored), indices.max() + 1, {name: [] for name in names}, {name: [] for name in names}
+        )
+        for table, plan, indices in zip(tables, plans, speakers, strict=True)
+    ]
+    calls = ((name, inputs_of(tables[encoder], name), speakers[encoder], fold, seed) for name, encoder, fold in tasks)
+    fits = in_parallel(calls, min(jobs, len(tasks), cores()))
+    for done, ((name, encoder, _), (predicted, validation_correct)) in enumerate(zip(tasks, fits, strict=True), start=1):
+        results[encoder].predicted[name].append(predicted)
+        results[encoder].validation_correct[name].append(validation_correct)
+        if progress:
+            progress(done, len(tasks))
+    return results
+
+
+def inputs_of(table: Embeddings, name: str) -> Inputs:
+    """Return what an attacker is fitted on: embeddings or frame-level features."""
+    if ATTACKERS[name].input == "embedding":
+        return table.embedding
+    assert table.frames is not None, "usable_attackers leaves out attackers without input"
+    return table.frames
+
+
+def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield `attack_fold(*call)` for each call, in order."""
+    if jobs == 1:
+        return (attack_fold(*call) for call in calls)
+    return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attack_fold)(*call) for call in calls)
+
+
+def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a fresh attacker on one fold.
+
+    Args:
+        name: The attacker.
+        inputs: Embeddings [N, D] or frame-level features of N utterances.
+        speaker: Speaker of each utterance [N] as an integer.
+        fold: The fold.
+        seed: Seed; another one is derived for each repeat.
+
+    Returns:
+        The predicted speaker of each test utterance, and whether the tuned attacker was correct on each validation utterance.
+    """
+    with threadpool_limits(1):  # matrices of this size gain nothing from more threads
+        fitted, validation_correct = fit_tuned(
+            ATTACKERS[name], select_rows(inputs, fold.train), speaker[fold.train], fold.tuning, seed + fold.repeat
+        )
+        return fitted.predict(select_rows(inputs, fold.test)), validation_correct
+
+
+def choose_strongest(
+    results: Sequence[EncoderPredictions], tables: Sequence[Embeddings], names: Sequence[str]
+) -> list[list[str]]:
+    """Choose the strongest attacker for each fold by validation accuracy, without the utterances that the fold scores.
+
+    The best of many attackers by test accuracy would be above chance by luck. So correct predictions on validation utterances
+    are counted, over all encoders and folds because a single fold has too few, but never on the fold's own test utterances.
+
+    Args:
+        results: Predictions for each encoder.
+        tables: Embeddings of each encoder.
+        names: Attackers to choose from.
+
+    Returns:
+        For each encoder, the name chosen for each fold.
+    """
+    ids = to_common_indices([table.id for table in tables])
+    utterances = max(indices.max() for indices in ids) + 1
+    correct = {name: np.zeros(utterances) for name in names}  # on each utterance as validation utterance, over all folds
+    for result, indices in zip(results, ids, strict=True):
+        for index, fold in enumerate(result.plan.folds):
+            validated_on = indices[fold.train[fold.tuning[1]]]
+            for name in names:
+                np.add.at(correct[name], validated_on, result.validation_correct[name][index])
+    total = {name: correct[name].sum() for name in names}
+
+    def strongest_for(scored: np.ndarray) -> str:
+        return max(names, key=lambda name: total[name] - correct[name][scored].sum())
+
+    return [
+        [strongest_for(indices[fold.test]) for fold in result.plan.folds] for result, indices in zip(results, ids, strict=True)
+    ]
