@@ -13,7 +13,7 @@ from itertools import compress
 from pathlib import Path
 from types import ModuleType
 
-from speaker_invariant_ser.data.audio import FOREIGN, list_audio
+from speaker_invariant_ser.data.audio import UNSUPPORTED_SUFFIXES, list_audio
 from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, check, read_columns, settle, writable
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError, shorten, unknown
 
@@ -86,7 +86,10 @@ def read_pattern(request: Request) -> Listing:
                 columns[name].append(value)
         else:
             rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
-    foreign = [(name, f"{Path(name).suffix} is not read here; save it as wav or flac") for name in list_audio(folder, FOREIGN)]
+    foreign = [
+        (name, f"{Path(name).suffix} is not read here; save it as wav or flac")
+        for name in list_audio(folder, UNSUPPORTED_SUFFIXES)
+    ]
     rejected += foreign
     if not columns["path"]:
         example = f", such as {rejected[0][0]}" if rejected else ""

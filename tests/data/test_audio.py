@@ -1,4 +1,4 @@
-"""Decoding as physics: a tone keeps its pitch and level through any rate and format; what holds no sound is refused by name."""
+"""Decoding keeps a tone's pitch and level in every format and rate; unusable files raise an error that names them."""
 
 import os
 
@@ -34,13 +34,13 @@ def test_channels_are_averaged(tmp_path):
     assert np.allclose(audio.read(tmp_path / "stereo.wav"), tone(16000) / 4, atol=1e-6)
 
 
-def test_int16_survives_the_way_to_float_and_back():
-    every = np.arange(-32768, 32768).astype(np.int16)
-    assert np.array_equal(audio.to_int16(audio.to_float32(every)), every)
+def test_int16_is_unchanged_by_conversion_to_float_and_back():
+    all_values = np.arange(-32768, 32768).astype(np.int16)
+    assert np.array_equal(audio.to_int16(audio.to_float32(all_values)), all_values)
     assert audio.to_int16(np.array([-2.0, 2.0])).tolist() == [-32768, 32767]
 
 
-def bad_files(folder):
+def write_unusable_files(folder):
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("this is not audio, whatever its name says")
     (folder / "lfs.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
@@ -60,7 +60,7 @@ REASONS = {
     "empty.wav": "0 bytes",
     "text.wav": "not readable as audio",
     "lfs.wav": "git-LFS pointer",
-    "header.wav": "no samples",
+    "header.wav": "contains no samples",
     "silent.wav": "silent",
     "short.wav": "too short",
     "nan.wav": "NaN",
@@ -69,53 +69,53 @@ REASONS = {
     "loud.wav": "expected within -1 and 1",
     "faint.wav": "silent",
     "slow.wav": "sample rate of 1 Hz",
-    "link.wav": "link to nothing",
+    "link.wav": "link to a missing file",
     "pipe.wav": "not a regular file",
     "x" * 300 + ".wav": "cannot be opened",
 }
 
 
 @pytest.mark.parametrize("name, reason", REASONS.items())
-def test_what_holds_no_sound_is_refused_by_name(tmp_path, name, reason):
-    bad_files(tmp_path)
+def test_unusable_files_raise_an_error_with_name_and_reason(tmp_path, name, reason):
+    write_unusable_files(tmp_path)
     with pytest.raises(AudioError, match=rf"{name}.*{reason}"):
         audio.read(tmp_path / name)
 
 
-def test_a_stream_without_a_length_is_refused_with_what_helps(tmp_path):
-    """Programs that write FLAC into a pipe cannot go back to fill in how much came, and libsndfile cannot place itself in it."""
+def test_a_stream_without_a_length_is_rejected_with_advice(tmp_path):
+    """Programs that write FLAC into a pipe cannot fill in the length afterwards, and libsndfile cannot seek in such a file."""
     soundfile.write(tmp_path / "whole.flac", tone(16000, seconds=3), 16000)
     data = bytearray((tmp_path / "whole.flac").read_bytes())
-    data[21] &= 0xF0  # the 36 bits of the number of samples, in the first block of metadata
+    data[21] &= 0xF0  # the 36 bits for the number of samples in the first metadata block
     data[22:26] = bytes(4)
     (tmp_path / "stream.flac").write_bytes(data)
-    with pytest.raises(AudioError, match="tells no length, as of a stream; write it into a new file"):
+    with pytest.raises(AudioError, match="declares no length, as in a stream; convert it to a new file"):
         audio.read(tmp_path / "stream.flac")
 
 
-def test_an_ogg_cut_short_is_noted(tmp_path):
+def test_a_truncated_ogg_file_is_noted(tmp_path):
     soundfile.write(tmp_path / "whole.ogg", np.random.default_rng(0).uniform(-0.3, 0.3, 160_000), 16000)
     data = (tmp_path / "whole.ogg").read_bytes()
     (tmp_path / "cut.ogg").write_bytes(data[: len(data) // 2])
     assert audio.decode(tmp_path / "whole.ogg").notes == ()
-    assert "perhaps cut short" in audio.decode(tmp_path / "cut.ogg").notes[0]
+    assert "perhaps truncated" in audio.decode(tmp_path / "cut.ogg").notes[0]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("peak, told", [(0.5, False), (0.99, False), (1.05, True), (3.0, True)])
-def test_samples_beyond_full_scale_are_told(tmp_path, channels, peak, told):
+@pytest.mark.parametrize("peak, expected", [(0.5, False), (0.99, False), (1.05, True), (3.0, True)])
+def test_samples_beyond_full_scale_are_noted(tmp_path, channels, peak, expected):
     samples = np.stack([tone(16000) * peak / 0.5, tone(16000) / 10], axis=1)[:, :channels]
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-    assert any(f"beyond full scale, up to {peak:.2f}" in note for note in audio.decode(tmp_path / "a.wav").notes) == told
+    assert any(f"beyond full scale, up to {peak:.2f}" in note for note in audio.decode(tmp_path / "a.wav").notes) == expected
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "ULAW", "PCM_24", "FLOAT"])
-def test_flat_tops_are_told_in_every_format(tmp_path, subtype):
+def test_clipping_is_noted_in_every_format(tmp_path, subtype):
     soundfile.write(tmp_path / "a.wav", np.clip(tone(16000) * 4, -1, 1), 16000, subtype=subtype)
     assert any(note.startswith("clipped") for note in audio.decode(tmp_path / "a.wav").notes)
 
 
-def test_blocks_make_no_difference(tmp_path, monkeypatch):
+def test_reading_in_blocks_gives_the_same_samples(tmp_path, monkeypatch):
     samples = np.random.default_rng(0).uniform(-0.3, 0.3, (44_100, 2))
     for channels in (1, 2):
         soundfile.write(tmp_path / f"{channels}.wav", samples[:, :channels], 44_100)
@@ -125,14 +125,14 @@ def test_blocks_make_no_difference(tmp_path, monkeypatch):
         assert np.array_equal(audio.read(tmp_path / f"{channels}.wav"), whole[channels - 1])
 
 
-def test_a_segment_of_several_channels_has_its_length(tmp_path, monkeypatch):
+def test_a_segment_of_a_stereo_file_has_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "BLOCK", 100)
     soundfile.write(tmp_path / "a.wav", np.stack([tone(8000, seconds=3)] * 2, axis=1), 8000)
     whole, part = audio.decode(tmp_path / "a.wav"), audio.decode(tmp_path / "a.wav", 1, 2)
     assert len(part.samples) == 8000 and np.array_equal(part.samples, whole.samples[8000:16000])
 
 
-def test_links_in_a_circle_are_files_that_cannot_be_read(tmp_path):
+def test_circular_links_are_listed_and_cannot_be_read(tmp_path):
     (tmp_path / "x.wav").symlink_to("x.wav")
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
     assert audio.list_audio(tmp_path) == ["a.wav", "x.wav"]
@@ -141,15 +141,15 @@ def test_links_in_a_circle_are_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a.raw", "a\0b.wav"])
-def test_paths_that_cannot_be(tmp_path, path):
+def test_invalid_paths_raise_an_audio_error(tmp_path, path):
     if "\0" not in path:
         (tmp_path / path).write_bytes(bytes(5000))
-    for work in (audio.read, audio.probe):
-        with pytest.raises(AudioError, match="not readable as audio|no path can be like this"):
-            work(f"{tmp_path}/{path}")
+    for function in (audio.read, audio.probe):
+        with pytest.raises(AudioError, match="not readable as audio|not a valid path"):
+            function(f"{tmp_path}/{path}")
 
 
-def test_audio_is_found_by_ending_in_any_case_below_any_folder(tmp_path):
+def test_audio_is_found_by_suffix_in_any_case_below_any_folder(tmp_path):
     for name in ("b/x.WAV", "a.flac", "notes.txt", "._a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

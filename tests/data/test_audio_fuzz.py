@@ -1,4 +1,4 @@
-"""Damaged wav files, 500 each way: nothing crashes or hangs, and only proper clips reach the store unnoticed."""
+"""Damaged wav files, 500 per kind of damage: nothing crashes or hangs, and only valid audio is kept."""
 
 import csv
 import struct
@@ -17,17 +17,17 @@ SECONDS = 0.25
 FORMATS = [("PCM_16", 16_000, 1), ("PCM_24", 44_100, 2), ("FLOAT", 22_050, 1), ("ULAW", 8_000, 1), ("PCM_U8", 48_000, 2)]
 
 
-def whole(folder: Path, number: int) -> bytes:
-    """A sound wav file, every one with noise of its own."""
+def intact_file(folder: Path, number: int) -> bytes:
+    """Return the bytes of an intact wav file with noise that depends on `number`."""
     subtype, rate, channels = FORMATS[number % len(FORMATS)]
     samples = np.random.default_rng(number).uniform(-0.3, 0.3, (int(SECONDS * rate), channels))
-    path = folder / "whole.wav"
+    path = folder / "intact.wav"
     soundfile.write(path, samples, rate, subtype=subtype)
     return path.read_bytes()
 
 
 def flip_bytes(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Bytes anywhere, the header more often than chance would have it."""
+    """Change up to eight bytes, most of them in the header."""
     for _ in range(rng.integers(1, 9)):
         limit = 64 if rng.random() < 0.7 else len(data)
         data[rng.integers(0, limit)] = rng.integers(0, 256)
@@ -35,31 +35,31 @@ def flip_bytes(data: bytearray, rng: np.random.Generator) -> bytearray:
 
 
 def cut_and_paste(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Cut off, cut out, doubled, filled with rubbish."""
+    """Truncate the file, remove a part, repeat a part, or insert random bytes."""
     first, last = sorted(rng.integers(0, len(data), 2))
-    rubbish = rng.integers(0, 256, rng.integers(1, 400), dtype=np.uint8).tobytes()
-    return [data[:first], data[:first] + data[last:], data[:last] + data[first:], data[:first] + rubbish + data[first:]][
+    inserted = rng.integers(0, 256, rng.integers(1, 400), dtype=np.uint8).tobytes()
+    return [data[:first], data[:first] + data[last:], data[:last] + data[first:], data[:first] + inserted + data[first:]][
         rng.integers(4)
     ]
 
 
-def lie_in_the_header(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Extreme numbers in the fields that sizes and loops are made of."""
+def falsify_header(data: bytearray, rng: np.random.Generator) -> bytearray:
+    """Write an extreme number into a header field that determines a size."""
     field, width = [(4, "I"), (16, "I"), (20, "H"), (22, "H"), (24, "I"), (28, "I"), (32, "H"), (34, "H")][rng.integers(8)]
     if rng.random() < 0.5:
         field, width = data.index(b"data") + 4, "I"
-    most = 2 ** (8 * struct.calcsize(width)) - 1
-    value = [0, 1, most, most // 2, most // 2 + 1, int(rng.integers(0, most))][rng.integers(6)]
+    maximum = 2 ** (8 * struct.calcsize(width)) - 1
+    value = [0, 1, maximum, maximum // 2, maximum // 2 + 1, int(rng.integers(0, maximum))][rng.integers(6)]
     struct.pack_into(f"<{width}", data, field, value)
     return data
 
 
-@pytest.mark.parametrize("mutate", [flip_bytes, cut_and_paste, lie_in_the_header])
-def test_damaged_files_are_refused_or_become_proper_clips(tmp_path, mutate: Callable):
+@pytest.mark.parametrize("mutate", [flip_bytes, cut_and_paste, falsify_header])
+def test_damaged_files_are_rejected_or_decoded_to_valid_audio(tmp_path, mutate: Callable):
     rows, sizes = ["path,speaker,emotion"], {}
     for number in range(MUTATIONS):
         rng = np.random.default_rng([number, len(mutate.__name__)])
-        data = bytes(mutate(bytearray(whole(tmp_path, number)), rng))
+        data = bytes(mutate(bytearray(intact_file(tmp_path, number)), rng))
         (tmp_path / f"{number}.wav").write_bytes(data)
         sizes[f"{number}.wav"] = len(data)
         rows.append(f"{number}.wav,s{number % 4},e{number % 3}")
@@ -69,11 +69,11 @@ def test_damaged_files_are_refused_or_become_proper_clips(tmp_path, mutate: Call
         rejected = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     kept = {utterance.source for utterance in prepared.utterances}
     assert kept | set(rejected) == set(sizes) and not kept & set(rejected)
-    assert rejected and kept, "the mutations should do both"
+    assert rejected and kept, "some mutations should be rejected and some kept"
     assert all(reason for reason in rejected.values())
     for index, utterance in enumerate(prepared.utterances):
         clip = prepared.clip(index)
         decoded = audio.decode(tmp_path / utterance.source)
         assert np.isfinite(clip).all() and clip.any() and len(clip) == utterance.samples >= 1600
         assert len(clip) == pytest.approx(len(decoded.samples) * 16_000 / decoded.rate, abs=2)
-        assert len(decoded.samples) <= sizes[utterance.source] * 2, "more samples than the file has bytes for"
+        assert len(decoded.samples) <= sizes[utterance.source] * 2, "no more samples than the file has room for"

@@ -203,7 +203,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         (folder / name).unlink()
     return {
         "empty.wav": "is empty (0 bytes)",
-        "header.wav": "holds no samples",
+        "header.wav": "contains no samples",
         "cut.wav": "is truncated, 38% of the audio",
         "cut.flac": "",  # libsndfile's own words
         "cut.aiff": "is truncated",
@@ -211,7 +211,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "text.wav": "not readable as audio",
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
-        "silent.wav": "silent throughout",
+        "silent.wav": "is silent",
         "short.wav": "too short",
         "gone.wav": "no such file",
         "long.wav": "301 s are too long for one utterance, at most 300 s",

@@ -98,7 +98,7 @@ def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatc
 
     soundfile.write(tmp_path / "a.flac", np.ones(16000) / 2, 16000)
     monkeypatch.setattr(soundfile.SoundFile, "read", claims)
-    with pytest.raises(audio.AudioError, match="claims more samples than memory can hold"):
+    with pytest.raises(audio.AudioError, match="declares more samples than memory can hold"):
         audio.read(tmp_path / "a.flac")
 
 
