@@ -1,12 +1,11 @@
-"""Who is trained on, who selects, who is tested: always whole speakers. A split that shares one cannot be constructed."""
+"""Divide a corpus into folds of train, dev and test speakers; a fold that shares a speaker between them cannot be constructed."""
 
-import operator
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
+from speaker_invariant_ser.data.dev_speakers import Group, divide
 from speaker_invariant_ser.data.labels import domain_column
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
@@ -15,11 +14,21 @@ from speaker_invariant_ser.recipe import SplitSection
 
 @dataclass(frozen=True)
 class Split:
-    """One fold: the speakers of each part. Raises SplitError if a part is empty or a speaker is in two.
+    """One fold: which speakers are trained on, select the epoch, and are tested.
 
-    With `texts`, it is disjoint in texts too: tested on these alone, trained and selected on all others. `held_out` are
-    ids of training speakers' clips that are not trained on: the audit scores attackers on them. `unlabelled` speakers are
-    trained on as well, and none of their labels is ever looked at. A clip without a label is in no other part.
+    An utterance without an emotion is in no part but `unlabelled`.
+
+    Attributes:
+        name: Name of the fold, such as the test speaker or a number.
+        train: Speakers that the model is trained on.
+        dev: Speakers on which the epoch is selected.
+        test: Speakers that the model is evaluated on.
+        texts: Texts of the test utterances, which no training or dev utterance has; empty: texts are not divided.
+        held_out: Ids of utterances of training speakers that are not trained on, because attackers are scored on them.
+        unlabelled: Speakers that are trained on without their labels.
+
+    Raises:
+        SplitError: A part has no speaker, `train` has fewer than two, or a speaker is in more than one part.
     """
 
     name: str
@@ -45,73 +54,98 @@ class Split:
             raise SplitError(f"fold {self.name}: {len(set(self.train))} training speaker, at least 2 are needed")
 
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
-        """Positions of the utterances of a part: "train" (less what is held out), "unlabelled", "held_out", "dev" or "test"."""
-        held, texts = set(self.held_out), set(self.texts)
+        """Return the indices of the utterances of a part.
+
+        Args:
+            part: "train" (without held-out utterances), "unlabelled", "held_out", "dev" or "test".
+            utterances: All utterances of the prepared corpus.
+        """
+        held_out, texts = set(self.held_out), set(self.texts)
         if part == "held_out":
-            return [index for index, one in enumerate(utterances) if one.id in held]
+            return [index for index, utterance in enumerate(utterances) if utterance.id in held_out]
         speakers = set(getattr(self, part))
         return [
             index
-            for index, one in enumerate(utterances)
-            if one.speaker in speakers
-            and one.id not in held
-            and (one.emotion or part == "unlabelled")
-            and (not texts or (one.text in texts) == (part == "test"))
+            for index, utterance in enumerate(utterances)
+            if utterance.speaker in speakers
+            and utterance.id not in held_out
+            and (utterance.emotion or part == "unlabelled")
+            and (not texts or (utterance.text in texts) == (part == "test"))
         ]
 
 
-Kind = tuple[str, str]  # (corpus, sex): what dev speakers and groups are balanced by
-
-
 @dataclass(frozen=True)
-class People:
-    """What a scheme may know of the speakers, each by speaker, sorted."""
+class SpeakerTable:
+    """What the schemes know about the speakers; every mapping is sorted by speaker, every tuple by value.
 
-    kinds: Mapping[str, Kind]
+    `domains` are the values of split.column, `labelled` the speakers with at least one utterance that has an emotion.
+    """
+
+    groups: Mapping[str, Group]
     sessions: Mapping[str, tuple[str, ...]]
     corpora: Mapping[str, tuple[str, ...]]
     partitions: Mapping[str, tuple[str, ...]]
-    domains: Mapping[str, tuple[str, ...]]  # values of split.column
-    labelled: frozenset[str]  # speakers of whom a clip has an emotion
+    domains: Mapping[str, tuple[str, ...]]
+    labelled: frozenset[str]
 
 
 def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
-    """The folds of a recipe's [split] section over these utterances. Raises SplitError.
+    """Divide utterances into the folds of a recipe's [split] section.
 
-    Dev speakers are taken from what would be the training speakers, balanced by sex where it is known, and by corpus.
+    Dev speakers are taken from the training speakers, balanced by sex where it is known, and by corpus.
+
+    Args:
+        settings: The [split] section; `settings.scheme` is a key of SCHEMES.
+        utterances: All utterances of the prepared corpus.
+
+    Returns:
+        The folds, without held-out utterances (see `holdout.hold_out`).
+
+    Raises:
+        SplitError: The utterances do not allow this scheme, for instance because there are too few speakers.
     """
-    columns = {name: values_of(name, utterances) for name in ("session", "corpus", "partition", domain_column(settings))}
-    kinds = {speaker: (columns["corpus"][speaker][0], sex) for speaker, sex in speaker_sexes(utterances).items()}
-    labelled = frozenset(one.speaker for one in utterances if one.emotion)
-    parts = (columns[name] for name in ("session", "corpus", "partition", settings.column))
-    people = People(kinds, *parts, labelled)
     require_enough(utterances)
-    splits = SCHEMES[settings.scheme](settings, people)
+    splits = SCHEMES[settings.scheme](settings, speaker_table(settings, utterances))
     if settings.text_folds:
-        splits = by_text(splits, settings, utterances)
+        splits = split_by_text(splits, settings, utterances)
     for split in splits:
         require_emotions(split, utterances)
     return splits
 
 
-def values_of(column: str, utterances: Sequence[Utterance]) -> dict[str, tuple[str, ...]]:
-    """Speaker -> the values of a column among the speaker's utterances, sorted."""
-    found = defaultdict(set)
+def speaker_table(settings: SplitSection, utterances: Sequence[Utterance]) -> SpeakerTable:
+    """Collect what the schemes need to know about the speakers."""
+    domains = values_by_speaker(domain_column(settings), utterances)
+    corpora = values_by_speaker("corpus", utterances)
+    return SpeakerTable(
+        groups={speaker: (corpora[speaker][0], sex) for speaker, sex in sex_by_speaker(utterances).items()},
+        sessions=values_by_speaker("session", utterances),
+        corpora=corpora,
+        partitions=values_by_speaker("partition", utterances),
+        domains=domains,
+        labelled=frozenset(utterance.speaker for utterance in utterances if utterance.emotion),
+    )
+
+
+def values_by_speaker(column: str, utterances: Sequence[Utterance]) -> dict[str, tuple[str, ...]]:
+    """Return the values that each speaker's utterances have in a column, sorted."""
+    values = defaultdict(set)
     for utterance in utterances:
-        found[utterance.speaker].add(getattr(utterance, column))
-    return {speaker: tuple(sorted(found[speaker])) for speaker in sorted(found)}
+        values[utterance.speaker].add(getattr(utterance, column))
+    return {speaker: tuple(sorted(values[speaker])) for speaker in sorted(values)}
 
 
-def speaker_sexes(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Speaker -> sex ("" if unknown), sorted by speaker. Raises SplitError if a speaker has two."""
+def sex_by_speaker(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Return the sex of each speaker, empty if unknown, sorted by speaker; raise SplitError if a speaker has two."""
     pairs = sorted({(utterance.speaker, utterance.sex) for utterance in utterances})
-    twice = [speaker for speaker, times in Counter(speaker for speaker, _ in pairs).items() if times > 1]
-    if twice:
-        raise SplitError(f"speaker {shorten(twice)} has more than one sex in the manifest")
+    contradicting = [speaker for speaker, count in Counter(speaker for speaker, _ in pairs).items() if count > 1]
+    if contradicting:
+        raise SplitError(f"speaker {shorten(contradicting)} has more than one sex in the manifest")
     return dict(pairs)
 
 
 def require_enough(utterances: Sequence[Utterance]) -> None:
+    """Raise SplitError for fewer than two emotions or four speakers."""
     speakers = {utterance.speaker for utterance in utterances}
     emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
@@ -124,100 +158,114 @@ def require_enough(utterances: Sequence[Utterance]) -> None:
 
 
 def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
-    """Raise SplitError if a part has no utterance, or an emotion of dev or test has no training example."""
-    heard = {part: {utterances[i].emotion for i in split.indices(part, utterances)} for part in ("train", "dev", "test")}
-    for part, emotions in heard.items():
-        if not emotions:
-            raise SplitError(f"fold {split.name}: no {part} utterance is left when texts are kept apart; lower split.text_folds")
-    if unheard := (heard["dev"] | heard["test"]) - heard["train"]:
+    """Raise SplitError if a part has no utterance, or an emotion of dev or test has no training utterance."""
+    emotions = {part: {utterances[i].emotion for i in split.indices(part, utterances)} for part in ("train", "dev", "test")}
+    for part, present in emotions.items():
+        if not present:
+            raise SplitError(f"fold {split.name}: no {part} utterance is left after dividing the texts; lower split.text_folds")
+    if untrained := (emotions["dev"] | emotions["test"]) - emotions["train"]:
         raise SplitError(
-            f"fold {split.name}: emotion {shorten(sorted(unheard))} has no training utterance; "
-            'keep the emotions that all have, with labels.map = "five" or a map of your own'
+            f"fold {split.name}: emotion {shorten(sorted(untrained))} has no training utterance; "
+            'keep only emotions that all speakers have, with labels.map = "five" or a map of your own'
         )
 
 
-def loso(settings: SplitSection, people: People) -> list[Split]:
-    """Leave one speaker out: every speaker is tested once, and is dev about equally often."""
-    return [with_dev(speaker, (speaker,), settings.dev_speakers, people.kinds) for speaker in people.kinds]
+def with_dev_speakers(name: str, test: tuple[str, ...], count: int, groups: Mapping[str, Group]) -> Split:
+    """Return a fold whose other speakers are divided into `count` dev speakers and training speakers."""
+    train, dev = divide(name, test, count, groups)
+    return Split(name, train, dev, tuple(sorted(test)))
 
 
-def group_kfold(settings: SplitSection, people: People) -> list[Split]:
-    """Speakers dealt to `folds` groups, each of which is tested once."""
-    groups = deal(settings, people.kinds)
-    return [with_dev(str(fold), group, settings.dev_speakers, people.kinds) for fold, group in enumerate(groups, start=1)]
+def loso(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Leave one speaker out: every speaker is tested once and is dev about equally often."""
+    return [with_dev_speakers(speaker, (speaker,), settings.dev_speakers, speakers.groups) for speaker in speakers.groups]
 
 
-def deal(settings: SplitSection, kinds: Mapping[str, Kind]) -> list[tuple[str, ...]]:
-    """Speakers in `folds` groups, each sex in turn, so that groups differ by at most one of each sex."""
-    if settings.folds > len(kinds):
-        raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(kinds)})")
-    shuffled = random.Random(settings.seed).sample(sorted(kinds), len(kinds))
-    dealt = sorted(shuffled, key=lambda speaker: kinds[speaker])
+def group_kfold(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Divide the speakers into `folds` groups, each of which is tested once."""
+    test_groups = deal(settings, speakers.groups)
+    return [
+        with_dev_speakers(str(fold), test, settings.dev_speakers, speakers.groups)
+        for fold, test in enumerate(test_groups, start=1)
+    ]
+
+
+def deal(settings: SplitSection, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+    """Deal speakers to `folds` test groups, corpus by corpus and sex by sex, so that groups differ by at most one of each."""
+    if settings.folds > len(groups):
+        raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(groups)})")
+    shuffled = random.Random(settings.seed).sample(sorted(groups), len(groups))
+    dealt = sorted(shuffled, key=lambda speaker: groups[speaker])
     return [tuple(sorted(dealt[fold :: settings.folds])) for fold in range(settings.folds)]
 
 
-def leave_one_session_out(settings: SplitSection, people: People) -> list[Split]:
-    """Every session is tested once, with all its speakers; the next one is dev, so that no parts share a room or a dialogue."""
-    sessions = groups_of(people.sessions, "session")
+def leave_one_session_out(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Test every session once with all its speakers; the next session is dev, so that no parts share a room or a dialogue."""
+    sessions = speakers_by_value(speakers.sessions, "session")
     if len(sessions) < 3:
         raise SplitError(f"{len(sessions)} sessions ({shorten(sessions)}): at least 3 are needed, for training, dev and test")
     names, splits = list(sessions), []
-    for place, name in enumerate(names):
-        following = names[(place + 1) % len(names)]
-        train = tuple(one for other in names if other not in (name, following) for one in sessions[other])
-        splits.append(Split(name, tuple(sorted(train)), sessions[following], sessions[name]))
+    for index, name in enumerate(names):
+        dev = names[(index + 1) % len(names)]
+        train = [speaker for session in names if session not in (name, dev) for speaker in sessions[session]]
+        splits.append(Split(name, tuple(sorted(train)), sessions[dev], sessions[name]))
     return splits
 
 
-def leave_one_corpus_out(settings: SplitSection, people: People) -> list[Split]:
-    """Every corpus is tested once, with all its speakers; dev speakers are taken from each of the others that can spare them."""
-    corpora = groups_of(people.corpora, "corpus")
+def leave_one_corpus_out(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Test every corpus once with all its speakers; dev speakers come from each other corpus that has enough speakers."""
+    corpora = speakers_by_value(speakers.corpora, "corpus")
     if len(corpora) < 2:
         raise SplitError(f"one corpus ({shorten(corpora)}): leave-one-corpus-out needs two or more, see `siser prepare --also`")
     splits = []
     for name, test in corpora.items():
-        others = [pick(people.kinds, corpora[one]) for one in corpora if one != name]
-        together = {speaker: kind for kinds in others for speaker, kind in kinds.items()}
-        enough = [kinds for kinds in others if len(kinds) >= settings.dev_speakers + 2] or [together]
-        dev = [speaker for kinds in enough for speaker in divide(name, (), settings.dev_speakers, kinds)[1]]
-        train = [speaker for kinds in others for speaker in kinds if speaker not in dev]
+        others = [{speaker: speakers.groups[speaker] for speaker in corpora[other]} for other in corpora if other != name]
+        all_others = {speaker: group for groups in others for speaker, group in groups.items()}
+        sources = [groups for groups in others if len(groups) >= settings.dev_speakers + 2] or [all_others]
+        dev = [speaker for groups in sources for speaker in divide(name, (), settings.dev_speakers, groups)[1]]
+        train = [speaker for speaker in all_others if speaker not in dev]
         splits.append(Split(name, tuple(sorted(train)), tuple(sorted(dev)), test))
     return splits
 
 
-def groups_of(column: Mapping[str, tuple[str, ...]], name: str) -> dict[str, tuple[str, ...]]:
-    """Group -> its speakers. Raises SplitError for a speaker in no group, or in two."""
-    odd = [speaker for speaker, values in column.items() if values == ("",)]
-    if odd:
-        raise SplitError(f"speaker {shorten(odd)} has no {name} in the manifest; choose another split.scheme")
-    twice = [speaker for speaker, values in column.items() if len(values) > 1]
-    if twice:
-        raise SplitError(f"speaker {shorten(twice)} is in more than one {name}, so that no split by {name} keeps speakers apart")
+def speakers_by_value(column: Mapping[str, tuple[str, ...]], name: str) -> dict[str, tuple[str, ...]]:
+    """Return the speakers of each session, corpus or domain; raise SplitError for a speaker in none or in more than one."""
+    without = [speaker for speaker, values in column.items() if values == ("",)]
+    if without:
+        raise SplitError(f"speaker {shorten(without)} has no {name} in the manifest; choose another split.scheme")
+    several = [speaker for speaker, values in column.items() if len(values) > 1]
+    if several:
+        raise SplitError(f"speaker {shorten(several)} is in more than one {name}: a split by {name} would share the speaker")
     groups = defaultdict(list)
     for speaker, (value,) in column.items():
         groups[value].append(speaker)
     return {value: tuple(groups[value]) for value in sorted(groups)}
 
 
-def official(settings: SplitSection, people: People) -> list[Split]:
-    """The corpus's own lists; dev speakers are taken from the training ones where it has none. Shared speakers are refused."""
-    none = [speaker for speaker, values in people.partitions.items() if "" in values]
-    if none:
+def official(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Use the corpus's official lists; without a dev list, dev speakers are taken from the training speakers."""
+    without = [speaker for speaker, values in speakers.partitions.items() if "" in values]
+    if without:
         raise SplitError(
-            f"speaker {shorten(none)} has utterances without a partition: the corpus has no official lists, or not for all"
+            f"speaker {shorten(without)} has utterances without a partition: it has no official lists, or incomplete ones"
         )
-    parts = {part: tuple(s for s, values in people.partitions.items() if part in values) for part in ("train", "dev", "test")}
+    parts = {part: tuple(s for s, values in speakers.partitions.items() if part in values) for part in ("train", "dev", "test")}
     if not parts["dev"] and parts["test"]:
-        return [with_dev("official", parts["test"], settings.dev_speakers, people.kinds)]
+        return [with_dev_speakers("official", parts["test"], settings.dev_speakers, speakers.groups)]
     return [Split("official", **parts)]
 
 
-def ravdess_five(settings: SplitSection, people: People) -> list[Split]:
-    """The five folds by actor that published RAVDESS results use; dev speakers are taken from the training ones."""
+def ravdess_five(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Use the five folds by actor of published RAVDESS results; dev speakers are taken from the training speakers."""
     actors = {actor for fold in RAVDESS_FIVE for actor in fold}
-    if set(people.kinds) != actors or set(people.corpora.values()) != {("ravdess",)}:
-        raise SplitError("split.scheme = ravdess-five needs the corpus ravdess with its 24 actors, 01 to 24, and nobody else")
-    return [with_dev(str(fold), test, settings.dev_speakers, people.kinds) for fold, test in enumerate(RAVDESS_FIVE, start=1)]
+    if set(speakers.groups) != actors or set(speakers.corpora.values()) != {("ravdess",)}:
+        raise SplitError(
+            "split.scheme = ravdess-five needs the corpus ravdess with its 24 actors, 01 to 24, and no other speaker"
+        )
+    return [
+        with_dev_speakers(str(fold), test, settings.dev_speakers, speakers.groups)
+        for fold, test in enumerate(RAVDESS_FIVE, start=1)
+    ]
 
 
 RAVDESS_FIVE = tuple(
@@ -226,87 +274,93 @@ RAVDESS_FIVE = tuple(
 )
 
 
-def fixed(settings: SplitSection, people: People) -> list[Split]:
-    """The lists in the recipe; dev speakers are chosen if none are listed."""
+def fixed(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Use the lists in the recipe; dev speakers are chosen if none are listed."""
     if not settings.test:
         raise SplitError('split.scheme = "fixed" needs split.test, a list of test speakers')
     for speaker in settings.test + settings.dev:
-        if speaker not in people.kinds:
-            raise SplitError(f"split: {unknown('speaker', speaker, people.kinds)}")
+        if speaker not in speakers.groups:
+            raise SplitError(f"split: {unknown('speaker', speaker, speakers.groups)}")
     if not settings.dev:
-        return [with_dev("fixed", settings.test, settings.dev_speakers, people.kinds)]
-    # A speaker in both lists is left in both: Split refuses it, by name.
-    train = tuple(speaker for speaker in people.kinds if speaker not in settings.test + settings.dev)
+        return [with_dev_speakers("fixed", settings.test, settings.dev_speakers, speakers.groups)]
+    # A speaker in both lists stays in both, so that Split rejects it by name.
+    train = tuple(speaker for speaker in speakers.groups if speaker not in settings.test + settings.dev)
     return [Split("fixed", train, settings.dev, settings.test)]
 
 
-def domain(settings: SplitSection, people: People) -> list[Split]:
-    """Trained on one domain with its labels and on another without: Ganin et al., JMLR 2016. Speakers of both are tested.
+def domain(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Train on a source domain with labels and on a target domain without (Ganin et al., JMLR 2016); test speakers of both.
 
-    Every speaker is tested once, in the fold of the group that they are dealt to, or those of split.test in a single fold; nobody
-    who is tested is trained on, not even without labels. Dev speakers are of the source, since a label of the other domain may
-    decide nothing. Who has no label at all cannot be tested, and is trained on in every fold.
+    Every speaker is tested in one fold, or the speakers of split.test in a single fold. A tested speaker is never trained on, not
+    even without labels. Dev speakers are of the source, because target labels must not influence training. Target speakers
+    without any label cannot be tested and are trained on in every fold.
     """
-    source, other = domain_speakers("source", settings, people), domain_speakers("unlabelled", settings, people)
+    source, target = domain_speakers("source", settings, speakers), domain_speakers("unlabelled", settings, speakers)
     if settings.test:
-        require_testable(settings, source, other, people)
-        groups = {"domain": settings.test}
+        require_testable(settings, source, target, speakers)
+        tests: dict[str, tuple[str, ...]] = {"domain": settings.test}
     else:
-        dealt = zip(deal(settings, source), deal(settings, other), strict=True)
-        groups = {str(fold): (*ours, *theirs) for fold, (ours, theirs) in enumerate(dealt, start=1)}
-    return [domain_split(name, group, settings, source, other, people) for name, group in groups.items()]
+        pairs = zip(deal(settings, source), deal(settings, target), strict=True)
+        tests = {str(fold): source_test + target_test for fold, (source_test, target_test) in enumerate(pairs, start=1)}
+    return [domain_split(name, test, settings, source, target, speakers) for name, test in tests.items()]
 
 
 def domain_split(
     name: str,
-    group: Sequence[str],
+    test: Sequence[str],
     settings: SplitSection,
-    source: Mapping[str, Kind],
-    other: Mapping[str, Kind],
-    people: People,
+    source: Mapping[str, Group],
+    target: Mapping[str, Group],
+    speakers: SpeakerTable,
 ) -> Split:
-    """The fold that tests a group of both domains' speakers."""
-    tested = tuple(speaker for speaker in group if speaker in source)
-    theirs = [speaker for speaker in group if speaker in other and speaker in people.labelled]
-    if settings.test and settings.dev:  # a speaker in both lists is left in both: Split refuses it, by name
-        train, dev = tuple(speaker for speaker in source if speaker not in (*group, *settings.dev)), settings.dev
+    """Return the fold that tests these speakers of both domains."""
+    source_test = tuple(speaker for speaker in test if speaker in source)
+    target_test = [speaker for speaker in test if speaker in target and speaker in speakers.labelled]
+    if settings.test and settings.dev:  # a speaker in both lists stays in both, so that Split rejects it by name
+        train, dev = tuple(speaker for speaker in source if speaker not in (*test, *settings.dev)), settings.dev
     else:
-        train, dev = divide(name, tested, settings.dev_speakers, source)
-    left = tuple(speaker for speaker in other if speaker not in theirs)
-    if settings.use_unlabelled and not left:
-        raise SplitError(f"fold {name}: nobody of split.unlabelled is left to train on without labels; test fewer of them")
-    return Split(name, train, dev, tuple(sorted((*tested, *theirs))), unlabelled=left if settings.use_unlabelled else ())
+        train, dev = divide(name, source_test, settings.dev_speakers, source)
+    unlabelled = tuple(speaker for speaker in target if speaker not in target_test)
+    if settings.use_unlabelled and not unlabelled:
+        raise SplitError(f"fold {name}: no speaker of split.unlabelled is left to train on without labels; test fewer of them")
+    return Split(
+        name, train, dev, tuple(sorted((*source_test, *target_test))), unlabelled=unlabelled if settings.use_unlabelled else ()
+    )
 
 
-def domain_speakers(part: str, settings: SplitSection, people: People) -> dict[str, Kind]:
-    """The speakers of split.source or split.unlabelled. Raises SplitError where the list is empty, or names what there is not."""
-    groups, wanted = groups_of(people.domains, settings.column), getattr(settings, part)
+def domain_speakers(part: str, settings: SplitSection, speakers: SpeakerTable) -> dict[str, Group]:
+    """Return the speakers of split.source or split.unlabelled; raise SplitError if the list is empty or has an unknown value."""
+    by_value, wanted = speakers_by_value(speakers.domains, settings.column), getattr(settings, part)
     if not wanted:
         raise SplitError(
             f'split.scheme = "domain" needs split.source and split.unlabelled, lists of values of {settings.column}: '
-            f"{shorten(groups, 20)}"
+            f"{shorten(by_value, 20)}"
         )
     for value in wanted:
-        if value not in groups:
-            raise SplitError(f"split.{part}: {unknown(settings.column, value, groups)}")
+        if value not in by_value:
+            raise SplitError(f"split.{part}: {unknown(settings.column, value, by_value)}")
     if both := sorted(set(settings.source) & set(settings.unlabelled)):
-        raise SplitError(f"split.source and split.unlabelled both hold {shorten(both)}; a domain has labels or has none")
-    return {speaker: people.kinds[speaker] for speaker in people.kinds if people.domains[speaker][0] in wanted}
+        raise SplitError(
+            f"split.source and split.unlabelled both contain {shorten(both)}; a domain either has labels or has none"
+        )
+    return {speaker: speakers.groups[speaker] for speaker in speakers.groups if speakers.domains[speaker][0] in wanted}
 
 
-def require_testable(settings: SplitSection, source: Mapping[str, Kind], other: Mapping[str, Kind], people: People) -> None:
-    """Raise SplitError for speakers in the recipe's lists who are of neither domain, or without a label to be tested by."""
+def require_testable(
+    settings: SplitSection, source: Mapping[str, Group], target: Mapping[str, Group], speakers: SpeakerTable
+) -> None:
+    """Raise SplitError for test speakers of neither domain or without labels, or dev speakers outside the source domain."""
     for speaker in settings.test:
-        if speaker not in source and speaker not in other:
-            raise SplitError(f"split.test: {unknown('speaker', speaker, {**source, **other})}")
-        if speaker not in people.labelled:
-            raise SplitError(f"split.test: no clip of speaker {speaker} has an emotion to be tested by")
+        if speaker not in source and speaker not in target:
+            raise SplitError(f"split.test: {unknown('speaker', speaker, {**source, **target})}")
+        if speaker not in speakers.labelled:
+            raise SplitError(f"split.test: speaker {speaker} has no utterance with an emotion, so it cannot be tested")
     for speaker in settings.dev:
         if speaker not in source:
-            raise SplitError(f"split.dev: {unknown('speaker', speaker, source)}; dev speakers are of split.source")
+            raise SplitError(f"split.dev: {unknown('speaker', speaker, source)}; dev speakers must be of split.source")
 
 
-SCHEMES: dict[str, Callable[[SplitSection, People], list[Split]]] = {
+SCHEMES: dict[str, Callable[[SplitSection, SpeakerTable], list[Split]]] = {
     "loso": loso,
     "group-kfold": group_kfold,
     "leave-one-session-out": leave_one_session_out,
@@ -318,14 +372,14 @@ SCHEMES: dict[str, Callable[[SplitSection, People], list[Split]]] = {
 }
 
 
-def by_text(splits: Sequence[Split], settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
-    """Each fold once for every group of texts, tested on that group alone: every utterance is still tested once.
+def split_by_text(splits: Sequence[Split], settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
+    """Repeat each fold for every group of texts, testing that group only, so that every utterance is still tested once.
 
-    Raises SplitError if a text is unknown, there are fewer texts than groups, or whole corpora are tested, whose texts are
-    their own.
+    Raises:
+        SplitError: A text is unknown, there are fewer texts than groups, or whole corpora are tested (their texts differ anyway).
     """
     if settings.scheme == "leave-one-corpus-out":
-        raise SplitError("split.text_folds: texts of different corpora are apart already; leave it at 0 for leave-one-corpus-out")
+        raise SplitError("split.text_folds: corpora have no texts in common; set it to 0 for leave-one-corpus-out")
     texts = sorted({utterance.text for utterance in utterances})
     if "" in texts:
         unknown_texts = sum(not utterance.text for utterance in utterances)
@@ -339,40 +393,3 @@ def by_text(splits: Sequence[Split], settings: SplitSection, utterances: Sequenc
         for split in splits
         for fold, group in enumerate(groups, start=1)
     ]
-
-
-def pick(values: Mapping[str, Kind], keys: Sequence[str]) -> dict[str, Kind]:
-    return {key: values[key] for key in keys}
-
-
-def with_dev(name: str, test: tuple[str, ...], count: int, kinds: Mapping[str, Kind]) -> Split:
-    """A fold with `count` dev speakers, the kinds in turn, those after the test speaker first: all serve about equally often."""
-    train, dev = divide(name, test, count, kinds)
-    return Split(name, train, dev, tuple(sorted(test)))
-
-
-def divide(name: str, test: tuple[str, ...], count: int, kinds: Mapping[str, Kind]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those who are not tested -> (train, dev), `count` of them dev. Raises SplitError if too few are left to train on."""
-    order = candidates(test, kinds)
-    if len(order) - count < 2:
-        raise SplitError(
-            f"fold {name}: {len(kinds)} speakers cannot give {len(test)} to test, {count} to dev and at least 2 to train; "
-            "lower split.dev_speakers or prepare more speakers"
-        )
-    return tuple(sorted(order[count:])), tuple(sorted(order[:count]))
-
-
-def candidates(test: tuple[str, ...], kinds: Mapping[str, Kind]) -> list[str]:
-    """All who are not tested, kinds taking turns; within each kind beginning behind the place of the last one tested.
-
-    That one's own kind comes first, then those that share least with it: the other sex of another corpus, if there is one.
-    """
-    after = test[-1] if test else next(iter(kinds))
-    lines = {kind: [speaker for speaker in kinds if kinds[speaker] == kind] for kind in sorted(set(kinds.values()))}
-    own = kinds[after]
-    place = lines[own].index(after)
-    turned = []
-    for kind in sorted(lines, key=lambda kind: (kind != own, sum(map(operator.eq, kind, own)))):
-        start = (place + (kind == own)) % len(lines[kind])
-        turned.append([speaker for speaker in lines[kind][start:] + lines[kind][:start] if speaker not in test])
-    return [speaker for turn in zip_longest(*turned) for speaker in turn if speaker is not None]
