@@ -55,8 +55,8 @@ def train(
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
     prepared, shown = PreparedCorpus.open(data), is_first_process()
     mapped = prepared.labelled(settings.labels.map, settings.split).mapped
-    if mapped.words and shown:
-        print(f"labels ({mapped.name}): {mapped.words}")
+    if mapped.summary and shown:
+        print(f"labels ({mapped.name}): {mapped.summary}")
     if preview:
         draw_preview(preview, settings, prepared)
         return

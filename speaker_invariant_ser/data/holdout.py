@@ -1,4 +1,4 @@
-"""What a fold keeps aside of its training speakers: clips that the encoder never trains on, for the audit to score."""
+"""Hold out utterances of the training speakers: the encoder never trains on them, so the audit can score attackers on them."""
 
 import math
 import random
@@ -9,61 +9,73 @@ from dataclasses import replace
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split
 
-MOST = 2.0  # whole texts may take this many times the share that was asked for; where they are too few, single clips are taken
+MAX_EXCESS = 2.0  # whole texts are held out while they take at most this many times the requested share
 
 
 def hold_out(splits: Sequence[Split], utterances: Sequence[Utterance], share: float, seed: int = 0) -> list[Split]:
-    """The folds, each with `held_out`: about this share (0 to 0.5) of every training speaker's clips; 0 holds nothing.
+    """Reserve part of every training speaker's utterances for scoring attackers.
 
-    Whole texts where all are known, other ones in each fold, so that together the folds score as many clips as they can.
-    Where that would take too much (a corpus of two sentences), leave a speaker without a held-out or a training clip, or an
-    emotion without a training clip, single clips are taken, stratified by speaker x emotion. A speaker's only clip is kept.
+    Whole texts are held out where all texts are known, so that no attacker is scored on a sentence it was fitted on. Each fold
+    holds out other texts, so that together the folds score as many utterances as possible. Single utterances, stratified by
+    speaker and emotion, are held out instead where whole texts would take more than twice the share, leave a speaker without
+    held-out or training utterances, or leave an emotion without training utterances. A speaker's only utterance is never held
+    out.
+
+    Args:
+        splits: Folds whose `train` speakers give up utterances.
+        utterances: All utterances of the prepared corpus.
+        share: Share of each training speaker's utterances to hold out, 0 to 0.5; 0 holds out nothing.
+        seed: Seed of the draw.
+
+    Returns:
+        The same folds with `held_out` filled with utterance ids.
     """
     if not share:
         return list(splits)
-    held = []
-    for place, split in enumerate(splits):
+    folds = []
+    for fold, split in enumerate(splits):
         training = [utterances[index] for index in split.indices("train", utterances)]
-        ids = whole_texts(training, share, seed, place) or single_clips(training, share, seed, place)
-        held.append(replace(split, held_out=tuple(ids)))
-    return held
+        ids = whole_texts(training, share, seed, fold) or single_utterances(training, share, seed, fold)
+        folds.append(replace(split, held_out=tuple(ids)))
+    return folds
 
 
-def whole_texts(training: Sequence[Utterance], share: float, seed: int, place: int) -> list[str]:
-    """Ids of all clips of a few texts, the next ones for each fold's `place`; none if the texts do not allow it."""
-    texts = sorted({one.text for one in training})
+def whole_texts(training: Sequence[Utterance], share: float, seed: int, fold: int) -> list[str]:
+    """Return the ids of all utterances of a few texts, other texts in each fold; empty if the texts do not allow it."""
+    texts = sorted({utterance.text for utterance in training})
     random.Random(seed).shuffle(texts)
     count = math.ceil(round(share * len(texts), 6))
-    chosen = {texts[(place * count + step) % len(texts)] for step in range(count)}
-    held = [one for one in training if one.text in chosen]
-    left = [one for one in training if one.text not in chosen]
-    speakers = {one.speaker for one in training}
-    fits = (
+    chosen = {texts[(fold * count + step) % len(texts)] for step in range(count)}
+    held_out = [utterance for utterance in training if utterance.text in chosen]
+    remaining = [utterance for utterance in training if utterance.text not in chosen]
+    speakers = {utterance.speaker for utterance in training}
+    allowed = (
         "" not in texts
-        and len(held) <= MOST * share * len(training)
-        and {one.speaker for one in held} == {one.speaker for one in left} == speakers
-        and {one.emotion for one in left} == {one.emotion for one in training}
+        and len(held_out) <= MAX_EXCESS * share * len(training)
+        and {utterance.speaker for utterance in held_out} == {utterance.speaker for utterance in remaining} == speakers
+        and {utterance.emotion for utterance in remaining} == {utterance.emotion for utterance in training}
     )
-    return [one.id for one in held] if fits else []
+    return [utterance.id for utterance in held_out] if allowed else []
 
 
-def single_clips(training: Sequence[Utterance], share: float, seed: int, place: int) -> list[str]:
-    """Ids of this share of each speaker's clips, at least one of two, from the speaker's emotions in proportion.
+def single_utterances(training: Sequence[Utterance], share: float, seed: int, fold: int) -> list[str]:
+    """Return the ids of a share of each speaker's utterances, with the speaker's emotions in proportion.
 
-    The speaker's clips stand in an order that is the same in every fold, and each fold takes the next ones.
+    Each speaker's utterances have the same random order in every fold, and each fold takes the next ones of that order.
     """
-    cells = defaultdict(lambda: defaultdict(list))
-    for one in training:
-        cells[one.speaker][one.emotion].append(one.id)
-    held = set()
-    for speaker, emotions in cells.items():
-        order, ranked = random.Random(f"{seed} {speaker}"), []
-        for _, ids in sorted(emotions.items()):
-            shuffled = order.sample(ids, len(ids))
-            ranked += [((rank + order.random()) / len(ids), one) for rank, one in enumerate(shuffled)]
-        line = [one for _, one in sorted(ranked)]
-        wanted = min(math.ceil(round(share * len(line), 6)), len(line) - 1)
-        held |= {line[(place * wanted + step) % len(line)] for step in range(wanted)}
-    for emotion in {one.emotion for one in training} - {one.emotion for one in training if one.id not in held}:
-        held.remove(min(one.id for one in training if one.emotion == emotion))  # training may not lose an emotion
-    return sorted(held)
+    cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for utterance in training:
+        cells[utterance.speaker][utterance.emotion].append(utterance.id)
+    held_out = set()
+    for speaker, ids_by_emotion in cells.items():
+        rng, ranked = random.Random(f"{seed} {speaker}"), []
+        for _, ids in sorted(ids_by_emotion.items()):
+            shuffled = rng.sample(ids, len(ids))
+            ranked += [((rank + rng.random()) / len(ids), id_) for rank, id_ in enumerate(shuffled)]
+        order = [id_ for _, id_ in sorted(ranked)]
+        count = min(math.ceil(round(share * len(order), 6)), len(order) - 1)
+        held_out |= {order[(fold * count + step) % len(order)] for step in range(count)}
+    remaining_emotions = {utterance.emotion for utterance in training if utterance.id not in held_out}
+    for emotion in {utterance.emotion for utterance in training} - remaining_emotions:
+        held_out.remove(min(utterance.id for utterance in training if utterance.emotion == emotion))
+    return sorted(held_out)

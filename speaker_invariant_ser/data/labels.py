@@ -1,6 +1,6 @@
-"""Which emotions are told apart: all that a corpus names, the five that nearly every corpus has, or a recipe's own map.
+"""Map a corpus's emotion labels: all its own, the five that nearly every corpus has, or a map in the recipe.
 
-Prepared corpora keep every label; a map acts when they are trained on or evaluated, and what it merges and drops is stored.
+A prepared corpus keeps every label. A map is applied when a model is trained or evaluated; what it merges and drops is recorded.
 """
 
 from collections import Counter
@@ -12,14 +12,14 @@ from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
 FIVE = ("neutral", "happy", "sad", "angry", "fearful")
-WORDS = {  # what others call the five, for corpora whose labels are not in our words
+SYNONYMS = {  # labels of corpora that use other words for the five
     "neutral": ("neutrality", "neu"),
     "happy": ("happiness", "joy", "joyful", "hap"),
     "sad": ("sadness",),
     "angry": ("anger", "ang"),
     "fearful": ("fear", "fea", "afraid"),
 }
-FIVE_MAP = {word: label for label in FIVE for word in (label, *WORDS[label])}
+FIVE_MAP = {word: label for label in FIVE for word in (label, *SYNONYMS[label])}
 MAPS: dict[str, Mapping[str, str] | None] = {
     "full": None,
     "five": FIVE_MAP,
@@ -29,9 +29,13 @@ MAPS: dict[str, Mapping[str, str] | None] = {
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a map did: label -> (new label, clips) for what was renamed or merged, label -> clips for what was dropped.
+    """What a label map did.
 
-    `unlabelled` clips are of a domain that is trained on without labels; they are kept for that whatever their label.
+    Attributes:
+        name: Key of MAPS, or "own" for a map in the recipe.
+        merged: Label -> (new label, number of utterances) for labels that were renamed or merged.
+        dropped: Label -> number of utterances for labels that were dropped.
+        unlabelled: Number of utterances of a domain that is trained on without labels; these are kept whatever their label.
     """
 
     name: str
@@ -40,80 +44,92 @@ class Mapped:
     unlabelled: int = 0
 
     @property
-    def words(self) -> str:
-        """In one line; empty if every label stayed as it was."""
-        merged = [f"{label} -> {new} ({clips})" for label, (new, clips) in self.merged.items()]
-        dropped = [f"{label} ({clips})" for label, clips in self.dropped.items()]
-        told = [f"merged {shorten(merged, 20)}"] * bool(merged) + [f"dropped {shorten(dropped, 20)}"] * bool(dropped)
-        told += [f"{self.unlabelled} clips of the unlabelled domain, whose labels are for tests alone"] * bool(self.unlabelled)
-        return "; ".join(told)
+    def summary(self) -> str:
+        """What was merged and dropped in one line; empty if every label stayed as it was."""
+        merged = [f"{label} -> {new} ({count})" for label, (new, count) in self.merged.items()]
+        dropped = [f"{label} ({count})" for label, count in self.dropped.items()]
+        parts = [f"merged {shorten(merged, 20)}"] * bool(merged) + [f"dropped {shorten(dropped, 20)}"] * bool(dropped)
+        parts += [f"{self.unlabelled} utterances of the unlabelled domain, whose labels are used for testing only"] * bool(
+            self.unlabelled
+        )
+        return "; ".join(parts)
 
-    def table(self) -> dict:
-        """For JSON."""
+    def table(self) -> dict[str, object]:
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 def map_labels(
     chosen: str | Mapping[str, str], utterances: Sequence[Utterance], split: SplitSection | None = None
 ) -> tuple[list[Utterance], Mapped]:
-    """Utterances with the labels of a map, and what it merged and dropped.
+    """Apply a label map to utterances.
 
-    `chosen` is a name in MAPS, "auto" (the five for several corpora, full for one), or label -> new label; clips whose label it
-    does not name are dropped, but for those that `split` trains on without labels: these are kept, with no label. Raises
-    RecipeError for an unknown map, a label no utterance has, if none is left, or for a missing label anywhere else.
+    Args:
+        chosen: A key of MAPS, "auto" ("five" for several corpora, "full" for one), or label -> new label. Utterances whose label
+            is not in the map are dropped, except those that `split` trains on without labels, which are kept without one.
+        utterances: Utterances with the labels of their corpus.
+        split: The recipe's [split] section, for a domain that is trained on without labels.
+
+    Returns:
+        The remaining utterances with their new labels, and what was merged and dropped.
+
+    Raises:
+        RecipeError: The map is unknown, has a label that no utterance has, leaves no utterance, or an utterance outside the
+            unlabelled domain has no label.
     """
     name, table = resolve(chosen, utterances)
-    free = [without_labels(one, split) for one in utterances]
-    require_labels(utterances, free)
-    found = Counter(utterance.emotion for utterance in utterances if utterance.emotion)
+    without = [is_unlabelled(utterance, split) for utterance in utterances]
+    require_labels(utterances, without)
+    counts = Counter(utterance.emotion for utterance in utterances if utterance.emotion)
     if table is None:
-        return list(utterances), Mapped(name, unlabelled=sum(free))
-    if name == "own" and (absent := [label for label in table if label not in found]):
-        raise RecipeError(f"labels.map: {unknown('emotion', absent[0], sorted(found))}")
-    new = {label: table.get(label) or table.get(label.lower()) or "" for label in ("", *sorted(found))}
-    mapped = [replace(one, emotion=new[one.emotion]) for one in utterances]
-    if not any(one.emotion for one in mapped):
-        raise RecipeError(f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(found), 20)}")
-    merged = {label: (new[label], found[label]) for label in sorted(found) if new[label] not in ("", label)}
-    dropped = {label: found[label] for label in sorted(found) if not new[label]}
-    kept = [one for one, kind in zip(mapped, free, strict=True) if one.emotion or kind]
-    return kept, Mapped(name, merged, dropped, sum(free))
+        return list(utterances), Mapped(name, unlabelled=sum(without))
+    if name == "own" and (absent := [label for label in table if label not in counts]):
+        raise RecipeError(f"labels.map: {unknown('emotion', absent[0], sorted(counts))}")
+    new = {label: table.get(label) or table.get(label.lower()) or "" for label in ("", *sorted(counts))}
+    mapped = [replace(utterance, emotion=new[utterance.emotion]) for utterance in utterances]
+    if not any(utterance.emotion for utterance in mapped):
+        raise RecipeError(f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}")
+    merged = {label: (new[label], counts[label]) for label in sorted(counts) if new[label] not in ("", label)}
+    dropped = {label: counts[label] for label in sorted(counts) if not new[label]}
+    kept = [utterance for utterance, unlabelled in zip(mapped, without, strict=True) if utterance.emotion or unlabelled]
+    return kept, Mapped(name, merged, dropped, sum(without))
 
 
-def without_labels(one: Utterance, split: SplitSection | None) -> bool:
-    """Whether a clip is of the domain that a split trains on without labels."""
-    return split is not None and split.scheme == "domain" and domain_of(one, split) in split.unlabelled
+def is_unlabelled(utterance: Utterance, split: SplitSection | None) -> bool:
+    """Return whether an utterance is of the domain that a split trains on without labels."""
+    return split is not None and split.scheme == "domain" and domain_of(utterance, split) in split.unlabelled
 
 
-def domain_of(one: Utterance, split: SplitSection) -> str:
-    """What split.column says of a clip. Raises RecipeError for a column that there is not."""
-    return getattr(one, domain_column(split))
+def domain_of(utterance: Utterance, split: SplitSection) -> str:
+    """Return the domain of an utterance, its value in split.column; raise RecipeError for an unknown column."""
+    return getattr(utterance, domain_column(split))
 
 
 def domain_column(split: SplitSection) -> str:
+    """Return split.column; raise RecipeError if it is not a column of the manifest that can divide domains."""
     if split.column not in GROUPABLE:
         raise RecipeError(f"split.column: {unknown('column', split.column, GROUPABLE)}")
     return split.column
 
 
-def require_labels(utterances: Sequence[Utterance], free: Sequence[bool]) -> None:
-    """Raise RecipeError for a clip without an emotion that is not free to have none."""
-    missing = [one.id for one, kind in zip(utterances, free, strict=True) if not (one.emotion or kind)]
+def require_labels(utterances: Sequence[Utterance], without: Sequence[bool]) -> None:
+    """Raise RecipeError for an utterance without an emotion that is not of an unlabelled domain (`without` [N])."""
+    missing = [utterance.id for utterance, free in zip(utterances, without, strict=True) if not (utterance.emotion or free)]
     if missing:
         raise RecipeError(
-            f"{len(missing)} clips have no emotion ({shorten(missing, 3)}): only those of a domain that split.unlabelled names, "
-            'with split.scheme = "domain", can be trained on without one'
+            f"{len(missing)} utterances have no emotion ({shorten(missing, 3)}): only utterances of a domain in "
+            'split.unlabelled, with split.scheme = "domain", can be trained on without one'
         )
 
 
 def labels_of(utterances: Sequence[Utterance], split: SplitSection) -> list[str]:
-    """The emotions that can be learned, sorted: of split.source where that is all that has labels, otherwise of all clips."""
+    """Return the emotions that a model can learn, sorted: those of split.source if a domain is unlabelled, otherwise all."""
     domain = split.scheme == "domain"
-    return sorted({one.emotion for one in utterances if not domain or domain_of(one, split) in split.source} - {""})
+    return sorted({u.emotion for u in utterances if not domain or domain_of(u, split) in split.source} - {""})
 
 
 def resolve(chosen: str | Mapping[str, str], utterances: Sequence[Utterance]) -> tuple[str, Mapping[str, str] | None]:
-    """(name, table) of the map meant. Raises RecipeError."""
+    """Return the name and the table of the chosen map; raise RecipeError for an unknown name."""
     if not isinstance(chosen, str):
         return "own", chosen
     if chosen == "auto":

@@ -147,7 +147,7 @@ def test_a_map_drops_no_clip_of_the_domain_without_labels():
     kept, mapped = map_labels("five", data, SETTINGS)
     emotions = {corpus: Counter(one.emotion for one in kept if one.corpus == corpus) for corpus in "ab"}
     assert emotions == {"a": {"happy": 12, "sad": 12}, "b": {"happy": 10, "sad": 10, "": 10}}
-    assert mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 clips of the unlabelled domain" in mapped.words
+    assert mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 utterances of the unlabelled domain" in mapped.summary
     assert not any(one.emotion == "" for one in map_labels("five", data)[0]), "without such a split they are dropped"
     assert map_labels("full", data, SETTINGS)[0] == data
 
@@ -157,7 +157,7 @@ def test_a_missing_label_is_an_error_anywhere_else(chosen):
     theirs = relabelled(people(), lambda one: one.speaker == "b0", "")
     assert len(map_labels(chosen, theirs, SETTINGS)[0]) == len(theirs)
     for data, split in ((theirs, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
-        with pytest.raises(RecipeError, match=r"clips have no emotion \([ab]0.*: only those of a domain that split.unlabelled"):
+        with pytest.raises(RecipeError, match=r"utterances have no emotion \([ab]0.*: only utterances of a domain in split.unlabelled"):
             map_labels(chosen, data, split)
 
 
@@ -407,9 +407,9 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     recipe.write_text(write_toml(make_recipe({**own, "train": {"epochs": 1, "batch_size": 8}})))
     command = ["train", str(recipe), "--data", str(data), "--device", "cpu", "--out"]
     assert siser([*command, str(tmp_path / "no"), "--set", "split.scheme=loso"]) == 2
-    assert "12 clips have no emotion" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert "12 utterances have no emotion" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert siser([*command, str(out)]) == 0
-    assert "12 clips of the unlabelled domain" in capsys.readouterr().out
+    assert "12 utterances of the unlabelled domain" in capsys.readouterr().out
     assert siser(["evaluate", str(out), "--device", "cpu", "--quick"]) == 0
     domains = json.loads((out / "report" / "report.json").read_text())["emotion"]["domains"]
     assert domains["headline"] == "source" and domains["target"] == {"values": ["bare"], "tested": None}
