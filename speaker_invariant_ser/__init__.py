@@ -1,9 +1,43 @@
-"""Speech emotion recognition for speakers a model has never heard, and an audit of how much of the speaker it still carries.
+"""Speech emotion recognition for unseen speakers, with an audit of the speaker information left in the embedding.
+
+    import speaker_invariant_ser as siser
+
+    siser.prepare("emodb", "corpora/emodb", "data/emodb")
+    siser.train("recipes/emodb.toml", "data/emodb", "runs/emodb")
+    summary = siser.evaluate("runs/emodb")
+    rows = siser.predict("runs/emodb", ["call.wav"])
+
+Importing the package is fast and loads no torch; each function imports what it needs.
 
 A module imports only from packages to its left, or from its own, without a circle:
 
-    common <- data <- features <- models, adversaries <- runs, audit <- training, evaluation, inference <- report <- demos <- cli
+    common <- data <- features <- models, adversaries <- runs, audit <- training, evaluation, inference <- report <- api, demos
+    <- cli
 
-Common are the modules beside the packages (errors, config, files, metrics, processes, distributed), apart from `runs`.
+Common are the modules beside the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`
+and `api`.
 Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
 """
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from speaker_invariant_ser import api
+from speaker_invariant_ser import audit as audit_package
+from speaker_invariant_ser.api import evaluate, load_model, predict, prepare, read_recipe, train
+
+__version__ = "0.2.0"
+__all__ = ["__version__", "audit", "evaluate", "load_model", "predict", "prepare", "read_recipe", "train"]
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.api import audit
+else:
+
+    class _CallablePackage(ModuleType):
+        """The subpackage `audit`, which has the name of a public function: calling it calls that function."""
+
+        __call__ = staticmethod(api.audit)
+
+    audit_package.__class__ = _CallablePackage
+    audit_package.__wrapped__ = api.audit  # for inspect.signature
+    audit = audit_package

@@ -21,7 +21,7 @@ LEVELS = (
     {"runs", "audit"},
     {"training", "evaluation", "inference"},
     {"report"},
-    {"demos"},
+    {"api", "demos"},
     {"cli"},
 )
 COMMON = LEVELS[0]

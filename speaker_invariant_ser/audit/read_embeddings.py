@@ -68,19 +68,33 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
         require_lines(texts, path)
     except ManifestError as error:
         raise AuditError(str(error)) from None
-    embedding = to_floats(embedding, path)
+    return make_embeddings(embedding, texts, path), ignored
+
+
+def make_embeddings(embedding: np.ndarray, texts: dict[str, list[str]], source: Path | str) -> Embeddings:
+    """Return `Embeddings` after checking that every utterance has finite numbers, a speaker and an id of its own.
+
+    Args:
+        embedding: Real numbers, [N, D].
+        texts: Labels by name (speaker, and where known emotion, text, id, scored), N each.
+        source: Name of the table, for error messages.
+
+    Raises:
+        AuditError: The labels do not fit the embeddings, or either is incomplete.
+    """
+    embedding = to_floats(embedding, source)
     clips = len(embedding)
     for name, values in texts.items():
         if len(values) != clips:
-            raise AuditError(f"{path}: embedding has {clips} rows, {name} has {len(values)}; expected one for each clip")
+            raise AuditError(f"{source}: embedding has {clips} rows, {name} has {len(values)}; expected one for each clip")
     rows = [f"row {row}" for row in range(1, clips + 1)]
     texts["id"] = [name or row for name, row in zip(texts.get("id", rows), rows, strict=True)]
-    scored = read_scored(texts.pop("scored", ["1"] * clips), path)
-    check_texts(texts, path)
-    check_finite(embedding, texts["id"], path)
+    scored = read_scored(texts.pop("scored", ["1"] * clips), source)
+    check_texts(texts, source)
+    check_finite(embedding, texts["id"], source)
     empty = [""] * clips
     labels = {name: np.array(texts.get(name, empty), dtype=str) for name in ("id", "speaker", "emotion", "text")}
-    return Embeddings(embedding, **labels, scored=scored), ignored
+    return Embeddings(embedding, **labels, scored=scored)
 
 
 def read_arrays(path: Path, columns: Mapping[str, str]) -> Content:
@@ -171,7 +185,7 @@ def choose(names: Iterable[str], columns: Mapping[str, str], path: Path, needed:
     return chosen
 
 
-def to_floats(embedding: np.ndarray, path: Path) -> np.ndarray:
+def to_floats(embedding: np.ndarray, path: Path | str) -> np.ndarray:
     """[N, D] in single precision if it was, else in double. Raises AuditError for what is no table of real numbers."""
     if embedding.ndim != 2 or embedding.dtype.kind not in "fiub":
         raise AuditError(
@@ -186,7 +200,7 @@ def to_floats(embedding: np.ndarray, path: Path) -> np.ndarray:
         return embedding.astype(np.float32 if embedding.dtype == np.float32 else np.float64)
 
 
-def check_finite(embedding: np.ndarray, ids: Sequence[str], path: Path) -> None:
+def check_finite(embedding: np.ndarray, ids: Sequence[str], path: Path | str) -> None:
     broken = np.flatnonzero(~(np.abs(embedding) < LARGEST).all(axis=1))
     if len(broken):
         raise AuditError(
@@ -195,7 +209,7 @@ def check_finite(embedding: np.ndarray, ids: Sequence[str], path: Path) -> None:
         )
 
 
-def check_texts(texts: Mapping[str, list[str]], path: Path) -> None:
+def check_texts(texts: Mapping[str, list[str]], path: Path | str) -> None:
     """Every clip needs its speaker and a name of its own, and where emotions are told, its emotion."""
     for name in ("speaker", "emotion"):
         rows = [row for row, one in enumerate(texts.get(name, ()), start=1) if not one]
@@ -207,7 +221,7 @@ def check_texts(texts: Mapping[str, list[str]], path: Path) -> None:
         raise AuditError(f"{path}: id {shorten(twice)} stands there more than once")
 
 
-def read_scored(cells: Sequence[str], path: Path) -> np.ndarray:
+def read_scored(cells: Sequence[str], path: Path | str) -> np.ndarray:
     """[N] bool from 0 and 1."""
     odd = [(row, cell) for row, cell in enumerate(cells, start=1) if cell.lower() not in YES_NO]
     if odd:

@@ -24,6 +24,7 @@ from statistics import mean
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from sklearn.datasets import load_digits
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
@@ -272,7 +273,7 @@ def draw_curves(axes: Axes, outcomes: Sequence[Outcome]) -> None:
                 drawn.setdefault(words, line)
     for level in (1 / 2, outcomes[0].leakage.chance["uniform"]):
         drawn["chance"] = axes.axhline(100 * level, color=GREY, linewidth=1.2, linestyle=":")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
     axes.set(xlabel=f"epoch  (solid: {ADVERSARIAL}, dashed: {BASELINE}, lambda = 0)", ylabel="accuracy or UAR, %", ylim=(0, 102))
     explain(axes, list(drawn.values()), list(drawn), columns=1)
 

@@ -582,7 +582,7 @@ def test_options_of_own_data_beside_a_known_corpus(tmp_path, capsys):
     )
     capsys.readouterr()
     assert siser([*command[:3], str(tmp_path / "c"), "--column", "speaker=who"]) == 2
-    assert "--column: for your own data only, emodb is a known corpus" in capsys.readouterr().err
+    assert "--column: for your own data only, emodb is a known corpus; leave it out" in capsys.readouterr().err
 
 
 def test_settings_hold_the_emotions_and_the_checks(many, tmp_path):

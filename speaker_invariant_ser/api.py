@@ -1,0 +1,307 @@
+"""The public API: the steps of the command line as functions, offered as `import speaker_invariant_ser as siser`.
+
+Each function imports what it needs when it is called, so that importing the package is fast and does not load torch.
+Paths may be given as text. A wrong request raises a subclass of `errors.SerError` that says what would be right.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.inference.predict import Row
+    from speaker_invariant_ser.models.model import SerModel
+    from speaker_invariant_ser.recipe import Recipe
+    from speaker_invariant_ser.runs import Run
+
+TaskProgress = Callable[[str, int, int], None]  # task, steps done, steps in total
+EpochProgress = Callable[[str, dict[str, float]], None]  # model (fold and seed), its latest row of metrics.csv
+
+
+def prepare(
+    corpus: str,
+    source: Path | str,
+    out: Path | str,
+    *,
+    only: Iterable[tuple[str, str]] = (),
+    download: bool = False,
+    pattern: str = "",
+    name: str = "",
+    columns: Mapping[str, str] | None = None,
+    unlabelled: bool = False,
+    trim_db: float = 0.0,
+    loudness: float | None = None,
+    jobs: int = 1,
+    progress: TaskProgress | None = None,
+) -> "PreparedCorpus":
+    """Decode a corpus once into 16 kHz mono audio with a manifest, as `siser prepare` does.
+
+    Args:
+        corpus: A known corpus such as `emodb`, or the kind of your own data: `csv`, `tsv`, `parquet`, `folder`, `audformat`,
+            `datasets`.
+        source: The corpus's folder, or your own table or folder.
+        out: The prepared corpus: a new folder.
+        only: (column, value) pairs; only utterances with one of the values in each column are kept.
+        download: Download the corpus into `source` first, if its licence allows that.
+        pattern: Pattern of the paths in your own folder, such as `{speaker}/{emotion}/*.wav`.
+        name: Name of your own data; by default that of the file or folder.
+        columns: Your table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
+        unlabelled: Accept utterances of your own data without an emotion.
+        trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
+        loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
+        jobs: Processes that decode in parallel; above 1, a script needs `if __name__ == "__main__":`.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The prepared corpus; `prepared.settings` has its counts and warnings.
+
+    Raises:
+        CorpusError: The corpus is unknown, or the folder does not hold it.
+        ManifestError: Your table or folder cannot be used.
+        WriteError: `out` holds anything, or cannot be written.
+
+    Example:
+        prepared = siser.prepare("emodb", "corpora/emodb", "data/emodb")
+    """
+    from speaker_invariant_ser.data.decoding import Treatment, workers
+    from speaker_invariant_ser.data.sources import Source, prepare_sources
+
+    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled)
+    with workers(jobs) as pool:
+        return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress)
+
+
+def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":
+    """Read and check a recipe.
+
+    Args:
+        path: Recipe in TOML.
+        overrides: `section.key=value` texts that replace values of the recipe, as `--set` does.
+
+    Returns:
+        The recipe, with defaults for what the file leaves out.
+
+    Raises:
+        RecipeError: The file cannot be read, or a key or value is not allowed.
+
+    Example:
+        recipe = siser.read_recipe("recipes/emodb.toml", ["adversary.strength=0"])
+    """
+    from speaker_invariant_ser import config
+
+    return config.read_recipe(path, overrides)
+
+
+def train(
+    recipe: "Recipe | Path | str",
+    data: "PreparedCorpus | Path | str",
+    out: Path | str,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    jobs: int = 1,
+    progress: EpochProgress | None = None,
+) -> "Run":
+    """Train every fold and seed of a recipe, as `siser train` does.
+
+    Args:
+        recipe: A recipe, or the path of one.
+        data: A prepared corpus, or its folder.
+        out: The run: a new folder.
+        resume: Continue the run in `out`: keep trained models, resume those with a checkpoint.
+        device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
+        devices: Processes that share each batch.
+        jobs: Models trained in parallel; above 1, a script needs `if __name__ == "__main__":`.
+        progress: Called after every epoch with the model's name and its row of metrics.csv.
+
+    Returns:
+        The trained run.
+
+    Raises:
+        RecipeError: The recipe is wrong, or does not fit the corpus.
+        SplitError: The speakers cannot be divided as the recipe asks.
+        WriteError: `out` holds anything, or cannot be written.
+
+    Example:
+        run = siser.train("recipes/emodb.toml", "data/emodb", "runs/emodb")
+    """
+    from speaker_invariant_ser.config import read_recipe
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.training import launcher
+
+    recipe = read_recipe(recipe) if isinstance(recipe, Path | str) else recipe
+    prepared = PreparedCorpus.open(data) if isinstance(data, Path | str) else data
+    return launcher.train(recipe, prepared, out, resume, device, jobs, progress, devices)
+
+
+def evaluate(
+    run: "Run | Path | str",
+    *,
+    data: Path | str | None = None,
+    against: "Run | Path | str | None" = None,
+    by: Sequence[str] = (),
+    quick: bool = False,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: TaskProgress | None = None,
+) -> dict[str, Any]:
+    """Score a run on its test speakers and audit its embeddings, as `siser evaluate` does; write its report.
+
+    Args:
+        run: A run, fully trained, or its folder. Writes `predictions.csv` and the folder `report` into it.
+        data: The run's prepared corpus, if it was moved since training.
+        against: Another run, evaluated, to compare with.
+        by: Columns of the manifest to break results down by.
+        quick: Use closed-form attackers only: fast, never claims chance.
+        device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
+        jobs: Attackers fitted in parallel.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        RunError: The run is not fully trained or damaged, or `against` was tested on other utterances.
+
+    Example:
+        summary = siser.evaluate("runs/emodb")
+        print(summary["emotion"]["uar"]["value"], summary["speaker"]["strongest"]["accuracy"])
+    """
+    from speaker_invariant_ser.evaluation import evaluate as evaluation
+    from speaker_invariant_ser.report.embedding_map import map_points
+    from speaker_invariant_ser.report.write import write_report
+
+    opened, other = open_run(run), against if against is None else open_run(against)
+    prepared = opened.open_data(None if data is None else Path(data))
+    result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs)
+    summary = result.summary
+    write_report(summary, opened.folder / evaluation.REPORT, result.curves, map_points(result.table))
+    return summary
+
+
+def audit(
+    embeddings: "ArrayLike | Path | str",
+    speaker: "ArrayLike | None" = None,
+    emotion: "ArrayLike | None" = None,
+    text: "ArrayLike | None" = None,
+    scored: "ArrayLike | None" = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: TaskProgress | None = None,
+) -> dict[str, Any]:
+    """Measure how much speaker information embeddings of any model hold, as `siser audit` does; writes nothing.
+
+    Args:
+        embeddings: Real numbers, [N, D], or the path of a .npz, .csv, .tsv or .parquet table that has the labels, too.
+        speaker: Speaker of each utterance, text or whole numbers, [N].
+        emotion: Emotion of each utterance, [N]; without, no chance level given the emotion is known.
+        text: Spoken text of each utterance, [N]; attackers are then scored on texts that they were not trained on.
+        scored: 1 for utterances that the encoder was not trained on, 0 for others, [N]; attackers are scored on the first only.
+        columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
+        quick: Use closed-form attackers only: fast, never claims chance.
+        seed: Seed of folds, attackers and permutations.
+        jobs: Attackers fitted in parallel.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The part `speaker` of report.json: accuracy of every attacker beside chance, confidence intervals, controls.
+
+    Raises:
+        AuditError: The embeddings or labels are incomplete, or there are fewer than two speakers.
+
+    Example:
+        speaker = siser.audit(embeddings, speaker=speakers, emotion=emotions)
+        print(speaker["strongest"]["accuracy"], speaker["chance"]["given_emotion"])
+    """
+    import numpy as np
+
+    from speaker_invariant_ser.audit import audit as auditing
+    from speaker_invariant_ser.audit.read_embeddings import make_embeddings, read_embeddings, to_texts
+    from speaker_invariant_ser.errors import AuditError
+
+    given = {"speaker": speaker, "emotion": emotion, "text": text, "scored": scored}
+    labels = {label: values for label, values in given.items() if values is not None}
+    if isinstance(embeddings, Path | str):
+        if labels:
+            raise AuditError(f"{embeddings}: a table has its own labels; leave out {', '.join(labels)}, or give an array")
+        table, _ = read_embeddings(embeddings, columns)
+    elif speaker is None or columns:
+        raise AuditError("embeddings as an array need the argument speaker, and no columns")
+    else:
+        texts = {label: to_texts(np.asarray(values), label) for label, values in labels.items()}
+        table = make_embeddings(np.asarray(embeddings), texts, "embeddings")
+    settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
+    return auditing.audit([table], "given" if table.scored.all() else "held-out", settings=settings, progress=progress).summary
+
+
+def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":
+    """Load one trained model.
+
+    Args:
+        folder: Folder of a model: `folds/FOLD` of a run, or `folds/FOLD/seed-S` where there are several seeds.
+        device: Where to put the weights: `cpu`, `cuda`.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        RunError: The folder holds no model, or a damaged one.
+
+    Example:
+        model = siser.load_model("runs/emodb/folds/03")
+    """
+    from speaker_invariant_ser.models import model
+
+    return model.load_model(folder, device)
+
+
+def predict(
+    run: "Run | Path | str",
+    files: Path | str | Sequence[Path | str],
+    *,
+    fold: str | None = None,
+    one_speaker: bool = False,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> "list[Row]":
+    """Predict the emotion of audio files with the models of a run, as `siser infer` does.
+
+    Args:
+        run: A run, or its folder.
+        files: Audio files, folders, globs, or .txt lists with one path a line.
+        fold: Use the models of this fold alone; by default, average all folds.
+        one_speaker: All files are of one speaker; required by runs that normalise by speaker.
+        device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
+        progress: Called with files done and files in total.
+
+    Returns:
+        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, and `error`, which is empty where the file
+        could be used.
+
+    Raises:
+        RunError: The run has no trained model, or needs `one_speaker`.
+        SerError: A folder or glob has no audio file.
+
+    Example:
+        for row in siser.predict("runs/emodb", ["call.wav", "more/"]):
+            print(row["path"], row["label"], row["confidence"], row["error"])
+    """
+    from speaker_invariant_ser.inference import predict as inference
+
+    paths = inference.find_inputs([files] if isinstance(files, Path | str) else files)
+    models = inference.load_models(open_run(run), fold, device, one_speaker)
+    return list(inference.predict(models, paths, progress))
+
+
+def open_run(run: "Run | Path | str") -> "Run":
+    """Return the run, or open it if a folder is given."""
+    from speaker_invariant_ser.runs import Run
+
+    return run if isinstance(run, Run) else Run.open(run)

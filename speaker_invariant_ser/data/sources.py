@@ -1,0 +1,126 @@
+"""Where utterances come from: known corpora by name, or the user's own data, together in one prepared corpus."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora.base import UNKNOWN_FILE, count_differences, list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
+from speaker_invariant_ser.data.custom import OWN, Request
+from speaker_invariant_ser.data.decoding import Treatment
+from speaker_invariant_ser.data.manifest import Listing, Utterance, select
+from speaker_invariant_ser.data.parallel_decoding import Progress
+from speaker_invariant_ser.data.prepare import prepare
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import CorpusError
+from speaker_invariant_ser.files import refuse_existing, scratch_folder, sweep
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus and where it lies.
+
+    Attributes:
+        corpus: Name of a known corpus, or the kind of the user's own data: csv, tsv, parquet, folder, audformat, datasets.
+        path: The corpus's folder, or the user's table or folder.
+        name: Name of the user's own data; by default that of the file or folder.
+        pattern: Pattern of the paths in a folder, such as `{speaker}/{emotion}/*.wav`.
+        columns: The table's name of each column, by our name.
+        unlabelled: Whether the user's own data may lack emotions.
+    """
+
+    corpus: str
+    path: Path
+    name: str = ""
+    pattern: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unlabelled: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the user's own data."""
+        return self.corpus in OWN
+
+    def list_utterances(self, scratch: Path) -> Listing:
+        """List the utterances.
+
+        Args:
+            scratch: Folder for audio files that are stored inside tables.
+
+        Raises:
+            CorpusError: The corpus is unknown, or the folder does not hold it.
+            ManifestError: The user's table or folder cannot be used.
+        """
+        if self.is_own:
+            return OWN[self.corpus](Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled))
+        return list_corpus(get_corpus(self.corpus, OWN), self.path)
+
+
+def prepare_sources(
+    sources: Sequence[Source],
+    out: Path,
+    treatment: Treatment,
+    conditions: Sequence[tuple[str, str]] = (),
+    download: bool = False,
+    pool: Executor | None = None,
+    progress: Progress | None = None,
+) -> PreparedCorpus:
+    """Decode the utterances of one or several sources into a prepared corpus.
+
+    Args:
+        sources: What to prepare into one manifest.
+        out: The prepared corpus: a new folder.
+        treatment: Trimming and loudness normalisation.
+        conditions: (column, value) pairs; only utterances that have one of the values in each column are kept.
+        download: Download the first source into its path first.
+        pool: Processes that decode, of `decoding.workers`; without, this process does.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The prepared corpus, opened.
+
+    Raises:
+        CorpusError: A corpus is unknown, cannot be downloaded, or is not in its folder; or an option has no effect on it.
+        ManifestError: A table or folder of the user's own cannot be used, or no utterance meets the conditions.
+        WriteError: `out` holds anything, or cannot be written.
+    """
+    sweep(out)
+    refuse_existing(out, "prepare into a new folder, or remove this one first")
+    require_own_data(sources)
+    with scratch_folder(out) as scratch:
+        if download:
+            from speaker_invariant_ser.data.download import fetch  # slow to import, and seldom needed
+
+            fetch(get_corpus(sources[0].corpus), sources[0].path, progress)
+        listings = [source.list_utterances(scratch / str(number)) for number, source in enumerate(sources)]
+        compare = comparison(sources, listings) if not conditions else lambda kept: []
+        return prepare(select(listings, conditions), out, treatment, pool, progress, compare)
+
+
+def require_own_data(sources: Sequence[Source]) -> None:
+    """Raise CorpusError for an option that is about the user's own data where there is none: it would have no effect."""
+    first = sources[0]
+    own = any(source.is_own for source in sources)
+    for option in ("name", "pattern", "columns", "unlabelled"):
+        if getattr(first, option) and not (first.is_own if option == "name" else own):
+            flag = "--column" if option == "columns" else f"--{option}"
+            raise CorpusError(f"{flag}: for your own data only, {first.corpus} is a known corpus; leave it out")
+
+
+def comparison(sources: Sequence[Source], listings: Sequence[Listing]) -> Callable[[Sequence[Utterance]], list[str]]:
+    """Return a function that lists where the counts of the kept utterances differ from those of the known corpora."""
+    known = known_corpora()
+    useless = {  # files that the corpus itself marks as unusable
+        source.corpus: sum(not reason.startswith(UNKNOWN_FILE) for _, reason in listing.rejected)
+        for source, listing in zip(sources, listings, strict=True)
+    }
+
+    def compare(kept: Sequence[Utterance]) -> list[str]:
+        lines = []
+        for name in (source.corpus for source in sources if source.corpus in known):
+            utterances = [utterance for utterance in kept if utterance.corpus == name]
+            lines += [f"{name}: {line}" for line in count_differences(known[name], utterances, useless[name])]
+        return lines
+
+    return compare
