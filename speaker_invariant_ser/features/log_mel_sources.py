@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import FULL_SCALE, pad
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.features.log_mel import LogMel, mask_of
+from speaker_invariant_ser.features.log_mel import FrontEnd, mask_of
 
 PREFETCH = 4  # batches that are loaded before they are asked for
 BATCH_SIZE = 32  # utterances whose log-mels are computed together
@@ -51,7 +51,7 @@ class StreamedLogMels:
 
     prepared: PreparedCorpus
     indices: np.ndarray
-    logmel: LogMel
+    logmel: FrontEnd
 
     @property
     def frames(self) -> np.ndarray:

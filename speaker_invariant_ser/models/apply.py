@@ -52,8 +52,14 @@ class Outputs:
     @classmethod
     def empty(cls, model: SerModel, number: int) -> "Outputs":
         """Return zeros for this many utterances."""
-        dim, classes = (model.dim,), (len(model.labels),)
-        return cls(*(np.zeros((number, *shape), dtype=np.float32) for shape in (dim, classes, classes, (), dim)))
+        dim, classes = model.dim, len(model.labels)
+        return cls(
+            embedding=np.zeros((number, dim), dtype=np.float32),
+            logits=np.zeros((number, classes), dtype=np.float32),
+            probability=np.zeros((number, classes), dtype=np.float32),
+            rate=np.zeros(number, dtype=np.float32),
+            bottleneck=np.zeros((number, dim), dtype=np.float32),
+        )
 
     def put(self, indices: np.ndarray, output: Output) -> None:
         """Store what came out for a batch."""

@@ -1,7 +1,9 @@
-"""Normalised log-mel -> one embedding per clip. Padding never reaches it, but that batch norm counts it in training.
+"""Encoders: normalised log-mel to one embedding per utterance.
 
-An encoder is an nn.Module with `dim` (D), `frame_dim` (F), and two halves that `forward(mels [B, M, T], frames [B]) -> [B, D]`
-joins: `frames` gives the map [B, F, T'] that pooling reads, `embed` makes the embedding of it.
+Padding has no effect on embeddings, except that batch norm counts it in training.
+
+Shapes: B batch, M mel bands, T frames, F frame-level feature dimension, T' frames of the frame-level features, D embedding
+dimension.
 """
 
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from speaker_invariant_ser.distributed import Summed, together
 from speaker_invariant_ser.features.log_mel import mask_of
@@ -16,40 +19,59 @@ from speaker_invariant_ser.recipe import EncoderSection
 
 
 class Encoder(Protocol):
+    """What every encoder offers.
+
+    Attributes:
+        dim: Dimension D of the embedding.
+        frame_dim: Dimension F of the frame-level features.
+    """
+
     dim: int
     frame_dim: int
 
-    def __call__(self, mels: Tensor, frames: Tensor) -> Tensor: ...
+    def __call__(self, mels: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of normalised log-mels [B, M, T] with frames [B]."""
+        ...
 
-    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]: ...
+    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frame-level features [B, F, T'], zero in padding, and their frames [B]: the part before pooling."""
+        ...
 
-    def embed(self, x: Tensor, frames: Tensor) -> Tensor: ...
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]: pooling and all that follows."""
+        ...
 
 
 class MaskedReLU(torch.autograd.Function):
-    """ReLU that also sets padding to zero; (x [B, channels, M, T], mask bool [B, T], true where real) -> the same shape.
+    """ReLU that also sets padding to zero.
 
-    Backward is that of ReLU alone, since a zero passes no gradient: nothing is multiplied by a mask, which in bfloat16 on a
-    processor takes as long as a convolution.
+    The backward pass is that of ReLU alone, because a zero passes no gradient. Multiplying by the mask instead would take as
+    long as a convolution (in bfloat16 on a CPU).
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, mask: Tensor) -> Tensor:
+        """Apply to x [B, channels, M, T]; mask [B, T] is true where frames are real."""
         y = torch.relu(x)
         y.permute(0, 3, 1, 2)[~mask] = 0
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return torch.ops.aten.threshold_backward(gradient, *ctx.saved_tensors, 0), None
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient at x; the mask has none."""
+        (y,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch adds it to the context at run time
+        return torch.ops.aten.threshold_backward(gradient, y, 0), None
 
 
 def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Batch norm in training over the batch of all processes; (x [B, channels, ...]) -> the same shape.
+    """Apply batch norm, in training, over the batch of all processes; x [B, channels, ...].
 
-    torch's own SyncBatchNorm does this on GPUs only. Mean first, then deviations from it: no difference of large squares.
+    torch's own SyncBatchNorm works on GPUs only. The variance is that of deviations from the mean, not a difference of two
+    large numbers.
     """
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
     x, rest = x.float(), [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
     count = Summed.apply(x.new_tensor(float(x.numel() // x.shape[1])))
@@ -59,29 +81,37 @@ def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
-        norm.num_batches_tracked += 1
+        norm.num_batches_tracked.add_(1)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return centred * scale.view(shape) + norm.bias.view(shape)
 
 
 class Norm1d(nn.BatchNorm1d):
-    """Batch norm whose statistics are those of the whole batch, also where several processes share it."""
+    """Batch norm over the whole batch, also where several processes share it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [B, channels] or [B, channels, T]."""
         return synced_norm(self, x) if self.training and together() else super().forward(x)
 
 
 class Norm2d(nn.BatchNorm2d):
-    """As Norm1d, over [B, channels, M, T]."""
+    """As `Norm1d`, for [B, channels, M, T]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [B, channels, M, T]."""
         return synced_norm(self, x) if self.training and together() else super().forward(x)
 
 
 class Stage(nn.Module):
-    """Convolution with stride, batch norm, ReLU; padding is set back to zero, as it is beyond a clip's own end.
+    """Strided convolution, batch norm, ReLU; padding is set to zero, as the convolution sees it beyond the end of a clip.
 
-    With stride 2, output t is centred on input 2t: n real frames give ceil(n / 2), alone or in a batch.
+    With stride 2, output t is centred on input 2 t: n real frames give ceil(n / 2), alone or in a batch.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        kernel: Size of the kernel over bands and time.
+        stride: Over bands and over time.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int]) -> None:
@@ -91,98 +121,108 @@ class Stage(nn.Module):
         self.stride = stride[1]
 
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(x [B, channels, M, T], frames [B]) -> (the stage's output, its frames [B])."""
+        """Return the output for x [B, channels, M, T] with frames [B], and its frames [B]."""
         x = self.norm(self.convolution(x))
         frames = (frames + self.stride - 1) // self.stride
         return MaskedReLU.apply(x, mask_of(frames, x.shape[3])), frames
 
 
 class AttentivePooling(nn.Module):
-    """Weighted mean and deviation over frames, the weights learned per channel. Okabe, Koshinaka, Shinoda, Interspeech 2018."""
+    """Attentive statistics pooling: weighted mean and standard deviation over frames, with learned weights per channel.
 
-    times = 2  # what comes out, as a multiple of the channels
+    Okabe, Koshinaka and Shinoda, "Attentive Statistics Pooling for Deep Speaker Embedding", Interspeech 2018. It was invented
+    to recognise speakers: mean and deviation over time are what identifies a speaker best, so expect leakage.
+    """
+
+    outputs_per_channel = 2
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.Conv1d(channels, hidden, 1), nn.Tanh(), nn.Conv1d(hidden, channels, 1))
-        freeze(self.score[-1].bias)
+        last = nn.Conv1d(hidden, channels, 1)
+        self.score = nn.Sequential(nn.Conv1d(channels, hidden, 1), nn.Tanh(), last)
+        freeze(last.bias)  # softmax over frames takes a constant away
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
-        """(x [B, channels, T], frames [B]) -> [B, 2 * channels]."""
+        """Pool x [B, channels, T] with frames [B]: [B, 2 * channels]."""
         mask = mask_of(frames, x.shape[2])[:, None]
         weight = self.score(x).float().masked_fill(~mask, -torch.inf).softmax(dim=2)
-        x = x.float()  # a deviation needs more digits than bfloat16 has
+        x = x.float()  # bfloat16 is too coarse for a deviation
         mean = (weight * x).sum(dim=2)
         variance = (weight * (x - mean[:, :, None]).square()).sum(dim=2)
-        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)  # the square root has no slope at 0
+        return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)  # the square root has no gradient at 0
 
 
-class Parts(nn.Module):
-    """The mean of each of `times` equal parts of a clip's own frames: what stands left stays apart from what stands right.
+class SegmentPooling(nn.Module):
+    """The mean of each of four equal segments of a clip's real frames, so that left and right are told apart.
 
-    A frame across the border of two parts counts in both by its share; fewer frames than parts are read more than once.
+    A frame on the border of two segments counts in both by its share; with fewer frames than segments, frames count in several.
     """
 
-    times = 4
+    outputs_per_channel = 4
 
     def __init__(self, channels: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
-        """(x [B, channels, T], frames [B]) -> [B, channels * times]."""
-        border = torch.arange(self.times + 1, device=x.device) * frames[:, None] / self.times
+        """Pool x [B, channels, T] with frames [B]: [B, 4 * channels]."""
+        border = torch.arange(self.outputs_per_channel + 1, device=x.device) * frames[:, None] / self.outputs_per_channel
         frame = torch.arange(x.shape[2], device=x.device)[:, None]
         begin, end = torch.maximum(border[:, None, :-1], frame), torch.minimum(border[:, None, 1:], frame + 1)
-        weight = (end - begin).clamp_min(0) * (self.times / frames)[:, None, None]  # [B, T, times]
+        weight = (end - begin).clamp_min(0) * (self.outputs_per_channel / frames)[:, None, None]  # [B, T, segments]
         return (x.float() @ weight).flatten(1)
 
 
-def freeze(bias: nn.Parameter) -> None:
-    """Leave a bias as it is whose effect the next operation takes away: its gradient is rounding errors, and Adam would make
-    full steps of them.
-    """
+def freeze(bias: Tensor | None) -> None:
+    """Exclude a bias from training that the next operation cancels: its gradient is rounding errors, which Adam amplifies."""
+    assert bias is not None
     bias.requires_grad_(False)
 
 
 class Cnn(nn.Module):
-    """Convolution stages, then attentive statistics pooling, then a linear layer to the embedding.
+    """Convolution stages, attentive statistics pooling, and a linear layer to the embedding.
 
-    The first stage halves time and bands with a wide kernel: full resolution is where a CNN on spectrograms spends
-    most of its time. Each later one halves the bands, the second also time. What is left of the bands stays apart
-    in pooling, since the same pattern means something else in another band.
+    The first stage halves time and bands with a wide kernel, because a CNN on spectrograms spends most of its time at full
+    resolution. Each later stage halves the bands, the second also time. The remaining bands are pooled separately: the same
+    pattern means something else in another band.
+
+    Known failure: with few training speakers the embedding identifies them as well as the emotion (see the results page).
+
+    Args:
+        mels: Mel bands M.
+        settings: Section [encoder] of the recipe.
     """
 
-    pooling = AttentivePooling
+    pooling: type[AttentivePooling] | type[SegmentPooling] = AttentivePooling
 
     def __init__(self, mels: int, settings: EncoderSection) -> None:
         super().__init__()
         stages, inputs, bands = [], 1, mels
         for number, outputs in enumerate(settings.channels):
-            kernel, stride = self.form(number)
+            kernel, stride = self.kernel_and_stride(number)
             stages.append(Stage(inputs, outputs, kernel, stride))
             inputs, bands = outputs, -(-bands // stride[0])
         self.stages = nn.ModuleList(stages)
         self.frame_dim = inputs * bands
         self.pool = self.pooling(self.frame_dim)
         self.dropout = nn.Dropout(settings.dropout)
-        self.project = nn.Linear(self.pool.times * self.frame_dim, settings.dim)
+        self.project = nn.Linear(self.pool.outputs_per_channel * self.frame_dim, settings.dim)
         freeze(self.project.bias)
         self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
 
     @staticmethod
-    def form(number: int) -> tuple[int, tuple[int, int]]:
-        """(kernel, its stride over bands and over time) of a stage, counted from 0."""
+    def kernel_and_stride(number: int) -> tuple[int, tuple[int, int]]:
+        """Return the kernel of a stage, counted from 0, and its stride over bands and over time."""
         return (5, (2, 2)) if number == 0 else (3, (2, 2 if number == 1 else 1))
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """(normalised log-mel [B, M, T], frames [B]) -> embedding [B, D]."""
+        """Return embeddings [B, D] of normalised log-mels [B, M, T] with frames [B]."""
         return self.embed(*self.frame_features(mels, frames))
 
     def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(normalised log-mel [B, M, T], frames [B]) -> (what is handed to pooling [B, F, T'], its frames [B]).
+        """Return frame-level features [B, F, T'], zero in padding, and their frames [B].
 
-        F is the last stage's channels times the bands that are left; padding is zero.
+        F is the last stage's channels times the remaining bands.
         """
         x = mels[:, None].contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
@@ -190,21 +230,22 @@ class Cnn(nn.Module):
         return x.flatten(1, 2), frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
-        """(the map [B, F, T'], its frames [B]) -> embedding [B, D]."""
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""
         return self.norm(self.project(self.dropout(self.pool(x, frames))))
 
 
-class Image(Cnn):
-    """The same for pictures of a few pixels: full resolution first, then halved both ways, and what stands where is kept.
+class ImageCnn(Cnn):
+    """The same for images of a few pixels: full resolution first, halved both ways afterwards, position kept in pooling.
 
-    Known failure: what moves sideways by a part looks like something else, so this is nothing for speech.
+    Known failure: a pattern that moves by a segment looks different, so it does not suit speech.
     """
 
-    pooling = Parts
+    pooling = SegmentPooling
 
     @staticmethod
-    def form(number: int) -> tuple[int, tuple[int, int]]:
+    def kernel_and_stride(number: int) -> tuple[int, tuple[int, int]]:
+        """Return the kernel of a stage, counted from 0, and its stride over rows and over columns."""
         return 3, (1, 1) if number == 0 else (2, 2)
 
 
-ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn, "image": Image}
+ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn, "image": ImageCnn}

@@ -7,7 +7,7 @@ import torch
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models.apply import apply_to_clips
-from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, Parts
+from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, SegmentPooling
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 
@@ -115,7 +115,7 @@ def test_parts_are_means_of_what_stands_there(frames):
     x = torch.randn(2, 3, frames)
     padded = torch.cat((x, torch.full((2, 3, 5), 100.0)), dim=2)
     expected = x.repeat_interleave(4, dim=2).unflatten(2, (4, frames)).mean(dim=3).flatten(1)
-    assert torch.allclose(Parts(3)(padded, torch.tensor([frames, frames])), expected, atol=1e-5)
+    assert torch.allclose(SegmentPooling(3)(padded, torch.tensor([frames, frames])), expected, atol=1e-5)
 
 
 def test_a_mirrored_picture_is_another_one():
@@ -123,7 +123,7 @@ def test_a_mirrored_picture_is_another_one():
     torch.manual_seed(0)
     picture, frames = torch.randn(1, 3, 8), torch.tensor([8])
     mirrored = picture.flip(2)
-    assert (Parts(3)(picture, frames) - Parts(3)(mirrored, frames)).abs().max() > 0.1
+    assert (SegmentPooling(3)(picture, frames) - SegmentPooling(3)(mirrored, frames)).abs().max() > 0.1
     pool = AttentivePooling(3)
     assert torch.allclose(pool(picture, frames), pool(mirrored, frames), atol=1e-5)
 
