@@ -1,100 +1,115 @@
-"""The verdict in words: how well emotion is read from unseen speakers, and whether the speaker is still in the embedding.
-
-And the threat model: what the attackers are given whose scores these are.
-"""
+"""The verdict of a report in words: emotion recognition on unseen speakers, and what the attackers conclude about the speaker."""
 
 from collections.abc import Mapping
 
-from speaker_invariant_ser.recipe import Recipe, ReleaseSection
-
-REASONS = {
-    "within": "at chance, even the upper 95 % bound is within {margin:.0f} points of it",
-    "quick": "the quick attackers are at chance, the others have not been tried",
-    "starved": "at chance, but so few clips to learn from were not enough before the erasure either",
-    "leak": "the embedding identifies people",
-    "below": "an attacker is reliably worse than chance, and whoever knows whom it is not is identified as well",
-    "few": "whether it identifies people is undecided, with too few utterances",
+CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an evaluation gives
+    "within": (
+        "Attackers are at chance within the margin of {margin:.0f} points: the one-sided 95 % upper bound is {upper:.1f} %"
+    ),
+    "leak": "The embedding identifies speakers: attackers are significantly above chance",
+    "below": (
+        "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the speaker is"
+    ),
+    "few": (
+        "Undecided: no attacker is significantly above chance, but {sample} are too few to show that attackers are within "
+        "{margin:.0f} points of chance"
+    ),
+    "quick": (
+        "Undecided: the closed-form attackers are at chance within the margin of {margin:.0f} points, but the other attackers "
+        "were not run (--quick)"
+    ),
+    "starved": (
+        "Undecided: attackers are at chance, but with as few training utterances they do not identify speakers before the "
+        "erasure either"
+    ),
 }
 
 
 def verdict(summary: Mapping) -> list[str]:
-    """One sentence about emotion, where a summary (the content of report.json) has that, and one about the speaker."""
+    """Describe the results of a report.
+
+    Args:
+        summary: Content of report.json; `emotion` may be None, `settings` may be missing.
+
+    Returns:
+        A text about emotion, if there are results on emotion, and a text about the speaker.
+    """
     transductive = summary.get("settings", {}).get("transductive", False)
-    sentences = [emotion_sentence(summary["emotion"], transductive)] if summary["emotion"] else []
-    return [*sentences, speaker_sentence(summary["speaker"])]
+    texts = [emotion_verdict(summary["emotion"], transductive)] if summary["emotion"] else []
+    return [*texts, speaker_verdict(summary["speaker"])]
 
 
-def emotion_sentence(emotion: Mapping, transductive: bool = False) -> str:
+def emotion_verdict(emotion: Mapping, transductive: bool = False) -> str:
+    """State the emotion UAR on unseen speakers with its interval and chance.
+
+    Args:
+        emotion: Part `emotion` of report.json.
+        transductive: Whether features are normalised by the mean over all utterances of each test speaker.
+
+    Returns:
+        One or two sentences.
+    """
     uar, domains = emotion["uar"], emotion.get("domains")
-    speakers = len(emotion["per_speaker"])
-    who = "a speaker" if speakers == 1 else f"{speakers} speakers"
-    who += f" of {', '.join(domains[domains['headline']]['values'])}" if domains else ""
-    means = ", told by the mean of all their clips (transductive)," if transductive else ""
-    return (
-        f"Emotion is read from {who} the model has never {'trained on' if means else 'heard'}{means} with "
-        f"{100 * uar['value']:.1f} % UAR{within(uar)}; chance is {100 * emotion['chance']:.1f} %{beside(domains)}."
-    )
+    count = len(emotion["per_speaker"])
+    speakers = f"{count} unseen {'speaker' if count == 1 else 'speakers'}"
+    if domains:
+        speakers += f" of {', '.join(domains[domains['headline']]['values'])}"
+    if transductive:
+        speakers += ", normalised by the mean over all utterances of each test speaker (transductive)"
+    return f"Emotion UAR on {speakers}: {with_bounds(uar, 'chance', emotion['chance'])}.{source_verdict(domains)}"
 
 
-def within(uar: Mapping) -> str:
-    return "" if uar["low"] is None else f" (95 % interval {100 * uar['low']:.1f} to {100 * uar['high']:.1f} %)"
-
-
-def beside(domains: Mapping | None) -> str:
-    """How the source is read, where the headline is the target's."""
+def source_verdict(domains: Mapping | None) -> str:
+    """State the UAR on the source domain and what was trained on, if the headline is the target domain's; else nothing."""
     if not domains or domains["headline"] == "source" or not domains["source"]["tested"]:
         return ""
-    uar, values = domains["source"]["tested"]["uar"], ", ".join(domains["source"]["values"])
-    other = "clips without any label" if domains["target_in_training"] else "nothing"
-    read = f"where UAR is {100 * uar['value']:.1f} %{within(uar)}"
-    return f". Training had {values} with labels, {read}, and of this domain {other}"
+    source = ", ".join(domains["source"]["values"])
+    target = ", ".join(domains[domains["headline"]]["values"])
+    of_target = f"unlabelled utterances of {target}" if domains["target_in_training"] else f"no utterances of {target}"
+    uar = with_bounds(domains["source"]["tested"]["uar"])
+    return f" Trained on labelled utterances of {source} (UAR on its unseen speakers: {uar}) and on {of_target}."
 
 
-def speaker_sentence(speaker: Mapping) -> str:
-    strongest, chance = speaker["strongest"], speaker["chance"]["given_emotion"]
-    says = REASONS[speaker["reason"]].format(margin=100 * speaker["margin"])
-    mapped = [one for one in speaker["attackers"].values() if one["reads"] == "frames"]
-    if mapped and speaker["reason"] != "leak" and (mapped[0]["p_value"] or 1) < 0.05:
-        says += f"; but the encoder's map before pooling gives away {100 * mapped[0]['accuracy']:.1f} %"
-    times = "" if speaker["utterances"] == speaker["decisions"] else f", {speaker['decisions']} decisions"
-    allows = f"the emotion alone allows {100 * chance:.1f} %" if speaker["emotions"] > 1 else f"chance is {100 * chance:.1f} %"
-    mostly = "" if len(strongest["chosen"]) == 1 else "mostly "
+def speaker_verdict(speaker: Mapping) -> str:
+    """State the strongest attacker's accuracy with its interval and chance, and the conclusion.
+
+    Args:
+        speaker: Part `speaker` of report.json.
+
+    Returns:
+        Two sentences.
+    """
+    strongest, margin = speaker["strongest"], 100 * speaker["margin"]
+    name = strongest["name"] if len(strongest["chosen"]) == 1 else f"mostly {strongest['name']}"
+    decisions = "" if speaker["utterances"] == speaker["decisions"] else f" ({speaker['decisions']} decisions)"
+    chance = "chance given the emotion" if speaker["emotions"] > 1 else "chance"
+    accuracy = with_bounds({**strongest, "value": strongest["accuracy"]}, chance, speaker["chance"]["given_emotion"])
+    upper = 100 * (strongest["upper"] or 0.0)
+    sample = f"{speaker['utterances']} utterances" + (f" of {speaker['clusters']} texts" if speaker["grouped_by_text"] else "")
+    conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample)
     return (
-        f"The strongest fresh attacker ({mostly}{strongest['name']}) names the right one of {speaker['speakers']} speakers for "
-        f"{100 * strongest['accuracy']:.1f} % of {speaker['utterances']} utterances{times}, where {allows}: {says}."
+        f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
+        f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}."
     )
 
 
-def threat(recipe: Recipe) -> str:
-    """What an attacker of a model of this recipe sees, how often, what else they have, and what is not covered."""
-    noisy = recipe.bottleneck.name == "vib" or recipe.release.name == "noise"
-    again = ", since its noise is a function of the utterance's own samples" if noisy else ""
-    several = ", over which noise averages out" if noisy else ""
-    audio = ", from which whoever has the model computes the noise and takes it off" if noisy else ""
-    told = (
-        f"The attacker sees the embedding of one utterance as it leaves the model{as_released(recipe)}. Asking again, as often "
-        f"as they like, gives the same{again}. They have labelled embeddings of the same speakers to learn from. Not covered: "
-        f"several utterances of one person put together{several}; the audio itself at hand{audio}."
-    )
-    if two_outputs(recipe.release):
-        told += " The emotion is told from the embedding before its release: its posteriors are a second output, attacked apart."
-    return told
+def frame_level_leak(speaker: Mapping) -> str:
+    """Add a significant attacker on frame-level features, unless the embedding itself is known to identify speakers."""
+    scores = [score for score in speaker["attackers"].values() if score["reads"] == "frames"]
+    if not scores or speaker["reason"] == "leak" or (scores[0]["p_value"] or 1) >= 0.05:
+        return ""
+    return f"; but an attacker on the encoder's frame-level features reaches {100 * scores[0]['accuracy']:.1f} %"
 
 
-def as_released(recipe: Recipe) -> str:
-    """What was done to the embedding, as a part of a sentence."""
-    release, done = recipe.release, []
-    if recipe.bottleneck.name == "vib":
-        done.append("a sample of what its bottleneck lets through")
-    if recipe.bottleneck.name == "fsq":
-        done.append(f"each dimension one of {recipe.bottleneck.levels} values")
-    if release.name == "noise":
-        done.append(f"with noise {release.sigma:g} times as large as each dimension's deviation")
-    if release.name == "quantise":
-        done.append(f"each dimension rounded to steps of {release.step:g} of its deviation")
-    return "".join(f", {one}" for one in done)
+def with_bounds(value: Mapping, chance_name: str = "", chance: float | None = None) -> str:
+    """Format a share with its 95 % interval and chance level, where known.
 
-
-def two_outputs(release: ReleaseSection) -> bool:
-    """Whether the emotion posteriors know more than the embedding that is released: they are told before it is changed."""
-    return release.name != "none" and release.decision == "before"
+    >>> with_bounds({"value": 0.7, "low": 0.662, "high": 0.746}, "chance", 0.2)
+    '70.0 % (95 % CI 66.2 to 74.6, chance 20.0)'
+    >>> with_bounds({"value": 0.7, "low": None, "high": None})
+    '70.0 %'
+    """
+    details = [] if value["low"] is None else [f"95 % CI {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
+    if chance is not None:
+        details.append(f"{chance_name} {100 * chance:.1f}")
+    return f"{100 * value['value']:.1f} %" + (f" ({', '.join(details)})" if details else "")

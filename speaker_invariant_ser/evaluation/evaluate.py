@@ -14,7 +14,8 @@ import numpy as np
 from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import threat, two_outputs, verdict
+from speaker_invariant_ser.audit.threat_model import describe_threat_model, posteriors_bypass_release
+from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
@@ -174,7 +175,7 @@ def evaluate(
         curves={fit.name: fit.metrics() for fit in fits},
         table=tables[0],
         rate_bits=None if run.recipe.bottleneck.name == "none" else float(np.concatenate(rates).mean() / np.log(2)),
-        two_outputs=two_outputs(run.recipe.release),
+        two_outputs=posteriors_bypass_release(run.recipe.release),
         learned="all" if "train" in parts else "held-out",
         settings={**describe(run, prepared), "audit": settings.described},
         note=prepared.settings.get("note", ""),
@@ -364,7 +365,7 @@ def mean_curve(curves: Mapping[str, Sequence[Mapping]]) -> dict[str, list[float]
 def describe(run: Run, prepared: PreparedCorpus) -> dict:
     names = ("speaker-invariant-ser", "torch", "torchaudio", "scikit-learn", "numpy")
     return {
-        "threat": threat(run.recipe),
+        "threat": describe_threat_model(run.recipe),
         "recipe": run.recipe.model_dump(mode="json"),
         "transductive": run.recipe.features.transductive,
         "corpora": prepared.settings["corpora"],

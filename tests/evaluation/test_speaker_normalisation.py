@@ -226,7 +226,9 @@ def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
     assert re.search(r"fold fixed: epoch \d kept, dev UAR [\d.]+ \(transductive\)", capsys.readouterr().out)
     assert siser(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("transductive") == 3 and "told by the mean of all their clips (transductive)" in " ".join(shown.split())
+    assert shown.count(
+        "transductive"
+    ) == 3 and "normalised by the mean over all utterances of each test speaker (transductive)" in " ".join(shown.split())
     report = json.loads((run.folder / "report" / "report.json").read_text())
     assert report["settings"]["transductive"] is True and "(transductive)" in report["verdict"][0]
     assert siser(["compare", str(run.folder), "--out", str(tmp_path / "compared")]) == 0

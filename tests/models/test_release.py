@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
-from speaker_invariant_ser.audit.verdict import threat
+from speaker_invariant_ser.audit.threat_model import describe_threat_model
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate, unless_starved
@@ -494,11 +494,11 @@ def test_a_run_is_evaluated_and_inferred(run, named, folder):
     evaluation = evaluate(run, named, device="cpu", quick=True)
     summary, recipe = evaluation.summary, run.recipe
     speaker = summary["speaker"]
-    assert summary["settings"]["threat"] == threat(recipe) and "Not covered" in threat(recipe)
+    assert summary["settings"]["threat"] == describe_threat_model(recipe) and "Not covered" in describe_threat_model(recipe)
     rate = {"none": None, "fsq": 12 * 3.0}.get(recipe.bottleneck.name, speaker["rate_bits"])
     assert speaker["rate_bits"] == (rate if rate is None else pytest.approx(rate)) and rate != 0
     two = recipe.release.name == "noise" and recipe.release.decision == "before"
-    assert bool(speaker["outputs"]) is two is ("second output" in threat(recipe))
+    assert bool(speaker["outputs"]) is two is ("second output" in describe_threat_model(recipe))
     if two:
         assert speaker["outputs"]["posteriors"] == speaker["controls"]["posteriors"]
         assert speaker["outputs"]["embedding"] == speaker["controls"]["embedding"] and speaker["outputs"]["attackers"] == "quick"
@@ -507,7 +507,7 @@ def test_a_run_is_evaluated_and_inferred(run, named, folder):
     report = run.folder / "report"
     write_report(summary, report)
     for text in ((report / "report.md").read_text(), (report / "report.html").read_text()):
-        assert "The attacker sees the embedding of one utterance" in text
+        assert "the attacker has the embedding of one utterance" in text
         assert ("Two outputs" in text) is two and ("bounds what any attacker can get" in text) is (rate is not None)
     assert json.loads((report / "report.json").read_text())["settings"]["threat"]
     rows = list(predict(load_models(run, device="cpu"), sorted(folder.glob("05_*.wav"))))
@@ -561,13 +561,17 @@ def test_a_model_that_would_answer_nan_is_not_loaded(trained, tmp_path):
 @pytest.mark.parametrize(
     "tables, said, unsaid",
     [
-        ({}, ["the embedding of one utterance as it leaves the model.", "gives the same."], ["noise", "second output"]),
-        ({"release": {"name": "noise", "sigma": 0.5}}, ["noise 0.5 times", "averages out", "second output"], ["rounded"]),
+        ({}, ["as the model outputs it, and labelled embeddings", "return the same embedding."], ["noise", "second output"]),
+        ({"release": {"name": "noise", "sigma": 0.5}}, ["noise of 0.5 times", "can be averaged", "second output"], ["rounded"]),
         ({"release": {"name": "quantise", "decision": "after"}}, ["rounded to steps of 1 "], ["noise", "second output"]),
-        ({"bottleneck": {"name": "vib"}}, ["a sample of what its bottleneck lets through", "averages out"], ["second output"]),
-        ({"bottleneck": {"name": "fsq", "levels": 7}}, ["one of 7 values"], ["noise"]),
+        (
+            {"bottleneck": {"name": "vib"}},
+            ["sampled from the distribution that the bottleneck gives", "can be averaged"],
+            ["second output"],
+        ),
+        ({"bottleneck": {"name": "fsq", "levels": 7}}, ["quantised to 7 levels"], ["noise"]),
     ],
 )
 def test_the_threat_model_says_what_the_attacker_is_given(tables, said, unsaid):
-    told = threat(make_recipe(tables))
-    assert all(one in told for one in said) and not any(one in told for one in unsaid)
+    text = describe_threat_model(make_recipe(tables))
+    assert all(part in text for part in said) and not any(part in text for part in unsaid)

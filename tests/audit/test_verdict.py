@@ -1,0 +1,112 @@
+"""The verdict states numbers, chance levels and the conclusion in fixed sentences."""
+
+from typing import Any
+
+import pytest
+
+from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, speaker_verdict, verdict
+
+UAR = {"value": 0.7, "low": 0.662, "high": 0.746}
+
+
+def emotion(speakers: int = 4, **changes: Any) -> dict:
+    """The keys of `emotion` in report.json that the verdict uses."""
+    per_speaker = {f"s{number}": {} for number in range(speakers)}
+    return {"uar": UAR, "chance": 0.2, "per_speaker": per_speaker, "domains": None, **changes}
+
+
+def speaker(reason: str = "leak", **changes: Any) -> dict:
+    """The keys of `speaker` in report.json that the verdict uses."""
+    strongest = {"name": "svm", "chosen": {"svm": 1.0}, "accuracy": 0.708, "low": 0.66, "high": 0.75, "upper": 0.744}
+    return {
+        "strongest": strongest,
+        "chance": {"given_emotion": 0.214},
+        "speakers": 7,
+        "emotions": 5,
+        "utterances": 370,
+        "decisions": 370,
+        "clusters": 10,
+        "grouped_by_text": True,
+        "margin": 0.03,
+        "reason": reason,
+        "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
+        **changes,
+    }
+
+
+def test_emotion():
+    assert emotion_verdict(emotion()) == "Emotion UAR on 4 unseen speakers: 70.0 % (95 % CI 66.2 to 74.6, chance 20.0)."
+
+
+def test_emotion_without_an_interval_on_one_speaker():
+    text = emotion_verdict(emotion(1, uar={"value": 0.7, "low": None, "high": None}))
+    assert text == "Emotion UAR on 1 unseen speaker: 70.0 % (chance 20.0)."
+
+
+def test_emotion_of_a_transductive_run():
+    assert emotion_verdict(emotion(), transductive=True) == (
+        "Emotion UAR on 4 unseen speakers, normalised by the mean over all utterances of each test speaker (transductive): "
+        "70.0 % (95 % CI 66.2 to 74.6, chance 20.0)."
+    )
+
+
+@pytest.mark.parametrize(
+    "in_training, of_target", [(True, "unlabelled utterances of b"), (False, "no utterances of b")], ids=["adapted", "zero-shot"]
+)
+def test_emotion_on_a_target_domain(in_training, of_target):
+    domains = {
+        "headline": "target",
+        "target_in_training": in_training,
+        "source": {"values": ["a"], "tested": {"uar": {"value": 0.8, "low": None, "high": None}}},
+        "target": {"values": ["b"]},
+    }
+    assert emotion_verdict(emotion(domains=domains)) == (
+        "Emotion UAR on 4 unseen speakers of b: 70.0 % (95 % CI 66.2 to 74.6, chance 20.0). "
+        f"Trained on labelled utterances of a (UAR on its unseen speakers: 80.0 %) and on {of_target}."
+    )
+
+
+NUMBERS = (
+    "Speaker accuracy of the strongest fresh attacker (svm) on 370 utterances of 7 speakers: 70.8 % "
+    "(95 % CI 66.0 to 75.0, chance given the emotion 21.4). "
+)
+
+
+@pytest.mark.parametrize(
+    "reason, conclusion",
+    [
+        ("within", "Attackers are at chance within the margin of 3 points: the one-sided 95 % upper bound is 74.4 %."),
+        ("leak", "The embedding identifies speakers: attackers are significantly above chance."),
+        ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
+        ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
+        ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
+        ("starved", "Undecided: attackers are at chance, but with as few training utterances they do not identify speakers "),
+    ],
+)
+def test_speaker(reason, conclusion):
+    text = speaker_verdict(speaker(reason))
+    assert text.startswith(NUMBERS + conclusion) and text.endswith(".") and "{" not in text
+
+
+def test_every_reason_has_a_conclusion():
+    assert set(CONCLUSIONS) == {"within", "leak", "below", "few", "quick", "starved"}
+
+
+def test_speaker_with_several_encoders_attackers_and_one_emotion():
+    strongest = {**speaker()["strongest"], "chosen": {"svm": 0.7, "mlp": 0.3}, "low": None, "high": None}
+    assert speaker_verdict(speaker(strongest=strongest, decisions=1110, emotions=1)).startswith(
+        "Speaker accuracy of the strongest fresh attacker (mostly svm) on 370 utterances (1110 decisions) of 7 speakers: 70.8 % "
+        "(chance 21.4). "
+    )
+
+
+@pytest.mark.parametrize("reason, p_value, mentioned", [("few", 0.01, True), ("few", 0.2, False), ("leak", 0.01, False)])
+def test_a_leak_of_frame_level_features_is_mentioned_where_the_embedding_has_none(reason, p_value, mentioned):
+    attackers = {"frames": {"reads": "frames", "accuracy": 0.45, "p_value": p_value}}
+    text = speaker_verdict(speaker(reason, attackers=attackers))
+    assert ("; but an attacker on the encoder's frame-level features reaches 45.0 %." in text) is mentioned
+
+
+def test_a_table_without_emotion_has_a_verdict_on_the_speaker_only():
+    assert verdict({"emotion": None, "speaker": speaker()}) == [speaker_verdict(speaker())]
+    assert verdict({"emotion": emotion(), "speaker": speaker()}) == [emotion_verdict(emotion()), speaker_verdict(speaker())]
