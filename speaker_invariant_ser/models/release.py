@@ -1,6 +1,6 @@
-"""What happens to an embedding before it leaves the model, and the noise that a model takes from the utterance itself.
+"""Releases: noise or rounding applied to an embedding before it leaves the model, and noise as a function of the utterance.
 
-A release is an nn.Module, `(x [B, D], noise [B, D] or None) -> [B, D]`: dimensions of unit variance, and then noise or rounding.
+Shapes: B batch, S samples, M mel bands, T frames, D embedding dimension, N utterances.
 """
 
 import hashlib
@@ -15,20 +15,30 @@ from speaker_invariant_ser.data.audio import to_int16
 from speaker_invariant_ser.models.encoders import Norm1d, freeze
 from speaker_invariant_ser.recipe import ReleaseSection
 
-LEAST = 1e-3  # variance: a dimension that hardly moves is not blown up beyond it
-ROWS = 2  # of noise for each clip: one for a bottleneck, one for the release
+MIN_VARIANCE = 1e-3  # added to variances, so that nearly constant dimensions are not amplified
+NOISE_VECTORS = 2  # for each utterance: one for the bottleneck, one for the release
 
 
 class Release(Protocol):
-    noisy: bool  # whether it takes noise
+    """What every release offers.
 
-    def __call__(self, x: Tensor, noise: Tensor | None = None) -> Tensor: ...
+    Attributes:
+        noisy: Whether it adds noise.
+    """
 
-    def fit(self, x: Tensor) -> None: ...
+    noisy: bool
+
+    def __call__(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return what leaves the model for embeddings x [B, D]; noise [B, D] is drawn if needed and not given."""
+        ...
+
+    def fit(self, x: Tensor) -> None:
+        """Estimate statistics from embeddings [N, D] of training speakers (and of no other speaker)."""
+        ...
 
 
-class Unchanged(nn.Module):
-    """The embedding leaves as it is."""
+class IdentityRelease(nn.Module):
+    """No release: the embedding leaves the model as it is."""
 
     noisy = False
 
@@ -36,114 +46,144 @@ class Unchanged(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return x as it is."""
         return x
 
     def fit(self, x: Tensor) -> None:
-        """Nothing to do."""
+        """Do nothing: there are no statistics."""
 
 
-class Standardised(nn.Module):
-    """Every dimension with mean 0 and variance 1, then `change`.
+class StandardisedRelease(nn.Module):
+    """Standardise every dimension to mean 0 and variance 1, then `perturb`.
 
-    With the statistics of the training speakers' embeddings, once they are fitted; in training with those of the batch. Where
-    training does not see the release, x stays as it is until then. A dimension whose variance is below 0.001 stays
-    smaller than the others: blown up, it would be all rounding.
+    In evaluation the statistics are those that were fitted on the training speakers; in training, with release.in_training,
+    those of the batch. Without release.in_training, x is returned unchanged until the statistics are fitted. A dimension
+    whose variance is below 0.001 stays smaller than the others, because most of it would be rounding errors.
+
+    Args:
+        dim: Dimension D of the embedding.
+        settings: Section [release] of the recipe.
     """
+
+    fitted: Tensor
 
     noisy = False
 
     def __init__(self, dim: int, settings: ReleaseSection) -> None:
         super().__init__()
         self.settings = settings
-        self.norm = Norm1d(dim, eps=LEAST)
-        freeze(self.norm.weight)  # at 1 and 0: batch norm without an affine part
+        self.norm = Norm1d(dim, eps=MIN_VARIANCE)
+        freeze(self.norm.weight)  # fixed at 1 and 0: batch norm without an affine part
         freeze(self.norm.bias)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        acts = self.settings.trained or (not self.training and self.fitted)
-        return self.change(self.norm(x), noise) if acts else x
+        """Return what leaves the model for embeddings x [B, D]."""
+        active = self.settings.trained or (not self.training and self.fitted)
+        return self.perturb(self.norm(x), noise) if active else x
 
-    def change(self, x: Tensor, noise: Tensor | None) -> Tensor:
+    def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Add noise to, or round, standardised embeddings x [B, D]."""
         raise NotImplementedError
 
     @property
     def scale(self) -> Tensor:
-        """What each dimension is divided by [D]."""
-        return (self.norm.running_var + LEAST).sqrt()
+        """What each dimension is divided by, [D]."""
+        assert self.norm.running_var is not None
+        return (self.norm.running_var + MIN_VARIANCE).sqrt()
 
     def fit(self, x: Tensor) -> None:
-        """Take the statistics from embeddings [N, D] of training speakers (and of nobody else)."""
+        """Estimate the statistics from embeddings [N, D] of training speakers (and of no other speaker)."""
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
         x = x.double()
         self.norm.running_mean.copy_(x.mean(dim=0))
-        self.norm.running_var.copy_((x.var(dim=0, unbiased=False) - LEAST).clamp_min(0))
+        self.norm.running_var.copy_((x.var(dim=0, unbiased=False) - MIN_VARIANCE).clamp_min(0))
         self.fitted.fill_(1)
 
 
-class Noise(Standardised):
-    """x + sigma * noise, standard normal, where x has unit variance.
+class NoiseRelease(StandardisedRelease):
+    """Gaussian noise: x + sigma * noise, where x has unit variance.
 
-    The noise is a function of the utterance (`content_noise`), so that asking again gives the same bits.
+    The noise is a function of the utterance (`content_noise`): embedding it again gives the same bits, and nothing averages out.
 
-    Known failures: over many clips of one person it averages out, as the square root of their number. It is as loud in every
-    dimension, while what an embedding says is spread over many that say much the same: an attacker who adds up 100 of them
-    meets a tenth of sigma. And it hides emotion and speaker alike.
+    Known failures: over several utterances of a speaker the noise averages out, with the square root of their number. It is
+    equally strong in every dimension while dimensions are redundant: an attacker that adds up 100 of them meets a tenth of
+    sigma. It hides emotion and speaker alike.
     """
 
     noisy = True
 
-    def change(self, x: Tensor, noise: Tensor | None) -> Tensor:
+    def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Add noise to x [B, D]."""
         return x + self.settings.sigma * (torch.randn_like(x) if noise is None else noise)
 
 
-class Quantise(Standardised):
-    """round(x / step) * step, where x has unit variance: with step 1 and a normal x about 2 bits a dimension.
+class QuantisedRelease(StandardisedRelease):
+    """Rounding: round(x / step) * step, where x has unit variance; with step 1 and a normal x about 2 bits per dimension.
 
-    In training the gradient passes as if nothing were rounded. Known failures: D dimensions of 2 bits are many bits; the same
-    cell again is the same person again; and two clips on either side of an edge differ by a whole step, whatever lay between.
+    In training the gradient is that of the identity (straight-through).
+
+    Known failures: D dimensions of 2 bits are many bits. The same cell again suggests the same speaker again. Two utterances
+    on either side of a border differ by a whole step, however close they were.
     """
 
-    def change(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        whole = (x / self.settings.step).round() * self.settings.step + 0.0  # no zero with a sign, which would tell x's
-        return x + (whole - x).detach() if self.training else whole  # the last digits of that sum would know x
-
-
-RELEASES: dict[str, Callable[[int, ReleaseSection], Release]] = {"none": Unchanged, "noise": Noise, "quantise": Quantise}
+    def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Round x [B, D]."""
+        rounded = (x / self.settings.step).round() * self.settings.step + 0.0  # without negative zeros, which show x's sign
+        return x + (rounded - x).detach() if self.training else rounded  # the rounding error of that sum would depend on x
 
 
 def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
-    """Standard normal noise [2, B, D] that is a function of each clip (audio [B, S] in [-1, 1], samples [B]) alone.
+    """Compute noise that is a function of each utterance alone.
 
-    Of its own samples, rounded to 16 bits, without padding: the same alone or in a batch, on any device, in any process, so that
-    asking twice averages nothing out.
+    It depends on the utterance's own samples, rounded to 16 bits, without padding: it is the same alone or in a batch, on any
+    device, in any process, so that embedding an utterance twice averages nothing out.
 
-    There is no secret in it, for what ships with the model is none: whoever has the very audio and the model computes the noise
-    and takes it off again (and has the voice anyway); whoever has the embedding alone cannot. A copy that differs in one bit has
-    other noise, so whoever has the audio could also average over such copies. Between two different clips the noise is as good
-    as independent.
+    The noise is no secret, because everything needed for it ships with the model. Whoever has the audio and the model can
+    compute and subtract it (and has the voice anyway); whoever has the embedding alone cannot. A copy that differs in one bit
+    has other noise, so that whoever has the audio could also average over such copies. For two different utterances the noise
+    is as good as independent.
+
+    Args:
+        audio: Zero-padded clips in [-1, 1], [B, S].
+        samples: Their lengths, [B].
+        dim: Embedding dimension D.
+
+    Returns:
+        Standard normal numbers, [2, B, D].
     """
     clips = zip(audio.detach().cpu().numpy(), samples.tolist(), strict=True)
-    return noise_of((to_int16(clip[:count]).astype("<i2") for clip, count in clips), dim).to(audio.device)
+    return hashed_noise((to_int16(clip[:count]).astype("<i2") for clip, count in clips), dim).to(audio.device)
 
 
 def mel_noise(mels: Tensor, frames: Tensor, dim: int) -> Tensor:
-    """The same for log-mels [B, M, T], frames [B], in single precision: for training, which has them alone, and never released.
+    """Compute such noise, [2, B, D], from log-mels [B, M, T] with frames [B] instead of audio.
 
-    Other noise than that of the samples, and on another device, where the last digits differ, other noise again.
+    For evaluation during training, which has log-mels only; nothing embedded with it is released. It differs from
+    `content_noise`, and between devices, whose log-mels differ in their last digits.
     """
     clips = zip(mels.detach().cpu().numpy(), frames.tolist(), strict=True)
-    return noise_of((clip[:, :count].astype("<f4") for clip, count in clips), dim).to(mels.device)
+    return hashed_noise((clip[:, :count].astype("<f4") for clip, count in clips), dim).to(mels.device)
 
 
-def noise_of(clips: Iterable[np.ndarray], dim: int) -> Tensor:
-    """Standard normal numbers [2, B, D] of B clips, whatever their bytes are."""
-    return torch.stack([normal_of(clip.tobytes(), ROWS * dim) for clip in clips]).view(-1, ROWS, dim).transpose(0, 1)
+def hashed_noise(clips: Iterable[np.ndarray], dim: int) -> Tensor:
+    """Return standard normal numbers [2, B, D] that are a function of the bytes of each of B clips."""
+    noise = [hashed_normal(clip.tobytes(), NOISE_VECTORS * dim) for clip in clips]
+    return torch.stack(noise).view(-1, NOISE_VECTORS, dim).transpose(0, 1)
 
 
-def normal_of(content: bytes, count: int) -> Tensor:
-    """Standard normal numbers [count]: SHAKE-256 (FIPS 202) as long as it takes, 8 bytes a number, through the inverse of the
-    normal distribution. No generator of a library, which another version might change.
+def hashed_normal(content: bytes, count: int) -> Tensor:
+    """Return standard normal numbers [count]: SHAKE-256 (FIPS 202), 8 bytes a number, through the inverse normal distribution.
+
+    No library's random generator, which another version might change.
     """
     digest = hashlib.shake_256(content).digest(8 * count)
-    uniform = ((np.frombuffer(digest, "<u8") >> 12) + 0.5) / 2.0**52  # never 0 nor 1, as with a bit more it would round to
+    uniform = ((np.frombuffer(digest, "<u8") >> 12) + 0.5) / 2.0**52  # never 0 or 1, which 53 bits would round to
     return torch.special.ndtri(torch.from_numpy(uniform)).float()
+
+
+RELEASES: dict[str, Callable[[int, ReleaseSection], Release]] = {
+    "none": IdentityRelease,
+    "noise": NoiseRelease,
+    "quantise": QuantisedRelease,
+}
