@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.adversaries import ADVERSARIES
+from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.corpora.base import list_corpus

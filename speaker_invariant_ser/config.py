@@ -1,44 +1,140 @@
-"""Read, override, explain and write recipes: TOML in, `section.key=value` overrides on top, TOML out."""
+"""Read, override, explain and write recipes: TOML in, `section.key=value` overrides on top, TOML out.
+
+Keys that version 0.1.0 named otherwise are still read, with one warning. A run folder of 0.1.0 holds every key of every section,
+also those that its methods do not use; reading it renames the former and drops the latter without a warning.
+"""
 
 import json
 import tomllib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from speaker_invariant_ser.errors import RecipeError, unknown
-from speaker_invariant_ser.recipe import AdversarySection, Recipe
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import DEFAULT_METHODS, METHODS
+
+OLD_SECTIONS = {"further": "extra_adversaries"}
+OLD_ADVERSARY_KEYS = {
+    "reads": "input",
+    "renew": "reset_every",
+    "balance": "balance_gradients",
+    "widths": "kernel_widths",
+    "ramp": "steepness",
+}
+OLD_KEYS = {
+    "adversary": OLD_ADVERSARY_KEYS,
+    "extra_adversaries": OLD_ADVERSARY_KEYS,
+    "augment": {
+        "virtual": "virtual_speakers",
+        "mixup_within": "mixup_same_emotion",
+        "mixup_across": "mixup_any_emotion",
+    },
+    "release": {"trained": "in_training", "decision": "classify"},
+}
 
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe in a TOML file, with `section.key=value` overrides. Raises RecipeError."""
+    """Read a recipe from a TOML file.
+
+    Args:
+        path: The TOML file.
+        overrides: Settings that replace those of the file, each `section.key=value`.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        RecipeError: The file is missing, is not TOML, or has an unknown key or a value out of range.
+
+    Warns:
+        FutureWarning: The file or an override uses keys of version 0.1.0 that have been renamed.
+    """
+    return make_recipe(read_tables(path), overrides, source=str(path))
+
+
+def read_saved_recipe(path: Path | str) -> Recipe:
+    """Read the recipe of a run folder, which an earlier version may have written.
+
+    Renamed keys are translated and keys that the chosen methods do not use are dropped, both without a warning.
+
+    Args:
+        path: The `recipe.toml` of the run.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        RecipeError: The file is missing, is not TOML, or has an unknown key or a value out of range.
+    """
+    tables, _ = renamed(read_tables(path))
+    return validated({section: saved(section, table) for section, table in tables.items()}, str(path))
+
+
+def read_tables(path: Path | str) -> dict[str, Any]:
+    """Return the tables of a TOML file."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
             raise RecipeError(f"{path} is not a regular file: expected a TOML file such as recipes/emodb.toml")
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}: expected a TOML file such as recipes/emodb.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe ({error}): expected a TOML text file") from None
     except (ValueError, RecursionError) as error:  # beside TOML's own errors: numbers and nesting beyond Python's limits
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
-    return make_recipe(tables, overrides, source=str(path))
 
 
-def make_recipe(tables: dict, overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
-    """A checked recipe from nested tables and overrides. Raises RecipeError: `source`, key, value and the nearest right key."""
-    merged = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """Make a checked recipe from nested tables.
+
+    Args:
+        tables: Keys and values by section, as TOML has them.
+        overrides: Settings that replace those in `tables`, each `section.key=value`.
+        source: What error messages call the origin of the tables, such as the file's path.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        RecipeError: An unknown key or a value out of range; the message names `source`, key, value and what is allowed.
+
+    Warns:
+        FutureWarning: Keys of version 0.1.0 that have been renamed.
+    """
+    merged, old = renamed(tables)
+    if dumped_by_0_1_0(merged):  # a user may train with the recipe of an old run
+        merged = {section: saved(section, table) for section, table in merged.items()}
+    changes, old_overrides = renamed(override_tables(overrides))
+    for section, keys in changes.items():
+        table = merged.setdefault(section, {})
+        if isinstance(table, Sequence):
+            raise RecipeError(f"--set {section}.{next(iter(keys))}: [[{section}]] is a list of tables; change it in {source}")
+        if isinstance(table, dict):
+            table.update(keys)
+    if names := old | old_overrides:
+        renames = ", ".join(f"{before} is now {after}" for before, after in names.items())
+        warnings.warn(f"{source}: old recipe keys, which the next version will not read: {renames}", FutureWarning, stacklevel=2)
+    return validated(merged, source)
+
+
+def override_tables(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Return overrides as tables; of the same key the last value counts."""
+    tables: dict[str, dict[str, object]] = {}
     for override in overrides:
         section, key, value = parse_override(override)
-        table = merged.setdefault(section, {})
-        if isinstance(table, list):
-            raise RecipeError(f"--set {override}: [[{section}]] is a list of tables, to be changed in {source} itself")
-        if isinstance(table, dict):
-            table[key] = value
+        tables.setdefault(section, {})[key] = value
+    return tables
+
+
+def validated(tables: Mapping[str, Any], source: str) -> Recipe:
+    """Return the recipe that tables describe, or raise RecipeError with one line for all problems."""
     try:
-        return Recipe.model_validate(merged)
+        return Recipe.model_validate(tables)
     except ValidationError as error:
         raise RecipeError(f"{source}: " + "; ".join(map(explain, error.errors()))) from None
 
@@ -59,48 +155,167 @@ def parse_override(text: str) -> tuple[str, str, object]:
         return section, key, value.strip()
 
 
+# Keys of version 0.1.0
+
+
+def renamed(tables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a copy of the tables with today's names, and the old names in use with the new one of each.
+
+    >>> renamed({"adversary": {"reads": "frames"}})
+    ({'adversary': {'input': 'frames'}}, {'adversary.reads': 'adversary.input'})
+    """
+    result: dict[str, Any] = {}
+    old: dict[str, str] = {}
+    for name, content in tables.items():
+        section = OLD_SECTIONS.get(name, name)
+        if section != name:
+            old[f"[[{name}]]"] = f"[[{section}]]"
+            require_single(f"[[{name}]]", f"[[{section}]]", section in tables)
+        if isinstance(content, list):
+            result[section] = [renamed_keys(section, table, old) for table in content]
+        else:
+            result[section] = renamed_keys(section, content, old)
+    return result, old
+
+
+def renamed_keys(section: str, table: object, old: dict[str, str]) -> object:
+    """Return a copy of a section's table with today's keys, and add the old ones in use to `old`."""
+    if not isinstance(table, Mapping):
+        return table
+    new_names = OLD_KEYS.get(section, {})
+    for before in new_names.keys() & table.keys():
+        after = new_names[before]
+        require_single(f"{section}.{before}", f"{section}.{after}", after in table)
+    old |= {f"{section}.{before}": f"{section}.{after}" for before, after in new_names.items() if before in table}
+    return {new_names.get(key, key): value for key, value in table.items()}
+
+
+def require_single(before: str, after: str, both: bool) -> None:
+    """Raise RecipeError where a setting is given under its old and its new name."""
+    if both:
+        raise RecipeError(f"{before} and {after} are the same setting; expected {after} alone")
+
+
+def saved(section: str, content: object) -> object:
+    """Return a section of a run or model of an earlier version, with today's keys and without those that do nothing.
+
+    Args:
+        section: Name of the section, such as "release".
+        content: Its table, or a list of tables.
+    """
+    if isinstance(content, list):
+        return [saved(section, table) for table in content]
+    table = renamed_keys(section, content, {})
+    if section not in METHODS or not isinstance(table, dict):
+        return table
+    unused = unused_keys(section, table)
+    return {key: value for key, value in table.items() if key not in unused}
+
+
+def unused_keys(section: str, table: Mapping[str, object]) -> set[str]:
+    """Return the keys of a table that other methods of the section use, but not the one that it names."""
+    chosen = METHODS[section].get(str(table.get("name", DEFAULT_METHODS[section])))
+    if not chosen:
+        return set()
+    return (table.keys() & known_keys(section)) - chosen.model_fields.keys()
+
+
+def known_keys(section: str) -> set[str]:
+    """Return the keys that any method of a section uses."""
+    return {key for settings in METHODS[section].values() for key in settings.model_fields}
+
+
+def dumped_by_0_1_0(tables: Mapping[str, Any]) -> bool:
+    """Return whether tables, with today's keys, are the whole recipe that 0.1.0 wrote into a run: every key of every method."""
+    return all(known_keys(section) <= set(tables.get(section, ())) for section in METHODS if section != "extra_adversaries")
+
+
+# Errors
+
 EXAMPLES = dict.fromkeys(("test", "dev"), '["03", "08"]') | dict.fromkeys(("source", "unlabelled"), '["emodb"]')  # lists of text
 
 
-def explain(problem: dict) -> str:
-    """One line for one problem that pydantic found."""
-    where = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        return unknown_key(where)
-    if problem["type"] == "value_error":  # of several keys together, which its text names
-        return in_table(str(problem["ctx"]["error"]), int(where[1]) if where[:1] == ["further"] else None)
-    if problem["type"] == "model_type":
-        return f"{'.'.join(where)} = {problem['input']!r}: should be a table of keys, and one alone"
-    if problem["type"] == "tuple_type":
-        such = " of tables, [[further]]" if where == ["further"] else f", such as {EXAMPLES.get(where[-1], '[1, 2]')}"
-        return f"{'.'.join(where)} = {problem['input']!r}: should be a list{such}"
+def explain(problem: Mapping[str, Any]) -> str:
+    """Return one line about one problem that pydantic found."""
+    location, method = located(problem["loc"])
+    key, kind = ".".join(location), problem["type"]
+    if kind == "extra_forbidden":
+        return unknown_key(location, method, problem["input"])
+    if kind == "missing" and method:
+        return f'{key} is missing: {table_of(location)}.name = "{method}" needs it, such as 0.001'
+    if kind == "union_tag_invalid":
+        return unknown(f"{key}.name", problem["ctx"]["tag"], METHODS[location[0]])
+    if kind == "value_error":  # of several keys together, which its text names
+        text = str(problem["ctx"]["error"])
+        return text.replace("adversary.", f"{table_of(location)}.") if location[:1] == ["extra_adversaries"] else text
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key} = {problem['input']!r}: should be a table of keys, and one alone"
+    if kind == "tuple_type":
+        example = (
+            " of tables, [[extra_adversaries]]" if len(location) == 1 else f", such as {EXAMPLES.get(location[-1], '[1, 2]')}"
+        )
+        return f"{key} = {problem['input']!r}: should be a list{example}"
     wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list").replace(" after validation", "")
-    return f"{'.'.join(where)} = {problem['input']!r}: {wrong}"
+    return f"{key} = {problem['input']!r}: {wrong}"
 
 
-def in_table(text: str, further: int | None) -> str:
-    """What is said of `adversary.key`, said of `further.N.key` where it stands in the N-th [[further]] table, counted from 0."""
-    return text if further is None else text.replace("adversary.", f"further.{further}.")
+def located(loc: Sequence[str | int]) -> tuple[list[str], str | None]:
+    """Return the keys that lead to a problem, and the method of its section if it has one.
+
+    >>> located(("extra_adversaries", 1, "hsic", "hidden"))
+    (['extra_adversaries', '1', 'hidden'], 'hsic')
+    """
+    parts = [str(part) for part in loc]
+    depth = 2 if parts[:1] == ["extra_adversaries"] else 1
+    if parts and parts[0] in METHODS and len(parts) > depth:
+        return parts[:depth] + parts[depth + 1 :], parts[depth]
+    return parts, None
 
 
-def unknown_key(where: list[str]) -> str:
-    if len(where) == 1:
-        return unknown("section", where[0], Recipe.model_fields)
-    section = AdversarySection if where[0] == "further" else Recipe.model_fields[where[0]].annotation
-    return unknown(f"key in [{where[0]}]", where[-1], section.model_fields)
+def table_of(location: Sequence[str]) -> str:
+    """Return the name of the table that a key is in, such as `extra_adversaries.1`."""
+    return ".".join(location[:2]) if location[0] == "extra_adversaries" else location[0]
+
+
+def unknown_key(location: Sequence[str], method: str | None, value: object) -> str:
+    """Return the text about a key that its section does not have, or that its method does not use."""
+    if len(location) == 1:
+        return unknown("section", location[0], Recipe.model_fields)
+    section, key = location[0], location[-1]
+    if method is None:
+        return unknown(f"key in [{section}]", key, section_keys(section))
+    used = METHODS[section][method].model_fields
+    if key not in known_keys(section):
+        return unknown(f"key in [{section}]", key, used)
+    name = f'{table_of(location)}.name = "{method}"'
+    return f"{'.'.join(location)} = {toml_value(value)}: does nothing with {name}, which takes: {', '.join(used)}"
+
+
+def section_keys(section: str) -> Iterable[str]:
+    """Return the keys of a section without methods."""
+    settings = Recipe.model_fields[section].annotation
+    return getattr(settings, "model_fields", ())
+
+
+# Writing
 
 
 def write_toml(recipe: Recipe) -> str:
-    """The recipe as TOML. Its values are text, numbers, booleans and lists, which TOML writes as JSON does."""
+    """Return the recipe as TOML; its text, numbers, booleans and lists are written as in JSON."""
     lines = []
-    for section, found in recipe.model_dump().items():
-        tables = [(f"[{section}]", found)] if isinstance(found, dict) else [(f"[[{section}]]", table) for table in found]
+    for section, content in recipe.model_dump().items():
+        tables = [(f"[{section}]", content)] if isinstance(content, dict) else [(f"[[{section}]]", table) for table in content]
         for title, table in tables:
             lines += [title, *(f"{key} = {toml_value(value)}" for key, value in table.items()), ""]
     return "\n".join(lines)
 
 
 def toml_value(value: object) -> str:
+    """Return a value as TOML.
+
+    >>> toml_value({"bored": "calm"})
+    '{"bored" = "calm"}'
+    """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {toml_value(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {toml_value(item)}" for key, item in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from speaker_invariant_ser.config import read_recipe, write_toml
+from speaker_invariant_ser.config import read_saved_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, shorten, unknown
@@ -92,7 +92,7 @@ class Run:
                 Split(f["name"], *(tuple(f[part]) for part in parts), *(tuple(f.get(part, ())) for part in more))
                 for f in record["folds"]
             ]
-            return cls(folder, read_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
+            return cls(folder, read_saved_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
 

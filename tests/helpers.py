@@ -4,9 +4,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.evaluation.predictions import Predictions, soften
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.runs import Run
+
+
+def section(table, /, **keys):
+    """Settings of a section of a recipe, such as `section("release", name="noise")`."""
+    return getattr(make_recipe({table: keys}), table)
+
 
 LABELS = ("anger", "joy", "no, thanks")
 SPEAKERS = ("01", "1", "NA", "x,y")

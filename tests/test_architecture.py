@@ -14,7 +14,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Levels of the import rule: a module imports from lower levels and from its own package only.
 LEVELS = (
-    {"errors", "recipe", "config", "files", "indexing", "metrics", "processes", "distributed"},
+    {"errors", "recipe", "recipe_methods", "config", "files", "indexing", "metrics", "processes", "distributed"},
     {"data"},
     {"features"},
     {"models", "adversaries"},

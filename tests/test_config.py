@@ -1,20 +1,50 @@
-"""Recipes: what is wrong is named with its nearest right key; what is written is read back."""
+"""Recipes: errors name file, key, value and what is allowed; written recipes are read back; recipes of 0.1.0 are still read."""
 
+import re
+import warnings
 from pathlib import Path
 
 import pytest
 
-from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
+from speaker_invariant_ser.adversaries.registry import ADVERSARIES
+from speaker_invariant_ser.config import make_recipe, read_recipe, read_saved_recipe, saved, write_toml
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.models.erasure import ERASERS
+from speaker_invariant_ser.models.release import RELEASES
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import METHODS
+from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+REGISTRIES = {
+    "bottleneck": BOTTLENECKS,
+    "adversary": ADVERSARIES,
+    "extra_adversaries": ADVERSARIES,
+    "perturb": {"none": None, **PERTURBATIONS},
+    "erase": ERASERS,
+    "release": RELEASES,
+}
+
+
+def write(folder, text):
+    """A recipe file of the given text."""
+    path = folder / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def test_a_recipe_survives_being_written_and_read(tmp_path):
-    recipe = make_recipe({"split": {"scheme": "fixed", "test": ['s"1', "ü\\2"]}, "train": {"learning_rate": 1e-4}})
-    (tmp_path / "r.toml").write_text(write_toml(recipe), encoding="utf-8")
-    assert read_recipe(tmp_path / "r.toml") == recipe != Recipe()
+    recipe = make_recipe(
+        {
+            "split": {"scheme": "fixed", "test": ['s"1', "ü\\2"]},
+            "train": {"learning_rate": 1e-4},
+            "adversary": {"name": "hsic", "kernel_widths": [0.5]},
+            "extra_adversaries": [{"target": "sex", "input": "frames"}],
+            "release": {"name": "quantise"},
+        }
+    )
+    assert read_recipe(write(tmp_path, write_toml(recipe))) == recipe != Recipe()
 
 
 @pytest.mark.parametrize(
@@ -32,30 +62,37 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ("[split]\ntest = '[03]'", r'split.test = .*should be a list, such as \["03", "08"\]'),
         ("[split]\ntest = [3]", "split.test.0 = 3"),
         (
-            "[adversary]\nbalance = true\nreads = 'frames'",
-            'balance = true with adversary.reads = "frames": .* or reads = "embedding"',
+            "[adversary]\nbalance_gradients = true\ninput = 'frames'",
+            'balance_gradients = true with adversary.input = "frames": .* or adversary.input = "embedding"',
         ),
-        ("train = 3", "train = 3"),
+        ("train = 3", "train = 3: should be a table"),
+        ("adversary = 3", "adversary = 3: should be a table"),
         ("[[train]]\nepochs = 3", r"train = .*: should be a table of keys, and one alone"),
-        ("[adversary]\nwidths = []", r"adversary.widths = \[\]: the list should have at least 1 item, not 0"),
-        ("[adversary]\nwidths = [1e-30]", r"adversary.widths.0 = 1e-30: .*greater than or equal to 0.01"),
-        ("[adversary]\ntemperature = 1e-30", "adversary.temperature = 1e-30: .*greater than or equal to 0.01"),
-        ("[further]\nname = 'grl'", r"further = .*: should be a list of tables, \[\[further\]\]"),
-        ("[[further]]\n[[further]]\nstrength = -1", "further.1.strength = -1"),
-        ("[[further]]\n[[further]]\ninner_steps = 3", "further.1.inner_steps = 3: .* set further.1.learning_rate above 0"),
+        ("[[adversary]]\nname = 'grl'", r"adversary = .*: should be a table of keys, and one alone"),
+        (
+            "[adversary]\nname = 'hsic'\nkernel_widths = []",
+            r"adversary.kernel_widths = \[\]: the list should have at least 1 item",
+        ),
+        ("[adversary]\nname = 'mmd'\nkernel_widths = [1e-30]", r"adversary.kernel_widths.0 = 1e-30: .*or equal to 0.01"),
+        ("[adversary]\nname = 'contrastive'\ntemperature = 1e-30", "adversary.temperature = 1e-30: .*or equal to 0.01"),
+        ("[extra_adversaries]\nname = 'grl'", r"extra_adversaries = .*: should be a list of tables, \[\[extra_adversaries\]\]"),
+        ("[[extra_adversaries]]\n[[extra_adversaries]]\nstrength = -1", "extra_adversaries.1.strength = -1"),
+        (
+            "[[extra_adversaries]]\n[[extra_adversaries]]\ninner_steps = 3",
+            "extra_adversaries.1.inner_steps = 3: .* expected extra_adversaries.1.learning_rate above 0",
+        ),
         ("[train", "not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, text, message):
-    (tmp_path / "r.toml").write_text(text)
+def test_errors_name_file_key_value_and_what_is_allowed(tmp_path, text, message):
     with pytest.raises(RecipeError, match=message) as error:
-        read_recipe(tmp_path / "r.toml")
+        read_recipe(write(tmp_path, text))
     assert "r.toml" in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)
-def test_every_shipped_recipe_is_one(path):
-    assert read_recipe(path).split.scheme in path.read_text()
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(path):
+    assert f'scheme = "{read_recipe(path).split.scheme}"' in path.read_text()
 
 
 def test_a_missing_recipe_is_named(tmp_path):
@@ -74,6 +111,231 @@ def test_a_malformed_override_is_refused(text):
         make_recipe({}, [text])
 
 
+def test_an_override_cannot_change_a_list_of_tables():
+    with pytest.raises(RecipeError, match=r"extra_adversaries.strength: \[\[extra_adversaries\]\] is a list of tables"):
+        make_recipe({"extra_adversaries": [{}]}, ["extra_adversaries.strength=1"])
+
+
 def test_recipes_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Recipe().train.epochs = 3
+
+
+# methods
+
+
+@pytest.mark.parametrize("section", METHODS)
+def test_each_method_has_settings_and_an_implementation(section):
+    assert list(METHODS[section]) == list(REGISTRIES[section])
+
+
+@pytest.mark.parametrize("section", METHODS)
+def test_every_key_has_a_description_and_every_method_a_docstring(section):
+    for settings in METHODS[section].values():
+        assert settings.__doc__
+        assert all(field.description for name, field in settings.model_fields.items() if name != "name"), settings
+
+
+@pytest.mark.parametrize(
+    "section, table",
+    [
+        ("adversary", {"name": "hsic", "hidden": 16}),
+        ("adversary", {"name": "signed", "reset_every": 10}),
+        ("adversary", {"temperature": 0.1}),
+        ("bottleneck", {"weight": 0.1}),
+        ("bottleneck", {"name": "fsq", "weight": 0.1}),
+        ("erase", {"name": "leace", "rounds": 3}),
+        ("release", {"in_training": True}),
+        ("release", {"name": "noise", "step": 2.0}),
+        ("perturb", {"epsilon": 1.0}),
+    ],
+)
+def test_a_key_that_does_nothing_is_refused_with_the_keys_that_do_something(section, table):
+    name = table.get("name", "grl" if section == "adversary" else "none")
+    key = next(reversed(table))
+    keys = ", ".join(METHODS[section][name].model_fields)
+    with pytest.raises(
+        RecipeError, match=rf'{section}.{key} = .*: does nothing with {section}.name = "{name}", which takes: {keys}$'
+    ):
+        make_recipe({section: table})
+
+
+def test_a_key_that_no_method_has_is_unknown():
+    with pytest.raises(RecipeError, match=r"unknown key in \[adversary\] 'strenght', did you mean 'strength'"):
+        make_recipe({"adversary": {"name": "hsic", "strenght": 1.0}})
+
+
+@pytest.mark.parametrize("name", ["minmax", "vclub"])
+def test_a_method_with_separate_steps_needs_a_learning_rate(name):
+    with pytest.raises(RecipeError, match=f'adversary.learning_rate is missing: adversary.name = "{name}" needs it'):
+        make_recipe({"adversary": {"name": name}})
+
+
+def test_a_section_without_a_name_has_the_default_method():
+    recipe = make_recipe({"adversary": {"heads": 2}, "extra_adversaries": [{"target": "sex"}], "bottleneck": {}})
+    assert [settings.name for settings in recipe.adversaries] == ["grl", "grl"] and recipe.bottleneck.name == "none"
+
+
+# keys of version 0.1.0
+
+OLD = {
+    "augment": {"virtual": 2, "mixup_within": 0.1, "mixup_across": 0.2},
+    "adversary": {"reads": "frames", "renew": 5, "ramp": 4.0},
+    "further": [{"name": "hsic", "widths": [1.0], "balance": True}],
+    "release": {"name": "noise", "trained": True, "decision": "after"},
+}
+NEW = {
+    "augment": {"virtual_speakers": 2, "mixup_same_emotion": 0.1, "mixup_any_emotion": 0.2},
+    "adversary": {"input": "frames", "reset_every": 5, "steepness": 4.0},
+    "extra_adversaries": [{"name": "hsic", "kernel_widths": [1.0], "balance_gradients": True}],
+    "release": {"name": "noise", "in_training": True, "classify": "after"},
+}
+
+
+def test_old_keys_mean_what_they_meant_with_one_warning_that_names_the_new_ones():
+    with pytest.warns(FutureWarning) as caught:
+        recipe = make_recipe(OLD, source="old.toml")
+    assert recipe == make_recipe(NEW)
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith("old.toml: ") and "\n" not in text
+    for old, new in [
+        ("augment.virtual", "augment.virtual_speakers"),
+        ("augment.mixup_within", "augment.mixup_same_emotion"),
+        ("augment.mixup_across", "augment.mixup_any_emotion"),
+        ("adversary.reads", "adversary.input"),
+        ("adversary.renew", "adversary.reset_every"),
+        ("adversary.ramp", "adversary.steepness"),
+        ("[[further]]", "[[extra_adversaries]]"),
+        ("extra_adversaries.widths", "extra_adversaries.kernel_widths"),
+        ("extra_adversaries.balance", "extra_adversaries.balance_gradients"),
+        ("release.trained", "release.in_training"),
+        ("release.decision", "release.classify"),
+    ]:
+        assert f"{old} is now {new}" in text
+
+
+def test_an_override_may_use_an_old_key_and_replaces_the_new_one():
+    with pytest.warns(FutureWarning, match="adversary.renew is now adversary.reset_every"):
+        recipe = make_recipe({"adversary": {"reset_every": 7}}, ["adversary.renew=3"])
+    assert recipe.adversary.reset_every == 3
+
+
+@pytest.mark.parametrize(
+    "tables, overrides, message",
+    [
+        ({"adversary": {"reads": "frames", "input": "frames"}}, [], "adversary.reads and adversary.input are the same setting"),
+        ({"further": [], "extra_adversaries": []}, [], r"\[\[further\]\] and \[\[extra_adversaries\]\] are the same setting"),
+        ({}, ["release.trained=true", "release.in_training=true"], "release.trained and release.in_training are the same"),
+    ],
+)
+def test_an_old_and_a_new_key_at_once_are_refused(tables, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(tables, overrides)
+
+
+def test_new_recipes_are_read_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make_recipe(NEW).release.name == "noise"
+
+
+# Method sections as 0.1.0 wrote them into every run: all keys of all methods, under the old names.
+ADVERSARY_0_1_0 = """
+name = "grl"
+target = "speaker"
+strength = 1.0
+balance = false
+schedule = "ganin"
+ramp = 10.0
+warm_up = 0.2
+reads = "embedding"
+conditional = false
+hidden = 64
+heads = 1
+learning_rate = 0.0
+inner_steps = 1
+gradient_penalty = 0.0
+renew = 0
+widths = [0.5, 1.0, 2.0]
+temperature = 0.2
+"""
+RUN_0_1_0 = f"""
+[augment]
+virtual = 2
+concatenate = 0.0
+mixup_within = 0.0
+mixup_across = 0.3
+mixup_alpha = 0.4
+
+[bottleneck]
+name = "fsq"
+weight = 0.001
+levels = 7
+
+[adversary]{ADVERSARY_0_1_0}
+[[further]]{ADVERSARY_0_1_0.replace('"grl"', '"contrastive"').replace("temperature = 0.2", "temperature = 0.3")}
+[[further]]{ADVERSARY_0_1_0.replace('"grl"', '"minmax"').replace("learning_rate = 0.0", "learning_rate = 0.01")}
+[perturb]
+name = "none"
+epsilon = 5.0
+weight = 0.5
+
+[erase]
+name = "leace"
+rounds = 8
+
+[release]
+name = "noise"
+sigma = 0.5
+step = 1.0
+trained = true
+decision = "after"
+"""
+EXPECTED = {
+    "augment": {"virtual_speakers": 2, "mixup_any_emotion": 0.3},
+    "bottleneck": {"name": "fsq", "levels": 7},
+    "adversary": {"strength": 1.0},
+    "extra_adversaries": [
+        {"name": "contrastive", "strength": 1.0, "temperature": 0.3},
+        {"name": "minmax", "strength": 1.0, "learning_rate": 0.01},
+    ],
+    "erase": {"name": "leace"},
+    "release": {"name": "noise", "sigma": 0.5, "in_training": True, "classify": "after"},
+}
+
+
+def test_the_recipe_of_an_0_1_0_run_is_read_without_a_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recipe = read_saved_recipe(write(tmp_path, RUN_0_1_0))
+    assert recipe == make_recipe(EXPECTED)
+
+
+def test_a_new_run_may_be_trained_with_the_recipe_of_an_0_1_0_run(tmp_path):
+    with pytest.warns(FutureWarning, match="r.toml: old recipe keys"):
+        assert read_recipe(write(tmp_path, RUN_0_1_0)) == make_recipe(EXPECTED)
+
+
+def test_a_run_with_a_key_that_no_version_had_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"unknown key in \[erase\] 'round'\. Expected one of: name"):
+        read_saved_recipe(write(tmp_path, RUN_0_1_0.replace("rounds = 8", "round = 8")))
+
+
+def test_sections_of_an_0_1_0_model_lose_the_keys_that_do_nothing():
+    assert saved("release", {"name": "none", "sigma": 1.0, "step": 1.0, "trained": False, "decision": "before"}) == {
+        "name": "none"
+    }
+    assert saved("release", {"name": "quantise", "sigma": 1.0, "step": 2.0, "trained": True, "decision": "after"}) == {
+        "name": "quantise",
+        "step": 2.0,
+        "in_training": True,
+        "classify": "after",
+    }
+    assert saved("features", {"mels": 64}) == {"mels": 64} and saved("format", 1) == 1
+
+
+def test_every_renamed_key_exists_in_a_written_recipe():
+    text = write_toml(make_recipe(NEW))
+    for old in ("reads", "renew", "balance", "widths", "ramp", "virtual", "mixup_within", "mixup_across", "trained", "decision"):
+        assert not re.search(rf"^{old} = ", text, flags=re.MULTILINE)

@@ -8,19 +8,21 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from helpers import section
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
+from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.features.log_mel import Batch, mask_of
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
-from speaker_invariant_ser.recipe import AdversarySection, BottleneckSection
+from speaker_invariant_ser.recipe_methods import AdversarySection, BottleneckSection
 
 SPEAKERS, EMOTIONS, FRAMES = 4, 3, 4
 CHANNELS = 2 + 4 * EMOTIONS
-NO_BOTTLENECK = BottleneckSection()
+NO_BOTTLENECK = section("bottleneck")
 
 
 @dataclass(frozen=True)
@@ -94,30 +96,30 @@ def train(
     """The emotion is learned against the adversary, each batch so many clips; everything as the adversaries' contract has it."""
     torch.manual_seed(seed)
     corpus, encoder = make_clips(600, seed=1), Encoder(dim, bottleneck)
-    head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.reads == "frames"
+    head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.on_frames
     adversary = ADVERSARIES[settings.name](encoder.frame_dim if on_frames else encoder.dim, SPEAKERS, settings, EMOTIONS)
     model, own = [*encoder.parameters(), *head.parameters()], list(adversary.parameters())
-    optimizers = [torch.optim.AdamW(model if settings.learning_rate else model + own, 0.01)]
-    if settings.learning_rate:
-        optimizers.append(torch.optim.AdamW(own, settings.learning_rate, betas=(0.5, 0.999)))
+    optimizers = [torch.optim.AdamW(model if settings.own_learning_rate else model + own, 0.01)]
+    if settings.own_learning_rate:
+        optimizers.append(torch.optim.AdamW(own, settings.own_learning_rate, betas=(0.5, 0.999)))
     draw, values = torch.Generator().manual_seed(2), []
     for step in range(steps):
-        for parameter in adversary.renewed(step):
+        for parameter in adversary.reset_due(step):
             optimizers[-1].state.pop(parameter, None)
         rows = corpus.rows(torch.randint(len(corpus.x), (clips,), generator=draw))
         hidden, frames = encoder.frame_features(rows.x, rows.frames)
         embedding = encoder.embed(hidden, frames)
         read = hidden if on_frames else embedding
         x, batch = read.detach().requires_grad_(), Batch(frames=frames, emotion=rows.emotion, target=rows.target)
-        for _ in range(adversary.own_steps):
+        for _ in range(adversary.separate_steps):
             optimizers[-1].zero_grad()
-            adversary.learn(x.detach(), batch).backward()
+            adversary.classifier_loss(x.detach(), batch).backward()
             optimizers[-1].step()
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss = adversary(x, batch, step / max(1, steps - 1))
         loss.backward()
-        task = F.cross_entropy(head(embedding), rows.emotion) + bottleneck.weight * encoder.rate
+        task = F.cross_entropy(head(embedding), rows.emotion) + bottleneck.rate_weight * encoder.rate
         torch.autograd.backward([task, read], [None, x.grad])
         for optimizer in optimizers:
             optimizer.step()
@@ -139,7 +141,7 @@ def judge(trained: Trained, leaves: Callable[[Tensor], Tensor] = lambda embeddin
     clips = make_clips(1000, seed=3)
     hidden, frames = trained.encoder.frame_features(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
-    read = hidden if trained.adversary.settings.reads == "frames" else embedding
+    read = hidden if trained.adversary.settings.on_frames else embedding
     own = trained.adversary.logits(read, Batch(frames=frames, emotion=clips.emotion, target=clips.target))
     return Judged(
         task=right(trained.head(embedding), clips.emotion),

@@ -13,7 +13,7 @@ from speaker_invariant_ser.recipe import Recipe
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe-reference.md"
 HEAD = """# Recipe reference
 
-Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py`; a key that is not
+Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py` and `recipe_methods.py`; a key that is not
 listed here is refused, with the nearest key that exists. A recipe names only the keys that differ from their defaults, and
 `--set section.key=value` overrides one key on the command line:
 
@@ -136,7 +136,7 @@ def page() -> str:
     definitions, parts = schema.get("$defs", {}), [HEAD]
     for name, value in schema["properties"].items():
         if value.get("type") == "array":
-            parts.append(f"## [[{name}]]\n\n{value.get('description', '')}.\n")
+            parts.append(f"## [[{name}]]\n\n{value.get('description', '')}\n")
         else:
             parts.append(section(f"[{name}]", value, definitions))
     return "\n".join(parts)

@@ -1,128 +1,143 @@
-"""What every adversary has: lambda and its schedule, and the ways to give a loss another gradient than its own."""
+"""The adversary's interface, the schedules of lambda, and functions that change a loss's gradient but not its value."""
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import toml_value
-from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import Batch
-from speaker_invariant_ser.recipe import AdversarySection
-
-
-class Adversary(Protocol):
-    """An nn.Module that reads `x`, a leaf of the whole batch: the embedding [B, D], or the map before pooling [B, F, T'].
-
-    The call gives a scalar that always depends on x. After its backward, x.grad is what the encoder gets, lambda in it once, and
-    the gradients of the adversary's own parameters are those of learning to read, whatever lambda is. Its value is for the
-    log: the cross-entropy of its reader, in nats, or the term that is made small. One that has a reader has
-    `learn(x, batch) -> loss` too: before the call, the loop makes `own_steps` updates of the own parameters down its gradient.
-    """
-
-    has_reader: bool
-    own_steps: int
-
-    def __call__(self, x: Tensor, batch: Batch, progress: float) -> Tensor: ...
-
-    def strength(self, progress: float) -> float: ...
-
-    def logits(self, x: Tensor, batch: Batch) -> Tensor | None: ...
-
-    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]: ...
+from speaker_invariant_ser.recipe_methods import AdversarySection, AdversarySettings
 
 
 class ReverseGradient(torch.autograd.Function):
-    """Identity forward; backward the gradient times -lambda. Ganin and Lempitsky, ICML 2015."""
+    """Identity whose gradient is multiplied by -strength. Ganin and Lempitsky, ICML 2015."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        """Return x."""
         ctx.strength = strength
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * gradient, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return -strength times the gradient."""
+        return -ctx.strength * gradients[0], None
 
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """`x` unchanged; what comes back to it is -strength times the gradient.
+    """Return x, with a gradient that is multiplied by -strength on its way back.
 
-    This is the only place where lambda acts. The loss behind it keeps weight 1, so that the speaker head learns
-    as well as it can whatever lambda is; with lambda in the loss as well, it would act squared on the encoder.
+    Lambda acts here and nowhere else. The loss that follows keeps weight 1, so that the classifier learns as well as it can
+    whatever lambda is; with lambda in the loss too, the encoder would get its square.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> reverse_gradient(x, 0.5).sum().backward()
+    >>> x.grad
+    tensor([-0.5000, -0.5000])
     """
     return ReverseGradient.apply(x, strength)
 
 
-def silent(term: Tensor) -> Tensor:
-    """The gradient of a term without its value."""
+def gradient_only(term: Tensor) -> Tensor:
+    """Return a term with value 0 and the gradient of `term`."""
     return term - term.detach()
 
 
-def scaled(term: Tensor, factor: float) -> Tensor:
-    """The value of a term with `factor` times its gradient."""
-    return term.detach() + factor * silent(term)
+def scale_gradient(term: Tensor, factor: float) -> Tensor:
+    """Return a term with the value of `term` and `factor` times its gradient."""
+    return term.detach() + factor * gradient_only(term)
 
 
-def ramp(progress: float, steepness: float) -> float:
-    """2 / (1 + exp(-steepness * progress)) - 1: 0 at the start, about 1 at the end. `progress` is 0 to 1.
+def ganin_ramp(progress: float, steepness: float) -> float:
+    """Return 2 / (1 + exp(-steepness * progress)) - 1. Ganin et al., JMLR 2016, section 5.2.2.
 
-    A function of progress alone, so a resumed run continues where it was. Ganin et al., JMLR 2016, section 5.2.2.
+    Args:
+        progress: Share of training that is done, 0 to 1. As nothing else enters, a resumed run continues the ramp.
+        steepness: The paper's gamma, above 0; the paper's value is 10.
+
+    Returns:
+        0 at the start of training, about 1 at its end.
+
+    >>> ganin_ramp(0.0, 10)
+    0.0
     """
     return 2 / (1 + math.exp(-steepness * progress)) - 1
 
 
-def warmed(progress: float, warm_up: float) -> float:
-    """0 until `progress` has reached `warm_up`, then straight up to 1 in as long again, or by the end if that comes first."""
+def warm_up_ramp(progress: float, warm_up: float) -> float:
+    """Return 0 during a warm-up, then a linear rise to 1 that takes as long again, or ends with training if that is sooner.
+
+    Args:
+        progress: Share of training that is done, 0 to 1.
+        warm_up: Share of training that the warm-up takes, 0 to 1.
+
+    >>> [warm_up_ramp(progress, 0.2) for progress in (0.1, 0.25, 0.5)]
+    [0.0, 0.24999999999999994, 1.0]
+    """
     rise = min(warm_up, 1 - warm_up)
     return min(1.0, max(0.0, (progress - warm_up) / rise)) if rise else float(progress >= warm_up)
 
 
-SCHEDULES: dict[str, Callable[[float, AdversarySection], float]] = {
-    "ganin": lambda progress, settings: ramp(progress, settings.ramp),
+SCHEDULES: dict[str, Callable[[float, AdversarySettings], float]] = {
+    "ganin": lambda progress, settings: ganin_ramp(progress, settings.steepness),
     "constant": lambda progress, settings: 1.0,
-    "warm-up": lambda progress, settings: warmed(progress, settings.warm_up),
+    "warm-up": lambda progress, settings: warm_up_ramp(progress, settings.warm_up),
 }
 
-OF_READERS = ("reads", "conditional", "heads", "learning_rate", "inner_steps", "gradient_penalty", "renew")
 
+class Adversary(nn.Module):
+    """A training-time opponent of speaker information in the embedding; it is never saved with the model.
 
-class Method(nn.Module):
-    """An adversary that has no parameters of its own, until one is built on it.
+    `adversary(x, batch, progress)` returns a scalar that always depends on `x`, a leaf of the whole batch: embeddings [B, D] or,
+    with `settings.on_frames`, frame-level features [B, F, T']. After its backward pass `x.grad` is the gradient for the encoder,
+    lambda in it once, and the adversary's own parameters have the gradient of learning to classify the target, whatever lambda
+    is. The scalar's value is for the log: the classifier's cross-entropy in nats, or the term that is minimised.
 
-    `takes` names the settings of readers that mean something to it; another one that is not at its default is refused, since
-    nothing would come of it.
+    An adversary with a classifier also has `classifier_loss`. Before each call the training loop takes `separate_steps` steps
+    down that loss, with the optimizer of the adversary's own.
+
+    Args:
+        settings: The adversary's section of the recipe.
     """
 
-    takes: tuple[str, ...] = ()
-    has_reader = False  # a classifier of the target, with `learn`, `logits`, and a value in nats
+    has_classifier = False
 
     def __init__(self, settings: AdversarySection) -> None:
         super().__init__()
-        for key in OF_READERS:
-            value, off = getattr(settings, key), AdversarySection.model_fields[key].default
-            if value != off and key not in self.takes:
-                raise RecipeError(
-                    f"adversary.{key} = {toml_value(value)}: means nothing to adversary.name = {toml_value(settings.name)}; "
-                    f"expected {toml_value(off)}"
-                )
-        self.settings = settings
+        self.settings: AdversarySettings = settings
 
     @property
-    def own_steps(self) -> int:
-        """Updates of its own parameters for each of the encoder's, beside the one that the shared backward pass gives."""
+    def separate_steps(self) -> int:
+        """Updates of the adversary's own parameters before each encoder step, beside that of the shared backward pass."""
         return 0
 
     def strength(self, progress: float) -> float:
-        """Lambda at this progress (0 to 1) of training."""
+        """Return lambda at this share (0 to 1) of training."""
         return self.settings.strength * SCHEDULES[self.settings.schedule](progress, self.settings)
 
+    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the loss that the adversary's classifier minimises, in nats.
+
+        Args:
+            x: Embeddings [B, D] or frame-level features [B, F, T'].
+            batch: Labels and frame counts of the same utterances.
+        """
+        raise NotImplementedError
+
     def logits(self, x: Tensor, batch: Batch) -> Tensor | None:
-        """What its reader says of the target, raw logits [B, K], for the log; None: it has no reader."""
+        """Return the classifier's raw logits of the target [B, K] for the log, or None without a classifier."""
         return None
 
-    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]:
-        """The parameters that start anew before this step of training: of these, an optimizer must forget what it held."""
+    def reset_due(self, step: int, seed: int = 0) -> list[nn.Parameter]:
+        """Re-initialise the classifier that is due before this step of training.
+
+        Args:
+            step: Number of steps taken so far.
+            seed: Seed of the new parameters.
+
+        Returns:
+            The new parameters, whose optimizer state must be cleared; empty if nothing is due.
+        """
         return []

@@ -1,263 +1,324 @@
-"""Against classifiers that learn to read the speaker. They learn alike in all methods; what the encoder makes of them differs."""
+"""Adversaries with a classifier of the target, usually the speaker.
+
+The classifiers are trained alike in all of them, by cross-entropy; what the encoder does with their output differs.
+"""
 
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from speaker_invariant_ser.adversaries.base import OF_READERS, Method, reverse_gradient, scaled, silent
-from speaker_invariant_ser.config import toml_value
-from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.adversaries.base import Adversary, gradient_only, reverse_gradient, scale_gradient
 from speaker_invariant_ser.features.log_mel import Batch, mask_of
-from speaker_invariant_ser.recipe import AdversarySection
+from speaker_invariant_ser.recipe_methods import (
+    GradientReversalSettings,
+    MaximumEntropySettings,
+    MinMaxSettings,
+    SignedSumSettings,
+    VariationalClubSettings,
+)
 
-FORMS = ((1,), (), (1, 1), (4,))  # hidden layers of the readers in turn, each in units of `adversary.hidden`
+TrainedSettings = GradientReversalSettings | MinMaxSettings | MaximumEntropySettings | VariationalClubSettings
+
+ARCHITECTURES = ((1,), (), (1, 1), (4,))  # widths of hidden layers in units of `adversary.hidden`; classifiers alternate
 
 
-class Reader(nn.Sequential):
-    """A classifier on raw logits."""
+class Discriminator(nn.Sequential):
+    """A multilayer perceptron that returns raw logits."""
 
     def forward(self, x: Tensor, emotion: Tensor | None = None) -> Tensor:
-        """(x [B, D] or [B, T', D], shares of the emotion [B, C] if it is told them) -> logits [B, K] or [B, T', K]."""
+        """Return logits [B, K] or [B, T', K].
+
+        Args:
+            x: Embeddings [B, D] or frame-level features [B, T', F].
+            emotion: Shares of the emotions [B, C] if the classifier is conditional.
+        """
         first, *others = self
-        x = first(x) if emotion is None else with_emotion(first, x, emotion)
+        x = first(x) if emotion is None else conditional_layer(cast(nn.Linear, first), x, emotion)
         for layer in others:
             x = layer(x)
         return x
 
 
-def make_reader(form: int, inputs: int, hidden: int, outputs: int) -> Reader:
-    """An untrained one; `form` counts through FORMS."""
-    widths = (inputs, *(times * hidden for times in FORMS[form % len(FORMS)]), outputs)
-    layers = [layer for one, other in pairwise(widths) for layer in (nn.Linear(one, other), nn.ReLU())]
-    return Reader(*layers[:-1])
+def make_discriminator(index: int, inputs: int, hidden: int, outputs: int) -> Discriminator:
+    """Return an untrained classifier; `index` chooses its architecture, counting through ARCHITECTURES."""
+    widths = (inputs, *(times * hidden for times in ARCHITECTURES[index % len(ARCHITECTURES)]), outputs)
+    layers = [layer for width, following in pairwise(widths) for layer in (nn.Linear(width, following), nn.ReLU())]
+    return Discriminator(*layers[:-1])
 
 
-def with_emotion(layer: nn.Linear, x: Tensor, emotion: Tensor) -> Tensor:
-    """The layer on x and a constant 1, times each emotion's share: on a product of C * (D + 1) numbers.
+def conditional_layer(layer: nn.Linear, x: Tensor, emotion: Tensor) -> Tensor:
+    """Apply a layer of C * (D + 1) inputs to the outer product of emotion shares and x with a constant 1.
 
-    It has its own weights for each emotion: Long et al., NeurIPS 2018 (CDAN), with the true emotion in place of the
-    predicted one. The 1 is ours: with it, each emotion has a bias too, and what the emotion alone says of the speaker is
-    known without x. Each clip's weights are mixed, which is the same and for frames ten times faster than the product.
+    It has weights of its own for each emotion: Long et al., NeurIPS 2018 (CDAN), with the true emotion in place of the predicted
+    one. The constant is our addition: each emotion has a bias too, so that what the emotion alone reveals about the speaker is
+    known without x. Mixing each utterance's weights gives the same as the product, ten times faster for frames.
     """
     weight = torch.einsum("bc,hcd->bdh", emotion, layer.weight.unflatten(1, (emotion.shape[1], -1)))
     rows = F.pad(x, (0, 1), value=1.0).reshape(len(x), -1, x.shape[-1] + 1)
     return (rows @ weight + layer.bias).reshape(*x.shape[:-1], -1)
 
 
-def fixed(reader: Reader, *told: Tensor | None) -> Tensor:
-    """What a reader says, its parameters taken as constants: a gradient goes to what it is told alone."""
-    return functional_call(reader, {name: parameter.detach() for name, parameter in reader.named_parameters()}, told)
+def with_constant_parameters(classifier: Discriminator, *inputs: Tensor | None) -> Tensor:
+    """Return a classifier's logits with its parameters taken as constants, so that only its inputs get a gradient."""
+    constants = {name: parameter.detach() for name, parameter in classifier.named_parameters()}
+    return cast(Tensor, functional_call(classifier, constants, inputs))
 
 
-def even(emotion: Tensor) -> Tensor:
-    """Emotion shares [B, C], even where a clip has no label."""
+def uniform_where_unlabelled(emotion: Tensor) -> Tensor:
+    """Return emotion shares [B, C], uniform for utterances without a label."""
     return torch.where(emotion.sum(dim=1, keepdim=True) > 0, emotion, 1 / emotion.shape[1])
 
 
-def clip_means(values: Tensor, frames: Tensor) -> Tensor:
-    """[B, T', ...] -> [B, ...], the mean over each clip's own frames [B]."""
+def mean_over_frames(values: Tensor, frames: Tensor) -> Tensor:
+    """Return the means [B, ...] of values [B, T', ...] over each utterance's frames [B]."""
     mask = mask_of(frames, values.shape[1]).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
     return (values * mask).sum(dim=1) / frames.reshape(-1, *[1] * (values.ndim - 2))
 
 
-def over_clips(values: Tensor, batch: Batch) -> Tensor:
-    """The mean over clips of [B], or of [B, T'], each clip's own frames averaged first."""
-    return (values if values.ndim == 1 else clip_means(values, batch.frames)).mean()
+def mean_over_utterances(values: Tensor, batch: Batch) -> Tensor:
+    """Return the mean over utterances of [B], or of [B, T'] after each utterance's own frames are averaged."""
+    return (values if values.ndim == 1 else mean_over_frames(values, batch.frames)).mean()
 
 
-def target_of(logits: Tensor, batch: Batch) -> Tensor:
-    """The target's shares, shaped to go with logits [B, K] or [B, T', K]."""
+def broadcast_target(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the target's shares, shaped to broadcast with logits [B, K] or [B, T', K]."""
     return batch.target if logits.ndim == 2 else batch.target[:, None]
 
 
-def losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy from raw logits [B, K] or [B, T', K], in nats: [B] or [B, T']."""
-    return -(target_of(logits, batch) * logits.log_softmax(dim=-1)).sum(dim=-1)
+def cross_entropies(logits: Tensor, batch: Batch) -> Tensor:
+    """Return cross-entropies [B] or [B, T'] in nats of raw logits [B, K] or [B, T', K]."""
+    return -(broadcast_target(logits, batch) * logits.log_softmax(dim=-1)).sum(dim=-1)
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy over clips from raw logits (it is the softmax): 0 is reading surely, ln K knowing nothing."""
-    return F.cross_entropy(logits, batch.target) if logits.ndim == 2 else over_clips(losses(logits, batch), batch)
+    """Return the mean cross-entropy over utterances of raw logits, in nats: 0 is certain and right, ln K uninformed."""
+    return (
+        F.cross_entropy(logits, batch.target) if logits.ndim == 2 else mean_over_utterances(cross_entropies(logits, batch), batch)
+    )
 
 
-class Readers(Method):
-    """`heads` classifiers of different form, which read the embedding, or every frame of the map before pooling.
+class ClassifierAdversary(Adversary):
+    """`heads` classifiers of different architecture, on the embedding or on every frame of the frame-level features.
 
-    Each learns by cross-entropy with weight 1, however many there are; what the encoder gets of them is their mean. Known
-    failure of all of them: the encoder learns to fool *these* readers, and a fresh one may still read nearly everything
-    (Elazar and Goldberg, EMNLP 2018). Several forms, inner steps, and renewal make that harder, not impossible.
+    Each learns by cross-entropy with weight 1, however many there are; the encoder gets the mean of their gradients. Known
+    failure of all of them: the encoder learns to fool these classifiers, and a fresh one may still identify nearly all speakers
+    (Elazar and Goldberg, EMNLP 2018). Several architectures, inner steps and resets make that harder, not impossible.
+
+    Args:
+        dim: Dimension D of the input.
+        targets: Number K of the target's values.
+        settings: The adversary's section of the recipe.
+        emotions: Number C of emotions.
     """
 
-    takes = OF_READERS
-    has_reader = True
+    has_classifier = True
 
-    def __init__(self, dim: int, targets: int, settings: AdversarySection, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: TrainedSettings | SignedSumSettings, emotions: int) -> None:
         super().__init__(settings)
+        self.classifier_settings = settings
         self.inputs = (dim + 1) * emotions if settings.conditional else dim
         self.targets = targets
-        self.heads = nn.ModuleList(self.reader(number) for number in range(settings.heads))
+        self.classifiers = nn.ModuleList(self.make_classifier(index) for index in range(settings.heads))
 
-    def reader(self, number: int) -> Reader:
-        return make_reader(number, self.inputs, self.settings.hidden, self.targets)
+    def make_classifier(self, index: int) -> Discriminator:
+        """Return an untrained classifier."""
+        return make_discriminator(index, self.inputs, self.classifier_settings.hidden, self.targets)
 
-    @property
-    def own_steps(self) -> int:
-        """One less than asked for: the backward pass for the encoder teaches the readers as well."""
-        return self.settings.inner_steps - 1
+    def all_logits(self, x: Tensor, batch: Batch, constant: bool = False) -> list[Tensor]:
+        """Return each classifier's logits.
 
-    def readings(self, x: Tensor, batch: Batch, constant: bool = False) -> list[Tensor]:
-        """Each reader's logits of the embedding, [B, K], or of a map's frames, [B, T', K]; with `constant` the readers'
-        parameters get no gradient.
+        Args:
+            x: Embeddings [B, D] or frame-level features [B, F, T'].
+            batch: Labels and frame counts of the same utterances.
+            constant: Take the classifiers' parameters as constants, so that they get no gradient.
+
+        Returns:
+            Logits [B, K] of embeddings, or [B, T', K] of frames.
         """
-        x = x.transpose(1, 2) if self.settings.reads == "frames" else x
-        emotion = even(batch.emotion) if self.settings.conditional else None
-        return [fixed(head, x, emotion) if constant else head(x, emotion) for head in self.heads]
+        x = x.transpose(1, 2) if self.settings.on_frames else x
+        emotion = uniform_where_unlabelled(batch.emotion) if self.classifier_settings.conditional else None
+        classifiers = [cast(Discriminator, classifier) for classifier in self.classifiers]
+        return [
+            with_constant_parameters(classifier, x, emotion) if constant else classifier(x, emotion) for classifier in classifiers
+        ]
 
     def logits(self, x: Tensor, batch: Batch) -> Tensor:
-        """Mean over readers and frames, [B, K]; its accuracy is shown, and is not evidence of anything."""
-        mean = torch.stack(self.readings(x, batch)).mean(dim=0)
-        return mean if mean.ndim == 2 else clip_means(mean, batch.frames)
+        """Return the mean logits [B, K] over classifiers and frames; their accuracy is no evidence about other attackers."""
+        mean = torch.stack(self.all_logits(x, batch)).mean(dim=0)
+        return mean if mean.ndim == 2 else mean_over_frames(mean, batch.frames)
 
-    def learn(self, x: Tensor, batch: Batch) -> Tensor:
-        """The readers' mean cross-entropy; its gradient is that of the sum over readers, and of the gradient penalty."""
-        read = torch.stack([cross_entropy(logits, batch) for logits in self.readings(x, batch)])
-        taught = read.sum()
-        if weight := self.settings.gradient_penalty:
-            taught = taught + weight * self.penalty(x, batch)
-        return read.mean().detach() + silent(taught)
 
-    def penalty(self, x: Tensor, batch: Batch) -> Tensor:
-        """Mean squared length of the gradient of a clip's loss (a frame's) by what is read, summed over readers.
+class TrainedClassifierAdversary(ClassifierAdversary):
+    """An adversary whose classifiers minimise their own cross-entropy, with inner steps, gradient penalty and resets."""
 
-        R1 of Mescheder, Geiger and Nowozin, ICML 2018, where it damps the game's circling. It acts on the readers alone.
+    def __init__(self, dim: int, targets: int, settings: TrainedSettings, emotions: int) -> None:
+        super().__init__(dim, targets, settings, emotions)
+        self.training_settings = settings
+
+    @property
+    def separate_steps(self) -> int:
+        """One less than `inner_steps`: the encoder's backward pass trains the classifiers as well."""
+        return self.training_settings.inner_steps - 1
+
+    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the classifiers' mean cross-entropy, with the gradient of their sum and of the gradient penalty."""
+        cross = torch.stack([cross_entropy(logits, batch) for logits in self.all_logits(x, batch)])
+        loss = cross.sum()
+        if weight := self.training_settings.gradient_penalty:
+            loss = loss + weight * self.gradient_penalty(x, batch)
+        return cross.mean().detach() + gradient_only(loss)
+
+    def gradient_penalty(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the mean squared norm of each utterance's (or frame's) gradient at the input, summed over classifiers.
+
+        R1 of Mescheder, Geiger and Nowozin, ICML 2018, which damps oscillations. It acts on the classifiers alone.
         """
         x = x.detach().requires_grad_()
         total = torch.zeros((), device=x.device)
-        for logits in self.readings(x, batch):
-            (gradient,) = torch.autograd.grad(losses(logits, batch).sum(), x, create_graph=True)
-            total = total + over_clips(gradient.square().sum(dim=1), batch)
+        for logits in self.all_logits(x, batch):
+            (gradient,) = torch.autograd.grad(cross_entropies(logits, batch).sum(), x, create_graph=True)
+            total = total + mean_over_utterances(gradient.square().sum(dim=1), batch)
         return total
 
-    def renewed(self, step: int, seed: int = 0) -> list[nn.Parameter]:
-        """Every `renew` steps the next reader in turn starts anew: a fresh look at what the others no longer see.
+    def reset_due(self, step: int, seed: int = 0) -> list[nn.Parameter]:
+        """Re-initialise the next classifier in turn every `reset_every` steps.
 
-        From step and seed alone and on the CPU, so that all processes, all devices, and a resumed run begin with the same
-        numbers, and nobody else's random numbers change.
+        The new parameters depend on step and seed alone and are drawn on the CPU, so that all processes, all devices and a
+        resumed run get the same, and no other random numbers change.
+
+        Args:
+            step: Number of steps taken so far.
+            seed: Seed of the new parameters.
+
+        Returns:
+            The new parameters, whose optimizer state must be cleared; empty if nothing is due.
         """
-        if not (self.settings.renew and step and step % self.settings.renew == 0):
+        every = self.training_settings.reset_every
+        if not (every and step and step % every == 0):
             return []
-        number = (step // self.settings.renew - 1) % len(self.heads)
+        index = (step // every - 1) % len(self.classifiers)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed + step)
-            self.heads[number].load_state_dict(self.reader(number).state_dict())
-        return list(self.heads[number].parameters())
+            self.classifiers[index].load_state_dict(self.make_classifier(index).state_dict())
+        return list(self.classifiers[index].parameters())
 
 
-class GradientReversal(Readers):
-    """The readers behind a gradient reversal layer: one backward pass trains them and, turned round, the encoder.
+class GradientReversal(TrainedClassifierAdversary):
+    """Classifiers behind a gradient reversal layer: one backward pass trains them and, with reversed sign, the encoder.
 
-    Ganin and Lempitsky, ICML 2015. loss = cross-entropy; the encoder gets -lambda times its gradient. Known failures: what a
-    reader misjudges with confidence pays the encoder without bound; a reader at chance proves nothing.
+    Ganin and Lempitsky, ICML 2015: loss = cross-entropy, and the encoder gets -lambda times its gradient. Known failures: a
+    confident misclassification rewards the encoder without bound; a classifier at chance proves nothing.
     """
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        return self.learn(reverse_gradient(x, self.strength(progress) / len(self.heads)), batch)
+        """Return the classifiers' mean cross-entropy, with reversed gradient at x."""
+        return self.classifier_loss(reverse_gradient(x, self.strength(progress) / len(self.classifiers)), batch)
 
 
-class OwnOptimizer(Readers):
-    """Readers that learn in steps of their own and stand still while the encoder moves."""
-
-    def __init__(self, dim: int, targets: int, settings: AdversarySection, emotions: int) -> None:
-        super().__init__(dim, targets, settings, emotions)
-        if not settings.learning_rate:
-            raise RecipeError(
-                f"adversary.learning_rate = {toml_value(settings.learning_rate)}: adversary.name = {toml_value(settings.name)} "
-                "takes an optimizer of its own; expected more than 0, such as 0.001"
-            )
+class SeparateClassifierAdversary(TrainedClassifierAdversary):
+    """An adversary whose classifiers are trained in separate steps alone and are constant in the encoder's step."""
 
     @property
-    def own_steps(self) -> int:
-        return self.settings.inner_steps
+    def separate_steps(self) -> int:
+        """All of `inner_steps`."""
+        return self.training_settings.inner_steps
 
 
-class MinMax(OwnOptimizer):
-    """Alternating min-max with two optimizers: max over readers, `inner_steps` at a time, then one step of the encoder.
+class MinMax(SeparateClassifierAdversary):
+    """Alternating min-max with two optimizers: `inner_steps` steps of the classifiers, then one of the encoder.
 
-    Goodfellow et al., NeurIPS 2014, algorithm 1, with a classifier of K speakers as the discriminator. The encoder goes up the
-    cross-entropy of readers that stand still. Same game as gradient reversal, another timetable; same known failures, and it
-    circles where the readers are too slow.
+    Goodfellow et al., NeurIPS 2014, algorithm 1, with a classifier of K speakers as the discriminator. The encoder ascends the
+    cross-entropy of constant classifiers: the game of gradient reversal in alternating steps, with the same known failures, and
+    with oscillations where the classifiers learn too slowly.
     """
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        read = [cross_entropy(logits, batch) for logits in self.readings(x, batch, constant=True)]
-        return scaled(torch.stack(read).mean(), -self.strength(progress))
+        """Return the classifiers' mean cross-entropy, with -lambda times its gradient at x."""
+        cross = [cross_entropy(logits, batch) for logits in self.all_logits(x, batch, constant=True)]
+        return scale_gradient(torch.stack(cross).mean(), -self.strength(progress))
 
 
-def certainty(logits: Tensor) -> Tensor:
-    """Ln K - H(softmax(logits)), the last dimension gone: KL divergence from even shares, 0 (even) to ln K (sure), in nats."""
+def divergence_from_uniform(logits: Tensor) -> Tensor:
+    """Return ln K - H(softmax(logits)) over the last dimension, in nats: 0 for uniform output, ln K for certainty.
+
+    >>> divergence_from_uniform(torch.zeros(3)).item()
+    0.0
+    """
     log = logits.log_softmax(dim=-1)
     return (log.exp() * (log + math.log(log.shape[-1]))).sum(dim=-1)
 
 
-class MaximumEntropy(Readers):
-    """The encoder makes the readers unsure, not wrong: it goes down ln K - H(what they say), between 0 and ln K.
+class MaximumEntropy(TrainedClassifierAdversary):
+    """The encoder makes the classifiers' output uniform, not wrong: it descends ln K - H(output), between 0 and ln K.
 
-    Roy and Boddeti, CVPR 2019 (MaxEnt-ARL), where readers learn by cross-entropy all the same. The confusion loss of
-    Tzeng et al., ICCV 2015, is the other divergence, cross-entropy with even shares: it too is least where they are even, but
-    has no bound. Sure and wrong is as bad as sure and right, so fooling them pays nothing. Known failure: where a reader is
-    quite sure, right or wrong, the slope is nearly 0, and nothing pulls.
+    Roy and Boddeti, CVPR 2019 (MaxEnt-ARL), where the classifiers learn by cross-entropy as well. The confusion loss of Tzeng
+    et al., ICCV 2015, cross-entropy with the uniform distribution, has its minimum at the same output, but no bound. A certain
+    wrong output is as bad as a certain right one, so that fooling the classifiers is no gain. Known failure: where a classifier
+    is nearly certain, right or wrong, the gradient vanishes.
     """
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        sure = [over_clips(certainty(logits), batch) for logits in self.readings(x, batch, constant=True)]
-        return self.learn(x.detach(), batch) + self.strength(progress) * silent(torch.stack(sure).mean())
+        """Return the classifiers' mean cross-entropy, with lambda times the gradient of the divergence at x."""
+        divergences = [
+            mean_over_utterances(divergence_from_uniform(logits), batch) for logits in self.all_logits(x, batch, constant=True)
+        ]
+        return self.classifier_loss(x.detach(), batch) + self.strength(progress) * gradient_only(torch.stack(divergences).mean())
 
 
-class SignedSum(Readers):
-    """`emotion loss - lambda * speaker loss` made small by one optimizer. A demonstration: do not use it.
+class SignedSum(ClassifierAdversary):
+    """`emotion loss - lambda * speaker loss`, minimised by one optimizer. A demonstration of a failure: do not use it.
 
-    The sum is what is meant to be made small over the encoder and large over the readers; one optimizer makes it small over
-    both. So the readers are trained to be bad, which is far easier than to make the embedding clean: their loss
-    runs away without bound, the head's accuracy falls below chance, and a fresh attacker reads the speaker as before. The
-    only method whose own parameters get -lambda times the gradient.
+    The sum should be minimised over the encoder and maximised over the classifiers; one optimizer minimises it over both. The
+    classifiers are trained to be wrong, which is far easier than to remove the speaker from the embedding: their loss grows
+    without bound, their accuracy falls below chance, and a fresh attacker identifies the speaker as before. The only adversary
+    whose own parameters get -lambda times the gradient.
     """
 
-    takes = ("reads", "conditional", "heads")
+    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the classifiers' mean cross-entropy, with the gradient of their sum."""
+        cross = torch.stack([cross_entropy(logits, batch) for logits in self.all_logits(x, batch)])
+        return cross.mean().detach() + gradient_only(cross.sum())
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        read = [cross_entropy(logits, batch) for logits in self.readings(x, batch)]
-        return scaled(torch.stack(read).mean(), -self.strength(progress))
+        """Return the classifiers' mean cross-entropy, with -lambda times its gradient at x and at the classifiers."""
+        cross = [cross_entropy(logits, batch) for logits in self.all_logits(x, batch)]
+        return scale_gradient(torch.stack(cross).mean(), -self.strength(progress))
 
 
-class VariationalClub(OwnOptimizer):
-    """vCLUB: the readers learn q(s | x); the encoder makes an upper bound of the mutual information I(x; s) small.
+class VariationalClub(SeparateClassifierAdversary):
+    """vCLUB: the classifiers learn q(s | x); the encoder minimises an upper bound of the mutual information I(x; s).
 
-    Cheng et al., ICML 2020: mean log q(s_i | x_i) of the batch's true pairs minus mean log q(s_j | x_i) of all its pairs, in
-    nats. With `conditional`, q knows the emotion and the pairs are those within it, for I(x; s | emotion). Known
-    failure: a bound only where q is near the truth. It falls below 0 where q is wrong, and that pays the encoder as in
-    gradient reversal; keep q well trained (learning_rate, inner_steps).
+    Cheng et al., ICML 2020: mean log q(s_i | x_i) over the batch's true pairs minus mean log q(s_j | x_i) over all its pairs, in
+    nats. With `conditional`, q depends on the emotion and pairs are taken within it, for I(x; s | emotion). Known failure: it is
+    a bound only where q is close to the true posterior. It falls below 0 where q is wrong, which rewards the encoder as gradient
+    reversal does; keep q well trained (learning_rate, inner_steps).
     """
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        readings = self.readings(x, batch, constant=True)
-        read = torch.stack([cross_entropy(logits, batch) for logits in readings])
-        return read.mean().detach() + self.strength(progress) * silent(self.bound(readings, batch))
+        """Return the classifiers' mean cross-entropy, with lambda times the gradient of the bound at x."""
+        all_logits = self.all_logits(x, batch, constant=True)
+        cross = torch.stack([cross_entropy(logits, batch) for logits in all_logits])
+        return cross.mean().detach() + self.strength(progress) * gradient_only(self.bound(all_logits, batch))
 
-    def bound(self, readings: list[Tensor], batch: Batch) -> Tensor:
-        """The bound in nats, mean over readers; a mean over pairs is one against the mean of their targets."""
+    def bound(self, all_logits: list[Tensor], batch: Batch) -> Tensor:
+        """Return the bound in nats, the mean over classifiers; the mean over all pairs is taken with the mean target."""
         expected = batch.target.mean(dim=0).expand_as(batch.target)
-        if self.settings.conditional:
-            expected = within(even(batch.emotion)) @ batch.target
+        if self.training_settings.conditional:
+            expected = peer_weights(uniform_where_unlabelled(batch.emotion)) @ batch.target
         pairs = replace(batch, target=expected)
-        return torch.stack([over_clips(losses(logits, pairs) - losses(logits, batch), batch) for logits in readings]).mean()
+        bounds = [
+            mean_over_utterances(cross_entropies(logits, pairs) - cross_entropies(logits, batch), batch) for logits in all_logits
+        ]
+        return torch.stack(bounds).mean()
 
 
-def within(shares: Tensor) -> Tensor:
-    """Emotion shares [B, C] -> weights [B, B] of each clip's peers, those of its emotion and itself, in all 1 a row."""
+def peer_weights(shares: Tensor) -> Tensor:
+    """Return weights [B, B], with sum 1 in each row, of the utterances of the same emotion, from emotion shares [B, C]."""
     alike = shares @ shares.T
     return alike / alike.sum(dim=1, keepdim=True)

@@ -1,171 +1,225 @@
-"""Without an adversary that learns: the speakers' embeddings within an emotion are compared as they are, and drawn together.
+"""Adversaries without a classifier: within each emotion, the embeddings of speakers are compared and drawn together.
 
-Soft label shares are weights throughout. Known failure of all: a batch holds few clips of a speaker in an emotion, so that what
-is compared is noisy; large batches, or `train.batches = "balanced"`, help. Their values are small and differ in scale: choose
-`strength` by trial, or set `balance`.
+Label shares serve as weights throughout. Known failure of all: a batch has few utterances of a speaker in an emotion, so that the
+comparison is noisy; large batches or `train.batches = "balanced"` help. Their values are small and differ in scale: choose
+`strength` by trial, or set `balance_gradients`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.adversaries.base import Method, scaled
+from speaker_invariant_ser.adversaries.base import Adversary, scale_gradient
 from speaker_invariant_ser.features.log_mel import Batch
-from speaker_invariant_ser.recipe import AdversarySection
+from speaker_invariant_ser.recipe_methods import ContrastiveSettings, CoralSettings, HsicSettings, MmdSettings
 
-LEAST = 1e-12  # keeps a division by no clips at all finite; what it weighs is 0
-NEAR = 1e-4  # squared distance below which embeddings of about unit variance count as equal
-SHORT = 1e-2  # length below which an embedding is taken towards zero, since the direction of zero has no slope
+MIN_WEIGHT = 1e-12  # keeps a division by an empty group finite; its result has weight 0
+MIN_SQUARED_DISTANCE = 1e-4  # below it embeddings of about unit variance count as equal
+MIN_NORM = 1e-2  # below it an embedding is shrunk towards zero, where the direction has no gradient
+
+MatchingSettings = HsicSettings | MmdSettings | CoralSettings | ContrastiveSettings
 
 
-class Matching(Method):
-    """A term of the embeddings alone, least where they say nothing of the speaker; the encoder gets lambda times its slope."""
+class Matching(Adversary):
+    """A term of the embeddings alone, smallest where they reveal nothing about the speaker.
 
-    def __init__(self, dim: int, targets: int, settings: AdversarySection, emotions: int) -> None:
+    The encoder gets lambda times its gradient.
+
+    Args:
+        dim: Dimension D of the embedding.
+        targets: Number K of the target's values.
+        settings: The adversary's section of the recipe.
+        emotions: Number C of emotions.
+    """
+
+    def __init__(self, dim: int, targets: int, settings: MatchingSettings, emotions: int) -> None:
         super().__init__(settings)
 
     def term(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar term of embeddings [B, D]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
-        return scaled(self.term(x, batch), self.strength(progress))
+        """Return the term, with lambda times its gradient."""
+        return scale_gradient(self.term(x, batch), self.strength(progress))
 
 
-def unlabelled(emotion: Tensor) -> Tensor:
-    """Emotion shares [B, C] -> [B], 1 where a clip has no label, else 0."""
+def is_unlabelled(emotion: Tensor) -> Tensor:
+    """Return [B], 1 for utterances without an emotion label and else 0, from emotion shares [B, C]."""
     return (emotion.sum(dim=1) < 0.5).to(emotion.dtype)
 
 
-def blocks(emotion: Tensor) -> tuple[Tensor, Tensor]:
-    """Emotion shares [B, C] -> (each block's weights of the clips [C + 1, B], in all 1; each block's part of the batch [C + 1]).
+def emotion_groups(emotion: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the groups within which speakers are compared: one per emotion, and one of all utterances.
 
-    A block for each emotion. Clips without a label can only be compared whatever the emotion: the last block is all clips, and
-    its part that of those without a label.
+    Unlabelled utterances can only be compared whatever the emotion: they are the share of the last group.
+
+    Args:
+        emotion: Emotion shares [B, C], zero for utterances without a label.
+
+    Returns:
+        Weights of the utterances in each group [C + 1, B], with sum 1; each group's share of the batch [C + 1].
     """
-    without = unlabelled(emotion)
+    without = is_unlabelled(emotion)
     members = torch.cat((emotion.T, torch.ones_like(without)[None]))
-    parts = torch.cat((emotion.sum(dim=0), without.sum()[None]))
-    return members / members.sum(dim=1, keepdim=True).clamp_min(LEAST), parts / len(emotion)
+    shares = torch.cat((emotion.sum(dim=0), without.sum()[None]))
+    return members / members.sum(dim=1, keepdim=True).clamp_min(MIN_WEIGHT), shares / len(emotion)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """[B, D] -> [B, B], by products of the centred embeddings: differences would take D times the memory."""
+    """Return squared distances [B, B] of [B, D], by products of centred embeddings: differences take D times the memory."""
     x = x - x.mean(dim=0)
     squares = x.square().sum(dim=1)
     return (squares[:, None] + squares - 2 * x @ x.T).clamp_min(0)
 
 
-def gaussian(x: Tensor, alike: Tensor, widths: tuple[float, ...]) -> Tensor:
-    """Mean of Gaussian kernels exp(-d^2 / 2 w^2) between embeddings [B, D], [B, B] in 0 .. 1.
+def gaussian_kernel(x: Tensor, compared: Tensor, widths: tuple[float, ...]) -> Tensor:
+    """Return the mean of Gaussian kernels exp(-d^2 / 2 w^2) between embeddings, 0 to 1.
 
-    w is each of `widths` times the median distance of the pairs in bool `alike` [B, B], taken as a constant: a kernel without
-    it could be made small by growing alone.
+    The median is a constant for the gradient: a kernel of fixed width could be made small by scaling the embedding.
+
+    Args:
+        x: Embeddings [B, D].
+        compared: Bool [B, B], the pairs whose median distance is the unit of the widths.
+        widths: Widths w, in units of that median.
+
+    Returns:
+        The kernel [B, B].
     """
     squared = squared_distances(x)
-    median = squared.detach().where(alike, torch.nan).nanmedian().nan_to_num(1.0).clamp_min(NEAR)
+    median = squared.detach().where(compared, torch.nan).nanmedian().nan_to_num(1.0).clamp_min(MIN_SQUARED_DISTANCE)
     return torch.stack([(-squared / (2 * width**2 * median)).exp() for width in widths]).mean(dim=0)
 
 
-def kernel_of(x: Tensor, weights: Tensor, parts: Tensor, widths: tuple[float, ...]) -> Tensor:
-    """The Gaussian kernel, as wide as distances within the blocks that are used."""
-    used = weights * (parts > 0)[:, None]
-    alike = (used.T @ used > 0).fill_diagonal_(False)
-    return gaussian(x, alike, widths)
+def group_kernel(x: Tensor, weights: Tensor, shares: Tensor, widths: tuple[float, ...]) -> Tensor:
+    """Return the Gaussian kernel whose unit is the median distance within the groups that are used."""
+    used = weights * (shares > 0)[:, None]
+    compared = (used.T @ used > 0).fill_diagonal_(False)
+    return gaussian_kernel(x, compared, widths)
 
 
-def gaps(kernel: Tensor, weights: Tensor, target: Tensor, power: int = 1) -> Tensor:
-    """Squared distance of each speaker's mean from that of all, in a kernel's features, summed over speakers: [G], of each block.
+def mean_discrepancies(kernel: Tensor, weights: Tensor, target: Tensor, power: int = 1) -> Tensor:
+    """Return each group's squared distances of speaker means from the group's mean in a kernel's features, summed.
 
-    kernel [B, B], weights [G, B] of the clips in each block, target shares [B, K]. A speaker weighs its share of the block to
-    the given power.
+    Args:
+        kernel: The kernel [B, B].
+        weights: Weights [G, B] of the utterances in each group.
+        target: Shares of the speakers [B, K].
+        power: A speaker is weighted by its share of the group to this power.
+
+    Returns:
+        One sum per group [G].
     """
     members = weights[:, None] * target.T
     sizes = members.sum(dim=2)
-    away = members / sizes.clamp_min(LEAST)[:, :, None] - weights[:, None]
-    return (sizes**power * (away @ kernel * away).sum(dim=2)).sum(dim=1)
+    difference = members / sizes.clamp_min(MIN_WEIGHT)[:, :, None] - weights[:, None]
+    return (sizes**power * (difference @ kernel * difference).sum(dim=2)).sum(dim=1)
 
 
 class Hsic(Matching):
-    """Hilbert-Schmidt independence criterion of embedding and speaker within each emotion, weighted by clips.
+    """Hilbert-Schmidt independence criterion of embedding and speaker within each emotion, weighted by utterances.
 
-    Gretton et al., ALT 2005: tr(K H L H) / n^2, Gaussian kernels of several widths for the embedding, L = 1 for clips of one
-    speaker. With ever more clips it nears 0 only where nothing is said of the speaker, linearly or not. Known failure: the
-    estimate from n clips of an emotion is too large by about 1 / n, so that small batches draw even clips of independent
-    speakers together; in many dimensions all distances grow alike, and little is left to tell them by.
+    Gretton et al., ALT 2005: tr(K H L H) / n^2 with Gaussian kernels of several widths for the embedding and L = 1 for
+    utterances of the same speaker. With growing n it approaches 0 only where embedding and speaker are independent, linearly or
+    not. Known failures: the estimate from n utterances of an emotion is too large by about 1 / n, so that small batches draw
+    together even utterances of independent speakers; in many dimensions all distances become similar, and the kernel separates
+    little.
     """
 
+    def __init__(self, dim: int, targets: int, settings: HsicSettings, emotions: int) -> None:
+        super().__init__(dim, targets, settings, emotions)
+        self.widths = settings.kernel_widths
+
     def term(self, x: Tensor, batch: Batch) -> Tensor:
-        weights, parts = blocks(batch.emotion)
-        kernel = kernel_of(x, weights, parts, self.settings.widths)
-        return parts @ gaps(kernel, weights, batch.target, power=2)  # L being a sum over speakers, so is the trace
+        """Return the criterion of embeddings [B, D]."""
+        weights, shares = emotion_groups(batch.emotion)
+        kernel = group_kernel(x, weights, shares, self.widths)
+        return shares @ mean_discrepancies(kernel, weights, batch.target, power=2)  # as L, the trace is a sum over speakers
 
 
 class Mmd(Matching):
-    """Maximum mean discrepancy between a speaker's clips of an emotion and all of it, weighted by clips.
+    """Maximum mean discrepancy between a speaker's utterances of an emotion and all of it, weighted by utterances.
 
-    Gretton et al., JMLR 2012; within emotions, so that who says what may differ. |mean feature of the speaker - of all|^2 with
-    the kernels of `hsic`. The two are kin: HSIC weighs each speaker's discrepancy by the square of its share of the emotion, this
-    by the share. Known failure: a speaker with one clip of an emotion in the batch has it for its mean, which is drawn to the
-    middle whoever speaks.
+    Gretton et al., JMLR 2012, within emotions, so that speakers may differ in their emotions: |speaker's mean feature - mean of
+    all|^2 with the kernels of `hsic`. HSIC weights each speaker's discrepancy by the square of its share of the emotion, MMD by
+    the share. Known failure: a speaker with a single utterance of an emotion in the batch has it for its mean, which is drawn to
+    the centre whoever speaks.
     """
 
+    def __init__(self, dim: int, targets: int, settings: MmdSettings, emotions: int) -> None:
+        super().__init__(dim, targets, settings, emotions)
+        self.widths = settings.kernel_widths
+
     def term(self, x: Tensor, batch: Batch) -> Tensor:
-        weights, parts = blocks(batch.emotion)
-        kernel = kernel_of(x, weights, parts, self.settings.widths)
-        return parts @ gaps(kernel, weights, batch.target)
+        """Return the discrepancy of embeddings [B, D]."""
+        weights, shares = emotion_groups(batch.emotion)
+        kernel = group_kernel(x, weights, shares, self.widths)
+        return shares @ mean_discrepancies(kernel, weights, batch.target)
 
 
 class Coral(Matching):
-    """Means and second moments around the emotion's mean: each speaker's against all, weighted by clips.
+    """Difference of means and second moments around the emotion's mean: each speaker against all, weighted by utterances.
 
-    Sun and Saenko, ECCV Workshops 2016: |difference of covariances|^2 / 4 D^2. The means, |difference|^2 / D, are our
-    addition: covariances do not see that a speaker lies elsewhere, which is most of what an embedding tells. Both are
-    distances of means in the features of one kernel, r.r' / D + (r.r')^2 / 4 D^2. Known failure: what is in neither mean nor
-    covariance stays, a nonlinear attacker reads it; fewer clips of a speaker than D have no covariance to speak of.
+    Sun and Saenko, ECCV Workshops 2016: |difference of covariances|^2 / 4 D^2. The means, |difference|^2 / D, are our addition:
+    covariances do not see that a speaker's mean differs, which is most of what an embedding reveals. Both are distances of means
+    in the features of one kernel, r.r' / D + (r.r')^2 / 4 D^2. Known failures: what is in neither mean nor covariance remains
+    for a nonlinear attacker; fewer utterances of a speaker than D give no usable covariance.
     """
 
     def term(self, x: Tensor, batch: Batch) -> Tensor:
-        without = unlabelled(batch.emotion)
-        weights, parts = blocks(batch.emotion)
+        """Return the difference of embeddings [B, D]."""
+        without = is_unlabelled(batch.emotion)
+        weights, shares = emotion_groups(batch.emotion)
         means = weights @ x
         around_emotion = (x - batch.emotion @ means[:-1]) * (1 - without)[:, None]
-        labelled = (1 - without) / (1 - without).sum().clamp_min(LEAST)
-        within = gaps(moments(around_emotion), labelled[None], batch.target)[0]
-        overall = gaps(moments(x - means[-1]), weights[-1:], batch.target)[0]
-        return parts[:-1].sum() * within + parts[-1] * overall
+        labelled = (1 - without) / (1 - without).sum().clamp_min(MIN_WEIGHT)
+        within = mean_discrepancies(moment_kernel(around_emotion), labelled[None], batch.target)[0]
+        overall = mean_discrepancies(moment_kernel(x - means[-1]), weights[-1:], batch.target)[0]
+        return shares[:-1].sum() * within + shares[-1] * overall
 
 
-def moments(x: Tensor) -> Tensor:
-    """The kernel [B, B] whose features are those of [B, D] and their products, to the scale of CORAL."""
+def moment_kernel(x: Tensor) -> Tensor:
+    """Return the kernel [B, B] whose features are those of [B, D] and their products, in the scale of CORAL."""
     products = x @ x.T / x.shape[1]
     return products + products.square() / 4
 
 
 class Contrastive(Matching):
-    """Supervised contrastive loss across speakers: same emotion and another speaker attracts, another emotion repels.
+    """Supervised contrastive loss across speakers: attracts same emotion and other speaker, repels other emotions.
 
-    Khosla et al., NeurIPS 2020, equation 2, cosine / temperature: for each clip the mean over its positives of -log of their
-    softmax among positives and negatives. Clips of the same emotion and speaker are in neither: pulling them would teach the
-    voice, pushing them would tear the emotion. Clips without a label or without a positive in the batch are left out. Known
-    failure: it teaches emotion too, so that UAR may change with no speaker forgotten; where an emotion has one speaker
-    nothing is done.
+    Khosla et al., NeurIPS 2020, equation 2, with cosine / temperature: for each utterance the mean over its positives of -log of
+    their softmax among positives and negatives. Utterances of the same emotion and speaker are neither: attracting them would
+    teach the speaker, repelling them would spread the emotion. Utterances without a label or without a positive in the batch are
+    left out. Known failures: it teaches emotion too, so that UAR may change with no speaker information removed; an emotion of
+    one speaker is not affected.
     """
 
+    def __init__(self, dim: int, targets: int, settings: ContrastiveSettings, emotions: int) -> None:
+        super().__init__(dim, targets, settings, emotions)
+        self.temperature = settings.temperature
+
     def term(self, x: Tensor, batch: Batch) -> Tensor:
-        emotion, labelled = batch.emotion, 1 - unlabelled(batch.emotion)
+        """Return the loss of embeddings [B, D]."""
+        emotion, labelled = batch.emotion, 1 - is_unlabelled(batch.emotion)
         pairs = (labelled[:, None] * labelled).fill_diagonal_(0)
         same = emotion @ emotion.T
-        attracts = pairs * same * (1 - batch.target @ batch.target.T).clamp_min(0)
-        repels = pairs * (1 - same).clamp_min(0)
-        direction = F.normalize(x, dim=1, eps=SHORT)
-        cosine = direction @ direction.T / self.settings.temperature
-        return of_anchors(cosine, attracts, repels)
+        positives = pairs * same * (1 - batch.target @ batch.target.T).clamp_min(0)
+        negatives = pairs * (1 - same).clamp_min(0)
+        direction = F.normalize(x, dim=1, eps=MIN_NORM)
+        cosine = direction @ direction.T / self.temperature
+        return mean_over_anchors(cosine, positives, negatives)
 
 
-def of_anchors(scores: Tensor, attracts: Tensor, repels: Tensor) -> Tensor:
-    """Scores [B, B], weights [B, B] of positives and negatives -> mean loss over the anchors, the rows that have a positive."""
-    weights, anchors = attracts + repels, (attracts.sum(dim=1) > 0).to(scores.dtype)
-    weights = torch.where(anchors[:, None] > 0, weights, 1)  # any but none, for a finite slope; the row counts 0
-    among = (scores + weights.clamp_min(LEAST).log()).masked_fill(weights == 0, -torch.inf).logsumexp(dim=1)
-    attracted = (attracts * scores).sum(dim=1) / attracts.sum(dim=1).clamp_min(LEAST)
-    return (anchors * (among - attracted)).sum() / anchors.sum().clamp_min(1)
+def mean_over_anchors(scores: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return the mean contrastive loss over the anchors, the rows with a positive.
+
+    Args:
+        scores: Similarities [B, B].
+        positives: Weights [B, B] of each row's positives.
+        negatives: Weights [B, B] of each row's negatives.
+    """
+    weights, anchors = positives + negatives, (positives.sum(dim=1) > 0).to(scores.dtype)
+    weights = torch.where(anchors[:, None] > 0, weights, 1)  # any weight above 0 keeps the gradient finite; the row counts 0
+    total = (scores + weights.clamp_min(MIN_WEIGHT).log()).masked_fill(weights == 0, -torch.inf).logsumexp(dim=1)
+    attracted = (positives * scores).sum(dim=1) / positives.sum(dim=1).clamp_min(MIN_WEIGHT)
+    return (anchors * (total - attracted)).sum() / anchors.sum().clamp_min(1)

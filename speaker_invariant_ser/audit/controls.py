@@ -22,7 +22,7 @@ from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import RELEASES
-from speaker_invariant_ser.recipe import BottleneckSection, EraseSection, ReleaseSection
+from speaker_invariant_ser.recipe_methods import NoBottleneck, NoErasure, NoRelease
 
 MIN_PROBABILITY = 1e-6
 BATCH_SIZE = 32
@@ -36,7 +36,7 @@ def posteriors(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: 
 def unreleased(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Return the embedding [N, D] before erasure and release."""
     plain, dim = copy.deepcopy(model), model.dim
-    plain.eraser, plain.release = ERASERS["none"](dim, EraseSection()), RELEASES["none"](dim, ReleaseSection())
+    plain.eraser, plain.release = ERASERS["none"](dim, NoErasure()), RELEASES["none"](dim, NoRelease())
     return apply(plain.eval(), waveforms, speaker_means)[0]
 
 
@@ -45,7 +45,7 @@ def random_encoder(model: SerModel, waveforms: Sequence[np.ndarray], speaker_mea
 
     Without bottleneck, erasure and release, which would add noise to noise where they are not fitted.
     """
-    plain = {"bottleneck": BottleneckSection(), "erase": EraseSection(), "release": ReleaseSection()}
+    plain = {"bottleneck": NoBottleneck(), "erase": NoErasure(), "release": NoRelease()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = SerModel(model.settings.model_copy(update=plain))

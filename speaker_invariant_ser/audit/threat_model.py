@@ -1,6 +1,7 @@
 """The threat model in words: what the attackers of an evaluated model are given, and which attacks are not covered."""
 
-from speaker_invariant_ser.recipe import Recipe, ReleaseSection
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import ReleaseSection
 
 
 def describe_threat_model(recipe: Recipe) -> str:
@@ -44,4 +45,4 @@ def output_changes(recipe: Recipe) -> str:
 
 def posteriors_bypass_release(release: ReleaseSection) -> bool:
     """Whether emotion posteriors are computed before the embedding's release, and so contain more than what is released."""
-    return release.name != "none" and release.decision == "before"
+    return release.name != "none" and release.classifies_before

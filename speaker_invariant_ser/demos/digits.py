@@ -36,7 +36,8 @@ from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
-from speaker_invariant_ser.recipe import AdversarySection, Recipe
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Picture, explain, save
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training.launcher import train
@@ -233,8 +234,8 @@ def without_adversary(recipe: Recipe) -> Recipe:
     def silenced(adversary: AdversarySection) -> AdversarySection:
         return adversary.model_copy(update={"strength": 0.0})
 
-    further = tuple(silenced(adversary) for adversary in recipe.further)
-    return recipe.model_copy(update={"adversary": silenced(recipe.adversary), "further": further})
+    extra = tuple(silenced(adversary) for adversary in recipe.extra_adversaries)
+    return recipe.model_copy(update={"adversary": silenced(recipe.adversary), "extra_adversaries": extra})
 
 
 def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcome:

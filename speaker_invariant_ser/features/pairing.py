@@ -59,7 +59,7 @@ def draw_pairs(
     clip, all_clips = np.asarray(chosen), np.arange(len(emotion))
     kind, pick = rng.random((2, len(clip)))
     weight = rng.beta(settings.mixup_alpha, settings.mixup_alpha, len(clip))
-    first, second, third = np.cumsum([settings.concatenate, settings.mixup_within, settings.mixup_across])
+    first, second, third = np.cumsum([settings.concatenate, settings.mixup_same_emotion, settings.mixup_any_emotion])
     follows, same_emotion, any_emotion = kind < first, (kind >= first) & (kind < second), (kind >= second) & (kind < third)
     partner, known = clip.copy(), (emotion >= 0).astype(np.int64)
     # (which clips, what a partner must have in common, what it must not)

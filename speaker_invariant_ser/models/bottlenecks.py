@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.recipe import BottleneckSection
+from speaker_invariant_ser.recipe_methods import BottleneckSection, FsqSettings
 
 INITIAL_LOG_VARIANCE = -4.0  # a standard deviation of 0.14: little enough noise to learn from the start
 LOG_VARIANCE_LIMITS = -12.0, 6.0  # beyond these a rate or a sample could overflow
@@ -103,7 +103,7 @@ class FiniteScalarQuantisation(nn.Module):
 
     noisy = False
 
-    def __init__(self, dim: int, settings: BottleneckSection) -> None:
+    def __init__(self, dim: int, settings: FsqSettings) -> None:
         super().__init__()
         self.dim, self.levels = dim, settings.levels
 
@@ -117,7 +117,7 @@ class FiniteScalarQuantisation(nn.Module):
         return z, z.new_full((len(z),), self.dim * math.log(self.levels))
 
 
-BOTTLENECKS: dict[str, Callable[[int, BottleneckSection], Bottleneck]] = {
+BOTTLENECKS: dict[str, Callable[..., Bottleneck]] = {
     "none": IdentityBottleneck,
     "vib": VariationalBottleneck,
     "fsq": FiniteScalarQuantisation,

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import explain
+from speaker_invariant_ser.config import explain, saved
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise
 from speaker_invariant_ser.files import write_json, writing
@@ -28,12 +28,13 @@ from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.encoders import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
-from speaker_invariant_ser.recipe import (
+from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.recipe_methods import (
     BottleneckSection,
-    EmotionSection,
-    EncoderSection,
     EraseSection,
-    FeaturesSection,
+    NoBottleneck,
+    NoErasure,
+    NoRelease,
     ReleaseSection,
     Section,
 )
@@ -53,9 +54,9 @@ class ModelSettings(BaseModel):
     features: FeaturesSection
     encoder: EncoderSection
     emotion: EmotionSection
-    bottleneck: BottleneckSection = BottleneckSection()
-    erase: EraseSection = EraseSection()
-    release: ReleaseSection = ReleaseSection()
+    bottleneck: BottleneckSection = NoBottleneck()
+    erase: EraseSection = NoErasure()
+    release: ReleaseSection = NoRelease()
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Output:
     Attributes:
         embedding: What leaves the model, [B, D].
         logits: Of the emotions, [B, C].
-        head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.decision`).
+        head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.classify`).
         rate: Upper bound on what the embedding carries, in nats, [B]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [B, D].
         frame_features: Frame-level features, the input of pooling, [B, F, T'].
@@ -167,7 +168,7 @@ class SerModel(nn.Module):
         bottleneck, rate = self.bottleneck(self.encoder.embed(features, counts).float(), of_bottleneck)
         erased = self.eraser(bottleneck)
         embedding = self.release(erased, of_release)
-        head_input = erased if self.settings.release.decision == "before" else embedding
+        head_input = erased if self.settings.release.classifies_before else embedding
         head_input = head_input.view_as(head_input)  # a node of its own, so that each branch has its gradient
         return Output(embedding, self.head(head_input), head_input, rate, bottleneck, features, counts)
 
@@ -244,7 +245,7 @@ def read_description(path: Path) -> ModelSettings:
         description = json.loads(path.read_text(encoding="utf-8"))
         if description.get("format") != FORMAT:
             raise RunError(f"{path}: written in format {description.get('format')}, this version reads format {FORMAT}")
-        return ModelSettings.model_validate(description)
+        return ModelSettings.model_validate({name: saved(name, table) for name, table in description.items()})
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a trained fold: it has no {DESCRIPTION}") from None
     except ValidationError as error:

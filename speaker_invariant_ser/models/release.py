@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import to_int16
 from speaker_invariant_ser.models.encoders import Norm1d, freeze
-from speaker_invariant_ser.recipe import ReleaseSection
+from speaker_invariant_ser.recipe_methods import NoiseSettings, QuantiseSettings, ReleaseSection
 
 MIN_VARIANCE = 1e-3  # added to variances, so that nearly constant dimensions are not amplified
 NOISE_VECTORS = 2  # for each utterance: one for the bottleneck, one for the release
@@ -69,7 +69,7 @@ class StandardisedRelease(nn.Module):
 
     noisy = False
 
-    def __init__(self, dim: int, settings: ReleaseSection) -> None:
+    def __init__(self, dim: int, settings: NoiseSettings | QuantiseSettings) -> None:
         super().__init__()
         self.settings = settings
         self.norm = Norm1d(dim, eps=MIN_VARIANCE)
@@ -79,7 +79,7 @@ class StandardisedRelease(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return what leaves the model for embeddings x [B, D]."""
-        active = self.settings.trained or (not self.training and self.fitted)
+        active = self.settings.in_training or (not self.training and self.fitted)
         return self.perturb(self.norm(x), noise) if active else x
 
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -113,9 +113,13 @@ class NoiseRelease(StandardisedRelease):
 
     noisy = True
 
+    def __init__(self, dim: int, settings: NoiseSettings) -> None:
+        super().__init__(dim, settings)
+        self.sigma = settings.sigma
+
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Add noise to x [B, D]."""
-        return x + self.settings.sigma * (torch.randn_like(x) if noise is None else noise)
+        return x + self.sigma * (torch.randn_like(x) if noise is None else noise)
 
 
 class QuantisedRelease(StandardisedRelease):
@@ -127,9 +131,13 @@ class QuantisedRelease(StandardisedRelease):
     on either side of a border differ by a whole step, however close they were.
     """
 
+    def __init__(self, dim: int, settings: QuantiseSettings) -> None:
+        super().__init__(dim, settings)
+        self.step = settings.step
+
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Round x [B, D]."""
-        rounded = (x / self.settings.step).round() * self.settings.step + 0.0  # without negative zeros, which show x's sign
+        rounded = (x / self.step).round() * self.step + 0.0  # without negative zeros, which show x's sign
         return x + (rounded - x).detach() if self.training else rounded  # the rounding error of that sum would depend on x
 
 
@@ -182,7 +190,7 @@ def hashed_normal(content: bytes, count: int) -> Tensor:
     return torch.special.ndtri(torch.from_numpy(uniform)).float()
 
 
-RELEASES: dict[str, Callable[[int, ReleaseSection], Release]] = {
+RELEASES: dict[str, Callable[..., Release]] = {
     "none": IdentityRelease,
     "noise": NoiseRelease,
     "quantise": QuantisedRelease,

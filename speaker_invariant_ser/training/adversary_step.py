@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from speaker_invariant_ser.adversaries import ADVERSARIES, Adversary
-from speaker_invariant_ser.config import in_table
-from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.adversaries.registry import ADVERSARIES
+from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import SerModel
-from speaker_invariant_ser.recipe import AdversarySection, Recipe
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.training.batching import Labels, seed_of
 
 SUMS = ("loss", "right", "gradient")  # of an epoch, for each of them
@@ -41,14 +42,14 @@ class Opponents(nn.Module):
     @property
     def mapped(self) -> bool:
         """Whether one of them reads the map before pooling."""
-        return any(one.reads == "frames" for one in self.settings)
+        return any(one.on_frames for one in self.settings)
 
     def optimized(self) -> list[nn.Parameter]:
         """Make `own`; the parameters that are left for the model's optimizer."""
         groups, shared = [], []
         for settings, adversary in zip(self.settings, self.each, strict=True):
-            if settings.learning_rate and adversary.has_reader:
-                groups.append({"params": [*adversary.parameters()], "lr": settings.learning_rate})
+            if settings.own_learning_rate:
+                groups.append({"params": [*adversary.parameters()], "lr": settings.own_learning_rate})
             else:
                 shared += adversary.parameters()
         self.own = torch.optim.Adam(groups, betas=(0.5, 0.999)) if groups else None
@@ -62,7 +63,7 @@ class Opponents(nn.Module):
     def forget(self, step: int, seed: int, shared: Optimizer) -> None:
         """Where a reader begins anew, so does what its optimizer remembers."""
         for number, adversary in enumerate(self.each):
-            for parameter in adversary.renewed(step, seed_of(seed, number) >> 1):
+            for parameter in adversary.reset_due(step, seed_of(seed, number) >> 1):
                 for optimizer in (shared, *([self.own] if self.own else ())):
                     optimizer.state.pop(parameter, None)
 
@@ -75,7 +76,7 @@ class Opponents(nn.Module):
         adversary's gradient is computed apart, on a copy that the encoder knows nothing of, so that it can be measured, and
         with `balance` be made so long, before it goes on.
         """
-        read = [seen["frame_features" if one.reads == "frames" else "embedding"].float() for one in self.settings]
+        read = [seen["frame_features" if one.on_frames else "embedding"].float() for one in self.settings]
         batches = [Batch(seen.get("frame_counts"), labels.emotion, target) for target in labels.targets]
         for adversary, x, batch in zip(self.each, read, batches, strict=True):  # all before any gradient waits for `own`
             self.learn(adversary, x.detach(), batch)
@@ -85,7 +86,7 @@ class Opponents(nn.Module):
             loss.backward()
             self.clip(adversary)  # apart from the model, or a strong reversed gradient would slow the readers down
             pull = leaf.grad
-            if settings.balance:
+            if settings.balance_gradients:
                 pull = pull * (adversary.strength(progress) * length / pull.norm().clamp_min(1e-12))
             sums[f"{name}_loss"] += len(x) * loss.detach()
             sums[f"{name}_gradient"] += pull.square().sum()
@@ -94,8 +95,8 @@ class Opponents(nn.Module):
 
     def learn(self, adversary: Adversary, x: Tensor, batch: Batch) -> None:
         """The steps that an adversary takes before the encoder's."""
-        for _ in range(adversary.own_steps):
-            adversary.learn(x, batch).backward()
+        for _ in range(adversary.separate_steps):
+            adversary.classifier_loss(x, batch).backward()
             self.clip(adversary)
             self.own.step()
             self.own.zero_grad()
@@ -111,7 +112,7 @@ class Opponents(nn.Module):
         for name, adversary, uninformed in zip(self.names, self.each, self.uninformed, strict=True):
             row[f"lambda{name.removeprefix('adversary')}"] = adversary.strength(progress)
             row[f"{name}_loss"] = sums[f"{name}_loss"] / clips
-            if adversary.has_reader:
+            if adversary.has_classifier:
                 row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": sums[f"{name}_right"] / clips}
             row[f"{name}_gradient"] = math.sqrt(sums[f"{name}_gradient"] / steps)
         return row
@@ -123,13 +124,12 @@ def told_of(number: int) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        raise RecipeError(in_table(str(error), number - 1 if number else None)) from None
+        table = f"extra_adversaries.{number - 1}." if number else "adversary."
+        raise RecipeError(str(error).replace("adversary.", table)) from None
 
 
 def build(settings: AdversarySection, model: SerModel, targets: int) -> Adversary:
-    if settings.name not in ADVERSARIES:
-        raise RecipeError(unknown("adversary.name", settings.name, ADVERSARIES))
-    dim = model.encoder.frame_dim if settings.reads == "frames" else model.dim
+    dim = model.encoder.frame_dim if settings.on_frames else model.dim
     return ADVERSARIES[settings.name](dim, targets, settings, len(model.labels))
 
 

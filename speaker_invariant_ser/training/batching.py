@@ -82,11 +82,11 @@ class Feed:
         self.frames = self.on_device(clips.frames)
         values = (clips.emotion, *clips.targets)
         self.labels = [(self.on_device(one), number) for one, number in zip(values, (classes, *targets), strict=True)]
-        self.virtual = recipe.augment.virtual
+        self.virtual = recipe.augment.virtual_speakers
         self.virtual_speakers = (
             VirtualSpeakers(clips.speaker.max() + 1, self.virtual, seed, recipe.features, device) if self.virtual else None
         )
-        adversaries = zip((recipe.adversary, *recipe.further), targets, strict=False)  # a preview has none
+        adversaries = zip(recipe.adversaries, targets, strict=False)  # a preview has none
         self.people = [0, *(number // (1 + self.virtual) * (one.target == "speaker") for one, number in adversaries)]
 
     @property
@@ -119,7 +119,7 @@ class Feed:
         chosen, rng = np.concatenate(batches), np.random.default_rng([self.seed, epoch, 1])
         draws = rng.random((len(chosen), self.augment.columns), dtype=np.float32)
         pairs, s = None, self.augment.settings
-        if s.concatenate or s.mixup_within or s.mixup_across:
+        if s.concatenate or s.mixup_same_emotion or s.mixup_any_emotion:
             pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, s, rng)
         voices = self.draw_voices(len(chosen), rng)
         ends = np.cumsum([len(batch) for batch in batches])

@@ -18,18 +18,17 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from speaker_invariant_ser.adversaries import ADVERSARIES
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
-from speaker_invariant_ser.errors import RecipeError, RunError, SerError, unknown
+from speaker_invariant_ser.errors import RecipeError, RunError, SerError
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.erasure import check_erase
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import METHODS, TrainedClassifierSettings
 from speaker_invariant_ser.runs import METRICS, Fit, Run
-from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 from speaker_invariant_ser.training.adversary_step import Opponents, told_of
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.optimisation import build_model, precision_of, targets_of
@@ -68,7 +67,7 @@ def train(
     for split in splits:  # what is wrong is said before anything is written
         for number, one in enumerate(recipe.adversaries):
             with told_of(number):
-                targets_of(prepared, split, one.target, recipe.augment.virtual)
+                targets_of(prepared, split, one.target, recipe.augment.virtual_speakers)
         check_erase(recipe, dim, len(targets_of(prepared, split, "speaker")))
         clips = len(split.indices("train", prepared.utterances))
         require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
@@ -125,8 +124,6 @@ def check_names(recipe: Recipe) -> int:
     """The embedding's dimension. Raises RecipeError for wrong names, band limits, and settings of adversaries."""
     model = build_model(recipe, ("", ""))
     Opponents(recipe, model, [2 for _ in recipe.adversaries])
-    if recipe.perturb.name not in ("none", *PERTURBATIONS):
-        raise RecipeError(unknown("perturb.name", recipe.perturb.name, ("none", *PERTURBATIONS)))
     if recipe.perturb.name == "cross" and not learns(recipe.adversary.name):
         raise RecipeError(
             f"perturb.name = cross moves clips along the loss of a reader that learns: adversary.name = {recipe.adversary.name} "
@@ -137,7 +134,7 @@ def check_names(recipe: Recipe) -> int:
 
 def learns(adversary: str) -> bool:
     """Whether an adversary has a reader that gets better at reading."""
-    return ADVERSARIES[adversary].has_reader and adversary != "signed"
+    return issubclass(METHODS["adversary"][adversary], TrainedClassifierSettings)
 
 
 @contextmanager

@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.adversaries import Adversary
+from speaker_invariant_ser.adversaries.base import Adversary
 from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import Output, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, PerturbSection
+from speaker_invariant_ser.recipe import EmotionSection
+from speaker_invariant_ser.recipe_methods import PerturbSection
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, drawn_again, statistics_kept
 
 
@@ -58,7 +59,7 @@ class Objective(nn.Module):
                 output,
                 lambda found: self.emotion_loss(found.logits, emotion) * (emotion @ self.weight).sum(),
                 lambda found: self.speaker_loss(found, emotion, target) * len(target),
-                self.perturb.epsilon,
+                getattr(self.perturb, "epsilon", 0.0),
             )
         return step * (emotion.sum(dim=1) > 0)[:, None, None] if self.perturbation.against == "labels" else step
 
@@ -82,8 +83,8 @@ class Objective(nn.Module):
     def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
         """How badly the first adversary reads the speaker, through the model."""
         (reader,) = self.reader
-        x = output.frame_features if reader.settings.reads == "frames" else output.embedding
-        return reader.learn(x.float(), Batch(output.frame_counts, emotion, target))
+        x = output.frame_features if reader.settings.on_frames else output.embedding
+        return reader.classifier_loss(x.float(), Batch(output.frame_counts, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:

@@ -46,10 +46,10 @@ def finish(model: SerModel, clips: LogMelDataset, recipe: Recipe, seed: int | No
 def fit_release(parts: nn.ModuleDict, x: Tensor, recipe: Recipe) -> None:
     """Take the release's statistics from embeddings [N, D]; a head that reads what is released is told of the new scale."""
     release, first = parts["release"], parts["head"][0]
-    if recipe.release.name == "none" or recipe.release.decision == "before":
+    if recipe.release.name == "none" or recipe.release.classifies_before:
         release.fit(x)
         return
-    known = recipe.release.trained or release.fitted  # or it has read embeddings as they are so far
+    known = recipe.release.in_training or release.fitted  # or it has read embeddings as they are so far
     mean, scale = release.norm.running_mean.clone(), release.scale if known else torch.ones(())
     release.fit(x)
     with torch.no_grad():  # w (mean' + scale' u - mean) / scale + b, of the u that it reads from now on
@@ -59,9 +59,9 @@ def fit_release(parts: nn.ModuleDict, x: Tensor, recipe: Recipe) -> None:
 
 def reading(release: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     """What the head is told emotion from, of embeddings [N, D]; with new noise each time, if training has seen it so."""
-    if recipe.release.name == "none" or recipe.release.decision == "before":
+    if recipe.release.name == "none" or recipe.release.classifies_before:
         return lambda x: x
-    return lambda x: release(x, None if recipe.release.trained else torch.zeros_like(x))
+    return lambda x: release(x, None if recipe.release.in_training else torch.zeros_like(x))
 
 
 def refit_head(head: nn.Module, x: Tensor, emotion: Tensor, read: Callable[[Tensor], Tensor], recipe: Recipe) -> None:

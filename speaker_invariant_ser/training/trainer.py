@@ -66,7 +66,7 @@ class Training:
         self.owner = owner_of(run, fit, self.precision)
         torch.manual_seed(fit.seed)
         labels = labels_of(prepared.utterances, recipe.split)
-        known = [len(targets_of(prepared, fit.split, one.target, recipe.augment.virtual)) for one in recipe.adversaries]
+        known = [len(targets_of(prepared, fit.split, one.target, recipe.augment.virtual_speakers)) for one in recipe.adversaries]
         model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
         self.opponents = Opponents(recipe, model, known).to(device)
         clips, self.dev = self.open_parts(prepared, labels, model)
@@ -148,8 +148,9 @@ class Training:
         losses = {"emotion_loss": self.objective.emotion_loss(seen["logits"], labels.emotion), "rate": seen["rate"].mean()}
         if "moved" in seen:
             losses["moved_loss"] = self.moved_loss(seen, labels.emotion)
-        total = losses["emotion_loss"] + self.recipe.bottleneck.weight * losses["rate"]
-        total = total + self.recipe.perturb.weight * losses.get("moved_loss", 0)
+        total = losses["emotion_loss"] + self.recipe.bottleneck.rate_weight * losses["rate"]
+        if self.recipe.perturb.name != "none":
+            total = total + self.recipe.perturb.weight * losses["moved_loss"]
         length = self.emotion_pull(seen["logits"], labels.emotion)
         self.count(n, losses, seen["logits"], labels.emotion, length)
         self.clock.lap("network")

@@ -7,22 +7,22 @@ from functools import cache
 
 import pytest
 import torch
+from helpers import section
 from toy import SPEAKERS, Trained, judge, make_clips, train
 
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES
-from speaker_invariant_ser.recipe import AdversarySection, BottleneckSection, EraseSection, ReleaseSection
 
-NOBODY = AdversarySection(strength=0.0, hidden=16)
+NOBODY = section("adversary", strength=0.0, hidden=16)
 MARGIN = 0.15
 BEHIND = {  # a narrow one has room for the emotions alone; four dimensions of three values are 6.3 bits
     "narrow": {"dim": 2},
-    "vib": {"bottleneck": BottleneckSection(name="vib", weight=0.03)},
-    "fsq": {"dim": 2, "bottleneck": BottleneckSection(name="fsq", levels=3)},
+    "vib": {"bottleneck": section("bottleneck", name="vib", weight=0.03)},
+    "fsq": {"dim": 2, "bottleneck": section("bottleneck", name="fsq", levels=3)},
 }
 RELEASED = {
-    "noise": ReleaseSection(name="noise", sigma=2.0),
-    "quantise": ReleaseSection(name="quantise", step=4.0),
+    "noise": section("release", name="noise", sigma=2.0),
+    "quantise": section("release", name="quantise", step=4.0),
 }
 
 
@@ -61,7 +61,7 @@ def test_what_is_released_says_less(name):
 @pytest.mark.parametrize("name", [name for name in ERASERS if name != "none"])
 def test_what_is_erased_says_less(name):
     x, speaker = embeddings(plain(), 600, seed=1)
-    eraser = ERASERS[name](plain().encoder.dim, EraseSection(name=name)).eval()
+    eraser = ERASERS[name](plain().encoder.dim, section("erase", name=name)).eval()
     eraser.fit(x, speaker, 0)
     erased = judge(plain(), leaves=eraser)
     assert erased.attacker < judge(plain()).attacker - 2 * MARGIN and erased.attacker < 1.5 / SPEAKERS

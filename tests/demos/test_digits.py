@@ -24,7 +24,7 @@ from speaker_invariant_ser.demos.digits import GROUPS, attack, make_overlays, re
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.evaluation.evaluate import embed
 from speaker_invariant_ser.features.log_mel import FRONTS
-from speaker_invariant_ser.recipe import AdversarySection
+from speaker_invariant_ser.recipe_methods import MmdSettings
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
@@ -113,7 +113,7 @@ def test_augmentation_made_for_sound_is_refused():
         make_recipe(tables)
     with pytest.raises(RecipeError, match=r"augment.concatenate = 0.5: made for sound"):
         recipe("augment.concatenate=0.5")
-    assert recipe("augment.mixup_within=0.5").augment.mixup_within == 0.5
+    assert recipe("augment.mixup_same_emotion=0.5").augment.mixup_same_emotion == 0.5
 
 
 def test_a_short_training_finds_zeros_beside_unseen_digits(prepared, tmp_path):
@@ -132,11 +132,11 @@ def test_a_short_training_finds_zeros_beside_unseen_digits(prepared, tmp_path):
 
 
 def test_the_baseline_differs_by_the_adversary_alone():
-    settings = recipe().model_copy(update={"further": (AdversarySection(name="mmd", strength=0.5),)})
+    settings = recipe().model_copy(update={"extra_adversaries": (MmdSettings(strength=0.5),)})
     baseline = without_adversary(settings)
     assert (settings.adversary.strength, baseline.adversary.strength) == (1.0, 0.0)
-    assert [further.strength for further in baseline.further] == [0.0] and settings.further[0].strength == 0.5
-    adversaries = {"adversary", "further"}
+    assert [extra.strength for extra in baseline.extra_adversaries] == [0.0] and settings.extra_adversaries[0].strength == 0.5
+    adversaries = {"adversary", "extra_adversaries"}
     assert baseline.model_dump(exclude=adversaries) == settings.model_dump(exclude=adversaries)
 
 

@@ -147,7 +147,9 @@ def test_a_map_drops_no_clip_of_the_domain_without_labels():
     kept, mapped = map_labels("five", data, SETTINGS)
     emotions = {corpus: Counter(one.emotion for one in kept if one.corpus == corpus) for corpus in "ab"}
     assert emotions == {"a": {"happy": 12, "sad": 12}, "b": {"happy": 10, "sad": 10, "": 10}}
-    assert mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 utterances of the unlabelled domain" in mapped.summary
+    assert (
+        mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 utterances of the unlabelled domain" in mapped.summary
+    )
     assert not any(one.emotion == "" for one in map_labels("five", data)[0]), "without such a split they are dropped"
     assert map_labels("full", data, SETTINGS)[0] == data
 
@@ -157,7 +159,9 @@ def test_a_missing_label_is_an_error_anywhere_else(chosen):
     theirs = relabelled(people(), lambda one: one.speaker == "b0", "")
     assert len(map_labels(chosen, theirs, SETTINGS)[0]) == len(theirs)
     for data, split in ((theirs, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
-        with pytest.raises(RecipeError, match=r"utterances have no emotion \([ab]0.*: only utterances of a domain in split.unlabelled"):
+        with pytest.raises(
+            RecipeError, match=r"utterances have no emotion \([ab]0.*: only utterances of a domain in split.unlabelled"
+        ):
             map_labels(chosen, data, split)
 
 
@@ -197,7 +201,7 @@ def test_class_shares_are_of_what_has_a_label(kind):
 
 def test_clips_are_mixed_and_joined_with_their_like_and_have_no_share_of_an_emotion():
     clips = half_labelled()
-    augment = {"concatenate": 0.3, "mixup_within": 0.3, "mixup_across": 0.4}
+    augment = {"concatenate": 0.3, "mixup_same_emotion": 0.3, "mixup_any_emotion": 0.4}
     feed = Feed(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
     steps = feed.draw(1)
     for step in steps:
@@ -216,7 +220,7 @@ TONES = {
     **TINY,
     "split": {**DOMAINS, "dev": ["03"], "test": ["04", "06"]},
     "labels": {"map": "full"},
-    "augment": {**TINY["augment"], "mixup_across": 0.3, "mixup_within": 0.2, "concatenate": 0.2},
+    "augment": {**TINY["augment"], "mixup_any_emotion": 0.3, "mixup_same_emotion": 0.2, "concatenate": 0.2},
     "adversary": {"hidden": 8, "target": "corpus", "strength": 1.0},
     "train": {"epochs": 2, "batch_size": 8, "batches": "balanced", "precision": "float32"},
 }

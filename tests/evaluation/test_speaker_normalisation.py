@@ -101,7 +101,7 @@ def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logm
     assert everything.mean(dim=1).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_across": 1.0}])
+@pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_any_emotion": 1.0}])
 def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepared, logmel, join):
     still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
     recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})

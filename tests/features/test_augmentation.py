@@ -247,7 +247,7 @@ def test_another_speaker_follows_in_the_same_emotion_where_there_is_one():
     assert set(pairs.partner[chosen == 0]) == {2, 3} and set(pairs.partner[chosen == 4]) == {5, 6}
 
 
-@pytest.mark.parametrize("key, within", [("mixup_within", True), ("mixup_across", False)])
+@pytest.mark.parametrize("key, within", [("mixup_same_emotion", True), ("mixup_any_emotion", False)])
 def test_mixup_takes_any_other_clip_within_or_across_emotions(key, within):
     chosen, pairs = pairs_of(**{key: 1.0})
     same = EMOTION[pairs.partner] == EMOTION[chosen]
@@ -260,7 +260,7 @@ def test_mixup_takes_any_other_clip_within_or_across_emotions(key, within):
 
 
 def test_shares_of_clips_are_as_asked_and_a_clip_is_treated_once():
-    _, pairs = pairs_of(concatenate=0.2, mixup_across=0.3)
+    _, pairs = pairs_of(concatenate=0.2, mixup_any_emotion=0.3)
     assert pairs.follows.mean() == pytest.approx(0.2 * 0.9, abs=0.03)  # one clip of ten has nobody
     assert (pairs.weight < 1).mean() == pytest.approx(0.3, abs=0.03)
     assert not (pairs.follows & (pairs.weight < 1)).any()

@@ -61,7 +61,7 @@ def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
 
 
 def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
-    recipe = make_recipe({**TINY, "augment": {**STILL, "virtual": virtual, **augment}, "train": {"batch_size": 8}})
+    recipe = make_recipe({**TINY, "augment": {**STILL, "virtual_speakers": virtual, **augment}, "train": {"batch_size": 8}})
     clips = open_dataset(
         prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, subtract_speaker_means=transductive
     )
@@ -104,7 +104,7 @@ def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
 
 
 def test_processes_share_voices_means_and_partners_as_one_would_have_them(prepared):
-    settings = {"transductive": True, "concatenate": 0.3, "mixup_within": 0.3}
+    settings = {"transductive": True, "concatenate": 0.3, "mixup_same_emotion": 0.3}
     whole, *halves = (feed(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
     for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
         for rank, (part, count, same) in enumerate(parts):
@@ -134,7 +134,9 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
 
 
 def test_only_an_adversary_of_speakers_hears_more_people(prepared):
-    recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})
+    recipe = make_recipe(
+        {**TINY, "augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}, "extra_adversaries": [{"target": "speaker"}]}
+    )
     clips = open_dataset(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
     one = Feed(clips, recipe, 3, (2, 12), 0, CPU)
     (split,) = make_splits(recipe.split, prepared.utterances)
@@ -155,7 +157,7 @@ def test_only_an_adversary_of_speakers_hears_more_people(prepared):
 
 
 def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
-    off, on = feed(prepared, 0, mixup_across=0.5), feed(prepared, 3, mixup_across=0.5)
+    off, on = feed(prepared, 0, mixup_any_emotion=0.5), feed(prepared, 3, mixup_any_emotion=0.5)
     assert off.virtual_speakers is None and len(on.draw(1)) > 1
     for before, after in zip(off.draw(1), on.draw(1), strict=True):
         assert before.voices is None and after.voices.shape == (len(before.chosen), 2)
@@ -168,12 +170,17 @@ def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
 def test_the_adversary_tells_so_many_more_apart(prepared, tmp_path, monkeypatch):
     heads, grl = [], adversary_step.ADVERSARIES["grl"]
     monkeypatch.setitem(adversary_step.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
-    recipe = make_recipe({**TINY, "augment": {"virtual": 2}, "train": {"epochs": 1, "batch_size": 8}})
+    recipe = make_recipe({**TINY, "augment": {"virtual_speakers": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
 
 
 def test_voices_that_no_adversary_reads_are_refused():
-    with pytest.raises(RecipeError, match="augment.virtual = 2: further voices are for an adversary of speakers, and .* is sex"):
-        make_recipe({"augment": {"virtual": 2}, "adversary": {"target": "sex"}})
-    make_recipe({"augment": {"virtual": 2}, "adversary": {"target": "sex"}, "further": [{"target": "speaker"}]})
+    with pytest.raises(
+        RecipeError,
+        match="augment.virtual_speakers = 2 with adversary.target = sex: virtual speakers are classes of a speaker adversary",
+    ):
+        make_recipe({"augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}})
+    make_recipe(
+        {"augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}, "extra_adversaries": [{"target": "speaker"}]}
+    )

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
+from helpers import section
 from torch.distributions import Normal, kl_divergence
 
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS, INITIAL_LOG_VARIANCE
-from speaker_invariant_ser.recipe import BottleneckSection
 
 
 def make(name, dim=6, **settings):
     torch.manual_seed(0)
-    return BOTTLENECKS[name](dim, BottleneckSection(name=name, **settings))
+    return BOTTLENECKS[name](dim, section("bottleneck", name=name, **settings))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -55,7 +55,7 @@ def test_a_clip_that_follows_is_named_and_is_there(tiny, prepared):
 
 
 def test_a_mixed_clip_names_its_partner_and_share(tiny, prepared):
-    words = [told for one in sights(still(tiny, mixup_across=1.0), prepared) for told in one.partners]
+    words = [told for one in sights(still(tiny, mixup_any_emotion=1.0), prepared) for told in one.partners]
     found = [re.fullmatch(r"with (\d+) % of (01|02|04), (rising|falling|level)", told) for told in words]
     assert len(found) == 18 and all(found) and all(0 <= int(one[1]) <= 50 for one in found)
 

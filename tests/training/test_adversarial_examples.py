@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import section
 
-from speaker_invariant_ser.adversaries import GradientReversal
+from speaker_invariant_ser.adversaries.discriminators import GradientReversal
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models import encoders
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import AdversarySection, EmotionSection, EncoderSection, FeaturesSection, PerturbSection
+from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, along, divergence, statistics_kept
 from speaker_invariant_ser.training.objective import Objective
 
@@ -252,8 +253,8 @@ def test_weights_learn_after_vat_under_autocast():
 def test_a_clip_without_a_label_moves_only_where_none_is_asked_for(name, moves):
     """Batch norm lets it change the others' loss, so that it has a gradient, which says nothing of its own emotion."""
     setting, seen = Setting(), []
-    reader = GradientReversal(16, 4, AdversarySection(), 3)
-    objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), PerturbSection(name=name), reader)
+    reader = GradientReversal(16, 4, section("adversary"), 3)
+    objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), section("perturb", name=name), reader)
     look, emotion = setting.model.from_mels, F.one_hot(EMOTION, 3).float()
     setting.model.from_mels = lambda mels, frames: seen.append(mels) or look(mels, frames)
     emotion[4:] = 0
@@ -266,8 +267,8 @@ def test_a_clip_without_a_label_moves_only_where_none_is_asked_for(name, moves):
 def test_a_clip_that_is_not_moved_is_seen_as_it_was_whatever_dropout_does(name):
     """Otherwise most of the loss at the moved clip, of VAT above all, would be dropout."""
     setting = Setting(dropout=0.5)
-    reader = GradientReversal(16, 4, AdversarySection(), 3)
-    perturb, labels = PerturbSection(name=name, epsilon=0), (F.one_hot(EMOTION, 3).float(), F.one_hot(SPEAKER, 4).float())
+    reader = GradientReversal(16, 4, section("adversary"), 3)
+    perturb, labels = section("perturb", name=name, epsilon=0), (F.one_hot(EMOTION, 3).float(), F.one_hot(SPEAKER, 4).float())
     objective = Objective(setting.model, EmotionSection(dropout=0.5), torch.full((3,), 1 / 3), perturb, reader)
     first, second = (objective(setting.mels, FRAMES, *labels) for _ in range(2))
     assert torch.equal(first["moved"], first["logits"]) and not torch.equal(first["logits"], second["logits"])

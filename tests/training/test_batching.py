@@ -66,7 +66,7 @@ def test_a_short_epoch_draws_other_clips_each_time():
     assert len(set(np.concatenate(epochs))) > 0.98 * len(clips)
 
 
-MIXED = {"concatenate": 0.3, "mixup_within": 0.2, "mixup_across": 0.3, "level_db": 6.0}
+MIXED = {"concatenate": 0.3, "mixup_same_emotion": 0.2, "mixup_any_emotion": 0.3, "level_db": 6.0}
 
 
 def feed(prepared, rank=0, world=1, **augment):

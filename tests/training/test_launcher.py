@@ -32,7 +32,7 @@ from speaker_invariant_ser.training.launcher import train
 LONG = {
     **TINY,
     "train": {"epochs": 8, "batch_size": 8, "learning_rate": 0.01},
-    "augment": {"noise": 0.3, "mixup_across": 0.3, "concatenate": 0.2},
+    "augment": {"noise": 0.3, "mixup_any_emotion": 0.3, "concatenate": 0.2},
 }
 
 
@@ -237,8 +237,8 @@ def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
 
 
 SEVERAL = {  # what compares all clips of a batch with each other, reads the map before pooling, steps apart, moves clips
-    "adversary": {"name": "hsic", "strength": 0.5, "balance": True},
-    "further": [{"strength": 0.3, "reads": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8}],
+    "adversary": {"name": "hsic", "strength": 0.5, "balance_gradients": True},
+    "extra_adversaries": [{"strength": 0.3, "input": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8}],
     "perturb": {"name": "fgm"},
 }
 
@@ -254,7 +254,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(prepared, tmp
     quiet = {
         "encoder": {**TINY["encoder"], "dropout": 0.0},
         "emotion": {"hidden": 8, "dropout": 0.0},
-        "augment": {"mixup_across": 0.4, "concatenate": 0.2},
+        "augment": {"mixup_any_emotion": 0.4, "concatenate": 0.2},
         "train": {"epochs": 2, "batch_size": 10, "precision": "float32"},
         **methods,
     }

@@ -25,10 +25,12 @@ def small(path):
     A tenth is kept aside whatever it says: three tenths of so few would leave no second batch.
     """
     recipe = read_recipe(path).model_dump(exclude_unset=True, exclude={"audit"})
-    tables = {name: {**SMALL.get(name, {}), **recipe.get(name, {})} for name in {**SMALL, **recipe} if name != "further"}
-    tables |= {"split": TINY["split"], "further": recipe.get("further", ())}
-    if "renew" in tables.get("adversary", {}):
-        tables["adversary"]["renew"] = 3  # so that it happens, before and after the cut
+    tables = {
+        name: {**SMALL.get(name, {}), **recipe.get(name, {})} for name in {**SMALL, **recipe} if name != "extra_adversaries"
+    }
+    tables |= {"split": TINY["split"], "extra_adversaries": recipe.get("extra_adversaries", ())}
+    if "reset_every" in tables.get("adversary", {}):
+        tables["adversary"]["reset_every"] = 3  # so that it happens, before and after the cut
     tables["train"] = {**recipe.get("train", {}), "epochs": 3, "batch_size": 10}
     return make_recipe(tables)
 

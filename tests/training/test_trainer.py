@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from conftest import TINY, prepare_table
 from safetensors.torch import load_file
 
-from speaker_invariant_ser.adversaries import GradientReversal, ramp
+from speaker_invariant_ser.adversaries.base import ganin_ramp
+from speaker_invariant_ser.adversaries.discriminators import GradientReversal
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
@@ -77,7 +78,7 @@ def test_lambda_follows_the_global_step(trained):
     rows, strength = trained.fits[0].metrics(), trained.recipe.adversary.strength
     total = rows[-1]["step"]
     for row in rows:
-        assert row["lambda"] == pytest.approx(strength * ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
+        assert row["lambda"] == pytest.approx(strength * ganin_ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
 
 
@@ -107,9 +108,9 @@ def usual(folder, tmp_path_factory):
         ("augment", {"time_masks": 0, "frequency_masks": 0}),
         ("train", {"ema": 0.0}),
         ("augment", {"concatenate": 0.9}),
-        ("augment", {"mixup_within": 0.9}),
-        ("augment", {"mixup_across": 0.9}),
-        ("augment", {"mixup_across": 0.9, "mixup_alpha": 5.0}),
+        ("augment", {"mixup_same_emotion": 0.9}),
+        ("augment", {"mixup_any_emotion": 0.9}),
+        ("augment", {"mixup_any_emotion": 0.9, "mixup_alpha": 5.0}),
         ("augment", {"noise": 0.9}),
         ("augment", {"noise": 0.9, "noise_snr_db": [40.0, 50.0]}),
         ("emotion", {"class_weights": False, "logit_adjustment": 1.0}),
@@ -254,7 +255,7 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(p
             {"perturb": {"name": "cross"}, "adversary": {"name": "signed"}},
             "a reader that learns: adversary.name = signed has none",
         ),
-        ({"further": [{"name": "gr"}]}, "unknown further.0.name 'gr'.*grl"),
+        ({"extra_adversaries": [{"name": "gr"}]}, "unknown extra_adversaries.0.name 'gr'.*grl"),
         ({"erase": {"name": "leace"}, "audit": {"holdout": 0.0}}, "audit.holdout = 0"),
         ({"bottleneck": {"name": "vi"}}, "unknown bottleneck.name 'vi'.*vib"),
         ({"release": {"name": "nois"}}, "unknown release.name 'nois'.*noise"),
@@ -268,7 +269,7 @@ def test_methods_that_cannot_be_are_refused_before_anything_is_written(prepared,
 
 def test_several_adversaries_have_columns_of_their_own(prepared, tmp_path):
     further = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
-    recipe = make_recipe({**TINY, "further": further, "train": {"epochs": 1, "batch_size": 8}})
+    recipe = make_recipe({**TINY, "extra_adversaries": further, "train": {"epochs": 1, "batch_size": 8}})
     (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert row["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
     assert row["adversary_2_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
@@ -336,14 +337,17 @@ def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(prepa
 @pytest.mark.parametrize(
     "table, message",
     [
-        ({"target": "corpus"}, r"^further\.1\.target = corpus: fold fixed trains on one corpus only"),
-        ({"name": "hsci"}, r"^unknown further\.1\.name 'hsci', did you mean 'hsic'"),
-        ({"name": "hsic", "reads": "frames"}, r'^further\.1\.reads = "frames": means nothing to further\.1\.name = "hsic"'),
+        ({"target": "corpus"}, r"^extra_adversaries\.1\.target = corpus: fold fixed trains on one corpus only"),
+        ({"name": "hsci"}, r"unknown extra_adversaries\.1\.name 'hsci', did you mean 'hsic'"),
+        (
+            {"name": "hsic", "input": "frames"},
+            r'extra_adversaries\.1\.input = "frames": does nothing with extra_adversaries\.1\.name = "hsic"',
+        ),
     ],
 )
 def test_what_is_wrong_with_a_further_adversary_names_its_table(prepared, tmp_path, table, message):
     with pytest.raises(RecipeError, match=message):
-        train(make_recipe({**TINY, "further": [{}, table]}), prepared, tmp_path / "run", device="cpu")
+        train(make_recipe({**TINY, "extra_adversaries": [{}, table]}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -425,7 +429,7 @@ def test_gradients_at_the_embedding_are_told_apart(prepared, tmp_path):
 def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(prepared, tmp_path, name):
     """In every step, whatever the two losses are worth, so that the means over an epoch are in proportion as well."""
     for balance in (True, False):
-        adversary = {"name": name, "hidden": 8, "strength": 0.5, "schedule": "constant", "balance": balance}
+        adversary = {"name": name, "hidden": 8, "strength": 0.5, "schedule": "constant", "balance_gradients": balance}
         run = train(make_recipe({**TINY, "adversary": adversary}), prepared, tmp_path / str(balance), device="cpu")
         shares = [row["adversary_gradient"] / row["emotion_gradient"] for row in run.fits[0].metrics()]
         assert all(share == pytest.approx(0.5, rel=1e-3) for share in shares) == balance
@@ -441,7 +445,9 @@ def test_the_parts_of_an_epoch_add_up_to_its_seconds(trained):
 def test_streamed_clips_train_as_resident_ones_do(prepared, tmp_path):
     rows = []
     for gigabytes in (1.0, 0.0):
-        recipe = make_recipe(SHORT, [f"train.resident_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_across=0.3"])
+        recipe = make_recipe(
+            SHORT, [f"train.resident_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_any_emotion=0.3"]
+        )
         rows.append(train(recipe, prepared, tmp_path / str(gigabytes), device="cpu").fits[0].metrics()[-1])
     for name in ("emotion_loss", "adversary_loss", "dev_loss"):
         assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-3)
