@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.data.custom import ALIASES, require_lines
-from speaker_invariant_ser.data.manifest import COLUMNS, read_columns, refuse_repeated, writable
+from speaker_invariant_ser.data.custom import ALIASES, require_single_lines
+from speaker_invariant_ser.data.manifest import COLUMNS, is_utf8, read_columns, require_unique_columns
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
 
 FIELDS = ("speaker", "emotion", "text", "id", "scored")
@@ -65,7 +65,7 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
         raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
     try:
         embedding, texts, ignored = READERS[path.suffix.lower()](path, columns or {})
-        require_lines(texts, path)
+        require_single_lines(texts, path)
     except ManifestError as error:
         raise AuditError(str(error)) from None
     return make_embeddings(embedding, texts, path), ignored
@@ -123,7 +123,7 @@ def to_texts(array: np.ndarray, where: str) -> list[str]:
         texts = [(one.decode() if isinstance(one, bytes) else str(one)).strip() for one in array.tolist()]
     except ValueError:
         raise AuditError(f"{where} holds bytes that are not UTF-8 text") from None
-    if not all(map(writable, texts)):
+    if not all(map(is_utf8, texts)):
         raise AuditError(f"{where} holds characters that UTF-8 cannot write")
     return texts
 
@@ -165,7 +165,7 @@ def is_number(cell: str) -> bool:
 def choose(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
     """Our name -> the file's, for all that it has. Raises AuditError for one that is missing, or asked for in vain."""
     names = list(names)
-    refuse_repeated(names, path)
+    require_unique_columns(names, path)
     fields = dict.fromkeys((*needed, *FIELDS))
     for ours, theirs in columns.items():
         if ours not in fields:

@@ -1,4 +1,4 @@
-"""Utterances as a typed table: what stands between a corpus and everything else."""
+"""Utterances and the tables that list them: read, write, check, select and combine."""
 
 import csv
 import math
@@ -21,48 +21,58 @@ PARTITIONS = ("train", "dev", "test", "")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One clip: who says what, how, and where the audio is. What is not known is an empty string: without an emotion, a clip
-    can be trained on as unlabelled.
+    """One row of a manifest: the labels of an utterance and the position of its audio. Unknown labels are empty strings.
+
+    An utterance without an emotion can only be trained on as unlabelled.
     """
 
     id: str
     corpus: str
     speaker: str
     emotion: str
-    text: str = ""  # which sentence, the same code for the same words
+    text: str = ""  # code of the sentence: equal codes have equal words
     sex: str = ""  # "female", "male" or ""
     language: str = ""  # ISO 639-1
-    session: str = ""  # recording session, dialogue or place that speakers share
+    session: str = ""  # recording session, dialogue or location that speakers share
     style: str = ""  # way of speaking, where a corpus has several: speech, song, improvised, scripted
-    intensity: str = ""  # in the corpus's words
-    repetition: str = ""  # which time the speaker said it
+    intensity: str = ""  # as the corpus names it
+    repetition: str = ""  # number of the take
     partition: str = ""  # "train", "dev" or "test" in the corpus's official lists
-    source: str = ""  # the original file, relative to the corpus folder
-    start: float = 0.0  # seconds into the source
-    end: float = 0.0  # seconds into the source; 0: to its end
+    source: str = ""  # original file, relative to the corpus folder
+    start: float = 0.0  # beginning of the utterance in the source, seconds
+    end: float = 0.0  # end of the utterance in the source, seconds; 0: end of the file
     offset: int = 0  # first sample in the prepared audio
-    samples: int = 0  # length in the prepared audio; 0 before it is prepared
+    samples: int = 0  # length in the prepared audio; 0 before the corpus is prepared
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder or table was found to hold, before any audio is read: utterances, and (file, reason) for what is none."""
+    """The utterances of a folder or table before any audio is read, and (file, reason) for every rejected file.
+
+    Attributes:
+        utterances: Utterances with their labels.
+        rejected: Files or rows that cannot be used, with the reason.
+        folder: Folder that `source` is relative to.
+        note: Limitation of the corpus that every report prints.
+        unlabelled: Whether utterances may lack an emotion.
+    """
 
     utterances: list[Utterance]
     rejected: list[tuple[str, str]] = field(default_factory=list)
-    folder: Path = Path()  # what `source` is relative to
-    note: str = ""  # printed in every report
-    unlabelled: bool = False  # whether clips may lack an emotion
+    folder: Path = Path()
+    note: str = ""
+    unlabelled: bool = False
 
 
 COLUMNS = tuple(column.name for column in fields(Utterance))
 NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
-GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", *NUMBERS))  # tell kinds of clips
+# Columns whose values divide utterances into groups, such as domains
+GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", *NUMBERS))
 TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
 
 def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
-    """Write utterances as CSV, whole or not at all."""
+    """Write utterances as CSV; an interrupted write leaves no file."""
     columns = {name: [getattr(utterance, name) for utterance in utterances] for name in COLUMNS}
     arrays = [pyarrow.array(column, TYPES[name]) for name, column in columns.items()]
     with writing(path, "wb") as file:
@@ -70,7 +80,7 @@ def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
 
 
 def read_manifest(path: Path | str) -> list[Utterance]:
-    """Read what `write_manifest` wrote. Raises ManifestError."""
+    """Read the utterances that `write_manifest` wrote; raise ManifestError if the file is not a manifest."""
     columns = read_columns(path, TYPES)
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -79,7 +89,11 @@ def read_manifest(path: Path | str) -> list[Utterance]:
 
 
 def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
-    """A text table's rows by column name, cells without blanks around them. Raises ManifestError, also for a missing column."""
+    """Read the rows of a table as text, by column name and without surrounding blanks.
+
+    Raises:
+        ManifestError: The table cannot be read, or one of the `needed` columns is missing.
+    """
     columns = read_columns(path, {})
     missing = [name for name in needed if name not in columns]
     if missing:
@@ -88,24 +102,32 @@ def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, st
 
 
 def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
-    """A table's columns by name; those not in `types` are text, never type-inferred. Raises ManifestError.
+    """Read the columns of a table by name.
 
-    Parquet, text separated by tabs, or by commas: by the file's ending .parquet, .tsv or any other. Missing cells are empty text.
+    Args:
+        path: Parquet (.parquet), tab-separated text (.tsv) or comma-separated text (any other suffix), in UTF-8.
+        types: Types of numeric columns; all other columns are text, no type is inferred.
+
+    Returns:
+        The cells of each column; missing cells are empty strings.
+
+    Raises:
+        ManifestError: The table does not exist or cannot be read, or a column name occurs twice.
     """
     if Path(path).suffix.lower() == ".parquet":
         return read_parquet(path)
-    quoting = Path(path).suffix.lower() != ".tsv"  # between tabs a quote is a quote
+    quoting = Path(path).suffix.lower() != ".tsv"  # a quotation mark in a .tsv is an ordinary character
     delimiter = "," if quoting else "\t"
     if Path(path).exists() and not Path(path).is_file():
-        raise ManifestError(f"{path} is not a regular file and cannot be read as a CSV table")
+        raise ManifestError(f"{path} is not a regular file, expected a CSV table")
     try:
         names, lines = read_header(path, delimiter)
-        refuse_repeated(names, path)
+        require_unique_columns(names, path)
         convert = pyarrow.csv.ConvertOptions(
             column_types={name: types.get(name, pyarrow.string()) for name in names},
             strings_can_be_null=False,
         )
-        with open(path, "rb") as file:  # opened here: pyarrow has its own idea of what a path means
+        with open(path, "rb") as file:  # opened here, because pyarrow interprets some paths itself
             table = pyarrow.csv.read_csv(
                 file,
                 read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines, use_threads=False),
@@ -122,15 +144,15 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
 
 
 def shared_texts(column: pyarrow.ChunkedArray) -> list:
-    """A column's cells, equal texts as one object: a million rows have few speakers."""
+    """Return the cells of a column, equal texts as one object to save memory."""
     if not pyarrow.types.is_string(column.type):
         return column.to_pylist()
-    seen = {}
-    return [seen.setdefault(cell, cell) for cell in column.to_pylist()]
+    texts: dict[str, str] = {}
+    return [texts.setdefault(cell, cell) for cell in column.to_pylist()]
 
 
 def read_parquet(path: Path | str) -> dict[str, list[str]]:
-    """A Parquet file's columns by name, whatever their types as text. Raises ManifestError."""
+    """Read the columns of a Parquet file as text, whatever their types; raise ManifestError."""
     try:
         with open(path, "rb") as file:
             table = pyarrow.parquet.read_table(file)
@@ -140,89 +162,111 @@ def read_parquet(path: Path | str) -> dict[str, list[str]]:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, pyarrow.ArrowException) as error:
         raise ManifestError(
-            f"{path} cannot be read as a Parquet table of plain cells ({error}); audio inside a Hugging Face dataset is read "
-            "with `siser prepare datasets`, after save_to_disk"
+            f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "
+            "`siser prepare datasets`, after save_to_disk"
         ) from None
-    refuse_repeated([name.strip() for name in plain], path)
+    require_unique_columns([name.strip() for name in plain], path)
     return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
 
 
-def refuse_repeated(names: Sequence[str], path: Path | str) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ManifestError(f"{path}: column {shorten(twice)} stands there more than once")
+def require_unique_columns(names: Sequence[str], path: Path | str) -> None:
+    """Raise ManifestError if a column name occurs twice."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ManifestError(f"{path}: column {shorten(repeated)} occurs more than once")
 
 
 def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
-    """A CSV file's column names without blanks around them, and how many lines they end at; empty lines come before."""
+    """Return a CSV file's column names without surrounding blanks, and the number of their line; empty lines may precede it."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
         names = next((row for row in rows if row), [])
         return [name.strip() for name in names], rows.line_num
 
 
-def check(
+def require_valid(
     utterances: Sequence[Utterance], source: Path | str, rejected: Sequence[tuple[str, str]] = (), unlabelled: bool = False
 ) -> None:
-    """Raise ManifestError with *all* problems: none at all, empty labels, unknown sexes, repeated ids, impossible segments.
+    """Check utterances for every problem that a table can have.
 
-    With `unlabelled`, an emotion may be empty.
+    Args:
+        utterances: Utterances of the table.
+        source: Where they come from, for the error message.
+        rejected: Files or rows that were rejected before, named if no utterance is left.
+        unlabelled: Whether an emotion may be empty.
+
+    Raises:
+        ManifestError: There is no utterance, a needed cell is empty, a sex or partition is unknown, an id occurs twice, a speaker
+            has two sexes, or a segment ends before it begins. The message lists all problems.
     """
     problems = [
-        *empty_cells(utterances, ("speaker", *(() if unlabelled else ("emotion",)), "source")),  # an id is the path if not given
-        *odd_values(utterances, "sex", SEXES),
-        *odd_values(utterances, "partition", PARTITIONS),
+        *empty_cells(utterances, ("speaker", *(() if unlabelled else ("emotion",)), "source")),
+        *unknown_values(utterances, "sex", SEXES),
+        *unknown_values(utterances, "partition", PARTITIONS),
         *repeated_ids(utterances),
-        *two_sexes(utterances),
-        *odd_segments(utterances),
+        *contradicting_sexes(utterances),
+        *impossible_segments(utterances),
     ]
     if not utterances:
         problems.append(
             f"none of {len(rejected)} rows can be used, the first: {': '.join(rejected[0])}"
             if rejected
-            else "holds no utterances"
+            else "contains no utterances"
         )
     if problems:
         raise ManifestError(f"{source}: " + "; ".join(problems))
 
 
 def empty_cells(utterances: Sequence[Utterance], needed: Sequence[str]) -> list[str]:
-    found = []
+    """Report rows in which a needed column is empty."""
+    problems = []
     for name in needed:
-        rows = [row for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
+        rows = [str(row) for row, utterance in enumerate(utterances, start=1) if not getattr(utterance, name)]
         if rows:
-            found.append(f"empty {name if name != 'source' else 'path'} in row {shorten(rows)}")
-    return found
+            problems.append(f"empty {name if name != 'source' else 'path'} in row {shorten(rows)}")
+    return problems
 
 
-def odd_values(utterances: Iterable[Utterance], name: str, allowed: Sequence[str]) -> list[str]:
-    odd = sorted({getattr(utterance, name) for utterance in utterances} - set(allowed))
-    return [unknown(name, value, [one or "(empty)" for one in allowed]) for value in odd]
+def unknown_values(utterances: Iterable[Utterance], name: str, allowed: Sequence[str]) -> list[str]:
+    """Report values of a column that are not allowed."""
+    values = sorted({getattr(utterance, name) for utterance in utterances} - set(allowed))
+    return [unknown(name, value, [option or "(empty)" for option in allowed]) for value in values]
 
 
 def repeated_ids(utterances: Iterable[Utterance]) -> list[str]:
-    twice = [value for value, times in Counter(utterance.id for utterance in utterances).items() if times > 1 and value]
-    return [f"id {shorten(twice)} stands there more than once"] if twice else []
+    """Report ids that occur more than once."""
+    counts = Counter(utterance.id for utterance in utterances)
+    repeated = [id_ for id_, count in counts.items() if count > 1 and id_]
+    return [f"id {shorten(repeated)} occurs more than once"] if repeated else []
 
 
-def two_sexes(utterances: Iterable[Utterance]) -> list[str]:
+def contradicting_sexes(utterances: Iterable[Utterance]) -> list[str]:
+    """Report speakers with more than one sex."""
     sexes = defaultdict(set)
     for utterance in utterances:
         sexes[utterance.speaker].add(utterance.sex)
-    twice = [speaker for speaker, found in sexes.items() if len(found) > 1]
-    return [f"speaker {shorten(twice)} has more than one sex"] if twice else []
+    speakers = [speaker for speaker, values in sexes.items() if len(values) > 1]
+    return [f"speaker {shorten(speakers)} has more than one sex"] if speakers else []
 
 
-def odd_segments(utterances: Sequence[Utterance]) -> list[str]:
-    odd = [f"{u.source} ({u.start:g} to {u.end:g} s)" for u in utterances if not 0 <= u.start < (u.end or math.inf)]
-    return [f"no segment can have these times: {shorten(odd)}"] if odd else []
+def impossible_segments(utterances: Sequence[Utterance]) -> list[str]:
+    """Report segments that begin before 0 or do not end after their beginning."""
+    segments = [f"{u.source} ({u.start:g} to {u.end:g} s)" for u in utterances if not 0 <= u.start < (u.end or math.inf)]
+    return [f"impossible start and end: {shorten(segments)}"] if segments else []
 
 
 def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -> list[Listing]:
-    """Only the utterances whose columns have these values; of several values for one column any will do.
+    """Keep only utterances whose columns have the given values.
 
-    Of several listings, one that tells nothing in a column is not asked about it: --only style=speech keeps a corpus without
-    styles. Raises ManifestError if nothing is left, or for an unknown column.
+    A condition is not applied to one of several listings in which its column is empty throughout: `--only style=speech` keeps
+    a corpus without styles.
+
+    Args:
+        listings: One listing per corpus.
+        conditions: (column, value); of several values for one column, any will do.
+
+    Raises:
+        ManifestError: A column is unknown, no utterance has a value, or no utterance is left.
     """
     wanted = defaultdict(set)
     for column, value in conditions:
@@ -230,35 +274,45 @@ def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -
             raise ManifestError(f"--only {column}={value}: {unknown('column', column, COLUMNS)}")
         wanted[column].add(value)
     for column, values in wanted.items():
-        told = {str(getattr(one, column)) for one in all_of(listings)}
-        if absent := sorted(values - told):
+        present = values_of(column, utterances_of(listings))
+        if absent := sorted(values - present):
             raise ManifestError(
-                f"--only {column}={absent[0]}: no utterance has it, {column} is one of {shorten(sorted(told), 10)}"
+                f"--only {column}={absent[0]}: no utterance has it, {column} is one of {shorten(sorted(present), 10)}"
             )
-    kept = []
+    selected = []
     for listing in listings:
-        told = {name: {str(getattr(one, name)) for one in listing.utterances} for name in wanted}
-        asked = {name: values for name, values in wanted.items() if len(listings) == 1 or told[name] != {""}}
-        fits = [one for one in listing.utterances if all(str(getattr(one, name)) in asked[name] for name in asked)]
-        kept.append(replace(listing, utterances=fits))
-    if not any(listing.utterances for listing in kept):
-        told = {name: sorted({str(getattr(one, name)) for one in all_of(listings)}) for name in wanted}
-        found = "; ".join(f"{name} is one of {shorten(map(repr, values), 10)}" for name, values in told.items())
-        raise ManifestError(f"--only leaves no utterance: {found}")
-    return kept
+        applied = {
+            column: values
+            for column, values in wanted.items()
+            if len(listings) == 1 or values_of(column, listing.utterances) != {""}
+        }
+        kept = [u for u in listing.utterances if all(str(getattr(u, column)) in applied[column] for column in applied)]
+        selected.append(replace(listing, utterances=kept))
+    if not any(listing.utterances for listing in selected):
+        options = {column: sorted(values_of(column, utterances_of(listings))) for column in wanted}
+        text = "; ".join(f"{column} is one of {shorten(map(repr, values), 10)}" for column, values in options.items())
+        raise ManifestError(f"--only leaves no utterance: {text}")
+    return selected
 
 
-def all_of(listings: Sequence[Listing]) -> list[Utterance]:
+def values_of(column: str, utterances: Iterable[Utterance]) -> set[str]:
+    """Return the values of a column as text."""
+    return {str(getattr(utterance, column)) for utterance in utterances}
+
+
+def utterances_of(listings: Sequence[Listing]) -> list[Utterance]:
+    """Return the utterances of all listings."""
     return [utterance for listing in listings for utterance in listing.utterances]
 
 
-def settle(listing: Listing) -> Listing:
-    """Every clip once, and under a name that can be written down.
+def remove_duplicates(listing: Listing) -> Listing:
+    """Reject repeated rows, and files whose names cannot be written in UTF-8.
 
-    Of equal rows the first is kept; rows that contradict each other are all rejected, since one of them is wrong.
+    Of equal rows the first is kept. Rows for the same segment with different labels are all rejected, because one label must be
+    wrong.
     """
-    listing = apart_if_unwritable(listing)
-    if len({(one.source, one.start, one.end) for one in listing.utterances}) == len(listing.utterances):
+    listing = reject_invalid_names(listing)
+    if len({(u.source, u.start, u.end) for u in listing.utterances}) == len(listing.utterances):
         return listing
     rows = defaultdict(list)
     for utterance in listing.utterances:
@@ -271,60 +325,63 @@ def settle(listing: Listing) -> Listing:
     return replace(listing, utterances=kept, rejected=rejected)
 
 
-def apart_if_unwritable(listing: Listing) -> Listing:
-    """File names that are no text in any encoding we write are rejected: no table could hold them."""
-    odd = [one for one in listing.utterances if not writable(one.source)]
-    if not odd:
+def reject_invalid_names(listing: Listing) -> Listing:
+    """Reject files whose names are not UTF-8, because no table could contain them."""
+    names = {utterance.source for utterance in listing.utterances if not is_utf8(utterance.source)}
+    if not names:
         return listing
-    names = {one.source for one in odd}
     reason = "its name is not UTF-8; rename the file"
-    kept = [one for one in listing.utterances if one.source not in names]
+    kept = [utterance for utterance in listing.utterances if utterance.source not in names]
     return replace(listing, utterances=kept, rejected=[*listing.rejected, *((name, reason) for name in sorted(names))])
 
 
-def writable(text: str) -> bool:
-    """Whether UTF-8 can hold it: the bytes of a file name in no encoding are in no text."""
-    return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be encoded in UTF-8; Python's names of undecodable files cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def contradiction(utterances: Iterable[Utterance], names: Sequence[str] = ("emotion", "speaker")) -> str:
-    """What utterances that share their audio disagree about, in words; empty if nothing. What is unknown contradicts nothing."""
-    told = {name: sorted({getattr(utterance, name) for utterance in utterances} - {""}) for name in names}
-    words = [f"conflicting {name}s ({shorten(values)})" for name, values in told.items() if len(values) > 1]
-    return " and ".join(words)
+def contradiction(utterances: Iterable[Utterance], columns: Sequence[str] = ("emotion", "speaker")) -> str:
+    """Describe the columns in which utterances with the same audio differ; empty if none does. Unknown labels never differ."""
+    values = {column: sorted({getattr(utterance, column) for utterance in utterances} - {""}) for column in columns}
+    return " and ".join(f"conflicting {column}s ({shorten(given)})" for column, given in values.items() if len(given) > 1)
 
 
 def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
-    """Several corpora as one listing, and the path of each utterance's audio.
+    """Combine corpora into one listing.
 
-    Of several, speakers, texts, sessions and ids get their corpus's name in front: speaker 03 of one is nobody of another.
-    Raises ManifestError if two listings have one corpus name.
+    With several corpora, the corpus name is put before every id, speaker, text and session, so that speaker 03 of one corpus and
+    speaker 03 of another stay two speakers.
+
+    Returns:
+        The listing, and the path of each utterance's audio file.
+
+    Raises:
+        ManifestError: Two listings have the same corpus name, or two corpora would share a speaker name.
     """
     paths = [listing.folder / utterance.source for listing in listings for utterance in listing.utterances]
     if len(listings) == 1:
         return listings[0], paths
-    names = [{utterance.corpus for utterance in listing.utterances} for listing in listings if listing.utterances]
-    twice = [name for name, times in Counter(name for found in names for name in found).items() if times > 1]
-    if twice:
-        raise ManifestError(f"two corpora are named {shorten(twice)}; give one of them another name")
-    apart = [
-        replace(
-            one,
-            id=f"{one.corpus}/{one.id}",
-            **{name: f"{one.corpus}-{value}" for name in ("speaker", "text", "session") if (value := getattr(one, name))},
-        )
-        for listing in listings
-        for one in listing.utterances
-    ]
-    whose = defaultdict(set)
-    for one in apart:
-        whose[one.speaker].add(one.corpus)
-    if mixed := [speaker for speaker, corpora in whose.items() if len(corpora) > 1]:
-        raise ManifestError(f"speaker {shorten(mixed)} could be of two corpora; give one of the corpora another name")
+    names = Counter(name for listing in listings for name in values_of("corpus", listing.utterances))
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ManifestError(f"two corpora are named {shorten(repeated)}; give one of them another name")
+    utterances = [with_corpus_prefix(utterance) for utterance in utterances_of(listings)]
+    corpora = defaultdict(set)
+    for utterance in utterances:
+        corpora[utterance.speaker].add(utterance.corpus)
+    if ambiguous := [speaker for speaker, names_of_speaker in corpora.items() if len(names_of_speaker) > 1]:
+        raise ManifestError(f"speaker {shorten(ambiguous)} could be of two corpora; give one of the corpora another name")
     rejected = [
         (f"{listing.utterances[0].corpus if listing.utterances else listing.folder}/{file}", reason)
         for listing in listings
         for file, reason in listing.rejected
     ]
     note = " ".join(filter(None, (listing.note for listing in listings)))
-    return Listing(apart, rejected, note=note, unlabelled=any(listing.unlabelled for listing in listings)), paths
+    return Listing(utterances, rejected, note=note, unlabelled=any(listing.unlabelled for listing in listings)), paths
+
+
+def with_corpus_prefix(utterance: Utterance) -> Utterance:
+    """Put the corpus name before id, speaker, text and session; empty labels stay empty."""
+    speaker, text, session = (
+        f"{utterance.corpus}-{value}" if value else "" for value in (utterance.speaker, utterance.text, utterance.session)
+    )
+    return replace(utterance, id=f"{utterance.corpus}/{utterance.id}", speaker=speaker, text=text, session=session)

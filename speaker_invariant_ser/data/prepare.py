@@ -21,7 +21,15 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
-from speaker_invariant_ser.data.manifest import Listing, Utterance, check, combine, contradiction, settle, write_manifest
+from speaker_invariant_ser.data.manifest import (
+    Listing,
+    Utterance,
+    combine,
+    contradiction,
+    remove_duplicates,
+    require_valid,
+    write_manifest,
+)
 from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, Progress, ingest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import examine
@@ -63,8 +71,8 @@ def prepare(
     out = real(out)
     sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
-    listing, paths = combine([settle(one) for one in listings])
-    check(listing.utterances, shorten(one.folder for one in listings), listing.rejected, listing.unlabelled)
+    listing, paths = combine([remove_duplicates(one) for one in listings])
+    require_valid(listing.utterances, shorten(one.folder for one in listings), listing.rejected, listing.unlabelled)
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
     with told_of_dead_workers(out), unfinished_folder(out, fingerprint(listing, tasks, treatment), KEEP) as (work, result):

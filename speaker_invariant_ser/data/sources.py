@@ -7,7 +7,8 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import UNKNOWN_FILE, count_differences, list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
-from speaker_invariant_ser.data.custom import OWN, Request
+from speaker_invariant_ser.data.custom import Request
+from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.decoding import Treatment
 from speaker_invariant_ser.data.manifest import Listing, Utterance, select
 from speaker_invariant_ser.data.parallel_decoding import Progress
@@ -40,7 +41,7 @@ class Source:
     @property
     def is_own(self) -> bool:
         """Whether this is the user's own data."""
-        return self.corpus in OWN
+        return self.corpus in CUSTOM_FORMATS
 
     def list_utterances(self, scratch: Path) -> Listing:
         """List the utterances.
@@ -53,8 +54,10 @@ class Source:
             ManifestError: The user's table or folder cannot be used.
         """
         if self.is_own:
-            return OWN[self.corpus](Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled))
-        return list_corpus(get_corpus(self.corpus, OWN), self.path)
+            return CUSTOM_FORMATS[self.corpus](
+                Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled)
+            )
+        return list_corpus(get_corpus(self.corpus, CUSTOM_FORMATS), self.path)
 
 
 def prepare_sources(
@@ -90,9 +93,9 @@ def prepare_sources(
     require_own_data(sources)
     with scratch_folder(out) as scratch:
         if download:
-            from speaker_invariant_ser.data.download import fetch  # slow to import, and seldom needed
+            from speaker_invariant_ser.data.corpora.download import download_corpus  # slow to import, and seldom needed
 
-            fetch(get_corpus(sources[0].corpus), sources[0].path, progress)
+            download_corpus(get_corpus(sources[0].corpus), sources[0].path, progress)
         listings = [source.list_utterances(scratch / str(number)) for number, source in enumerate(sources)]
         compare = comparison(sources, listings) if not conditions else lambda kept: []
         return prepare(select(listings, conditions), out, treatment, pool, progress, compare)
@@ -111,7 +114,7 @@ def require_own_data(sources: Sequence[Source]) -> None:
 def comparison(sources: Sequence[Source], listings: Sequence[Listing]) -> Callable[[Sequence[Utterance]], list[str]]:
     """Return a function that lists where the counts of the kept utterances differ from those of the known corpora."""
     known = known_corpora()
-    useless = {  # files that the corpus itself marks as unusable
+    rejected = {  # files that the corpus module itself rejects
         source.corpus: sum(not reason.startswith(UNKNOWN_FILE) for _, reason in listing.rejected)
         for source, listing in zip(sources, listings, strict=True)
     }
@@ -120,7 +123,7 @@ def comparison(sources: Sequence[Source], listings: Sequence[Listing]) -> Callab
         lines = []
         for name in (source.corpus for source in sources if source.corpus in known):
             utterances = [utterance for utterance in kept if utterance.corpus == name]
-            lines += [f"{name}: {line}" for line in count_differences(known[name], utterances, useless[name])]
+            lines += [f"{name}: {line}" for line in count_differences(known[name], utterances, rejected[name])]
         return lines
 
     return compare

@@ -203,7 +203,7 @@ CELLS = {
         {"d0": ['"0,5"'] * 6, "d1": ['"1,5"'] * 6, "d2": None},
         "no dimensions; expected numbers, in a text table one column per dimension",
     ),
-    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|goes over several lines"),
+    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|has several lines"),
 }
 
 
@@ -219,7 +219,7 @@ LINES = {
     "speaker,d0\n": "holds no clips|cannot be read as a CSV table",
     "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
     "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
-    "speaker,d0,d0\na,1,2\n": "column d0 stands there more than once",
+    "speaker,d0,d0\na,1,2\n": "column d0 occurs more than once",
     "speaker;d0\na;1\n": "no speaker; found speaker;d0",
 }
 
@@ -246,7 +246,7 @@ def test_an_array_twice_in_one_file(tmp_path):
     np.save(file, np.zeros((6, 1)))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("embedding", file.getvalue())
-    with pytest.raises(AuditError, match="column embedding stands there more than once"):
+    with pytest.raises(AuditError, match="column embedding occurs more than once"):
         read_embeddings(path)
 
 

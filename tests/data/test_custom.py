@@ -1,4 +1,4 @@
-"""Your own data: tables, patterns, databases; all of it told in the words of the user's own files."""
+"""Your own data: tables, folder patterns and databases; errors use the names of the user's own files and columns."""
 
 import sys
 
@@ -9,11 +9,12 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.data.custom import OWN, Request
+from speaker_invariant_ser.data.custom import Request
+from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError
 
-ITS_OWN_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of audformat to pandas
+AUDFORMAT_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # audformat triggers them in pandas
 
 
 def noise(seed: int, rate: int = 16_000) -> np.ndarray:
@@ -26,41 +27,43 @@ def write_clips(folder, names):
         soundfile.write(folder / name, noise(seed), 16_000)
 
 
-def facts(prepared):
+def labels_of(prepared):
     return [(u.source, u.speaker, u.emotion, u.text, u.sex) for u in prepared.utterances]
 
 
 EXPECTED = [("a.wav", "03", "happy", "x", "female"), ("b.wav", "8", "sad", "", "male")]
 
 
-def test_csv_tsv_and_parquet_say_the_same(tmp_path):
+def test_csv_tsv_and_parquet_give_the_same_utterances(tmp_path):
     write_clips(tmp_path, ["a.wav", "b.wav"])
     rows = [["a.wav", "03", " happy", "x", "F"], ["b.wav", "8", "sad", "", "male"]]
     head = ["path", "speaker", "emotion", "text", "sex"]
-    for ending, sign in (("csv", ","), ("tsv", "\t")):
-        (tmp_path / f"t.{ending}").write_text("\n".join(sign.join(row) for row in [head, *rows]))
-    columns = {name: pyarrow.array([row[place] or None for row in rows]) for place, name in enumerate(head)}
+    for suffix, separator in (("csv", ","), ("tsv", "\t")):
+        (tmp_path / f"t.{suffix}").write_text("\n".join(separator.join(row) for row in [head, *rows]))
+    columns = {name: pyarrow.array([row[index] or None for row in rows]) for index, name in enumerate(head)}
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     for kind in ("csv", "tsv", "parquet"):
         assert siser(["prepare", kind, str(tmp_path / f"t.{kind}"), str(tmp_path / kind)]) == 0
-        assert facts(PreparedCorpus.open(tmp_path / kind)) == EXPECTED
+        assert labels_of(PreparedCorpus.open(tmp_path / kind)) == EXPECTED
 
 
-def test_numbers_in_parquet_are_taken_as_text(tmp_path):
+def test_numbers_in_parquet_are_read_as_text(tmp_path):
     columns = {"path": ["a.wav"], "speaker_id": [3], "label": ["happy"], "start": [0.5], "end": [1.25]}
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-    (only,) = OWN["parquet"](Request(tmp_path / "t.parquet")).utterances
+    (only,) = CUSTOM_FORMATS["parquet"](Request(tmp_path / "t.parquet")).utterances
     assert (only.speaker, only.emotion, only.start, only.end, only.id) == ("3", "happy", 0.5, 1.25, "a.wav@0.5-1.25")
 
 
-def test_columns_of_other_names(tmp_path):
+def test_columns_can_be_named(tmp_path):
     (tmp_path / "t.csv").write_text("file,who,feeling,gender\na.wav,1,glad,w\n")
-    (only,) = OWN["csv"](Request(tmp_path / "t.csv", columns={"speaker": "who", "emotion": "feeling"}, name="mine")).utterances
+    (only,) = CUSTOM_FORMATS["csv"](
+        Request(tmp_path / "t.csv", columns={"speaker": "who", "emotion": "feeling"}, name="mine")
+    ).utterances
     assert (only.speaker, only.emotion, only.source, only.corpus) == ("1", "glad", "a.wav", "mine")
     with pytest.raises(ManifestError, match="--column speaker=wo: unknown column 'wo', did you mean 'who'"):
-        OWN["csv"](Request(tmp_path / "t.csv", columns={"speaker": "wo"}))
+        CUSTOM_FORMATS["csv"](Request(tmp_path / "t.csv", columns={"speaker": "wo"}))
     with pytest.raises(ManifestError, match="no column speaker, emotion; found file, who, feeling, .*--column speaker=NAME"):
-        OWN["csv"](Request(tmp_path / "t.csv"))
+        CUSTOM_FORMATS["csv"](Request(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize(
@@ -74,9 +77,9 @@ def test_columns_of_other_names(tmp_path):
         ("{emotion}/{speaker}.(1).wav", "sad/s.1.(1).wav", ("s.1", "sad", "")),
     ],
 )
-def test_patterns(tmp_path, pattern, path, expected):
+def test_fields_are_parsed_from_paths(tmp_path, pattern, path, expected):
     write_clips(tmp_path, [path, "elsewhere.ogg"])
-    listing = OWN["folder"](Request(tmp_path, pattern=pattern))
+    listing = CUSTOM_FORMATS["folder"](Request(tmp_path, pattern=pattern))
     (only,) = listing.utterances
     assert (only.speaker, only.emotion, only.text) == expected and only.source == path
     assert listing.rejected == [("elsewhere.ogg", f"its name does not match the pattern {pattern}")]
@@ -89,19 +92,19 @@ def test_patterns(tmp_path, pattern, path, expected):
         ("{speaker}/*.wav", "needs {emotion}"),
         ("{speker}/{emotion}/*.wav", "unknown field 'speker', did you mean 'speaker'"),
         ("{speaker}/{emotion}/{offset}.wav", "unknown field 'offset'"),
-        ("{speaker}{emotion}.wav", "something has to stand between the two at }{"),
-        ("*{speaker}_{emotion}.wav", "something has to stand between"),
+        ("{speaker}{emotion}.wav", "a separator is needed between the two fields at }{"),
+        ("*{speaker}_{emotion}.wav", "a separator is needed between"),
         ("{speaker}/{emotion}.flac", "none of 1 audio files, such as a_b.wav, matches the pattern"),
         ("{speaker}/{speaker}_{emotion}.wav", "matches the pattern"),
     ],
 )
-def test_patterns_that_cannot_be(tmp_path, pattern, message):
+def test_impossible_patterns_raise_an_error(tmp_path, pattern, message):
     write_clips(tmp_path, ["a_b.wav"])
     with pytest.raises(CorpusError, match=message):
-        OWN["folder"](Request(tmp_path, pattern=pattern))
+        CUSTOM_FORMATS["folder"](Request(tmp_path, pattern=pattern))
 
 
-def test_a_folder_by_its_pattern_on_the_command_line(tmp_path, capsys):
+def test_prepare_a_folder_with_a_pattern_and_only(tmp_path, capsys):
     write_clips(tmp_path / "mine", [f"s{s}/{emotion}/{t}.wav" for s in range(4) for emotion in ("a", "b") for t in range(2)])
     command = ["prepare", "folder", str(tmp_path / "mine"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/{text}.wav"]
     assert siser([*command, "--only", "speaker=s1", "--only", "speaker=s2"]) == 0
@@ -115,7 +118,7 @@ def test_a_folder_by_its_pattern_on_the_command_line(tmp_path, capsys):
 
 @pytest.fixture
 def audformat_folder(tmp_path):
-    """A database with labels in one table, speakers in another, and the speakers' sex with the speakers."""
+    """Write a database with emotions in one table, speakers in another, and sex as a field of the speaker scheme."""
     audformat = pytest.importorskip("audformat")
     folder = tmp_path / "db"
     names = [f"wav/{n}.wav" for n in range(6)]
@@ -133,11 +136,11 @@ def audformat_folder(tmp_path):
     return folder
 
 
-@ITS_OWN_WARNINGS
+@AUDFORMAT_WARNINGS
 def test_an_audformat_database(audformat_folder, tmp_path):
     assert siser(["prepare", "audformat", str(audformat_folder), str(tmp_path / "data")]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
-    assert facts(prepared) == [
+    assert labels_of(prepared) == [
         ("wav/0.wav", "01", "anger", "", "female"),
         ("wav/1.wav", "02", "joy", "", "male"),
         ("wav/2.wav", "01", "joy", "", "female"),
@@ -146,7 +149,7 @@ def test_an_audformat_database(audformat_folder, tmp_path):
     assert "wav/4.wav" in (tmp_path / "data" / "rejected.csv").read_text()
 
 
-@ITS_OWN_WARNINGS
+@AUDFORMAT_WARNINGS
 def test_an_audformat_database_of_segments(tmp_path):
     audformat = pytest.importorskip("audformat")
     write_clips(tmp_path / "db", ["long.wav"])
@@ -159,13 +162,13 @@ def test_an_audformat_database_of_segments(tmp_path):
         database["segments"][name].set(values)
     database.save(str(tmp_path / "db"))
     with pytest.raises(CorpusError, match="no scheme emotion in this database; name it with --column emotion=SCHEME"):
-        OWN["audformat"](Request(tmp_path / "db"))
-    first, second = OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "mood"})).utterances
+        CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
+    first, second = CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "mood"})).utterances
     assert (first.start, first.end, second.start, second.end) == (0, 0.1, 0.1, 0.25) and second.emotion == "b"
 
 
-@ITS_OWN_WARNINGS
-def test_what_a_whole_file_has_goes_for_its_segments_and_a_table_can_be_chosen(tmp_path):
+@AUDFORMAT_WARNINGS
+def test_file_labels_apply_to_segments_and_a_table_can_be_chosen(tmp_path):
     audformat = pytest.importorskip("audformat")
     names = ["long.wav", "other.wav"]
     write_clips(tmp_path / "db", names)
@@ -182,20 +185,20 @@ def test_what_a_whole_file_has_goes_for_its_segments_and_a_table_can_be_chosen(t
         database[rater]["emotion"].set(values)
     database.save(str(tmp_path / "db"))
     with pytest.raises(CorpusError, match="several tables have the scheme emotion; .* --column emotion=TABLE.COLUMN"):
-        OWN["audformat"](Request(tmp_path / "db"))
-    found = OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion"})).utterances
-    assert [(one.speaker, one.emotion, one.end) for one in found] == [("1", "a", 0.1), ("1", "b", 0.25), ("2", "a", 0.2)]
+        CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
+    utterances = CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion"})).utterances
+    assert [(u.speaker, u.emotion, u.end) for u in utterances] == [("1", "a", 0.1), ("1", "b", 0.25), ("2", "a", 0.2)]
     with pytest.raises(CorpusError, match="--column text=nothere: no scheme or TABLE.COLUMN of that name"):
-        OWN["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion", "text": "nothere"}))
+        CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion", "text": "nothere"}))
     next((tmp_path / "db").glob("db.files.*")).unlink()
     with pytest.raises(CorpusError, match="is damaged"):
-        OWN["audformat"](Request(tmp_path / "db"))
+        CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
     (tmp_path / "db" / "db.yaml").write_text("a: [")
     with pytest.raises(CorpusError, match="is damaged"):
-        OWN["audformat"](Request(tmp_path / "db"))
+        CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
 
 
-def test_hugging_face_splits_that_differ_and_rows_without_audio(tmp_path):
+def test_hugging_face_splits_with_different_columns_and_rows_without_audio(tmp_path):
     datasets = pytest.importorskip("datasets")
     write_clips(tmp_path, ["a.wav", "b.wav"])
     cell = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
@@ -209,19 +212,19 @@ def test_hugging_face_splits_that_differ_and_rows_without_audio(tmp_path):
     whole = part(audio=[cell, None], speaker=["1", "2"], emotion=["a", "b"], text=["t1", "t2"])
     other = part(audio=[cell], speaker=["3"], emotion=["b"])
     datasets.DatasetDict({"train": whole, "clean.100": other}).save_to_disk(str(tmp_path / "saved"))
-    listing = OWN["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
-    told = [(one.speaker, one.text, one.partition) for one in listing.utterances]
-    assert told == [("1", "t1", "train"), ("3", "", "")] and listing.rejected == [("train-0000001", "has no audio")]
+    listing = CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
+    labels = [(u.speaker, u.text, u.partition) for u in listing.utterances]
+    assert labels == [("1", "t1", "train"), ("3", "", "")] and listing.rejected == [("train-0000001", "has no audio")]
     (tmp_path / "saved" / "train" / "state.json").write_text("{}")
     with pytest.raises(CorpusError, match="or a damaged one"):
-        OWN["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
+        CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
 
 
-def test_what_libsndfile_does_not_read_is_told(tmp_path):
+def test_files_in_unsupported_formats_are_rejected(tmp_path):
     write_clips(tmp_path, ["s1_sad.wav"])
     (tmp_path / "s2_sad.m4a").touch()
-    listing = OWN["folder"](Request(tmp_path, pattern="{speaker}_{emotion}.wav"))
-    assert listing.rejected == [("s2_sad.m4a", ".m4a is not read here; save it as wav or flac")]
+    listing = CUSTOM_FORMATS["folder"](Request(tmp_path, pattern="{speaker}_{emotion}.wav"))
+    assert listing.rejected == [("s2_sad.m4a", ".m4a is not supported; convert it to wav or flac")]
 
 
 def test_a_hugging_face_dataset(tmp_path):
@@ -235,7 +238,7 @@ def test_a_hugging_face_dataset(tmp_path):
         }
     )
 
-    def part(numbers):  # as a table, since encoding audio would need another library
+    def part(numbers):  # as a table, because encoding audio needs another library
         rows = [{"bytes": (tmp_path / "wav" / f"{n}.wav").read_bytes(), "path": f"{n}.wav"} for n in numbers]
         columns = {"audio": rows, "speaker_id": list(numbers), "label": [n % 2 for n in numbers]}
         table = pyarrow.table(columns, schema=features.arrow_schema)
@@ -244,8 +247,8 @@ def test_a_hugging_face_dataset(tmp_path):
     datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4))}).save_to_disk(str(tmp_path / "saved"))
     assert siser(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
-    told = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]
-    assert told == [
+    labels = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]
+    assert labels == [
         ("0", "sad", "train", "hub"),
         ("1", "happy", "train", "hub"),
         ("2", "sad", "train", "hub"),
@@ -256,14 +259,14 @@ def test_a_hugging_face_dataset(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["audformat", "datasets"])
-def test_what_is_no_database_or_not_installed(tmp_path, kind, monkeypatch):
+def test_a_missing_database_or_library_raises_an_error(tmp_path, kind, monkeypatch):
     (tmp_path / "f").mkdir()
     with pytest.raises(CorpusError, match="does not exist"):
-        OWN[kind](Request(tmp_path / "nothing"))
+        CUSTOM_FORMATS[kind](Request(tmp_path / "nothing"))
     pytest.importorskip(kind)
     with pytest.raises(CorpusError, match=r"holds no (audformat database|dataset)"):
-        OWN[kind](Request(tmp_path / "f"))
+        CUSTOM_FORMATS[kind](Request(tmp_path / "f"))
     monkeypatch.setitem(sys.modules, kind, None)
     (tmp_path / "f" / "db.yaml").touch()
     with pytest.raises(SetupError, match=rf'pip install "speaker-invariant-ser\[{kind}\]"'):
-        OWN[kind](Request(tmp_path / "f"))
+        CUSTOM_FORMATS[kind](Request(tmp_path / "f"))

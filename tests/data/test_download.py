@@ -1,4 +1,4 @@
-"""Downloads, from a server on this machine that also breaks off, lies and refuses: what arrives is whole or nothing."""
+"""Downloads from a local server that breaks off, sends wrong files and refuses: a corpus arrives complete or not at all."""
 
 import hashlib
 import io
@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.data import download
 from speaker_invariant_ser.data.corpora import registry
 from speaker_invariant_ser.data.corpora.base import Download
+from speaker_invariant_ser.data.corpora.download import download_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.errors import CorpusError, DownloadError, WriteError
 
@@ -22,39 +22,39 @@ NAMES = ["03a01Fa", "08a02Wb", "09b03Ta", "11a05Na"]
 
 
 def archive() -> bytes:
-    """A small EMO-DB in a zip file."""
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w") as file:
+    """Return a small EMO-DB as a zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
         for seed, name in enumerate(NAMES):
             clip = io.BytesIO()
             soundfile.write(clip, np.random.default_rng(seed).uniform(-0.3, 0.3, 80_000), 16_000, format="WAV")
             file.writestr(f"emodb/wav/{name}.wav", clip.getvalue())
-    return held.getvalue()
+    return buffer.getvalue()
 
 
 class Server(HTTPServer):
-    """Serves `body`; `breaks` transfers end after half of what was asked, `ranges` says whether parts may be asked for."""
+    """Serve `body`; the first `breaks` transfers end half-way, `ranges` says whether the server sends parts of the file."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.breaks, self.ranges, self.status, self.asked = body, 0, True, 200, []
-        self.tells_length = True
+        self.body, self.breaks, self.ranges, self.status, self.requests = body, 0, True, 200, []
+        self.sends_length = True
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        server, asked = self.server, self.headers.get("Range", "")
-        server.asked.append(asked)
+        server, requested = self.server, self.headers.get("Range", "")
+        server.requests.append(requested)
         if server.status != 200:
             self.send_error(server.status)
             return
-        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        first = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.ranges else 0
         if first >= len(server.body):
             self.send_error(416)
             return
         part = server.body[first:]
         self.send_response(206 if first else 200)
-        if server.tells_length:
+        if server.sends_length:
             self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if server.breaks:
@@ -79,112 +79,113 @@ def server():
 
 @pytest.fixture
 def emodb(server):
-    one = Download(f"http://127.0.0.1:{server.server_port}/emodb.zip", "md5:" + hashlib.md5(server.body).hexdigest())
-    return replace(get_corpus("emodb"), download=(one,))
+    download = Download(f"http://127.0.0.1:{server.server_port}/emodb.zip", "md5:" + hashlib.md5(server.body).hexdigest())
+    return replace(get_corpus("emodb"), download=(download,))
 
 
-def test_what_comes_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
+def test_a_downloaded_corpus_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "known_corpora", lambda: {"emodb": emodb})
     command = ["prepare", "emodb", str(tmp_path / "emodb"), str(tmp_path / "data"), "--download"]
     assert siser(command) == 0
     assert "4 utterances, 0 rejected" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "emodb"]
-    assert siser([*command[:3], str(tmp_path / "again"), "--download"]) == 0 and len(server.asked) == 1
+    assert siser([*command[:3], str(tmp_path / "again"), "--download"]) == 0 and len(server.requests) == 1
 
 
-def test_progress_is_told(emodb, tmp_path):
-    told = []
-    download.fetch(emodb, tmp_path / "emodb", lambda *row: told.append(row))
-    assert told[-1][0] == "unpacking" and all(done <= total for _, done, total in told)
+def test_progress_is_reported(emodb, tmp_path):
+    calls = []
+    download_corpus(emodb, tmp_path / "emodb", lambda *call: calls.append(call))
+    assert calls[0][0] == "downloading (kB)" and calls[-1][0] == "unpacking"
+    assert all(done <= total for _, done, total in calls)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_line_that_breaks_is_taken_up(server, emodb, tmp_path, ranges):
+def test_an_interrupted_transfer_is_resumed(server, emodb, tmp_path, ranges):
     server.breaks, server.ranges = 2, ranges
-    download.fetch(emodb, tmp_path / "emodb")
+    download_corpus(emodb, tmp_path / "emodb")
     assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
-    assert len(server.asked) == 3 and server.asked[0] == ""
-    second, third = (int(asked[6:-1]) / len(server.body) for asked in server.asked[1:])
+    assert len(server.requests) == 3 and server.requests[0] == ""
+    second, third = (int(requested[6:-1]) / len(server.body) for requested in server.requests[1:])
     assert 0.45 < second <= 0.5 and ((0.7 < third <= 0.75) if ranges else (0.45 < third <= 0.5))
 
 
-def test_a_line_that_breaks_for_good_keeps_what_came_for_the_next_call(server, emodb, tmp_path):
+def test_a_failed_transfer_keeps_what_was_received_for_the_next_call(server, emodb, tmp_path):
     server.breaks = 3
-    with pytest.raises(DownloadError, match="give the same command again to go on"):
-        download.fetch(emodb, tmp_path / "emodb")
+    with pytest.raises(DownloadError, match="repeat the same command to resume"):
+        download_corpus(emodb, tmp_path / "emodb")
     (part,) = tmp_path.iterdir()
     assert part.name == ".emodb.emodb.zip.part" and (size := part.stat().st_size) > 0.8 * len(server.body)
-    download.fetch(emodb, tmp_path / "emodb")
-    assert [path.name for path in tmp_path.iterdir()] == ["emodb"] and server.asked[-1] == f"bytes={size}-"
+    download_corpus(emodb, tmp_path / "emodb")
+    assert [path.name for path in tmp_path.iterdir()] == ["emodb"] and server.requests[-1] == f"bytes={size}-"
 
 
-def test_another_file_than_expected_is_removed(server, emodb, tmp_path):
+def test_a_file_with_the_wrong_checksum_is_removed(server, emodb, tmp_path):
     server.body = server.body[:-1] + b"x"
     with pytest.raises(DownloadError, match=f"does not have the checksum {emodb.download[0].hash} and was removed"):
-        download.fetch(emodb, tmp_path / "emodb")
+        download_corpus(emodb, tmp_path / "emodb")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_part_of_another_file_is_found_out(server, emodb, tmp_path):
+def test_a_partial_file_of_another_download_fails_the_checksum(server, emodb, tmp_path):
     (tmp_path / ".emodb.emodb.zip.part").write_bytes(b"x" * 99)
     with pytest.raises(DownloadError, match="checksum"):
-        download.fetch(emodb, tmp_path / "emodb")
-    download.fetch(emodb, tmp_path / "emodb")
+        download_corpus(emodb, tmp_path / "emodb")
+    download_corpus(emodb, tmp_path / "emodb")
 
 
-def test_without_a_published_checksum_what_comes_is_taken(server, emodb, tmp_path):
-    download.fetch(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+def test_without_a_published_checksum_any_file_is_accepted(server, emodb, tmp_path):
+    download_corpus(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
     assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
 
 
 @pytest.mark.parametrize("status, words", [(404, "the server answers 404 Not Found"), (503, "503 Service Unavailable")])
-def test_a_server_that_refuses_is_quoted_and_not_asked_again(server, emodb, tmp_path, status, words):
+def test_a_refusal_is_quoted_and_not_repeated(server, emodb, tmp_path, status, words):
     server.status = status
     with pytest.raises(DownloadError, match=words):
-        download.fetch(emodb, tmp_path / "emodb")
-    assert len(server.asked) == 1 and not list(tmp_path.iterdir())
+        download_corpus(emodb, tmp_path / "emodb")
+    assert len(server.requests) == 1 and not list(tmp_path.iterdir())
 
 
-def test_no_server_at_all(emodb, tmp_path):
-    nobody = Download("http://127.0.0.1:9/emodb.zip", "")
-    with pytest.raises(DownloadError, match="is the network there"):
-        download.fetch(replace(emodb, download=(nobody,)), tmp_path / "emodb")
+def test_an_unreachable_server_raises_an_error(emodb, tmp_path):
+    unreachable = Download("http://127.0.0.1:9/emodb.zip", "")
+    with pytest.raises(DownloadError, match="check the network connection"):
+        download_corpus(replace(emodb, download=(unreachable,)), tmp_path / "emodb")
 
 
-def test_a_corpus_behind_a_form_says_where_the_form_is(tmp_path, capsys):
+def test_a_corpus_behind_a_form_names_the_address_of_the_form(tmp_path, capsys):
     assert siser(["prepare", "iemocap", str(tmp_path / "i"), str(tmp_path / "data"), "--download"]) == 2
     shown = capsys.readouterr().err
     assert "IEMOCAP cannot be downloaded by a program" in shown and "https://sail.usc.edu" in shown
     with pytest.raises(CorpusError, match="builtin|built-in"):
-        download.fetch(get_corpus("builtin"), tmp_path)
+        download_corpus(get_corpus("builtin"), tmp_path)
 
 
-def test_a_file_in_the_way_and_too_little_space(emodb, tmp_path):
+def test_an_existing_file_and_too_little_space_raise_an_error(emodb, tmp_path):
     (tmp_path / "emodb").touch()
     with pytest.raises(WriteError, match="exists already"):
-        download.fetch(emodb, tmp_path / "emodb")
+        download_corpus(emodb, tmp_path / "emodb")
     huge = replace(emodb, download=(replace(emodb.download[0], bytes=10**18),))
     with pytest.raises(WriteError, match="MB are needed"):
-        download.fetch(huge, tmp_path / "other")
+        download_corpus(huge, tmp_path / "other")
 
 
 def test_a_damaged_archive_without_a_checksum_is_removed(server, emodb, tmp_path):
     server.body = server.body[:-30]
     for body in (server.body, archive()[:60_000] + bytes(2000) + archive()[62_000:]):
         server.body = body
-        with pytest.raises(DownloadError, match="no whole zip file"):
-            download.fetch(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+        with pytest.raises(DownloadError, match="not a complete zip file"):
+            download_corpus(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
         assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_tells_no_length_and_a_size_known_roughly(server, emodb, tmp_path):
-    server.tells_length = False
+def test_a_server_without_content_length_and_an_approximate_size(server, emodb, tmp_path):
+    server.sends_length = False
     roughly = replace(emodb.download[0], bytes=len(server.body) + 1000)
-    download.fetch(replace(emodb, download=(roughly,)), tmp_path / "emodb")
-    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4 and len(server.asked) == 1
+    download_corpus(replace(emodb, download=(roughly,)), tmp_path / "emodb")
+    assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4 and len(server.requests) == 1
 
 
-def test_the_open_ones_can_be_fetched():
+def test_openly_licensed_corpora_can_be_downloaded():
     known = known_corpora()
     assert {"emodb", "ravdess", "tess", "crema_d", "nemo", "subesco"} <= {name for name in known if known[name].download}
     assert known["ravdess"].download[0].hash == "md5:bc696df654c87fed845eb13823edef8a"

@@ -1,4 +1,4 @@
-"""Tables of utterances: typed, never inferred, and all problems told at once."""
+"""Tables of utterances are typed, never inferred, and errors list all problems at once."""
 
 import pytest
 
@@ -7,16 +7,16 @@ from speaker_invariant_ser.data.manifest import (
     Listing,
     Utterance,
     combine,
+    is_utf8,
     read_manifest,
+    remove_duplicates,
     select,
-    settle,
-    writable,
     write_manifest,
 )
 from speaker_invariant_ser.errors import ManifestError
 
 
-def test_a_manifest_survives_being_written_and_read(tmp_path):
+def test_a_manifest_is_unchanged_after_writing_and_reading(tmp_path):
     utterances = [
         Utterance("007", "c", "03", "happy", 'a "quoted", text\nof two lines', "female", "de", source="wav/ü.wav", samples=9),
         Utterance("1e3", "c", "NA", "null", source="x.wav", start=0.1, end=1 / 3, offset=9, samples=2**40),
@@ -39,24 +39,24 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
     [
         ("path,speaker\na.wav,1\n", "no column emotion; found path, speaker"),
         ("path;speaker;emotion\na;1;sad\n", "semicolons"),
-        ("path,speaker,emotion\n", "holds no utterances"),
+        ("path,speaker,emotion\n", "contains no utterances"),
         ("path,speaker,emotion\na.wav,,sad\nb.wav,1,\n", "empty speaker in row 1; empty emotion in row 2"),
         ("path,speaker,emotion,sex\na.wav,1,sad,x\n", "unknown sex 'x'"),
-        ("id,path,speaker,emotion\n1,a.wav,1,sad\n1,b.wav,1,sad\n", "id 1 stands there more than once"),
-        ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"no segment can have these times: a.wav \(2 to 1 s\)"),
+        ("id,path,speaker,emotion\n1,a.wav,1,sad\n1,b.wav,1,sad\n", "id 1 occurs more than once"),
+        ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"impossible start and end: a.wav \(2 to 1 s\)"),
         ("path,speaker,emotion,start,end\na.wav,1,sad,0:01,1\n", "start in row 1 is '0:01': expected seconds"),
         ("path,speaker,emotion\na.wav,1,sad\na.wav,1,glad\n", r"none of 2 rows .* conflicting emotions \(glad, sad\)"),
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
-        ('path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n', "emotion in row 1 goes over several lines"),
+        ('path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n', "emotion in row 1 has several lines"),
         ("path,speaker,emotion,end\na.wav,1,sad,inf\n", "end in row 1 is 'inf': expected seconds"),
         ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more rows"),
         ("path,speaker,emotion,sex\na.wav,1,sad,f\nb.wav,1,sad,m\n", "speaker 1 has more than one sex"),
         ("path,speaker,emotion," + "x" * 200_000 + "\na.wav,1,sad,\n", "cannot be read as a CSV"),
-        ("path,path,speaker,emotion\na,a,1,sad\n", "column path stands there more than once"),
+        ("path,path,speaker,emotion\na,a,1,sad\n", "column path occurs more than once"),
         ("", "cannot be read as a CSV"),
     ],
 )
-def test_every_problem_of_a_table_is_told(tmp_path, text, message):
+def test_invalid_tables_raise_an_error_that_names_the_problem(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ManifestError, match=message) as error:
         read_table(Request(tmp_path / "t.csv"))
@@ -64,44 +64,46 @@ def test_every_problem_of_a_table_is_told(tmp_path, text, message):
 
 
 def listing(corpus, speakers, style=""):
-    made = [Utterance(f"{corpus}{n}", corpus, speaker, "sad", style=style, source=f"{n}") for n, speaker in enumerate(speakers)]
-    return Listing(made)
+    utterances = [
+        Utterance(f"{corpus}{n}", corpus, speaker, "sad", style=style, source=f"{n}") for n, speaker in enumerate(speakers)
+    ]
+    return Listing(utterances)
 
 
-def test_only_asks_those_who_tell():
+def test_only_does_not_apply_to_a_corpus_without_the_column():
     both = [listing("a", "12", "speech"), listing("b", "34")]
-    assert [len(one.utterances) for one in select(both, [("style", "speech")])] == [2, 2]
-    assert [len(one.utterances) for one in select(both, [("corpus", "b")])] == [0, 2]
+    assert [len(selected.utterances) for selected in select(both, [("style", "speech")])] == [2, 2]
+    assert [len(selected.utterances) for selected in select(both, [("corpus", "b")])] == [0, 2]
     with pytest.raises(ManifestError, match="--only style=speach: no utterance has it, style is one of , speech"):
         select(both, [("style", "speach")])
 
 
-def test_names_that_would_make_one_speaker_of_two_are_refused():
+def test_corpus_names_that_would_merge_two_speakers_raise_an_error():
     with pytest.raises(ManifestError, match="speaker a-b-1 could be of two corpora"):
         combine([listing("a", ["b-1"]), listing("a-b", ["1"])])
 
 
-@pytest.mark.parametrize("name, fine", [("a", True), ("ü😀", True), ("a\udcff", False), ("\udcff😀", False)])
-def test_what_can_be_written(name, fine):
-    assert writable(name) == fine
-    kept = settle(Listing([Utterance("x", "c", "1", "sad", source=name)]))
-    assert len(kept.utterances) == fine and len(kept.rejected) == (not fine)
+@pytest.mark.parametrize("name, valid", [("a", True), ("ü😀", True), ("a\udcff", False), ("\udcff😀", False)])
+def test_file_names_that_are_not_utf8_are_rejected(name, valid):
+    assert is_utf8(name) == valid
+    kept = remove_duplicates(Listing([Utterance("x", "c", "1", "sad", source=name)]))
+    assert len(kept.utterances) == valid and len(kept.rejected) == (not valid)
 
 
-def test_between_tabs_a_quote_is_a_quote(tmp_path):
+def test_quotation_marks_in_a_tsv_are_ordinary_characters(tmp_path):
     rows = ["path\tspeaker\temotion\ttext", 'a.wav\t1\tsad\t"Hello he said', 'b.wav\t1\tsad\t"Really?" she said']
     (tmp_path / "t.tsv").write_text("\n".join(rows))
     first, second = read_table(Request(tmp_path / "t.tsv")).utterances
     assert (first.text, second.text) == ('"Hello he said', '"Really?" she said')
 
 
-def test_empty_lines_and_blanks_around_the_header_do_no_harm(tmp_path):
+def test_empty_lines_and_blanks_around_the_header_are_ignored(tmp_path):
     (tmp_path / "t.csv").write_text('\n\n"path" , speaker,emotion\n01.wav,007,1e3\n')
     (only,) = read_table(Request(tmp_path / "t.csv")).utterances
     assert (only.source, only.speaker, only.emotion) == ("01.wav", "007", "1e3")
 
 
-def test_a_table_in_another_encoding_is_refused(tmp_path):
+def test_a_table_in_another_encoding_raises_an_error(tmp_path):
     (tmp_path / "t.csv").write_bytes("path,speaker,emotion\nü.wav,1,sad\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="UTF-8"):
         read_table(Request(tmp_path / "t.csv"))

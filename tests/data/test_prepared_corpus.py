@@ -57,7 +57,7 @@ def test_contradicting_utterances_are_refused(folder, tmp_path):
     def contradicting(utterances):
         return [*utterances, replace(utterances[0], source="other.wav")]
 
-    with pytest.raises(ManifestError, match="id 01_rising_a.wav stands there more than once"):
+    with pytest.raises(ManifestError, match="id 01_rising_a.wav occurs more than once"):
         prepare_table(folder / "corpus.csv", tmp_path / "data", contradicting)
 
 

@@ -18,7 +18,8 @@ from sklearn.metrics import balanced_accuracy_score
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.data.custom import OWN, Request
+from speaker_invariant_ser.data.custom import Request
+from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.labels import labels_of, map_labels
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split, make_splits
@@ -238,7 +239,7 @@ def both(folder, tmp_path_factory):
 
 def changed(folder, out, change):
     """The same with other labels; an empty one is allowed."""
-    listing = OWN["csv"](Request(folder / "corpus.csv"))
+    listing = CUSTOM_FORMATS["csv"](Request(folder / "corpus.csv"))
     from speaker_invariant_ser.data.prepare import prepare
 
     return prepare([replace(listing, utterances=change(in_two(listing.utterances)), unlabelled=True)], out)
@@ -379,8 +380,8 @@ def test_audio_without_labels_is_prepared_when_asked_for_and_only_then(folder, t
     bare = tmp_path / "bare.csv"
     bare.write_text("path,speaker\n" + "".join(f"{folder}/{row['path']},{row['speaker']}\n" for row in rows[:12]))
     with pytest.raises(ManifestError, match="no column emotion; found path, speaker"):
-        OWN["csv"](Request(bare))
-    listing = OWN["csv"](Request(bare, unlabelled=True))
+        CUSTOM_FORMATS["csv"](Request(bare))
+    listing = CUSTOM_FORMATS["csv"](Request(bare, unlabelled=True))
     assert {one.emotion for one in listing.utterances} == {""} and listing.unlabelled
     out = tmp_path / "data"
     arguments = ["prepare", "csv", str(folder / "corpus.csv"), str(out), "--also", f"csv={bare}", "--jobs", "1"]

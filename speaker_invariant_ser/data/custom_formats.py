@@ -1,0 +1,193 @@
+"""Your own data as an audformat database or a Hugging Face dataset, and the list of all formats of your own data."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import import_module
+from itertools import compress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from speaker_invariant_ser.data.custom import (
+    ALIASES,
+    NEEDED,
+    OPTIONAL,
+    PARTITIONS,
+    Columns,
+    Request,
+    listing_of,
+    read_pattern,
+    read_table,
+    require_folder,
+)
+from speaker_invariant_ser.data.manifest import Listing
+from speaker_invariant_ser.errors import CorpusError, SetupError, shorten
+
+Series = Any  # pandas and datasets are optional, so their types cannot be imported here
+Index = Any
+Database = Any
+Dataset = Any
+
+SPLIT_NAMES = {"train", "dev", "test", *PARTITIONS}
+
+
+def read_audformat(request: Request) -> Listing:
+    """List the utterances of an audformat database: the schemes emotion and speaker, and those in OPTIONAL where present.
+
+    Emotion may be in a table of segments and speaker in a table of files. `request.columns` may name a scheme, a field of a
+    scheme's labels (such as a speaker's gender), or TABLE.COLUMN where several tables have a scheme.
+
+    Raises:
+        CorpusError: The folder holds no such database, the database is damaged, or a scheme is missing or ambiguous.
+        SetupError: audformat is not installed.
+    """
+    folder = require_folder(request.source)
+    if not (folder / "db.yaml").is_file():
+        raise CorpusError(f"{folder} holds no audformat database: expected db.yaml and the tables it names in this folder")
+    audformat, yaml = import_optional("audformat", "audformat"), import_optional("yaml", "audformat")
+    try:
+        database = audformat.Database.load(str(folder), load_data=True, verbose=False)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
+    series = {name: values for name in (*NEEDED[1:], *OPTIONAL) if (values := series_of(name, database, request)) is not None}
+    needed = request.needed[1:]
+    if missing := [name for name in needed if name not in series]:
+        raise CorpusError(
+            f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME or =TABLE.COLUMN"
+        )
+    finest = next((series[name] for name in needed if series[name].index.nlevels > 1), series[needed[-1]])
+    segments = audformat.utils.to_segmented_index(finest).index
+    frame = segments.to_frame(index=False)
+    columns = {name: as_text(at_segments(segments, values)) for name, values in series.items()}
+    columns["path"] = [os.path.relpath(file, folder) if os.path.isabs(file) else file for file in frame["file"]]
+    for name in ("start", "end"):
+        # NaT, which differs from itself, stands for the end of the file
+        columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]
+    plain = Request(request.source, request.corpus, unlabelled=request.unlabelled)
+    return listing_of(columns, plain, folder, reject_unlabelled=True)
+
+
+def series_of(name: str, database: Database, request: Request) -> Series | None:
+    """Return one field over files or segments, None if the database does not have it; raise CorpusError if it is ambiguous."""
+    given = request.columns.get(name)
+    for table in database.tables:
+        for column in database[table].columns:
+            if given == f"{table}.{column}":
+                return database[table][column].get()
+    for scheme in (given,) if given else (name, *ALIASES.get(name, ())):
+        try:
+            frame = database.get(scheme)
+        except ValueError as error:  # several tables contradict each other
+            raise CorpusError(
+                f"{request.source}: several tables have the scheme {scheme}; choose one with --column {name}=TABLE.COLUMN "
+                f"({str(error).splitlines()[0]})"
+            ) from None
+        if scheme in frame and len(frame):
+            return frame[scheme]
+    if given:
+        raise CorpusError(f"{request.source}: --column {name}={given}: no scheme or TABLE.COLUMN of that name in this database")
+    return None
+
+
+def at_segments(segments: Index, series: Series) -> Series:
+    """Return the values at these segments; the value of a whole file applies to each of its segments."""
+    if series.index.nlevels > 1:
+        return series.reindex(segments)
+    return series[~series.index.duplicated()].reindex(segments.get_level_values("file"))
+
+
+def as_text(series: Series) -> list[str]:
+    """Return a pandas series as text, with empty strings for missing values."""
+    return ["" if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
+
+
+def read_datasets(request: Request) -> Listing:
+    """List the utterances of a Hugging Face dataset that was written with `save_to_disk`.
+
+    A column of type Audio, speaker and emotion are needed; those in OPTIONAL are used where present. Audio inside the tables is
+    written to `request.scratch` first. The names of the dataset's splits become `partition`.
+
+    Raises:
+        CorpusError: The folder holds no dataset, the dataset is damaged, or it has no column of type Audio.
+        SetupError: datasets is not installed.
+    """
+    folder, datasets = require_folder(request.source), import_optional("datasets", "datasets")
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise CorpusError(f"{folder} holds no dataset written by save_to_disk, or a damaged one: {error}") from None
+    request.scratch.mkdir(parents=True, exist_ok=True)
+    columns: Columns = {}
+    rejected: list[tuple[str, str]] = []
+    for split, part in (loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}).items():
+        part_columns, without_audio = columns_of_split(split, part, datasets, request)
+        rejected += [(name, "has no audio") for name in without_audio]
+        rows = len(columns.get("path", ()))
+        for name in {*part_columns, *columns}:
+            columns.setdefault(name, [""] * rows).extend(part_columns.get(name, [""] * len(part)))
+    has_audio = [bool(path) for path in columns["path"]]
+    columns = {name: list(compress(values, has_audio)) for name, values in columns.items()}
+    others = {name: column for name, column in request.columns.items() if name != "path"}
+    plain = Request(request.source, request.corpus, columns=others, unlabelled=request.unlabelled)
+    listing = listing_of(columns, plain, request.scratch, reject_unlabelled=True)
+    return replace(listing, rejected=[*rejected, *listing.rejected])
+
+
+def columns_of_split(split: str, part: Dataset, datasets: ModuleType, request: Request) -> tuple[Columns, list[str]]:
+    """Return the columns of one split of a dataset as text, with the paths of its audio, and the names of rows without audio."""
+    given = request.columns.get("path")
+    audio = [name for name, feature in part.features.items() if isinstance(feature, datasets.Audio) and given in (None, name)]
+    if not audio:
+        raise CorpusError(
+            f"{request.source}: no column of the type Audio; found {shorten(part.column_names, 10)} "
+            "(in Python, dataset.cast_column(NAME, datasets.Audio()) makes one)"
+        )
+    part = part.cast_column(audio[0], datasets.Audio(decode=False))
+    names = [f"{split or 'row'}-{row:07}" for row in range(len(part))]
+    paths = [write_audio(row[audio[0]], request.scratch, name) for row, name in zip(part, names, strict=True)]
+    columns = {name: texts_of(part, name) for name in part.column_names if name != audio[0]}
+    columns["path"] = paths
+    columns.setdefault("partition", [split.lower() if split.lower() in SPLIT_NAMES else ""] * len(part))
+    return columns, [name for name, path in zip(names, paths, strict=True) if not path]
+
+
+def texts_of(part: Dataset, name: str) -> list[str]:
+    """Return a column of a dataset as text; the numbers of a ClassLabel become its names."""
+    feature, values = part.features[name], part[name]
+    if hasattr(feature, "int2str"):
+        return ["" if value is None or value < 0 else feature.int2str(value) for value in values]
+    return ["" if value is None else str(value) for value in values]
+
+
+def write_audio(cell: Mapping[str, Any] | None, scratch: Path, name: str) -> str:
+    """Return the path of an audio cell, empty if it has no audio; write the audio to `scratch` if it is inside the table.
+
+    Written files have a constant modification time, so that a resumed preparation recognises them.
+    """
+    if cell is None or not (cell["bytes"] or cell["path"]):
+        return ""
+    if cell["bytes"] is None:
+        return os.path.abspath(cell["path"])
+    path = scratch / (name + (Path(cell["path"] or "").suffix[:8] or ".wav"))
+    path.write_bytes(cell["bytes"])
+    os.utime(path, (0, 0))
+    return path.name
+
+
+def import_optional(module: str, extra: str) -> ModuleType:
+    """Import an optional library; raise SetupError that says how to install it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise SetupError(f'{module} is not installed: pip install "speaker-invariant-ser[{extra}]"') from None
+
+
+CUSTOM_FORMATS: dict[str, Callable[[Request], Listing]] = {
+    "csv": read_table,
+    "tsv": read_table,
+    "parquet": read_table,
+    "folder": read_pattern,
+    "audformat": read_audformat,
+    "datasets": read_datasets,
+}
