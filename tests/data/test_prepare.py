@@ -498,10 +498,9 @@ def test_long_clips_go_past_their_slot(many, tmp_path, monkeypatch):
 
 
 def test_long_clips_of_workers_go_past_their_slot_too(many, tmp_path):
-    code = KILLED.replace(
-        "def progress",
-        "from speaker_invariant_ser.data import decoding, parallel_decoding\ndecoding.SLOT = parallel_decoding.SLOT = 7000\n\ndef progress",
-    )
+    imports = "from speaker_invariant_ser.data import decoding, parallel_decoding"
+    small_slots = "decoding.SLOT = parallel_decoding.SLOT = 7000"
+    code = KILLED.replace("def progress", f"{imports}\n{small_slots}\n\ndef progress")
     subprocess.run([sys.executable, "-c", code, str(many / "t.csv"), str(tmp_path / "forked"), "999"], check=True)
     prepare_table(many / "t.csv", tmp_path / "whole")
     assert same_files(tmp_path / "forked", tmp_path / "whole")
