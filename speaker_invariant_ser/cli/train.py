@@ -1,5 +1,6 @@
 """`siser train`: train the folds of a recipe."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_trained
+from speaker_invariant_ser.cli.console import show_trained, warn
 from speaker_invariant_ser.cli.options import CORES, Device, Devices, ModelJobs, Quiet
 from speaker_invariant_ser.cli.progress import is_first_process, training_bars
 
@@ -44,13 +45,12 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train every fold of a recipe; the epoch is selected on dev speakers, and the test speakers stay unseen."""
-    from speaker_invariant_ser.config import read_recipe
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if not (out or preview):
         raise typer.BadParameter("expected --out RUN, or --preview FILE, which trains nothing.")
     seeded = [] if seed is None else [f"train.seed={seed}"]
-    settings = read_recipe(recipe, [*(overrides or []), *seeded])
+    settings = read_with_warnings(recipe, [*(overrides or []), *seeded])
     if not data:
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
     prepared, shown = PreparedCorpus.open(data), is_first_process()
@@ -69,6 +69,19 @@ def train(
     if shown:
         show_trained(run)
         print(f"run: {out}   next: siser evaluate {out}")
+
+
+def read_with_warnings(path: Path, overrides: list[str]) -> "Recipe":
+    """Read a recipe, and print its warnings about renamed keys as `warning:` lines."""
+    from speaker_invariant_ser.config import read_recipe
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FutureWarning)
+        recipe = read_recipe(path, overrides)
+    for warning in caught:
+        if is_first_process():
+            warn(str(warning.message))
+    return recipe
 
 
 def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> None:

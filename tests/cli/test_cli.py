@@ -140,6 +140,14 @@ def train(place, *more) -> list[str]:
     return ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--device", "cpu", "--jobs", "1", *more]
 
 
+def test_renamed_keys_of_a_recipe_are_one_warning_line(place, capsys):
+    old = ("--set", "adversary.renew=5", "--set", "augment.mixup_within=0.1")
+    assert siser(train(place, "--preview", str(place["tmp"] / "old.png"), *old)) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert "adversary.renew is now adversary.reset_every" in warning
+    assert "augment.mixup_within is now augment.mixup_same_emotion" in warning
+
+
 def test_a_preview_is_drawn_and_nothing_is_trained(place, capsys):
     picture = place["tmp"] / "seen.png"
     before = sorted(place["tmp"].rglob("*"))
