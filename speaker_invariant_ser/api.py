@@ -294,8 +294,9 @@ def predict(
             print(row["path"], row["label"], row["confidence"], row["error"])
     """
     from speaker_invariant_ser.inference import predict as inference
+    from speaker_invariant_ser.inference.inputs import find_inputs
 
-    paths = inference.find_inputs([files] if isinstance(files, Path | str) else files)
+    paths = find_inputs([files] if isinstance(files, Path | str) else files)
     models = inference.load_models(open_run(run), fold, device, one_speaker)
     return list(inference.predict(models, paths, progress))
 

@@ -29,15 +29,17 @@ def infer(
 
     opened = Run.open(run)
     with progress_bars(quiet) as progress:
-        from speaker_invariant_ser.inference import predict as inference
+        from speaker_invariant_ser.inference.inputs import find_inputs
+        from speaker_invariant_ser.inference.predict import load_models, predict
+        from speaker_invariant_ser.inference.tables import open_table
 
-        paths = inference.find_inputs(inputs)
-        models = inference.load_models(opened, fold, device, one_speaker)
+        paths = find_inputs(inputs)
+        models = load_models(opened, fold, device, one_speaker)
         if fold is None and len(models) < len(opened.fits):
             warn(f"{run}: only {len(models)} of {len(opened.fits)} models are trained; predictions are averaged over these")
         failures = []
-        with inference.open_table(out, models[0].labels) as write:
-            for row in inference.predict(models, paths, lambda done, total: progress("predicting", done, total)):
+        with open_table(out, models[0].labels) as write:
+            for row in predict(models, paths, lambda done, total: progress("predicting", done, total)):
                 write(row)
                 if row["error"]:
                     failures.append(str(row["error"]))

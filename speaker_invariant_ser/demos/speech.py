@@ -13,7 +13,9 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import REPORT, Evaluation, evaluate
-from speaker_invariant_ser.inference.predict import Row, find_inputs, load_models, open_table, predict
+from speaker_invariant_ser.inference.inputs import find_inputs
+from speaker_invariant_ser.inference.predict import Row, load_models, predict
+from speaker_invariant_ser.inference.tables import open_table
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.embedding_map import map_points
 from speaker_invariant_ser.report.write import write_comparison, write_report

@@ -14,8 +14,8 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.evaluation import evaluate as evaluation
-from speaker_invariant_ser.inference import predict as inference
-from speaker_invariant_ser.inference.predict import WINDOW, probability_of, windows
+from speaker_invariant_ser.inference.inputs import WINDOW, cut_windows
+from speaker_invariant_ser.inference.predict import load_models, mean_probabilities
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
@@ -182,8 +182,8 @@ def test_several_folds_infer_as_the_mean_of_each(prepared, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     clips = [prepared.clip(index) for index in (0, 30, 60)]
-    each = [probability_of(inference.load_models(run, split.name, "cpu"), clips) for split in run.splits]
-    together = probability_of(inference.load_models(run, device="cpu"), clips)
+    each = [mean_probabilities(load_models(run, split.name, "cpu"), clips) for split in run.splits]
+    together = mean_probabilities(load_models(run, device="cpu"), clips)
     assert np.allclose(together, np.mean(each, axis=0), atol=1e-6) and not np.allclose(together, each[0], atol=1e-3)
 
 
@@ -252,13 +252,13 @@ def test_infer_writes_json_lines_and_parquet_too(road, folder, tmp_path):
 
 
 def test_long_recordings_are_read_in_equal_windows(trained):
-    model = inference.load_models(trained, device="cpu")
+    model = load_models(trained, device="cpu")
     clip = np.random.default_rng(0).standard_normal(WINDOW * 2 + 1).astype(np.float32) * 0.1
-    parts = windows(clip)
+    parts = cut_windows(clip)
     assert len(parts) == 3 and np.array_equal(np.concatenate(parts), clip) and np.ptp([len(part) for part in parts]) <= 1
-    alone = [probability_of(model, [part])[0] for part in parts]
+    alone = [mean_probabilities(model, [part])[0] for part in parts]
     weight = [len(part) for part in parts]
-    assert probability_of(model, [clip, clip[:9000]])[0] == pytest.approx(np.average(alone, axis=0, weights=weight), abs=1e-5)
+    assert mean_probabilities(model, [clip, clip[:9000]])[0] == pytest.approx(np.average(alone, axis=0, weights=weight), abs=1e-5)
 
 
 def test_a_moved_corpus_is_found_with_data(road, tmp_path, capsys):

@@ -166,7 +166,7 @@ def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, tr
     out = tmp_path / "p.csv"
     command = ["infer", str(run.folder), str(folder / "05_*.wav"), "--out", str(out), "--device", "cpu"]
     assert siser(command) == 2
-    assert "files do not say who speaks: call it once for each person" in capsys.readouterr().err and not out.exists()
+    assert "files do not name their speaker: call it once for each speaker" in capsys.readouterr().err and not out.exists()
     assert siser([*command, "--one-speaker"]) == 0 and "of one speaker (transductive)" in capsys.readouterr().out
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
     rows = [row for row in csv.DictReader((run.folder / "predictions.csv").read_text().splitlines()) if row["speaker"] == "05"]
@@ -177,7 +177,7 @@ def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, tr
     some = list(predict(load_models(run, device="cpu", one_speaker=True), [folder / "05_level_a.wav", folder / "no.wav"]))
     assert not some[0]["error"] and some[1]["error"]
     assert abs(some[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
-    with pytest.raises(RunError, match="--one-speaker: .* reads every file alone"):
+    with pytest.raises(RunError, match="--one-speaker: .* predicts every file on its own"):
         load_models(trained, device="cpu", one_speaker=True)
 
 
