@@ -237,7 +237,7 @@ def audit(
     else:
         texts = {label: to_texts(np.asarray(values), label) for label, values in labels.items()}
         table = make_embeddings(np.asarray(embeddings), texts, "embeddings")
-    settings = auditing.Settings(seed=seed, quick=quick, jobs=jobs)
+    settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
     return auditing.audit([table], "given" if table.scored.all() else "held-out", settings=settings, progress=progress).summary
 
 
