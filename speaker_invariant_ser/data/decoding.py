@@ -1,7 +1,7 @@
-"""What a worker process of `prepare` does: decode, treat and measure a chunk of utterances.
+"""Decode, process and measure utterances: the work of one worker process of `prepare`.
 
-What a chunk becomes goes back through a slot of a scratch file that is used again and again: no way between processes is
-cheaper.
+A worker returns the samples of a chunk of utterances through a slot of a shared scratch file. Slots are reused, which costs less
+than sending samples between processes.
 """
 
 import json
@@ -25,38 +25,44 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError
 from speaker_invariant_ser.processes import serve
 
-Job = tuple[str, float, float]  # path, start and end in seconds (0: to the end)
-SLOT = 2**21  # samples, more than a chunk of ordinary utterances has
-HELD = 2**21  # samples decoded before they are resampled
-LONGEST = 300  # seconds, of one utterance; a recording of hours would be held in memory at once
-QUIET_BLOCK = 0.4  # seconds, of BS.1770's loudness; shorter clips are one block
+Job = tuple[str, float, float]  # path, start and end in seconds (end 0: end of the file)
+Attempt = tuple[str, audio.Decoded | AudioError]  # path, and the decoded utterance or why it could not be decoded
+SLOT = 2**21  # samples per slot, more than a chunk of ordinary utterances has
+GROUP_SAMPLES = 2**21  # samples that are decoded before they are resampled
+MAX_SECONDS = 300  # longest utterance; a recording of hours would have to fit into memory
+LOUDNESS_BLOCK = 0.4  # seconds, the block length of ITU-R BS.1770; a shorter utterance is one block
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to a clip beside resampling; by default nothing."""
+    """Processing of every utterance after resampling; by default none.
 
-    trim_db: float = 0.0  # cut what is more than this below the peak from both ends, digital zeros too; 0: keep all
-    loudness: float | None = None  # LUFS that every clip is brought to (ITU-R BS.1770-4), as far as its peak allows
+    Attributes:
+        trim_db: Trim both ends where they are more than this many dB below the peak, digital zeros included; 0 trims nothing.
+        loudness: Loudness in LUFS (ITU-R BS.1770-4) that every utterance is normalised to, as far as its peak allows.
+    """
+
+    trim_db: float = 0.0
+    loudness: float | None = None
 
 
 class Result(NamedTuple):
-    """What became of one utterance: an `error`, or its length and what the checks of the corpus need."""
+    """The outcome of decoding one utterance: an `error`, or its length and the measurements for the checks of the corpus."""
 
     error: str = ""
     samples: int = 0
-    zeros: int = 0  # digital zeros at both ends together, samples
-    level: float = 0.0  # RMS, dB below full scale
-    key: int = 0  # equal for equal audio, and seldom otherwise
-    notes: tuple[str, ...] = ()
+    zeros: int = 0  # number of digital zeros at both ends together
+    level: float = 0.0  # RMS in dB relative to full scale
+    key: int = 0  # checksum: equal for equal audio, and rarely otherwise
+    notes: tuple[str, ...] = ()  # defects that leave the audio usable
 
 
 @contextmanager
 def workers(jobs: int) -> Iterator[Executor | None]:
-    """`jobs` processes that decode, or None for one job, which needs none.
+    """Start `jobs` worker processes; yield None for one job, which needs no process.
 
-    Processes, since a clip takes a millisecond of many short calls, for which threads would fight over the interpreter's
-    lock. They are forked where that is quick and safe: on Linux, before anything runs in a second thread. Call this early.
+    Processes are used because an utterance takes a millisecond of many short calls, for which threads would compete for the
+    interpreter lock. They are forked where that is fast and safe: on Linux, before a second thread runs. Call this early.
     """
     if jobs == 1:
         yield None
@@ -64,80 +70,96 @@ def workers(jobs: int) -> Iterator[Executor | None]:
     fork = sys.platform == "linux" and threading.active_count() == 1
     with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=serve) as pool:
         try:
-            with warnings.catch_warnings():  # the threads of a linear algebra library count, and take care of themselves
+            with warnings.catch_warnings():  # threads of linear algebra libraries are safe to fork
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pool.submit(os.getpid)
             yield pool
         finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C the remaining work is not needed
 
 
 def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], str]:
-    """Decode `jobs` into the slot, clip after clip: (their results, and the file that holds them if the slot is too small)."""
-    results, place, spilled = [], slot * SLOT, ""
+    """Decode a chunk of utterances into a slot of the scratch file.
+
+    Args:
+        jobs: Path, start and end of each utterance.
+        treatment: Processing after resampling.
+        scratch: Path of the scratch file.
+        slot: Number of the slot.
+
+    Returns:
+        The results, and the path of a separate file with the samples if the slot is too small for them (otherwise empty).
+    """
+    results, position, overflow = [], slot * SLOT, ""
     for clip, result in decode_all(jobs, treatment):
         results.append(result)
-        if not spilled and place + len(clip) > (slot + 1) * SLOT:
-            spilled = f"{scratch}.{slot}"
-            append(spilled, slots(scratch)[slot * SLOT : place])
-        if spilled:
-            append(spilled, clip)
+        if not overflow and position + len(clip) > (slot + 1) * SLOT:
+            overflow = f"{scratch}.{slot}"
+            append(overflow, slots(scratch)[slot * SLOT : position])
+        if overflow:
+            append(overflow, clip)
         else:
-            slots(scratch)[place : place + len(clip)] = clip
-            place += len(clip)
-    return results, spilled
+            slots(scratch)[position : position + len(clip)] = clip
+            position += len(clip)
+    return results, overflow
 
 
 def append(path: str, clip: np.ndarray) -> None:
-    with open(path, "ab") as file:  # not tofile, whose error does not say that the disk is full
+    """Append samples to a file."""
+    with open(path, "ab") as file:  # not ndarray.tofile, whose error does not say that the disk is full
         file.write(clip.data)
 
 
 def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.ndarray, Result]]:
-    """Every utterance as int16 [S] at 16 kHz, empty if it cannot be used, and what became of it.
+    """Yield every utterance as int16 samples [S] at 16 kHz, empty if it cannot be used, and its result.
 
-    Step by step over a group of clips, not clip by clip: the whole of prepare is then nearly a tenth faster.
+    Each step processes a group of utterances before the next step, which makes `prepare` nearly a tenth faster.
     """
     for group in groups_of(jobs):
-        for place, (path, decoded) in enumerate(group):
-            group[place] = path, resample(decoded)
-            del decoded  # the long one, before the next comes
+        for index, (path, decoded) in enumerate(group):
+            group[index] = path, resample(decoded)
+            del decoded  # free the original samples before the next utterance is resampled
         yield from [finish(path, decoded, treatment) for path, decoded in group]
 
 
-def groups_of(jobs: Sequence[Job]) -> Iterator[list[tuple[str, audio.Decoded | AudioError]]]:
-    """(path, decoded or why not) of some jobs at a time, so few that memory stays flat whatever the length of the clips."""
-    group, held = [], 0
+def groups_of(jobs: Sequence[Job]) -> Iterator[list[Attempt]]:
+    """Yield groups of (path, decoded utterance or error) that are small enough to bound memory."""
+    group: list[Attempt] = []
+    samples = 0
     for path, start, end in jobs:
-        try:
-            decoded = audio.decode(path, start, end, LONGEST)
-            held += len(decoded.samples)
-        except AudioError as error:
-            decoded = error
-        group.append((path, decoded))
-        del decoded
-        if held > HELD:
+        group.append((path, try_decode(path, start, end)))
+        if isinstance(group[-1][1], audio.Decoded):
+            samples += len(group[-1][1].samples)
+        if samples > GROUP_SAMPLES:
             yield group
-            group, held = [], 0
+            group, samples = [], 0
     yield group
 
 
+def try_decode(path: str, start: float, end: float) -> audio.Decoded | AudioError:
+    """Decode one utterance; return the error if it cannot be decoded."""
+    try:
+        return audio.decode(path, start, end, MAX_SECONDS)
+    except AudioError as error:
+        return error
+
+
 def resample(decoded: audio.Decoded | AudioError) -> audio.Decoded | AudioError:
-    """At 16 kHz; an error stays one."""
+    """Resample an utterance to 16 kHz; return an error unchanged."""
     if isinstance(decoded, AudioError):
         return decoded
     return replace(decoded, samples=audio.resample(decoded, audio.SAMPLE_RATE), rate=audio.SAMPLE_RATE)
 
 
 def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment) -> tuple[np.ndarray, Result]:
-    """Treat, check, round and measure one utterance at 16 kHz."""
-    notes = []
+    """Process, check, round to int16 and measure one utterance at 16 kHz."""
+    notes: list[str] = []
     try:
         if isinstance(decoded, AudioError):
             raise decoded
         samples = decoded.samples
         if treatment != Treatment():
-            samples, notes = treat(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
+            samples, notes = apply_treatment(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
         clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path)
     except AudioError as error:
         return np.zeros(0, np.int16), Result(error=str(error))
@@ -152,57 +174,60 @@ def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment)
 
 @lru_cache(maxsize=1)
 def slots(scratch: str) -> np.ndarray:
-    """The scratch file as int16 in shared memory; kept, since its pages are then at hand for every chunk."""
+    """Return the scratch file as int16 in shared memory; cached, so that its pages stay mapped for every chunk."""
     return np.memmap(scratch, np.int16, mode="r+")
 
 
 def to_json(results: Sequence[Result]) -> str:
+    """Return results as one line of JSON."""
     return json.dumps(results)
 
 
 def from_json(text: str) -> list[Result]:
-    return [Result(*cells[:-1], tuple(cells[-1])) for cells in json.loads(text)]
+    """Return the results that `to_json` wrote."""
+    return [Result._make((*cells[:-1], tuple(cells[-1]))) for cells in json.loads(text)]
 
 
-def treat(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndarray, list[str]]:
-    """Trim and level [S] at 16 kHz as asked; notes say where that was not possible. Raises AudioError if little is left."""
-    samples, notes = audio.to_float32(samples), []
+def apply_treatment(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndarray, list[str]]:
+    """Trim and normalise samples [S] at 16 kHz; return notes where that was impossible; raise AudioError if too few are left."""
+    samples = audio.to_float32(samples)
+    notes: list[str] = []
     if treatment.trim_db:
         samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed")
     if treatment.loudness is not None:
-        samples, notes = level_to(samples, treatment.loudness)
+        samples, notes = normalise_loudness(samples, treatment.loudness)
     return samples, notes
 
 
 def trim(samples: np.ndarray, decibels: float) -> np.ndarray:
-    """Without the frames at both ends that are `decibels` below the loudest one."""
-    from librosa.effects import trim as trimmed  # slow to import, so only where it is asked for
+    """Remove the frames at both ends that are more than `decibels` below the loudest frame."""
+    from librosa.effects import trim as librosa_trim  # slow to import, therefore only when it is needed
 
-    return trimmed(samples, top_db=decibels, frame_length=400, hop_length=160)[0]
+    return librosa_trim(samples, top_db=decibels, frame_length=400, hop_length=160)[0]
 
 
-def level_to(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, list[str]]:
-    """[S] at `loudness` LUFS, or a note why not: full scale allows less, or it is below the -70 LUFS where the measure begins."""
+def normalise_loudness(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, list[str]]:
+    """Scale samples [S] to `loudness` LUFS; add a note if full scale does not allow it, or if they are too quiet to measure."""
     import pyloudnorm
 
-    block = min(QUIET_BLOCK, (len(samples) - 1) / audio.SAMPLE_RATE)  # less than the clip, whatever its length rounds to
+    block = min(LOUDNESS_BLOCK, (len(samples) - 1) / audio.SAMPLE_RATE)  # shorter than the audio also after rounding
     measured = pyloudnorm.Meter(audio.SAMPLE_RATE, block_size=block).integrated_loudness(samples.astype(np.float64))
     if not np.isfinite(measured):
-        return samples, ["too quiet for a loudness to be measured: left as it is"]
-    gain, most = 10 ** ((loudness - measured) / 20), 1 / np.abs(samples).max()
-    notes = [f"{loudness:g} LUFS would clip: brought to full scale instead"] if gain > most else []
-    return (samples * min(gain, most)).astype(np.float32), notes
+        return samples, ["too quiet to measure its loudness (below -70 LUFS): not changed"]
+    gain, max_gain = 10 ** ((loudness - measured) / 20), 1 / np.abs(samples).max()
+    notes = [f"{loudness:g} LUFS would clip: scaled to full scale instead"] if gain > max_gain else []
+    return (samples * min(gain, max_gain)).astype(np.float32), notes
 
 
 def edge_zeros(clip: np.ndarray) -> int:
-    """Digital zeros before the first and after the last other sample of int16 [S]."""
+    """Return the number of digital zeros before the first and after the last non-zero sample of int16 [S]."""
     if clip[0] and clip[-1]:
         return 0
-    sounding = clip != 0
-    return int(sounding.argmax() + sounding[::-1].argmax())
+    nonzero = clip != 0
+    return int(nonzero.argmax() + nonzero[::-1].argmax())
 
 
 def level_of(clip: np.ndarray) -> float:
-    """RMS of int16 [S] in dB below full scale, from every eighth sample, which is as good for a mean."""
-    some = audio.to_float32(clip[::8])
-    return round(10 * math.log10(max(float(np.dot(some, some)) / len(some), 1e-10)), 2)
+    """Return the RMS of int16 [S] in dB relative to full scale, estimated from every eighth sample."""
+    samples = audio.to_float32(clip[::8])
+    return round(10 * math.log10(max(float(np.dot(samples, samples)) / len(samples), 1e-10)), 2)

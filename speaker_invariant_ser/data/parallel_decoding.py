@@ -1,4 +1,4 @@
-"""Many files -> one file of audio: decoded side by side, written in order, and taken up where a kill cut it short."""
+"""Decode many files in parallel into one audio file, in order, and resume after an interruption at any moment."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,20 +15,31 @@ import numpy as np
 from speaker_invariant_ser.data.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
 
 DECODED = "decoded.i16"
-CHUNK = 16  # utterances decoded as one piece of work
-AHEAD = 6  # chunks in work at once; keeps memory flat, and is what a kill may cost
-FEW = 64  # utterances that are decoded here and now
+CHUNK = 16  # utterances that a worker decodes per task
+MAX_PENDING = 6  # chunks in progress at once; bounds memory, and the work that an interruption can lose
+MIN_PARALLEL = 64  # up to this many utterances are decoded in the main process
 
-Progress = Callable[[str, int, int], None]  # what, done, total
+Progress = Callable[[str, int, int], None]  # task, done, total
+ChunkResult = tuple[list[Result], str]  # what decode_chunk returns
 
 
-def ingest(
+def decode_to_file(
     tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None, progress: Progress | None
 ) -> tuple[list[Result], str]:
-    """Decode in parallel, join in order into `work`. Returns a result for each task, and the SHA-256 of the audio.
+    """Decode utterances in parallel and write their samples in order to one file in `work`.
 
-    The journal has a line for each chunk that is joined: where its audio ends, and its results. After a kill, audio beyond
-    the last whole line is cut off, and what the journal holds is not decoded again.
+    A journal has one line for each chunk that is written: the end of its audio, and its results. After an interruption, audio
+    beyond the last complete line is removed, and chunks in the journal are not decoded again.
+
+    Args:
+        tasks: Path, start and end of each utterance.
+        work: Folder for the audio file, the journal and the scratch file; resumed if it holds an earlier journal.
+        treatment: Processing after resampling.
+        pool: Processes of `decoding.workers`, or None to decode in this process.
+        progress: Called with the task, utterances done and utterances in total.
+
+    Returns:
+        A result for each task, and the SHA-256 of the audio file.
     """
     decoded = work / DECODED
     journal = Journal(work / "journal", decoded.stat().st_size if decoded.exists() else 0)
@@ -37,31 +49,37 @@ def ingest(
             file.truncate(journal.end)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256") if journal.end else hashlib.sha256()
-        for clips, found in decode_all(tasks[done:], work, treatment, pool):
-            write_whole(file, clips)
-            digest.update(clips)
-            results += journal.add(len(clips), found)
+        for samples, chunk_results in decode_all(tasks[done:], work, treatment, pool):
+            write_all(file, samples)
+            digest.update(samples)
+            results += journal.add(len(samples), chunk_results)
             if progress:
                 progress("decoding (continued)" if done else "decoding", len(results), len(tasks))
     return results, digest.hexdigest()
 
 
-def write_whole(file: io.FileIO, data: memoryview) -> None:
-    """Write all of `data`; an unbuffered file may take a part of it, when the disk is nearly full."""
+def write_all(file: io.FileIO, data: memoryview) -> None:
+    """Write all of `data`; an unbuffered file may accept only a part at a time when the disk is nearly full."""
     written = file.write(data)
     while written < len(data):
         written += file.write(data[written:])
 
 
 class Journal:
-    """What is joined so far, a line of JSON for each chunk.
+    """The chunks written so far, one line of JSON each.
 
-    A line that a kill cut short does not count, nor one that speaks of audio beyond the `held` bytes that a power cut left.
+    A line that an interruption truncated is ignored, and so is one for audio beyond the `held` bytes that are on the disk.
+
+    Attributes:
+        end: Number of bytes of audio that the lines describe.
+        results: Results of the utterances that the lines describe.
+        file: The journal, open for appending; to be closed by the caller.
     """
 
     def __init__(self, path: Path, held: int) -> None:
-        self.end, self.results, whole = 0, [], 0  # bytes of audio, what became of each utterance, bytes of the journal
-        self.file = open(path, "a+b")  # noqa: SIM115, closed by who uses it
+        self.end, complete = 0, 0  # bytes of audio and of the journal
+        self.results: list[Result] = []
+        self.file = open(path, "a+b")  # noqa: SIM115, closed by the caller
         self.file.seek(0)
         for line in self.file.read().splitlines(keepends=True):
             try:
@@ -70,12 +88,12 @@ class Journal:
                 break
             if not line.endswith(b"\n") or end > held or end != self.end + 2 * sum(result.samples for result in results):
                 break
-            self.end, whole = end, whole + len(line)
+            self.end, complete = end, complete + len(line)
             self.results += results
-        self.file.truncate(whole)
+        self.file.truncate(complete)
 
     def add(self, size: int, results: list[Result]) -> list[Result]:
-        """Note that `size` more bytes are joined, of these results; returns them."""
+        """Record a chunk with its number of bytes and its results; return the results."""
         self.end += size
         self.file.write(f"{self.end}\t{to_json(results)}\n".encode())
         self.file.flush()
@@ -85,47 +103,47 @@ class Journal:
 def decode_all(
     tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None
 ) -> Iterator[tuple[memoryview, list[Result]]]:
-    """The audio and results of all chunks in order, each as soon as it and all before it are decoded.
+    """Yield the audio bytes and the results of all chunks in order.
 
-    A slot of the scratch file belongs to one chunk until that is taken; then to the chunk AHEAD places later.
+    A slot of the scratch file is used by one chunk until its samples are yielded, then by the chunk MAX_PENDING later.
     """
-    waiting = deque()
-    for former in work.glob("scratch-*"):
-        former.unlink()
-    scratch = work / f"scratch-{uuid4().hex}"  # a name of its own: a worker of a killed run may still write into that one's
+    pending: deque[tuple[int, Future[ChunkResult]]] = deque()
+    for leftover in work.glob("scratch-*"):
+        leftover.unlink()
+    scratch = work / f"scratch-{uuid4().hex}"  # unique, because a worker of a killed run may still write to the previous file
     with open(scratch, "wb") as file:
-        reserve(file, 2 * AHEAD * SLOT)
-    for place, first in enumerate(range(0, len(tasks), CHUNK)):
-        slot = place % AHEAD
-        if len(waiting) == AHEAD:
-            yield take(*waiting.popleft(), scratch)
-        job = (decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
-        waiting.append((slot, pool.submit(*job) if pool and len(tasks) > FEW else call(*job)))
-    while waiting:
-        yield take(*waiting.popleft(), scratch)
+        allocate(file, 2 * MAX_PENDING * SLOT)
+    for number, first in enumerate(range(0, len(tasks), CHUNK)):
+        slot = number % MAX_PENDING
+        if len(pending) == MAX_PENDING:
+            yield collect(*pending.popleft(), scratch)
+        work_item = partial(decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
+        pending.append((slot, pool.submit(work_item) if pool and len(tasks) > MIN_PARALLEL else run_now(work_item)))
+    while pending:
+        yield collect(*pending.popleft(), scratch)
 
 
-def reserve(file: io.BufferedWriter, size: int) -> None:
-    """Give a file its size, and the room for it: shared memory on a full disk would end the process without a word."""
+def allocate(file: io.BufferedWriter, size: int) -> None:
+    """Allocate the disk space of a file: writing to shared memory on a full disk would kill the process without a message."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     else:
         file.truncate(size)
 
 
-def call(work: Callable, *arguments: object) -> Future:
-    """What a pool's `submit` does, here and now."""
-    done = Future()
-    done.set_result(work(*arguments))
-    return done
+def run_now(work_item: Callable[[], ChunkResult]) -> Future[ChunkResult]:
+    """Call a function in this process and return a completed future, like a pool's `submit`."""
+    future: Future[ChunkResult] = Future()
+    future.set_result(work_item())
+    return future
 
 
-def take(slot: int, begun: Future, scratch: Path) -> tuple[memoryview, list[Result]]:
-    """The audio and results of a chunk, as soon as it is decoded."""
-    results, spilled = begun.result()
+def collect(slot: int, future: Future[ChunkResult], scratch: Path) -> tuple[memoryview, list[Result]]:
+    """Wait for a chunk and return its audio bytes and results."""
+    results, overflow = future.result()
     total = sum(result.samples for result in results)
-    if not spilled:
+    if not overflow:
         return slots(str(scratch))[slot * SLOT : slot * SLOT + total].data.cast("B"), results
-    clips = np.memmap(spilled, np.int16, mode="r")
-    os.unlink(spilled)  # what is mapped stays until it is let go
-    return clips.data.cast("B"), results
+    samples = np.memmap(overflow, np.int16, mode="r")
+    os.unlink(overflow)  # the mapping stays valid after the file's name is removed
+    return samples.data.cast("B"), results

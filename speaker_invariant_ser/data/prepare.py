@@ -1,6 +1,6 @@
-"""Corpora -> prepared corpus: decode in parallel, reject what is no use by name, measure, and put it all in one place.
+"""Prepare corpora: decode them in parallel, reject unusable files with a reason, measure, and write one prepared corpus.
 
-A kill at any moment loses at most the few chunks being decoded; the next call goes on, and its result is the same to the byte.
+An interruption at any moment loses at most the chunks in progress. The next call resumes, and its result is byte-identical.
 """
 
 import csv
@@ -30,7 +30,7 @@ from speaker_invariant_ser.data.manifest import (
     require_valid,
     write_manifest,
 )
-from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, Progress, ingest
+from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, Progress, decode_to_file
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
@@ -47,10 +47,10 @@ from speaker_invariant_ser.files import (
 
 LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
 
-Compare = Callable[[Sequence[Utterance]], list[str]]  # what is kept -> where it is not what was expected
+Compare = Callable[[Sequence[Utterance]], list[str]]  # kept utterances -> differences from the expected counts
 Remark = tuple[str, str]  # file, reason
 
-KEEP = (KeyboardInterrupt, BrokenProcessPool)  # what is decoded before these is taken up again
+RESUMABLE = (KeyboardInterrupt, BrokenProcessPool)  # after these, the next call resumes
 
 
 def prepare(
@@ -61,22 +61,38 @@ def prepare(
     progress: Progress | None = None,
     compare: Compare = lambda kept: [],
 ) -> PreparedCorpus:
-    """Decode the listings' utterances into a new prepared corpus at `out`, and open it.
+    """Decode the utterances of one or more listings into a new prepared corpus.
 
-    What cannot be used is listed in rejected.csv with the reason, what is odd in warned.csv; the rest is kept. The result
-    does not depend on how many workers are in the `pool` (of `decoding.workers`), nor on how often it was killed and called
-    again. What `compare` says of the kept utterances is stored as differences.
-    Raises ManifestError for contradicting utterances, PreparedCorpusError if every file is rejected, WriteError.
+    Unusable files are listed in rejected.csv, suspicious but usable ones in warned.csv. The result depends neither on the number
+    of workers nor on how often the preparation was interrupted and resumed.
+
+    Args:
+        listings: One listing per corpus.
+        out: Folder of the prepared corpus; must be new or empty.
+        treatment: Trimming and loudness normalisation; by default none.
+        pool: Processes of `decoding.workers`, or None to decode in this process.
+        progress: Called with the task, utterances done and utterances in total.
+        compare: Compares the kept utterances with the expected counts; its sentences are stored as `differences`.
+
+    Returns:
+        The opened prepared corpus.
+
+    Raises:
+        ManifestError: The utterances are invalid or contradict each other.
+        PreparedCorpusError: Every file is rejected, or a worker process was killed.
+        WriteError: `out` is not empty or cannot be written, or the disk has too little space.
     """
     out = real(out)
     sweep(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
-    listing, paths = combine([remove_duplicates(one) for one in listings])
-    require_valid(listing.utterances, shorten(one.folder for one in listings), listing.rejected, listing.unlabelled)
+    folders = shorten(str(listing.folder) for listing in listings)
+    listing, paths = combine([remove_duplicates(listing) for listing in listings])
+    require_valid(listing.utterances, folders, listing.rejected, listing.unlabelled)
     tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
-    with told_of_dead_workers(out), unfinished_folder(out, fingerprint(listing, tasks, treatment), KEEP) as (work, result):
-        results, digest = ingest(tasks, work, treatment, pool, progress)
+    request = fingerprint(listing, tasks, treatment)
+    with worker_death_reported(out), unfinished_folder(out, request, RESUMABLE) as (work, result):
+        results, digest = decode_to_file(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
             raise PreparedCorpusError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
@@ -92,18 +108,19 @@ def prepare(
 
 
 @contextmanager
-def told_of_dead_workers(out: Path) -> Iterator[None]:
+def worker_death_reported(out: Path) -> Iterator[None]:
+    """Turn the death of a worker process into a PreparedCorpusError that says how to resume."""
     try:
         yield
     except BrokenProcessPool:
         raise PreparedCorpusError(
-            f"{out} is not done: a worker process was killed, perhaps for want of memory, or crashed on a damaged file; "
-            "what is decoded is kept, the same command goes on (try --jobs 1)"
+            f"{out} is incomplete: a worker process was killed, perhaps because memory ran out, or crashed on a damaged file; "
+            "what is decoded is kept, the same command resumes (try --jobs 1)"
         ) from None
 
 
 def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
-    """SHA-256 of all that decides the result: the request, the files' sizes and times, the libraries."""
+    """Return the SHA-256 of everything that determines the result: the request, file sizes and times, library versions."""
     digest = hashlib.sha256()
     request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in LIBRARIES])
     digest.update(repr(request).encode())
@@ -115,20 +132,21 @@ def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) ->
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """(bytes, time of change) of a file, by which another one would be noticed; zeros if it is not there."""
+    """Return size in bytes and modification time of a file, which reveal a change; zeros if it does not exist."""
     try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # ValueError: no path can be like this, which decoding will tell
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: an invalid path, which decoding reports
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def size_of(path: Path) -> int:
+    """Return the size of a file in bytes, 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
 def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
-    """About how much the audio will take, from a few headers; the median, since a damaged one may claim anything."""
+    """Estimate the bytes that the audio will need from some headers; by the median, because damaged headers may be far off."""
     seconds = []
     for path, start, end in tasks[:: max(1, len(tasks) // sample)]:
         try:
@@ -141,24 +159,26 @@ def estimate_bytes(tasks: Sequence[Job], sample: int = 50) -> int:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is kept, placed in the audio, with its results; what is rejected or warned of, with the reason."""
+    """The utterances that are kept, with their position in the audio and their results, and the remarks about all others.
+
+    `dropped` is True if the audio file contains utterances that are not kept.
+    """
 
     kept: list[Utterance]
     results: list[Result]
     rejected: list[Remark]
     warned: list[Remark]
-    dropped: bool  # whether audio that is not kept lies in the file
+    dropped: bool
 
 
 def judge(utterances: Sequence[Utterance], results: Sequence[Result], path: Path) -> Judged:
-    """Place every decoded utterance in the audio at `path`; reject errors, and audio that is there twice."""
+    """Set the position of every utterance in the audio at `path`; reject those with errors or with repeated audio."""
     offsets = np.cumsum([0, *(result.samples for result in results)])
     placed = [replace(u, offset=int(at), samples=r.samples) for u, r, at in zip(utterances, results, offsets, strict=False)]
-    reasons = {index: result.error for index, result in enumerate(results) if result.error}
-    twice = repeated_audio(placed, results, path)
-    reasons |= twice
+    repeated = repeated_audio(placed, results, path)
+    reasons = {index: result.error for index, result in enumerate(results) if result.error} | repeated
     kept = [index for index in range(len(placed)) if index not in reasons]
-    names = names_of(placed)
+    names = file_names(placed)
     warned = [(names[index], note) for index in kept for note in results[index].notes]
     warned += overlaps([placed[index] for index in kept])
     return Judged(
@@ -166,67 +186,77 @@ def judge(utterances: Sequence[Utterance], results: Sequence[Result], path: Path
         results=[results[index] for index in kept],
         rejected=[(names[index], reasons[index]) for index in sorted(reasons)],
         warned=warned,
-        dropped=bool(twice),
+        dropped=bool(repeated),
     )
 
 
-def names_of(utterances: Sequence[Utterance]) -> list[str]:
-    """What files are called in the tables: their path, and of several corpora which one's."""
-    if len({one.corpus for one in utterances}) == 1:
-        return [one.source for one in utterances]
-    return [f"{one.corpus}/{one.source}" for one in utterances]
+def file_names(utterances: Sequence[Utterance]) -> list[str]:
+    """Return the names of files in rejected.csv and warned.csv: their path, after the corpus name if there are several."""
+    if len({utterance.corpus for utterance in utterances}) == 1:
+        return [utterance.source for utterance in utterances]
+    return [f"{utterance.corpus}/{utterance.source}" for utterance in utterances]
 
 
 def repeated_audio(utterances: Sequence[Utterance], results: Sequence[Result], path: Path) -> dict[int, str]:
-    """Index -> reason for all utterances whose audio, as prepared, is that of another one.
+    """Return the reason for every utterance to reject because another one has the same samples, by index.
 
-    Of copies that agree the first is kept; where speaker or emotion differ one label is wrong, and none can be trusted.
-    Across corpora only emotions are compared: their speakers have different names whoever they are.
+    Of copies with the same labels the first is kept. Where speaker or emotion differ, one label is wrong and all copies are
+    rejected. Across corpora only emotions are compared, because their speakers have different names in any case.
     """
-    alike = defaultdict(list)
+    candidates = defaultdict(list)
     for index, (utterance, result) in enumerate(zip(utterances, results, strict=True)):
         if not result.error:
-            alike[utterance.samples, result.key].append(index)
-    if all(len(group) == 1 for group in alike.values()):
+            candidates[utterance.samples, result.key].append(index)
+    if all(len(group) == 1 for group in candidates.values()):
         return {}
-    samples, reasons, names = np.memmap(path, dtype="<i2", mode="r"), {}, names_of(utterances)
-    for group in (group for group in alike.values() if len(group) > 1):
-        same = defaultdict(list)
+    samples, names = np.memmap(path, dtype="<i2", mode="r"), file_names(utterances)
+    reasons: dict[int, str] = {}
+    for group in (group for group in candidates.values() if len(group) > 1):
+        by_samples = defaultdict(list)
         for index in group:
-            one = utterances[index]
-            same[samples[one.offset : one.offset + one.samples].tobytes()].append(index)
-        for copies in (copies for copies in same.values() if len(copies) > 1):
-            labels = ("emotion", "speaker") if len({utterances[index].corpus for index in copies}) == 1 else ("emotion",)
-            odd = contradiction([utterances[index] for index in copies], labels)
-            for place, index in enumerate(copies):
-                other = names[copies[place == 0]]
-                if odd or place:
-                    reasons[index] = f"the same audio as {other}" + (f", with {odd}" if odd else "")
+            utterance = utterances[index]
+            by_samples[samples[utterance.offset : utterance.offset + utterance.samples].tobytes()].append(index)
+        for copies in (copies for copies in by_samples.values() if len(copies) > 1):
+            reasons |= reasons_of_copies(copies, utterances, names)
+    return reasons
+
+
+def reasons_of_copies(copies: Sequence[int], utterances: Sequence[Utterance], names: Sequence[str]) -> dict[int, str]:
+    """Return the reason for each of several utterances with the same samples that is rejected, by index."""
+    same_corpus = len({utterances[index].corpus for index in copies}) == 1
+    columns = ("emotion", "speaker") if same_corpus else ("emotion",)
+    conflict = contradiction([utterances[index] for index in copies], columns)
+    reasons = {}
+    for number, index in enumerate(copies):
+        other = names[copies[1] if number == 0 else copies[0]]
+        if conflict or number:
+            reasons[index] = f"the same audio as {other}" + (f", with {conflict}" if conflict else "")
     return reasons
 
 
 def overlaps(utterances: Sequence[Utterance]) -> list[Remark]:
-    """Segments of one file that share time under different speakers: one of them is heard in the other's clip."""
+    """Report segments of one file that overlap in time but belong to different speakers."""
     files = defaultdict(list)
-    for one, name in zip(utterances, names_of(utterances), strict=True):
-        files[name].append(one)
-    found = []
-    for name, segments in ((name, rows) for name, rows in files.items() if len(rows) > 1):
-        until = {}  # speaker -> the latest end so far
-        for one in sorted(segments, key=lambda one: one.start):
-            others = [speaker for speaker, end in until.items() if speaker != one.speaker and end > one.start]
+    for utterance, name in zip(utterances, file_names(utterances), strict=True):
+        files[name].append(utterance)
+    remarks = []
+    for name, segments in ((name, segments) for name, segments in files.items() if len(segments) > 1):
+        latest_end: dict[str, float] = {}  # by speaker
+        for segment in sorted(segments, key=lambda segment: segment.start):
+            others = [speaker for speaker, end in latest_end.items() if speaker != segment.speaker and end > segment.start]
             if others:
-                found.append((name, f"{span(one)} of speaker {one.speaker} overlaps speaker {shorten(others)}'s"))
-            until[one.speaker] = max(until.get(one.speaker, 0.0), one.end or math.inf)
-    return found
+                remarks.append((name, f"{span(segment)} of speaker {segment.speaker} overlaps with speaker {shorten(others)}"))
+            latest_end[segment.speaker] = max(latest_end.get(segment.speaker, 0.0), segment.end or math.inf)
+    return remarks
 
 
-def span(one: Utterance) -> str:
-    return f"{one.start:g} to {one.end:g} s" if one.end else f"{one.start:g} s to the end"
+def span(utterance: Utterance) -> str:
+    """Return start and end of a segment as text."""
+    return f"{utterance.start:g} to {utterance.end:g} s" if utterance.end else f"{utterance.start:g} s to the end"
 
 
 def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
-    """Write the audio of what is kept without the gaps between, and correct the offsets; returns the SHA-256."""
+    """Write the audio of kept utterances without gaps, correct their offsets, and return the SHA-256 of the file."""
     samples, end, digest = np.memmap(decoded, dtype="<i2", mode="r"), 0, hashlib.sha256()
     with open(path, "wb") as file:
         for index, utterance in enumerate(judged.kept):
@@ -239,7 +269,7 @@ def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
 
 
 def link(source: Path, path: Path) -> None:
-    """The file under a second name, or a copy of it where the file system knows no second names."""
+    """Give a file a second name, or copy it where the file system does not support hard links."""
     try:
         os.link(source, path)
     except OSError:
@@ -247,6 +277,7 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
+    """Write files and reasons as CSV."""
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
@@ -255,18 +286,18 @@ def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
 
 def describe(
     folder: Path, listing: Listing, judged: Judged, treatment: Treatment, digest: str, differences: Sequence[str]
-) -> dict:
-    """What prepare.json holds."""
+) -> dict[str, object]:
+    """Return the contents of prepare.json."""
     kept, rejected = judged.kept, len(listing.rejected) + len(judged.rejected)
-    counts = {key: len({getattr(one, key) for one in kept} - {""}) for key in ("speaker", "emotion", "text")}
+    counts = {key: len({getattr(utterance, key) for utterance in kept} - {""}) for key in ("speaker", "emotion", "text")}
     samples = np.array([result.samples for result in judged.results])
     zeros = np.array([result.zeros for result in judged.results])
     levels = np.array([result.level for result in judged.results])
-    treated = ["padding"] * bool(treatment.trim_db) + ["level"] * (treatment.loudness is not None)
+    removed = ["padding"] * bool(treatment.trim_db) + ["level"] * (treatment.loudness is not None)
     return {
         "format": FORMAT,
         "sample_rate": audio.SAMPLE_RATE,
-        "corpora": sorted({one.corpus for one in kept}),
+        "corpora": sorted({utterance.corpus for utterance in kept}),
         "note": listing.note,
         "treatment": asdict(treatment),
         "counts": {
@@ -275,10 +306,10 @@ def describe(
             "warned": len(judged.warned),
             **{f"{key}s": count for key, count in counts.items()},
         },
-        "emotions": dict(sorted(Counter(one.emotion for one in kept if one.emotion).items())),
-        "unlabelled": sum(not one.emotion for one in kept),
+        "emotions": dict(sorted(Counter(utterance.emotion for utterance in kept if utterance.emotion).items())),
+        "unlabelled": sum(not utterance.emotion for utterance in kept),
         "differences": list(differences),
-        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, treated),
+        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),
         "sha256": {AUDIO: digest, MANIFEST: sha256(folder / MANIFEST)},
         "versions": {name: version(name) for name in LIBRARIES},

@@ -1,4 +1,4 @@
-"""The prepared corpus: what goes in comes out, bad files are listed, and half a corpus never stands there."""
+"""A prepared corpus returns the audio it was made from, lists rejected files, and is never left incomplete."""
 
 import csv
 import errno
@@ -20,32 +20,32 @@ from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, Wri
 from speaker_invariant_ser.files import writing
 
 
-def test_every_clip_comes_out_as_it_went_in(folder, prepared):
+def test_every_utterance_has_the_samples_of_its_file(folder, prepared):
     assert len(prepared.utterances) == 72 and prepared.settings["counts"]["speakers"] == 6
     for index in (0, 17, 71):
         expected, _ = soundfile.read(folder / prepared.utterances[index].source, dtype="float32")
         assert np.array_equal(prepared.clip(index), expected)
 
 
-def test_the_result_does_not_depend_on_jobs(folder, prepared, tmp_path):
+def test_the_result_does_not_depend_on_the_number_of_workers(folder, prepared, tmp_path):
     with workers(3) as pool:
         again = prepare_table(folder / "corpus.csv", tmp_path / "data", pool=pool)
     assert again.settings == prepared.settings
 
 
-def test_bad_files_are_listed_with_the_reason_and_the_rest_is_kept(folder, tmp_path):
+def test_unusable_files_are_listed_with_the_reason_and_the_others_kept(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     source = tmp_path / "copy" / "corpus.csv"
     lines = source.read_text().splitlines()
     (tmp_path / "copy" / lines[2].split(",")[0]).write_bytes(b"")
     (tmp_path / "copy" / lines[3].split(",")[0]).unlink()
-    made = prepare_table(source, tmp_path / "data", lambda utterances: utterances[:4])
+    result = prepare_table(source, tmp_path / "data", lambda utterances: utterances[:4])
     rejected = list(csv.DictReader((tmp_path / "data" / "rejected.csv").read_text().splitlines()))
     assert [row["reason"].split(": ")[-1] for row in rejected] == ["is empty (0 bytes)", "no such file"]
-    assert len(made.utterances) == made.settings["counts"]["utterances"] == 2 == made.settings["counts"]["rejected"]
+    assert len(result.utterances) == result.settings["counts"]["utterances"] == 2 == result.settings["counts"]["rejected"]
 
 
-def test_nothing_but_bad_files_is_an_error_and_leaves_nothing(tmp_path):
+def test_only_unusable_files_raise_an_error_and_leave_no_folder(tmp_path):
     (tmp_path / "t.csv").write_text("path,speaker,emotion\na.wav,1,sad\n")
     (tmp_path / "a.wav").write_bytes(b"")
     with pytest.raises(PreparedCorpusError, match="none of the 1 files"):
@@ -53,7 +53,7 @@ def test_nothing_but_bad_files_is_an_error_and_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "t.csv"]
 
 
-def test_contradicting_utterances_are_refused(folder, tmp_path):
+def test_contradicting_utterances_raise_an_error(folder, tmp_path):
     def contradicting(utterances):
         return [*utterances, replace(utterances[0], source="other.wav")]
 
@@ -68,7 +68,7 @@ def test_an_existing_folder_is_never_overwritten(folder, tmp_path):
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
-def test_a_full_disk_is_told_before_and_while_writing(folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_and_while_writing(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
         with pytest.raises(WriteError, match="MB are needed, 0.0 MB are free"):
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_before_and_while_writing(folder, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_file_leaves_the_former_one(tmp_path):
+def test_an_interrupted_write_keeps_the_previous_file(tmp_path):
     path = tmp_path / "f.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), writing(path) as file:
@@ -92,12 +92,12 @@ def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["f.txt"]
 
 
-def test_a_header_that_claims_too_much_is_one_rejected_file(tmp_path, monkeypatch):
-    def claims(*arguments, **options):
+def test_a_header_that_declares_too_many_samples_raises_an_audio_error(tmp_path, monkeypatch):
+    def exhaust_memory(*arguments, **options):
         raise MemoryError
 
     soundfile.write(tmp_path / "a.flac", np.ones(16000) / 2, 16000)
-    monkeypatch.setattr(soundfile.SoundFile, "read", claims)
+    monkeypatch.setattr(soundfile.SoundFile, "read", exhaust_memory)
     with pytest.raises(audio.AudioError, match="declares more samples than memory can hold"):
         audio.read(tmp_path / "a.flac")
 
@@ -109,7 +109,7 @@ def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "audio.i16").is_file()
 
 
-def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
+def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "mine").touch()
     with pytest.raises(WriteError, match="holds something"), files.new_folder(tmp_path / "x"):
@@ -129,14 +129,14 @@ def test_a_folder_that_fills_up_meanwhile_is_not_replaced(tmp_path):
         (shutil.rmtree, "does not exist"),
     ],
 )
-def test_a_damaged_corpus_is_told(prepared, tmp_path, damage, message):
+def test_opening_a_damaged_corpus_raises_an_error(prepared, tmp_path, damage, message):
     shutil.copytree(prepared.folder, tmp_path / "data")
     damage(tmp_path / "data")
     with pytest.raises(PreparedCorpusError, match=message):
         PreparedCorpus.open(tmp_path / "data")
 
 
-def test_hashes_are_of_the_files(prepared):
+def test_the_stored_hashes_are_those_of_the_files(prepared):
     import hashlib
 
     settings = json.loads((prepared.folder / "prepare.json").read_text())
@@ -144,6 +144,6 @@ def test_hashes_are_of_the_files(prepared):
         assert hashlib.sha256((prepared.folder / name).read_bytes()).hexdigest() == digest
 
 
-def test_padding():
+def test_pad_fills_shorter_clips_with_zeros():
     batch, samples = audio.pad([np.ones(3, np.float32), np.ones(5, np.float32)])
     assert samples.tolist() == [3, 5] and batch.tolist() == [[1, 1, 1, 0, 0], [1] * 5]
