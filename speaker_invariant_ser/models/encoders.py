@@ -138,8 +138,8 @@ class AttentivePooling(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
-        last = nn.Conv1d(hidden, channels, 1)
-        self.score = nn.Sequential(nn.Conv1d(channels, hidden, 1), nn.Tanh(), last)
+        first, last = nn.Conv1d(channels, hidden, 1), nn.Conv1d(hidden, channels, 1)
+        self.score = nn.Sequential(first, nn.Tanh(), last)
         freeze(last.bias)  # softmax over frames takes a constant away
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
