@@ -25,7 +25,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
-from speaker_invariant_ser.models.encoders import ENCODERS
+from speaker_invariant_ser.models.encoders import ENCODERS, Encoder
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
@@ -36,7 +36,6 @@ from speaker_invariant_ser.recipe_methods import (
     NoErasure,
     NoRelease,
     ReleaseSection,
-    Section,
 )
 
 FORMAT = 1
@@ -89,7 +88,7 @@ class SerModel(nn.Module):
         settings: All that defines it; `settings.labels` names the C emotions.
 
     Raises:
-        RecipeError: An unknown name of an encoder, bottleneck, eraser or release, or impossible band limits.
+        RecipeError: An unknown encoder, or impossible band limits.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -97,10 +96,10 @@ class SerModel(nn.Module):
         self.settings = settings
         self.logmel = FRONTS[settings.features.front](settings.features, settings.sample_rate)
         self.normalise = Normalise(settings.features.normalise, settings.features.mels)
-        self.encoder = entry(ENCODERS, "encoder", settings.encoder)(settings.features.mels, settings.encoder)
-        self.bottleneck = entry(BOTTLENECKS, "bottleneck", settings.bottleneck)(self.encoder.dim, settings.bottleneck)
-        self.eraser = entry(ERASERS, "erase", settings.erase)(self.dim, settings.erase)
-        self.release = entry(RELEASES, "release", settings.release)(self.dim, settings.release)
+        self.encoder = encoder_named(settings.encoder.name)(settings.features.mels, settings.encoder)
+        self.bottleneck = BOTTLENECKS[settings.bottleneck.name](self.encoder.dim, settings.bottleneck)
+        self.eraser = ERASERS[settings.erase.name](self.dim, settings.erase)
+        self.release = RELEASES[settings.release.name](self.dim, settings.release)
         self.head = nn.Sequential(
             nn.Linear(self.dim, settings.emotion.hidden),
             nn.ReLU(),
@@ -181,15 +180,15 @@ class SerModel(nn.Module):
         return mel_noise(mels, frames, self.dim) if self.noisy and not self.training else (None, None)
 
 
-def entry(registry: Mapping[str, Callable], section: str, settings: Section) -> Callable:
-    """Return the entry of a registry that a section of the recipe names.
+def encoder_named(name: str) -> Callable[[int, EncoderSection], Encoder]:
+    """Return the class of an encoder.
 
     Raises:
         RecipeError: There is none of this name.
     """
-    if settings.name not in registry:
-        raise RecipeError(unknown(f"{section}.name", settings.name, registry))
-    return registry[settings.name]
+    if name not in ENCODERS:
+        raise RecipeError(unknown("encoder.name", name, ENCODERS))
+    return ENCODERS[name]
 
 
 def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
