@@ -25,9 +25,9 @@ from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.training.batching import Clock
-from speaker_invariant_ser.training.launcher import engine
-from speaker_invariant_ser.training.trainer import Training
+from speaker_invariant_ser.training.launcher import launched_fabric
+from speaker_invariant_ser.training.timing import PhaseTimer
+from speaker_invariant_ser.training.trainer import Trainer
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 REFERENCE = "no adversary"
@@ -41,9 +41,9 @@ class Going:
         splits = hold_out(make_splits(recipe.split, prepared.utterances)[:1], prepared.utterances, recipe.audit.holdout)
         run = Run.create(place, recipe, splits, prepared)
         place.joinpath("work").mkdir()
-        self.training = Training(run, prepared, run.fits[0], fabric, place / "work")
+        self.training = Trainer(run, prepared, run.fits[0], fabric, place / "work")
         self.training.module.train()
-        self.batches = chain.from_iterable(self.training.feed.epoch(number, 0, Clock()) for number in range(1, 10**6))
+        self.batches = chain.from_iterable(self.training.batches.epoch(number, 0, PhaseTimer()) for number in range(1, 10**6))
         self.seconds: list[float] = []
 
     def go(self, steps: int) -> None:
@@ -51,8 +51,8 @@ class Going:
         clips = 0
         for _ in range(steps):
             mels, frames, labels = next(self.batches)
-            training.take_step(mels, frames, labels)
-            training.step = (training.step + 1) % training.steps
+            training.training_step(mels, frames, labels)
+            training.state.step = (training.state.step + 1) % training.total_steps
             clips += len(mels)
         assert torch.get_num_threads() == threads
         self.seconds.append((time.perf_counter() - begun) / clips)
@@ -67,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as `siser train` has it on two cores
     recipes = {path.stem: read_recipe(path, ["train.schedule=constant"]) for path in sorted(RECIPES.glob("*/*.toml"))}
     reference = read_recipe(RECIPES / "emodb.toml", ["train.schedule=constant"])
-    with tempfile.TemporaryDirectory() as folder, engine("auto", "cpu") as fabric:
+    with tempfile.TemporaryDirectory() as folder, launched_fabric("auto", "cpu") as fabric:
         going = {}
         for name, recipe in {REFERENCE: reference, **recipes}.items():
             try:

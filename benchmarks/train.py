@@ -56,8 +56,9 @@ from speaker_invariant_ser.models.model import SerModel, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher
-from speaker_invariant_ser.training.objective import class_weights
-from speaker_invariant_ser.training.optimisation import build_model, moving_average, precision_of, targets_of
+from speaker_invariant_ser.training.checks import target_values
+from speaker_invariant_ser.training.objective import build_model, class_weights
+from speaker_invariant_ser.training.optimisation import choose_precision, exponential_average
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
 PARTS = ("speed", "stream", "gpu")
@@ -109,7 +110,7 @@ def plain_fold(
 ) -> SerModel:
     """One fold, trained; the weights are the moving average of the epoch that was best on the dev speakers."""
     torch.manual_seed(recipe.train.seed)
-    labels, people = sorted({one.emotion for one in prepared.utterances}), targets_of(prepared, split, "speaker")
+    labels, people = sorted({one.emotion for one in prepared.utterances}), target_values(prepared, split, "speaker")
 
     def wavs(part: str, masked: bool = False) -> Wavs:
         clips = [prepared.utterances[index] for index in split.indices(part, prepared.utterances)]
@@ -129,7 +130,7 @@ def plain_fold(
     optimizer = torch.optim.AdamW(parameters, recipe.train.learning_rate, weight_decay=recipe.train.weight_decay)
     steps, step = recipe.train.epochs * len(train), 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.train.learning_rate, total_steps=steps)
-    averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=exponential_average(recipe.train.ema), use_buffers=True)
     best = (-1.0, 0.0)
     for _ in range(recipe.train.epochs):
         model.train()
@@ -216,7 +217,7 @@ def speed(work: Work, seeds: int, jobs: int) -> dict:
         "folds": len(run.splits),
         "epochs": recipe.train.epochs,
         "jobs": jobs,
-        "bfloat16": precision_of(recipe.train.precision, "cpu") == "bfloat16",
+        "bfloat16": choose_precision(recipe.train.precision, "cpu") == "bfloat16",
         "ours_s": round(ours_s, 1),
         "plain_s": round(plain_s, 1),
         "plain_workers": workers,

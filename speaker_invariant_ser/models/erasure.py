@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import EraseSection, KernelErasureSettings
 
 if TYPE_CHECKING:
@@ -346,27 +344,3 @@ def import_leace() -> type["LeaceFitter"]:
 
 
 ERASERS: dict[str, Callable[..., Eraser]] = {"none": IdentityEraser, "leace": LeaceEraser, "kernel": KernelEraser}
-
-
-def check_erase(recipe: Recipe, dim: int, speakers: int) -> None:
-    """Check that the eraser of a recipe leaves something, and that the audit can check it.
-
-    Args:
-        recipe: The recipe.
-        dim: Dimension D of the embedding.
-        speakers: Training speakers.
-
-    Raises:
-        RecipeError: As many speakers as dimensions, or no utterances held out from the eraser for the audit.
-    """
-    name = recipe.erase.name
-    if name != "none" and speakers > dim:
-        raise RecipeError(
-            f"erase.name = {name}: {speakers} training speakers take {speakers - 1} dimensions, and the embedding has {dim}; "
-            f"expected encoder.dim above {speakers - 1}, such as {4 * speakers}, or erase.name = none"
-        )
-    if name != "none" and not recipe.audit.holdout:
-        raise RecipeError(
-            f"erase.name = {name} with audit.holdout = 0: attackers fitted on the same utterances as the eraser are at chance, "
-            "whatever is left in other utterances; expected audit.holdout above 0, such as 0.3"
-        )

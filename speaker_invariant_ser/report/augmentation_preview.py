@@ -24,8 +24,8 @@ from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
 from speaker_invariant_ser.report.plots import STYLE, label
-from speaker_invariant_ser.training.batching import Feed, Step
-from speaker_invariant_ser.training.optimisation import build_model
+from speaker_invariant_ser.training.batching import BatchLoader, BatchPlan
+from speaker_invariant_ser.training.objective import build_model
 
 ENDINGS = (".png", ".svg")
 PANEL = (2.5, 1.5)  # inches
@@ -61,13 +61,13 @@ def sights(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
         prepared, indices, labels, (), model.logmel, cache_gb=0, subtract_speaker_means=transductive
     )  # few are read
     model.normalise.fit(clips.sample())
-    feed = Feed(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
+    loader = BatchLoader(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
     torch.manual_seed(recipe.train.seed)  # of the noise
     chosen = spread(clips, CLIPS, rng)
     (read,) = clips.read([chosen])
     plain = parts_of(model.normalise(*read), read[1])
-    seen = [draw_version(feed, chosen, rng, model.normalise) for _ in range(VERSIONS)]
+    seen = [draw_version(loader, chosen, rng, model.normalise) for _ in range(VERSIONS)]
     name = [f"{one.speaker}, {one.emotion}" for one in (prepared.utterances[index] for index in indices)]
     return [
         Preview(name[clip], plain[row], [mels[row] for mels, _ in seen], [told(pairs, row, name) for _, pairs in seen])
@@ -88,14 +88,14 @@ def spread(clips: LogMelDataset, number: int, rng: np.random.Generator) -> np.nd
 
 
 def draw_version(
-    feed: Feed, chosen: np.ndarray, rng: np.random.Generator, normalise: Normalise
+    loader: BatchLoader, chosen: np.ndarray, rng: np.random.Generator, normalise: Normalise
 ) -> tuple[list[np.ndarray], Pairs]:
     """The chosen clips as they might stand in a training batch, each [M, T'], and what was done to them with others."""
-    draws = rng.random((len(chosen), feed.augment.columns), dtype=np.float32)
-    pairs = draw_pairs(chosen, feed.clips.emotion, feed.clips.speaker, feed.augment.settings, rng)
-    step = Step(chosen, pairs, draws, feed.draw_voices(len(chosen), rng))
-    (read,) = feed.clips.source.read([feed.needed(step)])
-    mels, frames = feed.features(step, *read)
+    draws = rng.random((len(chosen), loader.augment.columns), dtype=np.float32)
+    pairs = draw_pairs(chosen, loader.clips.emotion, loader.clips.speaker, loader.augment.settings, rng)
+    plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng))
+    (read,) = loader.clips.source.read([loader.needed(plan)])
+    mels, frames = loader.features(plan, *read)
     return parts_of(normalise(mels, frames), frames), pairs
 
 

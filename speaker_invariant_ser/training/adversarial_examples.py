@@ -1,11 +1,11 @@
-"""A second look at each clip, its log-mel moved a little to where the model is weakest: loss(x) + weight * loss(x + d).
+"""Adversarial perturbations of log-mels: training also minimises the loss at x + d, with ||d|| = epsilon.
 
-||d|| is epsilon. d is found apart from training: no gradient of a parameter is written, and under `statistics_kept` no
-statistic either. Lengths are L2 norms over a clip's own frames, in natural logarithms of mel power, as log-mels are. One length
-for all clips moves a frame of a long one less than a frame of a short one.
+Computing d leaves no trace: no parameter gets a gradient, and inside `preserve_statistics` no running statistic changes. Norms
+are L2 norms over the frames of an utterance, in natural logarithms of mel power, as log-mels are. With one epsilon for all
+utterances, a frame of a long utterance changes less than a frame of a short one.
 
-A known failure of all: what is hard in the direction of a gradient is no voice that anybody has. Nothing here says that an
-unseen speaker is read better; that is for the test speakers to say.
+Known failure of every method: the direction of a gradient need not be one in which voices differ. Whether unseen speakers are
+recognised better is for the test speakers to show.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,25 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.models.model import Output
 
-
-class Output(Protocol):
-    """Of the model's output, what is read here."""
-
-    logits: Tensor  # [B, C]
-
-
-Loss = Callable[[Output], Tensor]  # a scalar that depends on the log-mel
+Loss = Callable[[Output], Tensor]  # a scalar, differentiable with respect to the log-mels
+Forward = Callable[[Tensor], Output]  # log-mels [B, M, T] -> the model's outputs
+Reference = Literal["labels", "prediction"]
 
 
 class Perturbation(Protocol):
-    """How the move d [B, M, T] of log-mels is found, and what the loss at the moved clip compares with."""
+    """A method that computes the perturbation d of a batch of log-mels.
 
-    against: Literal["labels", "prediction"]
+    `reference` says what the outputs at x + d are compared with: the labels, or the model's prediction at x.
+    """
+
+    reference: Reference
 
     def __call__(
         self,
-        look: Callable[[Tensor], Output],
+        forward: Forward,
         mels: Tensor,
         frames: Tensor,
         output: Output,
@@ -43,108 +42,167 @@ class Perturbation(Protocol):
         speaker_loss: Loss,
         epsilon: float,
     ) -> Tensor:
-        """`look` is the model in training, `mels` [B, M, T] a leaf that requires a gradient, `output` what it saw there."""
+        """Return d.
+
+        Args:
+            forward: The model in training mode.
+            mels: Log-mels [B, M, T], a leaf that requires a gradient.
+            frames: Frames of each utterance [B].
+            output: `forward(mels)`.
+            emotion_loss: Loss of the emotion head's outputs.
+            speaker_loss: Loss of the adversary's classifier, without lambda and not reversed.
+            epsilon: L2 norm of d over an utterance.
+
+        Returns:
+            d [B, M, T], 0 in padding.
+        """
         ...
 
 
 class FastGradient:
-    """d = epsilon * g / ||g||, g the gradient of the emotion loss alone. Goodfellow, Shlens, Szegedy, ICLR 2015; with the L2
-    norm for each clip, Miyato, Dai, Goodfellow, ICLR 2017.
+    """Follow the gradient of the emotion loss: d = epsilon * g / ||g||.
 
-    Known failures: one step is the worst move of a straight loss only, and a model trained on it may learn to bend its loss
-    instead (gradient masking); the step is made of the true label, which a strong model can read back from it (label leaking,
-    Kurakin et al., ICLR 2017). A clip without a label stays where it is.
+    Goodfellow, Shlens, Szegedy, ICLR 2015; with the L2 norm of each utterance, Miyato, Dai, Goodfellow, ICLR 2017.
+
+    Known failures: one step is the worst perturbation of a linear loss only, and a model may learn to curve its loss instead
+    (gradient masking). d depends on the true label, which a strong model can recover from it (label leaking, Kurakin et al.,
+    ICLR 2017). An utterance without a label is not perturbed.
     """
 
-    against: Literal["labels", "prediction"] = "labels"
+    reference: Reference = "labels"
 
-    def __call__(self, look, mels, frames, output, emotion_loss, speaker_loss, epsilon) -> Tensor:
-        return along(slope(emotion_loss(output), mels), frames, epsilon)
+    def __call__(
+        self,
+        forward: Forward,
+        mels: Tensor,
+        frames: Tensor,
+        output: Output,
+        emotion_loss: Loss,
+        speaker_loss: Loss,
+        epsilon: float,
+    ) -> Tensor:
+        """Return d [B, M, T], see `Perturbation`."""
+        return scale_to_norm(input_gradient(emotion_loss(output), mels), frames, epsilon)
 
 
 class CrossGradient:
-    """Along the gradient of the *speaker* loss: the same words as another voice might say them, with the same emotion. The label
-    half of CrossGrad, Shankar et al., ICLR 2018; its other half trains the speaker reader on moves along the emotion's gradient.
+    """Follow the gradient of the *speaker* loss: towards another voice with the same words and the same emotion.
 
-    `speaker_loss` is to be the plain loss of a reader: turned round or times lambda, the clip would be moved towards its own
-    speaker, or not at all. Known failures: the reader is the one that the encoder is trained to fool, and where it is at chance
-    its gradient points nowhere; where speakers differ in how they show emotion, the move changes the emotion under its label.
+    The label half of CrossGrad, Shankar et al., ICLR 2018; its other half trains the speaker classifier on perturbations along
+    the emotion loss's gradient.
+
+    `speaker_loss` is a classifier's plain loss: reversed, it would lead towards the utterance's own speaker. Known failures: the
+    classifier is the one that the encoder learns to fool, and at chance its gradient has no meaningful direction; where speakers
+    express emotion differently, the perturbation changes the emotion while the label stays.
     """
 
-    against: Literal["labels", "prediction"] = "labels"
+    reference: Reference = "labels"
 
-    def __call__(self, look, mels, frames, output, emotion_loss, speaker_loss, epsilon) -> Tensor:
-        return along(slope(speaker_loss(output), mels), frames, epsilon)
+    def __call__(
+        self,
+        forward: Forward,
+        mels: Tensor,
+        frames: Tensor,
+        output: Output,
+        emotion_loss: Loss,
+        speaker_loss: Loss,
+        epsilon: float,
+    ) -> Tensor:
+        """Return d [B, M, T], see `Perturbation`."""
+        return scale_to_norm(input_gradient(speaker_loss(output), mels), frames, epsilon)
 
 
-class Virtual:
-    """Where the model changes its mind fastest, whatever the label: the direction in which KL(p(x) || p(x + d)) grows most, by
-    one power iteration from a random one. Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019. No labels are
-    needed.
+class VirtualAdversarial:
+    """Follow the direction in which the prediction changes fastest: KL(p(x) || p(x + d)), by one power iteration.
 
-    The random direction is as long as the move: along a much shorter one, what is seen in bfloat16 is rounding. Two more passes
-    with the same random numbers in both, or what differs would be dropout. Known failures: one iteration may miss the worst
-    direction; a model that is sure of everything has nearly no slope.
+    Virtual adversarial training: Miyato, Maeda, Koyama, Ishii, TPAMI 2019. No labels are needed.
+
+    The iteration starts from a random direction of length epsilon: with a much shorter one, differences in bfloat16 are
+    rounding errors. It takes two more forward passes, both with the same random numbers, or the difference would be dropout's.
+    Known failures: one iteration may miss the worst direction; a confident model has hardly any gradient.
     """
 
-    against: Literal["labels", "prediction"] = "prediction"
+    reference: Reference = "prediction"
 
-    def __call__(self, look, mels, frames, output, emotion_loss, speaker_loss, epsilon) -> Tensor:
-        plain = mels.detach()
-        start = along(torch.randn_like(plain), frames, epsilon).requires_grad_()
-        with torch.no_grad(), drawn_again(mels):
-            here = look(plain).logits
-        there = look(plain + start).logits
-        return along(slope(divergence(here, there), start), frames, epsilon)
+    def __call__(
+        self,
+        forward: Forward,
+        mels: Tensor,
+        frames: Tensor,
+        output: Output,
+        emotion_loss: Loss,
+        speaker_loss: Loss,
+        epsilon: float,
+    ) -> Tensor:
+        """Return d [B, M, T], see `Perturbation`."""
+        original = mels.detach()
+        start = scale_to_norm(torch.randn_like(original), frames, epsilon).requires_grad_()
+        with torch.no_grad(), repeat_random_numbers(mels):
+            logits = forward(original).logits
+        divergence = kl_divergence(logits, forward(original + start).logits)
+        return scale_to_norm(input_gradient(divergence, start), frames, epsilon)
 
 
-def slope(loss: Tensor, x: Tensor) -> Tensor:
-    """D loss / d x alone: no parameter gets a gradient, and what the loss was made of can be gone through again."""
+def input_gradient(loss: Tensor, x: Tensor) -> Tensor:
+    """Return d loss / d x; no parameter gets a gradient, and the graph of the loss stays usable."""
     return torch.autograd.grad(loss, x, retain_graph=True)[0]
 
 
 @torch.no_grad()
-def along(gradient: Tensor, frames: Tensor, epsilon: float) -> Tensor:
-    """The direction of a gradient [B, M, T] at length epsilon over each clip's own frames [B]; 0 beyond them.
+def scale_to_norm(gradient: Tensor, frames: Tensor, epsilon: float) -> Tensor:
+    """Scale each utterance's gradient to an L2 norm.
 
-    A clip whose gradient is zero, NaN or infinite does not move. Divided by its largest value first, since the squares of
-    small gradients are zero in single precision.
+    Args:
+        gradient: [B, M, T].
+        frames: Frames of each utterance [B]; values in padding are ignored.
+        epsilon: The norm.
+
+    Returns:
+        [B, M, T], 0 in padding. All 0 for an utterance whose gradient is zero, NaN or infinite.
     """
-    own = torch.where(mask_of(frames, gradient.shape[2])[:, None], gradient.float(), 0)
-    largest = own.abs().amax(dim=(1, 2), keepdim=True)
-    own = torch.where((largest > 0) & largest.isfinite(), own / largest, 0)
-    length = own.square().sum(dim=(1, 2), keepdim=True).sqrt()
-    return (epsilon / length.clamp_min(1)) * own  # at least 1, unless it is 0
+    inside = torch.where(mask_of(frames, gradient.shape[2])[:, None], gradient.float(), 0)
+    # Divided by the largest value first: squares of small gradients are 0 in single precision.
+    largest = inside.abs().amax(dim=(1, 2), keepdim=True)
+    inside = torch.where((largest > 0) & largest.isfinite(), inside / largest, 0)
+    norm = inside.square().sum(dim=(1, 2), keepdim=True).sqrt()
+    return (epsilon / norm.clamp_min(1)) * inside  # the norm is at least 1, unless all is 0
 
 
-def divergence(logits: Tensor, moved: Tensor) -> Tensor:
-    """KL(p || q) in nats, the mean over clips; p of `logits` [B, C] is taken as given, q of `moved` [B, C] is to come near it."""
-    given, q = logits.detach().float().log_softmax(dim=1), moved.float().log_softmax(dim=1)
-    return F.kl_div(q, given, reduction="batchmean", log_target=True)
+def kl_divergence(logits: Tensor, perturbed: Tensor) -> Tensor:
+    """Return KL(p || q) in nats, the mean over utterances.
+
+    Args:
+        logits: Logits of p [B, C], a constant: no gradient goes to them.
+        perturbed: Logits of q [B, C].
+    """
+    p, q = logits.detach().float().log_softmax(dim=1), perturbed.float().log_softmax(dim=1)
+    return F.kl_div(q, p, reduction="batchmean", log_target=True)
 
 
-def drawn_again(x: Tensor) -> AbstractContextManager:
-    """Random numbers that are drawn inside are drawn once more after it, on the processor and where x is: two passes that are
-    compared have the same dropout and noise, or these would be most of what differs.
+def repeat_random_numbers(x: Tensor) -> AbstractContextManager:
+    """Restore torch's generators afterwards, on the CPU and on the device of x.
+
+    The pass that follows draws the same random numbers as the one inside: two passes that are compared have the same dropout
+    and noise, which would otherwise be most of their difference.
     """
     return torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
 
 
 @contextmanager
-def statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Inside, passes in training mode write their running statistics and counters into copies, which are dropped at the end.
+def preserve_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep running statistics and counters as they are while passes in training mode run inside.
 
-    Copies stand in for the buffers, and not the other way round: written back, values would count as changed under the
-    backward of an earlier pass, which autograd refuses.
+    Copies replace the buffers meanwhile. Writing values back instead would count as an in-place change under the backward pass
+    of an earlier forward pass, which autograd refuses.
     """
-    held = [(part, name, buffer) for part in model.modules() for name, buffer in part.named_buffers(recurse=False)]
-    for part, name, buffer in held:
-        setattr(part, name, buffer.clone())
+    held = [(module, name, buffer) for module in model.modules() for name, buffer in module.named_buffers(recurse=False)]
+    for module, name, buffer in held:
+        setattr(module, name, buffer.clone())
     try:
         yield
     finally:
-        for part, name, buffer in held:
-            setattr(part, name, buffer)
+        for module, name, buffer in held:
+            setattr(module, name, buffer)
 
 
-PERTURBATIONS: dict[str, Perturbation] = {"fgm": FastGradient(), "vat": Virtual(), "cross": CrossGradient()}
+PERTURBATIONS: dict[str, Perturbation] = {"fgm": FastGradient(), "vat": VirtualAdversarial(), "cross": CrossGradient()}

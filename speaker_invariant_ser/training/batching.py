@@ -1,11 +1,9 @@
-"""Which clips make a batch, and the batch as the network sees it.
+"""Which utterances make a batch, and the batch as the network gets it.
 
-Everything random, torch's own numbers too, is a function of (seed, epoch, place in the epoch) alone: a run that was cut
-short goes on with the same batches, and processes that share a batch draw the same for all of it and keep their rows.
+Everything random, torch's own numbers too, is a function of (seed, epoch, index of the batch) alone: a resumed training continues
+with the same batches, and processes that share a batch draw the same numbers for all of it and keep their rows.
 """
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,58 +17,54 @@ from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, label_weight, mix_labels, one_hot, pair_up
 from speaker_invariant_ser.features.virtual_speakers import VirtualSpeakers
 from speaker_invariant_ser.recipe import Recipe, TrainSection
+from speaker_invariant_ser.training.timing import PhaseTimer
 
-DEAL = 4  # balanced batches of similar length that are mixed with each other
-MULTIPLE = 16  # frames; few different widths, since the fastest convolution is sought, and kept, for each
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Of a batch of all processes together: emotion [B, C], and what each adversary reads, [B, K] each; shares, see `Batch`."""
-
-    emotion: Tensor
-    targets: tuple[Tensor, ...]
-
-    def rows(self, chosen: slice) -> "Labels":
-        """Some of the clips."""
-        return Labels(self.emotion[chosen], tuple(target[chosen] for target in self.targets))
+MIXED_BATCHES = 4  # balanced batches of similar length whose utterances are redistributed among each other
+FRAMES_MULTIPLE = 16  # widths are rounded up to it: for every new width the fastest convolution is searched again
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is drawn for a batch of all processes together: clips [B], their partners, uniform numbers [B, columns], and in which
-    voice each clip and its partner speak [B, 2].
+class BatchLabels:
+    """Labels of a batch of all processes, as shares (see `features.log_mel.Batch`)."""
+
+    emotion: Tensor  # [B, C]
+    targets: tuple[Tensor, ...]  # of each adversary, [B, K]
+
+    def rows(self, chosen: slice) -> "BatchLabels":
+        """Return the labels of some rows."""
+        return BatchLabels(self.emotion[chosen], tuple(target[chosen] for target in self.targets))
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Everything random about a batch of all processes, except noise and dropout."""
+
+    chosen: np.ndarray  # [B] indices of utterances among the training clips
+    pairs: Pairs | None  # their partners, where utterances are mixed or joined
+    draws: np.ndarray  # [B, columns] uniform numbers that decide about augmentation
+    virtual: np.ndarray | None = None  # [B, 2] virtual speaker of each utterance and of its partner; 0 is the real one
+
+
+class BatchLoader:
+    """Batches for one of several processes that share each batch.
+
+    Args:
+        clips: The training clips.
+        recipe: The recipe.
+        classes: C, the number of emotions.
+        target_counts: K of each adversary.
+        seed: Seed of the training.
+        device: Where batches are made.
+        rank: Index of this process.
+        world: Number of processes; row r of a batch belongs to process r modulo `world`.
     """
-
-    chosen: np.ndarray
-    pairs: Pairs | None
-    draws: np.ndarray
-    voices: np.ndarray | None = None
-
-
-class Clock:
-    """Seconds by part, between one `lap` and the next. On a GPU, until the work is handed to it."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, float] = defaultdict(float)
-        self.last = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        """What passed since the last lap belongs to this part."""
-        now = time.perf_counter()
-        self.parts[part] += now - self.last
-        self.last = now
-
-
-class Feed:
-    """Batches of clips for one of `world` processes that share each batch, on the device."""
 
     def __init__(
         self,
         clips: LogMelDataset,
         recipe: Recipe,
         classes: int,
-        targets: Sequence[int],
+        target_counts: Sequence[int],
         seed: int,
         device: torch.device,
         rank: int = 0,
@@ -80,182 +74,215 @@ class Feed:
         self.rank, self.rows = rank, slice(rank, None, world)
         self.augment = Augment(recipe.augment, recipe.features)
         self.frames = self.on_device(clips.frames)
-        values = (clips.emotion, *clips.targets)
-        self.labels = [(self.on_device(one), number) for one, number in zip(values, (classes, *targets), strict=True)]
-        self.virtual = recipe.augment.virtual_speakers
+        self.labels = [self.on_device(values) for values in (clips.emotion, *clips.targets)]
+        self.label_counts = [classes, *target_counts]
+        copies = recipe.augment.virtual_speakers  # virtual speakers of each real one
+        self.virtual_copies = copies
         self.virtual_speakers = (
-            VirtualSpeakers(clips.speaker.max() + 1, self.virtual, seed, recipe.features, device) if self.virtual else None
+            VirtualSpeakers(clips.speaker.max() + 1, copies, seed, recipe.features, device) if copies else None
         )
-        adversaries = zip(recipe.adversaries, targets, strict=False)  # a preview has none
-        self.people = [0, *(number // (1 + self.virtual) * (one.target == "speaker") for one, number in adversaries)]
+        # How far apart the labels of a real speaker and its virtual ones are: the number of real speakers, 0 for other targets.
+        adversaries = zip(recipe.adversaries, target_counts, strict=False)  # the augmentation preview has no targets
+        self.label_strides = [0, *(count // (1 + copies) * (one.target == "speaker") for one, count in adversaries)]
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
-        return steps_in(self.settings, *counts(self.clips))
+        """Number of batches in an epoch."""
+        return steps_per_epoch(self.settings, *count_labelled(self.clips))
 
     def class_shares(self) -> Tensor:
-        """What share of an epoch's labelled clips each emotion has [C], before clips are paired."""
-        known, classes = self.clips.emotion >= 0, self.labels[0][1]
-        counted = self.clips.emotion[known]
+        """Return the share of an epoch's labelled utterances of each emotion [C], before utterances are mixed."""
+        labelled, classes = self.clips.emotion >= 0, self.label_counts[0]
+        counted = self.clips.emotion[labelled]
         if self.settings.batches == "balanced":
-            counted = np.unique(np.stack((self.clips.speaker[known], counted)), axis=1)[1]
+            counted = np.unique(np.stack((self.clips.speaker[labelled], counted)), axis=1)[1]
         return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
 
-    def epoch(self, number: int, skip: int, clock: Clock) -> Iterator[tuple[Tensor, Tensor, Labels]]:
-        """The batches after the first `skip`: log-mel [B, M, T], frames [B] of this process's rows, labels of all rows."""
-        steps = self.draw(number)[skip:]
-        read = self.clips.source.read(self.needed(step) for step in steps)
-        for place, (step, (mels, frames)) in enumerate(zip(steps, read, strict=True), start=skip):
-            clock.lap("data")
-            torch.manual_seed(seed_of(self.seed, number, place, self.rank))  # noise, and dropout after it
-            seen, labels = self.features(step, mels, frames), self.labels_of(step)
-            clock.lap("features")
-            yield *seen, labels
+    def epoch(self, number: int, skip: int, timer: PhaseTimer) -> Iterator[tuple[Tensor, Tensor, BatchLabels]]:
+        """Yield the batches of an epoch.
 
-    def draw(self, epoch: int) -> list[Step]:
-        """All that is random in an epoch, but for dropout and noise."""
+        Args:
+            number: Epoch, from 1.
+            skip: Batches to leave out at the beginning: those that a resumed training has done.
+            timer: Ends the phases "data" and "features" of each batch.
+
+        Yields:
+            Log-mels [B', M, T] and frames [B'] of this process's rows, and the labels of all B rows.
+        """
+        plans = self.plan_epoch(number)[skip:]
+        loaded = self.clips.source.read(self.needed(plan) for plan in plans)
+        for index, (plan, (mels, frames)) in enumerate(zip(plans, loaded, strict=True), start=skip):
+            timer.end_phase("data")
+            torch.manual_seed(seed_of(self.seed, number, index, self.rank))  # of noise, and of dropout after it
+            mels, frames = self.features(plan, mels, frames)
+            labels = self.labels_of(plan)
+            timer.end_phase("features")
+            yield mels, frames, labels
+
+    def plan_epoch(self, epoch: int) -> list[BatchPlan]:
+        """Draw the batches of an epoch."""
         batches = epoch_batches(self.clips, self.settings, self.seed, epoch)
         chosen, rng = np.concatenate(batches), np.random.default_rng([self.seed, epoch, 1])
         draws = rng.random((len(chosen), self.augment.columns), dtype=np.float32)
-        pairs, s = None, self.augment.settings
-        if s.concatenate or s.mixup_same_emotion or s.mixup_any_emotion:
-            pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, s, rng)
-        voices = self.draw_voices(len(chosen), rng)
+        pairs, settings = None, self.augment.settings
+        if settings.concatenate or settings.mixup_same_emotion or settings.mixup_any_emotion:
+            pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, settings, rng)
+        virtual = self.draw_virtual(len(chosen), rng)
         ends = np.cumsum([len(batch) for batch in batches])
-        places = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
+        rows = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
         return [
-            Step(chosen[place], pairs and pairs.rows(place), draws[place], None if voices is None else voices[place])
-            for place in places
+            BatchPlan(chosen[row], pairs and pairs.rows(row), draws[row], None if virtual is None else virtual[row])
+            for row in rows
         ]
 
-    def draw_voices(self, number: int, rng: np.random.Generator) -> np.ndarray | None:
-        """Which of their voices clips and their partners speak in [number, 2], each equally often; 0 is their own."""
-        return rng.integers(0, 1 + self.virtual, (number, 2)) if self.virtual else None
+    def draw_virtual(self, number: int, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw the virtual speaker of utterances and of their partners [number, 2], all equally often; 0 is the real one."""
+        return rng.integers(0, 1 + self.virtual_copies, (number, 2)) if self.virtual_copies else None
 
-    def needed(self, step: Step) -> np.ndarray:
-        """The clips to be read: this process's, then their partners."""
-        own = step.chosen[self.rows]
-        if step.pairs is None:
-            return own
-        other = step.pairs.partner[self.rows]
-        return np.concatenate((own, other[other != own]))
+    def needed(self, plan: BatchPlan) -> np.ndarray:
+        """Return the utterances to load: those of this process's rows, then their partners."""
+        chosen = plan.chosen[self.rows]
+        if plan.pairs is None:
+            return chosen
+        other = plan.pairs.partner[self.rows]
+        return np.concatenate((chosen, other[other != chosen]))
 
     @torch.no_grad()
-    def features(self, step: Step, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels of what was needed -> (this process's rows after all augmentation [B, M, T], frames [B])."""
-        mels, mean = self.spoken(step, mels)
-        if step.pairs is not None:
-            pairs = step.pairs.rows(self.rows)
-            n, paired = len(pairs.partner), pairs.partner != step.chosen[self.rows]
+    def features(self, plan: BatchPlan, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment the log-mels of the utterances that `needed` names.
+
+        Returns:
+            Log-mels [B', M, T] and frames [B'] of this process's rows.
+        """
+        mels, mean = self.with_virtual_speakers(plan, mels)
+        if plan.pairs is not None:
+            pairs = plan.pairs.rows(self.rows)
+            n, paired = len(pairs.partner), pairs.partner != plan.chosen[self.rows]
             partner = self.on_device(np.where(paired, n - 1 + paired.cumsum(), np.arange(n)))
             weight, follows = self.on_device(pairs.weight), self.on_device(pairs.follows)
             others = mels[partner]
             if mean is not None:
-                others += mean[:n] - mean[partner]  # so that one mean is that of both
+                others += mean[:n] - mean[partner]  # so that one mean can be subtracted from both
             mels, frames = pair_up(mels[:n], frames[:n], others, frames[partner], weight, follows)
         mean = None if mean is None else mean[: len(mels)]
-        mels, frames = self.augment(mels, frames, self.on_device(step.draws[self.rows]), mean)
-        return F.pad(mels, (0, -mels.shape[2] % MULTIPLE)), frames
+        mels, frames = self.augment(mels, frames, self.on_device(plan.draws[self.rows]), mean)
+        return F.pad(mels, (0, -mels.shape[2] % FRAMES_MULTIPLE)), frames
 
-    def spoken(self, step: Step, mels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Log-mels of what was needed in the voices that were drawn; where they are to be taken off, the means [B, M, 1] of
-        these voices. A warp is linear in the bands, so that a voice's mean is the speaker's, warped.
+    def with_virtual_speakers(self, plan: BatchPlan, mels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn log-mels into those of the virtual speakers that were drawn.
+
+        Returns:
+            Log-mels of the needed utterances; and the mean log-mels [B, M, 1] of who speaks in them, where these are to be
+            subtracted. A warp is linear in the bands, so the mean of a virtual speaker is the warped mean of the real one.
         """
-        needed = self.needed(step)
+        needed = self.needed(plan)
         mean = self.clips.speaker_mean(needed)
-        if step.voices is None:
+        if plan.virtual is None or self.virtual_speakers is None:
             return mels, mean
-        own, others = step.voices[self.rows].T
-        paired = others[step.pairs.partner[self.rows] != step.chosen[self.rows]] if step.pairs is not None else others[:0]
-        voice, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.clips.speaker[needed])
-        return self.virtual_speakers(mels, speaker, voice), None if mean is None else self.virtual_speakers(mean, speaker, voice)
+        own, others = plan.virtual[self.rows].T
+        paired = others[plan.pairs.partner[self.rows] != plan.chosen[self.rows]] if plan.pairs is not None else others[:0]
+        virtual, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.clips.speaker[needed])
+        warped = self.virtual_speakers(mels, speaker, virtual)
+        return warped, None if mean is None else self.virtual_speakers(mean, speaker, virtual)
 
-    def labels_of(self, step: Step) -> Labels:
-        """Labels of all rows, this process's and the others'."""
-        numbers, (own, others) = [number for _, number in self.labels], (None, None) if step.voices is None else step.voices.T
-        first = self.known(step.chosen, own)
-        if step.pairs is None:
-            emotion, *targets = map(one_hot, first, numbers)
-            return Labels(emotion, tuple(targets))
-        second = self.known(step.pairs.partner, others)
+    def labels_of(self, plan: BatchPlan) -> BatchLabels:
+        """Return the labels of all rows, this process's and the others'."""
+        own, others = (None, None) if plan.virtual is None else plan.virtual.T
+        first = self.label_indices(plan.chosen, own)
+        if plan.pairs is None:
+            emotion, *targets = map(one_hot, first, self.label_counts)
+            return BatchLabels(emotion, tuple(targets))
+        second = self.label_indices(plan.pairs.partner, others)
         chosen, other, weight, follows = map(
-            self.on_device, (step.chosen, step.pairs.partner, step.pairs.weight, step.pairs.follows)
+            self.on_device, (plan.chosen, plan.pairs.partner, plan.pairs.weight, plan.pairs.follows)
         )
-        part = label_weight(self.frames[chosen], self.frames[other], weight, follows)
-        emotion, *targets = (mix_labels(*both, part, number) for *both, number in zip(first, second, numbers, strict=True))
-        return Labels(emotion, tuple(targets))
+        share = label_weight(self.frames[chosen], self.frames[other], weight, follows)
+        emotion, *targets = (
+            mix_labels(label, other_label, share, count)
+            for label, other_label, count in zip(first, second, self.label_counts, strict=True)
+        )
+        return BatchLabels(emotion, tuple(targets))
 
-    def known(self, chosen: np.ndarray, voice: np.ndarray | None) -> list[Tensor]:
-        """Emotion and targets [B] of clips, as numbers; who speaks in a further voice is another one."""
-        place = self.on_device(chosen)
-        found = [values[place] for values, _ in self.labels]
-        if voice is None:
-            return found
-        further = self.on_device(voice)
-        return [values + people * further for values, people in zip(found, self.people, strict=True)]
+    def label_indices(self, chosen: np.ndarray, virtual: np.ndarray | None) -> list[Tensor]:
+        """Return emotion and targets [B] of utterances as integers; a virtual speaker has a label of its own."""
+        rows = self.on_device(chosen)
+        labels = [values[rows] for values in self.labels]
+        if virtual is None:
+            return labels
+        offset = self.on_device(virtual)
+        return [values + stride * offset for values, stride in zip(labels, self.label_strides, strict=True)]
 
     def on_device(self, values: np.ndarray) -> Tensor:
+        """Return an array as a tensor on the training device."""
         return torch.from_numpy(values).to(self.device)
 
 
 def seed_of(*numbers: int) -> int:
+    """Mix numbers into one 64-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def counts(clips: LogMelDataset) -> tuple[int, int]:
-    """How many clips have a label, and how many have none."""
+def count_labelled(clips: LogMelDataset) -> tuple[int, int]:
+    """Return how many utterances have an emotion label, and how many have none."""
     labelled = int((clips.emotion >= 0).sum())
     return labelled, len(clips) - labelled
 
 
-def steps_in(settings: TrainSection, labelled: int, unlabelled: int = 0) -> int:
-    """Batches in an epoch; of `batch_size` clips or more, less than twice as many: one left over would break batch norm.
+def steps_per_epoch(settings: TrainSection, labelled: int, unlabelled: int = 0) -> int:
+    """Return the number of batches in an epoch.
 
-    An epoch is one of the labelled clips; where there are others, as many of them come along.
+    Batches have `batch_size` utterances or more, but fewer than twice as many: a single one left over would break batch norm.
+    An epoch is one of the labelled utterances; where there are others, as many of them are added.
     """
     return max(1, min(settings.epoch_clips or labelled, labelled) * (2 if unlabelled else 1) // settings.batch_size)
 
 
 def epoch_batches(clips: LogMelDataset, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
-    """The epoch's clips in random batches of similar length: padding costs time and dilutes batch norm.
+    """Draw an epoch's batches of utterances of similar length: padding costs time and dilutes batch norm.
 
-    Where there are clips without a label, they are half of each batch.
+    Where there are utterances without a label, they are half of each batch.
+
+    Returns:
+        Indices [B] of each batch, in random order.
     """
-    rng, (labelled, unlabelled) = np.random.default_rng([seed, epoch]), counts(clips)
-    number, steps = min(settings.epoch_clips or labelled, labelled), steps_in(settings, labelled, unlabelled)
-    batches = part_batches(clips, np.flatnonzero(clips.emotion >= 0), number, steps, settings, rng)
+    rng, (labelled, unlabelled) = np.random.default_rng([seed, epoch]), count_labelled(clips)
+    number, steps = min(settings.epoch_clips or labelled, labelled), steps_per_epoch(settings, labelled, unlabelled)
+    batches = batches_by_length(clips, np.flatnonzero(clips.emotion >= 0), number, steps, settings, rng)
     if unlabelled:
-        others = part_batches(clips, np.flatnonzero(clips.emotion < 0), number, steps, settings, rng)
+        others = batches_by_length(clips, np.flatnonzero(clips.emotion < 0), number, steps, settings, rng)
         batches = [np.concatenate(halves) for halves in zip(batches, others, strict=True)]
-    return [batches[place] for place in rng.permutation(len(batches))]
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def part_batches(
-    clips: LogMelDataset, among: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
+def batches_by_length(
+    clips: LogMelDataset, candidates: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """`number` of the clips `among` in batches by length, from the shortest on; where they are fewer, some come again."""
-    even = settings.batches == "balanced"
-    chosen = balanced(clips, among, number, rng) if even else np.resize(among[rng.permutation(len(among))], number)
+    """Draw `number` of the candidates into batches, the shortest first; candidates repeat where they are fewer."""
+    balanced = settings.batches == "balanced"
+    if balanced:
+        chosen = draw_balanced(clips, candidates, number, rng)
+    else:
+        chosen = np.resize(candidates[rng.permutation(len(candidates))], number)
     jittered = clips.frames[chosen] * rng.uniform(0.9, 1.1, len(chosen))
     batches = np.array_split(chosen[np.argsort(jittered)], steps)
-    if even:
-        batches = [hand for at in range(0, len(batches), DEAL) for hand in deal(batches[at : at + DEAL], clips)]
+    if balanced:
+        groups = [batches[start : start + MIXED_BATCHES] for start in range(0, len(batches), MIXED_BATCHES)]
+        batches = [batch for group in groups for batch in redistribute(group, clips)]
     return batches
 
 
-def balanced(clips: LogMelDataset, among: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """`number` clips: every speaker x emotion that there is equally often, in it every clip equally often, but for rests."""
-    _, cell = np.unique(np.stack((clips.speaker[among], clips.emotion[among])), axis=1, return_inverse=True)
-    members = [among[cell == one] for one in range(cell.max() + 1)]
+def draw_balanced(clips: LogMelDataset, candidates: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw every combination of speaker and emotion equally often, and each of its utterances equally often, up to remainders."""
+    _, cell = np.unique(np.stack((clips.speaker[candidates], clips.emotion[candidates])), axis=1, return_inverse=True)
+    members = [candidates[cell == index] for index in range(cell.max() + 1)]
     quota = np.full(len(members), number // len(members))
     quota[rng.permutation(len(members))[: number % len(members)]] += 1
-    drawn = [np.resize(rng.permutation(mine), count) for mine, count in zip(members, quota, strict=True)]
+    drawn = [np.resize(rng.permutation(utterances), count) for utterances, count in zip(members, quota, strict=True)]
     return np.concatenate(drawn)
 
 
-def deal(batches: list[np.ndarray], clips: LogMelDataset) -> list[np.ndarray]:
-    """The same clips in as many batches, dealt out in the order of emotion and speaker, so that no batch has many of one kind."""
-    together = np.concatenate(batches)
-    order = np.lexsort((clips.speaker[together], clips.emotion[together]))
-    return [together[order[place :: len(batches)]] for place in range(len(batches))]
+def redistribute(batches: list[np.ndarray], clips: LogMelDataset) -> list[np.ndarray]:
+    """Spread each emotion, and in it each speaker, evenly over as many batches of the same utterances."""
+    utterances = np.concatenate(batches)
+    order = np.lexsort((clips.speaker[utterances], clips.emotion[utterances]))
+    return [utterances[order[start :: len(batches)]] for start in range(len(batches))]

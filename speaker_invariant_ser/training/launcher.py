@@ -1,4 +1,4 @@
-"""A recipe and a prepared corpus -> a run: every fold and seed trained, in turn, side by side, or each by several processes."""
+"""Start the training of a run: all folds and seeds, one after another, side by side, or each by several processes."""
 
 import csv
 import logging
@@ -12,30 +12,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
-from speaker_invariant_ser.errors import RecipeError, RunError, SerError
+from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.models.erasure import check_erase
-from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.processes import cores, serve
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_methods import METHODS, TrainedClassifierSettings
 from speaker_invariant_ser.runs import METRICS, Fit, Run
-from speaker_invariant_ser.training.adversary_step import Opponents, told_of
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
-from speaker_invariant_ser.training.optimisation import build_model, precision_of, targets_of
-from speaker_invariant_ser.training.trainer import Progress, train_fit
+from speaker_invariant_ser.training.checks import check_device, check_recipe
+from speaker_invariant_ser.training.optimisation import choose_precision
+from speaker_invariant_ser.training.trainer import Progress, train_model
 
-OUTSIDE = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or fabric run has started
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
+LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or `fabric run` has started
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
 
 
 def train(
@@ -48,45 +47,55 @@ def train(
     progress: Progress | None = None,
     devices: int = 1,
 ) -> Run:
-    """Train every fold and seed of the recipe into the run folder `out`, and return the run.
+    """Train every fold and seed of a recipe.
 
-    `jobs` models are trained at once; each batch is shared by `devices` processes, with a GPU each where there are GPUs. Started
-    by `torchrun` or `fabric run`, the processes that these started share each batch instead. With `resume`, what is trained is
-    kept, and what was begun goes on from its last checkpoint. Raises SplitError or RecipeError before anything is
-    written, RunError, WriteError.
+    Started by `torchrun` or `fabric run`, the processes that these started share each batch, whatever `devices` says.
+
+    Args:
+        recipe: What to train.
+        prepared: The corpus.
+        out: Folder of the run.
+        resume: Keep the models that are trained, and continue the others from their last checkpoints.
+        device: "auto", "cpu" or "cuda".
+        jobs: Number of models that are trained at the same time.
+        progress: Called after each epoch with the model's name and its row of metrics.csv.
+        devices: Number of processes that share each batch, with a GPU each where there are GPUs.
+
+    Returns:
+        The run.
+
+    Raises:
+        SplitError: The corpus cannot be split so; before anything is written.
+        RecipeError: The recipe does not fit the methods, the corpus or the machine; before anything is written.
+        RunError: Training failed, or `resume` found another run.
+        WriteError: The folder exists, or cannot be written.
     """
-    dim = check_names(recipe)
-    place, several = choose_device(device), int(os.environ.get("WORLD_SIZE", 1)) if OUTSIDE in os.environ else devices
-    if place.type == "cuda" and devices > torch.cuda.device_count():
-        raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
-    require_pictures(recipe, prepared)
+    device_type = check_device(device, devices).type
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
-    splits = hold_out(
-        make_splits(recipe.split, prepared.utterances), prepared.utterances, recipe.audit.holdout, recipe.audit.seed
-    )
-    for split in splits:  # what is wrong is said before anything is written
-        for number, one in enumerate(recipe.adversaries):
-            with told_of(number):
-                targets_of(prepared, split, one.target, recipe.augment.virtual_speakers)
-        check_erase(recipe, dim, len(targets_of(prepared, split, "speaker")))
-        clips = len(split.indices("train", prepared.utterances))
-        require_enough(recipe, min(clips, recipe.train.epoch_clips or clips), split.name, several)
-    if OUTSIDE in os.environ:
-        return train_as_one_of_many(recipe, splits, prepared, Path(out), resume, place.type, progress)
+    splits = make_splits(recipe.split, prepared.utterances)
+    splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
+    check_recipe(recipe, prepared, splits, int(os.environ["WORLD_SIZE"]) if started_outside() else devices)
+    if started_outside():
+        return train_as_one_of_many(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
     waiting = [fit for fit in run.fits if not fit.done]
     jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
     if jobs * devices > 1 and waiting:
-        train_side_by_side(run, prepared, waiting, place.type, jobs, progress, devices)
+        train_side_by_side(run, prepared, waiting, device_type, jobs, progress, devices)
     else:
-        with engine(recipe.train.precision, place.type) as fabric:
+        with launched_fabric(recipe.train.precision, device_type) as fabric:
             for fit in waiting:
-                train_fit(run, prepared, fit, fabric, progress)
+                train_model(run, prepared, fit, fabric, progress)
     return run
 
 
+def started_outside() -> bool:
+    """Return whether torchrun or `fabric run` has started this process."""
+    return LAUNCHED in os.environ
+
+
 def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, out: Path, resume: bool) -> Run:
-    """A new run, or with `resume` the one that is there, without what a kill in the very last moment of a model left behind."""
+    """Create a run, or with `resume` open the one that is there; checkpoints of finished models are removed."""
     if not (resume and out.is_dir() and any(out.iterdir())):
         return Run.create(out, recipe, splits, prepared)
     run = Run.open(out)
@@ -97,57 +106,29 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
     return run
 
 
-def require_enough(recipe: Recipe, clips: int, fold: str, processes: int) -> None:
-    """Raise RecipeError unless each of the processes that share a batch gets a clip of it; `clips` are those of an epoch."""
-    if recipe.train.batch_size < processes:
-        raise RecipeError(f"train.batch_size = {recipe.train.batch_size}: {processes} processes share it; expected at least that")
-    if clips < max(2, processes):  # batch norm needs two
-        raise RecipeError(
-            f"fold {fold} trains on {clips} clips an epoch with {processes} processes; expected {max(2, processes)} or more"
-        )
-
-
-def require_pictures(recipe: Recipe, prepared: PreparedCorpus) -> None:
-    """Raise RecipeError where clips are to be pictures and are none: see `features.Pixels`."""
-    rows = recipe.features.mels
-    if recipe.features.front == "pixels":
-        for one in prepared.utterances:
-            if one.samples % rows or one.samples > rows * (rows + 1):
-                raise RecipeError(
-                    f'features.front = "pixels": {one.id} of {prepared.folder} has {one.samples} samples, which are no picture of '
-                    f"{rows} rows (features.mels) and at most {rows + 1} columns; expected the digits, or features.front = "
-                    '"log-mel" for sound'
-                )
-
-
-def check_names(recipe: Recipe) -> int:
-    """The embedding's dimension. Raises RecipeError for wrong names, band limits, and settings of adversaries."""
-    model = build_model(recipe, ("", ""))
-    Opponents(recipe, model, [2 for _ in recipe.adversaries])
-    if recipe.perturb.name == "cross" and not learns(recipe.adversary.name):
-        raise RecipeError(
-            f"perturb.name = cross moves clips along the loss of a reader that learns: adversary.name = {recipe.adversary.name} "
-            "has none; expected grl or another with a reader"
-        )
-    return model.dim
-
-
-def learns(adversary: str) -> bool:
-    """Whether an adversary has a reader that gets better at reading."""
-    return issubclass(METHODS["adversary"][adversary], TrainedClassifierSettings)
-
-
 @contextmanager
-def engine(precision: str, device: str, devices: Sequence[int] | int = 1, hosts: int = 1) -> Iterator[Fabric]:
-    """Device, precision and processes; `devices` as Fabric has it. Several processes find each other by their environment."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # or it tells the precision for every model
+def launched_fabric(precision: str, device: str, devices: list[int] | int = 1, hosts: int = 1) -> Iterator[Fabric]:
+    """Set up device, precision and processes.
+
+    Args:
+        precision: `train.precision` of the recipe.
+        device: "cpu" or "cuda".
+        devices: Number of processes on this host, or the indices of its GPUs. Several find each other by their environment.
+        hosts: Number of hosts.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would log the precision of every model
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
-    # Where nothing was started outside, what a cluster has in its environment is no business of this process.
-    own = [] if OUTSIDE in os.environ else [LightningEnvironment()]
-    strategy = "ddp" if several else "auto"
-    place = {"accelerator": device, "strategy": strategy, "devices": devices, "num_nodes": hosts}
-    fabric = Fabric(**place, precision=PRECISIONS[precision_of(precision, device)], plugins=own)
-    if "LT_CLI_USED" not in os.environ:  # `fabric run` has done it
+    # A process that was not started from outside ignores what a cluster's job has in its environment.
+    plugins: list[Precision | ClusterEnvironment | CheckpointIO] = [] if started_outside() else [LightningEnvironment()]
+    fabric = Fabric(
+        accelerator=device,
+        strategy="ddp" if several else "auto",
+        devices=devices,
+        num_nodes=hosts,
+        precision=PRECISIONS[choose_precision(precision, device)],
+        plugins=plugins,
+    )
+    if "LT_CLI_USED" not in os.environ:  # `fabric run` has launched it already
         fabric.launch()
     try:
         yield fabric
@@ -165,15 +146,15 @@ def train_as_one_of_many(
     device: str,
     progress: Progress | None,
 ) -> Run:
-    """All models one after another, each batch shared by the processes that are started outside, here and on other hosts."""
+    """Train all models one after another; processes started from outside, here and on other hosts, share each batch."""
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    with engine(recipe.train.precision, device, here, everywhere // here) as fabric:
+    with launched_fabric(recipe.train.precision, device, here, everywhere // here) as fabric:
         if fabric.is_global_zero:
             open_run(recipe, splits, prepared, out, resume)
         fabric.barrier()
         run = Run.open(out)
         for fit in [fit for fit in run.fits if not fit.done]:
-            train_fit(run, prepared, fit, fabric, progress)
+            train_model(run, prepared, fit, fabric, progress)
             fabric.barrier()
     return run
 
@@ -181,85 +162,98 @@ def train_as_one_of_many(
 def train_side_by_side(
     run: Run, prepared: PreparedCorpus, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
 ) -> None:
-    """Models in worker processes, `jobs` at once, the cores shared evenly: one thread each is faster than many on one model.
+    """Train models in worker processes, several at the same time.
 
-    Each model takes `devices` workers. GPUs are dealt out in turn, several models to one where they are fewer.
+    The cores are shared evenly: several models with one thread each are faster than one with many. GPUs are assigned in turn.
+
+    Args:
+        run: The run.
+        prepared: The corpus, which each worker opens again.
+        fits: The models that are left.
+        device: "cpu" or "cuda".
+        jobs: Number of models at the same time.
+        progress: Called after each epoch of every model.
+        devices: Number of workers that share each batch of a model.
     """
-    before, waiting, told = set(active_children()), deque(enumerate(fits)), dict.fromkeys((fit.name for fit in fits), 0)
+    others, waiting = set(active_children()), deque(enumerate(fits))
+    reported = dict.fromkeys((fit.name for fit in fits), 0)
     threads = max(1, cores() // (jobs * devices))
-    running: dict[Future, Fit] = {}
+    running: dict[Future[None], Fit] = {}
     with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=serve) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) <= (jobs - 1) * devices:
                     number, fit = waiting.popleft()
                     port = free_port() if devices > 1 else 0
-                    groups = [Group(rank, devices, port, number) for rank in range(devices)]
-                    arguments = run, prepared.folder, fit, device
-                    running |= {pool.submit(train_in_worker, *arguments, group, threads): fit for group in groups}
+                    for rank in range(devices):
+                        worker = Worker(rank, devices, port, number, threads)
+                        running[pool.submit(train_in_worker, run, prepared.folder, fit, device, worker)] = fit
                 wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-                tell(set(running.values()), told, progress)
-                require_well(running, devices)
+                report_epochs(set(running.values()), reported, progress)
+                raise_failure(running, devices)
                 running = {future: fit for future, fit in running.items() if not future.done()}
-            tell(fits, told, progress)
+            report_epochs(fits, reported, progress)
         except BrokenProcessPool:
             raise RunError(
-                f"{run.folder}: a training process was killed, perhaps for want of memory; "
-                "what was trained is kept: continue with --resume and fewer --jobs"
+                f"{run.folder}: a training process was killed, perhaps because memory ran out; trained models are kept: "
+                "continue with --resume and fewer --jobs"
             ) from None
         finally:
             if waiting or not all(future.done() for future in running):  # an error, or Ctrl-C: do not wait for the others
-                for worker in set(active_children()) - before:
-                    worker.terminate()
+                for process in set(active_children()) - others:
+                    process.terminate()
 
 
-def require_well(running: Iterable[Future], devices: int) -> None:
-    """Raise what went wrong in a worker. Of several that share a model, one has a reason, and the others miss it."""
+def raise_failure(running: Iterable[Future[None]], devices: int) -> None:
+    """Raise what went wrong in a worker; of several that share a model, the error that made the others fail."""
     if any(future.done() and future.exception() for future in running):
         if devices > 1:
             wait(running, timeout=2)
-        errors = [future.exception() for future in running if future.done() and future.exception()]
+        errors = [error for future in running if future.done() and (error := future.exception())]
         raise next((error for error in errors if isinstance(error, SerError)), errors[0])
 
 
-def tell(fits: Iterable[Fit], told: dict[str, int], progress: Progress | None) -> None:
-    """Report the epochs that workers have written to metrics.csv since the last look; `told` is the last of each."""
+def report_epochs(fits: Iterable[Fit], reported: dict[str, int], progress: Progress | None) -> None:
+    """Report the epochs that workers have added to metrics.csv; `reported` counts those of each model so far."""
     for fit in fits:
-        for place in (partial_of(fit.folder), fit.folder):
+        for folder in (partial_of(fit.folder), fit.folder):
             try:
-                rows = list(csv.DictReader((place / METRICS).read_text(encoding="utf-8").splitlines()))
+                rows = list(csv.DictReader((folder / METRICS).read_text(encoding="utf-8").splitlines()))
             except OSError:
-                continue  # not begun, or just renamed
-            for row in rows[told[fit.name] :]:  # a row for each epoch
-                told[fit.name] += 1
+                continue  # not started, or just renamed
+            for row in rows[reported[fit.name] :]:  # one row for each epoch
+                reported[fit.name] += 1
                 if progress:
                     progress(fit.name, {column: float(cell) for column, cell in row.items()})
 
 
 @dataclass(frozen=True)
-class Group:
-    """The processes that share a model's batches: this one's rank among `size` that meet at `port`; `number` is the model's."""
+class Worker:
+    """One of the processes that share the batches of a model."""
 
-    rank: int
+    rank: int  # 0 .. size - 1
     size: int
-    port: int
-    number: int
+    port: int  # where the processes of a model meet
+    number: int  # of the model, counted over the run
+    threads: int  # that torch may use
 
 
-def train_in_worker(run: Run, data: Path, fit: Fit, device: str, group: Group, threads: int) -> None:
-    torch.set_num_threads(threads)
+def train_in_worker(run: Run, data: Path, fit: Fit, device: str, worker: Worker) -> None:
+    """Train one model in this process, or share its batches with other workers."""
+    torch.set_num_threads(worker.threads)
     prepared = PreparedCorpus.open(data).labelled(run.recipe.labels.map, run.recipe.split)
-    devices: Sequence[int] | int = group.size
-    if device == "cuda" and group.size == 1:
-        devices = [group.number % torch.cuda.device_count()]
-    if group.size > 1:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": group.port, "WORLD_SIZE": group.size, "NODE_RANK": 0}
-        os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": group.rank}.items()})
-    with engine(run.recipe.train.precision, device, devices) as fabric:
-        train_fit(run, prepared, fit, fabric)
+    devices: list[int] | int = worker.size
+    if device == "cuda" and worker.size == 1:
+        devices = [worker.number % torch.cuda.device_count()]
+    if worker.size > 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": worker.port, "WORLD_SIZE": worker.size, "NODE_RANK": 0}
+        os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": worker.rank}.items()})
+    with launched_fabric(run.recipe.train.precision, device, devices) as fabric:
+        train_model(run, prepared, fit, fabric)
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """Return a port of this machine that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

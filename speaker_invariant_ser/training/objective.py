@@ -1,102 +1,207 @@
-"""What training makes small: one forward pass of the model, and the emotion loss of what came out."""
+"""What training minimises beside the adversaries: one forward pass of the model, and the losses of its outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.log_mel import Batch
-from speaker_invariant_ser.models.model import Output, SerModel
-from speaker_invariant_ser.recipe import EmotionSection
-from speaker_invariant_ser.recipe_methods import PerturbSection
-from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, drawn_again, statistics_kept
+from speaker_invariant_ser.models.model import ModelSettings, Output, SerModel
+from speaker_invariant_ser.recipe import EmotionSection, Recipe
+from speaker_invariant_ser.recipe_methods import NoPerturbation, PerturbationSettings, PerturbSection
+from speaker_invariant_ser.training.adversarial_examples import (
+    PERTURBATIONS,
+    Perturbation,
+    kl_divergence,
+    preserve_statistics,
+    repeat_random_numbers,
+)
+
+NO_PERTURBATION = NoPerturbation()
+
+
+@dataclass(frozen=True)
+class TaskLosses:
+    """Scalar losses of a batch of all processes, adversaries apart."""
+
+    emotion: Tensor
+    rate: Tensor  # nats that the bottleneck lets through, mean over utterances
+    perturbed: Tensor | None  # at the adversarially perturbed inputs; None without [perturb]
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the losses that there are, by name."""
+        return {name: loss for name, loss in vars(self).items() if loss is not None}
+
+
+class EmotionHeadPass:
+    """The emotion head's part of one forward pass, for the gradient of the emotion loss with respect to the embeddings.
+
+    A plain object, so that Fabric hands it through as it is: on tensors that Fabric returns, torch.autograd.grad raises
+    under mixed precision.
+
+    Args:
+        head_input: What the emotion head got [B, D].
+        logits: What it returned [B, C].
+    """
+
+    def __init__(self, head_input: Tensor, logits: Tensor) -> None:
+        self.head_input, self.logits = head_input, logits
+
+    def input_gradient(self, logits_gradient: Tensor) -> Tensor:
+        """Turn a gradient with respect to the logits [B, C] into one with respect to the head's input [B, D].
+
+        It goes through the head alone; no parameter gets a gradient, and the graph stays for the backward pass.
+        """
+        gradient = logits_gradient.to(self.logits.dtype)
+        return torch.autograd.grad(self.logits, self.head_input, gradient, retain_graph=True)[0]
 
 
 class Objective(nn.Module):
-    """The model as precision and processes are put around it: one forward pass, of the moved clips as well where asked.
+    """The model with its task losses: the module that Fabric wraps for precision and for several processes.
 
-    `shares` [C] says how much of an epoch each emotion has. `reader` is what the speaker's direction is asked of; it is no part
-    of this module. `mapped`: the map before pooling is wanted as well.
+    Args:
+        model: The model in training.
+        settings: [emotion] of the recipe.
+        shares: Share of an epoch's labelled utterances of each emotion [C].
+        perturb: [perturb] of the recipe.
+        adversary: Whose loss a perturbation along the speaker's gradient follows. It is no part of this module.
+        need_frames: Whether an adversary gets frame-level features, which are then returned as well.
     """
+
+    weight: Tensor  # [C] of the emotions in the loss
+    offset: Tensor  # [C] added to their logits
 
     def __init__(
         self,
         model: SerModel,
         settings: EmotionSection,
         shares: Tensor,
-        perturb: PerturbSection | None = None,
-        reader: Adversary | None = None,
-        mapped: bool = False,
+        perturb: PerturbSection = NO_PERTURBATION,
+        adversary: Adversary | None = None,
+        need_frames: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.smoothing, self.mapped = model, settings.label_smoothing, mapped
-        self.perturb, self.reader, self.branch = perturb, (reader,), None
-        self.perturbation = PERTURBATIONS.get(perturb.name) if perturb else None
+        self.model, self.smoothing, self.need_frames = model, settings.label_smoothing, need_frames
+        self.perturbation: Perturbation | None = None
+        self.epsilon, self.perturbed_weight = 0.0, 0.0
+        if isinstance(perturb, PerturbationSettings):
+            self.perturbation = PERTURBATIONS[perturb.name]
+            self.epsilon, self.perturbed_weight = perturb.epsilon, perturb.weight
+        self.adversary = (adversary,)  # in a tuple, or its parameters would become this module's
         self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
         self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
 
-    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Log-mels of this process's clips, their labels -> the fields of `Output`, and `moved` [B, C], logits of moved clips."""
-        if not self.perturbation:
-            return self.found(self.model.from_mels(mels, frames))
-        mels = mels.detach().requires_grad_()
-        with drawn_again(mels):
-            output = self.model.from_mels(mels, frames)
-            step = self.step(mels, frames, output, emotion, target)
-        with statistics_kept(self.model):
-            moved = self.model.from_mels(mels.detach() + step, frames)
-        return {**self.found(output), "moved": moved.logits}
+    def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor) -> tuple[dict[str, Tensor], EmotionHeadPass]:
+        """Run the model on the rows of one process.
 
-    def step(self, mels: Tensor, frames: Tensor, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
-        """How clips are moved [B, M, T]. Along sums and no means, since through batch norm clips of other processes have a slope
-        as well; and so have clips without a label, which stay where they are if one is asked for.
+        Args:
+            mels: Log-mels [B, M, T].
+            frames: Frames of each [B].
+            emotion: Label shares [B, C].
+            target: Shares of the first adversary's target [B, K].
+
+        Returns:
+            The fields of `models.model.Output` by name, with `perturbed` [B, C], the logits of the adversarially perturbed
+            inputs, where the recipe has them; and the emotion head's part of the pass.
         """
-        with statistics_kept(self.model):
-            step = self.perturbation(
-                lambda moved: self.model.from_mels(moved, frames),
+        if self.perturbation is None:
+            output = self.model.from_mels(mels, frames)
+            return self.fields(output), EmotionHeadPass(output.head_input, output.logits)
+        mels = mels.detach().requires_grad_()
+        with repeat_random_numbers(mels):
+            output = self.model.from_mels(mels, frames)
+            step = self.perturbation_of(self.perturbation, mels, frames, output, emotion, target)
+        with preserve_statistics(self.model):
+            perturbed = self.model.from_mels(mels.detach() + step, frames)
+        return {**self.fields(output), "perturbed": perturbed.logits}, EmotionHeadPass(output.head_input, output.logits)
+
+    def fields(self, output: Output) -> dict[str, Tensor]:
+        """Return the fields of an output; frame-level features, which are large, only where an adversary gets them."""
+        left_out = ("head_input", "bottleneck") if self.need_frames else ("head_input", "bottleneck", "frame_features")
+        return {name: value for name, value in vars(output).items() if name not in left_out}
+
+    def perturbation_of(
+        self, method: Perturbation, mels: Tensor, frames: Tensor, output: Output, emotion: Tensor, target: Tensor
+    ) -> Tensor:
+        """Return what is added to log-mels [B, M, T].
+
+        Losses are sums over utterances: a mean would be over the rows of this process, whose gradients batch norm mixes with
+        those of the others. Batch norm also gives utterances without a label a gradient of the emotion loss; a method that
+        needs labels leaves them unchanged.
+        """
+        with preserve_statistics(self.model):
+            step = method(
+                lambda changed: self.model.from_mels(changed, frames),
                 mels,
                 frames,
                 output,
                 lambda found: self.emotion_loss(found.logits, emotion) * (emotion @ self.weight).sum(),
                 lambda found: self.speaker_loss(found, emotion, target) * len(target),
-                getattr(self.perturb, "epsilon", 0.0),
+                self.epsilon,
             )
-        return step * (emotion.sum(dim=1) > 0)[:, None, None] if self.perturbation.against == "labels" else step
+        return step * (emotion.sum(dim=1) > 0)[:, None, None] if method.reference == "labels" else step
 
-    def found(self, output: Output) -> dict[str, Tensor]:
-        """The fields of an output, the map before pooling only where an adversary reads it: it is large."""
-        self.branch = output.head_input, output.logits
-        left_out = ("head_input", "bottleneck") if self.mapped else ("head_input", "bottleneck", "frame_features", "frame_counts")
-        return {name: one for name, one in vars(output).items() if name not in left_out}
-
-    def slope(self, gradient: Tensor) -> Tensor:
-        """The gradient [B, D] at what the emotion was told from, in the latest pass, by that at the logits [B, C]: through the
-        head alone, before any backward pass. Tensors of this module's own, since Fabric guards those that it hands out.
-        """
-        (told, logits), self.branch = self.branch, None
-        return torch.autograd.grad(logits, told, gradient.to(logits.dtype), retain_graph=True)[0]
+    def losses(self, outputs: Mapping[str, Tensor], emotion: Tensor) -> TaskLosses:
+        """Compute the losses of a batch of all processes from its outputs and its label shares [B, C]."""
+        loss, rate = self.emotion_loss(outputs["logits"], emotion), outputs["rate"].mean()
+        if self.perturbation is None:
+            return TaskLosses(loss, rate, perturbed=None)
+        if self.perturbation.reference == "labels":
+            return TaskLosses(loss, rate, self.emotion_loss(outputs["perturbed"], emotion))
+        return TaskLosses(loss, rate, kl_divergence(outputs["logits"], outputs["perturbed"]))
 
     def emotion_loss(self, logits: Tensor, emotion: Tensor) -> Tensor:
-        """Weighted mean cross-entropy of logits [B, C] against label shares [B, C], over the clips that have a label."""
+        """Return the weighted mean cross-entropy of logits [B, C] and label shares [B, C], over utterances with a label."""
         return soft_cross_entropy(logits.float() + self.offset, emotion, self.weight, self.smoothing)
 
     def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
-        """How badly the first adversary reads the speaker, through the model."""
-        (reader,) = self.reader
-        x = output.frame_features if reader.settings.on_frames else output.embedding
-        return reader.classifier_loss(x.float(), Batch(output.frame_counts, emotion, target))
+        """Return the loss of the first adversary's classifier, as a function of the model's input."""
+        (adversary,) = self.adversary
+        assert adversary is not None, "a recipe with perturb.name = cross has an adversary"
+        x = output.frame_features if adversary.settings.on_frames else output.embedding
+        return adversary.classifier_loss(x.float(), Batch(output.frame_counts, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-    """Weighted mean cross-entropy of logits [B, C] against label shares [B, C]; with single labels that of torch.
+    """Return the weighted mean cross-entropy of logits and label shares; with single labels, that of torch.
 
-    A row of shares that is all zero is a clip without a label, and counts nothing.
+    Args:
+        logits: [B, C].
+        shares: [B, C], each row adding up to 1; a row of zeros is an utterance without a label and does not count.
+        weight: Of the emotions [C].
+        smoothing: Label smoothing, 0 to 1.
     """
-    known = shares.sum(dim=1) > 0  # smoothing would give the others a label as well
-    losses = F.cross_entropy(logits[known], shares[known], weight, reduction="sum", label_smoothing=smoothing)
+    labelled = shares.sum(dim=1) > 0  # smoothing would give the others a label as well
+    losses = F.cross_entropy(logits[labelled], shares[labelled], weight, reduction="sum", label_smoothing=smoothing)
     return losses / (shares @ weight).sum().clamp_min(1e-12)
 
 
 def class_weights(shares: Tensor) -> Tensor:
-    """Inverse shares [C], one on average over the clips; a class without clips gets 0."""
+    """Return inverse class frequencies.
+
+    Args:
+        shares: Share of the utterances of each class [C].
+
+    Returns:
+        Weights [C] whose mean over the utterances is 1; 0 for a class without utterances.
+    """
     return torch.where(shares > 0, 1 / ((shares > 0).sum() * shares.clamp_min(1e-12)), 0.0)
+
+
+def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
+    """Return an untrained model.
+
+    Args:
+        recipe: The recipe.
+        labels: Names of the C emotions.
+
+    Raises:
+        RecipeError: A method is unknown, or the band limits are impossible.
+    """
+    names = ("features", "encoder", "emotion", "bottleneck", "erase", "release")
+    sections = {name: getattr(recipe, name) for name in names}
+    return SerModel(ModelSettings(labels=tuple(labels), sample_rate=SAMPLE_RATE, **sections))

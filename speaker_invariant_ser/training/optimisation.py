@@ -1,23 +1,15 @@
-"""What a training is made of, from a recipe: the model, the schedule, what adversaries tell apart, the precision."""
+"""What updates the weights: optimizers, learning-rate schedules, the moving average, and the precision."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.data.manifest import GROUPABLE
-from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import RecipeError, shorten, unknown
-from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe import TrainSection
 
-TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may read; the emotion is no such, and unlabelled clips have none
-
+# From an optimizer, the peak learning rate and the number of steps of a training.
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
     "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
     "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
@@ -25,47 +17,84 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.
 }
 
 
-def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
-    """An untrained model. Raises RecipeError for an unknown encoder or impossible band limits."""
-    names = ("features", "encoder", "emotion", "bottleneck", "erase", "release")
-    sections = {name: getattr(recipe, name) for name in names}
-    return SerModel(ModelSettings(labels=labels, sample_rate=SAMPLE_RATE, **sections))
+class Optimizers:
+    """All optimizers of a training.
 
+    Adversaries with a learning rate of their own share one Adam with beta1 = 0.5: a short memory of gradients, since their
+    inputs change while they learn (Radford et al., ICLR 2016). Everything else is trained by one AdamW.
 
-def targets_of(prepared: PreparedCorpus, split: Split, column: str, virtual: int = 0) -> list[str]:
-    """What the adversary tells apart: the values of a column among the fold's training clips, with labels or without, sorted; of
-    speakers then their further voices, one voice of each after another. Raises RecipeError.
+    Args:
+        parameters: What AdamW trains.
+        separate_groups: Parameter groups of Adam; none if no adversary has a learning rate of its own.
+        settings: [train] of the recipe.
     """
-    trained = [prepared.utterances[at] for part in ("train", "unlabelled") for at in split.indices(part, prepared.utterances)]
-    if column not in TARGETS:
-        full = [name for name in TARGETS if all(getattr(one, name) for one in trained)]
-        raise RecipeError(f"adversary.target: {unknown('column', column, full)}")
-    values = Counter(getattr(one, column) for one in trained)
-    if values[""]:
-        raise RecipeError(f"adversary.target = {column}: {values['']} training clips of fold {split.name} have no {column}")
-    if len(values) < 2:
-        raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(values)})")
-    voices = range(1, virtual + 1) if column == "speaker" else ()
-    return [*sorted(values), *(f"{one}, voice {voice}" for voice in voices for one in sorted(values))]
+
+    def __init__(self, parameters: Iterable[nn.Parameter], separate_groups: list[dict], settings: TrainSection) -> None:
+        self.model: torch.optim.Optimizer = torch.optim.AdamW(
+            [*parameters], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        self.adversaries = torch.optim.Adam(separate_groups, betas=(0.5, 0.999)) if separate_groups else None
+
+    def each(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizers that there are."""
+        return [self.model, *([self.adversaries] if self.adversaries else ())]
+
+    def step(self) -> None:
+        """Update all parameters from their gradients, and clear these."""
+        for optimizer in self.each():
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def step_adversaries(self) -> None:
+        """Update the adversaries with an optimizer of their own, and clear their gradients."""
+        assert self.adversaries, "an adversary that takes steps of its own has a learning rate"
+        self.adversaries.step()
+        self.adversaries.zero_grad()
+
+    def reset_state(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Forget the moments of parameters that were re-initialised."""
+        for parameter in parameters:
+            for optimizer in self.each():
+                optimizer.state.pop(parameter, None)
+
+    def state_dict(self) -> dict[str, dict]:
+        """Return the state of every optimizer for a checkpoint."""
+        return {str(index): optimizer.state_dict() for index, optimizer in enumerate(self.each())}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        """Continue from the state of a checkpoint."""
+        for index, optimizer in enumerate(self.each()):
+            optimizer.load_state_dict(state[str(index)])
 
 
-def precision_of(chosen: str, device: str) -> str:
-    """float32 or bfloat16. "auto" is bfloat16 where the device has units that multiply matrices of it; elsewhere it is emulated,
-    and slower than float32.
+def choose_precision(setting: str, device: str) -> str:
+    """Return "float32" or "bfloat16".
+
+    Args:
+        setting: `train.precision`. "auto" is bfloat16 where the device multiplies bfloat16 matrices in hardware; elsewhere it
+            is emulated and slower than float32.
+        device: "cpu" or "cuda".
     """
-    if chosen != "auto":
-        return chosen
+    if setting != "auto":
+        return setting
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # which torch has not always had
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # recent versions of torch have it
     return "bfloat16" if capabilities.get("amx_bf16") else "float32"
 
 
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
-    """How the moving average takes a step: by `decay`, less in the first steps, whose weights are not worth keeping."""
+Weights = tuple[Tensor, ...] | list[Tensor]
 
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor) -> None:
-        now = min(decay, (1 + int(number)) / (10 + int(number)))
-        get_ema_multi_avg_fn(now)(averaged, current, number)
+
+def exponential_average(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
+    """Return the update of an exponential moving average of the weights, for torch's AveragedModel.
+
+    Args:
+        decay: Decay per step, 0 to below 1. Over the first steps it rises from 0.1: the first weights are not worth keeping.
+    """
+
+    def update(averaged: Weights, current: Weights, steps: Tensor | int) -> None:
+        warmed_up = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(warmed_up)(averaged, current, steps)
 
     return update

@@ -1,18 +1,17 @@
-"""The one visible loop: a model is trained on some speakers, selected on others, never shown the rest.
+"""The training loop of one model: `Trainer.fit` runs the epochs, `Trainer.training_step` is one update.
 
-Alone, or as one of several processes that share each batch; on a processor or a GPU; cut short anywhere, it goes on
-from its last checkpoint and, on a processor, ends with the same bits as if nothing had happened.
+It runs in one process or in several that share each batch, on a CPU or a GPU. An interrupted training resumes from its last
+checkpoint (`Trainer.resume`) and, on a CPU, ends with the same bits as one that was not.
 """
 
 import copy
-import csv
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,310 +28,357 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gathered
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
-from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.files import partial_of, resumable_folder
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.runs import METRICS, Fit, Run
-from speaker_invariant_ser.training.adversarial_examples import divergence
-from speaker_invariant_ser.training.adversary_step import Opponents
-from speaker_invariant_ser.training.batching import Clock, Feed, Labels
+from speaker_invariant_ser.training.adversary_step import Adversaries
+from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
-from speaker_invariant_ser.training.objective import Objective
-from speaker_invariant_ser.training.online_probe import fresh_accuracy
-from speaker_invariant_ser.training.optimisation import SCHEDULES, build_model, moving_average, precision_of, targets_of
+from speaker_invariant_ser.training.checks import target_values
+from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
+from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model
+from speaker_invariant_ser.training.online_probe import OnlineProbe
+from speaker_invariant_ser.training.optimisation import SCHEDULES, Optimizers, choose_precision, exponential_average
 from speaker_invariant_ser.training.post_training import finish
+from speaker_invariant_ser.training.timing import PhaseTimer
 
-SAVE_EVERY = 10.0  # seconds between checkpoints: what a kill costs at most
+CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
 
-Row = dict[str, float]  # one line of metrics.csv
-Progress = Callable[[str, Row], None]  # fold and seed, its latest epoch
-
-SUMS = ("clips", "labelled", "emotion_loss", "emotion_right", "emotion_gradient", "rate", "moved_loss")
-PARTS = ("data", "features", "network", "adversary", "update", "dev", "checkpoint")  # of an epoch's time
-STATEFUL = ("objective", "opponents", "optimizer", "own", "schedule", "averaged")  # of a checkpoint, by their state_dict
-PLAIN = ("epoch", "place", "step", "rate", "sums", "rows", "best", "kept", "attacked")  # and as they are
+Progress = Callable[[str, Row], None]  # called after each epoch with the model's name and its row of metrics.csv
 
 
-class Training:
-    """One model in training: all that changes, and the loop that changes it.
+@dataclass
+class LoopState:
+    """Where the loop is, and what it has kept so far."""
 
-    `fabric` is the device, the precision and the processes that share each batch; `work` the folder for checkpoint and metrics.
+    epoch: int = 1  # the current one, from 1
+    batch: int = 0  # the next one of the epoch
+    step: int = 0  # updates so far, over all epochs
+    learning_rate: float = 0.0  # of the latest update
+    rows: list[Row] = field(default_factory=list)  # of metrics.csv
+    best_dev_uar: float = -1.0
+    best_dev_loss: float = 0.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    attacker_accuracy: float = 0.0  # of the latest online probe
+
+
+class Trainer:
+    """Train one model: a fold and a seed of a run.
+
+    Args:
+        run: The run with its recipe.
+        prepared: The corpus, its labels mapped.
+        fit: The fold, the seed, and the model's name.
+        fabric: Device, precision, and the processes that share each batch.
+        work: Folder for the checkpoint and metrics.csv; a checkpoint in it is resumed from.
+
+    Raises:
+        RunError: The checkpoint is damaged or belongs to another training.
     """
 
     def __init__(self, run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
-        self.fit, self.fabric, self.work, self.recipe = fit, fabric, work, recipe
-        self.precision = precision_of(recipe.train.precision, device.type)
-        self.owner = owner_of(run, fit, self.precision)
+        self.recipe, self.fit_settings, self.fabric, self.work = recipe, fit, fabric, work
+        self.precision = choose_precision(recipe.train.precision, device.type)
+        self.fingerprint = fingerprint(run, fit, self.precision)
         torch.manual_seed(fit.seed)
+
         labels = labels_of(prepared.utterances, recipe.split)
-        known = [len(targets_of(prepared, fit.split, one.target, recipe.augment.virtual_speakers)) for one in recipe.adversaries]
-        model = build_model(recipe, labels).to(device, memory_format=torch.channels_last)
-        self.opponents = Opponents(recipe, model, known).to(device)
-        clips, self.dev = self.open_parts(prepared, labels, model)
-        self.probed = self.open_probed(prepared, labels, model, clips) if recipe.train.probe_every else ()
-        model.normalise.fit(clips.sample())
-        self.feed = Feed(clips, recipe, len(labels), known, fit.seed, device, fabric.global_rank, fabric.world_size)
-        reader, mapped = self.opponents.each[0], self.opponents.mapped
-        self.objective = Objective(model, recipe.emotion, self.feed.class_shares(), recipe.perturb, reader, mapped).to(device)
-        self.steps = recipe.train.epochs * self.feed.steps
-        trained = [*self.objective.parameters(), *self.opponents.optimized()]
-        rates = {"lr": recipe.train.learning_rate, "weight_decay": recipe.train.weight_decay}
-        self.optimizer, self.own = torch.optim.AdamW(trained, **rates, fused=True), self.opponents.own
-        self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train.learning_rate, self.steps)
-        self.averaged = AveragedModel(model, multi_avg_fn=moving_average(recipe.train.ema), use_buffers=True)
-        self.epoch, self.place, self.step = 1, 0, 0  # the next batch: the place-th of the epoch, the step-th of all
-        self.sums, self.rate = self.no_sums(), 0.0
-        self.rows: list[Row] = []
-        self.attacked = 0.0  # share of speakers that the latest fresh attacker named rightly
-        self.best, self.kept = (-1.0, 0.0), copy.deepcopy(model.state_dict())
-        self.clock, self.saved = Clock(), time.monotonic()
-        if (work / CHECKPOINT).exists():
-            self.restore()
-        self.module, self.stepper = fabric.setup(self.objective, self.optimizer)
-
-    def no_sums(self) -> dict[str, Tensor]:
-        """What is summed over an epoch, at its beginning."""
-        zero = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
-        return {**{name: zero.clone() for name in SUMS}, **self.opponents.no_sums(self.fabric.device)}
-
-    def open_parts(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel) -> tuple[LogMelDataset, LogMelDataset]:
-        """Training and dev clips; what the first leave of the memory is for the second."""
-        found, free = [], self.recipe.train.resident_gb
-        for part in ("train", "dev"):
-            indices = self.fit.split.indices(part, prepared.utterances)
-            unlabelled = self.fit.split.indices("unlabelled", prepared.utterances) if part == "train" else ()
-            columns = [one.target for one in self.recipe.adversaries]
-            transductive = self.recipe.features.transductive
-            found.append(open_dataset(prepared, indices, labels, columns, model.logmel, free, unlabelled, transductive))
-            free -= found[-1].cached_gb
-        return tuple(found)
-
-    def open_probed(self, prepared: PreparedCorpus, labels: Sequence[str], model: SerModel, clips: LogMelDataset) -> tuple:
-        """What a fresh attacker learns from and is scored on: training clips and those kept aside, each with its speakers."""
-        train, unlabelled, held = (self.fit.split.indices(p, prepared.utterances) for p in ("train", "unlabelled", "held_out"))
-        speakers = [[prepared.utterances[index].speaker for index in indices] for indices in ([*train, *unlabelled], held)]
-        aside = open_dataset(
-            prepared, held, labels, (), model.logmel, 0.0, subtract_speaker_means=self.recipe.features.transductive
+        target_counts = [
+            len(target_values(prepared, fit.split, adversary.target, recipe.augment.virtual_speakers))
+            for adversary in recipe.adversaries
+        ]
+        self.model = build_model(recipe, labels)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.adversaries = Adversaries(recipe, self.model, target_counts).to(device)
+        self.train_data, self.dev_data = self.open_data(prepared, labels)
+        self.probe = OnlineProbe.open(prepared, fit.split, self.model, self.train_data) if recipe.train.probe_every else None
+        self.model.normalise.fit(self.train_data.sample())
+        self.batches = BatchLoader(
+            self.train_data, recipe, len(labels), target_counts, fit.seed, device, fabric.global_rank, fabric.world_size
         )
-        return clips, speakers[0], aside, speakers[1]
+        shares, first_adversary = self.batches.class_shares(), self.adversaries.methods[0]
+        need_frames = self.adversaries.need_frames
+        self.objective = Objective(self.model, recipe.emotion, shares, recipe.perturb, first_adversary, need_frames).to(device)
 
-    def go_on(self, progress: Progress | None) -> None:
-        """All epochs that are left; then model.safetensors, model.json and metrics.csv are in the folder."""
-        while self.epoch <= self.recipe.train.epochs and not gave_up(self.rows, self.recipe.train.patience):
-            self.module.train()
-            for mels, frames, labels in self.feed.epoch(self.epoch, self.place, self.clock):
-                self.take_step(mels, frames, labels)
-                self.place, self.step = self.place + 1, self.step + 1
-                self.save_if_due()
-            self.end_epoch()
-            self.epoch, self.place = self.epoch + 1, 0
-            self.save_if_due(epoch_ended=True)
-            if progress and self.fabric.is_global_zero:
-                progress(self.fit.name, self.rows[-1])
-        if self.fabric.is_global_zero:
-            self.objective.model.load_state_dict(self.kept)
-            finish(self.objective.model, self.feed.clips, self.recipe, self.fit.seed)
-            on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
-            save_model(self.objective.model, self.work, on)
+        self.total_steps = recipe.train.epochs * self.batches.steps
+        parameters = [*self.objective.parameters(), *self.adversaries.shared_parameters()]
+        self.optimizers = Optimizers(parameters, self.adversaries.separate_groups(), recipe.train)
+        schedule = SCHEDULES[recipe.train.schedule]
+        self.learning_rate_schedule = schedule(self.optimizers.model, recipe.train.learning_rate, self.total_steps)
+        update = exponential_average(recipe.train.ema)
+        self.moving_average: AveragedModel = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
 
-    def take_step(self, mels: Tensor, frames: Tensor, labels: Labels) -> None:
-        """One batch: forward, what the adversaries want, backward, update. `labels` are those of all processes' rows.
+        self.state = LoopState(best_weights=copy.deepcopy(self.model.state_dict()))
+        self.totals = EpochTotals(device)
+        self.timer, self.last_checkpoint = PhaseTimer(), time.monotonic()
+        if (work / CHECKPOINT).exists():
+            self.resume()
+        # From here on, `module` is the objective with Fabric's precision and gradient averaging around it.
+        self.module, self.optimizers.model = fabric.setup(self.objective, self.optimizers.model)
 
-        Losses are those of the whole batch, in every process the same: an adversary sees all of it, and no process has to know of
-        the others' gradients but for the model's own, which Fabric averages.
+    def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset]:
+        """Open the training and the dev utterances; both together keep `train.resident_gb` of log-mels in memory."""
+        split, columns = self.fit_settings.split, [adversary.target for adversary in self.recipe.adversaries]
+        train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
+        transductive, free = self.recipe.features.transductive, self.recipe.train.resident_gb
+        logmel = self.model.logmel
+        train_data = open_dataset(prepared, train, labels, columns, logmel, free, unlabelled, transductive)
+        free -= train_data.cached_gb
+        return train_data, open_dataset(prepared, dev, labels, columns, logmel, free, (), transductive)
+
+    # The loop
+
+    def fit(self, progress: Progress | None = None) -> None:
+        """Train all epochs that are left, and write model.safetensors, model.json and metrics.csv.
+
+        Args:
+            progress: Called after each epoch, in the first process.
+
+        Raises:
+            RunError: Training diverged.
         """
-        own, n = labels.rows(self.feed.rows), len(labels.emotion)
-        found = self.module(self.as_wide(mels), frames, own.emotion, own.targets[0])
-        seen = {name: gathered(one, n) for name, one in found.items()}
-        losses = {"emotion_loss": self.objective.emotion_loss(seen["logits"], labels.emotion), "rate": seen["rate"].mean()}
-        if "moved" in seen:
-            losses["moved_loss"] = self.moved_loss(seen, labels.emotion)
-        total = losses["emotion_loss"] + self.recipe.bottleneck.rate_weight * losses["rate"]
-        if self.recipe.perturb.name != "none":
-            total = total + self.recipe.perturb.weight * losses["moved_loss"]
-        length = self.emotion_pull(seen["logits"], labels.emotion)
-        self.count(n, losses, seen["logits"], labels.emotion, length)
-        self.clock.lap("network")
-        self.opponents.forget(self.step, self.fit.seed, self.optimizer)
-        total = total + sum(self.opponents.pulls(seen, labels, self.progress, length, self.sums))
-        self.clock.lap("adversary")
-        self.fabric.backward(total)
-        self.clock.lap("network")
+        while self.state.epoch <= self.recipe.train.epochs and not stops_early(self.state.rows, self.recipe.train.patience):
+            self.train_epoch()
+            self.end_epoch()
+            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+            self.save_checkpoint_if_due(epoch_ended=True)
+            if progress and self.fabric.is_global_zero:
+                progress(self.fit_settings.name, self.state.rows[-1])
+        if self.fabric.is_global_zero:
+            self.save_best()
+
+    def train_epoch(self) -> None:
+        """Take the training steps of an epoch that are left."""
+        self.module.train()
+        for mels, frames, labels in self.batches.epoch(self.state.epoch, self.state.batch, self.timer):
+            self.training_step(mels, frames, labels)
+            self.state.batch, self.state.step = self.state.batch + 1, self.state.step + 1
+            self.save_checkpoint_if_due()
+
+    def training_step(self, mels: Tensor, frames: Tensor, labels: BatchLabels) -> None:
+        """Update the model and the adversaries once.
+
+        Every process computes the losses of the whole batch, since an adversary compares all of its utterances. Only gradients of
+        the model itself are averaged over processes, by Fabric.
+
+        Args:
+            mels: Log-mels [B', M, T] of this process's rows of the batch.
+            frames: Frames of each [B'].
+            labels: Labels of all B rows.
+        """
+        outputs, emotion_head = self.forward(mels, frames, labels)
+        losses = self.objective.losses(outputs, labels.emotion)
+        emotion_gradient = self.emotion_gradient_norm(outputs["logits"], labels.emotion, emotion_head)
+        self.timer.end_phase("network")
+
+        self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.fit_settings.seed))
+        inputs = self.adversaries.inputs(outputs, labels)
+        self.adversaries.train_classifiers(inputs, self.optimizers.step_adversaries)
+        results = self.adversaries(inputs, self.progress, emotion_gradient)
+
+        # Each adversary has turned its gradient round (gradient reversal) or computed another one that makes the speaker harder
+        # to predict, and has scaled it by lambda; `encoder_loss` carries that gradient to the encoder.
+        adversarial_loss = sum(result.encoder_loss for result in results)
+        loss = losses.emotion + self.recipe.bottleneck.rate_weight * losses.rate + adversarial_loss
+        if losses.perturbed is not None:
+            loss = loss + self.objective.perturbed_weight * losses.perturbed
+        self.timer.end_phase("adversary")
+
+        self.fabric.backward(loss)
+        self.timer.end_phase("network")
+
         if self.recipe.train.gradient_clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.train.gradient_clip)
-        self.rate = self.optimizer.param_groups[0]["lr"]
-        for optimizer in (self.stepper, *([self.own] if self.own else ())):
-            optimizer.step()
-            optimizer.zero_grad()
-        self.schedule.step()
-        self.averaged.update_parameters(self.objective.model)
-        self.clock.lap("update")
+        self.state.learning_rate = self.optimizers.model.param_groups[0]["lr"]
+        self.optimizers.step()
+        self.learning_rate_schedule.step()
+        self.moving_average.update_parameters(self.model)
+        self.totals.add_task(losses, outputs["logits"], labels.emotion, emotion_gradient)
+        self.totals.add_adversaries(results, len(labels.emotion))
+        self.timer.end_phase("update")
 
-    def moved_loss(self, seen: dict[str, Tensor], emotion: Tensor) -> Tensor:
-        """The loss at the moved clips: against their labels, or against what the model says of them where they were."""
-        if self.objective.perturbation.against == "labels":
-            return self.objective.emotion_loss(seen["moved"], emotion)
-        return divergence(seen["logits"], seen["moved"])
+    def forward(self, mels: Tensor, frames: Tensor, labels: BatchLabels) -> tuple[dict[str, Tensor], EmotionHeadPass]:
+        """Run the model on this process's rows, and return the outputs of the batch of all processes by name."""
+        rows = labels.rows(self.batches.rows)
+        outputs, emotion_head = self.module(self.pad_to_widest(mels), frames, rows.emotion, rows.targets[0])
+        return {name: gathered(output, len(labels.emotion)) for name, output in outputs.items()}, emotion_head
 
-    def count(self, n: int, losses: dict[str, Tensor], logits: Tensor, emotion: Tensor, length: Tensor) -> None:
-        """Add a step's emotion side to the epoch's sums."""
-        known = emotion.sum(dim=1) > 0
-        self.sums["clips"] += n
-        self.sums["labelled"] += known.sum()
-        self.sums["emotion_right"] += (known & (logits.argmax(dim=1) == emotion.argmax(dim=1))).sum()
-        self.sums["emotion_gradient"] += length.square()
-        for name, loss in losses.items():
-            self.sums[name] += n * loss.detach()
-
-    def emotion_pull(self, logits: Tensor, emotion: Tensor) -> Tensor:
-        """How hard the emotion loss pulls at the embedding: the norm of its gradient there, over the whole batch."""
-        leaf = logits.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.objective.emotion_loss(leaf, emotion), leaf)
-        squared = self.objective.slope(gradient[self.feed.rows]).float().square().sum()
-        return self.fabric.all_reduce(squared, reduce_op="sum").sqrt()
-
-    @property
-    def progress(self) -> float:
-        """Of training, 0 to 1: a function of the step alone, so that lambda goes on where it was."""
-        return self.step / max(1, self.steps - 1)
-
-    def as_wide(self, mels: Tensor) -> Tensor:
-        """Log-mels as wide as the widest of all processes: batch norm counts padding."""
+    def pad_to_widest(self, mels: Tensor) -> Tensor:
+        """Pad log-mels to the widest of all processes: batch norm counts padding."""
         if self.fabric.world_size == 1:
             return mels
         widest = torch.tensor(mels.shape[2], device=mels.device)
         dist.all_reduce(widest, dist.ReduceOp.MAX)
         return F.pad(mels, (0, int(widest) - mels.shape[2]))
 
+    def emotion_gradient_norm(self, logits: Tensor, emotion: Tensor, emotion_head: EmotionHeadPass) -> Tensor:
+        """Return the norm of the emotion loss's gradient with respect to all embeddings of the batch [B, D]."""
+        leaf = logits.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.objective.emotion_loss(leaf, emotion), leaf)
+        squared = emotion_head.input_gradient(gradient[self.batches.rows]).float().square().sum()
+        total = self.fabric.all_reduce(squared, reduce_op="sum")
+        assert isinstance(total, Tensor), "as it was given"
+        return total.sqrt()
+
+    @property
+    def progress(self) -> float:
+        """Share of training that is done, 0 to 1: a function of the step alone, so that lambda resumes where it was."""
+        return self.state.step / max(1, self.total_steps - 1)
+
+    # Epoch selection
+
     def end_epoch(self) -> None:
-        """The epoch's line of metrics.csv; its weights are kept if they are the best on the dev speakers so far."""
-        sums, self.sums = {name: one.item() for name, one in self.sums.items()}, self.no_sums()
-        scores = score(self.averaged.module, self.dev) if self.fabric.is_global_zero else None
-        dev_loss, dev_uar = self.fabric.broadcast(scores)
-        self.clock.lap("dev")
+        """Score the dev speakers, keep the weights if they are the best so far, and write the epoch's row of metrics.csv."""
+        sums, self.totals = self.totals.values(), EpochTotals(self.fabric.device)
+        dev_loss, dev_uar = self.score_dev()
+        self.timer.end_phase("dev")
         if not math.isfinite(sum(sums.values()) + dev_loss):
             raise RunError(
-                f"fold {self.fit.name}: training diverged in epoch {self.epoch} (the loss is not finite); lower "
+                f"fold {self.fit_settings.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
                 f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
                 f"({self.recipe.adversary.strength})"
             )
-        better = (dev_uar, -dev_loss) > tuple(self.best)
-        if better:
-            self.best, self.kept = (dev_uar, -dev_loss), copy.deepcopy(self.averaged.module.state_dict())
-        probed = self.probe()  # before the row reads the clock
-        self.rows.append(self.row(sums, dev_loss, dev_uar, better) | probed)
-        self.clock.parts.clear()
+        best = self.select(dev_loss, dev_uar)
+        attacker = self.attacker_columns()
+        self.state.rows.append(self.row(sums, dev_loss, dev_uar, best) | self.timer.columns() | attacker)
+        self.timer.reset()
         if self.fabric.is_global_zero:
-            write_rows(self.work / METRICS, self.rows)
+            write_metrics(self.work / METRICS, self.state.rows)
 
-    def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, better: bool) -> Row:
-        """A line of metrics.csv; gradients are root mean squares of the steps' norms, at what is read."""
-        clips, progress = sums["clips"], (self.step - 1) / max(1, self.steps - 1)
-        row = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "learning_rate": self.rate,
-            "emotion_loss": sums["emotion_loss"] / clips,
-            "emotion_accuracy": sums["emotion_right"] / max(1, sums["labelled"]),
-            "emotion_gradient": math.sqrt(sums["emotion_gradient"] / self.feed.steps),
-        }
-        row |= self.opponents.row(sums, clips, self.feed.steps, progress)
+    def score_dev(self) -> tuple[float, float]:
+        """Return (loss, UAR) of the moving average on the dev speakers, computed in the first process."""
+        scores = score(self.averaged_model, self.dev_data) if self.fabric.is_global_zero else (0.0, 0.0)
+        return self.fabric.broadcast(scores)
+
+    def select(self, dev_loss: float, dev_uar: float) -> bool:
+        """Keep the moving average's weights if its dev UAR is the best so far, or as good with a lower loss."""
+        best = (dev_uar, -dev_loss) > (self.state.best_dev_uar, -self.state.best_dev_loss)
+        if best:
+            self.state.best_dev_uar, self.state.best_dev_loss = dev_uar, dev_loss
+            self.state.best_weights = copy.deepcopy(self.averaged_model.state_dict())
+        return best
+
+    def save_best(self) -> None:
+        """Write the selected weights, after what the recipe fits behind them: eraser and release."""
+        self.model.load_state_dict(self.state.best_weights)
+        finish(self.model, self.train_data, self.recipe, self.fit_settings.seed)
+        trained_on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
+        save_model(self.model, self.work, trained_on)
+
+    @property
+    def averaged_model(self) -> SerModel:
+        """The model with the moving average of the weights (Polyak and Juditsky 1992)."""
+        averaged = self.moving_average.module
+        assert isinstance(averaged, SerModel)
+        return averaged
+
+    def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, best: bool) -> Row:
+        """Return the epoch's row of metrics.csv, without seconds."""
+        steps, state = self.batches.steps, self.state
+        row: Row = {"epoch": state.epoch, "step": state.step, "learning_rate": state.learning_rate}
+        row |= task_columns(sums, steps)
+        row |= adversary_columns(sums, self.adversaries, steps, progress=(state.step - 1) / max(1, self.total_steps - 1))
         if self.recipe.bottleneck.name != "none":
-            row["rate_bits"] = sums["rate"] / clips / math.log(2)
+            row["rate_bits"] = sums["rate_loss"] / sums["clips"] / math.log(2)
         if self.objective.perturbation:
-            row["moved_loss"] = sums["moved_loss"] / clips
+            row["moved_loss"] = sums["perturbed_loss"] / sums["clips"]
+        return {**row, "dev_loss": dev_loss, "dev_uar": dev_uar, "best": int(best)}
+
+    def attacker_columns(self) -> Row:
+        """Return the accuracy of a fresh attacker, every `train.probe_every` epochs a new one."""
+        if not self.probe:
+            return {}
+        due = self.state.epoch % self.recipe.train.probe_every == 0 or not self.state.rows
+        if self.fabric.is_global_zero and due:
+            self.state.attacker_accuracy = self.probe.accuracy(self.averaged_model)
+            self.timer.end_phase("dev")
+        return {"attacker_accuracy": self.state.attacker_accuracy}
+
+    # Checkpoints
+
+    def save_checkpoint_if_due(self, epoch_ended: bool = False) -> None:
+        """Save a checkpoint every ten seconds; with several processes, whose clocks differ, after every epoch."""
+        alone = self.fabric.world_size == 1
+        if time.monotonic() - self.last_checkpoint > CHECKPOINT_SECONDS if alone else epoch_ended:
+            self.save_checkpoint()
+
+    def stateful_parts(self) -> dict[str, Objective | Adversaries | Optimizers | AveragedModel]:
+        """Return the parts with a state_dict that a checkpoint holds."""
         return {
-            **row,
-            "dev_loss": dev_loss,
-            "dev_uar": dev_uar,
-            "best": int(better),
-            "seconds": sum(self.clock.parts.values()),
-            **{f"seconds_{part}": self.clock.parts[part] for part in PARTS},
+            "objective": self.objective,
+            "adversaries": self.adversaries,
+            "optimizers": self.optimizers,
+            "learning_rate_schedule": self.learning_rate_schedule,
+            "moving_average": self.moving_average,
         }
 
-    def probe(self) -> Row:
-        """A fresh attacker's accuracy now, or the last one's."""
-        if not (every := self.recipe.train.probe_every):
-            return {}
-        if self.fabric.is_global_zero and (self.epoch % every == 0 or not self.rows):
-            self.attacked = fresh_accuracy(self.averaged.module, *self.probed)
-            self.clock.lap("dev")
-        return {"attacker_accuracy": self.attacked}
-
-    def save_if_due(self, epoch_ended: bool = False) -> None:
-        """A checkpoint every ten seconds; of several processes, whose clocks would not agree, after every epoch."""
-        alone = self.fabric.world_size == 1
-        if time.monotonic() - self.saved > SAVE_EVERY if alone else epoch_ended:
-            self.save()
-
-    def save(self) -> None:
-        """Everything that the rest of the training depends on, whole or as it was before."""
+    def save_checkpoint(self) -> None:
+        """Write everything that the rest of the training depends on, whole or not at all."""
         if self.fabric.is_global_zero:
-            held = {name: getattr(self, name).state_dict() for name in STATEFUL if getattr(self, name) is not None}
-            save_checkpoint(self.work / CHECKPOINT, {**held, **{name: getattr(self, name) for name in PLAIN}}, self.owner)
-        self.saved = time.monotonic()
-        self.clock.lap("checkpoint")
+            state = {name: part.state_dict() for name, part in self.stateful_parts().items()}
+            state |= {"loop": vars(self.state), "totals": dict(self.totals.sums)}
+            save_checkpoint(self.work / CHECKPOINT, state, self.fingerprint)
+        self.last_checkpoint = time.monotonic()
+        self.timer.end_phase("checkpoint")
 
-    def restore(self) -> None:
+    def resume(self) -> None:
+        """Continue from the checkpoint in the work folder."""
         path = self.work / CHECKPOINT
-        state = load_checkpoint(path, self.owner)
+        state = load_checkpoint(path, self.fingerprint)
         try:
-            for name in STATEFUL:
-                if getattr(self, name) is not None:
-                    getattr(self, name).load_state_dict(state[name])
-            for name in PLAIN:
-                setattr(self, name, state[name])
-        except (RuntimeError, KeyError, ValueError) as error:
+            for name, part in self.stateful_parts().items():
+                part.load_state_dict(state[name])
+            self.state = LoopState(**state["loop"])
+            self.totals = EpochTotals(self.fabric.device, state["totals"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
-        self.sums = {name: one.to(self.fabric.device) for name, one in self.sums.items()}
 
 
-def train_fit(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
-    """Train one model of a run, from its last checkpoint if it has one; its folder appears when all is done.
+def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
+    """Train one model of a run, from its last checkpoint if there is one; its folder appears when it is complete.
 
-    What is kept is the moving average of the weights (Polyak and Juditsky 1992), of the epoch with the best UAR on the dev
-    speakers, the lower dev loss where several are equal. Raises RunError if training diverges or a checkpoint cannot be used,
-    WriteError.
+    Args:
+        run: The run.
+        prepared: The corpus, its labels mapped.
+        fit: The model's fold, seed, name and folder.
+        fabric: Device, precision, and the processes that share each batch.
+        progress: Called after each epoch.
+
+    Raises:
+        RunError: Training diverged, a checkpoint cannot be used, or the GPU's memory is full.
+        WriteError: The folder cannot be written.
     """
     folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
     with folder as work:
         try:
-            Training(run, prepared, fit, fabric, work).go_on(progress)
+            Trainer(run, prepared, fit, fabric, work).fit(progress)
         except torch.OutOfMemoryError:
             raise RunError(
-                f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train anew with another "
+                f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "
                 f"train.batch_size ({run.recipe.train.batch_size}) or train.resident_gb ({run.recipe.train.resident_gb})"
             ) from None
     if fabric.is_global_zero:
-        remove_checkpoint(fit.folder)  # not before, or a kill in between would have the fold trained again
+        remove_checkpoint(fit.folder)  # not before, or an interruption in between would repeat the whole training
 
 
-def owner_of(run: Run, fit: Fit, precision: str) -> str:
-    """SHA-256 of all that a training depends on beside its state: recipe, data, fold, seed, precision."""
+def fingerprint(run: Run, fit: Fit, precision: str) -> str:
+    """Return the SHA-256 of all that a training depends on beside its state: recipe, data, fold, seed, precision."""
     facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed, precision]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def gave_up(rows: Sequence[Row], patience: int) -> bool:
-    """Whether `patience` epochs have passed since the best one; 0 never gives up."""
-    since = next((number for number, row in enumerate(reversed(rows)) if row["best"]), 0)
-    return 0 < patience <= since
+def stops_early(rows: Sequence[Row], patience: int) -> bool:
+    """Return whether `patience` epochs have passed since the best one; a patience of 0 never stops."""
+    epochs_since_best = next((number for number, row in enumerate(reversed(rows)) if row["best"]), 0)
+    return 0 < patience <= epochs_since_best
 
 
 def score(model: SerModel, dataset: LogMelDataset) -> tuple[float, float]:
-    """Return mean cross-entropy and UAR of a model on a dataset, in evaluation mode and float32, as it will be used."""
-    order = np.argsort(dataset.frames, kind="stable")  # of the sum in the mean, which rounds
+    """Return (mean cross-entropy, UAR) of a model on a dataset, in evaluation mode and float32, as it will be used."""
+    order = np.argsort(dataset.frames, kind="stable")  # the mean is rounded, so its order matters to the last bit
     logits, truth = apply_to_dataset(model, dataset).logits[order], dataset.emotion[order]
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item()
     return loss, metrics.uar(truth, logits.argmax(axis=1), len(model.labels))
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """metrics.csv as it is so far, whole."""
-    with writing(path) as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        for row in rows:
-            table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})

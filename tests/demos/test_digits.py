@@ -28,7 +28,7 @@ from speaker_invariant_ser.recipe_methods import MmdSettings
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.optimisation import build_model
+from speaker_invariant_ser.training.objective import build_model
 
 PATH = Path(__file__).resolve().parents[2] / "recipes" / "digits.toml"
 IMAGES, DIGIT = load_digits(return_X_y=True)
@@ -206,16 +206,16 @@ def test_the_demo_replaces_nothing_but_a_demo(tmp_path, capsys):
 def test_an_interrupted_training_resumes_to_the_same_bits(demo, tmp_path, monkeypatch):
     command = ["train", str(PATH), "--data", str(demo[0] / "data"), "--device", "cpu", "--jobs", "1", "--seed", "3"]
     command += ["--set", "train.epochs=2", "--set", "train.epoch_clips=320", "--out", str(tmp_path / "cut")]
-    steps, take_step = [], trainer.Training.take_step
+    steps, training_step = [], trainer.Trainer.training_step
 
     def interrupted(self, *batch):
         if len(steps) == 7:
             raise KeyboardInterrupt
-        steps.append(take_step(self, *batch))
+        steps.append(training_step(self, *batch))
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "SAVE_EVERY", 0.0)
-        patch.setattr(trainer.Training, "take_step", interrupted)
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(trainer.Trainer, "training_step", interrupted)
         assert siser(command) == 130
     assert not list((tmp_path / "cut").rglob("model.safetensors"))
     assert siser([*command, "--resume"]) == 0
@@ -226,7 +226,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(demo, tmp_path, monkey
 def test_speech_is_refused_by_a_recipe_for_images(prepared, tmp_path):
     longer = replace(prepared.utterances[0], samples=16000)
     speech = replace(prepared, utterances=(longer, *prepared.utterances[1:]))
-    with pytest.raises(RecipeError, match="has 16000 samples, which are no picture of 8 rows .*expected the digits"):
+    with pytest.raises(RecipeError, match="expects images of 8 rows .* has 16000 samples .is this an audio corpus"):
         train(recipe(), speech, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 

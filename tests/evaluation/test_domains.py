@@ -29,9 +29,9 @@ from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.recipe import SplitSection, TrainSection
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.training.batching import Feed, epoch_batches
+from speaker_invariant_ser.training.batching import BatchLoader, epoch_batches
+from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.optimisation import targets_of
 
 DOMAINS = {"scheme": "domain", "source": ("a",), "unlabelled": ("b",)}
 SETTINGS = SplitSection(**DOMAINS)
@@ -196,15 +196,15 @@ def test_class_shares_are_of_what_has_a_label(kind):
     clips = half_labelled()
     known = replace(clips, emotion=clips.emotion[clips.emotion >= 0], speaker=clips.speaker[clips.emotion >= 0])
     recipe = make_recipe({"train": {"batches": kind}})
-    found, wanted = (Feed(one, recipe, 4, (5,), 0, torch.device("cpu")).class_shares() for one in (clips, known))
+    found, wanted = (BatchLoader(one, recipe, 4, (5,), 0, torch.device("cpu")).class_shares() for one in (clips, known))
     assert torch.equal(found, wanted) and found.sum().item() == pytest.approx(1)
 
 
 def test_clips_are_mixed_and_joined_with_their_like_and_have_no_share_of_an_emotion():
     clips = half_labelled()
     augment = {"concatenate": 0.3, "mixup_same_emotion": 0.3, "mixup_any_emotion": 0.4}
-    feed = Feed(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
-    steps = feed.draw(1)
+    feed = BatchLoader(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
+    steps = feed.plan_epoch(1)
     for step in steps:
         free = clips.emotion[step.chosen] < 0
         assert np.array_equal(clips.emotion[step.pairs.partner] < 0, free)
@@ -290,13 +290,13 @@ def test_unlabelled_clips_are_trained_on_and_the_twin_has_none(both, adapted, tm
 
 def test_an_adversary_reads_any_column_that_training_clips_have(both):
     split = Split("x", ("01", "02"), ("03",), ("04",), unlabelled=("05",))
-    assert targets_of(both, split, "corpus") == ["a", "b"] and targets_of(both, split, "text") == list("abcd")
-    assert targets_of(both, split, "speaker") == ["01", "02", "05"]
+    assert target_values(both, split, "corpus") == ["a", "b"] and target_values(both, split, "text") == list("abcd")
+    assert target_values(both, split, "speaker") == ["01", "02", "05"]
     for column in ("emotion", "samples", "corpsu"):
         with pytest.raises(RecipeError, match=f"unknown column '{column}'.*Expected one of: speaker, corpus, text, sex$"):
-            targets_of(both, split, column)
-    with pytest.raises(RecipeError, match="36 training clips of fold x have no session"):
-        targets_of(both, split, "session")
+            target_values(both, split, column)
+    with pytest.raises(RecipeError, match="36 training utterances of fold x have no session"):
+        target_values(both, split, "session")
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,9 @@ from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.runs import kept
-from speaker_invariant_ser.training.batching import Clock, Feed
+from speaker_invariant_ser.training.batching import BatchLoader
 from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.timing import PhaseTimer
 
 LABELS = ("falling", "level", "rising")
 SPEAKER = {**TINY, "features": {**TINY["features"], "normalise": "speaker"}}
@@ -106,8 +107,8 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepare
     still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
     recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
     clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
-    feed = Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"))
-    for step, (mels, frames, _) in zip(feed.draw(1), feed.epoch(1, 0, Clock()), strict=True):
+    feed = BatchLoader(clips, recipe, 3, (4,), 0, torch.device("cpu"))
+    for step, (mels, frames, _) in zip(feed.plan_epoch(1), feed.epoch(1, 0, PhaseTimer()), strict=True):
         ((own, count),) = clips.read([step.chosen])
         ((others, other_count),) = clips.read([step.chosen if step.pairs is None else step.pairs.partner])
         for row, length in enumerate(count.tolist()):
@@ -127,8 +128,8 @@ def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down
     clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
     normalise = Normalise("speaker", 24)
     normalise.fit(clips.sample())
-    feed = Feed(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
-    seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, Clock())]
+    feed = BatchLoader(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
+    seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, PhaseTimer())]
     bands = torch.cat(
         [clip[:, :count] for mels, frames in seen for clip, count in zip(mels, frames.tolist(), strict=True)], dim=1
     )

@@ -14,9 +14,11 @@ from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.features.virtual_speakers import WARP_RANGE, VirtualSpeakers
 from speaker_invariant_ser.recipe import FeaturesSection
-from speaker_invariant_ser.training import adversary_step, optimisation
-from speaker_invariant_ser.training.batching import Clock, Feed
+from speaker_invariant_ser.training import adversary_step
+from speaker_invariant_ser.training.batching import BatchLoader
+from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.timing import PhaseTimer
 
 LABELS = ("falling", "level", "rising")
 STILL = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
@@ -67,13 +69,13 @@ def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, wo
     )
     sizes = [clips.targets[at].max() + 1 for at in range(len(columns))]
     sizes[0] *= 1 + virtual
-    return Feed(clips, recipe, 3, sizes, 0, CPU, rank, world)
+    return BatchLoader(clips, recipe, 3, sizes, 0, CPU, rank, world)
 
 
 def test_every_row_is_in_the_voice_that_its_target_names(prepared):
     """The log-mel is the clip's in that voice, each voice comes about equally often, and the emotion is the clip's."""
     one, seen = feed(prepared, 2), []
-    for step, (mels, frames, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+    for step, (mels, frames, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         named = labels.targets[0].argmax(dim=1)
         assert labels.targets[0].shape[1] == 12 and torch.equal(labels.targets[0].sum(dim=1), torch.ones(len(named)))
         ((plain, count),) = one.clips.source.read([step.chosen])
@@ -84,15 +86,15 @@ def test_every_row_is_in_the_voice_that_its_target_names(prepared):
             assert frames[row] == length and torch.allclose(mels[row, :, :length], wanted[row, :, :length], atol=1e-5)
         assert torch.equal(labels.emotion.argmax(dim=1), torch.from_numpy(one.clips.emotion[step.chosen]))
         seen += named.tolist()
-    drawn = [int(voice) for epoch in range(1, 30) for step in one.draw(epoch) for voice in step.voices[:, 0]]
+    drawn = [int(voice) for epoch in range(1, 30) for step in one.plan_epoch(epoch) for voice in step.virtual[:, 0]]
     assert len(set(seen)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
 
 
 def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
     one = feed(prepared, 1, concatenate=1.0)
-    for step, (mels, _, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+    for step, (mels, _, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.partner))
-        first, second = (torch.from_numpy(voice.copy()) for voice in step.voices.T)
+        first, second = (torch.from_numpy(voice.copy()) for voice in step.virtual.T)
         speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.partner))
         spoken, partner = one.virtual_speakers(own, speaker, first), one.virtual_speakers(others, other, second)
         for row, length in enumerate(count.tolist()):
@@ -106,7 +108,7 @@ def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
 def test_processes_share_voices_means_and_partners_as_one_would_have_them(prepared):
     settings = {"transductive": True, "concatenate": 0.3, "mixup_same_emotion": 0.3}
     whole, *halves = (feed(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
-    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
         for rank, (part, count, same) in enumerate(parts):
             assert torch.equal(labels.targets[0], same.targets[0]) and torch.equal(count, frames[rank::2])
             for mine, own, length in zip(part, mels[rank::2], count.tolist(), strict=True):
@@ -124,7 +126,7 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
     whole = open_dataset(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
     assert len(own) == len(whole) == 12, "all that speaker 01 says"
     assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
-    for step, (seen, count, labels) in zip(one.draw(1), one.epoch(1, 0, Clock()), strict=True):
+    for step, (seen, count, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
         ((plain, _),) = one.clips.source.read([step.chosen])
         who = torch.from_numpy(one.clips.speaker[step.chosen[:1]])
@@ -138,29 +140,29 @@ def test_only_an_adversary_of_speakers_hears_more_people(prepared):
         {**TINY, "augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}, "extra_adversaries": [{"target": "speaker"}]}
     )
     clips = open_dataset(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
-    one = Feed(clips, recipe, 3, (2, 12), 0, CPU)
+    one = BatchLoader(clips, recipe, 3, (2, 12), 0, CPU)
     (split,) = make_splits(recipe.split, prepared.utterances)
-    assert optimisation.targets_of(prepared, split, "sex", 2) == ["female", "male"]
-    assert optimisation.targets_of(prepared, split, "speaker", 1) == [
+    assert target_values(prepared, split, "sex", 2) == ["female", "male"]
+    assert target_values(prepared, split, "speaker", 1) == [
         "01",
         "02",
         "04",
-        "01, voice 1",
-        "02, voice 1",
-        "04, voice 1",
+        "01, virtual speaker 1",
+        "02, virtual speaker 1",
+        "04, virtual speaker 1",
     ]
-    for step in one.draw(1):
+    for step in one.plan_epoch(1):
         labels = one.labels_of(step)
         assert torch.equal(labels.targets[0].argmax(dim=1), torch.from_numpy(clips.targets[0][step.chosen]))
-        voice = torch.from_numpy(step.voices[:, 0].copy())
+        voice = torch.from_numpy(step.virtual[:, 0].copy())
         assert torch.equal(labels.targets[1].argmax(dim=1), torch.from_numpy(clips.speaker[step.chosen]) + 4 * voice)
 
 
 def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
     off, on = feed(prepared, 0, mixup_any_emotion=0.5), feed(prepared, 3, mixup_any_emotion=0.5)
-    assert off.virtual_speakers is None and len(on.draw(1)) > 1
-    for before, after in zip(off.draw(1), on.draw(1), strict=True):
-        assert before.voices is None and after.voices.shape == (len(before.chosen), 2)
+    assert off.virtual_speakers is None and len(on.plan_epoch(1)) > 1
+    for before, after in zip(off.plan_epoch(1), on.plan_epoch(1), strict=True):
+        assert before.virtual is None and after.virtual.shape == (len(before.chosen), 2)
         assert np.array_equal(before.chosen, after.chosen) and np.array_equal(before.draws, after.draws)
         assert np.array_equal(before.pairs.partner, after.pairs.partner) and np.array_equal(
             before.pairs.weight, after.pairs.weight

@@ -28,11 +28,12 @@ from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.models import erasure as erasers
 from speaker_invariant_ser.models.apply import apply, apply_to_dataset
-from speaker_invariant_ser.models.erasure import ERASERS, check_erase
+from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, ModelSettings, SerModel, load_model, save_model
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection, Recipe
 from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.training.checks import check_erase
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.post_training import finish, fit_release, refit_head
 
@@ -381,7 +382,7 @@ def test_a_head_that_reads_what_is_released_is_told_of_its_scale(trained):
         model.release.eval()
     before = model.head(model.release(x, torch.zeros_like(x)))
     for _ in range(2):  # doing it again changes nothing
-        fit_release(parts, x, recipe)
+        fit_release(parts["release"], parts["head"], x, recipe)
         told = model.release(x, torch.zeros_like(x))
         assert torch.allclose(told.std(dim=0), torch.ones(12), atol=5e-3)
         assert torch.allclose(model.head(told), before, atol=2e-3 * before.abs().max().item())

@@ -10,7 +10,12 @@ from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models import encoders
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
-from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS, along, divergence, statistics_kept
+from speaker_invariant_ser.training.adversarial_examples import (
+    PERTURBATIONS,
+    kl_divergence,
+    preserve_statistics,
+    scale_to_norm,
+)
 from speaker_invariant_ser.training.objective import Objective
 
 FRAMES = torch.tensor([40, 33, 40, 17, 28, 9, 40, 36])
@@ -46,7 +51,7 @@ class Setting:
         return PERTURBATIONS[name](self.look, self.mels, FRAMES, self.output, emotion, speaker, epsilon)
 
     def random_move(self, epsilon=EPSILON):
-        return along(torch.randn_like(self.mels), FRAMES, epsilon)
+        return scale_to_norm(torch.randn_like(self.mels), FRAMES, epsilon)
 
     @torch.no_grad()
     def at(self, move):
@@ -89,7 +94,7 @@ def test_the_move_is_epsilon_long_and_leaves_padding_alone(name):
 def test_finding_the_move_leaves_gradients_and_statistics_to_the_bit(name):
     """With dropout, as in training: it is drawn before the move is looked for."""
     alone, moved = Setting(dropout=0.2), Setting(dropout=0.2)
-    with statistics_kept(moved.model):
+    with preserve_statistics(moved.model):
         move = moved.move(name)
     assert move.any() and all(one is None for one in moved.gradients.values()) and moved.mels.grad is None
     assert all(one.grad is None for one in moved.reader.parameters())
@@ -103,7 +108,7 @@ def test_without_keeping_them_a_pass_moves_the_statistics():
     """What the test above would see if nothing were kept."""
     setting = Setting()
     before = setting.buffers
-    with statistics_kept(setting.model):
+    with preserve_statistics(setting.model):
         setting.move("vat")
         during = setting.buffers
     assert alike(before, setting.buffers) and not alike(before, during)
@@ -119,7 +124,7 @@ def test_both_passes_are_trained_on_and_one_is_counted(name):
     """The backward of the first pass goes through layers whose statistics a second one has met since."""
     setting = Setting()
     before = setting.buffers
-    with statistics_kept(setting.model):
+    with preserve_statistics(setting.model):
         output = setting.look(setting.mels.detach() + setting.move(name))
     first, second = (setting.emotion_losses(one).mean() for one in (setting.output, output))
     (first + 0.5 * second).backward()
@@ -137,7 +142,7 @@ def test_statistics_that_processes_share_are_kept_as_well(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)
     setting = Setting()
     before = setting.buffers
-    with statistics_kept(setting.model):
+    with preserve_statistics(setting.model):
         output = setting.look(setting.mels.detach() + setting.move("vat"))
         assert not alike(before, setting.buffers)
     assert alike(before, setting.buffers)
@@ -148,7 +153,7 @@ def test_statistics_that_processes_share_are_kept_as_well(monkeypatch):
 def test_statistics_are_kept_through_an_error():
     setting = Setting()
     before = dict(setting.model.named_buffers())
-    with pytest.raises(ZeroDivisionError), statistics_kept(setting.model):
+    with pytest.raises(ZeroDivisionError), preserve_statistics(setting.model):
         raise ZeroDivisionError
     assert all(one is before[name] for name, one in setting.model.named_buffers()), "the very same objects"
 
@@ -158,7 +163,7 @@ def test_a_gradient_that_is_no_direction_moves_nothing():
     nan, infinite, tiny, huge = (good.clone() for _ in range(4))
     nan[0, 1, 2], infinite[0, 3, 0] = torch.nan, -torch.inf
     gradient = torch.cat((good, nan, infinite, 0 * good, 1e-30 * tiny, 1e30 * huge))
-    move = along(gradient, torch.full((6,), 6), 2.0)
+    move = scale_to_norm(gradient, torch.full((6,), 6), 2.0)
     assert [round(length, 4) for length in lengths(move).tolist()] == [2, 0, 0, 0, 2, 2]
     assert torch.allclose(move[4], move[0]) and torch.allclose(move[5], move[0])
     assert torch.allclose(move[0], 2 * good[0] / good[0].norm())
@@ -166,9 +171,9 @@ def test_a_gradient_that_is_no_direction_moves_nothing():
 
 def test_what_stands_in_padding_is_not_read():
     gradient = torch.randn(2, 4, 6)
-    clean = along(gradient, torch.tensor([6, 3]), 1.0)
+    clean = scale_to_norm(gradient, torch.tensor([6, 3]), 1.0)
     gradient[1, :, 3:] = torch.nan
-    assert torch.equal(along(gradient, torch.tensor([6, 3]), 1.0), clean) and clean[1, :, :3].any()
+    assert torch.equal(scale_to_norm(gradient, torch.tensor([6, 3]), 1.0), clean) and clean[1, :, :3].any()
 
 
 @pytest.mark.parametrize("name, losses", [("fgm", "emotion_losses"), ("cross", "speaker_losses")])
@@ -196,8 +201,8 @@ def test_each_move_is_along_its_own_loss():
 def test_the_virtual_move_changes_the_prediction_more_than_a_random_one(seed):
     setting = Setting(seed)
     here = setting.at(0).logits
-    found = divergence(here, setting.at(setting.move("vat")).logits)
-    random = torch.stack([divergence(here, setting.at(setting.random_move()).logits) for _ in range(5)])
+    found = kl_divergence(here, setting.at(setting.move("vat")).logits)
+    random = torch.stack([kl_divergence(here, setting.at(setting.random_move()).logits) for _ in range(5)])
     assert found > 3 * random.max() > 0
 
 
@@ -208,8 +213,8 @@ def test_the_virtual_move_needs_no_label():
         raise AssertionError("a label was asked for")
 
     move = PERTURBATIONS["vat"](setting.look, setting.mels, FRAMES, setting.output, refused, refused, EPSILON)
-    assert move.any() and PERTURBATIONS["vat"].against == "prediction"
-    assert all(PERTURBATIONS[name].against == "labels" for name in ("fgm", "cross"))
+    assert move.any() and PERTURBATIONS["vat"].reference == "prediction"
+    assert all(PERTURBATIONS[name].reference == "labels" for name in ("fgm", "cross"))
 
 
 def test_what_vat_compares_differs_by_the_move_alone_not_by_dropout():
@@ -231,11 +236,11 @@ def test_divergence_is_torchs_own_and_pulls_one_side_only():
     logits.retain_grad(), moved.retain_grad()
     of = torch.distributions.Categorical
     expected = torch.distributions.kl_divergence(of(logits=logits), of(logits=moved)).mean()
-    found = divergence(logits, moved)
+    found = kl_divergence(logits, moved)
     assert found.ndim == 0 and found.item() == pytest.approx(expected.item(), rel=1e-5)
     found.backward()
     assert logits.grad is None and moved.grad.any()
-    assert divergence(logits, logits).abs() < 1e-6
+    assert kl_divergence(logits, logits).abs() < 1e-6
 
 
 def test_weights_learn_after_vat_under_autocast():
@@ -270,5 +275,5 @@ def test_a_clip_that_is_not_moved_is_seen_as_it_was_whatever_dropout_does(name):
     reader = GradientReversal(16, 4, section("adversary"), 3)
     perturb, labels = section("perturb", name=name, epsilon=0), (F.one_hot(EMOTION, 3).float(), F.one_hot(SPEAKER, 4).float())
     objective = Objective(setting.model, EmotionSection(dropout=0.5), torch.full((3,), 1 / 3), perturb, reader)
-    first, second = (objective(setting.mels, FRAMES, *labels) for _ in range(2))
-    assert torch.equal(first["moved"], first["logits"]) and not torch.equal(first["logits"], second["logits"])
+    first, second = (objective(setting.mels, FRAMES, *labels)[0] for _ in range(2))
+    assert torch.equal(first["perturbed"], first["logits"]) and not torch.equal(first["logits"], second["logits"])

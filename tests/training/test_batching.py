@@ -13,7 +13,8 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.recipe import TrainSection
-from speaker_invariant_ser.training.batching import MULTIPLE, Clock, Feed, epoch_batches
+from speaker_invariant_ser.training.batching import FRAMES_MULTIPLE, BatchLoader, epoch_batches
+from speaker_invariant_ser.training.timing import PhaseTimer
 
 LABELS = ("falling", "level", "rising")
 
@@ -73,14 +74,14 @@ def feed(prepared, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
     clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
-    return Feed(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
+    return BatchLoader(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
 def test_processes_share_a_batch_as_one_would_have_it(prepared):
     whole = feed(prepared, **MIXED)
     halves = [feed(prepared, rank, 2, **MIXED) for rank in (0, 1)]
-    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, Clock()) for one in (whole, *halves)), strict=True):
-        assert mels.shape[2] % MULTIPLE == 0
+    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
+        assert mels.shape[2] % FRAMES_MULTIPLE == 0
         for rank, (part, count, same) in enumerate(parts):
             assert torch.equal(labels.emotion, same.emotion) and torch.equal(labels.targets[0], same.targets[0])
             assert torch.equal(count, frames[rank::2])
@@ -90,16 +91,16 @@ def test_processes_share_a_batch_as_one_would_have_it(prepared):
 
 def test_an_epoch_goes_on_where_it_was_cut(prepared):
     one = feed(prepared, **MIXED)
-    rest = list(one.epoch(3, 2, Clock()))
-    for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, Clock()))[2:], rest, strict=True):
+    rest = list(one.epoch(3, 2, PhaseTimer()))
+    for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, PhaseTimer()))[2:], rest, strict=True):
         assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
 
 
 def test_labels_follow_what_was_done_to_the_clips(prepared):
     plain, paired = feed(prepared), feed(prepared, **MIXED)
-    for _, _, labels in plain.epoch(1, 0, Clock()):
+    for _, _, labels in plain.epoch(1, 0, PhaseTimer()):
         assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
-    soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, Clock())]
+    soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, PhaseTimer())]
     for emotion, target in soft:
         assert torch.allclose(emotion.sum(dim=1), torch.ones(len(emotion))) and torch.allclose(
             target.sum(dim=1), torch.ones(len(target))
@@ -112,15 +113,15 @@ def test_labels_follow_what_was_done_to_the_clips(prepared):
 def test_class_shares_are_those_of_an_epoch(prepared, batches):
     clips = some_clips()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
-    one = Feed(clips, recipe, 4, (5,), 0, torch.device("cpu"))
+    one = BatchLoader(clips, recipe, 4, (5,), 0, torch.device("cpu"))
     drawn = [np.concatenate(epoch_batches(clips, recipe.train, 0, epoch)) for epoch in range(30)]
     seen = np.bincount(clips.emotion[np.concatenate(drawn)], minlength=4) / sum(map(len, drawn))
     assert one.class_shares().numpy() == pytest.approx(seen, abs=0.005)
 
 
 def test_the_clock_gives_every_moment_to_one_part():
-    clock = Clock()
-    clock.lap("first")
-    clock.lap("second")
-    clock.lap("first")
-    assert set(clock.parts) == {"first", "second"} and all(seconds >= 0 for seconds in clock.parts.values())
+    timer = PhaseTimer()
+    timer.end_phase("first")
+    timer.end_phase("second")
+    timer.end_phase("first")
+    assert set(timer.seconds) == {"first", "second"} and all(seconds >= 0 for seconds in timer.seconds.values())

@@ -25,9 +25,10 @@ from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher as fitting
-from speaker_invariant_ser.training import optimisation, trainer
+from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT
 from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.objective import build_model
 
 LONG = {
     **TINY,
@@ -45,7 +46,7 @@ def whole(prepared, tmp_path_factory):
 def train_often_saved(data: Path, out: Path, resume: bool) -> None:
     """What a process that may be killed at any moment does: a checkpoint after every step."""
     torch.set_num_threads(1)
-    trainer.SAVE_EVERY = 0.0
+    trainer.CHECKPOINT_SECONDS = 0.0
     train(make_recipe(LONG), PreparedCorpus.open(data), out, resume, device="cpu")
 
 
@@ -87,16 +88,16 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
 @pytest.mark.parametrize("after", [1, 5, 12, 21, 23])
 def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
     """In the middle of an epoch, at its end, in the last; the process that goes on has used its random numbers otherwise."""
-    steps, take_step = [], trainer.Training.take_step
+    steps, training_step = [], trainer.Trainer.training_step
 
     def stopping(self, *batch):
         if len(steps) == after:
             raise KeyboardInterrupt
-        steps.append(take_step(self, *batch))
+        steps.append(training_step(self, *batch))
 
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.Training, "take_step", stopping)
+        patch.setattr(trainer.Trainer, "training_step", stopping)
         train(make_recipe(LONG), prepared, tmp_path / "run", device="cpu")
     torch.rand(17)
     run = train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
@@ -109,7 +110,7 @@ def stopped(prepared, out, monkeypatch, recipe=LONG):
     def stop(fold, row):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(make_recipe(recipe), prepared, out, device="cpu", progress=stop)
     return next(out.rglob(CHECKPOINT))
@@ -206,7 +207,7 @@ def test_a_killed_worker_is_told(going):
     process, workers = going
     os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
-    assert process.returncode and "a training process was killed, perhaps for want of memory" in error
+    assert process.returncode and "a training process was killed, perhaps because memory ran out" in error
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -266,7 +267,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(prepared, tmp
     clips = [prepared.clip(index) for index in range(0, 72, 5)]
     (first, _), (second, _) = (apply(load_model(run.fits[0].folder), clips) for run in runs)
     assert np.abs(first - second).max() < 1e-4
-    untrained = optimisation.build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
+    untrained = build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
     assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
 
 
@@ -274,9 +275,9 @@ def test_a_batch_has_a_clip_for_each_process(prepared, tmp_path):
     with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
         train(make_recipe(TINY), prepared, tmp_path / "run", device="cpu", devices=9)
     many = make_recipe(TINY, ["train.batch_size=64"])
-    with pytest.raises(RecipeError, match="fold fixed trains on 30 clips an epoch with 31 processes; expected 31 or more"):
+    with pytest.raises(RecipeError, match="fold fixed trains on 30 utterances an epoch with 31 processes; expected 31 or more"):
         train(many, prepared, tmp_path / "run", device="cpu", devices=31)
-    with pytest.raises(RecipeError, match="fold fixed trains on 1 clips an epoch with 1 processes; expected 2 or more"):
+    with pytest.raises(RecipeError, match="fold fixed trains on 1 utterances an epoch with 1 processes; expected 2 or more"):
         train(make_recipe(TINY, ["train.epoch_clips=1"]), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 

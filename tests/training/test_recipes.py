@@ -40,16 +40,16 @@ def small(path):
 
 
 def interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, out):
-    taken, take_step = [], trainer.Training.take_step
+    taken, training_step = [], trainer.Trainer.training_step
 
     def stopping(self, *batch):
         if len(taken) == 4:
             raise KeyboardInterrupt
-        taken.append(take_step(self, *batch))
+        taken.append(training_step(self, *batch))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "SAVE_EVERY", 0.0)
-        patch.setattr(trainer.Training, "take_step", stopping)
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(trainer.Trainer, "training_step", stopping)
         train(recipe, prepared, out, device="cpu")
 
 

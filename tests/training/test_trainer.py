@@ -23,12 +23,11 @@ from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training import adversary_step
-from speaker_invariant_ser.training import optimisation as building
 from speaker_invariant_ser.training import trainer as training
-from speaker_invariant_ser.training.launcher import engine, train
-from speaker_invariant_ser.training.objective import Objective, class_weights, soft_cross_entropy
-from speaker_invariant_ser.training.optimisation import SCHEDULES, moving_average, precision_of
-from speaker_invariant_ser.training.trainer import gave_up
+from speaker_invariant_ser.training.launcher import launched_fabric, train
+from speaker_invariant_ser.training.objective import Objective, build_model, class_weights, soft_cross_entropy
+from speaker_invariant_ser.training.optimisation import SCHEDULES, choose_precision, exponential_average
+from speaker_invariant_ser.training.trainer import stops_early
 
 
 def weights(run):
@@ -54,7 +53,7 @@ def test_one_batch_can_be_learned_by_heart(prepared):
 def make_model(recipe, prepared):
     torch.manual_seed(0)
     labels = sorted({utterance.emotion for utterance in prepared.utterances})
-    model = building.build_model(recipe, labels)
+    model = build_model(recipe, labels)
     clips = open_dataset(prepared, range(24), labels, ("speaker",), model.logmel, cache_gb=1.0)
     model.normalise.fit(clips.sample())
     return model, clips
@@ -199,8 +198,8 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
     split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
-    with engine("float32", "cpu") as fabric:
-        training.train_fit(run, data, run.fits[0], fabric)
+    with launched_fabric("float32", "cpu") as fabric:
+        training.train_model(run, data, run.fits[0], fabric)
     assert run.fits[0].folder.parent == run.folder / "folds" and run.all_done()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
@@ -250,10 +249,13 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(p
     "sections, message",
     [
         ({"perturb": {"name": "fg"}}, "unknown perturb.name 'fg'.*fgm"),
-        ({"perturb": {"name": "cross"}, "adversary": {"name": "hsic"}}, "a reader that learns: adversary.name = hsic has none"),
+        (
+            {"perturb": {"name": "cross"}, "adversary": {"name": "hsic"}},
+            "a speaker classifier that learns: adversary.name = hsic has none",
+        ),
         (
             {"perturb": {"name": "cross"}, "adversary": {"name": "signed"}},
-            "a reader that learns: adversary.name = signed has none",
+            "a speaker classifier that learns: adversary.name = signed has none",
         ),
         ({"extra_adversaries": [{"name": "gr"}]}, "unknown extra_adversaries.0.name 'gr'.*grl"),
         ({"erase": {"name": "leace"}, "audit": {"holdout": 0.0}}, "audit.holdout = 0"),
@@ -325,7 +327,7 @@ def test_the_adversary_can_read_any_column(prepared, tmp_path, monkeypatch, colu
     "column, message",
     [
         ("corpus", r"fold fixed trains on one corpus only \(corpus\)"),
-        ("session", "30 training clips of fold fixed have no session"),
+        ("session", "30 training utterances of fold fixed have no session"),
     ],
 )
 def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(prepared, tmp_path, column, message):
@@ -397,12 +399,12 @@ def test_patience_ends_a_training_that_gets_no_better(prepared, tmp_path, monkey
     recipe = make_recipe({**TINY, "train": {"epochs": 12, "batch_size": 8, "patience": 2}})
     rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert [row["best"] for row in rows] == [1, 1, 1, 0, 0]
-    assert not gave_up([], 2) and not gave_up([{"best": 1}, {"best": 0}, {"best": 0}], 0)
+    assert not stops_early([], 2) and not stops_early([{"best": 1}, {"best": 0}, {"best": 0}], 0)
 
 
 def test_a_model_says_on_what_it_was_trained(prepared, tiny, trained, tmp_path):
     assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
-    assert trained.fits[0].trained["precision"] == precision_of("auto", "cpu")
+    assert trained.fits[0].trained["precision"] == choose_precision("auto", "cpu")
     half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
     assert half.fits[0].trained["precision"] == "bfloat16"
 
@@ -410,9 +412,9 @@ def test_a_model_says_on_what_it_was_trained(prepared, tiny, trained, tmp_path):
 def test_bfloat16_is_taken_where_the_processor_multiplies_matrices_of_it(monkeypatch):
     for has, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
-        assert precision_of("auto", "cpu") == precision and precision_of("float32", "cpu") == "float32"
+        assert choose_precision("auto", "cpu") == precision and choose_precision("float32", "cpu") == "float32"
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert precision_of("auto", "cpu") == "float32"
+    assert choose_precision("auto", "cpu") == "float32"
 
 
 def test_gradients_at_the_embedding_are_told_apart(prepared, tmp_path):
@@ -458,7 +460,7 @@ def test_the_moving_average_follows_the_weights_slowly_and_at_first_faster():
     """After n steps from 0 towards weights of 1, what is missing is the product of the decays."""
     average, missing = [torch.zeros(1)], 1.0
     for number in range(1, 30):
-        moving_average(0.5)(average, [torch.ones(1)], torch.tensor(number))
+        exponential_average(0.5)(average, [torch.ones(1)], torch.tensor(number))
         missing *= min(0.5, (1 + number) / (10 + number))
         assert average[0].item() == pytest.approx(1 - missing, abs=1e-6)
 
@@ -471,7 +473,7 @@ def test_logit_adjustment_asks_more_of_a_frequent_class(prepared):
     objective = Objective(model, recipe.emotion, shares).eval()
     mels, frames = next(clips.source.read([np.arange(6)]))
     emotion = torch.eye(3).repeat(2, 1)
-    found = objective.emotion_loss(objective(mels, frames, emotion, emotion)["logits"], emotion)
+    found = objective.emotion_loss(objective(mels, frames, emotion, emotion)[0]["logits"], emotion)
     logits = model.from_mels(mels, frames).logits
     wanted = F.cross_entropy(logits + 2.0 * shares.log(), emotion.argmax(dim=1), label_smoothing=0.1)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)

@@ -1,0 +1,165 @@
+"""Everything that checks a recipe against the methods, the corpus and the machine, before anything is written.
+
+Types and ranges of single keys are checked where they are declared, in `speaker_invariant_ser.recipe`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from speaker_invariant_ser.data.manifest import GROUPABLE
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import Split
+from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.models.model import choose_device
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
+from speaker_invariant_ser.training.adversary_step import Adversaries, errors_name_table
+from speaker_invariant_ser.training.objective import build_model
+
+TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its target; unlabelled utterances have no emotion
+
+
+def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Split], processes: int) -> None:
+    """Check a recipe against the methods that there are and against the folds of a corpus.
+
+    Args:
+        recipe: The recipe.
+        prepared: The corpus, its labels already mapped.
+        splits: All folds, utterances for the audit already held out.
+        processes: Number of processes that share each batch.
+
+    Raises:
+        RecipeError: Something in the recipe cannot be, or does not fit the corpus.
+    """
+    dim = check_methods(recipe)
+    check_images(recipe, prepared)
+    for split in splits:
+        for index, settings in enumerate(recipe.adversaries):
+            with errors_name_table(index):
+                target_values(prepared, split, settings.target, recipe.augment.virtual_speakers)
+        check_erase(recipe, dim, len(target_values(prepared, split, "speaker")))
+        utterances = len(split.indices("train", prepared.utterances))
+        check_batches(recipe, min(utterances, recipe.train.epoch_clips or utterances), split.name, processes)
+
+
+def check_device(name: str, devices: int) -> torch.device:
+    """Return the device of that name.
+
+    Args:
+        name: "auto", "cpu" or "cuda".
+        devices: GPUs (or processes on the CPU) that share each batch.
+
+    Raises:
+        RecipeError: The machine has no such device, or too few of them.
+    """
+    device = choose_device(name)
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise RecipeError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def check_methods(recipe: Recipe) -> int:
+    """Build the model and the adversaries once, and return the embedding's dimension.
+
+    Raises:
+        RecipeError: The encoder is unknown, band limits are impossible, or methods do not go together.
+    """
+    model = build_model(recipe, ("", ""))
+    Adversaries(recipe, model, [2 for _ in recipe.adversaries])
+    if recipe.perturb.name == "cross" and not isinstance(recipe.adversary, TrainedClassifierSettings):
+        raise RecipeError(
+            "perturb.name = cross follows the loss of a speaker classifier that learns: adversary.name = "
+            f"{recipe.adversary.name} has none; expected grl or another adversary with a classifier"
+        )
+    return model.dim
+
+
+def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:
+    """Check that every clip is an image where `features.front` is "pixels" (see `features.log_mel.Pixels`).
+
+    Raises:
+        RecipeError: A clip is not a whole number of columns, or has too many of them.
+    """
+    rows = recipe.features.mels
+    if recipe.features.front != "pixels":
+        return
+    for utterance in prepared.unmapped or prepared.utterances:
+        if utterance.samples % rows or utterance.samples > rows * (rows + 1):
+            raise RecipeError(
+                f"features.front = 'pixels' expects images of {rows} rows (features.mels) and at most {rows + 1} columns; clip "
+                f"{utterance.id} of {prepared.folder} has {utterance.samples} samples (is this an audio corpus? it needs "
+                "features.front = 'log-mel')"
+            )
+
+
+def check_batches(recipe: Recipe, utterances: int, fold: str, processes: int) -> None:
+    """Check that every process gets an utterance of each batch; `utterances` is their number in an epoch.
+
+    Raises:
+        RecipeError: There are too few.
+    """
+    if recipe.train.batch_size < processes:
+        raise RecipeError(f"train.batch_size = {recipe.train.batch_size}: {processes} processes share it; expected at least that")
+    required = max(2, processes)  # batch norm needs two
+    if utterances < required:
+        raise RecipeError(
+            f"fold {fold} trains on {utterances} utterances an epoch with {processes} processes; expected {required} or more"
+        )
+
+
+def check_erase(recipe: Recipe, dim: int, speakers: int) -> None:
+    """Check that an eraser leaves dimensions to the embedding, and that its effect can be measured.
+
+    Args:
+        recipe: The recipe.
+        dim: D, dimensions of the embedding.
+        speakers: Number of training speakers.
+
+    Raises:
+        RecipeError: The eraser takes every dimension, or nothing is held out to attack it with.
+    """
+    name = recipe.erase.name
+    if name == "none":
+        return
+    if speakers > dim:
+        raise RecipeError(
+            f"erase.name = {name}: {speakers} training speakers take {speakers - 1} dimensions, and the embedding has {dim}; "
+            f"expected encoder.dim above {speakers - 1}, such as {4 * speakers}, or erase.name = none"
+        )
+    if not recipe.audit.holdout:
+        raise RecipeError(
+            f"erase.name = {name} with audit.holdout = 0: attackers learn nothing from utterances that an eraser was fitted on, "
+            "whatever is left in others; expected audit.holdout above 0, such as 0.3"
+        )
+
+
+def target_values(prepared: PreparedCorpus, split: Split, column: str, virtual: int = 0) -> list[str]:
+    """Return the values that an adversary's target can take in a fold.
+
+    Args:
+        prepared: The corpus.
+        split: The fold; its training utterances count, with or without emotion labels.
+        column: Column of the manifest that is the target.
+        virtual: Virtual speakers of each real one, where the target is the speaker.
+
+    Returns:
+        The values sorted; after the speakers, their first virtual speakers, then their second ones, and so on.
+
+    Raises:
+        RecipeError: The column is unknown, is empty for some training utterances, or has a single value.
+    """
+    indices = [index for part in ("train", "unlabelled") for index in split.indices(part, prepared.utterances)]
+    utterances = [prepared.utterances[index] for index in indices]
+    if column not in TARGETS:
+        full = [name for name in TARGETS if all(getattr(utterance, name) for utterance in utterances)]
+        raise RecipeError(f"adversary.target: {unknown('column', column, full)}")
+    counts = Counter(getattr(utterance, column) for utterance in utterances)
+    if counts[""]:
+        raise RecipeError(f"adversary.target = {column}: {counts['']} training utterances of fold {split.name} have no {column}")
+    if len(counts) < 2:
+        raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(counts)})")
+    values = sorted(counts)
+    copies = range(1, virtual + 1) if column == "speaker" else ()
+    return [*values, *(f"{value}, virtual speaker {copy}" for copy in copies for value in values)]

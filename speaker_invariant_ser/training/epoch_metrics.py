@@ -1,0 +1,98 @@
+"""The numbers of one epoch: totals over its training steps, and its row of metrics.csv."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.training.adversary_step import Adversaries, AdversaryResult
+from speaker_invariant_ser.training.objective import TaskLosses
+
+Row = dict[str, float]  # one line of metrics.csv
+
+
+class EpochTotals:
+    """Sums over the training steps of an epoch.
+
+    They stay on the training device until the epoch ends: reading a value in every step would make a GPU wait.
+
+    Args:
+        device: The training device.
+        sums: Sums to continue from, by name; those of a checkpoint.
+    """
+
+    def __init__(self, device: torch.device, sums: Mapping[str, Tensor] | None = None) -> None:
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        self.sums: dict[str, Tensor] = defaultdict(zero.clone)
+        self.sums |= {name: value.to(device) for name, value in (sums or {}).items()}
+
+    def add_task(self, losses: TaskLosses, logits: Tensor, emotion: Tensor, gradient_norm: Tensor) -> None:
+        """Add the emotion side of a step.
+
+        Args:
+            losses: Losses of the whole batch.
+            logits: Emotion logits [B, C].
+            emotion: Label shares [B, C]; a row of zeros is an utterance without a label.
+            gradient_norm: Norm of the emotion loss's gradient with respect to the embeddings.
+        """
+        labelled = emotion.sum(dim=1) > 0
+        self.sums["clips"] += len(emotion)
+        self.sums["labelled"] += labelled.sum()
+        self.sums["emotion_correct"] += (labelled & (logits.argmax(dim=1) == emotion.argmax(dim=1))).sum()
+        self.sums["emotion_gradient"] += gradient_norm.square()
+        for name, loss in losses.by_name().items():
+            self.sums[f"{name}_loss"] += len(emotion) * loss.detach()
+
+    def add_adversaries(self, results: Iterable[AdversaryResult], batch_size: int) -> None:
+        """Add what each adversary did in a step."""
+        for result in results:
+            self.sums[f"{result.name}_loss"] += batch_size * result.loss
+            self.sums[f"{result.name}_gradient"] += result.squared_gradient
+            self.sums[f"{result.name}_correct"] += result.correct
+
+    def values(self) -> dict[str, float]:
+        """Return every sum as a number."""
+        return {name: value.item() for name, value in self.sums.items()}
+
+
+def task_columns(sums: Mapping[str, float], steps: int) -> Row:
+    """Return the emotion columns of metrics.csv; the gradient is the root mean square of the steps' norms."""
+    return {
+        "emotion_loss": sums["emotion_loss"] / sums["clips"],
+        "emotion_accuracy": sums["emotion_correct"] / max(1, sums["labelled"]),
+        "emotion_gradient": math.sqrt(sums["emotion_gradient"] / steps),
+    }
+
+
+def adversary_columns(sums: Mapping[str, float], adversaries: Adversaries, steps: int, progress: float) -> Row:
+    """Return the columns of every adversary in metrics.csv.
+
+    Args:
+        sums: Totals of the epoch.
+        adversaries: All adversaries of the recipe.
+        steps: Training steps in an epoch.
+        progress: Share of training that is done, 0 to 1: where lambda is taken.
+    """
+    row: Row = {}
+    for name, adversary, uninformed in adversaries.entries():
+        row[f"lambda{name.removeprefix('adversary')}"] = adversary.strength(progress)
+        row[f"{name}_loss"] = sums[f"{name}_loss"] / sums["clips"]
+        if adversary.has_classifier:
+            accuracy = sums[f"{name}_correct"] / sums["clips"]
+            row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": accuracy}
+        row[f"{name}_gradient"] = math.sqrt(sums[f"{name}_gradient"] / steps)
+    return row
+
+
+def write_metrics(path: Path, rows: Sequence[Row]) -> None:
+    """Write metrics.csv with the rows of all epochs so far, whole or not at all."""
+    with writing(path) as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        for row in rows:
+            table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})
