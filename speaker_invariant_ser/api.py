@@ -64,7 +64,9 @@ def prepare(
         WriteError: `out` holds anything, or cannot be written.
 
     Example:
+        ```python
         prepared = siser.prepare("emodb", "corpora/emodb", "data/emodb")
+        ```
     """
     from speaker_invariant_ser.data.decoding import Treatment, workers
     from speaker_invariant_ser.data.sources import Source, prepare_sources
@@ -88,7 +90,9 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":
         RecipeError: The file cannot be read, or a key or value is not allowed.
 
     Example:
+        ```python
         recipe = siser.read_recipe("recipes/emodb.toml", ["adversary.strength=0"])
+        ```
     """
     from speaker_invariant_ser import config
 
@@ -127,7 +131,9 @@ def train(
         WriteError: `out` holds anything, or cannot be written.
 
     Example:
+        ```python
         run = siser.train("recipes/emodb.toml", "data/emodb", "runs/emodb")
+        ```
     """
     from speaker_invariant_ser.config import read_recipe
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -168,8 +174,10 @@ def evaluate(
         RunError: The run is not fully trained or damaged, or `against` was tested on other utterances.
 
     Example:
+        ```python
         summary = siser.evaluate("runs/emodb")
         print(summary["emotion"]["uar"]["value"], summary["speaker"]["strongest"]["accuracy"])
+        ```
     """
     from speaker_invariant_ser.evaluation import evaluate as evaluation
     from speaker_invariant_ser.report.embedding_map import map_points
@@ -217,8 +225,18 @@ def audit(
         AuditError: The embeddings or labels are incomplete, or there are fewer than two speakers.
 
     Example:
-        speaker = siser.audit(embeddings, speaker=speakers, emotion=emotions)
-        print(speaker["strongest"]["accuracy"], speaker["chance"]["given_emotion"])
+        Embeddings of three speakers, whose first dimension gives the speaker away:
+
+        >>> import numpy as np
+        >>> import speaker_invariant_ser as siser
+        >>> rng, speakers = np.random.default_rng(0), np.repeat(["ann", "bob", "eve"], 20)
+        >>> embeddings = rng.standard_normal((60, 8))
+        >>> embeddings[:, 0] += 4 * (speakers == "bob") - 4 * (speakers == "eve")
+        >>> result = siser.audit(embeddings, speaker=speakers, quick=True)
+        >>> result["strongest"]["accuracy"] > 0.9, result["at_chance"]
+        (True, False)
+        >>> f"chance {result['chance']['uniform']:.1%}"
+        'chance 33.3%'
     """
     import numpy as np
 
@@ -255,7 +273,9 @@ def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":
         RunError: The folder holds no model, or a damaged one.
 
     Example:
+        ```python
         model = siser.load_model("runs/emodb/folds/03")
+        ```
     """
     from speaker_invariant_ser.models import model
 
@@ -290,8 +310,10 @@ def predict(
         SerError: A folder or glob has no audio file.
 
     Example:
+        ```python
         for row in siser.predict("runs/emodb", ["call.wav", "more/"]):
             print(row["path"], row["label"], row["confidence"], row["error"])
+        ```
     """
     from speaker_invariant_ser.inference import predict as inference
     from speaker_invariant_ser.inference.inputs import find_inputs

@@ -24,7 +24,7 @@ def audit(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how much speaker information a table of embeddings holds.
+    """Measure the speaker information in any embeddings.
 
     A .npz file holds the arrays embedding [N, D] and speaker [N] and, where known, emotion, text, id and scored [N]. scored is 1
     for an utterance that the encoder was not trained on, and 0 for one that it was: attackers learn from those but are not scored

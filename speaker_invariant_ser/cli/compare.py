@@ -13,7 +13,10 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, evaluated.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
 ) -> None:
-    """Compare evaluated runs: emotion UAR on unseen speakers against speaker accuracy, as a table and a plot."""
+    """Compare evaluated runs in one table and one plot.
+
+    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker.
+    """
     from speaker_invariant_ser.evaluation.evaluate import read_report
     from speaker_invariant_ser.runs import Run
 

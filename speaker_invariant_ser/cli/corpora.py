@@ -13,7 +13,7 @@ OWN_DATA = """your own data
 
 
 def corpora(as_json: Json = False) -> None:
-    """List the known corpora: licence, source, contents and expected folder layout."""
+    """List the known corpora: licence, source and layout."""
     from speaker_invariant_ser.data.corpora.base import corpus_facts
     from speaker_invariant_ser.data.corpora.registry import known_corpora
 

@@ -23,7 +23,10 @@ def demo(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files decoded, or attackers fitted, in parallel.")] = CORES,
     quiet: Quiet = False,
 ) -> None:
-    """Prepare, train, evaluate and infer on the built-in corpus of synthesised speech, in minutes on two CPU cores."""
+    """Run every step on synthesised speech, in minutes.
+
+    Generates the built-in corpus, prepares it, trains without and with an adversary, evaluates and compares both, and infers.
+    """
     run = demo_digits if digits else demo_speech
     run(out or Path("siser-demo-digits" if digits else "siser-demo"), seed, device, jobs, quiet)
 

@@ -27,7 +27,11 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score emotion on the test speakers and train fresh speaker attackers on the embeddings; write the run's report."""
+    """Score emotion and audit the speaker leakage of a run.
+
+    Applies every model to its test speakers, trains fresh attackers that predict the speaker from the embeddings of the training
+    speakers, and writes predictions.csv and a report into the run.
+    """
     from speaker_invariant_ser.runs import Run
 
     opened, other = Run.open(run), Run.open(against) if against else None

@@ -24,7 +24,10 @@ def infer(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Predict the emotion of audio files: label, confidence and probability of each emotion; a bad file gives its error."""
+    """Predict the emotion of audio files.
+
+    Writes a row for each file: label, confidence, the probability of each emotion, or an error for a file that cannot be used.
+    """
     from speaker_invariant_ser.runs import Run
 
     opened = Run.open(run)

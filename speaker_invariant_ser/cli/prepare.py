@@ -49,7 +49,10 @@ def prepare(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected or has a warning.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode a corpus once into 16 kHz mono audio with a manifest. After an interruption, repeat the command to continue."""
+    """Decode a corpus into 16 kHz mono audio with a manifest.
+
+    After an interruption, repeat the command to continue where it stopped.
+    """
     from speaker_invariant_ser.data.decoding import Treatment, workers
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 

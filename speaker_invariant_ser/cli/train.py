@@ -44,7 +44,10 @@ def train(
     jobs: ModelJobs = CORES,
     quiet: Quiet = False,
 ) -> None:
-    """Train every fold of a recipe; the epoch is selected on dev speakers, and the test speakers stay unseen."""
+    """Train every fold and seed of a recipe.
+
+    Each fold has speakers to train on, other speakers to select the epoch on, and test speakers, which training never uses.
+    """
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if not (out or preview):
