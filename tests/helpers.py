@@ -1,4 +1,4 @@
-"""Made-up data and comparisons that tests of several packages share."""
+"""Synthetic data, small models and comparisons that tests of several packages share."""
 
 import numpy as np
 import torch
@@ -7,7 +7,9 @@ from safetensors.torch import load_file
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.evaluation.predictions import Predictions, soften
 from speaker_invariant_ser.features.dataset import LogMelDataset
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.models.model import ModelSettings, SerModel
+from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.runs import Fit, Run
 
 
 def section(table, /, **keys):
@@ -19,8 +21,8 @@ LABELS = ("anger", "joy", "no, thanks")
 SPEAKERS = ("01", "1", "NA", "x,y")
 
 
-def some_clips(number=300, seed=0):
-    """Clips of 5 speakers and 4 emotions, some cells far larger than others, one empty; nothing to be read."""
+def unbalanced_dataset(number=300, seed=0):
+    """Return a dataset of 5 speakers and 4 emotions without log-mels: cells of very different size, one of them empty."""
     rng = np.random.default_rng(seed)
     speaker, emotion = rng.choice(5, number, p=[0.6, 0.2, 0.1, 0.05, 0.05]), rng.choice(4, number, p=[0.7, 0.1, 0.1, 0.1])
     keep = ~((speaker == 0) & (emotion == 3))
@@ -29,7 +31,7 @@ def some_clips(number=300, seed=0):
 
 
 def made_up(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Predictions:
-    """Predictions whose probabilities are true if divided by no temperature, and overconfident below 1."""
+    """Return predictions whose probabilities are calibrated at temperature 1 and overconfident below."""
     rng = np.random.default_rng(seed)
     true = rng.dirichlet(np.ones(3), clips)
     return Predictions(
@@ -43,12 +45,22 @@ def made_up(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Pred
     )
 
 
-def same_bits(first: Run, second: Run) -> None:
-    """Weights, and all of metrics.csv but the times."""
-    for one, two in zip(first.fits, second.fits, strict=True):
-        weights, others = (load_file(fit.folder / "model.safetensors") for fit in (one, two))
-        assert all(torch.equal(weights[name], tensor) for name, tensor in others.items())
-        for row, other in zip(one.metrics(), two.metrics(), strict=True):
-            assert {key: row[key] for key in row if "seconds" not in key} == {
-                key: other[key] for key in row if "seconds" not in key
-            }
+def assert_same_bits(first: Run, second: Run) -> None:
+    """Assert that two runs have the same weights and the same metrics.csv, except for times."""
+    for fit, other in zip(first.fits, second.fits, strict=True):
+        weights, expected = (load_file(folder / "model.safetensors") for folder in (fit.folder, other.folder))
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+        assert without_times(fit) == without_times(other)
+
+
+def without_times(fit: Fit) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv without columns of times."""
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in fit.metrics()]
+
+
+def model_of(**sections):
+    """Return a small untrained model, in evaluation mode, with these sections."""
+    torch.manual_seed(0)
+    parts = {"features": FeaturesSection(mels=24), "encoder": EncoderSection(channels=(4,), dim=12), "emotion": EmotionSection()}
+    return SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16_000, **parts, **sections)).eval()

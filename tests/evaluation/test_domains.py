@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, prepare_table
-from helpers import made_up, some_clips
+from helpers import made_up, unbalanced_dataset
 from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score
 
@@ -173,7 +173,7 @@ def test_the_emotions_of_a_model_are_those_of_the_source():
 
 def half_labelled(number=300):
     """Clips of which those of the last two speakers, a tenth, come without an emotion."""
-    clips = some_clips(number)
+    clips = unbalanced_dataset(number)
     return replace(clips, emotion=np.where(clips.speaker > 2, -1, clips.emotion))
 
 

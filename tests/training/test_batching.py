@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from helpers import some_clips
+from helpers import unbalanced_dataset
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
@@ -20,7 +20,7 @@ LABELS = ("falling", "level", "rising")
 
 
 def test_batches_hold_every_clip_once_and_clips_of_like_length():
-    clips = some_clips()
+    clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=5), 0, 1)
     assert sorted(np.concatenate(batches)) == list(range(len(clips)))
     assert all(5 <= len(batch) < 10 for batch in batches)
@@ -28,7 +28,7 @@ def test_batches_hold_every_clip_once_and_clips_of_like_length():
 
 
 def test_an_epoch_is_the_same_when_asked_for_again_and_another_is_not():
-    clips, settings = some_clips(), TrainSection(batch_size=8)
+    clips, settings = unbalanced_dataset(), TrainSection(batch_size=8)
     first, again, second, other = (epoch_batches(clips, settings, *which) for which in ((0, 1), (0, 1), (0, 2), (1, 1)))
     assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
     assert not all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
@@ -36,7 +36,7 @@ def test_an_epoch_is_the_same_when_asked_for_again_and_another_is_not():
 
 
 def test_balanced_epochs_hold_every_speaker_and_emotion_equally_often():
-    clips = some_clips()
+    clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
     drawn = np.concatenate(batches)
     cells = Counter(zip(clips.speaker[drawn], clips.emotion[drawn], strict=True))
@@ -52,7 +52,7 @@ def test_balanced_epochs_hold_every_speaker_and_emotion_equally_often():
 
 
 def test_balanced_batches_are_mixed_and_still_of_like_length():
-    clips = some_clips()
+    clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
     shuffled = epoch_batches(clips, TrainSection(batch_size=10), 0, 1)
     most = [np.mean([max(Counter(clips.emotion[batch]).values()) / len(batch) for batch in kind]) for kind in (batches, shuffled)]
@@ -61,7 +61,7 @@ def test_balanced_batches_are_mixed_and_still_of_like_length():
 
 
 def test_a_short_epoch_draws_other_clips_each_time():
-    clips, settings = some_clips(), TrainSection(batch_size=8, epoch_clips=40)
+    clips, settings = unbalanced_dataset(), TrainSection(batch_size=8, epoch_clips=40)
     epochs = [np.concatenate(epoch_batches(clips, settings, 0, number)) for number in range(1, 40)]
     assert all(len(epoch) == len(set(epoch)) == 40 for epoch in epochs)
     assert len(set(np.concatenate(epochs))) > 0.98 * len(clips)
@@ -111,7 +111,7 @@ def test_labels_follow_what_was_done_to_the_clips(prepared):
 
 @pytest.mark.parametrize("batches", ["shuffled", "balanced"])
 def test_class_shares_are_those_of_an_epoch(prepared, batches):
-    clips = some_clips()
+    clips = unbalanced_dataset()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
     one = BatchLoader(clips, recipe, 4, (5,), 0, torch.device("cpu"))
     drawn = [np.concatenate(epoch_batches(clips, recipe.train, 0, epoch)) for epoch in range(30)]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from helpers import same_bits
+from helpers import assert_same_bits
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, write_toml
@@ -81,7 +81,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
         kills += 1
         steps.append((out / "folds").is_dir() and any((out / "folds").rglob(CHECKPOINT)))
     assert sum(steps) >= 5, "too few were killed in the middle of a training for this to show anything"
-    same_bits(whole, Run.open(out))
+    assert_same_bits(whole, Run.open(out))
     assert not list(out.rglob(CHECKPOINT)) and not list(out.rglob(".*"))
 
 
@@ -101,7 +101,7 @@ def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, prepa
         train(make_recipe(LONG), prepared, tmp_path / "run", device="cpu")
     torch.rand(17)
     run = train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
-    same_bits(whole, run)
+    assert_same_bits(whole, run)
 
 
 def stopped(prepared, out, monkeypatch, recipe=LONG):
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_seed_is_named(whole, prepared, tmp_path, monkey
     with pytest.raises(RunError, match=f"{path} belongs to another run, fold, seed or precision"):
         train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
     path.unlink()
-    same_bits(whole, train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu"))
+    assert_same_bits(whole, train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu"))
 
 
 def test_two_trainings_do_not_write_one_run(prepared, tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(prepared, tmp_pat
         part.all_done()
     train(recipe, prepared, tmp_path / "part", resume=True, device="cpu")
     assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
-    same_bits(whole, part)
+    assert_same_bits(whole, part)
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
 
@@ -172,7 +172,7 @@ def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(prepared, tmp_pa
     names = ["1, seed 7", "2, seed 7", "1, seed 8", "2, seed 8"]
     assert [fit.name for fit in run.all_done()] == names
     assert sorted(told) == sorted((name, epoch) for name in names for epoch in (1, 2))
-    same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
+    assert_same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
     alone = train(
         make_recipe({**recipe.model_dump(), "train": {**recipe.train.model_dump(), "seeds": 1, "seed": 8}}),
         prepared,
@@ -226,7 +226,7 @@ def test_what_was_begun_side_by_side_goes_on_side_by_side(prepared, tmp_path, mo
     recipe = {**LONG, "train": {**LONG["train"], "seeds": 2}}
     whole = train(make_recipe(recipe), prepared, tmp_path / "whole", device="cpu")
     stopped(prepared, tmp_path / "run", monkeypatch, recipe)
-    same_bits(whole, train(make_recipe(recipe), prepared, tmp_path / "run", resume=True, device="cpu", jobs=2))
+    assert_same_bits(whole, train(make_recipe(recipe), prepared, tmp_path / "run", resume=True, device="cpu", jobs=2))
 
 
 def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
@@ -315,4 +315,4 @@ def test_torchrun_stopped_and_started_again(prepared, tmp_path, monkeypatch):
     first.wait()
     again = subprocess.run([*command, "--resume"], env=quiet, capture_output=True, text=True, timeout=200)
     assert again.returncode == 0 and again.stdout.count("fold fixed: epoch") == 1, again.stderr
-    same_bits(ours, Run.open(tmp_path / "run"))
+    assert_same_bits(ours, Run.open(tmp_path / "run"))

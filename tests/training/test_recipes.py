@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
-from helpers import same_bits
+from helpers import assert_same_bits
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
@@ -58,7 +58,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     recipe = small(path)
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, tmp_path / "interrupted")
-    same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
+    assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
     names = load_file(whole.fits[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in OF_A_MODEL for name in names)
     evaluation = evaluate(whole, prepared, device="cpu", quick=True)

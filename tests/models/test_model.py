@@ -1,0 +1,237 @@
+"""The model as a whole: its parts together, on disk, and in runs with every kind of bottleneck, eraser and release."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, prepare_table
+from helpers import model_of, section
+
+from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
+from speaker_invariant_ser.audit.threat_model import describe_threat_model
+from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.errors import RecipeError, RunError
+from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.features.dataset import open_dataset
+from speaker_invariant_ser.inference.predict import load_models, predict
+from speaker_invariant_ser.models.apply import apply, apply_to_dataset
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
+from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.post_training import finish, fit_release
+
+
+def test_without_bottleneck_eraser_and_release_the_embedding_is_the_encoders_output():
+    model, mels, frames = model_of(), torch.randn(3, 24, 40), torch.tensor([40, 20, 40])
+    assert {name.split(".")[0] for name in model.state_dict()} == {"logmel", "normalise", "encoder", "head"}
+    before = torch.get_rng_state()
+    output = model.from_mels(mels, frames)
+    plain = model.encoder(model.normalise(mels, frames), frames)
+    assert torch.equal(output.embedding, plain) and torch.equal(output.head_input, plain) and not output.rate.any()
+    assert torch.equal(output.logits, model.head(plain)) and torch.equal(torch.get_rng_state(), before)
+
+
+def test_unknown_methods_are_refused_with_the_allowed_names():
+    for name in ("bottleneck", "erase", "release"):
+        with pytest.raises(RecipeError, match=rf"unknown {name}.name 'nose'.* Expected one of: none, "):
+            section(name, name="nose")
+
+
+@pytest.mark.parametrize("classify", ["before", "after"])
+def test_the_emotion_is_classified_before_or_after_the_release(classify):
+    model = model_of(release=section("release", name="noise", sigma=3.0, classify=classify))
+    model.release.fit(torch.randn(500, 12))
+    mels, frames = torch.randn(3, 24, 40), torch.tensor([40, 20, 40])
+    quiet, loud = (model.from_mels(mels, frames, noise) for noise in (torch.zeros(2, 3, 12), torch.ones(2, 3, 12)))
+    assert not torch.allclose(quiet.embedding, loud.embedding, atol=1)
+    assert torch.equal(quiet.logits, loud.logits) is (classify == "before")
+    assert torch.equal(loud.head_input, loud.embedding) is (classify == "after")
+    assert torch.equal(loud.logits, model.head(loud.head_input))
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_fitting_the_release_rescales_a_head_that_classifies_after_it(trained):
+    recipe = make_recipe({"release": {"name": "noise", "classify": "after", "in_training": trained}})
+    model, x = model_of(release=recipe.release), 5 + torch.randn(300, 12) * torch.logspace(-1, 2, 12)
+    parts = torch.nn.ModuleDict({"release": model.release, "head": model.head})
+    if trained:
+        model.release.train()(2 * x + 1)
+        model.release.eval()
+    before = model.head(model.release(x, torch.zeros_like(x)))
+    for _ in range(2):  # fitting again changes nothing
+        fit_release(parts["release"], parts["head"], x, recipe)
+        released = model.release(x, torch.zeros_like(x))
+        assert torch.allclose(released.std(dim=0), torch.ones(12), atol=5e-3)
+        assert torch.allclose(model.head(released), before, atol=2e-3 * before.abs().max().item())
+
+
+def test_controls_of_a_model_with_eraser_and_release():
+    """The output of the bottleneck, and an untrained encoder without bottleneck, eraser and release."""
+    plain, changed = model_of(), model_of(erase=section("erase", name="leace"), release=section("release", name="quantise"))
+    changed.release.fit(torch.randn(50, 12))
+    changed.eraser.fit(torch.randn(50, 12), np.arange(50) % 3, seed=0)
+    audio = [np.random.default_rng(seed).uniform(-0.3, 0.3, 4000).astype(np.float32) for seed in range(4)]
+    assert np.array_equal(CONTROLS["unreleased"](changed, audio), apply(plain, audio)[0]), "the encoders are the same"
+    assert not np.allclose(apply(changed, audio)[0], apply(plain, audio)[0], atol=0.1)
+    assert np.array_equal(CONTROLS["random_encoder"](changed, audio), CONTROLS["random_encoder"](plain, audio))
+    assert "unreleased" in controls_for(changed, quick=False) and "unreleased" not in controls_for(plain, quick=False)
+    assert controls_for(changed, quick=True) == ["posteriors"] and controls_for(plain, quick=True) == []
+    assert controls_for(model_of(release=section("release", name="noise", classify="after")), quick=True) == []
+
+
+NAMES = {"01": "Annegret", "02": "Balthasar", "03": "Clothilde", "04": "Dietlinde", "05": "Eberhard", "06": "Friedhelm"}
+RUNS = {
+    "vib, leace, noise before": {
+        "bottleneck": {"name": "vib"},
+        "erase": {"name": "leace"},
+        "release": {"name": "noise", "sigma": 0.5},
+    },
+    "fsq, kernel": {"bottleneck": {"name": "fsq", "levels": 8}, "erase": {"name": "kernel", "rounds": 2}},
+    "noise after, trained": {"release": {"name": "noise", "in_training": True, "classify": "after"}},
+    "quantise after": {"release": {"name": "quantise", "step": 0.5, "classify": "after"}},
+}
+TRAINED = ("Annegret", "Balthasar", "Dietlinde")
+
+
+@pytest.fixture(scope="module")
+def named(folder, tmp_path_factory):
+    """The tones, with speaker names that are easy to search for in a file."""
+    rename = lambda utterances: [replace(utterance, speaker=NAMES[utterance.speaker]) for utterance in utterances]  # noqa: E731
+    return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("named") / "data", rename)
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request, named, tmp_path_factory):
+    """A run of three epochs with one of the settings of RUNS."""
+    split = {"scheme": "fixed", "test": ["Eberhard", "Friedhelm"], "dev": ["Clothilde"]}
+    recipe = make_recipe({**TINY, "split": split, **RUNS[request.param]})
+    return train(recipe, named, tmp_path_factory.mktemp("runs") / "run", device="cpu")
+
+
+def training_part(run, prepared, model):
+    indices = run.splits[0].indices("train", prepared.utterances)
+    return open_dataset(prepared, indices, model.labels, (), model.logmel, 1.0)
+
+
+def test_a_model_gives_the_same_outputs_again_alone_and_in_a_batch(run, named):
+    model, audio = load_model(run.fits[0].folder), [named.clip(index) for index in range(7)]
+    embedding, probability = apply(model, audio)
+    again, _ = apply(model, audio)
+    alone, order = apply(model, audio[3:4]), apply(model, audio[::-1], batch_size=3)
+    assert np.array_equal(embedding, again) and np.isfinite(embedding).all()
+    if run.recipe.release.name != "quantise":  # where rounding errors may decide on the cell
+        assert np.allclose(alone[0][0], embedding[3], atol=1e-4) and np.allclose(order[0][::-1], embedding, atol=1e-4)
+    assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_files_of_a_model_contain_no_speaker_names(run):
+    folder = run.fits[0].folder
+    content = (folder / DESCRIPTION).read_bytes() + (folder / WEIGHTS).read_bytes()
+    assert not any(name.encode() in content for name in NAMES.values()) and b"head.0.weight" in content
+    assert "Annegret" in (run.folder / "split.json").read_text()
+
+
+def test_post_training_is_deterministic_and_uses_training_speakers_only(run, named):
+    """The same bits from the same utterances."""
+    first, second = (load_model(run.fits[0].folder) for _ in range(2))
+    assert run.recipe.release.name == "none" or int(first.release.fitted) == 1, "fitted by training"
+    assert run.recipe.erase.name == "none" or not torch.equal(first.eraser(torch.eye(12)), torch.eye(12)), "fitted by training"
+    for model in (first, second):
+        finish(model, training_part(run, named, model), run.recipe)
+    state = first.state_dict()
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in state.items())
+    if run.recipe.erase.name == "leace":
+        dataset = training_part(run, named, first)
+        x = first.eraser(torch.from_numpy(apply_to_dataset(first, dataset).bottleneck))
+        means = torch.stack([x[dataset.speaker == speaker].mean(dim=0) for speaker in range(3)])
+        assert len(dataset) == 30 and (means.amax(dim=0) - means.amin(dim=0)).max() < 1
+
+
+def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
+    evaluation = evaluate(run, named, device="cpu", quick=True)
+    summary, recipe = evaluation.summary, run.recipe
+    speaker = summary["speaker"]
+    assert summary["settings"]["threat"] == describe_threat_model(recipe) and "Not covered" in describe_threat_model(recipe)
+    rate = {"none": None, "fsq": 12 * 3.0}.get(recipe.bottleneck.name, speaker["rate_bits"])
+    assert speaker["rate_bits"] == (rate if rate is None else pytest.approx(rate)) and rate != 0
+    two_outputs = recipe.release.name == "noise" and recipe.release.classifies_before
+    assert bool(speaker["outputs"]) is two_outputs is ("second output" in describe_threat_model(recipe))
+    if two_outputs:
+        assert speaker["outputs"]["posteriors"] == speaker["controls"]["posteriors"]
+        assert speaker["outputs"]["embedding"] == speaker["controls"]["embedding"] and speaker["outputs"]["attackers"] == "quick"
+    assert speaker["learned"] == ("held-out" if recipe.erase.name != "none" else "all")
+    assert set(evaluation.table.id) == set(run.splits[0].held_out) or recipe.erase.name == "none"
+    report = run.folder / "report"
+    write_report(summary, report)
+    for text in ((report / "report.md").read_text(), (report / "report.html").read_text()):
+        assert "the attacker has the embedding of one utterance" in text
+        assert ("Two outputs" in text) is two_outputs and ("bounds what any attacker can get" in text) is (rate is not None)
+    assert json.loads((report / "report.json").read_text())["settings"]["threat"]
+    rows = list(predict(load_models(run, device="cpu"), sorted(folder.glob("05_*.wav"))))
+    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
+    assert len(rows) == 12 and not any(row["error"] for row in rows)
+    for row in rows:
+        expected = stored[row["path"].rsplit("/", 1)[-1]]
+        close = 0.2 if recipe.release.name == "quantise" else 1e-4
+        assert [row[f"p_{label}"] for label in evaluation.predictions.labels] == pytest.approx(expected.tolist(), abs=close)
+
+
+def test_a_model_without_the_later_sections_loads(trained, prepared, tmp_path):
+    folder = trained.fits[0].folder
+    model = load_model(folder)
+    save_model(model, tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    for name in ("bottleneck", "erase", "release"):
+        assert described.pop(name)["name"] == "none"
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described))
+    old, audio = load_model(tmp_path), [prepared.clip(0)]
+    assert np.array_equal(apply(old, audio)[0], apply(model, audio)[0]) and old.settings == model.settings
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"erase": {"name": "leacee"}}, f"{DESCRIPTION} is damaged: unknown erase.name 'leacee', did you mean 'leace'"),
+        (
+            {"release": {"name": "noise", "sigma": -1}},
+            f"{DESCRIPTION} is damaged: release.sigma = -1: .*greater than or equal to 0",
+        ),
+        ({"erase": {"name": "leace"}}, f"{WEIGHTS} is damaged or belongs to another model: Missing key.*eraser"),
+    ],
+)
+def test_a_model_whose_weights_and_description_do_not_match_is_refused(trained, tmp_path, change, message):
+    save_model(load_model(trained.fits[0].folder), tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described | {name: described[name] | part for name, part in change.items()}))
+    with pytest.raises(RunError, match=message):
+        load_model(tmp_path)
+
+
+def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
+    model = load_model(trained.fits[0].folder)
+    model.head[0].bias.data[0] = math.nan
+    save_model(model, tmp_path)
+    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: head.0.bias not finite"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tables, present, absent",
+    [
+        ({}, ["as the model outputs it, and labelled embeddings", "return the same embedding."], ["noise", "second output"]),
+        ({"release": {"name": "noise", "sigma": 0.5}}, ["noise of 0.5 times", "can be averaged", "second output"], ["rounded"]),
+        ({"release": {"name": "quantise", "classify": "after"}}, ["rounded to steps of 1 "], ["noise", "second output"]),
+        (
+            {"bottleneck": {"name": "vib"}},
+            ["sampled from the distribution that the bottleneck gives", "can be averaged"],
+            ["second output"],
+        ),
+        ({"bottleneck": {"name": "fsq", "levels": 7}}, ["quantised to 7 levels"], ["noise"]),
+    ],
+)
+def test_the_threat_model_names_what_the_attacker_has(tables, present, absent):
+    text = describe_threat_model(make_recipe(tables))
+    assert all(part in text for part in present) and not any(part in text for part in absent)
