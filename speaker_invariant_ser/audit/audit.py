@@ -13,8 +13,9 @@ from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_ut
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
 from speaker_invariant_ser.audit.information import codelength, usable_bits
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
+from speaker_invariant_ser.audit.trials import make_trials
 from speaker_invariant_ser.audit.verdict import verdict
-from speaker_invariant_ser.audit.verification import Verification, make_trials, verify, verify_without_background
+from speaker_invariant_ser.audit.verification import Verification, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
 
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown

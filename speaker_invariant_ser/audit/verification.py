@@ -1,52 +1,36 @@
-"""Can two clips be told to be of the same person, if nobody has met that person before?
+"""Speaker verification on embeddings: can two utterances be recognised as spoken by the same, previously unknown speaker?
 
-An attacker who cannot name a speaker may still link their clips. Every pair of clips is a trial, a target trial if one
-person speaks both. Two scorers judge how alike the clips are, both made from *other* people's embeddings, the background:
-cosine, and a trained back-end. N clips, D dimensions, P pairs, K speakers, M clips of the background.
+An attacker who cannot identify a speaker may still link utterances. Every pair of utterances is a trial, a target trial if one
+speaker speaks both; see `trials`.
+
+Shapes: N utterances, D dimensions, P pairs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.sparse import coo_array
-from sklearn.covariance import OAS, LedoitWolf
 from sklearn.metrics import roc_curve
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.random_projection import GaussianRandomProjection
 
-SCORERS = ("cosine", "trained")
-HEADLINE = "trained"  # chosen beforehand: the better of two would look better than it is
-MOST_PAIRS = 200_000  # of one encoder
-MOST_DIMENSIONS = 1024  # for the trained back-end; wider embeddings are projected at random, which keeps distances
-LEAST_REST = 1e-10  # variance of anything but the speaker; a standardised dimension has 1
-LEAST_BETWEEN = 1e-3  # variance between speakers, in units of the rest: where training finds none, nearness still counts
-BINS = 10  # of scores, for linkability
-FEWEST_SPEAKERS, LEVELS, RESAMPLES = 3, 1000, 200  # for the interval of the error rate
+from speaker_invariant_ser.audit.trials import SCORERS, Trials, has_both_kinds, make_trials
 
-
-@dataclass(frozen=True)
-class Trials:
-    """Pairs of clips by one encoder, scored; all lists have P entries."""
-
-    score: dict[str, np.ndarray]  # scorer -> float, higher is more alike
-    target: np.ndarray  # bool, one speaker
-    same_emotion: np.ndarray  # bool
-    who: np.ndarray  # [P, 2] int, positions in people
-    people: np.ndarray  # [K] str
-    clips: int  # N
-    same_text_left_out: bool
-
-    def chosen(self, rows: np.ndarray) -> "Trials":
-        score = {name: values[rows] for name, values in self.score.items()}
-        return replace(self, score=score, target=self.target[rows], same_emotion=self.same_emotion[rows], who=self.who[rows])
+HEADLINE = "trained"  # chosen in advance: the better of two scorers would be optimistic
+LINKABILITY_BINS = 10  # of scores
+MIN_SPEAKERS = 3  # for an interval of the equal error rate
+SCORE_LEVELS, RESAMPLES = 1000, 200  # of that interval
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Error rates and linkability of each scorer, pooled over encoders."""
+    """Error rates and linkability, pooled over encoders.
+
+    Attributes:
+        scorers: Results of each scorer, as `evaluate_scorer` returns them.
+        target_trials: Number of pairs spoken by one speaker.
+        nontarget_trials: Number of pairs spoken by two speakers.
+        same_text_left_out: Whether pairs with the same text were left out for all encoders.
+    """
 
     scorers: dict[str, dict]
     target_trials: int
@@ -55,7 +39,7 @@ class Verification:
 
     @property
     def summary(self) -> dict:
-        """Part of report.json; None where undefined. `eer`, `low`, `high` are those of the trained back-end."""
+        """Content of report.json; None where undefined. `eer`, `low` and `high` are those of the trained back-end."""
         return {
             **{key: self.scorers[HEADLINE][key] for key in ("eer", "low", "high")},
             **self.scorers,
@@ -65,29 +49,43 @@ class Verification:
         }
 
 
-def verify(tables: Sequence[Trials | None]) -> Verification | None:
-    """Pool the trials of several encoders; None if no encoder has both kinds of trials.
+def verify(trials_by_encoder: Sequence[Trials | None]) -> Verification | None:
+    """Evaluate the trials of one or several encoders together.
 
-    Encoders weigh by their clips, among target trials as among others. If trials were merely thrown together, an encoder
-    with high scores and many target trials (few speakers) would pass for one that knows its speakers.
+    Target and nontarget trials of an encoder each weigh as much as it has utterances. If trials were merely concatenated, an
+    encoder with high scores and many target trials (few speakers) would seem to separate its speakers.
+
+    Args:
+        trials_by_encoder: Trials of each encoder; None is skipped.
+
+    Returns:
+        The results; None without any trials.
     """
-    tables = [table for table in tables if table is not None]
+    tables = [trials for trials in trials_by_encoder if trials is not None]
     if not tables:
         return None
     return Verification(
-        scorers={name: judge(tables, name) for name in SCORERS},
-        target_trials=int(sum(table.target.sum() for table in tables)),
-        nontarget_trials=int(sum((~table.target).sum() for table in tables)),
-        same_text_left_out=all(table.same_text_left_out for table in tables),
+        scorers={name: evaluate_scorer(tables, name) for name in SCORERS},
+        target_trials=int(sum(trials.target.sum() for trials in tables)),
+        nontarget_trials=int(sum((~trials.target).sum() for trials in tables)),
+        same_text_left_out=all(trials.same_text_left_out for trials in tables),
     )
 
 
 def verify_without_background(
     embedding: np.ndarray, speaker: np.ndarray, emotion: np.ndarray, text: np.ndarray, seed: int = 0
 ) -> Verification | None:
-    """The same for embeddings [N, D] that come without a background: each half of the speakers is that of the other half.
+    """Verify the speakers of a table without background: each half of the speakers is the background of the other half.
 
-    None with fewer than four speakers. `per_encoder` then has an entry for each half.
+    Args:
+        embedding: Embeddings [N, D].
+        speaker: Speaker of each utterance [N].
+        emotion: Emotion of each utterance [N].
+        text: Text of each utterance [N], "" where unknown.
+        seed: Seed of the halves and of the sample of pairs.
+
+    Returns:
+        The results, in which `per_encoder` has one entry for each half; None with fewer than four speakers.
     """
     names = np.random.default_rng(seed).permutation(np.unique(speaker))
     if len(names) < 4:
@@ -101,212 +99,145 @@ def verify_without_background(
     )
 
 
-def make_trials(
-    embedding: np.ndarray,
-    speaker: np.ndarray,
-    emotion: np.ndarray,
-    text: np.ndarray,
-    background: np.ndarray,
-    background_speaker: np.ndarray,
-    most: int = MOST_PAIRS,
-    seed: int = 0,
-) -> Trials | None:
-    """Score the pairs of the clips `embedding` [N, D], people on whom neither the encoder nor the back-end was trained.
+def evaluate_scorer(tables: Sequence[Trials], name: str) -> dict:
+    """Compute the results of one scorer, pooled over encoders.
 
-    The scorers are made from `background` [M, D] and its speakers [M]. Beyond `most` pairs a seeded sample is drawn, half
-    of it target pairs if there are as many. Pairs of one text are left out where texts are known ("" is not), for a sentence
-    is like itself whoever says it; unless no target pair or no other pair is left without them. None if there is no target
-    pair or no other pair at all: fewer than two speakers, or one clip of each.
+    Args:
+        tables: Trials of each encoder.
+        name: Name of the scorer.
+
+    Returns:
+        Equal error rate with its 95 % interval, over all trials, over trials with the same emotion and across emotions;
+        linkability; the equal error rate of each encoder. None where undefined.
     """
-    people, who = np.unique(speaker, return_inverse=True)
-    left, right = draw_pairs(who, most, seed).T
-    target = who[left] == who[right]
-    apart = (text[left] != text[right]) | (text[left] == "")
-    leave_out = (text != "").any() and both_kinds(target[apart])
-    if leave_out:
-        left, right, target = left[apart], right[apart], target[apart]
-    if not both_kinds(target):
-        return None
-    scorers = {"cosine": Cosine(background), "trained": TwoCovariance(background, background_speaker)}
-    return Trials(
-        score={name: scorer.compare(embedding, left, right) for name, scorer in scorers.items()},
-        target=target,
-        same_emotion=emotion[left] == emotion[right],
-        who=np.column_stack([who[left], who[right]]),
-        people=people,
-        clips=len(speaker),
-        same_text_left_out=bool(leave_out),
-    )
-
-
-def both_kinds(target: np.ndarray) -> bool:
-    return bool(target.any() and not target.all())
-
-
-def draw_pairs(who: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Pairs [P, 2] of positions in `who` [N], speakers 0 .. K-1: all, or a sample that takes no more memory than it must."""
-    total = triangle(len(who))
-    if total <= most:
-        return unrank(np.arange(total))
-    rng = np.random.default_rng(seed)
-    sizes = np.bincount(who)
-    until = np.cumsum(triangle(sizes))  # target pairs numbered speaker by speaker
-    number = some(until[-1], most // 2, rng)
-    whose = np.searchsorted(until, number, side="right")
-    within = unrank(number - (until - triangle(sizes))[whose])
-    same = np.argsort(who, kind="stable")[(np.cumsum(sizes) - sizes)[whose, None] + within]
-    other = unrank(some(total, 2 * most, rng))
-    other = other[who[other[:, 0]] != who[other[:, 1]]]
-    return np.concatenate([same, other[: most - len(same)]])
-
-
-def some(total: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most `most` of the numbers below `total`, without repetition, in random order."""
-    return rng.choice(total, min(total, most), replace=False)
-
-
-def triangle(count):
-    """Pairs that can be made of so many clips."""
-    return count * (count - 1) // 2
-
-
-def unrank(number: np.ndarray) -> np.ndarray:
-    """Pairs [P, 2] by their number [P] in the order (1, 0), (2, 0), (2, 1), (3, 0), ...
-
-    >>> unrank(np.arange(4)).tolist()
-    [[1, 0], [2, 0], [2, 1], [3, 0]]
-    """
-    larger = ((1 + np.sqrt(1 + 8 * number)) / 2).astype(np.int64)
-    return np.column_stack([larger, number - triangle(larger)])
-
-
-class Cosine:
-    """Cosine of the angle between two embeddings, seen from the background's mean: -1 to 1."""
-
-    def __init__(self, background: np.ndarray):
-        self.prepare = make_pipeline(StandardScaler(with_std=False), Normalizer()).fit(background)
-
-    def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        return inner(self.prepare.transform(embedding), left, right)
-
-
-class TwoCovariance:
-    """PLDA in its two-covariance form: log-likelihood ratio of "one speaker" to "two" for embeddings x = mean + speaker + rest.
-
-    Dimensions are standardised, then turned and scaled so that the rest has covariance 1 and the speakers' is diagonal.
-    Both covariances are shrunk towards a ball (Ledoit and Wolf 2004; Chen et al. 2010, the better one for a handful of
-    speakers): with few clips, or D > M, nearness after whitening is what remains. Background speakers with one clip say
-    nothing of the rest; if all are such, all of the variance stands for it. Embeddings keep their length: to normalise it did
-    worse on plain acoustic features. Source: Bruemmer and de Villiers, Odyssey 2010; scatter matrices instead of EM.
-    """
-
-    def __init__(self, background: np.ndarray, speaker: np.ndarray):
-        wide = background.shape[1] > MOST_DIMENSIONS
-        narrowed = [GaussianRandomProjection(MOST_DIMENSIONS, random_state=0)] if wide else []
-        self.prepare = make_pipeline(StandardScaler(), *narrowed).fit(background)
-        clips = self.prepare.transform(background)
-        _, who, sizes = np.unique(speaker, return_inverse=True, return_counts=True)
-        means = np.stack([np.bincount(who, column) for column in clips.T], axis=1) / sizes[:, None]
-        several = sizes[who] > 1
-        unbiased = np.sqrt(sizes[who] / np.maximum(sizes[who] - 1, 1))[:, None]
-        rest = ((clips - means[who]) * unbiased)[several] if several.any() else clips
-        variances, turn = eigh(LedoitWolf(assume_centered=True).fit(rest).covariance_)
-        self.turn = turn / np.sqrt(np.maximum(variances, LEAST_REST))
-        between, turn = np.zeros(len(variances)), np.eye(len(variances))
-        if len(means) > 1:
-            between, turn = eigh(OAS(assume_centered=True).fit(means @ self.turn).covariance_)
-        self.turn = self.turn @ turn
-        self.between = np.maximum(between - np.mean(1 / sizes), LEAST_BETWEEN)  # means still hold 1/n of the rest
-
-    def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Natural logarithm of the ratio [P]: 0 says nothing, above 0 speaks for one speaker."""
-        clips, total = self.prepare.transform(embedding) @ self.turn, self.between + 1
-        unshared = total**2 - self.between**2
-        own = clips**2 @ (1 / total - total / unshared) / 2
-        together = inner(clips * np.sqrt(self.between / unshared), left, right)
-        return together + own[left] + own[right] - np.log(unshared / total**2).sum() / 2
-
-
-def inner(clips: np.ndarray, left: np.ndarray, right: np.ndarray, block: int = 20_000) -> np.ndarray:
-    """Inner products [P] of rows of [N, D], block by block: P x D numbers at once would be too many."""
-    starts = range(0, len(left), block)
-    products = [np.einsum("pd,pd->p", clips[left[at : at + block]], clips[right[at : at + block]]) for at in starts]
-    return np.concatenate(products)
-
-
-def judge(tables: Sequence[Trials], name: str) -> dict:
-    """What one scorer reaches: rates 0 to 1, linkability up to 1; None where a kind of trials is missing."""
     low, high = eer_interval(tables, name)
     return {
         "eer": pooled_eer(tables, name),
         "low": low,
         "high": high,
-        "same_emotion": pooled_eer([table.chosen(table.same_emotion) for table in tables], name),
-        "cross_emotion": pooled_eer([table.chosen(~table.same_emotion) for table in tables], name),
-        "linkability": linkability(*pool(tables, name)),
-        "per_encoder": [pooled_eer([table], name) for table in tables],
+        "same_emotion": pooled_eer([trials.select(trials.same_emotion) for trials in tables], name),
+        "cross_emotion": pooled_eer([trials.select(~trials.same_emotion) for trials in tables], name),
+        "linkability": linkability(*pool_trials(tables, name)),
+        "per_encoder": [pooled_eer([trials], name) for trials in tables],
     }
 
 
 def pooled_eer(tables: Sequence[Trials], name: str) -> float | None:
-    tables = [table for table in tables if both_kinds(table.target)]
-    return equal_error_rate(*pool(tables, name)) if tables else None
+    """Return the equal error rate over the encoders that have both kinds of trials; None if there is none."""
+    tables = [trials for trials in tables if has_both_kinds(trials.target)]
+    return equal_error_rate(*pool_trials(tables, name)) if tables else None
 
 
-def pool(tables: Sequence[Trials], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Score, target and weight of all trials; of either kind, those of an encoder together weigh as much as its clips."""
-    weights = [table.clips / np.where(table.target, table.target.sum(), (~table.target).sum()) for table in tables]
-    columns = [table.score[name] for table in tables], [table.target for table in tables], weights
-    return tuple(np.concatenate(column) for column in columns)
+def pool_trials(tables: Sequence[Trials], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Concatenate the trials of all encoders.
+
+    Returns:
+        Scores, target flags and weights, each [P]; an encoder's target trials, and its nontarget trials, have a total weight
+        of its number of utterances.
+    """
+    weights = [trials.utterances / np.where(trials.target, trials.target.sum(), (~trials.target).sum()) for trials in tables]
+    scores, targets = [trials.score[name] for trials in tables], [trials.target for trials in tables]
+    return np.concatenate(scores), np.concatenate(targets), np.concatenate(weights)
 
 
 def equal_error_rate(score: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """The rate at the threshold where as many target trials are refused as others are accepted, interpolated.
+    """Compute the rate at the threshold where false rejections are as frequent as false acceptances, interpolated.
 
-    0: told apart without error; 0.5: nothing to be told. Above 0.5 the scores point the wrong way round, reported as it
-    is: far above, with many speakers, that is a leak as well, for whoever turns them round.
+    0 means that speakers are verified without error, 0.5 that scores contain nothing about the speaker. Rates above 0.5 are
+    reported as they are; far above, with many speakers, they are a leak too, since scores can be negated.
+
+    Args:
+        score: Scores [P], higher for more similar pairs.
+        target: Whether one speaker speaks both utterances [P].
+        weight: Weights of the trials [P].
+
+    Returns:
+        Rate, 0 to 1.
+
+    >>> equal_error_rate(np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, True, False, False]))
+    0.0
     """
-    accepted, found, _ = roc_curve(target, score, sample_weight=weight)
-    return float(np.interp(0.0, accepted - (1 - found), accepted))
+    false_acceptance, acceptance, _ = roc_curve(target, score, sample_weight=weight)
+    return float(np.interp(0.0, false_acceptance - (1 - acceptance), false_acceptance))
 
 
 def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[float, float] | tuple[None, None]:
-    """95 % interval of the pooled error rate over speakers; None with fewer than three.
+    """Compute the 95 % interval of the pooled equal error rate over speakers by a Bayesian bootstrap.
 
-    Every speaker gets a random weight; a target trial weighs as its speaker, another as the product of its two (Owen,
-    AOAS 2007). Weights are drawn instead of speakers (Bayesian bootstrap, Rubin 1981), or an encoder with two of them would
-    often lose one; their variance K / (K - 1), K speakers to an encoder, makes up for what a bootstrap of few is short of.
-    With few speakers the interval is still rough: it held the truth in 85 to 95 of 100 simulations with 8 to 40 of them.
+    Each speaker gets a random weight; a target trial weighs as its speaker, a nontarget trial as the product of its two
+    speakers (Owen, Annals of Applied Statistics 2007). Weights are drawn instead of speakers (Rubin, Annals of Statistics
+    1981), because an encoder with two speakers would often lose one. Their variance K / (K - 1), with K speakers per encoder,
+    corrects for the variance that a bootstrap of few speakers lacks. With few speakers the interval is still approximate: it
+    covered the truth in 85 to 95 of 100 simulations with 8 to 40 speakers.
+
+    Args:
+        tables: Trials of each encoder.
+        name: Name of the scorer.
+        seed: Seed of the weights.
+
+    Returns:
+        Lower and upper end, 0 to 1; None with fewer than three speakers.
     """
-    names = np.unique(np.concatenate([table.people for table in tables]))
-    if len(names) < FEWEST_SPEAKERS:
+    names = np.unique(np.concatenate([trials.speakers for trials in tables]))
+    if len(names) < MIN_SPEAKERS:
         return None, None
-    shape = 1 - 1 / np.mean([len(table.people) for table in tables])
-    drawn = np.random.default_rng(seed).gamma(shape, 1 / shape, (len(names), RESAMPLES)).astype(np.float32)
-    score, _, weight = pool(tables, name)
-    level = np.split(levels(score, weight, LEVELS), np.cumsum([len(table.target) for table in tables])[:-1])
-    counts = {True: 0.0, False: 0.0}
-    for table, at in zip(tables, level, strict=True):
-        each = drawn[np.searchsorted(names, table.people)]
-        for kind in counts:
-            rows = table.target == kind
-            couples, couple = np.unique(table.who[rows], axis=0, return_inverse=True)
-            trials = coo_array((np.ones(rows.sum(), np.float32), (at[rows], couple)), (LEVELS, len(couples))).tocsr()
-            weighed = trials @ (each[couples[:, 0]] if kind else each[couples[:, 0]] * each[couples[:, 1]])
-            counts[kind] = counts[kind] + weighed / weighed.sum(axis=0) * (each.mean(axis=0) * table.clips)
-    below = {kind: np.cumsum(count, axis=0) / count.sum(axis=0) for kind, count in counts.items()}
-    refused, accepted = below[True], 1 - below[False]
-    rates = [np.interp(0.0, one - other, one) for one, other in zip(refused.T, accepted.T, strict=True)]
-    return tuple(float(bound) for bound in np.percentile(rates, [2.5, 97.5]))
+    shape = 1 - 1 / np.mean([len(trials.speakers) for trials in tables])
+    speaker_weights = np.random.default_rng(seed).gamma(shape, 1 / shape, (len(names), RESAMPLES)).astype(np.float32)
+    score, _, weight = pool_trials(tables, name)
+    ends = np.cumsum([len(trials.target) for trials in tables])[:-1]
+    levels_by_encoder = np.split(quantile_levels(score, weight, SCORE_LEVELS), ends)
+    weight_by_level = {kind: np.zeros((SCORE_LEVELS, RESAMPLES), np.float32) for kind in (True, False)}  # nontarget: False
+    for trials, levels in zip(tables, levels_by_encoder, strict=True):
+        weights = speaker_weights[np.searchsorted(names, trials.speakers)]
+        for kind in weight_by_level:
+            resampled = resampled_histogram(trials, levels, kind, weights)
+            weight_by_level[kind] = weight_by_level[kind] + resampled / resampled.sum(axis=0) * (
+                weights.mean(axis=0) * trials.utterances
+            )
+    below = {kind: np.cumsum(total, axis=0) / total.sum(axis=0) for kind, total in weight_by_level.items()}
+    false_rejection, false_acceptance = below[True], 1 - below[False]
+    rates = [
+        np.interp(0.0, rejected - accepted, rejected)
+        for rejected, accepted in zip(false_rejection.T, false_acceptance.T, strict=True)
+    ]
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_histogram(trials: Trials, levels: np.ndarray, kind: bool, weights: np.ndarray) -> np.ndarray:
+    """Sum the resampled weights of one kind of trials at each score level.
+
+    Args:
+        trials: Trials of one encoder.
+        levels: Score level of each trial [P].
+        kind: True for target trials, False for nontarget trials.
+        weights: Weight of each speaker in each resample [K, resamples].
+
+    Returns:
+        Weights [SCORE_LEVELS, resamples].
+    """
+    rows = trials.target == kind
+    couples, couple = np.unique(trials.speaker_pair[rows], axis=0, return_inverse=True)
+    counts = coo_array((np.ones(rows.sum(), np.float32), (levels[rows], couple)), (SCORE_LEVELS, len(couples))).tocsr()
+    return counts @ (weights[couples[:, 0]] if kind else weights[couples[:, 0]] * weights[couples[:, 1]])
 
 
 def linkability(score: np.ndarray, target: np.ndarray, weight: np.ndarray, seed: int = 0) -> float | None:
-    """Global linkability D_sys: 1 if every pair of one speaker can be told by its score, 0 if none can.
+    """Compute the global linkability D_sys: 1 if every target pair is recognisable by its score, 0 if none is.
 
-    The mean over target trials of p(one speaker | score) - p(two | score), where that is positive, both being as likely
-    beforehand. Taken from one histogram it is above 0 on noise; so one half of the trials says where it is positive and
-    the other half by how much, and the other way round. That comes out at 0 on noise, give or take, at times below.
-    None with a single trial of a kind. Source: Gomez-Barrero, Galbally, Rathgeb, Busch, IEEE TIFS 2018.
+    It is the mean over target trials of max(0, p(target | score) - p(nontarget | score)) with equal priors (Gomez-Barrero,
+    Galbally, Rathgeb and Busch, IEEE TIFS 2018). Estimated from one histogram, it would be positive on noise. So one half of
+    the trials decides where the difference is positive and the other half estimates it, and vice versa. This is 0 on average
+    on noise, and may be slightly negative.
+
+    Args:
+        score: Scores [P].
+        target: Whether one speaker speaks both utterances [P].
+        weight: Weights of the trials [P].
+        seed: Seed of the division into halves.
+
+    Returns:
+        Linkability, up to 1; None with a single trial of a kind.
     """
     if min(target.sum(), (~target).sum()) < 2:
         return None
@@ -315,14 +246,19 @@ def linkability(score: np.ndarray, target: np.ndarray, weight: np.ndarray, seed:
     for kind in (True, False):
         rows = order[target[order] == kind]
         half[rows] = np.arange(len(rows)) % 2
-    cells = np.bincount((half * 2 + target) * BINS + levels(score, weight, BINS), weight, 4 * BINS).reshape(2, 2, BINS)
-    other, mated = (cells / cells.sum(axis=2, keepdims=True)).transpose(1, 0, 2)
-    gain = np.divide(mated - other, mated + other, out=np.zeros_like(mated), where=mated + other > 0)
-    return float(np.mean([(mated[told] * gain[told])[gain[teller] > 0].sum() for told, teller in ((0, 1), (1, 0))]))
+    bins = quantile_levels(score, weight, LINKABILITY_BINS)
+    histogram = np.bincount((half * 2 + target) * LINKABILITY_BINS + bins, weight, 4 * LINKABILITY_BINS)
+    histogram = histogram.reshape(2, 2, LINKABILITY_BINS)  # half, target, bin
+    nontarget, mated = (histogram / histogram.sum(axis=2, keepdims=True)).transpose(1, 0, 2)
+    difference = np.divide(mated - nontarget, mated + nontarget, out=np.zeros_like(mated), where=mated + nontarget > 0)
+    estimates = [
+        (mated[estimated] * difference[estimated])[difference[deciding] > 0].sum() for estimated, deciding in ((0, 1), (1, 0))
+    ]
+    return float(np.mean(estimates))
 
 
-def levels(score: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
-    """Scores [P] as whole numbers 0 .. count-1 in their order, each level of equal weight as far as equal scores allow."""
+def quantile_levels(score: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
+    """Replace scores [P] by levels 0 to count - 1 in their order, of equal total weight as far as ties allow."""
     order = np.argsort(score)
     share = np.cumsum(weight[order]) / weight.sum()
     edges = score[order][np.searchsorted(share, np.arange(1, count) / count)]

@@ -1,0 +1,237 @@
+"""Verification trials: pairs of utterances, scored by how similar their embeddings are.
+
+Two scorers compare the embeddings of a pair: the cosine and a trained back-end. Both are fitted on the embeddings of *other*
+speakers, the background.
+
+Shapes: N utterances, D dimensions, P pairs, K speakers, M background utterances.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, overload
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.covariance import OAS, LedoitWolf
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.random_projection import GaussianRandomProjection
+
+SCORERS = ("cosine", "trained")
+MAX_PAIRS = 200_000  # per encoder
+MAX_DIMENSIONS = 1024  # of the trained back-end; wider embeddings are projected at random, which keeps distances
+MIN_WITHIN_VARIANCE = 1e-10  # within speakers, where a standardised dimension has variance 1
+MIN_BETWEEN_VARIANCE = 1e-3  # between speakers, relative to within: without any, distances would not count
+INNER_PRODUCT_BLOCK = 20_000  # pairs; bounds the memory
+
+
+class Scorer(Protocol):
+    """Compares the two embeddings of each pair."""
+
+    def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return scores [P], higher for more similar pairs, from embeddings [N, D] and positions [P]."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Scored pairs of utterances for one encoder.
+
+    Attributes:
+        score: Scores [P] of each scorer, higher for more similar pairs.
+        target: Whether one speaker speaks both utterances [P].
+        same_emotion: Whether both have the same emotion [P].
+        speaker_pair: Positions of both speakers in `speakers` [P, 2].
+        speakers: Names of the speakers [K].
+        utterances: Number of utterances N.
+        same_text_left_out: Whether pairs with the same text were left out.
+    """
+
+    score: dict[str, np.ndarray]
+    target: np.ndarray
+    same_emotion: np.ndarray
+    speaker_pair: np.ndarray
+    speakers: np.ndarray
+    utterances: int
+    same_text_left_out: bool
+
+    def select(self, pairs: np.ndarray) -> "Trials":
+        """Return the pairs given by a boolean mask."""
+        return replace(
+            self,
+            score={name: values[pairs] for name, values in self.score.items()},
+            target=self.target[pairs],
+            same_emotion=self.same_emotion[pairs],
+            speaker_pair=self.speaker_pair[pairs],
+        )
+
+
+def make_trials(
+    embedding: np.ndarray,
+    speaker: np.ndarray,
+    emotion: np.ndarray,
+    text: np.ndarray,
+    background: np.ndarray,
+    background_speaker: np.ndarray,
+    max_pairs: int = MAX_PAIRS,
+    seed: int = 0,
+) -> Trials | None:
+    """Score pairs of utterances by speakers on whom neither the encoder nor a scorer was trained.
+
+    Pairs with the same text are left out where texts are known, because a sentence resembles itself whoever speaks it; unless
+    that would leave no target or no nontarget pair.
+
+    Args:
+        embedding: Embeddings [N, D].
+        speaker: Speaker of each utterance [N].
+        emotion: Emotion of each utterance [N].
+        text: Text of each utterance [N], "" where unknown.
+        background: Embeddings of other speakers [M, D], on which scorers are fitted.
+        background_speaker: Their speakers [M].
+        max_pairs: With more pairs, a sample of this size is drawn, half of it target pairs if there are as many.
+        seed: Seed of the sample.
+
+    Returns:
+        The trials; None without both target and nontarget pairs (fewer than two speakers, or one utterance of each).
+    """
+    speakers, index = np.unique(speaker, return_inverse=True)
+    left, right = draw_pairs(index, max_pairs, seed).T
+    target = index[left] == index[right]
+    different_text = (text[left] != text[right]) | (text[left] == "")
+    same_text_left_out = bool((text != "").any() and has_both_kinds(target[different_text]))
+    if same_text_left_out:
+        left, right, target = left[different_text], right[different_text], target[different_text]
+    if not has_both_kinds(target):
+        return None
+    scorers: dict[str, Scorer] = {"cosine": Cosine(background), "trained": TwoCovariance(background, background_speaker)}
+    return Trials(
+        score={name: scorer.compare(embedding, left, right) for name, scorer in scorers.items()},
+        target=target,
+        same_emotion=emotion[left] == emotion[right],
+        speaker_pair=np.column_stack([index[left], index[right]]),
+        speakers=speakers,
+        utterances=len(speaker),
+        same_text_left_out=same_text_left_out,
+    )
+
+
+def has_both_kinds(target: np.ndarray) -> bool:
+    """Whether there are target and nontarget trials."""
+    return bool(target.any() and not target.all())
+
+
+def draw_pairs(speaker: np.ndarray, max_pairs: int, seed: int) -> np.ndarray:
+    """Draw pairs of utterances without listing all pairs, of which there may be too many for the memory.
+
+    Args:
+        speaker: Speaker of each utterance [N], 0 to K - 1.
+        max_pairs: With more pairs, a sample of this size is drawn, half of it target pairs if there are as many.
+        seed: Seed of the sample.
+
+    Returns:
+        Positions [P, 2].
+    """
+    total = int(pair_count(len(speaker)))
+    if total <= max_pairs:
+        return pair_of_rank(np.arange(total))
+    rng = np.random.default_rng(seed)
+    sizes = np.bincount(speaker)
+    last_rank = np.cumsum(pair_count(sizes))  # target pairs are ranked speaker by speaker
+    rank = draw_ranks(last_rank[-1], max_pairs // 2, rng)
+    drawn_speaker = np.searchsorted(last_rank, rank, side="right")
+    within_speaker = pair_of_rank(rank - (last_rank - pair_count(sizes))[drawn_speaker])
+    target = np.argsort(speaker, kind="stable")[(np.cumsum(sizes) - sizes)[drawn_speaker, None] + within_speaker]
+    others = pair_of_rank(draw_ranks(total, 2 * max_pairs, rng))
+    nontarget = others[speaker[others[:, 0]] != speaker[others[:, 1]]]
+    return np.concatenate([target, nontarget[: max_pairs - len(target)]])
+
+
+def draw_ranks(total: int, maximum: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw at most `maximum` of the integers below `total` without replacement, in random order."""
+    return rng.choice(total, min(total, maximum), replace=False)
+
+
+@overload
+def pair_count(items: int) -> int: ...
+@overload
+def pair_count(items: np.ndarray) -> np.ndarray: ...
+def pair_count(items: int | np.ndarray) -> int | np.ndarray:
+    """Return how many pairs can be made of so many items."""
+    return items * (items - 1) // 2
+
+
+def pair_of_rank(rank: np.ndarray) -> np.ndarray:
+    """Return pairs [P, 2] by their rank [P] in the order (1, 0), (2, 0), (2, 1), (3, 0), ...
+
+    >>> pair_of_rank(np.arange(4)).tolist()
+    [[1, 0], [2, 0], [2, 1], [3, 0]]
+    """
+    larger = ((1 + np.sqrt(1 + 8 * rank)) / 2).astype(np.int64)
+    return np.column_stack([larger, rank - pair_count(larger)])
+
+
+class Cosine:
+    """Cosine similarity of two embeddings after subtraction of the background's mean, -1 to 1.
+
+    Args:
+        background: Embeddings of other speakers [M, D].
+    """
+
+    def __init__(self, background: np.ndarray) -> None:
+        self.prepare = make_pipeline(StandardScaler(with_std=False), Normalizer()).fit(background)
+
+    def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return the cosine [P] of embeddings [N, D] at positions left [P] and right [P]."""
+        return inner_products(self.prepare.transform(embedding), left, right)
+
+
+class TwoCovariance:
+    """PLDA in its two-covariance form: log-likelihood ratio of one speaker against two speakers.
+
+    Embeddings are modelled as mean + speaker + residual, with a covariance between speakers and one within speakers
+    (Brümmer and de Villiers, Odyssey 2010), here estimated from scatter matrices instead of EM. Dimensions are standardised,
+    then transformed so that the within-speaker covariance is the identity and the between-speaker covariance is diagonal.
+
+    Both covariances are shrunk towards a multiple of the identity: within speakers as Ledoit and Wolf (2004), between speakers
+    as Chen et al. (2010), which is better for a handful of speakers. With few utterances, or D > M, what remains is a distance
+    after whitening. Background speakers with one utterance do not contribute to the within-speaker covariance; if all have
+    one, the total variance is used instead. Embeddings are not length-normalised: that did worse on plain acoustic features.
+
+    Args:
+        background: Embeddings of other speakers [M, D].
+        speaker: Their speakers [M].
+    """
+
+    def __init__(self, background: np.ndarray, speaker: np.ndarray) -> None:
+        wide = background.shape[1] > MAX_DIMENSIONS
+        projection = [GaussianRandomProjection(MAX_DIMENSIONS, random_state=0)] if wide else []
+        self.prepare = make_pipeline(StandardScaler(), *projection).fit(background)
+        x = self.prepare.transform(background)
+        _, index, sizes = np.unique(speaker, return_inverse=True, return_counts=True)
+        means = np.stack([np.bincount(index, column) for column in x.T], axis=1) / sizes[:, None]
+        several = sizes[index] > 1
+        unbiased = np.sqrt(sizes[index] / np.maximum(sizes[index] - 1, 1))[:, None]
+        residuals = ((x - means[index]) * unbiased)[several] if several.any() else x
+        within, rotation = eigh(LedoitWolf(assume_centered=True).fit(residuals).covariance_)
+        self.transform = rotation / np.sqrt(np.maximum(within, MIN_WITHIN_VARIANCE))
+        between, rotation = np.zeros(len(within)), np.eye(len(within))
+        if len(means) > 1:
+            between, rotation = eigh(OAS(assume_centered=True).fit(means @ self.transform).covariance_)
+        self.transform = self.transform @ rotation
+        # the mean of n utterances still holds 1/n of the within-speaker variance
+        self.between = np.maximum(between - np.mean(1 / sizes), MIN_BETWEEN_VARIANCE)
+
+    def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return natural log-likelihood ratios [P] of embeddings [N, D] at positions left [P] and right [P].
+
+        Above 0 they favour one speaker, below 0 two.
+        """
+        x, total = self.prepare.transform(embedding) @ self.transform, self.between + 1
+        determinant = total**2 - self.between**2  # of the covariance of both embeddings' values in each dimension
+        single = x**2 @ (1 / total - total / determinant) / 2
+        cross = inner_products(x * np.sqrt(self.between / determinant), left, right)
+        return cross + single[left] + single[right] - np.log(determinant / total**2).sum() / 2
+
+
+def inner_products(x: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return inner products [P] of rows of x [N, D], block by block to bound the memory."""
+    blocks = [slice(start, start + INNER_PRODUCT_BLOCK) for start in range(0, len(left), INNER_PRODUCT_BLOCK)]
+    return np.concatenate([np.einsum("pd,pd->p", x[left[block]], x[right[block]]) for block in blocks])
