@@ -1,0 +1,1 @@
+"""From corpora to utterances: list, decode, check and store audio, map labels, and divide speakers into folds."""

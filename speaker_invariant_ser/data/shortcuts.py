@@ -1,12 +1,13 @@
-"""Can emotion be told without listening? Checks of a corpus for what a network would learn instead of the voice.
+"""Check a corpus for shortcuts: properties other than vocal expression from which a model could predict the emotion.
 
-Each is a guess from one plain number or label, scored on speakers it has not seen, beside chance. A corpus where such a guess
-works lets any model look better than it is.
+Each check predicts the emotion from one number or label. Predictions from numbers are scored on unseen speakers and compared with
+chance. In a corpus with a shortcut every model appears better than it is.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -16,93 +17,114 @@ from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.indexing import to_indices
 
 NEIGHBOURS = 15
-GROUPS = 5  # of speakers, for the cross-validation
-MOST = 20_000  # utterances examined; a sample of that size says the same as a million
-MARGIN = 0.05  # UAR above chance that a guess's interval must exceed to be warned of
-ONE_SIDED = 0.8  # share of one emotion in a speaker's clips from which the speaker gives the emotion away
-FEWEST = 5  # clips of a speaker before that share means anything
+FOLDS = 5  # of speakers, for the cross-validation
+MAX_UTTERANCES = 20_000  # larger corpora are sampled; the result is the same
+MARGIN = 0.05  # a warning needs a confidence interval this far above chance, in UAR
+DOMINANT_SHARE = 0.8  # share of one emotion in a speaker's utterances from which the speaker predicts the emotion
+MIN_UTTERANCES = 5  # per speaker, for that share to be meaningful
 
 
 def examine(
-    utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndarray, levels: np.ndarray, done: Collection[str] = ()
-) -> dict:
-    """What gives emotion away in these utterances: a table for prepare.json, with its `warnings` in words.
+    utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndarray, levels: np.ndarray, removed: Collection[str] = ()
+) -> dict[str, Any]:
+    """Check utterances for every shortcut; utterances without an emotion are ignored.
 
-    `seconds` [N] is the length, `zeros` [N] the digital zeros at both ends in seconds, `levels` [N] the RMS in dB.
-    `done` names what was treated already ("padding", "level"), so that nobody is advised to do it again. Clips without an
-    emotion say nothing of this.
+    Args:
+        utterances: The kept utterances.
+        seconds: Their durations in seconds [N].
+        zeros: Duration of the digital zeros at both ends in seconds [N].
+        levels: RMS levels in dB [N].
+        removed: Shortcuts that the preparation has treated ("padding", "level"); no advice is given for these.
+
+    Returns:
+        The `shortcuts` of prepare.json: one entry per check (None where it is impossible), and `warnings` as sentences.
     """
-    told = [bool(one.emotion) for one in utterances]
-    utterances = list(compress(utterances, told))
-    seconds, zeros, levels = (values[np.array(told, dtype=bool)] for values in (seconds, zeros, levels))
-    chosen = np.unique(np.linspace(0, len(utterances) - 1, min(len(utterances), MOST)).astype(int))
-    some = [utterances[index] for index in chosen]
+    labelled = [bool(utterance.emotion) for utterance in utterances]
+    utterances = list(compress(utterances, labelled))
+    seconds, zeros, levels = (values[np.array(labelled, dtype=bool)] for values in (seconds, zeros, levels))
+    chosen = np.unique(np.linspace(0, len(utterances) - 1, min(len(utterances), MAX_UTTERANCES)).astype(int))
+    sample = [utterances[index] for index in chosen]
     numbers = {"length": seconds, "padding": zeros, "level": levels}
-    found = {name: guess_from(values[chosen], some) for name, values in numbers.items()}
-    found |= {
+    checks: dict[str, Any] = {name: score_number(values[chosen], sample) for name, values in numbers.items()}
+    checks |= {
         "speaker": one_sided(utterances, "speaker"),
         "text": one_sided(utterances, "text"),
-        "shared_texts": shared(utterances),
+        "shared_texts": shared_texts(utterances),
     }
-    return {**found, "warnings": warnings(found, done) + spellings(utterances) + one_corpus_only(utterances)}
+    return {**checks, "warnings": warnings(checks, removed) + similar_labels(utterances) + missing_emotions(utterances)}
 
 
-def guess_from(values: np.ndarray, utterances: Sequence[Utterance]) -> dict | None:
-    """UAR of a nearest-neighbour guess of emotion from one number [N], on unseen speakers; None with too few speakers.
+def score_number(values: np.ndarray, utterances: Sequence[Utterance]) -> dict[str, float] | None:
+    """Score nearest-neighbour predictions of the emotion from one number per utterance, on unseen speakers.
 
-    Votes are weighed by inverse class frequency, so that chance is 1/C. The interval resamples speakers.
+    Votes are weighted by inverse class frequency, so that chance is 1/C.
+
+    Args:
+        values: The number, such as the duration [N].
+        utterances: The utterances [N].
+
+    Returns:
+        `uar`, the limits `low` and `high` of its interval by resampling speakers, and `chance`; None for too few speakers or
+        emotions.
     """
     speakers = to_indices([utterance.speaker for utterance in utterances])
     labels, truth = np.unique([utterance.emotion for utterance in utterances], return_inverse=True)
-    groups = speakers % GROUPS
-    if len(set(groups)) < 2 or len(labels) < 2:
+    folds = speakers % FOLDS
+    if len(set(folds)) < 2 or len(labels) < 2:
         return None
     predicted = np.empty_like(truth)
-    for group in set(groups.tolist()):
-        test = groups == group
-        predicted[test] = neighbours(values[~test], truth[~test], values[test], len(labels))
+    for fold in set(folds.tolist()):
+        test = folds == fold
+        predicted[test] = nearest_neighbours(values[~test], truth[~test], values[test], len(labels))
     low, high = metrics.cluster_interval(truth, predicted, speakers, len(labels))
     return {"uar": metrics.uar(truth, predicted, len(labels)), "low": low, "high": high, "chance": 1 / len(labels)}
 
 
-def neighbours(values: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
-    """The class [Q] that leads among the nearest of `values` [N], one number each, relative to how common it is.
+def nearest_neighbours(values: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
+    """Classify numbers by the classes of their nearest neighbours, weighted by inverse class frequency.
 
-    In one dimension the nearest lie around the place in sorted order, so a million are looked up in a blink.
+    In one dimension the neighbours are adjacent in sorted order, which makes the search fast.
+
+    Args:
+        values: Training numbers [N].
+        labels: Their classes as integers [N].
+        queries: Numbers to classify [Q].
+        classes: Number of classes.
+
+    Returns:
+        Predicted classes [Q].
     """
-    mixed = np.random.default_rng(0).permutation(len(values))  # or, of equal values, the first listed would be the nearest
-    order = mixed[np.argsort(values[mixed], kind="stable")]
+    shuffled = np.random.default_rng(0).permutation(len(values))  # otherwise the first listed of equal values would be nearest
+    order = shuffled[np.argsort(values[shuffled], kind="stable")]
     values, labels = values[order], labels[order]
     counts = np.bincount(labels, minlength=classes)
     k = min(NEIGHBOURS, len(values))
-    place = (np.searchsorted(values, asked, "left") + np.searchsorted(values, asked, "right")) // 2
-    around = np.clip(place[:, None] + np.arange(-k, k), 0, len(values) - 1)
-    distance = np.abs(values[around] - asked[:, None])
-    distance[around != place[:, None] + np.arange(-k, k)] = np.inf  # beyond the ends
-    nearest = np.take_along_axis(around, np.argsort(distance, axis=1, kind="stable")[:, :k], axis=1)
-    votes = np.zeros((len(asked), classes))
-    np.add.at(votes, (np.arange(len(asked))[:, None], labels[nearest]), 1 / counts[labels[nearest]])
+    position = (np.searchsorted(values, queries, "left") + np.searchsorted(values, queries, "right")) // 2
+    window = position[:, None] + np.arange(-k, k)
+    candidates = np.clip(window, 0, len(values) - 1)
+    distance = np.abs(values[candidates] - queries[:, None])
+    distance[candidates != window] = np.inf  # beyond the first or last value
+    nearest = np.take_along_axis(candidates, np.argsort(distance, axis=1, kind="stable")[:, :k], axis=1)
+    votes = np.zeros((len(queries), classes))
+    np.add.at(votes, (np.arange(len(queries))[:, None], labels[nearest]), 1 / counts[labels[nearest]])
     return votes.argmax(axis=1)
 
 
-def one_sided(utterances: Sequence[Utterance], name: str) -> dict | None:
-    """How much a speaker (or text) gives the emotion away: the share of them with nearly all clips in one emotion.
-
-    None where fewer than two are known.
-    """
-    emotions = defaultdict(Counter)
+def one_sided(utterances: Sequence[Utterance], column: str) -> dict[str, Any] | None:
+    """Return the speakers (or texts) with nearly all utterances in one emotion, and their share; None for fewer than two."""
+    emotions: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for utterance in utterances:
-        emotions[getattr(utterance, name)][utterance.emotion] += 1
+        emotions[getattr(utterance, column)][utterance.emotion] += 1
     emotions.pop("", None)
-    many = {value: counts for value, counts in emotions.items() if counts.total() >= FEWEST}
-    if len(many) < 2 or len({utterance.emotion for utterance in utterances}) < 2:
+    frequent = {value: counts for value, counts in emotions.items() if counts.total() >= MIN_UTTERANCES}
+    if len(frequent) < 2 or len({utterance.emotion for utterance in utterances}) < 2:
         return None
-    odd = sorted(value for value, counts in many.items() if max(counts.values()) >= ONE_SIDED * counts.total())
-    return {"one_sided": odd[:100], "share": len(odd) / len(many)}
+    dominated = sorted(v for v, counts in frequent.items() if max(counts.values()) >= DOMINANT_SHARE * counts.total())
+    return {"one_sided": dominated[:100], "share": len(dominated) / len(frequent)}
 
 
-def shared(utterances: Sequence[Utterance]) -> dict | None:
-    """The share of utterances whose text another speaker says too: on these, a split by speaker is not one by text."""
+def shared_texts(utterances: Sequence[Utterance]) -> dict[str, float] | None:
+    """Return the share of utterances whose text another speaker says, too; None if no text is known."""
     speakers = defaultdict(set)
     for utterance in utterances:
         speakers[utterance.text].add(utterance.speaker)
@@ -110,57 +132,58 @@ def shared(utterances: Sequence[Utterance]) -> dict | None:
     return {"share": sum(len(speakers[text]) > 1 for text in known) / len(known)} if known else None
 
 
-SAYS = {
-    "length": "the length of a clip",
-    "padding": "digital silence at the ends of a clip",
-    "level": "the level of a clip",
+PROPERTIES = {
+    "length": "the duration of an utterance",
+    "padding": "digital silence at the ends of an utterance",
+    "level": "the level of an utterance",
 }
 ADVICE = {
-    "length": "some of it is how emotions are spoken; what is not, a fixed-length crop hides",
+    "length": "part of this is how emotions are expressed; a fixed-length crop hides the rest",
     "padding": "prepare with --trim-db to remove it",
-    "level": "some of it is how emotions are spoken; prepare with --loudness to remove it",
+    "level": "part of this is how emotions are expressed; prepare with --loudness to remove it",
 }
 
 
-def spellings(utterances: Sequence[Utterance]) -> list[str]:
-    """Labels that differ in nothing but upper and lower case are most likely one."""
-    alike = defaultdict(set)
+def similar_labels(utterances: Sequence[Utterance]) -> list[str]:
+    """Warn of emotion labels that differ only in upper and lower case, because they most likely mean the same."""
+    spellings = defaultdict(set)
     for utterance in utterances:
-        alike[utterance.emotion.lower()].add(utterance.emotion)
-    several = [" and ".join(sorted(labels)) for labels in alike.values() if len(labels) > 1]
-    return [f"{one} count as different emotions; labels.map in the recipe can make them one" for one in several]
+        spellings[utterance.emotion.lower()].add(utterance.emotion)
+    similar = [" and ".join(sorted(labels)) for labels in spellings.values() if len(labels) > 1]
+    return [f"{labels} count as different emotions; labels.map in the recipe can merge them" for labels in similar]
 
 
-def one_corpus_only(utterances: Sequence[Utterance]) -> list[str]:
-    """Emotions that not all of several corpora have: there, who tells the corpus tells the emotion."""
+def missing_emotions(utterances: Sequence[Utterance]) -> list[str]:
+    """Warn of emotions that not all of several corpora have: for these, the corpus predicts the emotion."""
     corpora = defaultdict(set)
     for utterance in utterances:
         corpora[utterance.emotion].add(utterance.corpus)
-    all_of_them = set().union(*corpora.values())
-    some = [f"{label} ({', '.join(sorted(where))})" for label, where in sorted(corpora.items()) if where != all_of_them]
-    return [f"not every corpus has {shorten(some, 20)}; labels.map = five keeps what nearly all have"] if some else []
+    every_corpus = {corpus for names in corpora.values() for corpus in names}
+    partial = [f"{label} ({', '.join(sorted(names))})" for label, names in sorted(corpora.items()) if names != every_corpus]
+    advice = "labels.map = five keeps the emotions that nearly all corpora have"
+    return [f"not every corpus has {shorten(partial, 20)}; {advice}"] if partial else []
 
 
-def warnings(found: dict, done: Collection[str]) -> list[str]:
-    """Sentences a user should read before training."""
-    told = []
-    for name, words in SAYS.items():
-        guess = found[name]
-        if guess and guess["low"] > guess["chance"] + MARGIN:
-            told.append(
-                f"{words} alone tells the emotion of unseen speakers with {guess['uar']:.0%} UAR "
-                f"({guess['low']:.0%} to {guess['high']:.0%}, chance {guess['chance']:.0%})"
-                + ("" if name in done else f": {ADVICE[name]}")
+def warnings(checks: dict[str, Any], removed: Collection[str]) -> list[str]:
+    """Return a sentence for every shortcut that the checks found."""
+    sentences = []
+    for name, words in PROPERTIES.items():
+        score = checks[name]
+        if score and score["low"] > score["chance"] + MARGIN:
+            sentences.append(
+                f"{words} alone predicts the emotion of unseen speakers with {score['uar']:.0%} UAR "
+                f"({score['low']:.0%} to {score['high']:.0%}, chance {score['chance']:.0%})"
+                + ("" if name in removed else f": {ADVICE[name]}")
             )
     for name in ("speaker", "text"):
-        if found[name] and found[name]["share"] > 0.5:
-            told.append(
-                f"{found[name]['share']:.0%} of the {name}s have nearly all their clips in one emotion: "
-                f"who tells the {name} tells the emotion"
+        if checks[name] and checks[name]["share"] > 0.5:
+            sentences.append(
+                f"{checks[name]['share']:.0%} of the {name}s have nearly all their utterances in one emotion: "
+                f"the {name} predicts the emotion"
             )
-    if found["shared_texts"] and found["shared_texts"]["share"] > 0.5:
-        told.append(
-            f"{found['shared_texts']['share']:.0%} of the clips have a text that other speakers say too: a split by speaker "
-            "tests known sentences; split.text_folds tests unknown ones"
+    if checks["shared_texts"] and checks["shared_texts"]["share"] > 0.5:
+        sentences.append(
+            f"{checks['shared_texts']['share']:.0%} of the utterances have a text that other speakers say, too: a split by "
+            "speaker tests on known sentences; split.text_folds tests on unknown ones"
         )
-    return told
+    return sentences

@@ -1,4 +1,4 @@
-"""The built-in corpus: the same bytes every time, the sound it claims, and voices and emotions that differ."""
+"""The built-in corpus is reproducible to the byte, and its speakers and emotions differ as documented."""
 
 import itertools
 import subprocess
@@ -17,26 +17,26 @@ from speaker_invariant_ser.errors import SerError, SetupError, WriteError
 
 @pytest.fixture(scope="module")
 def clips():
-    """Every sentence in every emotion by one woman: {emotion: [samples, ...]}."""
+    """Synthesise every sentence in every emotion by one female speaker: {emotion: [samples, ...]}."""
     return {emotion: [speak("s03", emotion, text) for text in range(len(SENTENCES))] for emotion in EMOTIONS}
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """A corpus of 2 speakers x 2 emotions x 2 sentences."""
+    """Reduce the corpus to 2 speakers x 2 emotions x 2 sentences."""
     monkeypatch.setattr(synthesis, "SPEAKERS", {name: SPEAKERS[name] for name in ("s01", "s13")})
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(synthesis, "SENTENCES", SENTENCES[:2])
 
 
 def f0(samples):
-    """Median pitch in Hz by autocorrelation, over the louder half of the 40 ms frames."""
+    """Return the median pitch in Hz by autocorrelation, over the louder half of the 40 ms frames."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, 640)[::320]
     frames = frames[np.argsort((frames**2).sum(axis=1))[len(frames) // 2 :]]
     spectra = np.abs(np.fft.rfft(frames * np.hanning(640), n=2048)) ** 2
     similarity = np.fft.irfft(spectra)[:, : SAMPLE_RATE // 60]
-    shortest = SAMPLE_RATE // 450
-    return SAMPLE_RATE / np.median(shortest + similarity[:, shortest:].argmax(axis=1))
+    min_lag = SAMPLE_RATE // 450
+    return SAMPLE_RATE / np.median(min_lag + similarity[:, min_lag:].argmax(axis=1))
 
 
 def seconds(samples):
@@ -48,18 +48,18 @@ def level(samples):
 
 
 def brightness(samples):
-    """Energy above 2 kHz against the energy below, in dB."""
+    """Return the ratio of the energy above 2 kHz to the energy below, in dB."""
     power = np.abs(np.fft.rfft(samples)) ** 2
     high = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE) > 2000
     return 10 * np.log10(power[high].sum() / power[~high].sum())
 
 
 def ranked(clips, measure):
-    """The emotions from the lowest mean of a measure to the highest."""
+    """Return the emotions from the lowest to the highest mean of a measure."""
     return sorted(clips, key=lambda emotion: np.mean([measure(samples) for samples in clips[emotion]]))
 
 
-def test_eleven_speakers_train_and_two_women_and_two_men_stay_unseen():
+def test_train_dev_and_unseen_speakers_are_disjoint_and_balanced():
     assert len(synthesis.TRAIN_SPEAKERS) == 11
     assert Counter(SPEAKERS[name].sex for name in synthesis.UNSEEN_SPEAKERS) == {"female": 2, "male": 2}
     assert not set(synthesis.TRAIN_SPEAKERS) & set(synthesis.UNSEEN_SPEAKERS)
@@ -67,15 +67,17 @@ def test_eleven_speakers_train_and_two_women_and_two_men_stay_unseen():
     assert len(set(SPEAKERS.values())) == len(SPEAKERS)
 
 
-def test_five_emotions_and_at_least_twelve_different_sentences():
+def test_there_are_five_emotions_and_twelve_different_sentences():
     assert list(EMOTIONS) == ["neutral", "happy", "sad", "angry", "fearful"]
-    assert len(set(SENTENCES)) == len(SENTENCES) >= 12
+    assert len(set(SENTENCES)) == len(SENTENCES) == 12
 
 
-def test_names_are_read_back():
+def test_file_names_are_parsed_by_the_corpus_module():
     clips = [(speaker, emotion, text) for speaker in SPEAKERS for emotion in EMOTIONS for text in range(len(SENTENCES))]
-    read = [builtin.parse(Path(file_name(*clip))) for clip in clips]
-    assert [(told["speaker"], told["emotion"], told["text"]) for told in read] == [(s, e, f"t{t:02d}") for s, e, t in clips]
+    parsed = [builtin.parse(Path(file_name(*clip))) for clip in clips]
+    assert [(fields["speaker"], fields["emotion"], fields["text"]) for fields in parsed] == [
+        (s, e, f"t{t:02d}") for s, e, t in clips
+    ]
 
 
 @pytest.mark.parametrize("name", ["s03_angry_07.wav", "s99_angry_t07.wav", "03a01Fa.wav", "s03_bored_t07.wav"])
@@ -95,7 +97,7 @@ def test_the_files_are_16_bit_mono_at_16_khz(tmp_path, small):
     assert {(info.samplerate, info.channels, info.subtype, info.format) for info in infos} == {(16000, 1, "PCM_16", "WAV")}
 
 
-def test_a_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, small):
+def test_the_bytes_depend_on_the_seed_only(tmp_path, small):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         generate(tmp_path / folder, seed=seed)
     first, again, other = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "abc")
@@ -103,7 +105,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, small):
     assert not set(first.values()) & set(other.values())
 
 
-def test_a_clip_does_not_depend_on_those_made_before_it(clips):
+def test_an_utterance_does_not_depend_on_earlier_ones(clips):
     order = [(emotion, text) for emotion in EMOTIONS for text in range(len(SENTENCES))]
     for emotion, text in np.random.default_rng(0).permutation(np.array(order, dtype=object))[:20]:
         speak("s10", "happy", text, seed=text)
@@ -111,28 +113,30 @@ def test_a_clip_does_not_depend_on_those_made_before_it(clips):
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS)
-def test_no_voice_carries_hidden_state(speaker):
-    rolled = [text for text, sentence in enumerate(SENTENCES) if "r" in sentence][::2]  # r gives the Scottish voice away
-    alone = [speak(speaker, "angry", text) for text in rolled]
+def test_no_synthesiser_voice_keeps_state_between_utterances(speaker):
+    with_r = [text for text, sentence in enumerate(SENTENCES) if "r" in sentence][
+        ::2
+    ]  # the Scottish accent keeps state for its rolled r
+    alone = [speak(speaker, "angry", text) for text in with_r]
     speak("s01", "sad", 10)
-    assert all(np.array_equal(speak(speaker, "angry", text), first) for text, first in zip(rolled, alone, strict=True))
+    assert all(np.array_equal(speak(speaker, "angry", text), first) for text, first in zip(with_r, alone, strict=True))
 
 
-def test_another_process_makes_the_same_clip(clips):
+def test_another_process_synthesises_the_same_utterance(clips):
     code = "import sys; from speaker_invariant_ser.data.synthesis import speak; sys.stdout.buffer.write(speak('s03', 'sad', 4))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert other.stdout == clips["sad"][4].tobytes()
     assert other.stderr == b""
 
 
-def test_the_samples_are_finite_and_never_clip(clips):
+def test_samples_never_clip_and_have_plausible_durations(clips):
     for samples in itertools.chain.from_iterable(clips.values()):
         assert samples.dtype == np.float32 and samples.ndim == 1
         assert 0.01 < np.abs(samples).max() < 1
         assert 0.8 < seconds(samples) < 3.2
 
 
-def test_fear_and_joy_are_high_and_sadness_is_low(clips):
+def test_fear_has_the_highest_pitch_and_sadness_the_lowest(clips):
     order = ranked(clips, f0)
     assert order[:2] == ["sad", "neutral"] and order[-1] == "fearful"
 
@@ -142,26 +146,26 @@ def test_sadness_is_slow_and_fear_and_anger_are_fast(clips):
     assert order[-2:] == ["neutral", "sad"] and set(order[:2]) == {"fearful", "angry"}
 
 
-def test_anger_is_loud_and_bright_and_sadness_soft_and_dull(clips):
+def test_anger_has_the_highest_level_and_brightness_and_sadness_the_lowest(clips):
     for measure in (level, brightness):
         order = ranked(clips, measure)
         assert (order[0], order[-1]) == ("sad", "angry")
 
 
-def test_levels_and_lengths_of_the_emotions_overlap(clips):
+def test_levels_and_durations_of_the_emotions_overlap(clips):
     for measure in (level, seconds):
         spans = [sorted(measure(samples) for samples in group) for group in clips.values()]
         assert max(span[0] for span in spans) < min(span[-1] for span in spans)
 
 
-def test_women_speak_higher_than_men():
+def test_female_speakers_have_higher_pitch_than_male_speakers():
     pitch = {name: f0(speak(name, "neutral", 0)) for name in SPEAKERS}
     highest_man = max(hertz for name, hertz in pitch.items() if SPEAKERS[name].sex == "male")
     assert min(hertz for name, hertz in pitch.items() if SPEAKERS[name].sex == "female") > highest_man
 
 
 @pytest.mark.parametrize("clip, text", [(("s18", "sad", 0), "s17"), (("s01", "bored", 0), "fearful"), (("s01", "sad", -1), "11")])
-def test_unknown_clips_are_refused_with_the_right_names(clip, text):
+def test_unknown_utterances_raise_an_error_with_the_allowed_names(clip, text):
     with pytest.raises(SerError, match=f"unknown .*{text}"):
         speak(*clip)
 
@@ -173,13 +177,13 @@ def test_without_the_demo_extra_the_error_says_how_to_install_it(tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_long_way_to_the_data_of_espeak_changes_nothing(tmp_path, monkeypatch, clips):
+def test_a_long_path_to_the_espeak_data_works(tmp_path, monkeypatch, clips):
     import espeakng_loader
 
-    far = tmp_path / ("x" * 200) / "espeak-ng-data"
-    far.parent.mkdir()
-    far.symlink_to(espeakng_loader.get_data_path(), target_is_directory=True)
-    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(far))
+    long_path = tmp_path / ("x" * 200) / "espeak-ng-data"
+    long_path.parent.mkdir()
+    long_path.symlink_to(espeakng_loader.get_data_path(), target_is_directory=True)
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(long_path))
     assert np.array_equal(speak("s03", "happy", 0), clips["happy"][0])
 
 
@@ -191,12 +195,12 @@ def test_a_broken_library_is_a_setup_error(tmp_path, monkeypatch):
         speak("s01", "sad", 0)
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_the_error_for_an_unwritable_folder_names_it(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(WriteError, match="taken"):
         generate(tmp_path / "taken")
 
 
-def test_espeak_leaves_the_terminal_alone(capfd):
+def test_espeak_prints_nothing(capfd):
     speak("s05", "neutral", 0)
     assert capfd.readouterr() == ("", "")
