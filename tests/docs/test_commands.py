@@ -1,0 +1,95 @@
+"""Every `siser` command in the documents is accepted by the real options, and every recipe and key that it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from documents import MARKDOWN, RECIPES, ROOT, SCRIPTS, Command, commands, plain_text
+
+from speaker_invariant_ser.cli.app import app
+from speaker_invariant_ser.config import read_recipe
+from speaker_invariant_ser.errors import RecipeError
+
+GROUP = typer.main.get_command(app)
+PAGES = [*MARKDOWN, *RECIPES, *SCRIPTS]
+PLACEHOLDER = re.compile(r"NAME|^RECIPE$")
+GENERATED = ROOT / "docs" / "command-line.md"  # it has every verb anyway
+CLUSTER_VARIABLES = {"$recipe": "recipes/emodb.toml"}  # of docs/slurm.sh
+
+
+def check(command: Command) -> None:
+    """Raise an error if `siser` would refuse the words of a command, before anything runs."""
+    words = list(command.words)
+    if not words or words[0].startswith("-"):
+        options = {"--help"} | {name for part in GROUP.params for name in part.opts}
+        assert set(words) <= options, f"siser has no {words}"
+        return
+    assert words[0] in GROUP.commands, f"siser has no verb {words[0]}"
+    verb = GROUP.commands[words[0]]
+    if not command.complete:
+        options = {"--help"} | {name for part in verb.params for name in part.opts}
+        unknown = [word for word in words[1:] if word.startswith("--") and word not in options]
+        assert not unknown, f"siser {words[0]} has no {unknown}"
+        return
+    with verb.make_context(words[0], words[1:]) as context:
+        values = context.params
+    if words[0] == "train" and not PLACEHOLDER.search(str(values["recipe"])):
+        recipe = CLUSTER_VARIABLES.get(str(values["recipe"]), values["recipe"])
+        read_recipe(ROOT / recipe, [text for text in values["overrides"] or () if text != "..."])
+
+
+def cases() -> list:
+    """Return every command of every document, with a name that says where it is."""
+    return [
+        pytest.param(command, id=f"{page.relative_to(ROOT)}: siser {' '.join(command.words)}"[:110])
+        for page in PAGES
+        for command in commands(plain_text(page))
+    ]
+
+
+@pytest.mark.parametrize("command", cases())
+def test_a_command_of_the_documents_is_accepted(command):
+    check(command)
+
+
+def test_every_verb_is_documented_and_every_kind_of_page_has_commands():
+    found = {page: list(commands(plain_text(page))) for page in PAGES}
+    written = [command for page, each in found.items() for command in each if page != GENERATED and command.words]
+    assert {command.words[0] for command in written} >= set(GROUP.commands)
+    assert all(found[page] for page in (ROOT / "README.md", ROOT / "docs" / "training.md", *SCRIPTS))
+    assert any(found[page] for page in RECIPES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    siser evaluate runs/emodb --agianst runs/other",
+        "    siser audti embeddings.npz",
+        "    siser train",
+        "    siser compare runs/a \\\n        --no-such-option",
+        "See `siser infer --fodl`.",
+        "See `siser --verison`.",
+        "```\nsiser evaluate\n```",
+        "    siser audit e.npz --seed many",
+        "    torchrun -m speaker_invariant_ser.cli train recipes/emodb.toml --otu runs/emodb",
+        "    siser train recipes/no-such.toml --data data/emodb --out runs/emodb",
+        "    siser train recipes/emodb.toml --data data/emodb --out runs/emodb --set train.epohcs=3",
+        "    siser train recipes/emodb.toml --data data/emodb --out runs/emodb --set adversary.strength=1000",
+    ],
+)
+def test_a_wrong_command_would_be_noticed(text):
+    (command,) = commands(text)
+    with pytest.raises((AssertionError, typer.TyperException, RecipeError)):
+        check(command)
+
+
+def test_a_command_in_the_comment_of_a_recipe_would_be_noticed(tmp_path: Path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "# Run it with\n#\n#     siser train recipes/emodb.toml \\\n#         --otu runs/emodb\n[train]\nepochs = 1\n"
+    )
+    (command,) = commands(plain_text(recipe))
+    assert command.words == ("train", "recipes/emodb.toml", "--otu", "runs/emodb")
+    with pytest.raises(typer.TyperException, match="--otu"):
+        check(command)

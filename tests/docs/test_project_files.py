@@ -1,0 +1,34 @@
+"""The project's files agree on the version, and every requirement is pinned to a version that was tested."""
+
+import re
+import tomllib
+
+import yaml
+from documents import ROOT
+
+from speaker_invariant_ser import __version__
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert citation["version"] == __version__ == latest[1]
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_every_requirement_is_pinned():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split())
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    required = {re.match(r"[\w-]+", text)[0].lower().replace("_", "-") for group in groups for text in group}
+    assert required - {PROJECT["name"]} <= pinned
+
+
+def test_pre_commit_runs_what_make_lint_runs():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    names = {hook["entry"].split()[0].removeprefix(".venv/bin/") for repo in config["repos"] for hook in repo["hooks"]}
+    assert names == {"ruff", "codespell"}
+    assert all(f"$(BIN)/{name}" in makefile for name in names)
