@@ -51,7 +51,7 @@ SPEAKER = (
 )
 STRENGTH = (
     Box("[adversary] strength = 0.1", "recipes/emodb.toml", "text"),
-    Box("checked: a number from 0 to 100", "recipe.py", "recipe.adversary.strength"),
+    Box("checked: a number from 0 to 100", "recipe_methods.py", "recipe.adversary.strength"),
     Box("schedule over training progress", "adversaries/base.py", "lambda(progress)", "speaker"),
     Box("gradient reversal layer", "adversaries/base.py", "-lambda * gradient", "speaker"),
     Box("added to the emotion loss's gradient", "training/adversary_step.py", "gradient at the embedding [B, D]"),

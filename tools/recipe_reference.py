@@ -5,7 +5,7 @@ fails when the page is out of date.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.recipe import Recipe
@@ -13,9 +13,9 @@ from speaker_invariant_ser.recipe import Recipe
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe-reference.md"
 HEAD = """# Recipe reference
 
-Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py` and `recipe_methods.py`; a key that is not
-listed here is refused, with the nearest key that exists. A recipe names only the keys that differ from their defaults, and
-`--set section.key=value` overrides one key on the command line:
+Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py` and
+`speaker_invariant_ser/recipe_methods.py`; a key that is not listed here is refused, with the nearest key that exists. A recipe
+names only the keys that differ from their defaults, and `--set section.key=value` overrides one key on the command line:
 
     siser train recipes/emodb.toml --data data/emodb --out runs/short \\
         --set train.epochs=20 --set split.dev_speakers=3
@@ -93,6 +93,21 @@ def table(properties: Mapping[str, Schema], definitions: Mapping[str, Schema]) -
     return head + "\n".join(row(key, schema, definitions) for key, schema in properties.items()) + "\n"
 
 
+def table_of_union(options: Sequence[Schema], definitions: Mapping[str, Schema]) -> str:
+    """Return the table of the keys of all variants; the second column says which variants have the key."""
+    users: dict[str, list[str]] = {}
+    for option in options:
+        for key, schema in option["properties"].items():
+            if key != "name":
+                users.setdefault(row(key, schema, definitions), []).append(name_of(option))
+    lines = ["| key | methods | type | default | range | meaning |", "|---|---|---|---|---|---|"]
+    for line, names in users.items():
+        key, rest = line.removeprefix("| ").split(" | ", 1)
+        methods = "all" if len(names) == len(options) else ", ".join(f"`{name}`" for name in names)
+        lines.append(f"| {key} | {methods} | {rest}")
+    return "\n".join(lines) + "\n"
+
+
 def summary(schema: Schema) -> str:
     """Return the first paragraph of a model's docstring."""
     return " ".join(str(schema.get("description", "")).partition("\n\n")[0].split())
@@ -105,29 +120,20 @@ def name_of(schema: Schema) -> str:
 
 
 def section(title: str, schema: Schema, definitions: Mapping[str, Schema]) -> str:
-    """Return a section of the page; the keys that all variants of a union share come first."""
+    """Return a section of the page: its keys or, where `name` selects a method, the methods and the keys of each."""
     options = variants(schema, definitions)
-    parts = [f"## {title}\n"]
     if len(options) == 1:
-        parts += [summary(options[0]) + "\n", table(options[0].get("properties", {}), definitions)]
+        parts = [f"## {title}\n", summary(options[0]) + "\n", table(options[0].get("properties", {}), definitions)]
         return "\n".join(filter(str.strip, parts))
-    parts.append(str(schema.get("description", "")) + "\n")
-    shared = {
-        key: value
-        for key, value in options[0]["properties"].items()
-        if all(option["properties"].get(key) == value for option in options)
-    }
-    names = ", ".join(f"`{name_of(option)}`" for option in options)
-    default = json.dumps(schema.get("default", {}).get("name")) if isinstance(schema.get("default"), Mapping) else ""
-    parts.append(f"`name` selects the method: {names}" + (f"; default `{default}`" if default else "") + ".\n")
-    if shared:
-        parts += ["Keys of every method:\n", table(shared, definitions)]
-    for option in options:
-        own = {key: value for key, value in option["properties"].items() if key not in shared and key != "name"}
-        parts.append(f"### {title.strip('[]')}: name = {name_of(option)}\n")
-        parts.append(summary(option) + "\n")
-        parts.append(table(own, definitions) if own else "No further keys.\n")
-    return "\n".join(filter(str.strip, parts))
+    default = schema.get("default", {}).get("name", "")
+    methods = [f"| `{name_of(option)}` | {summary(option)} |" for option in options]
+    parts = [
+        f"## {title}\n",
+        f"`name` selects the method; the default is `{json.dumps(default)}`. A key that the method does not have is refused.\n",
+        "\n".join(["| name | method |", "|---|---|", *methods]) + "\n",
+        table_of_union(options, definitions),
+    ]
+    return "\n".join(parts)
 
 
 def page() -> str:
