@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.evaluation.summary import RunReport
     from speaker_invariant_ser.inference.predict import Row
     from speaker_invariant_ser.models.model import SerModel
     from speaker_invariant_ser.recipe import Recipe
@@ -154,7 +155,7 @@ def evaluate(
     device: str = "auto",
     jobs: int = 1,
     progress: TaskProgress | None = None,
-) -> dict[str, Any]:
+) -> "RunReport":
     """Score a run on its test speakers and audit its embeddings, as `siser evaluate` does; write its report.
 
     Args:
@@ -168,27 +169,27 @@ def evaluate(
         progress: Called with task, steps done and steps in total.
 
     Returns:
-        The content of report.json.
+        The content of report.json, typed: its keys are attributes, and `to_json()` returns it as a dictionary.
 
     Raises:
         RunError: The run is not fully trained or damaged, or `against` was tested on other utterances.
 
     Example:
         ```python
-        summary = siser.evaluate("runs/emodb")
-        print(summary["emotion"]["uar"]["value"], summary["speaker"]["strongest"]["accuracy"])
+        report = siser.evaluate("runs/emodb")
+        print(report.emotion.uar.value, report.speaker.strongest.accuracy)
         ```
     """
     from speaker_invariant_ser.evaluation import evaluate as evaluation
+    from speaker_invariant_ser.evaluation.summary import REPORT
     from speaker_invariant_ser.report.embedding_map import map_points
     from speaker_invariant_ser.report.write import write_report
 
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
     result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs)
-    summary = result.summary
-    write_report(summary, opened.folder / evaluation.REPORT, result.curves, map_points(result.table))
-    return summary
+    write_report(result.report, opened.folder / REPORT, result.curves, map_points(result.table))
+    return result.report
 
 
 def audit(

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.evaluation.predictions import Predictions, soften
+from speaker_invariant_ser.evaluation.predictions import Predictions, apply_temperature
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
@@ -41,7 +41,7 @@ def made_up(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Pred
         fold=np.full(clips, fold),
         seed=np.full(clips, trained_from),
         truth=(rng.random((clips, 1)) > true.cumsum(axis=1)).sum(axis=1).clip(max=2),
-        probability=soften(true, temperature).astype(np.float32),
+        probability=apply_temperature(true, temperature).astype(np.float32),
     )
 
 

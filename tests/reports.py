@@ -1,266 +1,375 @@
-"""Made-up summaries as report.json holds them, for the tests of what shows them."""
+"""Invented reports, built from the typed model of report.json, for the tests of what shows them."""
+
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import numpy as np
 
+from speaker_invariant_ser.evaluation.summary import (
+    Against,
+    AuditRecord,
+    Difference,
+    Fold,
+    OtherEmotion,
+    OtherSpeaker,
+    Report,
+    RunReport,
+    RunSettings,
+    SpeakerDifference,
+    TableReport,
+    TableSettings,
+)
+from speaker_invariant_ser.evaluation.summary_parts import (
+    AdversaryHead,
+    AttackerScore,
+    Calibration,
+    ChanceLevels,
+    CodeLength,
+    Confusion,
+    Control,
+    Emotion,
+    GroupResult,
+    Information,
+    Part,
+    Reliability,
+    ReliabilityBin,
+    Scorer,
+    SelectedEpoch,
+    Speaker,
+    SpeakerResult,
+    StrongestAttacker,
+    Uar,
+    Unseen,
+    Verification,
+    WorstSpeaker,
+)
 from speaker_invariant_ser.report.plots import Points
 
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")
 ATTACKERS = ("logistic", "lda", "qda", "knn", "svm", "mlp", "mlp_large", "boosting", "frames")
 HASH = "0123456789abcdef" * 4
+R = TypeVar("R", bound=Report)
+AUDIT = AuditRecord(folds=5, seed=0, permutations=1000, quick=False)
 
 
-def spread_around(value: float, width: float = 0.05) -> dict:
+def changed(report: R, **changes: Any) -> R:
+    """The report with other values, whose keys are dotted paths with __ for the dot: speaker__scored="trained"."""
+    content = deepcopy(report.to_json())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = content
+        for name in parents:
+            place = place[name]
+        place[last] = jsonable(value)
+    return type(report).model_validate(content)
+
+
+def jsonable(value: Any) -> Any:
+    """Parts of a report inside dicts and lists as report.json has them."""
+    if isinstance(value, Part):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    return [jsonable(item) for item in value] if isinstance(value, list) else value
+
+
+def around(value: float, width: float = 0.05) -> dict[str, float]:
     return {"low": max(0.0, value - width), "high": min(1.0, value + width)}
 
 
-def uar_of(value: float, width: float = 0.05) -> dict:
-    return {"value": value, **spread_around(value, width)}
+def attacker(accuracy: float, reads: str = "embedding") -> AttackerScore:
+    return AttackerScore(
+        accuracy=accuracy,
+        **around(accuracy),
+        upper=min(1.0, accuracy + 0.04),
+        balanced_accuracy=accuracy - 0.01,
+        balanced_upper=accuracy + 0.03,
+        p_value=0.0009 if accuracy > 0.3 else 0.4321,
+        p_below=0.98,
+        validation=accuracy + 0.01,
+        reads=reads,
+    )
 
 
-def attacker(accuracy: float, reads: str = "embedding") -> dict:
-    return {
-        "accuracy": accuracy,
-        **spread_around(accuracy),
-        "upper": min(1.0, accuracy + 0.04),
-        "balanced_accuracy": accuracy - 0.01,
-        "balanced_upper": accuracy + 0.03,
-        "p_value": 0.0009 if accuracy > 0.3 else 0.4321,
-        "p_below": 0.98,
-        "validation": accuracy + 0.01,
-        "reads": reads,
-    }
+def control(accuracy: float) -> Control:
+    return Control(accuracy=accuracy, **around(accuracy), balanced_accuracy=accuracy - 0.01, attacker="logistic")
 
 
-def calibration(folds: list[str]) -> dict:
-    before = [{"confidence": (n + 0.5) / 15, "accuracy": (n + 0.5) / 17, "clips": 3 * n} for n in range(15)]
-    after = [{**one, "accuracy": one["confidence"]} for one in before]
-    return {
-        "temperatures": {fold: 1.1 + 0.05 * number for number, fold in enumerate(folds)},
-        "before": {"ece": 0.087, "bins": before},
-        "after": {"ece": 0.031, "bins": after},
-    }
+def calibration(models: list[str]) -> Calibration:
+    before = [ReliabilityBin(confidence=(n + 0.5) / 15, accuracy=(n + 0.5) / 17, clips=3 * n) for n in range(15)]
+    after = [ReliabilityBin(confidence=part.confidence, accuracy=part.confidence, clips=part.clips) for part in before]
+    return Calibration(
+        temperatures={model: 1.1 + 0.05 * number for number, model in enumerate(models)},
+        before=Reliability(ece=0.087, bins=before),
+        after=Reliability(ece=0.031, bins=after),
+    )
 
 
-def kept_of(fold: str, seed: int = 0) -> dict:
-    return {"fold": fold, "seed": seed, "epoch": 31 + seed, "dev_uar": 0.77 - seed / 100, "adversary_accuracy": 0.28}
+def selected_epoch(fold: str, seed: int = 0) -> SelectedEpoch:
+    return SelectedEpoch(fold=fold, seed=seed, epoch=31 + seed, dev_uar=0.77 - seed / 100, adversary_accuracy=0.28)
 
 
-def emotion_part(speakers: list[str], labels: tuple[str, ...], folds: list[str], uar: float, seed: int) -> dict:
+def emotion_results(speakers: list[str], labels: tuple[str, ...], folds: list[str], uar: float, seed: int) -> Emotion:
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 8, (len(labels), len(labels))) + np.diag(rng.integers(25, 60, len(labels)))
     values = np.clip(rng.normal(uar, 0.09, len(speakers)), 0, 1)
-    each = {
-        name: {"uar": float(value), "accuracy": float(value) - 0.01, "utterances": 54}
+    results = {
+        name: SpeakerResult(uar=float(value), accuracy=float(value) - 0.01, utterances=54)
         for name, value in zip(speakers, values, strict=True)
     }
-    worst = min(each, key=lambda name: each[name]["uar"])
-    group = {"uar": uar_of(uar), "accuracy": uar - 0.01, "utterances": 268, "speakers": 5}
-    return {
-        "uar": {**uar_of(uar), "seeds": {"0": uar}, "deviation": None},
-        "accuracy": uar - 0.018,
-        "macro_f1": uar - 0.022,
-        "chance": 1 / len(labels),
-        "utterances": int(counts.sum()),
-        "per_class": {name: float(counts[n, n] / counts[n].sum()) for n, name in enumerate(labels)},
-        "per_speaker": each,
-        "worst_speaker": {"speaker": worst, **each[worst]},
-        "spread": 0.083,
-        "confusion": {"labels": list(labels), "counts": counts.tolist()},
-        "ece": 0.087,
-        "calibration": calibration(folds),
-        "groups": {"sex": {"female": group, "male": {**group, "uar": {"value": uar - 0.03, "low": None, "high": None}}}},
-        "folds": {fold: kept_of(fold) for fold in folds},
-    }
+    worst = min(results, key=lambda name: results[name].uar)
+    female = GroupResult(uar=Uar(value=uar, **around(uar)), accuracy=uar - 0.01, utterances=268, speakers=5)
+    male = GroupResult(uar=Uar(value=uar - 0.03, low=None, high=None), accuracy=uar - 0.01, utterances=268, speakers=5)
+    return Emotion(
+        uar=Uar(value=uar, **around(uar), seeds={"0": uar}, deviation=None),
+        accuracy=uar - 0.018,
+        macro_f1=uar - 0.022,
+        chance=1 / len(labels),
+        utterances=int(counts.sum()),
+        per_class={name: float(counts[n, n] / counts[n].sum()) for n, name in enumerate(labels)},
+        per_speaker=results,
+        worst_speaker=WorstSpeaker(speaker=worst, **results[worst].to_json()),
+        spread=0.083,
+        confusion=Confusion(labels=list(labels), counts=counts.tolist()),
+        ece=0.087,
+        calibration=calibration(folds),
+        groups={"sex": {"female": female, "male": male}},
+        domains=None,
+        folds={fold: selected_epoch(fold) for fold in folds},
+    )
 
 
-def speaker_part(strongest: float, speakers: int, encoders: int, decisions: int) -> dict:
+def unseen_results() -> Unseen:
+    def scorer(eer: float) -> Scorer:
+        rates = {"same_emotion": 0.28, "cross_emotion": 0.35, "linkability": 0.22}
+        return Scorer(eer=eer, **around(0.31), **rates, per_encoder=[eer])
+
+    return Unseen(
+        accuracy=0.82,
+        **around(0.82),
+        balanced_accuracy=0.81,
+        attacker="svm",
+        chance=0.4,
+        speakers=3,
+        decisions=1605,
+        eer=0.31,
+        linkability=0.22,
+        verification=Verification(
+            eer=0.31,
+            **around(0.31),
+            cosine=scorer(0.36),
+            trained=scorer(0.31),
+            target_trials=9000,
+            nontarget_trials=21000,
+            same_text_left_out=True,
+        ),
+    )
+
+
+def speaker_results(strongest: float, speakers: int, encoders: int, decisions: int) -> Speaker:
     steps = np.linspace(0, 0.25, len(ATTACKERS))
     scores = {
         name: attacker(max(0.02, strongest - float(step)), "frames" if name == "frames" else "embedding")
-        for name, step in zip(("svm", *(one for one in ATTACKERS if one != "svm")), steps, strict=True)
+        for name, step in zip(("svm", *(name for name in ATTACKERS if name != "svm")), steps, strict=True)
     }
-    control = {"attacker": "logistic"}
-    verification = {"eer": 0.31, **spread_around(0.31), "same_emotion": 0.28, "cross_emotion": 0.35, "linkability": 0.22}
-    return {
-        "speakers": speakers,
-        "encoders": encoders,
-        "decisions": decisions,
-        "utterances": decisions,
-        "emotions": 7,
-        "not_tried": {},
-        "left_out": [],
-        "grouped_by_text": True,
-        "clusters": 10,
-        "scored": "held-out",
-        "chance": {
-            "uniform": 1 / speakers,
-            "majority": 1.3 / speakers,
-            "given_emotion": 1.5 / speakers,
-            "given_emotion_balanced": 1.1 / speakers,
+    chosen = {key: value for key, value in scores["svm"].to_json().items() if key not in ("validation", "reads")}
+    at_chance = strongest < 1.5 / speakers
+    return Speaker(
+        speakers=speakers,
+        emotions=7,
+        encoders=encoders,
+        decisions=decisions,
+        utterances=decisions,
+        left_out=[],
+        not_tried={},
+        grouped_by_text=True,
+        clusters=10,
+        chance=ChanceLevels(
+            uniform=1 / speakers,
+            majority=1.3 / speakers,
+            given_emotion=1.5 / speakers,
+            given_emotion_balanced=1.1 / speakers,
+        ),
+        attackers=scores,
+        strongest=StrongestAttacker(
+            name="svm", chosen={"svm": 0.7, "mlp": 0.3}, **chosen, seeds={"0": strongest}, deviation=None
+        ),
+        permutations=1000,
+        detection_limit=1.5 / speakers + 0.05,
+        margin=0.03,
+        at_chance=at_chance,
+        reason="within" if at_chance else "leak",
+        scored="held-out",
+        controls={
+            "emotion": control(1.45 / speakers),
+            "posteriors": control(2 / speakers),
+            "shuffled": control(1.05 / speakers),
+            "embedding": control(strongest - 0.02),
+            "random_encoder": control(0.71),
+            "logmel": control(0.93),
         },
-        "attackers": scores,
-        "strongest": {
-            **{"name": "svm", "chosen": {"svm": 0.7, "mlp": 0.3}, **scores["svm"]},
-            **{"seeds": {"0": strongest}, "deviation": None},
-        },
-        "permutations": 1000,
-        "detection_limit": 1.5 / speakers + 0.05,
-        "margin": 0.03,
-        "at_chance": strongest < 1.5 / speakers,
-        "reason": "within" if strongest < 1.5 / speakers else "leak",
-        "controls": {
-            "emotion": {"accuracy": 1.45 / speakers, **spread_around(1.45 / speakers), **control},
-            "posteriors": {"accuracy": 2 / speakers, **spread_around(2 / speakers), **control},
-            "shuffled": {"accuracy": 1.05 / speakers, **spread_around(1.05 / speakers), **control},
-            "embedding": {"accuracy": strongest - 0.02, **spread_around(strongest - 0.02), **control},
-            "random_encoder": {"accuracy": 0.71, **spread_around(0.71), **control},
-            "logmel": {"accuracy": 0.93, **spread_around(0.93), **control},
-        },
-        "selectivity": strongest - 1.05 / speakers,
-        "information": {
-            "v_bits": {"linear": 1.52, "mlp": 1.61},
-            "mdl": {"codelength_bits": 980.4, "uniform_bits": decisions * np.log2(speakers), "compression": 1.61},
-            "log2_speakers": float(np.log2(speakers)),
-        },
-        "unseen": {
-            "accuracy": 0.82,
-            **spread_around(0.82),
-            "chance": 0.4,
-            "attacker": "svm",
-            "speakers": 3,
-            "decisions": 1605,
-            "eer": 0.31,
-            "linkability": 0.22,
-            "verification": {
-                "eer": 0.31,
-                **spread_around(0.31),
-                "cosine": {**verification, "eer": 0.36},
-                "trained": verification,
-                "target_trials": 9000,
-                "nontarget_trials": 21000,
-                "same_text_left_out": True,
-            },
-        },
-        "adversary_head": {"accuracy": 0.2771, "target": "speaker", "evidence": False},
-    }
+        selectivity=strongest - 1.05 / speakers,
+        information=Information(
+            v_bits={"linear": 1.52, "mlp": 1.61},
+            mdl=CodeLength(codelength_bits=980.4, uniform_bits=float(decisions * np.log2(speakers)), compression=1.61),
+            log2_speakers=float(np.log2(speakers)),
+        ),
+        unseen=unseen_results(),
+        rate_bits=None,
+        learned="all",
+        outputs=None,
+        adversary_head=AdversaryHead(accuracy=0.2771, target="speaker", evidence=False, curve={}),
+    )
 
 
-def settings(folds: list[str], speakers: list[str]) -> dict:
-    return {
-        "recipe": {"adversary": {"name": "grl", "strength": 0.1, "target": "speaker"}, "train": {"seed": 0, "epochs": 40}},
-        "seeds": [0],
-        "corpora": ["emodb"],
-        "labels": {"angry": "angry", "bored": "bored"},
-        "data_sha256": {"audio.i16": HASH, "manifest.csv": HASH[::-1]},
-        "folds": [
-            {
-                "name": fold,
-                "train": [one for one in speakers if one != fold][:7],
-                "dev": [one for one in speakers if one != fold][7:],
-                "test": [fold],
-                "texts": [],
-                "held_out": 2,
-                "sha256": HASH,
-            }
+def run_settings(folds: list[str], speakers: list[str]) -> RunSettings:
+    return RunSettings(
+        threat="",
+        recipe={"adversary": {"name": "grl", "strength": 0.1, "target": "speaker"}, "train": {"seed": 0, "epochs": 40}},
+        transductive=False,
+        corpora=["emodb"],
+        labels={"angry": "angry", "bored": "bored"},
+        seeds=[0],
+        trained={"device": "cpu", "precision": "float32", "processes": 1},
+        data_sha256={"audio.i16": HASH, "manifest.csv": HASH[::-1]},
+        folds=[
+            Fold(
+                name=fold,
+                train=[speaker for speaker in speakers if speaker != fold][:7],
+                dev=[speaker for speaker in speakers if speaker != fold][7:],
+                test=[fold],
+                texts=[],
+                held_out=2,
+                unlabelled=[],
+                sha256=HASH,
+            )
             for fold in folds
         ],
-        "versions": {"speaker-invariant-ser": "0.1.0", "torch": "2.13.0"},
-    }
+        versions={"speaker-invariant-ser": "0.1.0", "torch": "2.13.0"},
+        audit=AUDIT,
+    )
 
 
-def run_summary(name: str = "emodb-grl", uar: float = 0.735, strongest: float = 0.708) -> dict:
+def run_report(name: str = "emodb-grl", uar: float = 0.735, strongest: float = 0.708) -> RunReport:
     """Ten folds, each with one of EMO-DB's speakers as its test."""
     speakers = ["03", "08", "09", "10", "11", "12", "13", "14", "15", "16"]
-    return {
-        "run": name,
-        "note": "",
-        "at_chance": False,
-        "verdict": [
-            f"Emotion on unseen speakers: UAR {uar:.1%}, against 14.3% by chance, on 535 clips of 10 speakers.",
-            f"The speaker is not hidden: the strongest fresh attacker names {strongest:.1%} of the clips' speakers rightly, "
-            "against 21.4% by chance.",
+    return RunReport(
+        run=name,
+        note="",
+        at_chance=False,
+        verdict=[
+            f"Emotion UAR on 10 unseen speakers: {100 * uar:.1f} % (chance 14.3).",
+            f"Speaker identification accuracy of the strongest fresh attacker: {100 * strongest:.1f} % (chance 21.4).",
         ],
-        "emotion": emotion_part(speakers, EMOTIONS, speakers, uar, 0),
-        "speaker": speaker_part(strongest, 7, 10, 370),
-        "against": None,
-        "settings": settings(speakers, speakers),
-    }
+        emotion=emotion_results(speakers, EMOTIONS, speakers, uar, 0),
+        speaker=speaker_results(strongest, 7, 10, 370),
+        against=None,
+        settings=run_settings(speakers, speakers),
+    )
 
 
-def seeded_summary(seeds: int = 3) -> dict:
-    """The same, every fold trained from several seeds, beside a baseline of one."""
-    summary = against_summary()
-    emotion, speaker, folds = summary["emotion"], summary["speaker"], list(summary["emotion"]["folds"])
-    counts = [[seeds * cell for cell in row] for row in emotion["confusion"]["counts"]]
-    emotion |= {"folds": {f"{fold}, seed {seed}": kept_of(fold, seed) for seed in range(seeds) for fold in folds}}
-    emotion |= {"confusion": {**emotion["confusion"], "counts": counts}, "calibration": calibration(list(emotion["folds"]))}
-    emotion["uar"] |= {"seeds": {str(seed): 0.723 + 0.012 * seed for seed in range(seeds)}, "deviation": 0.012}
-    speaker["strongest"] |= {"seeds": {str(seed): 0.681 + 0.027 * seed for seed in range(seeds)}, "deviation": 0.027}
-    speaker |= {"encoders": seeds * len(folds), "decisions": seeds * speaker["decisions"]}
-    return {**summary, "run": "emodb-grl-seeds", "settings": {**summary["settings"], "seeds": list(range(seeds))}}
+def seeded_report(seeds: int = 3) -> RunReport:
+    """The same with several seeds, compared with a baseline of one seed."""
+    report = against_report()
+    folds = list(report.emotion.folds)
+    models = {f"{fold}, seed {seed}": selected_epoch(fold, seed) for seed in range(seeds) for fold in folds}
+    return changed(
+        report,
+        run="emodb-grl-seeds",
+        emotion__folds=models,
+        emotion__confusion__counts=[[seeds * cell for cell in row] for row in report.emotion.confusion.counts],
+        emotion__calibration=calibration(list(models)),
+        emotion__uar__seeds={str(seed): 0.723 + 0.012 * seed for seed in range(seeds)},
+        emotion__uar__deviation=0.012,
+        speaker__strongest__seeds={str(seed): 0.681 + 0.027 * seed for seed in range(seeds)},
+        speaker__strongest__deviation=0.027,
+        speaker__encoders=seeds * len(folds),
+        speaker__decisions=seeds * report.speaker.decisions,
+        settings__seeds=list(range(seeds)),
+    )
 
 
-def against_summary(non_inferior: object = "undecided") -> dict:
+def against_report(non_inferior: bool | str = "undecided") -> RunReport:
     """The same, compared with a baseline."""
-    summary, other = run_summary(), run_summary("emodb-baseline", 0.751, 0.93)
-    each = summary["emotion"]["per_speaker"]
-    against = {
-        "run": "emodb-baseline",
-        "speakers": 10,
-        "difference": {"value": -0.016, "low": -0.041, "high": 0.008},
-        "per_speaker": {
-            name: {"this": one["uar"], "other": one["uar"] + 0.016, "difference": -0.016 + 0.01 * (n - 5)}
-            for n, (name, one) in enumerate(each.items())
+    report, other = run_report(), run_report("emodb-baseline", 0.751, 0.93)
+    against = Against(
+        run="emodb-baseline",
+        strength=0.0,
+        transductive=False,
+        speakers=10,
+        difference=Difference(value=-0.016, low=-0.041, high=0.008),
+        per_speaker={
+            name: SpeakerDifference(this=result.uar, other=result.uar + 0.016, difference=-0.016 + 0.01 * (n - 5))
+            for n, (name, result) in enumerate(report.emotion.per_speaker.items())
         },
-        "p_value": 0.21,
-        "effect_size": -0.44,
-        "margin": 0.01,
-        "non_inferior": non_inferior,
-        "lower_bound": -0.037,
-        "emotion": {"uar": other["emotion"]["uar"]},
-        "speaker": {"strongest": other["speaker"]["strongest"], "chance": other["speaker"]["chance"]},
-    }
-    return {**summary, "against": against}
+        p_value=0.21,
+        effect_size=-0.44,
+        margin=0.01,
+        non_inferior=non_inferior,
+        lower_bound=-0.037,
+        domains=None,
+        emotion=OtherEmotion(uar=other.emotion.uar),
+        speaker=OtherSpeaker(
+            strongest=other.speaker.strongest,
+            chance=other.speaker.chance,
+            controls=other.speaker.controls,
+            learned=other.speaker.learned,
+        ),
+    )
+    return report.model_copy(update={"against": against})
 
 
-def demo_summary() -> dict:
-    """One fold, synthetic speech, scored on clips that the encoder trained on; much is not defined."""
+def demo_report() -> RunReport:
+    """One fold, synthetic speech, scored on utterances that the encoder was trained on; much is not defined."""
     test = ["s12", "s13", "s14", "s15"]
-    summary = run_summary("adversarial", 0.617, 0.767)
-    emotion = emotion_part(test, EMOTIONS[:5], ["fixed"], 0.617, 1)
-    speaker = speaker_part(0.767, 11, 1, 66)
-    speaker |= {"scored": "trained", "at_chance": "undecided", "unseen": None, "selectivity": None, "detection_limit": None}
-    speaker |= {"grouped_by_text": False, "clusters": 66, "left_out": ["s99"], "information": None, "controls": {}}
-    fold = {**settings(["fixed"], [])["folds"][0], "train": [f"s{n:02}" for n in range(1, 12)], "dev": ["s16"], "test": test}
-    return {
-        **summary,
-        "note": "The speech is synthesised and its emotions are simulated as prosody: these numbers claim nothing.",
-        "at_chance": "undecided",
-        "emotion": {**emotion, "groups": {}, "uar": {**emotion["uar"], "low": None, "high": None}},
-        "speaker": speaker,
-        "settings": {**summary["settings"], "folds": [fold]},
-    }
+    fold = changed(run_report(), settings=run_settings(["fixed"], [])).settings.folds[0].to_json()
+    return changed(
+        run_report("adversarial", 0.617, 0.767),
+        note="The speech is synthesised and its emotions are simulated as prosody: these numbers claim nothing.",
+        at_chance="undecided",
+        emotion=emotion_results(test, EMOTIONS[:5], ["fixed"], 0.617, 1),
+        emotion__groups={},
+        emotion__uar__low=None,
+        emotion__uar__high=None,
+        speaker=speaker_results(0.767, 11, 1, 66),
+        speaker__scored="trained",
+        speaker__at_chance="undecided",
+        speaker__unseen=None,
+        speaker__selectivity=None,
+        speaker__detection_limit=None,
+        speaker__grouped_by_text=False,
+        speaker__clusters=66,
+        speaker__left_out=["s99"],
+        speaker__information=None,
+        speaker__controls={},
+        settings__folds=[{**fold, "train": [f"s{n:02}" for n in range(1, 12)], "dev": ["s16"], "test": test}],
+    )
 
 
-def table_summary() -> dict:
-    """What the audit of a table of embeddings gives: the speaker alone."""
-    speaker = speaker_part(0.12, 10, 1, 535) | {"scored": "given", "at_chance": True, "adversary_head": None}
-    speaker["attackers"].pop("frames")
+def table_report() -> TableReport:
+    """The audit of a table of embeddings: the speaker part alone."""
+    speaker = speaker_results(0.12, 10, 1, 535).to_json()
+    del speaker["attackers"]["frames"]
+    for of_runs in ("rate_bits", "learned", "outputs", "adversary_head"):
+        del speaker[of_runs]
     speaker["controls"] = {name: speaker["controls"][name] for name in ("emotion", "shuffled", "embedding")}
-    speaker["unseen"] |= dict.fromkeys(("accuracy", "low", "high", "chance", "attacker", "speakers", "decisions"))
-    return {
-        "run": "egemaps.csv",
-        "note": "",
-        "at_chance": True,
-        "verdict": [
-            "The speaker is at chance: the strongest fresh attacker names 12.0% of the clips' speakers rightly.",
-            "With 535 decisions an attacker below 20.0% would go unseen.",
+    attack = ("accuracy", "low", "high", "balanced_accuracy", "chance", "attacker", "speakers", "decisions")
+    speaker["unseen"] |= dict.fromkeys(attack)
+    return TableReport(
+        run="egemaps.csv",
+        note="",
+        at_chance=True,
+        verdict=[
+            "Speaker identification accuracy of the strongest fresh attacker: 12.0 %, at chance.",
+            "With 535 decisions an attacker below 20.0 % would go unseen.",
         ],
-        "emotion": None,
-        "speaker": speaker,
-        "against": None,
-        "settings": {"table": "egemaps.csv", "sha256": HASH, "seed": 0, "versions": {"scikit-learn": "1.9.1"}},
-    }
+        emotion=None,
+        speaker=Speaker.model_validate({**speaker, "scored": "given", "at_chance": True}),
+        against=None,
+        settings=TableSettings(
+            table={"sha256": HASH, "clips": 535, "dimensions": 88}, audit=AUDIT, versions={"scikit-learn": "1.9.1"}
+        ),
+    )
 
 
 def curves(folds: list[str], epochs: int = 40) -> dict[str, list[dict[str, float]]]:
@@ -289,5 +398,5 @@ def points(speakers: int = 10, clips: int = 400) -> Points:
     emotion, speaker = rng.integers(0, len(EMOTIONS), clips), rng.integers(0, speakers, clips)
     centres = 12 * rng.standard_normal((len(EMOTIONS), 2))
     shifts = 3 * rng.standard_normal((speakers, 2))
-    place = centres[emotion] + shifts[speaker] + rng.standard_normal((clips, 2))
-    return Points(place, np.array(EMOTIONS)[emotion], np.array([f"{one:02}" for one in range(speakers)])[speaker])
+    position = centres[emotion] + shifts[speaker] + rng.standard_normal((clips, 2))
+    return Points(position, np.array(EMOTIONS)[emotion], np.array([f"{number:02}" for number in range(speakers)])[speaker])

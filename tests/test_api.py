@@ -128,9 +128,9 @@ def test_train_gives_the_same_run_from_paths_and_from_objects(recipe_file, tiny,
 
 def test_evaluate_writes_the_report_that_it_returns(trained, tmp_path, capsys):
     run = shutil.copytree(trained.folder, tmp_path / "run")
-    summary = siser.evaluate(run, quick=True, device="cpu", by=["text"])
+    returned = siser.evaluate(run, quick=True, device="cpu", by=["text"])
     report = json.loads((run / "report" / "report.json").read_text())
-    assert json.loads(json.dumps(summary)) == report and set(report["emotion"]["groups"]["text"]) == {"a", "b", "c", "d"}
+    assert returned.to_json() == report and set(report["emotion"]["groups"]["text"]) == {"a", "b", "c", "d"}
     assert command(["evaluate", str(run), "--quick", "--device", "cpu", "--by", "text", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out) == report
     with pytest.raises(RunError, match="evaluate it first"):

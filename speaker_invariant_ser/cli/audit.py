@@ -51,13 +51,14 @@ def audit(
         if as_json:
             print(json.dumps(speaker, indent=2, ensure_ascii=False))
             return
-        from speaker_invariant_ser.report import write as report
+        from speaker_invariant_ser.evaluation.summary import TableReport
         from speaker_invariant_ser.report.embedding_map import map_points
+        from speaker_invariant_ser.report.write import write_report
 
-        summary = auditing.table_summary(table, embeddings, speaker, settings)
-        path = report.write_report(summary, out, points=map_points(embeddings))
+        report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings))
+        path = write_report(report, out, points=map_points(embeddings))
     utterances, dimensions = embeddings.embedding.shape
     print(f"{table}: {utterances} utterances of {len(set(embeddings.speaker))} speakers, {dimensions} dimensions")
-    show_speaker(summary["speaker"])
-    print(*summary["verdict"])
+    show_speaker(report.speaker)
+    print(*report.verdict)
     print(f"report: {path}")

@@ -17,15 +17,15 @@ def compare(
 
     The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker.
     """
-    from speaker_invariant_ser.evaluation.evaluate import read_report
+    from speaker_invariant_ser.evaluation.summary import read_report
     from speaker_invariant_ser.runs import Run
 
     require_former_report(out)
-    summaries = [read_report(Run.open(run)) for run in runs]
-    if len({summary["settings"]["audit"]["quick"] for summary in summaries}) > 1:
+    reports = [read_report(Run.open(run).folder) for run in runs]
+    if len({report.settings.audit.quick for report in reports}) > 1:
         warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not comparable")
-    from speaker_invariant_ser.report import write as report
+    from speaker_invariant_ser.report.write import write_comparison
 
-    path = report.write_comparison(summaries, out)
-    show_comparison(summaries)
+    path = write_comparison(reports, out)
+    show_comparison(reports)
     print(f"report: {path}")

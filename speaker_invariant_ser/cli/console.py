@@ -1,4 +1,4 @@
-"""What the verbs show: tables on standard output, warnings on standard error."""
+"""Print results: tables on standard output, warnings on standard error. The tables are those of the report."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,131 +9,120 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
+    from speaker_invariant_ser.evaluation.summary import RunReport
+    from speaker_invariant_ser.evaluation.summary_parts import Speaker
+    from speaker_invariant_ser.inference.predict import Row
+    from speaker_invariant_ser.report.tables import Table
     from speaker_invariant_ser.runs import Run
 
 
 def show_trained(run: "Run") -> None:
-    """A line for each fold: the epoch that was kept and its dev UAR, or their mean over the seeds."""
+    """Print each fold's selected epoch and dev UAR, with several seeds their mean."""
     from speaker_invariant_ser.runs import kept
 
     mark = " (transductive)" if run.recipe.features.transductive else ""
     for split in run.splits:
-        best = [kept(fit.metrics()) for fit in run.fits if fit.split == split]
-        epochs, uars = ", ".join(f"{one['epoch']:.0f}" for one in best), [one["dev_uar"] for one in best]
-        if len(best) == 1:
+        selected = [kept(fit.metrics()) for fit in run.fits if fit.split == split]
+        epochs, uars = ", ".join(f"{row['epoch']:.0f}" for row in selected), [row["dev_uar"] for row in selected]
+        if len(selected) == 1:
             print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")
         else:
-            seeds = f"deviation {stdev(uars):.3f} over {len(best)} seeds, epochs {epochs} kept"
+            seeds = f"SD {stdev(uars):.3f} over {len(selected)} seeds, epochs {epochs} kept"
             print(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
 
 
-def show_prepared(made: "PreparedCorpus", out: Path) -> None:
-    counts, settings = made.settings["counts"], made.settings
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    print(f"{told}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
+    """Print what was prepared, and how well emotion is recognised from properties that should not matter."""
+    settings = prepared.settings
+    counts = ", ".join(f"{count} {name}" for name, count in settings["counts"].items())
+    print(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     if settings.get("unlabelled"):
         print(f"{settings['unlabelled']} clips have no emotion: they can be trained on where split.unlabelled names them")
-    for name, what in (("length", "clip length"), ("padding", "digital silence at the ends"), ("level", "level")):
-        if guess := settings["shortcuts"][name]:
-            print(f"emotion of unseen speakers from {what} alone: {guess['uar']:.1%} UAR, chance {guess['chance']:.1%}")
+    for name, text in (("length", "clip length"), ("padding", "digital silence at the ends"), ("level", "level")):
+        if shortcut := settings["shortcuts"][name]:
+            print(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")
 
 
 def warn(message: str) -> None:
+    """Print a warning on standard error."""
     print(f"warning: {message}", file=sys.stderr)
 
 
-def show_evaluation(summary: dict) -> None:
-    from speaker_invariant_ser.report.write import deviation, interval, is_transductive, percent, source_row, whose
+def show_evaluation(report: "RunReport") -> None:
+    """Print the tables of a run's report, then its verdict."""
+    from speaker_invariant_ser.report.tables import key_table
 
-    emotion, worst = summary["emotion"], summary["emotion"]["worst_speaker"]
-    uar, chance = emotion["uar"], f"chance {percent(emotion['chance'])}"
-    mark = "transductive" if is_transductive(summary) else ""
-    rows = [
-        (f"emotion UAR, {whose(emotion)}", percent(uar["value"]), interval(uar) + deviation(uar), chance),
-        *((what, value, within, f"chance {one}") for what, value, within, one in source_row(emotion)),
-        ("emotion accuracy", percent(emotion["accuracy"]), "", ""),
-        ("worst speaker, UAR", percent(worst["uar"]), "", f"speaker {worst['speaker']}"),
-    ]
-    show_table([mark, "value", "95 % interval", ""], rows)
-    show_speaker(summary["speaker"], mark)
-    for line in (*summary["verdict"], summary["note"]):
+    mark = report.transductive
+    show_table(key_table(report), mark)
+    show_speaker(report.speaker, mark)
+    for line in (*report.verdict, report.note):
         if line:
             print(line)
-    if summary["speaker"]["scored"] == "trained":
-        warn("attackers are scored on clips that the encoder trained on: set audit.holdout and train again")
+    if report.speaker.scored == "trained":
+        warn("attackers are scored on clips that the encoder was trained on: set audit.holdout and train again")
 
 
-def show_speaker(speaker: dict, mark: str = "") -> None:
-    """Every attacker beside chance; `mark` stands over their names."""
-    from speaker_invariant_ser.report.write import deviation, interval, percent
+def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
+    """Print the attackers' accuracies beside the chance levels."""
+    from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table
 
-    chances = speaker["chance"]
-    rows = [
-        (f"speaker read by a fresh {name}", percent(one["accuracy"]), interval(one), f"{one['p_value']:.3f}")
-        for name, one in speaker["attackers"].items()
-    ]
-    strongest = speaker["strongest"]
-    within, p_value = interval(strongest) + deviation(strongest), f"{strongest['p_value']:.3f}"
-    rows.append(("the strongest, chosen beforehand", percent(strongest["accuracy"]), within, p_value))
-    named = (("uniform", "1/K"), ("majority", "majority"), ("given_emotion", "given emotion"))
-    rows += [(f"chance, {name}", percent(chances[key]), "", "") for key, name in named]
-    if own := speaker.get("adversary_head"):
-        reads = "" if own["target"] == "speaker" else f", which reads the {own['target']}"
-        rows.append((f"adversary's own head{reads}", percent(own["accuracy"]), "not evidence", ""))
-    show_table([mark, "value", "95 % interval", "p"], rows)
-    for name, reason in speaker["not_tried"].items():
-        print(f"not tried: {name}, which {reason}")
+    for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker)):
+        if table:
+            show_table(table, transductive)
+    for name, reason in speaker.not_tried.items():
+        print(f"not tried: {name} ({reason})")
 
 
-def show_comparison(summaries: Sequence[dict]) -> None:
-    from speaker_invariant_ser.report.write import deviation, interval, percent, run_name, whose
+def show_comparison(reports: Sequence["RunReport"]) -> None:
+    """Print one row for each run."""
+    from speaker_invariant_ser.report.tables import comparison_table, pareto_front, run_name
 
-    rows = []
-    for one in summaries:
-        uar, attacker, own = one["emotion"]["uar"], one["speaker"]["strongest"], one["speaker"]["adversary_head"]
-        emotion = f"{percent(uar['value'])}  ({interval(uar)}){deviation(uar)}"
-        emotion += f", {whose(one['emotion'])}" if one["emotion"].get("domains") else ""
-        speaker = f"{percent(attacker['accuracy'])} {attacker['name']}  ({interval(attacker)}){deviation(attacker)}"
-        rows.append((run_name(one), emotion, speaker, percent(own["accuracy"]) if own else "-"))
-    first = summaries[0]
-    levels = first["speaker"]["chance"]
-    chance = f"{percent(levels['given_emotion'])} given emotion, {percent(levels['uniform'])} (1/{first['speaker']['speakers']})"
-    rows.append(("chance", percent(first["emotion"]["chance"]), chance, ""))
-    show_table(["run", "emotion UAR, unseen speakers", "strongest fresh attacker", "adversary's own head (not evidence)"], rows)
-    if first["note"]:
-        print(first["note"])
+    names = [run_name(report) for report in reports]
+    show_table(comparison_table(reports, names, pareto_front(reports)))
+    for note in dict.fromkeys(report.note for report in reports):
+        if note:
+            print(note)
 
 
 def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> None:
-    """What is told rightly in the epoch that was kept: `columns` of metrics.csv, and the strongest of the fresh attackers."""
-    from speaker_invariant_ser.report.write import percent
+    """Print the accuracies of the selected epoch, `columns` of metrics.csv, and that of the strongest fresh attacker."""
+    from speaker_invariant_ser.report.formatting import percent
+    from speaker_invariant_ser.report.tables import Table
 
-    numbers = [[percent(one.number(column)) for column in columns] for one in outcomes]
-    attackers = [f"{percent(one.leakage.strongest.score.accuracy)} {one.leakage.strongest.name}" for one in outcomes]
-    rows = [(words, *row) for words, row in zip(columns.values(), zip(*numbers, strict=True), strict=True)]
-    rows.append(("the other digit: by the strongest of four", *attackers))
+    numbers = [[percent(outcome.number(column)) for column in columns] for outcome in outcomes]
+    strongest = [outcome.leakage.strongest for outcome in outcomes]
+    attackers = [f"{percent(attacker.score.accuracy)} {attacker.name}" for attacker in strongest]
+    rows = [(text, *row) for text, row in zip(columns.values(), zip(*numbers, strict=True), strict=True)]
+    rows.append(("the other digit: strongest of four fresh attackers", *attackers))
     level = outcomes[0].leakage.chance
     rows.append(("chance, a zero", *[percent(1 / 2)] * len(outcomes)))
     rows.append((f"chance, the other digit of {outcomes[0].leakage.speakers}", *[percent(level["uniform"])] * len(outcomes)))
-    show_table(["told rightly", *(one.name for one in outcomes)], rows)
+    show_table(Table(["accuracy", *(outcome.name for outcome in outcomes)], rows))
 
 
-def show_predictions(predictions: Sequence[dict]) -> None:
-    from speaker_invariant_ser.report.write import percent
+def show_predictions(predictions: Sequence["Row"]) -> None:
+    """Print the label and the confidence of each file."""
+    from speaker_invariant_ser.report.formatting import percent
+    from speaker_invariant_ser.report.tables import Table
 
-    rows = [(Path(row["path"]).name, row["label"], percent(row["confidence"])) for row in predictions]
-    show_table(["file", "label", "confidence"], rows)
+    rows = [(Path(str(row["path"])).name, str(row["label"]), percent(float(row["confidence"] or 0))) for row in predictions]
+    show_table(Table(["file", "label", "confidence"], rows))
 
 
-def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, as wide as its text where that is not a terminal."""
+def show_table(table: "Table", transductive: bool = False) -> None:
+    """Print a table on standard output, as wide as its text where that is not a terminal."""
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Rendered
     from rich.text import Text
 
-    table = Table(*head, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*map(Text, row))  # as it is: square brackets in a name are no markup
+    from speaker_invariant_ser.report.tables import mark_transductive
+
+    table = mark_transductive(table) if transductive else table
+    rendered = Rendered(box=box.SIMPLE_HEAD)
+    for header in table.head:
+        rendered.add_column(Text(header))  # Text: square brackets in a name are no markup
+    for position, row in enumerate(table.rows):
+        rendered.add_row(*map(Text, row), style="bold" if position in table.strong else None)
     console = Console()
-    Console(width=None if console.is_terminal else 140).print(table)
+    Console(width=None if console.is_terminal else 160).print(rendered)

@@ -39,7 +39,7 @@ def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> No
 
         progress("loading", 1, 1)
         result = run_demo(out, seed, device, jobs, progress)
-    show_comparison([evaluation.summary for evaluation in result.evaluations])
+    show_comparison([evaluation.report for evaluation in result.evaluations])
     print("\nPredictions of the baseline for an unseen speaker:")
     show_predictions(result.predictions)
     print(f"report: {result.report}")

@@ -38,14 +38,14 @@ def evaluate(
     prepared = opened.open_data(data)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
+        from speaker_invariant_ser.evaluation.summary import REPORT
         from speaker_invariant_ser.report import write as report
         from speaker_invariant_ser.report.embedding_map import map_points
 
         result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs)
-        summary = result.summary
-        path = report.write_report(summary, run / evaluation.REPORT, result.curves, map_points(result.table))
+        path = report.write_report(result.report, run / REPORT, result.curves, map_points(result.table))
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(json.dumps(result.report.to_json(), indent=2, ensure_ascii=False))
         return
-    show_evaluation(summary)
+    show_evaluation(result.report)
     print(f"report: {path}")

@@ -33,12 +33,12 @@ from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.demos.folder import clear_demo
-from speaker_invariant_ser.evaluation.evaluate import attacked_parts, embed
+from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
-from speaker_invariant_ser.report.plots import COLOURS, GREY, Picture, explain, save
+from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
 from speaker_invariant_ser.runs import Run, kept
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.trainer import Row
@@ -260,7 +260,7 @@ def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcom
 def plot_curves(outcomes: Sequence[Outcome], out: Path) -> Path:
     """Plot the learning curves of both runs into curves.png, and return its path."""
     caption = "Over the epochs: " + "; ".join(CURVES.values())
-    save(Picture("curves", caption, partial(draw_curves, outcomes=outcomes), 4.6), out)
+    save(Plot("curves", caption, partial(draw_curves, outcomes=outcomes), 4.6), out)
     return out / "curves.png"
 
 
@@ -276,7 +276,7 @@ def draw_curves(axes: Axes, outcomes: Sequence[Outcome]) -> None:
         drawn["chance"] = axes.axhline(100 * level, color=GREY, linewidth=1.2, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
     axes.set(xlabel=f"epoch  (solid: {ADVERSARIAL}, dashed: {BASELINE}, lambda = 0)", ylabel="accuracy or UAR, %", ylim=(0, 102))
-    explain(axes, list(drawn.values()), list(drawn), columns=1)
+    add_legend(axes, list(drawn.values()), list(drawn), columns=1)
 
 
 def points(curve: Sequence[Mapping[str, float]], column: str) -> tuple[list[float], list[float]]:

@@ -12,7 +12,8 @@ from speaker_invariant_ser.data.decoding import workers
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.demos.folder import clear_demo
-from speaker_invariant_ser.evaluation.evaluate import REPORT, Evaluation, evaluate
+from speaker_invariant_ser.evaluation.evaluate import Evaluation, evaluate
+from speaker_invariant_ser.evaluation.summary import REPORT
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import Row, load_models, predict
 from speaker_invariant_ser.inference.tables import open_table
@@ -69,10 +70,10 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
         run = train(demo_recipe(strength, seed), prepared, out / name, device=device, progress=epoch_progress(name, progress))
         baseline = runs[0] if runs else None
         evaluation = evaluate(run, prepared, device, prefixed(name, progress), against=baseline, jobs=jobs)
-        write_report(evaluation.summary, run.folder / REPORT, evaluation.curves, map_points(evaluation.table))
+        write_report(evaluation.report, run.folder / REPORT, evaluation.curves, map_points(evaluation.table))
         evaluations.append(evaluation)
         runs.append(run)
-    report = write_comparison([evaluation.summary for evaluation in evaluations], out / REPORT)
+    report = write_comparison([evaluation.report for evaluation in evaluations], out / REPORT)
     return Demo(evaluations, infer_unseen_speaker(runs[0], out, device), report)
 
 

@@ -1,25 +1,36 @@
-"""Two runs on the same test clips: does one read emotion better, worse, or no worse? The unit is the speaker."""
+"""Paired comparison of two runs on the same test utterances: the unit is the speaker."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.predictions import Predictions, number, per_speaker
+from speaker_invariant_ser.evaluation.emotion import none_if_nan, per_speaker
+from speaker_invariant_ser.evaluation.predictions import Predictions
+from speaker_invariant_ser.evaluation.summary import Difference, SpeakerDifference
 
-MARGIN = 0.01  # of UAR: a loss that is smaller is none worth speaking of
-EXACT = 14  # up to this many speakers every pattern of signs is tried, 2 ** 14 of them
-RANDOM = 10_000  # patterns of signs for more speakers
+MARGIN = 0.01  # of UAR: a smaller loss counts as none
+MAX_EXACT_SPEAKERS = 14  # with more speakers, sign patterns are drawn at random instead of all being tried
+RANDOM_PATTERNS = 10_000
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """UAR of `this` and `other` [K] by speaker, and what their differences (this - other) tell.
+    """UARs of two runs by speaker, and statistics of their differences, this minus other. NaN is undefined.
 
-    `low`, `high`: bootstrap interval (95 %) of the mean difference. `lower`, `upper`: its one-sided 95 % bounds. `p_value`:
-    two-sided, of no difference. `effect_size`: mean of the differences by their deviation. NaN is undefined.
+    Attributes:
+        speakers: The K test speakers.
+        this: UARs of this run [K].
+        other: UARs of the other run [K].
+        low: Lower end of the 95 % bootstrap interval of the mean difference.
+        high: Upper end of that interval.
+        p_value: Two-sided p value of no difference.
+        effect_size: Mean of the differences divided by their standard deviation (Cohen's d_z).
+        lower: One-sided 95 % lower bound of the mean difference.
+        upper: One-sided 95 % upper bound of the mean difference.
     """
 
     speakers: tuple[str, ...]
@@ -34,80 +45,99 @@ class Comparison:
 
     @property
     def difference(self) -> np.ndarray:
-        """This - other [K], -1 to 1."""
+        """UAR differences [K], this minus other, -1 to 1."""
         return self.this - self.other
 
     @property
-    def non_inferior(self) -> bool | str:
-        """Whether `this` loses less than MARGIN against `other`: True, False, or "undecided"."""
+    def mean_difference(self) -> Difference:
+        """The mean difference with its bootstrap interval."""
+        return Difference(value=float(self.difference.mean()), low=none_if_nan(self.low), high=none_if_nan(self.high))
+
+    @property
+    def p_value_or_none(self) -> float | None:
+        """The p value, None where it is undefined."""
+        return none_if_nan(self.p_value)
+
+    @property
+    def non_inferior(self) -> bool | Literal["undecided"]:
+        """Whether `this` loses less than MARGIN against `other`."""
         if self.lower > -MARGIN:
             return True
         return False if self.upper < -MARGIN else "undecided"
 
     @property
-    def summary(self) -> dict:
-        """For report.json: the keys of "against" that are not copied from the other run's own report."""
+    def summary(self) -> dict[str, Any]:
+        """The fields of `against` in report.json that are computed from both runs' predictions."""
         columns = zip(self.speakers, self.this, self.other, self.difference, strict=True)
         return {
             "speakers": len(self.speakers),
-            "difference": {"value": float(self.difference.mean()), "low": number(self.low), "high": number(self.high)},
+            "difference": self.mean_difference,
             "per_speaker": {
-                name: {"this": float(this), "other": float(other), "difference": float(difference)}
+                name: SpeakerDifference(this=float(this), other=float(other), difference=float(difference))
                 for name, this, other, difference in columns
             },
-            "p_value": number(self.p_value),
-            "effect_size": number(self.effect_size),
+            "p_value": self.p_value_or_none,
+            "effect_size": none_if_nan(self.effect_size),
             "margin": MARGIN,
             "non_inferior": self.non_inferior,
-            "lower_bound": number(self.lower),
+            "lower_bound": none_if_nan(self.lower),
         }
 
 
 def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
-    """Compare the UARs that two runs reach on each of the same test speakers; each speaker weighs the same.
+    """Compare the UARs that two runs reach on each of the same test speakers; every speaker has the same weight.
 
-    A run of several seeds reaches the mean of its seeds' UARs; the other may have another number of them.
-    The mean difference need not be that of the pooled UARs. With one speaker all but the difference is undefined. Raises
-    RunError unless both were tested on the same clips, with the same speakers and emotions.
+    A run of several seeds enters with the mean of its seeds' UARs, and the two runs may have different numbers of seeds. The mean
+    difference is not the difference of the pooled UARs. With one speaker everything but the difference is undefined.
+
+    Raises:
+        RunError: The runs were tested on different utterances, or an utterance has another speaker or emotion.
     """
-    require_same_clips(this, other)
-    ours, theirs = per_speaker(this), per_speaker(other)
-    uars = [np.array([one[name]["uar"] for name in ours]) for one in (ours, theirs)]
-    difference = uars[0] - uars[1]
+    require_same_utterances(this, other)
+    results, other_results = per_speaker(this), per_speaker(other)
+    uars = np.array([result.uar for result in results.values()])
+    other_uars = np.array([other_results[speaker].uar for speaker in results])
+    difference = uars - other_uars
+    low, high = bootstrap_interval(difference, seed)
+    lower, upper = bounds(difference)
     return Comparison(
-        tuple(ours),
-        *uars,
-        *bootstrap_interval(difference, seed),
-        sign_flip_p(difference, seed),
-        effect_size(difference),
-        *bounds(difference),
+        speakers=tuple(results),
+        this=uars,
+        other=other_uars,
+        low=low,
+        high=high,
+        p_value=sign_flip_p(difference, seed),
+        effect_size=effect_size(difference),
+        lower=lower,
+        upper=upper,
     )
 
 
-def require_same_clips(this: Predictions, other: Predictions) -> None:
-    ours, theirs = known(this), known(other)
-    only_ours, only_theirs = len(ours.keys() - theirs), len(theirs.keys() - ours)
-    if only_ours or only_theirs:
+def require_same_utterances(this: Predictions, other: Predictions) -> None:
+    """Raise RunError unless both runs were tested on the same utterances with the same speakers and emotions."""
+    these, others = speaker_and_emotion(this), speaker_and_emotion(other)
+    only_this, only_other = len(these.keys() - others), len(others.keys() - these)
+    if only_this or only_other:
         raise RunError(
-            f"the two runs were tested on different clips: {only_ours} of {len(ours)} only here, {only_theirs} of {len(theirs)} "
+            f"the two runs were tested on different clips: {only_this} of {len(these)} only here, {only_other} of {len(others)} "
             "only in the other; compare runs of the same corpus, labels and split"
         )
-    changed = sum(ours[clip] != theirs[clip] for clip in ours)
+    changed = sum(these[utterance] != others[utterance] for utterance in these)
     if changed:
         raise RunError(
-            f"{changed} of {len(ours)} test clips have another speaker or emotion in the other run; "
+            f"{changed} of {len(these)} test clips have another speaker or emotion in the other run; "
             "compare runs of the same corpus and labels"
         )
 
 
-def known(predictions: Predictions) -> dict[str, tuple[str, str]]:
-    """Clip -> its speaker and emotion, which are the same in every seed."""
+def speaker_and_emotion(predictions: Predictions) -> dict[str, tuple[str, str]]:
+    """Map each utterance to its speaker and emotion, which are the same in every seed."""
     emotions = np.array(predictions.labels)[predictions.truth]
     return dict(zip(predictions.id, zip(predictions.speaker, emotions, strict=True), strict=True))
 
 
 def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean difference, resampling speakers; NaN with one. Percentile method, Efron and Tibshirani 1993."""
+    """Compute the 95 % percentile interval of the mean difference over speakers (Efron and Tibshirani, 1993); NaN with one."""
     speakers = len(difference)
     if speakers < 2:
         return float("nan"), float("nan")
@@ -117,14 +147,14 @@ def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, fl
 
 
 def sign_flip_p(difference: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of a mean difference this large if each speaker's sign were a coin's; NaN with one speaker.
+    """Compute the two-sided p value of a sign-flip permutation test of the mean difference (Fisher, 1935).
 
-    All patterns of signs up to 2 ** 14 of them, otherwise 10,000 random ones, the observed one counted among them
-    (Phipson and Smyth 2010). With K speakers p cannot be below 2 / 2 ** K. Source: Fisher 1935.
+    All sign patterns are tried up to 2 ** 14 of them, otherwise 10,000 random ones, with the observed pattern counted as one of
+    them (Phipson and Smyth, 2010). With K speakers p cannot be below 2 / 2 ** K; with one speaker it is NaN.
     """
     if len(difference) < 2:
         return float("nan")
-    patterns = 2 ** len(difference) if len(difference) <= EXACT else RANDOM
+    patterns = 2 ** len(difference) if len(difference) <= MAX_EXACT_SPEAKERS else RANDOM_PATTERNS
     result = stats.permutation_test(
         (difference,), np.mean, permutation_type="samples", n_resamples=patterns, vectorized=True, rng=seed
     )
@@ -132,19 +162,19 @@ def sign_flip_p(difference: np.ndarray, seed: int = 0) -> float:
 
 
 def effect_size(difference: np.ndarray) -> float:
-    """Cohen's d for pairs: mean difference by the differences' deviation; NaN with one speaker or without any deviation."""
+    """Compute Cohen's d_z, mean difference by standard deviation; NaN with one speaker or without any deviation."""
     if len(difference) < 2 or np.ptp(difference) < 1e-12:
         return float("nan")
     return float(difference.mean() / difference.std(ddof=1))
 
 
 def bounds(difference: np.ndarray) -> tuple[float, float]:
-    """One-sided 95 % lower and upper bound of the mean difference; NaN with one speaker.
+    """Compute the one-sided 95 % lower and upper bounds of the mean difference; NaN with one speaker.
 
-    Student's t over speakers: a handful of them is the rule, and for a handful the bootstrap's percentiles lie too close
-    together, which would call a run no worse too easily; t is exact for normal differences.
+    Student's t over speakers is exact for normal differences. Bootstrap percentiles lie too close together for the few test
+    speakers that a corpus has, and would declare non-inferiority too easily.
     """
     if len(difference) < 2:
         return float("nan"), float("nan")
-    reach = stats.t.ppf(0.95, len(difference) - 1) * stats.sem(difference)
-    return float(difference.mean() - reach), float(difference.mean() + reach)
+    half_width = stats.t.ppf(0.95, len(difference) - 1) * stats.sem(difference)
+    return float(difference.mean() - half_width), float(difference.mean() + half_width)

@@ -1,7 +1,7 @@
-"""The report's pictures: each drawn once, kept as SVG for the page and as PNG for Markdown.
+"""Plots of the report: each is drawn once, as SVG for the page and as PNG for Markdown.
 
-Everything dark is drawn in INK, which becomes `currentColor` in the page, so that one drawing serves light and dark;
-all other colours keep a contrast of 3 or more to both backgrounds. Values are 0..1 in the summaries, percent in the pictures.
+Text and axes are drawn in INK, which becomes `currentColor` on the page, so that one drawing serves light and dark themes; all
+other colours have a contrast of 3 or more to both backgrounds. Scores are shares from 0 to 1, plotted in percent.
 """
 
 import io
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,16 +18,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from speaker_invariant_ser.evaluation.summary import SpeakerDifference
+from speaker_invariant_ser.evaluation.summary_parts import ReliabilityBin, SpeakerResult
 
 INK = "#22303c"
 BLUE, RUST, GREY = "#3f80a8", "#c25b3f", "#7c8791"
 COLOURS = (BLUE, RUST, "#64913f", "#8f6fb0", "#a9822b", "#2f9488", "#b9608a", GREY)
 MARKERS = "os^D"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page shows its reader's own font
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page uses the system font
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 150,
@@ -36,60 +41,112 @@ STYLE = {
     "text.parse_math": False,  # a label may hold a dollar sign
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
-WIDTH = 5.0  # inches; narrow, so that letters stay readable on a phone
-MOST_ROWS = 30  # of a picture with one row for each speaker or attacker
+WIDTH = 5.0  # inches; narrow, so that text stays readable on a phone
+MAX_ROWS = 30  # of a plot with one labelled row for each speaker or attacker
+MAX_NAMED_RUNS = 2  # with more runs, points are numbered
+
+
+class Estimate(Protocol):
+    """A value with its 95 % interval, None where it is not defined."""
+
+    @property
+    def value(self) -> float:
+        """The value, 0 to 1."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy as a plot takes it."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class TradeoffPoint:
+    """A run in the trade-off plot: emotion UAR and accuracy of the strongest attacker."""
+
+    label: str
+    uar: Estimate
+    attacker: Estimate
+    colour: str
+
+
+@dataclass(frozen=True)
+class TradeoffChance:
+    """Chance levels of the trade-off plot; `margin` is the highest upper bound that counts as chance. None is not drawn."""
+
+    emotion: float | None = None
+    speaker: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
 class Points:
-    """A map of embeddings: where each of P clips lies, its emotion and its speaker."""
+    """An embedding map: positions [P, 2], emotions [P] and speakers [P] of P utterances."""
 
-    place: np.ndarray  # [P, 2] float
-    emotion: np.ndarray  # [P] str
-    speaker: np.ndarray  # [P] str
+    position: np.ndarray
+    emotion: np.ndarray
+    speaker: np.ndarray
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One drawing. `name` is its file's and begins its ids; `words` say what it shows, also to those who do not see it."""
+class Plot:
+    """One plot.
+
+    Attributes:
+        name: Stem of its file, and prefix of its ids on the page.
+        caption: What it shows; also its text alternative.
+        draw: Draws it into the axes.
+        height: Height, inches.
+    """
 
     name: str
-    words: str
-    paint: Callable[[Axes], None]
-    height: float = 3.4  # inches
+    caption: str
+    draw: Callable[[Axes], None]
+    height: float = 3.4
 
 
-def save(picture: Picture, folder: Path) -> str:
-    """Write NAME.png into `folder`; return the same drawing as an SVG element that can stand in an HTML page."""
+def save(plot: Plot, folder: Path) -> str:
+    """Write NAME.png into `folder` and return the same drawing as an SVG element for an HTML page."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": picture.name}), warnings.catch_warnings():
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
-        figure = Figure((WIDTH, picture.height), layout="constrained")
-        picture.paint(figure.subplots())
-        figure.savefig(folder / f"{picture.name}.png")
+        figure = Figure((WIDTH, plot.height), layout="constrained")
+        plot.draw(figure.subplots())
+        figure.savefig(folder / f"{plot.name}.png")
         figure.set_layout_engine("none")  # it is laid out already
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return embeddable(buffer.getvalue(), picture)
+    return embeddable(buffer.getvalue(), plot)
 
 
-def embeddable(svg: str, picture: Picture) -> str:
-    """Matplotlib's SVG file as an element of a page: ids are its own, the page sets its size, INK is the page's text colour."""
+def embeddable(svg: str, plot: Plot) -> str:
+    """Return matplotlib's SVG file as an element of a page: unique ids, no fixed size, INK as the page's text colour."""
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
     for element in root.iter():
         element.tag = element.tag.split("}")[-1]
-        element.attrib = {key.split("}")[-1]: adapt(key, value, picture.name) for key, value in element.attrib.items()}
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": picture.words}
+        element.attrib = {key.split("}")[-1]: adapt(key, value, plot.name) for key, value in element.attrib.items()}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": plot.caption}
     title = ElementTree.Element("title")
-    title.text = picture.words
+    title.text = plot.caption
     root.insert(0, title)
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def adapt(key: str, value: str, name: str) -> str:
-    """An attribute of matplotlib's as it stands in the page."""
+    """Return an attribute's value for the page."""
     if key == "id":
         return f"{name}-{value}"
     if key.endswith("href"):
@@ -97,73 +154,75 @@ def adapt(key: str, value: str, name: str) -> str:
     return value.replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
 
 
-def label(text: object, most: int = 24) -> str:
-    """Text as it can stand in a picture: one line, at most `most` characters; matplotlib would drop a leading underscore."""
+def label(text: object, max_length: int = 24) -> str:
+    """Return text on one line of at most `max_length` characters; a leading space keeps matplotlib from dropping "_x"."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
-    short = plain if len(plain) <= most else plain[: most - 1] + "…"
+    short = plain if len(plain) <= max_length else plain[: max_length - 1] + "…"
     return f" {short}" if short.startswith("_") else short
 
 
 def rows_height(rows: int) -> float:
-    """Inches for a picture of so many rows with its axis and legend below."""
-    return 1.15 + 0.25 * rows if rows <= MOST_ROWS else 3.4
+    """Return the height of a plot with so many rows, its axis and its legend, inches."""
+    return 1.15 + 0.25 * rows if rows <= MAX_ROWS else 3.4
 
 
-def whisker(axes: Axes, along: str, score: Mapping, other: float, colour: str = BLUE, hollow: bool = False) -> None:
-    """A point at `value`, in percent, with its interval along one axis where there is one."""
-    at = (100 * score["value"], other) if along == "x" else (other, 100 * score["value"])
-    if score["low"] is not None:
-        ends, still = [100 * score["low"], 100 * score["high"]], [other] * 2
-        axes.plot(*((ends, still) if along == "x" else (still, ends)), color=colour, linewidth=1.8, solid_capstyle="round")
-    axes.plot(*at, "o", color=colour, markersize=7, markerfacecolor="none" if hollow else colour, markeredgewidth=1.6)
+def plot_estimate(axes: Axes, along: str, estimate: Estimate, other: float, colour: str = BLUE, hollow: bool = False) -> None:
+    """Draw a value in percent, with its interval along the x or y axis, at `other` on the other axis."""
+    value = 100 * estimate.value
+    if estimate.low is not None and estimate.high is not None:
+        ends, fixed = [100 * estimate.low, 100 * estimate.high], [other] * 2
+        x, y = (ends, fixed) if along == "x" else (fixed, ends)
+        axes.plot(x, y, color=colour, linewidth=1.8, solid_capstyle="round")
+    centre = (value, other) if along == "x" else (other, value)
+    axes.plot(*centre, "o", color=colour, markersize=7, markerfacecolor="none" if hollow else colour, markeredgewidth=1.6)
 
 
-def paint_tradeoff(axes: Axes, runs: Sequence[Mapping], chance: Mapping[str, float | None], front: Sequence[int] = ()) -> None:
-    """Emotion UAR (up is good) against the strongest attacker (left is good); runs on the front are joined by a line.
-
-    A run has `label`, `uar` and `attacker` (each value, low, high). `chance` has `emotion`, `speaker` and `margin`, the
-    highest upper bound that still counts as chance; None is not drawn.
-    """
-    if chance["speaker"] is not None:
-        axes.axvline(100 * chance["speaker"], color=RUST, linestyle="--", linewidth=1.2)
-        axes.annotate("chance", (100 * chance["speaker"], 1), (3, -2), xycoords=("data", "axes fraction"), **OFFSET, va="top")
-    if chance["margin"] is not None:
-        axes.axvspan(0, 100 * chance["margin"], color=RUST, alpha=0.12, linewidth=0)
-    if chance["emotion"] is not None:
-        axes.axhline(100 * chance["emotion"], color=GREY, linestyle="--", linewidth=1.2)
-        axes.annotate("chance", (1, 100 * chance["emotion"]), (-2, 3), xycoords=("axes fraction", "data"), **OFFSET, ha="right")
-    if len(runs) < 3:  # more are shown closer, to be told apart
+def plot_tradeoff(axes: Axes, runs: Sequence[TradeoffPoint], chance: TradeoffChance, front: Sequence[int] = ()) -> None:
+    """Plot emotion UAR against the accuracy of the strongest attacker; runs on the `front` are joined by a line."""
+    draw_tradeoff_chance(axes, chance)
+    if len(runs) <= MAX_NAMED_RUNS:
         axes.set(xlim=(0, 102), ylim=(0, 102))
-    line = sorted((100 * runs[one]["attacker"]["value"], 100 * runs[one]["uar"]["value"]) for one in front)
-    axes.plot(*zip(*line, strict=True) if line else ([], []), color=INK, linewidth=1, linestyle=":")
+    line = sorted((100 * runs[position].attacker.value, 100 * runs[position].uar.value) for position in front)
+    if line:
+        axes.plot(*zip(*line, strict=True), color=INK, linewidth=1, linestyle=":")
     for run in runs:
-        whisker(axes, "x", run["attacker"], 100 * run["uar"]["value"], run["colour"])
-        whisker(axes, "y", run["uar"], 100 * run["attacker"]["value"], run["colour"])
-    for place, run in enumerate(sorted(runs, key=lambda run: -run["uar"]["value"])):
-        x, y = 100 * run["attacker"]["value"], 100 * run["uar"]["value"]
-        if len(runs) < 3:
+        plot_estimate(axes, "x", run.attacker, 100 * run.uar.value, run.colour)
+        plot_estimate(axes, "y", run.uar, 100 * run.attacker.value, run.colour)
+    for rank, run in enumerate(sorted(runs, key=lambda run: -run.uar.value)):
+        x, y = 100 * run.attacker.value, 100 * run.uar.value
+        if len(runs) <= MAX_NAMED_RUNS:
             side, shift = ("left", 9) if x < 60 else ("right", -9)
-            axes.annotate(label(run["label"]), (x, y), (shift, 9 - 18 * place), textcoords="offset points", ha=side, va="center")
+            axes.annotate(label(run.label), (x, y), (shift, 9 - 18 * rank), textcoords="offset points", ha=side, va="center")
         else:
-            axes.plot(x, y, "o", color=run["colour"], markersize=13)
-            axes.text(x, y, run["label"], color="white", ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
-    axes.set(ylabel="emotion UAR, %  (up is good)", xlabel="strongest attacker, speakers named, %  (left is good)")
+            axes.plot(x, y, "o", color=run.colour, markersize=13)
+            axes.text(x, y, run.label, color="white", ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
+    axes.set(ylabel="emotion UAR, %  (higher is better)", xlabel="strongest attacker's accuracy, %  (lower is better)")
 
 
-OFFSET = {"textcoords": "offset points", "fontsize": 8.5}
+def draw_tradeoff_chance(axes: Axes, chance: TradeoffChance) -> None:
+    """Draw the chance levels of the trade-off plot."""
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5}
+    if chance.speaker is not None:
+        axes.axvline(100 * chance.speaker, color=RUST, linestyle="--", linewidth=1.2)
+        axes.annotate("chance", (100 * chance.speaker, 1), (3, -2), xycoords=("data", "axes fraction"), va="top", **style)
+    if chance.margin is not None:
+        axes.axvspan(0, 100 * chance.margin, color=RUST, alpha=0.12, linewidth=0)
+    if chance.emotion is not None:
+        axes.axhline(100 * chance.emotion, color=GREY, linestyle="--", linewidth=1.2)
+        axes.annotate("chance", (1, 100 * chance.emotion), (-2, 3), xycoords=("axes fraction", "data"), ha="right", **style)
 
 
-def paint_confusion(axes: Axes, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
-    """Rows are true, columns predicted; the deeper the colour, the larger the share of the row."""
-    places = list(itertools.product(range(len(labels)), repeat=2))
+def plot_confusion(axes: Axes, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    """Plot a confusion matrix, rows true, columns predicted, shaded by the share of the row."""
+    cells = list(itertools.product(range(len(labels)), repeat=2))
     shares = np.array(counts) / np.maximum(1, np.sum(counts, axis=1, keepdims=True))
-    cells = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in places]
-    colours = [(*matplotlib.colors.to_rgb(BLUE), 0.04 + 0.56 * shares[place]) for place in places]
-    axes.add_collection(PatchCollection(cells, facecolor=colours, linewidth=0))
+    boxes = [Rectangle((column - 0.48, row - 0.48), 0.96, 0.96) for row, column in cells]
+    colours = [(*matplotlib.colors.to_rgb(BLUE), 0.04 + 0.56 * shares[cell]) for cell in cells]
+    axes.add_collection(PatchCollection(boxes, facecolor=colours, linewidth=0))
     size = 9.5 if len(labels) <= 10 else 6
-    for row, column in places:
-        axes.text(column, row, counts[row][column], ha="center", va="center", fontsize=size)
-    names = [label(one, 14) for one in labels]
+    for row, column in cells:
+        axes.text(column, row, str(counts[row][column]), ha="center", va="center", fontsize=size)
+    names = [label(emotion, 14) for emotion in labels]
     axes.set_xticks(range(len(labels)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="predicted", ylabel="true", xlim=(-0.5, len(labels) - 0.5), ylim=(len(labels) - 0.5, -0.5))
@@ -171,147 +230,162 @@ def paint_confusion(axes: Axes, labels: Sequence[str], counts: Sequence[Sequence
     axes.spines[:].set_visible(False)
 
 
-def paint_speakers(axes: Axes, speakers: Mapping[str, Mapping], pooled: float, chance: float) -> None:
-    """Each speaker's UAR, the best above. Many speakers are drawn without their names."""
-    ranked = sorted(speakers, key=lambda name: speakers[name]["uar"])
-    named = len(ranked) <= MOST_ROWS
-    values = [100 * speakers[name]["uar"] for name in ranked]
+def plot_speakers(axes: Axes, speakers: Mapping[str, SpeakerResult], pooled: float, chance: float) -> None:
+    """Plot each speaker's UAR, the highest at the top; more than 30 speakers are drawn without their names."""
+    ranked = sorted(speakers, key=lambda speaker: speakers[speaker].uar)
+    named = len(ranked) <= MAX_ROWS
+    values = [100 * speakers[speaker].uar for speaker in ranked]
     axes.plot(values, range(len(ranked)), "o", color=BLUE, markersize=6 if named else 3)
     axes.plot(values[:1], [0], "o", color=RUST, markersize=6 if named else 4)
     if named:
-        number_rows(axes, [f"{value:.0f} %" for value in values])
-    axes.set_yticks(range(len(ranked)) if named else [], [label(name, 16) for name in ranked] if named else [])
+        label_rows(axes, [f"{value:.0f} %" for value in values])
+    axes.set_yticks(range(len(ranked)) if named else [], [label(speaker, 16) for speaker in ranked] if named else [])
     axes.set(xlim=(0, 100), ylim=(-0.7, len(ranked) - 0.3), xlabel="emotion UAR, %")
-    axes.set_ylabel("speaker" if named else f"{len(ranked)} speakers, the best above")
-    lines(axes, {"all speakers": (pooled, INK, "-"), "chance": (chance, GREY, "--")})
+    axes.set_ylabel("speaker" if named else f"{len(ranked)} speakers, highest UAR at the top")
+    draw_levels(axes, {"all speakers": (pooled, INK, "-"), "chance": (chance, GREY, "--")})
 
 
-def paint_scores(
-    axes: Axes, scores: Mapping[str, Mapping], chances: Mapping[str, float], hollow: Sequence[str] = (), marked: str = ""
+def plot_scores(
+    axes: Axes, scores: Mapping[str, Estimate], chances: Mapping[str, float], hollow: Sequence[str] = (), marked: str = ""
 ) -> None:
-    """A row for each score (value, low, high), the first above, and lines of chance; rings are `hollow`, red is `marked`."""
+    """Plot accuracies, one row each, the first at the top, with lines for chance levels.
+
+    Args:
+        axes: Where to draw.
+        scores: Name of a row -> accuracy.
+        chances: Name of a chance level -> accuracy.
+        hollow: Rows drawn as open circles.
+        marked: The row drawn in red.
+    """
     names = list(scores)[::-1]
     for row, name in enumerate(names):
-        whisker(axes, "x", scores[name], row, RUST if name == marked else BLUE, name in hollow)
-    number_rows(axes, [f"{100 * scores[name]['value']:.0f} %" for name in names])
+        plot_estimate(axes, "x", scores[name], row, RUST if name == marked else BLUE, name in hollow)
+    label_rows(axes, [f"{100 * scores[name].value:.0f} %" for name in names])
     axes.set_yticks(range(len(names)), [label(name, 28) for name in names])
-    axes.set(xlim=(0, 102), ylim=(-0.7, len(names) - 0.3), xlabel="speakers named rightly, %")
+    axes.set(xlim=(0, 102), ylim=(-0.7, len(names) - 0.3), xlabel="speaker identification accuracy, %")
     styles = ((RUST, "-"), (RUST, "--"), (RUST, ":"), (GREY, "--"))
-    lines(axes, {name: (value, *style) for (name, value), style in zip(chances.items(), styles, strict=False)})
+    draw_levels(axes, {name: (value, *style) for (name, value), style in zip(chances.items(), styles, strict=False)})
 
 
-def number_rows(axes: Axes, words: Sequence[str]) -> None:
-    """A column of numbers at the right of a picture of rows."""
-    for row, text in enumerate(words):
+def label_rows(axes: Axes, texts: Sequence[str]) -> None:
+    """Write one text at the right of each row."""
+    for row, text in enumerate(texts):
         axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=8.5)
 
 
-def lines(axes: Axes, values: Mapping[str, tuple[float, str, str]]) -> None:
-    """Vertical lines at shares (value, colour, style), explained below the picture."""
-    drawn = [
+def draw_levels(axes: Axes, levels: Mapping[str, tuple[float, str, str]]) -> None:
+    """Draw vertical lines at shares (value, colour, line style), with a legend."""
+    lines = [
         axes.axvline(100 * value, color=colour, linestyle=style, linewidth=1.2, zorder=1)
-        for value, colour, style in values.values()
+        for value, colour, style in levels.values()
     ]
-    explain(axes, drawn, list(values))
+    add_legend(axes, lines, list(levels))
 
 
-def explain(axes: Axes, drawn: Sequence, words: Sequence[str], columns: int = 2) -> None:
-    axes.figure.legend(drawn, [label(word, 40) for word in words], loc="outside lower center", ncols=columns)
+def add_legend(axes: Axes, lines: Sequence[Line2D], texts: Sequence[str], columns: int = 2) -> None:
+    """Put a legend below the plot."""
+    axes.figure.legend(lines, [label(text, 40) for text in texts], loc="outside lower center", ncols=columns)
 
 
-def paint_differences(axes: Axes, speakers: Mapping[str, Mapping], mean: Mapping) -> None:
-    """Each speaker's difference of UAR in points, the largest above, and their mean with its interval below."""
-    ranked = sorted(speakers, key=lambda name: speakers[name]["difference"])
-    named = len(ranked) <= MOST_ROWS
+def plot_differences(axes: Axes, speakers: Mapping[str, SpeakerDifference], mean: Estimate) -> None:
+    """Plot each speaker's UAR difference in points, the largest at the top, and the mean with its interval below."""
+    ranked = sorted(speakers, key=lambda speaker: speakers[speaker].difference)
+    named = len(ranked) <= MAX_ROWS
+    values = [100 * speakers[speaker].difference for speaker in ranked]
     axes.axvline(0, color=GREY, linewidth=1.2)
-    axes.plot(
-        [100 * speakers[name]["difference"] for name in ranked],
-        range(len(ranked)),
-        "o",
-        color=BLUE,
-        markersize=6 if named else 3,
-    )
+    axes.plot(values, range(len(ranked)), "o", color=BLUE, markersize=6 if named else 3)
     below = -max(1, len(ranked) / 10)
-    whisker(axes, "x", mean, below, RUST)
-    axes.set_yticks([below, *(range(len(ranked)) if named else [])], ["mean", *(label(name, 16) for name in ranked if named)])
-    axes.set(ylim=(1.7 * below, len(ranked)), xlabel="difference of UAR, points  (right is better)")
+    plot_estimate(axes, "x", mean, below, RUST)
+    names = [label(speaker, 16) for speaker in ranked if named]
+    axes.set_yticks([below, *range(len(names))], ["mean", *names])
+    axes.set(ylim=(1.7 * below, len(ranked)), xlabel="UAR difference, points  (positive: this run is better)")
 
 
-def paint_reliability(axes: Axes, curves: Mapping[str, Sequence[Mapping]]) -> None:
-    """Accuracy against confidence in bins; a larger dot is a bin of more clips."""
+def plot_reliability(axes: Axes, curves: Mapping[str, Sequence[ReliabilityBin]]) -> None:
+    """Plot accuracy against confidence in bins; the area of a dot grows with the number of utterances in the bin."""
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle="--")
-    drawn = []
-    for (_, bins), colour in zip(curves.items(), COLOURS, strict=False):
-        bins = [one for one in bins if one["clips"]]
-        total = max(1, sum(one["clips"] for one in bins))
-        at = [[100 * one[key] for one in bins] for key in ("confidence", "accuracy")]
-        drawn += axes.plot(*at, color=colour, linewidth=1.2)
-        axes.scatter(*at, s=[12 + 240 * one["clips"] / total for one in bins], color=colour, alpha=0.75, linewidth=0)
+    lines = []
+    for bins, colour in zip(curves.values(), COLOURS, strict=False):
+        filled = [part for part in bins if part.clips]
+        total = max(1, sum(part.clips for part in filled))
+        confidence, accuracy = [100 * part.confidence for part in filled], [100 * part.accuracy for part in filled]
+        lines += axes.plot(confidence, accuracy, color=colour, linewidth=1.2)
+        sizes = [12 + 240 * part.clips / total for part in filled]
+        axes.scatter(confidence, accuracy, s=sizes, color=colour, alpha=0.75, linewidth=0)
     axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="confidence, %", ylabel="accuracy, %")
-    explain(axes, drawn, list(curves))
+    add_legend(axes, lines, list(curves))
 
 
-def paint_curves(
-    axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str], unit: str = "share", level: str = ""
-) -> None:
-    """Columns of metrics.csv over the epochs, one thin line for each model; the column `level` as a dashed line."""
-    drawn, words = draw_columns(axes, curves, keys), list(keys.values())
+Curves = Mapping[str, Sequence[Mapping[str, float]]]  # name of a model -> rows of its metrics.csv
+
+
+def plot_curves(axes: Axes, curves: Curves, keys: Mapping[str, str], unit: str = "share", level: str = "") -> None:
+    """Plot columns of metrics.csv over the epochs, one thin line for each model.
+
+    Args:
+        axes: Where to draw.
+        curves: Rows of metrics.csv by model.
+        keys: Column -> its name in the legend.
+        unit: Label of the y axis; "share" fixes its range to 0 to 1.
+        level: Column drawn as a dashed line, the adversary's loss at chance.
+    """
+    lines, texts = draw_columns(axes, curves, keys), list(keys.values())
     if level:
         for rows in curves.values():
-            here = axes.axhline(rows[0][level], color=GREY, linewidth=1.2, linestyle="--")
-        drawn, words = [*drawn, here], [*words, "ln K: an adversary that knows nothing"]
+            line = axes.axhline(rows[0][level], color=GREY, linewidth=1.2, linestyle="--")
+        lines, texts = [*lines, line], [*texts, "ln K: adversary's loss at chance"]
     axes.set(ylabel=unit, ylim=(0, 1 if unit == "share" else None))
-    explain(axes, drawn, words, columns=1)
+    add_legend(axes, lines, texts, columns=1)
 
 
-def paint_readers(axes: Axes, curves: Mapping[str, Sequence[float]], levels: Sequence[float]) -> None:
-    """Losses over the epochs, a line for each name, and `levels` dashed; logarithmic where one runs far away."""
-    drawn = []
+def plot_adversary_losses(axes: Axes, curves: Mapping[str, Sequence[float]], levels: Sequence[float]) -> None:
+    """Plot the adversary's loss of several runs over the epochs, and `levels` dashed; logarithmic where a loss is large."""
+    lines = []
     for curve, colour in zip(curves.values(), COLOURS, strict=False):
-        drawn += axes.plot(range(1, len(curve) + 1), curve, "o-" if len(curve) < 3 else "-", color=colour, linewidth=1.6)
+        lines += axes.plot(range(1, len(curve) + 1), curve, "o-" if len(curve) < 3 else "-", color=colour, linewidth=1.6)
     for level in levels:
         dashed = axes.axhline(level, color=GREY, linewidth=1.2, linestyle="--")
     if max(map(max, curves.values())) > 4 * max(levels):
         axes.set_yscale("symlog", linthresh=max(levels))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set(xlabel="epoch", ylabel="loss of the reader, nats", ylim=(0, None))
-    explain(axes, [*drawn, dashed], [*(label(name, 20) for name in curves), "ln K"], columns=1)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes.set(xlabel="epoch", ylabel="adversary's loss, nats", ylim=(0, None))
+    add_legend(axes, [*lines, dashed], [*(label(name, 20) for name in curves), "ln K"], columns=1)
 
 
-def paint_gradients(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str]) -> None:
-    """Columns of metrics.csv over the epochs on a logarithmic scale, on which a norm of 0 has no place."""
-    drawn = draw_columns(axes, curves, keys)
+def plot_gradients(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> None:
+    """Plot columns of metrics.csv over the epochs on a logarithmic scale, which leaves out norms of 0."""
+    lines = draw_columns(axes, curves, keys)
     axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set(ylabel="norm of the gradient")
-    explain(axes, drawn, list(keys.values()))
+    axes.set(ylabel="gradient norm")
+    add_legend(axes, lines, list(keys.values()))
 
 
-def draw_columns(axes: Axes, curves: Mapping[str, Sequence[Mapping]], keys: Mapping[str, str]) -> list:
-    """A thin line over the epochs for each model and column; one line of each column, for the legend."""
-    drawn = []
+def draw_columns(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> list[Line2D]:
+    """Draw a thin line over the epochs for each model and column; return one line of each column, for the legend."""
+    lines = []
     for key, colour in zip(keys, COLOURS, strict=False):
         for rows in curves.values():
-            dots = "o-" if len(rows) < 3 else "-"  # one epoch is no line
+            style = "o-" if len(rows) < 3 else "-"  # a single epoch makes no line
             epochs, values = [row["epoch"] for row in rows], [row[key] for row in rows]
-            here = axes.plot(epochs, values, dots, color=colour, linewidth=1, alpha=0.75)
-        drawn += here
-    axes.xaxis.get_major_locator().set_params(integer=True)
+            line = axes.plot(epochs, values, style, color=colour, linewidth=1, alpha=0.75)
+        lines += line
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.set(xlabel="epoch")
-    return drawn
+    return lines
 
 
-def paint_map(axes: Axes, place: np.ndarray, kinds: np.ndarray) -> None:
-    """Points [P, 2] coloured, and from the ninth kind on also shaped, by their kind [P]. More than 32 kinds are not explained."""
-    names = sorted(set(kinds.tolist()))
-    looks = [(colour, marker) for marker in MARKERS for colour in COLOURS]
-    drawn = []
-    for name, (colour, marker) in zip(names, itertools.cycle(looks), strict=False):
-        mine = kinds == name
-        drawn += axes.plot(*place[mine].T, marker, color=colour, markersize=4.2, linestyle="none", alpha=0.85, markeredgewidth=0)
+def plot_map(axes: Axes, position: np.ndarray, classes: np.ndarray) -> None:
+    """Plot points [P, 2] coloured by class [P]; markers differ from the ninth class on, more than 32 have no legend."""
+    names = sorted(set(classes.tolist()))
+    styles = [(colour, marker) for marker in MARKERS for colour in COLOURS]
+    lines = []
+    for name, (colour, marker) in zip(names, itertools.cycle(styles), strict=False):
+        x, y = position[classes == name].T
+        lines += axes.plot(x, y, marker, color=colour, markersize=4.2, linestyle="none", alpha=0.85, markeredgewidth=0)
     axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axes.spines[:].set_visible(False)
-    if len(names) <= len(looks):
-        explain(axes, drawn, [label(name, 14) for name in names], columns=4)
+    if len(names) <= len(styles):
+        add_legend(axes, lines, [label(name, 14) for name in names], columns=4)

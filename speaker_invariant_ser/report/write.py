@@ -1,72 +1,100 @@
-"""Summaries -> report.html, report.md and report.json. One content, told by chapters.py, in two forms."""
+"""Write report.html, report.md and report.json from a typed report: one content in two forms, and the data."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import jinja2
 
+from speaker_invariant_ser.evaluation.summary import JSON, ComparisonReport, Report, RunReport, RunSettings
 from speaker_invariant_ser.files import new_folder, write_json
-from speaker_invariant_ser.report.plots import Picture, save
-from speaker_invariant_ser.report.plots import Points as Points
-from speaker_invariant_ser.report.sections import chapters
-from speaker_invariant_ser.report.sections.blocks import Chapter, Pictures, marked
-from speaker_invariant_ser.report.sections.blocks import deviation as deviation
-from speaker_invariant_ser.report.sections.blocks import interval as interval
-from speaker_invariant_ser.report.sections.blocks import is_transductive as is_transductive
-from speaker_invariant_ser.report.sections.blocks import percent as percent
-from speaker_invariant_ser.report.sections.blocks import run_name as run_name
-from speaker_invariant_ser.report.sections.front import comparison, front, pareto
-from speaker_invariant_ser.report.sections.front import source_row as source_row
-from speaker_invariant_ser.report.sections.front import whose as whose
-from speaker_invariant_ser.report.sections.making import SETTINGS
+from speaker_invariant_ser.report.plots import Curves, Plot, Points, save
+from speaker_invariant_ser.report.sections.blocks import Plots, Section, mark_section
+from speaker_invariant_ser.report.sections.comparison import comparison
+from speaker_invariant_ser.report.sections.emotion import emotion_sections
+from speaker_invariant_ser.report.sections.overview import overview
+from speaker_invariant_ser.report.sections.paired import paired_section
+from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_section
+from speaker_invariant_ser.report.sections.speaker import speaker_sections
+from speaker_invariant_ser.report.sections.training import map_section, training_section
+from speaker_invariant_ser.report.tables import pareto_front
 
-JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
+MARKDOWN, PAGE = "report.md", "report.html"
 
 
-def write_report(
-    summary: Mapping,
-    folder: Path | str,
-    curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
-    points: Points | None = None,
-) -> Path:
-    """Write report.html, report.md with its pictures and report.json into `folder`, replacing a former report.
+def write_report(report: Report, folder: Path | str, curves: Curves | None = None, points: Points | None = None) -> Path:
+    """Write report.html, report.md with its plots and report.json, replacing a former report.
 
-    `summary` is the content of report.json; its "emotion" is None for a table of embeddings. `curves` is metrics.csv, model
-    by model; `points` is a map of one fold's embeddings. Returns report.html's path. Raises WriteError.
+    Args:
+        report: The report of a run or of a table of embeddings.
+        folder: Where to write.
+        curves: Rows of metrics.csv by the name of the model.
+        points: The embedding map of one model.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        WriteError: The folder cannot be written.
     """
-    told = [Chapter(summary["run"], front(summary), 1), *chapters(summary, curves or {}, points)]
-    if is_transductive(summary):
-        told = [chapter if chapter.title == SETTINGS else marked(chapter) for chapter in told]  # which has a row for it
-    return write(folder, told, summary)
+    sections = [Section(report.run, overview(report), 1), *report_sections(report, curves or {}, points)]
+    if report.transductive:  # the settings have a row that says so
+        sections = [section if section.title == SETTINGS else mark_section(section) for section in sections]
+    return write(folder, sections, report.to_json())
 
 
-def write_comparison(summaries: Sequence[Mapping], folder: Path | str) -> Path:
-    """Write one table and one picture over several runs into `folder`, as write_report does; report.json marks the front."""
-    best = pareto(summaries)
-    title = " and ".join(one["run"] for one in summaries) if len(summaries) < 4 else f"{len(summaries)} runs compared"
-    content = {"runs": [{"pareto": number in best, **one} for number, one in enumerate(summaries)]}
-    return write(folder, [Chapter(title, comparison(summaries, best), 1)], content)
+def report_sections(report: Report, curves: Curves, points: Points | None) -> list[Section]:
+    """Return all sections after the overview."""
+    sections = emotion_sections(report.emotion) if report.emotion else []
+    if isinstance(report, RunReport) and report.against:
+        sections.append(paired_section(report, report.against))
+    threat = report.settings.threat if isinstance(report.settings, RunSettings) else ""
+    sections += speaker_sections(report.speaker, report.emotion is not None, threat)
+    if points is not None:
+        sections.append(map_section(points))
+    if curves or report.speaker.adversary_head:
+        sections.append(training_section(curves, report.speaker.adversary_head))
+    return [*sections, settings_section(report.settings, report.emotion.folds if report.emotion else {})]
 
 
-def write(folder: Path | str, told: Sequence[Chapter], content: object) -> Path:
-    """The chapters as a page and as Markdown, the pictures that Markdown shows, and `content` as JSON."""
+def write_comparison(reports: Sequence[RunReport], folder: Path | str) -> Path:
+    """Write one plot and one table over several runs, in the same files as `write_report`.
+
+    Args:
+        reports: The runs' reports; report.json marks those on the Pareto front.
+        folder: Where to write; a former comparison is replaced.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        WriteError: The folder cannot be written.
+    """
+    front = pareto_front(reports)
+    title = " and ".join(report.run for report in reports) if len(reports) < 4 else f"{len(reports)} runs compared"
+    content = ComparisonReport.of(list(reports), front).to_json()
+    return write(folder, [Section(title, comparison(reports, front), 1)], content)
+
+
+def write(folder: Path | str, sections: Sequence[Section], content: object) -> Path:
+    """Write sections as a page and as Markdown with its plots, and `content` as JSON."""
     with new_folder(folder, replace=True) as partial:
         write_json(partial / JSON, content)
-        drawn = {picture.name: save(picture, partial) for picture in all_pictures(told)}
+        drawn = {plot.name: save(plot, partial) for plot in all_plots(sections)}
         for name in (PAGE, MARKDOWN):
-            text = templates().get_template(f"{name}.j2").render(first=told[0], chapters=told[1:], drawn=drawn)
+            text = templates().get_template(f"{name}.j2").render(first=sections[0], sections=sections[1:], drawn=drawn)
             (partial / name).write_text(text, encoding="utf-8")
     return Path(folder) / PAGE
 
 
-def all_pictures(told: Sequence[Chapter]) -> list[Picture]:
-    return [one for chapter in told for block in chapter.blocks if isinstance(block, Pictures) for one in block.drawn]
+def all_plots(sections: Sequence[Section]) -> list[Plot]:
+    """Return the plots of all sections."""
+    return [plot for section in sections for block in section.blocks if isinstance(block, Plots) for plot in block.plots]
 
 
 def cell(text: object) -> str:
-    """Text as it stands in Markdown, in a table too: nothing of it is read as markup.
+    """Escape text for Markdown, in tables too, so that nothing in it is markup.
 
     >>> print(cell("<b> a|b *c* d_e"))
     &lt;b&gt; a\\|b \\*c\\* d_e
@@ -76,6 +104,7 @@ def cell(text: object) -> str:
 
 
 def templates() -> jinja2.Environment:
+    """Return the environment that the page and Markdown templates are rendered in."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("speaker_invariant_ser.report"),
         autoescape=jinja2.select_autoescape(["html.j2"]),

@@ -14,6 +14,7 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.evaluation import evaluate as evaluation
+from speaker_invariant_ser.evaluation import model_outputs
 from speaker_invariant_ser.inference.inputs import WINDOW, cut_windows
 from speaker_invariant_ser.inference.predict import load_models, mean_probabilities
 from speaker_invariant_ser.models.model import load_model
@@ -77,10 +78,10 @@ def test_what_is_evaluated_is_what_the_report_says(road):
     run = Run.open(road / "run")
     prepared, split = run.open_data(), run.splits[0]
     report = json.loads((road / "run" / "report" / "report.json").read_text())
-    table = evaluation.embed(load_model(run.fits[0].folder), prepared, split, ("train", "held_out"))
+    table = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("train", "held_out"))
     assert set(table.speaker) == set(split.train) and len(table.speaker) == 36
     assert set(table.id[table.scored]) == set(split.held_out) and report["speaker"]["decisions"] == len(split.held_out) == 6
-    unseen = evaluation.embed(load_model(run.fits[0].folder), prepared, split, ("dev", "test"))
+    unseen = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("dev", "test"))
     assert set(unseen.speaker) == {*split.dev, *split.test} and unseen.scored.all()
     rows = rows_of(road / "run" / "predictions.csv")
     labels = sorted(EMOTIONS)
@@ -90,7 +91,7 @@ def test_what_is_evaluated_is_what_the_report_says(road):
     history = run.fits[0].metrics()
     assert report["emotion"]["folds"]["fixed"]["dev_uar"] == max(row["dev_uar"] for row in history)
     bests = [{**row, "best": best} for row, best in zip(history, (1, 1, 0), strict=True)]
-    assert evaluation.selected(run.fits[0], bests)["epoch"] == 2
+    assert evaluation.selected_epoch(run.fits[0], bests).epoch == 2
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def twin(road):
 def test_scoring_what_was_trained_on_is_said_loudly(twin, capsys):
     capsys.readouterr()
     assert siser(["evaluate", str(twin), "--device", "cpu", "--quick"]) == 0
-    assert "warning: attackers are scored on clips that the encoder trained on" in capsys.readouterr().err
+    assert "warning: attackers are scored on clips that the encoder was trained on" in capsys.readouterr().err
     report = json.loads((twin / "report" / "report.json").read_text())
     assert report["speaker"]["scored"] == "trained" and report["speaker"]["decisions"] == 36
     assert "trained on" in (twin / "report" / "report.html").read_text()
@@ -138,7 +139,7 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
     arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(run), "--device", "cpu"]
     assert siser(["train", *arguments, "--set", "train.seeds=2", "--set", "train.seed=4"]) == 0
     assert siser(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
-    assert capsys.readouterr().out.count("deviation over 2 seeds") == 2, "of emotion and of the strongest attacker"
+    assert capsys.readouterr().out.count("SD over 2 seeds") == 2, "of emotion and of the strongest attacker"
     rows, report = rows_of(run / "predictions.csv"), json.loads((run / "report" / "report.json").read_text())
     emotion, strongest = report["emotion"], report["speaker"]["strongest"]
     uars = [
@@ -156,7 +157,7 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
     assert strongest["accuracy"] == pytest.approx(np.mean(list(strongest["seeds"].values())))
     assert (report["speaker"]["encoders"], report["speaker"]["utterances"], report["speaker"]["decisions"]) == (2, 6, 12)
     page = (run / "report" / "report.html").read_text()
-    assert "deviation over 2 seeds" in page and report["against"]["speakers"] == 2
+    assert "SD over 2 seeds" in page and report["against"]["speakers"] == 2
     assert siser(["compare", str(run), str(twin), "--out", str(tmp_path / "compared")]) == 0
     assert "deviation over 2 seeds" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "p.csv"

@@ -22,7 +22,7 @@ from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.demos import digits
 from speaker_invariant_ser.demos.digits import GROUPS, attack, make_overlays, recipe_path, without_adversary, write_corpus
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.evaluation.evaluate import embed
+from speaker_invariant_ser.evaluation.model_outputs import embed
 from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.recipe_methods import MmdSettings
 from speaker_invariant_ser.runs import Run, kept

@@ -300,54 +300,54 @@ def test_an_adversary_reads_any_column_that_training_clips_have(both):
 
 
 @pytest.fixture(scope="module")
-def told(both, adapted, tmp_path_factory):
-    """Summaries of the run and of its twin, the first beside the second, and its report."""
+def reports(both, adapted, tmp_path_factory):
+    """Reports of the run, compared with its baseline, and of the baseline; and the folder of the first."""
     place = tmp_path_factory.mktemp("told")
     settings = ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0", "train.epochs=1"]
     twin = train(make_recipe(TONES, settings), both, place / "twin", device="cpu")
-    theirs = evaluate(twin, both, "cpu", quick=True).summary
+    theirs = evaluate(twin, both, "cpu", quick=True).report
     write_report(theirs, twin.folder / "report")
-    ours = evaluate(adapted, both, "cpu", quick=True, against=twin).summary
+    ours = evaluate(adapted, both, "cpu", quick=True, against=twin).report
     return ours, theirs, write_report(ours, place / "report").parent
 
 
-def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(told, adapted):
-    summary, rows = told[0], list(csv.DictReader((adapted.folder / "predictions.csv").read_text().splitlines()))
-    emotion, domains = summary["emotion"], summary["emotion"]["domains"]
+def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports, adapted):
+    report, rows = reports[0], list(csv.DictReader((adapted.folder / "predictions.csv").read_text().splitlines()))
+    emotion, domains = report.emotion, report.emotion.domains
     for name, speaker in (("source", "04"), ("target", "06")):
         mine = [row for row in rows if row["speaker"] == speaker]
         uar = balanced_accuracy_score([row["emotion"] for row in mine], [row["predicted"] for row in mine])
-        tested = domains[name]["tested"]
-        assert tested["uar"]["value"] == pytest.approx(uar) and (tested["utterances"], tested["speakers"]) == (12, 1)
-    assert len(rows) == 24 and domains["headline"] == "target" and domains["target_in_training"]
-    assert emotion["uar"]["value"] == domains["target"]["tested"]["uar"]["value"]
-    assert set(emotion["per_speaker"]) == {"06"} and emotion["utterances"] == 12 and np.sum(emotion["confusion"]["counts"]) == 12
-    assert "corpus" not in emotion["groups"] and list(summary["settings"]["folds"][0]["unlabelled"]) == ["05"]
+        tested = getattr(domains, name).tested
+        assert tested.uar.value == pytest.approx(uar) and (tested.utterances, tested.speakers) == (12, 1)
+    assert len(rows) == 24 and domains.headline == "target" and domains.target_in_training
+    assert emotion.uar.value == domains.target.tested.uar.value
+    assert set(emotion.per_speaker) == {"06"} and emotion.utterances == 12 and np.sum(emotion.confusion.counts) == 12
+    assert "corpus" not in emotion.groups and report.settings.folds[0].unlabelled == ["05"]
 
 
-def test_the_twin_is_paired_domain_by_domain(told):
-    ours, theirs, _ = told
-    against = ours["against"]
-    assert set(against["per_speaker"]) == {"06"} and not theirs["emotion"]["domains"]["target_in_training"]
-    for name, one in against["domains"].items():
-        values = [each["emotion"]["domains"][name]["tested"]["uar"]["value"] for each in (ours, theirs)]
-        assert [one["this"]["value"], one["other"]["value"]] == pytest.approx(values)
-        assert one["difference"]["value"] == pytest.approx(values[0] - values[1])
-    assert set(against["domains"]) == {"source", "target"}
-    assert against["emotion"]["uar"]["value"] == pytest.approx(theirs["emotion"]["uar"]["value"])
+def test_the_twin_is_paired_domain_by_domain(reports):
+    ours, theirs, _ = reports
+    against = ours.against
+    assert set(against.per_speaker) == {"06"} and not theirs.emotion.domains.target_in_training
+    for name, result in against.domains.items():
+        values = [getattr(report.emotion.domains, name).tested.uar.value for report in (ours, theirs)]
+        assert [result.this.value, result.other.value] == pytest.approx(values)
+        assert result.difference.value == pytest.approx(values[0] - values[1])
+    assert set(against.domains) == {"source", "target"}
+    assert against.emotion.uar.value == pytest.approx(theirs.emotion.uar.value)
 
 
-def test_the_report_says_which_domain_is_which(told):
-    ours, _, folder = told
-    source, target = (ours["emotion"]["domains"][name]["tested"]["uar"]["value"] for name in ("source", "target"))
-    assert "unseen speakers of b: " in ours["verdict"][0]
-    assert "and on unlabelled utterances of b." in ours["verdict"][0]
+def test_the_report_says_which_domain_is_which(reports):
+    ours, _, folder = reports
+    source, target = ours.emotion.domains.source.tested.uar.value, ours.emotion.domains.target.tested.uar.value
+    assert "unseen speaker of b: " in ours.verdict[0]
+    assert "and on unlabelled utterances of b." in ours.verdict[0]
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert "Source and target" in text and "source: a" in text.replace("\u00a0", " ") and "target: b" in text
-        assert f"{100 * source:.1f}" in text and f"{100 * target:.1f}" in text and "trained on without labels" in text
+        assert "Source and target domain" in text and "source: a" in text.replace("\u00a0", " ") and "target: b" in text
+        assert f"{100 * source:.1f}" in text and f"{100 * target:.1f}" in text and "training speakers without labels" in text
         assert "emotion UAR, unseen speakers of b" in text and "emotion UAR, unseen speakers of a" in text
-    assert json.loads((folder / "report.json").read_text())["emotion"]["domains"] == ours["emotion"]["domains"]
+    assert json.loads((folder / "report.json").read_text())["emotion"]["domains"] == ours.emotion.domains.to_json()
 
 
 def test_without_labels_in_the_target_the_headline_is_the_source():
@@ -356,7 +356,7 @@ def test_without_labels_in_the_target_the_headline_is_the_source():
     domains = domains_of(SETTINGS, [data[index] for index in split.indices("test", data)])
     assert headline(domains).all() and set(domains) == {"source"}
     found = domain_results(SETTINGS, made_up(clips=8), domains)
-    assert found["headline"] == "source" and found["target"] == {"values": ["b"], "tested": None}
+    assert found.headline == "source" and found.target.to_json() == {"values": ["b"], "tested": None}
     assert domain_results(SplitSection(), made_up(clips=8), domains_of(SplitSection(), data)[:8]) is None
     assert headline(domains_of(SplitSection(), data)).all(), "of other runs all clips stand first"
 
@@ -366,10 +366,10 @@ def test_uar_is_over_the_emotions_that_a_domain_has():
     domains = np.where(predictions.truth == 2, "source", "target")
     found = domain_results(SETTINGS, predictions, domains)
     mine = predictions.rows(domains == "target")
-    assert found["target"]["tested"]["uar"]["value"] == pytest.approx(
+    assert found.target.tested.uar.value == pytest.approx(
         np.mean([(mine.predicted == mine.truth)[mine.truth == label].mean() for label in (0, 1)])
     )
-    assert found["target"]["tested"]["chance"] == 0.5 and found["source"]["tested"]["chance"] == 1.0
+    assert found.target.tested.chance == 0.5 and found.source.tested.chance == 1.0
 
 
 # ---- data without labels
@@ -418,7 +418,7 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
     assert siser(["evaluate", str(out), "--device", "cpu", "--quick"]) == 0
     domains = json.loads((out / "report" / "report.json").read_text())["emotion"]["domains"]
     assert domains["headline"] == "source" and domains["target"] == {"values": ["bare"], "tested": None}
-    assert "No clip of the target has a label" in (out / "report" / "report.md").read_text()
+    assert "No utterance of the target domain has a label" in (out / "report" / "report.md").read_text()
 
 
 # ---- the recipes

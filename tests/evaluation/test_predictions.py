@@ -1,4 +1,4 @@
-"""What report.json says of emotion, from predictions made up for the purpose and from those of a small run."""
+"""Predictions, temperature scaling and emotion results, for invented predictions and those of a small run."""
 
 import json
 from dataclasses import replace
@@ -13,38 +13,37 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation import evaluate as evaluation
+from speaker_invariant_ser.evaluation import model_outputs
+from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns
 from speaker_invariant_ser.evaluation.predictions import (
     ARRAYS,
     Predictions,
-    by_group,
-    emotion_summary,
+    apply_temperature,
     fit_temperature,
-    group_columns,
     join,
     read_predictions,
-    soften,
     write_predictions,
 )
 from speaker_invariant_ser.models.model import load_model
 
 
-def seeds_of(*trained_from, clips=80) -> Predictions:
-    """The same clips under several seeds, which say different things of them."""
+def with_seeds(*seeds, clips=80) -> Predictions:
+    """Different predictions of several seeds for the same utterances."""
     first = made_up(clips=clips)
-    says = [made_up(10 + seed, clips).probability for seed in trained_from]
-    return join([replace(first, seed=np.full(clips, s), probability=p) for s, p in zip(trained_from, says, strict=True)])
+    probabilities = [made_up(10 + seed, clips).probability for seed in seeds]
+    return join([replace(first, seed=np.full(clips, s), probability=p) for s, p in zip(seeds, probabilities, strict=True)])
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
     """Speakers that look like numbers, missing values or two cells stay what they are; float32 comes back to the bit."""
-    written = seeds_of(7, 8)
+    written = with_seeds(7, 8)
     write_predictions(tmp_path / "predictions.csv", written)
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8").startswith('"id","speaker","fold","seed","emotion",')
     read = read_predictions(tmp_path / "predictions.csv")
     assert read.labels == LABELS and set(read.speaker) == set(SPEAKERS)
     for name in ARRAYS:
         assert np.array_equal(getattr(read, name), getattr(written, name)), name
-    assert emotion_summary(read)["uar"] == emotion_summary(written)["uar"]
+    assert emotion_results(read).uar == emotion_results(written).uar
 
 
 def test_a_table_of_an_older_run_is_of_one_seed(tmp_path):
@@ -53,7 +52,9 @@ def test_a_table_of_an_older_run_is_of_one_seed(tmp_path):
     path.write_text(path.read_text(encoding="utf-8").replace('"seed",', "").replace('"a",5,', '"a",'), encoding="utf-8")
     read = read_predictions(path)
     assert read.seeds == [0] and written.seeds == [5]
-    assert {**emotion_summary(read), "uar": None} == {**emotion_summary(written), "uar": None}
+    results, expected = emotion_results(read), emotion_results(written)
+    assert results.uar.seeds == {"0": expected.uar.value} and expected.uar.seeds == {"5": expected.uar.value}
+    assert results.model_copy(update={"uar": None}) == expected.model_copy(update={"uar": None})
 
 
 def test_a_missing_table_is_refused_with_what_to_do(tmp_path):
@@ -93,31 +94,31 @@ def test_a_temperature_divides_the_logits():
     logits = torch.tensor(np.random.default_rng(0).normal(0, 3, (20, 4)))
     for temperature in (0.3, 1.0, 4.0):
         expected = (logits / temperature).softmax(dim=1).numpy()
-        assert np.allclose(soften(logits.softmax(dim=1).numpy(), temperature), expected)
+        assert np.allclose(apply_temperature(logits.softmax(dim=1).numpy(), temperature), expected)
 
 
-@pytest.mark.parametrize("boast", [0.25, 0.5, 1.0, 2.0])
-def test_the_temperature_that_was_applied_is_found_and_undone(boast):
-    one = made_up(clips=4000, temperature=boast)
+@pytest.mark.parametrize("applied", [0.25, 0.5, 1.0, 2.0])
+def test_fitting_recovers_the_temperature_that_was_applied(applied):
+    one = made_up(clips=4000, temperature=applied)
     found = fit_temperature(one.truth, one.probability)
-    assert found == pytest.approx(1 / boast, rel=0.1)
-    losses = [log_loss(one.truth, soften(one.probability, found * factor), labels=range(3)) for factor in (0.9, 1, 1.1)]
+    assert found == pytest.approx(1 / applied, rel=0.1)
+    scaled = [apply_temperature(one.probability, found * factor) for factor in (0.9, 1, 1.1)]
+    losses = [log_loss(one.truth, probability, labels=range(3)) for probability in scaled]
     assert losses[1] < min(losses[0], losses[2])
 
 
-def test_calibration_is_better_after_it_where_it_was_bad():
+def test_temperature_scaling_mends_overconfidence():
     dev, test = made_up(1, 2000, temperature=0.25), made_up(2, 2000, temperature=0.25)
     tested = Predictions(**{**vars(test), "temperatures": {"a": fit_temperature(dev.truth, dev.probability)}})
-    calibration = emotion_summary(tested)["calibration"]
-    assert calibration["before"]["ece"] > 0.15 and calibration["after"]["ece"] < 0.04
-    assert calibration["before"]["ece"] == emotion_summary(tested)["ece"]
-    untouched = emotion_summary(test)["calibration"]
-    assert untouched["after"]["ece"] == pytest.approx(untouched["before"]["ece"]) and untouched["temperatures"] == {}
+    calibration = emotion_results(tested).calibration
+    assert calibration.before.ece > 0.15 and calibration.after.ece < 0.04
+    assert calibration.before.ece == emotion_results(tested).ece
+    untouched = emotion_results(test).calibration
+    assert untouched.after.ece == pytest.approx(untouched.before.ece) and untouched.temperatures == {}
     assert np.array_equal(tested.calibrated.argmax(axis=1), tested.predicted), "a temperature changes no decision"
-    for side, probability in (("before", tested.probability), ("after", tested.calibrated)):
-        bins = calibration[side]["bins"]
-        assert sum(one["clips"] for one in bins) == 2000 and min(one["clips"] for one in bins) > 0
-        confidence = sum(one["confidence"] * one["clips"] for one in bins) / 2000
+    for side, probability in ((calibration.before, tested.probability), (calibration.after, tested.calibrated)):
+        assert sum(part.clips for part in side.bins) == 2000 and min(part.clips for part in side.bins) > 0
+        confidence = sum(part.confidence * part.clips for part in side.bins) / 2000
         assert confidence == pytest.approx(probability.max(axis=1).mean(), abs=1e-6)
 
 
@@ -125,49 +126,50 @@ def test_each_fold_has_its_own_temperature():
     parts = [Predictions(**{**vars(made_up(fold=fold)), "temperatures": {fold: heat}}) for fold, heat in (("a", 2.0), ("b", 0.5))]
     both = join(parts)
     assert both.temperatures == {"a": 2.0, "b": 0.5} and len(both.id) == 160
-    assert np.allclose(both.calibrated[:80], soften(parts[0].probability, 2.0))
-    assert np.allclose(both.calibrated[80:], soften(parts[1].probability, 0.5))
+    assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
+    assert np.allclose(both.calibrated[80:], apply_temperature(parts[1].probability, 0.5))
 
 
 def test_each_seed_of_a_fold_has_its_own_temperature():
     parts = [replace(made_up(trained_from=s), temperatures={f"a, seed {s}": heat}) for s, heat in ((3, 2.0), (4, 0.5))]
     both = join(parts)
-    assert np.allclose(both.calibrated[:80], soften(parts[0].probability, 2.0))
-    assert np.allclose(both.calibrated[80:], soften(parts[1].probability, 0.5))
-    assert np.allclose(parts[1].calibrated, both.calibrated[80:]), "a part alone is softened alike"
+    assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
+    assert np.allclose(both.calibrated[80:], apply_temperature(parts[1].probability, 0.5))
+    assert np.allclose(parts[1].calibrated, both.calibrated[80:]), "a part alone has the same temperature"
 
 
-def test_pooled_over_seeds_means_the_mean_over_seeds():
-    """The reason why nothing else has to know of seeds: all of them are tested on the same clips."""
-    both = seeds_of(2, 0, 1)
-    pooled, alone = emotion_summary(both), [emotion_summary(both.rows(both.seed == seed)) for seed in range(3)]
-    uars = [one["uar"]["value"] for one in alone]
+def test_results_pooled_over_seeds_are_means_over_seeds():
+    """All seeds are tested on the same utterances, so that nothing else has to handle seeds."""
+    both = with_seeds(2, 0, 1)
+    pooled, alone = emotion_results(both), [emotion_results(both.rows(both.seed == seed)) for seed in range(3)]
+    uars = [results.uar.value for results in alone]
     assert len(set(uars)) == 3
-    assert pooled["uar"]["value"] == pytest.approx(np.mean(uars))
-    assert pooled["uar"]["seeds"] == dict(zip("012", uars, strict=True))
-    assert pooled["uar"]["deviation"] == pytest.approx(np.std(uars, ddof=1))
-    assert pooled["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in alone]))
-    for name, one in pooled["per_speaker"].items():
-        assert one["uar"] == pytest.approx(np.mean([each["per_speaker"][name]["uar"] for each in alone]))
-    assert alone[1]["uar"]["seeds"] == {"1": uars[1]} and alone[1]["uar"]["deviation"] is None
+    assert pooled.uar.value == pytest.approx(np.mean(uars))
+    assert pooled.uar.seeds == dict(zip("012", uars, strict=True))
+    assert pooled.uar.deviation == pytest.approx(np.std(uars, ddof=1))
+    assert pooled.accuracy == pytest.approx(np.mean([results.accuracy for results in alone]))
+    for speaker, result in pooled.per_speaker.items():
+        assert result.uar == pytest.approx(np.mean([results.per_speaker[speaker].uar for results in alone]))
+    assert alone[1].uar.seeds == {"1": uars[1]} and alone[1].uar.deviation is None
 
 
-def test_clips_count_once_whatever_the_number_of_seeds():
-    both, one = seeds_of(0, 1, 2), made_up()
-    summary, alone = emotion_summary(both), emotion_summary(one)
-    assert len(both.id) == 240 and summary["utterances"] == alone["utterances"] == 80
-    assert [s["utterances"] for s in summary["per_speaker"].values()] == [s["utterances"] for s in alone["per_speaker"].values()]
+def test_utterances_count_once_whatever_the_number_of_seeds():
+    both, one = with_seeds(0, 1, 2), made_up()
+    results, alone = emotion_results(both), emotion_results(one)
+    assert len(both.id) == 240 and results.utterances == alone.utterances == 80
+    for speaker, result in results.per_speaker.items():
+        assert result.utterances == alone.per_speaker[speaker].utterances
     group = by_group(both, {"corpus": np.full(240, "made")})["corpus"]["made"]
-    assert (group["utterances"], group["speakers"]) == (80, 4) and np.sum(summary["confusion"]["counts"]) == 240
+    assert (group.utterances, group.speakers) == (80, 4) and np.sum(results.confusion.counts) == 240
 
 
 def test_seeds_that_agree_make_the_interval_no_narrower():
-    """Their rows are more of the same: resampling speakers sees through it, resampling rows would not."""
+    """Resampling speakers keeps identical rows together; resampling rows would take them for independent."""
     one = made_up()
     copies = join([replace(one, seed=np.full(80, seed)) for seed in range(5)])
-    there, alone = emotion_summary(copies)["uar"], emotion_summary(one)["uar"]
-    assert [there[key] for key in ("value", "low", "high")] == pytest.approx([alone[key] for key in ("value", "low", "high")])
-    assert there["deviation"] == 0
+    pooled, alone = emotion_results(copies).uar, emotion_results(one).uar
+    assert (pooled.value, pooled.low, pooled.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert pooled.deviation == 0
     rows = metrics.cluster_interval(copies.truth, copies.predicted, np.arange(400), 3)
     once = metrics.cluster_interval(one.truth, one.predicted, np.arange(80), 3)
     assert rows[1] - rows[0] < 0.6 * (once[1] - once[0])
@@ -181,33 +183,36 @@ def test_a_temperature_stays_finite(right, sure):
     probability = np.where(np.eye(3)[named] == 1, sure, (1 - sure) / 2).astype(np.float32)
     found = fit_temperature(truth, probability)
     assert 0.05 <= found <= 20 and (found < 1.1 if right else found > 19)
-    assert np.isfinite(soften(probability, found)).all() and np.allclose(soften(probability, found).sum(axis=1), 1)
+    scaled = apply_temperature(probability, found)
+    assert np.isfinite(scaled).all() and np.allclose(scaled.sum(axis=1), 1)
 
 
-def test_the_summary_is_json_and_says_how_far_speakers_are_apart():
+def test_the_results_are_json_and_give_the_spread_of_the_speakers():
     one = made_up()
-    summary = emotion_summary(one)
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    results = emotion_results(one)
+    assert json.loads(json.dumps(results.to_json(), allow_nan=False)) == results.to_json()
     uars = [
         balanced_accuracy_score(one.truth[mine], one.predicted[mine]) for name in SPEAKERS if any(mine := one.speaker == name)
     ]
-    assert summary["spread"] == pytest.approx(np.std(uars, ddof=1))
-    assert summary["worst_speaker"]["uar"] == pytest.approx(min(uars))
-    assert summary["macro_f1"] == metrics.macro_f1(one.truth, one.predicted, 3)
+    assert results.spread == pytest.approx(np.std(uars, ddof=1))
+    assert results.worst_speaker.uar == pytest.approx(min(uars))
+    assert results.macro_f1 == metrics.macro_f1(one.truth, one.predicted, 3)
 
 
-def test_one_speaker_has_a_summary_without_interval_and_spread():
+def test_one_speaker_has_results_without_interval_and_spread():
     one = made_up()
-    summary = emotion_summary(one.rows(one.speaker == "NA"))
-    assert summary["spread"] is None and summary["uar"]["low"] is None and 0 < summary["uar"]["value"] < 1
-    json.dumps(summary, allow_nan=False)
+    alone = one.rows(one.speaker == "NA")
+    results = emotion_results(alone)
+    assert results.spread is None and results.uar.low is None and results.uar.high is None
+    assert results.uar.value == pytest.approx(balanced_accuracy_score(alone.truth, alone.predicted))
+    json.dumps(results.to_json(), allow_nan=False)
 
 
 def test_a_class_that_never_occurs_has_no_recall_and_does_not_count():
     one = made_up()
-    summary = emotion_summary(one.rows(one.truth != 1))
-    assert summary["per_class"]["joy"] is None and summary["chance"] == 0.5
-    assert summary["uar"]["value"] == pytest.approx((summary["per_class"]["anger"] + summary["per_class"]["no, thanks"]) / 2)
+    results = emotion_results(one.rows(one.truth != 1))
+    assert results.per_class["joy"] is None and results.chance == 0.5
+    assert results.uar.value == pytest.approx((results.per_class["anger"] + results.per_class["no, thanks"]) / 2)
 
 
 def people(count=24, **columns) -> list[Utterance]:
@@ -243,11 +248,13 @@ def test_groups_are_measured_like_the_whole():
     groups = by_group(one, {"sex": sex, "corpus": np.full(80, "made")})
     assert list(groups["sex"]) == ["female", "male"]
     female, male, all_ = groups["sex"]["female"], groups["sex"]["male"], groups["corpus"]["made"]
-    assert (female["speakers"], female["utterances"], male["speakers"], male["utterances"]) == (2, 40, 1, 20)
+    assert (female.speakers, female.utterances, male.speakers, male.utterances) == (2, 40, 1, 20)
     mine = sex == "female"
-    assert female["uar"]["value"] == pytest.approx(balanced_accuracy_score(one.truth[mine], one.predicted[mine]))
-    assert female["uar"]["low"] <= female["uar"]["value"] <= female["uar"]["high"] and male["uar"]["low"] is None
-    assert all_["uar"].items() <= emotion_summary(one)["uar"].items() and all_["accuracy"] == emotion_summary(one)["accuracy"]
+    assert female.uar.value == pytest.approx(balanced_accuracy_score(one.truth[mine], one.predicted[mine]))
+    assert female.uar.low <= female.uar.value <= female.uar.high and male.uar.low is None
+    whole = emotion_results(one)
+    assert (all_.uar.value, all_.uar.low, all_.uar.high) == (whole.uar.value, whole.uar.low, whole.uar.high)
+    assert all_.accuracy == whole.accuracy
 
 
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):
@@ -256,15 +263,15 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
     model, split = load_model(fit.folder), fit.split
     made = {}
 
-    def classify(model, prepared, split, part):
-        utterances, probability = real(model, prepared, split, part)
+    def classify(model, prepared, split, part, means):
+        utterances, probability = real(model, prepared, split, part, means)
         made[part] = utterances, made_up(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability
         assert probability.shape == made[part][1].shape
         return made[part]
 
-    real = evaluation.classify
-    monkeypatch.setattr(evaluation, "classify", classify)
-    tested = evaluation.test(model, prepared, fit)
+    real = model_outputs.classify
+    monkeypatch.setattr(model_outputs, "classify", classify)
+    tested = model_outputs.predict_test_speakers(model, prepared, fit, None)
     assert {part: {one.speaker for one in made[part][0]} for part in made} == {"dev": set(split.dev), "test": set(split.test)}
     truth = {part: np.array([model.labels.index(one.emotion) for one in utterances]) for part, (utterances, _) in made.items()}
     assert set(tested.seed) == {fit.seed} and set(tested.fold) == {split.name}
@@ -273,8 +280,8 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
 
 
 def test_an_unknown_column_is_refused_before_any_work(trained, prepared):
-    def fail(*told):
-        raise AssertionError(f"work was done first: {told}")
+    def fail(*step):
+        raise AssertionError(f"work was done first: {step}")
 
     with pytest.raises(RunError, match="unknown column 'gender'"):
         evaluation.evaluate(trained, prepared, "cpu", fail, by=("gender",))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from reports import against_summary, run_summary
+from reports import against_report, changed, run_report
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.evaluate import evaluate, speaker_means
+from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.model_outputs import speaker_means
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel, Normalise
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
@@ -186,35 +187,34 @@ def tables(markdown):
     return [block.splitlines() for block in re.findall(r"(?:^\|.*\n)+", markdown, flags=re.M)]
 
 
-def transductive(summary):
-    return {**summary, "settings": {**summary["settings"], "transductive": True}}
+def transductive(report):
+    return changed(report, settings__transductive=True)
 
 
 def test_every_table_of_a_report_is_marked(tmp_path):
-    plain, marked = against_summary(), transductive(against_summary())
-    for name, summary, wanted in (("plain", plain, False), ("marked", marked, True)):
-        folder = write_report(summary, tmp_path / name).parent
+    plain, marked = against_report(), transductive(against_report())
+    for name, report, wanted in (("plain", plain, False), ("marked", marked, True)):
+        folder = write_report(report, tmp_path / name).parent
         page, text = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
         results = text.partition("## Settings")[0]
         assert len(tables(results)) > 10 and all(("transductive" in table[0]) is wanted for table in tables(results))
         heads = re.findall(r"<thead>.*?</thead>", page.partition('id="settings"')[0], flags=re.S)
         assert len(heads) == len(tables(results)) and all(("transductive" in head) is wanted for head in heads)
-        assert ("of test speakers too" in text.partition("|")[0]) is wanted, "before any number"
+        assert ("test speakers included" in text.partition("|")[0]) is wanted, "before any number"
     assert "| transductive | True |" in (tmp_path / "marked" / "report.md").read_text()
     assert json.loads((tmp_path / "marked" / "report.json").read_text())["settings"]["transductive"] is True
 
 
 def test_beside_a_transductive_run_its_name_is_marked(tmp_path):
-    summary = against_summary()
-    summary["against"] = {**summary["against"], "transductive": True}
-    text = (write_report(summary, tmp_path / "one").parent / "report.md").read_text()
-    assert "emodb-baseline (transductive)" in text and "emodb-grl (transductive)" not in text and "of test speakers too" in text
-    runs = [run_summary("plain"), transductive(run_summary("other", 0.75, 0.6)), run_summary("third", 0.6, 0.5)]
+    report = changed(against_report(), against__transductive=True)
+    text = (write_report(report, tmp_path / "one").parent / "report.md").read_text()
+    assert "emodb-baseline (transductive)" in text and "emodb-grl (transductive)" not in text and "test speakers included" in text
+    runs = [run_report("plain"), transductive(run_report("other", 0.75, 0.6)), run_report("third", 0.6, 0.5)]
     for number in (2, 3):
         written = (write_comparison(runs[:number], tmp_path / str(number)).parent / "report.md").read_text()
         (rows,) = [table for table in tables(written) if "front" in table[0]]
         assert sum("other (transductive)" in row for row in rows) == 1 == sum("transductive" in row for row in rows)
-        assert "of test speakers too" in written
+        assert "test speakers included" in written
 
 
 def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
@@ -227,9 +227,9 @@ def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
     assert re.search(r"fold fixed: epoch \d kept, dev UAR [\d.]+ \(transductive\)", capsys.readouterr().out)
     assert siser(["evaluate", str(run.folder), "--device", "cpu", "--quick"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count(
-        "transductive"
-    ) == 3 and "normalised by the mean over all utterances of each test speaker (transductive)" in " ".join(shown.split())
+    for header in ("measure", "attacker", "chance level of speaker identification"):
+        assert f"{header} (transductive)" in " ".join(shown.split())
+    assert "normalised by the mean over all utterances of each test speaker (transductive)" in " ".join(shown.split())
     report = json.loads((run.folder / "report" / "report.json").read_text())
     assert report["settings"]["transductive"] is True and "(transductive)" in report["verdict"][0]
     assert siser(["compare", str(run.folder), "--out", str(tmp_path / "compared")]) == 0

@@ -8,6 +8,7 @@ import torch
 from concept_erasure import LeaceFitter
 from embedding_tables import linear_code, make_table, xor_code
 from helpers import section
+from reports import control, run_report
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,7 +16,7 @@ from sklearn.svm import SVC
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.evaluation.evaluate import unless_starved
+from speaker_invariant_ser.evaluation.evaluate import require_positive_control
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models import erasure
 from speaker_invariant_ser.models.erasure import ERASERS
@@ -182,13 +183,16 @@ def test_erasing_more_speakers_than_dimensions_is_refused():
     ("before", "claim"), [(0.5, (True, "within")), (0.2, ("undecided", "starved")), (None, ("undecided", "starved"))]
 )
 def test_attackers_at_chance_before_the_erasure_are_no_evidence_after_it(before, claim):
-    control = {"accuracy": 0.55, "low": before, "high": 0.6}
-    speaker = {"at_chance": True, "reason": "within", "chance": {"given_emotion": 0.2}, "controls": {"unreleased": control}}
-    result = unless_starved(speaker)
-    assert (result["at_chance"], result["reason"]) == claim and set(result) == set(speaker)
-    leak = {**speaker, "at_chance": False, "reason": "leak"}
-    assert unless_starved(leak) == leak
-    assert unless_starved({**speaker, "controls": {}})["reason"] == "starved"
+    unreleased = control(0.55).model_copy(update={"low": before})
+    chance = run_report().speaker.chance.model_copy(update={"given_emotion": 0.2})
+    claimed = {"at_chance": True, "reason": "within", "chance": chance, "controls": {"unreleased": unreleased}}
+    speaker = run_report().speaker.model_copy(update=claimed)
+    checked = require_positive_control(speaker)
+    assert (checked.at_chance, checked.reason) == claim
+    assert checked.model_copy(update={"at_chance": True, "reason": "within"}) == speaker
+    leak = speaker.model_copy(update={"at_chance": False, "reason": "leak"})
+    assert require_positive_control(leak) == leak
+    assert require_positive_control(speaker.model_copy(update={"controls": {}})).reason == "starved"
 
 
 def test_at_chance_is_a_one_sided_test_at_95_percent():

@@ -152,24 +152,23 @@ def test_post_training_is_deterministic_and_uses_training_speakers_only(run, nam
 
 def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
     evaluation = evaluate(run, named, device="cpu", quick=True)
-    summary, recipe = evaluation.summary, run.recipe
-    speaker = summary["speaker"]
-    assert summary["settings"]["threat"] == describe_threat_model(recipe) and "Not covered" in describe_threat_model(recipe)
-    rate = {"none": None, "fsq": 12 * 3.0}.get(recipe.bottleneck.name, speaker["rate_bits"])
-    assert speaker["rate_bits"] == (rate if rate is None else pytest.approx(rate)) and rate != 0
+    report, recipe = evaluation.report, run.recipe
+    speaker = report.speaker
+    assert report.settings.threat == describe_threat_model(recipe) and "Not covered" in describe_threat_model(recipe)
+    rate = {"none": None, "fsq": 12 * 3.0}.get(recipe.bottleneck.name, speaker.rate_bits)
+    assert speaker.rate_bits == (rate if rate is None else pytest.approx(rate)) and rate != 0
     two_outputs = recipe.release.name == "noise" and recipe.release.classifies_before
-    assert bool(speaker["outputs"]) is two_outputs is ("second output" in describe_threat_model(recipe))
+    assert bool(speaker.outputs) is two_outputs is ("second output" in describe_threat_model(recipe))
     if two_outputs:
-        assert speaker["outputs"]["posteriors"] == speaker["controls"]["posteriors"]
-        assert speaker["outputs"]["embedding"] == speaker["controls"]["embedding"] and speaker["outputs"]["attackers"] == "quick"
-    assert speaker["learned"] == ("held-out" if recipe.erase.name != "none" else "all")
+        assert speaker.outputs.posteriors == speaker.controls["posteriors"]
+        assert speaker.outputs.embedding == speaker.controls["embedding"] and speaker.outputs.attackers == "quick"
+    assert speaker.learned == ("held-out" if recipe.erase.name != "none" else "all")
     assert set(evaluation.table.id) == set(run.splits[0].held_out) or recipe.erase.name == "none"
-    report = run.folder / "report"
-    write_report(summary, report)
-    for text in ((report / "report.md").read_text(), (report / "report.html").read_text()):
+    written = write_report(report, run.folder / "report").parent
+    for text in ((written / "report.md").read_text(), (written / "report.html").read_text()):
         assert "the attacker has the embedding of one utterance" in text
-        assert ("Two outputs" in text) is two_outputs and ("bounds what any attacker can get" in text) is (rate is not None)
-    assert json.loads((report / "report.json").read_text())["settings"]["threat"]
+        assert ("Two outputs" in text) is two_outputs and ("bounds what any attacker can learn" in text) is (rate is not None)
+    assert json.loads((written / "report.json").read_text())["settings"]["threat"]
     rows = list(predict(load_models(run, device="cpu"), sorted(folder.glob("05_*.wav"))))
     stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
     assert len(rows) == 12 and not any(row["error"] for row in rows)

@@ -5,7 +5,7 @@ import shutil
 from itertools import pairwise, product
 
 import pytest
-from reports import against_summary, curves, demo_summary, points, run_summary, seeded_summary, table_summary
+from reports import against_report, changed, curves, demo_report, points, run_report, seeded_report, table_report
 
 from speaker_invariant_ser.report.write import write_comparison, write_report
 
@@ -53,17 +53,17 @@ return [...document.querySelectorAll('body *')].filter(element => own(element) &
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of each kind, with names long enough to do harm."""
+    """A page of each kind, with names long enough to break a layout."""
     folder = tmp_path_factory.mktemp("pages")
-    run, table, seeded = against_summary(), table_summary(), seeded_summary()
-    run["against"]["run"] = "a-baseline-with-a-name-that-nobody-would-type-twice-" + "x" * 60
-    table["run"] = "embeddings_of_another_tool_" + "y" * 80 + ".parquet"
+    run = changed(against_report(), against__run="a-baseline-with-a-name-that-nobody-would-type-twice-" + "x" * 60)
+    table = changed(table_report(), run="embeddings_of_another_tool_" + "y" * 80 + ".parquet")
+    seeded = seeded_report()
     return {
-        "run": write_report(run, folder / "run", curves(list(run["emotion"]["folds"])), points()),
-        "demo": write_report(demo_summary(), folder / "demo", curves(["fixed"])),
+        "run": write_report(run, folder / "run", curves(list(run.emotion.folds)), points()),
+        "demo": write_report(demo_report(), folder / "demo", curves(["fixed"])),
         "table": write_report(table, folder / "table"),
-        "comparison": write_comparison([run_summary(f"run{n}", 0.6 + n / 50, 0.5 + n / 20) for n in range(8)], folder / "runs"),
-        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded["emotion"]["folds"])), points()),
+        "comparison": write_comparison([run_report(f"run{n}", 0.6 + n / 50, 0.5 + n / 20) for n in range(8)], folder / "runs"),
+        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded.emotion.folds)), points()),
     }
 
 
@@ -97,7 +97,7 @@ KINDS = ["run", "demo", "table", "comparison", "seeds"]
 
 
 @pytest.mark.parametrize("kind, width", list(product(KINDS, WIDTHS)))
-def test_nothing_overflows_and_every_picture_is_there(browser, pages, kind, width):
+def test_nothing_overflows_and_every_plot_is_there(browser, pages, kind, width):
     show(browser, pages[kind], width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= WIDTHS[width][0]
     assert browser.execute_script(STICKING_OUT) == []
@@ -140,7 +140,7 @@ def test_the_contents_lead_to_the_headings(browser, pages, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_verdict_and_its_picture_are_on_the_first_screen(browser, pages, kind):
+def test_the_verdict_and_its_plot_are_on_the_first_screen(browser, pages, kind):
     show(browser, pages[kind])
     assert browser.execute_script("return document.querySelector('svg').getBoundingClientRect().bottom") < 900
 
@@ -153,7 +153,7 @@ def test_nothing_is_fetched_and_nothing_goes_wrong(browser, pages, kind):
     assert browser.get_log("browser") == []
 
 
-def test_it_prints_in_light_with_what_is_folded(browser, pages):
+def test_it_prints_in_light_colours_with_folded_tables_open(browser, pages):
     show(browser, pages["run"], scheme="dark")
     browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = false)")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,4 +1,4 @@
-"""The report page, its Markdown and its pictures, on made-up summaries; tests/test_browser.py looks at them in a browser."""
+"""The report page, its Markdown and its plots, for invented reports; test_browser.py looks at them in a browser."""
 
 import json
 import re
@@ -11,32 +11,37 @@ import pytest
 from matplotlib.figure import Figure
 from reports import (
     HASH,
-    against_summary,
+    against_report,
     attacker,
     calibration,
+    changed,
     curves,
-    demo_summary,
-    kept_of,
+    demo_report,
     points,
-    run_summary,
-    seeded_summary,
-    settings,
-    table_summary,
+    run_report,
+    run_settings,
+    seeded_report,
+    selected_epoch,
+    table_report,
 )
 
-from speaker_invariant_ser.report.plots import COLOURS, INK, Picture, Points, label, paint_gradients, save
-from speaker_invariant_ser.report.sections.blocks import Chapter, Pictures
-from speaker_invariant_ser.report.sections.emotion import against_chapter, each_speaker_chapter
-from speaker_invariant_ser.report.sections.front import pareto
-from speaker_invariant_ser.report.sections.making import PARTS, map_chapter, time_told, training_chapter
-from speaker_invariant_ser.report.write import cell, interval, percent, write_comparison, write_report
+from speaker_invariant_ser.evaluation.summary import RunReport, SpeakerDifference
+from speaker_invariant_ser.evaluation.summary_parts import SpeakerResult, Uar
+from speaker_invariant_ser.report.formatting import interval, percent
+from speaker_invariant_ser.report.plots import COLOURS, INK, Plot, Points, label, plot_gradients, save
+from speaker_invariant_ser.report.sections.blocks import Plots, Section
+from speaker_invariant_ser.report.sections.emotion import speakers_section
+from speaker_invariant_ser.report.sections.paired import paired_section
+from speaker_invariant_ser.report.sections.training import TIMES, about_time, map_section, training_section
+from speaker_invariant_ser.report.tables import pareto_front
+from speaker_invariant_ser.report.write import cell, write_comparison, write_report
 
 NASTY = '<b>&"$x_1$|*'
-KEPT = {"verdict", "confusion", "speakers", "calibration", "attackers"}
+ALWAYS = {"verdict", "confusion", "speakers", "calibration", "attackers"}
 
 
 class Page(HTMLParser):
-    """What a browser would find: tags with attributes, ids, headings, text."""
+    """Tags with attributes, ids, headings and text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,12 +63,12 @@ class Page(HTMLParser):
 def written(tmp_path_factory):
     """One report of each kind, with the text of its files."""
     folder = tmp_path_factory.mktemp("reports")
-    run, demo, seeded = against_summary(), demo_summary(), seeded_summary()
+    run, demo, seeded = against_report(), demo_report(), seeded_report()
     pages = {
-        "run": write_report(run, folder / "run", curves(list(run["emotion"]["folds"])), points()),
+        "run": write_report(run, folder / "run", curves(list(run.emotion.folds)), points()),
         "demo": write_report(demo, folder / "demo", curves(["fixed"], 1)),
-        "table": write_report(table_summary(), folder / "table"),
-        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded["emotion"]["folds"])), points()),
+        "table": write_report(table_report(), folder / "table"),
+        "seeds": write_report(seeded, folder / "seeds", curves(list(seeded.emotion.folds)), points()),
     }
     return {kind: Written(page) for kind, page in pages.items()}
 
@@ -75,8 +80,8 @@ class Written:
         self.markdown = (self.folder / "report.md").read_text(encoding="utf-8")
 
 
-def write(folder, summary, *more) -> Written:
-    return Written(write_report(summary, folder / "report", *more))
+def write(folder, report, *more) -> Written:
+    return Written(write_report(report, folder / "report", *more))
 
 
 def tables(markdown: str) -> list[list[str]]:
@@ -108,28 +113,28 @@ def test_headings_do_not_skip_a_level(written, kind):
 
 
 @pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
-def test_markdown_tables_are_well_formed_and_pictures_are_there(written, kind):
+def test_markdown_tables_are_well_formed_and_plots_are_there(written, kind):
     found = tables(written[kind].markdown)
     assert len(found) >= 4
     for lines in found:
         assert re.fullmatch(r"\|(---\|)+", lines[1])
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {lines[1].count("|")}
-    pictures = re.findall(r"\((\S+\.png)\)", written[kind].markdown)
-    assert sorted(pictures) == sorted(path.name for path in written[kind].folder.glob("*.png"))
-    assert all((written[kind].folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    plots = re.findall(r"\((\S+\.png)\)", written[kind].markdown)
+    assert sorted(plots) == sorted(path.name for path in written[kind].folder.glob("*.png"))
+    assert all((written[kind].folder / name).read_bytes().startswith(b"\x89PNG") for name in plots)
 
 
-def test_the_first_screen_holds_verdict_picture_and_numbers_before_the_contents(written):
+def test_the_first_screen_holds_verdict_plot_and_numbers_before_the_contents(written):
     page = written["run"].html
     first = page[: page.index("<nav")]
-    assert all(sentence in Page(first).text for sentence in against_summary()["verdict"])
+    assert all(sentence in Page(first).text for sentence in against_report().verdict)
     assert first.count("<svg") == 1 and "emodb-baseline" in first
     assert "73.5" in first and "70.8" in first and "21.4" in first
 
 
-def test_what_was_measured_is_said(written):
+def test_the_report_has_every_measurement(written):
     for text in (written["run"].page.text, written["run"].markdown):
-        for said in ("370 decisions", "26.4 %", "1,000 permutations", "10 texts", "+3 points".strip("+"), "1.52 of 2.81"):
+        for said in ("370 decisions", "26.4 %", "1,000 permutations", "10 texts", "plus 3 points", "1.52 of 2.81"):
             assert said in text
         for said in (
             "Confusion",
@@ -144,7 +149,7 @@ def test_what_was_measured_is_said(written):
             assert said in text
         for said in ("undecided: too few speakers", "-1.6 points", "-4.1 to +0.8 points", "macro F1", "female", "8.3 points"):
             assert said in text
-    assert {path.stem for path in written["run"].folder.glob("*.png")} == KEPT | {
+    assert {path.stem for path in written["run"].folder.glob("*.png")} == ALWAYS | {
         "differences",
         "controls",
         "map-emotion",
@@ -155,30 +160,31 @@ def test_what_was_measured_is_said(written):
 
 
 @pytest.mark.parametrize("kind", ["run", "demo"])
-def test_the_adversarys_own_accuracy_appears_once_and_is_no_evidence(written, kind):
+def test_the_adversarys_accuracy_appears_once_and_is_no_evidence(written, kind):
     for text in (written[kind].page.text, written[kind].markdown):
         assert text.count("27.7 %") == 1
         assert re.search(r"Not evidence:[^.]*27\.7 %", text)
 
 
-def test_being_scored_on_trained_clips_is_a_loud_warning_before_the_picture(written):
+def test_scoring_on_training_utterances_is_a_warning_before_the_plot(written):
     demo, run = written["demo"].html, written["run"].html
     assert demo.index('class="warning"') < demo.index("<svg") and "audit.holdout" in demo
     assert 'class="warning"' not in run and "audit.holdout" not in written["run"].markdown
     assert "> Warning:" in written["demo"].markdown
 
 
-def test_several_seeds_are_told_with_their_deviation(written):
+def test_several_seeds_are_shown_with_their_deviation(written):
     seeded, run = written["seeds"], written["run"]
     for text in (seeded.page.text, seeded.markdown):
-        assert "68.5 to 78.5 %, deviation over 3 seeds 1.2" in text, "beside the baseline of one seed"
-        assert "73.5 % (68.5 to 78.5 %), deviation over 3 seeds 1.2" in text
-        assert "65.8 to 75.8 %, deviation over 3 seeds 2.7" in text
+        assert "68.5 to 78.5 %, SD over 3 seeds 1.2" in text, "beside the baseline of one seed"
+        assert "73.5 % (68.5 to 78.5 %), SD over 3 seeds 1.2" in text
+        assert "65.8 to 75.8 %, SD over 3 seeds 2.7" in text
         assert "Each fold was trained from 3 seeds" in text and "in 10 folds" in text and "30 encoders" in text
-        assert "It names 70.8 % rightly, deviation over 3 seeds 2.7." in text
+        assert "Its accuracy is 70.8 %, SD over 3 seeds 2.7." in text
         assert "counted 3 times" in text and "31, 32, 33" in text and "77.0 %, 76.0 %, 75.0 %" in text
-    told = ["| deviation over 3 seeds, points | 1.2 |  |  |", "| deviation over 3 seeds, points | 2.7 |  |  |"]
-    assert tables(seeded.markdown)[0][3::2] == told, "under UAR and under the strongest attacker"
+    rows = tables(seeded.markdown)[0]
+    assert rows[3] == "| SD over 3 seeds, points | 1.2 |  |  |" and rows[2].startswith("| emotion UAR")
+    assert rows[6] == "| SD over 3 seeds, points | 2.7 |  |  |" and rows[5].startswith("| speaker accuracy, strongest")
     for text in (run.page.text, run.markdown):
         assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
     clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", one.markdown, flags=re.M)[1] for one in (seeded, run)]
@@ -186,79 +192,82 @@ def test_several_seeds_are_told_with_their_deviation(written):
 
 
 def test_the_note_is_shown_only_if_there_is_one(written):
-    assert demo_summary()["note"] in written["demo"].html[: written["demo"].html.index("<svg")]
+    assert demo_report().note in written["demo"].html[: written["demo"].html.index("<svg")]
     assert 'class="note"' not in written["run"].html
 
 
-def test_what_is_not_defined_is_said_to_be(written):
+def test_undefined_values_are_marked_as_such(written):
     text = written["demo"].page.text
-    assert "no interval" in text and "Not measured" in text and "too few clips to say" in text
-    assert "would likely go unseen" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
+    assert "no interval" in text and "Not measured" in text and "too few utterances to decide" in text
+    assert "would probably miss" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
 
 
 def test_a_table_of_embeddings_has_the_speaker_part_alone(written):
     text = written["table"].page.text
-    assert "never trained" not in text and "log-mel" not in text and "never met" not in text
+    assert "untrained" not in text and "log-mel" not in text and "unseen by the encoder" not in text
     assert "the speaker is at chance" in text and "the table does not say" in text and "egemaps.csv" in text
     assert not {"Training", "Confusion", "Not evidence"} & set(re.split(r"[\n:]", text))
     assert written["table"].html.count("<svg") == 2
     assert json.loads((written["table"].folder / "report.json").read_text())["emotion"] is None
 
 
-def test_report_json_is_the_summary(written):
-    assert json.loads((written["run"].folder / "report.json").read_text(encoding="utf-8")) == against_summary()
+def test_report_json_is_the_report(written):
+    assert json.loads((written["run"].folder / "report.json").read_text(encoding="utf-8")) == against_report().to_json()
 
 
 @pytest.mark.parametrize(
-    "value, said", [(True, "no worse by more than"), (False, "worse by more than"), ("undecided", "too few speakers to say")]
+    "value, said", [(True, "yes: not worse"), (False, "no: worse"), ("undecided", "undecided: too few speakers")]
 )
-def test_non_inferiority_is_told_in_words(value, said):
-    assert said in rows_of(against_chapter(against_summary(value)))["non-inferior, margin 1 point"]
+def test_non_inferiority_is_a_sentence(value, said):
+    report = against_report(value)
+    assert rows_of(paired_section(report, report.against))["non-inferior, margin 1 point"].startswith(said)
 
 
-def rows_of(chapter: Chapter) -> dict[str, str]:
-    """First and second column of the tables beside a chapter's pictures."""
-    tables = [block.beside for block in chapter.blocks if isinstance(block, Pictures)]
+def rows_of(section: Section) -> dict[str, str]:
+    """First and second column of the tables beside a section's plots."""
+    tables = [block.table for block in section.blocks if isinstance(block, Plots)]
     return {row[0]: row[1] for table in tables for row in table.rows}
 
 
 def test_one_speaker_on_either_side_leaves_no_interval(tmp_path):
-    summary = against_summary()
-    summary["against"] |= {"difference": {"value": 0.02, "low": None, "high": None}, "p_value": None, "lower_bound": None}
-    summary["against"] |= {"effect_size": None, "per_speaker": {"03": {"this": 0.7, "other": 0.68, "difference": 0.02}}}
-    chapter = against_chapter(summary)
-    told = rows_of(chapter)
-    assert told["mean difference of the speakers' UARs"] == "+2.0 points"
-    assert [value for value in told.values() if value == "-"] == ["-"] * 4
-    save(next(block for block in chapter.blocks if isinstance(block, Pictures)).drawn[0], tmp_path)
+    report = changed(
+        against_report(),
+        against__difference={"value": 0.02, "low": None, "high": None},
+        against__p_value=None,
+        against__lower_bound=None,
+        against__effect_size=None,
+        against__per_speaker={"03": SpeakerDifference(this=0.7, other=0.68, difference=0.02)},
+    )
+    section = paired_section(report, report.against)
+    rows = rows_of(section)
+    assert rows["mean difference of the speakers' UARs"] == "+2.0 points"
+    assert [value for value in rows.values() if value == "-"] == ["-"] * 4
+    save(next(block for block in section.blocks if isinstance(block, Plots)).plots[0], tmp_path)
 
 
-def test_a_leak_read_by_who_had_fewer_clips_to_learn_from_is_not_set_beside_another_without_a_word(tmp_path):
-    erased, other = against_summary(), run_summary("other")
-    erased["speaker"]["learned"] = other["speaker"]["learned"] = "all"
-    warned = "learned from held-out clips alone, since an eraser was fitted on the others"
-    assert warned not in Written(write_comparison([erased, other], tmp_path / "alike")).page.text
-    assert warned not in Written(write_report(erased, tmp_path / "plain")).page.text
-    erased["speaker"]["learned"] = "held-out"
+def test_a_comparison_warns_where_some_attackers_had_fewer_utterances_to_learn_from(tmp_path):
+    plain, other = against_report(), run_report("other")
+    erased = changed(plain, speaker__learned="held-out")
+    warned = "learned from held-out utterances alone, since an eraser was fitted on the others"
+    assert warned not in Written(write_comparison([plain, other], tmp_path / "alike")).page.text
+    assert warned not in Written(write_report(plain, tmp_path / "plain")).page.text
     assert warned in Written(write_comparison([erased, other], tmp_path / "mixed")).page.text
     assert warned in Written(write_report(erased, tmp_path / "erased")).page.text
 
 
-def nasty_summary() -> dict:
+def nasty_report() -> RunReport:
     """Names that are markup everywhere."""
-    summary = against_summary()
-    text = json.dumps(summary)
+    text = json.dumps(against_report().to_json())
     for old in ("emodb-grl", "emodb-baseline", "angry", '"03"', "svm", "female"):
         name = f"{old} {NASTY}" if old != '"03"' else f"03 {NASTY}"
         text = text.replace(json.dumps(old.strip('"')), json.dumps(name))
-    return {**json.loads(text), "note": NASTY, "verdict": [NASTY, NASTY]}
+    return RunReport.model_validate({**json.loads(text), "note": NASTY, "verdict": [NASTY, NASTY]})
 
 
-def test_names_show_as_they_are(tmp_path):
-    summary = nasty_summary()
+def test_markup_in_names_is_shown_as_text(tmp_path):
     first = points(3, 60)
-    place = Points(first.place, np.where(first.emotion == "sad", NASTY, first.emotion), first.speaker)
-    shown = write(tmp_path, summary, {}, place)
+    embedding_map = Points(first.position, np.where(first.emotion == "sad", NASTY, first.emotion), first.speaker)
+    shown = write(tmp_path, nasty_report(), {}, embedding_map)
     for name in (f"emodb-grl {NASTY}", f"03 {NASTY}", f"angry {NASTY}", f"svm {NASTY}", f"female {NASTY}"):
         assert name in shown.page.text
     assert ("b", {}) not in shown.page.tags
@@ -273,49 +282,53 @@ def test_names_show_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("text", ["_hidden", "line\nbreak", "nul\x00", "漢字", "x" * 300, ""])
 def test_any_label_can_be_drawn(tmp_path, text):
-    emotion = {**run_summary()["emotion"], "per_speaker": {text: {"uar": 0.5, "accuracy": 0.5, "utterances": 3}}}
-    place = Points(np.zeros((2, 2)), np.array([text, "b"]), np.array(["s", "t"]))
-    for chapter in (each_speaker_chapter(emotion), map_chapter(place)):
-        svg = ElementTree.fromstring(save(chapter.blocks[-1].drawn[0], tmp_path))
+    result = SpeakerResult(uar=0.5, accuracy=0.5, utterances=3)
+    emotion = run_report().emotion.model_copy(update={"per_speaker": {text: result}})
+    embedding_map = Points(np.zeros((2, 2)), np.array([text, "b"]), np.array(["s", "t"]))
+    for section in (speakers_section(emotion), map_section(embedding_map)):
+        svg = ElementTree.fromstring(save(section.blocks[-1].plots[0], tmp_path))
         assert label(text, 14).strip()[:13] in "".join(svg.itertext())
 
 
 def test_many_speakers_folds_and_attackers_stay_readable(tmp_path):
-    summary = against_summary()
     names = [f"speaker{number:03}" for number in range(300)]
-    each = {name: {"uar": 0.5 + number / 1000, "accuracy": 0.5, "utterances": 9} for number, name in enumerate(names)}
-    summary["emotion"] |= {"per_speaker": each, "calibration": calibration(names)}
-    summary["emotion"]["folds"] = {name: kept_of(name) for name in names}
-    summary["against"]["per_speaker"] = {name: {"this": 0.5, "other": 0.4, "difference": 0.1} for name in names}
-    summary["speaker"]["attackers"] = {f"attacker{number}": attacker(0.1 + number / 100) for number in range(40)}
-    summary["settings"] = settings(names, names)
-    for fold in summary["settings"]["folds"]:
-        fold["train"] = [name for name in names if name != fold["name"]]
-    shown = write(tmp_path, summary)
+    folds = [fold.model_copy(update={"train": [*names]}) for fold in run_settings(names, names).folds]
+    report = changed(
+        against_report(),
+        emotion__per_speaker={
+            name: SpeakerResult(uar=0.5 + number / 1000, accuracy=0.5, utterances=9) for number, name in enumerate(names)
+        },
+        emotion__calibration=calibration(names),
+        emotion__folds={name: selected_epoch(name) for name in names},
+        against__per_speaker={name: SpeakerDifference(this=0.5, other=0.4, difference=0.1) for name in names},
+        speaker__attackers={f"attacker{number}": attacker(0.1 + number / 100) for number in range(40)},
+        settings__folds=folds,
+    )
+    shown = write(tmp_path, report)
     assert len(shown.html) < 500_000
     assert (
         "All 300 speakers" in shown.html
         and "The 15 strongest of 40" in shown.html
-        and "300 speakers, the best above" in shown.html
+        and "300 speakers, highest UAR at the top" in shown.html
     )
     heights = [float(box.split()[3]) for box in re.findall(r'viewBox="([^"]+)"', shown.html)]
     assert max(heights) < 600
 
 
 def test_the_page_is_the_same_each_time(tmp_path):
-    pages = [write_report(table_summary(), tmp_path / name, {}, points()) for name in ("one", "two")]
+    pages = [write_report(table_report(), tmp_path / name, {}, points()) for name in ("one", "two")]
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 def test_a_former_report_is_replaced(tmp_path):
-    write(tmp_path, table_summary())
+    write(tmp_path, table_report())
     (tmp_path / "report" / "old.png").touch()
-    write(tmp_path, table_summary())
+    write(tmp_path, table_report())
     assert not (tmp_path / "report" / "old.png").exists()
 
 
-def test_drawings_take_the_pages_ink_and_are_named_for_those_who_cannot_see_them(tmp_path):
-    svg = save(Picture("two", 'a <b> "c"', lambda axes: axes.plot([0, 1], color=INK)), tmp_path)
+def test_drawings_use_the_pages_text_colour_and_have_a_text_alternative(tmp_path):
+    svg = save(Plot("two", 'a <b> "c"', lambda axes: axes.plot([0, 1], color=INK)), tmp_path)
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == root.find("title").text == 'a <b> "c"'
     assert "currentColor" in svg and INK not in svg and "width" not in root.attrib
@@ -343,28 +356,30 @@ def test_labels_are_one_short_line():
 
 def test_numbers_in_words():
     assert percent(0.1234) == "12.3 %" and percent(None) == "-"
-    assert interval({"low": 0.1, "high": 0.25}) == "10.0 to 25.0 %" and "two clusters" in interval({"low": None, "high": None})
+    assert interval(Uar(value=0.2, low=0.1, high=0.25)) == "10.0 to 25.0 %"
+    assert interval(Uar(value=0.2, low=None, high=None)) == "no interval (one cluster)"
     assert cell("a|b\nc") == "a\\|b c" and cell("random_encoder") == "random_encoder"
 
 
-def runs(*places: tuple[float, float]) -> list[dict]:
-    return [run_summary(f"run{number}", uar, leak) for number, (uar, leak) in enumerate(places)]
+def runs(*scores: tuple[float, float]) -> list[RunReport]:
+    """Reports with these (UAR, accuracy of the strongest attacker)."""
+    return [run_report(f"run{number}", uar, leakage) for number, (uar, leakage) in enumerate(scores)]
 
 
-def test_the_front_is_what_no_other_run_beats_in_both():
-    assert pareto(runs((0.7, 0.8), (0.6, 0.5), (0.6, 0.8), (0.5, 0.6), (0.7, 0.9))) == [0, 1]
+def test_a_run_is_on_the_front_unless_another_beats_it_in_both():
+    assert pareto_front(runs((0.7, 0.8), (0.6, 0.5), (0.6, 0.8), (0.5, 0.6), (0.7, 0.9))) == [0, 1]
 
 
 def test_equal_runs_are_both_on_the_front():
-    assert pareto(runs((0.7, 0.8), (0.7, 0.8), (0.65, 0.8))) == [0, 1]
+    assert pareto_front(runs((0.7, 0.8), (0.7, 0.8), (0.65, 0.8))) == [0, 1]
 
 
 def test_the_front_is_that_of_the_definition():
     """No other run has both a higher UAR and lower leakage; with no ties that is all there is to it."""
     rng = np.random.default_rng(0)
-    places = [tuple(place) for place in rng.random((40, 2))]
-    free = [n for n, (uar, leak) in enumerate(places) if not any(u > uar and s < leak for u, s in places)]
-    assert pareto(runs(*places)) == free and 0 < len(free) < 40
+    scores = [tuple(score) for score in rng.random((40, 2))]
+    front = [n for n, (uar, leakage) in enumerate(scores) if not any(u > uar and s < leakage for u, s in scores)]
+    assert pareto_front(runs(*scores)) == front and 0 < len(front) < 40
 
 
 def test_the_comparison_marks_the_front(tmp_path):
@@ -372,54 +387,55 @@ def test_the_comparison_marks_the_front(tmp_path):
     shown = Written(write_comparison(many, tmp_path / "comparison"))
     assert [row for row in tables(shown.markdown)[0][2:] if "| yes | " in row.split("%")[0]] == tables(shown.markdown)[0][2:4]
     assert shown.html.count('class="strong"') == 2 and "Pareto front: 2 of 3 runs" in shown.html
-    assert [one["pareto"] for one in json.loads((shown.folder / "report.json").read_text())["runs"]] == [True, True, False]
+    assert [run["pareto"] for run in json.loads((shown.folder / "report.json").read_text())["runs"]] == [True, True, False]
     assert "not evidence" in shown.page.text and "(tradeoff.png)" in shown.markdown and (shown.folder / "tradeoff.png").is_file()
 
 
 def test_runs_of_several_seeds_and_older_ones_are_compared(tmp_path):
     """A report of a former version has no seeds at all."""
-    old = run_summary("old")
-    for score in (old["emotion"]["uar"], old["speaker"]["strongest"]):
+    content = run_report("old").to_json()
+    for score in (content["emotion"]["uar"], content["speaker"]["strongest"]):
         del score["seeds"], score["deviation"]
-    shown = Written(write_comparison([seeded_summary(), old], tmp_path / "seeds"))
+    old = RunReport.model_validate(content)
+    shown = Written(write_comparison([seeded_report(), old], tmp_path / "seeds"))
     rows = tables(shown.markdown)[0][2:]
-    assert "68.5 to 78.5 %, deviation over 3 seeds 1.2 |" in rows[0] and "75.8 %, deviation over 3 seeds 2.7 |" in rows[0]
-    assert "68.5 to 78.5 % |" in rows[1] and "deviation" not in rows[1]
+    assert "68.5 to 78.5 %, SD over 3 seeds 1.2 |" in rows[0] and "75.8 %, SD over 3 seeds 2.7 |" in rows[0]
+    assert "68.5 to 78.5 % |" in rows[1] and "SD" not in rows[1]
 
 
-def test_the_comparison_tells_what_its_runs_share_and_what_not(tmp_path):
-    demo, run = demo_summary(), run_summary()
+def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
+    demo, run = demo_report(), run_report()
     mixed = Written(write_comparison([demo, run], tmp_path / "mixed")).page.text
-    assert "not measured on the same clips" in mixed and demo["note"] in mixed and "This concerns adversarial." in mixed
-    alike = Written(write_comparison([run, run_summary("other")], tmp_path / "alike")).page.text
-    assert "not measured on the same clips" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
+    assert "not measured on the same utterances" in mixed and demo.note in mixed and "This concerns adversarial." in mixed
+    alike = Written(write_comparison([run, run_report("other")], tmp_path / "alike")).page.text
+    assert "not measured on the same utterances" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
 
 
 def test_gradients_and_times_are_shown_where_they_were_measured():
     """Runs of an earlier version have neither."""
     old = curves(["03", "08"], 4)
-    seconds = {f"seconds_{part}": 6.0 if part == "network" else 0.8 for part in PARTS}
+    seconds = {f"seconds_{part}": 6.0 if part == "network" else 0.8 for part in TIMES}
     new = {
         fold: [{**row, "emotion_gradient": 0.1, "adversary_gradient": 0.0, **seconds} for row in rows]
         for fold, rows in old.items()
     }
-    shown = {True: training_chapter(new, None), False: training_chapter(old, None)}
-    names = {
-        has: [one.name for block in chapter.blocks if isinstance(block, Pictures) for one in block.drawn]
-        for has, chapter in shown.items()
-    }
-    assert names[True] == ["losses", "accuracies", "gradients"] and names[False] == ["losses", "accuracies"]
-    assert time_told(old) == ""
-    assert time_told(new).startswith("Training took 1.3 minutes, summed over the models: 8.0 % to get the clips, 8.0 % for augm")
-    assert "60.0 % forward and backward" in time_told(new)
+    assert plot_names(training_section(new, None)) == ["losses", "accuracies", "gradients"]
+    assert plot_names(training_section(old, None)) == ["losses", "accuracies"]
+    assert about_time(old) == ""
+    assert about_time(new).startswith("Training took 1.3 minutes, summed over the models: 8.0 % loading audio, 8.0 % augm")
+    assert "60.0 % forward and backward" in about_time(new)
 
 
-def test_a_norm_of_zero_leaves_the_others_in_the_picture(tmp_path):
+def plot_names(section: Section) -> list[str]:
+    return [plot.name for block in section.blocks if isinstance(block, Plots) for plot in block.plots]
+
+
+def test_a_gradient_norm_of_zero_leaves_the_others_in_the_plot(tmp_path):
     """Without an adversary its gradient is 0, which a logarithmic scale does not have."""
     rows = [{"epoch": epoch, "a": 0.1 * epoch, "b": 0.0} for epoch in (1, 2, 3)]
     figure = Figure()
     axes = figure.subplots()
-    paint_gradients(axes, {"03": rows}, {"a": "one", "b": "other"})
+    plot_gradients(axes, {"03": rows}, {"a": "one", "b": "other"})
     figure.canvas.draw()
-    assert {one.get_text() for one in axes.get_yticklabels()} >= {"0.1", "0.2"}
+    assert {tick.get_text() for tick in axes.get_yticklabels()} >= {"0.1", "0.2"}
     assert axes.get_yscale() == "log" and 0 < axes.get_ylim()[0] < 0.1 < 0.3 < axes.get_ylim()[1] < 10

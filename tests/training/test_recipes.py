@@ -62,7 +62,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     names = load_file(whole.fits[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in OF_A_MODEL for name in names)
     evaluation = evaluate(whole, prepared, device="cpu", quick=True)
-    write_report(evaluation.summary, whole.folder / "report", evaluation.curves)
+    write_report(evaluation.report, whole.folder / "report", evaluation.curves)
     report = json.loads((whole.folder / "report" / "report.json").read_text())
     predictions = read_predictions(whole.folder / PREDICTIONS)
     assert set(predictions.speaker) == {"05", "06"} and len(predictions.id) == 24

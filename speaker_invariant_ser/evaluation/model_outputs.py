@@ -1,0 +1,185 @@
+"""Apply a run's models to the utterances of their folds: predictions for the test speakers, embeddings for the audit."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
+from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import Split
+from speaker_invariant_ser.errors import RunError, shorten
+from speaker_invariant_ser.evaluation.predictions import Predictions, fit_temperature, join
+from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
+from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.models.apply import apply, apply_to_clips
+from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.runs import Fit, Run
+
+MAX_FRAME_BYTES = 1e9  # of all models' frame-level features; where they would take more, their attacker is left out
+
+Progress = Callable[[str, int, int], None]  # name of the step, done, total
+
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """Outputs of all models of a run, in the order of its fits.
+
+    Attributes:
+        predictions: Predictions for the test speakers of all folds.
+        tables: Embeddings of each model's training speakers, which the attackers learn from and are scored on.
+        unseen: Embeddings of each model's dev and test speakers.
+        controls: Name of a control -> for each model, its array for the utterances of `tables`.
+        rates: Rates of the bottleneck for the scored utterances of all models, nats.
+    """
+
+    predictions: Predictions
+    tables: list[Embeddings]
+    unseen: list[Embeddings]
+    controls: dict[str, list[np.ndarray]]
+    rates: np.ndarray
+
+
+def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, progress: Progress) -> ModelOutputs:
+    """Apply every model of a run to the utterances of its fold.
+
+    Args:
+        run: A run whose models are all trained.
+        prepared: The labelled corpus.
+        device: auto, cpu or cuda.
+        quick: Leave out frame-level features and the controls that take long.
+        progress: Called after each model.
+    """
+    fits, parts, means = run.fits, attacked_parts(run.recipe), speaker_means(run, prepared, device)
+    with_frames = not quick and frame_bytes(run, prepared, means) <= MAX_FRAME_BYTES
+    predictions, tables, unseen, rates = [], [], [], []
+    controls: dict[str, list[np.ndarray]] = defaultdict(list)
+    for done, fit in enumerate(fits, start=1):
+        model = load_model(fit.folder, str(choose_device(device)))
+        predictions.append(predict_test_speakers(model, prepared, fit, means))
+        table, rate = embed_with_rate(model, prepared, fit.split, parts, means, with_frames)
+        tables.append(table)
+        rates.append(rate[table.scored])
+        unseen.append(embed(model, prepared, fit.split, ("dev", "test"), means))
+        _, clips, clip_means = clips_of(prepared, fit.split, parts, means)
+        for name in controls_for(model, quick):
+            controls[name].append(CONTROLS[name](model, clips, clip_means))
+        progress("applying models", done, len(fits))
+    return ModelOutputs(join(predictions), tables, unseen, controls, np.concatenate(rates))
+
+
+def attacked_parts(recipe: Recipe) -> tuple[str, ...]:
+    """Return the parts of a fold that attackers learn from and are scored on, without those an eraser was fitted on.
+
+    An eraser makes the speakers alike on the utterances it was fitted on. Attackers that learned from these would miss what is
+    left in new utterances.
+    """
+    return ("train", "held_out") if recipe.erase.name == "none" else ("held_out",)
+
+
+def require_held_out(run: Run, prepared: PreparedCorpus) -> None:
+    """Raise RunError if a fold holds out utterances that the corpus does not have."""
+    known = {utterance.id for utterance in prepared.utterances}
+    for split in run.splits:
+        if missing := sorted(set(split.held_out) - known):
+            raise RunError(
+                f"{run.folder} is damaged: fold {split.name} holds out clips that the data do not have: {shorten(missing)}"
+            )
+
+
+def frame_bytes(run: Run, prepared: PreparedCorpus, means: SpeakerMeans | None) -> float:
+    """Estimate the memory for the frame-level features of all models, bytes, from those of one utterance."""
+    model = load_model(run.fits[0].folder)
+    speaker_mean = means.of([prepared.utterances[0].speaker]) if means else None
+    output = apply_to_clips(model, [prepared.clip(0)], speaker_mean, frame_features=True)
+    features, frames = output.frame_features[0].shape
+    bytes_per_sample = 2 * features * frames / prepared.utterances[0].samples  # 2 bytes a value
+    parts = attacked_parts(run.recipe)
+    indices = [index for fit in run.fits for part in parts for index in fit.split.indices(part, prepared.utterances)]
+    return bytes_per_sample * sum(prepared.utterances[index].samples for index in indices)
+
+
+def predict_test_speakers(model: SerModel, prepared: PreparedCorpus, fit: Fit, means: SpeakerMeans | None) -> Predictions:
+    """Predict the emotions of a fold's test speakers, with a temperature fitted on its dev speakers."""
+    dev, dev_probability = classify(model, prepared, fit.split, "dev", means)
+    utterances, probability = classify(model, prepared, fit.split, "test", means)
+    dev_truth = to_indices([utterance.emotion for utterance in dev], model.labels)
+    return Predictions(
+        labels=model.labels,
+        id=np.array([utterance.id for utterance in utterances]),
+        speaker=np.array([utterance.speaker for utterance in utterances]),
+        fold=np.full(len(utterances), fit.split.name),
+        seed=np.full(len(utterances), fit.seed),
+        truth=to_indices([utterance.emotion for utterance in utterances], model.labels),
+        probability=probability,
+        temperatures={fit.name: fit_temperature(dev_truth, dev_probability)},
+    )
+
+
+def classify(
+    model: SerModel, prepared: PreparedCorpus, split: Split, part: str, means: SpeakerMeans | None
+) -> tuple[list[Utterance], np.ndarray]:
+    """Return the utterances of one part of a fold, and their emotion probabilities [N, C]."""
+    utterances, clips, clip_means = clips_of(prepared, split, (part,), means)
+    return utterances, apply(model, clips, clip_means)[1]
+
+
+def embed(
+    model: SerModel, prepared: PreparedCorpus, split: Split, parts: Sequence[str], means: SpeakerMeans | None = None
+) -> Embeddings:
+    """Embed the utterances of some parts of a fold.
+
+    Args:
+        model: The model of the fold.
+        prepared: The labelled corpus.
+        split: The fold.
+        parts: Names of parts: train, held_out, dev, test.
+        means: Mean log-mels of all speakers, where the model needs them (`speaker_means`).
+
+    Returns:
+        Embeddings; utterances that the model was trained on are not scored, unless the fold holds none out.
+    """
+    return embed_with_rate(model, prepared, split, parts, means, with_frames=False)[0]
+
+
+def embed_with_rate(
+    model: SerModel,
+    prepared: PreparedCorpus,
+    split: Split,
+    parts: Sequence[str],
+    means: SpeakerMeans | None,
+    with_frames: bool,
+) -> tuple[Embeddings, np.ndarray]:
+    """Return the same embeddings, with frame-level features if asked for, and the bottleneck's rates [N], nats."""
+    utterances, clips, clip_means = clips_of(prepared, split, parts, means)
+    columns = {
+        key: np.array([getattr(utterance, key) for utterance in utterances]) for key in ("id", "speaker", "emotion", "text")
+    }
+    trained = set(split.train) if split.held_out else set()
+    held_out = set(split.held_out)
+    scored = np.array([utterance.speaker not in trained or utterance.id in held_out for utterance in utterances])
+    output = apply_to_clips(model, clips, clip_means, frame_features=with_frames)
+    frames = output.frame_features if with_frames else None
+    return Embeddings(output.embedding, **columns, scored=scored, frames=frames), output.rate
+
+
+def clips_of(
+    prepared: PreparedCorpus, split: Split, parts: Sequence[str], means: SpeakerMeans | None
+) -> tuple[list[Utterance], list[np.ndarray], np.ndarray | None]:
+    """Return utterances, audio and speaker means [N, M], if needed, of some parts of a fold, one part after another."""
+    indices = [index for part in parts for index in split.indices(part, prepared.utterances)]
+    utterances = [prepared.utterances[index] for index in indices]
+    clips = [prepared.clip(index) for index in indices]
+    return utterances, clips, means.of([utterance.speaker for utterance in utterances]) if means else None
+
+
+def speaker_means(run: Run, prepared: PreparedCorpus, device: str) -> SpeakerMeans | None:
+    """Compute all speakers' mean log-mels where the run's models subtract them (features.normalise = "speaker")."""
+    if not run.recipe.features.transductive:
+        return None
+    logmel = load_model(run.fits[0].folder, str(choose_device(device))).logmel
+    return compute_speaker_means(prepared, logmel, {utterance.speaker for utterance in prepared.utterances})

@@ -1,0 +1,222 @@
+"""The typed content of report.json, without torch.
+
+Keys are stable: they are added to, never renamed or dropped. Fields stand in the order in which they are written; a key that
+an older version did not write is optional here, stays absent when the report is written again, and a key of a newer version is
+kept. Rates are shares from 0 to 1; None (null) is a value that is not defined, such as an interval over a single speaker.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import JsonValue, ValidationError
+
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation.summary_parts import (
+    AtChance,
+    ChanceLevels,
+    Control,
+    Emotion,
+    Part,
+    Speaker,
+    StrongestAttacker,
+    Uar,
+)
+
+REPORT, JSON = "report", "report.json"  # folder and file in a run folder
+
+# ---- the comparison with another run
+
+
+class Difference(Part):
+    """Mean difference of the speakers' UARs, with its 95 % bootstrap interval over speakers."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class SpeakerDifference(Part):
+    """UAR of one speaker under both runs."""
+
+    this: float
+    other: float
+    difference: float
+
+
+class DomainDifference(Part):
+    """Two runs compared on one domain."""
+
+    this: Uar
+    other: Uar
+    speakers: int
+    difference: Difference
+    p_value: float | None
+
+
+class OtherEmotion(Part):
+    """Emotion UAR of the other run on the same utterances."""
+
+    uar: Uar
+
+
+class OtherSpeaker(Part):
+    """Speaker results of the other run, from its own report."""
+
+    strongest: StrongestAttacker
+    chance: ChanceLevels
+    controls: dict[str, Control] | None = None
+    learned: Literal["all", "held-out"] | None = None
+
+
+class Against(Part):
+    """Another run, evaluated on the same utterances and compared speaker by speaker."""
+
+    run: str
+    strength: float = 0.0
+    transductive: bool = False
+    speakers: int
+    difference: Difference
+    per_speaker: dict[str, SpeakerDifference]
+    p_value: float | None
+    effect_size: float | None
+    margin: float
+    non_inferior: bool | Literal["undecided"]
+    lower_bound: float | None
+    domains: dict[str, DomainDifference] | None = None
+    emotion: OtherEmotion
+    speaker: OtherSpeaker
+
+
+# ---- settings
+
+
+class Fold(Part):
+    """Speakers of each part of a fold, the number of held-out utterances, and the hash of all parts."""
+
+    name: str
+    train: list[str]
+    dev: list[str]
+    test: list[str]
+    texts: list[str] = []
+    held_out: int = 0
+    unlabelled: list[str] = []
+    sha256: str = "-"
+
+
+class AuditRecord(Part):
+    """The settings that decide the numbers of an audit."""
+
+    folds: int
+    seed: int
+    permutations: int
+    quick: bool
+
+
+class RunSettings(Part):
+    """All that is needed to repeat an evaluation."""
+
+    threat: str = ""
+    recipe: dict[str, JsonValue]
+    transductive: bool = False
+    corpora: list[str]
+    labels: dict[str, JsonValue]
+    seeds: list[int] = []
+    trained: dict[str, JsonValue] = {}
+    data_sha256: dict[str, str]
+    folds: list[Fold]
+    versions: dict[str, str]
+    audit: AuditRecord
+
+
+class TableSettings(Part):
+    """All that is needed to repeat the audit of a table of embeddings."""
+
+    table: dict[str, JsonValue]
+    audit: AuditRecord
+    versions: dict[str, str]
+
+
+# ---- the whole
+
+
+class Report(Part):
+    """The content of report.json: of a run (RunReport) or of a table of embeddings (TableReport)."""
+
+    run: str
+    note: str
+    at_chance: AtChance
+    verdict: list[str]
+    emotion: Emotion | None
+    speaker: Speaker
+    against: Against | None
+    settings: RunSettings | TableSettings
+
+    @property
+    def transductive(self) -> bool:
+        """Whether features of test speakers were normalised with the mean of all their utterances."""
+        return isinstance(self.settings, RunSettings) and self.settings.transductive
+
+
+class RunReport(Report):
+    """The report of a run.
+
+    >>> "emotion" in RunReport.model_fields and RunReport.model_fields["against"].is_required()
+    True
+    """
+
+    emotion: Emotion
+    settings: RunSettings
+
+
+class TableReport(Report):
+    """The report of a table of embeddings, which has no emotion results."""
+
+    emotion: None
+    settings: TableSettings
+
+
+class FrontMark(Part):
+    """Whether a run is on the Pareto front of a comparison."""
+
+    pareto: bool
+
+
+class ComparedRun(RunReport, FrontMark):
+    """A run's report in a comparison; `pareto` is the first key."""
+
+
+class ComparisonReport(Part):
+    """The content of a comparison's report.json."""
+
+    runs: list[ComparedRun]
+
+    @classmethod
+    def of(cls, reports: list[RunReport], front: list[int]) -> Self:
+        """Mark the reports whose positions are in `front`."""
+        runs = [{"pareto": position in front, **report.to_json()} for position, report in enumerate(reports)]
+        return cls.model_validate({"runs": runs})
+
+
+def read_report(folder: Path) -> RunReport:
+    """Read the report of an evaluated run, also one written by an older version.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again.
+    """
+    path = folder / REPORT / JSON
+    again = f"evaluate it again with `siser evaluate {folder}`"
+    try:
+        return RunReport.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {folder}`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise RunError(f"{path} is damaged or of another version, it has no {key}: {again}") from None
+        raise RunError(f"{path} is damaged ({key}{': ' if key else ''}{first['msg']}): {again}") from None
+    except OSError as error:
+        raise RunError(f"{path} is damaged ({error}): {again}") from None

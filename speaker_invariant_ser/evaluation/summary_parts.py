@@ -1,0 +1,303 @@
+"""The emotion and speaker parts of report.json, typed; `summary` has the whole and says what holds for its keys."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+AtChance = bool | Literal["undecided"]
+
+
+class Part(BaseModel):
+    """A part of report.json."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys and values of report.json; keys that were never given are absent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+# ---- emotion
+
+
+class Uar(Part):
+    """Unweighted average recall, its 95 % interval over speakers, and, where measured, the values of the seeds."""
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: dict[str, float] = {}
+    deviation: float | None = None
+
+
+class SpeakerResult(Part):
+    """Emotion results on one test speaker."""
+
+    uar: float
+    accuracy: float
+    utterances: int
+
+
+class WorstSpeaker(Part):
+    """The test speaker with the lowest UAR."""
+
+    speaker: str
+    uar: float
+    accuracy: float
+    utterances: int
+
+
+class GroupResult(Part):
+    """Emotion results on the utterances of one group, such as one sex."""
+
+    uar: Uar
+    accuracy: float
+    utterances: int
+    speakers: int
+
+
+class DomainResult(GroupResult):
+    """Emotion results on one domain, with chance over the emotions that occur in it."""
+
+    chance: float
+
+
+class Domain(Part):
+    """The values of the domain column, and the results, None where no tested utterance has a label."""
+
+    values: list[str]
+    tested: DomainResult | None
+
+
+class Domains(Part):
+    """Source and target domain of a run with `split.scheme = "domain"`; `headline` names the one that stands first."""
+
+    column: str
+    headline: Literal["source", "target"]
+    target_in_training: bool
+    source: Domain
+    target: Domain
+
+    @property
+    def first(self) -> Domain:
+        """The domain of the headline numbers."""
+        return self.target if self.headline == "target" else self.source
+
+
+class Confusion(Part):
+    """Counts [C, C] of decisions, row the true emotion; an utterance counts once for each seed."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class ReliabilityBin(Part):
+    """Mean confidence and accuracy of the `clips` in one bin of a reliability diagram."""
+
+    confidence: float
+    accuracy: float
+    clips: int
+
+
+class Reliability(Part):
+    """Expected calibration error, and the bins that hold utterances."""
+
+    ece: float
+    bins: list[ReliabilityBin]
+
+
+class Calibration(Part):
+    """Reliability before and after temperature scaling; temperatures by the name of the model."""
+
+    temperatures: dict[str, float]
+    before: Reliability
+    after: Reliability
+
+
+class SelectedEpoch(Part):
+    """The epoch whose weights a model kept; `adversary_accuracy` where the adversary has a classifier."""
+
+    fold: str
+    seed: int
+    epoch: int
+    dev_uar: float
+    adversary_accuracy: float | None = None
+
+
+class Emotion(Part):
+    """Emotion results on unseen speakers."""
+
+    uar: Uar
+    accuracy: float
+    macro_f1: float
+    chance: float
+    utterances: int
+    per_class: dict[str, float | None]
+    per_speaker: dict[str, SpeakerResult]
+    worst_speaker: WorstSpeaker
+    spread: float | None
+    confusion: Confusion
+    ece: float
+    calibration: Calibration
+    groups: dict[str, dict[str, GroupResult]] = {}
+    domains: Domains | None = None
+    folds: dict[str, SelectedEpoch] = {}
+
+
+# ---- speaker
+
+
+class ChanceLevels(Part):
+    """Accuracies that are reached without any embedding."""
+
+    uniform: float
+    majority: float
+    given_emotion: float
+    given_emotion_balanced: float
+
+
+class AttackerScore(Part):
+    """Speaker identification accuracy of one attacker: 95 % interval, one-sided upper bounds, permutation p values."""
+
+    accuracy: float
+    low: float | None
+    high: float | None
+    upper: float | None
+    balanced_accuracy: float
+    balanced_upper: float | None
+    p_value: float | None
+    p_below: float | None
+    validation: float | None
+    reads: str  # "embedding" or "frames"
+
+
+class StrongestAttacker(Part):
+    """The score of the attackers chosen on validation utterances; `chosen` is each attacker's share of the folds."""
+
+    name: str
+    chosen: dict[str, float]
+    accuracy: float
+    low: float | None
+    high: float | None
+    upper: float | None
+    balanced_accuracy: float
+    balanced_upper: float | None
+    p_value: float | None
+    p_below: float | None
+    seeds: dict[str, float] = {}
+    deviation: float | None = None
+
+
+class Control(Part):
+    """Accuracy of the strongest closed-form attacker on another input."""
+
+    accuracy: float
+    low: float | None
+    high: float | None
+    balanced_accuracy: float
+    attacker: str
+
+
+class CodeLength(Part):
+    """Length of the online code of the speaker labels, bits."""
+
+    codelength_bits: float
+    uniform_bits: float
+    compression: float
+
+
+class Information(Part):
+    """Usable bits by family of attackers, the online code, and log2 of the number of speakers."""
+
+    v_bits: dict[str, float]
+    mdl: CodeLength
+    log2_speakers: float
+
+
+class Scorer(Part):
+    """Error rates of one verification scorer; `per_encoder` is the equal error rate of each encoder."""
+
+    eer: float | None
+    low: float | None
+    high: float | None
+    same_emotion: float | None
+    cross_emotion: float | None
+    linkability: float | None
+    per_encoder: list[float | None] = []
+
+
+class Verification(Part):
+    """Speaker verification; the first three numbers are those of the trained scorer."""
+
+    eer: float | None
+    low: float | None
+    high: float | None
+    cosine: Scorer
+    trained: Scorer
+    target_trials: int
+    nontarget_trials: int
+    same_text_left_out: bool
+
+
+class Unseen(Part):
+    """Attackers and verification on speakers that the encoder was not trained on; either half may be null."""
+
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    balanced_accuracy: float | None
+    attacker: str | None
+    chance: float | None
+    speakers: int | None
+    decisions: int | None
+    eer: float | None
+    linkability: float | None
+    verification: Verification | None
+
+
+class Outputs(Part):
+    """Both outputs of a model whose posteriors are computed before the embedding is released."""
+
+    attackers: str
+    embedding: Control
+    posteriors: Control
+
+
+class AdversaryHead(Part):
+    """Training accuracy of the first adversary's own classifier, which is no evidence of what the embedding holds."""
+
+    accuracy: float
+    target: str
+    evidence: bool
+    curve: dict[str, list[float]] = {}
+
+
+class Speaker(Part):
+    """What fresh attackers identify from the embeddings; the last four keys are of runs only."""
+
+    speakers: int
+    emotions: int
+    encoders: int
+    decisions: int
+    utterances: int
+    left_out: list[str]
+    not_tried: dict[str, str]
+    grouped_by_text: bool
+    clusters: int
+    chance: ChanceLevels
+    attackers: dict[str, AttackerScore]
+    strongest: StrongestAttacker
+    permutations: int
+    detection_limit: float | None
+    margin: float
+    at_chance: AtChance
+    reason: str
+    scored: Literal["held-out", "trained", "given"]
+    controls: dict[str, Control]
+    selectivity: float | None
+    information: Information | None
+    unseen: Unseen | None
+    rate_bits: float | None = None
+    learned: Literal["all", "held-out"] = "all"
+    outputs: Outputs | None = None
+    adversary_head: AdversaryHead | None = None

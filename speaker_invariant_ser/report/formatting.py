@@ -1,0 +1,96 @@
+"""How numbers are written in reports and on the console; None, a value that is not defined, becomes a dash."""
+
+from typing import Protocol
+
+
+class HasInterval(Protocol):
+    """A score with a 95 % interval, None where it is not defined."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end, 0 to 1."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end, 0 to 1."""
+
+
+class HasSeeds(Protocol):
+    """A score that is a mean over several training seeds."""
+
+    @property
+    def seeds(self) -> dict[str, float]:
+        """Value of each seed."""
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds, None for one seed."""
+
+
+class HasAccuracy(HasInterval, Protocol):
+    """An accuracy with a 95 % interval."""
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy, 0 to 1."""
+
+
+def percent(value: float | None) -> str:
+    """Write a share as a percentage.
+
+    >>> percent(0.1234), percent(None)
+    ('12.3 %', '-')
+    """
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def interval(score: HasInterval) -> str:
+    """Write a 95 % interval, or say that there is none."""
+    if score.low is None or score.high is None:
+        return "no interval (one cluster)"
+    return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
+
+
+def interval_or_dash(score: HasInterval) -> str:
+    """Write a 95 % interval, a dash where there is none."""
+    return "-" if score.low is None else interval(score)
+
+
+def points_interval(score: HasInterval) -> str:
+    """Write the 95 % interval of a difference, percentage points."""
+    return "-" if score.low is None else f"{100 * score.low:+.1f} to {points(score.high)}"
+
+
+def seed_deviation(score: HasSeeds) -> str:
+    """Write the standard deviation over seeds as it follows an interval; nothing for a single seed."""
+    if score.deviation is None:
+        return ""
+    return f", SD over {len(score.seeds)} seeds {100 * score.deviation:.1f}"
+
+
+def points(value: float | None) -> str:
+    """Write a difference of shares in percentage points.
+
+    >>> points(-0.016)
+    '-1.6 points'
+    """
+    return "-" if value is None else f"{100 * value:+.1f} points"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """Write a number with so many digits after the point."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """Write a p value with three digits."""
+    return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> count(1, "fold"), count(1200, "fold")
+    ('1 fold', '1,200 folds')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,98 @@
+"""The comparison of several runs: one plot and one table."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.formatting import count
+from speaker_invariant_ser.report.plots import BLUE, COLOURS, MAX_NAMED_RUNS, RUST, Plot, TradeoffChance
+from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text, about_learned
+from speaker_invariant_ser.report.sections.overview import tradeoff_chance, tradeoff_point
+from speaker_invariant_ser.report.sections.speaker import WARNING
+from speaker_invariant_ser.report.tables import comparison_table, headline_speakers, run_name
+
+ABOUT_MEASURES = (
+    "Emotion is scored on speakers that were neither trained nor selected on; attackers are trained from scratch on each run's "
+    "frozen embeddings, and their chance level is given the true emotion. The adversary's own classifier can be at chance while "
+    "a fresh attacker identifies almost every speaker: it is shown for comparison and is no evidence."
+)
+
+
+def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block]:
+    """Return the blocks of a comparison; `front` holds the positions of the runs on the Pareto front."""
+    named = len(reports) <= MAX_NAMED_RUNS
+    names = [run_name(report) if named else f"{number}. {run_name(report)}" for number, report in enumerate(reports, start=1)]
+    trained = [report.run for report in reports if report.speaker.scored == "trained"]
+    warnings = [
+        f"{WARNING} This concerns {shorten(trained)}." if trained else "",
+        ABOUT_TRANSDUCTIVE if any(report.transductive for report in reports) else "",
+        about_learned(reports),
+    ]
+    plots_of_runs = [tradeoff_plot(reports, front), adversary_plot(reports)]
+    return [
+        *(Text(f"{run_name(report)}: {' '.join(report.verdict)}", "verdict") for report in reports if named),
+        Text(about_front(reports, front), "" if named else "verdict"),
+        *(Text(warning, "warning") for warning in warnings if warning),
+        *(Text(note, "note") for note in dict.fromkeys(report.note for report in reports) if note),
+        Plots([plot for plot in plots_of_runs if plot]),
+        comparison_table(reports, names, front),
+        Text(ABOUT_MEASURES),
+    ]
+
+
+def about_front(reports: Sequence[RunReport], front: Sequence[int]) -> str:
+    """Say which runs are on the Pareto front, and what their numbers do not share."""
+    text = (
+        f"On the Pareto front: {len(front)} of {count(len(reports), 'run')}. No other run is at least as good in both emotion UAR "
+        "and leakage, and better in one."
+    )
+    if not same_chance(reports):
+        text += " The chance levels differ, so the runs were not measured on the same utterances: compare with care."
+    for report in reports:
+        if report.emotion.domains:
+            text += f" UAR of {report.run} is on {headline_speakers(report.emotion)}."
+    return text
+
+
+def same_chance(reports: Sequence[RunReport]) -> bool:
+    """Return whether all runs have the same chance levels."""
+    chances = [(report.emotion.chance, report.speaker.chance.given_emotion) for report in reports]
+    return all(math.isclose(a, b) for chance in chances for a, b in zip(chance, chances[0], strict=True))
+
+
+def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
+    """Return a plot of emotion UAR against the strongest attacker of each run."""
+    named, same = len(reports) <= MAX_NAMED_RUNS, same_chance(reports)
+    points = [
+        tradeoff_point(report, run_name(report), COLOURS[position])
+        if named
+        else tradeoff_point(report, str(position + 1), RUST if position in front else BLUE)
+        for position, report in enumerate(reports)
+    ]
+    caption = (
+        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % intervals. The optimum is "
+        "the top left."
+    )
+    caption += "" if named else " Runs on the Pareto front are red; the numbers are those of the table."
+    caption += " Shaded: what counts as chance for the attacker." if same else ""
+    chance = tradeoff_chance(reports[0].emotion.chance, reports[0].speaker) if same else TradeoffChance()
+    return Plot("tradeoff", caption, partial(plots.plot_tradeoff, runs=points, chance=chance, front=front), 4.0)
+
+
+def adversary_plot(reports: Sequence[RunReport]) -> Plot | None:
+    """Return a plot of each run's adversary loss; None where no report has it, or there are more runs than colours."""
+    heads = {report.run: report.speaker.adversary_head for report in reports}
+    curves = {name: head.curve for name, head in heads.items() if head and head.curve}
+    if not curves or len(curves) > len(COLOURS):
+        return None
+    losses = {name: curve["adversary_loss"] for name, curve in curves.items()}
+    levels = sorted({curve["adversary_loss_uninformed"][0] for curve in curves.values()})
+    caption = (
+        "Loss of each run's own adversary in training, mean over the models; dashed: ln K, the loss at chance. A loss far above "
+        "ln K is no success: the classifier is confident and wrong, which says nothing about the embedding."
+    )
+    draw = partial(plots.plot_adversary_losses, curves=losses, levels=levels)
+    return Plot("adversary-losses", caption, draw, 3.7)

@@ -1,0 +1,91 @@
+"""Section on the paired comparison with another run."""
+
+from functools import partial
+
+from speaker_invariant_ser.evaluation.summary import Against, DomainDifference, RunReport
+from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.formatting import (
+    count,
+    decimal,
+    interval,
+    p_value,
+    percent,
+    points,
+    points_interval,
+    seed_deviation,
+)
+from speaker_invariant_ser.report.plots import Plot, rows_height
+from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Plots, Section, Text, about_learned
+from speaker_invariant_ser.report.tables import Table, run_name
+
+NON_INFERIOR = {
+    True: "yes: not worse by more than the margin",
+    False: "no: worse by more than the margin",
+    "undecided": "undecided: too few speakers to decide",
+}
+
+
+def paired_section(report: RunReport, against: Against) -> Section:
+    """Return the comparison of both runs on the same utterances, speaker by speaker."""
+    this, other, speakers = run_name(report), run_name(against), against.per_speaker
+    about = f"Both runs were tested on the same utterances of {count(len(speakers), 'speaker')}. "
+    about += f"Differences are {this} minus {other}."
+    about += f" {ABOUT_TRANSDUCTIVE}" if against.transductive else ""
+    warning = about_learned([report, against])
+    caption = f"Difference of each speaker's UAR, {this} minus {other}; red: the mean with its 95 % interval."
+    draw = partial(plots.plot_differences, speakers=speakers, mean=against.difference)
+    rows = [
+        [speaker, percent(result.this), percent(result.other), points(result.difference)] for speaker, result in speakers.items()
+    ]
+    return Section(
+        "Paired comparison",
+        [
+            Text(about),
+            *([Text(warning, "warning")] if warning else []),
+            Table(
+                ["run", "emotion UAR", "95 % interval", "strongest attacker's accuracy", "95 % interval"],
+                [run_row(this, report), run_row(other, against)],
+            ),
+            *([paired_domains(against.domains, this, other)] if against.domains else []),
+            Plots([Plot("differences", caption, draw, rows_height(len(speakers) + 1))], difference_table(against)),
+            Table(["speaker", this, other, "difference"], rows, f"UAR of {count(len(rows), 'speaker')} under both"),
+        ],
+    )
+
+
+def run_row(name: str, run: RunReport | Against) -> list[str]:
+    """Return one run's headline numbers."""
+    uar, strongest = run.emotion.uar, run.speaker.strongest
+    emotion, speaker = interval(uar) + seed_deviation(uar), interval(strongest) + seed_deviation(strongest)
+    return [name, percent(uar.value), emotion, percent(strongest.accuracy), speaker]
+
+
+def difference_table(against: Against) -> Table:
+    """Return the mean difference of the speakers' UARs and its statistics."""
+    margin = 100 * against.margin
+    rows = [
+        ["mean difference of the speakers' UARs", points(against.difference.value)],
+        ["95 % interval", points_interval(against.difference)],
+        ["p, sign-flip permutation test", p_value(against.p_value)],
+        ["effect size, Cohen's d_z", decimal(against.effect_size)],
+        ["one-sided 95 % lower bound", points(against.lower_bound)],
+        [f"non-inferior, margin {margin:.0f} point{'' if margin == 1 else 's'}", NON_INFERIOR[against.non_inferior]],
+    ]
+    return Table(["measure", "value"], rows, numbers=False)
+
+
+def paired_domains(domains: dict[str, DomainDifference], this: str, other: str) -> Table:
+    """Return the comparison domain by domain."""
+    rows = [
+        [
+            name,
+            percent(result.this.value),
+            percent(result.other.value),
+            points(result.difference.value),
+            points_interval(result.difference),
+            p_value(result.p_value),
+            f"{result.speakers}",
+        ]
+        for name, result in domains.items()
+    ]
+    return Table(["domain", this, other, "mean difference of the speakers", "95 % interval", "p", "speakers"], rows)

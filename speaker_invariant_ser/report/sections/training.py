@@ -1,0 +1,95 @@
+"""Sections on the embedding map and on training."""
+
+from functools import partial
+
+from speaker_invariant_ser.evaluation.summary_parts import AdversaryHead
+from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.formatting import count, percent
+from speaker_invariant_ser.report.plots import Curves, Plot, Points
+from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
+
+TIMES = {  # columns seconds_NAME of metrics.csv
+    "data": "loading audio",
+    "features": "augmentation",
+    "network": "forward and backward passes",
+    "update": "weight updates",
+    "dev": "scoring dev speakers",
+    "checkpoint": "checkpoints",
+}
+LOSSES = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
+GRADIENTS = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "of the adversarial loss, reversed"}
+
+
+def map_section(points: Points) -> Section:
+    """Return the embedding map, coloured by emotion and by speaker."""
+    about = (
+        f"t-SNE of {count(len(points.emotion), 'utterance')} by one encoder, the same points twice. Neighbours in the plot are "
+        "neighbours in the embedding; sizes of clusters and distances between them have no meaning."
+    )
+    maps = [
+        Plot(
+            f"map-{name}",
+            f"Embeddings coloured by {name}.",
+            partial(plots.plot_map, position=points.position, classes=classes),
+            4.4,
+        )
+        for name, classes in (("emotion", points.emotion), ("speaker", points.speaker))
+    ]
+    return Section("Embedding map", [Text(about), Plots(maps)])
+
+
+def training_section(curves: Curves, head: AdversaryHead | None) -> Section:
+    """Return the training curves, where the time went, and the adversary's own accuracy."""
+    blocks: list[Block] = [
+        Text("One thin line for each model. The adversary is trained against the encoder, and is not part of the model.")
+    ]
+    if curves:
+        blocks.append(Plots(curve_plots(curves)))
+        blocks += [Text(text) for text in [about_time(curves)] if text]
+    if head:
+        blocks.append(
+            Text(
+                f"Not evidence: in training, at the selected epochs, the adversary's own classifier of the {head.target} has an "
+                f"accuracy of {percent(head.accuracy)}. The encoder is trained against this classifier, which can be at chance "
+                "while a fresh attacker identifies almost every speaker."
+            )
+        )
+    return Section("Training", blocks)
+
+
+def curve_plots(curves: Curves) -> list[Plot]:
+    """Return plots of losses, accuracies and, where they were measured, gradient norms."""
+    classifies = all_have(curves, "adversary_accuracy")  # an adversary without a classifier has no accuracy
+    shares = {"dev_uar": "emotion UAR, dev speakers"}
+    if classifies:
+        shares["adversary_accuracy"] = "adversary's accuracy: not evidence"
+    if all_have(curves, "attacker_accuracy"):
+        shares["attacker_accuracy"] = "fresh attacker's accuracy (LDA)"
+    level = "adversary_loss_uninformed" if classifies else ""
+    caption = "Training losses, with ln K, the adversary's loss at chance." if classifies else "Training losses."
+    losses = partial(plots.plot_curves, curves=curves, keys=LOSSES, unit="loss, nats", level=level)
+    accuracies = partial(plots.plot_curves, curves=curves, keys=shares)
+    drawn = [
+        Plot("losses", caption, losses, 3.7),
+        Plot("accuracies", f"Over the epochs: {'; '.join(shares.values())}.", accuracies, 3.7),
+    ]
+    if all_have(curves, *GRADIENTS):
+        norms = partial(plots.plot_gradients, curves=curves, keys=GRADIENTS)
+        drawn.append(Plot("gradients", "Gradient norms at the embedding; the adversarial one includes lambda.", norms, 3.0))
+    return drawn
+
+
+def all_have(curves: Curves, *columns: str) -> bool:
+    """Return whether every row of every model has these columns; older runs lack some."""
+    return all(column in row for rows in curves.values() for row in rows for column in columns)
+
+
+def about_time(curves: Curves) -> str:
+    """Say how training time was spent, all models together; "" for older runs, which did not measure it."""
+    rows = [row for model in curves.values() for row in model]
+    seconds = {text: sum(row.get(f"seconds_{name}", 0) for row in rows) for name, text in TIMES.items()}
+    total = sum(seconds.values())
+    if not total:
+        return ""
+    shares = ", ".join(f"{percent(spent / total)} {text}" for text, spent in seconds.items())
+    return f"Training took {total / 60:.1f} minutes, summed over the models: {shares}."

@@ -1,0 +1,210 @@
+"""Tables that both the report pages and the console show: headers, rows and number formatting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+from speaker_invariant_ser.evaluation.summary import Report, RunReport
+from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Emotion, Speaker, StrongestAttacker, Uar
+from speaker_invariant_ser.report.formatting import (
+    decimal,
+    interval,
+    interval_or_dash,
+    p_value,
+    percent,
+    seed_deviation,
+)
+
+MAX_UNFOLDED_ROWS = 15
+TRANSDUCTIVE = "transductive"
+CHANCE_LEVELS = {
+    "uniform": "uniform (1/K)",
+    "majority": "most frequent speaker",
+    "given_emotion": "given the true emotion",
+    "given_emotion_balanced": "given the true emotion, balanced accuracy",
+}
+
+
+class NamedRun(Protocol):
+    """A run, or another one that it is compared with."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+
+    @property
+    def transductive(self) -> bool:
+        """Whether features were normalised with the mean of all utterances of the speaker."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        head: Column headers.
+        rows: Cells, row by row.
+        folded: Summary line of the fold that hides the table on the page; "" shows it at once.
+        strong: Positions of the rows to emphasise.
+        numbers: All columns but the first hold numbers.
+    """
+
+    kind: ClassVar[str] = "table"
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: str = ""
+    strong: Sequence[int] = ()
+    numbers: bool = True
+
+
+def fold_line(rows: Sequence[object], noun: str) -> str:
+    """Return the summary line that folds a long table away; "" for a short one."""
+    return f"All {len(rows)} {noun}" if len(rows) > MAX_UNFOLDED_ROWS else ""
+
+
+def mark_transductive(table: Table) -> Table:
+    """Return the table with "transductive" in its first header."""
+    first, *others = table.head
+    return replace(table, head=[f"{first} ({TRANSDUCTIVE})" if first else TRANSDUCTIVE, *others])
+
+
+def run_name(run: NamedRun) -> str:
+    """Return the name of a run, marked if it is transductive."""
+    return run.run + (f" ({TRANSDUCTIVE})" if run.transductive else "")
+
+
+def headline_speakers(emotion: Emotion) -> str:
+    """Return the speakers that the headline emotion results are computed on."""
+    return f"unseen speakers of {', '.join(emotion.domains.first.values)}" if emotion.domains else "unseen speakers"
+
+
+def key_table(report: Report) -> Table:
+    """Return the few numbers that the verdict rests on, each beside chance."""
+    speaker, strongest, rows = report.speaker, report.speaker.strongest, []
+    if report.emotion:
+        uar, worst, chance = report.emotion.uar, report.emotion.worst_speaker, percent(report.emotion.chance)
+        rows.append([f"emotion UAR, {headline_speakers(report.emotion)}", percent(uar.value), interval(uar), chance])
+        rows += [*seed_rows(uar), *source_rows(report.emotion)]
+        rows.append([f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance])
+    name = f"speaker accuracy, strongest attacker ({strongest.name})"
+    rows.append([name, percent(strongest.accuracy), interval(strongest), percent(speaker.chance.given_emotion)])
+    rows += seed_rows(strongest)
+    if speaker.unseen and speaker.unseen.verification:
+        verification = speaker.unseen.verification
+        rows.append(["verification, equal error rate", percent(verification.eer), interval_or_dash(verification), "50.0 %"])
+    return Table(["measure", "value", "95 % interval", "chance"], rows)
+
+
+def seed_rows(score: Uar | StrongestAttacker) -> list[list[str]]:
+    """Return a row with the standard deviation over seeds; none for one seed."""
+    if score.deviation is None:
+        return []
+    return [[f"SD over {len(score.seeds)} seeds, points", decimal(100 * score.deviation, 1), "", ""]]
+
+
+def source_rows(emotion: Emotion) -> list[list[str]]:
+    """Return a row with the UAR on the source domain where the headline is the target's."""
+    domains = emotion.domains
+    if not domains or domains.headline == "source" or not domains.source.tested:
+        return []
+    tested, values = domains.source.tested, ", ".join(domains.source.values)
+    return [
+        [f"emotion UAR, unseen speakers of {values}", percent(tested.uar.value), interval(tested.uar), percent(tested.chance)]
+    ]
+
+
+def attackers_table(speaker: Speaker) -> Table:
+    """Return every attacker's accuracy, the most accurate first, below the strongest as chosen on validation utterances."""
+    ranked = by_accuracy(speaker.attackers)
+    rows = [attacker_row("strongest (chosen per fold)", speaker.strongest)]
+    for name in ranked:
+        suffix = " (frame-level features)" if speaker.attackers[name].reads == "frames" else ""
+        rows.append(attacker_row(name + suffix, speaker.attackers[name]))
+    head = [
+        "attacker",
+        "accuracy",
+        "95 % interval",
+        "95 % upper bound",
+        "balanced accuracy",
+        "p, above chance",
+        "p, below chance",
+    ]
+    return Table(head, rows, fold_line(ranked, "attackers"), strong=[0])
+
+
+def by_accuracy(attackers: Mapping[str, AttackerScore]) -> list[str]:
+    """Return the names of attackers, the most accurate first."""
+    return sorted(attackers, key=lambda name: -attackers[name].accuracy)
+
+
+def attacker_row(name: str, score: AttackerScore | StrongestAttacker) -> list[str]:
+    """Return one row of the attackers' table."""
+    return [
+        name,
+        percent(score.accuracy),
+        interval(score),
+        percent(score.upper),
+        percent(score.balanced_accuracy),
+        p_value(score.p_value),
+        p_value(score.p_below),
+    ]
+
+
+def chance_table(speaker: Speaker) -> Table:
+    """Return the accuracies that are reached without any embedding."""
+    rows = [[CHANCE_LEVELS[name], percent(value)] for name, value in speaker.chance if name in CHANCE_LEVELS]
+    return Table(["chance level of speaker identification", "accuracy"], rows)
+
+
+def adversary_table(speaker: Speaker) -> Table | None:
+    """Return the training accuracy of the adversary's own classifier; None for an adversary that has none."""
+    head = speaker.adversary_head
+    if not head:
+        return None
+    return Table(
+        ["not evidence: the adversary's own classifier", "accuracy"], [[f"{head.target}, in training", percent(head.accuracy)]]
+    )
+
+
+def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: Sequence[int]) -> Table:
+    """Return one row for each run.
+
+    Args:
+        reports: The runs' reports.
+        names: What each run is called in the table.
+        front: Positions of the runs on the Pareto front, which are emphasised.
+    """
+    head = ["run", "front", "emotion UAR", "95 % interval", "chance", "strongest attacker", "95 % interval", "chance"]
+    head += ["at chance", "adversary's accuracy (not evidence)"]
+    rows = [
+        comparison_row(name, report, position in front)
+        for position, (name, report) in enumerate(zip(names, reports, strict=True))
+    ]
+    return Table(head, rows, strong=front)
+
+
+def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
+    """Return one row of the comparison of several runs."""
+    uar, strongest, head = report.emotion.uar, report.speaker.strongest, report.speaker.adversary_head
+    return [
+        name,
+        "yes" if on_front else "",
+        percent(uar.value),
+        interval(uar) + seed_deviation(uar),
+        percent(report.emotion.chance),
+        f"{percent(strongest.accuracy)} ({strongest.name})",
+        interval(strongest) + seed_deviation(strongest),
+        percent(report.speaker.chance.given_emotion),
+        "undecided" if report.at_chance == "undecided" else "yes" if report.at_chance else "no",
+        percent(head.accuracy) if head else "-",
+    ]
+
+
+def pareto_front(reports: Sequence[RunReport]) -> list[int]:
+    """Return the positions of the runs on the Pareto front of emotion UAR and speaker leakage.
+
+    A run is on the front unless another one is at least as good in both and better in one.
+    """
+    scores = [(report.emotion.uar.value, -report.speaker.strongest.accuracy) for report in reports]
+    dominated = [any(o != score and o[0] >= score[0] and o[1] >= score[1] for o in scores) for score in scores]
+    return [position for position, is_dominated in enumerate(dominated) if not is_dominated]
