@@ -1,4 +1,4 @@
-"""Real corpora, where they are at hand."""
+"""Real corpora, where they are available."""
 
 from collections import Counter
 
@@ -27,11 +27,18 @@ def emodb(corpora_folder, tmp_path_factory):
     return prepare_real("emodb", corpora_folder, tmp_path_factory)
 
 
-def test_all_of_it_is_there(emodb):
+def test_emodb_is_complete(emodb):
     counts = emodb.settings["counts"]
     assert (counts["utterances"], counts["speakers"], counts["emotions"], counts["texts"]) == (535, 10, 7, 10)
     assert count_differences(get_corpus("emodb"), emodb.utterances) == []
     assert Counter(u.sex for u in emodb.utterances) == {"female": 302, "male": 233}
+
+
+def test_prepared_emodb_is_identical_to_that_of_version_0_1_0(emodb):
+    assert emodb.settings["sha256"] == {
+        "audio.i16": "530e92682959a29cad60d44f5c99e2d529ea1a4246cd969b987f54942af4fc85",
+        "manifest.csv": "1e9209ec47d6884095640cc6629ae70e80e20e1bea5b50e79ed54263b0700d0e",
+    }
 
 
 def test_leave_one_speaker_out_with_the_shipped_recipe(emodb, request):
@@ -47,25 +54,25 @@ def nemo(corpora_folder, tmp_path_factory):
 
 
 def test_a_fifth_of_nemo(nemo):
-    """Every fifth text: counts are those of the part that is at hand."""
+    """The available part has every fifth text."""
     counts = nemo.settings["counts"]
     assert (counts["utterances"], counts["speakers"], counts["emotions"], counts["texts"]) == (895, 9, 6, 18)
     assert counts["rejected"] == counts["warned"] == 0
-    sexes = {one.speaker: one.sex for one in nemo.utterances}
+    sexes = {utterance.speaker: utterance.sex for utterance in nemo.utterances}
     assert sorted(sexes) == ["EB0", "IC0", "KD0", "KS0", "MK0", "MP0", "SM0", "TP0", "WR0"]
     assert {speaker for speaker, sex in sexes.items() if sex == "male"} == {"KS0", "MP0", "SM0", "TP0", "WR0"}
-    assert {one.text for one in nemo.utterances} == {str(text) for text in range(5, 95, 5)}
-    assert not any(one.emotion == "surprised" for one in nemo.utterances if one.speaker == "MK0")
-    assert Counter(one.emotion for one in nemo.utterances)["surprised"] == 132
+    assert {utterance.text for utterance in nemo.utterances} == {str(text) for text in range(5, 95, 5)}
+    assert not any(u.emotion == "surprised" for u in nemo.utterances if u.speaker == "MK0")
+    assert Counter(utterance.emotion for utterance in nemo.utterances)["surprised"] == 132
     assert len(nemo.settings["differences"]) == 7 and "files: 895 found, 4481 expected" in nemo.settings["differences"][0]
 
 
-def test_both_in_one_manifest(corpora_folder, emodb, nemo, tmp_path):
-    """Speakers and texts of the two stay apart, and the five emotions are what both have."""
+def test_emodb_and_nemo_in_one_manifest(corpora_folder, emodb, nemo, tmp_path):
+    """Speakers stay distinct, and the five emotions are those that both corpora have."""
     folders = [corpora_folder / name for name in ("emodb", "nemo")]
     assert siser(["prepare", "emodb", str(folders[0]), str(tmp_path / "both"), "--also", f"nemo={folders[1]}"]) == 0
     both = PreparedCorpus.open(tmp_path / "both").labelled("auto")
-    assert {one.emotion for one in both.utterances} == {"neutral", "happy", "sad", "angry", "fearful"}
+    assert {utterance.emotion for utterance in both.utterances} == {"neutral", "happy", "sad", "angry", "fearful"}
     assert both.mapped.dropped == {"bored": 81, "disgusted": 46, "surprised": 132}
     splits = make_splits(make_recipe({"split": {"scheme": "leave-one-corpus-out"}}).split, both.utterances)
     assert [split.name for split in splits] == ["emodb", "nemo"]

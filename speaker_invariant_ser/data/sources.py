@@ -20,14 +20,14 @@ from speaker_invariant_ser.files import refuse_existing, scratch_folder, sweep
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus and where it lies.
+    """A corpus and its location.
 
     Attributes:
         corpus: Name of a known corpus, or the kind of the user's own data: csv, tsv, parquet, folder, audformat, datasets.
         path: The corpus's folder, or the user's table or folder.
         name: Name of the user's own data; by default that of the file or folder.
         pattern: Pattern of the paths in a folder, such as `{speaker}/{emotion}/*.wav`.
-        columns: The table's name of each column, by our name.
+        columns: Name of a field -> name of its column in the table.
         unlabelled: Whether the user's own data may lack emotions.
     """
 

@@ -45,9 +45,7 @@ class SynthesiserVoice:
     pitch: float  # centre of the pitch range in Hz
     span: float  # width of the pitch range, as a share of the pitch
     rate: float  # words per minute
-    formants: tuple[
-        int, int, int, int
-    ]  # frequencies of F1, F2, F3 and all higher formants, in percent of eSpeak's adult male voice
+    formants: tuple[int, int, int, int]  # F1, F2, F3 and all higher formants, in percent of eSpeak's adult male voice
     tilt: float  # dB per octave around 1 kHz
 
 

@@ -453,8 +453,8 @@ def test_the_scratch_folder_of_a_running_process_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_by_a_signal_it_goes_on(many, tmp_path, number):
-    """Also where the shell has told it to ignore Ctrl-C, as it does for what runs in the background."""
+def test_after_a_signal_the_same_command_resumes(many, tmp_path, number):
+    """SIGTERM also works where the shell has disabled Ctrl-C, as shells do for background processes."""
     command = ["prepare", "csv", str(many / "t.csv"), str(tmp_path / "data"), "--jobs", "1"]
     slow = (
         "import signal, sys, time\nfrom speaker_invariant_ser.cli.app import main\nfrom speaker_invariant_ser.data import audio\n"
