@@ -40,6 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from speaker_invariant_ser import metrics
+from speaker_invariant_ser.adversaries.base import AdversaryBatch
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
@@ -49,7 +50,7 @@ from speaker_invariant_ser.data.manifest import Utterance, write_manifest
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
-from speaker_invariant_ser.features.log_mel import Batch, LogMel
+from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.files import sha256, write_json
 from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import SerModel, load_model
@@ -137,7 +138,7 @@ def plain_fold(
         for mels, frames, emotion, speaker in train:
             output = model.from_mels(mels, frames)
             emotion_loss = F.cross_entropy(output.logits, emotion, weight, label_smoothing=smoothing)
-            batch = Batch(frames, F.one_hot(emotion, len(labels)).float(), F.one_hot(speaker, len(people)).float())
+            batch = AdversaryBatch(frames, F.one_hot(emotion, len(labels)).float(), F.one_hot(speaker, len(people)).float())
             optimizer.zero_grad()
             (emotion_loss + adversary(output.embedding, batch, step / max(1, steps - 1))).backward()
             for part in (model, adversary):

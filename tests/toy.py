@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
-from speaker_invariant_ser.features.log_mel import Batch, mask_of
+from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.recipe_methods import AdversarySection, BottleneckSection
 
@@ -110,7 +110,7 @@ def train(
         hidden, frames = encoder.frame_features(rows.x, rows.frames)
         embedding = encoder.embed(hidden, frames)
         read = hidden if on_frames else embedding
-        x, batch = read.detach().requires_grad_(), Batch(frames=frames, emotion=rows.emotion, target=rows.target)
+        x, batch = read.detach().requires_grad_(), AdversaryBatch(frames=frames, emotion=rows.emotion, target=rows.target)
         for _ in range(adversary.separate_steps):
             optimizers[-1].zero_grad()
             adversary.classifier_loss(x.detach(), batch).backward()
@@ -142,7 +142,7 @@ def judge(trained: Trained, leaves: Callable[[Tensor], Tensor] = lambda embeddin
     hidden, frames = trained.encoder.frame_features(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
     read = hidden if trained.adversary.settings.on_frames else embedding
-    own = trained.adversary.logits(read, Batch(frames=frames, emotion=clips.emotion, target=clips.target))
+    own = trained.adversary.logits(read, AdversaryBatch(frames=frames, emotion=clips.emotion, target=clips.target))
     return Judged(
         task=right(trained.head(embedding), clips.emotion),
         attacker=attack(leaves(embedding).numpy(), clips.target.argmax(dim=1).numpy()),

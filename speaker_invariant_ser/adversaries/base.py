@@ -2,13 +2,31 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.recipe_methods import AdversarySection, AdversarySettings
+
+
+@dataclass(frozen=True)
+class AdversaryBatch:
+    """What an adversary gets beside its input: labels, and how many frames are real.
+
+    Labels are shares that sum to 1: one-hot, unless utterances were mixed or concatenated. An utterance of unknown emotion
+    has no share of any.
+
+    Attributes:
+        frames: Number of frames of the frame-level features, [B].
+        emotion: Shares of the emotions, [B, C].
+        target: Shares of the adversary's target, the speaker as a rule, [B, K].
+    """
+
+    frames: Tensor
+    emotion: Tensor
+    target: Tensor
 
 
 class ReverseGradient(torch.autograd.Function):
@@ -117,7 +135,7 @@ class Adversary(nn.Module):
         """Return lambda at this share (0 to 1) of training."""
         return self.settings.strength * SCHEDULES[self.settings.schedule](progress, self.settings)
 
-    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+    def classifier_loss(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the loss that the adversary's classifier minimises, in nats.
 
         Args:
@@ -126,7 +144,7 @@ class Adversary(nn.Module):
         """
         raise NotImplementedError
 
-    def logits(self, x: Tensor, batch: Batch) -> Tensor | None:
+    def logits(self, x: Tensor, batch: AdversaryBatch) -> Tensor | None:
         """Return the classifier's raw logits of the target [B, K] for the log, or None without a classifier."""
         return None
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from speaker_invariant_ser.adversaries.base import Adversary, gradient_only, reverse_gradient, scale_gradient
-from speaker_invariant_ser.features.log_mel import Batch, mask_of
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch, gradient_only, reverse_gradient, scale_gradient
+from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.recipe_methods import (
     GradientReversalSettings,
     MaximumEntropySettings,
@@ -81,22 +81,22 @@ def mean_over_frames(values: Tensor, frames: Tensor) -> Tensor:
     return (values * mask).sum(dim=1) / frames.reshape(-1, *[1] * (values.ndim - 2))
 
 
-def mean_over_utterances(values: Tensor, batch: Batch) -> Tensor:
+def mean_over_utterances(values: Tensor, batch: AdversaryBatch) -> Tensor:
     """Return the mean over utterances of [B], or of [B, T'] after each utterance's own frames are averaged."""
     return (values if values.ndim == 1 else mean_over_frames(values, batch.frames)).mean()
 
 
-def broadcast_target(logits: Tensor, batch: Batch) -> Tensor:
+def broadcast_target(logits: Tensor, batch: AdversaryBatch) -> Tensor:
     """Return the target's shares, shaped to broadcast with logits [B, K] or [B, T', K]."""
     return batch.target if logits.ndim == 2 else batch.target[:, None]
 
 
-def cross_entropies(logits: Tensor, batch: Batch) -> Tensor:
+def cross_entropies(logits: Tensor, batch: AdversaryBatch) -> Tensor:
     """Return cross-entropies [B] or [B, T'] in nats of raw logits [B, K] or [B, T', K]."""
     return -(broadcast_target(logits, batch) * logits.log_softmax(dim=-1)).sum(dim=-1)
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+def cross_entropy(logits: Tensor, batch: AdversaryBatch) -> Tensor:
     """Return the mean cross-entropy over utterances of raw logits, in nats: 0 is certain and right, ln K uninformed."""
     return (
         F.cross_entropy(logits, batch.target) if logits.ndim == 2 else mean_over_utterances(cross_entropies(logits, batch), batch)
@@ -130,7 +130,7 @@ class ClassifierAdversary(Adversary):
         """Return an untrained classifier."""
         return make_discriminator(index, self.inputs, self.classifier_settings.hidden, self.targets)
 
-    def all_logits(self, x: Tensor, batch: Batch, constant: bool = False) -> list[Tensor]:
+    def all_logits(self, x: Tensor, batch: AdversaryBatch, constant: bool = False) -> list[Tensor]:
         """Return each classifier's logits.
 
         Args:
@@ -148,7 +148,7 @@ class ClassifierAdversary(Adversary):
             with_constant_parameters(classifier, x, emotion) if constant else classifier(x, emotion) for classifier in classifiers
         ]
 
-    def logits(self, x: Tensor, batch: Batch) -> Tensor:
+    def logits(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the mean logits [B, K] over classifiers and frames; their accuracy is no evidence about other attackers."""
         mean = torch.stack(self.all_logits(x, batch)).mean(dim=0)
         return mean if mean.ndim == 2 else mean_over_frames(mean, batch.frames)
@@ -166,7 +166,7 @@ class TrainedClassifierAdversary(ClassifierAdversary):
         """One less than `inner_steps`: the encoder's backward pass trains the classifiers as well."""
         return self.training_settings.inner_steps - 1
 
-    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+    def classifier_loss(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the classifiers' mean cross-entropy, with the gradient of their sum and of the gradient penalty."""
         cross = torch.stack([cross_entropy(logits, batch) for logits in self.all_logits(x, batch)])
         loss = cross.sum()
@@ -174,7 +174,7 @@ class TrainedClassifierAdversary(ClassifierAdversary):
             loss = loss + weight * self.gradient_penalty(x, batch)
         return cross.mean().detach() + gradient_only(loss)
 
-    def gradient_penalty(self, x: Tensor, batch: Batch) -> Tensor:
+    def gradient_penalty(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the mean squared norm of each utterance's (or frame's) gradient at the input, summed over classifiers.
 
         R1 of Mescheder, Geiger and Nowozin, ICML 2018, which damps oscillations. It acts on the classifiers alone.
@@ -216,7 +216,7 @@ class GradientReversal(TrainedClassifierAdversary):
     confident misclassification rewards the encoder without bound; a classifier at chance proves nothing.
     """
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the classifiers' mean cross-entropy, with reversed gradient at x."""
         return self.classifier_loss(reverse_gradient(x, self.strength(progress) / len(self.classifiers)), batch)
 
@@ -238,7 +238,7 @@ class MinMax(SeparateClassifierAdversary):
     with oscillations where the classifiers learn too slowly.
     """
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the classifiers' mean cross-entropy, with -lambda times its gradient at x."""
         cross = [cross_entropy(logits, batch) for logits in self.all_logits(x, batch, constant=True)]
         return scale_gradient(torch.stack(cross).mean(), -self.strength(progress))
@@ -263,7 +263,7 @@ class MaximumEntropy(TrainedClassifierAdversary):
     is nearly certain, right or wrong, the gradient vanishes.
     """
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the classifiers' mean cross-entropy, with lambda times the gradient of the divergence at x."""
         divergences = [
             mean_over_utterances(divergence_from_uniform(logits), batch) for logits in self.all_logits(x, batch, constant=True)
@@ -280,12 +280,12 @@ class SignedSum(ClassifierAdversary):
     whose own parameters get -lambda times the gradient.
     """
 
-    def classifier_loss(self, x: Tensor, batch: Batch) -> Tensor:
+    def classifier_loss(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the classifiers' mean cross-entropy, with the gradient of their sum."""
         cross = torch.stack([cross_entropy(logits, batch) for logits in self.all_logits(x, batch)])
         return cross.mean().detach() + gradient_only(cross.sum())
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the classifiers' mean cross-entropy, with -lambda times its gradient at x and at the classifiers."""
         cross = [cross_entropy(logits, batch) for logits in self.all_logits(x, batch)]
         return scale_gradient(torch.stack(cross).mean(), -self.strength(progress))
@@ -300,13 +300,13 @@ class VariationalClub(SeparateClassifierAdversary):
     reversal does; keep q well trained (learning_rate, inner_steps).
     """
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the classifiers' mean cross-entropy, with lambda times the gradient of the bound at x."""
         all_logits = self.all_logits(x, batch, constant=True)
         cross = torch.stack([cross_entropy(logits, batch) for logits in all_logits])
         return cross.mean().detach() + self.strength(progress) * gradient_only(self.bound(all_logits, batch))
 
-    def bound(self, all_logits: list[Tensor], batch: Batch) -> Tensor:
+    def bound(self, all_logits: list[Tensor], batch: AdversaryBatch) -> Tensor:
         """Return the bound in nats, the mean over classifiers; the mean over all pairs is taken with the mean target."""
         expected = batch.target.mean(dim=0).expand_as(batch.target)
         if self.training_settings.conditional:

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.adversaries.base import Adversary, scale_gradient
-from speaker_invariant_ser.features.log_mel import Batch
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch, scale_gradient
 from speaker_invariant_ser.recipe_methods import ContrastiveSettings, CoralSettings, HsicSettings, MmdSettings
 
 MIN_WEIGHT = 1e-12  # keeps a division by an empty group finite; its result has weight 0
@@ -35,11 +34,11 @@ class Matching(Adversary):
     def __init__(self, dim: int, targets: int, settings: MatchingSettings, emotions: int) -> None:
         super().__init__(settings)
 
-    def term(self, x: Tensor, batch: Batch) -> Tensor:
+    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the scalar term of embeddings [B, D]."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, batch: Batch, progress: float) -> Tensor:
+    def forward(self, x: Tensor, batch: AdversaryBatch, progress: float) -> Tensor:
         """Return the term, with lambda times its gradient."""
         return scale_gradient(self.term(x, batch), self.strength(progress))
 
@@ -130,7 +129,7 @@ class Hsic(Matching):
         super().__init__(dim, targets, settings, emotions)
         self.widths = settings.kernel_widths
 
-    def term(self, x: Tensor, batch: Batch) -> Tensor:
+    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the criterion of embeddings [B, D]."""
         weights, shares = emotion_groups(batch.emotion)
         kernel = group_kernel(x, weights, shares, self.widths)
@@ -150,7 +149,7 @@ class Mmd(Matching):
         super().__init__(dim, targets, settings, emotions)
         self.widths = settings.kernel_widths
 
-    def term(self, x: Tensor, batch: Batch) -> Tensor:
+    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the discrepancy of embeddings [B, D]."""
         weights, shares = emotion_groups(batch.emotion)
         kernel = group_kernel(x, weights, shares, self.widths)
@@ -166,7 +165,7 @@ class Coral(Matching):
     for a nonlinear attacker; fewer utterances of a speaker than D give no usable covariance.
     """
 
-    def term(self, x: Tensor, batch: Batch) -> Tensor:
+    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the difference of embeddings [B, D]."""
         without = is_unlabelled(batch.emotion)
         weights, shares = emotion_groups(batch.emotion)
@@ -198,7 +197,7 @@ class Contrastive(Matching):
         super().__init__(dim, targets, settings, emotions)
         self.temperature = settings.temperature
 
-    def term(self, x: Tensor, batch: Batch) -> Tensor:
+    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
         """Return the loss of embeddings [B, D]."""
         emotion, labelled = batch.emotion, 1 - is_unlabelled(batch.emotion)
         pairs = (labelled[:, None] * labelled).fill_diagonal_(0)

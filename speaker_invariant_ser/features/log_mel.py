@@ -4,7 +4,6 @@ Shapes: B batch, S samples, M mel bands, T frames.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import ModuleType
 
 import torch
@@ -15,24 +14,6 @@ from speaker_invariant_ser.recipe import FeaturesSection
 
 FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an adversary gets beside its input: labels of the batch, and how many frames are real.
-
-    Labels are shares that sum to 1: one-hot, unless utterances were mixed or concatenated. An utterance of unknown emotion
-    has no share of any.
-
-    Attributes:
-        frames: Number of frames of the frame-level features, [B].
-        emotion: Shares of the emotions, [B, C].
-        target: Shares of the adversary's target, the speaker as a rule, [B, K].
-    """
-
-    frames: Tensor
-    emotion: Tensor
-    target: Tensor
 
 
 def import_torchaudio() -> ModuleType:

@@ -9,10 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
@@ -24,7 +23,7 @@ class AdversaryInput:
     """What one adversary gets of a batch of all processes."""
 
     x: Tensor  # [B, D] embeddings, or [B, F, T'] frame-level features, in float32; part of the encoder's graph
-    batch: Batch
+    batch: AdversaryBatch
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Adversaries(nn.Module):
         return [
             AdversaryInput(
                 outputs["frame_features" if settings.on_frames else "embedding"].float(),
-                Batch(outputs["frame_counts"], labels.emotion, target),
+                AdversaryBatch(outputs["frame_counts"], labels.emotion, target),
             )
             for settings, target in zip(self.settings, labels.targets, strict=True)
         ]
@@ -179,7 +178,7 @@ def build_adversary(settings: AdversarySection, model: SerModel, target_count: i
 
 
 @torch.no_grad()
-def count_correct(adversary: Adversary, x: Tensor, batch: Batch) -> Tensor | int:
+def count_correct(adversary: Adversary, x: Tensor, batch: AdversaryBatch) -> Tensor | int:
     """Count the utterances whose target an adversary's classifier predicts correctly; 0 for one without a classifier."""
     logits = adversary.logits(x, batch)
     return 0 if logits is None else (logits.argmax(dim=1) == batch.target.argmax(dim=1)).sum()

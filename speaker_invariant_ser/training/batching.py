@@ -25,7 +25,7 @@ FRAMES_MULTIPLE = 16  # widths are rounded up to it: for every new width the fas
 
 @dataclass(frozen=True)
 class BatchLabels:
-    """Labels of a batch of all processes, as shares (see `features.log_mel.Batch`)."""
+    """Labels of a batch of all processes, as shares (see `adversaries.base.AdversaryBatch`)."""
 
     emotion: Tensor  # [B, C]
     targets: tuple[Tensor, ...]  # of each adversary, [B, K]

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.adversaries.base import Adversary
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.features.log_mel import Batch
 from speaker_invariant_ser.models.model import ModelSettings, Output, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, Recipe
 from speaker_invariant_ser.recipe_methods import NoPerturbation, PerturbationSettings, PerturbSection
@@ -163,7 +162,7 @@ class Objective(nn.Module):
         (adversary,) = self.adversary
         assert adversary is not None, "a recipe with perturb.name = cross has an adversary"
         x = output.frame_features if adversary.settings.on_frames else output.embedding
-        return adversary.classifier_loss(x.float(), Batch(output.frame_counts, emotion, target))
+        return adversary.classifier_loss(x.float(), AdversaryBatch(output.frame_counts, emotion, target))
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:

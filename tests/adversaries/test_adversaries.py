@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from helpers import section
 from toy import SPEAKERS, judge, train
 
-from speaker_invariant_ser.adversaries.base import ganin_ramp, reverse_gradient, warm_up_ramp
+from speaker_invariant_ser.adversaries.base import AdversaryBatch, ganin_ramp, reverse_gradient, warm_up_ramp
 from speaker_invariant_ser.adversaries.discriminators import ARCHITECTURES, ClassifierAdversary, divergence_from_uniform
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.features.log_mel import Batch
 
 NEEDS = {name: {"learning_rate": 0.003} for name in ("minmax", "vclub")}
 CLASSIFIERS = [name for name in ADVERSARIES if issubclass(ADVERSARIES[name], ClassifierAdversary)]
@@ -39,7 +38,7 @@ def shares(labels, classes):
 
 def batch(speakers=(0, 1, 2, 0, 1, 2, 0, 1), emotions=(0, 0, 0, 0, 1, 1, 1, 1), frames=None):
     frames = [T] * len(speakers) if frames is None else frames
-    return Batch(frames=torch.tensor(frames), emotion=shares(emotions, C), target=shares(speakers, K))
+    return AdversaryBatch(frames=torch.tensor(frames), emotion=shares(emotions, C), target=shares(speakers, K))
 
 
 def clips(count=8, seed=1, shape=(D,)):
@@ -125,7 +124,7 @@ CASES = {
     "two clips of two emotions": batch((0, 1), (0, 1)),
     "two clips of one person": batch((1, 1), (0, 0)),
 }
-CASES["mixed"] = Batch(
+CASES["mixed"] = AdversaryBatch(
     frames=torch.full((4,), T),
     emotion=torch.tensor([[0.7, 0.3], [1, 0], [0.5, 0.5], [0, 1]]),
     target=torch.tensor([[0.7, 0.3, 0], [1, 0, 0], [0, 0.5, 0.5], [0, 0, 1]]),
@@ -311,7 +310,7 @@ def test_a_reader_that_is_told_the_emotion_reads_its_product_with_the_embedding(
 def test_clips_without_a_label_are_read_with_even_shares():
     adversary, x = make("grl", conditional=True), clips(4)
     unlabelled, even = batch((0, 1, 2, 0), (-1,) * 4), batch((0, 1, 2, 0), (0,) * 4)
-    even = Batch(frames=even.frames, emotion=torch.full((4, C), 1 / C), target=even.target)
+    even = AdversaryBatch(frames=even.frames, emotion=torch.full((4, C), 1 / C), target=even.target)
     assert torch.equal(adversary.logits(x, unlabelled), adversary.logits(x, even))
     assert not torch.allclose(adversary.logits(x, unlabelled), adversary.logits(x, batch((0, 1, 2, 0), (0,) * 4)))
 
@@ -468,7 +467,7 @@ def test_the_encoder_goes_down_the_bound_and_is_told_by_cross_entropy():
 def test_vclub_is_no_less_than_the_information_where_q_is_right():
     """Each speaker has a place of its own: ln K nats; nobody has: none."""
     speaker = torch.arange(60) % K
-    told = Batch(frames=torch.full((60,), T), emotion=shares([0] * 60, C), target=F.one_hot(speaker, K).float())
+    told = AdversaryBatch(frames=torch.full((60,), T), emotion=shares([0] * 60, C), target=F.one_hot(speaker, K).float())
     place = 3 * F.one_hot(speaker, D).float()
     bounds = []
     for x in (place, torch.zeros(60, D)):
@@ -484,7 +483,9 @@ def test_vclub_is_no_less_than_the_information_where_q_is_right():
 def spoken(count=60, seed=4):
     """A balanced batch whose positions tell nothing, and the positions with the speakers' and the emotions' places added."""
     speaker, emotion = torch.arange(count) % K, torch.arange(count) // K % C
-    told = Batch(frames=torch.full((count,), T), emotion=F.one_hot(emotion, C).float(), target=F.one_hot(speaker, K).float())
+    told = AdversaryBatch(
+        frames=torch.full((count,), T), emotion=F.one_hot(emotion, C).float(), target=F.one_hot(speaker, K).float()
+    )
     x = clips(count, seed)
     return told, x, x + 2 * F.one_hot(speaker, D), x + 2 * F.one_hot(emotion + K, D)
 
@@ -577,7 +578,7 @@ def test_clips_without_a_label_are_compared_with_all(name):
     """Of the first corpus all labels are known and of the second none: the corpora can only be compared as wholes."""
     corpus = torch.arange(60) % 2
     emotion = F.one_hot(torch.arange(60) // 2 % C, C).float() * (corpus == 0)[:, None]
-    told = Batch(frames=torch.full((60,), T), emotion=emotion, target=F.one_hot(corpus, K).float())
+    told = AdversaryBatch(frames=torch.full((60,), T), emotion=emotion, target=F.one_hot(corpus, K).float())
     x = clips(60, seed=5)
     apart = pulled(make(name), x + 2 * F.one_hot(corpus, D), told)[0]
     assert apart > 3 * pulled(make(name), x, told)[0]
