@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py PREPARED [--rounds 5] [--steps 12]
 
-PREPARED is a prepared corpus, such as EMO-DB. Every method recipe (methods/ and experimental/) takes so many steps in turn, the reference
+PREPARED is a prepared corpus, such as EMO-DB. Every recipe of a method takes so many steps in turn, the reference
 (recipes/emodb.toml with no adversary at all) with them, and all of that so many rounds; the median round of each is compared
 with the reference's. Augmentation and the reading of clips count: they are part of a step. What happens after training
 (erasure, release) does not. The last line of the output is JSON.

@@ -1,17 +1,17 @@
-"""One family of errors; the command line catches it in one place and exits with code 2.
+"""One family of errors for user mistakes; the command line catches it in one place and exits with code 2.
 
 SerError
 |- SetupError      the installation itself: torchaudio built for another torch, a missing extra
 |- RecipeError     a recipe key or value
 |- AudioError      one audio file that cannot be used, with the reason
 |- CorpusError     a corpus name, or a folder that does not hold that corpus
-|- DownloadError   a transfer that failed, or brought another file than was expected
+|- DownloadError   a transfer that failed, or a file that is not the expected one
 |- ManifestError   a table of utterances: missing columns, empty labels, repeated ids
-|- SplitError      a split that would share a speaker, or has too few of them
-|- PreparedCorpusError      a folder that is not a prepared corpus, or a damaged one
-|- RunError        a folder that is not a run, or does not fit the recipe or the data
-|- AuditError      embeddings that no attacker can be tried on
-`- WriteError      no permission, no space, or something in the way
+|- SplitError      a split that would share a speaker between its parts, or has too few speakers
+|- PreparedCorpusError   a folder that is not a prepared corpus, or a damaged one
+|- RunError        a folder that is not a run, or does not match the recipe or the data
+|- AuditError      embeddings that cannot be attacked
+`- WriteError      no permission, no space, or a file that exists
 """
 
 import difflib
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 
 class SerError(Exception):
-    """A request that cannot be met. The message names the file, the value, and what would be right."""
+    """A request that cannot be met; the message names the file, the value, and what is allowed."""
 
 
 class SetupError(SerError):
@@ -31,23 +31,23 @@ class RecipeError(SerError):
 
 
 class AudioError(SerError):
-    """An audio file cannot be decoded or holds nothing to work with."""
+    """An audio file cannot be decoded or is unusable."""
 
 
 class CorpusError(SerError):
-    """The corpus is unknown, or the folder does not hold it."""
+    """The corpus is unknown, or the folder does not contain it."""
 
 
 class DownloadError(SerError):
-    """A corpus cannot be fetched, or what came is not it."""
+    """A corpus cannot be downloaded, or the file is not the expected one."""
 
 
 class ManifestError(SerError):
-    """A table of utterances is incomplete or contradicts itself."""
+    """A table of utterances is incomplete or contradictory."""
 
 
 class SplitError(SerError):
-    """The speakers cannot be divided as asked."""
+    """The speakers cannot be divided as requested."""
 
 
 class PreparedCorpusError(SerError):
@@ -55,7 +55,7 @@ class PreparedCorpusError(SerError):
 
 
 class RunError(SerError):
-    """The folder is not a run, or belongs to another recipe or corpus."""
+    """The folder is not a run, or was made with another recipe or corpus."""
 
 
 class AuditError(SerError):
@@ -67,19 +67,28 @@ class WriteError(SerError):
 
 
 def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
-    """The text for a name that is not known: the nearest right one, then all of them.
+    """Return the message about an unknown name: the closest allowed one, then all of them.
+
+    Args:
+        kind: What the name is of, such as "corpus".
+        value: The unknown name.
+        allowed: The allowed names.
 
     >>> unknown("corpus", "emdb", ["emodb", "nemo"])
     "unknown corpus 'emdb', did you mean 'emodb'? Expected one of: emodb, nemo"
     """
-    allowed = [str(name) for name in allowed]
-    close = difflib.get_close_matches(str(value), allowed, n=1)
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(str(value), names, n=1)
     hint = f", did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{value}'{hint} Expected one of: {', '.join(allowed)}"
+    return f"unknown {kind} '{value}'{hint} Expected one of: {', '.join(names)}"
 
 
-def shorten(names: Iterable[str], most: int = 5) -> str:
-    """Names joined by commas, at most `most` of them, then how many are left."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def shorten(names: Iterable[object], maximum: int = 5) -> str:
+    """Return names joined by commas, at most `maximum` of them, then the number of the others.
+
+    >>> shorten("abcd", maximum=2)
+    'a, b and 2 more'
+    """
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - maximum} more" if len(listed) > maximum else ""
+    return ", ".join(listed[:maximum]) + more

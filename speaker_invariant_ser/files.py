@@ -1,6 +1,6 @@
-"""Writing that is whole or not there: everything gets a temporary name first and is renamed when complete.
+"""Atomic writing: files and folders are written under a temporary name and renamed when complete.
 
-Operating-system errors become WriteError here and nowhere else, with the path and what would help.
+Operating-system errors become WriteError here and nowhere else, with the path and a remedy.
 """
 
 import errno
@@ -22,20 +22,20 @@ REASONS = {
     errno.EPERM: "no permission to write here; choose another folder or change its permissions",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOSPC: "no space left on the disk; free some or choose another disk",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
+    errno.EDQUOT: "the disk quota is exceeded; free some space or choose another disk",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "a folder of that name is in the way",
-    errno.ENOTEMPTY: "the folder is there and holds something",
-    errno.EBUSY: "the folder is in use, a mount point perhaps; choose a new one",
-    errno.EEXIST: "something of that name is in the way",
-    errno.ELOOP: "its links lead in a circle",
+    errno.EISDIR: "a folder of that name exists",
+    errno.ENOTEMPTY: "the folder exists and is not empty",
+    errno.EBUSY: "the folder is in use, possibly as a mount point; choose a new one",
+    errno.EEXIST: "a file of that name exists",
+    errno.ELOOP: "its symbolic links form a loop",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Inside, an OSError about writing `path` becomes a WriteError; other errors pass."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError about writing `path` into a WriteError; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -44,28 +44,39 @@ def translated(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {REASONS[error.errno]}") from error
 
 
-def real(path: Path | str) -> Path:
-    """Where a path leads: a link is followed, "." has a name, and a circle of links is left for the system to refuse."""
+def resolve_links(path: Path | str) -> Path:
+    """Return the absolute path without symbolic links; a loop of links stays for the system to refuse."""
     return Path(os.path.realpath(path))
 
 
 def partial_of(path: Path) -> Path:
-    """The temporary name of `path` while it is being written: hidden, so that it is nobody's own file."""
+    """Return the temporary name of `path` while it is being written; it is hidden."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing under a temporary name; it takes its own name only if the block ends well."""
+    """Open a file for writing under a temporary name; it gets its name if the block ends without an error.
+
+    Args:
+        path: The file; its folder is made if it does not exist.
+        mode: "w" for UTF-8 text without newline translation, "wb" for bytes.
+
+    Yields:
+        The open file.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     path = Path(path)
     partial = partial_of(path)
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with translated(path):
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         try:
-            with open(partial, mode, **text) as file:
+            with open(partial, mode, encoding=encoding, newline=newline) as file:
                 yield file
             os.replace(partial, path)
         finally:
@@ -74,14 +85,21 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` if the block ends well.
+    """Make a temporary folder that becomes `path` if the block ends without an error.
 
-    An empty folder may be there; one that holds anything is replaced only if `replace`, otherwise a WriteError is raised
-    before the block begins.
+    Args:
+        path: The folder; an empty one may exist.
+        replace: Replace an existing folder that is not empty.
+
+    Yields:
+        The temporary folder, next to `path`.
+
+    Raises:
+        WriteError: `path` cannot be written, or exists and is not empty; in the latter case before the block begins.
     """
-    path = real(path)
+    path = resolve_links(path)
     partial = partial_of(path)
-    with translated(path):
+    with write_errors(path):
         if path.exists() and not replace:
             path.rmdir()
         shutil.rmtree(partial, ignore_errors=True)
@@ -99,16 +117,26 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 def unfinished_folder(
     path: Path | str, request: str, keep: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
 ) -> Iterator[tuple[Path, Path]]:
-    """For long work: (a folder to work in, a new folder in it that becomes `path` if the block ends well).
+    """Make a folder for long work, whose partial results survive an interruption.
 
-    What a kill or one of the exceptions in `keep` leaves in the first is taken up by the next call with the same `request`; the
-    block must be able to go on from whatever it finds there. Any other exception removes it.
-    Raises WriteError, also while another process is at it.
+    What a killed process or one of the exceptions in `keep` leaves in the work folder is reused by the next call with the same
+    `request`; the block must be able to continue from whatever it finds there. Any other exception removes it.
+
+    Args:
+        path: The folder that the result becomes if the block ends without an error.
+        request: Text that identifies the work; partial results of another request are removed.
+        keep: Exceptions after which partial results are kept.
+
+    Yields:
+        The work folder, and a new folder in it that becomes `path`.
+
+    Raises:
+        WriteError: `path` cannot be written, or another process is writing it.
     """
-    path = real(path)
+    path = resolve_links(path)
     work = partial_of(path)
     result, mark = work / "result", work / "request"
-    with translated(path), locked(path, "lock"), ExitStack() as discard:
+    with write_errors(path), locked(path, "lock"), ExitStack() as discard:
         if path.exists():
             path.rmdir()
         discard.callback(shutil.rmtree, work, ignore_errors=True)
@@ -128,13 +156,20 @@ def unfinished_folder(
 
 @contextmanager
 def resumable_folder(path: Path | str) -> Iterator[Path]:
-    """A folder to work in that becomes `path` if the block ends well, and otherwise stays for the next to go on in.
+    """Make a folder that becomes `path` if the block ends without an error, and otherwise stays for the next call.
 
-    Raises WriteError, also while another process is at it.
+    Args:
+        path: The folder; an empty one may exist.
+
+    Yields:
+        The temporary folder, with what an earlier call left there.
+
+    Raises:
+        WriteError: `path` cannot be written, or another process is writing it.
     """
-    path = real(path)
+    path = resolve_links(path)
     work = partial_of(path)
-    with translated(path), locked(path, "lock"):
+    with write_errors(path), locked(path, "lock"):
         if path.exists():
             path.rmdir()
         work.mkdir(exist_ok=True)
@@ -142,26 +177,33 @@ def resumable_folder(path: Path | str) -> Iterator[Path]:
         os.replace(work, path)
 
 
-def sweep(path: Path | str) -> None:
-    """Remove what a kill in the very last moment left beside a folder that is done. Raises WriteError while another is at it."""
-    path = real(path)
-    left = [partial_of(path), partial_of(path).with_suffix(".scratch")]
-    if path.is_dir() and any(path.iterdir()) and any(one.is_dir() for one in left):
-        with translated(path), locked(path, "lock"), locked(path, "scratch-lock"):
-            for one in left:
-                shutil.rmtree(one, ignore_errors=True)
+def remove_leftovers(path: Path | str) -> None:
+    """Remove temporary folders that a killed process left beside a complete folder; raise WriteError while one is in use."""
+    path = resolve_links(path)
+    leftovers = [partial_of(path), partial_of(path).with_suffix(".scratch")]
+    if path.is_dir() and any(path.iterdir()) and any(folder.is_dir() for folder in leftovers):
+        with write_errors(path), locked(path, "lock"), locked(path, "scratch-lock"):
+            for folder in leftovers:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def scratch_folder(path: Path | str) -> Iterator[Path]:
-    """Where files that are needed only while `path` is made may be put: gone at the end, the same place next time.
+    """Make a folder for files that are needed only while `path` is made.
 
-    Raises WriteError while another process has it.
+    Args:
+        path: The folder that is being made.
+
+    Yields:
+        The scratch folder, of the same name in every call; it is removed at the end.
+
+    Raises:
+        WriteError: Another process is using it.
     """
-    path = real(path)
+    path = resolve_links(path)
     scratch = partial_of(path).with_suffix(".scratch")
     with ExitStack() as held:
-        with translated(path):
+        with write_errors(path):
             held.enter_context(locked(path, "scratch-lock"))
         held.callback(shutil.rmtree, scratch, ignore_errors=True)
         yield scratch
@@ -169,7 +211,7 @@ def scratch_folder(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, kind: str) -> Iterator[None]:
-    """Inside, this process alone is at `path`; a lock that a killed process left behind is no hindrance. Raises WriteError."""
+    """Lock `path` for this process, or raise WriteError; the lock of a killed process does not count."""
     lock = partial_of(path).with_suffix(f".{kind}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as undo:
@@ -184,7 +226,15 @@ def locked(path: Path, kind: str) -> Iterator[None]:
 
 
 def refuse_existing(path: Path | str, advice: str) -> Path:
-    """`path`, if nothing is there yet or it is an empty folder. Raises WriteError with `advice` otherwise."""
+    """Return a path that does not exist or is an empty folder.
+
+    Args:
+        path: The path.
+        advice: What the user can do if it exists; the end of the error message.
+
+    Raises:
+        WriteError: Something exists there.
+    """
     path = Path(path)
     if (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
         raise WriteError(f"{path} exists already: {advice}")
@@ -199,19 +249,18 @@ def require_space(path: Path | str, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise WriteError(
-            f"cannot write {path}: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free; "
-            "free some space or choose another disk"
+            f"cannot write {path}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; free some space or choose another disk"
         )
 
 
 def write_json(path: Path | str, value: object) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write a value as indented JSON, atomically; raise WriteError where that fails."""
     with writing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
 
 def sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,13 @@
-"""The run folder: what was asked (recipe.toml, split.json) and, per fold and seed, what came out (model, metrics.csv).
+"""The run folder: recipe.toml, split.json and, for each fold and seed, the model and metrics.csv.
 
 folds/FOLD/            with one seed
-folds/FOLD/seed-S/     with several
+folds/FOLD/seed-S/     with several seeds
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +25,14 @@ RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.c
 
 @dataclass(frozen=True)
 class Fit:
-    """One model of a run: a fold and a seed. `name` is the fold's, with the seed where there are several."""
+    """One model of a run.
+
+    Args:
+        split: Its fold.
+        seed: Its seed.
+        name: The fold's name, with the seed where there are several.
+        folder: Where the model is, once it is trained.
+    """
 
     split: Split
     seed: int
@@ -34,21 +41,28 @@ class Fit:
 
     @property
     def done(self) -> bool:
-        """Whether it is trained; its folder gets its name only when everything in it is written."""
+        """Whether the model is trained; its folder gets its name only when everything in it is written."""
         return all((self.folder / name).is_file() for name in (WEIGHTS, DESCRIPTION, METRICS))
 
     @property
     def trained(self) -> dict[str, str | int]:
-        """On what it was trained: device, precision, processes; empty for a model of an earlier version."""
+        """Device, precision and number of processes of the training; empty for a model of an early version."""
         return json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")).get("trained", {})
 
     def metrics(self) -> list[dict[str, float]]:
-        """metrics.csv, one dict per epoch. Raises RunError if it is damaged or missing."""
+        """Read metrics.csv.
+
+        Returns:
+            One dict of numbers per epoch.
+
+        Raises:
+            RunError: The file is damaged or missing.
+        """
         path = self.folder / METRICS
         try:
             with open(path, encoding="utf-8", newline="") as file:
                 rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-            kept(rows)
+            best_epoch(rows)
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise RunError(f"{path} is damaged or missing: {error}") from None
         return rows
@@ -56,7 +70,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. `data` is the prepared corpus it was trained on, `hashes` that corpus's SHA-256 by file."""
+    """A run folder.
+
+    Args:
+        folder: The folder.
+        recipe: The recipe it was trained with.
+        splits: Its folds.
+        data: The prepared corpus it was trained on.
+        hashes: SHA-256 of that corpus's files, by name.
+    """
 
     folder: Path
     recipe: Recipe
@@ -66,8 +88,18 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> "Run":
-        """Start a run in a new or empty folder. Raises WriteError if it holds anything."""
-        folder = refuse_existing(folder, "continue it with --resume, or choose another --out")
+        """Start a run in a new or empty folder.
+
+        Args:
+            folder: The folder.
+            recipe: The recipe.
+            splits: The folds.
+            prepared: The prepared corpus.
+
+        Raises:
+            WriteError: The folder is not empty or cannot be written.
+        """
+        folder = refuse_existing(folder, "resume it with --resume, or choose another --out")
         run = cls(folder, recipe, list(splits), prepared.folder.absolute(), dict(prepared.settings["sha256"]))
         folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
         with new_folder(folder) as partial:
@@ -78,7 +110,11 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
-        """Open an existing run. Raises RunError if the folder is not one, or is damaged."""
+        """Open an existing run, also one that version 0.1.0 wrote.
+
+        Raises:
+            RunError: The folder is not a run, or is damaged.
+        """
         folder = Path(folder)
         missing = [name for name in (RECIPE, SPLIT) if not (folder / name).is_file()]
         if missing:
@@ -87,19 +123,18 @@ class Run:
         try:
             record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
             parts = ("train", "dev", "test")
-            more = ("texts", "held_out", "unlabelled")  # which runs of earlier versions lack
+            optional = ("texts", "held_out", "unlabelled")  # missing in runs of early versions
             splits = [
-                Split(f["name"], *(tuple(f[part]) for part in parts), *(tuple(f.get(part, ())) for part in more))
-                for f in record["folds"]
+                Split(fold["name"], *(tuple(fold[part]) for part in parts), *(tuple(fold.get(part, ())) for part in optional))
+                for fold in record["folds"]
             ]
             return cls(folder, read_saved_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
 
     def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
-        """Raise RunError unless this run was started with the same recipe, folds and data, so that resuming is the same run."""
-        old, new = self.recipe.model_dump(), recipe.model_dump()
-        old, new = ({f"{s}.{k}": value for s in recipe for k, value in entries(recipe[s])} for recipe in (old, new))
+        """Raise RunError unless this run was started with the same recipe, folds and data, so that it can be resumed."""
+        old, new = flattened(self.recipe), flattened(recipe)
         changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             raise RunError(f"{self.folder} was started with another recipe: {shorten(changed)}. Use the same, or another --out")
@@ -108,12 +143,20 @@ class Run:
             raise RunError(f"{self.folder} was started with other folds; choose another --out")
 
     def require_data(self, prepared: PreparedCorpus) -> None:
-        """Raise RunError unless `store` is the corpus this run was trained on."""
+        """Raise RunError unless `prepared` is the corpus that this run was trained on."""
         if {name: prepared.settings["sha256"].get(name) for name in (AUDIO, MANIFEST)} != self.hashes:
             raise RunError(f"{self.folder} was trained on other data than {prepared.folder} holds (the hashes differ)")
 
     def open_data(self, data: Path | str | None = None) -> PreparedCorpus:
-        """The prepared corpus, at `data` if it has moved. Raises PreparedCorpusError or RunError."""
+        """Open the prepared corpus of the run.
+
+        Args:
+            data: Its folder, if it has moved.
+
+        Raises:
+            PreparedCorpusError: The folder is not a prepared corpus, or is damaged.
+            RunError: The run was trained on another corpus.
+        """
         prepared = PreparedCorpus.open(data or self.data).labelled(self.recipe.labels.map, self.recipe.split)
         self.require_data(prepared)
         if sha256(prepared.folder / AUDIO) != self.hashes[AUDIO]:
@@ -124,11 +167,12 @@ class Run:
 
     @property
     def seeds(self) -> range:
+        """The seeds of the models of each fold."""
         return range(self.recipe.train.seed, self.recipe.train.seed + self.recipe.train.seeds)
 
     @property
     def fits(self) -> list[Fit]:
-        """All models, seed by seed. A fold's name may be a speaker's, which may hold anything: quoted, it is one plain name."""
+        """All models, seed by seed; the name of a fold may be a speaker's, and is quoted to be a valid file name."""
         several, fits = len(self.seeds) > 1, []
         for seed in self.seeds:
             for split in self.splits:
@@ -137,48 +181,52 @@ class Run:
                 fits.append(Fit(split, seed, name, folder / f"seed-{seed}" if several else folder))
         return fits
 
-    def done(self) -> list[Fit]:
-        """The trained models. Raises RunError if there is none."""
+    def trained_fits(self) -> list[Fit]:
+        """Return the trained models; raise RunError if there are none."""
         fits = [fit for fit in self.fits if fit.done]
         if not fits:
-            raise RunError(f"{self.folder} has no trained fold yet; continue it with `siser train ... --resume`")
+            raise RunError(f"{self.folder} has no trained fold yet; resume it with `siser train ... --resume`")
         return fits
 
-    def all_done(self) -> list[Fit]:
-        """Every model. Raises RunError naming those that are not trained: a part of the folds is not the result."""
+    def all_fits(self) -> list[Fit]:
+        """Return all models; raise RunError that names those that are not trained, as some folds are not a result."""
         missing = [fit.name for fit in self.fits if not fit.done]
         if missing:
             raise RunError(
                 f"{self.folder}: {len(missing)} of {len(self.fits)} folds not trained ({shorten(missing)}); "
-                "continue with `siser train ... --resume`"
+                "resume with `siser train ... --resume`"
             )
         return self.fits
 
-    def one(self, name: str) -> list[Fit]:
-        """The trained models of the fold of that name. Raises RunError with the trained ones."""
-        done = self.done()
+    def fits_of_fold(self, name: str) -> list[Fit]:
+        """Return the trained models of a fold; raise RunError with the trained folds if there are none."""
+        done = self.trained_fits()
         if name not in (names := [fit.split.name for fit in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [fit for fit in done if fit.split.name == name]
 
 
-def entries(section: dict | Sequence[dict]) -> Iterable[tuple[str, object]]:
-    """Keys and values of a section of a recipe; of a list of tables, the tables by their number."""
-    return section.items() if isinstance(section, dict) else ((str(number), table) for number, table in enumerate(section, 1))
+def flattened(recipe: Recipe) -> dict[str, object]:
+    """Return the values of a recipe by `section.key`; of a list of tables, the tables by their number."""
+    values: dict[str, object] = {}
+    for section, content in recipe.model_dump().items():
+        keys = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+        values |= {f"{section}.{key}": value for key, value in keys}
+    return values
 
 
 def with_seed(fold: str, seed: int) -> str:
-    """What a model is called in a run of several seeds."""
+    """Return the name of a model in a run of several seeds."""
     return f"{fold}, seed {seed}"
 
 
-def kept(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The epoch whose weights were saved: the last that was better than all before it on the dev speakers."""
+def best_epoch(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the row of metrics.csv whose weights were saved: the last one that was the best so far on the dev speakers."""
     return [row for row in rows if row["best"]][-1]
 
 
 def split_hash(split: Split, prepared: PreparedCorpus) -> str:
-    """SHA-256 over the utterance ids of each part, in order: two runs with one hash were tested on the same clips."""
+    """Return the SHA-256 of the utterance ids of each part, in order: runs with the same hash have the same test utterances."""
     parts = {
         part: sorted(prepared.utterances[i].id for i in split.indices(part, prepared.utterances))
         for part in ("train", "held_out", "dev", "test", *(("unlabelled",) if split.unlabelled else ()))

@@ -121,7 +121,7 @@ def test_train_gives_the_same_run_from_paths_and_from_objects(recipe_file, tiny,
     assert [name for name, _ in epochs] == ["fixed"] * 3
     weights = [folder.folder / "folds" / "fixed" / "model.safetensors" for folder in (run, again, trained)]
     assert len({path.read_bytes() for path in weights}) == 1
-    with pytest.raises(WriteError, match="continue it with --resume"):
+    with pytest.raises(WriteError, match="resume it with --resume"):
         siser.train(tiny, prepared, run.folder, device="cpu")
     assert siser.train(tiny, prepared, run.folder, device="cpu", resume=True).folder == run.folder
 

@@ -203,7 +203,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for trial in range(200):
         hits = rng.random(150) < 0.7
-        low, high = metrics.cluster_interval(np.ones(150, int), hits.astype(int), np.arange(150), 2, metrics.hit_rate, 400, trial)
+        low, high = metrics.cluster_interval(
+            np.ones(150, int), hits.astype(int), np.arange(150), 2, metrics.accuracy_of_matrix, 400, trial
+        )
         covered += low <= 0.7 <= high
     assert 180 <= covered <= 199
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def show_trained(run: "Run") -> None:
     """Print each fold's selected epoch and dev UAR, with several seeds their mean."""
-    from speaker_invariant_ser.runs import kept
+    from speaker_invariant_ser.runs import best_epoch
 
     mark = " (transductive)" if run.recipe.features.transductive else ""
     for split in run.splits:
-        selected = [kept(fit.metrics()) for fit in run.fits if fit.split == split]
+        selected = [best_epoch(fit.metrics()) for fit in run.fits if fit.split == split]
         epochs, uars = ", ".join(f"{row['epoch']:.0f}" for row in selected), [row["dev_uar"] for row in selected]
         if len(selected) == 1:
             print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")

@@ -133,11 +133,11 @@ class TrainingBars:
 
     def note_trained(self) -> None:
         """Look on disk for trained models: some stop before the last epoch, and some were trained before this start."""
-        from speaker_invariant_ser.runs import kept
+        from speaker_invariant_ser.runs import best_epoch
 
         for name, fit in self.fits.items():
             if name not in self.dev_uar and fit.done:
-                self.dev_uar[name], self.epochs_done[name] = kept(fit.metrics())["dev_uar"], self.epochs
+                self.dev_uar[name], self.epochs_done[name] = best_epoch(fit.metrics())["dev_uar"], self.epochs
                 if name in self.tasks:
                     self.bars.update(self.tasks[name], visible=False)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError
-from speaker_invariant_ser.processes import serve
+from speaker_invariant_ser.processes import set_up_worker
 
 Job = tuple[str, float, float]  # path, start and end in seconds (end 0: end of the file)
 Attempt = tuple[str, audio.Decoded | AudioError]  # path, and the decoded utterance or why it could not be decoded
@@ -68,7 +68,7 @@ def workers(jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     fork = sys.platform == "linux" and threading.active_count() == 1
-    with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=serve) as pool:
+    with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=set_up_worker) as pool:
         try:
             with warnings.catch_warnings():  # threads of linear algebra libraries are safe to fork
                 warnings.simplefilter("ignore", DeprecationWarning)

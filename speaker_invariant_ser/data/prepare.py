@@ -36,11 +36,11 @@ from speaker_invariant_ser.data.shortcuts import examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import (
     partial_of,
-    real,
     refuse_existing,
+    remove_leftovers,
     require_space,
+    resolve_links,
     sha256,
-    sweep,
     unfinished_folder,
     write_json,
 )
@@ -82,8 +82,8 @@ def prepare(
         PreparedCorpusError: Every file is rejected, or a worker process was killed.
         WriteError: `out` is not empty or cannot be written, or the disk has too little space.
     """
-    out = real(out)
-    sweep(out)
+    out = resolve_links(out)
+    remove_leftovers(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     folders = shorten(str(listing.folder) for listing in listings)
     listing, paths = combine([remove_duplicates(listing) for listing in listings])

@@ -15,7 +15,7 @@ from speaker_invariant_ser.data.parallel_decoding import Progress
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import CorpusError
-from speaker_invariant_ser.files import refuse_existing, scratch_folder, sweep
+from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def prepare_sources(
         ManifestError: A table or folder of the user's own cannot be used, or no utterance meets the conditions.
         WriteError: `out` holds anything, or cannot be written.
     """
-    sweep(out)
+    remove_leftovers(out)
     refuse_existing(out, "prepare into a new folder, or remove this one first")
     require_own_data(sources)
     with scratch_folder(out) as scratch:

@@ -39,7 +39,7 @@ from speaker_invariant_ser.models.model import choose_device, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
-from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.trainer import Row
 
@@ -89,7 +89,7 @@ class Outcome:
 
     def number(self, column: str) -> float | None:
         """Return a column of metrics.csv in the selected epoch, averaged over the models; None if a model lacks it."""
-        rows = [kept(curve) for curve in self.curves]
+        rows = [best_epoch(curve) for curve in self.curves]
         return mean(row[column] for row in rows) if all(column in row for row in rows) else None
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from speaker_invariant_ser.errors import WriteError, shorten
-from speaker_invariant_ser.files import translated
+from speaker_invariant_ser.files import write_errors
 
 MARK = ".siser-demo"  # a folder that holds this file was made by a demo, and may be emptied by the next
 
@@ -18,7 +18,7 @@ def clear_demo(out: Path) -> None:
     Raises:
         WriteError: The folder holds anything but a former demo, or cannot be written.
     """
-    with translated(out):
+    with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         names = sorted(path.name for path in out.iterdir())
         if names and MARK not in names:

@@ -30,7 +30,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryHead, Emotion, Outputs, SelectedEpoch, Speaker
-from speaker_invariant_ser.runs import Fit, Run, kept, split_hash
+from speaker_invariant_ser.runs import Fit, Run, best_epoch, split_hash
 
 CURVE_COLUMNS = (  # of metrics.csv, averaged over the models for report.json
     "adversary_loss",
@@ -85,7 +85,7 @@ def evaluate(
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
     """
     progress = progress or (lambda name, done, total: None)
-    fits = run.all_done()
+    fits = run.all_fits()
     prepared = prepared.labelled(run.recipe.labels.map, run.recipe.split)
     tested = [prepared.utterances[index] for fit in fits for index in fit.split.indices("test", prepared.utterances)]
     domains = domains_of(run.recipe.split, tested)
@@ -198,7 +198,7 @@ def strongest_by_seed(fits: Sequence[Fit], audited: Audit) -> dict[int, float]:
 
 def selected_epoch(fit: Fit, rows: list[dict[str, float]]) -> SelectedEpoch:
     """Return what metrics.csv says of the epoch whose weights were kept."""
-    row = kept(rows)
+    row = best_epoch(rows)
     known = {name: row[name] for name in ("dev_uar", "adversary_accuracy") if name in row}
     return SelectedEpoch.model_validate({"fold": fit.split.name, "seed": fit.seed, "epoch": int(row["epoch"]), **known})
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from speaker_invariant_ser.distributed import Summed, together
+from speaker_invariant_ser.distributed import SumOverProcesses, is_distributed
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.recipe import EncoderSection
 
@@ -74,10 +74,10 @@ def synced_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     assert norm.num_batches_tracked is not None
     x, rest = x.float(), [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    count = Summed.apply(x.new_tensor(float(x.numel() // x.shape[1])))
-    mean = Summed.apply(x.sum(dim=rest)) / count
+    count = SumOverProcesses.apply(x.new_tensor(float(x.numel() // x.shape[1])))
+    mean = SumOverProcesses.apply(x.sum(dim=rest)) / count
     centred = x - mean.view(shape)
-    variance = Summed.apply(centred.square().sum(dim=rest)) / count
+    variance = SumOverProcesses.apply(centred.square().sum(dim=rest)) / count
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
@@ -91,7 +91,7 @@ class Norm1d(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [B, channels] or [B, channels, T]."""
-        return synced_norm(self, x) if self.training and together() else super().forward(x)
+        return synced_norm(self, x) if self.training and is_distributed() else super().forward(x)
 
 
 class Norm2d(nn.BatchNorm2d):
@@ -99,7 +99,7 @@ class Norm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [B, channels, M, T]."""
-        return synced_norm(self, x) if self.training and together() else super().forward(x)
+        return synced_norm(self, x) if self.training and is_distributed() else super().forward(x)
 
 
 class Stage(nn.Module):

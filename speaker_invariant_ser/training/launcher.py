@@ -25,7 +25,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.processes import cores, serve
+from speaker_invariant_ser.processes import cores, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
@@ -179,7 +179,7 @@ def train_side_by_side(
     reported = dict.fromkeys((fit.name for fit in fits), 0)
     threads = max(1, cores() // (jobs * devices))
     running: dict[Future[None], Fit] = {}
-    with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=serve) as pool:
+    with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=set_up_worker) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) <= (jobs - 1) * devices:

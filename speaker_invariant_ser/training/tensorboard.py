@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.errors import SetupError
-from speaker_invariant_ser.files import partial_of, translated
+from speaker_invariant_ser.files import partial_of, write_errors
 from speaker_invariant_ser.runs import FOLDS, Fit, Run
 from speaker_invariant_ser.training.trainer import Row
 
@@ -64,7 +64,7 @@ class Board:
         if not rows:
             return
         place = self.folder / EVENTS / fit.folder.relative_to(self.folder / FOLDS)
-        with translated(place):
+        with write_errors(place):
             if fit.name not in self.written:
                 shutil.rmtree(place, ignore_errors=True)  # of an earlier start
             if fit.name not in self.open:

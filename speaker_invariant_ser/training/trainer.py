@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.distributed import gathered
+from speaker_invariant_ser.distributed import gather_rows
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.files import partial_of, resumable_folder
@@ -203,7 +203,7 @@ class Trainer:
         """Run the model on this process's rows, and return the outputs of the batch of all processes by name."""
         rows = labels.rows(self.batches.rows)
         outputs, emotion_head = self.module(self.pad_to_widest(mels), frames, rows.emotion, rows.targets[0])
-        return {name: gathered(output, len(labels.emotion)) for name, output in outputs.items()}, emotion_head
+        return {name: gather_rows(output, len(labels.emotion)) for name, output in outputs.items()}, emotion_head
 
     def pad_to_widest(self, mels: Tensor) -> Tensor:
         """Pad log-mels to the widest of all processes: batch norm counts padding."""

@@ -21,7 +21,7 @@ from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data import synthesis
 from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
-from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import launcher
 
 
@@ -62,7 +62,7 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.test=[]": 'scheme = "fixed" needs split.test',
     "train {tmp}/good.toml --data {data} --out {tmp}/out --device gpu": "unknown device 'gpu'",
     "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
-    "train {tmp}/good.toml --data {data} --out {run}": "exists already: continue it with --resume",
+    "train {tmp}/good.toml --data {data} --out {run}": "exists already: resume it with --resume",
     "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
     "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview FILE, which trains nothing",
     "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
@@ -81,7 +81,7 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",
     "infer {run} {tmp}/empty.txt --out {tmp}/p.csv": "an empty list",
     "infer {run} {folder} --out {tmp}/empty": "unknown ending",
-    "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name is in the way",
+    "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name exists",
     "prepare csv {tmp}/twice.csv {tmp}/out": "conflicting emotions (x, y) and conflicting speakers (1, 2)",
     "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file",
     "train {tmp}/pipe --data {data} --out {tmp}/out": "is not a regular file",
@@ -181,7 +181,7 @@ def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys
 def test_several_seeds_are_told_as_mean_and_deviation(place, capsys):
     out = place["tmp"] / "out"
     assert siser(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
-    best = [kept(fit.metrics()) for fit in Run.open(out).fits]
+    best = [best_epoch(fit.metrics()) for fit in Run.open(out).fits]
     uars, epochs = [one["dev_uar"] for one in best], ", ".join(f"{one['epoch']:.0f}" for one in best)
     line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
     assert line in capsys.readouterr().out.splitlines()
@@ -227,7 +227,7 @@ def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish
         assert [(bar.description, bar.total) for bar in shown.tasks] == [("starting", None)]
         told("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
         whole, first = shown.tasks
-        trained = kept(Run.open(seeds).fits[0].metrics())["dev_uar"]
+        trained = best_epoch(Run.open(seeds).fits[0].metrics())["dev_uar"]
         assert (whole.description, whole.total, whole.completed) == ("all folds and seeds", 90, 30 + 17)
         assert whole.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
         assert (first.completed, first.fields["count"], first.fields["uar"]) == (17, "17/30", "dev UAR 0.500")
@@ -280,7 +280,7 @@ def test_no_permission_to_write(folder, capsys):
 def test_no_space_left(place, folder, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     assert siser(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
-    assert "MB are needed, 0.0 MB are free; free some space" in capsys.readouterr().err
+    assert "MB needed, 0.0 MB free; free some space" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")

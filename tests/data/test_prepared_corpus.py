@@ -71,7 +71,7 @@ def test_an_existing_folder_is_never_overwritten(folder, tmp_path):
 def test_a_full_disk_is_reported_before_and_while_writing(folder, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
-        with pytest.raises(WriteError, match="MB are needed, 0.0 MB are free"):
+        with pytest.raises(WriteError, match="MB needed, 0.0 MB free"):
             prepare_table(folder / "corpus.csv", tmp_path / "data")
 
     def full(path, clips):
@@ -112,7 +112,7 @@ def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
 def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "mine").touch()
-    with pytest.raises(WriteError, match="holds something"), files.new_folder(tmp_path / "x"):
+    with pytest.raises(WriteError, match="is not empty"), files.new_folder(tmp_path / "x"):
         pytest.fail("the block must not begin")
     assert (tmp_path / "x" / "mine").exists()
 

@@ -25,7 +25,7 @@ from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.evaluation.model_outputs import embed
 from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.recipe_methods import MmdSettings
-from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
@@ -122,13 +122,13 @@ def test_a_short_training_finds_zeros_beside_unseen_digits(prepared, tmp_path):
     (fit,) = run.fits
     rows = fit.metrics()
     assert set(fit.split.train).isdisjoint(settings.split.dev + settings.split.test)
-    assert kept(rows)["dev_uar"] > 0.8 and rows[-1]["emotion_accuracy"] > 0.9, "chance is 0.5"
+    assert best_epoch(rows)["dev_uar"] > 0.8 and rows[-1]["emotion_accuracy"] > 0.9, "chance is 0.5"
     assert rows[-1]["adversary_accuracy"] < 0.4 < 0.6 < rows[-1]["attacker_accuracy"], (
         "a fresh attacker still finds what the adversary's classifier does not"
     )
     attacked = attack(run, prepared, "cpu", jobs=1)
     assert attacked.name == "run" and attacked.leakage.speakers == 5 and attacked.leakage.decisions > 500
-    assert attacked.number("dev_uar") == kept(rows)["dev_uar"] and attacked.number("nothing") is None
+    assert attacked.number("dev_uar") == best_epoch(rows)["dev_uar"] and attacked.number("nothing") is None
 
 
 def test_the_baseline_differs_by_the_adversary_alone():
@@ -168,7 +168,7 @@ def test_the_demo_prints_both_runs_and_plots_their_curves(demo):
     assert without == [0, 0] < with_adversary
     for words, column in (("zero: training digits", "emotion_accuracy"), ("zero: unseen digits (dev)", "dev_uar")):
         (line,) = (line for line in shown.splitlines()[: len(shown.splitlines()) // 2] if words in line)
-        assert [f"{100 * kept(run.fits[0].metrics())[column]:.1f} %" for run in runs] == re.findall(r"[\d.]+ %", line)
+        assert [f"{100 * best_epoch(run.fits[0].metrics())[column]:.1f} %" for run in runs] == re.findall(r"[\d.]+ %", line)
     assert f"curves: {out / 'curves.png'}" in shown
 
 

@@ -25,7 +25,7 @@ from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
-from speaker_invariant_ser.runs import kept
+from speaker_invariant_ser.runs import best_epoch
 from speaker_invariant_ser.training.batching import BatchLoader
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.timing import PhaseTimer
@@ -146,7 +146,7 @@ def run(prepared, tmp_path_factory):
 
 
 def test_the_saved_model_reads_dev_speakers_as_training_did(prepared, run):
-    best, model = kept(run.fits[0].metrics()), load_model(run.fits[0].folder)
+    best, model = best_epoch(run.fits[0].metrics()), load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
     clips = [prepared.clip(index) for index in indices]
     means = speaker_means(run, prepared, "cpu").of([prepared.utterances[index].speaker for index in indices])

@@ -138,7 +138,7 @@ def test_both_passes_are_trained_on_and_one_is_counted(name):
 
 def test_statistics_that_processes_share_are_kept_as_well(monkeypatch):
     """One process that believes to be one of several: its batch norm writes the statistics itself, in place."""
-    monkeypatch.setattr(encoders, "together", lambda: True)
+    monkeypatch.setattr(encoders, "is_distributed", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)
     setting = Setting()
     before = setting.buffers

@@ -154,7 +154,7 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(prepared, tmp_pat
     (part.fits[0].folder / CHECKPOINT).touch()  # and what one in the very last moment of a model leaves
     kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
-        part.all_done()
+        part.all_fits()
     train(recipe, prepared, tmp_path / "part", resume=True, device="cpu")
     assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
     assert_same_bits(whole, part)
@@ -170,7 +170,7 @@ def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(prepared, tmp_pa
         recipe, prepared, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: told.append((name, row["epoch"]))
     )
     names = ["1, seed 7", "2, seed 7", "1, seed 8", "2, seed 8"]
-    assert [fit.name for fit in run.all_done()] == names
+    assert [fit.name for fit in run.all_fits()] == names
     assert sorted(told) == sorted((name, epoch) for name in names for epoch in (1, 2))
     assert_same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
     alone = train(

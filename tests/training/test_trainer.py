@@ -21,7 +21,7 @@ from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
-from speaker_invariant_ser.runs import Run, kept
+from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import adversary_step
 from speaker_invariant_ser.training import trainer as training
 from speaker_invariant_ser.training.launcher import launched_fabric, train
@@ -176,7 +176,7 @@ def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(prepared, t
     recipe = make_recipe({**TINY, "train": quick, "audit": {"holdout": 0}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     rows = run.fits[0].metrics()
-    best = kept(rows)
+    best = best_epoch(rows)
     assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # or this test shows nothing
     model = load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
@@ -200,7 +200,7 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
     with launched_fabric("float32", "cpu") as fabric:
         training.train_model(run, data, run.fits[0], fabric)
-    assert run.fits[0].folder.parent == run.folder / "folds" and run.all_done()
+    assert run.fits[0].folder.parent == run.folder / "folds" and run.all_fits()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
 
@@ -226,7 +226,7 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
 
 
 def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(prepared, tiny, trained, tmp_path, folder):
-    with pytest.raises(WriteError, match="exists already: continue it with --resume"):
+    with pytest.raises(WriteError, match="exists already: resume it with --resume"):
         train(tiny, prepared, trained.folder, device="cpu")
     other = make_recipe({**TINY, "train": {**TINY["train"], "epochs": 5}})
     with pytest.raises(RunError, match="another recipe: train.epochs was 3, now 5"):
@@ -356,7 +356,7 @@ def test_what_is_wrong_with_a_further_adversary_names_its_table(prepared, tmp_pa
 def test_texts_kept_apart_train_and_test_on_their_own(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_done() == run.fits
+    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_fits() == run.fits
     assert Run.open(run.folder).splits == run.splits
 
 

@@ -12,7 +12,7 @@ import requests
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
-from speaker_invariant_ser.files import new_folder, refuse_existing, require_space, translated
+from speaker_invariant_ser.files import new_folder, refuse_existing, require_space, write_errors
 
 BLOCK = 2**14  # bytes received at once; an interrupted block is requested again
 TRIES = 3  # attempts per transfer; each continues where the previous one ended
@@ -75,7 +75,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def retrieve(download: Download, archive: Path, progress: Progress | None) -> None:
     """Download one archive and verify its checksum; raise DownloadError."""
-    with translated(archive):
+    with write_errors(archive):
         pooch.get_logger().setLevel("WARNING")  # progress is reported here instead
         downloader = ResumingDownloader(archive, download.bytes, progress)
         try:
