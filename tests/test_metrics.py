@@ -114,14 +114,14 @@ def test_the_interval_is_that_of_confidence_intervals_with_conditions_where_clip
 
 
 UNDEFINED = [
-    (lambda: metrics.uar(np.array([]), np.array([]), 2), "truth: a list of at least one label is needed, not an array of shape"),
+    (lambda: metrics.uar(np.array([]), np.array([]), 2), "truth: expected a list of at least one label, not an array of shape"),
     (lambda: metrics.macro_f1([], [], 2), "at least one label"),
     (lambda: metrics.accuracy([], []), "accuracy of no predictions is undefined"),
     (lambda: metrics.accuracy([1], [1, 1]), "two lists of one length"),
     (lambda: metrics.uar(np.zeros(3, int), np.zeros(4, int), 2), "two lists of one length"),
-    (lambda: metrics.uar(np.zeros((2, 2), int), np.zeros((2, 2), int), 2), "truth: a list"),
-    (lambda: metrics.uar([0, 2], [0, 1], 2), "truth: label 2 is none of the integers 0 to 1"),
-    (lambda: metrics.uar([0, 1], [0, -1], 2), "predictions: label -1 is none of the integers 0 to 1"),
+    (lambda: metrics.uar(np.zeros((2, 2), int), np.zeros((2, 2), int), 2), "truth: expected a list"),
+    (lambda: metrics.uar([0, 2], [0, 1], 2), "truth: label 2 is not an integer from 0 to 1"),
+    (lambda: metrics.uar([0, 1], [0, -1], 2), "predictions: label -1 is not an integer from 0 to 1"),
     (lambda: metrics.uar([0, 1], [0, 0.5], 2), "predictions: label 0.5"),
     (lambda: metrics.cluster_interval([0, 5], [0, 1], ["a", "b"], 2), "truth: label 5"),
     (lambda: metrics.cluster_interval([0, 1], [0, 1, 1], ["a", "b"], 2), "two lists of one length"),
@@ -130,14 +130,14 @@ UNDEFINED = [
     (lambda: metrics.calibration_error([0, 1], np.array([0.5, 0.5])), r"must be \[2, classes\], not \[2\]"),
     (lambda: metrics.calibration_error([0], np.full((2, 2), 0.5)), r"must be \[1, classes\], not \[2, 2\]"),
     (lambda: metrics.calibration_error([], np.empty((0, 2))), "at least one label"),
-    (lambda: metrics.reliability([0, 2], np.full((2, 2), 0.5)), "label 2 is none of the integers 0 to 1"),
+    (lambda: metrics.reliability([0, 2], np.full((2, 2), 0.5)), "label 2 is not an integer from 0 to 1"),
     (lambda: metrics.reliability([0, 1], np.array([[3.0, -2.0], [0.5, 0.5]])), "between 0 and 1"),
-    (lambda: metrics.reliability([0, 1], np.full((2, 2), np.nan)), "hold NaN"),
+    (lambda: metrics.reliability([0, 1], np.full((2, 2), np.nan)), "some do not, or are NaN"),
 ]
 
 
 @pytest.mark.parametrize(("call", "text"), UNDEFINED, ids=range(len(UNDEFINED)))
-def test_what_is_undefined_is_refused_with_a_reason(call, text):
+def test_undefined_metrics_are_refused_with_a_reason(call, text):
     with pytest.raises(SerError, match=text):
         call()
 
