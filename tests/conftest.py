@@ -1,4 +1,4 @@
-"""A small corpus that takes seconds: tones whose glide is the emotion and whose overtones are the speaker."""
+"""A small synthetic corpus: tones whose glide is the emotion and whose overtones are the speaker."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.training.launcher import train
 
-torch.set_num_threads(1)  # models this small lose more to handing work around than they gain
+torch.set_num_threads(1)  # for models this small more threads are slower
 
 RATE = 16_000
 SPEAKERS = {"01": "female", "02": "male", "03": "female", "04": "male", "05": "female", "06": "male"}
@@ -36,6 +36,7 @@ TINY = {
 
 
 def tone(speaker: str, emotion: str, text: str) -> np.ndarray:
+    """Return the audio of one utterance."""
     rng = np.random.default_rng([int(speaker), sorted(EMOTIONS).index(emotion), TEXTS.index(text)])
     time = np.arange(int(rng.uniform(0.4, 0.8) * RATE)) / RATE
     octaves = EMOTIONS[emotion] * (time - time.mean())
@@ -47,7 +48,7 @@ def tone(speaker: str, emotion: str, text: str) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A folder of wav files with a table corpus.csv."""
+    """A folder of wav files with a table, corpus.csv."""
     folder = tmp_path_factory.mktemp("tones")
     with open(folder / "corpus.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
@@ -67,20 +68,20 @@ def prepared(folder, tmp_path_factory):
 
 
 def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, **options) -> PreparedCorpus:
-    """Prepare a table of one's own, its utterances changed first."""
+    """Prepare a table of audio files, after `change` was applied to its utterances."""
     listing = read_table(Request(table))
     return prepare([replace(listing, utterances=change(listing.utterances))], out, **options)
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A recipe for the tones that trains in about a second."""
+    """A recipe that trains on the tones in about a second."""
     return make_recipe(TINY)
 
 
 @pytest.fixture(scope="session")
 def trained(prepared, tiny, tmp_path_factory):
-    """A finished run on the tones; read only."""
+    """A finished run on the tones, not to be changed by tests."""
     return train(tiny, prepared, tmp_path_factory.mktemp("runs") / "tones", device="cpu")
 
 

@@ -62,5 +62,5 @@ def without_times(fit: Fit) -> list[dict[str, float]]:
 def model_of(**sections):
     """Return a small untrained model, in evaluation mode, with these sections."""
     torch.manual_seed(0)
-    parts = {"features": FeaturesSection(mels=24), "encoder": EncoderSection(channels=(4,), dim=12), "emotion": EmotionSection()}
-    return SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16_000, **parts, **sections)).eval()
+    small = {"features": FeaturesSection(mels=24), "encoder": EncoderSection(channels=(4,), dim=12), "emotion": EmotionSection()}
+    return SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16_000, **{**small, **sections})).eval()

@@ -1,4 +1,4 @@
-"""Clips in memory and clips read as they are needed are the same clips, and both are those of the store."""
+"""Cached and streamed log-mels are the same, and are those of the prepared corpus."""
 
 import numpy as np
 import pytest
@@ -22,46 +22,46 @@ def logmel():
     return LogMel(make_recipe(TINY).features, SAMPLE_RATE)
 
 
-def test_a_batch_holds_the_log_mels_of_its_clips(prepared, logmel):
-    clips = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
-    assert isinstance(clips.source, CachedLogMels)
-    ((mels, frames),) = clips.source.read([np.array([2, 0, 5])])
+def test_a_batch_holds_the_log_mels_of_its_utterances(prepared, logmel):
+    dataset = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
+    assert isinstance(dataset.source, CachedLogMels)
+    ((mels, frames),) = dataset.source.read([np.array([2, 0, 5])])
     for mel, count, index in zip(mels, frames.tolist(), (3, 40, 61), strict=True):
         audio = torch.from_numpy(prepared.clip(index))[None]
         alone, length = logmel(audio, torch.tensor([audio.shape[1]]))
-        assert count == length.item() == clips.frames[CHOSEN.index(index)]
+        assert count == length.item() == dataset.frames[CHOSEN.index(index)]
         assert torch.allclose(mel[:, :count], alone[0], atol=1e-4)
     assert mels.shape[2] == frames.max()
 
 
-def test_streamed_and_resident_clips_are_the_same(prepared, logmel):
-    resident, streamed = (open_dataset(prepared, range(50), LABELS, ("speaker",), logmel, gigabytes) for gigabytes in (1.0, 0.0))
-    assert isinstance(streamed.source, StreamedLogMels) and isinstance(resident.source, CachedLogMels)
+def test_streamed_and_cached_log_mels_are_the_same(prepared, logmel):
+    cached, streamed = (open_dataset(prepared, range(50), LABELS, ("speaker",), logmel, gigabytes) for gigabytes in (1.0, 0.0))
+    assert isinstance(streamed.source, StreamedLogMels) and isinstance(cached.source, CachedLogMels)
     plan = [np.array([4, 9, 1]), np.array([30]), *np.array_split(np.arange(50), 12)]  # more than are read ahead
-    for (first, some), (second, same) in zip(resident.source.read(plan), streamed.source.read(plan), strict=True):
-        assert torch.equal(some, same)
-        real = torch.arange(first.shape[2]) < some[:, None]
+    for (first, frames), (second, same_frames) in zip(cached.source.read(plan), streamed.source.read(plan), strict=True):
+        assert torch.equal(frames, same_frames)
+        real = torch.arange(first.shape[2]) < frames[:, None]
         assert torch.allclose(first.transpose(1, 2)[real], second.transpose(1, 2)[real], atol=1e-4)
     for name in ("frames", "emotion", "targets", "speaker"):
-        assert np.array_equal(getattr(resident, name), getattr(streamed, name))
+        assert np.array_equal(getattr(cached, name), getattr(streamed, name))
 
 
-def test_labels_are_positions_in_sorted_order(prepared, logmel):
-    clips = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
-    assert [LABELS[place] for place in clips.emotion] == [prepared.utterances[index].emotion for index in CHOSEN]
-    assert [("female", "male")[place] for place in clips.targets[0]] == [prepared.utterances[index].sex for index in CHOSEN]
+def test_labels_are_indices_in_sorted_order(prepared, logmel):
+    dataset = open_dataset(prepared, CHOSEN, LABELS, ("sex",), logmel, cache_gb=1.0)
+    assert [LABELS[label] for label in dataset.emotion] == [prepared.utterances[index].emotion for index in CHOSEN]
+    assert [("female", "male")[target] for target in dataset.targets[0]] == [prepared.utterances[index].sex for index in CHOSEN]
 
 
-def test_some_clips_are_all_of_them_or_as_many_as_are_asked_for(prepared, logmel):
-    clips = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=1.0)
-    assert sorted(one.shape[1] for one in clips.sample()) == sorted(clips.frames)
-    few = [one.shape[1] for one in clips.sample(7)]
-    assert len(few) == 7 and few == [one.shape[1] for one in clips.sample(7)]
+def test_a_sample_is_the_whole_dataset_or_as_many_utterances_as_asked_for(prepared, logmel):
+    dataset = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=1.0)
+    assert sorted(mels.shape[1] for mels in dataset.sample()) == sorted(dataset.frames)
+    few = [mels.shape[1] for mels in dataset.sample(7)]
+    assert len(few) == 7 and few == [mels.shape[1] for mels in dataset.sample(7)]
 
 
-def test_reading_ahead_stops_with_its_reader_and_an_error_reaches_it(prepared, logmel, tmp_path, monkeypatch):
-    clips = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
-    reading = clips.source.read(np.array_split(np.arange(50), 10))
+def test_prefetching_stops_when_the_iterator_is_closed_and_passes_errors_on(prepared, logmel, tmp_path, monkeypatch):
+    dataset = open_dataset(prepared, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
+    reading = dataset.source.read(np.array_split(np.arange(50), 10))
     next(reading)
     reading.close()
     for name in ("manifest.csv", "prepare.json", AUDIO):

@@ -1,4 +1,4 @@
-"""Log-mel as physics, and normalisation."""
+"""Log-mels of known signals, and normalisation."""
 
 import sys
 
@@ -19,7 +19,7 @@ def tone(hertz, seconds=1.0, level=0.5):
 
 
 @pytest.mark.parametrize("hertz", [150, 440, 1000, 3000, 7000])
-def test_a_tone_lies_in_the_band_around_its_frequency(hertz):
+def test_a_tone_has_its_maximum_in_the_band_of_its_frequency(hertz):
     logmel = LogMel(FeaturesSection(), RATE)
     mels, frames = logmel(tone(hertz)[None], torch.tensor([RATE]))
     assert mels.shape == (1, 64, 101) and frames.tolist() == [101]
@@ -29,13 +29,13 @@ def test_a_tone_lies_in_the_band_around_its_frequency(hertz):
     assert mels[0, :, 50].argmax().item() == pytest.approx(expected, abs=1)
 
 
-def test_ten_times_the_amplitude_is_20_db():
+def test_ten_times_the_amplitude_is_20_db_more():
     logmel = LogMel(FeaturesSection(), RATE)
     soft, loud = (logmel(tone(440, level=level)[None], torch.tensor([RATE]))[0].max() for level in (0.05, 0.5))
     assert (loud - soft).item() * features.DB == pytest.approx(20, abs=0.01)
 
 
-def test_frames_are_the_same_alone_and_padded():
+def test_frames_of_a_clip_are_the_same_alone_and_padded():
     logmel = LogMel(FeaturesSection(), RATE)
     clip = torch.randn(5432) * 0.1
     alone, frames = logmel(clip[None], torch.tensor([5432]))
@@ -45,7 +45,7 @@ def test_frames_are_the_same_alone_and_padded():
 
 
 @pytest.mark.parametrize("settings", [{"f_max": 9000.0}, {"f_min": 500.0, "f_max": 400.0}])
-def test_impossible_bands_are_refused(settings):
+def test_impossible_band_limits_are_refused(settings):
     with pytest.raises(RecipeError, match=r"features.f_min.*expected f_min < f_max <= 8000 Hz"):
         LogMel(FeaturesSection(**settings), RATE)
 
@@ -54,13 +54,13 @@ def test_normalisation_gives_zero_mean_unit_variance_and_zero_padding():
     clips = [torch.randn(4, n) * 3 + 7 for n in (50, 80)]
     normalise = Normalise("corpus", 4)
     normalise.fit(clips)
-    together = torch.cat([normalise(clip[None], torch.tensor([clip.shape[1]]))[0] for clip in clips], dim=1)
-    assert together.mean(dim=1).abs().max() < 1e-4 and (together.std(dim=1) - 1).abs().max() < 1e-4
+    normalised = torch.cat([normalise(clip[None], torch.tensor([clip.shape[1]]))[0] for clip in clips], dim=1)
+    assert normalised.mean(dim=1).abs().max() < 1e-4 and (normalised.std(dim=1) - 1).abs().max() < 1e-4
     padded = normalise(torch.full((1, 4, 9), 5.0), torch.tensor([6]))
     assert (padded[..., 6:] == 0).all() and (padded[..., :6] != 0).all()
 
 
-def test_utterance_normalisation_forgets_channel_and_level():
+def test_utterance_normalisation_removes_channel_and_level():
     clips = [torch.randn(4, n) for n in (50, 80)]
     normalise = Normalise("utterance", 4)
     normalise.fit(clips)
@@ -70,7 +70,7 @@ def test_utterance_normalisation_forgets_channel_and_level():
 
 
 @pytest.mark.parametrize("raised", [OSError("libc10_cuda.so: cannot open shared object file"), ImportError("No module named x")])
-def test_a_torchaudio_for_another_torch_is_told(monkeypatch, raised):
+def test_a_torchaudio_for_another_torch_is_an_error_with_instructions(monkeypatch, raised):
     class Broken:
         def find_spec(self, name, path=None, target=None):
             if name == "torchaudio":

@@ -1,4 +1,4 @@
-"""Further voices of the training speakers: the same warp and curve each time, other people to the adversary, off by default."""
+"""Virtual speakers: deterministic copies of training speakers, further classes of a speaker adversary, off by default."""
 
 import numpy as np
 import pytest
@@ -21,49 +21,51 @@ from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.timing import PhaseTimer
 
 LABELS = ("falling", "level", "rising")
-STILL = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
+OFF = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
 CPU = torch.device("cpu")
 
 
-def voices(speakers=3, copies=2, seed=0):
+def make_virtual_speakers(speakers=3, copies=2, seed=0):
     return VirtualSpeakers(speakers, copies, seed, FeaturesSection(), CPU)
 
 
-def test_a_voice_is_the_same_every_time_and_another_of_each_speaker_copy_and_seed():
+def test_a_virtual_speaker_is_deterministic_and_differs_by_speaker_copy_and_seed():
     mels = torch.randn(1, 64, 30).repeat(6, 1, 1)
-    speaker, voice = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1, 1, 1, 2, 2, 2])
-    spoken = voices()(mels, speaker, voice)
-    assert torch.equal(spoken, voices()(mels, speaker, voice))
-    assert torch.allclose(spoken[4:5], voices()(mels[:1], speaker[4:5], voice[4:5]), atol=1e-5), "whoever else is in the batch"
-    every = [*spoken, *voices(seed=1)(mels, speaker, voice)]
-    assert min((one - other).abs().mean() for n, one in enumerate(every) for other in every[:n]) > 0.1
+    speaker, copy = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([1, 1, 1, 2, 2, 2])
+    altered = make_virtual_speakers()(mels, speaker, copy)
+    assert torch.equal(altered, make_virtual_speakers()(mels, speaker, copy))
+    assert torch.allclose(altered[4:5], make_virtual_speakers()(mels[:1], speaker[4:5], copy[4:5]), atol=1e-5), (
+        "independent of the rest of the batch"
+    )
+    copies = [*altered, *make_virtual_speakers(seed=1)(mels, speaker, copy)]
+    assert min((one - other).abs().mean() for n, one in enumerate(copies) for other in copies[:n]) > 0.1
 
 
-def test_ones_own_voice_is_left_alone():
+def test_copy_0_is_the_clip_itself():
     mels = torch.randn(4, 64, 30)
-    spoken = voices()(mels, torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 2]))
-    assert torch.equal(spoken[[0, 2]], mels[[0, 2]]) and not torch.allclose(spoken[[1, 3]], mels[[1, 3]], atol=0.1)
+    altered = make_virtual_speakers()(mels, torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 0, 2]))
+    assert torch.equal(altered[[0, 2]], mels[[0, 2]]) and not torch.allclose(altered[[1, 3]], mels[[1, 3]], atol=0.1)
 
 
-def test_a_voice_shifts_formants_by_its_warp_and_colours_all_frames_alike():
-    """A ridge at a frequency is found where a warp within the stated range has it; the curve is the same in every frame."""
+def test_a_virtual_speaker_shifts_formants_and_has_the_same_curve_in_every_frame():
+    """A spectral peak moves by a warp within WARP_RANGE, in either direction."""
     features, mels = FeaturesSection(), torch.zeros(40, 64, 5)
     mels[:, 30] = 40.0
-    spoken = VirtualSpeakers(40, 1, 0, features, CPU)(mels, torch.arange(40), torch.ones(40, dtype=torch.int64))
-    place, hertz = spoken[:, :, 0].argmax(dim=1), band_to_hertz(torch.tensor(30), features)
-    found = {direction: place[(place > 30) == direction] for direction in (True, False)}
-    for up, bands in found.items():
+    altered = VirtualSpeakers(40, 1, 0, features, CPU)(mels, torch.arange(40), torch.ones(40, dtype=torch.int64))
+    peak, hertz = altered[:, :, 0].argmax(dim=1), band_to_hertz(torch.tensor(30), features)
+    peaks = {direction: peak[(peak > 30) == direction] for direction in (True, False)}
+    for up, bands in peaks.items():
         ends = [
-            hertz_to_band(warp_frequency(hertz, torch.tensor(1 + (-1 if up else 1) * by), features.f_max), features)
-            for by in WARP_RANGE
+            hertz_to_band(warp_frequency(hertz, torch.tensor(1 + (-1 if up else 1) * shift), features.f_max), features)
+            for shift in WARP_RANGE
         ]
         reach = sorted(abs(end.item() - 30) for end in ends)
         assert len(bands) > 5 and all(reach[0] - 1 <= abs(band - 30) <= reach[1] + 1 for band in bands.tolist())
-    assert torch.allclose(spoken, spoken[:, :, :1].expand_as(spoken), atol=1e-5)
+    assert torch.allclose(altered, altered[:, :, :1].expand_as(altered), atol=1e-5)
 
 
 def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
-    recipe = make_recipe({**TINY, "augment": {**STILL, "virtual_speakers": virtual, **augment}, "train": {"batch_size": 8}})
+    recipe = make_recipe({**TINY, "augment": {**OFF, "virtual_speakers": virtual, **augment}, "train": {"batch_size": 8}})
     clips = open_dataset(
         prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, subtract_speaker_means=transductive
     )
@@ -72,8 +74,8 @@ def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, wo
     return BatchLoader(clips, recipe, 3, sizes, 0, CPU, rank, world)
 
 
-def test_every_row_is_in_the_voice_that_its_target_names(prepared):
-    """The log-mel is the clip's in that voice, each voice comes about equally often, and the emotion is the clip's."""
+def test_every_row_is_altered_as_its_target_says(prepared):
+    """The log-mel is that of the target's virtual speaker, copies are equally frequent, and the emotion is the clip's."""
     one, seen = feed(prepared, 2), []
     for step, (mels, frames, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         named = labels.targets[0].argmax(dim=1)
@@ -90,22 +92,22 @@ def test_every_row_is_in_the_voice_that_its_target_names(prepared):
     assert len(set(seen)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
 
 
-def test_a_partner_speaks_in_a_voice_of_its_own(prepared):
+def test_partners_are_altered_independently(prepared):
     one = feed(prepared, 1, concatenate=1.0)
     for step, (mels, _, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.partner))
         first, second = (torch.from_numpy(voice.copy()) for voice in step.virtual.T)
         speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.partner))
-        spoken, partner = one.virtual_speakers(own, speaker, first), one.virtual_speakers(others, other, second)
+        altered, partner = one.virtual_speakers(own, speaker, first), one.virtual_speakers(others, other, second)
         for row, length in enumerate(count.tolist()):
-            assert torch.allclose(mels[row, :, :length], spoken[row, :, :length], atol=1e-5)
+            assert torch.allclose(mels[row, :, :length], altered[row, :, :length], atol=1e-5)
             assert torch.allclose(mels[row, :, length : length + 10], partner[row, :, :10], atol=1e-5)
             shares = labels.targets[0][row]
             assert set(shares.nonzero()[:, 0].tolist()) == {(speaker + 4 * first)[row].item(), (other + 4 * second)[row].item()}
             assert shares.sum().item() == pytest.approx(1) and labels.emotion[row].max() == 1
 
 
-def test_processes_share_voices_means_and_partners_as_one_would_have_them(prepared):
+def test_processes_sharing_a_batch_agree_with_a_single_process(prepared):
     settings = {"transductive": True, "concatenate": 0.3, "mixup_same_emotion": 0.3}
     whole, *halves = (feed(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
     for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
@@ -115,16 +117,16 @@ def test_processes_share_voices_means_and_partners_as_one_would_have_them(prepar
                 assert torch.allclose(mine[:, :length], own[:, :length], atol=1e-5)
 
 
-def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
-    """The warp and the curve of a voice are in the mean of all that it says."""
+def test_the_speaker_mean_of_a_virtual_speaker_is_altered_too(prepared):
+    """Warp and curve of a virtual speaker are in the mean over its utterances."""
     one = feed(prepared, 2, transductive=True)
     every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
     ((mels, frames),) = one.clips.source.read([every])
     speaker = torch.from_numpy(one.clips.speaker)
-    spoken, mean = one.virtual_speakers(mels, speaker, copy), one.virtual_speakers(one.clips.speaker_mean(every), speaker, copy)
-    own = [spoken[row, :, : frames[row]] for row in every if speaker[row] == 0]
+    altered, mean = one.virtual_speakers(mels, speaker, copy), one.virtual_speakers(one.clips.speaker_mean(every), speaker, copy)
+    own = [altered[row, :, : frames[row]] for row in every if speaker[row] == 0]
     whole = open_dataset(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
-    assert len(own) == len(whole) == 12, "all that speaker 01 says"
+    assert len(own) == len(whole) == 12, "all utterances of speaker 01"
     assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
     for step, (seen, count, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
         row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
@@ -135,7 +137,7 @@ def test_a_voices_mean_is_taken_off_where_a_speakers_is(prepared):
         assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
 
 
-def test_only_an_adversary_of_speakers_hears_more_people(prepared):
+def test_only_speaker_adversaries_have_virtual_speakers(prepared):
     recipe = make_recipe(
         {**TINY, "augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}, "extra_adversaries": [{"target": "speaker"}]}
     )
@@ -158,7 +160,7 @@ def test_only_an_adversary_of_speakers_hears_more_people(prepared):
         assert torch.equal(labels.targets[1].argmax(dim=1), torch.from_numpy(clips.speaker[step.chosen]) + 4 * voice)
 
 
-def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
+def test_virtual_speakers_do_not_change_what_else_is_drawn(prepared):
     off, on = feed(prepared, 0, mixup_any_emotion=0.5), feed(prepared, 3, mixup_any_emotion=0.5)
     assert off.virtual_speakers is None and len(on.plan_epoch(1)) > 1
     for before, after in zip(off.plan_epoch(1), on.plan_epoch(1), strict=True):
@@ -169,7 +171,7 @@ def test_off_draws_nothing_and_on_changes_nothing_else_that_is_drawn(prepared):
         )
 
 
-def test_the_adversary_tells_so_many_more_apart(prepared, tmp_path, monkeypatch):
+def test_a_speaker_adversary_has_a_class_for_each_virtual_speaker(prepared, tmp_path, monkeypatch):
     heads, grl = [], adversary_step.ADVERSARIES["grl"]
     monkeypatch.setitem(adversary_step.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
     recipe = make_recipe({**TINY, "augment": {"virtual_speakers": 2}, "train": {"epochs": 1, "batch_size": 8}})
@@ -177,7 +179,7 @@ def test_the_adversary_tells_so_many_more_apart(prepared, tmp_path, monkeypatch)
     assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
 
 
-def test_voices_that_no_adversary_reads_are_refused():
+def test_virtual_speakers_without_a_speaker_adversary_are_refused():
     with pytest.raises(
         RecipeError,
         match="augment.virtual_speakers = 2 with adversary.target = sex: virtual speakers are classes of a speaker adversary",
