@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
-    from speaker_invariant_ser.training.trainer import Progress, Row
+    from speaker_invariant_ser.training.epoch_metrics import Row
+    from speaker_invariant_ser.training.trainer import Progress
 
 
 def train(
@@ -108,9 +109,9 @@ def train_with_tensorboard(start: Callable[["Progress"], "Run"], folder: Path, p
     Returns:
         The trained run.
     """
-    from speaker_invariant_ser.training.tensorboard import board
+    from speaker_invariant_ser.training.tensorboard import open_tensorboard
 
-    with closing(board(folder)) as events:
+    with closing(open_tensorboard(folder)) as events:
 
         def report(name: str, row: "Row") -> None:
             progress(name, row)

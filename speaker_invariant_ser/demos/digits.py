@@ -41,7 +41,7 @@ from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.trainer import Row
+from speaker_invariant_ser.training.epoch_metrics import Row
 
 CORPUS = "digits"
 SIDE = 8  # pixels, height and width of an image

@@ -1,9 +1,10 @@
-"""A training's whole state in one safetensors file: nothing is pickled; a file that is damaged or another run's is refused."""
+"""The state of a training in one safetensors file: nothing is pickled; a damaged file, or one of another run, is refused."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,75 +17,100 @@ from speaker_invariant_ser.files import partial_of, writing
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
 
+State = dict[str, Any]  # dicts, lists and tuples of tensors, numbers, text and None
 
-def save_checkpoint(path: Path | str, state: object, owner: str) -> None:
-    """Write `state` (dicts, lists and tuples of tensors, numbers, text, None) whole or not at all. Raises WriteError."""
+
+def save_checkpoint(path: Path | str, state: State, fingerprint: str) -> None:
+    """Write the state of a training, whole or not at all.
+
+    Args:
+        path: The file.
+        state: The state; tuples come back as lists.
+        fingerprint: Identifies the training; only with the same one can the checkpoint be loaded.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(pack(state, tensors))
-    facts = {"format": str(FORMAT), "owner": owner, "state": skeleton}
+    metadata = {"format": str(FORMAT), "owner": fingerprint, "state": skeleton}
     with writing(path, "wb") as file:
-        file.write(safetensors.torch.save(tensors, {**facts, "sha256": digest(tensors, facts)}))
+        file.write(safetensors.torch.save(tensors, {**metadata, "sha256": digest(tensors, metadata)}))
 
 
-def load_checkpoint(path: Path | str, owner: str) -> object:
-    """The state in a checkpoint. Raises RunError if it is damaged, of another version, or not of `owner`."""
-    again = f"remove {path} to train this fold from its beginning"
+def load_checkpoint(path: Path | str, fingerprint: str) -> State:
+    """Read the state of a training.
+
+    Args:
+        path: The file.
+        fingerprint: Of the training that is to be continued.
+
+    Returns:
+        The state, tensors on the CPU.
+
+    Raises:
+        RunError: The file is damaged, of another version, or of another training.
+    """
+    remedy = f"remove {path} to train this fold from its beginning"
     try:
         with safe_open(path, "pt") as file:
-            facts = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if facts.get("format") != str(FORMAT):
-            raise RunError(f"{path}: a checkpoint of format {facts.get('format')}, this version reads {FORMAT}; {again}")
-        if facts.pop("sha256", "") != digest(tensors, facts):
-            raise RunError(f"{path} is damaged: its content does not fit its SHA-256; {again}")
-        if facts["owner"] != owner:
-            raise RunError(f"{path} belongs to another run, fold, seed or precision; {again}")
-        return unpack(json.loads(facts["state"]), tensors)
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
+        if metadata.get("format") != str(FORMAT):
+            raise RunError(f"{path}: a checkpoint of format {metadata.get('format')}, this version reads {FORMAT}; {remedy}")
+        if metadata.pop("sha256", "") != digest(tensors, metadata):
+            raise RunError(f"{path} is damaged: its content does not match its SHA-256; {remedy}")
+        if metadata["owner"] != fingerprint:
+            raise RunError(f"{path} belongs to another run, fold, seed or precision; {remedy}")
+        return unpack(json.loads(metadata["state"]), tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]}); {again}") from None
+        raise RunError(f"{path} is damaged ({str(error).splitlines()[0]}); {remedy}") from None
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """The model in the folder is trained; what a kill left of a checkpoint half written goes with it."""
+    """Remove the checkpoint of a trained model, and what an interruption left of a half-written one."""
     for path in (folder / CHECKPOINT, partial_of(folder / CHECKPOINT)):
         path.unlink(missing_ok=True)
 
 
-def digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
-    """SHA-256 over everything in the file but itself."""
-    seen = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of everything in a checkpoint but the hash itself."""
+    sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
-        seen.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
-        seen.update(tensors[name].flatten().view(torch.uint8).numpy())
-    return seen.hexdigest()
+        sha256.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        sha256.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
-def pack(value: object, tensors: dict[str, Tensor]) -> object:
-    """`value` as JSON: a tensor goes to `tensors` and leaves its name, a dict becomes pairs since its keys may be numbers."""
+def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value that JSON can hold, and put its tensors into `tensors`.
+
+    A tensor becomes its name there. A dict becomes a list of pairs, because its keys may be numbers.
+    """
     match value:
         case Tensor():
-            name, wide = str(len(tensors)), value.dim() == 4 and not value.is_contiguous()
+            name, channels_last = str(len(tensors)), value.dim() == 4 and not value.is_contiguous()
             tensors[name] = value.detach().cpu().contiguous().clone()
-            return {"tensor": name, "channels_last": wide}
+            return {"tensor": name, "channels_last": channels_last}
         case Mapping():
-            return {"pairs": [[key, pack(one, tensors)] for key, one in value.items()]}
+            return {"pairs": [[key, pack(entry, tensors)] for key, entry in value.items()]}
         case list() | tuple():
-            return [pack(one, tensors) for one in value]
+            return [pack(entry, tensors) for entry in value]
         case _:
             return value
 
 
-def unpack(value: object, tensors: Mapping[str, Tensor]) -> object:
-    """The inverse of `pack`, but that tuples come back as lists, and tensors on the CPU.
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Invert `pack`, except that tuples come back as lists and tensors on the CPU.
 
-    The order of a tensor in memory is kept: an optimizer's kernels walk through a weight and its moments side by side.
+    The memory order of a tensor is kept: an optimizer's kernels read a weight and its moments side by side.
     """
     match value:
-        case {"tensor": name, "channels_last": wide}:
-            return tensors[name].contiguous(memory_format=torch.channels_last) if wide else tensors[name]
+        case {"tensor": name, "channels_last": channels_last}:
+            return tensors[name].contiguous(memory_format=torch.channels_last) if channels_last else tensors[name]
         case {"pairs": pairs}:
-            return {key: unpack(one, tensors) for key, one in pairs}
+            return {key: unpack(entry, tensors) for key, entry in pairs}
         case list():
-            return [unpack(one, tensors) for one in value]
+            return [unpack(entry, tensors) for entry in value]
         case _:
             return value

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.models.release import StandardisedRelease
 from speaker_invariant_ser.recipe import EmotionSection, Recipe
 from speaker_invariant_ser.training.objective import class_weights
 
@@ -28,42 +29,44 @@ def finish(model: SerModel, clips: LogMelDataset, recipe: Recipe, seed: int | No
     if recipe.erase.name == recipe.release.name == "none":
         return
     seed = recipe.train.seed if seed is None else seed
-    modules = nn.ModuleDict({"eraser": model.eraser, "release": model.release, "head": model.head})
-    fitted = copy.deepcopy(modules).cpu().eval()
-    eraser, release, head = fitted["eraser"], fitted["release"], fitted["head"]
+    fitted = copy.deepcopy(model).cpu().eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         x = torch.from_numpy(apply_to_dataset(model, clips).bottleneck)
-        eraser.fit(x, clips.speaker, seed)
+        fitted.eraser.fit(x, clips.speaker, seed)
         with torch.no_grad():
-            x = eraser(x)
-        fit_release(release, head, x, recipe)
+            x = fitted.eraser(x)
+        fit_release(fitted, x)
         if recipe.erase.name != "none":
             labelled = torch.from_numpy(clips.emotion >= 0)
             emotion = torch.from_numpy(clips.emotion)[labelled]
-            refit_head(head, x[labelled], emotion, head_input(release, recipe), recipe)
-    modules.load_state_dict(fitted.state_dict())
+            refit_head(fitted.head, x[labelled], emotion, head_input(fitted), recipe)
+    model.load_state_dict(fitted.state_dict())
 
 
-def fit_release(release: nn.Module, head: nn.Sequential, x: Tensor, recipe: Recipe) -> None:
+def fit_release(model: SerModel, x: Tensor) -> None:
     """Take the release's mean and scale from embeddings [N, D], and adapt a head whose input is the released embedding."""
-    if recipe.release.name == "none" or recipe.release.classifies_before:
+    release, first = model.release, model.head[0]
+    if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         release.fit(x)
         return
-    standardised = recipe.release.in_training or release.fitted  # else the head has been trained on embeddings as they are
+    # The head has been trained on standardised embeddings, or on embeddings as they are.
+    standardised = release.settings.in_training or release.fitted
+    assert isinstance(first, nn.Linear) and release.norm.running_mean is not None
     mean, scale = release.norm.running_mean.clone(), release.scale if standardised else torch.ones(())
     release.fit(x)
-    first = head[0]
     with torch.no_grad():  # w (mean' + scale' u - mean) / scale + b, where u is the head's input from now on
-        first.bias += first.weight @ ((release.norm.running_mean - mean) / scale)
-        first.weight *= release.scale / scale
+        first.bias.add_(first.weight @ ((release.norm.running_mean - mean) / scale))
+        first.weight.mul_(release.scale / scale)
 
 
-def head_input(release: nn.Module, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
     """Return the function from embeddings [N, D] to the emotion head's input; with fresh noise where training has had it."""
-    if recipe.release.name == "none" or recipe.release.classifies_before:
+    release = model.release
+    if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         return lambda x: x
-    return lambda x: release(x, None if recipe.release.in_training else torch.zeros_like(x))
+    in_training = release.settings.in_training
+    return lambda x: release(x, None if in_training else torch.zeros_like(x))
 
 
 def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe) -> None:

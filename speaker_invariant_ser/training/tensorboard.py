@@ -1,4 +1,4 @@
-"""What metrics.csv says as TensorBoard events, in tensorboard/FOLD[/seed-S] of the run. Needs the extra `tensorboard`."""
+"""The rows of metrics.csv as TensorBoard events, in tensorboard/FOLD[/seed-S] of the run; needs the extra `tensorboard`."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,86 +10,97 @@ from typing import TYPE_CHECKING
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.files import partial_of, write_errors
 from speaker_invariant_ser.runs import FOLDS, Fit, Run
-from speaker_invariant_ser.training.trainer import Row
+from speaker_invariant_ser.training.epoch_metrics import Row
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 EVENTS = "tensorboard"
-GROUPS = ("loss", "accuracy", "uar", "gradient", "seconds")  # curves of one unit stand together
+UNITS = ("loss", "accuracy", "uar", "gradient", "seconds")  # curves of one unit are shown together
 
 
-def board(folder: Path | str) -> "Board":
-    """A `Progress` that writes each epoch of the run in `folder` as events. Raises SetupError if TensorBoard is missing."""
+def open_tensorboard(folder: Path | str) -> "TensorBoardLog":
+    """Return a progress callback for `train` that writes each epoch of the run in `folder` as events.
+
+    Raises:
+        SetupError: TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise SetupError(f"TensorBoard is missing ({error}): pip install 'speaker-invariant-ser[tensorboard]'") from None
-    return Board(Path(folder), SummaryWriter)
+    return TensorBoardLog(Path(folder), SummaryWriter)
 
 
-class Board:
-    """Every epoch once, also if training was cut short and repeats some: what is there is written anew when a model goes on."""
+class TensorBoardLog:
+    """Writes every epoch once, also if an interrupted training repeats some: a model that resumes replaces its events.
+
+    Args:
+        folder: Folder of the run.
+        writer: Makes a SummaryWriter from the path of an event folder.
+    """
 
     def __init__(self, folder: Path, writer: Callable[[str], "SummaryWriter"]) -> None:
         self.folder, self.writer = folder, writer
-        self.open: dict[str, SummaryWriter] = {}
-        self.written: dict[str, int] = {}  # the last epoch of each model
+        self.writers: dict[str, SummaryWriter] = {}
+        self.last_epoch: dict[str, int] = {}  # that was written, of each model
 
     @cached_property
     def fits(self) -> dict[str, Fit]:
-        """By name. The run is there as soon as there is anything to tell."""
+        """All models of the run by name; the run exists by the time of the first epoch."""
         return {fit.name: fit for fit in Run.open(self.folder).fits}
 
     def __call__(self, name: str, row: Row) -> None:
-        """Write one epoch of the model of that name, before the first one those that it had when it was cut short."""
+        """Write one epoch of the model of that name; if it has resumed, its earlier epochs first."""
         fit = self.fits[name]
-        if name not in self.written and row["epoch"] > 1:
-            before = replace(fit, folder=partial_of(fit.folder)).metrics()
-            self.write(fit, [one for one in before if one["epoch"] < row["epoch"]])
+        if name not in self.last_epoch and row["epoch"] > 1:
+            earlier = replace(fit, folder=partial_of(fit.folder)).metrics()
+            self.write(fit, [before for before in earlier if before["epoch"] < row["epoch"]])
         self.write(fit, [row])
 
     def finish(self) -> None:
-        """Write what no one told: models that were trained before there was a board."""
+        """Write the epochs of models that were trained before events were asked for."""
         for fit in self.fits.values():
             if fit.done:
-                self.write(fit, [row for row in fit.metrics() if row["epoch"] > self.written.get(fit.name, 0)])
+                self.write(fit, [row for row in fit.metrics() if row["epoch"] > self.last_epoch.get(fit.name, 0)])
 
     def close(self) -> None:
-        for writer in self.open.values():
+        """Close all event files."""
+        for writer in self.writers.values():
             writer.close()
-        self.open.clear()
+        self.writers.clear()
 
     def write(self, fit: Fit, rows: Sequence[Row]) -> None:
+        """Write some epochs of a model."""
         if not rows:
             return
-        place = self.folder / EVENTS / fit.folder.relative_to(self.folder / FOLDS)
-        with write_errors(place):
-            if fit.name not in self.written:
-                shutil.rmtree(place, ignore_errors=True)  # of an earlier start
-            if fit.name not in self.open:
+        events = self.folder / EVENTS / fit.folder.relative_to(self.folder / FOLDS)
+        with write_errors(events):
+            if fit.name not in self.last_epoch:
+                shutil.rmtree(events, ignore_errors=True)  # of an earlier start
+            if fit.name not in self.writers:
                 self.close_finished()
-                self.open[fit.name] = self.writer(str(place))
+                self.writers[fit.name] = self.writer(str(events))
             for row in rows:
                 for column, value in row.items():
                     if column != "epoch":
-                        self.open[fit.name].add_scalar(tag(column), value, int(row["epoch"]))
-            self.open[fit.name].flush()
-        self.written[fit.name] = int(rows[-1]["epoch"])
+                        self.writers[fit.name].add_scalar(tag(column), value, int(row["epoch"]))
+            self.writers[fit.name].flush()
+        self.last_epoch[fit.name] = int(rows[-1]["epoch"])
 
     def close_finished(self) -> None:
-        """A run may have a thousand models, and a writer has a file and a thread."""
-        for name in [name for name in self.open if self.fits[name].done]:
-            self.open.pop(name).close()
+        """Close the event files of finished models: a run may have a thousand models, each with a file and a thread."""
+        for name in [name for name in self.writers if self.fits[name].done]:
+            self.writers.pop(name).close()
 
 
 def tag(column: str) -> str:
-    """A column of metrics.csv as TensorBoard groups it.
+    """Return the tag of a column of metrics.csv, which groups curves of one unit.
 
     >>> tag("adversary_loss_uninformed"), tag("seconds"), tag("learning_rate")
     ('loss/adversary uninformed', 'seconds/all', 'learning_rate')
     """
     words = column.split("_")
-    for group in set(GROUPS) & set(words):
-        return f"{group}/{' '.join(word for word in words if word != group) or 'all'}"
+    for unit in set(UNITS) & set(words):
+        return f"{unit}/{' '.join(word for word in words if word != unit) or 'all'}"
     return column

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -46,6 +47,18 @@ from speaker_invariant_ser.training.timing import PhaseTimer
 CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
 
 Progress = Callable[[str, Row], None]  # called after each epoch with the model's name and its row of metrics.csv
+
+
+class Stateful(Protocol):
+    """A part of a training whose state a checkpoint holds."""
+
+    def state_dict(self) -> dict:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state: dict, /) -> object:
+        """Continue from a state."""
+        ...
 
 
 @dataclass
@@ -264,7 +277,11 @@ class Trainer:
         """Write the selected weights, after what the recipe fits behind them: eraser and release."""
         self.model.load_state_dict(self.state.best_weights)
         finish(self.model, self.train_data, self.recipe, self.fit_settings.seed)
-        trained_on = {"device": self.fabric.device.type, "precision": self.precision, "processes": self.fabric.world_size}
+        trained_on: dict[str, str | int] = {
+            "device": self.fabric.device.type,
+            "precision": self.precision,
+            "processes": self.fabric.world_size,
+        }
         save_model(self.model, self.work, trained_on)
 
     @property
@@ -304,7 +321,7 @@ class Trainer:
         if time.monotonic() - self.last_checkpoint > CHECKPOINT_SECONDS if alone else epoch_ended:
             self.save_checkpoint()
 
-    def stateful_parts(self) -> dict[str, Objective | Adversaries | Optimizers | AveragedModel]:
+    def stateful_parts(self) -> dict[str, Stateful]:
         """Return the parts with a state_dict that a checkpoint holds."""
         return {
             "objective": self.objective,

@@ -56,13 +56,12 @@ def test_the_emotion_is_classified_before_or_after_the_release(classify):
 def test_fitting_the_release_rescales_a_head_that_classifies_after_it(trained):
     recipe = make_recipe({"release": {"name": "noise", "classify": "after", "in_training": trained}})
     model, x = model_of(release=recipe.release), 5 + torch.randn(300, 12) * torch.logspace(-1, 2, 12)
-    parts = torch.nn.ModuleDict({"release": model.release, "head": model.head})
     if trained:
         model.release.train()(2 * x + 1)
         model.release.eval()
     before = model.head(model.release(x, torch.zeros_like(x)))
     for _ in range(2):  # fitting again changes nothing
-        fit_release(parts["release"], parts["head"], x, recipe)
+        fit_release(model, x)
         released = model.release(x, torch.zeros_like(x))
         assert torch.allclose(released.std(dim=0), torch.ones(12), atol=5e-3)
         assert torch.allclose(model.head(released), before, atol=2e-3 * before.abs().max().item())

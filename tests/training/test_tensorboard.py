@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.training.tensorboard import board, tag
+from speaker_invariant_ser.training.tensorboard import open_tensorboard, tag
 
 
 def events(folder) -> dict[str, list[tuple[int, float]]]:
@@ -35,7 +35,7 @@ def require_same(folder, rows):
 
 def test_every_row_told_is_an_event_of_its_epoch(run):
     rows = run.fits[0].metrics()
-    with closing(board(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as told:
         for row in rows:
             told("fixed", row)
     require_same(run.folder / "tensorboard" / "fixed", rows)
@@ -45,11 +45,11 @@ def test_no_epoch_is_twice_where_a_model_goes_on_from_an_earlier_one(run):
     """Told of epochs 1 and 2, killed; goes on from a checkpoint in epoch 2. What was told before the kill is replaced."""
     fit, rows = run.fits[0], run.fits[0].metrics()
     shutil.move(fit.folder, partial_of(fit.folder))
-    with closing(board(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as told:
         told("fixed", rows[0])
         told("fixed", {**rows[1], "dev_uar": -1.0})
     assert events(run.folder / "tensorboard" / "fixed")["uar/dev"][1] == (2, -1.0)
-    with closing(board(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as told:
         told("fixed", rows[1])
         told("fixed", rows[2])
     require_same(run.folder / "tensorboard" / "fixed", rows)
@@ -58,10 +58,10 @@ def test_no_epoch_is_twice_where_a_model_goes_on_from_an_earlier_one(run):
 def test_models_trained_before_there_was_a_board_are_written_at_the_end_and_once(run):
     rows = run.fits[0].metrics()
     for _ in range(2):
-        with closing(board(run.folder)) as told:
+        with closing(open_tensorboard(run.folder)) as told:
             told.finish()
         require_same(run.folder / "tensorboard" / "fixed", rows)
-    with closing(board(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as told:
         told("fixed", rows[0])
         told.finish()
         told.finish()
@@ -75,7 +75,7 @@ def test_seeds_have_folders_of_their_own_and_a_model_that_is_not_done_none(run):
     shutil.move(place, run.folder / "apart")
     place.mkdir()
     shutil.move(run.folder / "apart", place / "seed-1")
-    with closing(board(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as told:
         told.finish()
     assert [path.name for path in (run.folder / "tensorboard" / "fixed").iterdir()] == ["seed-1"]
     require_same(run.folder / "tensorboard" / "fixed" / "seed-1", Run.open(run.folder).fits[1].metrics())
