@@ -20,7 +20,7 @@ lint: $(READY)
 
 # The documentation site, in site/. A broken link or an unknown name in the API reference fails the build.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: it hides the warnings that --strict counts
 
 # Rewrite the pages that are generated from the code.
 reference: $(READY)

@@ -11,6 +11,7 @@ from speaker_invariant_ser.recipe import Recipe
 sys.path.insert(0, str(ROOT / "tools"))
 try:
     import command_reference
+    import doctest_blocks
     import draw_architecture
     import recipe_reference
 finally:
@@ -76,3 +77,10 @@ def test_a_new_option_changes_the_command_reference(monkeypatch):
 def test_the_pictures_name_modules_that_exist(name):
     missing = [box.module for box in draw_architecture.PICTURES[name] if not find(box.module)]
     assert not missing, f"{name} names {missing}"
+
+
+def test_doctests_become_code_blocks_of_the_api_reference():
+    docstring = "Add.\n\n>>> 1 + 1\n2\n\nExample:\n    As in:\n\n    >>> [1][0]\n    1\n"
+    fenced = "Add.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nExample:\n    As in:\n\n    ```pycon\n    >>> [1][0]\n    1\n    ```"
+    assert doctest_blocks.fence(docstring) == fenced
+    assert doctest_blocks.fence("No doctest.") == "No doctest."

@@ -32,3 +32,10 @@ def test_pre_commit_runs_what_make_lint_runs():
     names = {hook["entry"].split()[0].removeprefix(".venv/bin/") for repo in config["repos"] for hook in repo["hooks"]}
     assert names == {"ruff", "codespell"}
     assert all(f"$(BIN)/{name}" in makefile for name in names)
+
+
+def test_warnings_fail_the_documentation_build():
+    """With --quiet, MkDocs does not count warnings, and --strict passes whatever is wrong."""
+    (build,) = re.findall(r"mkdocs build.*", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    command = build.partition("#")[0]
+    assert "--strict" in command and not {"--quiet", "-q"} & set(command.split())
