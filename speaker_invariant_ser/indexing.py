@@ -1,4 +1,4 @@
-"""Labels of any kind (speakers, emotions, utterance ids) as integers: the one place where they are numbered."""
+"""Conversion of labels (speakers, emotions, utterance ids) to integers."""
 
 from collections.abc import Sequence
 

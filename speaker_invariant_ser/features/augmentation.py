@@ -29,7 +29,7 @@ class Augment:
 
     1. Tempo.
     2. Vocal-tract length perturbation: a warp of the frequency axis (Jaitly and Hinton, ICML WDLASL 2013).
-    3. Level, which normalise = "utterance" takes off again.
+    3. Level, which normalise = "utterance" removes again.
     4. Equaliser: a smooth random curve over the bands.
     5. Noise, added as power.
     6. Frequency and time masks (SpecAugment: Park et al., Interspeech 2019), filled with the clip's mean.
@@ -61,7 +61,7 @@ class Augment:
             mels: Log-mels, [B, M, T]; not changed in place.
             frames: How many of their frames are real, [B].
             draws: Uniform numbers in [0, 1), [B, columns]. Only the noise itself comes from torch's generator.
-            mean: Speaker means to take off, [B, M, 1]: before masking, or a mask would show the negative of the speaker's mean.
+            mean: Speaker means to subtract, [B, M, 1]: before masking, or a mask would show the negative of the speaker's mean.
 
         Returns:
             Log-mel [B, M, T'] and frames [B].
@@ -87,7 +87,7 @@ class Augment:
         return mels, frames
 
     def add_noise_(self, mels: Tensor, frames: Tensor, draw: Tensor) -> None:
-        """Add noise to the chosen share of log-mels [B, M, T], in place; draw [B, 3] decides on whether, level and tilt."""
+        """Add noise to the chosen share of log-mels [B, M, T], in place; draw [B, 3] sets whether, at which level and tilt."""
         rows = (draw[:, 0] < self.settings.noise).nonzero()[:, 0]
         snr_db = rescale(draw[rows, 1], *self.settings.noise_snr_db)
         profile = tilt_noise(self.width.to(mels.device), rescale(draw[rows, 2], *NOISE_TILTS), self.features)

@@ -30,12 +30,12 @@ class LogMelDataset:
     """Log-mels and labels of N utterances.
 
     Attributes:
-        source: The log-mels, from which no speaker mean is taken off yet.
+        source: The log-mels, before speaker means are subtracted.
         frames: Number of frames of each utterance, [N].
         emotion: Index of the emotion in the model's labels, [N]; -1 where it is unknown.
         targets: For each adversary the indices of its target, [N] each.
         speaker: Index of the speaker among the dataset's speakers, sorted, [N].
-        speaker_means: Mean log-mels [K, M] on the device, where `read` is to take them off; None otherwise.
+        speaker_means: Mean log-mels [K, M] on the device, if `read` is to subtract them; None otherwise.
     """
 
     source: LogMelSource
@@ -60,7 +60,7 @@ class LogMelDataset:
             yield (mels if mean is None else mels - mean), frames
 
     def speaker_mean(self, indices: np.ndarray) -> Tensor | None:
-        """Return the mean log-mel [B, M, 1] of the speaker of each utterance; None where it is not taken off."""
+        """Return the mean log-mel [B, M, 1] of the speaker of each utterance; None if it is not subtracted."""
         if self.speaker_means is None:
             return None
         return self.speaker_means[torch.from_numpy(self.speaker[indices]).to(self.speaker_means.device)][:, :, None]
@@ -97,8 +97,8 @@ def open_dataset(
         targets: Columns of the manifest, one for each adversary.
         logmel: The front end of the model.
         cache_gb: Gigabytes of log-mels that may stay in memory; a larger dataset is streamed from disk.
-        unlabelled: Further utterances, without regard to their emotion; they come after the others.
-        subtract_speaker_means: Whether speaker means are to be taken off (features.normalise = "speaker").
+        unlabelled: Further utterances, whose emotion is ignored; they come after the others.
+        subtract_speaker_means: Whether speaker means are to be subtracted (features.normalise = "speaker").
 
     Returns:
         The dataset, cached or streamed.

@@ -131,7 +131,7 @@ class Normalise(nn.Module):
     - "corpus": mean and standard deviation over the training speakers.
     - "utterance": each utterance's own mean, then the training speakers' deviation around such means. Whatever a channel or
       a speaker adds to every frame is removed, and so is what an emotion adds to every frame.
-    - "speaker": as "corpus", of log-mels from which `speaker_means` have been taken off before. What an emotion adds to every
+    - "speaker": as "corpus", of log-mels from which `speaker_means` have been subtracted before. What an emotion adds to every
       frame of an utterance stays. It is transductive: it needs unlabelled audio of the very speakers that are tested, and a
       mean over few utterances, or over one emotion, removes emotion too.
 

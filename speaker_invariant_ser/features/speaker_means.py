@@ -1,4 +1,4 @@
-"""Speaker means: the mean log-mel of each speaker, which models with features.normalise = "speaker" take off every utterance.
+"""Speaker means: the mean log-mel of each speaker, which models with features.normalise = "speaker" subtract.
 
 Training, evaluation and inference compute and look them up here. Shapes: M mel bands, K speakers, N utterances.
 """
@@ -47,7 +47,7 @@ def compute_speaker_means(prepared: PreparedCorpus, logmel: FrontEnd, speakers: 
     """Compute speakers' mean log-mels over all frames of everything that a prepared corpus holds of them.
 
     No label is used: utterances of every part of a split and of every emotion count, also those that a label map drops.
-    A mean over few utterances, or over utterances of mostly one emotion, takes the emotion off as well.
+    A mean over few utterances, or over utterances of mostly one emotion, contains emotion: subtracting it removes that too.
 
     Args:
         prepared: The prepared corpus.

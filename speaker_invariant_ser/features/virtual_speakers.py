@@ -22,7 +22,7 @@ class VirtualSpeakers:
     same throughout training. Speaker recognition does so with copies at another speed (Yamamoto et al., Interspeech 2019).
 
     Known failures: virtual speakers differ by one family of warps only, and an adversary may learn to recognise the warp
-    instead of speakers. normalise = "utterance" takes the curve off again, and a strong augment.warp blurs the warp.
+    instead of speakers. normalise = "utterance" removes the curve again, and a strong augment.warp blurs the warp.
 
     Args:
         speakers: Speakers K of the training part.

@@ -140,7 +140,7 @@ class AttentivePooling(nn.Module):
         super().__init__()
         first, last = nn.Conv1d(channels, hidden, 1), nn.Conv1d(hidden, channels, 1)
         self.score = nn.Sequential(first, nn.Tanh(), last)
-        freeze(last.bias)  # softmax over frames takes a constant away
+        freeze(last.bias)  # softmax over frames cancels a constant
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """Pool x [B, channels, T] with frames [B]: [B, 2 * channels]."""
@@ -153,7 +153,7 @@ class AttentivePooling(nn.Module):
 
 
 class SegmentPooling(nn.Module):
-    """The mean of each of four equal segments of a clip's real frames, so that left and right are told apart.
+    """The mean of each of four equal segments of a clip's real frames, so that left and right are distinguished.
 
     A frame on the border of two segments counts in both by its share; with fewer frames than segments, frames count in several.
     """

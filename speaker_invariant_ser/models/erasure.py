@@ -201,11 +201,12 @@ class KernelEraser(nn.Module):
             erase = self.discriminant(number).erase
             fitted, held_out = (Labelled(erase(part.x), part.speaker) for part in (fitted, held_out))
 
-    def store(self, number: int, found: "Discriminant") -> None:
+    def store(self, number: int, discriminant: "Discriminant") -> None:
         """Store the discriminant of a round, padded with zeros to the number of functions there is room for."""
-        self.frequency[number], self.phase[number], self.longest[number] = found.frequency, found.phase, found.longest
-        padding = (0, self.weight.shape[2] - found.weight.shape[1])
-        self.weight[number], self.level[number] = F.pad(found.weight, padding), F.pad(found.level, padding)
+        self.frequency[number], self.phase[number] = discriminant.frequency, discriminant.phase
+        self.longest[number] = discriminant.longest
+        padding = (0, self.weight.shape[2] - discriminant.weight.shape[1])
+        self.weight[number], self.level[number] = F.pad(discriminant.weight, padding), F.pad(discriminant.level, padding)
         self.used.fill_(number + 1)
 
 
@@ -243,7 +244,7 @@ class Discriminant:
         return torch.cat([self.erase_batch(batch) for batch in x.split(BATCH_SIZE)])
 
     def erase_batch(self, x: Tensor) -> Tensor:
-        """Solve g(x) = 0 by damped Gauss-Newton steps of least length."""
+        """Solve g(x) = 0 by damped Gauss-Newton steps, each as short as possible."""
         ridge = DAMPING * torch.eye(self.weight.shape[1], dtype=x.dtype, device=x.device)
         for _ in range(STEPS):
             jacobian = self.jacobian(x)

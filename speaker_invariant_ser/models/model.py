@@ -134,7 +134,7 @@ class SerModel(nn.Module):
         return self.from_mels(*self.mels(audio, samples, speaker_mean), noise)
 
     def mels(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute log-mels, less the speakers' means where the model wants that.
+        """Compute log-mels; a model with features.normalise = "speaker" subtracts speaker means.
 
         Args:
             audio: Zero-padded clips, [B, S].
