@@ -40,8 +40,8 @@ from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
 from speaker_invariant_ser.runs import Run, best_epoch
-from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.epoch_metrics import Row
+from speaker_invariant_ser.training.launcher import train
 
 CORPUS = "digits"
 SIDE = 8  # pixels, height and width of an image
