@@ -92,9 +92,9 @@ def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> 
     """Plot what the encoder gets for some training utterances, with and without augmentation."""
     if settings.features.front != "log-mel":
         raise typer.BadParameter(f"--preview plots log-mel features; features.front of this recipe is {settings.features.front}.")
-    from speaker_invariant_ser.report.augmentation_preview import sights, write_preview
+    from speaker_invariant_ser.report.augmentation_preview import preview_clips, write_preview
 
-    write_preview(path, sights(settings, prepared), settings.features)
+    write_preview(path, preview_clips(settings, prepared), settings.features)
     print(f"training inputs: {path}")
 
 

@@ -1,0 +1,1 @@
+"""Evaluation of a run: emotion on unseen speakers, the audit of its embeddings, and the typed report."""

@@ -88,8 +88,8 @@ def over_seeds(values: Mapping[int, float]) -> dict[str, dict[str, float] | floa
 def deviation(values: Sequence[float]) -> float | None:
     """Return the standard deviation of a sample (n - 1), None for a single value.
 
-    >>> deviation([0.5]), deviation([0.5, 0.7])
-    (None, 0.1414213562373095)
+    >>> deviation([0.5]), deviation([0.5, 1.0, 0.0])
+    (None, 0.5)
     """
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 

@@ -8,7 +8,7 @@ kept. Rates are shares from 0 to 1; None (null) is a value that is not defined, 
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary_parts import (
@@ -97,9 +97,9 @@ class Fold(Part):
     train: list[str]
     dev: list[str]
     test: list[str]
-    texts: list[str] = []
+    texts: list[str] = Field(default_factory=list)
     held_out: int = 0
-    unlabelled: list[str] = []
+    unlabelled: list[str] = Field(default_factory=list)
     sha256: str = "-"
 
 
@@ -120,8 +120,8 @@ class RunSettings(Part):
     transductive: bool = False
     corpora: list[str]
     labels: dict[str, JsonValue]
-    seeds: list[int] = []
-    trained: dict[str, JsonValue] = {}
+    seeds: list[int] = Field(default_factory=list)
+    trained: dict[str, JsonValue] = Field(default_factory=dict)
     data_sha256: dict[str, str]
     folds: list[Fold]
     versions: dict[str, str]

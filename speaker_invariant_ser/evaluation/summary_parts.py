@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 AtChance = bool | Literal["undecided"]
 
@@ -26,7 +26,7 @@ class Uar(Part):
     value: float
     low: float | None
     high: float | None
-    seeds: dict[str, float] = {}
+    seeds: dict[str, float] = Field(default_factory=dict)
     deviation: float | None = None
 
 
@@ -139,9 +139,9 @@ class Emotion(Part):
     confusion: Confusion
     ece: float
     calibration: Calibration
-    groups: dict[str, dict[str, GroupResult]] = {}
+    groups: dict[str, dict[str, GroupResult]] = Field(default_factory=dict)
     domains: Domains | None = None
-    folds: dict[str, SelectedEpoch] = {}
+    folds: dict[str, SelectedEpoch] = Field(default_factory=dict)
 
 
 # ---- speaker
@@ -184,7 +184,7 @@ class StrongestAttacker(Part):
     balanced_upper: float | None
     p_value: float | None
     p_below: float | None
-    seeds: dict[str, float] = {}
+    seeds: dict[str, float] = Field(default_factory=dict)
     deviation: float | None = None
 
 
@@ -223,7 +223,7 @@ class Scorer(Part):
     same_emotion: float | None
     cross_emotion: float | None
     linkability: float | None
-    per_encoder: list[float | None] = []
+    per_encoder: list[float | None] = Field(default_factory=list)
 
 
 class Verification(Part):
@@ -269,7 +269,7 @@ class AdversaryHead(Part):
     accuracy: float
     target: str
     evidence: bool
-    curve: dict[str, list[float]] = {}
+    curve: dict[str, list[float]] = Field(default_factory=dict)
 
 
 class Speaker(Part):

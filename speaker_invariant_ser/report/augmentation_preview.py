@@ -1,4 +1,4 @@
-"""A picture of what the network sees: clips as they are, and beside them what augmentation makes of them."""
+"""A plot of what the network is trained on: log-mels of some clips, and augmented versions beside them."""
 
 import warnings
 from collections.abc import Sequence
@@ -27,142 +27,174 @@ from speaker_invariant_ser.report.plots import STYLE, label
 from speaker_invariant_ser.training.batching import BatchLoader, BatchPlan
 from speaker_invariant_ser.training.objective import build_model
 
-ENDINGS = (".png", ".svg")
+FORMATS = (".png", ".svg")
 PANEL = (2.5, 1.5)  # inches
-MARGIN = 0.9  # inches, of the letters around the panels
-MAP = "magma"
-SCALE = (1, 99.5)  # percentiles of all values at the two ends of the colours
+MARGIN = 0.9  # inches, for the labels around the panels
+COLOURS = "magma"
+COLOUR_RANGE = (1, 99.5)  # percentiles of all values at the two ends of the colour scale
 TICKS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
-NEAR = 0.08  # share of the height that two ticks keep apart
+MIN_TICK_DISTANCE = 0.08  # share of the height
 CLIPS, VERSIONS = 6, 3
 
 
 @dataclass(frozen=True)
 class Preview:
-    """One clip. All log-mels are normalised, as the network gets them."""
+    """Log-mels of one clip, normalised as the network gets them.
 
-    title: str  # such as "03, anger"
-    plain: np.ndarray  # [M, T]
-    seen: list[np.ndarray]  # augmented versions, each [M, T'] with its own T'
-    partners: list[str]  # with whom each version is mixed or who follows in it, such as "then 08, anger"; "" with nobody
+    Attributes:
+        title: Speaker and emotion, such as "03, anger".
+        original: The clip without augmentation [M, T].
+        augmented: Augmented versions, each [M, T'] with its own T'.
+        partners: How each version was combined with another clip, such as "then 08, anger"; "" for none.
+    """
+
+    title: str
+    original: np.ndarray
+    augmented: list[np.ndarray]
+    partners: list[str]
 
 
-def sights(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
-    """Clips of the first fold's training speakers, of many speakers and emotions, each as it is and in augmented versions.
+def preview_clips(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
+    """Choose clips of the first fold's training speakers and augment each as training would.
 
-    Raises SplitError or RecipeError.
+    Args:
+        recipe: The recipe, whose seed decides the clips and the versions.
+        prepared: The prepared corpus.
+
+    Returns:
+        Up to six clips with three augmented versions each, balanced over emotions and speakers.
+
+    Raises:
+        SplitError: The corpus cannot be split as the recipe says.
+        RecipeError: The recipe does not fit the corpus.
     """
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     first = make_splits(recipe.split, prepared.utterances)[:1]
     (split,) = hold_out(first, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
     indices, labels = split.indices("train", prepared.utterances), labels_of(prepared.utterances, recipe.split)
     model, transductive = build_model(recipe, labels), recipe.features.transductive
-    clips = open_dataset(
-        prepared, indices, labels, (), model.logmel, cache_gb=0, subtract_speaker_means=transductive
-    )  # few are read
-    model.normalise.fit(clips.sample())
-    loader = BatchLoader(clips, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
+    dataset = open_dataset(prepared, indices, labels, (), model.logmel, cache_gb=0, subtract_speaker_means=transductive)
+    model.normalise.fit(dataset.sample())
+    loader = BatchLoader(dataset, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
-    torch.manual_seed(recipe.train.seed)  # of the noise
-    chosen = spread(clips, CLIPS, rng)
-    (read,) = clips.read([chosen])
-    plain = parts_of(model.normalise(*read), read[1])
-    seen = [draw_version(loader, chosen, rng, model.normalise) for _ in range(VERSIONS)]
-    name = [f"{one.speaker}, {one.emotion}" for one in (prepared.utterances[index] for index in indices)]
+    torch.manual_seed(recipe.train.seed)  # of additive noise
+    chosen = choose_clips(dataset, CLIPS, rng)
+    (batch,) = dataset.read([chosen])
+    originals = without_padding(model.normalise(*batch), batch[1])
+    versions = [augment(loader, chosen, rng, model.normalise) for _ in range(VERSIONS)]
+    names = [f"{utterance.speaker}, {utterance.emotion}" for utterance in (prepared.utterances[index] for index in indices)]
     return [
-        Preview(name[clip], plain[row], [mels[row] for mels, _ in seen], [told(pairs, row, name) for _, pairs in seen])
+        Preview(
+            title=names[clip],
+            original=originals[row],
+            augmented=[mels[row] for mels, _ in versions],
+            partners=[describe_partner(pairs, row, names) for _, pairs in versions],
+        )
         for row, clip in enumerate(chosen)
     ]
 
 
-def spread(clips: LogMelDataset, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions of clips, each of the emotion and then of the speaker that there are fewest of so far, in random order."""
+def choose_clips(dataset: LogMelDataset, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose clips one by one, each of the emotion, then the speaker, that was chosen least often so far; return positions."""
     chosen: list[int] = []
-    left = rng.permutation(len(clips))
-    for _ in range(min(number, len(clips))):
-        used = [np.bincount(kind[chosen], minlength=kind.max() + 1)[kind[left]] for kind in (clips.speaker, clips.emotion)]
-        place = np.lexsort(used)[0]
-        chosen.append(left[place])
-        left = np.delete(left, place)
+    remaining = rng.permutation(len(dataset))
+    for _ in range(min(number, len(dataset))):
+        times_chosen = [
+            np.bincount(classes[chosen], minlength=classes.max() + 1)[classes[remaining]]
+            for classes in (dataset.speaker, dataset.emotion)
+        ]
+        position = np.lexsort(times_chosen)[0]
+        chosen.append(remaining[position])
+        remaining = np.delete(remaining, position)
     return np.array(chosen)
 
 
-def draw_version(
+def augment(
     loader: BatchLoader, chosen: np.ndarray, rng: np.random.Generator, normalise: Normalise
 ) -> tuple[list[np.ndarray], Pairs]:
-    """The chosen clips as they might stand in a training batch, each [M, T'], and what was done to them with others."""
+    """Augment clips as a training batch would; return their log-mels, each [M, T'], and how clips were paired."""
     draws = rng.random((len(chosen), loader.augment.columns), dtype=np.float32)
     pairs = draw_pairs(chosen, loader.clips.emotion, loader.clips.speaker, loader.augment.settings, rng)
     plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng))
-    (read,) = loader.clips.source.read([loader.needed(plan)])
-    mels, frames = loader.features(plan, *read)
-    return parts_of(normalise(mels, frames), frames), pairs
+    (batch,) = loader.clips.source.read([loader.needed(plan)])
+    mels, frames = loader.features(plan, *batch)
+    return without_padding(normalise(mels, frames), frames), pairs
 
 
-def parts_of(mels: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray]:
-    """A batch [B, M, T] without its padding."""
-    return [one[:, :count].numpy() for one, count in zip(mels, frames.tolist(), strict=True)]
+def without_padding(mels: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray]:
+    """Split a batch [B, M, T] into arrays [M, T'] without padding."""
+    return [mel[:, :count].numpy() for mel, count in zip(mels, frames.tolist(), strict=True)]
 
 
-def told(pairs: Pairs, row: int, name: Sequence[str]) -> str:
-    """What was done to a clip with another one, in words."""
-    other = name[pairs.partner[row]]
+def describe_partner(pairs: Pairs, row: int, names: Sequence[str]) -> str:
+    """Say how a clip was combined with another one; "" if it was not."""
+    partner = names[pairs.partner[row]]
     if pairs.follows[row]:
-        return f"then {other}"
-    return f"with {100 * (1 - pairs.weight[row]):.0f} % of {other}" if pairs.weight[row] < 1 else ""
+        return f"then {partner}"
+    return f"with {100 * (1 - pairs.weight[row]):.0f} % of {partner}" if pairs.weight[row] < 1 else ""
 
 
-def write_preview(path: Path | str, rows: Sequence[Preview], features: FeaturesSection) -> None:
-    """A line of panels for each clip, itself first, all with one scale of colours and of time.
+def write_preview(path: Path | str, previews: Sequence[Preview], features: FeaturesSection) -> None:
+    """Plot one row of panels for each clip, the original first, all with one colour scale and one time scale.
 
-    Raises WriteError unless the path ends in .png or .svg, or if it cannot be written.
+    Args:
+        path: A new file; its ending, .png or .svg, is its format.
+        previews: The clips.
+        features: The recipe's features section.
+
+    Raises:
+        WriteError: The path has another ending, or cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in ENDINGS:
-        raise WriteError(f"cannot write {path}: expected a name that ends in {' or '.join(ENDINGS)}")
+    if path.suffix.lower() not in FORMATS:
+        raise WriteError(f"cannot write {path}: expected a name that ends in {' or '.join(FORMATS)}")
     with matplotlib.rc_context(STYLE), warnings.catch_warnings(), writing(path, "wb") as file:
         warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
-        paint(rows, features).savefig(file, format=path.suffix[1:].lower())
+        plot_previews(previews, features).savefig(file, format=path.suffix[1:].lower())
 
 
-def paint(rows: Sequence[Preview], features: FeaturesSection) -> Figure:
-    columns = 1 + max(len(row.seen) for row in rows)
-    figure = Figure((MARGIN + columns * PANEL[0], MARGIN + len(rows) * PANEL[1]), layout="constrained")
-    panels = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
-    pictures = [[row.plain, *row.seen] for row in rows]
-    every = [picture for line in pictures for picture in line]
-    low, high = np.percentile(np.concatenate([picture.ravel() for picture in every]), SCALE)
-    for row, line, axes in zip(rows, pictures, panels, strict=True):
-        for picture, panel in zip(line, axes, strict=False):
-            image = show(panel, picture, features.hop_ms / 1000, low, high)
-        for panel in axes[len(line) :]:
+def plot_previews(previews: Sequence[Preview], features: FeaturesSection) -> Figure:
+    """Return the figure with all clips."""
+    columns = 1 + max(len(preview.augmented) for preview in previews)
+    figure = Figure((MARGIN + columns * PANEL[0], MARGIN + len(previews) * PANEL[1]), layout="constrained")
+    panels = figure.subplots(len(previews), columns, sharex=True, sharey=True, squeeze=False)
+    mels = [[preview.original, *preview.augmented] for preview in previews]
+    every = [mel for row in mels for mel in row]
+    low, high = np.percentile(np.concatenate([mel.ravel() for mel in every]), COLOUR_RANGE)
+    for preview, row, axes in zip(previews, mels, panels, strict=True):
+        for mel, panel in zip(row, axes, strict=False):
+            image = plot_log_mel(panel, mel, features.hop_ms / 1000, low, high)
+        for panel in axes[len(row) :]:
             panel.set_axis_off()
         axes[0].set_ylabel("Hz")
-        axes[0].set_title(label(row.title), loc="left", fontweight="bold")
-        for partner, panel in zip(row.partners, axes[1:], strict=False):
+        axes[0].set_title(label(preview.title), loc="left", fontweight="bold")
+        for partner, panel in zip(preview.partners, axes[1:], strict=False):
             panel.set_title(label(partner or "augmented", 30), loc="left")
-    panels[0, 0].set_yticks(*ticks(features))
-    panels[0, 0].set_xlim(0, max(picture.shape[1] for picture in every) * features.hop_ms / 1000)
+    panels[0, 0].set_yticks(*frequency_ticks(features))
+    panels[0, 0].set_xlim(0, max(mel.shape[1] for mel in every) * features.hop_ms / 1000)
     for panel in panels[-1]:
         panel.set_xlabel("seconds")
     figure.colorbar(image, ax=panels, label="standard deviations from the mean", aspect=40, pad=0.01, extend="both")
     return figure
 
 
-def show(axes: Axes, mels: np.ndarray, hop: float, low: float, high: float) -> AxesImage:
-    """Draw a log-mel [M, T] whose frames are `hop` seconds apart; band m lies around m."""
+def plot_log_mel(axes: Axes, mels: np.ndarray, hop: float, low: float, high: float) -> AxesImage:
+    """Draw a log-mel [M, T] with frames `hop` seconds apart; band m is centred on m."""
     bands, frames = mels.shape
-    box = (0, frames * hop, -0.5, bands - 0.5)
-    return axes.imshow(mels, cmap=MAP, vmin=low, vmax=high, origin="lower", aspect="auto", interpolation="nearest", extent=box)
+    extent = (0, frames * hop, -0.5, bands - 0.5)
+    return axes.imshow(
+        mels, cmap=COLOURS, vmin=low, vmax=high, extent=extent, origin="lower", aspect="auto", interpolation="nearest"
+    )
 
 
-def ticks(features: FeaturesSection) -> tuple[list[float], list[str]]:
-    """Where round frequencies lie among the bands, and their names; none that would touch the one above it."""
-    places, names = [], []
+def frequency_ticks(features: FeaturesSection) -> tuple[list[float], list[str]]:
+    """Return the bands of round frequencies, and their labels; none that would touch the tick above it."""
+    bands: list[float] = []
+    labels: list[str] = []
     for hertz in reversed(TICKS):
-        place = hertz_to_band(torch.tensor(float(hertz)), features).item()
-        apart = not places or places[-1] - place > NEAR * features.mels
-        if -0.5 <= place <= features.mels and apart:
-            places.append(place)
-            names.append(f"{hertz // 1000}k" if hertz >= 1000 else str(hertz))
-    return places, names
+        band = hertz_to_band(torch.tensor(float(hertz)), features).item()
+        separate = not bands or bands[-1] - band > MIN_TICK_DISTANCE * features.mels
+        if -0.5 <= band <= features.mels and separate:
+            bands.append(band)
+            labels.append(f"{hertz // 1000}k" if hertz >= 1000 else str(hertz))
+    return bands, labels

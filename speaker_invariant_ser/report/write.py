@@ -94,10 +94,10 @@ def all_plots(sections: Sequence[Section]) -> list[Plot]:
 
 
 def cell(text: object) -> str:
-    """Escape text for Markdown, in tables too, so that nothing in it is markup.
+    r"""Escape text for Markdown, in tables too, so that nothing in it is markup.
 
     >>> print(cell("<b> a|b *c* d_e"))
-    &lt;b&gt; a\\|b \\*c\\* d_e
+    &lt;b&gt; a\|b \*c\* d_e
     """
     plain = escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"[\\`*|$\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)

@@ -237,13 +237,13 @@ def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
 
 
 def test_a_preview_shows_what_the_network_sees(prepared, tmp_path):
-    from speaker_invariant_ser.report.augmentation_preview import sights
+    from speaker_invariant_ser.report.augmentation_preview import preview_clips
 
     recipes = [make_recipe({**TINY, "features": {**TINY["features"], "normalise": kind}}) for kind in ("corpus", "speaker")]
-    shown = [sights(recipe, prepared) for recipe in recipes]
+    shown = [preview_clips(recipe, prepared) for recipe in recipes]
     for plain, own in zip(*shown, strict=True):
-        assert plain.title == own.title and len(own.seen) == 3
-        assert not np.allclose(plain.plain, own.plain, atol=0.05)
+        assert plain.title == own.title and len(own.augmented) == 3
+        assert not np.allclose(plain.original, own.original, atol=0.05)
 
 
 def test_only_this_kind_is_transductive():

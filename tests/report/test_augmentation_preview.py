@@ -1,4 +1,4 @@
-"""The picture of what the network sees."""
+"""The plot of clips and their augmented versions."""
 
 import re
 
@@ -8,7 +8,13 @@ from conftest import EMOTIONS
 
 from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
-from speaker_invariant_ser.report.augmentation_preview import Preview, paint, sights, ticks, write_preview
+from speaker_invariant_ser.report.augmentation_preview import (
+    Preview,
+    frequency_ticks,
+    plot_previews,
+    preview_clips,
+    write_preview,
+)
 
 FEATURES = FeaturesSection(hop_ms=20.0, mels=24)
 
@@ -22,42 +28,47 @@ def rows():
     ]
 
 
-def still(tiny, **changes):
+def without_augmentation(tiny, **changes):
     """The recipe for the tones without augmentation but for `changes`."""
     off = dict.fromkeys(("tempo", "warp", "equaliser_db"), 0.0) | dict.fromkeys(("frequency_masks", "time_masks"), 0)
     return tiny.model_copy(update={"augment": AugmentSection(**off, **changes)})
 
 
-def test_without_augmentation_the_network_sees_the_clips_as_they_are(tiny, prepared):
+def test_without_augmentation_the_versions_are_the_clips(tiny, prepared):
     """Six of the training speakers' clips, two of each emotion and of each speaker."""
-    seen = sights(still(tiny), prepared)
-    speakers, emotions = zip(*(one.title.split(", ") for one in seen), strict=True)
+    previews = preview_clips(without_augmentation(tiny), prepared)
+    speakers, emotions = zip(*(preview.title.split(", ") for preview in previews), strict=True)
     assert sorted(speakers) == sorted(2 * ["01", "02", "04"]) and sorted(emotions) == sorted(2 * [*EMOTIONS])
-    for one in seen:
-        assert [version.shape for version in one.seen] == 3 * [one.plain.shape] and one.partners == ["", "", ""]
-        assert all(np.allclose(version, one.plain, atol=1e-5) for version in one.seen)
-        assert np.allclose(one.plain.mean(axis=1), 0, atol=1e-4), "an utterance's own mean is taken away"
-    changed = sights(tiny, prepared)
-    assert not any(np.array_equal(version, one.plain) for one in changed for version in one.seen)
-    assert all(np.array_equal(one.plain, other.plain) for one, other in zip(seen, changed, strict=True))
+    for preview in previews:
+        original, versions = preview.original, preview.augmented
+        assert [version.shape for version in versions] == 3 * [original.shape] and preview.partners == ["", "", ""]
+        assert all(np.allclose(version, original, atol=1e-5) for version in versions)
+        assert np.allclose(original.mean(axis=1), 0, atol=1e-4), "normalised by utterance"
+    augmented = preview_clips(tiny, prepared)
+    assert not any(np.array_equal(version, preview.original) for preview in augmented for version in preview.augmented)
+    pairs = zip(previews, augmented, strict=True)
+    assert all(np.array_equal(one.original, other.original) for one, other in pairs)
 
 
-def test_a_clip_that_follows_is_named_and_is_there(tiny, prepared):
-    lengths = {(one.speaker, one.emotion): [] for one in prepared.utterances}
-    for one in prepared.utterances:
-        lengths[one.speaker, one.emotion].append(1 + one.samples // 320)
-    for one in sights(still(tiny, concatenate=1.0), prepared):
-        speaker, emotion = one.title.split(", ")
-        for version, words in zip(one.seen, one.partners, strict=True):
-            other, same = words.removeprefix("then ").split(", ")
-            assert words.startswith("then ") and other in {"01", "02", "04"} - {speaker} and same == emotion
-            assert version.shape[1] - one.plain.shape[1] in lengths[other, emotion]
+def test_a_concatenated_clip_is_named_and_adds_its_length(tiny, prepared):
+    lengths = {(utterance.speaker, utterance.emotion): [] for utterance in prepared.utterances}
+    for utterance in prepared.utterances:
+        lengths[utterance.speaker, utterance.emotion].append(1 + utterance.samples // 320)
+    for preview in preview_clips(without_augmentation(tiny, concatenate=1.0), prepared):
+        speaker, emotion = preview.title.split(", ")
+        for version, partner in zip(preview.augmented, preview.partners, strict=True):
+            other, same = partner.removeprefix("then ").split(", ")
+            assert partner.startswith("then ") and other in {"01", "02", "04"} - {speaker} and same == emotion
+            assert version.shape[1] - preview.original.shape[1] in lengths[other, emotion]
 
 
 def test_a_mixed_clip_names_its_partner_and_share(tiny, prepared):
-    words = [told for one in sights(still(tiny, mixup_any_emotion=1.0), prepared) for told in one.partners]
-    found = [re.fullmatch(r"with (\d+) % of (01|02|04), (rising|falling|level)", told) for told in words]
-    assert len(found) == 18 and all(found) and all(0 <= int(one[1]) <= 50 for one in found)
+    previews = preview_clips(without_augmentation(tiny, mixup_any_emotion=1.0), prepared)
+    partners = [partner for preview in previews for partner in preview.partners]
+    matches = [re.fullmatch(r"with (\d+) % of (01|02|04), (rising|falling|level)", partner) for partner in partners]
+    assert len(matches) == 18 and all(matches)
+    shares = [int(match[1]) for match in matches]
+    assert max(shares) <= 50 and len(set(shares)) > 3, "a mixed clip keeps the larger share, which is drawn"
 
 
 @pytest.mark.parametrize("name, begins", [("seen.png", b"\x89PNG"), ("seen.SVG", b"<?xml")])
@@ -74,7 +85,7 @@ def test_another_ending_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_each_clip_has_its_line_in_one_scale_of_colours_seconds_and_bands():
-    panels = np.array(paint(rows(), FEATURES).axes[:6], dtype=object).reshape(2, 3)
+    panels = np.array(plot_previews(rows(), FEATURES).axes[:6], dtype=object).reshape(2, 3)
     images = {place: panels[place].images[0] for place in np.ndindex(2, 3) if panels[place].images}
     assert set(images) == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)} and not panels[1, 2].axison
     assert len({image.get_clim() for image in images.values()}) == 1
@@ -85,7 +96,7 @@ def test_each_clip_has_its_line_in_one_scale_of_colours_seconds_and_bands():
 
 @pytest.mark.parametrize("features", [FeaturesSection(), FEATURES, FeaturesSection(f_min=300, f_max=3400)])
 def test_ticks_are_round_frequencies_in_their_bands(features):
-    places, names = ticks(features)
+    places, names = frequency_ticks(features)
     assert len(places) >= 3 and max(places) <= features.mels and min(places) >= -0.5
     assert (np.diff(places) < -0.08 * features.mels).all()
     assert "1k" in names and set(names) <= {"125", "250", "500", "1k", "2k", "4k", "8k"}

@@ -46,8 +46,8 @@ def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block
 def about_front(reports: Sequence[RunReport], front: Sequence[int]) -> str:
     """Say which runs are on the Pareto front, and what their numbers do not share."""
     text = (
-        f"On the Pareto front: {len(front)} of {count(len(reports), 'run')}. No other run is at least as good in both emotion UAR "
-        "and leakage, and better in one."
+        f"On the Pareto front: {len(front)} of {count(len(reports), 'run')}. No other run is at least as good in both emotion "
+        "UAR and leakage, and better in one."
     )
     if not same_chance(reports):
         text += " The chance levels differ, so the runs were not measured on the same utterances: compare with care."
@@ -73,8 +73,8 @@ def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
         for position, report in enumerate(reports)
     ]
     caption = (
-        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % intervals. The optimum is "
-        "the top left."
+        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % intervals. The optimum "
+        "is the top left."
     )
     caption += "" if named else " Runs on the Pareto front are red; the numbers are those of the table."
     caption += " Shaded: what counts as chance for the attacker." if same else ""

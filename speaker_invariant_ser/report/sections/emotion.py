@@ -32,8 +32,8 @@ def results_section(emotion: Emotion) -> Section:
         f"only. UAR is the mean recall of the {len(emotion.confusion.labels)} emotions. Intervals resample whole speakers."
     )
     seeds = len(emotion.uar.seeds)
-    blocks = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else []), emotion_table(emotion)]
-    return Section("Emotion on unseen speakers", blocks)
+    text = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else [])]
+    return Section("Emotion on unseen speakers", [*text, emotion_table(emotion)])
 
 
 def emotion_table(emotion: Emotion) -> Table:

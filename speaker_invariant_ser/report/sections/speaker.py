@@ -16,7 +16,7 @@ from speaker_invariant_ser.report.formatting import (
     seed_deviation,
 )
 from speaker_invariant_ser.report.plots import Plot, Score, rows_height
-from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
+from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 from speaker_invariant_ser.report.tables import (
     CHANCE_LEVELS,
     MAX_UNFOLDED_ROWS,
@@ -203,10 +203,10 @@ def information_section(speaker: Speaker) -> Section:
     bits, code, full = information.v_bits, information.mdl, information.log2_speakers
     trained = "" if speaker.learned == "held-out" else ", also those that an encoder was trained on"
     about = (
-        f"Identifying one of K speakers takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains from "
-        "the embedding when the emotion is known; values slightly below 0 are noise. The online code transmits the speaker labels "
-        "to a receiver who has the embeddings: compression 1 means that the embeddings do not help. It uses all utterances of "
-        f"these speakers{trained}, but neither emotion nor text."
+        f"Identifying one of K speakers takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains "
+        "from the embedding when the emotion is known; values slightly below 0 are noise. The online code transmits the speaker "
+        "labels to a receiver who has the embeddings: compression 1 means that the embeddings do not help. It uses all utterances "
+        f"of these speakers{trained}, but neither emotion nor text."
     )
     rows = [[f"usable bits per utterance, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
     if rate is not None:
@@ -248,9 +248,10 @@ def unseen_section(unseen: Unseen | None) -> Section:
             [f"accuracy of the strongest attacker ({unseen.attacker})", accuracy],
             ["chance given the true emotion", percent(unseen.chance)],
         ]
-    blocks = [Text(about.strip()), Table(["measure", "value"], measures, numbers=False)]
-    scorers = [scorers_table(unseen.verification)] if unseen.verification else []
-    return Section(title, [*blocks, *scorers], 3)
+    blocks: list[Block] = [Text(about.strip()), Table(["measure", "value"], measures, numbers=False)]
+    if unseen.verification:
+        blocks.append(scorers_table(unseen.verification))
+    return Section(title, blocks, 3)
 
 
 def verification_rows(unseen: Unseen, verification: Verification) -> list[list[str]]:

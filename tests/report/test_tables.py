@@ -1,0 +1,94 @@
+"""Tables that the report and the console share."""
+
+import re
+
+import pytest
+from reports import against_report, changed, run_report, seeded_report, table_report
+
+from speaker_invariant_ser.cli.console import show_comparison, show_evaluation, show_speaker
+from speaker_invariant_ser.report.tables import (
+    Table,
+    attackers_table,
+    chance_table,
+    comparison_table,
+    key_table,
+    mark_transductive,
+    pareto_front,
+    run_name,
+)
+from speaker_invariant_ser.report.write import cell, write_comparison, write_report
+
+
+def cells_of(table: Table) -> set[str]:
+    return {text for row in (table.head, *table.rows) for text in row if text}
+
+
+def words(text: str) -> list[str]:
+    return re.sub(r"[─\s]+", " ", text).split()
+
+
+def assert_on_console(table: Table, printed: str) -> None:
+    """Every word of the table is on the console, as often as the table has it or more: long cells are wrapped."""
+    printed_words = words(printed)
+    for word in {word for text in cells_of(table) for word in text.split()}:
+        wanted = sum(text.split().count(word) for row in (table.head, *table.rows) for text in row)
+        assert printed_words.count(word) >= wanted, word
+
+
+def assert_in_markdown(table: Table, markdown: str) -> None:
+    for row in (table.head, *table.rows):
+        assert f"| {' | '.join(cell(text) for text in row)} |" in markdown
+
+
+@pytest.mark.parametrize("report", [against_report(), seeded_report()], ids=["one seed", "three seeds"])
+def test_the_console_prints_the_tables_of_the_report(report, tmp_path, capsys):
+    markdown = (write_report(report, tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
+    show_evaluation(report)
+    printed = capsys.readouterr().out
+    for table in (key_table(report), attackers_table(report.speaker), chance_table(report.speaker)):
+        assert_in_markdown(table, markdown)
+        assert_on_console(table, printed)
+    assert all(sentence in printed for sentence in report.verdict)
+    assert "27.7 %" in printed and "not evidence" in printed
+
+
+def test_the_console_prints_the_attackers_of_a_table(capsys):
+    speaker = changed(table_report(), speaker__not_tried={"frames": "needs frame-level features"}).speaker
+    show_speaker(speaker)
+    printed = capsys.readouterr().out
+    assert_on_console(attackers_table(speaker), printed)
+    assert "not tried: frames (needs frame-level features)" in printed and "not evidence" not in printed
+
+
+def test_the_console_prints_the_comparison_of_the_report(tmp_path, capsys):
+    reports = [run_report("first", 0.7, 0.5), run_report("[second]", 0.6, 0.6)]
+    table = comparison_table(reports, [run_name(report) for report in reports], pareto_front(reports))
+    markdown = (write_comparison(reports, tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
+    assert_in_markdown(table, markdown)
+    show_comparison(reports)
+    assert_on_console(table, capsys.readouterr().out)
+
+
+def test_the_key_table_has_value_interval_and_chance():
+    rows = {row[0]: row[1:] for row in key_table(run_report()).rows}
+    assert rows["emotion UAR, unseen speakers"] == ["73.5 %", "68.5 to 78.5 %", "14.3 %"]
+    assert rows["speaker accuracy, strongest attacker (svm)"] == ["70.8 %", "65.8 to 75.8 %", "21.4 %"]
+    assert rows["verification, equal error rate"] == ["31.0 %", "26.0 to 36.0 %", "50.0 %"]
+
+
+def test_attackers_are_ranked_below_the_strongest():
+    table = attackers_table(run_report().speaker)
+    accuracies = [float(row[1].split()[0]) for row in table.rows[1:]]
+    assert table.strong == [0] and table.rows[0][0].startswith("strongest") and accuracies == sorted(accuracies, reverse=True)
+    assert table.rows[-1][0] == "frames (frame-level features)"
+
+
+@pytest.mark.parametrize(("at_chance", "text"), [(True, "yes"), (False, "no"), ("undecided", "undecided")])
+def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
+    (row,) = comparison_table([changed(run_report(), at_chance=at_chance)], ["run"], []).rows
+    assert row[8] == text
+
+
+def test_a_transductive_table_says_so_in_its_first_header():
+    table = Table(["measure", "value"], [["UAR", "70.0 %"]], strong=[0])
+    assert mark_transductive(table).head == ["measure (transductive)", "value"] and mark_transductive(table).strong == [0]
