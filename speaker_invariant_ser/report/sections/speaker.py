@@ -205,8 +205,8 @@ def information_section(speaker: Speaker) -> Section:
     about = (
         f"Identifying one of K speakers takes log2 K = {decimal(full)} bits. Usable bits are what a family of attackers gains "
         "from the embedding when the emotion is known; values slightly below 0 are noise. The online code transmits the speaker "
-        "labels to a receiver who has the embeddings: compression 1 means that the embeddings do not help. It uses all utterances "
-        f"of these speakers{trained}, but neither emotion nor text."
+        "labels to a receiver who has the embeddings: compression 1 means that the embeddings do not help. It uses all "
+        f"utterances of these speakers{trained}, but neither emotion nor text."
     )
     rows = [[f"usable bits per utterance, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
     if rate is not None:
