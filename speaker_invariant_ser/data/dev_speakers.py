@@ -41,6 +41,12 @@ def dev_candidates(test: tuple[str, ...], groups: Mapping[str, Group]) -> list[s
     Groups alternate. Within a group the order starts after the last test speaker and wraps around, so that over all folds every
     speaker is dev about equally often. The last test speaker's own group comes first, then the groups that share least with it
     (the other sex of another corpus, if there is one).
+
+    >>> groups = {"f1": ("c", "female"), "f2": ("c", "female"), "m1": ("c", "male"), "m2": ("c", "male")}
+    >>> dev_candidates(("f1",), groups)
+    ['f2', 'm1', 'm2']
+    >>> dev_candidates(("m1",), groups)
+    ['m2', 'f1', 'f2']
     """
     last_tested = test[-1] if test else next(iter(groups))
     speakers = {group: [speaker for speaker in groups if groups[speaker] == group] for group in sorted(set(groups.values()))}

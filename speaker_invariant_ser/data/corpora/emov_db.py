@@ -33,7 +33,7 @@ NAME = re.compile(r"(?:(?P<speaker>[a-z]+)_)?(?P<clip>(?P<emotion>[a-z]+)_\d+[-_
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that folders and file name encode, or None if they do not follow the code or disagree."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None

@@ -25,7 +25,7 @@ NAME = re.compile(r"(?P<speaker>00(?:0[1-9]|1\d|20))_(?P<number>\d{6})")
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that folders and file name encode, or None if they do not follow the code or disagree."""
     match = NAME.fullmatch(path.stem)
     if not match or not 1 <= int(match["number"]) <= len(EMOTIONS) * SENTENCES:
         return None

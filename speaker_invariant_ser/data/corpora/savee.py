@@ -33,7 +33,7 @@ NAME = re.compile(r"(?:(?P<speaker>DC|JE|JK|KL)_?)?(?P<emotion>sa|su|[adfhn])(?P
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that folder and file name encode, or None for a name outside the code or without a speaker."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
