@@ -1,15 +1,15 @@
-"""How long an audit takes: the whole battery, the quick one, and a large table.
+"""Measure the time of an audit: with all attackers, with the quick ones, and of a large table.
 
     python benchmarks/audit.py [--jobs 2] [--only full quick large]
 
 full     500 embeddings of 128 dimensions, 10 speakers, 5 emotions, 10 texts: all attackers of embeddings, 1,000 permutations
          for each (predictions are kept and labels permuted, so that none needs training), controls, bits, verification
-quick    the same by the short battery (--quick)
+quick    the same with the closed-form attackers (--quick)
 large    20,000 x 128, 100 speakers, all attackers
 
-Made-up embeddings with a weak speaker code. Each part runs as a process of its own, `siser audit`, so that the program's start
-counts and the memory is its own. Beside the times, a reference in the same run: one logistic regression of scikit-learn,
-cross-validated over the same folds; ratios to it are what can be compared between machines. The last line is JSON.
+Synthetic embeddings with a weak speaker code. Each part runs `siser audit` as a process, whose start counts. The reference is one
+logistic regression of scikit-learn, cross-validated over the same number of folds in the same run; ratios to it can be compared
+between machines. The last line of the output is JSON.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DIMENSIONS, EMOTIONS, TEXTS = 128, 5, 10
 
 
 def write_table(path: Path, clips: int, speakers: int) -> tuple[np.ndarray, np.ndarray]:
-    """An .npz with a weak code; returns (embedding, speaker)."""
+    """Write embeddings with a weak speaker code to an .npz file; return embeddings and speakers."""
     rng, number = np.random.default_rng(0), np.arange(clips)
     speaker = number % speakers
     embedding = rng.standard_normal((clips, DIMENSIONS)) + 0.25 * rng.standard_normal((speakers, DIMENSIONS))[speaker]
@@ -40,7 +40,7 @@ def write_table(path: Path, clips: int, speakers: int) -> tuple[np.ndarray, np.n
 
 
 def reference(embedding: np.ndarray, speaker: np.ndarray) -> float:
-    """Seconds of a plain cross-validated logistic regression in one thread."""
+    """Return the seconds of a cross-validated logistic regression in one thread."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -55,27 +55,28 @@ def reference(embedding: np.ndarray, speaker: np.ndarray) -> float:
 
 
 def audit(table: Path, jobs: int, quick: bool) -> float:
-    """Seconds of `siser audit` from start to end."""
+    """Return the seconds of `siser audit` from start to end."""
     command = [sys.executable, "-m", "speaker_invariant_ser.cli", "audit", str(table), "--json", "--jobs", str(jobs)]
     started = time.perf_counter()
     done = subprocess.run([*command, *(["--quick"] if quick else [])], capture_output=True, text=True, check=True)
     took = time.perf_counter() - started
-    found = json.loads(done.stdout)
-    reads = ", ".join(f"{name} {one['accuracy']:.2f}" for name, one in found["attackers"].items())
-    print(f"    {found['decisions']} clips, {found['permutations']} permutations; {reads}")
+    report = json.loads(done.stdout)
+    accuracies = ", ".join(f"{name} {attacker['accuracy']:.2f}" for name, attacker in report["attackers"].items())
+    print(f"    {report['decisions']} utterances, {report['permutations']} permutations; {accuracies}")
     return took
 
 
 def main() -> None:
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of all but the large one")
     parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args()
     result = {"jobs": options.jobs}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
-            table = Path(place) / f"{name}.npz"
+            table = Path(folder) / f"{name}.npz"
             data = write_table(table, *SIZES[name])
             times, plain = [], []
             for _ in range(1 if name == "large" else options.rounds):

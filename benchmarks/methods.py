@@ -1,11 +1,10 @@
-"""What a training step costs with each method, as a ratio to the same step without any adversary, measured in one run.
+"""Measure the time of a training step with each method, relative to the same step without an adversary.
 
     python benchmarks/methods.py PREPARED [--rounds 5] [--steps 12]
 
-PREPARED is a prepared corpus, such as EMO-DB. Every recipe of a method takes so many steps in turn, the reference
-(recipes/emodb.toml with no adversary at all) with them, and all of that so many rounds; the median round of each is compared
-with the reference's. Augmentation and the reading of clips count: they are part of a step. What happens after training
-(erasure, release) does not. The last line of the output is JSON.
+PREPARED is a prepared corpus, such as EMO-DB. In every round, each method's recipe and the reference (recipes/emodb.toml without
+any adversary) take the given number of steps in turn; the ratio is that of the median rounds. Loading and augmentation are part
+of a step; erasure and release, which follow training, are not. The last line of the output is JSON.
 """
 
 import argparse
@@ -17,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
 from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.data.holdout import hold_out
@@ -33,32 +33,42 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 REFERENCE = "no adversary"
 
 
-class Going:
-    """A training of the first fold that is taken a few steps at a time."""
+class SteppedTraining:
+    """A training of the first fold that takes a few steps at a time."""
 
-    def __init__(self, recipe: Recipe, data: Path, place: Path, fabric) -> None:
+    def __init__(self, recipe: Recipe, data: Path, folder: Path, fabric: Fabric) -> None:
         prepared = PreparedCorpus.open(data).labelled(recipe.labels.map)
         splits = hold_out(make_splits(recipe.split, prepared.utterances)[:1], prepared.utterances, recipe.audit.holdout)
-        run = Run.create(place, recipe, splits, prepared)
-        place.joinpath("work").mkdir()
-        self.training = Trainer(run, prepared, run.fits[0], fabric, place / "work")
-        self.training.module.train()
-        self.batches = chain.from_iterable(self.training.batches.epoch(number, 0, PhaseTimer()) for number in range(1, 10**6))
+        run = Run.create(folder, recipe, splits, prepared)
+        work = folder / "work"
+        work.mkdir()
+        self.trainer = Trainer(run, prepared, run.fits[0], fabric, work)
+        self.trainer.module.train()
+        self.batches = chain.from_iterable(self.trainer.batches.epoch(number, 0, PhaseTimer()) for number in range(1, 10**6))
         self.seconds: list[float] = []
 
-    def go(self, steps: int) -> None:
-        begun, training, threads = time.perf_counter(), self.training, torch.get_num_threads()
+    def take_steps(self, steps: int) -> None:
+        """Take training steps and note the seconds per utterance."""
+        start, trainer, threads = time.perf_counter(), self.trainer, torch.get_num_threads()
         clips = 0
         for _ in range(steps):
             mels, frames, labels = next(self.batches)
-            training.training_step(mels, frames, labels)
-            training.state.step = (training.state.step + 1) % training.total_steps
+            trainer.training_step(mels, frames, labels)
+            trainer.state.step = (trainer.state.step + 1) % trainer.total_steps
             clips += len(mels)
         assert torch.get_num_threads() == threads
-        self.seconds.append((time.perf_counter() - begun) / clips)
+        self.seconds.append((time.perf_counter() - start) / clips)
+
+
+def without_adversaries(trainer: Trainer) -> None:
+    """Make a trainer skip its adversaries."""
+    trainer.adversaries.inputs = lambda *arguments: []
+    trainer.adversaries.train_classifiers = lambda *arguments: None
+    trainer.adversaries.forward = lambda *arguments: []
 
 
 def main() -> None:
+    """Time all methods and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="a prepared corpus")
     parser.add_argument("--rounds", type=int, default=5)
@@ -68,25 +78,25 @@ def main() -> None:
     recipes = {path.stem: read_recipe(path, ["train.schedule=constant"]) for path in sorted(RECIPES.glob("*/*.toml"))}
     reference = read_recipe(RECIPES / "emodb.toml", ["train.schedule=constant"])
     with tempfile.TemporaryDirectory() as folder, launched_fabric("auto", "cpu") as fabric:
-        going = {}
+        trainings = {}
         for name, recipe in {REFERENCE: reference, **recipes}.items():
             try:
-                going[name] = Going(recipe, options.data, Path(folder) / name, fabric)
+                trainings[name] = SteppedTraining(recipe, options.data, Path(folder) / name, fabric)
             except SerError as error:
                 print(f"{name}: not measured, {error}")
-        none = going[REFERENCE].training
-        none.opponents.pulls = lambda *seen: ()
+        without_adversaries(trainings[REFERENCE].trainer)
         for number in range(options.rounds + 1):
-            for one in going.values():
-                one.go(options.steps)
+            for training in trainings.values():
+                training.take_steps(options.steps)
             print(f"round {number} of {options.rounds}", flush=True)
-    cost = {name: statistics.median(one.seconds[1:]) for name, one in going.items()}  # the first round warms up
-    base = cost.pop(REFERENCE)
-    print(f"a clip without an adversary: {1000 * base:.2f} ms")
-    for name, seconds in cost.items():
-        print(f"{name:20} {seconds / base:.2f}")
-    ratios = {name: round(seconds / base, 2) for name, seconds in cost.items()}
-    print(json.dumps({"clip_ms": round(1000 * base, 2), "rounds": options.rounds, "steps": options.steps, **ratios}))
+    # The first round warms up.
+    medians = {name: statistics.median(training.seconds[1:]) for name, training in trainings.items()}
+    reference_s = medians.pop(REFERENCE)
+    print(f"an utterance without an adversary: {1000 * reference_s:.2f} ms")
+    for name, seconds in medians.items():
+        print(f"{name:20} {seconds / reference_s:.2f}")
+    ratios = {name: round(seconds / reference_s, 2) for name, seconds in medians.items()}
+    print(json.dumps({"clip_ms": round(1000 * reference_s, 2), "rounds": options.rounds, "steps": options.steps, **ratios}))
 
 
 if __name__ == "__main__":

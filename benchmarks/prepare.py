@@ -1,14 +1,14 @@
-"""How fast `siser prepare` is, beside two references in the same run, on a folder of wav files (nEMO's, 24 -> 16 kHz).
+"""Measure the speed of `siser prepare` against two references in the same run, on wav files (of nEMO, 24 -> 16 kHz).
 
     python benchmarks/prepare.py FOLDER [--corpus nemo] [--jobs 2] [--rounds 7]
 
 librosa  one process that calls librosa.load(path, sr=16000) on every file, one after another
-limit    as many processes as jobs that only call soundfile.read and soxr.resample and throw the result away: what decodes and
-         resamples with these two libraries cannot be faster, and prepare also checks, measures, hashes and writes
+limit    as many processes as jobs that only call soundfile.read and soxr.resample and discard the result: nothing that decodes
+         and resamples with these libraries can be faster, and prepare also checks, measures, hashes and writes
 
-All three are timed in this process after a warm-up, round by round in turn; the two with worker processes fork them anew each
-time, and that counts. Ratios are of the medians. Beside them: what it takes to check, split and open a manifest of a
-million utterances, and the memory that takes. The last line is JSON.
+All three are timed in this process after a warm-up, in turn in every round; starting worker processes counts. Ratios are those of
+the medians. It also measures the time and the memory of checking, opening and splitting a manifest of a million utterances. The
+last line of the output is JSON.
 """
 
 import argparse
@@ -31,6 +31,7 @@ CHUNK = 16
 
 
 def librosa_loop(paths: list[Path]) -> None:
+    """Load every file with librosa."""
     import librosa
 
     for path in paths:
@@ -38,12 +39,14 @@ def librosa_loop(paths: list[Path]) -> None:
 
 
 def limit(paths: list[Path], jobs: int) -> None:
+    """Decode and resample every file in worker processes, and nothing else."""
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
         list(pool.map(read_and_resample, chunks))
 
 
 def read_and_resample(paths: list[Path]) -> None:
+    """Decode and resample some files."""
     import soundfile
     import soxr
 
@@ -53,6 +56,7 @@ def read_and_resample(paths: list[Path]) -> None:
 
 
 def prepare(corpus: str, folder: Path, jobs: int, out: Path) -> None:
+    """Prepare the corpus with the package."""
     from speaker_invariant_ser.data import decoding
     from speaker_invariant_ser.data import prepare as preparation
     from speaker_invariant_ser.data.corpora.base import list_corpus
@@ -62,20 +66,21 @@ def prepare(corpus: str, folder: Path, jobs: int, out: Path) -> None:
         preparation.prepare([list_corpus(get_corpus(corpus), folder)], out, pool=pool)
 
 
-def seconds(work: Callable, *arguments) -> float:
+def seconds(work: Callable, *arguments: object) -> float:
+    """Return the seconds of a call."""
     started = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - started
 
 
 def million() -> dict[str, float]:
-    """In a process of its own, so that the memory is its own."""
+    """Run `check_split_open` in its own process, so that the memory is its own."""
     done = subprocess.run([sys.executable, __file__, "--million"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def check_split_open() -> dict[str, float]:
-    """Segments of 0.2 s in 100 recordings by 1000 speakers: read the table, check, write, open, split."""
+    """Read, check, write, open and split a table of 0.2 s segments in 100 recordings by 1000 speakers."""
     import numpy as np
     import pyarrow
     import pyarrow.csv
@@ -119,6 +124,7 @@ def check_split_open() -> dict[str, float]:
 
 
 def main() -> None:
+    """Run all rounds and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="where the corpus is")
     parser.add_argument("--corpus", default="nemo")
