@@ -50,7 +50,7 @@ import speaker_invariant_ser.audit.embeddings
 from speaker_invariant_ser.audit import folds
 print(siser.audit.embeddings.Embeddings.__name__, folds.__name__)"""
     first, second = python(code).splitlines()
-    assert first == "embeddings: embedding has 1 rows, speaker has 2; expected one for each clip"
+    assert first == "embeddings: embedding has 1 rows, speaker has 2; expected one per utterance"
     assert second == "Embeddings speaker_invariant_ser.audit.folds"
 
 
@@ -171,7 +171,7 @@ def test_audit_refuses_incomplete_requests(table, tmp_path):
         siser.audit(embedding)
     with pytest.raises(AuditError, match="a table has its own labels; leave out speaker"):
         siser.audit(tmp_path / "table.npz", speaker)
-    with pytest.raises(AuditError, match="expected text or whole numbers"):
+    with pytest.raises(AuditError, match="expected text or integers"):
         siser.audit(embedding, speaker / 2)
 
 

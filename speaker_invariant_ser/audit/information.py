@@ -1,8 +1,10 @@
-"""How many bits about the speaker can be used? Two measures for where accuracy alone says little.
+"""Usable information: how many bits about the speaker an embedding provides, where accuracy alone says little.
 
-Usable information (V-information) is what a family of classifiers can say about the speaker from the embedding beyond
-what the emotion says. The online code length asks besides how few clips that takes.
-N clips, D dimensions, K speakers, Q clips asked about.
+Two measures: usable information (V-information) is what a family of classifiers gains about the speaker from the embedding
+beyond what the emotion says; the online code length also measures how few utterances that takes. Neither bounds attackers of
+other families.
+
+Shapes: N utterances, D dimensions, C emotions, K speakers, Q test utterances.
 """
 
 import warnings
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
@@ -21,16 +24,17 @@ from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser.errors import SerError, unknown
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse penalties that are tried: C of scikit-learn
-UNIFORM = 0.01  # share of the uniform distribution in every prediction: no clip costs more than log2(K / 0.01) bits
-HELD_BACK = 4  # one in four clips to learn from is held back for tuning
-TUNED_ON = 4000  # clips at most; a penalty is found on these as well as on all
-HIDDEN, BATCH, RATE, EPOCHS, PATIENCE = 64, 32, 5e-3, 40, 6  # of the mlp
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates; C of scikit-learn
+UNIFORM_SHARE = 0.01  # of the uniform distribution in every prediction: no utterance costs more than log2(K / 0.01) bits
+VALIDATION_FOLDS = 4  # one in four training utterances validates the settings
+MAX_TUNING_UTTERANCES = 4000  # settings chosen on these are as good as on all
+MIN_VALIDATION_UTTERANCES = 5  # with fewer, the embedding is not used
+HIDDEN, BATCH_SIZE, LEARNING_RATE, EPOCHS, PATIENCE = 64, 32, 5e-3, 40, 6  # of the multilayer perceptron
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrices this small are slower shared between threads; a fit stopped early is still a fit."""
+    """Use one thread, which is faster for matrices of this size, and allow fits to stop before convergence."""
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
@@ -41,162 +45,217 @@ def usable_bits(
     embedding: np.ndarray,
     speaker: np.ndarray,
     emotion: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
     family: str = "linear",
     groups: np.ndarray | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Bits [N] that the embedding [N, D] adds about the speaker of each clip, to someone who knows its emotion.
+    """Compute how many bits the embedding adds about each utterance's speaker if the emotion is known.
 
-    For one clip log2 p(s | z, emotion) - log2 p(s | emotion), negative where the embedding misleads. The mean over clips
-    is I_V(Z -> S | emotion) = H_V(S | emotion) - H_V(S | Z, emotion), about log2 K at most. NaN for a clip in no test part.
-    `parts` are (train, test) positions; clips of one of the `groups` [N] (texts) stay together in tuning too.
+    For one utterance these are log2 p(speaker | embedding, emotion) - log2 p(speaker | emotion), negative where the embedding
+    misleads. The mean estimates the conditional V-information I_V(embedding -> speaker | emotion) (Xu et al., ICLR 2020;
+    Hewitt et al., EMNLP 2021), which is at most about log2 K.
 
-    `family` is "linear" or "mlp". As the definition asks, either may ignore the embedding, and does unless it predicts
-    held-back clips clearly better with it; so noise comes out at 0 or slightly below, as it is. p(s | emotion) is a logistic
-    regression in both: on a one-hot emotion that holds every table of speaker by emotion, and unlike smoothed counts it
-    is tuned and penalised as the other side is, so that nothing of the difference is due to smoothing.
+    As the definition requires, a family may ignore the embedding, and does so unless validation utterances are predicted
+    clearly better with it; so noise gives 0 or slightly less. p(speaker | emotion) is a logistic regression for both
+    families: on one-hot emotions it represents every table of speaker by emotion, and unlike smoothed counts it is tuned and
+    penalised like its counterpart, so that the difference is not due to smoothing.
 
-    Sources: Xu et al., ICLR 2020; given a second variable, Hewitt et al., EMNLP 2021. Raises SerError for another family.
+    Args:
+        embedding: Embeddings [N, D].
+        speaker: Speaker of each utterance [N].
+        emotion: Emotion of each utterance [N].
+        folds: Positions of training and test utterances of each fold.
+        family: "linear" or "mlp".
+        groups: Group of each utterance [N], such as its text; kept together in tuning too.
+        seed: Seed of tuning and of networks.
+
+    Returns:
+        Bits [N]; NaN for utterances in no test set.
+
+    Raises:
+        SerError: The family is unknown.
     """
     if family not in FAMILIES:
         raise SerError(unknown("family", family, FAMILIES))
     speakers, truth = np.unique(speaker, return_inverse=True)
     one_hot = (np.asarray(emotion)[:, None] == np.unique(emotion)).astype(np.float32)
     bits = np.full(len(truth), np.nan)
-    for train, test in parts:
+    for train, test in folds:
         task = Task(truth, len(speakers), train, test)
-        tuning = hold_back(task, groups, seed)
-        strength = min(STRENGTHS, key=lambda c: loss(predict(tuning, one_hot * np.float32(np.sqrt(c)))))
-        given = one_hot * np.float32(np.sqrt(strength))
-        inputs = standardised(embedding, train)
-        bits[test] = np.log2(FAMILIES[family](task, tuning, inputs, given, seed)) - np.log2(predict(task, given))
+        tuning = tuning_task(task, groups, seed)
+        best = min(INVERSE_PENALTIES, key=lambda c: log_loss(predict(tuning, scaled(one_hot, c))))
+        given = scaled(one_hot, best)
+        with_embedding = FAMILIES[family](task, tuning, standardise(embedding, train), given, seed)
+        bits[test] = np.log2(with_embedding) - np.log2(predict(task, given))
     return bits
 
 
 @one_thread()
 def codelength(embedding: np.ndarray, speaker: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Bits of all N speaker labels sent one block after another given the embeddings [N, D], and N log2 K without them.
+    """Compute the online (prequential) code length of the speaker labels given the embeddings (Voita and Titov, EMNLP 2020).
 
-    Uniform bits / bits is the compression: 1 where nothing can be learned, more where little data is enough to learn much.
-    The first block, of max(2 K, N / 64) clips, costs log2 K bits each; then the blocks double, and each is predicted by a
-    logistic regression of all before it, which may ignore the embedding. If speakers have unequal numbers of clips, those
-    alone compress a little. Source: online (prequential) code, Voita and Titov, EMNLP 2020.
+    Labels are transmitted block by block, each predicted by a logistic regression that was fitted to all before it and may
+    ignore the embedding. The first block, of max(2 K, N / 64) utterances, costs log2 K bits each; then blocks double. The
+    ratio of both results is the compression: 1 if nothing can be learned, more if much can be learned from few utterances.
+    Unequal numbers of utterances per speaker compress a little by themselves.
+
+    Args:
+        embedding: Embeddings [N, D].
+        speaker: Speaker of each utterance [N].
+        seed: Seed of the order.
+
+    Returns:
+        Bits for all labels with the embeddings, and N log2 K bits without them.
     """
     speakers, truth = np.unique(speaker, return_inverse=True)
-    order = spread(truth, seed)
+    order = spread_order(truth, seed)
     known = min(max(2 * len(speakers), len(truth) // 64), len(truth))
     bits = known * np.log2(len(speakers))
-    nothing = np.zeros((len(truth), 1), dtype=np.float32)
+    nothing_given = np.zeros((len(truth), 1), dtype=np.float32)
     while known < len(truth):
         task = Task(truth, len(speakers), order[:known], order[known : 2 * known])
-        inputs = standardised(embedding, task.train)
-        bits -= np.log2(linear(task, hold_back(task, None, seed), inputs, nothing, seed)).sum()
+        inputs = standardise(embedding, task.train)
+        bits -= np.log2(linear(task, tuning_task(task, None, seed), inputs, nothing_given, seed)).sum()
         known *= 2
     return float(bits), float(len(truth) * np.log2(len(speakers)))
 
 
 @dataclass(frozen=True)
 class Task:
-    """Predict the speakers `truth` [N] (0 .. K-1) of the clips at `test` [Q], learning from those at `train`."""
+    """Prediction of the speakers of test utterances from training utterances.
+
+    Attributes:
+        truth: Speaker of each utterance [N], 0 to K - 1.
+        speakers: Number of speakers K.
+        train: Positions of training utterances.
+        test: Positions of test utterances [Q].
+    """
 
     truth: np.ndarray
     speakers: int
     train: np.ndarray
     test: np.ndarray
 
-    def own(self, model, inputs: np.ndarray) -> np.ndarray:
-        """The probability [Q] that a model gives to the right speaker: never 0, also for a speaker it has not met."""
+    def probability_of_truth(self, model: ClassifierMixin, inputs: np.ndarray) -> np.ndarray:
+        """Return the probability [Q] of the true speaker, never 0 even for a speaker without training utterances."""
         probability = np.zeros((len(self.test), self.speakers))
         probability[:, model.classes_] = model.predict_proba(inputs[self.test])
-        right = probability[np.arange(len(self.test)), self.truth[self.test]]
-        return (1 - UNIFORM) * right + UNIFORM / self.speakers
+        of_truth = probability[np.arange(len(self.test)), self.truth[self.test]]
+        return (1 - UNIFORM_SHARE) * of_truth + UNIFORM_SHARE / self.speakers
 
 
 def linear(task: Task, tuning: Task, inputs: np.ndarray, given: np.ndarray, seed: int) -> np.ndarray:
-    """Logistic regression on the inputs [N, D], as strong as tuning says, and on what is given [N, C]."""
+    """Predict by logistic regression on inputs [N, D], with a tuned penalty, and on what is given [N, C].
 
-    def weighted(c: float) -> np.ndarray:
-        return np.hstack([inputs * np.float32(np.sqrt(c)), given])
-
-    tried = {c: predict(tuning, weighted(c)) for c in STRENGTHS}
-    best = min(tried, key=lambda c: loss(tried[c]))
-    return predict(task, weighted(best) if better(tried[best], predict(tuning, given)) else given)
+    Returns:
+        Probability of the true speaker [Q].
+    """
+    tuned = {c: predict(tuning, np.hstack([scaled(inputs, c), given])) for c in INVERSE_PENALTIES}
+    best = min(tuned, key=lambda c: log_loss(tuned[c]))
+    use_inputs = is_clearly_better(tuned[best], predict(tuning, given))
+    return predict(task, np.hstack([scaled(inputs, best), given]) if use_inputs else given)
 
 
 def mlp(task: Task, tuning: Task, inputs: np.ndarray, given: np.ndarray, seed: int) -> np.ndarray:
-    """One hidden layer on the inputs [N, D] and on what is given [N, C], for as many epochs as tuning says."""
+    """Predict by a network with one hidden layer on inputs [N, D] and what is given [N, C], for a tuned number of epochs.
+
+    Returns:
+        Probability of the true speaker [Q].
+    """
     both = np.hstack([inputs, given])
-    tried = []
-    for model in epochs(tuning, both, seed):
-        tried.append(tuning.own(model, both))
-        best = min(range(len(tried)), key=lambda epoch: loss(tried[epoch]))
-        if len(tried) - best > PATIENCE:
+    by_epoch: list[np.ndarray] = []
+    best = 0
+    for model in train_epochs(tuning, both, seed):
+        by_epoch.append(tuning.probability_of_truth(model, both))
+        best = min(range(len(by_epoch)), key=lambda epoch: log_loss(by_epoch[epoch]))
+        if len(by_epoch) - best > PATIENCE:
             break
-    if not better(tried[best], predict(tuning, given)):
+    if not is_clearly_better(by_epoch[best], predict(tuning, given)):
         return predict(task, given)
-    return task.own(next(islice(epochs(task, both, seed), best, None)), both)
+    return task.probability_of_truth(next(islice(train_epochs(task, both, seed), best, None)), both)
 
 
-FAMILIES: dict[str, Callable[..., np.ndarray]] = {"linear": linear, "mlp": mlp}
+FAMILIES: dict[str, Callable[[Task, Task, np.ndarray, np.ndarray, int], np.ndarray]] = {"linear": linear, "mlp": mlp}
 
 
-def epochs(task: Task, inputs: np.ndarray, seed: int) -> Iterator[MLPClassifier]:
-    """One network after each of its epochs."""
-    batch = min(max(BATCH, len(task.train) // 50), len(task.train))  # many clips: fewer, larger steps
-    model = MLPClassifier((HIDDEN,), alpha=1.0, batch_size=batch, learning_rate_init=RATE, random_state=seed)
+def train_epochs(task: Task, inputs: np.ndarray, seed: int) -> Iterator[MLPClassifier]:
+    """Yield one network after each of its epochs."""
+    batch_size = min(max(BATCH_SIZE, len(task.train) // 50), len(task.train))  # about 50 steps per epoch for many utterances
+    model = MLPClassifier((HIDDEN,), alpha=1.0, batch_size=batch_size, learning_rate_init=LEARNING_RATE, random_state=seed)
     for _ in range(EPOCHS):
         yield model.partial_fit(inputs[task.train], task.truth[task.train], classes=np.arange(task.speakers))
 
 
 def predict(task: Task, inputs: np.ndarray) -> np.ndarray:
-    """The right speaker's probability [Q] by a logistic regression with penalty 1; the scale of the inputs sets its strength."""
+    """Return the true speaker's probability [Q] by a logistic regression with C = 1; scaled inputs change its penalty."""
     known = task.truth[task.train]
-    if len(set(known)) == 1:  # nothing to tell apart
-        return (1 - UNIFORM) * (task.truth[task.test] == known[0]) + UNIFORM / task.speakers
-    return task.own(LogisticRegression(max_iter=200).fit(inputs[task.train], known), inputs)
+    if len(set(known)) == 1:  # logistic regression needs two classes
+        return (1 - UNIFORM_SHARE) * (task.truth[task.test] == known[0]) + UNIFORM_SHARE / task.speakers
+    return task.probability_of_truth(LogisticRegression(max_iter=200).fit(inputs[task.train], known), inputs)
 
 
-def better(probability: np.ndarray, other: np.ndarray) -> bool:
-    """Whether predictions [Q] beat others by two standard errors; the best of many tries on noise seldom does.
+def scaled(inputs: np.ndarray, inverse_penalty: float) -> np.ndarray:
+    """Scale inputs so that a regression with C = 1 on them has this inverse penalty."""
+    return inputs * np.float32(np.sqrt(inverse_penalty))
 
-    Of fewer than five clips none is known.
+
+def is_clearly_better(probability: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether predictions beat others by two standard errors, which the best of many settings on noise seldom does.
+
+    Args:
+        probability: Probability of the true speaker [Q].
+        reference: The same for the predictions to beat [Q].
+
+    Returns:
+        False for fewer than `MIN_VALIDATION_UTTERANCES`, which decide nothing.
     """
-    gains = np.log2(probability) - np.log2(other)
-    return len(gains) >= 5 and gains.mean() > 2 * gains.std() / np.sqrt(len(gains))
+    gains = np.log2(probability) - np.log2(reference)
+    return len(gains) >= MIN_VALIDATION_UTTERANCES and gains.mean() > 2 * gains.std() / np.sqrt(len(gains))
 
 
-def loss(probability: np.ndarray) -> float:
-    """Log loss in bits per clip."""
+def log_loss(probability: np.ndarray) -> float:
+    """Return the mean log loss in bits."""
     return float(-np.log2(probability).mean())
 
 
-def hold_back(task: Task, groups: np.ndarray | None, seed: int) -> Task:
-    """A smaller task within the training clips, no speaker unknown; groups stay together unless a speaker gets lost so."""
-    some = np.random.default_rng(seed).permutation(task.train)[:TUNED_ON]
-    order = spread(task.truth[some], seed)
-    held, rest = np.split(order, [len(order) // HELD_BACK])
-    if groups is not None and len(set(groups[some])) >= HELD_BACK:
-        splitter = StratifiedGroupKFold(HELD_BACK, shuffle=True, random_state=seed)
+def tuning_task(task: Task, groups: np.ndarray | None, seed: int) -> Task:
+    """Divide a task's training utterances for the choice of settings.
+
+    Args:
+        task: The task.
+        groups: Group of each utterance [N], kept together unless a speaker would have no training utterance.
+        seed: Seed of sample and division.
+
+    Returns:
+        A task in which every tested speaker has training utterances.
+    """
+    sample = np.random.default_rng(seed).permutation(task.train)[:MAX_TUNING_UTTERANCES]
+    order = spread_order(task.truth[sample], seed)
+    validation, train = np.split(order, [len(order) // VALIDATION_FOLDS])
+    if groups is not None and len(set(groups[sample])) >= VALIDATION_FOLDS:
+        splitter = StratifiedGroupKFold(VALIDATION_FOLDS, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The least populated class")  # speakers of few clips are usual
-            apart = next(splitter.split(some, task.truth[some], groups[some]))
-        rest, held = apart if set(task.truth[some[apart[0]]]) == set(task.truth[some]) else (rest, held)
-    lost = ~np.isin(task.truth[some[held]], task.truth[some[rest]])
-    rest, held = np.concatenate([rest, held[lost]]), held[~lost]
-    held = held if len(held) else rest[:1]  # too few to tune on: `better` says no to them
-    return replace(task, train=some[rest], test=some[held])
+            warnings.filterwarnings("ignore", message="The least populated class")  # speakers with few utterances are normal
+            grouped_train, grouped_validation = next(splitter.split(sample, task.truth[sample], groups[sample]))
+        if set(task.truth[sample[grouped_train]]) == set(task.truth[sample]):
+            train, validation = grouped_train, grouped_validation
+    untrained = ~np.isin(task.truth[sample[validation]], task.truth[sample[train]])
+    train, validation = np.concatenate([train, validation[untrained]]), validation[~untrained]
+    validation = validation if len(validation) else train[:1]  # too few to decide: `is_clearly_better` is then False
+    return replace(task, train=sample[train], test=sample[validation])
 
 
-def standardised(embedding: np.ndarray, train: np.ndarray) -> np.ndarray:
+def standardise(embedding: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Return embeddings [N, D] in single precision, standardised with the statistics of the training utterances."""
     return StandardScaler().fit(embedding[train]).transform(embedding).astype(np.float32)
 
 
-def spread(truth: np.ndarray, seed: int) -> np.ndarray:
-    """An order [N], random but for this: any stretch holds every speaker in about the share that all clips do."""
+def spread_order(truth: np.ndarray, seed: int) -> np.ndarray:
+    """Return a random order [N] in which every stretch holds each speaker in about the overall proportion."""
     rng = np.random.default_rng(seed)
-    place = np.empty(len(truth))
+    rank = np.empty(len(truth))
     for speaker in np.unique(truth):
-        clips = rng.permutation(np.flatnonzero(truth == speaker))
-        place[clips] = (np.arange(len(clips)) + rng.random(len(clips))) / len(clips)
-    return np.argsort(place)
+        rows = rng.permutation(np.flatnonzero(truth == speaker))
+        rank[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(rank)

@@ -1,4 +1,7 @@
-"""Anyone's embeddings: a table of people's clips, from whatever tool, as `Embeddings`. N clips, D dimensions."""
+"""Read tables of embeddings that any system computed (.npz, .csv, .tsv, .parquet) as `Embeddings`.
+
+Shapes: N utterances, D dimensions.
+"""
 
 import lzma
 import struct
@@ -6,6 +9,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,16 +21,11 @@ from speaker_invariant_ser.data.manifest import COLUMNS, is_utf8, read_columns, 
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
 
 FIELDS = ("speaker", "emotion", "text", "id", "scored")
-LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}
-ROW_NUMBERS = {
-    "",
-    "index",
-    "unnamed: 0",
-    "__index_level_0__",
-}  # as pandas writes them; in a sorted table they give away the speaker
-LARGEST = 1e18  # its square is still a number in single precision
+LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
+ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
+MAX_VALUE = 1e18  # its square is finite in single precision
 YES_NO = {"1": True, "0": False, "true": True, "false": False}
-DAMAGED = (  # what numpy and zipfile were seen to raise for files that are no npz, or a broken one
+INVALID_NPZ = (  # errors that numpy and zipfile raise for invalid or damaged files
     OSError,
     EOFError,
     ValueError,
@@ -43,20 +42,30 @@ DAMAGED = (  # what numpy and zipfile were seen to raise for files that are no n
     zipfile.BadZipFile,
 )
 
-Content = tuple[np.ndarray, dict[str, list[str]], list[str]]  # embedding [N, D], field -> N texts, names that were left out
+Content = tuple[np.ndarray, dict[str, list[str]], list[str]]  # embedding [N, D], labels [N] by field, names left out
 
 
 def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) -> tuple[Embeddings, list[str]]:
-    """A table of embeddings, and the names in it that were left out.
+    """Read a table of embeddings.
 
-    .npz: arrays `embedding` [N, D] and `speaker` [N], where known `emotion`, `text` and `id` [N], text or whole numbers, and
-    `scored` [N], 1 where the encoder did not train on the clip and 0 where it did. .csv, .tsv or .parquet: columns of these
-    names, and every other column of numbers is a dimension. Columns of text are left out, and so are row numbers and
-    the other columns of a manifest (start, sex ...), which no encoder made.
+    An .npz file has the arrays `embedding` [N, D] and `speaker` [N], and optionally `emotion`, `text` and `id` [N] (text or
+    integers) and `scored` [N]: 1 where the encoder was not trained on the utterance, 0 where it was. In .csv, .tsv and
+    .parquet files these are columns, and every other numeric column is a dimension, except row numbers and columns of a
+    manifest (start, sex ...), which no encoder computes; text columns are left out. Labels are read as text, so that `01`
+    stays `01`. The usual other names of columns (`speaker_id`, `label` ...) are recognised.
 
-    `columns` maps our name to theirs, {"speaker": "spk_id"}. Speakers and the other labels are read as text, `01` stays `01`.
-    Without `emotion` all are "", and nothing is given by the emotion; without `id` clips are "row 1" and so on; without
-    `scored` all are scored. Raises AuditError.
+    Without `emotion`, chance given the emotion is chance. Without `id`, utterances are called "row 1" and so on. Without
+    `scored`, all utterances are scored.
+
+    Args:
+        path: The table.
+        columns: The table's name for a field, for example {"speaker": "spk_id"}.
+
+    Returns:
+        The embeddings, and the names of arrays or columns that were left out.
+
+    Raises:
+        AuditError: The file cannot be read, a field is missing or invalid, or an embedding is not finite.
     """
     path = Path(path)
     if path.suffix.lower() not in READERS:
@@ -64,97 +73,103 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
     if not path.is_file():
         raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
     try:
-        embedding, texts, ignored = READERS[path.suffix.lower()](path, columns or {})
-        require_single_lines(texts, path)
+        embedding, labels, left_out = READERS[path.suffix.lower()](path, columns or {})
+        require_single_lines(labels, path)
     except ManifestError as error:
         raise AuditError(str(error)) from None
-    return make_embeddings(embedding, texts, path), ignored
+    return make_embeddings(embedding, labels, path), left_out
 
 
-def make_embeddings(embedding: np.ndarray, texts: dict[str, list[str]], source: Path | str) -> Embeddings:
-    """Return `Embeddings` after checking that every utterance has finite numbers, a speaker and an id of its own.
+def make_embeddings(embedding: np.ndarray, labels: Mapping[str, list[str]], source: Path | str) -> Embeddings:
+    """Check embeddings and labels, and combine them.
 
     Args:
-        embedding: Real numbers, [N, D].
-        texts: Labels by name (speaker, and where known emotion, text, id, scored), N each.
+        embedding: Real numbers [N, D].
+        labels: `speaker` and optionally `emotion`, `text`, `id` and `scored` ("1" or "0"), [N] each.
         source: Name of the table, for error messages.
 
+    Returns:
+        The embeddings, in double precision unless they were given in single precision.
+
     Raises:
-        AuditError: The labels do not fit the embeddings, or either is incomplete.
+        AuditError: Shapes or types are wrong, a label is missing, an id occurs twice, or an embedding is not finite.
     """
     embedding = to_floats(embedding, source)
-    clips = len(embedding)
-    for name, values in texts.items():
-        if len(values) != clips:
-            raise AuditError(f"{source}: embedding has {clips} rows, {name} has {len(values)}; expected one for each clip")
-    rows = [f"row {row}" for row in range(1, clips + 1)]
-    texts["id"] = [name or row for name, row in zip(texts.get("id", rows), rows, strict=True)]
-    scored = read_scored(texts.pop("scored", ["1"] * clips), source)
-    check_texts(texts, source)
-    check_finite(embedding, texts["id"], source)
-    empty = [""] * clips
-    labels = {name: np.array(texts.get(name, empty), dtype=str) for name in ("id", "speaker", "emotion", "text")}
-    return Embeddings(embedding, **labels, scored=scored)
+    count = len(embedding)
+    for name, values in labels.items():
+        if len(values) != count:
+            raise AuditError(f"{source}: embedding has {count} rows, {name} has {len(values)}; expected one per utterance")
+    rows = [f"row {row}" for row in range(1, count + 1)]
+    ids = [name or row for name, row in zip(labels.get("id", rows), rows, strict=True)]
+    scored = to_mask(labels.get("scored", ["1"] * count), source)
+    require_no_empty_label(labels, source)
+    require_unique_ids(ids, source)
+    require_finite(embedding, ids, source)
+    speaker, emotion, text = (np.array(labels.get(name, [""] * count), dtype=str) for name in ("speaker", "emotion", "text"))
+    return Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored)
 
 
-def read_arrays(path: Path, columns: Mapping[str, str]) -> Content:
-    """An .npz file; nothing in it is unpickled."""
+def read_npz(path: Path, columns: Mapping[str, str]) -> Content:
+    """Read an .npz file without unpickling anything."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy tells of headers that it had to mend
+        warnings.simplefilter("ignore")  # numpy warns of headers that it corrected
         try:
             with open(path, "rb") as source:
                 file = np.load(source, allow_pickle=False)
                 names = list(getattr(file, "files", ()))  # a bare array, as in an .npy file, has none
-                chosen = choose(names, columns, path, needed=("embedding", "speaker"))
-                arrays = {ours: file[theirs] for ours, theirs in chosen.items()}
-        except DAMAGED as error:
+                chosen = match_fields(names, columns, path, needed=("embedding", "speaker"))
+                arrays = {field: file[name] for field, name in chosen.items()}
+        except INVALID_NPZ as error:
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
     embedding = np.asarray(arrays.pop("embedding"))
-    texts = {ours: to_texts(np.asarray(array), f"{path}: {chosen[ours]}") for ours, array in arrays.items()}
-    return embedding, texts, [name for name in names if name not in chosen.values()]
+    labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
+    return embedding, labels, [name for name in names if name not in chosen.values()]
 
 
-def to_texts(array: np.ndarray, where: str) -> list[str]:
-    """Text, bytes in UTF-8, whole numbers or booleans [N] as text without blanks around it."""
+def to_texts(array: np.ndarray, source: str) -> list[str]:
+    """Convert text, UTF-8 bytes, integers or booleans [N] to stripped text."""
     if array.ndim != 1 or array.dtype.kind not in "USiub":
-        raise AuditError(f"{where} is {array.dtype} of shape {array.shape}; expected text or whole numbers of shape (N,)")
+        raise AuditError(f"{source} is {array.dtype} of shape {array.shape}; expected text or integers of shape (N,)")
     try:
-        texts = [(one.decode() if isinstance(one, bytes) else str(one)).strip() for one in array.tolist()]
+        texts = [(value.decode() if isinstance(value, bytes) else str(value)).strip() for value in array.tolist()]
     except ValueError:
-        raise AuditError(f"{where} holds bytes that are not UTF-8 text") from None
+        raise AuditError(f"{source} contains bytes that are not UTF-8 text") from None
     if not all(map(is_utf8, texts)):
-        raise AuditError(f"{where} holds characters that UTF-8 cannot write")
+        raise AuditError(f"{source} contains characters that cannot be encoded in UTF-8")
     return texts
 
 
-def read_text(path: Path, columns: Mapping[str, str]) -> Content:
-    """A table with one column per dimension."""
+def read_columnar(path: Path, columns: Mapping[str, str]) -> Content:
+    """Read a .csv, .tsv or .parquet file with one column per dimension."""
     cells = read_columns(path, {})
-    chosen = choose(cells, columns, path, needed=("speaker",))
+    chosen = match_fields(cells, columns, path, needed=("speaker",))
     others = [name for name in cells if name not in chosen.values()]
-    dimensions = {name: to_numbers(cells[name], f"{path}: {name}") for name in others if name.lower() not in LABELS | ROW_NUMBERS}
-    found = [values for values in dimensions.values() if values is not None]
-    texts = {ours: [cell.strip() for cell in cells[theirs]] for ours, theirs in chosen.items()}
-    embedding = np.stack(found, axis=1) if found else np.zeros((len(texts["speaker"]), 0))
-    return embedding, texts, [name for name in others if dimensions.get(name) is None]
+    candidates = [name for name in others if name.lower() not in LABELS | ROW_NUMBERS]
+    numbers = {name: to_numbers(cells[name], f"{path}: {name}") for name in candidates}
+    dimensions = [values for values in numbers.values() if values is not None]
+    labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
+    embedding = np.stack(dimensions, axis=1) if dimensions else np.zeros((len(labels["speaker"]), 0))
+    return embedding, labels, [name for name in others if numbers.get(name) is None]
 
 
-def to_numbers(cells: Sequence[str], where: str) -> np.ndarray | None:
-    """A column as float64 [N]; None if not one cell is a number. Raises AuditError if some are and others are not."""
+def to_numbers(cells: Sequence[str], source: str) -> np.ndarray | None:
+    """Convert a column to float64 [N]; None if no cell is a number. Raise AuditError if only some are."""
     try:
         return np.array(cells, dtype=np.float64)
     except ValueError:
-        odd = [row for row, cell in enumerate(cells) if not is_number(cell)]
-    if len(odd) == len(cells):
+        not_numbers = [row for row, cell in enumerate(cells) if not is_number(cell)]
+    if len(not_numbers) == len(cells):
         return None
+    first = not_numbers[0]
     raise AuditError(
-        f"{where} in row {odd[0] + 1} is '{cells[odd[0]]}', as a dimension it has to be a number in every row; "
-        "take the column out if it is none"
+        f"{source} in row {first + 1} is '{cells[first]}'; a dimension needs a number in every row. Remove the column if it is "
+        "not a dimension"
     )
 
 
 def is_number(cell: str) -> bool:
+    """Whether a cell can be read as a number."""
     try:
         float(cell)
     except ValueError:
@@ -162,80 +177,96 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def choose(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
-    """Our name -> the file's, for all that it has. Raises AuditError for one that is missing, or asked for in vain."""
+def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
+    """Find the arrays or columns that hold the fields.
+
+    Args:
+        names: Names in the file.
+        columns: The file's names of some fields, given by the user.
+        path: The file, for error messages.
+        needed: Fields that have to be there.
+
+    Returns:
+        The file's name of each field that it has.
+
+    Raises:
+        AuditError: A needed field is missing, or `columns` has an unknown field or name.
+    """
     names = list(names)
     require_unique_columns(names, path)
     fields = dict.fromkeys((*needed, *FIELDS))
-    for ours, theirs in columns.items():
-        if ours not in fields:
-            raise AuditError(f"--column {ours}={theirs}: {unknown('column', ours, fields)}")
-        if theirs not in names:
-            raise AuditError(f"{path}: --column {ours}={theirs}: {unknown('column', theirs, names)}")
+    for field, name in columns.items():
+        if field not in fields:
+            raise AuditError(f"--column {field}={name}: {unknown('column', field, fields)}")
+        if name not in names:
+            raise AuditError(f"{path}: --column {field}={name}: {unknown('column', name, names)}")
     chosen = {}
-    for ours in fields:
-        called = [columns[ours]] if ours in columns else [name for name in (ours, *ALIASES.get(ours, ())) if name in names]
-        if called:
-            chosen[ours] = called[0]
-    if missing := [ours for ours in needed if ours not in chosen]:
+    for field in fields:
+        usual = [name for name in (field, *ALIASES.get(field, ())) if name in names]
+        if field in columns or usual:
+            chosen[field] = columns[field] if field in columns else usual[0]
+    if missing := [field for field in needed if field not in chosen]:
         raise AuditError(
             f"{path}: no {' and no '.join(missing)}; found {shorten(names, 10) or 'no names'}. "
-            f"One of another name is told by --column {missing[0]}=NAME"
+            f"If it has another name, give it with --column {missing[0]}=NAME"
         )
     return chosen
 
 
-def to_floats(embedding: np.ndarray, path: Path | str) -> np.ndarray:
-    """[N, D] in single precision if it was, else in double. Raises AuditError for what is no table of real numbers."""
+def to_floats(embedding: np.ndarray, source: Path | str) -> np.ndarray:
+    """Convert embeddings [N, D] to double precision, unless they are in single precision; raise AuditError if they cannot be."""
     if embedding.ndim != 2 or embedding.dtype.kind not in "fiub":
         raise AuditError(
-            f"{path}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
+            f"{source}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
         )
-    clips, dimensions = embedding.shape
-    if not clips:
-        raise AuditError(f"{path} holds no clips")
+    utterances, dimensions = embedding.shape
+    if not utterances:
+        raise AuditError(f"{source} has no utterances")
     if not dimensions:
-        raise AuditError(f"{path}: the embedding has no dimensions; expected numbers, in a text table one column per dimension")
-    with np.errstate(over="ignore"):  # wider numbers than double become infinite, and are told as such
+        raise AuditError(f"{source}: the embedding has no dimensions; expected numbers, in a text table one column per dimension")
+    with np.errstate(over="ignore"):  # numbers beyond double precision become infinite, which `require_finite` reports
         return embedding.astype(np.float32 if embedding.dtype == np.float32 else np.float64)
 
 
-def check_finite(embedding: np.ndarray, ids: Sequence[str], path: Path | str) -> None:
-    broken = np.flatnonzero(~(np.abs(embedding) < LARGEST).all(axis=1))
-    if len(broken):
+def require_finite(embedding: np.ndarray, ids: Sequence[str], source: Path | str) -> None:
+    """Raise AuditError if an embedding has NaN, infinity or a value whose square overflows."""
+    invalid = np.flatnonzero(~(np.abs(embedding) < MAX_VALUE).all(axis=1)).tolist()
+    if invalid:
         raise AuditError(
-            f"{path}: the embedding of {shorten(ids[row] for row in broken)} holds NaN, infinity or a number beyond {LARGEST:g}; "
-            "take these clips out or mend them"
+            f"{source}: the embedding of {shorten(ids[row] for row in invalid)} contains NaN, infinity or a number beyond "
+            f"{MAX_VALUE:g}; remove or correct these utterances"
         )
 
 
-def check_texts(texts: Mapping[str, list[str]], path: Path | str) -> None:
-    """Every clip needs its speaker and a name of its own, and where emotions are told, its emotion."""
+def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:
+    """Raise AuditError if an utterance has no speaker, or no emotion where there are emotions."""
     for name in ("speaker", "emotion"):
-        rows = [row for row, one in enumerate(texts.get(name, ()), start=1) if not one]
+        rows = [str(row) for row, label in enumerate(labels.get(name, ()), start=1) if not label]
         if rows:
-            raise AuditError(f"{path}: empty {name} in row {shorten(rows)}")
-    if len(set(texts["id"])) < len(texts["id"]):
-        seen, ids = set(), texts["id"]
-        twice = dict.fromkeys(one for one in ids if one in seen or seen.add(one))
-        raise AuditError(f"{path}: id {shorten(twice)} stands there more than once")
+            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}")
 
 
-def read_scored(cells: Sequence[str], path: Path | str) -> np.ndarray:
-    """[N] bool from 0 and 1."""
-    odd = [(row, cell) for row, cell in enumerate(cells, start=1) if cell.lower() not in YES_NO]
-    if odd:
-        row, cell = odd[0]
-        raise AuditError(f"{path}: scored in row {row} is '{cell}'; expected 1 (the encoder did not train on it) or 0")
+def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
+    """Raise AuditError if an id occurs more than once."""
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise AuditError(f"{source}: id {shorten(repeated)} occurs more than once")
+
+
+def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
+    """Convert the column `scored` to booleans [N]; raise AuditError for other values than 0 and 1, or if none is 1."""
+    for row, cell in enumerate(cells, start=1):
+        if cell.lower() not in YES_NO:
+            raise AuditError(f"{source}: scored in row {row} is '{cell}'; expected 1 (not trained on by the encoder) or 0")
     scored = np.array([YES_NO[cell.lower()] for cell in cells])
     if not scored.any():
-        raise AuditError(f"{path}: scored is 0 for all clips; an attacker has to be scored on some")
+        raise AuditError(f"{source}: scored is 0 for all utterances; attackers need at least one to be scored on")
     return scored
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, str]], Content]] = {
-    ".npz": read_arrays,
-    ".csv": read_text,
-    ".tsv": read_text,
-    ".parquet": read_text,
+    ".npz": read_npz,
+    ".csv": read_columnar,
+    ".tsv": read_columnar,
+    ".parquet": read_columnar,
 }

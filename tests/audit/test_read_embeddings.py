@@ -1,4 +1,4 @@
-"""Anyone's embeddings: what is read as what, every mistake with its text, and damaged files."""
+"""Tables of embeddings: formats, columns, the message for every invalid table, and damaged files."""
 
 import io
 import re
@@ -14,14 +14,14 @@ import pytest
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.errors import AuditError
 
-CLIPS, DIMENSIONS = 6, 3
+UTTERANCES, DIMENSIONS = 6, 3
 SPEAKERS = ["01", "01", "02", "02", "1e3", "1e3"]
 EMOTIONS = ["sad", "happy"] * 3
 
 
 def content(**changes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file; None takes one out."""
-    embedding = np.random.default_rng(0).normal(size=(CLIPS, DIMENSIONS))
+    """The arrays of an .npz file; None removes one."""
+    embedding = np.random.default_rng(0).normal(size=(UTTERANCES, DIMENSIONS))
     arrays = {"embedding": embedding, "speaker": SPEAKERS, "emotion": EMOTIONS} | changes
     return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
 
@@ -32,9 +32,13 @@ def npz(folder: Path, **changes) -> Path:
 
 
 def columns_of(**changes) -> dict[str, list]:
-    """The same as columns."""
+    """The same content as columns."""
     embedding = content()["embedding"]
-    columns = {"speaker": SPEAKERS, "emotion": EMOTIONS, **{f"d{at}": list(embedding[:, at]) for at in range(DIMENSIONS)}}
+    columns = {
+        "speaker": SPEAKERS,
+        "emotion": EMOTIONS,
+        **{f"d{index}": list(embedding[:, index]) for index in range(DIMENSIONS)},
+    }
     return {name: values for name, values in (columns | changes).items() if values is not None}
 
 
@@ -59,24 +63,24 @@ def write(request, tmp_path):
 
 
 def test_every_format_gives_the_same_table(write):
-    table, ignored = read_embeddings(write())
-    assert np.array_equal(table.embedding, content()["embedding"]) and not ignored
+    table, left_out = read_embeddings(write())
+    assert np.array_equal(table.embedding, content()["embedding"]) and not left_out
     assert list(table.speaker) == SPEAKERS and list(table.emotion) == EMOTIONS
-    assert list(table.id) == [f"row {row}" for row in range(1, CLIPS + 1)]
-    assert list(table.text) == [""] * CLIPS and table.scored.all() and table.frames is None
+    assert list(table.id) == [f"row {row}" for row in range(1, UTTERANCES + 1)]
+    assert list(table.text) == [""] * UTTERANCES and table.scored.all() and table.frames is None
 
 
-def test_what_is_told_is_used(write):
-    ids = [f"clip {at}" for at in range(CLIPS)]
-    table, ignored = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
-    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not ignored
+def test_optional_labels_are_read(write):
+    ids = [f"clip {number}" for number in range(UTTERANCES)]
+    table, left_out = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
+    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not left_out
     assert table.scored.tolist() == [True, False, True, True, False, True]
 
 
-def test_columns_of_other_names(write):
-    table, ignored = read_embeddings(write(speaker=None, emotion=None, who=SPEAKERS, label=EMOTIONS), {"speaker": "who"})
-    assert list(table.speaker) == SPEAKERS and not ignored
-    assert list(table.emotion) == EMOTIONS, "the usual names need no telling"
+def test_other_names_of_columns_are_given_by_the_user(write):
+    table, left_out = read_embeddings(write(speaker=None, emotion=None, who=SPEAKERS, label=EMOTIONS), {"speaker": "who"})
+    assert list(table.speaker) == SPEAKERS and not left_out
+    assert list(table.emotion) == EMOTIONS, "usual names are recognised"
     with pytest.raises(AuditError, match="no speaker; found .*who.*--column speaker=NAME"):
         read_embeddings(write(speaker=None, who=SPEAKERS))
     with pytest.raises(AuditError, match=r"--column speaker=whom: unknown column 'whom', did you mean 'who'\?"):
@@ -85,12 +89,12 @@ def test_columns_of_other_names(write):
         read_embeddings(write(who=SPEAKERS), {"sex": "who"})
 
 
-def test_emotion_need_not_be_known(write):
+def test_emotion_is_optional(write):
     table, _ = read_embeddings(write(emotion=None))
-    assert list(table.emotion) == [""] * CLIPS
+    assert list(table.emotion) == [""] * UTTERANCES
 
 
-def test_whole_numbers_and_booleans_are_labels_too(tmp_path):
+def test_integers_bytes_and_booleans_are_labels(tmp_path):
     changes = {"speaker": np.arange(6) // 2, "emotion": np.array([b"sad"] * 6), "scored": np.arange(6) > 0}
     table, _ = read_embeddings(npz(tmp_path, **changes))
     assert list(table.speaker) == list("001122") and table.emotion[0] == "sad" and table.scored.tolist() == [False] + 5 * [True]
@@ -103,48 +107,48 @@ def test_the_embedding_stays_in_single_precision_or_becomes_double(tmp_path, giv
     assert table.embedding.dtype == kept and np.array_equal(table.embedding, embedding)
 
 
-def test_other_arrays_are_left_out_and_told(tmp_path):
-    table, ignored = read_embeddings(npz(tmp_path, posteriors=np.zeros((6, 2))))
-    assert ignored == ["posteriors"] and table.embedding.shape == (CLIPS, DIMENSIONS)
+def test_other_arrays_are_left_out_and_listed(tmp_path):
+    table, left_out = read_embeddings(npz(tmp_path, posteriors=np.zeros((6, 2))))
+    assert left_out == ["posteriors"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
 
 
-def test_columns_of_text_are_left_out_and_told(tmp_path):
-    table, ignored = read_embeddings(csv(tmp_path, note=["loud", "low", "", "", "x", "y"], empty=[""] * 6))
-    assert ignored == ["note", "empty"] and table.embedding.shape == (CLIPS, DIMENSIONS)
+def test_text_columns_are_left_out_and_listed(tmp_path):
+    table, left_out = read_embeddings(csv(tmp_path, note=["loud", "low", "", "", "x", "y"], empty=[""] * 6))
+    assert left_out == ["note", "empty"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "start", "session", "path", "speaker_id", "actor"])
-def test_row_numbers_and_a_manifests_columns_are_no_dimensions(tmp_path, name):
-    table, ignored = read_embeddings(csv(tmp_path, **{name: range(6)}))
-    assert ignored == [name] and table.embedding.shape == (CLIPS, DIMENSIONS)
-    table, ignored = read_embeddings(csv(tmp_path, d99=range(6)))
-    assert not ignored and table.embedding.shape == (CLIPS, DIMENSIONS + 1)
+def test_row_numbers_and_manifest_columns_are_not_dimensions(tmp_path, name):
+    table, left_out = read_embeddings(csv(tmp_path, **{name: range(6)}))
+    assert left_out == [name] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
+    table, left_out = read_embeddings(csv(tmp_path, d99=range(6)))
+    assert not left_out and table.embedding.shape == (UTTERANCES, DIMENSIONS + 1)
 
 
-def test_a_constant_embedding_is_no_mistake_here(write):
-    changes = {f"d{at}": [0.0] * CLIPS for at in range(DIMENSIONS)}
-    path = write(embedding=np.zeros((CLIPS, DIMENSIONS))) if write().suffix == ".npz" else write(**changes)
+def test_a_constant_embedding_is_valid(write):
+    changes = {f"d{index}": [0.0] * UTTERANCES for index in range(DIMENSIONS)}
+    path = write(embedding=np.zeros((UTTERANCES, DIMENSIONS))) if write().suffix == ".npz" else write(**changes)
     assert not read_embeddings(path)[0].embedding.any()
 
 
-MISTAKES = {
+INVALID_LABELS = {
     "speaker in row 3": ({"speaker": ["a", "a", " ", "b", "b", "b"]}, "empty speaker in row 3$"),
     "emotion in some rows": ({"emotion": ["", "", "x", "x", "x", "x"]}, "empty emotion in row 1, 2$"),
-    "an id twice": ({"id": ["a", "b", "a", "c", "d", "e"]}, "id a stands there more than once$"),
+    "an id twice": ({"id": ["a", "b", "a", "c", "d", "e"]}, "id a occurs more than once$"),
     "scored": ({"scored": ["1", "0", "2", "1", "1", "1"]}, "scored in row 3 is '2'; expected 1 .* or 0$"),
-    "none scored": ({"scored": ["0"] * 6}, "scored is 0 for all clips; an attacker has to be scored on some$"),
+    "none scored": ({"scored": ["0"] * 6}, "scored is 0 for all utterances; attackers need at least one to be scored on$"),
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_in_labels(write, mistake):
-    changes, text = MISTAKES[mistake]
+@pytest.mark.parametrize("case", INVALID_LABELS)
+def test_invalid_labels_are_refused(write, case):
+    changes, text = INVALID_LABELS[case]
     path = write(**changes)
     with pytest.raises(AuditError, match=rf"^{re.escape(str(path))}: {text}"):
         read_embeddings(path)
 
 
-ARRAYS = {
+INVALID_ARRAYS = {
     "no embedding": (
         {"embedding": None, "x": [1]},
         "no embedding; found x, speaker, emotion|no embedding; found speaker, emotion, x",
@@ -156,20 +160,23 @@ ARRAYS = {
     "text": ({"embedding": [["a"]] * 6}, r"embedding is <U1 of shape \(6, 1\); expected real numbers"),
     "complex": ({"embedding": np.zeros((6, 2), complex)}, "embedding is complex128 of shape"),
     "times": ({"embedding": np.zeros((6, 2), "m8[s]")}, r"embedding is timedelta64\[s\]"),
-    "no clips": ({"embedding": np.zeros((0, 3)), "speaker": [], "emotion": []}, "speaker is float64|holds no clips"),
+    "no utterances": ({"embedding": np.zeros((0, 3)), "speaker": [], "emotion": []}, "speaker is float64|has no utterances"),
     "no dimensions": ({"embedding": np.zeros((6, 0))}, "the embedding has no dimensions; expected numbers"),
-    "lengths": ({"speaker": ["a"] * 5}, "embedding has 6 rows, speaker has 5; expected one for each clip"),
-    "a matrix of speakers": ({"speaker": [["a"]] * 6}, r"speaker is <U1 of shape \(6, 1\); expected text or whole numbers"),
-    "speakers as fractions": ({"speaker": np.arange(6.0)}, r"speaker is float64 of shape \(6,\); expected text or whole numbers"),
-    "not UTF-8": ({"speaker": np.array([b"\xff"] * 6)}, "speaker holds bytes that are not UTF-8 text"),
-    "half a character": ({"speaker": ["\ud800"] * 6}, "speaker holds characters that UTF-8 cannot write"),
-    "NaN": ({"embedding": [[0.0], [np.nan], [0], [np.inf], [1e300], [0]]}, "the embedding of row 2, row 4, row 5 holds NaN, inf"),
+    "lengths": ({"speaker": ["a"] * 5}, "embedding has 6 rows, speaker has 5; expected one per utterance"),
+    "a matrix of speakers": ({"speaker": [["a"]] * 6}, r"speaker is <U1 of shape \(6, 1\); expected text or integers"),
+    "speakers as fractions": ({"speaker": np.arange(6.0)}, r"speaker is float64 of shape \(6,\); expected text or integers"),
+    "not UTF-8": ({"speaker": np.array([b"\xff"] * 6)}, "speaker contains bytes that are not UTF-8 text"),
+    "half a character": ({"speaker": ["\ud800"] * 6}, "speaker contains characters that cannot be encoded in UTF-8"),
+    "NaN": (
+        {"embedding": [[0.0], [np.nan], [0], [np.inf], [1e300], [0]]},
+        "the embedding of row 2, row 4, row 5 contains NaN, inf",
+    ),
 }
 
 
-@pytest.mark.parametrize("mistake", ARRAYS)
-def test_mistakes_in_arrays(tmp_path, mistake):
-    changes, text = ARRAYS[mistake]
+@pytest.mark.parametrize("case", INVALID_ARRAYS)
+def test_invalid_arrays_are_refused(tmp_path, case):
+    changes, text = INVALID_ARRAYS[case]
     with pytest.raises(AuditError, match=text):
         read_embeddings(npz(tmp_path, **changes))
 
@@ -183,18 +190,18 @@ def test_nothing_is_unpickled(tmp_path):
         read_embeddings(path)
 
 
-def test_a_bare_array_is_no_table(tmp_path):
+def test_a_bare_array_is_refused(tmp_path):
     with open(tmp_path / "t.npz", "wb") as file:
         np.save(file, content()["embedding"])
     with pytest.raises(AuditError, match="no embedding and no speaker; found no names"):
         read_embeddings(tmp_path / "t.npz")
 
 
-CELLS = {
-    "a word": ({"d1": [1, 2, "loud", 4, 5, 6]}, "d1 in row 3 is 'loud', as a dimension it has to be a number in every row"),
-    "a gap": ({"d1": [1, "", 3, 4, 5, 6]}, "d1 in row 2 is '', as a dimension"),
-    "NaN": ({"d1": [1, 2, 3, 4, "nan", "-inf"]}, "the embedding of row 5, row 6 holds NaN"),
-    "ids of NaN": ({"d1": ["nan"] * 6, "id": list("abcdef")}, "the embedding of a, b, c, d, e and 1 more holds NaN"),
+INVALID_CELLS = {
+    "a word": ({"d1": [1, 2, "loud", 4, 5, 6]}, "d1 in row 3 is 'loud'; a dimension needs a number in every row"),
+    "a gap": ({"d1": [1, "", 3, 4, 5, 6]}, "d1 in row 2 is ''; a dimension"),
+    "NaN": ({"d1": [1, 2, 3, 4, "nan", "-inf"]}, "the embedding of row 5, row 6 contains NaN"),
+    "ids of NaN": ({"d1": ["nan"] * 6, "id": list("abcdef")}, "the embedding of a, b, c, d, e and 1 more contains NaN"),
     "no numbers": (
         dict.fromkeys(["d0", "d1", "d2"]),
         "no dimensions; expected numbers, in a text table one column per dimension",
@@ -207,16 +214,16 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("mistake", CELLS)
-def test_mistakes_in_cells(tmp_path, mistake):
-    changes, text = CELLS[mistake]
+@pytest.mark.parametrize("case", INVALID_CELLS)
+def test_invalid_cells_are_refused(tmp_path, case):
+    changes, text = INVALID_CELLS[case]
     with pytest.raises(AuditError, match=text):
         read_embeddings(csv(tmp_path, **changes))
 
 
-LINES = {
+INVALID_FILES = {
     "": "cannot be read as a CSV table",
-    "speaker,d0\n": "holds no clips|cannot be read as a CSV table",
+    "speaker,d0\n": "has no utterances|cannot be read as a CSV table",
     "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
     "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
     "speaker,d0,d0\na,1,2\n": "column d0 occurs more than once",
@@ -224,14 +231,14 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("text", LINES)
-def test_odd_files(tmp_path, text):
+@pytest.mark.parametrize("text", INVALID_FILES)
+def test_invalid_text_files(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(AuditError, match=LINES[text]):
+    with pytest.raises(AuditError, match=INVALID_FILES[text]):
         read_embeddings(tmp_path / "t.csv")
 
 
-def test_no_such_file_a_folder_and_an_unknown_ending(tmp_path):
+def test_a_missing_file_a_folder_and_an_unknown_ending_are_refused(tmp_path):
     with pytest.raises(AuditError, match=r"^no such file: .*missing\.csv$"):
         read_embeddings(tmp_path / "missing.csv")
     (tmp_path / "folder.npz").mkdir()
@@ -241,7 +248,7 @@ def test_no_such_file_a_folder_and_an_unknown_ending(tmp_path):
         read_embeddings(tmp_path / "t.npy")
 
 
-def test_an_array_twice_in_one_file(tmp_path):
+def test_a_repeated_array_is_refused(tmp_path):
     path, file = npz(tmp_path), io.BytesIO()
     np.save(file, np.zeros((6, 1)))
     with zipfile.ZipFile(path, "a") as archive:
@@ -250,23 +257,25 @@ def test_an_array_twice_in_one_file(tmp_path):
         read_embeddings(path)
 
 
-def test_a_large_table(tmp_path):
+def test_a_large_table_is_read(tmp_path):
     embedding = np.random.default_rng(0).normal(size=(2_000, 128)).astype(np.float32)
-    columns = {f"d{at}": embedding[:, at] for at in range(128)} | {"speaker": np.repeat([f"{at:03}" for at in range(100)], 20)}
+    columns = {f"d{index}": embedding[:, index] for index in range(128)} | {
+        "speaker": np.repeat([f"{number:03}" for number in range(100)], 20)
+    }
     pyarrow.csv.write_csv(pyarrow.table(columns), tmp_path / "t.csv")
     table, _ = read_embeddings(tmp_path / "t.csv")
     assert np.array_equal(table.embedding.astype(np.float32), embedding) and len(set(table.speaker)) == 100
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes flipped, cut off, cut out, doubled, filled with rubbish."""
+    """Flip, remove, repeat or insert random bytes."""
     first, last = sorted(rng.integers(0, len(data), 2))
-    rubbish = rng.integers(0, 256, rng.integers(1, 100), dtype=np.uint8).tobytes()
+    inserted = rng.integers(0, 256, rng.integers(1, 100), dtype=np.uint8).tobytes()
     flipped = bytearray(data)
-    for place in rng.integers(0, len(data), rng.integers(1, 9)):
-        flipped[place] = rng.integers(0, 256)
-    ways = [bytes(flipped)] * 4 + [data[:first], data[:first] + data[last:], data[:last] + data[first:]]
-    return [*ways, data[:first] + rubbish + data[first:]][rng.integers(8)]
+    for position in rng.integers(0, len(data), rng.integers(1, 9)):
+        flipped[position] = rng.integers(0, 256)
+    damaged = [bytes(flipped)] * 4 + [data[:first], data[:first] + data[last:], data[:last] + data[first:]]
+    return [*damaged, data[:first] + inserted + data[first:]][rng.integers(8)]
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv", "tsv"])
@@ -283,4 +292,4 @@ def test_damaged_files_are_refused_or_read(tmp_path, kind):
         read += 1
         assert len({len(table.embedding), *(len(getattr(table, name)) for name in ("id", "speaker", "emotion", "scored"))}) == 1
         assert np.isfinite(table.embedding).all() and all(table.speaker) and table.scored.any()
-    assert read and refused, "the mutations should do both"
+    assert read and refused, "some mutations should be harmless and some not"
