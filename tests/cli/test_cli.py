@@ -1,4 +1,4 @@
-"""The ways a first-time user goes wrong: one clear line on standard error, exit code 2, nothing left behind."""
+"""Mistakes of a first-time user: one `error:` line on standard error, exit code 2, no files left. Progress bars and help."""
 
 import io
 import os
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from conftest import TINY
 from rich.console import Console
 
 from speaker_invariant_ser import files
+from speaker_invariant_ser.cli.app import app
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingBars, progress_of_training
 from speaker_invariant_ser.config import make_recipe, write_toml
@@ -26,7 +28,7 @@ from speaker_invariant_ser.training import launcher
 
 
 @pytest.fixture
-def place(tmp_path, folder, prepared, trained):
+def paths(tmp_path, folder, prepared, trained):
     """Paths by name, for the command lines below."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong").mkdir()
@@ -123,41 +125,41 @@ CASES = {
 
 
 @pytest.mark.parametrize("command, message", CASES.items(), ids=CASES)
-def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, place, capsys):
-    before = sorted(place["tmp"].rglob("*"))
-    assert siser([word.format(**place) for word in command.split()]) == 2
+def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, paths, capsys):
+    before = sorted(paths["tmp"].rglob("*"))
+    assert siser([word.format(**paths) for word in command.split()]) == 2
     captured = capsys.readouterr()
     assert (
         message.replace("{{", "{").replace("}}", "}") in captured.err
         and captured.err.startswith("error: ")
         and captured.err.count("\n") == 1
     )
-    assert sorted(place["tmp"].rglob("*")) == before
+    assert sorted(paths["tmp"].rglob("*")) == before
 
 
-def train(place, *more) -> list[str]:
-    """The command line that trains on the tones."""
-    return ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--device", "cpu", "--jobs", "1", *more]
+def train(paths, *more) -> list[str]:
+    """Return a command line that trains on the tones."""
+    return ["train", f"{paths['tmp']}/good.toml", "--data", str(paths["data"]), "--device", "cpu", "--jobs", "1", *more]
 
 
-def test_renamed_keys_of_a_recipe_are_one_warning_line(place, capsys):
+def test_renamed_keys_of_a_recipe_are_one_warning_line(paths, capsys):
     old = ("--set", "adversary.renew=5", "--set", "augment.mixup_within=0.1")
-    assert siser(train(place, "--preview", str(place["tmp"] / "old.png"), *old)) == 0
+    assert siser(train(paths, "--preview", str(paths["tmp"] / "old.png"), *old)) == 0
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert "adversary.renew is now adversary.reset_every" in warning
     assert "augment.mixup_within is now augment.mixup_same_emotion" in warning
 
 
-def test_a_preview_is_drawn_and_nothing_is_trained(place, capsys):
-    picture = place["tmp"] / "seen.png"
-    before = sorted(place["tmp"].rglob("*"))
-    assert siser(train(place, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
+def test_a_preview_is_drawn_and_nothing_is_trained(paths, capsys):
+    picture = paths["tmp"] / "seen.png"
+    before = sorted(paths["tmp"].rglob("*"))
+    assert siser(train(paths, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
     assert str(picture) in capsys.readouterr().out and picture.read_bytes().startswith(b"\x89PNG")
-    assert sorted(place["tmp"].rglob("*")) == sorted([*before, picture])
+    assert sorted(paths["tmp"].rglob("*")) == sorted([*before, picture])
 
 
-def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys):
-    """The engine itself is told nothing of ranks here: each process trains alone."""
+def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):
+    """Fabric does not see the ranks here: each process trains alone."""
     alone = launcher.train
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
 
@@ -168,29 +170,29 @@ def test_of_torchruns_processes_the_first_alone_tells(place, monkeypatch, capsys
         return done
 
     monkeypatch.setattr(launcher, "train", train_alone)
-    told = {}
+    printed = {}
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
-        out = place["tmp"] / rank
-        assert siser(train(place, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
-        told[rank] = capsys.readouterr()
+        out = paths["tmp"] / rank
+        assert siser(train(paths, "--out", str(out), "--set", "train.epochs=1", "--tensorboard")) == 0
+        printed[rank] = capsys.readouterr()
         assert (out / "tensorboard").exists() == (rank == "0")
-    assert "fold fixed: epoch 1 kept, dev UAR" in told["0"].out and told["1"].out == told["1"].err == ""
+    assert "fold fixed: epoch 1 kept, dev UAR" in printed["0"].out and printed["1"].out == printed["1"].err == ""
 
 
-def test_several_seeds_are_told_as_mean_and_deviation(place, capsys):
-    out = place["tmp"] / "out"
-    assert siser(train(place, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
+def test_several_seeds_are_printed_as_mean_and_deviation(paths, capsys):
+    out = paths["tmp"] / "out"
+    assert siser(train(paths, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
     best = [best_epoch(fit.metrics()) for fit in Run.open(out).fits]
-    uars, epochs = [one["dev_uar"] for one in best], ", ".join(f"{one['epoch']:.0f}" for one in best)
+    uars, epochs = [row["dev_uar"] for row in best], ", ".join(f"{row['epoch']:.0f}" for row in best)
     line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
     assert line in capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture
-def seeds(place):
-    """A run of three seeds and three epochs in which the first is trained."""
-    run = shutil.copytree(place["run"], place["tmp"] / "seeds")
+def seeds(paths):
+    """A run of three seeds and three epochs, in which the model of the first seed is trained."""
+    run = shutil.copytree(paths["run"], paths["tmp"] / "seeds")
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(recipe.replace("seeds = 1", "seeds = 3"))
     shutil.move(run / "folds" / "fixed", run / "seed-0")
@@ -199,64 +201,64 @@ def seeds(place):
     return run
 
 
-def test_epochs_from_before_a_resume_do_not_count_into_the_time_left(seeds):
-    """Workers' old epochs are all told at once; the bars start behind them."""
+def test_epochs_from_before_a_resume_do_not_count_into_the_time_remaining(seeds):
+    """Workers report all earlier epochs at once; the bars start after them."""
     begun = seeds / "folds" / "fixed" / ".seed-1.partial"
     begun.mkdir()
     head, *_ = (seeds / "folds" / "fixed" / "seed-0" / "metrics.csv").read_text().splitlines()
     rows = [",".join("1" if column == "best" else str(epoch) for column in head.split(",")) for epoch in range(1, 18)]
     (begun / "metrics.csv").write_text("\n".join([head, *rows]))
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    shown, now = progress_of_training(console), 0.0
-    shown.get_time = lambda: now
-    told = TrainingBars(shown, seeds, 30)
+    display, now = progress_of_training(console), 0.0
+    display.get_time = lambda: now
+    bars = TrainingBars(display, seeds, 30)
     for epoch in range(1, 18):
-        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
-    assert shown.tasks[0].completed == 30 + 17 and shown.tasks[0].speed is None
+        bars("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert display.tasks[0].completed == 30 + 17 and display.tasks[0].speed is None
     for epoch in range(18, 21):
         now = 10.0 * (epoch - 17)
-        told("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
-    assert shown.tasks[1].time_remaining == 10 * 10 and shown.tasks[0].time_remaining == 10 * (10 + 30)
+        bars("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
+    assert display.tasks[1].time_remaining == 10 * 10 and display.tasks[0].time_remaining == 10 * (10 + 30)
 
 
-def test_bars_of_training_start_where_it_goes_on_and_models_that_are_done_vanish(seeds):
-    """Eighty columns wide, so that no line of it is broken."""
+def test_training_bars_start_where_training_resumes_and_hide_trained_models(seeds):
+    """In 80 columns, no line is wrapped."""
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    with progress_of_training(console) as shown:
-        told = TrainingBars(shown, seeds, 30)
-        assert [(bar.description, bar.total) for bar in shown.tasks] == [("starting", None)]
-        told("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
-        whole, first = shown.tasks
+    with progress_of_training(console) as display:
+        bars = TrainingBars(display, seeds, 30)
+        assert [(bar.description, bar.total) for bar in display.tasks] == [("starting", None)]
+        bars("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
+        total, first = display.tasks
         trained = best_epoch(Run.open(seeds).fits[0].metrics())["dev_uar"]
-        assert (whole.description, whole.total, whole.completed) == ("all folds and seeds", 90, 30 + 17)
-        assert whole.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
+        assert (total.description, total.total, total.completed) == ("all folds and seeds", 90, 30 + 17)
+        assert total.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
         assert (first.completed, first.fields["count"], first.fields["uar"]) == (17, "17/30", "dev UAR 0.500")
         shutil.copytree(seeds / "folds" / "fixed" / "seed-0", seeds / "folds" / "fixed" / "seed-1")  # it stops early
-        told("fixed, seed 2", {"epoch": 1, "dev_uar": 0.4})
-        assert (whole.completed, whole.fields["count"], first.visible) == (30 + 30 + 1, "2/3 trained", False)
-        second = shown.tasks[-1]
+        bars("fixed, seed 2", {"epoch": 1, "dev_uar": 0.4})
+        assert (total.completed, total.fields["count"], first.visible) == (30 + 30 + 1, "2/3 trained", False)
+        second = display.tasks[-1]
         assert second.visible and second.description == "fold fixed, seed 2"
         console.file = io.StringIO()
-        shown.refresh()
+        display.refresh()
         lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).splitlines()
         assert len([line for line in lines if line.strip()]) == 2 and max(map(len, lines)) <= 80, lines
-        told("fixed, seed 2", {"epoch": 30, "dev_uar": 0.4})
-        assert whole.completed == whole.total and not second.visible
+        bars("fixed, seed 2", {"epoch": 30, "dev_uar": 0.4})
+        assert total.completed == total.total and not second.visible
 
 
 @pytest.mark.parametrize(
     "table, message",
     [("one_speaker", "1 speakers (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],
 )
-def test_too_few_speakers_or_emotions(table, message, place, capsys):
-    tmp = place["tmp"]
+def test_too_few_speakers_or_emotions(table, message, paths, capsys):
+    tmp = paths["tmp"]
     assert siser(["prepare", "csv", f"{tmp}/{table}.csv", f"{tmp}/few"]) == 0
     assert siser(["train", f"{tmp}/good.toml", "--data", f"{tmp}/few", "--out", f"{tmp}/out"]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_no_permission_to_write(folder, capsys):
-    """As root, permissions do not hold: then the test does it as an ordinary user."""
+    """Permissions do not bind root, so the test drops to an ordinary user."""
     with tempfile.TemporaryDirectory() as name:
         open_to_all, closed = Path(name), Path(name) / "closed"
         open_to_all.chmod(0o755)
@@ -277,27 +279,27 @@ def test_no_permission_to_write(folder, capsys):
         assert not list(closed.iterdir())
 
 
-def test_no_space_left(place, folder, monkeypatch, capsys):
+def test_no_space_left(paths, folder, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    assert siser(["prepare", "csv", f"{folder}/corpus.csv", f"{place['tmp']}/out"]) == 2
+    assert siser(["prepare", "csv", f"{folder}/corpus.csv", f"{paths['tmp']}/out"]) == 2
     assert "MB needed, 0.0 MB free; free some space" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
-def test_a_disk_that_fills_up_while_predictions_are_written(place, folder, tmp_path, capsys):
-    """The temporary file is a device that is always full: the real error of the real system call."""
+def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_path, capsys):
+    """The temporary file is a device that is always full, so that the operating system raises the error."""
     files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
     many = [f"{folder}/*.wav"]
-    assert siser(["infer", str(place["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    assert siser(["infer", str(paths["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_a_cuda_torchaudio_beside_a_cpu_torch(place, tmp_path):
+def test_a_cuda_torchaudio_beside_a_cpu_torch(paths, tmp_path):
     broken = tmp_path / "site" / "torchaudio"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")
-    command = ["train", f"{place['tmp']}/good.toml", "--data", str(place["data"]), "--out", str(tmp_path / "out")]
+    command = ["train", f"{paths['tmp']}/good.toml", "--data", str(paths["data"]), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(
         [sys.executable, "-m", "speaker_invariant_ser.cli", *command], capture_output=True, text=True, env=environment
@@ -317,22 +319,44 @@ def test_help_imports_nothing_heavy():
     assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
 
 
+def options_by_command() -> dict[str, list]:
+    """Return the arguments and options of each command."""
+    return {name: command.params for name, command in typer.main.get_command(app).commands.items()}
+
+
+def test_every_argument_and_option_is_documented():
+    undocumented = [
+        f"{name} {option.name}" for name, options in options_by_command().items() for option in options if not option.help
+    ]
+    assert not undocumented
+
+
+def test_options_of_one_name_have_one_type_and_default_on_all_commands():
+    """The defaults of --out are different folders, and `train` takes the seed from the recipe."""
+    meanings = {}
+    for options in options_by_command().values():
+        for option in options:
+            meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
+    different = {name for name, found in meanings.items() if len(found) > 1}
+    assert different == {"--out", "--seed"}
+
+
 def test_corpora_are_listed(capsys):
     assert siser(["corpora"]) == 0
     shown = capsys.readouterr().out
     assert "emodb" in shown and "licence" in shown and "535" in shown
 
 
-def test_a_damaged_model_is_told(place, tmp_path, capsys):
-    shutil.copytree(place["run"], tmp_path / "run")
+def test_a_damaged_model_is_named(paths, tmp_path, capsys):
+    shutil.copytree(paths["run"], tmp_path / "run")
     weights = tmp_path / "run" / "folds" / "fixed" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert siser(["evaluate", str(tmp_path / "run")]) == 2
     assert "model.safetensors is damaged" in capsys.readouterr().err
 
 
-def test_the_demo_runs_the_whole_road_twice(tmp_path, monkeypatch, capsys):
-    """On fewer sentences, emotions and epochs; `make demo` is the whole of it."""
+def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys):
+    """With fewer sentences, emotions and epochs than `make demo`."""
     monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)

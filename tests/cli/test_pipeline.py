@@ -1,4 +1,4 @@
-"""The four verbs in sequence through the command line, and what they leave behind."""
+"""prepare, train, evaluate, compare and infer in sequence through the command line, and the files that they write."""
 
 import csv
 import json
@@ -27,24 +27,24 @@ def rows_of(path):
 
 
 @pytest.fixture(scope="module")
-def road(folder, tmp_path_factory):
-    """prepare, train and evaluate, run once: the folder they worked in."""
-    place = tmp_path_factory.mktemp("road")
-    (place / "recipe.toml").write_text(write_toml(make_recipe(TINY)))
-    data, run = str(place / "data"), str(place / "run")
+def workdir(folder, tmp_path_factory):
+    """The folder in which prepare, train and evaluate ran once."""
+    path = tmp_path_factory.mktemp("pipeline")
+    (path / "recipe.toml").write_text(write_toml(make_recipe(TINY)))
+    data, run = str(path / "data"), str(path / "run")
     assert siser(["prepare", "csv", str(folder / "corpus.csv"), data, "--strict"]) == 0
-    assert siser(["train", str(place / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
+    assert siser(["train", str(path / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
     assert siser(["evaluate", run, "--device", "cpu"]) == 0
-    return place
+    return path
 
 
-def test_the_seed_of_the_command_line_is_in_the_run(road):
-    assert "seed = 3" in (road / "run" / "recipe.toml").read_text()
+def test_the_seed_of_the_command_line_is_in_the_run(workdir):
+    assert "seed = 3" in (workdir / "run" / "recipe.toml").read_text()
 
 
-def test_predictions_are_of_unseen_speakers_only_and_give_the_reported_uar(road):
-    rows = rows_of(road / "run" / "predictions.csv")
-    report = json.loads((road / "run" / "report" / "report.json").read_text())
+def test_predictions_are_of_test_speakers_only_and_give_the_reported_uar(workdir):
+    rows = rows_of(workdir / "run" / "predictions.csv")
+    report = json.loads((workdir / "run" / "report" / "report.json").read_text())
     assert {row["speaker"] for row in rows} == {"05", "06"} and len(rows) == 24
     uar = balanced_accuracy_score([row["emotion"] for row in rows], [row["predicted"] for row in rows])
     assert report["emotion"]["uar"]["value"] == pytest.approx(uar)
@@ -53,15 +53,15 @@ def test_predictions_are_of_unseen_speakers_only_and_give_the_reported_uar(road)
         assert sum(float(row[f"p_{label}"]) for label in EMOTIONS) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_report_has_its_stable_keys(road):
-    report = json.loads((road / "run" / "report" / "report.json").read_text())
+def test_the_report_has_its_stable_keys(workdir):
+    report = json.loads((workdir / "run" / "report" / "report.json").read_text())
     emotion, speaker = report["emotion"], report["speaker"]
     assert {"uar", "accuracy", "chance", "per_speaker", "worst_speaker", "confusion", "ece"} <= set(emotion)
     assert emotion["chance"] == pytest.approx(1 / 3) and emotion["worst_speaker"]["speaker"] in {"05", "06"}
-    assert emotion["worst_speaker"]["uar"] == min(one["uar"] for one in emotion["per_speaker"].values())
+    assert emotion["worst_speaker"]["uar"] == min(result["uar"] for result in emotion["per_speaker"].values())
     assert {"uniform", "majority", "given_emotion"} < set(speaker["chance"]) and speaker["chance"]["uniform"] == 1 / 3
     assert {"logistic", "lda", "knn", "svm", "mlp", "mlp_deep", "boosting", "frames"} <= set(speaker["attackers"])
-    assert all({"accuracy", "low", "high", "p_value"} <= set(one) for one in speaker["attackers"].values())
+    assert all({"accuracy", "low", "high", "p_value"} <= set(score) for score in speaker["attackers"].values())
     assert sum(speaker["strongest"]["chosen"].values()) == pytest.approx(1) and speaker["strongest"]["name"] != "frames"
     assert set(speaker["controls"]) == {"embedding", "posteriors", "random_encoder", "logmel", "emotion", "shuffled"}
     assert {"accuracy", "eer"} <= set(speaker["unseen"]) and speaker["unseen"]["speakers"] == 3
@@ -69,21 +69,21 @@ def test_the_report_has_its_stable_keys(road):
     assert speaker["scored"] == "held-out" and len(report["verdict"]) == 2
     assert set(emotion["groups"]["sex"]) == {"female", "male"} and emotion["calibration"]["temperatures"]["fixed"] > 0
     assert speaker["adversary_head"]["evidence"] is False
-    folds = json.loads((road / "run" / "split.json").read_text())["folds"]
+    folds = json.loads((workdir / "run" / "split.json").read_text())["folds"]
     assert len(folds[0]["sha256"]) == 64 and report["settings"]["folds"][0]["test"] == ["05", "06"]
 
 
-def test_what_is_evaluated_is_what_the_report_says(road):
-    """The audit's embeddings are of the training speakers, the interval resamples speakers, the kept epoch is the best."""
-    run = Run.open(road / "run")
+def test_the_report_describes_the_evaluated_utterances(workdir):
+    """The audit is of training speakers, the interval resamples test speakers, and the selected epoch is the best."""
+    run = Run.open(workdir / "run")
     prepared, split = run.open_data(), run.splits[0]
-    report = json.loads((road / "run" / "report" / "report.json").read_text())
+    report = json.loads((workdir / "run" / "report" / "report.json").read_text())
     table = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("train", "held_out"))
     assert set(table.speaker) == set(split.train) and len(table.speaker) == 36
     assert set(table.id[table.scored]) == set(split.held_out) and report["speaker"]["decisions"] == len(split.held_out) == 6
     unseen = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("dev", "test"))
     assert set(unseen.speaker) == {*split.dev, *split.test} and unseen.scored.all()
-    rows = rows_of(road / "run" / "predictions.csv")
+    rows = rows_of(workdir / "run" / "predictions.csv")
     labels = sorted(EMOTIONS)
     columns = [np.array([labels.index(row[name]) for row in rows]) for name in ("emotion", "predicted")]
     low, high = metrics.cluster_interval(*columns, np.array([row["speaker"] for row in rows]), 3)
@@ -95,57 +95,57 @@ def test_what_is_evaluated_is_what_the_report_says(road):
 
 
 @pytest.fixture(scope="module")
-def twin(road):
-    """The same without an adversary and without held-out clips, evaluated by the short battery."""
-    place, changes = road / "twin", ["--set", "adversary.strength=0", "--set", "audit.holdout=0"]
-    arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(place), "--device", "cpu"]
+def baseline(workdir):
+    """A run at lambda = 0 without held-out utterances, evaluated with the closed-form attackers."""
+    path, changes = workdir / "baseline", ["--set", "adversary.strength=0", "--set", "audit.holdout=0"]
+    arguments = [str(workdir / "recipe.toml"), "--data", str(workdir / "data"), "--out", str(path), "--device", "cpu"]
     assert siser(["train", *arguments, *changes]) == 0
-    assert siser(["evaluate", str(place), "--device", "cpu", "--quick"]) == 0
-    return place
+    assert siser(["evaluate", str(path), "--device", "cpu", "--quick"]) == 0
+    return path
 
 
-def test_scoring_what_was_trained_on_is_said_loudly(twin, capsys):
+def test_scoring_attackers_on_training_utterances_is_warned_of(baseline, capsys):
     capsys.readouterr()
-    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick"]) == 0
+    assert siser(["evaluate", str(baseline), "--device", "cpu", "--quick"]) == 0
     assert "warning: attackers are scored on clips that the encoder was trained on" in capsys.readouterr().err
-    report = json.loads((twin / "report" / "report.json").read_text())
+    report = json.loads((baseline / "report" / "report.json").read_text())
     assert report["speaker"]["scored"] == "trained" and report["speaker"]["decisions"] == 36
-    assert "trained on" in (twin / "report" / "report.html").read_text()
+    assert "trained on" in (baseline / "report" / "report.html").read_text()
 
 
-def test_against_another_run_pairs_the_speakers_and_shows_its_leak(road, twin):
-    assert siser(["evaluate", str(road / "run"), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
-    report = json.loads((road / "run" / "report" / "report.json").read_text())
-    against, other = report["against"], json.loads((twin / "report" / "report.json").read_text())
-    assert against["run"] == "twin" and set(against["per_speaker"]) == {"05", "06"}
+def test_against_another_run_pairs_the_speakers_and_shows_its_leakage(workdir, baseline):
+    assert siser(["evaluate", str(workdir / "run"), "--device", "cpu", "--quick", "--against", str(baseline)]) == 0
+    report = json.loads((workdir / "run" / "report" / "report.json").read_text())
+    against, other = report["against"], json.loads((baseline / "report" / "report.json").read_text())
+    assert against["run"] == "baseline" and set(against["per_speaker"]) == {"05", "06"}
     for name, pair in against["per_speaker"].items():
         assert pair["this"] == pytest.approx(report["emotion"]["per_speaker"][name]["uar"])
         assert pair["other"] == pytest.approx(other["emotion"]["per_speaker"][name]["uar"])
     assert report["speaker"]["controls"]["without_adversary"] == other["speaker"]["controls"]["embedding"]
-    assert siser(["evaluate", str(road / "run"), "--device", "cpu"]) == 0  # as the other tests expect it
+    assert siser(["evaluate", str(workdir / "run"), "--device", "cpu"]) == 0  # as the other tests expect it
 
 
-def test_results_by_any_column(road, twin, capsys):
-    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "text"]) == 0
-    groups = json.loads((twin / "report" / "report.json").read_text())["emotion"]["groups"]
+def test_results_by_any_column(workdir, baseline, capsys):
+    assert siser(["evaluate", str(baseline), "--device", "cpu", "--quick", "--by", "text"]) == 0
+    groups = json.loads((baseline / "report" / "report.json").read_text())["emotion"]["groups"]
     assert set(groups["text"]) == {"a", "b", "c", "d"} and groups["text"]["a"]["utterances"] == 6
-    assert siser(["evaluate", str(twin), "--device", "cpu", "--quick", "--by", "txet"]) == 2
+    assert siser(["evaluate", str(baseline), "--device", "cpu", "--quick", "--by", "txet"]) == 2
     assert "unknown column 'txet', did you mean 'text'" in capsys.readouterr().err
 
 
-def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
-    """Train, evaluate, compare, infer with two models of a fold; what is told is what predictions.csv says."""
+def test_several_seeds_in_every_command(workdir, folder, baseline, tmp_path, capsys):
+    """Train, evaluate, compare and infer with two models of a fold; reports agree with predictions.csv."""
     run = tmp_path / "seeds"
-    arguments = [str(road / "recipe.toml"), "--data", str(road / "data"), "--out", str(run), "--device", "cpu"]
+    arguments = [str(workdir / "recipe.toml"), "--data", str(workdir / "data"), "--out", str(run), "--device", "cpu"]
     assert siser(["train", *arguments, "--set", "train.seeds=2", "--set", "train.seed=4"]) == 0
-    assert siser(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(twin)]) == 0
+    assert siser(["evaluate", str(run), "--device", "cpu", "--quick", "--against", str(baseline)]) == 0
     assert capsys.readouterr().out.count("SD over 2 seeds") == 2, "of emotion and of the strongest attacker"
     rows, report = rows_of(run / "predictions.csv"), json.loads((run / "report" / "report.json").read_text())
     emotion, strongest = report["emotion"], report["speaker"]["strongest"]
     uars = [
-        balanced_accuracy_score([row["emotion"] for row in mine], [row["predicted"] for row in mine])
+        balanced_accuracy_score([row["emotion"] for row in of_seed], [row["predicted"] for row in of_seed])
         for seed in "45"
-        if (mine := [row for row in rows if row["seed"] == seed])
+        if (of_seed := [row for row in rows if row["seed"] == seed])
     ]
     assert emotion["uar"]["seeds"] == pytest.approx(dict(zip("45", uars, strict=True)))
     assert emotion["uar"]["value"] == pytest.approx(np.mean(uars))
@@ -158,7 +158,7 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
     assert (report["speaker"]["encoders"], report["speaker"]["utterances"], report["speaker"]["decisions"]) == (2, 6, 12)
     page = (run / "report" / "report.html").read_text()
     assert "SD over 2 seeds" in page and report["against"]["speakers"] == 2
-    assert siser(["compare", str(run), str(twin), "--out", str(tmp_path / "compared")]) == 0
+    assert siser(["compare", str(run), str(baseline), "--out", str(tmp_path / "compared")]) == 0
     assert "deviation over 2 seeds" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "p.csv"
     assert siser(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
@@ -168,18 +168,18 @@ def test_several_seeds_go_the_whole_road(road, folder, twin, tmp_path, capsys):
         assert inferred[row["id"]] == pytest.approx(np.mean(both), abs=2e-5)
 
 
-def test_runs_are_compared(road, twin, tmp_path, capsys):
+def test_runs_are_compared(workdir, baseline, tmp_path, capsys):
     out = tmp_path / "compared"
-    assert siser(["compare", str(road / "run"), str(twin), "--out", str(out)]) == 0
+    assert siser(["compare", str(workdir / "run"), str(baseline), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "twin" in shown and "not evidence" in shown
+    assert "baseline" in shown and "not evidence" in shown
     assert {"report.html", "report.md", "report.json", "tradeoff.png"} <= {path.name for path in out.iterdir()}
-    assert siser(["compare", str(twin), "--out", str(out)]) == 0  # a former report is replaced
-    assert siser(["compare", str(twin), "--out", str(road)]) == 2
+    assert siser(["compare", str(baseline), "--out", str(out)]) == 0  # a former report is replaced
+    assert siser(["compare", str(baseline), "--out", str(workdir)]) == 2
     assert "only a former report is replaced" in capsys.readouterr().err
 
 
-def test_several_folds_infer_as_the_mean_of_each(prepared, folder, tmp_path):
+def test_inference_averages_the_folds(prepared, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     clips = [prepared.clip(index) for index in (0, 30, 60)]
@@ -188,37 +188,37 @@ def test_several_folds_infer_as_the_mean_of_each(prepared, folder, tmp_path):
     assert np.allclose(together, np.mean(each, axis=0), atol=1e-6) and not np.allclose(together, each[0], atol=1e-3)
 
 
-def test_a_file_name_that_is_no_text_does_not_lose_the_table(road, folder, tmp_path):
-    odd = tmp_path / "wavs" / os.fsdecode(b"f\xfcr [b]1.wav")
-    odd.parent.mkdir()
-    shutil.copy(folder / "05_level_a.wav", odd)
+def test_a_file_name_that_is_not_utf8_does_not_spoil_the_table(workdir, folder, tmp_path):
+    not_utf8 = tmp_path / "wavs" / os.fsdecode(b"f\xfcr [b]1.wav")
+    not_utf8.parent.mkdir()
+    shutil.copy(folder / "05_level_a.wav", not_utf8)
     for ending in (".csv", ".jsonl", ".parquet"):
         out = tmp_path / f"p{ending}"
-        assert siser(["infer", str(road / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
+        assert siser(["infer", str(workdir / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
     assert rows_of(tmp_path / "p.csv")[0]["path"].endswith("f\\xfcr [b]1.wav")
 
 
-def test_the_report_shows_pictures_that_are_there(road):
-    report = road / "run" / "report"
+def test_the_report_shows_plots_that_exist(workdir):
+    report = workdir / "run" / "report"
     text = (report / "report.md").read_text()
-    pictures = sorted(path.name for path in report.glob("*.png"))
-    assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "verdict.png"} <= set(pictures)
-    assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    plots = sorted(path.name for path in report.glob("*.png"))
+    assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "verdict.png"} <= set(plots)
+    assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     assert "Not evidence" in text and "chance" in text
 
 
-def test_evaluate_again_replaces_the_report_and_prints_json(road, capsys):
-    before = (road / "run" / "report" / "report.json").read_text()
-    assert siser(["evaluate", str(road / "run"), "--device", "cpu", "--json"]) == 0
+def test_evaluate_again_replaces_the_report_and_prints_json(workdir, capsys):
+    before = (workdir / "run" / "report" / "report.json").read_text()
+    assert siser(["evaluate", str(workdir / "run"), "--device", "cpu", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(before)
 
 
-def test_infer_gives_a_row_for_every_file_bad_ones_included(road, folder, tmp_path, capsys):
+def test_infer_gives_a_row_for_every_file_bad_ones_included(workdir, folder, tmp_path, capsys):
     (tmp_path / "bad.wav").write_text("no audio")
     out = tmp_path / "p.csv"
     good = [str(folder / f"05_{emotion}_a.wav") for emotion in EMOTIONS]
     inputs = [good[0], str(tmp_path / "bad.wav"), *good[1:], str(tmp_path / "missing.wav"), str(folder / "06_*_b.wav")]
-    assert siser(["infer", str(road / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
+    assert siser(["infer", str(workdir / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
     rows = rows_of(out)
     assert [bool(row["error"]) for row in rows] == [False, True, False, False, True, False, False, False]
     assert "not readable as audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
@@ -232,27 +232,27 @@ def test_infer_gives_a_row_for_every_file_bad_ones_included(road, folder, tmp_pa
     assert "2 files failed" in capsys.readouterr().err
 
 
-def test_infer_agrees_with_evaluate(road, folder, tmp_path):
+def test_infer_agrees_with_evaluate(workdir, folder, tmp_path):
     out = tmp_path / "p.csv"
-    assert siser(["infer", str(road / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
+    assert siser(["infer", str(workdir / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
     assert len(inferred) == 72
-    for row in rows_of(road / "run" / "predictions.csv"):
+    for row in rows_of(workdir / "run" / "predictions.csv"):
         for label in EMOTIONS:
             assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
 
 
-def test_infer_writes_json_lines_and_parquet_too(road, folder, tmp_path):
+def test_infer_writes_json_lines_and_parquet_too(workdir, folder, tmp_path):
     import pyarrow.parquet
 
     (tmp_path / "list.txt").write_text(f"{folder / '05_level_a.wav'}\n\n{folder / '06_level_a.wav'}\n")
-    arguments = ["infer", str(road / "run"), str(tmp_path / "list.txt"), "--device", "cpu", "--out"]
+    arguments = ["infer", str(workdir / "run"), str(tmp_path / "list.txt"), "--device", "cpu", "--out"]
     assert siser([*arguments, str(tmp_path / "p.jsonl")]) == siser([*arguments, str(tmp_path / "p.parquet")]) == 0
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert pyarrow.parquet.read_table(tmp_path / "p.parquet").to_pylist() == lines and len(lines) == 2
 
 
-def test_long_recordings_are_read_in_equal_windows(trained):
+def test_long_recordings_are_cut_into_equal_windows(trained):
     model = load_models(trained, device="cpu")
     clip = np.random.default_rng(0).standard_normal(WINDOW * 2 + 1).astype(np.float32) * 0.1
     parts = cut_windows(clip)
@@ -262,19 +262,19 @@ def test_long_recordings_are_read_in_equal_windows(trained):
     assert mean_probabilities(model, [clip, clip[:9000]])[0] == pytest.approx(np.average(alone, axis=0, weights=weight), abs=1e-5)
 
 
-def test_a_moved_corpus_is_found_with_data(road, tmp_path, capsys):
+def test_a_moved_corpus_is_found_with_data(workdir, tmp_path, capsys):
     moved = tmp_path / "moved"
-    (road / "data").rename(moved)
+    (workdir / "data").rename(moved)
     try:
-        assert siser(["evaluate", str(road / "run")]) == 2
+        assert siser(["evaluate", str(workdir / "run")]) == 2
         assert "is not a prepared corpus" in capsys.readouterr().err
-        assert siser(["evaluate", str(road / "run"), "--data", str(moved), "--device", "cpu", "--quiet", "--quick"]) == 0
+        assert siser(["evaluate", str(workdir / "run"), "--data", str(moved), "--device", "cpu", "--quiet", "--quick"]) == 0
     finally:
-        moved.rename(road / "data")
+        moved.rename(workdir / "data")
 
 
-def test_resume_of_a_finished_run_trains_nothing(road):
-    before = (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns
-    arguments = ["--data", str(road / "data"), "--out", str(road / "run"), "--seed", "3", "--device", "cpu", "--resume"]
-    assert siser(["train", str(road / "recipe.toml"), *arguments]) == 0
-    assert (road / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns == before
+def test_resume_of_a_finished_run_trains_nothing(workdir):
+    before = (workdir / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns
+    arguments = ["--data", str(workdir / "data"), "--out", str(workdir / "run"), "--seed", "3", "--device", "cpu", "--resume"]
+    assert siser(["train", str(workdir / "recipe.toml"), *arguments]) == 0
+    assert (workdir / "run" / "folds" / "fixed" / "metrics.csv").stat().st_mtime_ns == before
