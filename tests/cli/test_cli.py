@@ -55,7 +55,7 @@ CASES = {
     "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
     "prepare csv {tmp}/nothing.csv {tmp}/out": "no such table",
     "prepare csv {tmp}/typo.toml {tmp}/out": "no column path, speaker, emotion",
-    "prepare csv {folder} {tmp}/out": "expected a CSV table",
+    "prepare csv {folder} {tmp}/out": "is not a regular file, expected a CSV table",
     "prepare csv {folder}/corpus.csv {tmp}": "exists already",
     "train {tmp}/typo.toml --data {data} --out {tmp}/out": "unknown key in [train] 'epocs', did you mean 'epochs'?",
     "train {tmp}/nothing.toml --data {data} --out {tmp}/out": "no recipe at",
