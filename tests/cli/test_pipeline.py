@@ -159,7 +159,7 @@ def test_several_seeds_in_every_command(workdir, folder, baseline, tmp_path, cap
     page = (run / "report" / "report.html").read_text()
     assert "SD over 2 seeds" in page and report["against"]["speakers"] == 2
     assert siser(["compare", str(run), str(baseline), "--out", str(tmp_path / "compared")]) == 0
-    assert "deviation over 2 seeds" in " ".join(capsys.readouterr().out.split())
+    assert "SD over 2 seeds" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "p.csv"
     assert siser(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
