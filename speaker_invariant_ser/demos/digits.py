@@ -24,6 +24,7 @@ from statistics import mean
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from sklearn.datasets import load_digits
 
@@ -266,7 +267,7 @@ def plot_curves(outcomes: Sequence[Outcome], out: Path) -> Path:
 
 def draw_curves(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """Draw every column of CURVES in its colour: solid for the first outcome, dashed for the second; chance is dotted."""
-    drawn: dict[str, object] = {}
+    drawn: dict[str, Line2D] = {}
     for outcome, style in zip(outcomes, ("-", "--"), strict=False):
         for (column, words), colour in zip(CURVES.items(), COLOURS, strict=False):
             for curve in (curve for curve in outcome.curves if column in curve[0]):
