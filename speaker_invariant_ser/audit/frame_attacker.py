@@ -1,7 +1,7 @@
 """Attacker on frame-level features: it sees in single frames what a mean over time hides.
 
 Shapes: F features, T frames (different for each utterance), K speakers. Frame-level features are those that
-`models.apply.apply_frames` returns, float16 [F, T].
+`models.apply.apply_to_clips` returns as `frame_features`, float16 [F, T].
 """
 
 import copy
