@@ -1,9 +1,9 @@
 """Cross-validation folds of an audit.
 
-The audit makes its own folds, because the way in which a probe is cross-validated decides the accuracy that it reaches. Folds are
-stratified by speaker and emotion. Where texts are known, all utterances of a text are in one fold, so that no attacker is
-scored on a sentence that it was fitted on. Only utterances that the encoder was not trained on are scored, where that is
-known; attackers may be fitted on all others.
+The audit defines its own folds, because the accuracy of a probe depends on how it is cross-validated. Folds are stratified by
+speaker and emotion. Where texts are known, all utterances of a text are in one fold, so that no attacker is scored on a
+sentence that it was fitted on. Only utterances that the encoder was not trained on are scored, where that is known; attackers
+may be fitted on all others.
 """
 
 import warnings

@@ -44,7 +44,7 @@ STRONGEST = "strongest"  # beside the attackers' names
 class StrongestAttacker:
     """The attacker on the embedding that is strongest on validation utterances, chosen for each fold.
 
-    Attackers on frame-level features are no candidates: whoever is given embeddings does not have those.
+    Attackers on frame-level features are no candidates: a recipient of embeddings does not have those features.
 
     Attributes:
         name: The attacker that was chosen most often.
@@ -297,8 +297,7 @@ class PooledLabels:
         Returns:
             uniform: 1 / K.
             majority: Accuracy of always predicting the most frequent speaker.
-            given_emotion: Accuracy of the best prediction from the true emotion; at least uniform, below which it is only by
-                bad luck.
+            given_emotion: Accuracy of predicting the speaker from the true emotion; 1 / K if that is higher.
             given_emotion_balanced: The same for balanced accuracy.
         """
         scored = [encoder.scored.sum() for encoder in self.labels]

@@ -216,7 +216,7 @@ def permuted_accuracies(
 ) -> dict[str, np.ndarray]:
     """Compute accuracies after the scored utterances' speakers are permuted within encoder and emotion.
 
-    Predictions are kept and true labels permuted, so that no attacker is fitted again. All attackers meet the same
+    Predictions are kept and true labels permuted, so that no attacker is fitted again. All attackers use the same
     permutations. Encoders that score the same utterances err alike on them, which permuting each encoder by itself does not
     show; so accuracies are spread around their mean by the root of the design effect. Accuracies of plain cross-validation are
     spread further by `CROSS_VALIDATION_INFLATION`, since its folds are fitted on each other's scored utterances.

@@ -76,7 +76,7 @@ def make_trials(
 ) -> Trials | None:
     """Score pairs of utterances by speakers on whom neither the encoder nor a scorer was trained.
 
-    Pairs with the same text are left out where texts are known, because a sentence resembles itself whoever speaks it; unless
+    Pairs with the same text are left out where texts are known, because a sentence resembles itself even across speakers; unless
     that would leave no target or no nontarget pair.
 
     Args:
