@@ -18,9 +18,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# The documentation site, in site/. A broken link or an unknown name in the API reference fails the build.
+# The documentation site, in site/. A broken link or an unknown name in the API reference fails the build. With --quiet it would
+# not: MkDocs then hides the warnings that --strict counts.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: it hides the warnings that --strict counts
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Rewrite the pages that are generated from the code.
 reference: $(READY)
