@@ -1,4 +1,4 @@
-"""A domain with labels and one without: no label of the second reaches the model, nobody who is tested is trained on."""
+"""Source and target domain: no target label reaches the model, and no test speaker is trained on."""
 
 import csv
 import itertools
@@ -63,10 +63,10 @@ def test_every_speaker_is_tested_once_and_trained_on_elsewhere_the_target_withou
         assert all(one.isdisjoint(other) for one, other in itertools.combinations(parts, 2)) and sum(map(len, parts)) == 44
 
 
-def test_the_twin_trains_on_the_source_alone_and_is_tested_on_the_same():
-    splits, twins = (make_splits(SplitSection(**DOMAINS, folds=3, use_unlabelled=use), people()) for use in (True, False))
-    for split, twin in zip(splits, twins, strict=True):
-        assert split.unlabelled and twin == replace(split, unlabelled=())
+def test_the_baseline_trains_on_the_source_alone_and_has_the_same_test_speakers():
+    splits, baselines = (make_splits(SplitSection(**DOMAINS, folds=3, use_unlabelled=use), people()) for use in (True, False))
+    for split, baseline in zip(splits, baselines, strict=True):
+        assert split.unlabelled and baseline == replace(split, unlabelled=())
 
 
 def test_the_lists_of_a_recipe_make_one_fold():
@@ -77,7 +77,7 @@ def test_the_lists_of_a_recipe_make_one_fold():
     assert split.test == ("b0",) and len(split.train) == 5 and len(split.unlabelled) == 4
 
 
-def test_who_has_no_label_is_trained_on_in_every_fold_and_changes_no_other_fold():
+def test_speakers_without_labels_are_trained_on_in_every_fold_and_change_no_fold():
     """A fold is the same whether the target speakers it trains on have labels or not."""
     data, settings = people(), SplitSection(**DOMAINS, folds=3, dev_speakers=1)
     for place, before in enumerate(make_splits(settings, data)):
@@ -89,7 +89,7 @@ def test_who_has_no_label_is_trained_on_in_every_fold_and_changes_no_other_fold(
     assert all({name[0] for name in split.test} == {"a"} for split in make_splits(settings, none))
 
 
-def test_a_clip_without_a_label_is_not_tested():
+def test_an_utterance_without_a_label_is_not_tested():
     data = relabelled(people(), lambda one: one.id == "b0sad1", "")
     (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "b0")), data)
     assert [data[index].id for index in split.indices("test", data) if data[index].corpus == "b"] == [
@@ -124,7 +124,7 @@ def test_texts_are_kept_apart_in_both_domains():
         ({**DOMAINS, "test": ("a0", "b0", "b1", "b2", "b3"), "column": "language"}, "no speaker of split.unlabelled is left"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, message):
+def test_invalid_domain_settings_are_refused(settings, message):
     data = relabelled(people(), lambda one: one.speaker == "b4", "")
     if settings.get("column") == "language":  # the one without labels is of no domain
         data = [replace(one, language="" if one.speaker == "b4" else one.corpus) for one in people()]
@@ -133,17 +133,17 @@ def test_what_cannot_be_is_refused(settings, message):
         make_splits(SplitSection(**settings), data)
 
 
-def test_a_column_that_there_is_not_is_refused():
+def test_an_unknown_domain_column_is_refused():
     with pytest.raises(RecipeError, match="split.column: unknown column 'corpsu', did you mean 'corpus'"):
         make_splits(SplitSection(**{**DOMAINS, "column": "corpsu"}), people())
 
 
-def test_a_split_that_tests_whom_it_trains_on_without_labels_cannot_be_made():
+def test_a_split_cannot_test_a_speaker_it_trains_on_without_labels():
     with pytest.raises(SplitError, match="speaker b0 is on both sides .* one of train, dev and test and unlabelled"):
         Split("x", ("a0", "a1"), ("a2",), ("a3", "b0"), unlabelled=("b0", "b1"))
 
 
-def test_a_map_drops_no_clip_of_the_domain_without_labels():
+def test_a_label_map_drops_no_utterance_of_the_unlabelled_domain():
     data = people(emotions=("happy", "sad", "bored"))
     kept, mapped = map_labels("five", data, SETTINGS)
     emotions = {corpus: Counter(one.emotion for one in kept if one.corpus == corpus) for corpus in "ab"}
@@ -157,9 +157,9 @@ def test_a_map_drops_no_clip_of_the_domain_without_labels():
 
 @pytest.mark.parametrize("chosen", ["full", "five", "auto", {"happy": "up", "sad": "down"}])
 def test_a_missing_label_is_an_error_anywhere_else(chosen):
-    theirs = relabelled(people(), lambda one: one.speaker == "b0", "")
-    assert len(map_labels(chosen, theirs, SETTINGS)[0]) == len(theirs)
-    for data, split in ((theirs, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
+    of_baseline = relabelled(people(), lambda one: one.speaker == "b0", "")
+    assert len(map_labels(chosen, of_baseline, SETTINGS)[0]) == len(of_baseline)
+    for data, split in ((of_baseline, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
         with pytest.raises(
             RecipeError, match=r"utterances have no emotion \([ab]0.*: only utterances of a domain in split.unlabelled"
         ):
@@ -178,7 +178,7 @@ def half_labelled(number=300):
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "balanced"])
-def test_half_of_every_batch_has_no_labels_and_all_clips_come(kind):
+def test_half_of_every_batch_is_unlabelled_and_every_utterance_is_used(kind):
     clips, settings = half_labelled(), TrainSection(batch_size=10, batches=kind)
     epochs = [epoch_batches(clips, settings, 0, number) for number in (1, 2)]
     for batches in epochs:
@@ -192,7 +192,7 @@ def test_half_of_every_batch_has_no_labels_and_all_clips_come(kind):
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "balanced"])
-def test_class_shares_are_of_what_has_a_label(kind):
+def test_class_shares_are_computed_on_labelled_utterances(kind):
     clips = half_labelled()
     known = replace(clips, emotion=clips.emotion[clips.emotion >= 0], speaker=clips.speaker[clips.emotion >= 0])
     recipe = make_recipe({"train": {"batches": kind}})
@@ -200,7 +200,7 @@ def test_class_shares_are_of_what_has_a_label(kind):
     assert torch.equal(found, wanted) and found.sum().item() == pytest.approx(1)
 
 
-def test_clips_are_mixed_and_joined_with_their_like_and_have_no_share_of_an_emotion():
+def test_unlabelled_clips_are_paired_with_each_other_and_add_no_emotion():
     clips = half_labelled()
     augment = {"concatenate": 0.3, "mixup_same_emotion": 0.3, "mixup_any_emotion": 0.4}
     feed = BatchLoader(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
@@ -261,13 +261,13 @@ def same(run, other):
 
 @pytest.mark.parametrize("label", ["", "bored", "rising"])
 def test_no_label_of_the_target_reaches_the_model(both, adapted, folder, tmp_path, label):
-    """With every label of the target's training speakers removed, unheard of or wrong, the model is the same to the bit."""
+    """With every label of the target's training speakers removed, unknown or wrong, the model is the same to the bit."""
     data = changed(folder, tmp_path / "data", lambda some: relabelled(some, lambda one: one.speaker == "05", label))
     assert {one.emotion for one in data.utterances if one.speaker == "05"} == {label}
     assert same(adapted, train(make_recipe(TONES), data, tmp_path / "run", device="cpu"))
 
 
-def test_test_speakers_labels_do_not_either_and_a_label_of_the_source_does(adapted, folder, tmp_path):
+def test_labels_of_test_speakers_do_not_reach_the_model_and_those_of_the_source_do(adapted, folder, tmp_path):
     def shuffled(speakers):
         turn = {"rising": "falling", "falling": "level", "level": "rising"}
         return lambda some: [replace(one, emotion=turn[one.emotion]) if one.speaker in speakers else one for one in some]
@@ -277,18 +277,20 @@ def test_test_speakers_labels_do_not_either_and_a_label_of_the_source_does(adapt
         assert same(adapted, train(make_recipe(TONES), data, tmp_path / name, device="cpu")) is alike
 
 
-def test_unlabelled_clips_are_trained_on_and_the_twin_has_none(both, adapted, tmp_path):
+def test_unlabelled_clips_are_trained_on_and_the_baseline_has_none(both, adapted, tmp_path):
     recipe = make_recipe(TONES, ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0"])
-    twin = train(recipe, both, tmp_path / "twin", device="cpu")
-    assert not same(adapted, twin) and twin.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
-    rows, twins = adapted.fits[0].metrics(), twin.fits[0].metrics()
-    clips = len(twin.splits[0].indices("train", both.utterances))
-    assert (rows[0]["step"], twins[0]["step"]) == (2 * clips // 8, clips // 8), "as many unlabelled clips come along"
+    baseline = train(recipe, both, tmp_path / "baseline", device="cpu")
+    assert not same(adapted, baseline) and baseline.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
+    rows, baselines = adapted.fits[0].metrics(), baseline.fits[0].metrics()
+    clips = len(baseline.splits[0].indices("train", both.utterances))
+    assert (rows[0]["step"], baselines[0]["step"]) == (2 * clips // 8, clips // 8), (
+        "each batch holds as many unlabelled clips as labelled ones"
+    )
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
     assert Run.open(adapted.folder).splits == adapted.splits
 
 
-def test_an_adversary_reads_any_column_that_training_clips_have(both):
+def test_an_adversary_classifies_any_column_that_training_clips_have(both):
     split = Split("x", ("01", "02"), ("03",), ("04",), unlabelled=("05",))
     assert target_values(both, split, "corpus") == ["a", "b"] and target_values(both, split, "text") == list("abcd")
     assert target_values(both, split, "speaker") == ["01", "02", "05"]
@@ -302,13 +304,13 @@ def test_an_adversary_reads_any_column_that_training_clips_have(both):
 @pytest.fixture(scope="module")
 def reports(both, adapted, tmp_path_factory):
     """Reports of the run, compared with its baseline, and of the baseline; and the folder of the first."""
-    place = tmp_path_factory.mktemp("told")
+    place = tmp_path_factory.mktemp("domains")
     settings = ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0", "train.epochs=1"]
-    twin = train(make_recipe(TONES, settings), both, place / "twin", device="cpu")
-    theirs = evaluate(twin, both, "cpu", quick=True).report
-    write_report(theirs, twin.folder / "report")
-    ours = evaluate(adapted, both, "cpu", quick=True, against=twin).report
-    return ours, theirs, write_report(ours, place / "report").parent
+    baseline = train(make_recipe(TONES, settings), both, place / "baseline", device="cpu")
+    of_baseline = evaluate(baseline, both, "cpu", quick=True).report
+    write_report(of_baseline, baseline.folder / "report")
+    of_run = evaluate(adapted, both, "cpu", quick=True, against=baseline).report
+    return of_run, of_baseline, write_report(of_run, place / "report").parent
 
 
 def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports, adapted):
@@ -325,29 +327,29 @@ def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports,
     assert "corpus" not in emotion.groups and report.settings.folds[0].unlabelled == ["05"]
 
 
-def test_the_twin_is_paired_domain_by_domain(reports):
-    ours, theirs, _ = reports
-    against = ours.against
-    assert set(against.per_speaker) == {"06"} and not theirs.emotion.domains.target_in_training
+def test_the_baseline_is_compared_domain_by_domain(reports):
+    of_run, of_baseline, _ = reports
+    against = of_run.against
+    assert set(against.per_speaker) == {"06"} and not of_baseline.emotion.domains.target_in_training
     for name, result in against.domains.items():
-        values = [getattr(report.emotion.domains, name).tested.uar.value for report in (ours, theirs)]
+        values = [getattr(report.emotion.domains, name).tested.uar.value for report in (of_run, of_baseline)]
         assert [result.this.value, result.other.value] == pytest.approx(values)
         assert result.difference.value == pytest.approx(values[0] - values[1])
     assert set(against.domains) == {"source", "target"}
-    assert against.emotion.uar.value == pytest.approx(theirs.emotion.uar.value)
+    assert against.emotion.uar.value == pytest.approx(of_baseline.emotion.uar.value)
 
 
 def test_the_report_says_which_domain_is_which(reports):
-    ours, _, folder = reports
-    source, target = ours.emotion.domains.source.tested.uar.value, ours.emotion.domains.target.tested.uar.value
-    assert "unseen speaker of b: " in ours.verdict[0]
-    assert "and on unlabelled utterances of b." in ours.verdict[0]
+    of_run, _, folder = reports
+    source, target = of_run.emotion.domains.source.tested.uar.value, of_run.emotion.domains.target.tested.uar.value
+    assert "unseen speaker of b: " in of_run.verdict[0]
+    assert "and on unlabelled utterances of b." in of_run.verdict[0]
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text(encoding="utf-8")
         assert "Source and target domain" in text and "source: a" in text.replace("\u00a0", " ") and "target: b" in text
         assert f"{100 * source:.1f}" in text and f"{100 * target:.1f}" in text and "training speakers without labels" in text
         assert "emotion UAR, unseen speakers of b" in text and "emotion UAR, unseen speakers of a" in text
-    assert json.loads((folder / "report.json").read_text())["emotion"]["domains"] == ours.emotion.domains.to_json()
+    assert json.loads((folder / "report.json").read_text())["emotion"]["domains"] == of_run.emotion.domains.to_json()
 
 
 def test_without_labels_in_the_target_the_headline_is_the_source():
@@ -375,7 +377,7 @@ def test_uar_is_over_the_emotions_that_a_domain_has():
 # ---- data without labels
 
 
-def test_audio_without_labels_is_prepared_when_asked_for_and_only_then(folder, tmp_path, capsys):
+def test_audio_without_labels_is_prepared_only_with_the_option(folder, tmp_path, capsys):
     rows = list(csv.DictReader((folder / "corpus.csv").read_text().splitlines()))
     bare = tmp_path / "bare.csv"
     bare.write_text("path,speaker\n" + "".join(f"{folder}/{row['path']},{row['speaker']}\n" for row in rows[:12]))
@@ -392,8 +394,8 @@ def test_audio_without_labels_is_prepared_when_asked_for_and_only_then(folder, t
     assert "--unlabelled: for your own data only" in capsys.readouterr().err
 
 
-def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
-    """Twelve clips of one more voice, in a table that says nothing of emotions."""
+def test_a_corpus_without_labels_is_prepared_trained_on_and_evaluated(folder, tmp_path, capsys):
+    """Twelve clips of one more speaker are in a table without emotions."""
     rows = list(csv.DictReader((folder / "corpus.csv").read_text().splitlines()))
     table = tmp_path / "corpus.csv"
     lines = [f"{folder}/{row['path']},{row['speaker']},{row['emotion']},{row['text']},{row['sex']}\n" for row in rows[:60]]
@@ -426,7 +428,7 @@ def test_a_corpus_without_labels_goes_the_whole_road(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("source, target", [("emodb", "nemo"), ("nemo", "emodb")])
 def test_the_recipes_take_one_corpus_with_labels_and_the_other_without(source, target):
-    """On as many speakers as the two corpora have; the twin of the comments is tested on the same."""
+    """On as many speakers as the two corpora have; the baseline of the comments has the same test speakers."""
     path = Path(__file__).resolve().parents[2] / "recipes" / f"domain-{source}-{target}.toml"
     names = {"a": source, "b": target}
     counts = {"emodb": 10, "nemo": 9}
@@ -434,11 +436,11 @@ def test_the_recipes_take_one_corpus_with_labels_and_the_other_without(source, t
     data = [replace(one, corpus=names[one.corpus]) for one in data]
     changes = re.findall(r"--set (\S+)", path.read_text())
     assert len(changes) == 3
-    recipe, twin = read_recipe(path), read_recipe(path, changes)
+    recipe, baseline = read_recipe(path), read_recipe(path, changes)
     kept = map_labels(recipe.labels.map, data, recipe.split)[0]
     assert labels_of(kept, recipe.split) == ["happy", "sad"]
-    folds, twins = (make_splits(one.split, kept) for one in (recipe, twin))
-    assert [replace(split, unlabelled=()) for split in folds] == twins and len(folds) == 5
+    folds, baselines = (make_splits(one.split, kept) for one in (recipe, baseline))
+    assert [replace(split, unlabelled=()) for split in folds] == baselines and len(folds) == 5
     assert all({name[0] for name in split.unlabelled} == {"b"} and len(split.unlabelled) >= 7 for split in folds)
     assert sum(len(split.test) for split in folds) == 19 and all(len(split.train) >= 5 for split in folds)
-    assert recipe.adversary.target == "corpus" and twin.adversary.strength == 0
+    assert recipe.adversary.target == "corpus" and baseline.adversary.strength == 0

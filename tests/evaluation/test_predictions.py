@@ -34,7 +34,7 @@ def with_seeds(*seeds, clips=80) -> Predictions:
     return join([replace(first, seed=np.full(clips, s), probability=p) for s, p in zip(seeds, probabilities, strict=True)])
 
 
-def test_a_table_comes_back_as_it_was_written(tmp_path):
+def test_predictions_are_read_back_as_they_were_written(tmp_path):
     """Speakers that look like numbers, missing values or two cells stay what they are; float32 comes back to the bit."""
     written = with_seeds(7, 8)
     write_predictions(tmp_path / "predictions.csv", written)
@@ -46,7 +46,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert emotion_results(read).uar == emotion_results(written).uar
 
 
-def test_a_table_of_an_older_run_is_of_one_seed(tmp_path):
+def test_a_table_without_seeds_is_read_as_one_seed(tmp_path):
     path, written = tmp_path / "predictions.csv", made_up(trained_from=5)
     write_predictions(path, written)
     path.write_text(path.read_text(encoding="utf-8").replace('"seed",', "").replace('"a",5,', '"a",'), encoding="utf-8")
@@ -57,7 +57,7 @@ def test_a_table_of_an_older_run_is_of_one_seed(tmp_path):
     assert results.model_copy(update={"uar": None}) == expected.model_copy(update={"uar": None})
 
 
-def test_a_missing_table_is_refused_with_what_to_do(tmp_path):
+def test_a_missing_table_is_refused_with_the_command_that_writes_it(tmp_path):
     with pytest.raises(RunError, match=f"no predictions.csv in {tmp_path}; evaluate it first with `siser evaluate {tmp_path}`"):
         read_predictions(tmp_path / "predictions.csv")
 
@@ -231,7 +231,7 @@ def test_groups_are_columns_of_2_to_20_values_and_those_asked_for():
     assert "sex" not in group_columns(people(sex=lambda n: "male" if n % 2 else "")), "unknown is no value"
 
 
-def test_columns_that_cannot_be_had_are_refused():
+def test_unknown_and_empty_columns_are_refused():
     clips = people(text=lambda n: "t")
     with pytest.raises(RunError, match="unknown column 'txt', did you mean 'text'. Expected one of: corpus, text, sex, language"):
         group_columns(clips, ("txt",))
@@ -242,7 +242,7 @@ def test_columns_that_cannot_be_had_are_refused():
         group_columns(clips, ("sex",))
 
 
-def test_groups_are_measured_like_the_whole():
+def test_groups_are_scored_like_the_whole_test_set():
     one = made_up()
     sex = np.where(np.isin(one.speaker, ["01", "1"]), "female", np.where(one.speaker == "NA", "male", ""))
     groups = by_group(one, {"sex": sex, "corpus": np.full(80, "made")})
@@ -258,7 +258,7 @@ def test_groups_are_measured_like_the_whole():
 
 
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):
-    """The tones' model knows too little for two temperatures to differ: probabilities are made up, who is asked for is not."""
+    """The small model is too poor for two temperatures to differ, so the probabilities are invented; the speakers are real."""
     fit = trained.fits[0]
     model, split = load_model(fit.folder), fit.split
     made = {}

@@ -50,7 +50,7 @@ def direct_mean(prepared, logmel, speaker):
     return torch.cat(frames, dim=1).mean(dim=1).float()
 
 
-def test_a_planted_colour_of_each_speaker_goes_and_that_of_each_emotion_stays():
+def test_speaker_means_remove_a_planted_speaker_spectrum_and_keep_that_of_each_emotion():
     """Speakers add a curve over the bands, emotions another; a clip's own mean would take both."""
     rng = torch.Generator().manual_seed(0)
     speaker, emotion = torch.arange(48) % 4, torch.arange(48) // 4 % 3
@@ -75,7 +75,7 @@ def test_a_planted_colour_of_each_speaker_goes_and_that_of_each_emotion_stays():
     assert mood_after > 0.5 > 1e-4 > mood_alone
 
 
-def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(prepared, logmel):
+def test_a_speakers_mean_is_over_all_utterances_of_any_label_and_part(prepared, logmel):
     means = compute_speaker_means(prepared, logmel, ["05", "03"])
     assert means.speakers == ["03", "05"]
     for speaker in means.speakers:
@@ -87,7 +87,7 @@ def test_a_speakers_mean_is_over_all_clips_whatever_their_label_and_part(prepare
     assert torch.equal(same.means, means.means), "no label is used"
 
 
-def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logmel):
+def test_the_dataset_subtracts_the_speakers_mean(prepared, logmel):
     plain, clips = (
         open_dataset(prepared, range(30), LABELS, (), logmel, 1.0, subtract_speaker_means=taken) for taken in (False, True)
     )
@@ -104,7 +104,7 @@ def test_clips_are_given_to_the_model_without_their_speakers_mean(prepared, logm
 
 
 @pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_any_emotion": 1.0}])
-def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepared, logmel, join):
+def test_every_part_of_a_combined_clip_has_its_own_speakers_mean_subtracted(prepared, logmel, join):
     still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
     recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
     clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
@@ -124,7 +124,7 @@ def test_in_a_batch_every_part_of_a_clip_has_its_own_speakers_mean_taken(prepare
             assert torch.allclose(mels[row, :, : frames[row]], wanted, atol=1e-4)
 
 
-def test_a_masked_band_is_silent_and_does_not_show_the_speakers_mean_upside_down(prepared, logmel):
+def test_a_masked_band_is_zero_and_not_the_negative_speaker_mean(prepared, logmel):
     only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
     clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
     normalise = Normalise("speaker", 24)
@@ -145,7 +145,7 @@ def run(prepared, tmp_path_factory):
     return train(make_recipe(SPEAKER), prepared, tmp_path_factory.mktemp("speaker") / "run", device="cpu")
 
 
-def test_the_saved_model_reads_dev_speakers_as_training_did(prepared, run):
+def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
     best, model = best_epoch(run.fits[0].metrics()), load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
     clips = [prepared.clip(index) for index in indices]
@@ -155,7 +155,7 @@ def test_the_saved_model_reads_dev_speakers_as_training_did(prepared, run):
     assert uar(truth, probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
 
 
-def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(prepared, run, trained):
+def test_a_model_requires_speaker_means_only_if_it_subtracts_them(prepared, run, trained):
     model, clips = load_model(run.fits[0].folder), [prepared.clip(0)]
     with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
         apply(model, clips)
@@ -163,7 +163,7 @@ def test_a_model_asks_for_the_speakers_mean_and_takes_none_it_has_no_use_for(pre
         apply(load_model(trained.fits[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
 
 
-def test_infer_refuses_until_it_is_told_that_one_person_speaks(prepared, run, trained, folder, tmp_path, capsys):
+def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder, tmp_path, capsys):
     evaluate(run, prepared, "cpu", quick=True)
     out = tmp_path / "p.csv"
     command = ["infer", str(run.folder), str(folder / "05_*.wav"), "--out", str(out), "--device", "cpu"]
@@ -191,7 +191,7 @@ def transductive(report):
     return changed(report, settings__transductive=True)
 
 
-def test_every_table_of_a_report_is_marked(tmp_path):
+def test_every_table_of_a_transductive_report_is_marked(tmp_path):
     plain, marked = against_report(), transductive(against_report())
     for name, report, wanted in (("plain", plain, False), ("marked", marked, True)):
         folder = write_report(report, tmp_path / name).parent
@@ -236,7 +236,7 @@ def test_the_command_line_marks_it(prepared, run, tmp_path, capsys):
     assert "run (transductive)" in capsys.readouterr().out
 
 
-def test_a_preview_shows_what_the_network_sees(prepared, tmp_path):
+def test_a_preview_shows_normalised_log_mels(prepared, tmp_path):
     from speaker_invariant_ser.report.augmentation_preview import preview_clips
 
     recipes = [make_recipe({**TINY, "features": {**TINY["features"], "normalise": kind}}) for kind in ("corpus", "speaker")]
@@ -246,5 +246,5 @@ def test_a_preview_shows_what_the_network_sees(prepared, tmp_path):
         assert not np.allclose(plain.original, own.original, atol=0.05)
 
 
-def test_only_this_kind_is_transductive():
+def test_only_normalisation_by_speaker_is_transductive():
     assert [kind for kind in ("corpus", "utterance", "speaker") if FeaturesSection(normalise=kind).transductive] == ["speaker"]
