@@ -1,4 +1,4 @@
-"""Moves of log-mels: how long, where, which way, and that finding them leaves no trace in the model."""
+"""Adversarial perturbations: their norm, direction and padding, and that computing them leaves the model unchanged."""
 
 import pytest
 import torch
@@ -25,38 +25,38 @@ EPSILON = 5.0
 
 
 class Setting:
-    """A model with its batch of 8 clips and a speaker reader, as one training step has them; the same for the same seed."""
+    """A model, a batch of 8 utterances and a speaker classifier, reproducible for a seed."""
 
     def __init__(self, seed: int = 0, dropout: float = 0.0) -> None:
         torch.manual_seed(seed)
         encoder = EncoderSection(channels=(8, 12, 16), dim=16, dropout=dropout)
         sections = {"features": FeaturesSection(), "encoder": encoder, "emotion": EmotionSection(dropout=dropout)}
         self.model = SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16000, **sections)).train()
-        self.reader = torch.nn.Linear(16, 4)
+        self.classifier = torch.nn.Linear(16, 4)
         self.mels = (torch.randn(8, 64, 40) * mask_of(FRAMES, 40)[:, None] - 3).requires_grad_()
         torch.manual_seed(100 + seed)  # of dropout
-        self.output = self.look(self.mels)
+        self.output = self.forward(self.mels)
 
-    def look(self, mels):
+    def forward(self, mels):
         return self.model.from_mels(mels, FRAMES)
 
     def emotion_losses(self, output):
         return F.cross_entropy(output.logits, EMOTION, reduction="none")
 
     def speaker_losses(self, output):
-        return F.cross_entropy(self.reader(output.embedding), SPEAKER, reduction="none")
+        return F.cross_entropy(self.classifier(output.embedding), SPEAKER, reduction="none")
 
-    def move(self, name, epsilon=EPSILON):
+    def perturbation(self, name, epsilon=EPSILON):
         emotion, speaker = mean_of(self.emotion_losses), mean_of(self.speaker_losses)
-        return PERTURBATIONS[name](self.look, self.mels, FRAMES, self.output, emotion, speaker, epsilon)
+        return PERTURBATIONS[name](self.forward, self.mels, FRAMES, self.output, emotion, speaker, epsilon)
 
-    def random_move(self, epsilon=EPSILON):
+    def random_perturbation(self, epsilon=EPSILON):
         return scale_to_norm(torch.randn_like(self.mels), FRAMES, epsilon)
 
     @torch.no_grad()
-    def at(self, move):
-        """What the model says of the clips moved so far; batch norm as in training."""
-        return self.look(self.mels + move)
+    def at(self, perturbation):
+        """The model's output for perturbed inputs; batch norm as in training."""
+        return self.forward(self.mels + perturbation)
 
     @property
     def buffers(self):
@@ -71,8 +71,8 @@ def mean_of(losses):
     return lambda output: losses(output).mean()
 
 
-def lengths(move):
-    return move.flatten(1).double().norm(dim=1)
+def norms(perturbation):
+    return perturbation.flatten(1).double().norm(dim=1)
 
 
 def alike(some, others):
@@ -80,39 +80,39 @@ def alike(some, others):
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_the_move_is_epsilon_long_and_leaves_padding_alone(name):
+def test_the_perturbation_has_norm_epsilon_and_is_zero_in_padding(name):
     setting = Setting()
-    move = setting.move(name)
-    assert move.shape == setting.mels.shape and not move.requires_grad
-    assert (lengths(move) / EPSILON - 1).abs().max() < 1e-5
-    padding = ~mask_of(FRAMES, 40)[:, None].expand_as(move)
-    assert not move[padding].any() and move[~padding].count_nonzero() > 0.9 * (~padding).sum()
-    assert not setting.move(name, epsilon=0.0).any()
+    perturbation = setting.perturbation(name)
+    assert perturbation.shape == setting.mels.shape and not perturbation.requires_grad
+    assert (norms(perturbation) / EPSILON - 1).abs().max() < 1e-5
+    padding = ~mask_of(FRAMES, 40)[:, None].expand_as(perturbation)
+    assert not perturbation[padding].any() and perturbation[~padding].count_nonzero() > 0.9 * (~padding).sum()
+    assert not setting.perturbation(name, epsilon=0.0).any()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_finding_the_move_leaves_gradients_and_statistics_to_the_bit(name):
-    """With dropout, as in training: it is drawn before the move is looked for."""
-    alone, moved = Setting(dropout=0.2), Setting(dropout=0.2)
-    with preserve_statistics(moved.model):
-        move = moved.move(name)
-    assert move.any() and all(one is None for one in moved.gradients.values()) and moved.mels.grad is None
-    assert all(one.grad is None for one in moved.reader.parameters())
-    for setting in (alone, moved):
+def test_computing_a_perturbation_changes_no_gradient_and_no_statistic(name):
+    """With dropout, as in training."""
+    alone, perturbed = Setting(dropout=0.2), Setting(dropout=0.2)
+    with preserve_statistics(perturbed.model):
+        perturbation = perturbed.perturbation(name)
+    assert perturbation.any() and all(one is None for one in perturbed.gradients.values()) and perturbed.mels.grad is None
+    assert all(one.grad is None for one in perturbed.classifier.parameters())
+    for setting in (alone, perturbed):
         setting.emotion_losses(setting.output).mean().backward()
-    assert alike(alone.gradients, moved.gradients) and any(one.any() for one in alone.gradients.values())
-    assert alike(alone.buffers, moved.buffers)
+    assert alike(alone.gradients, perturbed.gradients) and any(one.any() for one in alone.gradients.values())
+    assert alike(alone.buffers, perturbed.buffers)
 
 
-def test_without_keeping_them_a_pass_moves_the_statistics():
-    """What the test above would see if nothing were kept."""
+def test_without_preserve_statistics_a_pass_changes_them():
+    """The previous test would fail without preserve_statistics."""
     setting = Setting()
     before = setting.buffers
     with preserve_statistics(setting.model):
-        setting.move("vat")
+        setting.perturbation("vat")
         during = setting.buffers
     assert alike(before, setting.buffers) and not alike(before, during)
-    setting.move("vat")
+    setting.perturbation("vat")
     after = setting.buffers
     counters = [name for name in after if name.endswith("num_batches_tracked")]
     assert counters and all(after[name] == before[name] + 2 == 3 for name in counters)
@@ -120,12 +120,12 @@ def test_without_keeping_them_a_pass_moves_the_statistics():
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_both_passes_are_trained_on_and_one_is_counted(name):
-    """The backward of the first pass goes through layers whose statistics a second one has met since."""
+def test_both_passes_have_gradients_and_one_updates_the_statistics(name):
+    """The backward pass of the first goes through layers that a second pass has used since."""
     setting = Setting()
     before = setting.buffers
     with preserve_statistics(setting.model):
-        output = setting.look(setting.mels.detach() + setting.move(name))
+        output = setting.forward(setting.mels.detach() + setting.perturbation(name))
     first, second = (setting.emotion_losses(one).mean() for one in (setting.output, output))
     (first + 0.5 * second).backward()
     assert alike(before, setting.buffers)
@@ -136,21 +136,21 @@ def test_both_passes_are_trained_on_and_one_is_counted(name):
     assert all(one.isfinite().all() for one in both.values()) and not alike(both, plain.gradients)
 
 
-def test_statistics_that_processes_share_are_kept_as_well(monkeypatch):
-    """One process that believes to be one of several: its batch norm writes the statistics itself, in place."""
+def test_statistics_of_shared_batch_norm_are_preserved(monkeypatch):
+    """One process that acts as one of several: its batch norm updates the statistics in place."""
     monkeypatch.setattr(encoders, "is_distributed", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: None)
     setting = Setting()
     before = setting.buffers
     with preserve_statistics(setting.model):
-        output = setting.look(setting.mels.detach() + setting.move("vat"))
+        output = setting.forward(setting.mels.detach() + setting.perturbation("vat"))
         assert not alike(before, setting.buffers)
     assert alike(before, setting.buffers)
     (setting.emotion_losses(setting.output) + setting.emotion_losses(output)).mean().backward()
     assert all(one.isfinite().all() for one in setting.gradients.values())
 
 
-def test_statistics_are_kept_through_an_error():
+def test_statistics_are_restored_after_an_error():
     setting = Setting()
     before = dict(setting.model.named_buffers())
     with pytest.raises(ZeroDivisionError), preserve_statistics(setting.model):
@@ -158,18 +158,18 @@ def test_statistics_are_kept_through_an_error():
     assert all(one is before[name] for name, one in setting.model.named_buffers()), "the very same objects"
 
 
-def test_a_gradient_that_is_no_direction_moves_nothing():
+def test_a_zero_or_non_finite_gradient_gives_no_perturbation():
     good = torch.randn(1, 4, 6)
     nan, infinite, tiny, huge = (good.clone() for _ in range(4))
     nan[0, 1, 2], infinite[0, 3, 0] = torch.nan, -torch.inf
     gradient = torch.cat((good, nan, infinite, 0 * good, 1e-30 * tiny, 1e30 * huge))
-    move = scale_to_norm(gradient, torch.full((6,), 6), 2.0)
-    assert [round(length, 4) for length in lengths(move).tolist()] == [2, 0, 0, 0, 2, 2]
-    assert torch.allclose(move[4], move[0]) and torch.allclose(move[5], move[0])
-    assert torch.allclose(move[0], 2 * good[0] / good[0].norm())
+    perturbation = scale_to_norm(gradient, torch.full((6,), 6), 2.0)
+    assert [round(length, 4) for length in norms(perturbation).tolist()] == [2, 0, 0, 0, 2, 2]
+    assert torch.allclose(perturbation[4], perturbation[0]) and torch.allclose(perturbation[5], perturbation[0])
+    assert torch.allclose(perturbation[0], 2 * good[0] / good[0].norm())
 
 
-def test_what_stands_in_padding_is_not_read():
+def test_values_in_padding_are_ignored():
     gradient = torch.randn(2, 4, 6)
     clean = scale_to_norm(gradient, torch.tensor([6, 3]), 1.0)
     gradient[1, :, 3:] = torch.nan
@@ -178,19 +178,20 @@ def test_what_stands_in_padding_is_not_read():
 
 @pytest.mark.parametrize("name, losses", [("fgm", "emotion_losses"), ("cross", "speaker_losses")])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_loss_is_higher_where_the_clip_is_moved_to(name, losses, seed):
+def test_the_perturbation_increases_its_loss(name, losses, seed):
     setting = Setting(seed)
     here, there, anywhere = (
-        getattr(setting, losses)(setting.at(move)) for move in (0, setting.move(name), setting.random_move())
+        getattr(setting, losses)(setting.at(perturbation))
+        for perturbation in (0, setting.perturbation(name), setting.random_perturbation())
     )
     assert (there > here).float().mean() >= 0.75 and there.mean() > here.mean() + 0.05
-    assert there.mean() - here.mean() > 3 * (anywhere.mean() - here.mean()).abs(), "not because anything was moved"
+    assert there.mean() - here.mean() > 3 * (anywhere.mean() - here.mean()).abs(), "a random perturbation has a smaller effect"
 
 
-def test_each_move_is_along_its_own_loss():
-    """A move along one loss says little of the other, and turned round it lowers its own."""
+def test_each_method_follows_its_own_loss():
+    """A perturbation along one loss is not along the other, and reversed it lowers its own."""
     setting = Setting()
-    emotion, speaker = setting.move("fgm"), setting.move("cross")
+    emotion, speaker = setting.perturbation("fgm"), setting.perturbation("cross")
     cosine = (emotion * speaker).flatten(1).sum(dim=1) / EPSILON**2
     assert cosine.abs().max() < 0.9
     assert setting.speaker_losses(setting.at(-speaker)).mean() < setting.speaker_losses(setting.at(0)).mean()
@@ -198,56 +199,56 @@ def test_each_move_is_along_its_own_loss():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_virtual_move_changes_the_prediction_more_than_a_random_one(seed):
+def test_vat_changes_the_prediction_more_than_a_random_perturbation(seed):
     setting = Setting(seed)
     here = setting.at(0).logits
-    found = kl_divergence(here, setting.at(setting.move("vat")).logits)
-    random = torch.stack([kl_divergence(here, setting.at(setting.random_move()).logits) for _ in range(5)])
+    found = kl_divergence(here, setting.at(setting.perturbation("vat")).logits)
+    random = torch.stack([kl_divergence(here, setting.at(setting.random_perturbation()).logits) for _ in range(5)])
     assert found > 3 * random.max() > 0
 
 
-def test_the_virtual_move_needs_no_label():
+def test_vat_needs_no_label():
     setting = Setting()
 
     def refused(output):
         raise AssertionError("a label was asked for")
 
-    move = PERTURBATIONS["vat"](setting.look, setting.mels, FRAMES, setting.output, refused, refused, EPSILON)
-    assert move.any() and PERTURBATIONS["vat"].reference == "prediction"
+    perturbation = PERTURBATIONS["vat"](setting.forward, setting.mels, FRAMES, setting.output, refused, refused, EPSILON)
+    assert perturbation.any() and PERTURBATIONS["vat"].reference == "prediction"
     assert all(PERTURBATIONS[name].reference == "labels" for name in ("fgm", "cross"))
 
 
-def test_what_vat_compares_differs_by_the_move_alone_not_by_dropout():
+def test_vat_compares_passes_with_the_same_dropout():
     setting, seen = Setting(dropout=0.5), []
 
-    def look(mels):
-        seen.append(setting.look(mels))
+    def forward(mels):
+        seen.append(setting.forward(mels))
         return seen[-1]
 
-    PERTURBATIONS["vat"](look, setting.mels, FRAMES, setting.output, None, None, 1e-3)
-    look(setting.mels)
+    PERTURBATIONS["vat"](forward, setting.mels, FRAMES, setting.output, None, None, 1e-3)
+    forward(setting.mels)
     here, there, again = (one.logits for one in seen)
     assert 0 < (here - there).abs().max() < 1e-2 * (here - again).abs().max()
 
 
-def test_divergence_is_torchs_own_and_pulls_one_side_only():
+def test_kl_divergence_equals_torch_and_has_no_gradient_for_the_reference():
     torch.manual_seed(0)
-    logits, moved = (3 * torch.randn(5, 4, requires_grad=True) for _ in range(2))
-    logits.retain_grad(), moved.retain_grad()
+    logits, perturbed = (3 * torch.randn(5, 4, requires_grad=True) for _ in range(2))
+    logits.retain_grad(), perturbed.retain_grad()
     of = torch.distributions.Categorical
-    expected = torch.distributions.kl_divergence(of(logits=logits), of(logits=moved)).mean()
-    found = kl_divergence(logits, moved)
+    expected = torch.distributions.kl_divergence(of(logits=logits), of(logits=perturbed)).mean()
+    found = kl_divergence(logits, perturbed)
     assert found.ndim == 0 and found.item() == pytest.approx(expected.item(), rel=1e-5)
     found.backward()
-    assert logits.grad is None and moved.grad.any()
+    assert logits.grad is None and perturbed.grad.any()
     assert kl_divergence(logits, logits).abs() < 1e-6
 
 
-def test_weights_learn_after_vat_under_autocast():
-    """The rounded weights of its pass under no_grad, which no gradient reaches, are not those of later passes."""
+def test_weights_get_gradients_after_vat_under_autocast():
+    """Weights that autocast has cast under no_grad must not be reused in later passes."""
     setting = Setting()
     with torch.autocast("cpu", torch.bfloat16):
-        output = setting.look(setting.mels.detach() + setting.move("vat"))
+        output = setting.forward(setting.mels.detach() + setting.perturbation("vat"))
         loss = setting.emotion_losses(output).mean()
     loss.backward()
     convolution = setting.model.encoder.stages[0].convolution.weight
@@ -255,25 +256,25 @@ def test_weights_learn_after_vat_under_autocast():
 
 
 @pytest.mark.parametrize(("name", "moves"), [("fgm", False), ("cross", False), ("vat", True)])
-def test_a_clip_without_a_label_moves_only_where_none_is_asked_for(name, moves):
-    """Batch norm lets it change the others' loss, so that it has a gradient, which says nothing of its own emotion."""
+def test_an_unlabelled_utterance_is_perturbed_only_by_a_method_without_labels(name, moves):
+    """Through batch norm it has a gradient of the others' loss, which is unrelated to its own emotion."""
     setting, seen = Setting(), []
-    reader = GradientReversal(16, 4, section("adversary"), 3)
-    objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), section("perturb", name=name), reader)
-    look, emotion = setting.model.from_mels, F.one_hot(EMOTION, 3).float()
-    setting.model.from_mels = lambda mels, frames: seen.append(mels) or look(mels, frames)
+    adversary = GradientReversal(16, 4, section("adversary"), 3)
+    objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), section("perturb", name=name), adversary)
+    forward, emotion = setting.model.from_mels, F.one_hot(EMOTION, 3).float()
+    setting.model.from_mels = lambda mels, frames: seen.append(mels) or forward(mels, frames)
     emotion[4:] = 0
     objective(setting.mels, FRAMES, emotion, F.one_hot(SPEAKER, 4).float())
-    far = lengths((seen[-1] - setting.mels).detach())
+    far = norms((seen[-1] - setting.mels).detach())
     assert (far[:4] > 0.99 * EPSILON).all() and ((far[4:] > 0.99 * EPSILON) if moves else (far[4:] == 0)).all()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_a_clip_that_is_not_moved_is_seen_as_it_was_whatever_dropout_does(name):
-    """Otherwise most of the loss at the moved clip, of VAT above all, would be dropout."""
+def test_a_zero_perturbation_gives_the_same_logits_despite_dropout(name):
+    """Otherwise dropout would dominate the loss at the perturbed input."""
     setting = Setting(dropout=0.5)
-    reader = GradientReversal(16, 4, section("adversary"), 3)
+    adversary = GradientReversal(16, 4, section("adversary"), 3)
     perturb, labels = section("perturb", name=name, epsilon=0), (F.one_hot(EMOTION, 3).float(), F.one_hot(SPEAKER, 4).float())
-    objective = Objective(setting.model, EmotionSection(dropout=0.5), torch.full((3,), 1 / 3), perturb, reader)
+    objective = Objective(setting.model, EmotionSection(dropout=0.5), torch.full((3,), 1 / 3), perturb, adversary)
     first, second = (objective(setting.mels, FRAMES, *labels)[0] for _ in range(2))
     assert torch.equal(first["perturbed"], first["logits"]) and not torch.equal(first["logits"], second["logits"])

@@ -1,4 +1,4 @@
-"""Batches: every clip once, or all speakers and emotions alike; the same however a run is cut and on however many processes."""
+"""Batches: shuffled or balanced; independent of interruptions and of the number of processes."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ from speaker_invariant_ser.training.timing import PhaseTimer
 LABELS = ("falling", "level", "rising")
 
 
-def test_batches_hold_every_clip_once_and_clips_of_like_length():
+def test_batches_contain_every_utterance_once_and_similar_lengths():
     clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=5), 0, 1)
     assert sorted(np.concatenate(batches)) == list(range(len(clips)))
@@ -27,7 +27,7 @@ def test_batches_hold_every_clip_once_and_clips_of_like_length():
     assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 4
 
 
-def test_an_epoch_is_the_same_when_asked_for_again_and_another_is_not():
+def test_an_epoch_is_reproducible_and_differs_from_others():
     clips, settings = unbalanced_dataset(), TrainSection(batch_size=8)
     first, again, second, other = (epoch_batches(clips, settings, *which) for which in ((0, 1), (0, 1), (0, 2), (1, 1)))
     assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
@@ -35,7 +35,7 @@ def test_an_epoch_is_the_same_when_asked_for_again_and_another_is_not():
     assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
 
 
-def test_balanced_epochs_hold_every_speaker_and_emotion_equally_often():
+def test_balanced_epochs_contain_every_speaker_and_emotion_equally_often():
     clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
     drawn = np.concatenate(batches)
@@ -51,7 +51,7 @@ def test_balanced_epochs_hold_every_speaker_and_emotion_equally_often():
         assert abs(times - cell[clip] / members[clips.speaker[clip], clips.emotion[clip]]) < 1
 
 
-def test_balanced_batches_are_mixed_and_still_of_like_length():
+def test_balanced_batches_mix_emotions_and_have_similar_lengths():
     clips = unbalanced_dataset()
     batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
     shuffled = epoch_batches(clips, TrainSection(batch_size=10), 0, 1)
@@ -60,7 +60,7 @@ def test_balanced_batches_are_mixed_and_still_of_like_length():
     assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 3
 
 
-def test_a_short_epoch_draws_other_clips_each_time():
+def test_short_epochs_draw_different_utterances():
     clips, settings = unbalanced_dataset(), TrainSection(batch_size=8, epoch_clips=40)
     epochs = [np.concatenate(epoch_batches(clips, settings, 0, number)) for number in range(1, 40)]
     assert all(len(epoch) == len(set(epoch)) == 40 for epoch in epochs)
@@ -77,7 +77,7 @@ def feed(prepared, rank=0, world=1, **augment):
     return BatchLoader(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
-def test_processes_share_a_batch_as_one_would_have_it(prepared):
+def test_processes_get_the_rows_of_the_same_batch(prepared):
     whole = feed(prepared, **MIXED)
     halves = [feed(prepared, rank, 2, **MIXED) for rank in (0, 1)]
     for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
@@ -89,14 +89,14 @@ def test_processes_share_a_batch_as_one_would_have_it(prepared):
                 assert torch.allclose(mine[:, :frame], own[:, :frame], atol=1e-5)
 
 
-def test_an_epoch_goes_on_where_it_was_cut(prepared):
+def test_an_epoch_resumes_at_the_next_batch(prepared):
     one = feed(prepared, **MIXED)
     rest = list(one.epoch(3, 2, PhaseTimer()))
     for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, PhaseTimer()))[2:], rest, strict=True):
         assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
 
 
-def test_labels_follow_what_was_done_to_the_clips(prepared):
+def test_labels_are_mixed_as_the_utterances_are(prepared):
     plain, paired = feed(prepared), feed(prepared, **MIXED)
     for _, _, labels in plain.epoch(1, 0, PhaseTimer()):
         assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
@@ -110,7 +110,7 @@ def test_labels_follow_what_was_done_to_the_clips(prepared):
 
 
 @pytest.mark.parametrize("batches", ["shuffled", "balanced"])
-def test_class_shares_are_those_of_an_epoch(prepared, batches):
+def test_class_shares_equal_the_frequencies_in_an_epoch(prepared, batches):
     clips = unbalanced_dataset()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
     one = BatchLoader(clips, recipe, 4, (5,), 0, torch.device("cpu"))
@@ -119,7 +119,7 @@ def test_class_shares_are_those_of_an_epoch(prepared, batches):
     assert one.class_shares().numpy() == pytest.approx(seen, abs=0.005)
 
 
-def test_the_clock_gives_every_moment_to_one_part():
+def test_the_timer_assigns_every_moment_to_one_phase():
     timer = PhaseTimer()
     timer.end_phase("first")
     timer.end_phase("second")

@@ -1,4 +1,4 @@
-"""A state comes back as it was, to the bit and to its order in memory; anything else is refused by name."""
+"""Checkpoints restore values and memory order to the bit; anything else is refused with an error that names the file."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ def state():
     return {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **numbers}
 
 
-def test_a_state_comes_back_to_the_bit(tmp_path):
+def test_a_state_is_restored_to_the_bit(tmp_path):
     before = state()
     save_checkpoint(tmp_path / "one", before, "me")
     after = load_checkpoint(tmp_path / "one", "me")
@@ -35,14 +35,14 @@ def test_a_state_comes_back_to_the_bit(tmp_path):
     assert after["none"] is None and after["text"] == "ü" and after["flag"] is True
 
 
-def test_later_changes_do_not_reach_what_was_saved(tmp_path):
+def test_later_changes_do_not_reach_a_saved_state(tmp_path):
     weight = torch.zeros(3)
     save_checkpoint(tmp_path / "one", {"a": weight, "b": weight}, "me")  # shared memory as well
     weight += 1
     assert load_checkpoint(tmp_path / "one", "me")["b"].tolist() == [0, 0, 0]
 
 
-def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
+def test_a_flipped_byte_anywhere_is_detected(tmp_path):
     path = tmp_path / "one"
     save_checkpoint(path, {"weight": torch.arange(5.0), "step": 3}, "me")
     whole = path.read_bytes()
@@ -53,7 +53,7 @@ def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
-def test_a_checkpoint_cut_short_is_named(tmp_path, length):
+def test_a_truncated_checkpoint_is_refused(tmp_path, length):
     path = tmp_path / "one"
     save_checkpoint(path, {"weight": torch.arange(50.0)}, "me")
     path.write_bytes(path.read_bytes()[:length])
@@ -61,7 +61,7 @@ def test_a_checkpoint_cut_short_is_named(tmp_path, length):
         load_checkpoint(path, "me")
 
 
-def test_another_runs_checkpoint_and_another_kind_of_file_are_not_loaded(tmp_path):
+def test_other_checkpoints_and_other_files_are_refused(tmp_path):
     save_checkpoint(tmp_path / "one", {"step": 1}, "them")
     with pytest.raises(RunError, match="belongs to another run, fold, seed or precision"):
         load_checkpoint(tmp_path / "one", "me")

@@ -1,4 +1,4 @@
-"""A run is whole however it came about: cut short anywhere, side by side, of several seeds, or on several processes."""
+"""Runs are the same whether interrupted and resumed, trained in parallel, with several seeds, or by several processes."""
 
 import os
 import random
@@ -24,8 +24,7 @@ from speaker_invariant_ser.files import locked, partial_of
 from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.training import launcher as fitting
-from speaker_invariant_ser.training import trainer
+from speaker_invariant_ser.training import launcher, trainer
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
@@ -39,19 +38,19 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
-    """A training that nothing disturbed."""
+    """An uninterrupted training."""
     return train(make_recipe(LONG), prepared, tmp_path_factory.mktemp("whole") / "run", device="cpu")
 
 
 def train_often_saved(data: Path, out: Path, resume: bool) -> None:
-    """What a process that may be killed at any moment does: a checkpoint after every step."""
+    """Train with a checkpoint after every step, in a process that may be killed at any moment."""
     torch.set_num_threads(1)
     trainer.CHECKPOINT_SECONDS = 0.0
     train(make_recipe(LONG), PreparedCorpus.open(data), out, resume, device="cpu")
 
 
 def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp_path):
-    """kill -9 on real processes, from their first moments to their last; each goes on where the one before was cut off."""
+    """Kill real processes at any stage; each resumes where the previous one was killed."""
     random.seed(0)
     context = get_context("forkserver")
     context.set_forkserver_preload(["speaker_invariant_ser.training.launcher"])
@@ -74,20 +73,20 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
             assert process.exitcode == 0
             if kills == 20:
                 break
-            shutil.rmtree(out)  # it got to its end before it was killed: the next begins anew
+            shutil.rmtree(out)  # it ended before it was killed: start again
             continue
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills += 1
         steps.append((out / "folds").is_dir() and any((out / "folds").rglob(CHECKPOINT)))
-    assert sum(steps) >= 5, "too few were killed in the middle of a training for this to show anything"
+    assert sum(steps) >= 5, "too few trainings were interrupted"
     assert_same_bits(whole, Run.open(out))
     assert not list(out.rglob(CHECKPOINT)) and not list(out.rglob(".*"))
 
 
 @pytest.mark.parametrize("after", [1, 5, 12, 21, 23])
-def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
-    """In the middle of an epoch, at its end, in the last; the process that goes on has used its random numbers otherwise."""
+def test_a_training_interrupted_after_any_step_resumes_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
+    """Within an epoch, at its end, and in the last epoch; the resuming process has another state of its random generator."""
     steps, training_step = [], trainer.Trainer.training_step
 
     def stopping(self, *batch):
@@ -105,7 +104,7 @@ def test_a_training_stopped_after_any_step_goes_on_to_the_same_bits(whole, prepa
 
 
 def stopped(prepared, out, monkeypatch, recipe=LONG):
-    """A run that was stopped in its second epoch; where its checkpoint is."""
+    """Interrupt a run after its first epoch and return the path of its checkpoint."""
 
     def stop(fold, row):
         raise KeyboardInterrupt
@@ -116,7 +115,7 @@ def stopped(prepared, out, monkeypatch, recipe=LONG):
     return next(out.rglob(CHECKPOINT))
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(prepared, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_is_refused_and_kept(prepared, tmp_path, monkeypatch):
     path = stopped(prepared, tmp_path / "run", monkeypatch)
     content = path.read_bytes()
     path.write_bytes(content[:-3])
@@ -125,7 +124,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(prepared, tmp_path, m
     assert path.read_bytes() == content[:-3]
 
 
-def test_a_checkpoint_of_another_seed_is_named(whole, prepared, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_seed_is_refused(whole, prepared, tmp_path, monkeypatch):
     other = {**LONG, "train": {**LONG["train"], "seed": 5}}
     foreign = stopped(prepared, tmp_path / "other", monkeypatch, other)
     path = stopped(prepared, tmp_path / "run", monkeypatch)
@@ -136,7 +135,7 @@ def test_a_checkpoint_of_another_seed_is_named(whole, prepared, tmp_path, monkey
     assert_same_bits(whole, train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu"))
 
 
-def test_two_trainings_do_not_write_one_run(prepared, tmp_path, monkeypatch):
+def test_two_trainings_cannot_write_the_same_run(prepared, tmp_path, monkeypatch):
     stopped(prepared, tmp_path / "run", monkeypatch)
     folder = Run.open(tmp_path / "run").fits[0].folder
     with locked(folder, "lock"), pytest.raises(WriteError, match=f"cannot write {folder}: another process is writing it"):
@@ -144,7 +143,7 @@ def test_two_trainings_do_not_write_one_run(prepared, tmp_path, monkeypatch):
     assert train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu").fits[0].done
 
 
-def test_resume_trains_what_is_missing_and_keeps_what_is_there(prepared, tmp_path):
+def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
@@ -161,8 +160,8 @@ def test_resume_trains_what_is_missing_and_keeps_what_is_there(prepared, tmp_pat
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
 
-def test_folds_and_seeds_side_by_side_are_those_trained_in_turn(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "cores", lambda: 2)  # a thread each, as here: sums depend on how many there are
+def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, "cores", lambda: 2)  # a thread each, as here: sums depend on how many there are
     split = {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}
     recipe = make_recipe({**TINY, "split": split, "train": {"epochs": 2, "batch_size": 8, "seeds": 2, "seed": 7}})
     told = []
@@ -202,8 +201,8 @@ def going(prepared, tmp_path):
     process.kill()
 
 
-def test_a_killed_worker_is_told(going):
-    """As a system out of memory kills."""
+def test_a_killed_worker_is_reported(going):
+    """As the kernel does when memory runs out."""
     process, workers = going
     os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
@@ -212,7 +211,7 @@ def test_a_killed_worker_is_told(going):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_main_process(going, how):
-    """Stopped or killed, it leaves no process behind: the pipe closes only when the last worker has gone."""
+    """Interrupted or killed, it leaves no process behind: the pipe closes only when the last worker has ended."""
     process, workers = going
     assert len(workers) == 2
     os.kill(process.pid, how)
@@ -220,9 +219,9 @@ def test_workers_end_with_the_main_process(going, how):
     assert process.returncode == -how
 
 
-def test_what_was_begun_side_by_side_goes_on_side_by_side(prepared, tmp_path, monkeypatch):
-    """Two seeds, one of them cut short; with one thread each, as before."""
-    monkeypatch.setattr(fitting, "cores", lambda: 2)
+def test_parallel_training_resumes_an_interrupted_run(prepared, tmp_path, monkeypatch):
+    """Two seeds, one of them interrupted, with one thread each."""
+    monkeypatch.setattr(launcher, "cores", lambda: 2)
     recipe = {**LONG, "train": {**LONG["train"], "seeds": 2}}
     whole = train(make_recipe(recipe), prepared, tmp_path / "whole", device="cpu")
     stopped(prepared, tmp_path / "run", monkeypatch, recipe)
@@ -231,13 +230,13 @@ def test_what_was_begun_side_by_side_goes_on_side_by_side(prepared, tmp_path, mo
 
 def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, fitting.make_splits(recipe.split, prepared.utterances), prepared)
+    run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
     (run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match="a part of the path is a file|in the way"):
-        fitting.train_side_by_side(run, prepared, run.fits, "cpu", 2, None)
+        launcher.train_side_by_side(run, prepared, run.fits, "cpu", 2, None)
 
 
-SEVERAL = {  # what compares all clips of a batch with each other, reads the map before pooling, steps apart, moves clips
+SEVERAL = {  # compares all utterances of a batch; frame-level features; an optimizer of its own; perturbations
     "adversary": {"name": "hsic", "strength": 0.5, "balance_gradients": True},
     "extra_adversaries": [{"strength": 0.3, "input": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8}],
     "perturb": {"name": "fgm"},
@@ -245,10 +244,10 @@ SEVERAL = {  # what compares all clips of a batch with each other, reads the map
 
 
 @pytest.mark.parametrize("methods", [{"adversary": {"hidden": 8, "strength": 0.5}}, SEVERAL], ids=["grl", "several"])
-def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(prepared, tmp_path, monkeypatch, methods):
-    """Over gloo, batch norm and losses over both halves. Without dropout and noise, whose numbers are each process's own.
+def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(prepared, tmp_path, monkeypatch, methods):
+    """Over gloo, with batch norm and losses over both halves; without dropout and noise, which differ between processes.
 
-    In a cluster's job, whose environment speaks of other processes than these.
+    In the environment of a cluster job, which describes other processes than these.
     """
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "siser")
@@ -271,7 +270,7 @@ def test_two_processes_with_half_a_batch_each_are_one_with_a_whole(prepared, tmp
     assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
 
 
-def test_a_batch_has_a_clip_for_each_process(prepared, tmp_path):
+def test_every_process_needs_an_utterance_of_each_batch(prepared, tmp_path):
     with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
         train(make_recipe(TINY), prepared, tmp_path / "run", device="cpu", devices=9)
     many = make_recipe(TINY, ["train.batch_size=64"])
@@ -282,16 +281,16 @@ def test_a_batch_has_a_clip_for_each_process(prepared, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_lost_its_recipe_is_not_taken_for_a_new_one(whole, prepared, tmp_path):
+def test_a_run_folder_without_a_recipe_is_refused(whole, prepared, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "run")
     (tmp_path / "run" / "recipe.toml").unlink()
     with pytest.raises(RunError, match=r"is not a run folder \(has no recipe.toml\)"):
         train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
 
 
-def test_torchrun_stopped_and_started_again(prepared, tmp_path, monkeypatch):
-    """Two processes that torchrun starts, killed after the first epochs, started again with --resume, beside two of our own."""
-    monkeypatch.setattr(fitting, "cores", lambda: 2)
+def test_torchrun_resumes_after_a_kill(prepared, tmp_path, monkeypatch):
+    """Two processes of torchrun, killed and restarted with --resume, train the same model as two of our own."""
+    monkeypatch.setattr(launcher, "cores", lambda: 2)
     recipe = make_recipe(TINY, ["train.epochs=6", "train.batch_size=10"])
     ours = train(recipe, prepared, tmp_path / "ours", device="cpu", devices=2)
     (tmp_path / "recipe.toml").write_text(write_toml(recipe))

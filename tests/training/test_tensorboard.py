@@ -1,4 +1,4 @@
-"""TensorBoard says what metrics.csv says: every epoch once, however often training was cut short."""
+"""TensorBoard events equal metrics.csv: every epoch once, however often training was interrupted."""
 
 import shutil
 import sys
@@ -33,73 +33,71 @@ def require_same(folder, rows):
         assert found[tag(column)] == [(row["epoch"], pytest.approx(row[column], rel=1e-5)) for row in rows], column
 
 
-def test_every_row_told_is_an_event_of_its_epoch(run):
+def test_every_row_becomes_an_event_of_its_epoch(run):
     rows = run.fits[0].metrics()
-    with closing(open_tensorboard(run.folder)) as told:
+    with closing(open_tensorboard(run.folder)) as log:
         for row in rows:
-            told("fixed", row)
+            log("fixed", row)
     require_same(run.folder / "tensorboard" / "fixed", rows)
 
 
-def test_no_epoch_is_twice_where_a_model_goes_on_from_an_earlier_one(run):
-    """Told of epochs 1 and 2, killed; goes on from a checkpoint in epoch 2. What was told before the kill is replaced."""
+def test_a_resumed_model_writes_no_epoch_twice(run):
+    """Killed after epoch 2 and resumed within it: the events written before the kill are replaced."""
     fit, rows = run.fits[0], run.fits[0].metrics()
     shutil.move(fit.folder, partial_of(fit.folder))
-    with closing(open_tensorboard(run.folder)) as told:
-        told("fixed", rows[0])
-        told("fixed", {**rows[1], "dev_uar": -1.0})
+    with closing(open_tensorboard(run.folder)) as log:
+        log("fixed", rows[0])
+        log("fixed", {**rows[1], "dev_uar": -1.0})
     assert events(run.folder / "tensorboard" / "fixed")["uar/dev"][1] == (2, -1.0)
-    with closing(open_tensorboard(run.folder)) as told:
-        told("fixed", rows[1])
-        told("fixed", rows[2])
+    with closing(open_tensorboard(run.folder)) as log:
+        log("fixed", rows[1])
+        log("fixed", rows[2])
     require_same(run.folder / "tensorboard" / "fixed", rows)
 
 
-def test_models_trained_before_there_was_a_board_are_written_at_the_end_and_once(run):
+def test_finish_writes_models_trained_earlier_once(run):
     rows = run.fits[0].metrics()
     for _ in range(2):
-        with closing(open_tensorboard(run.folder)) as told:
-            told.finish()
+        with closing(open_tensorboard(run.folder)) as log:
+            log.finish()
         require_same(run.folder / "tensorboard" / "fixed", rows)
-    with closing(open_tensorboard(run.folder)) as told:
-        told("fixed", rows[0])
-        told.finish()
-        told.finish()
+    with closing(open_tensorboard(run.folder)) as log:
+        log("fixed", rows[0])
+        log.finish()
+        log.finish()
     require_same(run.folder / "tensorboard" / "fixed", rows)
 
 
-def test_seeds_have_folders_of_their_own_and_a_model_that_is_not_done_none(run):
+def test_each_seed_has_a_folder_and_an_unfinished_model_has_none(run):
     recipe = run.folder / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("seeds = 1", "seeds = 2"))
     place = run.folder / "folds" / "fixed"
     shutil.move(place, run.folder / "apart")
     place.mkdir()
     shutil.move(run.folder / "apart", place / "seed-1")
-    with closing(open_tensorboard(run.folder)) as told:
-        told.finish()
+    with closing(open_tensorboard(run.folder)) as log:
+        log.finish()
     assert [path.name for path in (run.folder / "tensorboard" / "fixed").iterdir()] == ["seed-1"]
     require_same(run.folder / "tensorboard" / "fixed" / "seed-1", Run.open(run.folder).fits[1].metrics())
 
 
-def test_a_column_stands_with_those_of_its_unit():
+def test_columns_are_grouped_by_unit():
     columns = "emotion_loss adversary_loss adversary_loss_uninformed dev_loss dev_uar seconds_dev seconds learning_rate lambda"
-    told = [tag(column) for column in columns.split()]
-    assert told[:5] == ["loss/emotion", "loss/adversary", "loss/adversary uninformed", "loss/dev", "uar/dev"]
-    assert told[5:] == ["seconds/dev", "seconds/all", "learning_rate", "lambda"]
+    output = [tag(column) for column in columns.split()]
+    assert output[:5] == ["loss/emotion", "loss/adversary", "loss/adversary uninformed", "loss/dev", "uar/dev"]
+    assert output[5:] == ["seconds/dev", "seconds/all", "learning_rate", "lambda"]
 
 
-def test_without_tensorboard_the_command_line_says_so_before_anything_is_written(
-    trained, prepared, tmp_path, monkeypatch, capsys
-):
+def test_missing_tensorboard_is_reported_before_anything_is_written(trained, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert siser(["train", *arguments, "--device", "cpu", "--tensorboard"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: TensorBoard is missing") and "pip install 'speaker-invariant-ser[tensorboard]'" in told
+    output = capsys.readouterr().err
+    assert output.startswith("error: TensorBoard is missing") and "pip install 'speaker-invariant-ser[tensorboard]'" in output
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_writes_what_metrics_csv_says(trained, prepared, tmp_path):
+def test_the_command_line_writes_the_numbers_of_metrics_csv(trained, prepared, tmp_path):
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert siser(["train", *arguments, "--device", "cpu", "--jobs", "1", "--tensorboard"]) == 0
     require_same(tmp_path / "out" / "tensorboard" / "fixed", Run.open(tmp_path / "out").fits[0].metrics())

@@ -1,4 +1,4 @@
-"""The loop learns, repeats itself, selects on dev alone, and leaves nothing of the training speakers in the model."""
+"""The training loop: it learns, is reproducible, selects on dev speakers only, and saves nothing of the training speakers."""
 
 import json
 import shutil
@@ -22,8 +22,7 @@ from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.apply import apply
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run, best_epoch
-from speaker_invariant_ser.training import adversary_step
-from speaker_invariant_ser.training import trainer as training
+from speaker_invariant_ser.training import adversary_step, trainer
 from speaker_invariant_ser.training.launcher import launched_fabric, train
 from speaker_invariant_ser.training.objective import Objective, build_model, class_weights, soft_cross_entropy
 from speaker_invariant_ser.training.optimisation import SCHEDULES, choose_precision, exponential_average
@@ -34,7 +33,7 @@ def weights(run):
     return load_file(run.fits[0].folder / "model.safetensors")
 
 
-def test_one_batch_can_be_learned_by_heart(prepared):
+def test_a_model_overfits_one_batch(prepared):
     still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
     recipe = make_recipe({**TINY, "augment": still, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}})
     model, clips = make_model(recipe, prepared)
@@ -59,14 +58,14 @@ def make_model(recipe, prepared):
     return model, clips
 
 
-def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(prepared, tiny, trained, tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(prepared, tiny, trained, tmp_path):
     again = train(tiny, prepared, tmp_path / "again", device="cpu")
     other = train(make_recipe({**TINY, "train": {**TINY["train"], "seed": 1}}), prepared, tmp_path / "other", device="cpu")
     assert all(torch.equal(weights(again)[name], tensor) for name, tensor in weights(trained).items())
     assert any(not torch.equal(weights(other)[name], tensor) for name, tensor in weights(trained).items())
 
 
-def test_the_kept_epoch_is_the_best_on_dev(trained):
+def test_the_selected_epoch_is_the_best_on_dev(trained):
     rows = trained.fits[0].metrics()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     kept = [row for row in rows if row["best"]][-1]
@@ -86,7 +85,7 @@ SHORT = {**TINY, "train": {"epochs": 2, "batch_size": 8, "precision": "float32"}
 
 @pytest.fixture(scope="module")
 def usual(folder, tmp_path_factory):
-    """Data whose emotions are not equally frequent, for the weights, and a run on them with nothing changed."""
+    """Data with unequal class frequencies, so that class weights matter, and a run with default settings."""
 
     def some(utterances):
         return [u for u in utterances if u.emotion != "level" or u.text in "ab"]
@@ -122,14 +121,14 @@ def usual(folder, tmp_path_factory):
     ],
 )
 def test_every_setting_reaches_the_weights(section, change, usual, tmp_path):
-    """A part that is only configured and not connected would leave the weights as they are."""
+    """A setting that has no effect would leave the weights as they are."""
     data, run = usual
     recipe = make_recipe({**SHORT, section: {**SHORT.get(section, {}), **change}})
     first, second = weights(run), weights(train(recipe, data, tmp_path / "run", device="cpu"))
     assert not torch.equal(first["encoder.project.weight"], second["encoder.project.weight"])
 
 
-def test_a_level_is_heard_only_where_utterances_are_not_normalised(prepared, tmp_path):
+def test_level_augmentation_has_no_effect_with_utterance_normalisation(prepared, tmp_path):
     def loss(normalise, level):
         own = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
         recipe = make_recipe({**TINY, **own, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
@@ -140,7 +139,7 @@ def test_a_level_is_heard_only_where_utterances_are_not_normalised(prepared, tmp
 
 
 def heads_after_two_steps(monkeypatch, prepared, folder, strength):
-    """The speaker head after a run of two steps; lambda is 0 in the first and `strength` in the second."""
+    """The speaker classifier after a run of two steps; lambda is 0 in the first and `strength` in the second."""
     made = []
     monkeypatch.setitem(
         adversary_step.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[-1]
@@ -151,7 +150,7 @@ def heads_after_two_steps(monkeypatch, prepared, folder, strength):
     return made[-1].state_dict(), weights(run)
 
 
-def test_in_the_loop_too_lambda_moves_the_encoder_and_never_the_speaker_head(monkeypatch, prepared, tmp_path):
+def test_lambda_changes_the_encoder_and_never_the_speaker_classifier(monkeypatch, prepared, tmp_path):
     (head, encoder), (same, other) = (
         heads_after_two_steps(monkeypatch, prepared, tmp_path, strength) for strength in (0.0, 90.0)
     )
@@ -159,7 +158,7 @@ def test_in_the_loop_too_lambda_moves_the_encoder_and_never_the_speaker_head(mon
     assert not torch.equal(encoder["encoder.project.weight"], other["encoder.project.weight"])
 
 
-def test_the_speaker_head_learns(prepared, tmp_path):
+def test_the_speaker_classifier_learns(prepared, tmp_path):
     """Three speakers told by their overtones: with the sign of its loss wrong, the head would get ever worse."""
     still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
     wide = {"channels": [4, 8], "dim": 32, "dropout": 0.0}
@@ -170,7 +169,7 @@ def test_the_speaker_head_learns(prepared, tmp_path):
     assert rows[-1]["adversary_loss"] < 0.8 * rows[-1]["adversary_loss_uninformed"] and rows[-1]["adversary_accuracy"] > 0.5
 
 
-def test_the_saved_model_is_the_kept_one_and_dev_is_the_dev_speakers(prepared, tmp_path):
+def test_the_saved_model_is_the_selected_one_and_dev_scores_are_of_the_dev_speakers(prepared, tmp_path):
     """What metrics.csv says of the kept epoch is what the saved model does on the dev speakers' audio."""
     quick = {"epochs": 10, "batch_size": 8, "learning_rate": 0.3, "ema": 0.0, "precision": "float32"}
     recipe = make_recipe({**TINY, "train": quick, "audit": {"holdout": 0}})
@@ -199,14 +198,14 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
     with launched_fabric("float32", "cpu") as fabric:
-        training.train_model(run, data, run.fits[0], fabric)
+        trainer.train_model(run, data, run.fits[0], fabric)
     assert run.fits[0].folder.parent == run.folder / "folds" and run.all_fits()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
 
 
 def test_test_speakers_never_reach_training(prepared, folder, tmp_path, tiny, trained):
-    """Other audio for the test speakers, and the model and its statistics are the same to the bit."""
+    """With other audio for the test speakers, model and statistics are the same to the bit."""
     shutil.copytree(folder, tmp_path / "copy")
     for path in (tmp_path / "copy").glob("0[56]_*.wav"):
         samples, rate = soundfile.read(path)
@@ -236,7 +235,7 @@ def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(pre
         train(tiny, smaller, trained.folder, resume=True, device="cpu")
 
 
-def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(prepared, tmp_path):
+def test_an_unknown_adversary_and_a_missing_gpu_are_refused_before_anything_is_written(prepared, tmp_path):
     with pytest.raises(RecipeError, match=r"unknown adversary.name 'gr'.*grl"):
         train(make_recipe({"adversary": {"name": "gr"}}), prepared, tmp_path / "run")
     if not torch.cuda.is_available():
@@ -263,13 +262,13 @@ def test_unknown_adversary_and_missing_gpu_are_told_before_anything_is_written(p
         ({"release": {"name": "nois"}}, "unknown release.name 'nois'.*noise"),
     ],
 )
-def test_methods_that_cannot_be_are_refused_before_anything_is_written(prepared, tmp_path, sections, message):
+def test_impossible_methods_are_refused_before_anything_is_written(prepared, tmp_path, sections, message):
     with pytest.raises(RecipeError, match=message):
         train(make_recipe({**TINY, **sections}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_several_adversaries_have_columns_of_their_own(prepared, tmp_path):
+def test_every_adversary_has_its_own_columns(prepared, tmp_path):
     further = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
     recipe = make_recipe({**TINY, "extra_adversaries": further, "train": {"epochs": 1, "batch_size": 8}})
     (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
@@ -278,7 +277,7 @@ def test_several_adversaries_have_columns_of_their_own(prepared, tmp_path):
     assert "adversary_3_accuracy" not in row and row["adversary_3_gradient"] > 0 < row["lambda_3"]
 
 
-def test_a_training_that_diverges_is_no_run(prepared, tiny, tmp_path):
+def test_a_diverging_training_raises_an_error(prepared, tiny, tmp_path):
     class Exploding(GradientReversal):
         def forward(self, embedding, batch, progress):
             return super().forward(embedding, batch, progress) * float("inf")
@@ -295,7 +294,7 @@ def test_class_weights_are_inverse_frequencies():
     assert torch.allclose(weight, torch.tensor([4 / 6, 2.0, 0.0]))
 
 
-def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(prepared, tmp_path):
+def test_a_label_map_applies_to_training_and_evaluation_and_is_stored(prepared, tmp_path):
     recipe = make_recipe({**TINY, "labels": {"map": {"rising": "moving", "falling": "moving", "level": "still"}}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     record = json.loads((run.folder / "split.json").read_text())
@@ -311,7 +310,7 @@ def test_a_map_of_labels_acts_in_training_and_evaluation_and_is_stored(prepared,
 
 
 @pytest.mark.parametrize("column, classes", [("sex", 2), ("speaker", 3)])
-def test_the_adversary_can_read_any_column(prepared, tmp_path, monkeypatch, column, classes):
+def test_any_manifest_column_can_be_the_adversarys_target(prepared, tmp_path, monkeypatch, column, classes):
     heads = []
     monkeypatch.setitem(
         adversary_step.ADVERSARIES, "grl", lambda *arguments: heads.append(arguments[1]) or GradientReversal(*arguments)
@@ -330,7 +329,7 @@ def test_the_adversary_can_read_any_column(prepared, tmp_path, monkeypatch, colu
         ("session", "30 training utterances of fold fixed have no session"),
     ],
 )
-def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(prepared, tmp_path, column, message):
+def test_an_empty_or_constant_target_is_refused_before_anything_is_written(prepared, tmp_path, column, message):
     with pytest.raises(RecipeError, match=message):
         train(make_recipe({**TINY, "adversary": {"target": column}}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
@@ -347,20 +346,20 @@ def test_a_column_that_tells_nothing_is_refused_before_anything_is_written(prepa
         ),
     ],
 )
-def test_what_is_wrong_with_a_further_adversary_names_its_table(prepared, tmp_path, table, message):
+def test_an_error_in_an_extra_adversary_names_its_table(prepared, tmp_path, table, message):
     with pytest.raises(RecipeError, match=message):
         train(make_recipe({**TINY, "extra_adversaries": [{}, table]}), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_texts_kept_apart_train_and_test_on_their_own(prepared, tmp_path):
+def test_text_folds_train_and_test_on_different_texts(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_fits() == run.fits
     assert Run.open(run.folder).splits == run.splits
 
 
-def test_a_run_from_before_texts_were_kept_apart_still_opens(trained, tmp_path):
+def test_a_run_without_text_folds_of_an_earlier_version_opens(trained, tmp_path):
     shutil.copytree(trained.folder, tmp_path / "run")
     path = tmp_path / "run" / "split.json"
     record = json.loads(path.read_text())
@@ -371,7 +370,7 @@ def test_a_run_from_before_texts_were_kept_apart_still_opens(trained, tmp_path):
     assert Run.open(tmp_path / "run").splits == trained.splits
 
 
-def test_the_loss_on_shares_is_torchs_where_labels_are_single():
+def test_soft_cross_entropy_equals_torch_for_single_labels():
     torch.manual_seed(0)
     logits, labels, weight = torch.randn(9, 4), torch.randint(4, (9,)), torch.tensor([0.5, 1.0, 2.0, 0.7])
     ours = soft_cross_entropy(logits, F.one_hot(labels, 4).float(), weight, 0.1)
@@ -381,7 +380,7 @@ def test_the_loss_on_shares_is_torchs_where_labels_are_single():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_schedule_never_passes_its_peak_and_ends_low_or_never_changes(name):
+def test_schedules_never_exceed_the_peak_and_decay_unless_constant(name):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule, rates = SCHEDULES[name](optimizer, 0.5, 40), []
     for _ in range(40):
@@ -393,23 +392,23 @@ def test_a_schedule_never_passes_its_peak_and_ends_low_or_never_changes(name):
     assert (rates[0] < 0.1) == (name == "one-cycle")
 
 
-def test_patience_ends_a_training_that_gets_no_better(prepared, tmp_path, monkeypatch):
+def test_patience_stops_a_training_that_no_longer_improves(prepared, tmp_path, monkeypatch):
     scores = iter([(1.0, 0.5), (1.0, 0.6), (0.9, 0.6), (1.1, 0.6), (1.0, 0.5), (0.1, 0.9)])  # the third is better by its loss
-    monkeypatch.setattr(training, "score", lambda model, clips: next(scores))
+    monkeypatch.setattr(trainer, "score", lambda model, clips: next(scores))
     recipe = make_recipe({**TINY, "train": {"epochs": 12, "batch_size": 8, "patience": 2}})
     rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert [row["best"] for row in rows] == [1, 1, 1, 0, 0]
     assert not stops_early([], 2) and not stops_early([{"best": 1}, {"best": 0}, {"best": 0}], 0)
 
 
-def test_a_model_says_on_what_it_was_trained(prepared, tiny, trained, tmp_path):
+def test_a_model_records_device_precision_and_processes(prepared, tiny, trained, tmp_path):
     assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
     assert trained.fits[0].trained["precision"] == choose_precision("auto", "cpu")
     half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
     assert half.fits[0].trained["precision"] == "bfloat16"
 
 
-def test_bfloat16_is_taken_where_the_processor_multiplies_matrices_of_it(monkeypatch):
+def test_auto_precision_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch):
     for has, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
         assert choose_precision("auto", "cpu") == precision and choose_precision("float32", "cpu") == "float32"
@@ -417,8 +416,8 @@ def test_bfloat16_is_taken_where_the_processor_multiplies_matrices_of_it(monkeyp
     assert choose_precision("auto", "cpu") == "float32"
 
 
-def test_gradients_at_the_embedding_are_told_apart(prepared, tmp_path):
-    """The adversary's branch carries lambda; the emotion's does not, and neither does the speaker head's own loss."""
+def test_gradient_norms_of_emotion_and_adversary_are_measured_separately(prepared, tmp_path):
+    """The adversary's gradient has the factor lambda; the emotion's has not."""
     rows = {}
     for strength in (0.0, 0.5):
         recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
@@ -428,8 +427,8 @@ def test_gradients_at_the_embedding_are_told_apart(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["grl", "hsic"])
-def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(prepared, tmp_path, name):
-    """In every step, whatever the two losses are worth, so that the means over an epoch are in proportion as well."""
+def test_balanced_gradients_have_the_requested_ratio(prepared, tmp_path, name):
+    """The ratio holds in every step, whatever the losses are, so it holds for the epoch's root mean squares too."""
     for balance in (True, False):
         adversary = {"name": name, "strength": 0.5, "schedule": "constant", "balance_gradients": balance}
         adversary |= {"hidden": 8} if name == "grl" else {}
@@ -438,14 +437,14 @@ def test_a_balanced_adversary_pulls_so_many_times_as_hard_as_the_emotion(prepare
         assert all(share == pytest.approx(0.5, rel=1e-3) for share in shares) == balance
 
 
-def test_the_parts_of_an_epoch_add_up_to_its_seconds(trained):
+def test_the_phases_of_an_epoch_add_up_to_its_seconds(trained):
     for row in trained.fits[0].metrics():
         parts = {name: value for name, value in row.items() if name.startswith("seconds_")}
         assert len(parts) == 7 and sum(parts.values()) == pytest.approx(row["seconds"], rel=1e-3)
         assert all(parts[f"seconds_{part}"] > 0 for part in ("data", "features", "network", "update", "dev"))
 
 
-def test_streamed_clips_train_as_resident_ones_do(prepared, tmp_path):
+def test_streamed_and_cached_log_mels_train_the_same_model(prepared, tmp_path):
     rows = []
     for gigabytes in (1.0, 0.0):
         recipe = make_recipe(
@@ -456,8 +455,8 @@ def test_streamed_clips_train_as_resident_ones_do(prepared, tmp_path):
         assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-3)
 
 
-def test_the_moving_average_follows_the_weights_slowly_and_at_first_faster():
-    """After n steps from 0 towards weights of 1, what is missing is the product of the decays."""
+def test_the_moving_average_decays_faster_in_the_first_steps():
+    """After n steps from 0 towards weights of 1, the remaining difference is the product of the decays."""
     average, missing = [torch.zeros(1)], 1.0
     for number in range(1, 30):
         exponential_average(0.5)(average, [torch.ones(1)], torch.tensor(number))
@@ -465,8 +464,8 @@ def test_the_moving_average_follows_the_weights_slowly_and_at_first_faster():
         assert average[0].item() == pytest.approx(1 - missing, abs=1e-6)
 
 
-def test_logit_adjustment_asks_more_of_a_frequent_class(prepared):
-    """Menon's: with tau the logits of frequent classes get a head start in the loss, and only there."""
+def test_logit_adjustment_adds_the_log_prior_to_the_logits(prepared):
+    """In the loss alone, tau * log(prior) is added to the logits (Menon et al., ICLR 2021)."""
     shares = torch.tensor([0.7, 0.2, 0.1])
     recipe = make_recipe({**TINY, "emotion": {"hidden": 8, "class_weights": False, "logit_adjustment": 2.0, "dropout": 0.0}})
     model, clips = make_model(recipe, prepared)
@@ -479,7 +478,7 @@ def test_logit_adjustment_asks_more_of_a_frequent_class(prepared):
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
-def test_a_clipped_gradient_is_as_long_as_was_asked_in_model_and_adversary_apart(prepared, tmp_path, monkeypatch):
+def test_gradients_of_model_and_adversary_are_clipped_separately(prepared, tmp_path, monkeypatch):
     seen = []
     clip = torch.nn.utils.clip_grad_norm_
 
