@@ -56,7 +56,7 @@ STRENGTH = (
     Box("gradient reversal layer", "adversaries/base.py", "-lambda * gradient", "speaker"),
     Box("added to the emotion loss's gradient", "training/adversary_step.py", "gradient at the embedding [B, D]"),
     Box("backward through the encoder, update", "training/trainer.py", "lambda, gradient norms"),
-    Box("one row per epoch", "training/trainer.py", "metrics.csv"),
+    Box("one row per epoch", "training/epoch_metrics.py", "metrics.csv"),
     Box("curves and settings", "report/plots.py", ""),
 )
 PICTURES = {"waveform.svg": WAVEFORM, "speaker-label.svg": SPEAKER, "strength.svg": STRENGTH}
