@@ -1,4 +1,4 @@
-"""A toy with a planted speaker code: two input channels tell who speaks, twelve what is felt. A training takes about a second."""
+"""A toy problem with a planted speaker code: two channels encode the speaker, twelve the emotion. Training takes a second."""
 
 import math
 from collections.abc import Callable
@@ -38,9 +38,9 @@ class Clips:
 
 @cache
 def make_clips(count: int, seed: int) -> Clips:
-    """Speakers on a circle in two channels; each emotion raises four others. Noise of the clip and of each frame on all of them.
+    """Speakers lie on a circle in two channels; each emotion raises four others; utterance and frame noise on all channels.
 
-    The noise is what a speaker can be hidden in: the embedding has fewer dimensions than there are channels without the code.
+    The embedding has fewer dimensions than there are channels without the speaker code, so that the code can be dropped.
     """
     draw = torch.Generator().manual_seed(seed)
     speaker = torch.randint(SPEAKERS, (count,), generator=draw)
@@ -54,7 +54,7 @@ def make_clips(count: int, seed: int) -> Clips:
 
 
 class Encoder(nn.Module):
-    """A layer for each frame, the mean over frames, a layer to the embedding, batch norm, as in the package's encoders."""
+    """A layer on each frame, mean pooling, a layer to the embedding, and batch norm, as in the package's encoders."""
 
     frame_dim = 12
 
@@ -93,7 +93,7 @@ def train(
     dim: int = 12,
     bottleneck: BottleneckSection = NO_BOTTLENECK,
 ) -> Trained:
-    """The emotion is learned against the adversary, each batch so many clips; everything as the adversaries' contract has it."""
+    """Train the emotion classifier with an adversary, `clips` utterances per batch, as the training loop does."""
     torch.manual_seed(seed)
     corpus, encoder = make_clips(600, seed=1), Encoder(dim, bottleneck)
     head, on_frames = nn.Linear(encoder.dim, EMOTIONS), settings.on_frames
@@ -129,29 +129,29 @@ def train(
 
 @dataclass(frozen=True)
 class Judged:
-    task: float  # accuracy of the emotion on clips that training has not seen
+    task: float  # emotion accuracy on new utterances
     attacker: float  # accuracy of a fresh attacker of the embedding; chance is 1 / SPEAKERS
-    map_attacker: float  # of one that reads the mean frame of the map before pooling
-    own: float | None  # of the adversary's own reader, which is no evidence
+    frame_attacker: float  # of an attacker on the mean frame-level features
+    classifier: float | None  # of the adversary's classifier, which is no evidence
 
 
 @torch.no_grad()
-def judge(trained: Trained, leaves: Callable[[Tensor], Tensor] = lambda embedding: embedding) -> Judged:
-    """`leaves`: what is made of the embedding before attackers get it; the emotion is told before."""
+def judge(trained: Trained, release: Callable[[Tensor], Tensor] = lambda embedding: embedding) -> Judged:
+    """Score the emotion, and attackers of the embedding after `release`; emotion is classified before it."""
     clips = make_clips(1000, seed=3)
     hidden, frames = trained.encoder.frame_features(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
     read = hidden if trained.adversary.settings.on_frames else embedding
-    own = trained.adversary.logits(read, AdversaryBatch(frames=frames, emotion=clips.emotion, target=clips.target))
+    logits = trained.adversary.logits(read, AdversaryBatch(frames=frames, emotion=clips.emotion, target=clips.target))
     return Judged(
-        task=right(trained.head(embedding), clips.emotion),
-        attacker=attack(leaves(embedding).numpy(), clips.target.argmax(dim=1).numpy()),
-        map_attacker=attack(mean.numpy(), clips.target.argmax(dim=1).numpy()),
-        own=None if own is None else right(own, clips.target),
+        task=accuracy(trained.head(embedding), clips.emotion),
+        attacker=attack(release(embedding).numpy(), clips.target.argmax(dim=1).numpy()),
+        frame_attacker=attack(mean.numpy(), clips.target.argmax(dim=1).numpy()),
+        classifier=None if logits is None else accuracy(logits, clips.target),
     )
 
 
-def right(logits: Tensor, shares: Tensor) -> float:
+def accuracy(logits: Tensor, shares: Tensor) -> float:
     return (logits.argmax(dim=1) == shares.argmax(dim=1)).float().mean().item()
 
 

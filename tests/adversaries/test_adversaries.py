@@ -1,4 +1,4 @@
-"""What adversaries promise the loop, what each method is by its formula, and that it works on a toy, or fails as it should."""
+"""Adversaries: the contract with the training loop, each method against its formula, and its effect on a toy problem."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ D, K, C, T = 6, 3, 2, 5
 
 
 def make(name, **settings):
-    """With a constant lambda of 1, unless told otherwise."""
+    """An adversary with a constant lambda of 1, unless `settings` say otherwise."""
     torch.manual_seed(0)
     settings = {"strength": 1.0, "schedule": "constant", **NEEDS.get(name, {}), **settings}
     if name in CLASSIFIERS:
@@ -30,10 +30,10 @@ def make(name, **settings):
     return ADVERSARIES[name](D, K, section("adversary", name=name, **settings), C)
 
 
-def shares(labels, classes):
+def shares(values, classes):
     """One-hot rows; -1 is a row of zeros."""
-    labels = torch.tensor(labels)
-    return F.one_hot(labels.clamp_min(0), classes).float() * (labels >= 0)[:, None]
+    values = torch.tensor(values)
+    return F.one_hot(values.clamp_min(0), classes).float() * (values >= 0)[:, None]
 
 
 def batch(speakers=(0, 1, 2, 0, 1, 2, 0, 1), emotions=(0, 0, 0, 0, 1, 1, 1, 1), frames=None):
@@ -45,10 +45,10 @@ def clips(count=8, seed=1, shape=(D,)):
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def pulled(adversary, x, told, progress=0.5):
-    """The loss and what the encoder gets."""
+def loss_and_gradient(adversary, x, labels, progress=0.5):
+    """The loss, and the gradient for the encoder."""
     x = x.clone().requires_grad_()
-    loss = adversary(x, told, progress)
+    loss = adversary(x, labels, progress)
     loss.backward()
     return loss.detach(), x.grad
 
@@ -75,18 +75,18 @@ def gradients(strength):
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 2.5])
-def test_the_first_layer_gets_minus_lambda_times_its_gradient_and_the_second_its_own(strength):
+def test_reversal_multiplies_the_gradient_before_it_by_minus_lambda(strength):
     plain, reversed_ = gradients(None), gradients(strength)
     assert torch.allclose(reversed_[0], -strength * plain[0], rtol=1e-12, atol=0)
     assert torch.equal(reversed_[1], plain[1])
 
 
-def test_forward_is_the_identity():
+def test_reversal_is_the_identity_in_the_forward_pass():
     x = torch.randn(3, 4)
     assert torch.equal(reverse_gradient(x, 0.7), x)
 
 
-def test_the_ramp_is_ganins():
+def test_ganin_ramp():
     assert ganin_ramp(0, 10) == 0
     assert ganin_ramp(0.5, 10) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
     assert ganin_ramp(1, 10) == pytest.approx(1, abs=1e-4)
@@ -99,7 +99,7 @@ def test_the_ramp_is_ganins():
         *((0.8, 0.9, 0.5), (0.8, 1, 1), (0, 0, 1), (1, 0.99, 0), (1, 1, 1)),
     ],
 )
-def test_after_the_warm_up_lambda_rises_for_as_long_again_or_to_the_end(warm_up, at, expected):
+def test_lambda_rises_linearly_after_the_warm_up(warm_up, at, expected):
     assert warm_up_ramp(at, warm_up) == pytest.approx(expected)
 
 
@@ -110,7 +110,7 @@ def test_lambda_follows_the_schedule_of_the_recipe():
     assert section("adversary").schedule == "ganin"
 
 
-# the contract, of all methods
+# the contract that all adversaries keep
 
 CASES = {
     "all there": batch(),
@@ -141,83 +141,84 @@ POSITIONS = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_losses_and_gradients_are_finite_whatever_is_in_the_batch(name, case):
-    told = CASES[case]
+def test_losses_and_gradients_are_finite_for_any_batch(name, case):
+    labels = CASES[case]
     for position in POSITIONS.values():
         adversary = make(name, **({"heads": 4} if name in CLASSIFIERS else {}))
-        loss, gradient = pulled(adversary, position(len(told.target)), told)
+        loss, gradient = loss_and_gradient(adversary, position(len(labels.target)), labels)
         assert loss.ndim == 0 and torch.isfinite(loss) and torch.isfinite(gradient).all()
         for _ in range(adversary.separate_steps):
-            adversary.classifier_loss(position(len(told.target)), told).backward()
+            adversary.classifier_loss(position(len(labels.target)), labels).backward()
         assert all(torch.isfinite(one).all() for one in own_gradients(adversary) if one is not None)
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_strength_zero_leaves_the_encoder_alone_and_strength_one_does_not(name):
-    assert torch.equal(pulled(make(name, strength=0.0), clips(), batch())[1], torch.zeros(8, D))
-    assert pulled(make(name), clips(), batch())[1].norm() > 1e-4
+def test_the_encoder_gets_no_gradient_at_strength_zero_only(name):
+    assert torch.equal(loss_and_gradient(make(name, strength=0.0), clips(), batch())[1], torch.zeros(8, D))
+    assert loss_and_gradient(make(name), clips(), batch())[1].norm() > 1e-4
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_lambda_acts_once_and_not_on_the_value(name):
-    """The encoder sees strength x ramp, not its square."""
-    seen = [pulled(make(name, strength=strength, schedule="ganin"), clips(), batch(), 0.2) for strength in (1.0, 3.0)]
+def test_lambda_scales_the_gradient_once_and_not_the_value(name):
+    """The encoder gets strength times the schedule, not its square."""
+    seen = [loss_and_gradient(make(name, strength=strength, schedule="ganin"), clips(), batch(), 0.2) for strength in (1.0, 3.0)]
     assert torch.allclose(seen[1][1], 3 * seen[0][1], rtol=1e-4, atol=1e-9)
     assert torch.equal(seen[0][0], seen[1][0])
-    assert torch.allclose(seen[0][1], ganin_ramp(0.2, 10) * pulled(make(name), clips(), batch())[1], rtol=1e-4, atol=1e-9)
+    assert torch.allclose(
+        seen[0][1], ganin_ramp(0.2, 10) * loss_and_gradient(make(name), clips(), batch())[1], rtol=1e-4, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in ADVERSARIES if name != "signed"])
-def test_readers_learn_with_weight_one_whatever_lambda_is(name):
+def test_classifiers_learn_with_weight_one_whatever_lambda_is(name):
     seen = []
     for strength in (0.0, 0.5, 5.0):
         adversary = make(name, strength=strength)
-        pulled(adversary, clips(), batch())
+        loss_and_gradient(adversary, clips(), batch())
         seen.append(own_gradients(adversary))
     assert all(equal(seen[0], other) for other in seen[1:])
 
 
-def test_the_readers_of_the_signed_sum_are_pulled_by_lambda_the_wrong_way():
-    """What the demonstration demonstrates."""
+def test_classifiers_of_the_signed_sum_get_minus_lambda_times_the_gradient():
     learning, misled = make("grl"), make("signed", strength=3.0)
-    pulled(learning, clips(), batch())
-    pulled(misled, clips(), batch())
+    loss_and_gradient(learning, clips(), batch())
+    loss_and_gradient(misled, clips(), batch())
     pairs = zip(own_gradients(learning), own_gradients(misled), strict=True)
     assert all(torch.allclose(bad, -3 * good, rtol=1e-5, atol=1e-8) for good, bad in pairs)
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_a_state_is_all_there_is(name):
+def test_the_state_dict_is_the_whole_state(name):
     one, other = make(name), make(name)
     for parameter in one.parameters():
         torch.nn.init.normal_(parameter)
     if name in CLASSIFIERS:
         assert not torch.equal(one.logits(clips(), batch()), other.logits(clips(), batch()))
     other.load_state_dict(copy.deepcopy(one.state_dict()))
-    (loss, gradient), again = pulled(one, clips(), batch()), pulled(other, clips(), batch())
+    (loss, gradient), again = loss_and_gradient(one, clips(), batch()), loss_and_gradient(other, clips(), batch())
     assert torch.equal(loss, again[0]) and torch.equal(gradient, again[1])
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_only_readers_say_something_for_the_log(name):
+def test_only_adversaries_with_a_classifier_return_logits(name):
     logits = make(name).logits(clips(), batch())
     assert logits.shape == (8, K) if name in CLASSIFIERS else logits is None
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_nobody_elses_random_numbers_change(name):
+def test_the_global_random_state_does_not_change(name):
     adversary = make(name, **({"reset_every": 5} if name in CLASSIFIERS and name != "signed" else {}))
     before = torch.get_rng_state()
-    pulled(adversary, clips(), batch())
+    loss_and_gradient(adversary, clips(), batch())
     adversary.reset_due(5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# readers
+# classifiers
 
 
-def test_the_default_is_one_hidden_layer_behind_the_reversal():
-    """Bit for bit what it was before there were others: numbers to begin with, loss, both gradients."""
+def test_the_default_is_reversal_and_one_hidden_layer():
+    """Initial parameters, loss and both gradients equal those of plain modules to the bit."""
     settings = section("adversary", hidden=8)
     torch.manual_seed(0)
     adversary = ADVERSARIES["grl"](D, K, settings, C)
@@ -226,13 +227,13 @@ def test_the_default_is_one_hidden_layer_behind_the_reversal():
     x = clips().requires_grad_()
     expected = F.cross_entropy(head(reverse_gradient(x, 0.1 * ganin_ramp(0.5, 10))), batch().target)
     expected.backward()
-    loss, gradient = pulled(adversary, clips(), batch())
+    loss, gradient = loss_and_gradient(adversary, clips(), batch())
     assert torch.equal(loss, expected.detach()) and torch.equal(gradient, x.grad)
     assert equal(own_gradients(adversary), [parameter.grad for parameter in head.parameters()])
     assert (adversary.separate_steps, adversary.reset_due(100)) == (0, [])
 
 
-def test_the_shape_of_the_mission():
+def test_default_layer_shapes():
     adversary = ADVERSARIES["grl"](128, 11, section("adversary"), 7)
     shapes = [tuple(layer.weight.shape) for layer in adversary.classifiers[0] if isinstance(layer, torch.nn.Linear)]
     assert shapes == [(64, 128), (11, 64)]
@@ -240,7 +241,7 @@ def test_the_shape_of_the_mission():
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_loss_takes_raw_logits(name):
-    """Sure and right logits give a loss near 0; with a softmax in front, 3 classes could not go below 0.55."""
+    """Certain and correct logits give a loss near 0; with a softmax in front, that of 3 classes is at least 0.55."""
     adversary = make(name)
     with torch.no_grad():
         adversary.classifiers[0][2].weight.zero_()
@@ -248,7 +249,7 @@ def test_the_loss_takes_raw_logits(name):
     assert abs(adversary(clips(4).requires_grad_(), batch((0,) * 4, (0, 1, 0, 1)), 0.5).item()) < 1e-6
 
 
-def test_heads_differ_in_form_and_come_in_turn():
+def test_architectures_of_several_classifiers_alternate():
     adversary = make("grl", heads=5)
     hidden = [
         tuple(layer.out_features for layer in head if isinstance(layer, torch.nn.Linear))[:-1] for head in adversary.classifiers
@@ -257,57 +258,57 @@ def test_heads_differ_in_form_and_come_in_turn():
     assert not torch.equal(adversary.classifiers[0][0].weight, adversary.classifiers[4][0].weight)
 
 
-def test_of_several_heads_the_encoder_gets_the_mean_and_each_learns_as_if_alone():
+def test_the_encoder_gets_the_mean_gradient_of_several_classifiers_and_each_learns_as_if_alone():
     together = make("grl", heads=3)
-    loss, gradient = pulled(together, clips(), batch())
+    loss, gradient = loss_and_gradient(together, clips(), batch())
     seen = []
     for head in copy.deepcopy(together.classifiers):
         alone = make("grl")
         alone.classifiers = torch.nn.ModuleList([head])
         head.zero_grad()
-        seen.append(pulled(alone, clips(), batch()))
+        seen.append(loss_and_gradient(alone, clips(), batch()))
     assert torch.allclose(gradient, torch.stack([one for _, one in seen]).mean(dim=0), atol=1e-8)
     assert torch.allclose(loss, torch.stack([one for one, _ in seen]).mean())
     assert torch.allclose(together.classifiers[2][0].weight.grad, head[0].weight.grad, atol=1e-8)
 
 
-def learned(adversary, x, told, steps=150):
+def learned(adversary, x, labels, steps=150):
     optimizer = torch.optim.Adam(adversary.parameters(), 0.03)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = adversary.classifier_loss(x, told)
+        loss = adversary.classifier_loss(x, labels)
         loss.backward()
         optimizer.step()
     return loss.item()
 
 
-def test_a_conditional_reader_needs_no_embedding_for_what_the_emotion_says():
-    """Each emotion has its speaker, and the embedding is empty: told the emotion, a reader knows all, else nothing."""
-    told, empty = batch((0, 0, 0, 0, 1, 1, 1, 1)), torch.zeros(8, D)
-    assert learned(make("grl", conditional=True), empty, told) < 0.05
-    assert learned(make("grl"), empty, told) > 0.6
+def test_a_conditional_classifier_learns_from_the_emotion_alone():
+    """Each emotion has one speaker, and the embedding is constant."""
+    labels, empty = batch((0, 0, 0, 0, 1, 1, 1, 1)), torch.zeros(8, D)
+    assert learned(make("grl", conditional=True), empty, labels) < 0.05
+    assert learned(make("grl"), empty, labels) > 0.6
 
 
-def test_a_conditional_reader_has_its_own_weights_for_each_emotion():
+def test_a_conditional_classifier_has_weights_for_each_emotion():
     adversary = make("grl", conditional=True)
     assert adversary.classifiers[0][0].weight.shape == (8, C * (D + 1))
-    pulled(adversary, clips(4), batch((0, 1, 2, 0), (1, 1, 1, 1)))
+    loss_and_gradient(adversary, clips(4), batch((0, 1, 2, 0), (1, 1, 1, 1)))
     first, second = adversary.classifiers[0][0].weight.grad.split(D + 1, dim=1)
     assert torch.equal(first, torch.zeros_like(first)) and second.abs().sum() > 0
 
 
 @pytest.mark.parametrize("shape", [(D,), (4, D)])
-def test_a_reader_that_is_told_the_emotion_reads_its_product_with_the_embedding(shape):
-    told, x = batch((0, 1, 2, 0), (0, 1, 1, 0)), clips(4, shape=shape)
+def test_a_conditional_classifier_gets_the_outer_product_with_the_emotion(shape):
+    labels, x = batch((0, 1, 2, 0), (0, 1, 1, 0)), clips(4, shape=shape)
     shares = torch.tensor([[1.0, 0], [0, 1], [0.3, 0.7], [0.5, 0.5]])
     for head in make("grl", conditional=True, heads=4).classifiers:
         one = torch.cat((x, torch.ones(*x.shape[:-1], 1)), dim=-1)
         product = shares.view(4, *[1] * (x.ndim - 2), C, 1) * one[..., None, :]
         assert torch.allclose(head(x, shares), head(product.flatten(-2)), atol=1e-6)
-        assert not torch.allclose(head(x, shares), head(x, told.emotion), atol=1e-3)
+        assert not torch.allclose(head(x, shares), head(x, labels.emotion), atol=1e-3)
 
 
-def test_clips_without_a_label_are_read_with_even_shares():
+def test_unlabelled_utterances_have_uniform_emotion_shares():
     adversary, x = make("grl", conditional=True), clips(4)
     unlabelled, even = batch((0, 1, 2, 0), (-1,) * 4), batch((0, 1, 2, 0), (0,) * 4)
     even = AdversaryBatch(frames=even.frames, emotion=torch.full((4, C), 1 / C), target=even.target)
@@ -317,21 +318,21 @@ def test_clips_without_a_label_are_read_with_even_shares():
 
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_frames_are_read_each_and_padding_is_not(name, conditional):
+def test_padding_frames_do_not_count(name, conditional):
     adversary = make(name, input="frames", conditional=conditional)
-    told, x = batch((0, 1, 2, 0), (0, 1, 0, 1), frames=(5, 3, 1, 4)), clips(4, shape=(D, T))
+    labels, x = batch((0, 1, 2, 0), (0, 1, 0, 1), frames=(5, 3, 1, 4)), clips(4, shape=(D, T))
     padded = F.pad(x, (0, 3), value=7.0)
     padded[1, :, 3:], padded[2, :, 1:], padded[3, :, 4:] = 5.0, -5.0, 9.0
-    (loss, gradient), (again, wide) = pulled(adversary, x, told), pulled(adversary, padded, told)
+    (loss, gradient), (again, wide) = loss_and_gradient(adversary, x, labels), loss_and_gradient(adversary, padded, labels)
     assert torch.allclose(loss, again, atol=1e-6) and torch.allclose(gradient, wide[:, :, :T], atol=1e-7)
     assert wide[0, :, 5:].abs().sum() == 0 and wide[2, :, 1:].abs().sum() == 0 and wide[2, :, 0].abs().sum() > 0
-    assert torch.allclose(adversary.logits(x, told), adversary.logits(padded, told), atol=1e-5)
+    assert torch.allclose(adversary.logits(x, labels), adversary.logits(padded, labels), atol=1e-5)
 
 
-def test_each_clip_counts_alike_however_many_frames_it_has():
+def test_utterances_count_equally_whatever_their_number_of_frames():
     adversary, x = make("grl", input="frames"), clips(3, shape=(D, T))
     frames = (5, 3, 1)
-    loss, _ = pulled(adversary, x, batch((0, 1, 2), (0, 0, 1), frames))
+    loss, _ = loss_and_gradient(adversary, x, batch((0, 1, 2), (0, 0, 1), frames))
     expected = 0
     for row, count in enumerate(frames):
         logits = adversary.classifiers[0](x[row, :, :count].T)
@@ -340,19 +341,19 @@ def test_each_clip_counts_alike_however_many_frames_it_has():
 
 
 @pytest.mark.parametrize("kind", ["embedding", "frames"])
-def test_the_penalty_is_the_squared_gradient_of_each_loss_by_what_is_read(kind):
-    """Of a linear reader by hand: its slope is W^T (softmax - target)."""
+def test_the_penalty_is_the_squared_norm_of_each_loss_gradient_at_the_input(kind):
+    """The gradient of a linear classifier is W^T (softmax - target)."""
     adversary = make("grl", heads=2, input=kind)
     adversary.classifiers = adversary.classifiers[1:]  # the linear one
-    told = batch(frames=[3] * 8)
+    labels = batch(frames=[3] * 8)
     x = clips() if kind == "embedding" else clips()[:, :, None].repeat(1, 1, T)
-    slope = (adversary.classifiers[0](clips()).softmax(dim=1) - told.target) @ adversary.classifiers[0][0].weight
-    assert torch.allclose(adversary.gradient_penalty(x, told), slope.square().sum(dim=1).mean(), rtol=1e-5)
+    slope = (adversary.classifiers[0](clips()).softmax(dim=1) - labels.target) @ adversary.classifiers[0][0].weight
+    assert torch.allclose(adversary.gradient_penalty(x, labels), slope.square().sum(dim=1).mean(), rtol=1e-5)
 
 
-def test_the_penalty_acts_on_readers_alone_and_not_on_the_value():
+def test_the_penalty_acts_on_the_classifiers_alone_and_not_on_the_value():
     plain, damped = make("grl", heads=3), make("grl", heads=3, gradient_penalty=10.0)
-    (loss, gradient), (same, alike) = pulled(plain, clips(), batch()), pulled(damped, clips(), batch())
+    (loss, gradient), (same, alike) = loss_and_gradient(plain, clips(), batch()), loss_and_gradient(damped, clips(), batch())
     assert torch.equal(loss, same) and torch.equal(gradient, alike)
     parameters = list(damped.parameters())
     expected = torch.autograd.grad(10 * damped.gradient_penalty(clips(), batch()), parameters, allow_unused=True)
@@ -361,32 +362,32 @@ def test_the_penalty_acts_on_readers_alone_and_not_on_the_value():
     assert sum(one.abs().sum() for one in expected if one is not None) > 0.1
 
 
-def test_learning_and_pulling_teach_readers_the_same():
+def test_separate_and_shared_steps_train_the_classifiers_alike():
     one, other = make("grl", heads=2, gradient_penalty=1.0), make("grl", heads=2, gradient_penalty=1.0)
-    pulled(one, clips(), batch())
+    loss_and_gradient(one, clips(), batch())
     other.classifier_loss(clips(), batch()).backward()
     assert equal(own_gradients(one), own_gradients(other))
 
 
-def test_steps_of_their_own():
+def test_number_of_separate_steps():
     inner = {"inner_steps": 3, "learning_rate": 0.01}
     assert {name: make(name, **inner).separate_steps for name in ("grl", "entropy", "minmax", "vclub")} == {
-        **dict.fromkeys(("grl", "entropy"), 2),  # the step that moves the encoder teaches them as well
+        **dict.fromkeys(("grl", "entropy"), 2),  # the encoder's step trains them as well
         **dict.fromkeys(("minmax", "vclub"), 3),
     }
     assert all(make(name).separate_steps == (name in ("minmax", "vclub")) for name in ADVERSARIES)
 
 
 @pytest.mark.parametrize("name", ["minmax", "vclub"])
-def test_readers_stand_still_while_the_encoder_moves(name):
+def test_classifiers_are_constant_in_the_encoder_step(name):
     adversary = make(name, heads=2)
-    pulled(adversary, clips(), batch())
+    loss_and_gradient(adversary, clips(), batch())
     assert own_gradients(adversary) == [None] * len(own_gradients(adversary))
     adversary.classifier_loss(clips(), batch()).backward()
     assert all(one.abs().sum() > 0 for one in own_gradients(adversary))
 
 
-def test_heads_are_renewed_in_turn_by_the_step_alone():
+def test_classifiers_are_reset_in_turn():
     adversary = make("grl", heads=2, reset_every=10)
     before, changed = copy.deepcopy(adversary.state_dict()), {}
     for step in range(31):
@@ -400,7 +401,7 @@ def test_heads_are_renewed_in_turn_by_the_step_alone():
     assert changed == {10: {"0"}, 20: {"1"}, 30: {"0"}}
 
 
-def test_a_renewed_head_is_the_same_whatever_came_before():
+def test_reset_parameters_depend_on_step_and_seed_alone():
     one, other = make("grl", reset_every=10), make("grl", reset_every=10)
     learned(other, clips(), batch(), steps=3)
     torch.manual_seed(99)
@@ -413,12 +414,12 @@ def test_a_renewed_head_is_the_same_whatever_came_before():
     assert not torch.equal(one.classifiers[0][0].weight, other.classifiers[0][0].weight)
 
 
-def test_alternating_pulls_as_reversal_does():
-    reversal, alternating = (pulled(make(name, heads=2), clips(), batch()) for name in ("grl", "minmax"))
+def test_minmax_has_the_encoder_gradient_of_reversal():
+    reversal, alternating = (loss_and_gradient(make(name, heads=2), clips(), batch()) for name in ("grl", "minmax"))
     assert torch.allclose(reversal[0], alternating[0]) and torch.allclose(reversal[1], alternating[1], atol=1e-8)
 
 
-def test_certainty_is_between_nothing_and_ln_k_and_fooling_pays_nothing():
+def test_divergence_from_uniform_is_symmetric_and_bounded_by_ln_k():
     even, right, wrong = torch.zeros(K), torch.tensor([60.0, 0, 0]), torch.tensor([0, 60.0, 0])
     assert [divergence_from_uniform(one).item() for one in (even, right, wrong)] == pytest.approx(
         [0, math.log(K), math.log(K)], abs=1e-6
@@ -428,52 +429,52 @@ def test_certainty_is_between_nothing_and_ln_k_and_fooling_pays_nothing():
     assert divergence_from_uniform(p.log()).item() == pytest.approx(math.log(K) - 1.5 * math.log(2), abs=1e-6)
 
 
-def test_maximum_entropy_goes_down_certainty_and_is_told_by_cross_entropy():
+def test_maximum_entropy_minimises_the_divergence_and_returns_cross_entropy():
     adversary = make("entropy", strength=2.0)
-    loss, gradient = pulled(adversary, clips(), batch())
+    loss, gradient = loss_and_gradient(adversary, clips(), batch())
     x = clips().requires_grad_()
     (2 * divergence_from_uniform(adversary.classifiers[0](x)).mean()).backward()
     assert torch.allclose(gradient, x.grad, atol=1e-8)
     assert torch.equal(loss, F.cross_entropy(adversary.logits(clips(), batch()), batch().target).detach())
 
 
-def bound(adversary, x, told):
-    return adversary.bound(adversary.all_logits(x, told), told)
+def bound(adversary, x, labels):
+    return adversary.bound(adversary.all_logits(x, labels), labels)
 
 
-def test_vclub_is_true_pairs_less_all_pairs():
-    adversary, told = make("vclub", conditional=True), batch()
-    log_q = adversary.logits(clips(), told).log_softmax(dim=1).detach()
-    speaker, emotion = told.target.argmax(dim=1), told.emotion.argmax(dim=1)
+def test_vclub_is_the_difference_of_true_and_all_pairs():
+    adversary, labels = make("vclub", conditional=True), batch()
+    log_q = adversary.logits(clips(), labels).log_softmax(dim=1).detach()
+    speaker, emotion = labels.target.argmax(dim=1), labels.emotion.argmax(dim=1)
     bounds = []
     for i in range(8):
         peers = [j for j in range(8) if emotion[j] == emotion[i]]
         bounds.append(log_q[i, speaker[i]] - torch.stack([log_q[i, speaker[j]] for j in peers]).mean())
-    assert bound(adversary, clips(), told).item() == pytest.approx(torch.stack(bounds).mean().item(), abs=1e-6)
+    assert bound(adversary, clips(), labels).item() == pytest.approx(torch.stack(bounds).mean().item(), abs=1e-6)
     plain = make("vclub")
-    log_q = plain.logits(clips(), told).log_softmax(dim=1).detach()
+    log_q = plain.logits(clips(), labels).log_softmax(dim=1).detach()
     expected = log_q[range(8), speaker].mean() - log_q[:, speaker].mean()
-    assert bound(plain, clips(), told).item() == pytest.approx(expected.item(), abs=1e-6)
+    assert bound(plain, clips(), labels).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_the_encoder_goes_down_the_bound_and_is_told_by_cross_entropy():
+def test_vclub_minimises_the_bound_and_returns_cross_entropy():
     adversary, x = make("vclub", strength=2.0), clips().requires_grad_()
-    loss, gradient = pulled(adversary, clips(), batch())
+    loss, gradient = loss_and_gradient(adversary, clips(), batch())
     (2 * bound(adversary, x, batch())).backward()
     assert torch.allclose(gradient, x.grad, atol=1e-8) and gradient.norm() > 1e-3
     assert torch.equal(loss, F.cross_entropy(adversary.logits(clips(), batch()), batch().target).detach())
 
 
-def test_vclub_is_no_less_than_the_information_where_q_is_right():
-    """Each speaker has a place of its own: ln K nats; nobody has: none."""
+def test_vclub_is_an_upper_bound_with_a_trained_classifier():
+    """With separate speakers the information is ln K nats, with a constant embedding 0."""
     speaker = torch.arange(60) % K
-    told = AdversaryBatch(frames=torch.full((60,), T), emotion=shares([0] * 60, C), target=F.one_hot(speaker, K).float())
+    labels = AdversaryBatch(frames=torch.full((60,), T), emotion=shares([0] * 60, C), target=F.one_hot(speaker, K).float())
     place = 3 * F.one_hot(speaker, D).float()
     bounds = []
     for x in (place, torch.zeros(60, D)):
         adversary = make("vclub")
-        learned(adversary, x, told)
-        bounds.append(bound(adversary, x, told).item())
+        learned(adversary, x, labels)
+        bounds.append(bound(adversary, x, labels).item())
     assert bounds[0] > math.log(K) and abs(bounds[1]) < 1e-6
 
 
@@ -481,21 +482,21 @@ def test_vclub_is_no_less_than_the_information_where_q_is_right():
 
 
 def spoken(count=60, seed=4):
-    """A balanced batch whose positions tell nothing, and the positions with the speakers' and the emotions' places added."""
+    """A balanced batch of random embeddings, and the same with a mean per speaker or per emotion added."""
     speaker, emotion = torch.arange(count) % K, torch.arange(count) // K % C
-    told = AdversaryBatch(
+    labels = AdversaryBatch(
         frames=torch.full((count,), T), emotion=F.one_hot(emotion, C).float(), target=F.one_hot(speaker, K).float()
     )
     x = clips(count, seed)
-    return told, x, x + 2 * F.one_hot(speaker, D), x + 2 * F.one_hot(emotion + K, D)
+    return labels, x, x + 2 * F.one_hot(speaker, D), x + 2 * F.one_hot(emotion + K, D)
 
 
 @pytest.mark.parametrize("name", ["hsic", "mmd", "coral"])
-def test_matching_sees_the_speaker_and_not_the_emotion(name):
-    told, nothing, speaker, emotion = spoken()
-    values = [pulled(make(name), x, told)[0].item() for x in (nothing, speaker, emotion)]
+def test_matching_terms_depend_on_the_speaker_and_not_the_emotion(name):
+    labels, nothing, speaker, emotion = spoken()
+    values = [loss_and_gradient(make(name), x, labels)[0].item() for x in (nothing, speaker, emotion)]
     assert values[1] > 3 * values[0]
-    assert values[2] == pytest.approx(values[0], rel=1e-3)  # its places are the same for all speakers
+    assert values[2] == pytest.approx(values[0], rel=1e-3)  # the emotions' means are the same for all speakers
 
 
 def direct_gaussian(x, median):
@@ -513,22 +514,22 @@ def median_within(x, emotion):
     return float(torch.tensor(found).median())
 
 
-def test_hsic_is_the_textbooks_in_each_emotion():
+def test_hsic_equals_the_textbook_formula_within_each_emotion():
     """tr(K H L H) / n^2 of Gretton et al. 2005."""
-    told, x = batch((0, 1, 2, 0, 1, 2, 0, 1, 1), (0, 0, 0, 0, 0, 1, 1, 1, 1)), clips(9)
-    emotion, speaker = told.emotion.argmax(dim=1).numpy(), told.target.argmax(dim=1).numpy()
+    labels, x = batch((0, 1, 2, 0, 1, 2, 0, 1, 1), (0, 0, 0, 0, 0, 1, 1, 1, 1)), clips(9)
+    emotion, speaker = labels.emotion.argmax(dim=1).numpy(), labels.target.argmax(dim=1).numpy()
     kernel, expected = direct_gaussian(x, median_within(x, emotion)), 0.0
     for label in (0, 1):
         rows = np.flatnonzero(emotion == label)
         n, same = len(rows), (speaker[rows, None] == speaker[rows]).astype(float)
         h = np.eye(n) - 1 / n
         expected += n / 9 * np.trace(kernel[np.ix_(rows, rows)] @ h @ same @ h) / n**2
-    assert pulled(make("hsic"), x, told)[0].item() == pytest.approx(expected, rel=1e-4)
+    assert loss_and_gradient(make("hsic"), x, labels)[0].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_mmd_is_the_distance_of_means_in_the_kernels_space():
-    told, x = batch((0, 1, 2, 0, 1, 2, 0, 1, 1), (0, 0, 0, 0, 0, 1, 1, 1, 1)), clips(9)
-    emotion, speaker = told.emotion.argmax(dim=1).numpy(), told.target.argmax(dim=1).numpy()
+def test_mmd_equals_the_distance_of_kernel_means():
+    labels, x = batch((0, 1, 2, 0, 1, 2, 0, 1, 1), (0, 0, 0, 0, 0, 1, 1, 1, 1)), clips(9)
+    emotion, speaker = labels.emotion.argmax(dim=1).numpy(), labels.target.argmax(dim=1).numpy()
     kernel, expected = direct_gaussian(x, median_within(x, emotion)), 0.0
     for label in (0, 1):
         everyone = np.flatnonzero(emotion == label)
@@ -537,56 +538,60 @@ def test_mmd_is_the_distance_of_means_in_the_kernels_space():
             if len(own):
                 parts = [kernel[np.ix_(a, b)].mean() for a, b in ((own, own), (own, everyone), (everyone, everyone))]
                 expected += len(own) / 9 * (parts[0] - 2 * parts[1] + parts[2])
-    assert pulled(make("mmd"), x, told)[0].item() == pytest.approx(expected, rel=1e-4)
+    assert loss_and_gradient(make("mmd"), x, labels)[0].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_hsic_is_mmd_over_the_number_of_speakers_where_these_are_even():
-    told, _, x, _ = spoken()
-    assert pulled(make("hsic"), x, told)[0].item() == pytest.approx(pulled(make("mmd"), x, told)[0].item() / K, rel=1e-4)
+def test_hsic_is_mmd_divided_by_the_number_of_balanced_speakers():
+    labels, _, x, _ = spoken()
+    assert loss_and_gradient(make("hsic"), x, labels)[0].item() == pytest.approx(
+        loss_and_gradient(make("mmd"), x, labels)[0].item() / K, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["hsic", "mmd"])
-def test_kernels_are_as_wide_as_the_embedding_is(name):
-    told, _, x, _ = spoken()
-    assert pulled(make(name), 10 * x, told)[0].item() == pytest.approx(pulled(make(name), x, told)[0].item(), rel=1e-3)
-    narrow = pulled(make(name, kernel_widths=(0.1,)), x, told)[0].item()
-    assert narrow != pytest.approx(pulled(make(name), x, told)[0].item(), rel=0.1)
+def test_kernel_widths_scale_with_the_embedding(name):
+    labels, _, x, _ = spoken()
+    assert loss_and_gradient(make(name), 10 * x, labels)[0].item() == pytest.approx(
+        loss_and_gradient(make(name), x, labels)[0].item(), rel=1e-3
+    )
+    narrow = loss_and_gradient(make(name, kernel_widths=(0.1,)), x, labels)[0].item()
+    assert narrow != pytest.approx(loss_and_gradient(make(name), x, labels)[0].item(), rel=0.1)
 
 
-def test_coral_is_the_difference_of_means_and_second_moments():
-    told, _, x, _ = spoken()
+def test_coral_equals_the_difference_of_means_and_second_moments():
+    labels, _, x, _ = spoken()
     around = x.clone()
     for label in range(C):
-        rows = told.emotion[:, label] == 1
+        rows = labels.emotion[:, label] == 1
         around[rows] -= x[rows].mean(dim=0)
     expected = 0.0
     for one in range(K):
-        own = around[told.target[:, one] == 1]
+        own = around[labels.target[:, one] == 1]
         moments = own.T @ own / len(own) - around.T @ around / len(around)
         expected += len(own) / len(x) * (own.mean(dim=0).square().sum() / D + moments.square().sum() / (4 * D**2))
-    assert pulled(make("coral"), x, told)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert loss_and_gradient(make("coral"), x, labels)[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_coral_sees_a_speaker_that_differs_in_spread_alone():
-    told, x, _, _ = spoken(count=300)
-    wide = torch.where(told.target[:, :1] == 1, 2 * x, x)
-    assert pulled(make("coral"), wide, told)[0] > 3 * pulled(make("coral"), x, told)[0]
+def test_coral_detects_a_speaker_that_differs_in_variance_alone():
+    labels, x, _, _ = spoken(count=300)
+    wide = torch.where(labels.target[:, :1] == 1, 2 * x, x)
+    assert loss_and_gradient(make("coral"), wide, labels)[0] > 3 * loss_and_gradient(make("coral"), x, labels)[0]
 
 
 @pytest.mark.parametrize("name", ["hsic", "mmd", "coral"])
-def test_clips_without_a_label_are_compared_with_all(name):
+def test_unlabelled_utterances_are_compared_with_all(name):
     """Of the first corpus all labels are known and of the second none: the corpora can only be compared as wholes."""
     corpus = torch.arange(60) % 2
     emotion = F.one_hot(torch.arange(60) // 2 % C, C).float() * (corpus == 0)[:, None]
-    told = AdversaryBatch(frames=torch.full((60,), T), emotion=emotion, target=F.one_hot(corpus, K).float())
+    labels = AdversaryBatch(frames=torch.full((60,), T), emotion=emotion, target=F.one_hot(corpus, K).float())
     x = clips(60, seed=5)
-    apart = pulled(make(name), x + 2 * F.one_hot(corpus, D), told)[0]
-    assert apart > 3 * pulled(make(name), x, told)[0]
+    apart = loss_and_gradient(make(name), x + 2 * F.one_hot(corpus, D), labels)[0]
+    assert apart > 3 * loss_and_gradient(make(name), x, labels)[0]
 
 
-def test_contrastive_is_khoslas_across_speakers():
-    told, x = batch(), clips()
-    emotion, speaker = told.emotion.argmax(dim=1), told.target.argmax(dim=1)
+def test_contrastive_equals_the_formula_of_khosla_across_speakers():
+    labels, x = batch(), clips()
+    emotion, speaker = labels.emotion.argmax(dim=1), labels.target.argmax(dim=1)
     direction, found = F.normalize(x, dim=1), []
     for i in range(8):
         scores = (direction @ direction[i] / 0.2).tolist()
@@ -594,33 +599,37 @@ def test_contrastive_is_khoslas_across_speakers():
         negatives = [j for j in range(8) if emotion[j] != emotion[i]]
         total = sum(math.exp(scores[j]) for j in positives + negatives)
         found.append(np.mean([math.log(total) - scores[j] for j in positives]))
-    assert pulled(make("contrastive"), x, told)[0].item() == pytest.approx(np.mean(found), rel=1e-5)
+    assert loss_and_gradient(make("contrastive"), x, labels)[0].item() == pytest.approx(np.mean(found), rel=1e-5)
 
 
-def test_contrastive_is_least_where_emotions_lie_apart_and_speakers_together():
-    """Each clip has 20 positives and 30 negatives, 10 of these of its own speaker; cosine / 0.2 is 5, 0, or 2.5 if half alike."""
-    told, noise, speaker, emotion = spoken()
+def test_contrastive_is_smallest_with_separate_emotions_and_shared_speakers():
+    """20 positives, 30 negatives of which 10 by the same speaker; cosine / 0.2 is 5, 0, or 2.5 for half overlap."""
+    labels, noise, speaker, emotion = spoken()
     apart, shared = emotion - noise, (emotion - noise) + (speaker - noise)
-    assert pulled(make("contrastive"), apart, told)[0].item() == pytest.approx(math.log(20 + 30 * math.exp(-5)), rel=1e-5)
-    assert pulled(make("contrastive"), shared, told)[0].item() == pytest.approx(math.log(30 + 20 * math.exp(-2.5)), rel=1e-5)
+    assert loss_and_gradient(make("contrastive"), apart, labels)[0].item() == pytest.approx(
+        math.log(20 + 30 * math.exp(-5)), rel=1e-5
+    )
+    assert loss_and_gradient(make("contrastive"), shared, labels)[0].item() == pytest.approx(
+        math.log(30 + 20 * math.exp(-2.5)), rel=1e-5
+    )
 
 
-def test_contrastive_leaves_out_who_has_no_partner():
+def test_contrastive_leaves_out_utterances_without_a_positive():
     x = clips(6)
-    assert pulled(make("contrastive"), x, batch((1,) * 6, (0, 0, 0, 1, 1, 1)))[0] == 0
+    assert loss_and_gradient(make("contrastive"), x, batch((1,) * 6, (0, 0, 0, 1, 1, 1)))[0] == 0
     with_one = batch((0, 1, 0, 1, 2, 2), (0, 0, 1, 1, -1, -1))
     without = batch((0, 1, 0, 1), (0, 0, 1, 1))
-    loss, gradient = pulled(make("contrastive"), x, with_one)
-    assert loss.item() == pytest.approx(pulled(make("contrastive"), x[:4], without)[0].item(), rel=1e-6)
+    loss, gradient = loss_and_gradient(make("contrastive"), x, with_one)
+    assert loss.item() == pytest.approx(loss_and_gradient(make("contrastive"), x[:4], without)[0].item(), rel=1e-6)
     assert gradient[4:].abs().sum() == 0 and gradient[:4].abs().sum() > 0
 
 
-def test_the_temperature_counts():
-    values = [pulled(make("contrastive", temperature=t), clips(), batch())[0].item() for t in (0.1, 0.2, 10.0)]
+def test_a_lower_temperature_gives_a_larger_contrastive_loss():
+    values = [loss_and_gradient(make("contrastive", temperature=t), clips(), batch())[0].item() for t in (0.1, 0.2, 10.0)]
     assert values[0] > values[1] > values[2]
 
 
-# settings that do not fit
+# invalid settings
 
 
 @pytest.mark.parametrize(
@@ -640,14 +649,14 @@ def test_the_temperature_counts():
         ("vclub", {"learning_rate": 0.0}, r"adversary.learning_rate = 0.0: should be greater than 0"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(name, settings, text):
+def test_settings_that_do_nothing_are_refused(name, settings, text):
     with pytest.raises(RecipeError, match=text):
         make(name, **settings)
 
 
-# the toy
+# the toy problem
 
-QUICK = {"learning_rate": 0.03, "inner_steps": 3}  # readers that keep up with the encoder; see the test of those that do not
+QUICK = {"learning_rate": 0.03, "inner_steps": 3}  # classifiers that keep up with the encoder; see the test of a slow one
 TOY = {
     "grl": QUICK,
     "minmax": QUICK,
@@ -655,16 +664,16 @@ TOY = {
     "vclub": QUICK,
     "signed": {"strength": 0.1},
     "hsic": {"strength": 10.0},  # its values are small: at most about 1 / SPEAKERS of mmd's
-    "mmd": {"strength": 3.0},  # at most about 1, where the loss of a reader is ln SPEAKERS and more
+    "mmd": {"strength": 3.0},  # at most about 1, where a classifier's loss is ln SPEAKERS and more
     "coral": {"strength": 1.0},
-    "contrastive": {"strength": 10.0},  # most of its slope teaches the emotion, which needs no lesson here
+    "contrastive": {"strength": 10.0},  # most of its gradient teaches the emotion, which is easy here
     "baseline": {"name": "grl", "strength": 0.0},
     "slow": {"name": "grl"},
     "several": {"name": "grl", "heads": 3, "reset_every": 50, "gradient_penalty": 0.1, **QUICK},
     "conditional": {"name": "entropy", "conditional": True, **QUICK},
     "frames": {"name": "grl", "input": "frames", **QUICK},
 }
-MARGIN = 0.15  # of accuracy, that a fresh attacker loses at least; chance is 0.25
+MARGIN = 0.15  # smallest loss of accuracy of a fresh attacker; chance is 0.25
 
 
 @cache
@@ -679,39 +688,39 @@ def toy(which):
     return judge(trained(which))
 
 
-def test_without_an_adversary_the_toy_is_solved_and_tells_its_speakers():
+def test_the_baseline_solves_the_toy_and_reveals_the_speakers():
     assert toy("baseline").task > 0.95
-    assert toy("baseline").attacker > 0.7 and toy("baseline").map_attacker > 0.8 and toy("baseline").own > 0.6
+    assert toy("baseline").attacker > 0.7 and toy("baseline").frame_attacker > 0.8 and toy("baseline").classifier > 0.6
 
 
 @pytest.mark.parametrize("which", [*(name for name in ADVERSARIES if name != "signed"), "several", "conditional", "frames"])
-def test_a_fresh_attacker_reads_less_and_the_task_stays_solved(which):
+def test_an_adversary_lowers_the_accuracy_of_a_fresh_attacker_and_keeps_the_task(which):
     assert toy(which).attacker < toy("baseline").attacker - MARGIN
     assert toy(which).task > 0.95 * toy("baseline").task
 
 
-def test_a_reader_of_frames_cleans_the_map_as_well():
-    assert toy("frames").map_attacker < toy("baseline").map_attacker - 2 * MARGIN
+def test_a_frame_level_adversary_also_protects_the_frame_level_features():
+    assert toy("frames").frame_attacker < toy("baseline").frame_attacker - 2 * MARGIN
 
 
-def test_the_signed_sum_trains_its_reader_to_be_bad_and_hides_nothing():
-    """Its own accuracy falls below chance, its loss has no bound, the task suffers; a fresh attacker reads the speaker."""
+def test_the_signed_sum_trains_its_classifier_to_fail_and_removes_nothing():
+    """Its classifier falls below chance, its loss grows without bound, the task suffers, a fresh attacker finds the speaker."""
     signed = toy("signed")
-    assert signed.own < 0.5 / SPEAKERS
+    assert signed.classifier < 0.5 / SPEAKERS
     assert trained("signed").values[-1] > 10 * math.log(SPEAKERS) > 10 * max(trained("baseline").values[-20:])
     assert signed.attacker > 2 / SPEAKERS and signed.task < 0.9 * toy("baseline").task
     assert max(max(trained(name).values[-20:]) for name in ("minmax", "entropy", "grl")) < 2 * math.log(SPEAKERS)
 
 
-def test_a_reader_too_slow_is_fooled_and_a_fresh_one_is_not():
-    """Why an adversary at chance proves nothing: the encoder runs ahead of it, and the speaker stands out all the more."""
-    assert toy("slow").own < toy("baseline").own - MARGIN
+def test_a_slow_classifier_is_fooled_and_a_fresh_attacker_is_not():
+    """Why an adversary at chance proves nothing: the encoder only outpaces this classifier."""
+    assert toy("slow").classifier < toy("baseline").classifier - MARGIN
     assert toy("slow").attacker > toy("baseline").attacker - 0.05
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
-def test_every_method_has_the_same_twin(name):
-    """Strength 0 to the bit: a few steps of training end where those of the baseline do."""
+def test_every_method_has_the_same_lambda_zero_baseline(name):
+    """At strength 0 a few steps of training give the baseline's encoder to the bit."""
     encoders = []
     for one in ("grl", name):
         settings = section("adversary", name=one, strength=0.0, **NEEDS.get(one, {}))
