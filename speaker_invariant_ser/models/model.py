@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from speaker_invariant_ser.config import explain, saved
+from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise
 from speaker_invariant_ser.files import write_json, writing
@@ -204,8 +205,14 @@ def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | 
     with writing(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(weights))
     versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
-    described = {"format": FORMAT, **model.settings.model_dump(mode="json"), "versions": versions}
+    described = {"format": FORMAT, **format_1_keys(model.settings.model_dump(mode="json")), "versions": versions}
     write_json(folder / DESCRIPTION, {**described, "trained": dict(trained or {})})
+
+
+def format_1_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the keys of model.json in format 1, so that version 0.1.0 can read them."""
+    names = {new: old for old, new in OLD_KEYS["release"].items()}
+    return {**settings, "release": {names.get(key, key): value for key, value in settings["release"].items()}}
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:

@@ -189,6 +189,15 @@ def test_a_model_without_the_later_sections_loads(trained, prepared, tmp_path):
     assert np.array_equal(apply(old, audio)[0], apply(model, audio)[0]) and old.settings == model.settings
 
 
+def test_model_json_keeps_the_keys_of_format_1(tmp_path):
+    """Version 0.1.0 refuses keys that it does not know."""
+    model = model_of(release=section("release", name="noise", sigma=3.0, classify="after", in_training=True))
+    save_model(model, tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    assert described["release"] == {"name": "noise", "sigma": 3.0, "decision": "after", "trained": True}
+    assert load_model(tmp_path).settings == model.settings
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
