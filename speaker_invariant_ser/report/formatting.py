@@ -47,7 +47,7 @@ def percent(value: float | None) -> str:
 def interval(score: HasInterval) -> str:
     """Write a 95 % interval, or say that there is none."""
     if score.low is None or score.high is None:
-        return "no interval (one cluster)"
+        return "no interval, one cluster"
     return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
 
 

@@ -357,7 +357,7 @@ def test_labels_are_one_short_line():
 def test_numbers_in_words():
     assert percent(0.1234) == "12.3 %" and percent(None) == "-"
     assert interval(Uar(value=0.2, low=0.1, high=0.25)) == "10.0 to 25.0 %"
-    assert interval(Uar(value=0.2, low=None, high=None)) == "no interval (one cluster)"
+    assert interval(Uar(value=0.2, low=None, high=None)) == "no interval, one cluster"
     assert cell("a|b\nc") == "a\\|b c" and cell("random_encoder") == "random_encoder"
 
 
