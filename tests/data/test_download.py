@@ -165,7 +165,7 @@ def test_an_existing_file_and_too_little_space_raise_an_error(emodb, tmp_path):
     with pytest.raises(WriteError, match="exists already"):
         download_corpus(emodb, tmp_path / "emodb")
     huge = replace(emodb, download=(replace(emodb.download[0], bytes=10**18),))
-    with pytest.raises(WriteError, match="MB are needed"):
+    with pytest.raises(WriteError, match="MB needed"):
         download_corpus(huge, tmp_path / "other")
 
 
