@@ -68,7 +68,9 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     assert set(predictions.speaker) == {"05", "06"} and len(predictions.id) == 24
     recomputed = uar(predictions.truth, predictions.predicted, len(predictions.labels))
     assert report["emotion"]["uar"]["value"] == pytest.approx(recomputed)
-    assert report["speaker"]["speakers"] == 3 and set(QUICK_ATTACKERS) == set(report["speaker"]["attackers"])
+    assert report["speaker"]["speakers"] == 3
+    attackers = set(report["speaker"]["attackers"])  # LDA and QDA need more held-out utterances than there are after erasure
+    assert attackers == set(QUICK_ATTACKERS) or (recipe.erase.name != "none" and attackers == {"logistic", "knn"})
     assert report["settings"]["recipe"]["adversary"]["name"] == recipe.adversary.name
 
 
