@@ -30,7 +30,7 @@ def unbalanced_dataset(number=300, seed=0):
     return LogMelDataset(None, frames[keep], emotion[keep], (speaker[keep],), speaker[keep])
 
 
-def made_up(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Predictions:
+def synthetic_predictions(seed=0, clips=80, fold="a", temperature=1.0, trained_from=0) -> Predictions:
     """Return predictions whose probabilities are calibrated at temperature 1 and overconfident below."""
     rng = np.random.default_rng(seed)
     true = rng.dirichlet(np.ones(3), clips)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, prepare_table
-from helpers import made_up, unbalanced_dataset
+from helpers import synthetic_predictions, unbalanced_dataset
 from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score
 
@@ -357,14 +357,14 @@ def test_without_labels_in_the_target_the_headline_is_the_source():
     (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "a1")), data)
     domains = domains_of(SETTINGS, [data[index] for index in split.indices("test", data)])
     assert headline(domains).all() and set(domains) == {"source"}
-    found = domain_results(SETTINGS, made_up(clips=8), domains)
+    found = domain_results(SETTINGS, synthetic_predictions(clips=8), domains)
     assert found.headline == "source" and found.target.to_json() == {"values": ["b"], "tested": None}
-    assert domain_results(SplitSection(), made_up(clips=8), domains_of(SplitSection(), data)[:8]) is None
+    assert domain_results(SplitSection(), synthetic_predictions(clips=8), domains_of(SplitSection(), data)[:8]) is None
     assert headline(domains_of(SplitSection(), data)).all(), "of other runs all clips stand first"
 
 
 def test_uar_is_over_the_emotions_that_a_domain_has():
-    predictions = made_up(clips=80)
+    predictions = synthetic_predictions(clips=80)
     domains = np.where(predictions.truth == 2, "source", "target")
     found = domain_results(SETTINGS, predictions, domains)
     mine = predictions.rows(domains == "target")

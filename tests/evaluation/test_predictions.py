@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import LABELS, SPEAKERS, made_up
+from helpers import LABELS, SPEAKERS, synthetic_predictions
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from speaker_invariant_ser import metrics
@@ -29,8 +29,8 @@ from speaker_invariant_ser.models.model import load_model
 
 def with_seeds(*seeds, clips=80) -> Predictions:
     """Different predictions of several seeds for the same utterances."""
-    first = made_up(clips=clips)
-    probabilities = [made_up(10 + seed, clips).probability for seed in seeds]
+    first = synthetic_predictions(clips=clips)
+    probabilities = [synthetic_predictions(10 + seed, clips).probability for seed in seeds]
     return join([replace(first, seed=np.full(clips, s), probability=p) for s, p in zip(seeds, probabilities, strict=True)])
 
 
@@ -47,7 +47,7 @@ def test_predictions_are_read_back_as_they_were_written(tmp_path):
 
 
 def test_a_table_without_seeds_is_read_as_one_seed(tmp_path):
-    path, written = tmp_path / "predictions.csv", made_up(trained_from=5)
+    path, written = tmp_path / "predictions.csv", synthetic_predictions(trained_from=5)
     write_predictions(path, written)
     path.write_text(path.read_text(encoding="utf-8").replace('"seed",', "").replace('"a",5,', '"a",'), encoding="utf-8")
     read = read_predictions(path)
@@ -84,7 +84,7 @@ def last_cell(text, cell):
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_table_is_refused(damage, reason, tmp_path):
     path = tmp_path / "predictions.csv"
-    write_predictions(path, made_up())
+    write_predictions(path, synthetic_predictions())
     path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(RunError, match=f"{path} is damaged .*{reason}.*siser evaluate {tmp_path}`"):
         read_predictions(path)
@@ -99,7 +99,7 @@ def test_a_temperature_divides_the_logits():
 
 @pytest.mark.parametrize("applied", [0.25, 0.5, 1.0, 2.0])
 def test_fitting_recovers_the_temperature_that_was_applied(applied):
-    one = made_up(clips=4000, temperature=applied)
+    one = synthetic_predictions(clips=4000, temperature=applied)
     found = fit_temperature(one.truth, one.probability)
     assert found == pytest.approx(1 / applied, rel=0.1)
     scaled = [apply_temperature(one.probability, found * factor) for factor in (0.9, 1, 1.1)]
@@ -108,7 +108,7 @@ def test_fitting_recovers_the_temperature_that_was_applied(applied):
 
 
 def test_temperature_scaling_mends_overconfidence():
-    dev, test = made_up(1, 2000, temperature=0.25), made_up(2, 2000, temperature=0.25)
+    dev, test = synthetic_predictions(1, 2000, temperature=0.25), synthetic_predictions(2, 2000, temperature=0.25)
     tested = Predictions(**{**vars(test), "temperatures": {"a": fit_temperature(dev.truth, dev.probability)}})
     calibration = emotion_results(tested).calibration
     assert calibration.before.ece > 0.15 and calibration.after.ece < 0.04
@@ -123,7 +123,10 @@ def test_temperature_scaling_mends_overconfidence():
 
 
 def test_each_fold_has_its_own_temperature():
-    parts = [Predictions(**{**vars(made_up(fold=fold)), "temperatures": {fold: heat}}) for fold, heat in (("a", 2.0), ("b", 0.5))]
+    parts = [
+        Predictions(**{**vars(synthetic_predictions(fold=fold)), "temperatures": {fold: heat}})
+        for fold, heat in (("a", 2.0), ("b", 0.5))
+    ]
     both = join(parts)
     assert both.temperatures == {"a": 2.0, "b": 0.5} and len(both.id) == 160
     assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
@@ -131,7 +134,9 @@ def test_each_fold_has_its_own_temperature():
 
 
 def test_each_seed_of_a_fold_has_its_own_temperature():
-    parts = [replace(made_up(trained_from=s), temperatures={f"a, seed {s}": heat}) for s, heat in ((3, 2.0), (4, 0.5))]
+    parts = [
+        replace(synthetic_predictions(trained_from=s), temperatures={f"a, seed {s}": heat}) for s, heat in ((3, 2.0), (4, 0.5))
+    ]
     both = join(parts)
     assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
     assert np.allclose(both.calibrated[80:], apply_temperature(parts[1].probability, 0.5))
@@ -154,7 +159,7 @@ def test_results_pooled_over_seeds_are_means_over_seeds():
 
 
 def test_utterances_count_once_whatever_the_number_of_seeds():
-    both, one = with_seeds(0, 1, 2), made_up()
+    both, one = with_seeds(0, 1, 2), synthetic_predictions()
     results, alone = emotion_results(both), emotion_results(one)
     assert len(both.id) == 240 and results.utterances == alone.utterances == 80
     for speaker, result in results.per_speaker.items():
@@ -165,7 +170,7 @@ def test_utterances_count_once_whatever_the_number_of_seeds():
 
 def test_seeds_that_agree_make_the_interval_no_narrower():
     """Resampling speakers keeps identical rows together; resampling rows would take them for independent."""
-    one = made_up()
+    one = synthetic_predictions()
     copies = join([replace(one, seed=np.full(80, seed)) for seed in range(5)])
     pooled, alone = emotion_results(copies).uar, emotion_results(one).uar
     assert (pooled.value, pooled.low, pooled.high) == pytest.approx((alone.value, alone.low, alone.high))
@@ -188,7 +193,7 @@ def test_a_temperature_stays_finite(right, sure):
 
 
 def test_the_results_are_json_and_give_the_spread_of_the_speakers():
-    one = made_up()
+    one = synthetic_predictions()
     results = emotion_results(one)
     assert json.loads(json.dumps(results.to_json(), allow_nan=False)) == results.to_json()
     uars = [
@@ -200,7 +205,7 @@ def test_the_results_are_json_and_give_the_spread_of_the_speakers():
 
 
 def test_one_speaker_has_results_without_interval_and_spread():
-    one = made_up()
+    one = synthetic_predictions()
     alone = one.rows(one.speaker == "NA")
     results = emotion_results(alone)
     assert results.spread is None and results.uar.low is None and results.uar.high is None
@@ -209,7 +214,7 @@ def test_one_speaker_has_results_without_interval_and_spread():
 
 
 def test_a_class_that_never_occurs_has_no_recall_and_does_not_count():
-    one = made_up()
+    one = synthetic_predictions()
     results = emotion_results(one.rows(one.truth != 1))
     assert results.per_class["joy"] is None and results.chance == 0.5
     assert results.uar.value == pytest.approx((results.per_class["anger"] + results.per_class["no, thanks"]) / 2)
@@ -243,7 +248,7 @@ def test_unknown_and_empty_columns_are_refused():
 
 
 def test_groups_are_scored_like_the_whole_test_set():
-    one = made_up()
+    one = synthetic_predictions()
     sex = np.where(np.isin(one.speaker, ["01", "1"]), "female", np.where(one.speaker == "NA", "male", ""))
     groups = by_group(one, {"sex": sex, "corpus": np.full(80, "made")})
     assert list(groups["sex"]) == ["female", "male"]
@@ -265,7 +270,10 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
 
     def classify(model, prepared, split, part, means):
         utterances, probability = real(model, prepared, split, part, means)
-        made[part] = utterances, made_up(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability
+        made[part] = (
+            utterances,
+            synthetic_predictions(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability,
+        )
         assert probability.shape == made[part][1].shape
         return made[part]
 
