@@ -180,12 +180,12 @@ def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):
     assert "fold fixed: epoch 1 kept, dev UAR" in printed["0"].out and printed["1"].out == printed["1"].err == ""
 
 
-def test_several_seeds_are_printed_as_mean_and_deviation(paths, capsys):
+def test_several_seeds_are_printed_as_mean_and_standard_deviation(paths, capsys):
     out = paths["tmp"] / "out"
     assert siser(train(paths, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
     best = [best_epoch(fit.metrics()) for fit in Run.open(out).fits]
     uars, epochs = [row["dev_uar"] for row in best], ", ".join(f"{row['epoch']:.0f}" for row in best)
-    line = f"fold fixed: dev UAR {np.mean(uars):.3f}, deviation {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
+    line = f"fold fixed: dev UAR {np.mean(uars):.3f}, SD {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
     assert line in capsys.readouterr().out.splitlines()
 
 
