@@ -396,6 +396,7 @@ def stops_early(rows: Sequence[Row], patience: int) -> bool:
 def score(model: SerModel, dataset: LogMelDataset) -> tuple[float, float]:
     """Return (mean cross-entropy, UAR) of a model on a dataset, in evaluation mode and float32, as it will be used."""
     order = np.argsort(dataset.frames, kind="stable")  # the mean is rounded, so its order matters to the last bit
-    logits, truth = apply_to_dataset(model, dataset).logits[order], dataset.emotion[order]
-    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item()
-    return loss, metrics.uar(truth, logits.argmax(axis=1), len(model.labels))
+    logits, truth = torch.from_numpy(apply_to_dataset(model, dataset).logits[order]), dataset.emotion[order]
+    return F.cross_entropy(logits, torch.from_numpy(truth)).item(), metrics.uar(
+        truth, logits.argmax(1).numpy(), len(model.labels)
+    )
