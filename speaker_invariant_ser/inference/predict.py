@@ -45,7 +45,7 @@ def load_models(run: Run, fold: str | None = None, device: str = "auto", one_spe
 
 
 def require_one_speaker(run: Run, one_speaker: bool) -> None:
-    """Raise RunError if a run that normalises by speaker is not given one speaker, or if another run is told so needlessly."""
+    """Raise RunError unless `one_speaker` is set exactly for runs that normalise by speaker."""
     if run.recipe.features.transductive and not one_speaker:
         raise RunError(
             f"{run.folder} subtracts the mean over all utterances of a speaker (features.normalise = speaker), and files do not "
