@@ -1,7 +1,6 @@
 """The training loop of one model: `Trainer.fit` runs the epochs, `Trainer.training_step` is one update.
 
-It runs in one process or in several that share each batch, on a CPU or a GPU. An interrupted training resumes from its last
-checkpoint (`Trainer.resume`) and, on a CPU, ends with the same bits as one that was not.
+It runs in one or several processes, on CPU or GPU; interrupted, it resumes (`Trainer.resume`), on a CPU to the same bits.
 """
 
 import copy
@@ -396,7 +395,6 @@ def stops_early(rows: Sequence[Row], patience: int) -> bool:
 def score(model: SerModel, dataset: LogMelDataset) -> tuple[float, float]:
     """Return (mean cross-entropy, UAR) of a model on a dataset, in evaluation mode and float32, as it will be used."""
     order = np.argsort(dataset.frames, kind="stable")  # the mean is rounded, so its order matters to the last bit
-    logits, truth = torch.from_numpy(apply_to_dataset(model, dataset).logits[order]), dataset.emotion[order]
-    return F.cross_entropy(logits, torch.from_numpy(truth)).item(), metrics.uar(
-        truth, logits.argmax(1).numpy(), len(model.labels)
-    )
+    logits, truth = apply_to_dataset(model, dataset).logits[order], dataset.emotion[order]
+    uar = metrics.uar(truth, logits.argmax(axis=1), len(model.labels))
+    return F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item(), uar
