@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -18,6 +18,18 @@ FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
 
 State = dict[str, Any]  # dicts, lists and tuples of tensors, numbers, text and None
+
+
+class Stateful(Protocol):
+    """A part of a training whose state a checkpoint holds."""
+
+    def state_dict(self) -> dict:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state: dict, /) -> object:
+        """Continue from a state."""
+        ...
 
 
 def save_checkpoint(path: Path | str, state: State, fingerprint: str) -> None:

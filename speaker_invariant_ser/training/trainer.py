@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
-from speaker_invariant_ser.training.checkpoints import CHECKPOINT, load_checkpoint, remove_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, remove_checkpoint, save_checkpoint
 from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
 from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model
@@ -46,18 +45,6 @@ from speaker_invariant_ser.training.timing import PhaseTimer
 CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
 
 Progress = Callable[[str, Row], None]  # called after each epoch with the model's name and its row of metrics.csv
-
-
-class Stateful(Protocol):
-    """A part of a training whose state a checkpoint holds."""
-
-    def state_dict(self) -> dict:
-        """Return the state."""
-        ...
-
-    def load_state_dict(self, state: dict, /) -> object:
-        """Continue from a state."""
-        ...
 
 
 @dataclass
