@@ -11,14 +11,19 @@ import sys
 from pathlib import Path
 
 
-def imports() -> str:
-    """What went wrong when torchaudio was imported in a fresh interpreter; empty if nothing did."""
-    done = subprocess.run([sys.executable, "-c", "import torchaudio.transforms"], capture_output=True, text=True)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+def import_error() -> str:
+    """Return the error of importing torchaudio in a fresh interpreter; empty if the import succeeds."""
+    completed = subprocess.run([sys.executable, "-c", "import torchaudio.transforms"], capture_output=True, text=True)
+    return "" if completed.returncode == 0 else (completed.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def main() -> int:
-    if not imports():
+    """Remove torchaudio's compiled libraries from this virtual environment if torchaudio cannot be imported.
+
+    Returns:
+        The exit code: 0 if torchaudio can be imported, 1 if not.
+    """
+    if not import_error():
         return 0
     if sys.prefix == sys.base_prefix:
         print("torchaudio does not import, and this is no virtual environment: nothing is changed", file=sys.stderr)
@@ -31,7 +36,7 @@ def main() -> int:
     for library in sorted((package / "lib").glob("*.so")):
         print(f"removing {library.relative_to(sys.prefix)}: built for another torch")
         library.unlink()
-    reason = imports()
+    reason = import_error()
     if reason:
         print(f"torchaudio still does not import: {reason}", file=sys.stderr)
     return 1 if reason else 0
