@@ -114,9 +114,9 @@ def augment(
 ) -> tuple[list[np.ndarray], Pairs]:
     """Augment clips as a training batch would; return their log-mels, each [M, T'], and how clips were paired."""
     draws = rng.random((len(chosen), loader.augment.columns), dtype=np.float32)
-    pairs = draw_pairs(chosen, loader.clips.emotion, loader.clips.speaker, loader.augment.settings, rng)
+    pairs = draw_pairs(chosen, loader.dataset.emotion, loader.dataset.speaker, loader.augment.settings, rng)
     plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng))
-    (batch,) = loader.clips.source.read([loader.needed(plan)])
+    (batch,) = loader.dataset.source.read([loader.needed(plan)])
     mels, frames = loader.features(plan, *batch)
     return without_padding(normalise(mels, frames), frames), pairs
 

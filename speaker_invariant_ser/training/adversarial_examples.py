@@ -4,12 +4,13 @@ Computing d leaves no trace: no parameter gets a gradient, and inside `preserve_
 are L2 norms over the frames of an utterance, in natural logarithms of mel power, as log-mels are. With one epsilon for all
 utterances, a frame of a long utterance changes less than a frame of a short one.
 
-Known failure of every method: the direction of a gradient need not be one in which voices differ. Whether unseen speakers are
+Known failure of every method: the direction of a gradient need not be one in which speakers differ. Whether unseen speakers are
 recognised better is for the test speakers to show.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -24,6 +25,29 @@ Forward = Callable[[Tensor], Output]  # log-mels [B, M, T] -> the model's output
 Reference = Literal["labels", "prediction"]
 
 
+@dataclass(frozen=True)
+class PerturbationInput:
+    """What a perturbation is computed from.
+
+    Attributes:
+        forward: The model in training mode.
+        mels: Log-mels [B, M, T], a leaf that requires a gradient.
+        frames: Frames of each utterance [B].
+        output: `forward(mels)`.
+        emotion_loss: Loss of the emotion head's outputs.
+        speaker_loss: Loss of the adversary's classifier, without lambda and not reversed.
+        epsilon: L2 norm of d over an utterance.
+    """
+
+    forward: Forward
+    mels: Tensor
+    frames: Tensor
+    output: Output
+    emotion_loss: Loss
+    speaker_loss: Loss
+    epsilon: float
+
+
 class Perturbation(Protocol):
     """A method that computes the perturbation d of a batch of log-mels.
 
@@ -32,30 +56,8 @@ class Perturbation(Protocol):
 
     reference: Reference
 
-    def __call__(
-        self,
-        forward: Forward,
-        mels: Tensor,
-        frames: Tensor,
-        output: Output,
-        emotion_loss: Loss,
-        speaker_loss: Loss,
-        epsilon: float,
-    ) -> Tensor:
-        """Return d.
-
-        Args:
-            forward: The model in training mode.
-            mels: Log-mels [B, M, T], a leaf that requires a gradient.
-            frames: Frames of each utterance [B].
-            output: `forward(mels)`.
-            emotion_loss: Loss of the emotion head's outputs.
-            speaker_loss: Loss of the adversary's classifier, without lambda and not reversed.
-            epsilon: L2 norm of d over an utterance.
-
-        Returns:
-            d [B, M, T], 0 in padding.
-        """
+    def __call__(self, batch: PerturbationInput) -> Tensor:
+        """Return d [B, M, T], 0 in padding."""
         ...
 
 
@@ -71,22 +73,13 @@ class FastGradient:
 
     reference: Reference = "labels"
 
-    def __call__(
-        self,
-        forward: Forward,
-        mels: Tensor,
-        frames: Tensor,
-        output: Output,
-        emotion_loss: Loss,
-        speaker_loss: Loss,
-        epsilon: float,
-    ) -> Tensor:
+    def __call__(self, batch: PerturbationInput) -> Tensor:
         """Return d [B, M, T], see `Perturbation`."""
-        return scale_to_norm(input_gradient(emotion_loss(output), mels), frames, epsilon)
+        return scale_to_norm(input_gradient(batch.emotion_loss(batch.output), batch.mels), batch.frames, batch.epsilon)
 
 
 class CrossGradient:
-    """Follow the gradient of the *speaker* loss: towards another voice with the same words and the same emotion.
+    """Follow the gradient of the *speaker* loss: towards another speaker with the same words and the same emotion.
 
     The label half of CrossGrad, Shankar et al., ICLR 2018; its other half trains the speaker classifier on perturbations along
     the emotion loss's gradient.
@@ -98,18 +91,9 @@ class CrossGradient:
 
     reference: Reference = "labels"
 
-    def __call__(
-        self,
-        forward: Forward,
-        mels: Tensor,
-        frames: Tensor,
-        output: Output,
-        emotion_loss: Loss,
-        speaker_loss: Loss,
-        epsilon: float,
-    ) -> Tensor:
+    def __call__(self, batch: PerturbationInput) -> Tensor:
         """Return d [B, M, T], see `Perturbation`."""
-        return scale_to_norm(input_gradient(speaker_loss(output), mels), frames, epsilon)
+        return scale_to_norm(input_gradient(batch.speaker_loss(batch.output), batch.mels), batch.frames, batch.epsilon)
 
 
 class VirtualAdversarial:
@@ -124,23 +108,14 @@ class VirtualAdversarial:
 
     reference: Reference = "prediction"
 
-    def __call__(
-        self,
-        forward: Forward,
-        mels: Tensor,
-        frames: Tensor,
-        output: Output,
-        emotion_loss: Loss,
-        speaker_loss: Loss,
-        epsilon: float,
-    ) -> Tensor:
+    def __call__(self, batch: PerturbationInput) -> Tensor:
         """Return d [B, M, T], see `Perturbation`."""
-        original = mels.detach()
-        start = scale_to_norm(torch.randn_like(original), frames, epsilon).requires_grad_()
-        with torch.no_grad(), repeat_random_numbers(mels):
-            logits = forward(original).logits
-        divergence = kl_divergence(logits, forward(original + start).logits)
-        return scale_to_norm(input_gradient(divergence, start), frames, epsilon)
+        original = batch.mels.detach()
+        start = scale_to_norm(torch.randn_like(original), batch.frames, batch.epsilon).requires_grad_()
+        with torch.no_grad(), repeat_random_numbers(original):
+            logits = batch.forward(original).logits
+        divergence = kl_divergence(logits, batch.forward(original + start).logits)
+        return scale_to_norm(input_gradient(divergence, start), batch.frames, batch.epsilon)
 
 
 def input_gradient(loss: Tensor, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class BatchLabels:
 class BatchPlan:
     """Everything random about a batch of all processes, except noise and dropout."""
 
-    chosen: np.ndarray  # [B] indices of utterances among the training clips
+    chosen: np.ndarray  # [B] indices of utterances among the training utterances
     pairs: Pairs | None  # their partners, where utterances are mixed or joined
     draws: np.ndarray  # [B, columns] uniform numbers that decide about augmentation
     virtual: np.ndarray | None = None  # [B, 2] virtual speaker of each utterance and of its partner; 0 is the real one
@@ -49,7 +49,7 @@ class BatchLoader:
     """Batches for one of several processes that share each batch.
 
     Args:
-        clips: The training clips.
+        dataset: The training utterances.
         recipe: The recipe.
         classes: C, the number of emotions.
         target_counts: K of each adversary.
@@ -61,7 +61,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        clips: LogMelDataset,
+        dataset: LogMelDataset,
         recipe: Recipe,
         classes: int,
         target_counts: Sequence[int],
@@ -70,32 +70,32 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.clips, self.settings, self.seed, self.device = clips, recipe.train, seed, device
+        self.dataset, self.settings, self.seed, self.device = dataset, recipe.train, seed, device
         self.rank, self.rows = rank, slice(rank, None, world)
         self.augment = Augment(recipe.augment, recipe.features)
-        self.frames = self.on_device(clips.frames)
-        self.labels = [self.on_device(values) for values in (clips.emotion, *clips.targets)]
+        self.frames = self.on_device(dataset.frames)
+        self.labels = [self.on_device(values) for values in (dataset.emotion, *dataset.targets)]
         self.label_counts = [classes, *target_counts]
         copies = recipe.augment.virtual_speakers  # virtual speakers of each real one
         self.virtual_copies = copies
         self.virtual_speakers = (
-            VirtualSpeakers(clips.speaker.max() + 1, copies, seed, recipe.features, device) if copies else None
+            VirtualSpeakers(dataset.speaker.max() + 1, copies, seed, recipe.features, device) if copies else None
         )
         # How far apart the labels of a real speaker and its virtual ones are: the number of real speakers, 0 for other targets.
         adversaries = zip(recipe.adversaries, target_counts, strict=False)  # the augmentation preview has no targets
-        self.label_strides = [0, *(count // (1 + copies) * (one.target == "speaker") for one, count in adversaries)]
+        self.label_strides = [0, *(count // (1 + copies) * (settings.target == "speaker") for settings, count in adversaries)]
 
     @property
     def steps(self) -> int:
         """Number of batches in an epoch."""
-        return steps_per_epoch(self.settings, *count_labelled(self.clips))
+        return steps_per_epoch(self.settings, *count_labelled(self.dataset))
 
     def class_shares(self) -> Tensor:
         """Return the share of an epoch's labelled utterances of each emotion [C], before utterances are mixed."""
-        labelled, classes = self.clips.emotion >= 0, self.label_counts[0]
-        counted = self.clips.emotion[labelled]
+        labelled, classes = self.dataset.emotion >= 0, self.label_counts[0]
+        counted = self.dataset.emotion[labelled]
         if self.settings.batches == "balanced":
-            counted = np.unique(np.stack((self.clips.speaker[labelled], counted)), axis=1)[1]
+            counted = np.unique(np.stack((self.dataset.speaker[labelled], counted)), axis=1)[1]
         return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
 
     def epoch(self, number: int, skip: int, timer: PhaseTimer) -> Iterator[tuple[Tensor, Tensor, BatchLabels]]:
@@ -110,7 +110,7 @@ class BatchLoader:
             Log-mels [B', M, T] and frames [B'] of this process's rows, and the labels of all B rows.
         """
         plans = self.plan_epoch(number)[skip:]
-        loaded = self.clips.source.read(self.needed(plan) for plan in plans)
+        loaded = self.dataset.source.read(self.needed(plan) for plan in plans)
         for index, (plan, (mels, frames)) in enumerate(zip(plans, loaded, strict=True), start=skip):
             timer.end_phase("data")
             torch.manual_seed(seed_of(self.seed, number, index, self.rank))  # of noise, and of dropout after it
@@ -121,12 +121,12 @@ class BatchLoader:
 
     def plan_epoch(self, epoch: int) -> list[BatchPlan]:
         """Draw the batches of an epoch."""
-        batches = epoch_batches(self.clips, self.settings, self.seed, epoch)
+        batches = epoch_batches(self.dataset, self.settings, self.seed, epoch)
         chosen, rng = np.concatenate(batches), np.random.default_rng([self.seed, epoch, 1])
         draws = rng.random((len(chosen), self.augment.columns), dtype=np.float32)
         pairs, settings = None, self.augment.settings
         if settings.concatenate or settings.mixup_same_emotion or settings.mixup_any_emotion:
-            pairs = draw_pairs(chosen, self.clips.emotion, self.clips.speaker, settings, rng)
+            pairs = draw_pairs(chosen, self.dataset.emotion, self.dataset.speaker, settings, rng)
         virtual = self.draw_virtual(len(chosen), rng)
         ends = np.cumsum([len(batch) for batch in batches])
         rows = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
@@ -176,12 +176,12 @@ class BatchLoader:
             subtracted. A warp is linear in the bands, so the mean of a virtual speaker is the warped mean of the real one.
         """
         needed = self.needed(plan)
-        mean = self.clips.speaker_mean(needed)
+        mean = self.dataset.speaker_mean(needed)
         if plan.virtual is None or self.virtual_speakers is None:
             return mels, mean
         own, others = plan.virtual[self.rows].T
         paired = others[plan.pairs.partner[self.rows] != plan.chosen[self.rows]] if plan.pairs is not None else others[:0]
-        virtual, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.clips.speaker[needed])
+        virtual, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.dataset.speaker[needed])
         warped = self.virtual_speakers(mels, speaker, virtual)
         return warped, None if mean is None else self.virtual_speakers(mean, speaker, virtual)
 
@@ -222,10 +222,10 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def count_labelled(clips: LogMelDataset) -> tuple[int, int]:
+def count_labelled(dataset: LogMelDataset) -> tuple[int, int]:
     """Return how many utterances have an emotion label, and how many have none."""
-    labelled = int((clips.emotion >= 0).sum())
-    return labelled, len(clips) - labelled
+    labelled = int((dataset.emotion >= 0).sum())
+    return labelled, len(dataset) - labelled
 
 
 def steps_per_epoch(settings: TrainSection, labelled: int, unlabelled: int = 0) -> int:
@@ -237,7 +237,7 @@ def steps_per_epoch(settings: TrainSection, labelled: int, unlabelled: int = 0) 
     return max(1, min(settings.epoch_clips or labelled, labelled) * (2 if unlabelled else 1) // settings.batch_size)
 
 
-def epoch_batches(clips: LogMelDataset, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
+def epoch_batches(dataset: LogMelDataset, settings: TrainSection, seed: int, epoch: int) -> list[np.ndarray]:
     """Draw an epoch's batches of utterances of similar length: padding costs time and dilutes batch norm.
 
     Where there are utterances without a label, they are half of each batch.
@@ -245,35 +245,35 @@ def epoch_batches(clips: LogMelDataset, settings: TrainSection, seed: int, epoch
     Returns:
         Indices [B] of each batch, in random order.
     """
-    rng, (labelled, unlabelled) = np.random.default_rng([seed, epoch]), count_labelled(clips)
+    rng, (labelled, unlabelled) = np.random.default_rng([seed, epoch]), count_labelled(dataset)
     number, steps = min(settings.epoch_clips or labelled, labelled), steps_per_epoch(settings, labelled, unlabelled)
-    batches = batches_by_length(clips, np.flatnonzero(clips.emotion >= 0), number, steps, settings, rng)
+    batches = batches_by_length(dataset, np.flatnonzero(dataset.emotion >= 0), number, steps, settings, rng)
     if unlabelled:
-        others = batches_by_length(clips, np.flatnonzero(clips.emotion < 0), number, steps, settings, rng)
+        others = batches_by_length(dataset, np.flatnonzero(dataset.emotion < 0), number, steps, settings, rng)
         batches = [np.concatenate(halves) for halves in zip(batches, others, strict=True)]
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def batches_by_length(
-    clips: LogMelDataset, candidates: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
+    dataset: LogMelDataset, candidates: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Draw `number` of the candidates into batches, the shortest first; candidates repeat where they are fewer."""
     balanced = settings.batches == "balanced"
     if balanced:
-        chosen = draw_balanced(clips, candidates, number, rng)
+        chosen = draw_balanced(dataset, candidates, number, rng)
     else:
         chosen = np.resize(candidates[rng.permutation(len(candidates))], number)
-    jittered = clips.frames[chosen] * rng.uniform(0.9, 1.1, len(chosen))
+    jittered = dataset.frames[chosen] * rng.uniform(0.9, 1.1, len(chosen))
     batches = np.array_split(chosen[np.argsort(jittered)], steps)
     if balanced:
         groups = [batches[start : start + MIXED_BATCHES] for start in range(0, len(batches), MIXED_BATCHES)]
-        batches = [batch for group in groups for batch in redistribute(group, clips)]
+        batches = [batch for group in groups for batch in redistribute(group, dataset)]
     return batches
 
 
-def draw_balanced(clips: LogMelDataset, candidates: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+def draw_balanced(dataset: LogMelDataset, candidates: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
     """Draw every combination of speaker and emotion equally often, and each of its utterances equally often, up to remainders."""
-    _, cell = np.unique(np.stack((clips.speaker[candidates], clips.emotion[candidates])), axis=1, return_inverse=True)
+    _, cell = np.unique(np.stack((dataset.speaker[candidates], dataset.emotion[candidates])), axis=1, return_inverse=True)
     members = [candidates[cell == index] for index in range(cell.max() + 1)]
     quota = np.full(len(members), number // len(members))
     quota[rng.permutation(len(members))[: number % len(members)]] += 1
@@ -281,8 +281,8 @@ def draw_balanced(clips: LogMelDataset, candidates: np.ndarray, number: int, rng
     return np.concatenate(drawn)
 
 
-def redistribute(batches: list[np.ndarray], clips: LogMelDataset) -> list[np.ndarray]:
+def redistribute(batches: list[np.ndarray], dataset: LogMelDataset) -> list[np.ndarray]:
     """Spread each emotion, and in it each speaker, evenly over as many batches of the same utterances."""
     utterances = np.concatenate(batches)
-    order = np.lexsort((clips.speaker[utterances], clips.emotion[utterances]))
+    order = np.lexsort((dataset.speaker[utterances], dataset.emotion[utterances]))
     return [utterances[order[start :: len(batches)]] for start in range(len(batches))]

@@ -1,4 +1,4 @@
-"""Start the training of a run: all folds and seeds, one after another, side by side, or each by several processes."""
+"""Start the training of a run: all folds and seeds, in sequence, in parallel, or each by several processes."""
 
 import csv
 import logging
@@ -74,14 +74,14 @@ def train(
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
     splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
-    check_recipe(recipe, prepared, splits, int(os.environ["WORLD_SIZE"]) if started_outside() else devices)
-    if started_outside():
-        return train_as_one_of_many(recipe, splits, prepared, Path(out), resume, device_type, progress)
+    check_recipe(recipe, prepared, splits, int(os.environ["WORLD_SIZE"]) if launched_externally() else devices)
+    if launched_externally():
+        return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
     waiting = [fit for fit in run.fits if not fit.done]
     jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
     if jobs * devices > 1 and waiting:
-        train_side_by_side(run, prepared, waiting, device_type, jobs, progress, devices)
+        train_in_parallel(run, prepared, waiting, device_type, jobs, progress, devices)
     else:
         with launched_fabric(recipe.train.precision, device_type) as fabric:
             for fit in waiting:
@@ -89,7 +89,7 @@ def train(
     return run
 
 
-def started_outside() -> bool:
+def launched_externally() -> bool:
     """Return whether torchrun or `fabric run` has started this process."""
     return LAUNCHED in os.environ
 
@@ -118,8 +118,8 @@ def launched_fabric(precision: str, device: str, devices: list[int] | int = 1, h
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would log the precision of every model
     several = hosts > 1 or (devices if isinstance(devices, int) else len(devices)) > 1
-    # A process that was not started from outside ignores what a cluster's job has in its environment.
-    plugins: list[Precision | ClusterEnvironment | CheckpointIO] = [] if started_outside() else [LightningEnvironment()]
+    # A process that was not launched externally ignores what a cluster's job has in its environment.
+    plugins: list[Precision | ClusterEnvironment | CheckpointIO] = [] if launched_externally() else [LightningEnvironment()]
     fabric = Fabric(
         accelerator=device,
         strategy="ddp" if several else "auto",
@@ -137,7 +137,7 @@ def launched_fabric(precision: str, device: str, devices: list[int] | int = 1, h
             dist.destroy_process_group()
 
 
-def train_as_one_of_many(
+def train_in_external_processes(
     recipe: Recipe,
     splits: Sequence[Split],
     prepared: PreparedCorpus,
@@ -146,9 +146,9 @@ def train_as_one_of_many(
     device: str,
     progress: Progress | None,
 ) -> Run:
-    """Train all models one after another; processes started from outside, here and on other hosts, share each batch."""
-    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    with launched_fabric(recipe.train.precision, device, here, everywhere // here) as fabric:
+    """Train all models one after another; processes launched externally, here and on other hosts, share each batch."""
+    local_world, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    with launched_fabric(recipe.train.precision, device, local_world, world // local_world) as fabric:
         if fabric.is_global_zero:
             open_run(recipe, splits, prepared, out, resume)
         fabric.barrier()
@@ -159,7 +159,7 @@ def train_as_one_of_many(
     return run
 
 
-def train_side_by_side(
+def train_in_parallel(
     run: Run, prepared: PreparedCorpus, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
 ) -> None:
     """Train models in worker processes, several at the same time.
@@ -175,7 +175,7 @@ def train_side_by_side(
         progress: Called after each epoch of every model.
         devices: Number of workers that share each batch of a model.
     """
-    others, waiting = set(active_children()), deque(enumerate(fits))
+    existing, waiting = set(active_children()), deque(enumerate(fits))
     reported = dict.fromkeys((fit.name for fit in fits), 0)
     threads = max(1, cores() // (jobs * devices))
     running: dict[Future[None], Fit] = {}
@@ -200,7 +200,7 @@ def train_side_by_side(
             ) from None
         finally:
             if waiting or not all(future.done() for future in running):  # an error, or Ctrl-C: do not wait for the others
-                for process in set(active_children()) - others:
+                for process in set(active_children()) - existing:
                     process.terminate()
 
 
@@ -246,8 +246,8 @@ def train_in_worker(run: Run, data: Path, fit: Fit, device: str, worker: Worker)
     if device == "cuda" and worker.size == 1:
         devices = [worker.number % torch.cuda.device_count()]
     if worker.size > 1:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": worker.port, "WORLD_SIZE": worker.size, "NODE_RANK": 0}
-        os.environ.update({name: str(value) for name, value in {**meeting, "LOCAL_RANK": worker.rank}.items()})
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": worker.port, "WORLD_SIZE": worker.size, "NODE_RANK": 0}
+        os.environ.update({name: str(value) for name, value in {**rendezvous, "LOCAL_RANK": worker.rank}.items()})
     with launched_fabric(run.recipe.train.precision, device, devices) as fabric:
         train_model(run, prepared, fit, fabric)
 

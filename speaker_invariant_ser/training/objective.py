@@ -15,6 +15,7 @@ from speaker_invariant_ser.recipe_methods import NoPerturbation, PerturbationSet
 from speaker_invariant_ser.training.adversarial_examples import (
     PERTURBATIONS,
     Perturbation,
+    PerturbationInput,
     kl_divergence,
     preserve_statistics,
     repeat_random_numbers,
@@ -91,8 +92,9 @@ class Objective(nn.Module):
             self.perturbation = PERTURBATIONS[perturb.name]
             self.epsilon, self.perturbed_weight = perturb.epsilon, perturb.weight
         self.adversary = (adversary,)  # in a tuple, or its parameters would become this module's
-        self.register_buffer("weight", class_weights(shares) if settings.class_weights else torch.ones_like(shares))
-        self.register_buffer("offset", settings.logit_adjustment * shares.clamp_min(1e-12).log())  # Menon et al., ICLR 2021
+        weight, offset = loss_terms(settings, shares)
+        self.register_buffer("weight", weight)
+        self.register_buffer("offset", offset)
 
     def forward(self, mels: Tensor, frames: Tensor, emotion: Tensor, target: Tensor) -> tuple[dict[str, Tensor], EmotionHeadPass]:
         """Run the model on the rows of one process.
@@ -134,13 +136,15 @@ class Objective(nn.Module):
         """
         with preserve_statistics(self.model):
             step = method(
-                lambda changed: self.model.from_mels(changed, frames),
-                mels,
-                frames,
-                output,
-                lambda found: self.emotion_loss(found.logits, emotion) * (emotion @ self.weight).sum(),
-                lambda found: self.speaker_loss(found, emotion, target) * len(target),
-                self.epsilon,
+                PerturbationInput(
+                    forward=lambda changed: self.model.from_mels(changed, frames),
+                    mels=mels,
+                    frames=frames,
+                    output=output,
+                    emotion_loss=lambda changed: self.emotion_loss(changed.logits, emotion) * (emotion @ self.weight).sum(),
+                    speaker_loss=lambda changed: self.speaker_loss(changed, emotion, target) * len(target),
+                    epsilon=self.epsilon,
+                )
             )
         return step * (emotion.sum(dim=1) > 0)[:, None, None] if method.reference == "labels" else step
 
@@ -177,6 +181,20 @@ def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing
     labelled = shares.sum(dim=1) > 0  # smoothing would give the others a label as well
     losses = F.cross_entropy(logits[labelled], shares[labelled], weight, reduction="sum", label_smoothing=smoothing)
     return losses / (shares @ weight).sum().clamp_min(1e-12)
+
+
+def loss_terms(settings: EmotionSection, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the class weights and the logit adjustment (Menon et al., ICLR 2021) of the emotion loss.
+
+    Args:
+        settings: [emotion] of the recipe.
+        shares: Share of the training utterances of each emotion [C].
+
+    Returns:
+        Weights of the emotions [C], and what is added to their logits in training [C].
+    """
+    weight = class_weights(shares) if settings.class_weights else torch.ones_like(shares)
+    return weight, settings.logit_adjustment * shares.clamp_min(1e-12).log()
 
 
 def class_weights(shares: Tensor) -> Tensor:

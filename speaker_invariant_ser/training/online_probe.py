@@ -27,7 +27,7 @@ class OnlineProbe:
 
     @classmethod
     def open(cls, prepared: PreparedCorpus, split: Split, model: SerModel, train: LogMelDataset) -> "OnlineProbe":
-        """Open the held-out utterances of a fold, to be scored beside its training clips."""
+        """Open the held-out utterances of a fold, to be scored beside its training utterances."""
         fitted, unlabelled, scored = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "held_out"))
         speakers = [utterance.speaker for utterance in prepared.utterances]
         transductive = model.settings.features.transductive

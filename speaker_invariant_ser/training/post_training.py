@@ -1,4 +1,4 @@
-"""What is fitted after training, on the training speakers alone: eraser, release, and then the emotion head again."""
+"""Fit eraser and release after training, on the training speakers alone, and then the emotion head again."""
 
 import copy
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import StandardisedRelease
-from speaker_invariant_ser.recipe import EmotionSection, Recipe
-from speaker_invariant_ser.training.objective import class_weights
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.training.objective import loss_terms
 
 REFIT_STEPS, REFIT_LEARNING_RATE = 300, 1e-3  # of AdamW over all utterances at once
 
 
-def finish(model: SerModel, clips: LogMelDataset, recipe: Recipe, seed: int | None = None) -> None:
+def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Recipe, seed: int | None = None) -> None:
     """Fit the recipe's [erase] and [release] to the embeddings of a trained encoder; without them the model stays as it is.
 
     Args:
         model: The trained model, which is changed.
-        clips: The fold's training clips, which are not augmented here; an emotion of -1 is unknown.
+        dataset: The fold's training utterances, which are not augmented here; an emotion of -1 is unknown.
         recipe: The recipe.
         seed: Seed of everything random; the recipe's if None. The same arguments give the same result.
     """
@@ -32,14 +32,14 @@ def finish(model: SerModel, clips: LogMelDataset, recipe: Recipe, seed: int | No
     fitted = copy.deepcopy(model).cpu().eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        x = torch.from_numpy(apply_to_dataset(model, clips).bottleneck)
-        fitted.eraser.fit(x, clips.speaker, seed)
+        x = torch.from_numpy(apply_to_dataset(model, dataset).bottleneck)
+        fitted.eraser.fit(x, dataset.speaker, seed)
         with torch.no_grad():
             x = fitted.eraser(x)
         fit_release(fitted, x)
         if recipe.erase.name != "none":
-            labelled = torch.from_numpy(clips.emotion >= 0)
-            emotion = torch.from_numpy(clips.emotion)[labelled]
+            labelled = torch.from_numpy(dataset.emotion >= 0)
+            emotion = torch.from_numpy(dataset.emotion)[labelled]
             refit_head(fitted.head, x[labelled], emotion, head_input(fitted), recipe)
     model.load_state_dict(fitted.state_dict())
 
@@ -83,7 +83,8 @@ def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Calla
     """
     last = head[-1]
     assert isinstance(last, nn.Linear)
-    weight, offset = emotion_terms(emotion, last.out_features, recipe.emotion)
+    shares = torch.bincount(emotion, minlength=last.out_features) / max(1, len(emotion))
+    weight, offset = loss_terms(recipe.emotion, shares)
     optimizer = torch.optim.AdamW(head.parameters(), lr=REFIT_LEARNING_RATE, weight_decay=recipe.train.weight_decay)
     head.train()
     for _ in range(REFIT_STEPS):
@@ -93,10 +94,3 @@ def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Calla
         loss.backward()
         optimizer.step()
     head.eval()
-
-
-def emotion_terms(emotion: Tensor, classes: int, settings: EmotionSection) -> tuple[Tensor, Tensor]:
-    """Return (class weights [C], what is added to the logits [C]), as `Objective` has them."""
-    shares = torch.bincount(emotion, minlength=classes) / max(1, len(emotion))
-    weight = class_weights(shares) if settings.class_weights else torch.ones(classes)
-    return weight, settings.logit_adjustment * shares.clamp_min(1e-12).log()

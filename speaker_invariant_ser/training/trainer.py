@@ -1,4 +1,4 @@
-"""The training loop of one model: `Trainer.fit` runs the epochs, `Trainer.training_step` is one update.
+"""The training loop of one model: `Trainer.train` runs the epochs, `Trainer.training_step` is one update.
 
 It runs in one or several processes, on CPU or GPU; interrupted, it resumes (`Trainer.resume`), on a CPU to the same bits.
 """
@@ -39,7 +39,7 @@ from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adver
 from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model
 from speaker_invariant_ser.training.online_probe import OnlineProbe
 from speaker_invariant_ser.training.optimisation import SCHEDULES, Optimizers, choose_precision, exponential_average
-from speaker_invariant_ser.training.post_training import finish
+from speaker_invariant_ser.training.post_training import fit_eraser_and_release
 from speaker_invariant_ser.training.timing import PhaseTimer
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
@@ -78,7 +78,7 @@ class Trainer:
 
     def __init__(self, run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
-        self.recipe, self.fit_settings, self.fabric, self.work = recipe, fit, fabric, work
+        self.recipe, self.fit, self.fabric, self.work = recipe, fit, fabric, work
         self.precision = choose_precision(recipe.train.precision, device.type)
         self.fingerprint = fingerprint(run, fit, self.precision)
         torch.manual_seed(fit.seed)
@@ -119,7 +119,7 @@ class Trainer:
 
     def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset]:
         """Open the training and the dev utterances; both together keep `train.resident_gb` of log-mels in memory."""
-        split, columns = self.fit_settings.split, [adversary.target for adversary in self.recipe.adversaries]
+        split, columns = self.fit.split, [adversary.target for adversary in self.recipe.adversaries]
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
         transductive, free = self.recipe.features.transductive, self.recipe.train.resident_gb
         logmel = self.model.logmel
@@ -129,7 +129,7 @@ class Trainer:
 
     # The loop
 
-    def fit(self, progress: Progress | None = None) -> None:
+    def train(self, progress: Progress | None = None) -> None:
         """Train all epochs that are left, and write model.safetensors, model.json and metrics.csv.
 
         Args:
@@ -144,7 +144,7 @@ class Trainer:
             self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             self.save_checkpoint_if_due(epoch_ended=True)
             if progress and self.fabric.is_global_zero:
-                progress(self.fit_settings.name, self.state.rows[-1])
+                progress(self.fit.name, self.state.rows[-1])
         if self.fabric.is_global_zero:
             self.save_best()
 
@@ -172,12 +172,12 @@ class Trainer:
         emotion_gradient = self.emotion_gradient_norm(outputs["logits"], labels.emotion, emotion_head)
         self.timer.end_phase("network")
 
-        self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.fit_settings.seed))
+        self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.fit.seed))
         inputs = self.adversaries.inputs(outputs, labels)
         self.adversaries.train_classifiers(inputs, self.optimizers.step_adversaries)
         results = self.adversaries(inputs, self.progress, emotion_gradient)
 
-        # Each adversary has turned its gradient round (gradient reversal) or computed another one that makes the speaker harder
+        # Each adversary has reversed its gradient (gradient reversal) or computed another one that makes the speaker harder
         # to predict, and has scaled it by lambda; `encoder_loss` carries that gradient to the encoder.
         adversarial_loss = sum(result.encoder_loss for result in results)
         loss = losses.emotion + self.recipe.bottleneck.rate_weight * losses.rate + adversarial_loss
@@ -235,7 +235,7 @@ class Trainer:
         self.timer.end_phase("dev")
         if not math.isfinite(sum(sums.values()) + dev_loss):
             raise RunError(
-                f"fold {self.fit_settings.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
+                f"fold {self.fit.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
                 f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
                 f"({self.recipe.adversary.strength})"
             )
@@ -260,9 +260,9 @@ class Trainer:
         return best
 
     def save_best(self) -> None:
-        """Write the selected weights, after what the recipe fits behind them: eraser and release."""
+        """Fit the recipe's eraser and release to the selected weights, and write the model."""
         self.model.load_state_dict(self.state.best_weights)
-        finish(self.model, self.train_data, self.recipe, self.fit_settings.seed)
+        fit_eraser_and_release(self.model, self.train_data, self.recipe, self.fit.seed)
         trained_on: dict[str, str | int] = {
             "device": self.fabric.device.type,
             "precision": self.precision,
@@ -357,7 +357,7 @@ def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, pr
     folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
     with folder as work:
         try:
-            Trainer(run, prepared, fit, fabric, work).fit(progress)
+            Trainer(run, prepared, fit, fabric, work).train(progress)
         except torch.OutOfMemoryError:
             raise RunError(
                 f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "

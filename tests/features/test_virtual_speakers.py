@@ -38,7 +38,7 @@ def test_a_virtual_speaker_is_deterministic_and_differs_by_speaker_copy_and_seed
         "independent of the rest of the batch"
     )
     copies = [*altered, *make_virtual_speakers(seed=1)(mels, speaker, copy)]
-    assert min((one - other).abs().mean() for n, one in enumerate(copies) for other in copies[:n]) > 0.1
+    assert min((copy - other).abs().mean() for index, copy in enumerate(copies) for other in copies[:index]) > 0.1
 
 
 def test_copy_0_is_the_clip_itself():
@@ -64,7 +64,7 @@ def test_a_virtual_speaker_shifts_formants_and_has_the_same_curve_in_every_frame
     assert torch.allclose(altered, altered[:, :, :1].expand_as(altered), atol=1e-5)
 
 
-def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
+def make_loader(prepared, virtual, columns=("speaker",), transductive=False, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": {**OFF, "virtual_speakers": virtual, **augment}, "train": {"batch_size": 8}})
     clips = open_dataset(
         prepared, range(40), LABELS, columns, LogMel(recipe.features, SAMPLE_RATE), 1.0, subtract_speaker_means=transductive
@@ -76,29 +76,29 @@ def feed(prepared, virtual, columns=("speaker",), transductive=False, rank=0, wo
 
 def test_every_row_is_altered_as_its_target_says(prepared):
     """The log-mel is that of the target's virtual speaker, copies are equally frequent, and the emotion is the clip's."""
-    one, seen = feed(prepared, 2), []
-    for step, (mels, frames, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
-        named = labels.targets[0].argmax(dim=1)
-        assert labels.targets[0].shape[1] == 12 and torch.equal(labels.targets[0].sum(dim=1), torch.ones(len(named)))
-        ((plain, count),) = one.clips.source.read([step.chosen])
-        speaker = torch.from_numpy(one.clips.speaker[step.chosen])
-        assert torch.equal(named % 4, speaker)
-        wanted = one.virtual_speakers(plain, speaker, named // 4)
+    loader, all_targets = make_loader(prepared, 2), []
+    for step, (mels, frames, labels) in zip(loader.plan_epoch(1), loader.epoch(1, 0, PhaseTimer()), strict=True):
+        target = labels.targets[0].argmax(dim=1)
+        assert labels.targets[0].shape[1] == 12 and torch.equal(labels.targets[0].sum(dim=1), torch.ones(len(target)))
+        ((plain, count),) = loader.dataset.source.read([step.chosen])
+        speaker = torch.from_numpy(loader.dataset.speaker[step.chosen])
+        assert torch.equal(target % 4, speaker)
+        expected = loader.virtual_speakers(plain, speaker, target // 4)
         for row, length in enumerate(count.tolist()):
-            assert frames[row] == length and torch.allclose(mels[row, :, :length], wanted[row, :, :length], atol=1e-5)
-        assert torch.equal(labels.emotion.argmax(dim=1), torch.from_numpy(one.clips.emotion[step.chosen]))
-        seen += named.tolist()
-    drawn = [int(voice) for epoch in range(1, 30) for step in one.plan_epoch(epoch) for voice in step.virtual[:, 0]]
-    assert len(set(seen)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
+            assert frames[row] == length and torch.allclose(mels[row, :, :length], expected[row, :, :length], atol=1e-5)
+        assert torch.equal(labels.emotion.argmax(dim=1), torch.from_numpy(loader.dataset.emotion[step.chosen]))
+        all_targets += target.tolist()
+    drawn = [int(virtual) for epoch in range(1, 30) for step in loader.plan_epoch(epoch) for virtual in step.virtual[:, 0]]
+    assert len(set(all_targets)) > 8 and np.allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.05)
 
 
 def test_partners_are_altered_independently(prepared):
-    one = feed(prepared, 1, concatenate=1.0)
-    for step, (mels, _, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
-        ((own, count),), ((others, _),) = (one.clips.source.read([which]) for which in (step.chosen, step.pairs.partner))
-        first, second = (torch.from_numpy(voice.copy()) for voice in step.virtual.T)
-        speaker, other = (torch.from_numpy(one.clips.speaker[which]) for which in (step.chosen, step.pairs.partner))
-        altered, partner = one.virtual_speakers(own, speaker, first), one.virtual_speakers(others, other, second)
+    loader = make_loader(prepared, 1, concatenate=1.0)
+    for step, (mels, _, labels) in zip(loader.plan_epoch(1), loader.epoch(1, 0, PhaseTimer()), strict=True):
+        ((own, count),), ((others, _),) = (loader.dataset.source.read([which]) for which in (step.chosen, step.pairs.partner))
+        first, second = (torch.from_numpy(virtual.copy()) for virtual in step.virtual.T)
+        speaker, other = (torch.from_numpy(loader.dataset.speaker[which]) for which in (step.chosen, step.pairs.partner))
+        altered, partner = loader.virtual_speakers(own, speaker, first), loader.virtual_speakers(others, other, second)
         for row, length in enumerate(count.tolist()):
             assert torch.allclose(mels[row, :, :length], altered[row, :, :length], atol=1e-5)
             assert torch.allclose(mels[row, :, length : length + 10], partner[row, :, :10], atol=1e-5)
@@ -109,32 +109,35 @@ def test_partners_are_altered_independently(prepared):
 
 def test_processes_sharing_a_batch_agree_with_a_single_process(prepared):
     settings = {"transductive": True, "concatenate": 0.3, "mixup_same_emotion": 0.3}
-    whole, *halves = (feed(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
-    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
+    whole, *halves = (make_loader(prepared, 2, rank=rank, world=world, **settings) for rank, world in ((0, 1), (0, 2), (1, 2)))
+    for (mels, frames, labels), *parts in zip(*(loader.epoch(1, 0, PhaseTimer()) for loader in (whole, *halves)), strict=True):
         for rank, (part, count, same) in enumerate(parts):
             assert torch.equal(labels.targets[0], same.targets[0]) and torch.equal(count, frames[rank::2])
-            for mine, own, length in zip(part, mels[rank::2], count.tolist(), strict=True):
-                assert torch.allclose(mine[:, :length], own[:, :length], atol=1e-5)
+            for actual, expected, length in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(actual[:, :length], expected[:, :length], atol=1e-5)
 
 
 def test_the_speaker_mean_of_a_virtual_speaker_is_altered_too(prepared):
     """Warp and curve of a virtual speaker are in the mean over its utterances."""
-    one = feed(prepared, 2, transductive=True)
-    every, copy = np.arange(len(one.clips)), torch.ones(len(one.clips), dtype=torch.int64)
-    ((mels, frames),) = one.clips.source.read([every])
-    speaker = torch.from_numpy(one.clips.speaker)
-    altered, mean = one.virtual_speakers(mels, speaker, copy), one.virtual_speakers(one.clips.speaker_mean(every), speaker, copy)
+    loader = make_loader(prepared, 2, transductive=True)
+    every, copy = np.arange(len(loader.dataset)), torch.ones(len(loader.dataset), dtype=torch.int64)
+    ((mels, frames),) = loader.dataset.source.read([every])
+    speaker = torch.from_numpy(loader.dataset.speaker)
+    altered, mean = (
+        loader.virtual_speakers(mels, speaker, copy),
+        loader.virtual_speakers(loader.dataset.speaker_mean(every), speaker, copy),
+    )
     own = [altered[row, :, : frames[row]] for row in every if speaker[row] == 0]
     whole = open_dataset(prepared, range(12), LABELS, (), LogMel(make_recipe(TINY).features, SAMPLE_RATE), 1.0)
     assert len(own) == len(whole) == 12, "all utterances of speaker 01"
     assert torch.allclose(torch.cat(own, dim=1).mean(dim=1), mean[0, :, 0], atol=1e-3)
-    for step, (seen, count, labels) in zip(one.plan_epoch(1), one.epoch(1, 0, PhaseTimer()), strict=True):
-        row, voice = 0, labels.targets[0].argmax(dim=1)[0] // 4
-        ((plain, _),) = one.clips.source.read([step.chosen])
-        who = torch.from_numpy(one.clips.speaker[step.chosen[:1]])
-        one_mean = one.virtual_speakers(one.clips.speaker_mean(step.chosen[:1]), who, voice[None])
-        wanted = one.virtual_speakers(plain[:1], who, voice[None]) - one_mean
-        assert torch.allclose(seen[row, :, : count[row]], wanted[0, :, : count[row]], atol=1e-4)
+    for step, (mels, count, labels) in zip(loader.plan_epoch(1), loader.epoch(1, 0, PhaseTimer()), strict=True):
+        row, virtual = 0, labels.targets[0].argmax(dim=1)[0] // 4
+        ((plain, _),) = loader.dataset.source.read([step.chosen])
+        speaker = torch.from_numpy(loader.dataset.speaker[step.chosen[:1]])
+        speaker_mean = loader.virtual_speakers(loader.dataset.speaker_mean(step.chosen[:1]), speaker, virtual[None])
+        expected = loader.virtual_speakers(plain[:1], speaker, virtual[None]) - speaker_mean
+        assert torch.allclose(mels[row, :, : count[row]], expected[0, :, : count[row]], atol=1e-4)
 
 
 def test_only_speaker_adversaries_have_virtual_speakers(prepared):
@@ -142,7 +145,7 @@ def test_only_speaker_adversaries_have_virtual_speakers(prepared):
         {**TINY, "augment": {"virtual_speakers": 2}, "adversary": {"target": "sex"}, "extra_adversaries": [{"target": "speaker"}]}
     )
     clips = open_dataset(prepared, range(40), LABELS, ("sex", "speaker"), LogMel(recipe.features, SAMPLE_RATE), 1.0)
-    one = BatchLoader(clips, recipe, 3, (2, 12), 0, CPU)
+    loader = BatchLoader(clips, recipe, 3, (2, 12), 0, CPU)
     (split,) = make_splits(recipe.split, prepared.utterances)
     assert target_values(prepared, split, "sex", 2) == ["female", "male"]
     assert target_values(prepared, split, "speaker", 1) == [
@@ -153,15 +156,15 @@ def test_only_speaker_adversaries_have_virtual_speakers(prepared):
         "02, virtual speaker 1",
         "04, virtual speaker 1",
     ]
-    for step in one.plan_epoch(1):
-        labels = one.labels_of(step)
+    for step in loader.plan_epoch(1):
+        labels = loader.labels_of(step)
         assert torch.equal(labels.targets[0].argmax(dim=1), torch.from_numpy(clips.targets[0][step.chosen]))
         voice = torch.from_numpy(step.virtual[:, 0].copy())
         assert torch.equal(labels.targets[1].argmax(dim=1), torch.from_numpy(clips.speaker[step.chosen]) + 4 * voice)
 
 
 def test_virtual_speakers_do_not_change_what_else_is_drawn(prepared):
-    off, on = feed(prepared, 0, mixup_any_emotion=0.5), feed(prepared, 3, mixup_any_emotion=0.5)
+    off, on = make_loader(prepared, 0, mixup_any_emotion=0.5), make_loader(prepared, 3, mixup_any_emotion=0.5)
     assert off.virtual_speakers is None and len(on.plan_epoch(1)) > 1
     for before, after in zip(off.plan_epoch(1), on.plan_epoch(1), strict=True):
         assert before.virtual is None and after.virtual.shape == (len(before.chosen), 2)

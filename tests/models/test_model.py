@@ -21,7 +21,7 @@ from speaker_invariant_ser.models.apply import apply, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
-from speaker_invariant_ser.training.post_training import finish, fit_release
+from speaker_invariant_ser.training.post_training import fit_eraser_and_release, fit_release
 
 
 def test_without_bottleneck_eraser_and_release_the_embedding_is_the_encoders_output():
@@ -139,7 +139,7 @@ def test_post_training_is_deterministic_and_uses_training_speakers_only(run, nam
     assert run.recipe.release.name == "none" or int(first.release.fitted) == 1, "fitted by training"
     assert run.recipe.erase.name == "none" or not torch.equal(first.eraser(torch.eye(12)), torch.eye(12)), "fitted by training"
     for model in (first, second):
-        finish(model, training_part(run, named, model), run.recipe)
+        fit_eraser_and_release(model, training_part(run, named, model), run.recipe)
     state = first.state_dict()
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in state.items())
     if run.recipe.erase.name == "leace":

@@ -12,6 +12,7 @@ from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 from speaker_invariant_ser.training.adversarial_examples import (
     PERTURBATIONS,
+    PerturbationInput,
     kl_divergence,
     preserve_statistics,
     scale_to_norm,
@@ -48,7 +49,7 @@ class Setting:
 
     def perturbation(self, name, epsilon=EPSILON):
         emotion, speaker = mean_of(self.emotion_losses), mean_of(self.speaker_losses)
-        return PERTURBATIONS[name](self.forward, self.mels, FRAMES, self.output, emotion, speaker, epsilon)
+        return PERTURBATIONS[name](PerturbationInput(self.forward, self.mels, FRAMES, self.output, emotion, speaker, epsilon))
 
     def random_perturbation(self, epsilon=EPSILON):
         return scale_to_norm(torch.randn_like(self.mels), FRAMES, epsilon)
@@ -60,11 +61,11 @@ class Setting:
 
     @property
     def buffers(self):
-        return {name: one.clone() for name, one in self.model.named_buffers()}
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     @property
     def gradients(self):
-        return {name: one.grad for name, one in self.model.named_parameters() if one.requires_grad}
+        return {name: parameter.grad for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
 
 def mean_of(losses):
@@ -75,8 +76,8 @@ def norms(perturbation):
     return perturbation.flatten(1).double().norm(dim=1)
 
 
-def alike(some, others):
-    return some.keys() == others.keys() and all(torch.equal(one, others[name]) for name, one in some.items())
+def are_equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
@@ -96,12 +97,14 @@ def test_computing_a_perturbation_changes_no_gradient_and_no_statistic(name):
     alone, perturbed = Setting(dropout=0.2), Setting(dropout=0.2)
     with preserve_statistics(perturbed.model):
         perturbation = perturbed.perturbation(name)
-    assert perturbation.any() and all(one is None for one in perturbed.gradients.values()) and perturbed.mels.grad is None
-    assert all(one.grad is None for one in perturbed.classifier.parameters())
+    assert (
+        perturbation.any() and all(gradient is None for gradient in perturbed.gradients.values()) and perturbed.mels.grad is None
+    )
+    assert all(parameter.grad is None for parameter in perturbed.classifier.parameters())
     for setting in (alone, perturbed):
         setting.emotion_losses(setting.output).mean().backward()
-    assert alike(alone.gradients, perturbed.gradients) and any(one.any() for one in alone.gradients.values())
-    assert alike(alone.buffers, perturbed.buffers)
+    assert are_equal(alone.gradients, perturbed.gradients) and any(gradient.any() for gradient in alone.gradients.values())
+    assert are_equal(alone.buffers, perturbed.buffers)
 
 
 def test_without_preserve_statistics_a_pass_changes_them():
@@ -111,7 +114,7 @@ def test_without_preserve_statistics_a_pass_changes_them():
     with preserve_statistics(setting.model):
         setting.perturbation("vat")
         during = setting.buffers
-    assert alike(before, setting.buffers) and not alike(before, during)
+    assert are_equal(before, setting.buffers) and not are_equal(before, during)
     setting.perturbation("vat")
     after = setting.buffers
     counters = [name for name in after if name.endswith("num_batches_tracked")]
@@ -126,14 +129,14 @@ def test_both_passes_have_gradients_and_one_updates_the_statistics(name):
     before = setting.buffers
     with preserve_statistics(setting.model):
         output = setting.forward(setting.mels.detach() + setting.perturbation(name))
-    first, second = (setting.emotion_losses(one).mean() for one in (setting.output, output))
+    first, second = (setting.emotion_losses(result).mean() for result in (setting.output, output))
     (first + 0.5 * second).backward()
-    assert alike(before, setting.buffers)
+    assert are_equal(before, setting.buffers)
     both = setting.gradients
     plain = Setting()
     plain.emotion_losses(plain.output).mean().backward()
     assert both.keys() == plain.gradients.keys()
-    assert all(one.isfinite().all() for one in both.values()) and not alike(both, plain.gradients)
+    assert all(gradient.isfinite().all() for gradient in both.values()) and not are_equal(both, plain.gradients)
 
 
 def test_statistics_of_shared_batch_norm_are_preserved(monkeypatch):
@@ -144,10 +147,10 @@ def test_statistics_of_shared_batch_norm_are_preserved(monkeypatch):
     before = setting.buffers
     with preserve_statistics(setting.model):
         output = setting.forward(setting.mels.detach() + setting.perturbation("vat"))
-        assert not alike(before, setting.buffers)
-    assert alike(before, setting.buffers)
+        assert not are_equal(before, setting.buffers)
+    assert are_equal(before, setting.buffers)
     (setting.emotion_losses(setting.output) + setting.emotion_losses(output)).mean().backward()
-    assert all(one.isfinite().all() for one in setting.gradients.values())
+    assert all(gradient.isfinite().all() for gradient in setting.gradients.values())
 
 
 def test_statistics_are_restored_after_an_error():
@@ -155,7 +158,7 @@ def test_statistics_are_restored_after_an_error():
     before = dict(setting.model.named_buffers())
     with pytest.raises(ZeroDivisionError), preserve_statistics(setting.model):
         raise ZeroDivisionError
-    assert all(one is before[name] for name, one in setting.model.named_buffers()), "the very same objects"
+    assert all(buffer is before[name] for name, buffer in setting.model.named_buffers()), "the very same objects"
 
 
 def test_a_zero_or_non_finite_gradient_gives_no_perturbation():
@@ -180,12 +183,13 @@ def test_values_in_padding_are_ignored():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_perturbation_increases_its_loss(name, losses, seed):
     setting = Setting(seed)
-    here, there, anywhere = (
+    original, perturbed, random = (
         getattr(setting, losses)(setting.at(perturbation))
         for perturbation in (0, setting.perturbation(name), setting.random_perturbation())
     )
-    assert (there > here).float().mean() >= 0.75 and there.mean() > here.mean() + 0.05
-    assert there.mean() - here.mean() > 3 * (anywhere.mean() - here.mean()).abs(), "a random perturbation has a smaller effect"
+    assert (perturbed > original).float().mean() >= 0.75 and perturbed.mean() > original.mean() + 0.05
+    increase = perturbed.mean() - original.mean()
+    assert increase > 3 * (random.mean() - original.mean()).abs(), "a random perturbation has a smaller effect"
 
 
 def test_each_method_follows_its_own_loss():
@@ -201,10 +205,10 @@ def test_each_method_follows_its_own_loss():
 @pytest.mark.parametrize("seed", range(3))
 def test_vat_changes_the_prediction_more_than_a_random_perturbation(seed):
     setting = Setting(seed)
-    here = setting.at(0).logits
-    found = kl_divergence(here, setting.at(setting.perturbation("vat")).logits)
-    random = torch.stack([kl_divergence(here, setting.at(setting.random_perturbation()).logits) for _ in range(5)])
-    assert found > 3 * random.max() > 0
+    original = setting.at(0).logits
+    divergence = kl_divergence(original, setting.at(setting.perturbation("vat")).logits)
+    random = torch.stack([kl_divergence(original, setting.at(setting.random_perturbation()).logits) for _ in range(5)])
+    assert divergence > 3 * random.max() > 0
 
 
 def test_vat_needs_no_label():
@@ -213,22 +217,23 @@ def test_vat_needs_no_label():
     def refused(output):
         raise AssertionError("a label was asked for")
 
-    perturbation = PERTURBATIONS["vat"](setting.forward, setting.mels, FRAMES, setting.output, refused, refused, EPSILON)
+    batch = PerturbationInput(setting.forward, setting.mels, FRAMES, setting.output, refused, refused, EPSILON)
+    perturbation = PERTURBATIONS["vat"](batch)
     assert perturbation.any() and PERTURBATIONS["vat"].reference == "prediction"
     assert all(PERTURBATIONS[name].reference == "labels" for name in ("fgm", "cross"))
 
 
 def test_vat_compares_passes_with_the_same_dropout():
-    setting, seen = Setting(dropout=0.5), []
+    setting, outputs = Setting(dropout=0.5), []
 
     def forward(mels):
-        seen.append(setting.forward(mels))
-        return seen[-1]
+        outputs.append(setting.forward(mels))
+        return outputs[-1]
 
-    PERTURBATIONS["vat"](forward, setting.mels, FRAMES, setting.output, None, None, 1e-3)
+    PERTURBATIONS["vat"](PerturbationInput(forward, setting.mels, FRAMES, setting.output, None, None, 1e-3))
     forward(setting.mels)
-    here, there, again = (one.logits for one in seen)
-    assert 0 < (here - there).abs().max() < 1e-2 * (here - again).abs().max()
+    original, perturbed, other_dropout = (output.logits for output in outputs)
+    assert 0 < (original - perturbed).abs().max() < 1e-2 * (original - other_dropout).abs().max()
 
 
 def test_kl_divergence_equals_torch_and_has_no_gradient_for_the_reference():
@@ -237,9 +242,9 @@ def test_kl_divergence_equals_torch_and_has_no_gradient_for_the_reference():
     logits.retain_grad(), perturbed.retain_grad()
     of = torch.distributions.Categorical
     expected = torch.distributions.kl_divergence(of(logits=logits), of(logits=perturbed)).mean()
-    found = kl_divergence(logits, perturbed)
-    assert found.ndim == 0 and found.item() == pytest.approx(expected.item(), rel=1e-5)
-    found.backward()
+    divergence = kl_divergence(logits, perturbed)
+    assert divergence.ndim == 0 and divergence.item() == pytest.approx(expected.item(), rel=1e-5)
+    divergence.backward()
     assert logits.grad is None and perturbed.grad.any()
     assert kl_divergence(logits, logits).abs() < 1e-6
 
@@ -255,18 +260,18 @@ def test_weights_get_gradients_after_vat_under_autocast():
     assert convolution.grad is not None and convolution.grad.any()
 
 
-@pytest.mark.parametrize(("name", "moves"), [("fgm", False), ("cross", False), ("vat", True)])
-def test_an_unlabelled_utterance_is_perturbed_only_by_a_method_without_labels(name, moves):
+@pytest.mark.parametrize(("name", "is_perturbed"), [("fgm", False), ("cross", False), ("vat", True)])
+def test_an_unlabelled_utterance_is_perturbed_only_by_a_method_without_labels(name, is_perturbed):
     """Through batch norm it has a gradient of the others' loss, which is unrelated to its own emotion."""
-    setting, seen = Setting(), []
+    setting, inputs = Setting(), []
     adversary = GradientReversal(16, 4, section("adversary"), 3)
     objective = Objective(setting.model, EmotionSection(), torch.full((3,), 1 / 3), section("perturb", name=name), adversary)
     forward, emotion = setting.model.from_mels, F.one_hot(EMOTION, 3).float()
-    setting.model.from_mels = lambda mels, frames: seen.append(mels) or forward(mels, frames)
+    setting.model.from_mels = lambda mels, frames: inputs.append(mels) or forward(mels, frames)
     emotion[4:] = 0
     objective(setting.mels, FRAMES, emotion, F.one_hot(SPEAKER, 4).float())
-    far = norms((seen[-1] - setting.mels).detach())
-    assert (far[:4] > 0.99 * EPSILON).all() and ((far[4:] > 0.99 * EPSILON) if moves else (far[4:] == 0)).all()
+    far = norms((inputs[-1] - setting.mels).detach())
+    assert (far[:4] > 0.99 * EPSILON).all() and ((far[4:] > 0.99 * EPSILON) if is_perturbed else (far[4:] == 0)).all()
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)

@@ -20,84 +20,92 @@ LABELS = ("falling", "level", "rising")
 
 
 def test_batches_contain_every_utterance_once_and_similar_lengths():
-    clips = unbalanced_dataset()
-    batches = epoch_batches(clips, TrainSection(batch_size=5), 0, 1)
-    assert sorted(np.concatenate(batches)) == list(range(len(clips)))
+    dataset = unbalanced_dataset()
+    batches = epoch_batches(dataset, TrainSection(batch_size=5), 0, 1)
+    assert sorted(np.concatenate(batches)) == list(range(len(dataset)))
     assert all(5 <= len(batch) < 10 for batch in batches)
-    assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 4
+    assert np.mean([np.ptp(dataset.frames[batch]) for batch in batches]) < np.ptp(dataset.frames) / 4
+
+
+def same_batches(first, second):
+    return all(np.array_equal(batch, other) for batch, other in zip(first, second, strict=True))
 
 
 def test_an_epoch_is_reproducible_and_differs_from_others():
-    clips, settings = unbalanced_dataset(), TrainSection(batch_size=8)
-    first, again, second, other = (epoch_batches(clips, settings, *which) for which in ((0, 1), (0, 1), (0, 2), (1, 1)))
-    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
-    assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+    dataset, settings = unbalanced_dataset(), TrainSection(batch_size=8)
+    first, again, second, other_seed = (
+        epoch_batches(dataset, settings, seed, epoch) for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
+    )
+    assert same_batches(first, again)
+    assert not same_batches(first, second)
+    assert not same_batches(first, other_seed)
 
 
 def test_balanced_epochs_contain_every_speaker_and_emotion_equally_often():
-    clips = unbalanced_dataset()
-    batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
+    dataset = unbalanced_dataset()
+    batches = epoch_batches(dataset, TrainSection(batch_size=10, batches="balanced"), 0, 1)
     drawn = np.concatenate(batches)
-    cells = Counter(zip(clips.speaker[drawn], clips.emotion[drawn], strict=True))
+    cells = Counter(zip(dataset.speaker[drawn], dataset.emotion[drawn], strict=True))
     assert (
-        len(cells) == len(set(zip(clips.speaker, clips.emotion, strict=True))) >= 18
+        len(cells) == len(set(zip(dataset.speaker, dataset.emotion, strict=True))) >= 18
         and max(cells.values()) - min(cells.values()) <= 1
     )
-    within = Counter(drawn[(clips.speaker[drawn] == 4)])
-    cell = {clip: cells[clips.speaker[clip], clips.emotion[clip]] for clip in within}
-    members = Counter(zip(clips.speaker, clips.emotion, strict=True))
-    for clip, times in within.items():  # repeated as evenly as it can be
-        assert abs(times - cell[clip] / members[clips.speaker[clip], clips.emotion[clip]]) < 1
+    within = Counter(drawn[(dataset.speaker[drawn] == 4)])
+    cell = {utterance: cells[dataset.speaker[utterance], dataset.emotion[utterance]] for utterance in within}
+    members = Counter(zip(dataset.speaker, dataset.emotion, strict=True))
+    for utterance, times in within.items():  # repeated as evenly as it can be
+        assert abs(times - cell[utterance] / members[dataset.speaker[utterance], dataset.emotion[utterance]]) < 1
 
 
 def test_balanced_batches_mix_emotions_and_have_similar_lengths():
-    clips = unbalanced_dataset()
-    batches = epoch_batches(clips, TrainSection(batch_size=10, batches="balanced"), 0, 1)
-    shuffled = epoch_batches(clips, TrainSection(batch_size=10), 0, 1)
-    most = [np.mean([max(Counter(clips.emotion[batch]).values()) / len(batch) for batch in kind]) for kind in (batches, shuffled)]
-    assert most[0] < 0.45 < 0.6 < most[1]
-    assert np.mean([np.ptp(clips.frames[batch]) for batch in batches]) < np.ptp(clips.frames) / 3
+    dataset = unbalanced_dataset()
+    batches = epoch_batches(dataset, TrainSection(batch_size=10, batches="balanced"), 0, 1)
+    shuffled = epoch_batches(dataset, TrainSection(batch_size=10), 0, 1)
+    largest_share = [
+        np.mean([max(Counter(dataset.emotion[batch]).values()) / len(batch) for batch in kind]) for kind in (batches, shuffled)
+    ]
+    assert largest_share[0] < 0.45 < 0.6 < largest_share[1]
+    assert np.mean([np.ptp(dataset.frames[batch]) for batch in batches]) < np.ptp(dataset.frames) / 3
 
 
 def test_short_epochs_draw_different_utterances():
-    clips, settings = unbalanced_dataset(), TrainSection(batch_size=8, epoch_clips=40)
-    epochs = [np.concatenate(epoch_batches(clips, settings, 0, number)) for number in range(1, 40)]
+    dataset, settings = unbalanced_dataset(), TrainSection(batch_size=8, epoch_clips=40)
+    epochs = [np.concatenate(epoch_batches(dataset, settings, 0, number)) for number in range(1, 40)]
     assert all(len(epoch) == len(set(epoch)) == 40 for epoch in epochs)
-    assert len(set(np.concatenate(epochs))) > 0.98 * len(clips)
+    assert len(set(np.concatenate(epochs))) > 0.98 * len(dataset)
 
 
 MIXED = {"concatenate": 0.3, "mixup_same_emotion": 0.2, "mixup_any_emotion": 0.3, "level_db": 6.0}
 
 
-def feed(prepared, rank=0, world=1, **augment):
+def make_loader(prepared, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
-    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
-    return BatchLoader(clips, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
+    dataset = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
+    return BatchLoader(dataset, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
 def test_processes_get_the_rows_of_the_same_batch(prepared):
-    whole = feed(prepared, **MIXED)
-    halves = [feed(prepared, rank, 2, **MIXED) for rank in (0, 1)]
-    for (mels, frames, labels), *parts in zip(*(one.epoch(1, 0, PhaseTimer()) for one in (whole, *halves)), strict=True):
+    whole = make_loader(prepared, **MIXED)
+    halves = [make_loader(prepared, rank, 2, **MIXED) for rank in (0, 1)]
+    for (mels, frames, labels), *parts in zip(*(loader.epoch(1, 0, PhaseTimer()) for loader in (whole, *halves)), strict=True):
         assert mels.shape[2] % FRAMES_MULTIPLE == 0
         for rank, (part, count, same) in enumerate(parts):
             assert torch.equal(labels.emotion, same.emotion) and torch.equal(labels.targets[0], same.targets[0])
             assert torch.equal(count, frames[rank::2])
-            for mine, own, frame in zip(part, mels[rank::2], count.tolist(), strict=True):
-                assert torch.allclose(mine[:, :frame], own[:, :frame], atol=1e-5)
+            for actual, expected, length in zip(part, mels[rank::2], count.tolist(), strict=True):
+                assert torch.allclose(actual[:, :length], expected[:, :length], atol=1e-5)
 
 
 def test_an_epoch_resumes_at_the_next_batch(prepared):
-    one = feed(prepared, **MIXED)
-    rest = list(one.epoch(3, 2, PhaseTimer()))
-    for (mels, _, labels), (same, _, others) in zip(list(one.epoch(3, 0, PhaseTimer()))[2:], rest, strict=True):
+    loader = make_loader(prepared, **MIXED)
+    rest = list(loader.epoch(3, 2, PhaseTimer()))
+    for (mels, _, labels), (same, _, others) in zip(list(loader.epoch(3, 0, PhaseTimer()))[2:], rest, strict=True):
         assert torch.equal(mels, same) and torch.equal(labels.emotion, others.emotion)
 
 
 def test_labels_are_mixed_as_the_utterances_are(prepared):
-    plain, paired = feed(prepared), feed(prepared, **MIXED)
+    plain, paired = make_loader(prepared), make_loader(prepared, **MIXED)
     for _, _, labels in plain.epoch(1, 0, PhaseTimer()):
         assert set(labels.emotion.unique().tolist()) == set(labels.targets[0].unique().tolist()) == {0.0, 1.0}
     soft = [(labels.emotion, *labels.targets) for _, _, labels in paired.epoch(1, 0, PhaseTimer())]
@@ -111,12 +119,12 @@ def test_labels_are_mixed_as_the_utterances_are(prepared):
 
 @pytest.mark.parametrize("batches", ["shuffled", "balanced"])
 def test_class_shares_equal_the_frequencies_in_an_epoch(prepared, batches):
-    clips = unbalanced_dataset()
+    dataset = unbalanced_dataset()
     recipe = make_recipe({"train": {"batches": batches, "batch_size": 19}})
-    one = BatchLoader(clips, recipe, 4, (5,), 0, torch.device("cpu"))
-    drawn = [np.concatenate(epoch_batches(clips, recipe.train, 0, epoch)) for epoch in range(30)]
-    seen = np.bincount(clips.emotion[np.concatenate(drawn)], minlength=4) / sum(map(len, drawn))
-    assert one.class_shares().numpy() == pytest.approx(seen, abs=0.005)
+    loader = BatchLoader(dataset, recipe, 4, (5,), 0, torch.device("cpu"))
+    drawn = [np.concatenate(epoch_batches(dataset, recipe.train, 0, epoch)) for epoch in range(30)]
+    frequencies = np.bincount(dataset.emotion[np.concatenate(drawn)], minlength=4) / sum(map(len, drawn))
+    assert loader.class_shares().numpy() == pytest.approx(frequencies, abs=0.005)
 
 
 def test_the_timer_assigns_every_moment_to_one_phase():

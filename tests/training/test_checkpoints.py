@@ -23,11 +23,11 @@ def state():
 
 def test_a_state_is_restored_to_the_bit(tmp_path):
     before = state()
-    save_checkpoint(tmp_path / "one", before, "me")
-    after = load_checkpoint(tmp_path / "one", "me")
+    save_checkpoint(tmp_path / "checkpoint", before, "this run")
+    after = load_checkpoint(tmp_path / "checkpoint", "this run")
     for name, tensor in before["network"].items():
         assert torch.equal(after["network"][name], tensor) and after["network"][name].dtype == tensor.dtype
-    old, new = (one["optimizer"]["state"] for one in (before, after))
+    old, new = (checkpoint["optimizer"]["state"] for checkpoint in (before, after))
     assert list(old) == list(new) == [0, 1, 2, 3]  # numbers, not text
     assert old[0]["exp_avg"].stride() == new[0]["exp_avg"].stride() and not new[0]["exp_avg"].is_contiguous()
     assert torch.equal(old[0]["exp_avg"], new[0]["exp_avg"])
@@ -37,52 +37,52 @@ def test_a_state_is_restored_to_the_bit(tmp_path):
 
 def test_later_changes_do_not_reach_a_saved_state(tmp_path):
     weight = torch.zeros(3)
-    save_checkpoint(tmp_path / "one", {"a": weight, "b": weight}, "me")  # shared memory as well
+    save_checkpoint(tmp_path / "checkpoint", {"a": weight, "b": weight}, "this run")  # shared memory as well
     weight += 1
-    assert load_checkpoint(tmp_path / "one", "me")["b"].tolist() == [0, 0, 0]
+    assert load_checkpoint(tmp_path / "checkpoint", "this run")["b"].tolist() == [0, 0, 0]
 
 
 def test_a_flipped_byte_anywhere_is_detected(tmp_path):
-    path = tmp_path / "one"
-    save_checkpoint(path, {"weight": torch.arange(5.0), "step": 3}, "me")
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, {"weight": torch.arange(5.0), "step": 3}, "this run")
     whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
         with pytest.raises(RunError, match=f"{path}.*remove {path} to train this fold from its beginning"):
-            load_checkpoint(path, "me")
+            load_checkpoint(path, "this run")
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
 def test_a_truncated_checkpoint_is_refused(tmp_path, length):
-    path = tmp_path / "one"
-    save_checkpoint(path, {"weight": torch.arange(50.0)}, "me")
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, {"weight": torch.arange(50.0)}, "this run")
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(RunError, match=f"{path} is damaged"):
-        load_checkpoint(path, "me")
+        load_checkpoint(path, "this run")
 
 
 def test_other_checkpoints_and_other_files_are_refused(tmp_path):
-    save_checkpoint(tmp_path / "one", {"step": 1}, "them")
+    save_checkpoint(tmp_path / "checkpoint", {"step": 1}, "another run")
     with pytest.raises(RunError, match="belongs to another run, fold, seed or precision"):
-        load_checkpoint(tmp_path / "one", "me")
+        load_checkpoint(tmp_path / "checkpoint", "this run")
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(RunError, match="a checkpoint of format None, this version reads 1"):
-        load_checkpoint(tmp_path / "model.safetensors", "me")
+        load_checkpoint(tmp_path / "model.safetensors", "this run")
 
 
 def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
-    path = tmp_path / "one"
-    save_checkpoint(path, {"step": 1}, "me")
+    path = tmp_path / "checkpoint"
+    save_checkpoint(path, {"step": 1}, "this run")
 
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch, pytest.raises(WriteError, match="no space left on the disk"):
         patch.setattr(os, "replace", full)
-        save_checkpoint(path, {"step": 2}, "me")
-    assert load_checkpoint(path, "me") == {"step": 1} and [one.name for one in tmp_path.iterdir()] == ["one"]
+        save_checkpoint(path, {"step": 2}, "this run")
+    assert load_checkpoint(path, "this run") == {"step": 1} and [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_nothing_is_pickled(tmp_path):
-    save_checkpoint(tmp_path / "one", state(), "me")
-    assert all(isinstance(tensor, torch.Tensor) for tensor in load_file(tmp_path / "one").values())
+    save_checkpoint(tmp_path / "checkpoint", state(), "this run")
+    assert all(isinstance(tensor, torch.Tensor) for tensor in load_file(tmp_path / "checkpoint").values())

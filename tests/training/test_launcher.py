@@ -73,7 +73,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
             assert process.exitcode == 0
             if kills == 20:
                 break
-            shutil.rmtree(out)  # it ended before it was killed: start again
+            shutil.rmtree(out)  # it was complete before it could be killed: start again
             continue
         os.kill(process.pid, signal.SIGKILL)
         process.join()
@@ -103,7 +103,7 @@ def test_a_training_interrupted_after_any_step_resumes_to_the_same_bits(whole, p
     assert_same_bits(whole, run)
 
 
-def stopped(prepared, out, monkeypatch, recipe=LONG):
+def interrupted(prepared, out, monkeypatch, recipe=LONG):
     """Interrupt a run after its first epoch and return the path of its checkpoint."""
 
     def stop(fold, row):
@@ -116,7 +116,7 @@ def stopped(prepared, out, monkeypatch, recipe=LONG):
 
 
 def test_a_damaged_checkpoint_is_refused_and_kept(prepared, tmp_path, monkeypatch):
-    path = stopped(prepared, tmp_path / "run", monkeypatch)
+    path = interrupted(prepared, tmp_path / "run", monkeypatch)
     content = path.read_bytes()
     path.write_bytes(content[:-3])
     with pytest.raises(RunError, match=f"{path} is damaged .*remove {path} to train this fold from its beginning"):
@@ -126,8 +126,8 @@ def test_a_damaged_checkpoint_is_refused_and_kept(prepared, tmp_path, monkeypatc
 
 def test_a_checkpoint_of_another_seed_is_refused(whole, prepared, tmp_path, monkeypatch):
     other = {**LONG, "train": {**LONG["train"], "seed": 5}}
-    foreign = stopped(prepared, tmp_path / "other", monkeypatch, other)
-    path = stopped(prepared, tmp_path / "run", monkeypatch)
+    foreign = interrupted(prepared, tmp_path / "other", monkeypatch, other)
+    path = interrupted(prepared, tmp_path / "run", monkeypatch)
     shutil.copy(foreign, path)
     with pytest.raises(RunError, match=f"{path} belongs to another run, fold, seed or precision"):
         train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_seed_is_refused(whole, prepared, tmp_path, monk
 
 
 def test_two_trainings_cannot_write_the_same_run(prepared, tmp_path, monkeypatch):
-    stopped(prepared, tmp_path / "run", monkeypatch)
+    interrupted(prepared, tmp_path / "run", monkeypatch)
     folder = Run.open(tmp_path / "run").fits[0].folder
     with locked(folder, "lock"), pytest.raises(WriteError, match=f"cannot write {folder}: another process is writing it"):
         train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
@@ -149,8 +149,8 @@ def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     part = Run.open(tmp_path / "part")
     shutil.rmtree(part.fits[1].folder)
-    partial_of(part.fits[1].folder).mkdir()  # what a kill leaves
-    (part.fits[0].folder / CHECKPOINT).touch()  # and what one in the very last moment of a model leaves
+    partial_of(part.fits[1].folder).mkdir()  # left by a kill
+    (part.fits[0].folder / CHECKPOINT).touch()  # left by a kill just before training was complete
     kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
         part.all_fits()
@@ -161,16 +161,16 @@ def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
 
 
 def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(launcher, "cores", lambda: 2)  # a thread each, as here: sums depend on how many there are
+    monkeypatch.setattr(launcher, "cores", lambda: 2)  # one thread each, as in this process: sums depend on the number of threads
     split = {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}
     recipe = make_recipe({**TINY, "split": split, "train": {"epochs": 2, "batch_size": 8, "seeds": 2, "seed": 7}})
-    told = []
+    reported = []
     run = train(
-        recipe, prepared, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: told.append((name, row["epoch"]))
+        recipe, prepared, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: reported.append((name, row["epoch"]))
     )
     names = ["1, seed 7", "2, seed 7", "1, seed 8", "2, seed 8"]
     assert [fit.name for fit in run.all_fits()] == names
-    assert sorted(told) == sorted((name, epoch) for name in names for epoch in (1, 2))
+    assert sorted(reported) == sorted((name, epoch) for name in names for epoch in (1, 2))
     assert_same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
     alone = train(
         make_recipe({**recipe.model_dump(), "train": {**recipe.train.model_dump(), "seeds": 1, "seed": 8}}),
@@ -182,8 +182,8 @@ def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_pat
 
 
 @pytest.fixture
-def going(prepared, tmp_path):
-    """A training of two models side by side that would take hours, in a process of its own: (the process, its workers)."""
+def long_training(prepared, tmp_path):
+    """Yield a process that trains two models in parallel for hours, and the ids of its workers."""
     out, data = str(tmp_path / "run"), str(prepared.folder)
     recipe = make_recipe(LONG, ["train.seeds=4", "train.epochs=40000"]).model_dump()
     code = (
@@ -191,8 +191,8 @@ def going(prepared, tmp_path):
         "if __name__ == '__main__':\n"
         f"    train(Recipe.model_validate({recipe}), PreparedCorpus.open({data!r}), {out!r}, device='cpu', jobs=2)\n"
     )
-    (tmp_path / "go.py").write_text(code)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "go.py")], stderr=subprocess.PIPE, text=True)
+    (tmp_path / "train.py").write_text(code)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "train.py")], stderr=subprocess.PIPE, text=True)
     started = time.monotonic()
     while len(list((tmp_path / "run").rglob("metrics.csv"))) < 2 and time.monotonic() < started + 100:
         time.sleep(0.1)
@@ -201,22 +201,22 @@ def going(prepared, tmp_path):
     process.kill()
 
 
-def test_a_killed_worker_is_reported(going):
-    """As the kernel does when memory runs out."""
-    process, workers = going
+def test_a_killed_worker_is_reported(long_training):
+    """The kernel kills a worker when memory runs out."""
+    process, workers = long_training
     os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode and "a training process was killed, perhaps because memory ran out" in error
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_the_main_process(going, how):
-    """Interrupted or killed, it leaves no process behind: the pipe closes only when the last worker has ended."""
-    process, workers = going
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_main_process(long_training, signal_number):
+    """Whether it is interrupted or killed: the pipe of its output closes only when the last worker has ended."""
+    process, workers = long_training
     assert len(workers) == 2
-    os.kill(process.pid, how)
+    os.kill(process.pid, signal_number)
     process.communicate(timeout=30)
-    assert process.returncode == -how
+    assert process.returncode == -signal_number
 
 
 def test_parallel_training_resumes_an_interrupted_run(prepared, tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_parallel_training_resumes_an_interrupted_run(prepared, tmp_path, monkey
     monkeypatch.setattr(launcher, "cores", lambda: 2)
     recipe = {**LONG, "train": {**LONG["train"], "seeds": 2}}
     whole = train(make_recipe(recipe), prepared, tmp_path / "whole", device="cpu")
-    stopped(prepared, tmp_path / "run", monkeypatch, recipe)
+    interrupted(prepared, tmp_path / "run", monkeypatch, recipe)
     assert_same_bits(whole, train(make_recipe(recipe), prepared, tmp_path / "run", resume=True, device="cpu", jobs=2))
 
 
@@ -233,7 +233,7 @@ def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
     run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
     (run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match=r"cannot write .*: (a part of the path is a file|a file of that name exists)"):
-        launcher.train_side_by_side(run, prepared, run.fits, "cpu", 2, None)
+        launcher.train_in_parallel(run, prepared, run.fits, "cpu", 2, None)
 
 
 SEVERAL = {  # compares all utterances of a batch; frame-level features; an optimizer of its own; perturbations
@@ -251,14 +251,14 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(pr
     """
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "siser")
-    quiet = {
+    sections = {
         "encoder": {**TINY["encoder"], "dropout": 0.0},
         "emotion": {"hidden": 8, "dropout": 0.0},
         "augment": {"mixup_any_emotion": 0.4, "concatenate": 0.2},
         "train": {"epochs": 2, "batch_size": 10, "precision": "float32"},
         **methods,
     }
-    runs = [train(make_recipe({**TINY, **quiet}), prepared, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
+    runs = [train(make_recipe({**TINY, **sections}), prepared, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
     for row, other in zip(*(run.fits[0].metrics() for run in runs), strict=True):
         assert row["step"] == other["step"]
         for key in (key for key in row if not key.startswith("seconds")):
@@ -267,15 +267,15 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(pr
     (first, _), (second, _) = (apply(load_model(run.fits[0].folder), clips) for run in runs)
     assert np.abs(first - second).max() < 1e-4
     untrained = build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
-    assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # and they did learn something
+    assert np.abs(first - apply(untrained, clips)[0]).max() > 0.1  # training has changed the embeddings
 
 
 def test_every_process_needs_an_utterance_of_each_batch(prepared, tmp_path):
     with pytest.raises(RecipeError, match="train.batch_size = 8: 9 processes share it; expected at least that"):
         train(make_recipe(TINY), prepared, tmp_path / "run", device="cpu", devices=9)
-    many = make_recipe(TINY, ["train.batch_size=64"])
+    large_batches = make_recipe(TINY, ["train.batch_size=64"])
     with pytest.raises(RecipeError, match="fold fixed trains on 30 utterances an epoch with 31 processes; expected 31 or more"):
-        train(many, prepared, tmp_path / "run", device="cpu", devices=31)
+        train(large_batches, prepared, tmp_path / "run", device="cpu", devices=31)
     with pytest.raises(RecipeError, match="fold fixed trains on 1 utterances an epoch with 1 processes; expected 2 or more"):
         train(make_recipe(TINY, ["train.epoch_clips=1"]), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
@@ -289,10 +289,10 @@ def test_a_run_folder_without_a_recipe_is_refused(whole, prepared, tmp_path):
 
 
 def test_torchrun_resumes_after_a_kill(prepared, tmp_path, monkeypatch):
-    """Two processes of torchrun, killed and restarted with --resume, train the same model as two of our own."""
+    """Two processes of torchrun, killed and restarted with --resume, train the same model as `devices=2`."""
     monkeypatch.setattr(launcher, "cores", lambda: 2)
     recipe = make_recipe(TINY, ["train.epochs=6", "train.batch_size=10"])
-    ours = train(recipe, prepared, tmp_path / "ours", device="cpu", devices=2)
+    expected = train(recipe, prepared, tmp_path / "expected", device="cpu", devices=2)
     (tmp_path / "recipe.toml").write_text(write_toml(recipe))
     verb = [
         "-m",
@@ -305,13 +305,15 @@ def test_torchrun_resumes_after_a_kill(prepared, tmp_path, monkeypatch):
         tmp_path / "run",
     ]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, verb), "--device", "cpu"]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     started = time.monotonic()
     while not list((tmp_path / "run").rglob(CHECKPOINT)) and time.monotonic() < started + 100:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    again = subprocess.run([*command, "--resume"], env=quiet, capture_output=True, text=True, timeout=200)
+    again = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=200)
     assert again.returncode == 0 and again.stdout.count("fold fixed: epoch") == 1, again.stderr
-    assert_same_bits(ours, Run.open(tmp_path / "run"))
+    assert_same_bits(expected, Run.open(tmp_path / "run"))

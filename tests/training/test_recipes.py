@@ -24,9 +24,9 @@ SMALL = {"encoder": TINY["encoder"], "emotion": TINY["emotion"], "split": TINY["
 
 
 def small(path):
-    """The recipe with a model, a split and an epoch count that fit a corpus of 72 utterances; its method is unchanged.
+    """Return the recipe with a model, a split and epochs that fit a corpus of 72 utterances; its method is unchanged.
 
-    A tenth is held out whatever it says: three tenths of so few would leave no second batch.
+    A tenth is held out whatever the recipe says: three tenths would leave a single batch.
     """
     recipe = read_recipe(path).model_dump(exclude_unset=True, exclude={"audit"})
     tables = {
@@ -34,18 +34,18 @@ def small(path):
     }
     tables |= {"split": TINY["split"], "extra_adversaries": recipe.get("extra_adversaries", ())}
     if "reset_every" in tables.get("adversary", {}):
-        tables["adversary"]["reset_every"] = 3  # so that it happens before and after the interruption
+        tables["adversary"]["reset_every"] = 3  # so that classifiers are reset before and after the interruption
     tables["train"] = {**recipe.get("train", {}), "epochs": 3, "batch_size": 10}
     return make_recipe(tables)
 
 
 def interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, out):
-    taken, training_step = [], trainer.Trainer.training_step
+    steps, training_step = [], trainer.Trainer.training_step
 
     def stopping(self, *batch):
-        if len(taken) == 4:
+        if len(steps) == 4:
             raise KeyboardInterrupt
-        taken.append(training_step(self, *batch))
+        steps.append(training_step(self, *batch))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
@@ -60,7 +60,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, tmp_path / "interrupted")
     assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
     names = load_file(whole.fits[0].folder / "model.safetensors")
-    assert all(name.split(".")[0] in OF_A_MODEL for name in names)
+    assert all(name.split(".")[0] in MODEL_PARTS for name in names)
     evaluation = evaluate(whole, prepared, device="cpu", quick=True)
     write_report(evaluation.report, whole.folder / "report", evaluation.curves)
     report = json.loads((whole.folder / "report" / "report.json").read_text())
@@ -74,7 +74,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     assert report["settings"]["recipe"]["adversary"]["name"] == recipe.adversary.name
 
 
-OF_A_MODEL = ("logmel", "normalise", "encoder", "bottleneck", "eraser", "release", "head")
+MODEL_PARTS = ("logmel", "normalise", "encoder", "bottleneck", "eraser", "release", "head")
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)

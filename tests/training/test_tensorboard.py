@@ -14,10 +14,10 @@ from speaker_invariant_ser.training.tensorboard import open_tensorboard, tag
 
 
 def events(folder) -> dict[str, list[tuple[int, float]]]:
-    """(epoch, value) by tag."""
-    read = EventAccumulator(str(folder))
-    read.Reload()
-    return {name: [(one.step, one.value) for one in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    """Return (epoch, value) pairs by tag."""
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {name: [(event.step, event.value) for event in accumulator.Scalars(name)] for name in accumulator.Tags()["scalars"]}
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def run(trained, tmp_path):
 
 
 def require_same(folder, rows):
-    found = events(folder)
-    assert found.keys() == {tag(column) for column in rows[0] if column != "epoch"}
+    written = events(folder)
+    assert written.keys() == {tag(column) for column in rows[0] if column != "epoch"}
     for column in set(rows[0]) - {"epoch"}:
-        assert found[tag(column)] == [(row["epoch"], pytest.approx(row[column], rel=1e-5)) for row in rows], column
+        assert written[tag(column)] == [(row["epoch"], pytest.approx(row[column], rel=1e-5)) for row in rows], column
 
 
 def test_every_row_becomes_an_event_of_its_epoch(run):
@@ -71,10 +71,10 @@ def test_finish_writes_models_trained_earlier_once(run):
 def test_each_seed_has_a_folder_and_an_unfinished_model_has_none(run):
     recipe = run.folder / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("seeds = 1", "seeds = 2"))
-    place = run.folder / "folds" / "fixed"
-    shutil.move(place, run.folder / "apart")
-    place.mkdir()
-    shutil.move(run.folder / "apart", place / "seed-1")
+    fold = run.folder / "folds" / "fixed"
+    shutil.move(fold, run.folder / "model")
+    fold.mkdir()
+    shutil.move(run.folder / "model", fold / "seed-1")
     with closing(open_tensorboard(run.folder)) as log:
         log.finish()
     assert [path.name for path in (run.folder / "tensorboard" / "fixed").iterdir()] == ["seed-1"]

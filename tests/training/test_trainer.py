@@ -1,4 +1,4 @@
-"""The training loop: it learns, is reproducible, selects on dev speakers only, and saves nothing of the training speakers."""
+"""The training loop learns, is reproducible, selects on dev speakers only, and saves nothing of the training speakers."""
 
 import json
 import shutil
@@ -34,8 +34,10 @@ def weights(run):
 
 
 def test_a_model_overfits_one_batch(prepared):
-    still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
-    recipe = make_recipe({**TINY, "augment": still, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}})
+    no_augmentation = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
+    recipe = make_recipe(
+        {**TINY, "augment": no_augmentation, "emotion": {"dropout": 0.0}, "encoder": {**TINY["encoder"], "dropout": 0.0}}
+    )
     model, clips = make_model(recipe, prepared)
     mels, frames = next(clips.source.read([np.arange(12)]))
     emotion = torch.from_numpy(clips.emotion[:12])
@@ -84,15 +86,15 @@ SHORT = {**TINY, "train": {"epochs": 2, "batch_size": 8, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def usual(folder, tmp_path_factory):
+def unbalanced(folder, tmp_path_factory):
     """Data with unequal class frequencies, so that class weights matter, and a run with default settings."""
 
-    def some(utterances):
-        return [u for u in utterances if u.emotion != "level" or u.text in "ab"]
+    def drop_half_of_level(utterances):
+        return [utterance for utterance in utterances if utterance.emotion != "level" or utterance.text in "ab"]
 
-    place = tmp_path_factory.mktemp("usual")
-    data = prepare_table(folder / "corpus.csv", place / "data", some)
-    return data, train(make_recipe(SHORT), data, place / "run", device="cpu")
+    path = tmp_path_factory.mktemp("unbalanced")
+    data = prepare_table(folder / "corpus.csv", path / "data", drop_half_of_level)
+    return data, train(make_recipe(SHORT), data, path / "run", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -120,9 +122,9 @@ def usual(folder, tmp_path_factory):
         ("train", {"epoch_clips": 16}),
     ],
 )
-def test_every_setting_reaches_the_weights(section, change, usual, tmp_path):
+def test_every_setting_reaches_the_weights(section, change, unbalanced, tmp_path):
     """A setting that has no effect would leave the weights as they are."""
-    data, run = usual
+    data, run = unbalanced
     recipe = make_recipe({**SHORT, section: {**SHORT.get(section, {}), **change}})
     first, second = weights(run), weights(train(recipe, data, tmp_path / "run", device="cpu"))
     assert not torch.equal(first["encoder.project.weight"], second["encoder.project.weight"])
@@ -130,53 +132,59 @@ def test_every_setting_reaches_the_weights(section, change, usual, tmp_path):
 
 def test_level_augmentation_has_no_effect_with_utterance_normalisation(prepared, tmp_path):
     def loss(normalise, level):
-        own = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
-        recipe = make_recipe({**TINY, **own, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
+        sections = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
+        recipe = make_recipe({**TINY, **sections, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
         return train(recipe, prepared, tmp_path / f"{normalise}{level}", device="cpu").fits[0].metrics()[0]["emotion_loss"]
 
     assert loss("utterance", 0.0) == pytest.approx(loss("utterance", 20.0), abs=1e-4)
     assert loss("corpus", 0.0) != pytest.approx(loss("corpus", 20.0), abs=1e-2)
 
 
-def heads_after_two_steps(monkeypatch, prepared, folder, strength):
-    """The speaker classifier after a run of two steps; lambda is 0 in the first and `strength` in the second."""
-    made = []
+def weights_after_two_steps(monkeypatch, prepared, folder, strength):
+    """Return classifier and model after a run of two steps; lambda is 0 in the first and `strength` in the second."""
+    adversaries = []
     monkeypatch.setitem(
-        adversary_step.ADVERSARIES, "grl", lambda *arguments: made.append(GradientReversal(*arguments)) or made[-1]
+        adversary_step.ADVERSARIES, "grl", lambda *arguments: adversaries.append(GradientReversal(*arguments)) or adversaries[-1]
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
     run = train(recipe, prepared, folder / f"strength{strength}", device="cpu")
     assert run.fits[0].metrics()[0]["step"] == 2
-    return made[-1].state_dict(), weights(run)
+    return adversaries[-1].state_dict(), weights(run)
 
 
 def test_lambda_changes_the_encoder_and_never_the_speaker_classifier(monkeypatch, prepared, tmp_path):
-    (head, encoder), (same, other) = (
-        heads_after_two_steps(monkeypatch, prepared, tmp_path, strength) for strength in (0.0, 90.0)
+    (classifier, encoder), (other_classifier, other_encoder) = (
+        weights_after_two_steps(monkeypatch, prepared, tmp_path, strength) for strength in (0.0, 90.0)
     )
-    assert all(torch.equal(head[name], same[name]) for name in head)
-    assert not torch.equal(encoder["encoder.project.weight"], other["encoder.project.weight"])
+    assert all(torch.equal(classifier[name], other_classifier[name]) for name in classifier)
+    assert not torch.equal(encoder["encoder.project.weight"], other_encoder["encoder.project.weight"])
 
 
 def test_the_speaker_classifier_learns(prepared, tmp_path):
-    """Three speakers told by their overtones: with the sign of its loss wrong, the head would get ever worse."""
-    still = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
-    wide = {"channels": [4, 8], "dim": 32, "dropout": 0.0}
-    alone = {"adversary": {"strength": 0.0}, "features": {**TINY["features"], "normalise": "corpus"}, "augment": still}
-    alone["audit"] = {"holdout": 0}  # all the clips there are
-    recipe = make_recipe({**TINY, **alone, "encoder": wide, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.01}})
+    """Three speakers who differ in their overtones; with the wrong sign of its loss, accuracy would fall."""
+    no_augmentation = {"warp": 0, "tempo": 0, "equaliser_db": 0, "time_masks": 0, "frequency_masks": 0}
+    encoder = {"channels": [4, 8], "dim": 32, "dropout": 0.0}
+    sections = {
+        "adversary": {"strength": 0.0},
+        "features": {**TINY["features"], "normalise": "corpus"},
+        "augment": no_augmentation,
+    }
+    sections["audit"] = {"holdout": 0}  # train on all utterances
+    recipe = make_recipe(
+        {**TINY, **sections, "encoder": encoder, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.01}}
+    )
     rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert rows[-1]["adversary_loss"] < 0.8 * rows[-1]["adversary_loss_uninformed"] and rows[-1]["adversary_accuracy"] > 0.5
 
 
 def test_the_saved_model_is_the_selected_one_and_dev_scores_are_of_the_dev_speakers(prepared, tmp_path):
-    """What metrics.csv says of the kept epoch is what the saved model does on the dev speakers' audio."""
-    quick = {"epochs": 10, "batch_size": 8, "learning_rate": 0.3, "ema": 0.0, "precision": "float32"}
-    recipe = make_recipe({**TINY, "train": quick, "audit": {"holdout": 0}})
+    """The dev UAR of the selected epoch in metrics.csv is that of the saved model on the dev speakers' audio."""
+    settings = {"epochs": 10, "batch_size": 8, "learning_rate": 0.3, "ema": 0.0, "precision": "float32"}
+    recipe = make_recipe({**TINY, "train": settings, "audit": {"holdout": 0}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     rows = run.fits[0].metrics()
     best = best_epoch(rows)
-    assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # or this test shows nothing
+    assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # otherwise this test shows nothing
     model = load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
     _, probability = apply(model, [prepared.clip(index) for index in indices])
@@ -190,10 +198,10 @@ def test_the_saved_model_is_the_selected_one_and_dev_scores_are_of_the_dev_speak
 def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     """Folds are named after speakers, and their folder must stay in the run whatever a table calls them."""
 
-    def renamed(utterances):
+    def rename_speaker(utterances):
         return [replace(u, speaker=name) if u.speaker == "05" else u for u in utterances]
 
-    data = prepare_table(folder / "corpus.csv", tmp_path / "data", renamed)
+    data = prepare_table(folder / "corpus.csv", tmp_path / "data", rename_speaker)
     recipe = make_recipe({**TINY, "split": {"scheme": "fixed", "test": [name], "dev": ["03"]}})
     split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
@@ -269,8 +277,8 @@ def test_impossible_methods_are_refused_before_anything_is_written(prepared, tmp
 
 
 def test_every_adversary_has_its_own_columns(prepared, tmp_path):
-    further = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
-    recipe = make_recipe({**TINY, "extra_adversaries": further, "train": {"epochs": 1, "batch_size": 8}})
+    extra = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
+    recipe = make_recipe({**TINY, "extra_adversaries": extra, "train": {"epochs": 1, "batch_size": 8}})
     (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
     assert row["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
     assert row["adversary_2_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
@@ -299,27 +307,27 @@ def test_a_label_map_applies_to_training_and_evaluation_and_is_stored(prepared, 
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     record = json.loads((run.folder / "split.json").read_text())
     assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
-    assert {one.emotion for one in run.open_data().utterances} == {"moving", "still"}
+    assert {utterance.emotion for utterance in run.open_data().utterances} == {"moving", "still"}
     assert load_model(run.fits[0].folder).labels == ("moving", "still")
     again = train(recipe, prepared, tmp_path / "again", device="cpu", jobs=2)
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(again).items())
-    own = train(make_recipe(TINY), prepared, tmp_path / "own", device="cpu")
-    assert load_model(own.fits[0].folder).labels == ("falling", "level", "rising")
+    unmapped = train(make_recipe(TINY), prepared, tmp_path / "unmapped", device="cpu")
+    assert load_model(unmapped.fits[0].folder).labels == ("falling", "level", "rising")
     dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
     assert len(prepared.labelled(dropping.labels.map).utterances) == 48
 
 
 @pytest.mark.parametrize("column, classes", [("sex", 2), ("speaker", 3)])
 def test_any_manifest_column_can_be_the_adversarys_target(prepared, tmp_path, monkeypatch, column, classes):
-    heads = []
+    target_counts = []
     monkeypatch.setitem(
-        adversary_step.ADVERSARIES, "grl", lambda *arguments: heads.append(arguments[1]) or GradientReversal(*arguments)
+        adversary_step.ADVERSARIES, "grl", lambda *arguments: target_counts.append(arguments[1]) or GradientReversal(*arguments)
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     rows = run.fits[0].metrics()
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
-    assert heads[-1] == classes
+    assert target_counts[-1] == classes
 
 
 @pytest.mark.parametrize(
@@ -373,10 +381,10 @@ def test_a_run_without_text_folds_of_an_earlier_version_opens(trained, tmp_path)
 def test_soft_cross_entropy_equals_torch_for_single_labels():
     torch.manual_seed(0)
     logits, labels, weight = torch.randn(9, 4), torch.randint(4, (9,)), torch.tensor([0.5, 1.0, 2.0, 0.7])
-    ours = soft_cross_entropy(logits, F.one_hot(labels, 4).float(), weight, 0.1)
-    assert torch.allclose(ours, F.cross_entropy(logits, labels, weight, label_smoothing=0.1))
-    halves = soft_cross_entropy(logits[:1], torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.ones(4), 0.0)
-    assert torch.allclose(halves, -logits[:1].log_softmax(dim=1)[0, :2].mean())
+    loss = soft_cross_entropy(logits, F.one_hot(labels, 4).float(), weight, 0.1)
+    assert torch.allclose(loss, F.cross_entropy(logits, labels, weight, label_smoothing=0.1))
+    mixed = soft_cross_entropy(logits[:1], torch.tensor([[0.5, 0.5, 0.0, 0.0]]), torch.ones(4), 0.0)
+    assert torch.allclose(mixed, -logits[:1].log_softmax(dim=1)[0, :2].mean())
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -404,13 +412,13 @@ def test_patience_stops_a_training_that_no_longer_improves(prepared, tmp_path, m
 def test_a_model_records_device_precision_and_processes(prepared, tiny, trained, tmp_path):
     assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
     assert trained.fits[0].trained["precision"] == choose_precision("auto", "cpu")
-    half = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
-    assert half.fits[0].trained["precision"] == "bfloat16"
+    bfloat16 = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
+    assert bfloat16.fits[0].trained["precision"] == "bfloat16"
 
 
 def test_auto_precision_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch):
-    for has, precision in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
+    for has_amx, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_amx=has_amx: {"amx_bf16": has_amx}, raising=False)
         assert choose_precision("auto", "cpu") == precision and choose_precision("float32", "cpu") == "float32"
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert choose_precision("auto", "cpu") == "float32"
@@ -472,23 +480,23 @@ def test_logit_adjustment_adds_the_log_prior_to_the_logits(prepared):
     objective = Objective(model, recipe.emotion, shares).eval()
     mels, frames = next(clips.source.read([np.arange(6)]))
     emotion = torch.eye(3).repeat(2, 1)
-    found = objective.emotion_loss(objective(mels, frames, emotion, emotion)[0]["logits"], emotion)
+    loss = objective.emotion_loss(objective(mels, frames, emotion, emotion)[0]["logits"], emotion)
     logits = model.from_mels(mels, frames).logits
-    wanted = F.cross_entropy(logits + 2.0 * shares.log(), emotion.argmax(dim=1), label_smoothing=0.1)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
+    expected = F.cross_entropy(logits + 2.0 * shares.log(), emotion.argmax(dim=1), label_smoothing=0.1)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_gradients_of_model_and_adversary_are_clipped_separately(prepared, tmp_path, monkeypatch):
-    seen = []
+    norms = []
     clip = torch.nn.utils.clip_grad_norm_
 
-    def recording(parameters, most):
+    def recording(parameters, maximum):
         parameters = list(parameters)
-        before = clip(parameters, most)
-        after = torch.cat([one.grad.flatten() for one in parameters if one.grad is not None]).norm()
-        seen.append((len(parameters), before.item(), after.item()))
+        before = clip(parameters, maximum)
+        after = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]).norm()
+        norms.append((len(parameters), before.item(), after.item()))
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", recording)
     train(make_recipe(SHORT, ["train.gradient_clip=0.01"]), prepared, tmp_path / "run", device="cpu")
-    assert len({number for number, _, _ in seen}) == 2
-    assert all(before > 0.01 and after == pytest.approx(0.01, rel=1e-3) for _, before, after in seen)
+    assert len({number for number, _, _ in norms}) == 2
+    assert all(before > 0.01 and after == pytest.approx(0.01, rel=1e-3) for _, before, after in norms)
