@@ -1,7 +1,5 @@
 """Metrics as pure functions of numpy arrays. Labels are integers from 0 to C-1."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from speaker_invariant_ser.errors import SerError
@@ -171,11 +169,10 @@ def cluster_interval(
     predicted: np.ndarray,
     clusters: np.ndarray,
     classes: int,
-    score: Callable[[np.ndarray], np.ndarray] = mean_recall,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Compute the 95 % bootstrap interval of a score by resampling whole clusters.
+    """Compute the 95 % bootstrap confidence interval of the UAR by resampling whole clusters.
 
     Utterances of a speaker are correlated, so that resampling utterances gives too narrow an interval. A drawn cluster comes with
     all its utterances: resampling these as well would count their noise twice. A resample without some class is scored on the
@@ -187,7 +184,6 @@ def cluster_interval(
         predicted: Predicted labels [N].
         clusters: Speaker (or text) of each utterance [N].
         classes: Number of classes C.
-        score: Maps confusion matrices [..., C, C] to scores [...]; resamples whose score is NaN are ignored.
         resamples: Number of resamples.
         seed: Seed of the resamples.
 
@@ -207,13 +203,8 @@ def cluster_interval(
     cells = (members * classes + truth) * classes + predicted
     tables = np.bincount(cells, minlength=len(names) * classes**2).reshape(len(names), classes**2)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    scores = score((drawn @ tables).reshape(resamples, classes, classes))
+    scores = mean_recall((drawn @ tables).reshape(resamples, classes, classes))
     if np.isnan(scores).all():
         return float("nan"), float("nan")
     low, high = np.nanpercentile(scores, [2.5, 97.5])
     return float(low), float(high)
-
-
-def accuracy_of_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Return the accuracy [...] of confusion matrices [..., C, C]."""
-    return np.diagonal(matrix, axis1=-2, axis2=-1).sum(axis=-1) / matrix.sum(axis=(-2, -1))

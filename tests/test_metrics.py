@@ -1,4 +1,4 @@
-"""Our numbers are those of scikit-learn and confidence_intervals where these have them, and behave where they have none."""
+"""Metrics agree with scikit-learn and confidence_intervals, and are refused or defined where those have no value."""
 
 import warnings
 
@@ -14,13 +14,13 @@ from speaker_invariant_ser.errors import SerError
 CLASSES = 5
 
 
-def random_labels(seed, clips=60):
+def random_labels(seed, utterances=60):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, CLASSES, clips), rng.integers(0, CLASSES, clips)
+    return rng.integers(0, CLASSES, utterances), rng.integers(0, CLASSES, utterances)
 
 
-def degenerate():
-    """(what, truth, predicted) that a small or poor test set may bring."""
+def degenerate_cases():
+    """Yield (name, truth, predicted) as a small or poor test set may have them."""
     truth, predicted = random_labels(0)
     yield "a class missing from the truth", np.where(truth == 2, 3, truth), predicted
     yield "a class never predicted", truth, np.where(predicted == 2, 3, predicted)
@@ -28,12 +28,12 @@ def degenerate():
     yield "constant predictions", truth, np.full(60, 1)
     yield "constant truth", np.full(60, 1), predicted
     yield "constant predictions of a class that never occurs", np.where(truth == 4, 0, truth), np.full(60, 4)
-    yield "one clip, right", np.array([3]), np.array([3])
-    yield "one clip, wrong", np.array([3]), np.array([0])
-    yield "all right", truth, truth
+    yield "one utterance, correct", np.array([3]), np.array([3])
+    yield "one utterance, incorrect", np.array([3]), np.array([0])
+    yield "all correct", truth, truth
 
 
-CASES = [*((f"seed {seed}", *random_labels(seed)) for seed in range(20)), *degenerate()]
+CASES = [*((f"seed {seed}", *random_labels(seed)) for seed in range(20)), *degenerate_cases()]
 
 
 @pytest.mark.parametrize(("truth", "predicted"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
@@ -49,57 +49,57 @@ def test_equal_to_scikit_learn(truth, predicted):
     assert np.array_equal(metrics.confusion(truth, predicted, CLASSES), expected)
 
 
-def test_macro_f1_counts_the_classes_of_uar_but_also_what_is_named_wrongly():
+def test_macro_f1_averages_the_classes_of_uar_and_counts_false_positives():
     truth = np.array([0, 0, 0, 0, 1])
-    wrong = np.array([0, 0, 1, 1, 1])
-    assert metrics.macro_f1(truth, wrong, 3) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    predicted = np.array([0, 0, 1, 1, 1])
+    assert metrics.macro_f1(truth, predicted, 3) == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert metrics.macro_f1(truth, np.array([0, 0, 2, 2, 1]), 3) == pytest.approx((2 / 3 + 1) / 2)
     assert metrics.macro_f1(truth, truth, 3) == 1
 
 
-def by_speaker(seed, speakers=12, clips=10, classes=3):
-    """Speakers of whom some are read better than others, and who say their emotions in different shares."""
+def predictions_by_speaker(seed, speakers=12, utterances=10, classes=3):
+    """Return (truth, predicted, speaker) of speakers with different accuracies and different shares of emotions."""
     rng = np.random.default_rng(seed)
-    speaker = np.repeat(np.arange(speakers), clips)
-    truth = np.concatenate([rng.choice(classes, clips, p=rng.dirichlet(np.ones(classes))) for _ in range(speakers)])
-    right = rng.random(len(truth)) < rng.uniform(0.3, 0.95, speakers)[speaker]
-    return truth, np.where(right, truth, rng.integers(0, classes, len(truth))), speaker
+    speaker = np.repeat(np.arange(speakers), utterances)
+    truth = np.concatenate([rng.choice(classes, utterances, p=rng.dirichlet(np.ones(classes))) for _ in range(speakers)])
+    correct = rng.random(len(truth)) < rng.uniform(0.3, 0.95, speakers)[speaker]
+    return truth, np.where(correct, truth, rng.integers(0, classes, len(truth))), speaker
 
 
 def plain_uar(truth, predicted):
-    """Without our code, and quicker than scikit-learn's for a few thousand small samples."""
+    """Compute the UAR without the package; faster than scikit-learn for a few thousand small samples."""
     return np.mean([np.mean(predicted[truth == label] == label) for label in np.unique(truth)])
 
 
-def their_interval(truth, predicted, speaker, resamples=1000):
-    """confidence_intervals over speakers: an item is one speaker's [truth, predicted] clips."""
-    people = np.empty(len(set(speaker)), dtype=object)
-    people[:] = [np.stack([truth, predicted])[:, speaker == name] for name in np.unique(speaker)]
-    return evaluate_with_conf_int(people, lambda drawn: plain_uar(*np.hstack(list(drawn))), num_bootstraps=resamples)[1]
+def reference_interval(truth, predicted, speaker, resamples=1000):
+    """Return the interval of confidence_intervals over speakers; an item is one speaker's truth and predictions [2, N]."""
+    items = np.empty(len(set(speaker)), dtype=object)
+    items[:] = [np.stack([truth, predicted])[:, speaker == name] for name in np.unique(speaker)]
+    return evaluate_with_conf_int(items, lambda drawn: plain_uar(*np.hstack(list(drawn))), num_bootstraps=resamples)[1]
 
 
-def harder():
-    truth, predicted, speaker = by_speaker(9)
+def difficult_cases():
+    truth, predicted, speaker = predictions_by_speaker(9)
     yield "a class missing", np.where(truth == 1, 2, truth), predicted, speaker
     yield "constant predictions", truth, np.zeros(len(truth), int), speaker
-    yield "one emotion by one speaker alone", np.where(speaker == 0, 1, truth // 2 * 2), predicted, speaker
+    yield "an emotion of a single speaker", np.where(speaker == 0, 1, truth // 2 * 2), predicted, speaker
     yield "two speakers", truth[:20], predicted[:20], speaker[:20]
-    yield "a speaker with one clip", truth[:61], predicted[:61], speaker[:61]
+    yield "a speaker with one utterance", truth[:61], predicted[:61], speaker[:61]
 
 
-INTERVALS = [*((f"seed {seed}", *by_speaker(seed)) for seed in range(3)), *harder()]
+INTERVALS = [*((f"seed {seed}", *predictions_by_speaker(seed)) for seed in range(3)), *difficult_cases()]
 
 
 @pytest.mark.parametrize(("truth", "predicted", "speaker"), [case[1:] for case in INTERVALS], ids=[case[0] for case in INTERVALS])
-def test_the_interval_is_that_of_confidence_intervals(truth, predicted, speaker):
-    """Two bootstraps of one distribution: their ends differ by what 1000 and 2000 draws leave open."""
+def test_the_interval_agrees_with_confidence_intervals(truth, predicted, speaker):
+    """Both are bootstraps of the same distribution, with 1000 and 2000 resamples."""
     low, high = metrics.cluster_interval(truth, predicted, speaker, 3)
-    assert (low, high) == pytest.approx(their_interval(truth, predicted, speaker), abs=0.02)
+    assert (low, high) == pytest.approx(reference_interval(truth, predicted, speaker), abs=0.02)
     assert 0 <= low <= metrics.uar(truth, predicted, 3) <= high <= 1
 
 
-def test_the_interval_is_that_of_confidence_intervals_with_conditions_where_clips_of_a_speaker_are_alike():
-    """Its conditions also draw among a drawn speaker's clips: no matter if these are all one, wider if they are not."""
+def test_the_interval_agrees_with_conditions_of_confidence_intervals_if_utterances_of_a_speaker_are_alike():
+    """Conditions also resample the utterances of a drawn speaker, which widens the interval unless these are all alike."""
     rng = np.random.default_rng(0)
     speaker = np.repeat(np.arange(12), 6)
     truth, predicted = np.repeat(rng.integers(0, 2, (2, 12)), 6, axis=1)
@@ -142,34 +142,34 @@ def test_undefined_metrics_are_refused_with_a_reason(call, text):
         call()
 
 
-def test_reliability_is_that_of_scikit_learn_and_ece_its_weighted_gap():
+def test_reliability_agrees_with_scikit_learn_and_ece_is_its_weighted_difference():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.full(4, 0.5), 500)
     truth = np.array([rng.choice(4, p=row) for row in probabilities**2 / (probabilities**2).sum(axis=1, keepdims=True)])
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    ours = metrics.reliability(truth, probabilities, 15)
-    assert np.isnan(ours[0][:3]).all() and (ours[2][:3] == 0).all(), "with four classes no clip's confidence is below 1/4"
-    filled = ours[2] > 0
-    shares, means = calibration_curve(right, confidence, n_bins=15)
-    assert np.allclose(ours[0][filled], means) and np.allclose(ours[1][filled], shares)
-    assert np.array_equal(ours[2], np.histogram(confidence, 15, (0, 1))[0])
-    apart = sum(
-        inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    mean_confidence, accuracy, counts = metrics.reliability(truth, probabilities, 15)
+    assert np.isnan(mean_confidence[:3]).all() and (counts[:3] == 0).all(), "with four classes no confidence is below 1/4"
+    filled = counts > 0
+    shares, means = calibration_curve(correct, confidence, n_bins=15)
+    assert np.allclose(mean_confidence[filled], means) and np.allclose(accuracy[filled], shares)
+    assert np.array_equal(counts, np.histogram(confidence, 15, (0, 1))[0])
+    expected = sum(
+        inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
         for edge in range(15)
         if (inside := (confidence > edge / 15) & (confidence <= (edge + 1) / 15)).any()
     )
-    assert 0.02 < metrics.calibration_error(truth, probabilities) == pytest.approx(apart)
+    assert 0.02 < metrics.calibration_error(truth, probabilities) == pytest.approx(expected)
 
 
-def test_probabilities_that_are_true_are_calibrated_and_boasting_ones_are_not():
+def test_true_probabilities_are_calibrated_and_overconfident_ones_are_not():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), 4000)
     truth = (rng.random((4000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1).clip(max=2)
-    boasting = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
-    assert metrics.calibration_error(truth, probabilities) < 0.03 < 0.15 < metrics.calibration_error(truth, boasting)
+    overconfident = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
+    assert metrics.calibration_error(truth, probabilities) < 0.03 < 0.15 < metrics.calibration_error(truth, overconfident)
 
 
-def test_uar_counts_the_classes_that_occur_and_knows_truth_from_prediction():
+def test_uar_averages_the_classes_that_occur_in_the_truth():
     truth, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 2, 2])
     assert metrics.uar(truth, predicted, 3) == pytest.approx((2 / 3 + 0) / 2)
     assert metrics.uar(predicted, truth, 3) == pytest.approx((1 + 0) / 2)
@@ -181,31 +181,30 @@ def test_constant_predictions_are_at_chance():
 
 def test_calibration():
     truth = np.array([0, 1] * 50)
-    sure, half = np.eye(2)[truth], np.full((100, 2), 0.5)
-    assert metrics.calibration_error(truth, sure) == 0
+    certain, half = np.eye(2)[truth], np.full((100, 2), 0.5)
+    assert metrics.calibration_error(truth, certain) == 0
     assert metrics.calibration_error(truth, half) == pytest.approx(0)
-    assert metrics.calibration_error(1 - truth, sure) == 1
+    assert metrics.calibration_error(1 - truth, certain) == 1
 
 
 def test_the_interval_grows_when_utterances_cluster_in_speakers():
-    """Half of the speakers are always right and half always wrong: 200 utterances, but only 10 people."""
+    """Half of the speakers are always correct and half never: 200 utterances, but only 10 independent speakers."""
     speakers = np.repeat(np.arange(10), 20)
     truth = np.tile([0, 1], 100)
     predicted = np.where(speakers < 5, truth, 1 - truth)
     low, high = metrics.cluster_interval(truth, predicted, speakers, 2)
-    alone = metrics.cluster_interval(truth, predicted, np.arange(200), 2)
+    by_utterance = metrics.cluster_interval(truth, predicted, np.arange(200), 2)
     assert low < 0.25 and high > 0.75
-    assert high - low > 3 * (alone[1] - alone[0])
+    assert high - low > 3 * (by_utterance[1] - by_utterance[0])
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_coverage_of_the_interval_is_about_95_percent():
+    """All utterances are of one class, so that UAR is accuracy."""
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
         hits = rng.random(150) < 0.7
-        low, high = metrics.cluster_interval(
-            np.ones(150, int), hits.astype(int), np.arange(150), 2, metrics.accuracy_of_matrix, 400, trial
-        )
+        low, high = metrics.cluster_interval(np.ones(150, int), hits.astype(int), np.arange(150), 2, resamples=400, seed=trial)
         covered += low <= 0.7 <= high
     assert 180 <= covered <= 199
 

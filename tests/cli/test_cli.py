@@ -37,13 +37,19 @@ def paths(tmp_path, folder, prepared, trained):
     (tmp_path / "typo.toml").write_text("[train]\nepocs = 3\n")
     (tmp_path / "shared.toml").write_text('[split]\nscheme = "fixed"\ntest = ["05"]\ndev = ["05"]\n')
     lines = (folder / "corpus.csv").read_text().splitlines()
-    (tmp_path / "one_speaker.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if x.startswith("01"))]))
-    (tmp_path / "one_emotion.csv").write_text("\n".join([lines[0], *(f"{folder}/{x}" for x in lines[1:] if "level" in x)]))
+    (tmp_path / "one_speaker.csv").write_text(
+        "\n".join([lines[0], *(f"{folder}/{line}" for line in lines[1:] if line.startswith("01"))])
+    )
+    (tmp_path / "one_emotion.csv").write_text(
+        "\n".join([lines[0], *(f"{folder}/{line}" for line in lines[1:] if "level" in line)])
+    )
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "dir.csv").mkdir()
     (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
-    (tmp_path / "two.csv").write_text("speaker,emotion,d0\n" + "".join(f"{n % 2},x,{n}.5\n" for n in range(20)))
-    (tmp_path / "one.csv").write_text("speaker,emotion,d0\n" + "".join(f"1,x,{n}.5\n" for n in range(20)))
+    (tmp_path / "two_speakers.csv").write_text("speaker,emotion,d0\n" + "".join(f"{row % 2},x,{row}.5\n" for row in range(20)))
+    (tmp_path / "embeddings_of_one_speaker.csv").write_text(
+        "speaker,emotion,d0\n" + "".join(f"1,x,{row}.5\n" for row in range(20))
+    )
     os.mkfifo(tmp_path / "pipe")
     return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder}
 
@@ -67,7 +73,7 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {run}": "exists already: resume it with --resume",
     "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
     "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview FILE, which trains nothing",
-    "train {tmp}/good.toml --data {data} --preview {tmp}/seen.pdf": "expected a name that ends in .png or .svg",
+    "train {tmp}/good.toml --data {data} --preview {tmp}/preview.pdf": "expected a name that ends in .png or .svg",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",
     "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",
     "evaluate {tmp}/empty": "is not a run folder (has no recipe.toml, split.json)",
@@ -116,10 +122,10 @@ CASES = {
     "audit {tmp}/nothing.npz": "no such file",
     "audit {tmp}/typo.toml": "unknown ending '.toml'",
     "audit {folder}/corpus.csv --out {tmp}/out": "the embedding has no dimensions; expected numbers",
-    "audit {tmp}/two.csv --column speaker=spk --out {tmp}/out": "unknown column 'spk'",
-    "audit {tmp}/two.csv --column speaker --out {tmp}/out": "expected two words with = between",
-    "audit {tmp}/two.csv --out {folder}": "only a former report is replaced",
-    "audit {tmp}/one.csv --out {tmp}/out": "an audit needs at least 2",
+    "audit {tmp}/two_speakers.csv --column speaker=spk --out {tmp}/out": "unknown column 'spk'",
+    "audit {tmp}/two_speakers.csv --column speaker --out {tmp}/out": "expected two words with = between",
+    "audit {tmp}/two_speakers.csv --out {folder}": "only a former report is replaced",
+    "audit {tmp}/embeddings_of_one_speaker.csv --out {tmp}/out": "an audit needs at least 2",
     "trian": "No such command 'trian'",
 }
 
@@ -138,7 +144,7 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, paths, ca
 
 
 def train(paths, *more) -> list[str]:
-    """Return a command line that trains on the tones."""
+    """Return a command line that trains on the corpus of tones."""
     return ["train", f"{paths['tmp']}/good.toml", "--data", str(paths["data"]), "--device", "cpu", "--jobs", "1", *more]
 
 
@@ -151,23 +157,23 @@ def test_renamed_keys_of_a_recipe_are_one_warning_line(paths, capsys):
 
 
 def test_a_preview_is_drawn_and_nothing_is_trained(paths, capsys):
-    picture = paths["tmp"] / "seen.png"
+    preview = paths["tmp"] / "preview.png"
     before = sorted(paths["tmp"].rglob("*"))
-    assert siser(train(paths, "--preview", str(picture), "--set", "augment.concatenate=1")) == 0
-    assert str(picture) in capsys.readouterr().out and picture.read_bytes().startswith(b"\x89PNG")
-    assert sorted(paths["tmp"].rglob("*")) == sorted([*before, picture])
+    assert siser(train(paths, "--preview", str(preview), "--set", "augment.concatenate=1")) == 0
+    assert str(preview) in capsys.readouterr().out and preview.read_bytes().startswith(b"\x89PNG")
+    assert sorted(paths["tmp"].rglob("*")) == sorted([*before, preview])
 
 
 def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):
     """Fabric does not see the ranks here: each process trains alone."""
-    alone = launcher.train
+    original_train = launcher.train
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
 
     def train_alone(*arguments, **options):
         monkeypatch.delenv("TORCHELASTIC_RUN_ID")
-        done = alone(*arguments, **options)
+        run = original_train(*arguments, **options)
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-        return done
+        return run
 
     monkeypatch.setattr(launcher, "train", train_alone)
     printed = {}
@@ -258,25 +264,25 @@ def test_too_few_speakers_or_emotions(table, message, paths, capsys):
 
 
 def test_no_permission_to_write(folder, capsys):
-    """Permissions do not bind root, so the test drops to an ordinary user."""
+    """Root may write anywhere, so the test becomes an ordinary user meanwhile."""
     with tempfile.TemporaryDirectory() as name:
-        open_to_all, closed = Path(name), Path(name) / "closed"
-        open_to_all.chmod(0o755)
-        shutil.copy(folder / "01_level_a.wav", open_to_all)
-        (open_to_all / "t.csv").write_text("path,speaker,emotion\n01_level_a.wav,1,sad\n")
-        closed.mkdir(mode=0o555)
-        arguments = ["prepare", "csv", str(open_to_all / "t.csv")]
-        assert siser([*arguments, str(open_to_all / "warm")]) == 0  # everything is imported while we may read it
+        folder_of_all, read_only = Path(name), Path(name) / "read-only"
+        folder_of_all.chmod(0o755)
+        shutil.copy(folder / "01_level_a.wav", folder_of_all)
+        (folder_of_all / "t.csv").write_text("path,speaker,emotion\n01_level_a.wav,1,sad\n")
+        read_only.mkdir(mode=0o555)
+        arguments = ["prepare", "csv", str(folder_of_all / "t.csv")]
+        assert siser([*arguments, str(folder_of_all / "first")]) == 0  # imports everything while it can be read
         root = os.geteuid() == 0
         if root:
             os.seteuid(65534)
         try:
-            assert siser([*arguments, str(closed / "data")]) == 2
+            assert siser([*arguments, str(read_only / "data")]) == 2
         finally:
             if root:
                 os.seteuid(0)
         assert "no permission to write here" in capsys.readouterr().err
-        assert not list(closed.iterdir())
+        assert not list(read_only.iterdir())
 
 
 def test_no_space_left(paths, folder, monkeypatch, capsys):
@@ -289,8 +295,8 @@ def test_no_space_left(paths, folder, monkeypatch, capsys):
 def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_path, capsys):
     """The temporary file is a device that is always full, so that the operating system raises the error."""
     files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
-    many = [f"{folder}/*.wav"]
-    assert siser(["infer", str(paths["run"]), *many, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
+    inputs = [f"{folder}/*.wav"]
+    assert siser(["infer", str(paths["run"]), *inputs, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
 
@@ -301,11 +307,11 @@ def test_a_cuda_torchaudio_beside_a_cpu_torch(paths, tmp_path):
     (broken / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")
     command = ["train", f"{paths['tmp']}/good.toml", "--data", str(paths["data"]), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "speaker_invariant_ser.cli", *command], capture_output=True, text=True, env=environment
     )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in done.stderr
+    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
+    assert completed.stderr.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in completed.stderr
 
 
 def test_help_imports_nothing_heavy():
@@ -314,9 +320,9 @@ def test_help_imports_nothing_heavy():
         "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'pyarrow', 'pydantic', 'rich'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert all(verb in done.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    assert all(verb in completed.stdout for verb in ("demo", "corpora", "prepare", "train", "evaluate", "infer"))
 
 
 def options_by_command() -> dict[str, list]:
@@ -337,14 +343,14 @@ def test_options_of_one_name_have_one_type_and_default_on_all_commands():
     for options in options_by_command().values():
         for option in options:
             meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
-    different = {name for name, found in meanings.items() if len(found) > 1}
+    different = {name for name, variants in meanings.items() if len(variants) > 1}
     assert different == {"--out", "--seed"}
 
 
 def test_corpora_are_listed(capsys):
     assert siser(["corpora"]) == 0
-    shown = capsys.readouterr().out
-    assert "emodb" in shown and "licence" in shown and "535" in shown
+    output = capsys.readouterr().out
+    assert "emodb" in output and "licence" in output and "535" in output
 
 
 def test_a_damaged_model_is_named(paths, tmp_path, capsys):
@@ -362,8 +368,8 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(demo, "EPOCHS", 1)
     for _ in range(2):
         assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
-        shown = capsys.readouterr().out
-        assert "simulated" in shown and "not evidence" in shown and "(1/11)" in shown and "s12_angry_t00.wav" in shown
+        output = capsys.readouterr().out
+        assert "simulated" in output and "not evidence" in output and "(1/11)" in output and "s12_angry_t00.wav" in output
     assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4
     report = (tmp_path / "demo" / "report" / "report.md").read_text()
     assert "claim nothing about human speech" in report and "tradeoff.png" in report
