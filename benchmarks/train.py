@@ -42,7 +42,7 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.files import sha256, write_json
-from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
@@ -157,7 +157,7 @@ def test_uar(prepared: PreparedCorpus, models: Iterable[tuple[Split, SerModel]])
     truth, predicted = [], []
     for split, model in models:
         chosen = split.indices("test", prepared.utterances)
-        probability = apply(model, [prepared.clip(index) for index in chosen])[1]
+        probability = apply_to_clips(model, [prepared.clip(index) for index in chosen]).probability
         predicted += probability.argmax(axis=1).tolist()
         truth += [model.labels.index(prepared.utterances[index].emotion) for index in chosen]
     return metrics.uar(np.array(truth), np.array(predicted), len(model.labels))

@@ -181,14 +181,12 @@ def evaluate(
         ```
     """
     from speaker_invariant_ser.evaluation import evaluate as evaluation
-    from speaker_invariant_ser.evaluation.summary import REPORT
-    from speaker_invariant_ser.report.embedding_map import map_points
-    from speaker_invariant_ser.report.write import write_report
+    from speaker_invariant_ser.report.write import write_run_report
 
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
     result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs)
-    write_report(result.report, opened.folder / REPORT, result.curves, map_points(result.table))
+    write_run_report(result, opened.folder)
     return result.report
 
 
@@ -257,7 +255,7 @@ def audit(
         texts = {label: to_texts(np.asarray(values), label) for label, values in labels.items()}
         table = make_embeddings(np.asarray(embeddings), texts, "embeddings")
     settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
-    return auditing.audit([table], "given" if table.scored.all() else "held-out", settings=settings, progress=progress).summary
+    return auditing.audit_table(table, settings, progress).summary
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":

@@ -1,4 +1,4 @@
-"""Conversion of labels (speakers, emotions, utterance ids) to integers."""
+"""Conversion of labels (speakers, emotions, utterance ids) to integers and to one-hot vectors."""
 
 from collections.abc import Sequence
 
@@ -29,3 +29,13 @@ def to_indices(values: Sequence[str] | np.ndarray, classes: Sequence[str] | None
     if unknown := sorted(set(values) - set(index)):
         raise ValueError(f"not among the classes {', '.join(map(str, classes))}: {', '.join(map(str, unknown))}")
     return np.array([index[value] for value in values], dtype=np.int64)
+
+
+def one_hot(values: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Return N labels as float32 [N, C] with one column for each distinct value, sorted, and a single 1 in each row.
+
+    >>> one_hot(["b", "a"])
+    array([[0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    return (np.asarray(values)[:, None] == np.unique(values)).astype(np.float32)

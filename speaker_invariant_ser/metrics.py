@@ -3,6 +3,7 @@
 import numpy as np
 
 from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.indexing import to_indices
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -197,12 +198,13 @@ def cluster_interval(
     require_same_length(truth, predicted)
     if len(clusters) != len(truth):
         raise SerError(f"{len(clusters)} clusters for {len(truth)} predictions: expected one per prediction")
-    names, members = np.unique(clusters, return_inverse=True)
-    if len(names) < 2:
+    members = to_indices(clusters)
+    count = int(members.max()) + 1
+    if count < 2:
         return float("nan"), float("nan")
     cells = (members * classes + truth) * classes + predicted
-    tables = np.bincount(cells, minlength=len(names) * classes**2).reshape(len(names), classes**2)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    tables = np.bincount(cells, minlength=count * classes**2).reshape(count, classes**2)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     scores = mean_recall((drawn @ tables).reshape(resamples, classes, classes))
     if np.isnan(scores).all():
         return float("nan"), float("nan")

@@ -20,7 +20,7 @@ from speaker_invariant_ser.evaluation.summary import (
     TableSettings,
 )
 from speaker_invariant_ser.evaluation.summary_parts import (
-    AdversaryHead,
+    AdversaryClassifier,
     AttackerScore,
     Calibration,
     ChanceLevels,
@@ -218,7 +218,7 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         rate_bits=None,
         learned="all",
         outputs=None,
-        adversary_head=AdversaryHead(accuracy=0.2771, target="speaker", evidence=False, curve={}),
+        adversary_head=AdversaryClassifier(accuracy=0.2771, target="speaker", evidence=False, curve={}),
     )
 
 

@@ -17,6 +17,7 @@ from speaker_invariant_ser.audit.trials import make_trials
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification import Verification, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.indexing import one_hot
 
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
 Progress = Callable[[str, int, int], None]  # name of the step, units done, units in total
@@ -135,6 +136,23 @@ def audit(
     )
 
 
+def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: Progress | None = None) -> Audit:
+    """Audit embeddings of any encoder; attackers are scored on the utterances that the table marks.
+
+    Args:
+        table: The embeddings.
+        settings: Settings of the audit.
+        progress: Called with the step's name, the units done and the total.
+
+    Returns:
+        The results.
+
+    Raises:
+        AuditError: There are fewer than two usable speakers, nothing to score, or values that are not finite.
+    """
+    return audit([table], "given" if table.scored.all() else "held-out", settings=settings, progress=progress)
+
+
 def ignore_progress(step: str, done: int, total: int) -> None:
     """Show nothing."""
 
@@ -174,11 +192,6 @@ def quick_leakage(tables: Sequence[Embeddings], settings: AuditSettings, repeats
 def with_embedding(table: Embeddings, embedding: np.ndarray) -> Embeddings:
     """Return the table with other features [N, D'] and without frame-level features."""
     return replace(table, embedding=embedding, frames=None)
-
-
-def one_hot(values: np.ndarray) -> np.ndarray:
-    """Return one column [N, number of values] for each different value."""
-    return (values[:, None] == np.unique(values)).astype(np.float32)
 
 
 def with_shuffled_speakers(table: Embeddings, seed: int) -> Embeddings:
@@ -241,15 +254,15 @@ def verify_unseen(
         result = verify(
             [
                 make_trials(
-                    asked.embedding,
-                    asked.speaker,
-                    asked.emotion,
-                    asked.text,
+                    table.embedding,
+                    table.speaker,
+                    table.emotion,
+                    table.text,
                     background.embedding,
                     background.speaker,
                     seed=settings.seed,
                 )
-                for asked, background in zip(unseen, tables, strict=True)
+                for table, background in zip(unseen, tables, strict=True)
             ]
         )
     progress("verifying unseen speakers", 1, 1)

@@ -18,7 +18,7 @@ import torch
 
 from speaker_invariant_ser.audit.threat_model import posteriors_bypass_release
 from speaker_invariant_ser.features.log_mel_sources import clip_batches
-from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import RELEASES
@@ -30,14 +30,14 @@ BATCH_SIZE = 32
 
 def posteriors(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Return log posteriors of the emotions [N, C]: the leakage of a system that outputs its decision only."""
-    return np.log(np.maximum(apply(model, waveforms, speaker_means)[1], MIN_PROBABILITY))
+    return np.log(np.maximum(apply_to_clips(model, waveforms, speaker_means).probability, MIN_PROBABILITY))
 
 
 def unreleased(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Return the embedding [N, D] before erasure and release."""
     plain, dim = copy.deepcopy(model), model.dim
     plain.eraser, plain.release = ERASERS["none"](dim, NoErasure()), RELEASES["none"](dim, NoRelease())
-    return apply(plain.eval(), waveforms, speaker_means)[0]
+    return apply_to_clips(plain.eval(), waveforms, speaker_means).embedding
 
 
 def random_encoder(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
@@ -50,7 +50,8 @@ def random_encoder(model: SerModel, waveforms: Sequence[np.ndarray], speaker_mea
         torch.manual_seed(0)
         untrained = SerModel(model.settings.model_copy(update=plain))
     untrained.normalise.load_state_dict(model.normalise.state_dict())
-    return apply(untrained.to(next(model.parameters()).device).eval(), waveforms, speaker_means)[0]
+    untrained = untrained.to(next(model.parameters()).device).eval()
+    return apply_to_clips(untrained, waveforms, speaker_means).embedding
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser.errors import SerError, unknown
+from speaker_invariant_ser.indexing import one_hot, to_indices
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates; C of scikit-learn
 UNIFORM_SHARE = 0.01  # of the uniform distribution in every prediction: no utterance costs more than log2(K / 0.01) bits
@@ -78,14 +79,14 @@ def usable_bits(
     """
     if family not in FAMILIES:
         raise SerError(unknown("family", family, FAMILIES))
-    speakers, truth = np.unique(speaker, return_inverse=True)
-    one_hot = (np.asarray(emotion)[:, None] == np.unique(emotion)).astype(np.float32)
+    truth, emotions = to_indices(speaker), one_hot(emotion)
+    speakers = int(truth.max()) + 1
     bits = np.full(len(truth), np.nan)
     for train, test in folds:
-        task = Task(truth, len(speakers), train, test)
+        task = Task(truth, speakers, train, test)
         tuning = tuning_task(task, groups, seed)
-        best = min(INVERSE_PENALTIES, key=lambda c: log_loss(predict(tuning, scaled(one_hot, c))))
-        given = scaled(one_hot, best)
+        best = min(INVERSE_PENALTIES, key=lambda c: log_loss(predict(tuning, scaled(emotions, c))))
+        given = scaled(emotions, best)
         with_embedding = FAMILIES[family](task, tuning, standardise(embedding, train), given, seed)
         bits[test] = np.log2(with_embedding) - np.log2(predict(task, given))
     return bits
@@ -108,17 +109,18 @@ def codelength(embedding: np.ndarray, speaker: np.ndarray, seed: int = 0) -> tup
     Returns:
         Bits for all labels with the embeddings, and N log2 K bits without them.
     """
-    speakers, truth = np.unique(speaker, return_inverse=True)
+    truth = to_indices(speaker)
+    speakers = int(truth.max()) + 1
     order = spread_order(truth, seed)
-    known = min(max(2 * len(speakers), len(truth) // 64), len(truth))
-    bits = known * np.log2(len(speakers))
+    known = min(max(2 * speakers, len(truth) // 64), len(truth))
+    bits = known * np.log2(speakers)
     nothing_given = np.zeros((len(truth), 1), dtype=np.float32)
     while known < len(truth):
-        task = Task(truth, len(speakers), order[:known], order[known : 2 * known])
+        task = Task(truth, speakers, order[:known], order[known : 2 * known])
         inputs = standardise(embedding, task.train)
         bits -= np.log2(linear(task, tuning_task(task, None, seed), inputs, nothing_given, seed)).sum()
         known *= 2
-    return float(bits), float(len(truth) * np.log2(len(speakers)))
+    return float(bits), float(len(truth) * np.log2(speakers))
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,8 @@ def compute_score(
 
 def recall_by_speaker(correct: np.ndarray, speaker: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each utterance's speaker as an integer [n], and the share of correct predictions for each speaker [K]."""
-    _, code, utterances = np.unique(speaker, return_inverse=True, return_counts=True)
-    return code, np.bincount(code, weights=correct) / utterances
+    code = to_indices(speaker)
+    return code, np.bincount(code, weights=correct) / np.bincount(code)
 
 
 def bootstrap_interval(correct: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -152,7 +152,8 @@ def bootstrap_interval(correct: np.ndarray, cluster: np.ndarray, resamples: int 
     Returns:
         Lower and upper end; NaN with a single cluster.
     """
-    _, member, sizes = np.unique(cluster, return_inverse=True, return_counts=True)
+    member = to_indices(cluster)
+    sizes = np.bincount(member)
     if len(sizes) < 2:
         return np.nan, np.nan
     sums = np.bincount(member, weights=correct)

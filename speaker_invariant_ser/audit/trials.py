@@ -16,6 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.random_projection import GaussianRandomProjection
 
+from speaker_invariant_ser.indexing import to_indices
+
 SCORERS = ("cosine", "trained")
 MAX_PAIRS = 200_000  # per encoder
 MAX_DIMENSIONS = 1024  # of the trained back-end; wider embeddings are projected at random, which keeps distances
@@ -92,7 +94,7 @@ def make_trials(
     Returns:
         The trials; None without both target and nontarget pairs (fewer than two speakers, or one utterance of each).
     """
-    speakers, index = np.unique(speaker, return_inverse=True)
+    speakers, index = np.unique(speaker), to_indices(speaker)
     left, right = draw_pairs(index, max_pairs, seed).T
     target = index[left] == index[right]
     different_text = (text[left] != text[right]) | (text[left] == "")
@@ -205,7 +207,8 @@ class TwoCovariance:
         projection = [GaussianRandomProjection(MAX_DIMENSIONS, random_state=0)] if wide else []
         self.prepare = make_pipeline(StandardScaler(), *projection).fit(background)
         x = self.prepare.transform(background)
-        _, index, sizes = np.unique(speaker, return_inverse=True, return_counts=True)
+        index = to_indices(speaker)
+        sizes = np.bincount(index)
         means = np.stack([np.bincount(index, column) for column in x.T], axis=1) / sizes[:, None]
         several = sizes[index] > 1
         unbiased = np.sqrt(sizes[index] / np.maximum(sizes[index] - 1, 1))[:, None]

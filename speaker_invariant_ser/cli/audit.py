@@ -42,8 +42,7 @@ def audit(
         progress("loading", 1, 1)
         settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
         try:
-            scored: auditing.Scored = "given" if embeddings.scored.all() else "held-out"
-            speaker = auditing.audit([embeddings], scored, settings=settings, progress=progress).summary
+            speaker = auditing.audit_table(embeddings, settings, progress).summary
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
         if ignored_columns:

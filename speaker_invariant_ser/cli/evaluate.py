@@ -38,12 +38,10 @@ def evaluate(
     prepared = opened.open_data(data)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
-        from speaker_invariant_ser.evaluation.summary import REPORT
-        from speaker_invariant_ser.report import write as report
-        from speaker_invariant_ser.report.embedding_map import map_points
+        from speaker_invariant_ser.report.write import write_run_report
 
         result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs)
-        path = report.write_report(result.report, run / REPORT, result.curves, map_points(result.table))
+        path = write_run_report(result, run)
     if as_json:
         print(json.dumps(result.report.to_json(), indent=2, ensure_ascii=False))
         return

@@ -68,16 +68,17 @@ def score_number(values: np.ndarray, utterances: Sequence[Utterance]) -> dict[st
         emotions.
     """
     speakers = to_indices([utterance.speaker for utterance in utterances])
-    labels, truth = np.unique([utterance.emotion for utterance in utterances], return_inverse=True)
+    truth = to_indices([utterance.emotion for utterance in utterances])
+    classes = len(set(truth.tolist()))
     folds = speakers % FOLDS
-    if len(set(folds)) < 2 or len(labels) < 2:
+    if len(set(folds)) < 2 or classes < 2:
         return None
     predicted = np.empty_like(truth)
     for fold in set(folds.tolist()):
         test = folds == fold
-        predicted[test] = nearest_neighbours(values[~test], truth[~test], values[test], len(labels))
-    low, high = metrics.cluster_interval(truth, predicted, speakers, len(labels))
-    return {"uar": metrics.uar(truth, predicted, len(labels)), "low": low, "high": high, "chance": 1 / len(labels)}
+        predicted[test] = nearest_neighbours(values[~test], truth[~test], values[test], classes)
+    low, high = metrics.cluster_interval(truth, predicted, speakers, classes)
+    return {"uar": metrics.uar(truth, predicted, classes), "low": low, "high": high, "chance": 1 / classes}
 
 
 def nearest_neighbours(values: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:

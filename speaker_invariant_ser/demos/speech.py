@@ -18,8 +18,7 @@ from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import Row, load_models, predict
 from speaker_invariant_ser.inference.tables import open_table
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.report.embedding_map import map_points
-from speaker_invariant_ser.report.write import write_comparison, write_report
+from speaker_invariant_ser.report.write import write_comparison, write_run_report
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
 
@@ -70,7 +69,7 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
         run = train(demo_recipe(strength, seed), prepared, out / name, device=device, progress=epoch_progress(name, progress))
         baseline = runs[0] if runs else None
         evaluation = evaluate(run, prepared, device, prefixed(name, progress), against=baseline, jobs=jobs)
-        write_report(evaluation.report, run.folder / REPORT, evaluation.curves, map_points(evaluation.table))
+        write_run_report(evaluation, run.folder)
         evaluations.append(evaluation)
         runs.append(run)
     report = write_comparison([evaluation.report for evaluation in evaluations], out / REPORT)

@@ -29,7 +29,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
-from speaker_invariant_ser.evaluation.summary_parts import AdversaryHead, Emotion, Outputs, SelectedEpoch, Speaker
+from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Emotion, Outputs, SelectedEpoch, Speaker
 from speaker_invariant_ser.runs import Fit, Run, best_epoch, split_hash
 
 CURVE_COLUMNS = (  # of metrics.csv, averaged over the models for report.json
@@ -105,7 +105,7 @@ def evaluate(
     folds = {fit.name: selected_epoch(fit, curves[fit.name]) for fit in fits}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     emotion = emotion_results(predictions).model_copy(update={"groups": groups, "domains": results, "folds": folds})
-    speaker = speaker_results(run, audited, outputs, paired, mean_adversary_head(run, folds, curves))
+    speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     described = describe(run, prepared, settings)
     report = assemble(run, prepared.settings.get("note", ""), emotion, speaker, paired, described)
     return Evaluation(report, predictions, curves, outputs.tables[0])
@@ -153,7 +153,7 @@ def assemble(
 
 
 def speaker_results(
-    run: Run, audited: Audit, outputs: ModelOutputs, against: Against | None, head: AdversaryHead | None
+    run: Run, audited: Audit, outputs: ModelOutputs, against: Against | None, classifier: AdversaryClassifier | None
 ) -> Speaker:
     """Assemble the speaker part of report.json from the audit and from what is known of the run."""
     learned = "all" if "train" in attacked_parts(run.recipe) else "held-out"
@@ -166,7 +166,7 @@ def speaker_results(
         "rate_bits": float(outputs.rates.mean() / np.log(2)) if has_rate else None,
         "learned": learned,
         "outputs": None,
-        "adversary_head": head,
+        "adversary_head": classifier,
     }
     speaker = Speaker.model_validate(parts)
     if posteriors_bypass_release(run.recipe.release):
@@ -203,13 +203,13 @@ def selected_epoch(fit: Fit, rows: list[dict[str, float]]) -> SelectedEpoch:
     return SelectedEpoch.model_validate({"fold": fit.split.name, "seed": fit.seed, "epoch": int(row["epoch"]), **known})
 
 
-def mean_adversary_head(run: Run, folds: Mapping[str, SelectedEpoch], curves: Curves) -> AdversaryHead | None:
+def mean_adversary_classifier(run: Run, folds: Mapping[str, SelectedEpoch], curves: Curves) -> AdversaryClassifier | None:
     """Average the training accuracy of the first adversary's classifier; None for an adversary that has none."""
     accuracies = [fold.adversary_accuracy for fold in folds.values() if fold.adversary_accuracy is not None]
     if len(accuracies) < len(folds):
         return None
     target = run.recipe.adversary.target
-    return AdversaryHead(accuracy=float(np.mean(accuracies)), target=target, evidence=False, curve=mean_curve(curves))
+    return AdversaryClassifier(accuracy=float(np.mean(accuracies)), target=target, evidence=False, curve=mean_curve(curves))
 
 
 def mean_curve(curves: Curves) -> dict[str, list[float]]:

@@ -15,7 +15,7 @@ from speaker_invariant_ser.errors import RunError, shorten
 from speaker_invariant_ser.evaluation.predictions import Predictions, fit_temperature, join
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.models.apply import apply, apply_to_clips
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Fit, Run
@@ -125,7 +125,7 @@ def classify(
 ) -> tuple[list[Utterance], np.ndarray]:
     """Return the utterances of one part of a fold, and their emotion probabilities [N, C]."""
     utterances, clips, clip_means = clips_of(prepared, split, (part,), means)
-    return utterances, apply(model, clips, clip_means)[1]
+    return utterances, apply_to_clips(model, clips, clip_means).probability
 
 
 def embed(

@@ -263,7 +263,7 @@ class Outputs(Part):
     posteriors: Control
 
 
-class AdversaryHead(Part):
+class AdversaryClassifier(Part):
     """Training accuracy of the first adversary's own classifier, which is no evidence of what the embedding holds."""
 
     accuracy: float
@@ -300,4 +300,4 @@ class Speaker(Part):
     rate_bits: float | None = None
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None
-    adversary_head: AdversaryHead | None = None
+    adversary_head: AdversaryClassifier | None = None

@@ -1,4 +1,4 @@
-"""Predict emotions for audio files. A file that cannot be used gives a row with its error; the others go on.
+"""Predict emotions for audio files. A file that cannot be used gives a row with its error, and the others are predicted.
 
 Shapes: S samples, M mel bands, C emotions, N utterances.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from speaker_invariant_ser.errors import AudioError, RunError
 from speaker_invariant_ser.features.speaker_means import mean_log_mel
 from speaker_invariant_ser.inference.inputs import clips_of, cut_windows, decode_blocks
-from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.runs import Run
 
@@ -109,7 +109,7 @@ def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], 
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
     means = None if mean is None else np.tile(mean, (len(windows), 1))
-    by_window = np.mean([apply(model, windows, means)[1] for model in models], axis=0)
+    by_window = np.mean([apply_to_clips(model, windows, means).probability for model in models], axis=0)
     clip_index = np.repeat(np.arange(len(clips)), [len(parts) for parts in windows_by_clip])
     length = np.array([len(window) for window in windows], dtype=float)
     total = np.zeros((len(clips), by_window.shape[1]))

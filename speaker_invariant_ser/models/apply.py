@@ -144,11 +144,3 @@ def apply_to_dataset(model: SerModel, dataset: LogMelDataset, batch_size: int | 
     batches = dataset.length_sorted_batches(batch_size)
     inputs = (ModelInput(batch, *given, None) for batch, given in zip(batches, dataset.read(batches), strict=True))
     return embed_batches(model, inputs, len(dataset))
-
-
-def apply(
-    model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None = None, batch_size: int = BATCH_SIZE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return embeddings [N, D] and emotion probabilities [N, C] of clips; arguments as for `apply_to_clips`."""
-    outputs = apply_to_clips(model, clips, speaker_means, batch_size)
-    return outputs.embedding, outputs.probability

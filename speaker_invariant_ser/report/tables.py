@@ -158,11 +158,12 @@ def chance_table(speaker: Speaker) -> Table:
 
 def adversary_table(speaker: Speaker) -> Table | None:
     """Return the training accuracy of the adversary's own classifier; None for an adversary that has none."""
-    head = speaker.adversary_head
-    if not head:
+    classifier = speaker.adversary_head
+    if not classifier:
         return None
     return Table(
-        ["not evidence: the adversary's own classifier", "accuracy"], [[f"{head.target}, in training", percent(head.accuracy)]]
+        ["not evidence: the adversary's own classifier", "accuracy"],
+        [[f"{classifier.target}, in training", percent(classifier.accuracy)]],
     )
 
 
@@ -185,7 +186,7 @@ def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: 
 
 def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
     """Return one row of the comparison of several runs."""
-    uar, strongest, head = report.emotion.uar, report.speaker.strongest, report.speaker.adversary_head
+    uar, strongest, classifier = report.emotion.uar, report.speaker.strongest, report.speaker.adversary_head
     return [
         name,
         "yes" if on_front else "",
@@ -196,7 +197,7 @@ def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
         interval(strongest) + seed_deviation(strongest),
         percent(report.speaker.chance.given_emotion),
         "undecided" if report.at_chance == "undecided" else "yes" if report.at_chance else "no",
-        percent(head.accuracy) if head else "-",
+        percent(classifier.accuracy) if classifier else "-",
     ]
 
 
@@ -206,5 +207,5 @@ def pareto_front(reports: Sequence[RunReport]) -> list[int]:
     A run is on the front unless another one is at least as good in both and better in one.
     """
     scores = [(report.emotion.uar.value, -report.speaker.strongest.accuracy) for report in reports]
-    dominated = [any(o != score and o[0] >= score[0] and o[1] >= score[1] for o in scores) for score in scores]
+    dominated = [any(other != score and other[0] >= score[0] and other[1] >= score[1] for other in scores) for score in scores]
     return [position for position, is_dominated in enumerate(dominated) if not is_dominated]

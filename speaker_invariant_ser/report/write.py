@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 
-from speaker_invariant_ser.evaluation.summary import JSON, ComparisonReport, Report, RunReport, RunSettings
+from speaker_invariant_ser.evaluation.summary import JSON, REPORT, ComparisonReport, Report, RunReport, RunSettings
 from speaker_invariant_ser.files import new_folder, write_json
 from speaker_invariant_ser.report.plots import Curves, Plot, Points, save
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, mark_section
@@ -19,6 +20,9 @@ from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_se
 from speaker_invariant_ser.report.sections.speaker import speaker_sections
 from speaker_invariant_ser.report.sections.training import map_section, training_section
 from speaker_invariant_ser.report.tables import pareto_front
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.evaluation.evaluate import Evaluation
 
 MARKDOWN, PAGE = "report.md", "report.html"
 
@@ -42,6 +46,24 @@ def write_report(report: Report, folder: Path | str, curves: Curves | None = Non
     if report.transductive:  # the settings have a row that says so
         sections = [section if section.title == SETTINGS else mark_section(section) for section in sections]
     return write(folder, sections, report.to_json())
+
+
+def write_run_report(evaluation: "Evaluation", run_folder: Path | str) -> Path:
+    """Write the report of an evaluated run, with an embedding map of its first model, into the run.
+
+    Args:
+        evaluation: The evaluation of the run.
+        run_folder: Folder of the run.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        WriteError: The folder cannot be written.
+    """
+    from speaker_invariant_ser.report.embedding_map import map_points  # slow to import, and not needed by comparisons
+
+    return write_report(evaluation.report, Path(run_folder) / REPORT, evaluation.curves, map_points(evaluation.table))
 
 
 def report_sections(report: Report, curves: Curves, points: Points | None) -> list[Section]:

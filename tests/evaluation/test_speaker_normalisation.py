@@ -21,7 +21,7 @@ from speaker_invariant_ser.features.log_mel import LogMel, Normalise
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
-from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
@@ -150,7 +150,7 @@ def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
     indices = run.splits[0].indices("dev", prepared.utterances)
     clips = [prepared.clip(index) for index in indices]
     means = speaker_means(run, prepared, "cpu").of([prepared.utterances[index].speaker for index in indices])
-    probability = apply(model, clips, means)[1]
+    probability = apply_to_clips(model, clips, means).probability
     truth = np.array([model.labels.index(prepared.utterances[index].emotion) for index in indices])
     assert uar(truth, probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
 
@@ -158,9 +158,9 @@ def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
 def test_a_model_requires_speaker_means_only_if_it_subtracts_them(prepared, run, trained):
     model, clips = load_model(run.fits[0].folder), [prepared.clip(0)]
     with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
-        apply(model, clips)
+        apply_to_clips(model, clips)
     with pytest.raises(RunError, match="features.normalise = utterance takes no speaker means"):
-        apply(load_model(trained.fits[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
+        apply_to_clips(load_model(trained.fits[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
 
 
 def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder, tmp_path, capsys):

@@ -8,7 +8,7 @@ from helpers import model_of, section
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means, mean_log_mel
-from speaker_invariant_ser.models.apply import apply, apply_to_clips, apply_to_dataset
+from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 
@@ -25,9 +25,9 @@ def test_audio_and_dataset_give_the_same_outputs_in_their_order(trained, prepare
     for name in ("embedding", "logits", "probability", "rate", "bottleneck"):
         assert np.allclose(getattr(from_audio, name), getattr(from_dataset, name), atol=1e-4), name
     for row, index in enumerate(CHOSEN):
-        embedding, probability = apply(model, [prepared.clip(index)])
-        assert np.allclose(from_audio.embedding[row], embedding[0], atol=1e-4)
-        assert np.allclose(from_audio.probability[row], probability[0], atol=1e-4)
+        single = apply_to_clips(model, [prepared.clip(index)])
+        assert np.allclose(from_audio.embedding[row], single.embedding[0], atol=1e-4)
+        assert np.allclose(from_audio.probability[row], single.probability[0], atol=1e-4)
     assert len(np.unique(from_audio.embedding.round(3), axis=0)) == len(CHOSEN), "all different, so order matters"
 
 
@@ -50,15 +50,15 @@ def test_speaker_means_are_subtracted_from_each_clips_log_mel(prepared):
     speakers = [prepared.utterances[index].speaker for index in CHOSEN]
     means = compute_speaker_means(prepared, model.logmel, set(speakers))
     clips = [prepared.clip(index) for index in CHOSEN]
-    embedding, _ = apply(model, clips, means.of(speakers), batch_size=2)
+    embedding = apply_to_clips(model, clips, means.of(speakers), batch_size=2).embedding
     dataset = open_dataset(prepared, CHOSEN, ("falling", "level", "rising"), (), model.logmel, 1.0, subtract_speaker_means=True)
     assert np.allclose(embedding, apply_to_dataset(model, dataset).embedding, atol=1e-4)
-    shuffled, _ = apply(model, clips, means.of(speakers[1:] + speakers[:1]), batch_size=2)
+    shuffled = apply_to_clips(model, clips, means.of(speakers[1:] + speakers[:1]), batch_size=2).embedding
     assert not np.allclose(embedding, shuffled, atol=1e-3)
     with pytest.raises(RunError, match="normalise = speaker needs the mean log-mel of each clip's speaker"):
-        apply(model, clips)
+        apply_to_clips(model, clips)
     with pytest.raises(RunError, match="takes no speaker means"):
-        apply(plain, clips, means.of(speakers))
+        apply_to_clips(plain, clips, means.of(speakers))
 
 
 def test_the_mean_of_one_speakers_recordings_is_that_speakers_mean(prepared):

@@ -17,7 +17,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.inference.predict import load_models, predict
-from speaker_invariant_ser.models.apply import apply, apply_to_dataset
+from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
@@ -73,8 +73,10 @@ def test_controls_of_a_model_with_eraser_and_release():
     changed.release.fit(torch.randn(50, 12))
     changed.eraser.fit(torch.randn(50, 12), np.arange(50) % 3, seed=0)
     audio = [np.random.default_rng(seed).uniform(-0.3, 0.3, 4000).astype(np.float32) for seed in range(4)]
-    assert np.array_equal(CONTROLS["unreleased"](changed, audio), apply(plain, audio)[0]), "the encoders are the same"
-    assert not np.allclose(apply(changed, audio)[0], apply(plain, audio)[0], atol=0.1)
+    assert np.array_equal(CONTROLS["unreleased"](changed, audio), apply_to_clips(plain, audio).embedding), (
+        "the encoders are the same"
+    )
+    assert not np.allclose(apply_to_clips(changed, audio).embedding, apply_to_clips(plain, audio).embedding, atol=0.1)
     assert np.array_equal(CONTROLS["random_encoder"](changed, audio), CONTROLS["random_encoder"](plain, audio))
     assert "unreleased" in controls_for(changed, quick=False) and "unreleased" not in controls_for(plain, quick=False)
     assert controls_for(changed, quick=True) == ["posteriors"] and controls_for(plain, quick=True) == []
@@ -117,13 +119,14 @@ def training_part(run, prepared, model):
 
 def test_a_model_gives_the_same_outputs_again_alone_and_in_a_batch(run, named):
     model, audio = load_model(run.fits[0].folder), [named.clip(index) for index in range(7)]
-    embedding, probability = apply(model, audio)
-    again, _ = apply(model, audio)
-    alone, order = apply(model, audio[3:4]), apply(model, audio[::-1], batch_size=3)
-    assert np.array_equal(embedding, again) and np.isfinite(embedding).all()
+    outputs = apply_to_clips(model, audio)
+    embedding = outputs.embedding
+    assert np.array_equal(embedding, apply_to_clips(model, audio).embedding) and np.isfinite(embedding).all()
+    single, reversed_order = apply_to_clips(model, audio[3:4]), apply_to_clips(model, audio[::-1], batch_size=3)
     if run.recipe.release.name != "quantise":  # where rounding errors may decide on the cell
-        assert np.allclose(alone[0][0], embedding[3], atol=1e-4) and np.allclose(order[0][::-1], embedding, atol=1e-4)
-    assert np.allclose(probability.sum(axis=1), 1, atol=1e-5)
+        assert np.allclose(single.embedding[0], embedding[3], atol=1e-4)
+        assert np.allclose(reversed_order.embedding[::-1], embedding, atol=1e-4)
+    assert np.allclose(outputs.probability.sum(axis=1), 1, atol=1e-5)
 
 
 def test_the_files_of_a_model_contain_no_speaker_names(run):
@@ -186,7 +189,10 @@ def test_a_model_without_the_later_sections_loads(trained, prepared, tmp_path):
         assert described.pop(name)["name"] == "none"
     (tmp_path / DESCRIPTION).write_text(json.dumps(described))
     old, audio = load_model(tmp_path), [prepared.clip(0)]
-    assert np.array_equal(apply(old, audio)[0], apply(model, audio)[0]) and old.settings == model.settings
+    assert (
+        np.array_equal(apply_to_clips(old, audio).embedding, apply_to_clips(model, audio).embedding)
+        and old.settings == model.settings
+    )
 
 
 def test_model_json_keeps_the_keys_of_format_1(tmp_path):

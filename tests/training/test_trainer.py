@@ -19,7 +19,7 @@ from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.metrics import uar
-from speaker_invariant_ser.models.apply import apply
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import adversary_step, trainer
@@ -187,7 +187,7 @@ def test_the_saved_model_is_the_selected_one_and_dev_scores_are_of_the_dev_speak
     assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # otherwise this test shows nothing
     model = load_model(run.fits[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
-    _, probability = apply(model, [prepared.clip(index) for index in indices])
+    probability = apply_to_clips(model, [prepared.clip(index) for index in indices]).probability
     truth = [model.labels.index(prepared.utterances[index].emotion) for index in indices]
     assert uar(np.array(truth), probability.argmax(axis=1), 3) == pytest.approx(best["dev_uar"], abs=1e-5)
     assert model.normalise.mean.abs().max() > 0 or recipe.features.normalise == "utterance"

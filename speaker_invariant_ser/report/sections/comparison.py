@@ -84,14 +84,14 @@ def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
 
 def adversary_plot(reports: Sequence[RunReport]) -> Plot | None:
     """Return a plot of each run's adversary loss; None where no report has it, or there are more runs than colours."""
-    heads = {report.run: report.speaker.adversary_head for report in reports}
-    curves = {name: head.curve for name, head in heads.items() if head and head.curve}
+    classifiers = {report.run: report.speaker.adversary_head for report in reports}
+    curves = {name: classifier.curve for name, classifier in classifiers.items() if classifier and classifier.curve}
     if not curves or len(curves) > len(COLOURS):
         return None
     losses = {name: curve["adversary_loss"] for name, curve in curves.items()}
     levels = sorted({curve["adversary_loss_uninformed"][0] for curve in curves.values()})
     caption = (
-        "Loss of each run's own adversary in training, mean over the models; dashed: ln K, the loss at chance. A loss far above "
+        "Loss of each run's adversary in training, mean over the models; dashed: ln K, the loss at chance. A loss far above "
         "ln K is no success: the classifier is confident and wrong, which says nothing about the embedding."
     )
     draw = partial(plots.plot_adversary_losses, curves=losses, levels=levels)

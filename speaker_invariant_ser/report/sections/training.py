@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from speaker_invariant_ser.evaluation.summary_parts import AdversaryHead
+from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.formatting import count, percent
 from speaker_invariant_ser.report.plots import Curves, Plot, Points
@@ -38,7 +38,7 @@ def map_section(points: Points) -> Section:
     return Section("Embedding map", [Text(about), Plots(maps)])
 
 
-def training_section(curves: Curves, head: AdversaryHead | None) -> Section:
+def training_section(curves: Curves, classifier: AdversaryClassifier | None) -> Section:
     """Return the training curves, where the time went, and the adversary's own accuracy."""
     blocks: list[Block] = [
         Text("One thin line for each model. The adversary is trained against the encoder, and is not part of the model.")
@@ -46,12 +46,12 @@ def training_section(curves: Curves, head: AdversaryHead | None) -> Section:
     if curves:
         blocks.append(Plots(curve_plots(curves)))
         blocks += [Text(text) for text in [about_time(curves)] if text]
-    if head:
+    if classifier:
         blocks.append(
             Text(
-                f"Not evidence: in training, at the selected epochs, the adversary's own classifier of the {head.target} has an "
-                f"accuracy of {percent(head.accuracy)}. The encoder is trained against this classifier, which can be at chance "
-                "while a fresh attacker identifies almost every speaker."
+                "Not evidence: in training, at the selected epochs, the adversary's own classifier of the "
+                f"{classifier.target} has an accuracy of {percent(classifier.accuracy)}. The encoder is trained against this "
+                "classifier, which can be at chance while a fresh attacker identifies almost every speaker."
             )
         )
     return Section("Training", blocks)
