@@ -34,6 +34,7 @@ OLD_KEYS = {
         "mixup_across": "mixup_any_emotion",
     },
     "release": {"trained": "in_training", "decision": "classify"},
+    "train": {"resident_gb": "cache_gb"},
 }
 
 

@@ -236,7 +236,7 @@ class TrainSection(Section):
             "Precision of forward and backward pass; auto: bfloat16 where the hardware multiplies such matrices, else float32."
         ),
     )
-    resident_gb: float = Field(
+    cache_gb: float = Field(
         4.0,
         ge=0,
         description="Log-mel spectrograms kept on the training device, gigabytes per model; others are read when needed.",

@@ -11,7 +11,7 @@ def describe_threat_model(recipe: Recipe) -> str:
         recipe: The recipe by which the model was trained.
 
     Returns:
-        Some sentences for the report.
+        A paragraph for the report.
     """
     noisy = recipe.bottleneck.name == "vib" or recipe.release.name == "noise"
     same_noise = ", because the noise is a function of the utterance's samples" if noisy else ""

@@ -19,7 +19,7 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "were not run (--quick)"
     ),
     "starved": (
-        "Undecided: attackers are at chance, but with as few training utterances they do not identify speakers before the "
+        "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers before the "
         "erasure either"
     ),
 }
@@ -102,7 +102,7 @@ def frame_level_leak(speaker: Mapping) -> str:
 
 
 def with_bounds(value: Mapping, chance_name: str = "", chance: float | None = None) -> str:
-    """Format a share with its 95 % interval and chance level, where known.
+    """Format a share with its 95 % confidence interval and chance level, where known.
 
     >>> with_bounds({"value": 0.7, "low": 0.662, "high": 0.746}, "chance", 0.2)
     '70.0 % (95 % CI 66.2 to 74.6, chance 20.0)'

@@ -107,8 +107,8 @@ def evaluate_scorer(tables: Sequence[Trials], name: str) -> dict:
         name: Name of the scorer.
 
     Returns:
-        Equal error rate with its 95 % interval, over all trials, over trials with the same emotion and across emotions;
-        linkability; the equal error rate of each encoder. None where undefined.
+        Equal error rate with its 95 % confidence interval over all trials, over trials with the same emotion and across
+        emotions; linkability; the equal error rate of each encoder. None where undefined.
     """
     low, high = eer_interval(tables, name)
     return {
@@ -162,7 +162,7 @@ def equal_error_rate(score: np.ndarray, target: np.ndarray, weight: np.ndarray |
 
 
 def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[float, float] | tuple[None, None]:
-    """Compute the 95 % interval of the pooled equal error rate over speakers by a Bayesian bootstrap.
+    """Compute the 95 % confidence interval of the pooled equal error rate over speakers by a Bayesian bootstrap.
 
     Each speaker gets a random weight; a target trial weighs as its speaker, a nontarget trial as the product of its two
     speakers (Owen, Annals of Applied Statistics 2007). Weights are drawn instead of speakers (Rubin, Annals of Statistics

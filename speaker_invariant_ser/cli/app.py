@@ -40,9 +40,9 @@ app = typer.Typer(
 )
 
 
-def print_version(asked: bool) -> None:
+def print_version(requested: bool) -> None:
     """Print the version of the package and end, if `--version` was given."""
-    if asked:
+    if requested:
         from importlib.metadata import version
 
         print(f"siser {version('speaker-invariant-ser')}")

@@ -37,8 +37,8 @@ def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in settings["counts"].items())
     print(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     if settings.get("unlabelled"):
-        print(f"{settings['unlabelled']} clips have no emotion: they can be trained on where split.unlabelled names them")
-    for name, text in (("length", "clip length"), ("padding", "digital silence at the ends"), ("level", "level")):
+        print(f"{settings['unlabelled']} utterances have no emotion: they can be trained on where split.unlabelled names them")
+    for name, text in (("length", "utterance length"), ("padding", "digital silence at the ends"), ("level", "level")):
         if shortcut := settings["shortcuts"][name]:
             print(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")
 
@@ -59,7 +59,7 @@ def show_evaluation(report: "RunReport") -> None:
         if line:
             print(line)
     if report.speaker.scored == "trained":
-        warn("attackers are scored on clips that the encoder was trained on: set audit.holdout and train again")
+        warn("attackers are scored on utterances that the encoder was trained on: set audit.holdout and train again")
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:

@@ -307,8 +307,8 @@ def holds(test: Callable[[os.DirEntry], bool], entry: os.DirEntry) -> bool:
 def entries(folder: str) -> list[os.DirEntry]:
     """Return the entries of a folder; raise AudioError if it cannot be opened."""
     try:
-        with os.scandir(folder) as found:
-            return list(found)
+        with os.scandir(folder) as iterator:
+            return list(iterator)
     except OSError as error:
         raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})") from None
 

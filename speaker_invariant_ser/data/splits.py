@@ -183,20 +183,20 @@ def loso(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
 
 def group_kfold(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
     """Divide the speakers into `folds` groups, each of which is tested once."""
-    test_groups = deal(settings, speakers.groups)
+    test_groups = distribute(settings, speakers.groups)
     return [
         with_dev_speakers(str(fold), test, settings.dev_speakers, speakers.groups)
         for fold, test in enumerate(test_groups, start=1)
     ]
 
 
-def deal(settings: SplitSection, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
-    """Deal speakers to `folds` test groups, corpus by corpus and sex by sex, so that groups differ by at most one of each."""
+def distribute(settings: SplitSection, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+    """Distribute speakers over `folds` test groups by corpus and sex, so that groups differ by at most one speaker of each."""
     if settings.folds > len(groups):
         raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(groups)})")
     shuffled = random.Random(settings.seed).sample(sorted(groups), len(groups))
-    dealt = sorted(shuffled, key=lambda speaker: groups[speaker])
-    return [tuple(sorted(dealt[fold :: settings.folds])) for fold in range(settings.folds)]
+    ordered = sorted(shuffled, key=lambda speaker: groups[speaker])
+    return [tuple(sorted(ordered[fold :: settings.folds])) for fold in range(settings.folds)]
 
 
 def leave_one_session_out(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
@@ -300,7 +300,7 @@ def domain(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
         require_testable(settings, source, target, speakers)
         tests: dict[str, tuple[str, ...]] = {"domain": settings.test}
     else:
-        pairs = zip(deal(settings, source), deal(settings, target), strict=True)
+        pairs = zip(distribute(settings, source), distribute(settings, target), strict=True)
         tests = {str(fold): source_test + target_test for fold, (source_test, target_test) in enumerate(pairs, start=1)}
     return [domain_split(name, test, settings, source, target, speakers) for name, test in tests.items()]
 

@@ -3,9 +3,9 @@
 An "utterance" is the pixelwise maximum of two of the 8 x 8 digits that come with scikit-learn. Its "emotion" is whether one of
 the two is a zero, its "speaker" is the other digit, 1 to 9. Without a zero both images show the same digit, so that every overlay
 has one "speaker", and a split by speakers tests on digits that no model was trained on. Known weakness: two images of one digit
-cover each other, and the amount of ink alone predicts the zero with a UAR of 72 %.
+cover each other, and the sum of the pixel values alone predicts the zero with a UAR of 72 %.
 
-Every image belongs to one digit, with the zeros dealt out evenly, and to one of ten groups; overlays are made within a group
+Every image belongs to one digit, with the zeros distributed evenly, and to one of ten groups; overlays are made within a group
 only, and the group is their "text". So no image is on two sides of a split by speakers, and none is both in overlays that
 attackers learn from and in overlays that are held out to score them.
 
@@ -167,10 +167,10 @@ def make_overlays(digits: np.ndarray, seed: int = 0) -> list[Overlay]:
     rng, overlays = np.random.default_rng(seed), []
     zeros = rng.permutation(np.flatnonzero(digits == 0))
     for index, other in enumerate(OTHER_DIGITS):
-        images, dealt = rng.permutation(np.flatnonzero(digits == other)), zeros[index :: len(OTHER_DIGITS)]
+        images, own_zeros = rng.permutation(np.flatnonzero(digits == other)), zeros[index :: len(OTHER_DIGITS)]
         for group in range(GROUPS):
             members = images[group::GROUPS].tolist()
-            with_zero = list(itertools.product(dealt[group::GROUPS].tolist(), members))
+            with_zero = list(itertools.product(own_zeros[group::GROUPS].tolist(), members))
             candidates = list(itertools.combinations(members, 2))
             drawn = rng.choice(len(candidates), len(with_zero), replace=False)
             overlays += [Overlay(pair, other, True, group) for pair in with_zero]
@@ -232,11 +232,11 @@ def describe(folder: Path, overlays: int) -> dict[str, object]:
 def without_adversary(recipe: Recipe) -> Recipe:
     """Return the recipe with every adversary at strength 0: their classifiers learn, the encoder gets no gradient from them."""
 
-    def silenced(adversary: AdversarySection) -> AdversarySection:
+    def at_strength_zero(adversary: AdversarySection) -> AdversarySection:
         return adversary.model_copy(update={"strength": 0.0})
 
-    extra = tuple(silenced(adversary) for adversary in recipe.extra_adversaries)
-    return recipe.model_copy(update={"adversary": silenced(recipe.adversary), "extra_adversaries": extra})
+    extra = tuple(at_strength_zero(adversary) for adversary in recipe.extra_adversaries)
+    return recipe.model_copy(update={"adversary": at_strength_zero(recipe.adversary), "extra_adversaries": extra})
 
 
 def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcome:

@@ -119,13 +119,13 @@ def require_same_utterances(this: Predictions, other: Predictions) -> None:
     only_this, only_other = len(these.keys() - others), len(others.keys() - these)
     if only_this or only_other:
         raise RunError(
-            f"the two runs were tested on different clips: {only_this} of {len(these)} only here, {only_other} of {len(others)} "
-            "only in the other; compare runs of the same corpus, labels and split"
+            f"the two runs were tested on different utterances: {only_this} of {len(these)} only here, "
+            f"{only_other} of {len(others)} only in the other; compare runs of the same corpus, labels and split"
         )
     changed = sum(these[utterance] != others[utterance] for utterance in these)
     if changed:
         raise RunError(
-            f"{changed} of {len(these)} test clips have another speaker or emotion in the other run; "
+            f"{changed} of {len(these)} test utterances have another speaker or emotion in the other run; "
             "compare runs of the same corpus and labels"
         )
 

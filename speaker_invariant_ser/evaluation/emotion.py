@@ -60,7 +60,7 @@ def chance_uar(predictions: Predictions) -> float:
 
 
 def uar_with_interval(predictions: Predictions) -> Uar:
-    """Compute UAR with its 95 % interval over speakers, None for a single speaker.
+    """Compute UAR with its 95 % confidence interval over speakers, None for a single speaker.
 
     The rows of a speaker, of all seeds, are one cluster: predictions of several seeds for one utterance are not independent.
     """
@@ -136,7 +136,7 @@ def group_columns(utterances: Sequence[Utterance], by: Sequence[str] = ()) -> di
             raise RunError(unknown("column", name, GROUPABLE))
         if not any(columns[name]):
             filled = [column for column, values in columns.items() if any(values)]
-            raise RunError(f"column '{name}' is empty for every test clip; filled are {shorten(filled, 10)}")
+            raise RunError(f"column '{name}' is empty for every test utterance; filled are {shorten(filled, 10)}")
     default = [name for name in DEFAULT_GROUPS if 2 <= len(set(columns[name]) - {""}) <= MAX_GROUPS]
     return {name: columns[name] for name in dict.fromkeys([*default, *by])}
 

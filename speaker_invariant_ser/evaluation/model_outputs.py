@@ -87,7 +87,7 @@ def require_held_out(run: Run, prepared: PreparedCorpus) -> None:
     for split in run.splits:
         if missing := sorted(set(split.held_out) - known):
             raise RunError(
-                f"{run.folder} is damaged: fold {split.name} holds out clips that the data do not have: {shorten(missing)}"
+                f"{run.folder} is damaged: fold {split.name} holds out utterances that the data do not have: {shorten(missing)}"
             )
 
 

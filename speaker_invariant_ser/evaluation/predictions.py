@@ -164,7 +164,7 @@ def require_same_utterances_of_seeds(predictions: Predictions) -> None:
     first, *others = (np.sort(predictions.id[predictions.seed == seed]) for seed in predictions.seeds)
     for seed, ids in zip(predictions.seeds[1:], others, strict=True):
         if not np.array_equal(first, ids):
-            raise ValueError(f"seed {seed} has other clips than seed {predictions.seeds[0]}")
+            raise ValueError(f"seed {seed} has other utterances than seed {predictions.seeds[0]}")
 
 
 def apply_temperature(probability: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ class Part(BaseModel):
 
 
 class Uar(Part):
-    """Unweighted average recall, its 95 % interval over speakers, and, where measured, the values of the seeds."""
+    """Unweighted average recall, its 95 % confidence interval over speakers, and, where measured, the values of the seeds."""
 
     value: float
     low: float | None
@@ -157,7 +157,7 @@ class ChanceLevels(Part):
 
 
 class AttackerScore(Part):
-    """Speaker identification accuracy of one attacker: 95 % interval, one-sided upper bounds, permutation p values."""
+    """Speaker identification accuracy of one attacker: 95 % confidence interval, one-sided upper bounds, permutation p values."""
 
     accuracy: float
     low: float | None

@@ -46,7 +46,7 @@ class Eraser(Protocol):
         Args:
             x: Embeddings of training speakers, [N, D].
             speaker: Their speakers, [N].
-            seed: Of everything random.
+            seed: Seed of everything random.
         """
         ...
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class HasInterval(Protocol):
-    """A score with a 95 % interval, None where it is not defined."""
+    """A score with a 95 % confidence interval, None where it is not defined."""
 
     @property
     def low(self) -> float | None:
@@ -28,7 +28,7 @@ class HasSeeds(Protocol):
 
 
 class HasAccuracy(HasInterval, Protocol):
-    """An accuracy with a 95 % interval."""
+    """An accuracy with a 95 % confidence interval."""
 
     @property
     def accuracy(self) -> float:
@@ -45,19 +45,19 @@ def percent(value: float | None) -> str:
 
 
 def interval(score: HasInterval) -> str:
-    """Write a 95 % interval, or say that there is none."""
+    """Write a 95 % confidence interval, or say that there is none."""
     if score.low is None or score.high is None:
         return "no interval, one cluster"
     return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
 
 
 def interval_or_dash(score: HasInterval) -> str:
-    """Write a 95 % interval, a dash where there is none."""
+    """Write a 95 % confidence interval, a dash where there is none."""
     return "-" if score.low is None else interval(score)
 
 
 def points_interval(score: HasInterval) -> str:
-    """Write the 95 % interval of a difference, percentage points."""
+    """Write the 95 % confidence interval of a difference, percentage points."""
     return "-" if score.low is None else f"{100 * score.low:+.1f} to {points(score.high)}"
 
 

@@ -47,7 +47,7 @@ MAX_NAMED_RUNS = 2  # with more runs, points are numbered
 
 
 class Estimate(Protocol):
-    """A value with its 95 % interval, None where it is not defined."""
+    """A value with its 95 % confidence interval, None where it is not defined."""
 
     @property
     def value(self) -> float:

@@ -92,7 +92,7 @@ def key_table(report: Report) -> Table:
     if speaker.unseen and speaker.unseen.verification:
         verification = speaker.unseen.verification
         rows.append(["verification, equal error rate", percent(verification.eer), interval_or_dash(verification), "50.0 %"])
-    return Table(["measure", "value", "95 % interval", "chance"], rows)
+    return Table(["measure", "value", "95 % CI", "chance"], rows)
 
 
 def seed_rows(score: Uar | StrongestAttacker) -> list[list[str]]:
@@ -123,7 +123,7 @@ def attackers_table(speaker: Speaker) -> Table:
     head = [
         "attacker",
         "accuracy",
-        "95 % interval",
+        "95 % CI",
         "95 % upper bound",
         "balanced accuracy",
         "p, above chance",
@@ -175,7 +175,7 @@ def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: 
         names: What each run is called in the table.
         front: Positions of the runs on the Pareto front, which are emphasised.
     """
-    head = ["run", "front", "emotion UAR", "95 % interval", "chance", "strongest attacker", "95 % interval", "chance"]
+    head = ["run", "front", "emotion UAR", "95 % CI", "chance", "strongest attacker", "95 % CI", "chance"]
     head += ["at chance", "adversary's accuracy (not evidence)"]
     rows = [
         comparison_row(name, report, position in front)

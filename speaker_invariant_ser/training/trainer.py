@@ -118,10 +118,10 @@ class Trainer:
         self.module, self.optimizers.model = fabric.setup(self.objective, self.optimizers.model)
 
     def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset]:
-        """Open the training and the dev utterances; both together keep `train.resident_gb` of log-mels in memory."""
+        """Open the training and the dev utterances; both together keep `train.cache_gb` of log-mels in memory."""
         split, columns = self.fit.split, [adversary.target for adversary in self.recipe.adversaries]
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
-        transductive, free = self.recipe.features.transductive, self.recipe.train.resident_gb
+        transductive, free = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
         train_data = open_dataset(prepared, train, labels, columns, logmel, free, unlabelled, transductive)
         free -= train_data.cached_gb
@@ -361,7 +361,7 @@ def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, pr
         except torch.OutOfMemoryError:
             raise RunError(
                 f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "
-                f"train.batch_size ({run.recipe.train.batch_size}) or train.resident_gb ({run.recipe.train.resident_gb})"
+                f"train.batch_size ({run.recipe.train.batch_size}) or train.cache_gb ({run.recipe.train.cache_gb})"
             ) from None
     if fabric.is_global_zero:
         remove_checkpoint(fit.folder)  # not before, or an interruption in between would repeat the whole training

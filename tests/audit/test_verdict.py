@@ -80,7 +80,7 @@ NUMBERS = (
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
         ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
-        ("starved", "Undecided: attackers are at chance, but with as few training utterances they do not identify speakers "),
+        ("starved", "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers "),
     ],
 )
 def test_speaker(reason, conclusion):

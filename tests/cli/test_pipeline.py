@@ -108,7 +108,7 @@ def baseline(workdir):
 def test_scoring_attackers_on_training_utterances_is_warned_of(baseline, capsys):
     capsys.readouterr()
     assert siser(["evaluate", str(baseline), "--device", "cpu", "--quick"]) == 0
-    assert "warning: attackers are scored on clips that the encoder was trained on" in capsys.readouterr().err
+    assert "warning: attackers are scored on utterances that the encoder was trained on" in capsys.readouterr().err
     report = json.loads((baseline / "report" / "report.json").read_text())
     assert report["speaker"]["scored"] == "trained" and report["speaker"]["decisions"] == 36
     assert "trained on" in (baseline / "report" / "report.html").read_text()

@@ -169,7 +169,7 @@ def test_the_effect_size_is_the_mean_by_the_deviation_of_a_sample():
 
 def test_other_clips_are_refused():
     run = run_of([0.5, 0.8])
-    with pytest.raises(RunError, match="tested on different clips: 7 of 80 only here, 0 of 73 only in the other"):
+    with pytest.raises(RunError, match="tested on different utterances: 7 of 80 only here, 0 of 73 only in the other"):
         compare(run, run.rows(np.arange(7, 80)))
     renamed = replace(run, id=np.array(["new", *run.id[1:]]))
     with pytest.raises(RunError, match="1 of 80 only here, 1 of 80 only in the other; compare runs of the same corpus"):
@@ -181,5 +181,5 @@ def test_clips_that_changed_speaker_or_emotion_are_refused(column):
     run = run_of([0.5, 0.8])
     values = getattr(run, column).copy()
     values[[0, 2, 4]] = values[-1]
-    with pytest.raises(RunError, match="3 of 80 test clips have another speaker or emotion in the other run"):
+    with pytest.raises(RunError, match="3 of 80 test utterances have another speaker or emotion in the other run"):
         compare(run, replace(run, **{column: values}))

@@ -404,7 +404,7 @@ def test_a_corpus_without_labels_is_prepared_trained_on_and_evaluated(folder, tm
     data, out = tmp_path / "data", tmp_path / "run"
     also = ["--also", f"csv={tmp_path}/bare.csv", "--unlabelled", "--jobs", "1"]
     assert siser(["prepare", "csv", str(table), str(data), *also]) == 0
-    assert "12 clips have no emotion" in capsys.readouterr().out
+    assert "12 utterances have no emotion" in capsys.readouterr().out
     settings = json.loads((data / "prepare.json").read_text())
     assert settings["unlabelled"] == 12 and "" not in settings["emotions"] and settings["counts"]["emotions"] == 3
     recipe = tmp_path / "recipe.toml"

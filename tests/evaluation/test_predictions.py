@@ -73,7 +73,10 @@ DAMAGES = {
     "not finite": (lambda text: last_cell(text, "nan"), "a probability that is not finite"),
     "an empty cell": (lambda text: last_cell(text, ""), "could not convert string to float: ''"),
     "no seed": (lambda text: text.replace('"a",0,', '"a",x,', 1), "invalid literal for int.*'x'"),
-    "a clip of one seed alone": (lambda text: text.replace('"a",0,', '"a",1,', 1), "seed 1 has other clips than seed 0"),
+    "an utterance of a single seed": (
+        lambda text: text.replace('"a",0,', '"a",1,', 1),
+        "seed 1 has other utterances than seed 0",
+    ),
 }
 
 
@@ -243,7 +246,7 @@ def test_unknown_and_empty_columns_are_refused():
     for name in ("emotion", "speaker", "id", "samples"):
         with pytest.raises(RunError, match=f"unknown column '{name}'"):
             group_columns(clips, (name,))
-    with pytest.raises(RunError, match="column 'sex' is empty for every test clip; filled are corpus, text"):
+    with pytest.raises(RunError, match="column 'sex' is empty for every test utterance; filled are corpus, text"):
         group_columns(clips, ("sex",))
 
 

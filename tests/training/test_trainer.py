@@ -455,9 +455,7 @@ def test_the_phases_of_an_epoch_add_up_to_its_seconds(trained):
 def test_streamed_and_cached_log_mels_train_the_same_model(prepared, tmp_path):
     rows = []
     for gigabytes in (1.0, 0.0):
-        recipe = make_recipe(
-            SHORT, [f"train.resident_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_any_emotion=0.3"]
-        )
+        recipe = make_recipe(SHORT, [f"train.cache_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_any_emotion=0.3"])
         rows.append(train(recipe, prepared, tmp_path / str(gigabytes), device="cpu").fits[0].metrics()[-1])
     for name in ("emotion_loss", "adversary_loss", "dev_loss"):
         assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-3)

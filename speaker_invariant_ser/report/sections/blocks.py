@@ -13,7 +13,7 @@ from speaker_invariant_ser.report.tables import Table, mark_transductive
 ABOUT_TRANSDUCTIVE = (
     "Transductive: features were normalised with the mean log-mel over all utterances of the speaker, test speakers included. "
     "This needs unlabelled audio of the speakers whose emotion is recognised, so these numbers are not comparable with those of "
-    "a model that hears a speaker for the first time."
+    "a model that needs no audio of the speaker beforehand."
 )
 
 

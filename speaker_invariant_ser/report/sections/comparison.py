@@ -73,8 +73,8 @@ def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
         for position, report in enumerate(reports)
     ]
     caption = (
-        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % intervals. The optimum "
-        "is the top left."
+        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % confidence "
+        "intervals. The optimum is the top left."
     )
     caption += "" if named else " Runs on the Pareto front are red; the numbers are those of the table."
     caption += " Shaded: what counts as chance for the attacker." if same else ""

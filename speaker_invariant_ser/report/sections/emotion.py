@@ -85,7 +85,7 @@ def domains_section(domains: Domains) -> Section:
                 f"{tested.speakers:,}",
             ]
         )
-    head = ["domain", "UAR", "95 % interval", "chance", "accuracy", "utterances", "speakers"]
+    head = ["domain", "UAR", "95 % CI", "chance", "accuracy", "utterances", "speakers"]
     return Section("Source and target domain", [Text(about), Table(head, rows)], 3)
 
 
@@ -128,7 +128,7 @@ def groups_section(groups: dict[str, dict[str, GroupResult]]) -> Section:
             ]
             for value, result in values.items()
         ]
-        head = [column, "UAR", "95 % interval", "accuracy", "utterances", "speakers"]
+        head = [column, "UAR", "95 % CI", "accuracy", "utterances", "speakers"]
         tables.append(Table(head, rows, fold_line(rows, f"values of {column}")))
     return Section("Results by group", [Text(about), *tables], 3)
 

@@ -30,8 +30,8 @@ def tradeoff_plot(report: RunReport) -> Plot:
     if other:
         runs.append(tradeoff_point(other, run_name(other), GREY))
     caption = (
-        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % intervals. The optimum "
-        "is the top left, on the dashed red line, chance given the emotion. Shaded: what counts as chance."
+        "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % confidence "
+        "intervals. The optimum is the top left, on the dashed red line, chance given the emotion. Shaded: what counts as chance."
     )
     chance = tradeoff_chance(report.emotion.chance, report.speaker)
     return Plot("verdict", caption, partial(plots.plot_tradeoff, runs=runs, chance=chance), 3.6)

@@ -32,7 +32,7 @@ def paired_section(report: RunReport, against: Against) -> Section:
     about += f"Differences are {this} minus {other}."
     about += f" {ABOUT_TRANSDUCTIVE}" if against.transductive else ""
     warning = about_learned([report, against])
-    caption = f"Difference of each speaker's UAR, {this} minus {other}; red: the mean with its 95 % interval."
+    caption = f"Difference of each speaker's UAR, {this} minus {other}; red: the mean with its 95 % confidence interval."
     draw = partial(plots.plot_differences, speakers=speakers, mean=against.difference)
     rows = [
         [speaker, percent(result.this), percent(result.other), points(result.difference)] for speaker, result in speakers.items()
@@ -43,7 +43,7 @@ def paired_section(report: RunReport, against: Against) -> Section:
             Text(about),
             *([Text(warning, "warning")] if warning else []),
             Table(
-                ["run", "emotion UAR", "95 % interval", "strongest attacker's accuracy", "95 % interval"],
+                ["run", "emotion UAR", "95 % CI", "strongest attacker's accuracy", "95 % CI"],
                 [run_row(this, report), run_row(other, against)],
             ),
             *([paired_domains(against.domains, this, other)] if against.domains else []),
@@ -65,7 +65,7 @@ def difference_table(against: Against) -> Table:
     margin = 100 * against.margin
     rows = [
         ["mean difference of the speakers' UARs", points(against.difference.value)],
-        ["95 % interval", points_interval(against.difference)],
+        ["95 % CI", points_interval(against.difference)],
         ["p, sign-flip permutation test", p_value(against.p_value)],
         ["effect size, Cohen's d_z", decimal(against.effect_size)],
         ["one-sided 95 % lower bound", points(against.lower_bound)],
@@ -88,4 +88,4 @@ def paired_domains(domains: dict[str, DomainDifference], this: str, other: str) 
         ]
         for name, result in domains.items()
     ]
-    return Table(["domain", this, other, "mean difference of the speakers", "95 % interval", "p", "speakers"], rows)
+    return Table(["domain", this, other, "mean difference of the speakers", "95 % CI", "p", "speakers"], rows)

@@ -154,7 +154,7 @@ def attackers_plot(speaker: Speaker, name: str) -> Plot:
     ranked = by_accuracy(attackers)[:MAX_UNFOLDED_ROWS]
     hollow = [attacker for attacker in ranked if attackers[attacker].reads == "frames"]
     chances = {CHANCE_LEVELS[key]: getattr(speaker.chance, key) for key in ("uniform", "majority", "given_emotion")}
-    caption = "Speaker identification accuracy of fresh attackers, with 95 % intervals and three chance levels."
+    caption = "Speaker identification accuracy of fresh attackers, with 95 % confidence intervals and three chance levels."
     caption += f" The {MAX_UNFOLDED_ROWS} strongest of {len(attackers)}." if len(attackers) > MAX_UNFOLDED_ROWS else ""
     caption += " Open circles: attackers of frame-level features." if hollow else ""
     scores = {attacker: score_of(attackers[attacker]) for attacker in ranked}
@@ -173,7 +173,7 @@ def outputs_section(outputs: Outputs) -> Section:
         [name, percent(output.accuracy), interval(output), output.attacker]
         for name, output in (("released embedding", outputs.embedding), ("emotion posteriors", outputs.posteriors))
     ]
-    return Section("Two outputs", [Text(about), Table(["output", "accuracy", "95 % interval", "attacker"], rows)], 3)
+    return Section("Two outputs", [Text(about), Table(["output", "accuracy", "95 % CI", "attacker"], rows)], 3)
 
 
 def controls_section(speaker: Speaker) -> Section:
@@ -191,7 +191,7 @@ def controls_section(speaker: Speaker) -> Section:
     )
     caption = "Speaker identification accuracy of closed-form attackers; red: from the embedding, blue: from other inputs."
     rows = [[name, percent(control.accuracy), interval(control), control.attacker] for name, control in controls.items()]
-    table = Table(["input", "accuracy", "95 % interval", "attacker"], rows)
+    table = Table(["input", "accuracy", "95 % CI", "attacker"], rows)
     plot = Plot("controls", caption, draw, rows_height(len(controls)))
     return Section("Controls", [Text(" ".join(sentences)), Plots([plot], table)], 3)
 
@@ -267,7 +267,7 @@ def verification_rows(unseen: Unseen, verification: Verification) -> list[list[s
 def scorers_table(verification: Verification) -> Table:
     """Return the error rates of both scorers."""
     rows = [scorer_row("cosine", verification.cosine), scorer_row("trained", verification.trained)]
-    return Table(["scorer", "EER, all pairs", "95 % interval", "same emotion", "across emotions", "linkability"], rows)
+    return Table(["scorer", "EER, all pairs", "95 % CI", "same emotion", "across emotions", "linkability"], rows)
 
 
 def scorer_row(name: str, scorer: Scorer) -> list[str]:
