@@ -1,6 +1,6 @@
 #!/bin/bash
 # Two hosts with four GPUs each train one model after another, every batch shared by all eight: sbatch docs/slurm.sh
-# Corpus and run lie where all hosts see them. A job that was stopped or put back into the queue goes on where it was.
+# Corpus and run must be on a file system that all hosts see. A job that was stopped or requeued resumes from its last checkpoint.
 #SBATCH --job-name=siser
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1     # torchrun starts the processes of its host
@@ -16,7 +16,7 @@ data=data/emodb
 run=runs/emodb
 source .venv/bin/activate
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)    # where the others meet
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)    # rendezvous of all hosts
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / 4))
 
 srun --kill-on-bad-exit=1 torchrun \
