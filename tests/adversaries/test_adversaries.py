@@ -22,7 +22,7 @@ D, K, C, T = 6, 3, 2, 5
 
 
 def make(name, **settings):
-    """An adversary with a constant lambda of 1, unless `settings` say otherwise."""
+    """Return an adversary with a constant lambda of 1, unless `settings` say otherwise."""
     torch.manual_seed(0)
     settings = {"strength": 1.0, "schedule": "constant", **NEEDS.get(name, {}), **settings}
     if name in CLASSIFIERS:
@@ -31,7 +31,7 @@ def make(name, **settings):
 
 
 def shares(values, classes):
-    """One-hot rows; -1 is a row of zeros."""
+    """Return one-hot rows; -1 gives a row of zeros."""
     values = torch.tensor(values)
     return F.one_hot(values.clamp_min(0), classes).float() * (values >= 0)[:, None]
 
@@ -46,7 +46,7 @@ def clips(count=8, seed=1, shape=(D,)):
 
 
 def loss_and_gradient(adversary, x, labels, progress=0.5):
-    """The loss, and the gradient for the encoder."""
+    """Return the loss, and the gradient for the encoder."""
     x = x.clone().requires_grad_()
     loss = adversary(x, labels, progress)
     loss.backward()
@@ -57,15 +57,15 @@ def own_gradients(adversary):
     return [None if parameter.grad is None else parameter.grad.clone() for parameter in adversary.parameters()]
 
 
-def equal(one, other):
-    return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(one, other, strict=True))
+def equal(first, second):
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 # the reversal and lambda
 
 
 def gradients(strength):
-    """Gradients of linear1 and linear2 in linear1 -> reversal -> linear2; no reversal at all if strength is None."""
+    """Return the gradients of linear1 and linear2 in linear1 -> reversal -> linear2, without reversal if strength is None."""
     torch.manual_seed(0)
     first, second = torch.nn.Linear(5, 4).double(), torch.nn.Linear(4, 3).double()
     hidden = first(torch.randn(7, 5, dtype=torch.float64))
@@ -113,16 +113,16 @@ def test_lambda_follows_the_schedule_of_the_recipe():
 # the contract that all adversaries keep
 
 CASES = {
-    "all there": batch(),
+    "complete": batch(),
     "a speaker missing": batch((0, 1, 0, 1, 0, 1), (0, 0, 0, 1, 1, 1)),
     "one speaker": batch((1,) * 6, (0, 0, 0, 1, 1, 1)),
     "one emotion": batch((0, 1, 2, 0), (1, 1, 1, 1)),
-    "one clip of an emotion": batch((0, 1, 2, 0), (1, 1, 1, 0)),
+    "one utterance of an emotion": batch((0, 1, 2, 0), (1, 1, 1, 0)),
     "some unlabelled": batch((0, 1, 2, 0, 1), (0, -1, 1, -1, 1)),
     "all unlabelled": batch((0, 1, 2, 0), (-1,) * 4),
-    "two clips": batch((0, 1), (0, 0)),
-    "two clips of two emotions": batch((0, 1), (0, 1)),
-    "two clips of one person": batch((1, 1), (0, 0)),
+    "two utterances": batch((0, 1), (0, 0)),
+    "two utterances of two emotions": batch((0, 1), (0, 1)),
+    "two utterances of one speaker": batch((1, 1), (0, 0)),
 }
 CASES["mixed"] = AdversaryBatch(
     frames=torch.full((4,), T),
@@ -130,10 +130,10 @@ CASES["mixed"] = AdversaryBatch(
     target=torch.tensor([[0.7, 0.3, 0], [1, 0, 0], [0, 0.5, 0.5], [0, 0, 1]]),
 )
 POSITIONS = {
-    "apart": lambda n: clips(n),
+    "distinct": lambda n: clips(n),
     "all the same": lambda n: torch.ones(n, D),
     "pairs of the same": lambda n: clips(n).repeat_interleave(2, dim=0)[:n],
-    "nowhere": lambda n: torch.zeros(n, D),
+    "zero": lambda n: torch.zeros(n, D),
     "far": lambda n: 1000 * clips(n),
     "close": lambda n: 1e-4 * clips(n),
 }
@@ -149,7 +149,7 @@ def test_losses_and_gradients_are_finite_for_any_batch(name, case):
         assert loss.ndim == 0 and torch.isfinite(loss) and torch.isfinite(gradient).all()
         for _ in range(adversary.separate_steps):
             adversary.classifier_loss(position(len(labels.target)), labels).backward()
-        assert all(torch.isfinite(one).all() for one in own_gradients(adversary) if one is not None)
+        assert all(torch.isfinite(gradient).all() for gradient in own_gradients(adversary) if gradient is not None)
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
@@ -161,42 +161,47 @@ def test_the_encoder_gets_no_gradient_at_strength_zero_only(name):
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_lambda_scales_the_gradient_once_and_not_the_value(name):
     """The encoder gets strength times the schedule, not its square."""
-    seen = [loss_and_gradient(make(name, strength=strength, schedule="ganin"), clips(), batch(), 0.2) for strength in (1.0, 3.0)]
-    assert torch.allclose(seen[1][1], 3 * seen[0][1], rtol=1e-4, atol=1e-9)
-    assert torch.equal(seen[0][0], seen[1][0])
+    results = [
+        loss_and_gradient(make(name, strength=strength, schedule="ganin"), clips(), batch(), 0.2) for strength in (1.0, 3.0)
+    ]
+    assert torch.allclose(results[1][1], 3 * results[0][1], rtol=1e-4, atol=1e-9)
+    assert torch.equal(results[0][0], results[1][0])
     assert torch.allclose(
-        seen[0][1], ganin_ramp(0.2, 10) * loss_and_gradient(make(name), clips(), batch())[1], rtol=1e-4, atol=1e-9
+        results[0][1], ganin_ramp(0.2, 10) * loss_and_gradient(make(name), clips(), batch())[1], rtol=1e-4, atol=1e-9
     )
 
 
 @pytest.mark.parametrize("name", [name for name in ADVERSARIES if name != "signed"])
 def test_classifiers_learn_with_weight_one_whatever_lambda_is(name):
-    seen = []
+    gradients = []
     for strength in (0.0, 0.5, 5.0):
         adversary = make(name, strength=strength)
         loss_and_gradient(adversary, clips(), batch())
-        seen.append(own_gradients(adversary))
-    assert all(equal(seen[0], other) for other in seen[1:])
+        gradients.append(own_gradients(adversary))
+    assert all(equal(gradients[0], other) for other in gradients[1:])
 
 
 def test_classifiers_of_the_signed_sum_get_minus_lambda_times_the_gradient():
-    learning, misled = make("grl"), make("signed", strength=3.0)
+    learning, signed = make("grl"), make("signed", strength=3.0)
     loss_and_gradient(learning, clips(), batch())
-    loss_and_gradient(misled, clips(), batch())
-    pairs = zip(own_gradients(learning), own_gradients(misled), strict=True)
-    assert all(torch.allclose(bad, -3 * good, rtol=1e-5, atol=1e-8) for good, bad in pairs)
+    loss_and_gradient(signed, clips(), batch())
+    pairs = zip(own_gradients(learning), own_gradients(signed), strict=True)
+    assert all(torch.allclose(reversed_, -3 * plain, rtol=1e-5, atol=1e-8) for plain, reversed_ in pairs)
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_the_state_dict_is_the_whole_state(name):
-    one, other = make(name), make(name)
-    for parameter in one.parameters():
+    original, restored = make(name), make(name)
+    for parameter in original.parameters():
         torch.nn.init.normal_(parameter)
     if name in CLASSIFIERS:
-        assert not torch.equal(one.logits(clips(), batch()), other.logits(clips(), batch()))
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    (loss, gradient), again = loss_and_gradient(one, clips(), batch()), loss_and_gradient(other, clips(), batch())
-    assert torch.equal(loss, again[0]) and torch.equal(gradient, again[1])
+        assert not torch.equal(original.logits(clips(), batch()), restored.logits(clips(), batch()))
+    restored.load_state_dict(copy.deepcopy(original.state_dict()))
+    (loss, gradient), restored_results = (
+        loss_and_gradient(original, clips(), batch()),
+        loss_and_gradient(restored, clips(), batch()),
+    )
+    assert torch.equal(loss, restored_results[0]) and torch.equal(gradient, restored_results[1])
 
 
 @pytest.mark.parametrize("name", ADVERSARIES)
@@ -223,13 +228,13 @@ def test_the_default_is_reversal_and_one_hidden_layer():
     torch.manual_seed(0)
     adversary = ADVERSARIES["grl"](D, K, settings, C)
     torch.manual_seed(0)
-    head = torch.nn.Sequential(torch.nn.Linear(D, 8), torch.nn.ReLU(), torch.nn.Linear(8, K))
+    classifier = torch.nn.Sequential(torch.nn.Linear(D, 8), torch.nn.ReLU(), torch.nn.Linear(8, K))
     x = clips().requires_grad_()
-    expected = F.cross_entropy(head(reverse_gradient(x, 0.1 * ganin_ramp(0.5, 10))), batch().target)
+    expected = F.cross_entropy(classifier(reverse_gradient(x, 0.1 * ganin_ramp(0.5, 10))), batch().target)
     expected.backward()
     loss, gradient = loss_and_gradient(adversary, clips(), batch())
     assert torch.equal(loss, expected.detach()) and torch.equal(gradient, x.grad)
-    assert equal(own_gradients(adversary), [parameter.grad for parameter in head.parameters()])
+    assert equal(own_gradients(adversary), [parameter.grad for parameter in classifier.parameters()])
     assert (adversary.separate_steps, adversary.reset_due(100)) == (0, [])
 
 
@@ -252,7 +257,8 @@ def test_the_loss_takes_raw_logits(name):
 def test_architectures_of_several_classifiers_alternate():
     adversary = make("grl", heads=5)
     hidden = [
-        tuple(layer.out_features for layer in head if isinstance(layer, torch.nn.Linear))[:-1] for head in adversary.classifiers
+        tuple(layer.out_features for layer in classifier if isinstance(layer, torch.nn.Linear))[:-1]
+        for classifier in adversary.classifiers
     ]
     assert hidden == [(8,), (), (8, 8), (32,), (8,)] and len(ARCHITECTURES) == 4
     assert not torch.equal(adversary.classifiers[0][0].weight, adversary.classifiers[4][0].weight)
@@ -261,15 +267,15 @@ def test_architectures_of_several_classifiers_alternate():
 def test_the_encoder_gets_the_mean_gradient_of_several_classifiers_and_each_learns_as_if_alone():
     together = make("grl", heads=3)
     loss, gradient = loss_and_gradient(together, clips(), batch())
-    seen = []
-    for head in copy.deepcopy(together.classifiers):
-        alone = make("grl")
-        alone.classifiers = torch.nn.ModuleList([head])
-        head.zero_grad()
-        seen.append(loss_and_gradient(alone, clips(), batch()))
-    assert torch.allclose(gradient, torch.stack([one for _, one in seen]).mean(dim=0), atol=1e-8)
-    assert torch.allclose(loss, torch.stack([one for one, _ in seen]).mean())
-    assert torch.allclose(together.classifiers[2][0].weight.grad, head[0].weight.grad, atol=1e-8)
+    results = []
+    for classifier in copy.deepcopy(together.classifiers):
+        single = make("grl")
+        single.classifiers = torch.nn.ModuleList([classifier])
+        classifier.zero_grad()
+        results.append(loss_and_gradient(single, clips(), batch()))
+    assert torch.allclose(gradient, torch.stack([single_gradient for _, single_gradient in results]).mean(dim=0), atol=1e-8)
+    assert torch.allclose(loss, torch.stack([single_loss for single_loss, _ in results]).mean())
+    assert torch.allclose(together.classifiers[2][0].weight.grad, classifier[0].weight.grad, atol=1e-8)
 
 
 def learned(adversary, x, labels, steps=150):
@@ -301,11 +307,11 @@ def test_a_conditional_classifier_has_weights_for_each_emotion():
 def test_a_conditional_classifier_gets_the_outer_product_with_the_emotion(shape):
     labels, x = batch((0, 1, 2, 0), (0, 1, 1, 0)), clips(4, shape=shape)
     shares = torch.tensor([[1.0, 0], [0, 1], [0.3, 0.7], [0.5, 0.5]])
-    for head in make("grl", conditional=True, heads=4).classifiers:
-        one = torch.cat((x, torch.ones(*x.shape[:-1], 1)), dim=-1)
-        product = shares.view(4, *[1] * (x.ndim - 2), C, 1) * one[..., None, :]
-        assert torch.allclose(head(x, shares), head(product.flatten(-2)), atol=1e-6)
-        assert not torch.allclose(head(x, shares), head(x, labels.emotion), atol=1e-3)
+    for classifier in make("grl", conditional=True, heads=4).classifiers:
+        with_constant = torch.cat((x, torch.ones(*x.shape[:-1], 1)), dim=-1)
+        product = shares.view(4, *[1] * (x.ndim - 2), C, 1) * with_constant[..., None, :]
+        assert torch.allclose(classifier(x, shares), classifier(product.flatten(-2)), atol=1e-6)
+        assert not torch.allclose(classifier(x, shares), classifier(x, labels.emotion), atol=1e-3)
 
 
 def test_unlabelled_utterances_have_uniform_emotion_shares():
@@ -344,11 +350,11 @@ def test_utterances_count_equally_whatever_their_number_of_frames():
 def test_the_penalty_is_the_squared_norm_of_each_loss_gradient_at_the_input(kind):
     """The gradient of a linear classifier is W^T (softmax - target)."""
     adversary = make("grl", heads=2, input=kind)
-    adversary.classifiers = adversary.classifiers[1:]  # the linear one
+    adversary.classifiers = adversary.classifiers[1:]  # the linear classifier
     labels = batch(frames=[3] * 8)
     x = clips() if kind == "embedding" else clips()[:, :, None].repeat(1, 1, T)
-    slope = (adversary.classifiers[0](clips()).softmax(dim=1) - labels.target) @ adversary.classifiers[0][0].weight
-    assert torch.allclose(adversary.gradient_penalty(x, labels), slope.square().sum(dim=1).mean(), rtol=1e-5)
+    gradient = (adversary.classifiers[0](clips()).softmax(dim=1) - labels.target) @ adversary.classifiers[0][0].weight
+    assert torch.allclose(adversary.gradient_penalty(x, labels), gradient.square().sum(dim=1).mean(), rtol=1e-5)
 
 
 def test_the_penalty_acts_on_the_classifiers_alone_and_not_on_the_value():
@@ -357,16 +363,16 @@ def test_the_penalty_acts_on_the_classifiers_alone_and_not_on_the_value():
     assert torch.equal(loss, same) and torch.equal(gradient, alike)
     parameters = list(damped.parameters())
     expected = torch.autograd.grad(10 * damped.gradient_penalty(clips(), batch()), parameters, allow_unused=True)
-    for parameter, before, more in zip(parameters, own_gradients(plain), expected, strict=True):
-        assert torch.allclose(parameter.grad, before + (0 if more is None else more), atol=1e-6)
-    assert sum(one.abs().sum() for one in expected if one is not None) > 0.1
+    for parameter, before, penalty in zip(parameters, own_gradients(plain), expected, strict=True):
+        assert torch.allclose(parameter.grad, before + (0 if penalty is None else penalty), atol=1e-6)
+    assert sum(gradient.abs().sum() for gradient in expected if gradient is not None) > 0.1
 
 
 def test_separate_and_shared_steps_train_the_classifiers_alike():
-    one, other = make("grl", heads=2, gradient_penalty=1.0), make("grl", heads=2, gradient_penalty=1.0)
-    loss_and_gradient(one, clips(), batch())
-    other.classifier_loss(clips(), batch()).backward()
-    assert equal(own_gradients(one), own_gradients(other))
+    shared, separate = make("grl", heads=2, gradient_penalty=1.0), make("grl", heads=2, gradient_penalty=1.0)
+    loss_and_gradient(shared, clips(), batch())
+    separate.classifier_loss(clips(), batch()).backward()
+    assert equal(own_gradients(shared), own_gradients(separate))
 
 
 def test_number_of_separate_steps():
@@ -384,34 +390,34 @@ def test_classifiers_are_constant_in_the_encoder_step(name):
     loss_and_gradient(adversary, clips(), batch())
     assert own_gradients(adversary) == [None] * len(own_gradients(adversary))
     adversary.classifier_loss(clips(), batch()).backward()
-    assert all(one.abs().sum() > 0 for one in own_gradients(adversary))
+    assert all(gradient.abs().sum() > 0 for gradient in own_gradients(adversary))
 
 
 def test_classifiers_are_reset_in_turn():
     adversary = make("grl", heads=2, reset_every=10)
     before, changed = copy.deepcopy(adversary.state_dict()), {}
     for step in range(31):
-        if renewed := adversary.reset_due(step):
+        if reset := adversary.reset_due(step):
             state = adversary.state_dict()
             changed[step] = {key.split(".")[1] for key in state if not torch.equal(state[key], before[key])}
-            assert {id(one) for one in renewed} == {
-                id(one) for one in adversary.classifiers[int(min(changed[step]))].parameters()
+            assert {id(parameter) for parameter in reset} == {
+                id(parameter) for parameter in adversary.classifiers[int(min(changed[step]))].parameters()
             }
             before = copy.deepcopy(state)
     assert changed == {10: {"0"}, 20: {"1"}, 30: {"0"}}
 
 
 def test_reset_parameters_depend_on_step_and_seed_alone():
-    one, other = make("grl", reset_every=10), make("grl", reset_every=10)
-    learned(other, clips(), batch(), steps=3)
+    untrained, trained = make("grl", reset_every=10), make("grl", reset_every=10)
+    learned(trained, clips(), batch(), steps=3)
     torch.manual_seed(99)
-    assert not torch.equal(one.classifiers[0][0].weight, other.classifiers[0][0].weight)
-    one.reset_due(20)
+    assert not torch.equal(untrained.classifiers[0][0].weight, trained.classifiers[0][0].weight)
+    untrained.reset_due(20)
     torch.rand(5)
-    other.reset_due(20)
-    assert equal(one.parameters(), other.parameters())
-    one.reset_due(30)
-    assert not torch.equal(one.classifiers[0][0].weight, other.classifiers[0][0].weight)
+    trained.reset_due(20)
+    assert equal(untrained.parameters(), trained.parameters())
+    untrained.reset_due(30)
+    assert not torch.equal(untrained.classifiers[0][0].weight, trained.classifiers[0][0].weight)
 
 
 def test_minmax_has_the_encoder_gradient_of_reversal():
@@ -420,8 +426,8 @@ def test_minmax_has_the_encoder_gradient_of_reversal():
 
 
 def test_divergence_from_uniform_is_symmetric_and_bounded_by_ln_k():
-    even, right, wrong = torch.zeros(K), torch.tensor([60.0, 0, 0]), torch.tensor([0, 60.0, 0])
-    assert [divergence_from_uniform(one).item() for one in (even, right, wrong)] == pytest.approx(
+    even, correct, incorrect = torch.zeros(K), torch.tensor([60.0, 0, 0]), torch.tensor([0, 60.0, 0])
+    assert [divergence_from_uniform(logits).item() for logits in (even, correct, incorrect)] == pytest.approx(
         [0, math.log(K), math.log(K)], abs=1e-6
     )
     assert divergence_from_uniform(torch.tensor([1e4, -1e4, 0])).item() == pytest.approx(math.log(K))
@@ -469,9 +475,9 @@ def test_vclub_is_an_upper_bound_with_a_trained_classifier():
     """With separate speakers the information is ln K nats, with a constant embedding 0."""
     speaker = torch.arange(60) % K
     labels = AdversaryBatch(frames=torch.full((60,), T), emotion=shares([0] * 60, C), target=F.one_hot(speaker, K).float())
-    place = 3 * F.one_hot(speaker, D).float()
+    separate = 3 * F.one_hot(speaker, D).float()
     bounds = []
-    for x in (place, torch.zeros(60, D)):
+    for x in (separate, torch.zeros(60, D)):
         adversary = make("vclub")
         learned(adversary, x, labels)
         bounds.append(bound(adversary, x, labels).item())
@@ -481,8 +487,8 @@ def test_vclub_is_an_upper_bound_with_a_trained_classifier():
 # matching
 
 
-def spoken(count=60, seed=4):
-    """A balanced batch of random embeddings, and the same with a mean per speaker or per emotion added."""
+def balanced_batch(count=60, seed=4):
+    """Return a balanced batch of random embeddings, and the same with a mean per speaker or per emotion added."""
     speaker, emotion = torch.arange(count) % K, torch.arange(count) // K % C
     labels = AdversaryBatch(
         frames=torch.full((count,), T), emotion=F.one_hot(emotion, C).float(), target=F.one_hot(speaker, K).float()
@@ -493,7 +499,7 @@ def spoken(count=60, seed=4):
 
 @pytest.mark.parametrize("name", ["hsic", "mmd", "coral"])
 def test_matching_terms_depend_on_the_speaker_and_not_the_emotion(name):
-    labels, nothing, speaker, emotion = spoken()
+    labels, nothing, speaker, emotion = balanced_batch()
     values = [loss_and_gradient(make(name), x, labels)[0].item() for x in (nothing, speaker, emotion)]
     assert values[1] > 3 * values[0]
     assert values[2] == pytest.approx(values[0], rel=1e-3)  # the emotions' means are the same for all speakers
@@ -510,8 +516,8 @@ def direct_gaussian(x, median):
 
 def median_within(x, emotion):
     n = range(len(x))
-    found = [float((x[i] - x[j]).square().sum()) for i in n for j in n if i != j and emotion[i] == emotion[j]]
-    return float(torch.tensor(found).median())
+    squared = [float((x[i] - x[j]).square().sum()) for i in n for j in n if i != j and emotion[i] == emotion[j]]
+    return float(torch.tensor(squared).median())
 
 
 def test_hsic_equals_the_textbook_formula_within_each_emotion():
@@ -532,17 +538,20 @@ def test_mmd_equals_the_distance_of_kernel_means():
     emotion, speaker = labels.emotion.argmax(dim=1).numpy(), labels.target.argmax(dim=1).numpy()
     kernel, expected = direct_gaussian(x, median_within(x, emotion)), 0.0
     for label in (0, 1):
-        everyone = np.flatnonzero(emotion == label)
-        for one in range(K):
-            own = np.flatnonzero((emotion == label) & (speaker == one))
-            if len(own):
-                parts = [kernel[np.ix_(a, b)].mean() for a, b in ((own, own), (own, everyone), (everyone, everyone))]
-                expected += len(own) / 9 * (parts[0] - 2 * parts[1] + parts[2])
+        of_emotion = np.flatnonzero(emotion == label)
+        for index in range(K):
+            of_speaker = np.flatnonzero((emotion == label) & (speaker == index))
+            if len(of_speaker):
+                parts = [
+                    kernel[np.ix_(a, b)].mean()
+                    for a, b in ((of_speaker, of_speaker), (of_speaker, of_emotion), (of_emotion, of_emotion))
+                ]
+                expected += len(of_speaker) / 9 * (parts[0] - 2 * parts[1] + parts[2])
     assert loss_and_gradient(make("mmd"), x, labels)[0].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_hsic_is_mmd_divided_by_the_number_of_balanced_speakers():
-    labels, _, x, _ = spoken()
+    labels, _, x, _ = balanced_batch()
     assert loss_and_gradient(make("hsic"), x, labels)[0].item() == pytest.approx(
         loss_and_gradient(make("mmd"), x, labels)[0].item() / K, rel=1e-4
     )
@@ -550,7 +559,7 @@ def test_hsic_is_mmd_divided_by_the_number_of_balanced_speakers():
 
 @pytest.mark.parametrize("name", ["hsic", "mmd"])
 def test_kernel_widths_scale_with_the_embedding(name):
-    labels, _, x, _ = spoken()
+    labels, _, x, _ = balanced_batch()
     assert loss_and_gradient(make(name), 10 * x, labels)[0].item() == pytest.approx(
         loss_and_gradient(make(name), x, labels)[0].item(), rel=1e-3
     )
@@ -559,21 +568,21 @@ def test_kernel_widths_scale_with_the_embedding(name):
 
 
 def test_coral_equals_the_difference_of_means_and_second_moments():
-    labels, _, x, _ = spoken()
-    around = x.clone()
+    labels, _, x, _ = balanced_batch()
+    centred = x.clone()
     for label in range(C):
         rows = labels.emotion[:, label] == 1
-        around[rows] -= x[rows].mean(dim=0)
+        centred[rows] -= x[rows].mean(dim=0)
     expected = 0.0
-    for one in range(K):
-        own = around[labels.target[:, one] == 1]
-        moments = own.T @ own / len(own) - around.T @ around / len(around)
-        expected += len(own) / len(x) * (own.mean(dim=0).square().sum() / D + moments.square().sum() / (4 * D**2))
+    for index in range(K):
+        of_speaker = centred[labels.target[:, index] == 1]
+        moments = of_speaker.T @ of_speaker / len(of_speaker) - centred.T @ centred / len(centred)
+        expected += len(of_speaker) / len(x) * (of_speaker.mean(dim=0).square().sum() / D + moments.square().sum() / (4 * D**2))
     assert loss_and_gradient(make("coral"), x, labels)[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_coral_detects_a_speaker_that_differs_in_variance_alone():
-    labels, x, _, _ = spoken(count=300)
+    labels, x, _, _ = balanced_batch(count=300)
     wide = torch.where(labels.target[:, :1] == 1, 2 * x, x)
     assert loss_and_gradient(make("coral"), wide, labels)[0] > 3 * loss_and_gradient(make("coral"), x, labels)[0]
 
@@ -592,19 +601,19 @@ def test_unlabelled_utterances_are_compared_with_all(name):
 def test_contrastive_equals_the_formula_of_khosla_across_speakers():
     labels, x = batch(), clips()
     emotion, speaker = labels.emotion.argmax(dim=1), labels.target.argmax(dim=1)
-    direction, found = F.normalize(x, dim=1), []
+    direction, losses = F.normalize(x, dim=1), []
     for i in range(8):
         scores = (direction @ direction[i] / 0.2).tolist()
         positives = [j for j in range(8) if emotion[j] == emotion[i] and speaker[j] != speaker[i]]
         negatives = [j for j in range(8) if emotion[j] != emotion[i]]
         total = sum(math.exp(scores[j]) for j in positives + negatives)
-        found.append(np.mean([math.log(total) - scores[j] for j in positives]))
-    assert loss_and_gradient(make("contrastive"), x, labels)[0].item() == pytest.approx(np.mean(found), rel=1e-5)
+        losses.append(np.mean([math.log(total) - scores[j] for j in positives]))
+    assert loss_and_gradient(make("contrastive"), x, labels)[0].item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_contrastive_is_smallest_with_separate_emotions_and_shared_speakers():
     """20 positives, 30 negatives of which 10 by the same speaker; cosine / 0.2 is 5, 0, or 2.5 for half overlap."""
-    labels, noise, speaker, emotion = spoken()
+    labels, noise, speaker, emotion = balanced_batch()
     apart, shared = emotion - noise, (emotion - noise) + (speaker - noise)
     assert loss_and_gradient(make("contrastive"), apart, labels)[0].item() == pytest.approx(
         math.log(20 + 30 * math.exp(-5)), rel=1e-5
@@ -677,15 +686,15 @@ MARGIN = 0.15  # smallest loss of accuracy of a fresh attacker; chance is 0.25
 
 
 @cache
-def trained(which):
-    settings = {"name": which, "strength": 1.0, **TOY[which]}
+def trained(configuration):
+    settings = {"name": configuration, "strength": 1.0, **TOY[configuration]}
     hidden = {"hidden": 16} if settings["name"] in CLASSIFIERS else {}
     return train(section("adversary", **settings, **hidden))
 
 
 @cache
-def toy(which):
-    return judge(trained(which))
+def toy(configuration):
+    return judge(trained(configuration))
 
 
 def test_the_baseline_solves_the_toy_and_reveals_the_speakers():
@@ -693,10 +702,12 @@ def test_the_baseline_solves_the_toy_and_reveals_the_speakers():
     assert toy("baseline").attacker > 0.7 and toy("baseline").frame_attacker > 0.8 and toy("baseline").classifier > 0.6
 
 
-@pytest.mark.parametrize("which", [*(name for name in ADVERSARIES if name != "signed"), "several", "conditional", "frames"])
-def test_an_adversary_lowers_the_accuracy_of_a_fresh_attacker_and_keeps_the_task(which):
-    assert toy(which).attacker < toy("baseline").attacker - MARGIN
-    assert toy(which).task > 0.95 * toy("baseline").task
+@pytest.mark.parametrize(
+    "configuration", [*(name for name in ADVERSARIES if name != "signed"), "several", "conditional", "frames"]
+)
+def test_an_adversary_lowers_the_accuracy_of_a_fresh_attacker_and_keeps_the_task(configuration):
+    assert toy(configuration).attacker < toy("baseline").attacker - MARGIN
+    assert toy(configuration).task > 0.95 * toy("baseline").task
 
 
 def test_a_frame_level_adversary_also_protects_the_frame_level_features():
@@ -704,7 +715,7 @@ def test_a_frame_level_adversary_also_protects_the_frame_level_features():
 
 
 def test_the_signed_sum_trains_its_classifier_to_fail_and_removes_nothing():
-    """Its classifier falls below chance, its loss grows without bound, the task suffers, a fresh attacker finds the speaker."""
+    """Its classifier falls below chance, its loss grows without bound, and a fresh attacker still identifies the speaker."""
     signed = toy("signed")
     assert signed.classifier < 0.5 / SPEAKERS
     assert trained("signed").values[-1] > 10 * math.log(SPEAKERS) > 10 * max(trained("baseline").values[-20:])
@@ -722,7 +733,7 @@ def test_a_slow_classifier_is_fooled_and_a_fresh_attacker_is_not():
 def test_every_method_has_the_same_lambda_zero_baseline(name):
     """At strength 0 a few steps of training give the baseline's encoder to the bit."""
     encoders = []
-    for one in ("grl", name):
-        settings = section("adversary", name=one, strength=0.0, **NEEDS.get(one, {}))
+    for method in ("grl", name):
+        settings = section("adversary", name=method, strength=0.0, **NEEDS.get(method, {}))
         encoders.append(train(settings, steps=5).encoder.state_dict())
     assert all(torch.equal(encoders[0][key], encoders[1][key]) for key in encoders[0])

@@ -37,8 +37,8 @@ DOMAINS = {"scheme": "domain", "source": ("a",), "unlabelled": ("b",)}
 SETTINGS = SplitSection(**DOMAINS)
 
 
-def people(source=6, target=5, other=0, emotions=("happy", "sad"), texts=2):
-    """Speakers a0, a1 ... of corpus a, b0 ... of b and c0 ... of c, women and men in turn."""
+def make_utterances(source=6, target=5, other=0, emotions=("happy", "sad"), texts=2):
+    """Return utterances of speakers a0, a1 ... of corpus a, b0 ... of b and c0 ... of c, women and men in turn."""
     return [
         Utterance(f"{c}{s}{e}{t}", c, f"{c}{s}", e, f"{c}t{t}", sex=("female", "male")[s % 2], source=f"{c}{s}{e}{t}.wav")
         for c, count in (("a", source), ("b", target), ("c", other))
@@ -47,50 +47,52 @@ def people(source=6, target=5, other=0, emotions=("happy", "sad"), texts=2):
 
 
 def relabelled(utterances, chosen, label):
-    return [replace(one, emotion=label) if chosen(one) else one for one in utterances]
+    return [replace(utterance, emotion=label) if chosen(utterance) else utterance for utterance in utterances]
 
 
 def test_every_speaker_is_tested_once_and_trained_on_elsewhere_the_target_without_labels():
-    data = people(other=3)
+    data = make_utterances(other=3)
     splits = make_splits(SplitSection(**DOMAINS, folds=3, dev_speakers=1), data)
     tested = Counter(speaker for split in splits for speaker in split.test)
-    assert set(tested) == {one.speaker for one in data if one.corpus != "c"} and set(tested.values()) == {1}
+    assert set(tested) == {utterance.speaker for utterance in data if utterance.corpus != "c"} and set(tested.values()) == {1}
     for split in splits:
         corpora = {part: {name[0] for name in getattr(split, part)} for part in ("train", "dev", "test", "unlabelled")}
         assert corpora == {"train": {"a"}, "dev": {"a"}, "test": {"a", "b"}, "unlabelled": {"b"}}
         assert len({*split.train, *split.dev, *split.test, *split.unlabelled}) == 11, "all of both domains, each in one part"
         parts = [set(split.indices(part, data)) for part in ("train", "dev", "test", "unlabelled")]
-        assert all(one.isdisjoint(other) for one, other in itertools.combinations(parts, 2)) and sum(map(len, parts)) == 44
+        assert all(part.isdisjoint(other) for part, other in itertools.combinations(parts, 2)) and sum(map(len, parts)) == 44
 
 
 def test_the_baseline_trains_on_the_source_alone_and_has_the_same_test_speakers():
-    splits, baselines = (make_splits(SplitSection(**DOMAINS, folds=3, use_unlabelled=use), people()) for use in (True, False))
+    splits, baselines = (
+        make_splits(SplitSection(**DOMAINS, folds=3, use_unlabelled=use), make_utterances()) for use in (True, False)
+    )
     for split, baseline in zip(splits, baselines, strict=True):
         assert split.unlabelled and baseline == replace(split, unlabelled=())
 
 
 def test_the_lists_of_a_recipe_make_one_fold():
     lists = {"test": ("a1", "b0", "b3"), "dev": ("a0", "a5")}
-    (split,) = make_splits(SplitSection(**DOMAINS, **lists), people())
+    (split,) = make_splits(SplitSection(**DOMAINS, **lists), make_utterances())
     assert (split.train, split.dev, split.unlabelled) == (("a2", "a3", "a4"), ("a0", "a5"), ("b1", "b2", "b4"))
-    (split,) = make_splits(SplitSection(**DOMAINS, test=("b0",), dev_speakers=1), people())
+    (split,) = make_splits(SplitSection(**DOMAINS, test=("b0",), dev_speakers=1), make_utterances())
     assert split.test == ("b0",) and len(split.train) == 5 and len(split.unlabelled) == 4
 
 
 def test_speakers_without_labels_are_trained_on_in_every_fold_and_change_no_fold():
     """A fold is the same whether the target speakers it trains on have labels or not."""
-    data, settings = people(), SplitSection(**DOMAINS, folds=3, dev_speakers=1)
-    for place, before in enumerate(make_splits(settings, data)):
-        bare = relabelled(data, lambda one, names=before.unlabelled: one.speaker in names, "")
+    data, settings = make_utterances(), SplitSection(**DOMAINS, folds=3, dev_speakers=1)
+    for index, before in enumerate(make_splits(settings, data)):
+        bare = relabelled(data, lambda utterance, names=before.unlabelled: utterance.speaker in names, "")
         after = make_splits(settings, bare)
-        assert after[place] == before
+        assert after[index] == before
         assert all(set(before.unlabelled) <= set(split.unlabelled) for split in after)
-    none = relabelled(data, lambda one: one.corpus == "b", "")
+    none = relabelled(data, lambda utterance: utterance.corpus == "b", "")
     assert all({name[0] for name in split.test} == {"a"} for split in make_splits(settings, none))
 
 
 def test_an_utterance_without_a_label_is_not_tested():
-    data = relabelled(people(), lambda one: one.id == "b0sad1", "")
+    data = relabelled(make_utterances(), lambda utterance: utterance.id == "b0sad1", "")
     (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "b0")), data)
     assert [data[index].id for index in split.indices("test", data) if data[index].corpus == "b"] == [
         "b0happy0",
@@ -100,7 +102,7 @@ def test_an_utterance_without_a_label_is_not_tested():
 
 
 def test_texts_are_kept_apart_in_both_domains():
-    data = [replace(one, text=one.text[1:]) for one in people(texts=4)]
+    data = [replace(utterance, text=utterance.text[1:]) for utterance in make_utterances(texts=4)]
     for split in make_splits(SplitSection(**DOMAINS, folds=2, dev_speakers=1, text_folds=2), data):
         texts = {part: {data[i].text for i in split.indices(part, data)} for part in ("train", "test", "unlabelled")}
         assert texts["test"].isdisjoint(texts["train"] | texts["unlabelled"]) and len(texts["unlabelled"]) == 2
@@ -125,17 +127,16 @@ def test_texts_are_kept_apart_in_both_domains():
     ],
 )
 def test_invalid_domain_settings_are_refused(settings, message):
-    data = relabelled(people(), lambda one: one.speaker == "b4", "")
-    if settings.get("column") == "language":  # the one without labels is of no domain
-        data = [replace(one, language="" if one.speaker == "b4" else one.corpus) for one in people()]
-        data = [one for one in data if one.speaker != "b4"]
+    data = relabelled(make_utterances(), lambda utterance: utterance.speaker == "b4", "")
+    if settings.get("column") == "language":  # without the speaker that has no labels
+        data = [replace(utterance, language=utterance.corpus) for utterance in make_utterances() if utterance.speaker != "b4"]
     with pytest.raises(SplitError, match=message):
         make_splits(SplitSection(**settings), data)
 
 
 def test_an_unknown_domain_column_is_refused():
     with pytest.raises(RecipeError, match="split.column: unknown column 'corpsu', did you mean 'corpus'"):
-        make_splits(SplitSection(**{**DOMAINS, "column": "corpsu"}), people())
+        make_splits(SplitSection(**{**DOMAINS, "column": "corpsu"}), make_utterances())
 
 
 def test_a_split_cannot_test_a_speaker_it_trains_on_without_labels():
@@ -144,22 +145,25 @@ def test_a_split_cannot_test_a_speaker_it_trains_on_without_labels():
 
 
 def test_a_label_map_drops_no_utterance_of_the_unlabelled_domain():
-    data = people(emotions=("happy", "sad", "bored"))
+    data = make_utterances(emotions=("happy", "sad", "bored"))
     kept, mapped = map_labels("five", data, SETTINGS)
-    emotions = {corpus: Counter(one.emotion for one in kept if one.corpus == corpus) for corpus in "ab"}
+    emotions = {corpus: Counter(utterance.emotion for utterance in kept if utterance.corpus == corpus) for corpus in "ab"}
     assert emotions == {"a": {"happy": 12, "sad": 12}, "b": {"happy": 10, "sad": 10, "": 10}}
     assert (
         mapped.dropped == {"bored": 22} and mapped.unlabelled == 30 and "30 utterances of the unlabelled domain" in mapped.summary
     )
-    assert not any(one.emotion == "" for one in map_labels("five", data)[0]), "without such a split they are dropped"
+    assert not any(utterance.emotion == "" for utterance in map_labels("five", data)[0]), "without such a split they are dropped"
     assert map_labels("full", data, SETTINGS)[0] == data
 
 
 @pytest.mark.parametrize("chosen", ["full", "five", "auto", {"happy": "up", "sad": "down"}])
 def test_a_missing_label_is_an_error_anywhere_else(chosen):
-    of_baseline = relabelled(people(), lambda one: one.speaker == "b0", "")
+    of_baseline = relabelled(make_utterances(), lambda utterance: utterance.speaker == "b0", "")
     assert len(map_labels(chosen, of_baseline, SETTINGS)[0]) == len(of_baseline)
-    for data, split in ((of_baseline, None), (relabelled(people(), lambda one: one.id == "a0sad0", ""), SETTINGS)):
+    for data, split in (
+        (of_baseline, None),
+        (relabelled(make_utterances(), lambda utterance: utterance.id == "a0sad0", ""), SETTINGS),
+    ):
         with pytest.raises(
             RecipeError, match=r"utterances have no emotion \([ab]0.*: only utterances of a domain in split.unlabelled"
         ):
@@ -167,52 +171,54 @@ def test_a_missing_label_is_an_error_anywhere_else(chosen):
 
 
 def test_the_emotions_of_a_model_are_those_of_the_source():
-    data = relabelled(people(other=2), lambda one: one.speaker in ("b0", "c0"), "angry")
+    data = relabelled(make_utterances(other=2), lambda utterance: utterance.speaker in ("b0", "c0"), "angry")
     assert labels_of(data, SETTINGS) == ["happy", "sad"] and labels_of(data, SplitSection()) == ["angry", "happy", "sad"]
 
 
 def half_labelled(number=300):
-    """Clips of which those of the last two speakers, a tenth, come without an emotion."""
-    clips = unbalanced_dataset(number)
-    return replace(clips, emotion=np.where(clips.speaker > 2, -1, clips.emotion))
+    """Return a dataset in which the last two speakers, a tenth of the utterances, have no emotion."""
+    dataset = unbalanced_dataset(number)
+    return replace(dataset, emotion=np.where(dataset.speaker > 2, -1, dataset.emotion))
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "balanced"])
 def test_half_of_every_batch_is_unlabelled_and_every_utterance_is_used(kind):
-    clips, settings = half_labelled(), TrainSection(batch_size=10, batches=kind)
-    epochs = [epoch_batches(clips, settings, 0, number) for number in (1, 2)]
+    dataset, settings = half_labelled(), TrainSection(batch_size=10, batches=kind)
+    epochs = [epoch_batches(dataset, settings, 0, number) for number in (1, 2)]
     for batches in epochs:
-        assert all(abs((clips.emotion[batch] < 0).mean() - 0.5) < 0.06 and len(batch) >= 10 for batch in batches)
+        assert all(abs((dataset.emotion[batch] < 0).mean() - 0.5) < 0.06 and len(batch) >= 10 for batch in batches)
         drawn = Counter(np.concatenate(batches).tolist())
-        free = [drawn[place] for place in np.flatnonzero(clips.emotion < 0)]
-        assert min(free) > 0 and sum(free) == sum(drawn.values()) / 2
-        assert kind == "balanced" or max(free) - min(free) <= 1
-        assert kind == "balanced" or {drawn[place] for place in np.flatnonzero(clips.emotion >= 0)} == {1}
+        unlabelled = [drawn[index] for index in np.flatnonzero(dataset.emotion < 0)]
+        assert min(unlabelled) > 0 and sum(unlabelled) == sum(drawn.values()) / 2
+        assert kind == "balanced" or max(unlabelled) - min(unlabelled) <= 1
+        assert kind == "balanced" or {drawn[index] for index in np.flatnonzero(dataset.emotion >= 0)} == {1}
     assert not np.array_equal(np.concatenate(epochs[0]), np.concatenate(epochs[1]))
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "balanced"])
 def test_class_shares_are_computed_on_labelled_utterances(kind):
-    clips = half_labelled()
-    known = replace(clips, emotion=clips.emotion[clips.emotion >= 0], speaker=clips.speaker[clips.emotion >= 0])
+    dataset = half_labelled()
+    labelled = replace(dataset, emotion=dataset.emotion[dataset.emotion >= 0], speaker=dataset.speaker[dataset.emotion >= 0])
     recipe = make_recipe({"train": {"batches": kind}})
-    found, wanted = (BatchLoader(one, recipe, 4, (5,), 0, torch.device("cpu")).class_shares() for one in (clips, known))
-    assert torch.equal(found, wanted) and found.sum().item() == pytest.approx(1)
+    shares, expected = (BatchLoader(part, recipe, 4, (5,), 0, torch.device("cpu")).class_shares() for part in (dataset, labelled))
+    assert torch.equal(shares, expected) and shares.sum().item() == pytest.approx(1)
 
 
-def test_unlabelled_clips_are_paired_with_each_other_and_add_no_emotion():
-    clips = half_labelled()
+def test_unlabelled_utterances_are_paired_with_each_other_and_add_no_emotion():
+    dataset = half_labelled()
     augment = {"concatenate": 0.3, "mixup_same_emotion": 0.3, "mixup_any_emotion": 0.4}
-    feed = BatchLoader(clips, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
-    steps = feed.plan_epoch(1)
+    loader = BatchLoader(dataset, make_recipe({"augment": augment}), 4, (5,), 0, torch.device("cpu"))
+    steps = loader.plan_epoch(1)
     for step in steps:
-        free = clips.emotion[step.chosen] < 0
-        assert np.array_equal(clips.emotion[step.pairs.partner] < 0, free)
-        labels = feed.labels_of(step)
-        assert (labels.emotion[torch.from_numpy(free)] == 0).all()
-        assert torch.allclose(labels.emotion[torch.from_numpy(~free)].sum(dim=1), torch.ones(int((~free).sum())))
-        assert torch.allclose(labels.targets[0].sum(dim=1), torch.ones(len(free))), "whom the adversary reads is known of all"
-    assert any((step.pairs.partner != step.chosen)[clips.emotion[step.chosen] < 0].any() for step in steps), "and they are mixed"
+        unlabelled = dataset.emotion[step.chosen] < 0
+        assert np.array_equal(dataset.emotion[step.pairs.partner] < 0, unlabelled)
+        labels = loader.labels_of(step)
+        assert (labels.emotion[torch.from_numpy(unlabelled)] == 0).all()
+        assert torch.allclose(labels.emotion[torch.from_numpy(~unlabelled)].sum(dim=1), torch.ones(int((~unlabelled).sum())))
+        assert torch.allclose(labels.targets[0].sum(dim=1), torch.ones(len(unlabelled))), "the adversary's target is known of all"
+    assert any((step.pairs.partner != step.chosen)[dataset.emotion[step.chosen] < 0].any() for step in steps), (
+        "and they are mixed"
+    )
 
 
 # ---- trained on tones: 01 to 04 are corpus a, 05 and 06 corpus b; 05 is trained on without labels
@@ -228,17 +234,17 @@ TONES = {
 
 
 def in_two(utterances):
-    return [replace(one, corpus="b" if one.speaker in ("05", "06") else "a") for one in utterances]
+    return [replace(utterance, corpus="b" if utterance.speaker in ("05", "06") else "a") for utterance in utterances]
 
 
 @pytest.fixture(scope="module")
 def both(folder, tmp_path_factory):
-    """The tones as two corpora."""
+    """Prepare the corpus of tones as two corpora."""
     return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("both") / "data", in_two)
 
 
 def changed(folder, out, change):
-    """The same with other labels; an empty one is allowed."""
+    """Prepare the same with other labels, which may be empty."""
     listing = CUSTOM_FORMATS["csv"](Request(folder / "corpus.csv"))
     from speaker_invariant_ser.data.prepare import prepare
 
@@ -254,7 +260,7 @@ def adapted(both, tmp_path_factory):
     return train(make_recipe(TONES), both, tmp_path_factory.mktemp("adapted") / "run", device="cpu")
 
 
-def same(run, other):
+def same_weights(run, other):
     first, second = weights(run), weights(other)
     return all(torch.equal(first[name], second[name]) for name in first)
 
@@ -262,35 +268,40 @@ def same(run, other):
 @pytest.mark.parametrize("label", ["", "bored", "rising"])
 def test_no_label_of_the_target_reaches_the_model(both, adapted, folder, tmp_path, label):
     """With every label of the target's training speakers removed, unknown or wrong, the model is the same to the bit."""
-    data = changed(folder, tmp_path / "data", lambda some: relabelled(some, lambda one: one.speaker == "05", label))
-    assert {one.emotion for one in data.utterances if one.speaker == "05"} == {label}
-    assert same(adapted, train(make_recipe(TONES), data, tmp_path / "run", device="cpu"))
+    data = changed(
+        folder, tmp_path / "data", lambda utterances: relabelled(utterances, lambda utterance: utterance.speaker == "05", label)
+    )
+    assert {utterance.emotion for utterance in data.utterances if utterance.speaker == "05"} == {label}
+    assert same_weights(adapted, train(make_recipe(TONES), data, tmp_path / "run", device="cpu"))
 
 
 def test_labels_of_test_speakers_do_not_reach_the_model_and_those_of_the_source_do(adapted, folder, tmp_path):
     def shuffled(speakers):
-        turn = {"rising": "falling", "falling": "level", "level": "rising"}
-        return lambda some: [replace(one, emotion=turn[one.emotion]) if one.speaker in speakers else one for one in some]
+        next_label = {"rising": "falling", "falling": "level", "level": "rising"}
+        return lambda utterances: [
+            replace(utterance, emotion=next_label[utterance.emotion]) if utterance.speaker in speakers else utterance
+            for utterance in utterances
+        ]
 
     for name, speakers, alike in (("test", ("04", "06"), True), ("source", ("01",), False)):
         data = changed(folder, tmp_path / f"{name}-data", shuffled(speakers))
-        assert same(adapted, train(make_recipe(TONES), data, tmp_path / name, device="cpu")) is alike
+        assert same_weights(adapted, train(make_recipe(TONES), data, tmp_path / name, device="cpu")) is alike
 
 
-def test_unlabelled_clips_are_trained_on_and_the_baseline_has_none(both, adapted, tmp_path):
+def test_unlabelled_utterances_are_trained_on_and_the_baseline_has_none(both, adapted, tmp_path):
     recipe = make_recipe(TONES, ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0"])
     baseline = train(recipe, both, tmp_path / "baseline", device="cpu")
-    assert not same(adapted, baseline) and baseline.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
+    assert not same_weights(adapted, baseline) and baseline.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
     rows, baselines = adapted.fits[0].metrics(), baseline.fits[0].metrics()
-    clips = len(baseline.splits[0].indices("train", both.utterances))
-    assert (rows[0]["step"], baselines[0]["step"]) == (2 * clips // 8, clips // 8), (
-        "each batch holds as many unlabelled clips as labelled ones"
+    utterances = len(baseline.splits[0].indices("train", both.utterances))
+    assert (rows[0]["step"], baselines[0]["step"]) == (2 * utterances // 8, utterances // 8), (
+        "each batch holds as many unlabelled utterances as labelled ones"
     )
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
     assert Run.open(adapted.folder).splits == adapted.splits
 
 
-def test_an_adversary_classifies_any_column_that_training_clips_have(both):
+def test_an_adversary_classifies_any_column_that_training_utterances_have(both):
     split = Split("x", ("01", "02"), ("03",), ("04",), unlabelled=("05",))
     assert target_values(both, split, "corpus") == ["a", "b"] and target_values(both, split, "text") == list("abcd")
     assert target_values(both, split, "speaker") == ["01", "02", "05"]
@@ -304,21 +315,21 @@ def test_an_adversary_classifies_any_column_that_training_clips_have(both):
 @pytest.fixture(scope="module")
 def reports(both, adapted, tmp_path_factory):
     """Reports of the run, compared with its baseline, and of the baseline; and the folder of the first."""
-    place = tmp_path_factory.mktemp("domains")
+    path = tmp_path_factory.mktemp("domains")
     settings = ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0", "train.epochs=1"]
-    baseline = train(make_recipe(TONES, settings), both, place / "baseline", device="cpu")
+    baseline = train(make_recipe(TONES, settings), both, path / "baseline", device="cpu")
     of_baseline = evaluate(baseline, both, "cpu", quick=True).report
     write_report(of_baseline, baseline.folder / "report")
     of_run = evaluate(adapted, both, "cpu", quick=True, against=baseline).report
-    return of_run, of_baseline, write_report(of_run, place / "report").parent
+    return of_run, of_baseline, write_report(of_run, path / "report").parent
 
 
 def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports, adapted):
     report, rows = reports[0], list(csv.DictReader((adapted.folder / "predictions.csv").read_text().splitlines()))
     emotion, domains = report.emotion, report.emotion.domains
     for name, speaker in (("source", "04"), ("target", "06")):
-        mine = [row for row in rows if row["speaker"] == speaker]
-        uar = balanced_accuracy_score([row["emotion"] for row in mine], [row["predicted"] for row in mine])
+        of_speaker = [row for row in rows if row["speaker"] == speaker]
+        uar = balanced_accuracy_score([row["emotion"] for row in of_speaker], [row["predicted"] for row in of_speaker])
         tested = getattr(domains, name).tested
         assert tested.uar.value == pytest.approx(uar) and (tested.utterances, tested.speakers) == (12, 1)
     assert len(rows) == 24 and domains.headline == "target" and domains.target_in_training
@@ -353,25 +364,25 @@ def test_the_report_says_which_domain_is_which(reports):
 
 
 def test_without_labels_in_the_target_the_headline_is_the_source():
-    data = relabelled(people(), lambda one: one.corpus == "b", "")
+    data = relabelled(make_utterances(), lambda utterance: utterance.corpus == "b", "")
     (split,) = make_splits(SplitSection(**DOMAINS, test=("a0", "a1")), data)
     domains = domains_of(SETTINGS, [data[index] for index in split.indices("test", data)])
     assert headline(domains).all() and set(domains) == {"source"}
-    found = domain_results(SETTINGS, synthetic_predictions(clips=8), domains)
-    assert found.headline == "source" and found.target.to_json() == {"values": ["b"], "tested": None}
+    results = domain_results(SETTINGS, synthetic_predictions(clips=8), domains)
+    assert results.headline == "source" and results.target.to_json() == {"values": ["b"], "tested": None}
     assert domain_results(SplitSection(), synthetic_predictions(clips=8), domains_of(SplitSection(), data)[:8]) is None
-    assert headline(domains_of(SplitSection(), data)).all(), "of other runs all clips stand first"
+    assert headline(domains_of(SplitSection(), data)).all(), "in other runs the headline is on all utterances"
 
 
 def test_uar_is_over_the_emotions_that_a_domain_has():
     predictions = synthetic_predictions(clips=80)
     domains = np.where(predictions.truth == 2, "source", "target")
-    found = domain_results(SETTINGS, predictions, domains)
-    mine = predictions.rows(domains == "target")
-    assert found.target.tested.uar.value == pytest.approx(
-        np.mean([(mine.predicted == mine.truth)[mine.truth == label].mean() for label in (0, 1)])
+    results = domain_results(SETTINGS, predictions, domains)
+    of_target = predictions.rows(domains == "target")
+    assert results.target.tested.uar.value == pytest.approx(
+        np.mean([(of_target.predicted == of_target.truth)[of_target.truth == label].mean() for label in (0, 1)])
     )
-    assert found.target.tested.chance == 0.5 and found.source.tested.chance == 1.0
+    assert results.target.tested.chance == 0.5 and results.source.tested.chance == 1.0
 
 
 # ---- data without labels
@@ -384,7 +395,7 @@ def test_audio_without_labels_is_prepared_only_with_the_option(folder, tmp_path,
     with pytest.raises(ManifestError, match="no column emotion; found path, speaker"):
         CUSTOM_FORMATS["csv"](Request(bare))
     listing = CUSTOM_FORMATS["csv"](Request(bare, unlabelled=True))
-    assert {one.emotion for one in listing.utterances} == {""} and listing.unlabelled
+    assert {utterance.emotion for utterance in listing.utterances} == {""} and listing.unlabelled
     out = tmp_path / "data"
     arguments = ["prepare", "csv", str(folder / "corpus.csv"), str(out), "--also", f"csv={bare}", "--jobs", "1"]
     assert siser(arguments) == 2 and "no column emotion" in capsys.readouterr().err
@@ -395,7 +406,7 @@ def test_audio_without_labels_is_prepared_only_with_the_option(folder, tmp_path,
 
 
 def test_a_corpus_without_labels_is_prepared_trained_on_and_evaluated(folder, tmp_path, capsys):
-    """Twelve clips of one more speaker are in a table without emotions."""
+    """Twelve utterances of another speaker are in a table without emotions."""
     rows = list(csv.DictReader((folder / "corpus.csv").read_text().splitlines()))
     table = tmp_path / "corpus.csv"
     lines = [f"{folder}/{row['path']},{row['speaker']},{row['emotion']},{row['text']},{row['sex']}\n" for row in rows[:60]]
@@ -432,14 +443,14 @@ def test_the_recipes_take_one_corpus_with_labels_and_the_other_without(source, t
     path = Path(__file__).resolve().parents[2] / "recipes" / f"domain-{source}-{target}.toml"
     names = {"a": source, "b": target}
     counts = {"emodb": 10, "nemo": 9}
-    data = people(counts[source], counts[target], emotions=("happy", "sad", "bored"))
-    data = [replace(one, corpus=names[one.corpus]) for one in data]
+    data = make_utterances(counts[source], counts[target], emotions=("happy", "sad", "bored"))
+    data = [replace(utterance, corpus=names[utterance.corpus]) for utterance in data]
     changes = re.findall(r"--set (\S+)", path.read_text())
     assert len(changes) == 3
     recipe, baseline = read_recipe(path), read_recipe(path, changes)
     kept = map_labels(recipe.labels.map, data, recipe.split)[0]
     assert labels_of(kept, recipe.split) == ["happy", "sad"]
-    folds, baselines = (make_splits(one.split, kept) for one in (recipe, baseline))
+    folds, baselines = (make_splits(settings.split, kept) for settings in (recipe, baseline))
     assert [replace(split, unlabelled=()) for split in folds] == baselines and len(folds) == 5
     assert all({name[0] for name in split.unlabelled} == {"b"} and len(split.unlabelled) >= 7 for split in folds)
     assert sum(len(split.test) for split in folds) == 19 and all(len(split.train) >= 5 for split in folds)

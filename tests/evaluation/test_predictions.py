@@ -102,15 +102,15 @@ def test_a_temperature_divides_the_logits():
 
 @pytest.mark.parametrize("applied", [0.25, 0.5, 1.0, 2.0])
 def test_fitting_recovers_the_temperature_that_was_applied(applied):
-    one = synthetic_predictions(clips=4000, temperature=applied)
-    found = fit_temperature(one.truth, one.probability)
-    assert found == pytest.approx(1 / applied, rel=0.1)
-    scaled = [apply_temperature(one.probability, found * factor) for factor in (0.9, 1, 1.1)]
-    losses = [log_loss(one.truth, probability, labels=range(3)) for probability in scaled]
+    predictions = synthetic_predictions(clips=4000, temperature=applied)
+    temperature = fit_temperature(predictions.truth, predictions.probability)
+    assert temperature == pytest.approx(1 / applied, rel=0.1)
+    scaled = [apply_temperature(predictions.probability, temperature * factor) for factor in (0.9, 1, 1.1)]
+    losses = [log_loss(predictions.truth, probability, labels=range(3)) for probability in scaled]
     assert losses[1] < min(losses[0], losses[2])
 
 
-def test_temperature_scaling_mends_overconfidence():
+def test_temperature_scaling_corrects_overconfidence():
     dev, test = synthetic_predictions(1, 2000, temperature=0.25), synthetic_predictions(2, 2000, temperature=0.25)
     tested = Predictions(**{**vars(test), "temperatures": {"a": fit_temperature(dev.truth, dev.probability)}})
     calibration = emotion_results(tested).calibration
@@ -127,8 +127,8 @@ def test_temperature_scaling_mends_overconfidence():
 
 def test_each_fold_has_its_own_temperature():
     parts = [
-        Predictions(**{**vars(synthetic_predictions(fold=fold)), "temperatures": {fold: heat}})
-        for fold, heat in (("a", 2.0), ("b", 0.5))
+        Predictions(**{**vars(synthetic_predictions(fold=fold)), "temperatures": {fold: temperature}})
+        for fold, temperature in (("a", 2.0), ("b", 0.5))
     ]
     both = join(parts)
     assert both.temperatures == {"a": 2.0, "b": 0.5} and len(both.id) == 160
@@ -138,7 +138,8 @@ def test_each_fold_has_its_own_temperature():
 
 def test_each_seed_of_a_fold_has_its_own_temperature():
     parts = [
-        replace(synthetic_predictions(trained_from=s), temperatures={f"a, seed {s}": heat}) for s, heat in ((3, 2.0), (4, 0.5))
+        replace(synthetic_predictions(trained_from=seed), temperatures={f"a, seed {seed}": temperature})
+        for seed, temperature in ((3, 2.0), (4, 0.5))
     ]
     both = join(parts)
     assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
@@ -148,83 +149,88 @@ def test_each_seed_of_a_fold_has_its_own_temperature():
 
 def test_results_pooled_over_seeds_are_means_over_seeds():
     """All seeds are tested on the same utterances, so that nothing else has to handle seeds."""
-    both = with_seeds(2, 0, 1)
-    pooled, alone = emotion_results(both), [emotion_results(both.rows(both.seed == seed)) for seed in range(3)]
-    uars = [results.uar.value for results in alone]
+    predictions = with_seeds(2, 0, 1)
+    pooled, by_seed = (
+        emotion_results(predictions),
+        [emotion_results(predictions.rows(predictions.seed == seed)) for seed in range(3)],
+    )
+    uars = [results.uar.value for results in by_seed]
     assert len(set(uars)) == 3
     assert pooled.uar.value == pytest.approx(np.mean(uars))
     assert pooled.uar.seeds == dict(zip("012", uars, strict=True))
     assert pooled.uar.deviation == pytest.approx(np.std(uars, ddof=1))
-    assert pooled.accuracy == pytest.approx(np.mean([results.accuracy for results in alone]))
+    assert pooled.accuracy == pytest.approx(np.mean([results.accuracy for results in by_seed]))
     for speaker, result in pooled.per_speaker.items():
-        assert result.uar == pytest.approx(np.mean([results.per_speaker[speaker].uar for results in alone]))
-    assert alone[1].uar.seeds == {"1": uars[1]} and alone[1].uar.deviation is None
+        assert result.uar == pytest.approx(np.mean([results.per_speaker[speaker].uar for results in by_seed]))
+    assert by_seed[1].uar.seeds == {"1": uars[1]} and by_seed[1].uar.deviation is None
 
 
 def test_utterances_count_once_whatever_the_number_of_seeds():
-    both, one = with_seeds(0, 1, 2), synthetic_predictions()
-    results, alone = emotion_results(both), emotion_results(one)
-    assert len(both.id) == 240 and results.utterances == alone.utterances == 80
+    predictions, of_one_seed = with_seeds(0, 1, 2), synthetic_predictions()
+    results, expected = emotion_results(predictions), emotion_results(of_one_seed)
+    assert len(predictions.id) == 240 and results.utterances == expected.utterances == 80
     for speaker, result in results.per_speaker.items():
-        assert result.utterances == alone.per_speaker[speaker].utterances
-    group = by_group(both, {"corpus": np.full(240, "made")})["corpus"]["made"]
+        assert result.utterances == expected.per_speaker[speaker].utterances
+    group = by_group(predictions, {"corpus": np.full(240, "made")})["corpus"]["made"]
     assert (group.utterances, group.speakers) == (80, 4) and np.sum(results.confusion.counts) == 240
 
 
 def test_seeds_that_agree_make_the_interval_no_narrower():
-    """Resampling speakers keeps identical rows together; resampling rows would take them for independent."""
-    one = synthetic_predictions()
-    copies = join([replace(one, seed=np.full(80, seed)) for seed in range(5)])
-    pooled, alone = emotion_results(copies).uar, emotion_results(one).uar
-    assert (pooled.value, pooled.low, pooled.high) == pytest.approx((alone.value, alone.low, alone.high))
+    """Resampling speakers keeps identical rows together; resampling rows would take them as independent."""
+    predictions = synthetic_predictions()
+    copies = join([replace(predictions, seed=np.full(80, seed)) for seed in range(5)])
+    pooled, of_one_seed = emotion_results(copies).uar, emotion_results(predictions).uar
+    assert (pooled.value, pooled.low, pooled.high) == pytest.approx((of_one_seed.value, of_one_seed.low, of_one_seed.high))
     assert pooled.deviation == 0
-    rows = metrics.cluster_interval(copies.truth, copies.predicted, np.arange(400), 3)
-    once = metrics.cluster_interval(one.truth, one.predicted, np.arange(80), 3)
-    assert rows[1] - rows[0] < 0.6 * (once[1] - once[0])
+    by_row = metrics.cluster_interval(copies.truth, copies.predicted, np.arange(400), 3)
+    of_one_seed_by_row = metrics.cluster_interval(predictions.truth, predictions.predicted, np.arange(80), 3)
+    assert by_row[1] - by_row[0] < 0.6 * (of_one_seed_by_row[1] - of_one_seed_by_row[0])
 
 
-@pytest.mark.parametrize("right", [True, False], ids=["all right", "all wrong"])
-@pytest.mark.parametrize("sure", [0.9, 1.0], ids=["hardly", "with probability 1"])
-def test_a_temperature_stays_finite(right, sure):
+@pytest.mark.parametrize("correct", [True, False], ids=["all correct", "all incorrect"])
+@pytest.mark.parametrize("confidence", [0.9, 1.0], ids=["confidence 0.9", "confidence 1"])
+def test_a_temperature_stays_finite(correct, confidence):
     truth = np.arange(30) % 3
-    named = truth if right else (truth + 1) % 3
-    probability = np.where(np.eye(3)[named] == 1, sure, (1 - sure) / 2).astype(np.float32)
-    found = fit_temperature(truth, probability)
-    assert 0.05 <= found <= 20 and (found < 1.1 if right else found > 19)
-    scaled = apply_temperature(probability, found)
+    predicted = truth if correct else (truth + 1) % 3
+    probability = np.where(np.eye(3)[predicted] == 1, confidence, (1 - confidence) / 2).astype(np.float32)
+    temperature = fit_temperature(truth, probability)
+    assert 0.05 <= temperature <= 20 and (temperature < 1.1 if correct else temperature > 19)
+    scaled = apply_temperature(probability, temperature)
     assert np.isfinite(scaled).all() and np.allclose(scaled.sum(axis=1), 1)
 
 
 def test_the_results_are_json_and_give_the_spread_of_the_speakers():
-    one = synthetic_predictions()
-    results = emotion_results(one)
+    predictions = synthetic_predictions()
+    results = emotion_results(predictions)
     assert json.loads(json.dumps(results.to_json(), allow_nan=False)) == results.to_json()
     uars = [
-        balanced_accuracy_score(one.truth[mine], one.predicted[mine]) for name in SPEAKERS if any(mine := one.speaker == name)
+        balanced_accuracy_score(predictions.truth[rows], predictions.predicted[rows])
+        for name in SPEAKERS
+        if any(rows := predictions.speaker == name)
     ]
     assert results.spread == pytest.approx(np.std(uars, ddof=1))
     assert results.worst_speaker.uar == pytest.approx(min(uars))
-    assert results.macro_f1 == metrics.macro_f1(one.truth, one.predicted, 3)
+    assert results.macro_f1 == metrics.macro_f1(predictions.truth, predictions.predicted, 3)
 
 
 def test_one_speaker_has_results_without_interval_and_spread():
-    one = synthetic_predictions()
-    alone = one.rows(one.speaker == "NA")
-    results = emotion_results(alone)
+    predictions = synthetic_predictions()
+    of_speaker = predictions.rows(predictions.speaker == "NA")
+    results = emotion_results(of_speaker)
     assert results.spread is None and results.uar.low is None and results.uar.high is None
-    assert results.uar.value == pytest.approx(balanced_accuracy_score(alone.truth, alone.predicted))
+    assert results.uar.value == pytest.approx(balanced_accuracy_score(of_speaker.truth, of_speaker.predicted))
     json.dumps(results.to_json(), allow_nan=False)
 
 
 def test_a_class_that_never_occurs_has_no_recall_and_does_not_count():
-    one = synthetic_predictions()
-    results = emotion_results(one.rows(one.truth != 1))
+    predictions = synthetic_predictions()
+    results = emotion_results(predictions.rows(predictions.truth != 1))
     assert results.per_class["joy"] is None and results.chance == 0.5
     assert results.uar.value == pytest.approx((results.per_class["anger"] + results.per_class["no, thanks"]) / 2)
 
 
-def people(count=24, **columns) -> list[Utterance]:
-    """Utterances whose further columns are given as functions of their position."""
+def make_utterances(count=24, **columns) -> list[Utterance]:
+    """Return utterances whose further columns are given as functions of their position."""
     return [
         Utterance(f"c{n}", "made", f"s{n % 4}", "joy", **{name: value(n) for name, value in columns.items()})
         for n in range(count)
@@ -232,62 +238,72 @@ def people(count=24, **columns) -> list[Utterance]:
 
 
 def test_groups_are_columns_of_2_to_20_values_and_those_asked_for():
-    clips = people(sex=lambda n: "male" if n % 2 else "female", session=str, style=lambda n: "speech", text=lambda n: f"t{n % 3}")
-    assert list(group_columns(clips)) == ["sex"], "one corpus, one style, 24 sessions; no language, no intensity"
-    assert list(group_columns(clips[:20])) == ["sex", "session"]
-    assert list(group_columns(clips, ("text", "style", "sex"))) == ["sex", "text", "style"]
-    assert "sex" not in group_columns(people(sex=lambda n: "male" if n % 2 else "")), "unknown is no value"
+    utterances = make_utterances(
+        sex=lambda n: "male" if n % 2 else "female", session=str, style=lambda n: "speech", text=lambda n: f"t{n % 3}"
+    )
+    assert list(group_columns(utterances)) == ["sex"], "one corpus, one style, 24 sessions; no language, no intensity"
+    assert list(group_columns(utterances[:20])) == ["sex", "session"]
+    assert list(group_columns(utterances, ("text", "style", "sex"))) == ["sex", "text", "style"]
+    assert "sex" not in group_columns(make_utterances(sex=lambda n: "male" if n % 2 else "")), "unknown is no value"
 
 
 def test_unknown_and_empty_columns_are_refused():
-    clips = people(text=lambda n: "t")
+    utterances = make_utterances(text=lambda n: "t")
     with pytest.raises(RunError, match="unknown column 'txt', did you mean 'text'. Expected one of: corpus, text, sex, language"):
-        group_columns(clips, ("txt",))
+        group_columns(utterances, ("txt",))
     for name in ("emotion", "speaker", "id", "samples"):
         with pytest.raises(RunError, match=f"unknown column '{name}'"):
-            group_columns(clips, (name,))
+            group_columns(utterances, (name,))
     with pytest.raises(RunError, match="column 'sex' is empty for every test utterance; filled are corpus, text"):
-        group_columns(clips, ("sex",))
+        group_columns(utterances, ("sex",))
 
 
 def test_groups_are_scored_like_the_whole_test_set():
-    one = synthetic_predictions()
-    sex = np.where(np.isin(one.speaker, ["01", "1"]), "female", np.where(one.speaker == "NA", "male", ""))
-    groups = by_group(one, {"sex": sex, "corpus": np.full(80, "made")})
+    predictions = synthetic_predictions()
+    sex = np.where(np.isin(predictions.speaker, ["01", "1"]), "female", np.where(predictions.speaker == "NA", "male", ""))
+    groups = by_group(predictions, {"sex": sex, "corpus": np.full(80, "made")})
     assert list(groups["sex"]) == ["female", "male"]
-    female, male, all_ = groups["sex"]["female"], groups["sex"]["male"], groups["corpus"]["made"]
+    female, male, corpus = groups["sex"]["female"], groups["sex"]["male"], groups["corpus"]["made"]
     assert (female.speakers, female.utterances, male.speakers, male.utterances) == (2, 40, 1, 20)
-    mine = sex == "female"
-    assert female.uar.value == pytest.approx(balanced_accuracy_score(one.truth[mine], one.predicted[mine]))
+    is_female = sex == "female"
+    assert female.uar.value == pytest.approx(
+        balanced_accuracy_score(predictions.truth[is_female], predictions.predicted[is_female])
+    )
     assert female.uar.low <= female.uar.value <= female.uar.high and male.uar.low is None
-    whole = emotion_results(one)
-    assert (all_.uar.value, all_.uar.low, all_.uar.high) == (whole.uar.value, whole.uar.low, whole.uar.high)
-    assert all_.accuracy == whole.accuracy
+    whole = emotion_results(predictions)
+    assert (corpus.uar.value, corpus.uar.low, corpus.uar.high) == (whole.uar.value, whole.uar.low, whole.uar.high)
+    assert corpus.accuracy == whole.accuracy
 
 
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):
-    """The small model is too poor for two temperatures to differ, so the probabilities are invented; the speakers are real."""
+    """The small model is too poor for two temperatures to differ, so the probabilities are synthetic; the speakers are real."""
     fit = trained.fits[0]
     model, split = load_model(fit.folder), fit.split
-    made = {}
+    by_part = {}
 
     def classify(model, prepared, split, part, means):
-        utterances, probability = real(model, prepared, split, part, means)
-        made[part] = (
+        utterances, probability = original_classify(model, prepared, split, part, means)
+        by_part[part] = (
             utterances,
             synthetic_predictions(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability,
         )
-        assert probability.shape == made[part][1].shape
-        return made[part]
+        assert probability.shape == by_part[part][1].shape
+        return by_part[part]
 
-    real = model_outputs.classify
+    original_classify = model_outputs.classify
     monkeypatch.setattr(model_outputs, "classify", classify)
     tested = model_outputs.predict_test_speakers(model, prepared, fit, None)
-    assert {part: {one.speaker for one in made[part][0]} for part in made} == {"dev": set(split.dev), "test": set(split.test)}
-    truth = {part: np.array([model.labels.index(one.emotion) for one in utterances]) for part, (utterances, _) in made.items()}
+    assert {part: {utterance.speaker for utterance in by_part[part][0]} for part in by_part} == {
+        "dev": set(split.dev),
+        "test": set(split.test),
+    }
+    truth = {
+        part: np.array([model.labels.index(utterance.emotion) for utterance in utterances])
+        for part, (utterances, _) in by_part.items()
+    }
     assert set(tested.seed) == {fit.seed} and set(tested.fold) == {split.name}
-    assert tested.temperatures == {fit.name: fit_temperature(truth["dev"], made["dev"][1])}
-    assert np.array_equal(tested.probability, made["test"][1]) and np.array_equal(tested.truth, truth["test"])
+    assert tested.temperatures == {fit.name: fit_temperature(truth["dev"], by_part["dev"][1])}
+    assert np.array_equal(tested.probability, by_part["test"][1]) and np.array_equal(tested.truth, truth["test"])
 
 
 def test_an_unknown_column_is_refused_before_any_work(trained, prepared):

@@ -40,10 +40,10 @@ def logmel():
 
 
 def direct_mean(prepared, logmel, speaker):
-    """Over all frames of all clips of a speaker, one clip after another."""
+    """Compute a speaker's mean over all frames, one utterance after another."""
     frames = []
-    for index, one in enumerate(prepared.utterances):
-        if one.speaker == speaker:
+    for index, utterance in enumerate(prepared.utterances):
+        if utterance.speaker == speaker:
             audio = torch.from_numpy(prepared.clip(index))[None]
             mels, count = logmel(audio, torch.tensor([audio.shape[1]]))
             frames.append(mels[0, :, : count.item()].double())
@@ -57,21 +57,21 @@ def test_speaker_means_remove_a_planted_speaker_spectrum_and_keep_that_of_each_e
     colour, mood = 5 * torch.randn(4, 8, generator=rng), 2 * torch.randn(3, 8, generator=rng)
     mood -= mood.mean(dim=0)  # every speaker has every emotion equally often
     clips = (colour[speaker] + mood[emotion])[:, :, None] + torch.randn(48, 8, 60, generator=rng)
-    mean = torch.stack([clips[speaker == one].mean(dim=(0, 2)) for one in range(4)])
+    mean = torch.stack([clips[speaker == index].mean(dim=(0, 2)) for index in range(4)])
 
-    def spread(kind, taken):
-        """How far the means of normalised clips are apart between speakers, and between emotions."""
-        given = clips - mean[speaker][:, :, None] if taken else clips
+    def spread(kind, subtracted):
+        """Return the spread of the means of normalised utterances over speakers, and over emotions."""
+        given = clips - mean[speaker][:, :, None] if subtracted else clips
         normalise = Normalise(kind, 8)
         normalise.fit(given)
         inner = normalise(given, torch.full((48,), 60)).mean(dim=2)
-        means = [torch.stack([inner[by == one].mean(dim=0) for one in by.unique()]) for by in (speaker, emotion)]
-        return [one.std(dim=0).mean().item() for one in means]
+        means = [torch.stack([inner[by == group].mean(dim=0) for group in by.unique()]) for by in (speaker, emotion)]
+        return [group_means.std(dim=0).mean().item() for group_means in means]
 
     (before, mood_before), (alone, mood_alone) = spread("corpus", False), spread("utterance", False)
     after, mood_after = spread("speaker", True)
-    assert before > 0.5 and mood_before > 0.1, "it was there"
-    assert after < 1e-5 and alone < 1e-5, "and is gone"
+    assert before > 0.5 and mood_before > 0.1, "the planted spectrum is measurable"
+    assert after < 1e-5 and alone < 1e-5, "it is removed"
     assert mood_after > 0.5 > 1e-4 > mood_alone
 
 
@@ -89,7 +89,8 @@ def test_a_speakers_mean_is_over_all_utterances_of_any_label_and_part(prepared, 
 
 def test_the_dataset_subtracts_the_speakers_mean(prepared, logmel):
     plain, clips = (
-        open_dataset(prepared, range(30), LABELS, (), logmel, 1.0, subtract_speaker_means=taken) for taken in (False, True)
+        open_dataset(prepared, range(30), LABELS, (), logmel, 1.0, subtract_speaker_means=subtracted)
+        for subtracted in (False, True)
     )
     batch = [np.array([3, 29, 14])]
     ((mels, frames),), ((own, same),) = plain.read(batch), clips.read(batch)
@@ -105,39 +106,43 @@ def test_the_dataset_subtracts_the_speakers_mean(prepared, logmel):
 
 @pytest.mark.parametrize("join", [{}, {"concatenate": 1.0}, {"mixup_any_emotion": 1.0}])
 def test_every_part_of_a_combined_clip_has_its_own_speakers_mean_subtracted(prepared, logmel, join):
-    still = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
-    recipe = make_recipe({**SPEAKER, "augment": {**still, **join}, "train": {"batch_size": 8}})
-    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
-    feed = BatchLoader(clips, recipe, 3, (4,), 0, torch.device("cpu"))
-    for step, (mels, frames, _) in zip(feed.plan_epoch(1), feed.epoch(1, 0, PhaseTimer()), strict=True):
-        ((own, count),) = clips.read([step.chosen])
-        ((others, other_count),) = clips.read([step.chosen if step.pairs is None else step.pairs.partner])
+    no_augmentation = dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks", "frequency_masks"), 0)
+    recipe = make_recipe({**SPEAKER, "augment": {**no_augmentation, **join}, "train": {"batch_size": 8}})
+    dataset = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
+    loader = BatchLoader(dataset, recipe, 3, (4,), 0, torch.device("cpu"))
+    for step, (mels, frames, _) in zip(loader.plan_epoch(1), loader.epoch(1, 0, PhaseTimer()), strict=True):
+        ((own, count),) = dataset.read([step.chosen])
+        ((others, other_count),) = dataset.read([step.chosen if step.pairs is None else step.pairs.partner])
         for row, length in enumerate(count.tolist()):
             if not join:
-                wanted = own[row, :, :length]
+                expected = own[row, :, :length]
             elif "concatenate" in join:
-                wanted = torch.cat((own[row, :, :length], others[row, :, : other_count[row]]), dim=1)
+                expected = torch.cat((own[row, :, :length], others[row, :, : other_count[row]]), dim=1)
             else:
                 repeated = others[row, :, torch.arange(length) % other_count[row]]
-                wanted = torch.lerp(repeated, own[row, :, :length], step.pairs.weight[row].item())
-            assert frames[row] == wanted.shape[1]
-            assert torch.allclose(mels[row, :, : frames[row]], wanted, atol=1e-4)
+                expected = torch.lerp(repeated, own[row, :, :length], step.pairs.weight[row].item())
+            assert frames[row] == expected.shape[1]
+            assert torch.allclose(mels[row, :, : frames[row]], expected, atol=1e-4)
 
 
 def test_a_masked_band_is_zero_and_not_the_negative_speaker_mean(prepared, logmel):
-    only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
-    clips = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
+    masks_only = {**dict.fromkeys(("warp", "tempo", "equaliser_db", "time_masks"), 0), "frequency_mask_bands": 4}
+    dataset = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, subtract_speaker_means=True)
     normalise = Normalise("speaker", 24)
-    normalise.fit(clips.sample())
-    feed = BatchLoader(clips, make_recipe({**SPEAKER, "augment": only}), 3, (4,), 0, torch.device("cpu"))
-    seen = [(normalise(mels, frames), frames) for mels, frames, _ in feed.epoch(1, 0, PhaseTimer())]
+    normalise.fit(dataset.sample())
+    loader = BatchLoader(dataset, make_recipe({**SPEAKER, "augment": masks_only}), 3, (4,), 0, torch.device("cpu"))
+    batches = [(normalise(mels, frames), frames) for mels, frames, _ in loader.epoch(1, 0, PhaseTimer())]
     bands = torch.cat(
-        [clip[:, :count] for mels, frames in seen for clip, count in zip(mels, frames.tolist(), strict=True)], dim=1
+        [clip[:, :count] for mels, frames in batches for clip, count in zip(mels, frames.tolist(), strict=True)], dim=1
     )
-    hidden = [
-        band for mels, frames in seen for clip, n in zip(mels, frames, strict=True) for band in clip[:, :n] if band.std() < 1e-3
+    masked = [
+        band
+        for mels, frames in batches
+        for clip, n in zip(mels, frames, strict=True)
+        for band in clip[:, :n]
+        if band.std() < 1e-3
     ]
-    assert len(hidden) > 20 and torch.stack([band.abs().max() for band in hidden]).max() < 0.5 < bands.abs().mean()
+    assert len(masked) > 20 and torch.stack([band.abs().max() for band in masked]).max() < 0.5 < bands.abs().mean()
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +181,9 @@ def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder
     for row in rows:
         for label in LABELS:
             assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
-    some = list(predict(load_models(run, device="cpu", one_speaker=True), [folder / "05_level_a.wav", folder / "no.wav"]))
-    assert not some[0]["error"] and some[1]["error"]
-    assert abs(some[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
+    of_one_file = list(predict(load_models(run, device="cpu", one_speaker=True), [folder / "05_level_a.wav", folder / "no.wav"]))
+    assert not of_one_file[0]["error"] and of_one_file[1]["error"]
+    assert abs(of_one_file[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
     with pytest.raises(RunError, match="--one-speaker: .* predicts every file on its own"):
         load_models(trained, device="cpu", one_speaker=True)
 
@@ -193,14 +198,14 @@ def transductive(report):
 
 def test_every_table_of_a_transductive_report_is_marked(tmp_path):
     plain, marked = against_report(), transductive(against_report())
-    for name, report, wanted in (("plain", plain, False), ("marked", marked, True)):
+    for name, report, is_marked in (("plain", plain, False), ("marked", marked, True)):
         folder = write_report(report, tmp_path / name).parent
         page, text = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
         results = text.partition("## Settings")[0]
-        assert len(tables(results)) > 10 and all(("transductive" in table[0]) is wanted for table in tables(results))
+        assert len(tables(results)) > 10 and all(("transductive" in table[0]) is is_marked for table in tables(results))
         heads = re.findall(r"<thead>.*?</thead>", page.partition('id="settings"')[0], flags=re.S)
-        assert len(heads) == len(tables(results)) and all(("transductive" in head) is wanted for head in heads)
-        assert ("test speakers included" in text.partition("|")[0]) is wanted, "before any number"
+        assert len(heads) == len(tables(results)) and all(("transductive" in head) is is_marked for head in heads)
+        assert ("test speakers included" in text.partition("|")[0]) is is_marked, "before any number"
     assert "| transductive | True |" in (tmp_path / "marked" / "report.md").read_text()
     assert json.loads((tmp_path / "marked" / "report.json").read_text())["settings"]["transductive"] is True
 
