@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.runs import Run
 
 
+MAX_WIDTH = 1000  # columns of a table where standard output is not a terminal: no cell is wrapped
+
+
 def show_trained(run: "Run") -> None:
     """Print each fold's selected epoch and dev UAR, with several seeds their mean."""
     from speaker_invariant_ser.runs import best_epoch
@@ -125,4 +128,4 @@ def show_table(table: "Table", transductive: bool = False) -> None:
     for position, row in enumerate(table.rows):
         rendered.add_row(*map(Text, row), style="bold" if position in table.strong else None)
     console = Console()
-    Console(width=None if console.is_terminal else 160).print(rendered)
+    Console(width=None if console.is_terminal else MAX_WIDTH).print(rendered)
