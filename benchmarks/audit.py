@@ -1,4 +1,4 @@
-"""Measure the time of an audit: with all attackers, with the quick ones, and of a large table.
+"""Measure the time of an audit: with all attackers, with the closed-form ones, and of a large table.
 
     python benchmarks/audit.py [--jobs 2] [--only full quick large]
 
@@ -25,15 +25,15 @@ from pathlib import Path
 
 import numpy as np
 
-SIZES = {"full": (500, 10), "quick": (500, 10), "large": (20_000, 100)}  # clips, speakers
+SIZES = {"full": (500, 10), "quick": (500, 10), "large": (20_000, 100)}  # utterances, speakers
 DIMENSIONS, EMOTIONS, TEXTS = 128, 5, 10
 
 
-def write_table(path: Path, clips: int, speakers: int) -> tuple[np.ndarray, np.ndarray]:
+def write_table(path: Path, utterances: int, speakers: int) -> tuple[np.ndarray, np.ndarray]:
     """Write embeddings with a weak speaker code to an .npz file; return embeddings and speakers."""
-    rng, number = np.random.default_rng(0), np.arange(clips)
+    rng, number = np.random.default_rng(0), np.arange(utterances)
     speaker = number % speakers
-    embedding = rng.standard_normal((clips, DIMENSIONS)) + 0.25 * rng.standard_normal((speakers, DIMENSIONS))[speaker]
+    embedding = rng.standard_normal((utterances, DIMENSIONS)) + 0.25 * rng.standard_normal((speakers, DIMENSIONS))[speaker]
     emotion, text = number // speakers % EMOTIONS, number // speakers // EMOTIONS % TEXTS
     np.savez(path, embedding=embedding.astype(np.float32), speaker=speaker, emotion=emotion, text=text)
     return embedding, speaker
@@ -58,19 +58,19 @@ def audit(table: Path, jobs: int, quick: bool) -> float:
     """Return the seconds of `siser audit` from start to end."""
     command = [sys.executable, "-m", "speaker_invariant_ser.cli", "audit", str(table), "--json", "--jobs", str(jobs)]
     started = time.perf_counter()
-    done = subprocess.run([*command, *(["--quick"] if quick else [])], capture_output=True, text=True, check=True)
-    took = time.perf_counter() - started
-    report = json.loads(done.stdout)
+    completed = subprocess.run([*command, *(["--quick"] if quick else [])], capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - started
+    report = json.loads(completed.stdout)
     accuracies = ", ".join(f"{name} {attacker['accuracy']:.2f}" for name, attacker in report["attackers"].items())
     print(f"    {report['decisions']} utterances, {report['permutations']} permutations; {accuracies}")
-    return took
+    return seconds
 
 
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="of all but the large one")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of all parts but `large`")
     parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
     options = parser.parse_args()
     result = {"jobs": options.jobs}

@@ -75,8 +75,8 @@ def seconds(work: Callable, *arguments: object) -> float:
 
 def million() -> dict[str, float]:
     """Run `check_split_open` in its own process, so that the memory is its own."""
-    done = subprocess.run([sys.executable, __file__, "--million"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run([sys.executable, __file__, "--million"], capture_output=True, text=True, check=True)
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def check_split_open() -> dict[str, float]:
@@ -92,8 +92,8 @@ def check_split_open() -> dict[str, float]:
     from speaker_invariant_ser.files import sha256, write_json
     from speaker_invariant_ser.recipe import SplitSection
 
-    with tempfile.TemporaryDirectory() as place:
-        folder, rows = Path(place), np.arange(UTTERANCES)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, rows = Path(temporary), np.arange(UTTERANCES)
         table = pyarrow.table(
             {
                 "path": pyarrow.array([f"recording{row // 10_000:03}.wav" for row in rows]),
@@ -107,8 +107,10 @@ def check_split_open() -> dict[str, float]:
         del table
         started = time.perf_counter()
         utterances = read_table(Request(folder / "table.csv")).utterances
-        took = {"check_s": time.perf_counter() - started}
-        write_manifest(folder / MANIFEST, [replace(one, offset=3200 * row, samples=3200) for row, one in enumerate(utterances)])
+        seconds_by_step = {"check_s": time.perf_counter() - started}
+        write_manifest(
+            folder / MANIFEST, [replace(utterance, offset=3200 * row, samples=3200) for row, utterance in enumerate(utterances)]
+        )
         del utterances
         with open(folder / AUDIO, "wb") as file:
             file.truncate(UTTERANCES * 6400)  # sparse: the disk holds nothing of it
@@ -116,11 +118,11 @@ def check_split_open() -> dict[str, float]:
         write_json(folder / SETTINGS, settings)
         started = time.perf_counter()
         prepared = PreparedCorpus.open(folder)
-        took["open_s"] = time.perf_counter() - started
+        seconds_by_step["open_s"] = time.perf_counter() - started
         started = time.perf_counter()
         make_splits(SplitSection(scheme="group-kfold", folds=5), prepared.utterances)
-        took["split_s"] = time.perf_counter() - started
-    return {**took, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        seconds_by_step["split_s"] = time.perf_counter() - started
+    return {**seconds_by_step, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main() -> None:
@@ -139,25 +141,27 @@ def main() -> None:
         parser.error(f"{options.folder} is no folder: expected that of {options.corpus}")
     paths = sorted(options.folder.rglob("*.wav"))
     rounds = {
-        "librosa": lambda place: librosa_loop(paths),
-        "limit": lambda place: limit(paths, options.jobs),
-        "prepare": lambda place: prepare(options.corpus, options.folder, options.jobs, place / "data"),
+        "librosa": lambda out: librosa_loop(paths),
+        "limit": lambda out: limit(paths, options.jobs),
+        "prepare": lambda out: prepare(options.corpus, options.folder, options.jobs, out / "data"),
     }
     times = {name: [] for name in rounds}
     processor = {name: [] for name in rounds}
-    for turn in range(options.rounds + 1):
+    for number in range(options.rounds + 1):
         for name, work in rounds.items():
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory() as out:
                 before = os.times()
-                times[name].append(seconds(work, Path(place)))
+                times[name].append(seconds(work, Path(out)))
                 processor[name].append(sum(os.times()[:4]) - sum(before[:4]))
-        print(f"round {turn or '(warm-up)'}: " + ", ".join(f"{name} {taken[-1]:.2f} s" for name, taken in times.items()))
-    median = {name: statistics.median(taken[1:]) for name, taken in times.items()}
+        print(
+            f"round {number or '(warm-up)'}: " + ", ".join(f"{name} {durations[-1]:.2f} s" for name, durations in times.items())
+        )
+    median = {name: statistics.median(durations[1:]) for name, durations in times.items()}
     result = {
         "files": len(paths),
         "jobs": options.jobs,
-        **{f"{name}_s": round(taken, 3) for name, taken in median.items()},
-        **{f"{name}_processor_s": round(statistics.median(taken[1:]), 2) for name, taken in processor.items()},
+        **{f"{name}_s": round(duration, 3) for name, duration in median.items()},
+        **{f"{name}_processor_s": round(statistics.median(durations[1:]), 2) for name, durations in processor.items()},
         "vs_librosa": round(median["librosa"] / median["prepare"], 2),
         "vs_limit": round(median["limit"] / median["prepare"], 2),
         "million": {name: round(value, 1) for name, value in million().items()},

@@ -143,13 +143,13 @@ def load_models(run: Run) -> Iterator[tuple[Split, SerModel]]:
 
 def faster_workers(task: Task, split: Split) -> int:
     """Return 0 or 2 DataLoader workers, whichever takes less time for a second epoch; not part of the measured time."""
-    took, recipe = {}, with_train(task.recipe, epochs=2)
+    seconds, recipe = {}, with_train(task.recipe, epochs=2)
     for workers in (0, 2):
         ends: list[float] = []
         plain_loop.train_fold(task.folder, task.prepared, split, recipe, workers, lambda: ends.append(time.perf_counter()))  # noqa: B023
-        took[workers] = ends[1] - ends[0]
-    print("plain loop, one epoch: " + ", ".join(f"{workers} workers {took[workers]:.1f} s" for workers in took))
-    return min(took, key=took.get)
+        seconds[workers] = ends[1] - ends[0]
+    print("plain loop, one epoch: " + ", ".join(f"{workers} workers {seconds[workers]:.1f} s" for workers in seconds))
+    return min(seconds, key=seconds.get)
 
 
 def test_uar(prepared: PreparedCorpus, models: Iterable[tuple[Split, SerModel]]) -> float:
@@ -177,19 +177,21 @@ def step_seconds(row: dict[str, float]) -> float:
 
 def stream(scratch: Path | None) -> dict:
     """Train on 300 hours from disk and on 2.5 hours in memory, with as many clips per epoch, each in its own process."""
-    found = {}
+    results = {}
     for name, hours in (("streamed", HOURS), ("resident", SMALL_HOURS)):
-        with tempfile.TemporaryDirectory(dir=scratch) as place:
-            clips = write_hours(Path(place) / "data", hours)
-            done = subprocess.run([sys.executable, __file__, "--child", place], stdout=subprocess.PIPE, text=True, check=True)
-            found[name] = json.loads(done.stdout.splitlines()[-1])
-        one = found[name]
-        print(f"{name}, {hours} hours, {clips} clips: {one['clips_per_s']:.0f} clips/s, at most {one['peak_mb']:.0f} MB")
-        print(f"    {one['imported_mb']:.0f} MB after the imports, {one['opened_mb']:.0f} MB once the corpus is open")
+        with tempfile.TemporaryDirectory(dir=scratch) as temporary:
+            clips = write_hours(Path(temporary) / "data", hours)
+            completed = subprocess.run(
+                [sys.executable, __file__, "--child", temporary], stdout=subprocess.PIPE, text=True, check=True
+            )
+            results[name] = json.loads(completed.stdout.splitlines()[-1])
+        result = results[name]
+        print(f"{name}, {hours} hours, {clips} clips: {result['clips_per_s']:.0f} clips/s, at most {result['peak_mb']:.0f} MB")
+        print(f"    {result['imported_mb']:.0f} MB after the imports, {result['opened_mb']:.0f} MB once the corpus is open")
     return {
-        **{f"streamed_{name}": round(value) for name, value in found["streamed"].items()},
-        "resident_clips_per_s": round(found["resident"]["clips_per_s"]),
-        "streamed_vs_resident": round(found["streamed"]["clips_per_s"] / found["resident"]["clips_per_s"], 2),
+        **{f"streamed_{name}": round(value) for name, value in results["streamed"].items()},
+        "resident_clips_per_s": round(results["resident"]["clips_per_s"]),
+        "streamed_vs_resident": round(results["streamed"]["clips_per_s"] / results["resident"]["clips_per_s"], 2),
     }
 
 
@@ -201,7 +203,7 @@ def write_hours(folder: Path, hours: float) -> int:
     utterances = [
         Utterance(
             id=f"{number:06}",
-            corpus="made-up",
+            corpus="synthetic",
             speaker=f"{number % SPEAKERS:03}",
             emotion=EMOTIONS[number // SPEAKERS % len(EMOTIONS)],
             text=f"{number // SPEAKERS // len(EMOTIONS) % TEXTS:02}",
@@ -217,10 +219,10 @@ def write_hours(folder: Path, hours: float) -> int:
         for number in range(0, clips, NOISY):
             file.seek(2 * number * CLIP)
             file.write(noise)
-    # The audio's hash is looked at when a run is evaluated; training only notes it.
+    # The hash of the audio is checked when a run is evaluated; training only records it.
     write_json(
         folder / SETTINGS,
-        {"format": FORMAT, "corpora": ["made-up"], "sha256": {MANIFEST: sha256(folder / MANIFEST), AUDIO: "not taken"}},
+        {"format": FORMAT, "corpora": ["synthetic"], "sha256": {MANIFEST: sha256(folder / MANIFEST), AUDIO: "not computed"}},
     )
     return clips
 
@@ -258,31 +260,31 @@ def gpu(task: Task) -> dict | None:
         return None
     task, jobs, free = task.with_train(seeds=GPU_SEEDS), os.cpu_count() or 1, [torch.cuda.mem_get_info()[0]]
     run, together_s = task.train("cuda", jobs, "together", after_epoch=lambda: free.append(torch.cuda.mem_get_info()[0]))
-    _, alone_s = task.train("cuda", 1, "in turn")
+    _, in_turn_s = task.train("cuda", 1, "in turn")
     utterances = task.prepared.utterances
     clips = task.recipe.train.epochs * sum(len(fit.split.indices("train", utterances)) for fit in run.fits)
-    each = (free[0] - min(free)) / min(jobs, len(run.fits))
-    found = {
+    model_bytes = (free[0] - min(free)) / min(jobs, len(run.fits))
+    result = {
         "device": torch.cuda.get_device_name(),
         "models": len(run.fits),
         "jobs": jobs,
         "together_s": round(together_s, 1),
-        "in_turn_s": round(alone_s, 1),
-        "vs_gpu_sequential": round(alone_s / together_s, 2),
+        "in_turn_s": round(in_turn_s, 1),
+        "vs_gpu_sequential": round(in_turn_s / together_s, 2),
         "clips_per_s": round(clips / together_s),
-        "model_mb": round(each / 1e6),
-        "models_fit": int(torch.cuda.mem_get_info()[1] / each),
+        "model_mb": round(model_bytes / 1e6),
+        "models_fit": int(torch.cuda.mem_get_info()[1] / model_bytes),
     }
-    print(f"GPU: {found}")
-    return found
+    print(f"GPU: {result}")
+    return result
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar if standard error is a terminal; the function it yields is called after each epoch."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as shown:
-        task = shown.add_task(title, total=total)
-        yield lambda: shown.advance(task)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
 
 
 def with_train(recipe: Recipe, **changes: int) -> Recipe:

@@ -1,4 +1,4 @@
-"""Invented reports, built from the typed model of report.json, for the tests of what shows them."""
+"""Synthetic reports, built from the typed model of report.json, for the tests of what shows them."""
 
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -53,14 +53,14 @@ AUDIT = AuditRecord(folds=5, seed=0, permutations=1000, quick=False)
 
 
 def changed(report: R, **changes: Any) -> R:
-    """The report with other values, whose keys are dotted paths with __ for the dot: speaker__scored="trained"."""
+    """Return the report with other values, whose keys are dotted paths with __ for the dot: speaker__scored="trained"."""
     content = deepcopy(report.to_json())
     for path, value in changes.items():
         *parents, last = path.split("__")
-        place = content
+        table = content
         for name in parents:
-            place = place[name]
-        place[last] = jsonable(value)
+            table = table[name]
+        table[last] = jsonable(value)
     return type(report).model_validate(content)
 
 

@@ -38,7 +38,7 @@ class Clips:
 
 @cache
 def make_clips(count: int, seed: int) -> Clips:
-    """Speakers lie on a circle in two channels; each emotion raises four others; utterance and frame noise on all channels.
+    """Return clips: speakers on a circle in two channels, each emotion in four others, utterance and frame noise in all.
 
     The embedding has fewer dimensions than there are channels without the speaker code, so that the code can be dropped.
     """
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         self.rate = torch.zeros(())  # of the latest batch, nats a clip
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(x [B, CHANNELS, T], frames [B]) -> (map [B, features, T], its frames [B])."""
+        """Return frame-level features [B, F, T] of x [B, CHANNELS, T], and their frames [B]."""
         return self.layer(x).relu() * mask_of(frames, x.shape[2])[:, None], frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
@@ -109,8 +109,11 @@ def train(
         rows = corpus.rows(torch.randint(len(corpus.x), (clips,), generator=draw))
         hidden, frames = encoder.frame_features(rows.x, rows.frames)
         embedding = encoder.embed(hidden, frames)
-        read = hidden if on_frames else embedding
-        x, batch = read.detach().requires_grad_(), AdversaryBatch(frames=frames, emotion=rows.emotion, target=rows.target)
+        adversary_input = hidden if on_frames else embedding
+        x, batch = (
+            adversary_input.detach().requires_grad_(),
+            AdversaryBatch(frames=frames, emotion=rows.emotion, target=rows.target),
+        )
         for _ in range(adversary.separate_steps):
             optimizers[-1].zero_grad()
             adversary.classifier_loss(x.detach(), batch).backward()
@@ -120,7 +123,7 @@ def train(
         loss = adversary(x, batch, step / max(1, steps - 1))
         loss.backward()
         task = F.cross_entropy(head(embedding), rows.emotion) + bottleneck.rate_weight * encoder.rate
-        torch.autograd.backward([task, read], [None, x.grad])
+        torch.autograd.backward([task, adversary_input], [None, x.grad])
         for optimizer in optimizers:
             optimizer.step()
         values.append(loss.item())
@@ -141,8 +144,8 @@ def judge(trained: Trained, release: Callable[[Tensor], Tensor] = lambda embeddi
     clips = make_clips(1000, seed=3)
     hidden, frames = trained.encoder.frame_features(clips.x, clips.frames)
     embedding, mean = trained.encoder.embed(hidden, frames), hidden.sum(dim=2) / frames[:, None]
-    read = hidden if trained.adversary.settings.on_frames else embedding
-    logits = trained.adversary.logits(read, AdversaryBatch(frames=frames, emotion=clips.emotion, target=clips.target))
+    adversary_input = hidden if trained.adversary.settings.on_frames else embedding
+    logits = trained.adversary.logits(adversary_input, AdversaryBatch(frames=frames, emotion=clips.emotion, target=clips.target))
     return Judged(
         task=accuracy(trained.head(embedding), clips.emotion),
         attacker=attack(release(embedding).numpy(), clips.target.argmax(dim=1).numpy()),
@@ -156,7 +159,7 @@ def accuracy(logits: Tensor, shares: Tensor) -> float:
 
 
 def attack(x: np.ndarray, labels: np.ndarray) -> float:
-    """Logistic regression, fitted on one half and scored on the other."""
+    """Return the accuracy of a logistic regression, fitted on one half and scored on the other."""
     half = len(x) // 2
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     return probe.fit(x[:half], labels[:half]).score(x[half:], labels[half:])

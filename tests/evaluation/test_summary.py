@@ -117,10 +117,10 @@ def test_a_run_without_a_report_is_refused(tmp_path):
 def test_a_missing_key_is_named(key, tmp_path):
     content = run_report().to_json()
     *parents, last = key.split(".")
-    place = content
+    table = content
     for name in parents:
-        place = place[name]
-    del place[last]
+        table = table[name]
+    del table[last]
     with pytest.raises(RunError, match=f"report.json is damaged or of another version, it has no {key}: evaluate it again with"):
         read_report(write(tmp_path, content))
 
