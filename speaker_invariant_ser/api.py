@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speaker_invariant_ser.processes import EpochProgress, TaskProgress
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.models.model import SerModel
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
-
-TaskProgress = Callable[[str, int, int], None]  # task, steps done, steps in total
-EpochProgress = Callable[[str, dict[str, float]], None]  # model (fold and seed), its latest row of metrics.csv
 
 
 def prepare(

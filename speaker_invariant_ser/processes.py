@@ -1,10 +1,14 @@
-"""Worker processes: how many cores there are, and how workers end."""
+"""Worker processes: how many cores there are, how workers end, and how long work reports its progress."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+
+TaskProgress = Callable[[str, int, int], None]  # name of the task, steps done, steps in total
+EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
 
 def cores() -> int:

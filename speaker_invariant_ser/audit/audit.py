@@ -1,6 +1,6 @@
 """The complete audit of embeddings: leakage, controls, usable information, and verification of unseen speakers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,9 @@ from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification import Verification, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.indexing import one_hot
+from speaker_invariant_ser.processes import TaskProgress
 
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
-Progress = Callable[[str, int, int], None]  # name of the step, units done, units in total
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def audit(
     controls: Mapping[str, Sequence[np.ndarray]] | None = None,
     unseen: Sequence[Embeddings] | None = None,
     settings: AuditSettings | None = None,
-    progress: Progress | None = None,
+    progress: TaskProgress | None = None,
 ) -> Audit:
     """Audit the embeddings of one or several encoders; decisions are pooled over encoders.
 
@@ -136,7 +136,7 @@ def audit(
     )
 
 
-def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: Progress | None = None) -> Audit:
+def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: TaskProgress | None = None) -> Audit:
     """Audit embeddings of any encoder; attackers are scored on the utterances that the table marks.
 
     Args:
@@ -162,7 +162,7 @@ def attack_controls(
     controls: Mapping[str, Sequence[np.ndarray]],
     embedding_leakage: Leakage | None,
     settings: AuditSettings,
-    progress: Progress,
+    progress: TaskProgress,
 ) -> dict[str, Leakage]:
     """Measure leakage of the embedding, of each control, of the true emotion and of shuffled speakers.
 
@@ -206,7 +206,7 @@ def with_shuffled_speakers(table: Embeddings, seed: int) -> Embeddings:
     return replace(table, speaker=speaker, frames=None)
 
 
-def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, progress: Progress) -> dict:
+def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, progress: TaskProgress) -> dict:
     """Compute usable bits about the speaker given the emotion and the online code length, both pooled over encoders."""
     families = ("linear",) if settings.quick else ("linear", "mlp")
     tables = [without_single_utterances(table) for table in tables]
@@ -232,7 +232,7 @@ def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, p
     }
 
 
-def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progress: Progress) -> Leakage | None:
+def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progress: TaskProgress) -> Leakage | None:
     """Measure leakage of speakers that encoders were not trained on; None if no encoder has two of them."""
     tables = [without_single_utterances(table) for table in unseen]
     tables = [table for table in tables if len(set(table.speaker)) > 1]
@@ -243,7 +243,7 @@ def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progres
 
 
 def verify_unseen(
-    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: AuditSettings, progress: Progress
+    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: AuditSettings, progress: TaskProgress
 ) -> Verification | None:
     """Verify unseen speakers with the training speakers as background, or a table's own speakers if there are no others."""
     progress("verifying unseen speakers", 0, 1)

@@ -14,7 +14,7 @@ from speaker_invariant_ser.audit.folds import AuditFold, FoldPlan
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import cores
 
-Progress = Callable[[int, int], None]  # fits done, fits in total
+FitProgress = Callable[[int, int], None]  # fits done, fits in total
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run_attackers(
     names: Sequence[str],
     seed: int,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: FitProgress | None = None,
 ) -> list[EncoderPredictions]:
     """Fit every attacker on every fold of every encoder.
 

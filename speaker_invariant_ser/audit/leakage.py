@@ -19,7 +19,7 @@ from speaker_invariant_ser.audit import statistics
 from speaker_invariant_ser.audit.attackers import ATTACKERS
 from speaker_invariant_ser.audit.cross_validation import (
     EncoderPredictions,
-    Progress,
+    FitProgress,
     choose_strongest,
     count_votes,
     run_attackers,
@@ -164,7 +164,7 @@ def measure_leakage(
     seed: int = 0,
     permutations: int = PERMUTATIONS,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: FitProgress | None = None,
     repeats: int = REPEATS,
 ) -> Leakage:
     """Attack the embeddings of one or several encoders by cross-validation.

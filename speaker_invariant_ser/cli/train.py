@@ -15,10 +15,10 @@ from speaker_invariant_ser.cli.progress import is_first_process, training_bars
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.processes import EpochProgress
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
     from speaker_invariant_ser.training.epoch_metrics import Row
-    from speaker_invariant_ser.training.trainer import Progress
 
 
 def train(
@@ -98,7 +98,7 @@ def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> 
     print(f"training inputs: {path}")
 
 
-def train_with_tensorboard(start: Callable[["Progress"], "Run"], folder: Path, progress: "Progress") -> "Run":
+def train_with_tensorboard(start: Callable[["EpochProgress"], "Run"], folder: Path, progress: "EpochProgress") -> "Run":
     """Train, and write every epoch as TensorBoard events as well.
 
     Args:

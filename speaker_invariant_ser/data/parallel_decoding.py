@@ -13,18 +13,18 @@ from uuid import uuid4
 import numpy as np
 
 from speaker_invariant_ser.data.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
+from speaker_invariant_ser.processes import TaskProgress
 
 DECODED = "decoded.i16"
 CHUNK = 16  # utterances that a worker decodes per task
 MAX_PENDING = 6  # chunks in progress at once; bounds memory, and the work that an interruption can lose
 MIN_PARALLEL = 64  # up to this many utterances are decoded in the main process
 
-Progress = Callable[[str, int, int], None]  # task, done, total
 ChunkResult = tuple[list[Result], str]  # what decode_chunk returns
 
 
 def decode_to_file(
-    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None, progress: Progress | None
+    tasks: Sequence[Job], work: Path, treatment: Treatment, pool: Executor | None, progress: TaskProgress | None
 ) -> tuple[list[Result], str]:
     """Decode utterances in parallel and write their samples in order to one file in `work`.
 

@@ -30,7 +30,7 @@ from speaker_invariant_ser.data.manifest import (
     require_valid,
     write_manifest,
 )
-from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, Progress, decode_to_file
+from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
@@ -44,6 +44,7 @@ from speaker_invariant_ser.files import (
     unfinished_folder,
     write_json,
 )
+from speaker_invariant_ser.processes import TaskProgress
 
 LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
 
@@ -58,7 +59,7 @@ def prepare(
     out: Path | str,
     treatment: Treatment = Treatment(),  # noqa: B008, it is frozen
     pool: Executor | None = None,
-    progress: Progress | None = None,
+    progress: TaskProgress | None = None,
     compare: Compare = lambda kept: [],
 ) -> PreparedCorpus:
     """Decode the utterances of one or more listings into a new prepared corpus.

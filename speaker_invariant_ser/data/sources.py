@@ -11,11 +11,11 @@ from speaker_invariant_ser.data.custom import Request
 from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.decoding import Treatment
 from speaker_invariant_ser.data.manifest import Listing, Utterance, select
-from speaker_invariant_ser.data.parallel_decoding import Progress
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import CorpusError
 from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
+from speaker_invariant_ser.processes import TaskProgress
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prepare_sources(
     conditions: Sequence[tuple[str, str]] = (),
     download: bool = False,
     pool: Executor | None = None,
-    progress: Progress | None = None,
+    progress: TaskProgress | None = None,
 ) -> PreparedCorpus:
     """Decode the utterances of one or several sources into a prepared corpus.
 

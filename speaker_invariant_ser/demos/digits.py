@@ -37,6 +37,7 @@ from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, embed
 from speaker_invariant_ser.files import new_folder, sha256, write_json
 from speaker_invariant_ser.models.model import choose_device, load_model
+from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
 from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
@@ -60,8 +61,6 @@ CURVES = {  # columns of metrics.csv
     "adversary_accuracy": "other digit: adversary's classifier",
     "attacker_accuracy": "other digit: fresh attacker",
 }
-
-Progress = Callable[[str, int, int], None]  # task, done, total
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class DigitsDemo:
     curves: Path
 
 
-def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, progress: Progress | None = None) -> DigitsDemo:
+def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, progress: TaskProgress | None = None) -> DigitsDemo:
     """Make the overlays, train recipes/digits.toml and its lambda = 0 baseline, and attack the embeddings of both.
 
     Args:
@@ -146,7 +145,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def epoch_progress(name: str, recipe: Recipe, progress: Progress | None) -> Callable[[str, Row], None] | None:
+def epoch_progress(name: str, recipe: Recipe, progress: TaskProgress | None) -> Callable[[str, Row], None] | None:
     """Return a function for training's progress (model, row of metrics.csv) that reports the epoch of the run `name`."""
     return progress and (lambda model, row: progress(f"training {name}", int(row["epoch"]), recipe.train.epochs))
 

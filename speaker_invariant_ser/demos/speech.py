@@ -17,6 +17,7 @@ from speaker_invariant_ser.evaluation.summary import REPORT
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import Row, load_models, predict
 from speaker_invariant_ser.inference.tables import open_table
+from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_comparison, write_run_report
 from speaker_invariant_ser.runs import Run
@@ -24,8 +25,6 @@ from speaker_invariant_ser.training.launcher import train
 
 STRENGTHS = {"baseline": 0.0, "adversarial": 1.0}  # adversary.strength of each run; 1 is the textbook's, and does not suffice
 EPOCHS = 20
-
-Progress = Callable[[str, int, int], None]  # task, done, total
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Demo:
     report: Path
 
 
-def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, progress: Progress | None = None) -> Demo:
+def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, progress: TaskProgress | None = None) -> Demo:
     """Run the demo on synthesised speech.
 
     Args:
@@ -76,17 +75,17 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     return Demo(evaluations, infer_unseen_speaker(runs[0], out, device), report)
 
 
-def prefixed(name: str, progress: Progress) -> Progress:
+def prefixed(name: str, progress: TaskProgress) -> TaskProgress:
     """Return `progress` with the run's name before every task."""
     return lambda task, done, total: progress(f"{name}: {task}", done, total)
 
 
-def epoch_progress(name: str, progress: Progress) -> Callable[[str, dict[str, float]], None]:
+def epoch_progress(name: str, progress: TaskProgress) -> Callable[[str, dict[str, float]], None]:
     """Return a function for training's progress (model, row of metrics.csv) that reports the epoch of the run `name`."""
     return lambda model, row: progress(f"training {name}", int(row["epoch"]), EPOCHS)
 
 
-def prepare_builtin(out: Path, jobs: int, progress: Progress) -> PreparedCorpus:
+def prepare_builtin(out: Path, jobs: int, progress: TaskProgress) -> PreparedCorpus:
     """Prepare the synthesised corpus in `out`/corpus into `out`/data."""
     listing = list_corpus(get_corpus("builtin"), out / "corpus")
     with workers(jobs) as pool:

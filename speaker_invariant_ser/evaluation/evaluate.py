@@ -22,7 +22,6 @@ from speaker_invariant_ser.evaluation.domains import domain_differences, domain_
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
 from speaker_invariant_ser.evaluation.model_outputs import (
     ModelOutputs,
-    Progress,
     apply_models,
     attacked_parts,
     require_held_out,
@@ -30,6 +29,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Emotion, Outputs, SelectedEpoch, Speaker
+from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import Fit, Run, best_epoch, split_hash
 
 CURVE_COLUMNS = (  # of metrics.csv, averaged over the models for report.json
@@ -63,7 +63,7 @@ def evaluate(
     run: Run,
     prepared: PreparedCorpus,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: TaskProgress | None = None,
     by: Sequence[str] = (),
     against: Run | None = None,
     quick: bool = False,

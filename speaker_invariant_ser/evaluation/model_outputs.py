@@ -1,7 +1,7 @@
 """Apply a run's models to the utterances of their folds: predictions for the test speakers, embeddings for the audit."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,11 @@ from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_s
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
+from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Fit, Run
 
 MAX_FRAME_BYTES = 1e9  # of all models' frame-level features; where they would take more, their attacker is left out
-
-Progress = Callable[[str, int, int], None]  # name of the step, done, total
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class ModelOutputs:
     rates: np.ndarray
 
 
-def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, progress: Progress) -> ModelOutputs:
+def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, progress: TaskProgress) -> ModelOutputs:
     """Apply every model of a run to the utterances of its fold.
 
     Args:

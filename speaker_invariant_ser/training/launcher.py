@@ -25,13 +25,13 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.processes import cores, set_up_worker
+from speaker_invariant_ser.processes import EpochProgress, cores, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.checks import check_device, check_recipe
 from speaker_invariant_ser.training.optimisation import choose_precision
-from speaker_invariant_ser.training.trainer import Progress, train_model
+from speaker_invariant_ser.training.trainer import train_model
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or `fabric run` has started
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
@@ -44,7 +44,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     devices: int = 1,
 ) -> Run:
     """Train every fold and seed of a recipe.
@@ -144,7 +144,7 @@ def train_in_external_processes(
     out: Path,
     resume: bool,
     device: str,
-    progress: Progress | None,
+    progress: EpochProgress | None,
 ) -> Run:
     """Train all models one after another; processes launched externally, here and on other hosts, share each batch."""
     local_world, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -160,7 +160,13 @@ def train_in_external_processes(
 
 
 def train_in_parallel(
-    run: Run, prepared: PreparedCorpus, fits: Sequence[Fit], device: str, jobs: int, progress: Progress | None, devices: int = 1
+    run: Run,
+    prepared: PreparedCorpus,
+    fits: Sequence[Fit],
+    device: str,
+    jobs: int,
+    progress: EpochProgress | None,
+    devices: int = 1,
 ) -> None:
     """Train models in worker processes, several at the same time.
 
@@ -213,7 +219,7 @@ def raise_failure(running: Iterable[Future[None]], devices: int) -> None:
         raise next((error for error in errors if isinstance(error, SerError)), errors[0])
 
 
-def report_epochs(fits: Iterable[Fit], reported: dict[str, int], progress: Progress | None) -> None:
+def report_epochs(fits: Iterable[Fit], reported: dict[str, int], progress: EpochProgress | None) -> None:
     """Report the epochs that workers have added to metrics.csv; `reported` counts those of each model so far."""
     for fit in fits:
         for folder in (partial_of(fit.folder), fit.folder):

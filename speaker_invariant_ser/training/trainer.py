@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.files import partial_of, resumable_folder
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel, save_model
+from speaker_invariant_ser.processes import EpochProgress
 from speaker_invariant_ser.runs import METRICS, Fit, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
@@ -43,8 +44,6 @@ from speaker_invariant_ser.training.post_training import fit_eraser_and_release
 from speaker_invariant_ser.training.timing import PhaseTimer
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
-
-Progress = Callable[[str, Row], None]  # called after each epoch with the model's name and its row of metrics.csv
 
 
 @dataclass
@@ -129,7 +128,7 @@ class Trainer:
 
     # The loop
 
-    def train(self, progress: Progress | None = None) -> None:
+    def train(self, progress: EpochProgress | None = None) -> None:
         """Train all epochs that are left, and write model.safetensors, model.json and metrics.csv.
 
         Args:
@@ -340,7 +339,7 @@ class Trainer:
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
 
 
-def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: Progress | None = None) -> None:
+def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: EpochProgress | None = None) -> None:
     """Train one model of a run, from its last checkpoint if there is one; its folder appears when it is complete.
 
     Args:

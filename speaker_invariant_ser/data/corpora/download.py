@@ -3,7 +3,6 @@
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -13,16 +12,15 @@ import requests
 from speaker_invariant_ser.data.corpora.base import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
 from speaker_invariant_ser.files import new_folder, refuse_existing, require_space, write_errors
+from speaker_invariant_ser.processes import TaskProgress
 
 BLOCK = 2**14  # bytes received at once; an interrupted block is requested again
 TRIES = 3  # attempts per transfer; each continues where the previous one ended
 TIMEOUT = 30  # seconds without a byte
 SPACE_FACTOR = 2.5  # disk space needed for an archive and its contents, as a multiple of the archive's size
 
-Progress = Callable[[str, int, int], None]  # task, done, total
 
-
-def download_corpus(corpus: Corpus, folder: Path | str, progress: Progress | None = None) -> Path:
+def download_corpus(corpus: Corpus, folder: Path | str, progress: TaskProgress | None = None) -> Path:
     """Download the archives of a corpus next to `folder` and unpack them into it.
 
     A folder that is not empty is used as it is, so that the same command can be repeated. What was received before a transfer
@@ -73,7 +71,7 @@ def unpack(archive: Path, folder: Path) -> None:
         ) from None
 
 
-def retrieve(download: Download, archive: Path, progress: Progress | None) -> None:
+def retrieve(download: Download, archive: Path, progress: TaskProgress | None) -> None:
     """Download one archive and verify its checksum; raise DownloadError."""
     with write_errors(archive):
         pooch.get_logger().setLevel("WARNING")  # progress is reported here instead
@@ -96,7 +94,7 @@ def retrieve(download: Download, archive: Path, progress: Progress | None) -> No
 class ResumingDownloader:
     """A downloader for pooch that resumes a partly received file where the server allows it."""
 
-    def __init__(self, archive: Path, size: int, progress: Progress | None) -> None:
+    def __init__(self, archive: Path, size: int, progress: TaskProgress | None) -> None:
         self.part, self.size, self.progress = archive.with_name(archive.name + ".part"), size, progress
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
