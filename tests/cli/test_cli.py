@@ -369,7 +369,8 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     for _ in range(2):
         assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
         output = capsys.readouterr().out
-        assert "simulated" in output and "not evidence" in output and "(1/11)" in output and "s12_angry_t00.wav" in output
+        assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
+        assert "9.1 %" in output, "chance of 11 training speakers"
     assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4
     report = (tmp_path / "demo" / "report" / "report.md").read_text()
     assert "claim nothing about human speech" in report and "tradeoff.png" in report
