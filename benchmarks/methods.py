@@ -42,7 +42,7 @@ class SteppedTraining:
         run = Run.create(folder, recipe, splits, prepared)
         work = folder / "work"
         work.mkdir()
-        self.trainer = Trainer(run, prepared, run.fits[0], fabric, work)
+        self.trainer = Trainer(run, prepared, run.model_specs[0], fabric, work)
         self.trainer.module.train()
         self.batches = chain.from_iterable(self.trainer.batches.epoch(number, 0, PhaseTimer()) for number in range(1, 10**6))
         self.seconds: list[float] = []

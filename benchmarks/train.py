@@ -138,7 +138,7 @@ def speed(task: Task, seeds: int, jobs: int) -> dict:
 
 def load_models(run: Run) -> Iterator[tuple[Split, SerModel]]:
     """Yield each fold of a run with its model."""
-    return ((fit.split, load_model(fit.folder)) for fit in run.fits)
+    return ((spec.split, load_model(spec.folder)) for spec in run.model_specs)
 
 
 def faster_workers(task: Task, split: Split) -> int:
@@ -165,7 +165,7 @@ def test_uar(prepared: PreparedCorpus, models: Iterable[tuple[Split, SerModel]])
 
 def network_share(run: Run) -> float | None:
     """Return the share of forward and backward passes in the time of training steps; first epochs are excluded."""
-    rows = [row for fit in run.fits for row in fit.metrics()[1:]]
+    rows = [row for spec in run.model_specs for row in spec.metrics()[1:]]
     total = sum(step_seconds(row) for row in rows)
     return sum(row["seconds_network"] + row["seconds_adversary"] for row in rows) / total if rows else None
 
@@ -239,7 +239,7 @@ def train_hours(folder: Path) -> dict[str, float]:
         }
     )
     run = launcher.train(recipe, prepared, folder / "run", device="cpu")
-    (row,) = run.fits[0].metrics()
+    (row,) = run.model_specs[0].metrics()
     return {
         "clips_per_s": EPOCH_CLIPS / step_seconds(row),
         "imported_mb": imported,
@@ -262,11 +262,11 @@ def gpu(task: Task) -> dict | None:
     run, together_s = task.train("cuda", jobs, "together", after_epoch=lambda: free.append(torch.cuda.mem_get_info()[0]))
     _, in_turn_s = task.train("cuda", 1, "in turn")
     utterances = task.prepared.utterances
-    clips = task.recipe.train.epochs * sum(len(fit.split.indices("train", utterances)) for fit in run.fits)
-    model_bytes = (free[0] - min(free)) / min(jobs, len(run.fits))
+    clips = task.recipe.train.epochs * sum(len(spec.split.indices("train", utterances)) for spec in run.model_specs)
+    model_bytes = (free[0] - min(free)) / min(jobs, len(run.model_specs))
     result = {
         "device": torch.cuda.get_device_name(),
-        "models": len(run.fits),
+        "models": len(run.model_specs),
         "jobs": jobs,
         "together_s": round(together_s, 1),
         "in_turn_s": round(in_turn_s, 1),

@@ -24,7 +24,7 @@ RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.c
 
 
 @dataclass(frozen=True)
-class Fit:
+class ModelSpec:
     """One model of a run.
 
     Args:
@@ -171,39 +171,39 @@ class Run:
         return range(self.recipe.train.seed, self.recipe.train.seed + self.recipe.train.seeds)
 
     @property
-    def fits(self) -> list[Fit]:
+    def model_specs(self) -> list[ModelSpec]:
         """All models, seed by seed; the name of a fold may be a speaker's, and is quoted to be a valid file name."""
-        several, fits = len(self.seeds) > 1, []
+        several, model_specs = len(self.seeds) > 1, []
         for seed in self.seeds:
             for split in self.splits:
                 folder = self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
                 name = with_seed(split.name, seed) if several else split.name
-                fits.append(Fit(split, seed, name, folder / f"seed-{seed}" if several else folder))
-        return fits
+                model_specs.append(ModelSpec(split, seed, name, folder / f"seed-{seed}" if several else folder))
+        return model_specs
 
-    def trained_fits(self) -> list[Fit]:
+    def trained_models(self) -> list[ModelSpec]:
         """Return the trained models; raise RunError if there are none."""
-        fits = [fit for fit in self.fits if fit.done]
-        if not fits:
+        model_specs = [spec for spec in self.model_specs if spec.done]
+        if not model_specs:
             raise RunError(f"{self.folder} has no trained fold yet; resume it with `siser train ... --resume`")
-        return fits
+        return model_specs
 
-    def all_fits(self) -> list[Fit]:
+    def all_models(self) -> list[ModelSpec]:
         """Return all models; raise RunError that names those that are not trained, as some folds are not a result."""
-        missing = [fit.name for fit in self.fits if not fit.done]
+        missing = [spec.name for spec in self.model_specs if not spec.done]
         if missing:
             raise RunError(
-                f"{self.folder}: {len(missing)} of {len(self.fits)} folds not trained ({shorten(missing)}); "
+                f"{self.folder}: {len(missing)} of {len(self.model_specs)} folds not trained ({shorten(missing)}); "
                 "resume with `siser train ... --resume`"
             )
-        return self.fits
+        return self.model_specs
 
-    def fits_of_fold(self, name: str) -> list[Fit]:
+    def models_of_fold(self, name: str) -> list[ModelSpec]:
         """Return the trained models of a fold; raise RunError with the trained folds if there are none."""
-        done = self.trained_fits()
-        if name not in (names := [fit.split.name for fit in done]):
+        done = self.trained_models()
+        if name not in (names := [spec.split.name for spec in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
-        return [fit for fit in done if fit.split.name == name]
+        return [spec for spec in done if spec.split.name == name]
 
 
 def flattened(recipe: Recipe) -> dict[str, object]:

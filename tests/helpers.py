@@ -9,7 +9,7 @@ from speaker_invariant_ser.evaluation.predictions import Predictions, apply_temp
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
-from speaker_invariant_ser.runs import Fit, Run
+from speaker_invariant_ser.runs import ModelSpec, Run
 
 
 def section(table, /, **keys):
@@ -47,16 +47,16 @@ def synthetic_predictions(seed=0, clips=80, fold="a", temperature=1.0, trained_f
 
 def assert_same_bits(first: Run, second: Run) -> None:
     """Assert that two runs have the same weights and the same metrics.csv, except for times."""
-    for fit, other in zip(first.fits, second.fits, strict=True):
-        weights, expected = (load_file(folder / "model.safetensors") for folder in (fit.folder, other.folder))
+    for spec, other in zip(first.model_specs, second.model_specs, strict=True):
+        weights, expected = (load_file(folder / "model.safetensors") for folder in (spec.folder, other.folder))
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
-        assert without_times(fit) == without_times(other)
+        assert without_times(spec) == without_times(other)
 
 
-def without_times(fit: Fit) -> list[dict[str, float]]:
+def without_times(spec: ModelSpec) -> list[dict[str, float]]:
     """Return the rows of metrics.csv without columns of times."""
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in fit.metrics()]
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in spec.metrics()]
 
 
 def model_of(**sections):

@@ -25,7 +25,7 @@ def show_trained(run: "Run") -> None:
 
     mark = " (transductive)" if run.recipe.features.transductive else ""
     for split in run.splits:
-        selected = [best_epoch(fit.metrics()) for fit in run.fits if fit.split == split]
+        selected = [best_epoch(spec.metrics()) for spec in run.model_specs if spec.split == split]
         epochs, uars = ", ".join(f"{row['epoch']:.0f}" for row in selected), [row["dev_uar"] for row in selected]
         if len(selected) == 1:
             print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")

@@ -38,8 +38,10 @@ def infer(
 
         paths = find_inputs(inputs)
         models = load_models(opened, fold, device, one_speaker)
-        if fold is None and len(models) < len(opened.fits):
-            warn(f"{run}: only {len(models)} of {len(opened.fits)} models are trained; predictions are averaged over these")
+        if fold is None and len(models) < len(opened.model_specs):
+            warn(
+                f"{run}: only {len(models)} of {len(opened.model_specs)} models are trained; predictions are averaged over these"
+            )
         failures = []
         with open_table(out, models[0].labels) as write:
             for row in predict(models, paths, lambda done, total: progress("predicting", done, total)):

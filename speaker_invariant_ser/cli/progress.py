@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from speaker_invariant_ser.runs import Fit
+    from speaker_invariant_ser.runs import ModelSpec
 
 DAY = 86_400.0  # seconds
 
@@ -105,11 +105,11 @@ class TrainingBars:
         self.dev_uar: dict[str, float] = {}  # by model, of those that are trained
 
     @cached_property
-    def fits(self) -> "dict[str, Fit]":
+    def model_specs(self) -> "dict[str, ModelSpec]":
         """The run's models by name; read late, as the run's folder is made when training starts."""
         from speaker_invariant_ser.runs import Run
 
-        return {fit.name: fit for fit in Run.open(self.folder).fits}
+        return {spec.name: spec for spec in Run.open(self.folder).model_specs}
 
     def __call__(self, name: str, row: Mapping[str, float]) -> None:
         """Update the bars after an epoch.
@@ -119,7 +119,7 @@ class TrainingBars:
             row: The epoch's row of metrics.csv.
         """
         if not self.epochs_done:  # epochs from before --resume took no time now, and must not count into the time remaining
-            self.epochs_done = {name: epochs_begun(fit) for name, fit in self.fits.items()}
+            self.epochs_done = {name: epochs_begun(spec) for name, spec in self.model_specs.items()}
         if row["epoch"] < self.epochs_done[name]:
             return
         self.epochs_done[name] = int(row["epoch"])
@@ -135,9 +135,9 @@ class TrainingBars:
         """Look on disk for trained models: some stop before the last epoch, and some were trained before this start."""
         from speaker_invariant_ser.runs import best_epoch
 
-        for name, fit in self.fits.items():
-            if name not in self.dev_uar and fit.done:
-                self.dev_uar[name], self.epochs_done[name] = best_epoch(fit.metrics())["dev_uar"], self.epochs
+        for name, spec in self.model_specs.items():
+            if name not in self.dev_uar and spec.done:
+                self.dev_uar[name], self.epochs_done[name] = best_epoch(spec.metrics())["dev_uar"], self.epochs
                 if name in self.tasks:
                     self.bars.update(self.tasks[name], visible=False)
 
@@ -146,17 +146,19 @@ class TrainingBars:
         uar = f"dev UAR {mean(self.dev_uar.values()):.3f}" if self.dev_uar else ""
         self.bars.update(
             self.total,
-            description="all folds" if all(fit.split.name == name for name, fit in self.fits.items()) else "all folds and seeds",
-            total=self.epochs * len(self.fits),
+            description="all folds"
+            if all(spec.split.name == name for name, spec in self.model_specs.items())
+            else "all folds and seeds",
+            total=self.epochs * len(self.model_specs),
             completed=sum(self.epochs_done.values()),
-            count=f"{len(self.dev_uar)}/{len(self.fits)} trained",
+            count=f"{len(self.dev_uar)}/{len(self.model_specs)} trained",
             uar=uar,
         )
 
 
-def epochs_begun(fit: "Fit") -> int:
+def epochs_begun(spec: "ModelSpec") -> int:
     """Return the number of epochs of a model in training, from its unfinished folder."""
     from speaker_invariant_ser.files import partial_of
 
-    begun = replace(fit, folder=partial_of(fit.folder))
+    begun = replace(spec, folder=partial_of(spec.folder))
     return int(begun.metrics()[-1]["epoch"]) if (begun.folder / "metrics.csv").is_file() else 0

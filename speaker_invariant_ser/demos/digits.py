@@ -250,11 +250,11 @@ def attack(run: Run, prepared: PreparedCorpus, device: str, jobs: int) -> Outcom
     Returns:
         The run's learning curves and its leakage.
     """
-    settings, models = run.recipe.audit, [load_model(fit.folder, str(choose_device(device))) for fit in run.fits]
+    settings, models = run.recipe.audit, [load_model(spec.folder, str(choose_device(device))) for spec in run.model_specs]
     parts = attacked_parts(run.recipe)
-    tables = [embed(model, prepared, fit.split, parts) for model, fit in zip(models, run.fits, strict=True)]
+    tables = [embed(model, prepared, spec.split, parts) for model, spec in zip(models, run.model_specs, strict=True)]
     attacked = measure_leakage(tables, QUICK_ATTACKERS, settings.folds, settings.seed, permutations=0, jobs=jobs)
-    return Outcome(run.folder.name, [fit.metrics() for fit in run.fits], attacked)
+    return Outcome(run.folder.name, [spec.metrics() for spec in run.model_specs], attacked)
 
 
 def plot_curves(outcomes: Sequence[Outcome], out: Path) -> Path:

@@ -30,7 +30,7 @@ from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Prediction
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Emotion, Outputs, SelectedEpoch, Speaker
 from speaker_invariant_ser.processes import TaskProgress
-from speaker_invariant_ser.runs import Fit, Run, best_epoch, split_hash
+from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
 CURVE_COLUMNS = (  # of metrics.csv, averaged over the models for report.json
     "adversary_loss",
@@ -85,9 +85,9 @@ def evaluate(
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
     """
     progress = progress or (lambda name, done, total: None)
-    fits = run.all_fits()
+    model_specs = run.all_models()
     prepared = prepared.labelled(run.recipe.labels.map, run.recipe.split)
-    tested = [prepared.utterances[index] for fit in fits for index in fit.split.indices("test", prepared.utterances)]
+    tested = [prepared.utterances[index] for spec in model_specs for index in spec.split.indices("test", prepared.utterances)]
     domains = domains_of(run.recipe.split, tested)
     columns = group_columns(list(compress(tested, headline(domains))), by)
     require_held_out(run, prepared)
@@ -101,8 +101,8 @@ def evaluate(
     audited = audit(outputs.tables, scored, outputs.controls, outputs.unseen, settings, progress)
 
     predictions = outputs.predictions.rows(headline(domains))
-    curves = {fit.name: fit.metrics() for fit in fits}
-    folds = {fit.name: selected_epoch(fit, curves[fit.name]) for fit in fits}
+    curves = {spec.name: spec.metrics() for spec in model_specs}
+    folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     emotion = emotion_results(predictions).model_copy(update={"groups": groups, "domains": results, "folds": folds})
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
@@ -159,7 +159,7 @@ def speaker_results(
     learned = "all" if "train" in attacked_parts(run.recipe) else "held-out"
     has_rate = run.recipe.bottleneck.name != "none"
     parts: dict[str, Any] = audited.summary
-    parts["strongest"] = {**parts["strongest"], **over_seeds(strongest_by_seed(run.fits, audited))}
+    parts["strongest"] = {**parts["strongest"], **over_seeds(strongest_by_seed(run.model_specs, audited))}
     if against and against.strength == 0 and against.speaker.controls:
         parts["controls"]["without_adversary"] = against.speaker.controls["embedding"].to_json()
     parts |= {
@@ -188,19 +188,19 @@ def require_positive_control(speaker: Speaker) -> Speaker:
     return speaker
 
 
-def strongest_by_seed(fits: Sequence[Fit], audited: Audit) -> dict[int, float]:
+def strongest_by_seed(model_specs: Sequence[ModelSpec], audited: Audit) -> dict[int, float]:
     """Return the strongest attacker's accuracy on the models of each seed."""
     models = defaultdict(list)
-    for position, fit in enumerate(fits):
-        models[fit.seed].append(position)
+    for position, spec in enumerate(model_specs):
+        models[spec.seed].append(position)
     return {seed: audited.leakage.strongest.accuracy(positions) for seed, positions in models.items()}
 
 
-def selected_epoch(fit: Fit, rows: list[dict[str, float]]) -> SelectedEpoch:
+def selected_epoch(spec: ModelSpec, rows: list[dict[str, float]]) -> SelectedEpoch:
     """Return what metrics.csv says of the epoch whose weights were kept."""
     row = best_epoch(rows)
     known = {name: row[name] for name in ("dev_uar", "adversary_accuracy") if name in row}
-    return SelectedEpoch.model_validate({"fold": fit.split.name, "seed": fit.seed, "epoch": int(row["epoch"]), **known})
+    return SelectedEpoch.model_validate({"fold": spec.split.name, "seed": spec.seed, "epoch": int(row["epoch"]), **known})
 
 
 def mean_adversary_classifier(run: Run, folds: Mapping[str, SelectedEpoch], curves: Curves) -> AdversaryClassifier | None:
@@ -232,7 +232,7 @@ def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> Run
             "corpora": prepared.settings["corpora"],
             "labels": prepared.mapped.table(),
             "seeds": list(run.seeds),
-            "trained": run.fits[0].trained,
+            "trained": run.model_specs[0].trained,
             "data_sha256": run.hashes,
             "folds": folds,
             "versions": {name: version(name) for name in packages},

@@ -19,14 +19,14 @@ from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.runs import Fit, Run
+from speaker_invariant_ser.runs import ModelSpec, Run
 
 MAX_FRAME_BYTES = 1e9  # of all models' frame-level features; where they would take more, their attacker is left out
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Outputs of all models of a run, in the order of its fits.
+    """Outputs of all models of a run, in the order of its models.
 
     Attributes:
         predictions: Predictions for the test speakers of all folds.
@@ -53,21 +53,21 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
         quick: Leave out frame-level features and the controls that take long.
         progress: Called after each model.
     """
-    fits, parts, means = run.fits, attacked_parts(run.recipe), speaker_means(run, prepared, device)
+    model_specs, parts, means = run.model_specs, attacked_parts(run.recipe), speaker_means(run, prepared, device)
     with_frames = not quick and frame_bytes(run, prepared, means) <= MAX_FRAME_BYTES
     predictions, tables, unseen, rates = [], [], [], []
     controls: dict[str, list[np.ndarray]] = defaultdict(list)
-    for done, fit in enumerate(fits, start=1):
-        model = load_model(fit.folder, str(choose_device(device)))
-        predictions.append(predict_test_speakers(model, prepared, fit, means))
-        table, rate = embed_with_rate(model, prepared, fit.split, parts, means, with_frames)
+    for done, spec in enumerate(model_specs, start=1):
+        model = load_model(spec.folder, str(choose_device(device)))
+        predictions.append(predict_test_speakers(model, prepared, spec, means))
+        table, rate = embed_with_rate(model, prepared, spec.split, parts, means, with_frames)
         tables.append(table)
         rates.append(rate[table.scored])
-        unseen.append(embed(model, prepared, fit.split, ("dev", "test"), means))
-        _, clips, clip_means = clips_of(prepared, fit.split, parts, means)
+        unseen.append(embed(model, prepared, spec.split, ("dev", "test"), means))
+        _, clips, clip_means = clips_of(prepared, spec.split, parts, means)
         for name in controls_for(model, quick):
             controls[name].append(CONTROLS[name](model, clips, clip_means))
-        progress("applying models", done, len(fits))
+        progress("applying models", done, len(model_specs))
     return ModelOutputs(join(predictions), tables, unseen, controls, np.concatenate(rates))
 
 
@@ -92,30 +92,30 @@ def require_held_out(run: Run, prepared: PreparedCorpus) -> None:
 
 def frame_bytes(run: Run, prepared: PreparedCorpus, means: SpeakerMeans | None) -> float:
     """Estimate the memory for the frame-level features of all models, bytes, from those of one utterance."""
-    model = load_model(run.fits[0].folder)
+    model = load_model(run.model_specs[0].folder)
     speaker_mean = means.of([prepared.utterances[0].speaker]) if means else None
     output = apply_to_clips(model, [prepared.clip(0)], speaker_mean, frame_features=True)
     features, frames = output.frame_features[0].shape
     bytes_per_sample = 2 * features * frames / prepared.utterances[0].samples  # 2 bytes a value
     parts = attacked_parts(run.recipe)
-    indices = [index for fit in run.fits for part in parts for index in fit.split.indices(part, prepared.utterances)]
+    indices = [index for spec in run.model_specs for part in parts for index in spec.split.indices(part, prepared.utterances)]
     return bytes_per_sample * sum(prepared.utterances[index].samples for index in indices)
 
 
-def predict_test_speakers(model: SerModel, prepared: PreparedCorpus, fit: Fit, means: SpeakerMeans | None) -> Predictions:
+def predict_test_speakers(model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None) -> Predictions:
     """Predict the emotions of a fold's test speakers, with a temperature fitted on its dev speakers."""
-    dev, dev_probability = classify(model, prepared, fit.split, "dev", means)
-    utterances, probability = classify(model, prepared, fit.split, "test", means)
+    dev, dev_probability = classify(model, prepared, spec.split, "dev", means)
+    utterances, probability = classify(model, prepared, spec.split, "test", means)
     dev_truth = to_indices([utterance.emotion for utterance in dev], model.labels)
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
         speaker=np.array([utterance.speaker for utterance in utterances]),
-        fold=np.full(len(utterances), fit.split.name),
-        seed=np.full(len(utterances), fit.seed),
+        fold=np.full(len(utterances), spec.split.name),
+        seed=np.full(len(utterances), spec.seed),
         truth=to_indices([utterance.emotion for utterance in utterances], model.labels),
         probability=probability,
-        temperatures={fit.name: fit_temperature(dev_truth, dev_probability)},
+        temperatures={spec.name: fit_temperature(dev_truth, dev_probability)},
     )
 
 
@@ -180,5 +180,5 @@ def speaker_means(run: Run, prepared: PreparedCorpus, device: str) -> SpeakerMea
     """Compute all speakers' mean log-mels where the run's models subtract them (features.normalise = "speaker")."""
     if not run.recipe.features.transductive:
         return None
-    logmel = load_model(run.fits[0].folder, str(choose_device(device))).logmel
+    logmel = load_model(run.model_specs[0].folder, str(choose_device(device))).logmel
     return compute_speaker_means(prepared, logmel, {utterance.speaker for utterance in prepared.utterances})

@@ -35,8 +35,8 @@ def load_models(run: Run, fold: str | None = None, device: str = "auto", one_spe
         RunError: No model is trained, the fold is unknown, the run is for images, or `one_speaker` does not fit the run.
     """
     require_one_speaker(run, one_speaker)
-    fits = run.trained_fits() if fold is None else run.fits_of_fold(fold)
-    models = [load_model(fit.folder, str(choose_device(device))) for fit in fits]
+    model_specs = run.trained_models() if fold is None else run.models_of_fold(fold)
+    models = [load_model(spec.folder, str(choose_device(device))) for spec in model_specs]
     if len({model.labels for model in models}) > 1:
         raise RunError(f"{run.folder} is damaged: its folds have different labels")
     if models[0].settings.features.front != "log-mel":

@@ -27,7 +27,7 @@ from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.processes import EpochProgress, cores, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.runs import METRICS, Fit, Run
+from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.checks import check_device, check_recipe
 from speaker_invariant_ser.training.optimisation import choose_precision
@@ -78,14 +78,14 @@ def train(
     if launched_externally():
         return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
-    waiting = [fit for fit in run.fits if not fit.done]
-    jobs = min(jobs, len(run.fits))  # of all, not of those left: threads, and so the last bits, stay the same on resume
+    waiting = [spec for spec in run.model_specs if not spec.done]
+    jobs = min(jobs, len(run.model_specs))  # of all, not of those left: threads, and so the last bits, stay the same on resume
     if jobs * devices > 1 and waiting:
         train_in_parallel(run, prepared, waiting, device_type, jobs, progress, devices)
     else:
         with launched_fabric(recipe.train.precision, device_type) as fabric:
-            for fit in waiting:
-                train_model(run, prepared, fit, fabric, progress)
+            for spec in waiting:
+                train_model(run, prepared, spec, fabric, progress)
     return run
 
 
@@ -100,9 +100,9 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
         return Run.create(out, recipe, splits, prepared)
     run = Run.open(out)
     run.require_same(recipe, splits, prepared)
-    for fit in run.fits:
-        if fit.done:
-            remove_checkpoint(fit.folder)
+    for spec in run.model_specs:
+        if spec.done:
+            remove_checkpoint(spec.folder)
     return run
 
 
@@ -153,8 +153,8 @@ def train_in_external_processes(
             open_run(recipe, splits, prepared, out, resume)
         fabric.barrier()
         run = Run.open(out)
-        for fit in [fit for fit in run.fits if not fit.done]:
-            train_model(run, prepared, fit, fabric, progress)
+        for spec in [spec for spec in run.model_specs if not spec.done]:
+            train_model(run, prepared, spec, fabric, progress)
             fabric.barrier()
     return run
 
@@ -162,7 +162,7 @@ def train_in_external_processes(
 def train_in_parallel(
     run: Run,
     prepared: PreparedCorpus,
-    fits: Sequence[Fit],
+    model_specs: Sequence[ModelSpec],
     device: str,
     jobs: int,
     progress: EpochProgress | None,
@@ -175,30 +175,30 @@ def train_in_parallel(
     Args:
         run: The run.
         prepared: The corpus, which each worker opens again.
-        fits: The models that are left.
+        model_specs: The models that are left.
         device: "cpu" or "cuda".
         jobs: Number of models at the same time.
         progress: Called after each epoch of every model.
         devices: Number of workers that share each batch of a model.
     """
-    existing, waiting = set(active_children()), deque(enumerate(fits))
-    reported = dict.fromkeys((fit.name for fit in fits), 0)
+    existing, waiting = set(active_children()), deque(enumerate(model_specs))
+    reported = dict.fromkeys((spec.name for spec in model_specs), 0)
     threads = max(1, cores() // (jobs * devices))
-    running: dict[Future[None], Fit] = {}
+    running: dict[Future[None], ModelSpec] = {}
     with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=set_up_worker) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) <= (jobs - 1) * devices:
-                    number, fit = waiting.popleft()
+                    number, spec = waiting.popleft()
                     port = free_port() if devices > 1 else 0
                     for rank in range(devices):
                         worker = Worker(rank, devices, port, number, threads)
-                        running[pool.submit(train_in_worker, run, prepared.folder, fit, device, worker)] = fit
+                        running[pool.submit(train_in_worker, run, prepared.folder, spec, device, worker)] = spec
                 wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
                 report_epochs(set(running.values()), reported, progress)
                 raise_failure(running, devices)
-                running = {future: fit for future, fit in running.items() if not future.done()}
-            report_epochs(fits, reported, progress)
+                running = {future: spec for future, spec in running.items() if not future.done()}
+            report_epochs(model_specs, reported, progress)
         except BrokenProcessPool:
             raise RunError(
                 f"{run.folder}: a training process was killed, perhaps because memory ran out; trained models are kept: "
@@ -219,18 +219,18 @@ def raise_failure(running: Iterable[Future[None]], devices: int) -> None:
         raise next((error for error in errors if isinstance(error, SerError)), errors[0])
 
 
-def report_epochs(fits: Iterable[Fit], reported: dict[str, int], progress: EpochProgress | None) -> None:
+def report_epochs(model_specs: Iterable[ModelSpec], reported: dict[str, int], progress: EpochProgress | None) -> None:
     """Report the epochs that workers have added to metrics.csv; `reported` counts those of each model so far."""
-    for fit in fits:
-        for folder in (partial_of(fit.folder), fit.folder):
+    for spec in model_specs:
+        for folder in (partial_of(spec.folder), spec.folder):
             try:
                 rows = list(csv.DictReader((folder / METRICS).read_text(encoding="utf-8").splitlines()))
             except OSError:
                 continue  # not started, or just renamed
-            for row in rows[reported[fit.name] :]:  # one row for each epoch
-                reported[fit.name] += 1
+            for row in rows[reported[spec.name] :]:  # one row for each epoch
+                reported[spec.name] += 1
                 if progress:
-                    progress(fit.name, {column: float(cell) for column, cell in row.items()})
+                    progress(spec.name, {column: float(cell) for column, cell in row.items()})
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Worker:
     threads: int  # that torch may use
 
 
-def train_in_worker(run: Run, data: Path, fit: Fit, device: str, worker: Worker) -> None:
+def train_in_worker(run: Run, data: Path, spec: ModelSpec, device: str, worker: Worker) -> None:
     """Train one model in this process, or share its batches with other workers."""
     torch.set_num_threads(worker.threads)
     prepared = PreparedCorpus.open(data).labelled(run.recipe.labels.map, run.recipe.split)
@@ -255,7 +255,7 @@ def train_in_worker(run: Run, data: Path, fit: Fit, device: str, worker: Worker)
         rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": worker.port, "WORLD_SIZE": worker.size, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in {**rendezvous, "LOCAL_RANK": worker.rank}.items()})
     with launched_fabric(run.recipe.train.precision, device, devices) as fabric:
-        train_model(run, prepared, fit, fabric)
+        train_model(run, prepared, spec, fabric)
 
 
 def free_port() -> int:

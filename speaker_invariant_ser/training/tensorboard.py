@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.files import partial_of, write_errors
-from speaker_invariant_ser.runs import FOLDS, Fit, Run
+from speaker_invariant_ser.runs import FOLDS, ModelSpec, Run
 from speaker_invariant_ser.training.epoch_metrics import Row
 
 if TYPE_CHECKING:
@@ -46,23 +46,23 @@ class TensorBoardLog:
         self.last_epoch: dict[str, int] = {}  # that was written, of each model
 
     @cached_property
-    def fits(self) -> dict[str, Fit]:
+    def model_specs(self) -> dict[str, ModelSpec]:
         """All models of the run by name; the run exists by the time of the first epoch."""
-        return {fit.name: fit for fit in Run.open(self.folder).fits}
+        return {spec.name: spec for spec in Run.open(self.folder).model_specs}
 
     def __call__(self, name: str, row: Row) -> None:
         """Write one epoch of the model of that name; if it has resumed, its earlier epochs first."""
-        fit = self.fits[name]
+        spec = self.model_specs[name]
         if name not in self.last_epoch and row["epoch"] > 1:
-            earlier = replace(fit, folder=partial_of(fit.folder)).metrics()
-            self.write(fit, [before for before in earlier if before["epoch"] < row["epoch"]])
-        self.write(fit, [row])
+            earlier = replace(spec, folder=partial_of(spec.folder)).metrics()
+            self.write(spec, [before for before in earlier if before["epoch"] < row["epoch"]])
+        self.write(spec, [row])
 
     def finish(self) -> None:
         """Write the epochs of models that were trained before events were asked for."""
-        for fit in self.fits.values():
-            if fit.done:
-                self.write(fit, [row for row in fit.metrics() if row["epoch"] > self.last_epoch.get(fit.name, 0)])
+        for spec in self.model_specs.values():
+            if spec.done:
+                self.write(spec, [row for row in spec.metrics() if row["epoch"] > self.last_epoch.get(spec.name, 0)])
 
     def close(self) -> None:
         """Close all event files."""
@@ -70,27 +70,27 @@ class TensorBoardLog:
             writer.close()
         self.writers.clear()
 
-    def write(self, fit: Fit, rows: Sequence[Row]) -> None:
+    def write(self, spec: ModelSpec, rows: Sequence[Row]) -> None:
         """Write some epochs of a model."""
         if not rows:
             return
-        events = self.folder / EVENTS / fit.folder.relative_to(self.folder / FOLDS)
+        events = self.folder / EVENTS / spec.folder.relative_to(self.folder / FOLDS)
         with write_errors(events):
-            if fit.name not in self.last_epoch:
+            if spec.name not in self.last_epoch:
                 shutil.rmtree(events, ignore_errors=True)  # of an earlier start
-            if fit.name not in self.writers:
+            if spec.name not in self.writers:
                 self.close_finished()
-                self.writers[fit.name] = self.writer(str(events))
+                self.writers[spec.name] = self.writer(str(events))
             for row in rows:
                 for column, value in row.items():
                     if column != "epoch":
-                        self.writers[fit.name].add_scalar(tag(column), value, int(row["epoch"]))
-            self.writers[fit.name].flush()
-        self.last_epoch[fit.name] = int(rows[-1]["epoch"])
+                        self.writers[spec.name].add_scalar(tag(column), value, int(row["epoch"]))
+            self.writers[spec.name].flush()
+        self.last_epoch[spec.name] = int(rows[-1]["epoch"])
 
     def close_finished(self) -> None:
         """Close the event files of finished models: a run may have a thousand models, each with a file and a thread."""
-        for name in [name for name in self.writers if self.fits[name].done]:
+        for name in [name for name in self.writers if self.model_specs[name].done]:
             self.writers.pop(name).close()
 
 

@@ -31,7 +31,7 @@ from speaker_invariant_ser.files import partial_of, resumable_folder
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.processes import EpochProgress
-from speaker_invariant_ser.runs import METRICS, Fit, Run
+from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, remove_checkpoint, save_checkpoint
@@ -67,7 +67,7 @@ class Trainer:
     Args:
         run: The run with its recipe.
         prepared: The corpus, its labels mapped.
-        fit: The fold, the seed, and the model's name.
+        spec: The fold, the seed, and the model's name.
         fabric: Device, precision, and the processes that share each batch.
         work: Folder for the checkpoint and metrics.csv; a checkpoint in it is resumed from.
 
@@ -75,26 +75,26 @@ class Trainer:
         RunError: The checkpoint is damaged or belongs to another training.
     """
 
-    def __init__(self, run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, work: Path) -> None:
+    def __init__(self, run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
-        self.recipe, self.fit, self.fabric, self.work = recipe, fit, fabric, work
+        self.recipe, self.spec, self.fabric, self.work = recipe, spec, fabric, work
         self.precision = choose_precision(recipe.train.precision, device.type)
-        self.fingerprint = fingerprint(run, fit, self.precision)
-        torch.manual_seed(fit.seed)
+        self.fingerprint = fingerprint(run, spec, self.precision)
+        torch.manual_seed(spec.seed)
 
         labels = labels_of(prepared.utterances, recipe.split)
         target_counts = [
-            len(target_values(prepared, fit.split, adversary.target, recipe.augment.virtual_speakers))
+            len(target_values(prepared, spec.split, adversary.target, recipe.augment.virtual_speakers))
             for adversary in recipe.adversaries
         ]
         self.model = build_model(recipe, labels)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.adversaries = Adversaries(recipe, self.model, target_counts).to(device)
         self.train_data, self.dev_data = self.open_data(prepared, labels)
-        self.probe = OnlineProbe.open(prepared, fit.split, self.model, self.train_data) if recipe.train.probe_every else None
+        self.probe = OnlineProbe.open(prepared, spec.split, self.model, self.train_data) if recipe.train.probe_every else None
         self.model.normalise.fit(self.train_data.sample())
         self.batches = BatchLoader(
-            self.train_data, recipe, len(labels), target_counts, fit.seed, device, fabric.global_rank, fabric.world_size
+            self.train_data, recipe, len(labels), target_counts, spec.seed, device, fabric.global_rank, fabric.world_size
         )
         shares, first_adversary = self.batches.class_shares(), self.adversaries.methods[0]
         need_frames = self.adversaries.need_frames
@@ -118,13 +118,13 @@ class Trainer:
 
     def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset]:
         """Open the training and the dev utterances; both together keep `train.cache_gb` of log-mels in memory."""
-        split, columns = self.fit.split, [adversary.target for adversary in self.recipe.adversaries]
+        split, columns = self.spec.split, [adversary.target for adversary in self.recipe.adversaries]
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
-        transductive, free = self.recipe.features.transductive, self.recipe.train.cache_gb
+        transductive, memory_gb = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
-        train_data = open_dataset(prepared, train, labels, columns, logmel, free, unlabelled, transductive)
-        free -= train_data.cached_gb
-        return train_data, open_dataset(prepared, dev, labels, columns, logmel, free, (), transductive)
+        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive)
+        memory_gb -= train_data.cached_gb
+        return train_data, open_dataset(prepared, dev, labels, columns, logmel, memory_gb, (), transductive)
 
     # The loop
 
@@ -143,7 +143,7 @@ class Trainer:
             self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             self.save_checkpoint_if_due(epoch_ended=True)
             if progress and self.fabric.is_global_zero:
-                progress(self.fit.name, self.state.rows[-1])
+                progress(self.spec.name, self.state.rows[-1])
         if self.fabric.is_global_zero:
             self.save_best()
 
@@ -171,10 +171,10 @@ class Trainer:
         emotion_gradient = self.emotion_gradient_norm(outputs["logits"], labels.emotion, emotion_head)
         self.timer.end_phase("network")
 
-        self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.fit.seed))
+        self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.spec.seed))
         inputs = self.adversaries.inputs(outputs, labels)
         self.adversaries.train_classifiers(inputs, self.optimizers.step_adversaries)
-        results = self.adversaries(inputs, self.progress, emotion_gradient)
+        results = self.adversaries(inputs, self.share_done, emotion_gradient)
 
         # Each adversary has reversed its gradient (gradient reversal) or computed another one that makes the speaker harder
         # to predict, and has scaled it by lambda; `encoder_loss` carries that gradient to the encoder.
@@ -204,7 +204,7 @@ class Trainer:
         return {name: gather_rows(output, len(labels.emotion)) for name, output in outputs.items()}, emotion_head
 
     def pad_to_widest(self, mels: Tensor) -> Tensor:
-        """Pad log-mels to the widest of all processes: batch norm counts padding."""
+        """Pad log-mels to the widest of all processes, because batch-norm statistics include the padding."""
         if self.fabric.world_size == 1:
             return mels
         widest = torch.tensor(mels.shape[2], device=mels.device)
@@ -212,7 +212,10 @@ class Trainer:
         return F.pad(mels, (0, int(widest) - mels.shape[2]))
 
     def emotion_gradient_norm(self, logits: Tensor, emotion: Tensor, emotion_head: EmotionHeadPass) -> Tensor:
-        """Return the norm of the emotion loss's gradient with respect to all embeddings of the batch [B, D]."""
+        """Return the norm of the emotion loss's gradient at the emotion head's input [B, D], over the whole batch.
+
+        By the chain rule through the head alone, so that the encoder is not traversed twice.
+        """
         leaf = logits.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self.objective.emotion_loss(leaf, emotion), leaf)
         squared = emotion_head.input_gradient(gradient[self.batches.rows]).float().square().sum()
@@ -221,7 +224,7 @@ class Trainer:
         return total.sqrt()
 
     @property
-    def progress(self) -> float:
+    def share_done(self) -> float:
         """Share of training that is done, 0 to 1: a function of the step alone, so that lambda resumes where it was."""
         return self.state.step / max(1, self.total_steps - 1)
 
@@ -234,7 +237,7 @@ class Trainer:
         self.timer.end_phase("dev")
         if not math.isfinite(sum(sums.values()) + dev_loss):
             raise RunError(
-                f"fold {self.fit.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
+                f"fold {self.spec.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
                 f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
                 f"({self.recipe.adversary.strength})"
             )
@@ -261,7 +264,7 @@ class Trainer:
     def save_best(self) -> None:
         """Fit the recipe's eraser and release to the selected weights, and write the model."""
         self.model.load_state_dict(self.state.best_weights)
-        fit_eraser_and_release(self.model, self.train_data, self.recipe, self.fit.seed)
+        fit_eraser_and_release(self.model, self.train_data, self.recipe, self.spec.seed)
         trained_on: dict[str, str | int] = {
             "device": self.fabric.device.type,
             "precision": self.precision,
@@ -285,11 +288,11 @@ class Trainer:
         if self.recipe.bottleneck.name != "none":
             row["rate_bits"] = sums["rate_loss"] / sums["clips"] / math.log(2)
         if self.objective.perturbation:
-            row["moved_loss"] = sums["perturbed_loss"] / sums["clips"]
+            row["moved_loss"] = sums["perturbed_loss"] / sums["clips"]  # the stable name of the column
         return {**row, "dev_loss": dev_loss, "dev_uar": dev_uar, "best": int(best)}
 
     def attacker_columns(self) -> Row:
-        """Return the accuracy of a fresh attacker, every `train.probe_every` epochs a new one."""
+        """Return the accuracy of the latest online probe, trained every `train.probe_every` epochs and in the first."""
         if not self.probe:
             return {}
         due = self.state.epoch % self.recipe.train.probe_every == 0 or not self.state.rows
@@ -301,9 +304,10 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint_if_due(self, epoch_ended: bool = False) -> None:
-        """Save a checkpoint every ten seconds; with several processes, whose clocks differ, after every epoch."""
-        alone = self.fabric.world_size == 1
-        if time.monotonic() - self.last_checkpoint > CHECKPOINT_SECONDS if alone else epoch_ended:
+        """Save a checkpoint every CHECKPOINT_SECONDS; with several processes, whose clocks differ, after every epoch."""
+        elapsed = time.monotonic() - self.last_checkpoint
+        due = epoch_ended if self.fabric.world_size > 1 else elapsed > CHECKPOINT_SECONDS
+        if due:
             self.save_checkpoint()
 
     def stateful_parts(self) -> dict[str, Stateful]:
@@ -317,7 +321,7 @@ class Trainer:
         }
 
     def save_checkpoint(self) -> None:
-        """Write everything that the rest of the training depends on, whole or not at all."""
+        """Write everything that the rest of the training depends on, atomically."""
         if self.fabric.is_global_zero:
             state = {name: part.state_dict() for name, part in self.stateful_parts().items()}
             state |= {"loop": vars(self.state), "totals": dict(self.totals.sums)}
@@ -339,13 +343,15 @@ class Trainer:
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
 
 
-def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, progress: EpochProgress | None = None) -> None:
+def train_model(
+    run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, progress: EpochProgress | None = None
+) -> None:
     """Train one model of a run, from its last checkpoint if there is one; its folder appears when it is complete.
 
     Args:
         run: The run.
         prepared: The corpus, its labels mapped.
-        fit: The model's fold, seed, name and folder.
+        spec: The model's fold, seed, name and folder.
         fabric: Device, precision, and the processes that share each batch.
         progress: Called after each epoch.
 
@@ -353,22 +359,22 @@ def train_model(run: Run, prepared: PreparedCorpus, fit: Fit, fabric: Fabric, pr
         RunError: Training diverged, a checkpoint cannot be used, or the GPU's memory is full.
         WriteError: The folder cannot be written.
     """
-    folder = resumable_folder(fit.folder) if fabric.is_global_zero else nullcontext(partial_of(fit.folder))
+    folder = resumable_folder(spec.folder) if fabric.is_global_zero else nullcontext(partial_of(spec.folder))
     with folder as work:
         try:
-            Trainer(run, prepared, fit, fabric, work).train(progress)
+            Trainer(run, prepared, spec, fabric, work).train(progress)
         except torch.OutOfMemoryError:
             raise RunError(
-                f"{fit.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "
+                f"{spec.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "
                 f"train.batch_size ({run.recipe.train.batch_size}) or train.cache_gb ({run.recipe.train.cache_gb})"
             ) from None
     if fabric.is_global_zero:
-        remove_checkpoint(fit.folder)  # not before, or an interruption in between would repeat the whole training
+        remove_checkpoint(spec.folder)  # not before, or an interruption in between would repeat the whole training
 
 
-def fingerprint(run: Run, fit: Fit, precision: str) -> str:
-    """Return the SHA-256 of all that a training depends on beside its state: recipe, data, fold, seed, precision."""
-    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(fit.split), fit.seed, precision]
+def fingerprint(run: Run, spec: ModelSpec, precision: str) -> str:
+    """Return the SHA-256 of everything besides its state that determines a training: recipe, data, fold, seed, precision."""
+    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(spec.split), spec.seed, precision]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -189,7 +189,7 @@ def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):
 def test_several_seeds_are_printed_as_mean_and_standard_deviation(paths, capsys):
     out = paths["tmp"] / "out"
     assert siser(train(paths, "--out", str(out), "--set", "train.seeds=3", "--set", "train.epochs=2")) == 0
-    best = [best_epoch(fit.metrics()) for fit in Run.open(out).fits]
+    best = [best_epoch(spec.metrics()) for spec in Run.open(out).model_specs]
     uars, epochs = [row["dev_uar"] for row in best], ", ".join(f"{row['epoch']:.0f}" for row in best)
     line = f"fold fixed: dev UAR {np.mean(uars):.3f}, SD {np.std(uars, ddof=1):.3f} over 3 seeds, epochs {epochs} kept"
     assert line in capsys.readouterr().out.splitlines()
@@ -235,7 +235,7 @@ def test_training_bars_start_where_training_resumes_and_hide_trained_models(seed
         assert [(bar.description, bar.total) for bar in display.tasks] == [("starting", None)]
         bars("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
         total, first = display.tasks
-        trained = best_epoch(Run.open(seeds).fits[0].metrics())["dev_uar"]
+        trained = best_epoch(Run.open(seeds).model_specs[0].metrics())["dev_uar"]
         assert (total.description, total.total, total.completed) == ("all folds and seeds", 90, 30 + 17)
         assert total.fields == {"count": "1/3 trained", "uar": f"dev UAR {trained:.3f}"}
         assert (first.completed, first.fields["count"], first.fields["uar"]) == (17, "17/30", "dev UAR 0.500")

@@ -79,20 +79,20 @@ def test_the_report_describes_the_evaluated_utterances(workdir):
     run = Run.open(workdir / "run")
     prepared, split = run.open_data(), run.splits[0]
     report = json.loads((workdir / "run" / "report" / "report.json").read_text())
-    table = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("train", "held_out"))
+    table = model_outputs.embed(load_model(run.model_specs[0].folder), prepared, split, ("train", "held_out"))
     assert set(table.speaker) == set(split.train) and len(table.speaker) == 36
     assert set(table.id[table.scored]) == set(split.held_out) and report["speaker"]["decisions"] == len(split.held_out) == 6
-    unseen = model_outputs.embed(load_model(run.fits[0].folder), prepared, split, ("dev", "test"))
+    unseen = model_outputs.embed(load_model(run.model_specs[0].folder), prepared, split, ("dev", "test"))
     assert set(unseen.speaker) == {*split.dev, *split.test} and unseen.scored.all()
     rows = rows_of(workdir / "run" / "predictions.csv")
     labels = sorted(EMOTIONS)
     columns = [np.array([labels.index(row[name]) for row in rows]) for name in ("emotion", "predicted")]
     low, high = metrics.cluster_interval(*columns, np.array([row["speaker"] for row in rows]), 3)
     assert (report["emotion"]["uar"]["low"], report["emotion"]["uar"]["high"]) == pytest.approx((low, high))
-    history = run.fits[0].metrics()
+    history = run.model_specs[0].metrics()
     assert report["emotion"]["folds"]["fixed"]["dev_uar"] == max(row["dev_uar"] for row in history)
     two_improvements = [{**row, "best": best} for row, best in zip(history, (1, 1, 0), strict=True)]
-    assert evaluation.selected_epoch(run.fits[0], two_improvements).epoch == 2
+    assert evaluation.selected_epoch(run.model_specs[0], two_improvements).epoch == 2
 
 
 @pytest.fixture(scope="module")

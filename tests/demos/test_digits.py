@@ -119,9 +119,9 @@ def test_augmentation_made_for_sound_is_refused():
 def test_a_short_training_finds_zeros_beside_unseen_digits(prepared, tmp_path):
     settings = recipe("train.epochs=3")
     run = train(settings, prepared, tmp_path / "run", device="cpu")
-    (fit,) = run.fits
-    rows = fit.metrics()
-    assert set(fit.split.train).isdisjoint(settings.split.dev + settings.split.test)
+    (spec,) = run.model_specs
+    rows = spec.metrics()
+    assert set(spec.split.train).isdisjoint(settings.split.dev + settings.split.test)
     assert best_epoch(rows)["dev_uar"] > 0.8 and rows[-1]["emotion_accuracy"] > 0.9, "chance is 0.5"
     assert rows[-1]["adversary_accuracy"] < 0.4 < 0.6 < rows[-1]["attacker_accuracy"], (
         "a fresh attacker still finds what the adversary's classifier does not"
@@ -164,11 +164,13 @@ def test_the_demo_prints_both_runs_and_plots_their_curves(demo):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     runs = [Run.open(out / name) for name in ("adversarial", "baseline")]
     assert [run.recipe.train.seed for run in runs] == [3, 3]
-    with_adversary, without = ([row["lambda"] for row in run.fits[0].metrics()] for run in runs)
+    with_adversary, without = ([row["lambda"] for row in run.model_specs[0].metrics()] for run in runs)
     assert without == [0, 0] < with_adversary
     for words, column in (("zero: training digits", "emotion_accuracy"), ("zero: unseen digits (dev)", "dev_uar")):
         (line,) = (line for line in shown.splitlines()[: len(shown.splitlines()) // 2] if words in line)
-        assert [f"{100 * best_epoch(run.fits[0].metrics())[column]:.1f} %" for run in runs] == re.findall(r"[\d.]+ %", line)
+        assert [f"{100 * best_epoch(run.model_specs[0].metrics())[column]:.1f} %" for run in runs] == re.findall(
+            r"[\d.]+ %", line
+        )
     assert f"curves: {out / 'curves.png'}" in shown
 
 

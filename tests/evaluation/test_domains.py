@@ -252,7 +252,7 @@ def changed(folder, out, change):
 
 
 def weights(run):
-    return load_file(run.fits[0].folder / "model.safetensors")
+    return load_file(run.model_specs[0].folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_unlabelled_utterances_are_trained_on_and_the_baseline_has_none(both, ad
     recipe = make_recipe(TONES, ["split.use_unlabelled=false", "adversary.target=speaker", "adversary.strength=0"])
     baseline = train(recipe, both, tmp_path / "baseline", device="cpu")
     assert not same_weights(adapted, baseline) and baseline.splits[0].unlabelled == () and adapted.splits[0].unlabelled == ("05",)
-    rows, baselines = adapted.fits[0].metrics(), baseline.fits[0].metrics()
+    rows, baselines = adapted.model_specs[0].metrics(), baseline.model_specs[0].metrics()
     utterances = len(baseline.splits[0].indices("train", both.utterances))
     assert (rows[0]["step"], baselines[0]["step"]) == (2 * utterances // 8, utterances // 8), (
         "each batch holds as many unlabelled utterances as labelled ones"

@@ -277,8 +277,8 @@ def test_groups_are_scored_like_the_whole_test_set():
 
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):
     """The small model is too poor for two temperatures to differ, so the probabilities are synthetic; the speakers are real."""
-    fit = trained.fits[0]
-    model, split = load_model(fit.folder), fit.split
+    spec = trained.model_specs[0]
+    model, split = load_model(spec.folder), spec.split
     by_part = {}
 
     def classify(model, prepared, split, part, means):
@@ -292,7 +292,7 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
 
     original_classify = model_outputs.classify
     monkeypatch.setattr(model_outputs, "classify", classify)
-    tested = model_outputs.predict_test_speakers(model, prepared, fit, None)
+    tested = model_outputs.predict_test_speakers(model, prepared, spec, None)
     assert {part: {utterance.speaker for utterance in by_part[part][0]} for part in by_part} == {
         "dev": set(split.dev),
         "test": set(split.test),
@@ -301,8 +301,8 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
         part: np.array([model.labels.index(utterance.emotion) for utterance in utterances])
         for part, (utterances, _) in by_part.items()
     }
-    assert set(tested.seed) == {fit.seed} and set(tested.fold) == {split.name}
-    assert tested.temperatures == {fit.name: fit_temperature(truth["dev"], by_part["dev"][1])}
+    assert set(tested.seed) == {spec.seed} and set(tested.fold) == {split.name}
+    assert tested.temperatures == {spec.name: fit_temperature(truth["dev"], by_part["dev"][1])}
     assert np.array_equal(tested.probability, by_part["test"][1]) and np.array_equal(tested.truth, truth["test"])
 
 

@@ -151,7 +151,7 @@ def run(prepared, tmp_path_factory):
 
 
 def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
-    best, model = best_epoch(run.fits[0].metrics()), load_model(run.fits[0].folder)
+    best, model = best_epoch(run.model_specs[0].metrics()), load_model(run.model_specs[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
     clips = [prepared.clip(index) for index in indices]
     means = speaker_means(run, prepared, "cpu").of([prepared.utterances[index].speaker for index in indices])
@@ -161,11 +161,11 @@ def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
 
 
 def test_a_model_requires_speaker_means_only_if_it_subtracts_them(prepared, run, trained):
-    model, clips = load_model(run.fits[0].folder), [prepared.clip(0)]
+    model, clips = load_model(run.model_specs[0].folder), [prepared.clip(0)]
     with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
         apply_to_clips(model, clips)
     with pytest.raises(RunError, match="features.normalise = utterance takes no speaker means"):
-        apply_to_clips(load_model(trained.fits[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
+        apply_to_clips(load_model(trained.model_specs[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
 
 
 def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder, tmp_path, capsys):

@@ -179,7 +179,7 @@ def test_a_speaker_adversary_has_a_class_for_each_virtual_speaker(prepared, tmp_
     monkeypatch.setitem(adversary_step.ADVERSARIES, "grl", lambda *given: heads.append(given[1]) or grl(*given))
     recipe = make_recipe({**TINY, "augment": {"virtual_speakers": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    assert run.fits[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
+    assert run.model_specs[0].metrics()[0]["adversary_loss_uninformed"] == pytest.approx(np.log(9), rel=1e-4) and heads[-1] == 9
 
 
 def test_virtual_speakers_without_a_speaker_adversary_are_refused():

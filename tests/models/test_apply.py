@@ -17,7 +17,7 @@ CHOSEN = [40, 3, 17, 60, 61, 5]
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_audio_and_dataset_give_the_same_outputs_in_their_order(trained, prepared, batch_size):
-    model = load_model(trained.fits[0].folder)
+    model = load_model(trained.model_specs[0].folder)
     dataset = open_dataset(prepared, CHOSEN, model.labels, (), model.logmel, cache_gb=1.0)
     from_audio = apply_to_clips(model, [prepared.clip(index) for index in CHOSEN], batch_size=batch_size)
     from_dataset = apply_to_dataset(model.train(), dataset, batch_size)

@@ -118,7 +118,7 @@ def training_part(run, prepared, model):
 
 
 def test_a_model_gives_the_same_outputs_again_alone_and_in_a_batch(run, named):
-    model, audio = load_model(run.fits[0].folder), [named.clip(index) for index in range(7)]
+    model, audio = load_model(run.model_specs[0].folder), [named.clip(index) for index in range(7)]
     outputs = apply_to_clips(model, audio)
     embedding = outputs.embedding
     assert np.array_equal(embedding, apply_to_clips(model, audio).embedding) and np.isfinite(embedding).all()
@@ -130,7 +130,7 @@ def test_a_model_gives_the_same_outputs_again_alone_and_in_a_batch(run, named):
 
 
 def test_the_files_of_a_model_contain_no_speaker_names(run):
-    folder = run.fits[0].folder
+    folder = run.model_specs[0].folder
     content = (folder / DESCRIPTION).read_bytes() + (folder / WEIGHTS).read_bytes()
     assert not any(name.encode() in content for name in NAMES.values()) and b"head.0.weight" in content
     assert "Annegret" in (run.folder / "split.json").read_text()
@@ -138,7 +138,7 @@ def test_the_files_of_a_model_contain_no_speaker_names(run):
 
 def test_post_training_is_deterministic_and_uses_training_speakers_only(run, named):
     """The same bits from the same utterances."""
-    first, second = (load_model(run.fits[0].folder) for _ in range(2))
+    first, second = (load_model(run.model_specs[0].folder) for _ in range(2))
     assert run.recipe.release.name == "none" or int(first.release.fitted) == 1, "fitted by training"
     assert run.recipe.erase.name == "none" or not torch.equal(first.eraser(torch.eye(12)), torch.eye(12)), "fitted by training"
     for model in (first, second):
@@ -181,7 +181,7 @@ def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
 
 
 def test_a_model_without_the_later_sections_loads(trained, prepared, tmp_path):
-    folder = trained.fits[0].folder
+    folder = trained.model_specs[0].folder
     model = load_model(folder)
     save_model(model, tmp_path)
     described = json.loads((tmp_path / DESCRIPTION).read_text())
@@ -216,7 +216,7 @@ def test_model_json_keeps_the_keys_of_format_1(tmp_path):
     ],
 )
 def test_a_model_whose_weights_and_description_do_not_match_is_refused(trained, tmp_path, change, message):
-    save_model(load_model(trained.fits[0].folder), tmp_path)
+    save_model(load_model(trained.model_specs[0].folder), tmp_path)
     described = json.loads((tmp_path / DESCRIPTION).read_text())
     (tmp_path / DESCRIPTION).write_text(json.dumps(described | {name: described[name] | part for name, part in change.items()}))
     with pytest.raises(RunError, match=message):
@@ -224,7 +224,7 @@ def test_a_model_whose_weights_and_description_do_not_match_is_refused(trained, 
 
 
 def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
-    model = load_model(trained.fits[0].folder)
+    model = load_model(trained.model_specs[0].folder)
     model.head[0].bias.data[0] = math.nan
     save_model(model, tmp_path)
     with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: head.0.bias not finite"):

@@ -137,10 +137,10 @@ def test_a_checkpoint_of_another_seed_is_refused(whole, prepared, tmp_path, monk
 
 def test_two_trainings_cannot_write_the_same_run(prepared, tmp_path, monkeypatch):
     interrupted(prepared, tmp_path / "run", monkeypatch)
-    folder = Run.open(tmp_path / "run").fits[0].folder
+    folder = Run.open(tmp_path / "run").model_specs[0].folder
     with locked(folder, "lock"), pytest.raises(WriteError, match=f"cannot write {folder}: another process is writing it"):
         train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
-    assert train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu").fits[0].done
+    assert train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu").model_specs[0].done
 
 
 def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
@@ -148,14 +148,14 @@ def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     part = Run.open(tmp_path / "part")
-    shutil.rmtree(part.fits[1].folder)
-    partial_of(part.fits[1].folder).mkdir()  # left by a kill
-    (part.fits[0].folder / CHECKPOINT).touch()  # left by a kill just before training was complete
-    kept = (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(part.model_specs[1].folder)
+    partial_of(part.model_specs[1].folder).mkdir()  # left by a kill
+    (part.model_specs[0].folder / CHECKPOINT).touch()  # left by a kill just before training was complete
+    kept = (part.model_specs[0].folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match=r"1 of 3 folds not trained \(2\)"):
-        part.all_fits()
+        part.all_models()
     train(recipe, prepared, tmp_path / "part", resume=True, device="cpu")
-    assert (part.fits[0].folder / "model.safetensors").stat().st_mtime_ns == kept
+    assert (part.model_specs[0].folder / "model.safetensors").stat().st_mtime_ns == kept
     assert_same_bits(whole, part)
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
@@ -169,7 +169,7 @@ def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_pat
         recipe, prepared, tmp_path / "run", device="cpu", jobs=2, progress=lambda name, row: reported.append((name, row["epoch"]))
     )
     names = ["1, seed 7", "2, seed 7", "1, seed 8", "2, seed 8"]
-    assert [fit.name for fit in run.all_fits()] == names
+    assert [spec.name for spec in run.all_models()] == names
     assert sorted(reported) == sorted((name, epoch) for name in names for epoch in (1, 2))
     assert_same_bits(run, train(recipe, prepared, tmp_path / "turn", device="cpu"))
     alone = train(
@@ -177,7 +177,9 @@ def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_pat
         prepared,
         tmp_path / "8",
     )
-    weights = [load_file(fit.folder / "model.safetensors")["encoder.project.weight"] for fit in (*run.fits, *alone.fits)]
+    weights = [
+        load_file(spec.folder / "model.safetensors")["encoder.project.weight"] for spec in (*run.model_specs, *alone.model_specs)
+    ]
     assert torch.equal(weights[2], weights[4]) and torch.equal(weights[3], weights[5]) and not torch.equal(weights[0], weights[2])
 
 
@@ -233,7 +235,7 @@ def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
     run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
     (run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match=r"cannot write .*: (a part of the path is a file|a file of that name exists)"):
-        launcher.train_in_parallel(run, prepared, run.fits, "cpu", 2, None)
+        launcher.train_in_parallel(run, prepared, run.model_specs, "cpu", 2, None)
 
 
 SEVERAL = {  # compares all utterances of a batch; frame-level features; an optimizer of its own; perturbations
@@ -259,12 +261,12 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(pr
         **methods,
     }
     runs = [train(make_recipe({**TINY, **sections}), prepared, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
-    for row, other in zip(*(run.fits[0].metrics() for run in runs), strict=True):
+    for row, other in zip(*(run.model_specs[0].metrics() for run in runs), strict=True):
         assert row["step"] == other["step"]
         for key in (key for key in row if not key.startswith("seconds")):
             assert other[key] == pytest.approx(row[key], abs=1e-4), key
     clips = [prepared.clip(index) for index in range(0, 72, 5)]
-    first, second = (apply_to_clips(load_model(run.fits[0].folder), clips).embedding for run in runs)
+    first, second = (apply_to_clips(load_model(run.model_specs[0].folder), clips).embedding for run in runs)
     assert np.abs(first - second).max() < 1e-4
     untrained = build_model(runs[0].recipe, ("falling", "level", "rising")).eval()
     assert np.abs(first - apply_to_clips(untrained, clips).embedding).max() > 0.1  # training has changed the embeddings

@@ -59,7 +59,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, tmp_path / "interrupted")
     assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
-    names = load_file(whole.fits[0].folder / "model.safetensors")
+    names = load_file(whole.model_specs[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in MODEL_PARTS for name in names)
     evaluation = evaluate(whole, prepared, device="cpu", quick=True)
     write_report(evaluation.report, whole.folder / "report", evaluation.curves)

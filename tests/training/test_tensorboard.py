@@ -34,7 +34,7 @@ def require_same(folder, rows):
 
 
 def test_every_row_becomes_an_event_of_its_epoch(run):
-    rows = run.fits[0].metrics()
+    rows = run.model_specs[0].metrics()
     with closing(open_tensorboard(run.folder)) as log:
         for row in rows:
             log("fixed", row)
@@ -43,8 +43,8 @@ def test_every_row_becomes_an_event_of_its_epoch(run):
 
 def test_a_resumed_model_writes_no_epoch_twice(run):
     """Killed after epoch 2 and resumed within it: the events written before the kill are replaced."""
-    fit, rows = run.fits[0], run.fits[0].metrics()
-    shutil.move(fit.folder, partial_of(fit.folder))
+    spec, rows = run.model_specs[0], run.model_specs[0].metrics()
+    shutil.move(spec.folder, partial_of(spec.folder))
     with closing(open_tensorboard(run.folder)) as log:
         log("fixed", rows[0])
         log("fixed", {**rows[1], "dev_uar": -1.0})
@@ -56,7 +56,7 @@ def test_a_resumed_model_writes_no_epoch_twice(run):
 
 
 def test_finish_writes_models_trained_earlier_once(run):
-    rows = run.fits[0].metrics()
+    rows = run.model_specs[0].metrics()
     for _ in range(2):
         with closing(open_tensorboard(run.folder)) as log:
             log.finish()
@@ -78,7 +78,7 @@ def test_each_seed_has_a_folder_and_an_unfinished_model_has_none(run):
     with closing(open_tensorboard(run.folder)) as log:
         log.finish()
     assert [path.name for path in (run.folder / "tensorboard" / "fixed").iterdir()] == ["seed-1"]
-    require_same(run.folder / "tensorboard" / "fixed" / "seed-1", Run.open(run.folder).fits[1].metrics())
+    require_same(run.folder / "tensorboard" / "fixed" / "seed-1", Run.open(run.folder).model_specs[1].metrics())
 
 
 def test_columns_are_grouped_by_unit():
@@ -100,4 +100,4 @@ def test_missing_tensorboard_is_reported_before_anything_is_written(trained, pre
 def test_the_command_line_writes_the_numbers_of_metrics_csv(trained, prepared, tmp_path):
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert siser(["train", *arguments, "--device", "cpu", "--jobs", "1", "--tensorboard"]) == 0
-    require_same(tmp_path / "out" / "tensorboard" / "fixed", Run.open(tmp_path / "out").fits[0].metrics())
+    require_same(tmp_path / "out" / "tensorboard" / "fixed", Run.open(tmp_path / "out").model_specs[0].metrics())

@@ -30,7 +30,7 @@ from speaker_invariant_ser.training.trainer import stops_early
 
 
 def weights(run):
-    return load_file(run.fits[0].folder / "model.safetensors")
+    return load_file(run.model_specs[0].folder / "model.safetensors")
 
 
 def test_a_model_overfits_one_batch(prepared):
@@ -68,14 +68,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(prepared
 
 
 def test_the_selected_epoch_is_the_best_on_dev(trained):
-    rows = trained.fits[0].metrics()
+    rows = trained.model_specs[0].metrics()
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     kept = [row for row in rows if row["best"]][-1]
     assert kept["dev_uar"] == max(row["dev_uar"] for row in rows)
 
 
 def test_lambda_follows_the_global_step(trained):
-    rows, strength = trained.fits[0].metrics(), trained.recipe.adversary.strength
+    rows, strength = trained.model_specs[0].metrics(), trained.recipe.adversary.strength
     total = rows[-1]["step"]
     for row in rows:
         assert row["lambda"] == pytest.approx(strength * ganin_ramp((row["step"] - 1) / (total - 1), 10), rel=1e-4)
@@ -134,7 +134,7 @@ def test_level_augmentation_has_no_effect_with_utterance_normalisation(prepared,
     def loss(normalise, level):
         sections = {"features": {**TINY["features"], "normalise": normalise}, "augment": {**TINY["augment"], "level_db": level}}
         recipe = make_recipe({**TINY, **sections, "train": {"epochs": 1, "batch_size": 8, "precision": "float32"}})
-        return train(recipe, prepared, tmp_path / f"{normalise}{level}", device="cpu").fits[0].metrics()[0]["emotion_loss"]
+        return train(recipe, prepared, tmp_path / f"{normalise}{level}", device="cpu").model_specs[0].metrics()[0]["emotion_loss"]
 
     assert loss("utterance", 0.0) == pytest.approx(loss("utterance", 20.0), abs=1e-4)
     assert loss("corpus", 0.0) != pytest.approx(loss("corpus", 20.0), abs=1e-2)
@@ -148,7 +148,7 @@ def weights_after_two_steps(monkeypatch, prepared, folder, strength):
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
     run = train(recipe, prepared, folder / f"strength{strength}", device="cpu")
-    assert run.fits[0].metrics()[0]["step"] == 2
+    assert run.model_specs[0].metrics()[0]["step"] == 2
     return adversaries[-1].state_dict(), weights(run)
 
 
@@ -173,7 +173,7 @@ def test_the_speaker_classifier_learns(prepared, tmp_path):
     recipe = make_recipe(
         {**TINY, **sections, "encoder": encoder, "train": {"epochs": 10, "batch_size": 8, "learning_rate": 0.01}}
     )
-    rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
+    rows = train(recipe, prepared, tmp_path / "run", device="cpu").model_specs[0].metrics()
     assert rows[-1]["adversary_loss"] < 0.8 * rows[-1]["adversary_loss_uninformed"] and rows[-1]["adversary_accuracy"] > 0.5
 
 
@@ -182,10 +182,10 @@ def test_the_saved_model_is_the_selected_one_and_dev_scores_are_of_the_dev_speak
     settings = {"epochs": 10, "batch_size": 8, "learning_rate": 0.3, "ema": 0.0, "precision": "float32"}
     recipe = make_recipe({**TINY, "train": settings, "audit": {"holdout": 0}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    rows = run.fits[0].metrics()
+    rows = run.model_specs[0].metrics()
     best = best_epoch(rows)
     assert best["epoch"] < rows[-1]["epoch"] and best["dev_uar"] > rows[-1]["dev_uar"]  # otherwise this test shows nothing
-    model = load_model(run.fits[0].folder)
+    model = load_model(run.model_specs[0].folder)
     indices = run.splits[0].indices("dev", prepared.utterances)
     probability = apply_to_clips(model, [prepared.clip(index) for index in indices]).probability
     truth = [model.labels.index(prepared.utterances[index].emotion) for index in indices]
@@ -206,8 +206,8 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
     with launched_fabric("float32", "cpu") as fabric:
-        trainer.train_model(run, data, run.fits[0], fabric)
-    assert run.fits[0].folder.parent == run.folder / "folds" and run.all_fits()
+        trainer.train_model(run, data, run.model_specs[0], fabric)
+    assert run.model_specs[0].folder.parent == run.folder / "folds" and run.all_models()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits
 
@@ -229,7 +229,7 @@ def test_nothing_of_the_speakers_is_saved_and_nothing_is_pickled(trained):
     files = [path for path in trained.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".toml", ".json", ".csv", ".safetensors", ".md", ".png"}
     assert not any(path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") for path in files)
-    assert "03" not in (trained.fits[0].folder / "model.json").read_text()
+    assert "03" not in (trained.model_specs[0].folder / "model.json").read_text()
 
 
 def test_an_existing_run_is_not_overwritten_and_resume_needs_the_same_recipe(prepared, tiny, trained, tmp_path, folder):
@@ -279,7 +279,7 @@ def test_impossible_methods_are_refused_before_anything_is_written(prepared, tmp
 def test_every_adversary_has_its_own_columns(prepared, tmp_path):
     extra = [{"name": "grl", "target": "sex", "strength": 0.2, "hidden": 8}, {"name": "hsic", "strength": 1.0}]
     recipe = make_recipe({**TINY, "extra_adversaries": extra, "train": {"epochs": 1, "batch_size": 8}})
-    (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
+    (row,) = train(recipe, prepared, tmp_path / "run", device="cpu").model_specs[0].metrics()
     assert row["adversary_loss_uninformed"] == pytest.approx(np.log(3), rel=1e-4)
     assert row["adversary_2_loss_uninformed"] == pytest.approx(np.log(2), rel=1e-4)
     assert "adversary_3_accuracy" not in row and row["adversary_3_gradient"] > 0 < row["lambda_3"]
@@ -294,7 +294,7 @@ def test_a_diverging_training_raises_an_error(prepared, tiny, tmp_path):
         patch.setitem(adversary_step.ADVERSARIES, "grl", Exploding)
         with pytest.raises(RunError, match="diverged in epoch 1 .*lower train.learning_rate"):
             train(tiny, prepared, tmp_path / "run", device="cpu")
-    assert not Run.open(tmp_path / "run").fits[0].done
+    assert not Run.open(tmp_path / "run").model_specs[0].done
 
 
 def test_class_weights_are_inverse_frequencies():
@@ -308,11 +308,11 @@ def test_a_label_map_applies_to_training_and_evaluation_and_is_stored(prepared, 
     record = json.loads((run.folder / "split.json").read_text())
     assert record["labels"]["merged"] == {"falling": ["moving", 24], "rising": ["moving", 24], "level": ["still", 24]}
     assert {utterance.emotion for utterance in run.open_data().utterances} == {"moving", "still"}
-    assert load_model(run.fits[0].folder).labels == ("moving", "still")
+    assert load_model(run.model_specs[0].folder).labels == ("moving", "still")
     again = train(recipe, prepared, tmp_path / "again", device="cpu", jobs=2)
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(again).items())
     unmapped = train(make_recipe(TINY), prepared, tmp_path / "unmapped", device="cpu")
-    assert load_model(unmapped.fits[0].folder).labels == ("falling", "level", "rising")
+    assert load_model(unmapped.model_specs[0].folder).labels == ("falling", "level", "rising")
     dropping = make_recipe({**TINY, "labels": {"map": {"rising": "up", "falling": "down"}}})
     assert len(prepared.labelled(dropping.labels.map).utterances) == 48
 
@@ -325,7 +325,7 @@ def test_any_manifest_column_can_be_the_adversarys_target(prepared, tmp_path, mo
     )
     recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "target": column}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    rows = run.fits[0].metrics()
+    rows = run.model_specs[0].metrics()
     assert rows[0]["adversary_loss_uninformed"] == pytest.approx(np.log(classes), rel=1e-4)
     assert target_counts[-1] == classes
 
@@ -363,7 +363,7 @@ def test_an_error_in_an_extra_adversary_names_its_table(prepared, tmp_path, tabl
 def test_text_folds_train_and_test_on_different_texts(prepared, tmp_path):
     recipe = make_recipe({**TINY, "split": {**TINY["split"], "text_folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
-    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_fits() == run.fits
+    assert [split.name for split in run.splits] == ["fixed, texts 1", "fixed, texts 2"] and run.all_models() == run.model_specs
     assert Run.open(run.folder).splits == run.splits
 
 
@@ -404,16 +404,16 @@ def test_patience_stops_a_training_that_no_longer_improves(prepared, tmp_path, m
     scores = iter([(1.0, 0.5), (1.0, 0.6), (0.9, 0.6), (1.1, 0.6), (1.0, 0.5), (0.1, 0.9)])  # the third is better by its loss
     monkeypatch.setattr(trainer, "score", lambda model, clips: next(scores))
     recipe = make_recipe({**TINY, "train": {"epochs": 12, "batch_size": 8, "patience": 2}})
-    rows = train(recipe, prepared, tmp_path / "run", device="cpu").fits[0].metrics()
+    rows = train(recipe, prepared, tmp_path / "run", device="cpu").model_specs[0].metrics()
     assert [row["best"] for row in rows] == [1, 1, 1, 0, 0]
     assert not stops_early([], 2) and not stops_early([{"best": 1}, {"best": 0}, {"best": 0}], 0)
 
 
 def test_a_model_records_device_precision_and_processes(prepared, tiny, trained, tmp_path):
-    assert trained.fits[0].trained["device"] == "cpu" and trained.fits[0].trained["processes"] == 1
-    assert trained.fits[0].trained["precision"] == choose_precision("auto", "cpu")
+    assert trained.model_specs[0].trained["device"] == "cpu" and trained.model_specs[0].trained["processes"] == 1
+    assert trained.model_specs[0].trained["precision"] == choose_precision("auto", "cpu")
     bfloat16 = train(make_recipe(TINY, ["train.precision=bfloat16", "train.epochs=1"]), prepared, tmp_path / "run", device="cpu")
-    assert bfloat16.fits[0].trained["precision"] == "bfloat16"
+    assert bfloat16.model_specs[0].trained["precision"] == "bfloat16"
 
 
 def test_auto_precision_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch):
@@ -429,7 +429,7 @@ def test_gradient_norms_of_emotion_and_adversary_are_measured_separately(prepare
     rows = {}
     for strength in (0.0, 0.5):
         recipe = make_recipe({**TINY, "adversary": {"hidden": 8, "strength": strength}, "train": {"epochs": 1, "batch_size": 15}})
-        rows[strength] = train(recipe, prepared, tmp_path / str(strength), device="cpu").fits[0].metrics()[0]
+        rows[strength] = train(recipe, prepared, tmp_path / str(strength), device="cpu").model_specs[0].metrics()[0]
     assert rows[0.0]["adversary_gradient"] == 0 < rows[0.5]["adversary_gradient"]
     assert rows[0.5]["emotion_gradient"] == pytest.approx(rows[0.0]["emotion_gradient"], rel=0.2)
 
@@ -441,12 +441,12 @@ def test_balanced_gradients_have_the_requested_ratio(prepared, tmp_path, name):
         adversary = {"name": name, "strength": 0.5, "schedule": "constant", "balance_gradients": balance}
         adversary |= {"hidden": 8} if name == "grl" else {}
         run = train(make_recipe({**TINY, "adversary": adversary}), prepared, tmp_path / str(balance), device="cpu")
-        shares = [row["adversary_gradient"] / row["emotion_gradient"] for row in run.fits[0].metrics()]
+        shares = [row["adversary_gradient"] / row["emotion_gradient"] for row in run.model_specs[0].metrics()]
         assert all(share == pytest.approx(0.5, rel=1e-3) for share in shares) == balance
 
 
 def test_the_phases_of_an_epoch_add_up_to_its_seconds(trained):
-    for row in trained.fits[0].metrics():
+    for row in trained.model_specs[0].metrics():
         parts = {name: value for name, value in row.items() if name.startswith("seconds_")}
         assert len(parts) == 7 and sum(parts.values()) == pytest.approx(row["seconds"], rel=1e-3)
         assert all(parts[f"seconds_{part}"] > 0 for part in ("data", "features", "network", "update", "dev"))
@@ -456,7 +456,7 @@ def test_streamed_and_cached_log_mels_train_the_same_model(prepared, tmp_path):
     rows = []
     for gigabytes in (1.0, 0.0):
         recipe = make_recipe(SHORT, [f"train.cache_gb={gigabytes}", "augment.concatenate=0.3", "augment.mixup_any_emotion=0.3"])
-        rows.append(train(recipe, prepared, tmp_path / str(gigabytes), device="cpu").fits[0].metrics()[-1])
+        rows.append(train(recipe, prepared, tmp_path / str(gigabytes), device="cpu").model_specs[0].metrics()[-1])
     for name in ("emotion_loss", "adversary_loss", "dev_loss"):
         assert rows[0][name] == pytest.approx(rows[1][name], abs=1e-3)
 
