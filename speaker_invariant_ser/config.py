@@ -7,7 +7,7 @@ also those that its methods do not use; reading it renames the former and drops 
 import json
 import tomllib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def read_saved_recipe(path: Path | str) -> Recipe:
     Raises:
         RecipeError: The file is missing, is not TOML, or has an unknown key or a value out of range.
     """
-    tables, _ = renamed(read_tables(path))
+    tables, _ = renamed(read_tables(path), str(path))
     return validated({section: saved(section, table) for section, table in tables.items()}, str(path))
 
 
@@ -107,16 +107,17 @@ def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source
     Warns:
         FutureWarning: Keys of version 0.1.0 that have been renamed.
     """
-    merged, old = renamed(tables)
-    if dumped_by_0_1_0(merged):  # a user may train with the recipe of an old run
-        merged = {section: saved(section, table) for section, table in merged.items()}
-    changes, old_overrides = renamed(override_tables(overrides))
+    merged, old = renamed(tables, source)
+    from_0_1_0 = dumped_by_0_1_0(merged)
+    changes, old_overrides = renamed(override_tables(overrides), "--set")
     for section, keys in changes.items():
         table = merged.setdefault(section, {})
-        if isinstance(table, Sequence):
+        if isinstance(table, list | tuple):
             raise RecipeError(f"--set {section}.{next(iter(keys))}: [[{section}]] is a list of tables; change it in {source}")
         if isinstance(table, dict):
             table.update(keys)
+    if from_0_1_0:  # a user may train with the recipe of an old run
+        merged = {section: saved(section, table, changes.get(section, ())) for section, table in merged.items()}
     if names := old | old_overrides:
         renames = ", ".join(f"{before} is now {after}" for before, after in names.items())
         warnings.warn(f"{source}: old recipe keys, which the next version will not read: {renames}", FutureWarning, stacklevel=2)
@@ -159,7 +160,7 @@ def parse_override(text: str) -> tuple[str, str, object]:
 # Keys of version 0.1.0
 
 
-def renamed(tables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def renamed(tables: Mapping[str, Any], source: str = "recipe") -> tuple[dict[str, Any], dict[str, str]]:
     """Return a copy of the tables with today's names, and the old names in use with the new one of each.
 
     >>> renamed({"adversary": {"reads": "frames"}})
@@ -171,38 +172,39 @@ def renamed(tables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         section = OLD_SECTIONS.get(name, name)
         if section != name:
             old[f"[[{name}]]"] = f"[[{section}]]"
-            require_single(f"[[{name}]]", f"[[{section}]]", section in tables)
+            require_single(f"[[{name}]]", f"[[{section}]]", section in tables, source)
         if isinstance(content, list):
-            result[section] = [renamed_keys(section, table, old) for table in content]
+            result[section] = [renamed_keys(section, table, old, source) for table in content]
         else:
-            result[section] = renamed_keys(section, content, old)
+            result[section] = renamed_keys(section, content, old, source)
     return result, old
 
 
-def renamed_keys(section: str, table: object, old: dict[str, str]) -> object:
+def renamed_keys(section: str, table: object, old: dict[str, str], source: str = "recipe") -> object:
     """Return a copy of a section's table with today's keys, and add the old ones in use to `old`."""
     if not isinstance(table, Mapping):
         return table
     new_names = OLD_KEYS.get(section, {})
     for before in new_names.keys() & table.keys():
         after = new_names[before]
-        require_single(f"{section}.{before}", f"{section}.{after}", after in table)
+        require_single(f"{section}.{before}", f"{section}.{after}", after in table, source)
     old |= {f"{section}.{before}": f"{section}.{after}" for before, after in new_names.items() if before in table}
     return {new_names.get(key, key): value for key, value in table.items()}
 
 
-def require_single(before: str, after: str, both: bool) -> None:
-    """Raise RecipeError where a setting is given under its old and its new name."""
+def require_single(before: str, after: str, both: bool, source: str) -> None:
+    """Raise RecipeError where `source` gives a setting under its old and its new name."""
     if both:
-        raise RecipeError(f"{before} and {after} are the same setting; expected {after} alone")
+        raise RecipeError(f"{source}: {before} and {after} are the same setting; expected {after} alone")
 
 
-def saved(section: str, content: object) -> object:
+def saved(section: str, content: object, kept: Container[str] = ()) -> object:
     """Return a section of a run or model of an earlier version, with today's keys and without those that do nothing.
 
     Args:
         section: Name of the section, such as "release".
         content: Its table, or a list of tables.
+        kept: Keys that are kept even if they do nothing.
     """
     if isinstance(content, list):
         return [saved(section, table) for table in content]
@@ -210,7 +212,7 @@ def saved(section: str, content: object) -> object:
     if section not in METHODS or not isinstance(table, dict):
         return table
     unused = unused_keys(section, table)
-    return {key: value for key, value in table.items() if key not in unused}
+    return {key: value for key, value in table.items() if key not in unused or key in kept}
 
 
 def unused_keys(section: str, table: Mapping[str, object]) -> set[str]:

@@ -237,6 +237,12 @@ def test_an_old_and_a_new_key_at_once_are_refused(tables, overrides, message):
         make_recipe(tables, overrides)
 
 
+def test_the_error_about_an_old_and_a_new_key_names_the_file():
+    for tables in ({"augment": {"virtual": 1, "virtual_speakers": 1}}, {"further": [], "extra_adversaries": []}):
+        with pytest.raises(RecipeError, match=r"^mine\.toml: "):
+            make_recipe(tables, source="mine.toml")
+
+
 def test_new_recipes_are_read_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -318,6 +324,15 @@ def test_the_recipe_of_an_0_1_0_run_is_read_without_a_warning(tmp_path):
 def test_a_new_run_may_be_trained_with_the_recipe_of_an_0_1_0_run(tmp_path):
     with pytest.warns(FutureWarning, match="r.toml: old recipe keys"):
         assert read_recipe(write(tmp_path, RUN_0_1_0)) == make_recipe(EXPECTED)
+
+
+def test_the_recipe_of_an_0_1_0_run_may_be_given_another_method(tmp_path):
+    path = write(tmp_path, RUN_0_1_0)
+    with pytest.warns(FutureWarning):
+        recipe = read_recipe(path, ["adversary.name=hsic", "adversary.widths=[1.0]"])
+    assert (recipe.adversary.name, recipe.adversary.kernel_widths, recipe.erase.name) == ("hsic", (1.0,), "leace")
+    with pytest.warns(FutureWarning), pytest.raises(RecipeError, match="release.step = 2: does nothing"):
+        read_recipe(path, ["release.step=2"])
 
 
 def test_a_run_with_a_key_that_no_version_had_is_refused(tmp_path):
