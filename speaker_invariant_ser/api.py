@@ -71,6 +71,7 @@ def prepare(
     from speaker_invariant_ser.data.decoding import Treatment, workers
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 
+    require_at_least(1, jobs=jobs)
     wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled)
     with workers(jobs) as pool:
         return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress)
@@ -139,6 +140,7 @@ def train(
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.training import launcher
 
+    require_at_least(1, jobs=jobs, devices=devices)
     recipe = read_recipe(recipe) if isinstance(recipe, Path | str) else recipe
     prepared = PreparedCorpus.open(data) if isinstance(data, Path | str) else data
     return launcher.train(recipe, prepared, out, resume, device, jobs, progress, devices)
@@ -182,6 +184,7 @@ def evaluate(
     from speaker_invariant_ser.evaluation import evaluate as evaluation
     from speaker_invariant_ser.report.write import write_run_report
 
+    require_at_least(1, jobs=jobs)
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
     result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs)
@@ -212,7 +215,7 @@ def audit(
         scored: 1 for utterances that the encoder was not trained on, 0 for others, [N]; attackers are scored on the first only.
         columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         quick: Use closed-form attackers only: fast, never claims chance.
-        seed: Seed of folds, attackers and permutations.
+        seed: Seed of folds, attackers and permutations, 0 to 2^31 - 1.
         jobs: Attackers fitted in parallel.
         progress: Called with task, steps done and steps in total.
 
@@ -236,12 +239,12 @@ def audit(
         >>> f"chance {result['chance']['uniform']:.1%}"
         'chance 33.3%'
     """
-    import numpy as np
-
     from speaker_invariant_ser.audit import audit as auditing
-    from speaker_invariant_ser.audit.read_embeddings import make_embeddings, read_embeddings, to_texts
+    from speaker_invariant_ser.audit.read_embeddings import embeddings_of, read_embeddings
     from speaker_invariant_ser.errors import AuditError
 
+    require_at_least(1, jobs=jobs)
+    require_at_least(0, seed=seed)
     given = {"speaker": speaker, "emotion": emotion, "text": text, "scored": scored}
     labels = {label: values for label, values in given.items() if values is not None}
     if isinstance(embeddings, Path | str):
@@ -251,8 +254,7 @@ def audit(
     elif speaker is None or columns:
         raise AuditError("embeddings as an array need the argument speaker, and no columns")
     else:
-        texts = {label: to_texts(np.asarray(values), label) for label, values in labels.items()}
-        table = make_embeddings(np.asarray(embeddings), texts, "embeddings")
+        table = embeddings_of(embeddings, labels)
     settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
     return auditing.audit_table(table, settings, progress).summary
 
@@ -262,13 +264,14 @@ def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":
 
     Args:
         folder: Folder of a model: `folds/FOLD` of a run, or `folds/FOLD/seed-S` where there are several seeds.
-        device: Where to put the weights: `cpu`, `cuda`.
+        device: Where to put the weights: `cpu`, `cuda`, or `auto` for the first GPU if there is one.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
         RunError: The folder holds no model, or a damaged one.
+        RecipeError: The device is unknown, or there is no GPU.
 
     Example:
         ```python
@@ -277,7 +280,7 @@ def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":
     """
     from speaker_invariant_ser.models import model
 
-    return model.load_model(folder, device)
+    return model.load_model(folder, str(model.choose_device(device)))
 
 
 def predict(
@@ -326,3 +329,12 @@ def open_run(run: "Run | Path | str") -> "Run":
     from speaker_invariant_ser.runs import Run
 
     return run if isinstance(run, Run) else Run.open(run)
+
+
+def require_at_least(minimum: int, **numbers: int) -> None:
+    """Raise SerError unless every number is whole, at least `minimum` and below 2^31."""
+    from speaker_invariant_ser.errors import SerError
+
+    for name, number in numbers.items():
+        if not isinstance(number, int) or not minimum <= number < 2**31:
+            raise SerError(f"{name} = {number!r}: expected a whole number, {minimum} to {2**31 - 1}")

@@ -9,13 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import EMOTIONS, TINY
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser import api
+from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.errors import AuditError, CorpusError, RecipeError, RunError, WriteError
+from speaker_invariant_ser.errors import AuditError, CorpusError, RecipeError, RunError, SerError, WriteError
 from speaker_invariant_ser.models.model import SerModel
 
 
@@ -175,6 +177,35 @@ def test_audit_refuses_incomplete_requests(table, tmp_path):
         siser.audit(embedding, speaker / 2)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"embeddings": [[1.0, 2.0], [3.0]] * 30}, "embeddings: not an array of real numbers"),
+        ({"embeddings": torch.zeros(60, 3, requires_grad=True)}, "embeddings: not an array of real numbers.*requires grad"),
+        ({"speaker": [["a"], ["b", "c"]] * 30}, r"speaker in row 1 is \['a'\]; expected text or integers"),
+        ({"speaker": "abc"}, r"speaker has the shape \(\); expected text or integers"),
+        ({"speaker": ["a", None, "b"] * 20}, "speaker in row 2 is None; expected text or integers"),
+        ({"emotion": ["a", float("nan"), "b"] * 20}, "emotion in row 2 is nan; expected text or integers"),
+        ({"text": ["a"] * 59}, "embedding has 60 rows, text has 59"),
+        ({"seed": -1}, "seed = -1: expected a whole number, 0 to 2147483647"),
+        ({"seed": 2**31}, "seed = 2147483648: expected a whole number"),
+        ({"jobs": 0}, "jobs = 0: expected a whole number, 1 to"),
+    ],
+)
+def test_audit_refuses_what_is_no_embedding_or_label(table, change, message):
+    with pytest.raises(SerError, match=message):
+        siser.audit(**{"embeddings": table[0], "speaker": table[1], "quick": True, **change})
+
+
+def test_audit_takes_labels_as_data_frames_and_lists_hold_them(table):
+    embedding, speaker, *_ = table
+    names = [f"s{number}" for number in speaker]
+    for given in (names, np.array(names), np.array(names, dtype=object), [name.encode() for name in names]):
+        made = embeddings_of(torch.tensor(embedding), {"speaker": given, "text": speaker})
+        assert made.speaker.tolist() == names and made.text.tolist() == [str(number) for number in speaker]
+        assert np.array_equal(made.embedding, embedding) and made.scored.all()
+
+
 def test_load_model_and_predict_agree_with_infer(trained, folder, tmp_path):
     model = siser.load_model(trained.folder / "folds" / "fixed")
     assert isinstance(model, SerModel) and not model.training and set(model.labels) == set(EMOTIONS)
@@ -194,3 +225,24 @@ def test_load_model_and_predict_agree_with_infer(trained, folder, tmp_path):
 def test_load_model_names_what_is_missing(trained):
     with pytest.raises(RunError, match="model.json"):
         siser.load_model(trained.folder)
+
+
+def test_load_model_refuses_an_unknown_device(trained):
+    folder = trained.folder / "folds" / "fixed"
+    with pytest.raises(RecipeError, match="unknown device 'gpu', did you mean 'cpu'"):
+        siser.load_model(folder, "gpu")
+    assert isinstance(siser.load_model(folder, "auto"), SerModel)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: siser.prepare("csv", "table.csv", "out", jobs=0),
+        lambda: siser.train("recipe.toml", "data", "out", jobs=0),
+        lambda: siser.train("recipe.toml", "data", "out", devices=0),
+        lambda: siser.evaluate("run", jobs=0),
+    ],
+)
+def test_no_function_takes_a_number_of_processes_below_one(call):
+    with pytest.raises(SerError, match="^(jobs|devices) = 0: expected a whole number, 1 to"):
+        call()

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.manifest import COLUMNS, is_utf8, read_columns, require_unique_columns
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 FIELDS = ("speaker", "emotion", "text", "id", "scored")
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
@@ -131,13 +135,53 @@ def to_texts(array: np.ndarray, source: str) -> list[str]:
     """Convert text, UTF-8 bytes, integers or booleans [N] to stripped text."""
     if array.ndim != 1 or array.dtype.kind not in "USiub":
         raise AuditError(f"{source} is {array.dtype} of shape {array.shape}; expected text or integers of shape (N,)")
+    return stripped_texts(array.tolist(), source)
+
+
+def stripped_texts(cells: Sequence[object], source: str) -> list[str]:
+    """Return text, UTF-8 bytes, integers or booleans as stripped text; raise AuditError if they are not UTF-8."""
     try:
-        texts = [(value.decode() if isinstance(value, bytes) else str(value)).strip() for value in array.tolist()]
+        texts = [(cell.decode() if isinstance(cell, bytes) else str(cell)).strip() for cell in cells]
     except ValueError:
         raise AuditError(f"{source} contains bytes that are not UTF-8 text") from None
     if not all(map(is_utf8, texts)):
         raise AuditError(f"{source} contains characters that cannot be encoded in UTF-8")
     return texts
+
+
+def embeddings_of(embedding: "ArrayLike", labels: Mapping[str, "ArrayLike"]) -> Embeddings:
+    """Make embeddings of arrays, lists, or columns of a data frame.
+
+    Args:
+        embedding: Real numbers [N, D].
+        labels: As in `make_embeddings`; each text or integers, [N].
+
+    Returns:
+        The embeddings.
+
+    Raises:
+        AuditError: As `make_embeddings`; or something is not an array, or a label is missing, such as None or NaN.
+    """
+    try:
+        numbers = np.asarray(embedding)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; tensors on a GPU or with a gradient
+        raise AuditError(f"embeddings: not an array of real numbers of shape (N, D) ({error})") from None
+    texts = {name: label_texts(values, name) for name, values in labels.items()}
+    return make_embeddings(numbers, texts, "embeddings")
+
+
+def label_texts(values: "ArrayLike", name: str) -> list[str]:
+    """Convert labels [N] to text; in data frames and lists, text and missing values may stand side by side."""
+    try:
+        cells = np.asarray(values, dtype=object)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise AuditError(f"{name}: not an array of shape (N,) ({error})") from None
+    if cells.ndim != 1:
+        raise AuditError(f"{name} has the shape {cells.shape}; expected text or integers of shape (N,)")
+    for row, cell in enumerate(cells, start=1):
+        if not isinstance(cell, str | bytes | int | np.integer | np.bool_):
+            raise AuditError(f"{name} in row {row} is {cell!r}; expected text or integers")
+    return stripped_texts(cells.tolist(), name)
 
 
 def read_columnar(path: Path, columns: Mapping[str, str]) -> Content:
