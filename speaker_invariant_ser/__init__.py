@@ -14,7 +14,7 @@ A module imports only from packages to its left, or from its own, without a circ
     common <- data <- features <- models, adversaries <- runs, audit <- training, evaluation, inference <- report <- api, demos
     <- cli
 
-Common are the modules beside the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`
+Common are the modules next to the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`
 and `api`.
 Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
 """

@@ -220,7 +220,7 @@ def audit(
         progress: Called with task, steps done and steps in total.
 
     Returns:
-        The part `speaker` of report.json: accuracy of every attacker beside chance, confidence intervals, controls.
+        The part `speaker` of report.json: accuracy of every attacker, chance levels, confidence intervals, controls.
 
     Raises:
         AuditError: The embeddings or labels are incomplete, or there are fewer than two speakers.

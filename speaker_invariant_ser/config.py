@@ -86,7 +86,7 @@ def read_tables(path: Path | str) -> dict[str, Any]:
         raise RecipeError(f"no recipe at {path}: expected a TOML file such as recipes/emodb.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe ({error}): expected a TOML text file") from None
-    except (ValueError, RecursionError) as error:  # beside TOML's own errors: numbers and nesting beyond Python's limits
+    except (ValueError, RecursionError) as error:  # in addition to TOML's own errors: numbers and nesting beyond Python's limits
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
 
 

@@ -1,7 +1,7 @@
-"""The recipe: everything that decides a run beside the data, as frozen pydantic models, one per section.
+"""The recipe: everything that decides a run apart from the data, as frozen pydantic models, one per section.
 
 Sections with a choice of methods are in `recipe_methods.py`; reading, overriding and writing recipes is in `config.py`. No torch
-here, so that the command line can check a recipe at once.
+here, so that the command line can check a recipe immediately.
 """
 
 from typing import Annotated, Literal, Self
@@ -62,8 +62,8 @@ class SplitSection(Section):
     unlabelled: tuple[str, ...] = Field(
         (),
         description=(
-            "Values of `column` whose utterances are trained on without labels, half of every batch, and tested beside the "
-            "source (domain)."
+            "Values of `column` whose utterances are trained on without labels, half of every batch, and tested "
+            "together with the source (domain)."
         ),
     )
     use_unlabelled: bool = Field(
@@ -207,7 +207,7 @@ class TrainSection(Section):
     """Optimisation."""
 
     epochs: int = Field(40, ge=1, description="Maximum number of epochs.")
-    epoch_clips: int = Field(0, ge=0, description="Utterances per epoch, drawn anew for each epoch; 0: all.")
+    epoch_clips: int = Field(0, ge=0, description="Utterances per epoch, drawn again for each epoch; 0: all.")
     patience: int = Field(0, ge=0, description="Stop after this many epochs without a new best; 0 disables.")
     batch_size: int = Field(16, ge=2, description="Utterances per batch, over all processes.")
     batches: Literal["shuffled", "balanced"] = Field(
@@ -262,7 +262,7 @@ class AuditSection(Section):
 
 
 class Recipe(Section):
-    """Everything that decides a run beside the data; `Recipe()` is the default model."""
+    """Everything that decides a run apart from the data; `Recipe()` is the default model."""
 
     split: SplitSection = SplitSection()
     labels: LabelsSection = LabelsSection()

@@ -13,7 +13,7 @@ from speaker_invariant_ser.recipe_methods import AdversarySection, AdversarySett
 
 @dataclass(frozen=True)
 class AdversaryBatch:
-    """What an adversary gets beside its input: labels, and how many frames are real.
+    """What an adversary gets in addition to its input: labels, and how many frames are real.
 
     Labels are shares that sum to 1: one-hot, unless utterances were mixed or concatenated. An utterance of unknown emotion
     has no share of any.
@@ -128,7 +128,7 @@ class Adversary(nn.Module):
 
     @property
     def separate_steps(self) -> int:
-        """Updates of the adversary's own parameters before each encoder step, beside that of the shared backward pass."""
+        """Updates of the adversary's own parameters before each encoder step, in addition to that of the shared backward pass."""
         return 0
 
     def strength(self, progress: float) -> float:

@@ -167,7 +167,7 @@ def attack_controls(
     """Measure leakage of the embedding, of each control, of the true emotion and of shuffled speakers.
 
     All with the closed-form attackers and, but for a given `embedding_leakage`, one cross-validation: controls are compared,
-    nothing is claimed of them.
+    no conclusion is drawn from them.
     """
     inputs = {
         **({} if embedding_leakage else {"embedding": tables}),

@@ -71,7 +71,7 @@ def controls_for(model: SerModel, quick: bool) -> list[str]:
 
     Args:
         model: The trained model.
-        quick: Only what leaves the model beside the embedding.
+        quick: Only the other outputs of the model.
 
     Returns:
         Keys of `CONTROLS`.

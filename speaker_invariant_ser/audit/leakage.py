@@ -37,7 +37,7 @@ from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Integer
 from speaker_invariant_ser.indexing import to_indices
 
 PERMUTATIONS = 1000
-STRONGEST = "strongest"  # beside the attackers' names
+STRONGEST = "strongest"  # a key in addition to the attackers' names
 
 
 @dataclass(frozen=True)

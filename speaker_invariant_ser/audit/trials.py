@@ -76,7 +76,7 @@ def make_trials(
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> Trials | None:
-    """Score pairs of utterances by speakers on whom neither the encoder nor a scorer was trained.
+    """Score pairs of utterances of speakers that neither the encoder nor a scorer was trained on.
 
     Pairs with the same text are left out where texts are known, because a sentence resembles itself even across speakers; unless
     that would leave no target or no nontarget pair.
@@ -156,7 +156,7 @@ def pair_count(items: int) -> int: ...
 @overload
 def pair_count(items: np.ndarray) -> np.ndarray: ...
 def pair_count(items: int | np.ndarray) -> int | np.ndarray:
-    """Return how many pairs can be made of so many items."""
+    """Return the number of pairs of this many items."""
     return items * (items - 1) // 2
 
 

@@ -66,7 +66,7 @@ def show_evaluation(report: "RunReport") -> None:
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
-    """Print the attackers' accuracies beside the chance levels."""
+    """Print the attackers' accuracies and the chance levels."""
     from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table
 
     for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker)):

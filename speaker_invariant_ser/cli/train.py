@@ -104,7 +104,7 @@ def train_with_tensorboard(start: Callable[["EpochProgress"], "Run"], folder: Pa
     Args:
         start: Trains and returns the run, given a function that is called after every epoch.
         folder: The run's folder.
-        progress: Called after every epoch, beside the events.
+        progress: Called after every epoch as well.
 
     Returns:
         The trained run.

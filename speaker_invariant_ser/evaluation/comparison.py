@@ -90,6 +90,14 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     A run of several seeds enters with the mean of its seeds' UARs, and the two runs may have different numbers of seeds. The mean
     difference is not the difference of the pooled UARs. With one speaker everything but the difference is undefined.
 
+    Args:
+        this: Predictions of this run.
+        other: Predictions of the other run.
+        seed: Seed of bootstrap and permutations.
+
+    Returns:
+        The UARs by speaker and the statistics of their differences.
+
     Raises:
         RunError: The runs were tested on different utterances, or an utterance has another speaker or emotion.
     """

@@ -122,7 +122,7 @@ def group_columns(utterances: Sequence[Utterance], by: Sequence[str] = ()) -> di
 
     Args:
         utterances: The N tested utterances.
-        by: Columns to report in any case, beside those of DEFAULT_GROUPS that have 2 to 20 values.
+        by: Columns to report in any case, in addition to those of DEFAULT_GROUPS that have 2 to 20 values.
 
     Returns:
         Column -> values [N]; "" means that the value is not known.

@@ -75,11 +75,11 @@ def evaluate(
         run: A run whose models are all trained.
         prepared: The corpus it was trained on.
         device: auto, cpu or cuda.
-        progress: Called with the name of a step, and how much of it is done of how much.
-        by: Manifest columns to break results down by, beside those of `group_columns`.
+        progress: Called with task, steps done and steps in total.
+        by: Manifest columns to break results down by, in addition to those of `group_columns`.
         against: Another run, evaluated already, that was tested on the same utterances.
         quick: Use the closed-form attackers only.
-        jobs: Attackers fitted at once.
+        jobs: Attackers fitted in parallel.
 
     Raises:
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.

@@ -217,7 +217,7 @@ def add_noise(mels: Tensor, frames: Tensor, snr_db: Tensor, profile: Tensor, sha
         snr_db: Signal-to-noise ratio over all bands and the whole clip, dB, [B]. Torchaudio's triangular filters add up to 1,
             so that the sum over bands is the power between f_min and f_max.
         profile: Share of the noise power in each band, [B, M].
-        shape: Of the gamma variable of each band, [M].
+        shape: Shape of the gamma variable of each band, [M].
 
     Returns:
         Log-mels of the same shape.

@@ -19,7 +19,7 @@ DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> 
 def import_torchaudio() -> ModuleType:
     """Import torchaudio.
 
-    Its wheel is built for one CUDA version and fails to load its compiled part beside another torch. The transforms used
+    Its wheel is built for one CUDA version and fails to load its compiled part with another build of torch. The transforms used
     here are pure Python and need none of it.
 
     Raises:
@@ -44,7 +44,7 @@ class LogMel(nn.Module):
 
     Args:
         settings: Section [features] of the recipe.
-        sample_rate: Of the audio, Hz.
+        sample_rate: Sample rate of the audio, Hz.
 
     Raises:
         RecipeError: Not f_min < f_max <= half the sample rate.

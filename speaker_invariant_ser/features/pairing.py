@@ -41,15 +41,15 @@ def draw_pairs(
     settings: AugmentSection,
     rng: np.random.Generator,
 ) -> Pairs:
-    """Draw which clips are mixed or concatenated, and with whom.
+    """Draw which clips are mixed or concatenated, and their partners.
 
     A clip without a possible partner stays as it is. Clips of unknown emotion have only each other as partners. Every call
     sorts the whole dataset: draw for a whole epoch at once.
 
     Args:
         chosen: Indices of B clips of the dataset.
-        emotion: Of all N clips of the dataset, integers; -1 where it is unknown.
-        speaker: Of all N clips, integers.
+        emotion: Emotions of all N clips of the dataset, integers; -1 where it is unknown.
+        speaker: Speakers of all N clips, integers.
         settings: Section [augment] of the recipe.
         rng: Generator to draw from.
 
@@ -80,8 +80,8 @@ def draw_partners(clip: np.ndarray, common: np.ndarray, different: np.ndarray, p
 
     Args:
         clip: Indices of B clips.
-        common: Of all N clips, an integer that a partner must have in common with the clip.
-        different: Of all N clips, an integer that a partner must not have in common with the clip.
+        common: Integers [N] that a partner must have in common with the clip.
+        different: Integers [N] that a partner must not have in common with the clip.
         pick: Uniform numbers in [0, 1), [B].
 
     Returns:

@@ -35,8 +35,8 @@ class Outputs:
 
     Attributes:
         embedding: What leaves the model, after bottleneck, eraser and release, [N, D].
-        logits: Of the emotions, [N, C].
-        probability: Of the emotions, [N, C].
+        logits: Emotion logits, [N, C].
+        probability: Emotion probabilities, [N, C].
         rate: Upper bound on what the embedding carries, in nats, [N]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [N, D].
         frame_features: Where asked for, the frame-level features of each utterance, float16 [F, T_n] without padding.

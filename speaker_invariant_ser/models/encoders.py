@@ -95,7 +95,7 @@ class Norm1d(nn.BatchNorm1d):
 
 
 class Norm2d(nn.BatchNorm2d):
-    """As `Norm1d`, for [B, channels, M, T]."""
+    """Batch norm over the whole batch, for [B, channels, M, T]; see `Norm1d`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [B, channels, M, T]."""

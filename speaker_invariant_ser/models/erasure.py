@@ -222,11 +222,11 @@ class Discriminant:
     """Functions that separate speakers: g(x) [B, r] = features(x) [B, R] @ weight - level, with mean 0.
 
     Attributes:
-        frequency: Of the random Fourier features, [D, R]: 1 / standard deviations of the kernels.
-        phase: Of the random Fourier features, [R].
-        weight: [R, r].
-        level: [r].
-        longest: Length of a step of `erase`, at most.
+        frequency: Frequencies of the random Fourier features, [D, R]; their scale is 1 / width of the kernels.
+        phase: Phases of the random Fourier features, [R].
+        weight: Weights of the features, [R, r].
+        level: Mean of each function before it is subtracted, [r].
+        longest: Maximum length of a step of `erase`.
     """
 
     frequency: Tensor
@@ -319,7 +319,7 @@ def fit_discriminants(data: Labelled, functions: int, rng: np.random.Generator) 
 
 
 def hold_out_utterances(speaker: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split utterances into indices to fit on and indices held out: one in three of every speaker who has as many."""
+    """Split utterances into indices to fit on and indices held out, one in three of each speaker's."""
     by_speaker = [rng.permutation(np.flatnonzero(speaker == name)) for name in np.unique(speaker)]
     held_out = np.sort(np.concatenate([indices[: len(indices) // VALIDATION_EVERY] for indices in by_speaker]))
     return np.setdiff1d(np.arange(len(speaker)), held_out), held_out

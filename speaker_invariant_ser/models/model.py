@@ -65,7 +65,7 @@ class Output:
 
     Attributes:
         embedding: What leaves the model, [B, D].
-        logits: Of the emotions, [B, C].
+        logits: Emotion logits, [B, C].
         head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.classify`).
         rate: Upper bound on what the embedding carries, in nats, [B]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [B, D].

@@ -148,7 +148,7 @@ def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
     device, in any process, so that embedding an utterance twice averages nothing out.
 
     The noise is no secret, because everything needed for it ships with the model. Whoever has the audio and the model can
-    compute and subtract it (and has the voice anyway); whoever has the embedding alone cannot. A copy that differs in one bit
+    compute and subtract it (and has the speaker's voice anyway); whoever has the embedding alone cannot. A copy that differs in one bit
     has other noise, so that whoever has the audio could also average over such copies. For two different utterances the noise
     is as good as independent.
 

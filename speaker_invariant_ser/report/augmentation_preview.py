@@ -1,4 +1,4 @@
-"""A plot of what the network is trained on: log-mels of some clips, and augmented versions beside them."""
+"""A plot of what the network is trained on: log-mels of a few clips, each next to augmented versions."""
 
 import warnings
 from collections.abc import Sequence

@@ -78,7 +78,7 @@ def points(value: float | None) -> str:
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
-    """Write a number with so many digits after the point."""
+    """Write a number with `digits` digits after the point."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 

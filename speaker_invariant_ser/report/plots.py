@@ -162,7 +162,7 @@ def label(text: object, max_length: int = 24) -> str:
 
 
 def rows_height(rows: int) -> float:
-    """Return the height of a plot with so many rows, its axis and its legend, inches."""
+    """Return the height of a plot with this number of rows, its axis and its legend, inches."""
     return 1.15 + 0.25 * rows if rows <= MAX_ROWS else 3.4
 
 

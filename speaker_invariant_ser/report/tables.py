@@ -79,7 +79,7 @@ def headline_speakers(emotion: Emotion) -> str:
 
 
 def key_table(report: Report) -> Table:
-    """Return the few numbers that the verdict rests on, each beside chance."""
+    """Return the numbers that the verdict rests on, each with its chance level."""
     speaker, strongest, rows = report.speaker, report.speaker.strongest, []
     if report.emotion:
         uar, worst, chance = report.emotion.uar, report.emotion.worst_speaker, percent(report.emotion.chance)

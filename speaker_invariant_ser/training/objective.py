@@ -1,4 +1,4 @@
-"""What training minimises beside the adversaries: one forward pass of the model, and the losses of its outputs."""
+"""What training minimises apart from the adversaries' losses: one forward pass of the model, and the losses of its outputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

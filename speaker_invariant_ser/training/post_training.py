@@ -61,7 +61,7 @@ def fit_release(model: SerModel, x: Tensor) -> None:
 
 
 def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
-    """Return the function from embeddings [N, D] to the emotion head's input; with fresh noise where training has had it."""
+    """Return the function from embeddings [N, D] to the emotion head's input, with fresh noise if training applied the release."""
     release = model.release
     if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         return lambda x: x
@@ -70,7 +70,7 @@ def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
 
 
 def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe) -> None:
-    """Continue the training of the emotion head on what is left in the embeddings, with the recipe's emotion loss.
+    """Continue the training of the emotion head on the embeddings after erasure, with the recipe's emotion loss.
 
     Every utterance counts once, whatever `train.batches` says.
 

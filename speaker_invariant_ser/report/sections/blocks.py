@@ -28,7 +28,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Plots:
-    """Plots side by side where there is room, and a small table beside the last."""
+    """Plots side by side where there is room, and a small table next to the last."""
 
     kind: ClassVar[str] = "plots"
     plots: Sequence[Plot]
