@@ -147,10 +147,10 @@ def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
     It depends on the utterance's own samples, rounded to 16 bits, without padding: it is the same alone or in a batch, on any
     device, in any process, so that embedding an utterance twice averages nothing out.
 
-    The noise is no secret, because everything needed for it ships with the model. Whoever has the audio and the model can
-    compute and subtract it (and has the speaker's voice anyway); whoever has the embedding alone cannot. A copy that differs in one bit
-    has other noise, so that whoever has the audio could also average over such copies. For two different utterances the noise
-    is as good as independent.
+    The noise is not secret, because the model contains everything that determines it. A recipient of the audio and the model
+    can compute the noise and subtract it; a recipient of the embedding alone cannot. A copy of the audio that differs in one
+    bit has other noise, so that a recipient of the audio could also average over such copies. The noises of two different
+    utterances are practically independent.
 
     Args:
         audio: Zero-padded clips in [-1, 1], [B, S].
