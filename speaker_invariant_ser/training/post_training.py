@@ -61,7 +61,7 @@ def fit_release(model: SerModel, x: Tensor) -> None:
 
 
 def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
-    """Return the function from embeddings [N, D] to the emotion head's input, with fresh noise if training applied the release."""
+    """Return the function from embeddings [N, D] to the head's input, with fresh noise if training applied the release."""
     release = model.release
     if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         return lambda x: x
