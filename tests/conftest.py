@@ -87,8 +87,8 @@ def trained(prepared, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpora_folder() -> Path:
-    beside = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-    folder = Path(os.environ.get("SISER_CORPORA", beside))
+    shared = Path(__file__).resolve().parents[2] / "shared" / "corpora"
+    folder = Path(os.environ.get("SISER_CORPORA", shared))
     if not folder.is_dir():
         pytest.skip(f"no real corpora at {folder}; set SISER_CORPORA to a folder that holds emodb/")
     return folder

@@ -118,9 +118,9 @@ class Adversaries(nn.Module):
             inputs: From `inputs`.
             update: Steps the adversaries' optimizer and clears its gradients.
         """
-        for adversary, given in zip(self.methods, inputs, strict=True):
+        for adversary, adversary_input in zip(self.methods, inputs, strict=True):
             for _ in range(adversary.separate_steps):
-                adversary.classifier_loss(given.x.detach(), given.batch).backward()
+                adversary.classifier_loss(adversary_input.x.detach(), adversary_input.batch).backward()
                 self.clip_gradients(adversary)
                 update()
 
@@ -140,9 +140,9 @@ class Adversaries(nn.Module):
             One result for each adversary; gradients of the adversaries' own parameters are in `.grad`.
         """
         results = []
-        for name, settings, adversary, given in zip(self.names, self.settings, self.methods, inputs, strict=True):
-            x = given.x.detach().requires_grad_()
-            loss = adversary(x, given.batch, progress)
+        for name, settings, adversary, adversary_input in zip(self.names, self.settings, self.methods, inputs, strict=True):
+            x = adversary_input.x.detach().requires_grad_()
+            loss = adversary(x, adversary_input.batch, progress)
             loss.backward()
             self.clip_gradients(adversary)
             assert x.grad is not None, "an adversary's loss depends on its input"
@@ -150,8 +150,10 @@ class Adversaries(nn.Module):
             if settings.balance_gradients:
                 ratio = adversary.strength(progress) * emotion_gradient_norm
                 gradient = gradient * (ratio / gradient.norm().clamp_min(1e-12))
-            correct = count_correct(adversary, x.detach(), given.batch)
-            results.append(AdversaryResult(name, loss.detach(), correct, gradient.square().sum(), (gradient * given.x).sum()))
+            correct = count_correct(adversary, x.detach(), adversary_input.batch)
+            results.append(
+                AdversaryResult(name, loss.detach(), correct, gradient.square().sum(), (gradient * adversary_input.x).sum())
+            )
         return results
 
     def clip_gradients(self, adversary: Adversary) -> None:

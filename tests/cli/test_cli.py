@@ -301,7 +301,7 @@ def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_p
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_a_cuda_torchaudio_beside_a_cpu_torch(paths, tmp_path):
+def test_a_cuda_torchaudio_with_a_cpu_torch(paths, tmp_path):
     broken = tmp_path / "site" / "torchaudio"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")

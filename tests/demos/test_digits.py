@@ -116,7 +116,7 @@ def test_augmentation_made_for_sound_is_refused():
     assert recipe("augment.mixup_same_emotion=0.5").augment.mixup_same_emotion == 0.5
 
 
-def test_a_short_training_finds_zeros_beside_unseen_digits(prepared, tmp_path):
+def test_a_short_training_detects_zeros_over_unseen_digits(prepared, tmp_path):
     settings = recipe("train.epochs=3")
     run = train(settings, prepared, tmp_path / "run", device="cpu")
     (spec,) = run.model_specs
@@ -191,7 +191,7 @@ def test_the_corpus_of_the_demo_trains_other_recipes(demo, tmp_path, capsys):
     short = ["--set", "train.epochs=1", "--set", "train.epoch_clips=320"]
     assert siser([*command, *short, "--set", "adversary.strength=2", "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
-    assert siser([*command, "--preview", str(tmp_path / "seen.png")]) == 2
+    assert siser([*command, "--preview", str(tmp_path / "preview.png")]) == 2
     assert "--preview plots log-mel features; features.front of this recipe is pixels" in capsys.readouterr().err
     assert siser([*command, "--set", "augment.noise=0.5", "--out", str(tmp_path / "out")]) == 2
     assert "augment.noise = 0.5: defined for sound only" in capsys.readouterr().err

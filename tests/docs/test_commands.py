@@ -54,11 +54,13 @@ def test_a_command_of_the_documents_is_accepted(command):
 
 
 def test_every_verb_is_documented_and_every_kind_of_page_has_commands():
-    found = {page: list(commands(plain_text(page))) for page in PAGES}
-    written = [command for page, each in found.items() for command in each if page != GENERATED and command.words]
+    commands_by_page = {page: list(commands(plain_text(page))) for page in PAGES}
+    written = [
+        command for page, of_page in commands_by_page.items() for command in of_page if page != GENERATED and command.words
+    ]
     assert {command.words[0] for command in written} >= set(GROUP.commands)
-    assert all(found[page] for page in (ROOT / "README.md", ROOT / "docs" / "training.md", *SCRIPTS))
-    assert any(found[page] for page in RECIPES)
+    assert all(commands_by_page[page] for page in (ROOT / "README.md", ROOT / "docs" / "training.md", *SCRIPTS))
+    assert any(commands_by_page[page] for page in RECIPES)
 
 
 @pytest.mark.parametrize(

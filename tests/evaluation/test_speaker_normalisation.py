@@ -210,7 +210,7 @@ def test_every_table_of_a_transductive_report_is_marked(tmp_path):
     assert json.loads((tmp_path / "marked" / "report.json").read_text())["settings"]["transductive"] is True
 
 
-def test_beside_a_transductive_run_its_name_is_marked(tmp_path):
+def test_the_name_of_a_transductive_run_to_compare_with_is_marked(tmp_path):
     report = changed(against_report(), against__transductive=True)
     text = (write_report(report, tmp_path / "one").parent / "report.md").read_text()
     assert "emodb-baseline (transductive)" in text and "emodb-grl (transductive)" not in text and "test speakers included" in text

@@ -55,8 +55,8 @@ def test_each_setting_changes_clips_independently_of_padding_and_0_changes_nothi
     assert_close(without_padding(first, lengths), without_padding(second, lengths))
     assert changed.isfinite().all()
     assert not any(
-        torch.equal(one, other)
-        for one, other in zip(without_padding(changed, lengths), without_padding(mels, frames), strict=True)
+        torch.equal(clip, expected)
+        for clip, expected in zip(without_padding(changed, lengths), without_padding(mels, frames), strict=True)
     )
     off = Augment(AugmentSection(**OFF), SMALL)
     unchanged, lengths = off(mels, frames, torch.rand(4, off.columns))

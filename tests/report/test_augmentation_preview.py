@@ -47,7 +47,7 @@ def test_without_augmentation_the_versions_are_the_clips(tiny, prepared):
     augmented = preview_clips(tiny, prepared)
     assert not any(np.array_equal(version, preview.original) for preview in augmented for version in preview.augmented)
     pairs = zip(previews, augmented, strict=True)
-    assert all(np.array_equal(one.original, other.original) for one, other in pairs)
+    assert all(np.array_equal(first.original, second.original) for first, second in pairs)
 
 
 def test_a_concatenated_clip_is_named_and_adds_its_length(tiny, prepared):
@@ -71,7 +71,7 @@ def test_a_mixed_clip_names_its_partner_and_share(tiny, prepared):
     assert max(shares) <= 50 and len(set(shares)) > 3, "a mixed clip keeps the larger share, which is drawn"
 
 
-@pytest.mark.parametrize("name, begins", [("seen.png", b"\x89PNG"), ("seen.SVG", b"<?xml")])
+@pytest.mark.parametrize("name, begins", [("preview.png", b"\x89PNG"), ("preview.SVG", b"<?xml")])
 def test_the_ending_says_what_is_written(name, begins, tmp_path):
     write_preview(tmp_path / "new" / name, rows(), FEATURES)
     assert (tmp_path / "new" / name).read_bytes().startswith(begins)
@@ -79,8 +79,8 @@ def test_the_ending_says_what_is_written(name, begins, tmp_path):
 
 
 def test_another_ending_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(WriteError, match=r"cannot write .*seen\.pdf: expected a name that ends in \.png or \.svg"):
-        write_preview(tmp_path / "seen.pdf", rows(), FEATURES)
+    with pytest.raises(WriteError, match=r"cannot write .*preview\.pdf: expected a name that ends in \.png or \.svg"):
+        write_preview(tmp_path / "preview.pdf", rows(), FEATURES)
     assert not list(tmp_path.iterdir())
 
 

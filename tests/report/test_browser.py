@@ -37,15 +37,15 @@ CONTRASTS = """
 const probe = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 const rgb = colour => { probe.clearRect(0, 0, 1, 1); probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
   return [...probe.getImageData(0, 0, 1, 1).data]; };
-const light = colour => rgb(colour).slice(0, 3).map(one => one / 255)
-  .map(one => one <= .04045 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4)
-  .reduce((sum, one, at) => sum + one * [.2126, .7152, .0722][at], 0);
+const light = colour => rgb(colour).slice(0, 3).map(channel => channel / 255)
+  .map(channel => channel <= .04045 ? channel / 12.92 : ((channel + .055) / 1.055) ** 2.4)
+  .reduce((sum, channel, index) => sum + channel * [.2126, .7152, .0722][index], 0);
 const behind = element => { for (let at = element; at; at = at.parentElement) {
   const colour = getComputedStyle(at).backgroundColor; if (rgb(colour)[3] === 255) return colour; } return 'white'; };
 const own = element => [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
 return [...document.querySelectorAll('body *')].filter(element => own(element) && element.tagName !== 'title').map(element => {
   const style = getComputedStyle(element), ink = element.closest('svg') ? style.fill : style.color;
-  const [dark, bright] = [light(ink), light(behind(element))].sort((one, other) => one - other);
+  const [dark, bright] = [light(ink), light(behind(element))].sort((first, second) => first - second);
   return [(bright + .05) / (dark + .05), element.outerHTML.slice(0, 120)];
 });
 """
@@ -89,7 +89,7 @@ def show(browser, page, width: str = "desktop", scheme: str = "light") -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
     browser.get(page.as_uri())
-    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    browser.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert browser.execute_script("return innerWidth") == across
 
 
@@ -105,7 +105,7 @@ def test_nothing_overflows_and_every_plot_is_there(browser, pages, kind, width):
     assert browser.execute_script("return document.querySelectorAll('svg').length") >= 1
 
 
-def test_an_element_that_sticks_out_would_be_noticed(browser, pages):
+def test_an_element_wider_than_the_page_is_detected(browser, pages):
     show(browser, pages["table"], "phone")
     browser.execute_script("document.querySelector('p').style.width = '600px'")
     assert browser.execute_script(STICKING_OUT) != []
@@ -114,10 +114,10 @@ def test_an_element_that_sticks_out_would_be_noticed(browser, pages):
 @pytest.mark.parametrize("kind, scheme", list(product(KINDS, ["light", "dark"])))
 def test_text_stands_out_from_its_background(browser, pages, kind, scheme):
     show(browser, pages[kind], scheme=scheme)
-    found = browser.execute_script(CONTRASTS)
+    contrasts = browser.execute_script(CONTRASTS)
     on_dots = 'style="font-weight: 700; font-size: 8.5px'  # bold white numbers on coloured dots, where 3 has to do
-    assert len(found) > 40
-    assert [text for contrast, text in found if contrast < 4.5 and on_dots not in text] == []
+    assert len(contrasts) > 40, "every page has more elements with text than that"
+    assert [text for contrast, text in contrasts if contrast < 4.5 and on_dots not in text] == []
 
 
 def test_light_and_dark_differ(browser, pages):
@@ -135,7 +135,9 @@ def test_the_contents_lead_to_the_headings(browser, pages, kind):
         "return [...document.querySelectorAll('nav a')].map(a => [a.textContent, document.querySelector(a.hash)?.textContent])"
     )
     assert len(targets) >= 2 and all(name == heading for name, heading in targets)
-    levels = browser.execute_script("return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(one => +one.tagName[1])")
+    levels = browser.execute_script(
+        "return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(heading => +heading.tagName[1])"
+    )
     assert levels[0] == 1 and all(after <= before + 1 for before, after in pairwise(levels))
 
 
@@ -146,16 +148,16 @@ def test_the_verdict_and_its_plot_are_on_the_first_screen(browser, pages, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_fetched_and_nothing_goes_wrong(browser, pages, kind):
+def test_nothing_is_fetched_and_no_error_is_logged(browser, pages, kind):
     browser.get_log("browser")
     show(browser, pages[kind])
-    assert browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').map(resource => resource.name)") == []
     assert browser.get_log("browser") == []
 
 
 def test_it_prints_in_light_colours_with_folded_tables_open(browser, pages):
     show(browser, pages["run"], scheme="dark")
-    browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = false)")
+    browser.execute_script("document.querySelectorAll('details').forEach(details => details.open = false)")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})

@@ -114,9 +114,9 @@ def test_headings_do_not_skip_a_level(written, kind):
 
 @pytest.mark.parametrize("kind", ["run", "demo", "table", "seeds"])
 def test_markdown_tables_are_well_formed_and_plots_are_there(written, kind):
-    found = tables(written[kind].markdown)
-    assert len(found) >= 4
-    for lines in found:
+    all_tables = tables(written[kind].markdown)
+    assert len(all_tables) >= 4
+    for lines in all_tables:
         assert re.fullmatch(r"\|(---\|)+", lines[1])
         assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {lines[1].count("|")}
     plots = re.findall(r"\((\S+\.png)\)", written[kind].markdown)
@@ -176,7 +176,7 @@ def test_scoring_on_training_utterances_is_a_warning_before_the_plot(written):
 def test_several_seeds_are_shown_with_their_deviation(written):
     seeded, run = written["seeds"], written["run"]
     for text in (seeded.page.text, seeded.markdown):
-        assert "68.5 to 78.5 %, SD over 3 seeds 1.2" in text, "beside the baseline of one seed"
+        assert "68.5 to 78.5 %, SD over 3 seeds 1.2" in text, "compared with the baseline of one seed"
         assert "73.5 % (68.5 to 78.5 %), SD over 3 seeds 1.2" in text
         assert "65.8 to 75.8 %, SD over 3 seeds 2.7" in text
         assert "Each fold was trained from 3 seeds" in text and "in 10 folds" in text and "30 encoders" in text
@@ -187,7 +187,7 @@ def test_several_seeds_are_shown_with_their_deviation(written):
     assert rows[6] == "| SD over 3 seeds, points | 2.7 |  |  |" and rows[5].startswith("| speaker accuracy, strongest")
     for text in (run.page.text, run.markdown):
         assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
-    clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", one.markdown, flags=re.M)[1] for one in (seeded, run)]
+    clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", report.markdown, flags=re.M)[1] for report in (seeded, run)]
     assert clips[0] == clips[1], "clips are counted once in the table"
 
 
@@ -224,7 +224,7 @@ def test_non_inferiority_is_a_sentence(value, said):
 
 
 def rows_of(section: Section) -> dict[str, str]:
-    """First and second column of the tables beside a section's plots."""
+    """Return the first and the second column of the tables next to a section's plots."""
     tables = [block.table for block in section.blocks if isinstance(block, Plots)]
     return {row[0]: row[1] for table in tables for row in table.rows}
 
