@@ -14,7 +14,7 @@ from torch import Tensor
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import partial_of, writing
 
-FORMAT = 1
+FORMAT = 2  # 1 was that of version 0.1.0, whose state has other parts
 CHECKPOINT = "checkpoint.safetensors"
 
 State = dict[str, Any]  # dicts, lists and tuples of tensors, numbers, text and None

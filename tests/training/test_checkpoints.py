@@ -66,7 +66,7 @@ def test_other_checkpoints_and_other_files_are_refused(tmp_path):
     with pytest.raises(RunError, match="belongs to another run, fold, seed or precision"):
         load_checkpoint(tmp_path / "checkpoint", "this run")
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(RunError, match="a checkpoint of format None, this version reads 1"):
+    with pytest.raises(RunError, match="a checkpoint of format None, this version reads 2"):
         load_checkpoint(tmp_path / "model.safetensors", "this run")
 
 
