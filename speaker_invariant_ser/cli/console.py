@@ -67,13 +67,13 @@ def show_evaluation(report: "RunReport") -> None:
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
     """Print the attackers' accuracies and the chance levels."""
-    from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table
+    from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_tried
 
     for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker)):
         if table:
             show_table(table, transductive)
-    for name, reason in speaker.not_tried.items():
-        print(f"not tried: {name} ({reason})")
+    for text in not_tried(speaker):
+        print(text)
 
 
 def show_comparison(reports: Sequence["RunReport"]) -> None:

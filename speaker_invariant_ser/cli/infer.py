@@ -57,5 +57,5 @@ def report_failures(failures: list[str], out: Path) -> None:
     for reason in failures[:SHOWN_FAILURES]:
         warn(reason)
     if failures:
-        warn(f"{len(failures)} files failed; column `error` of {out} has every reason")
+        warn(f"{len(failures)} {'file' if len(failures) == 1 else 'files'} failed; the reasons are in column `error` of {out}")
         raise typer.Exit(1)

@@ -113,6 +113,8 @@ def read_pattern(request: Request) -> Listing:
             rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
     for name in list_audio(folder, UNSUPPORTED_SUFFIXES):
         rejected.append((name, f"{Path(name).suffix} is not supported; convert it to wav or flac"))
+    if not columns["path"] and not rejected:
+        raise CorpusError(f"{folder}: no audio file in this folder or below it")
     if not columns["path"]:
         example = f", such as {rejected[0][0]}," if rejected else ""
         raise CorpusError(f"{folder}: none of {len(rejected)} audio files{example} matches the pattern {request.pattern}")

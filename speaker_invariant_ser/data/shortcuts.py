@@ -184,7 +184,7 @@ def warnings(checks: dict[str, Any], removed: Collection[str]) -> list[str]:
             )
     if checks["shared_texts"] and checks["shared_texts"]["share"] > 0.5:
         sentences.append(
-            f"{checks['shared_texts']['share']:.0%} of the utterances have a text that other speakers say, too: a split by "
+            f"{checks['shared_texts']['share']:.0%} of the utterances have a text that other speakers say as well: a split by "
             "speaker tests on known sentences; split.text_folds tests on unknown ones"
         )
     return sentences

@@ -150,6 +150,14 @@ def attacker_row(name: str, score: AttackerScore | StrongestAttacker) -> list[st
     ]
 
 
+def not_tried(speaker: Speaker) -> list[str]:
+    """Say which attackers were not tried, one text for each reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in speaker.not_tried.items():
+        names.setdefault(reason, []).append(name)
+    return [f"not tried: {', '.join(attackers)} ({reason})" for reason, attackers in names.items()]
+
+
 def chance_table(speaker: Speaker) -> Table:
     """Return the accuracies that are reached without any embedding."""
     rows = [[CHANCE_LEVELS[name], percent(value)] for name, value in speaker.chance if name in CHANCE_LEVELS]

@@ -104,6 +104,11 @@ def test_impossible_patterns_raise_an_error(tmp_path, pattern, message):
         CUSTOM_FORMATS["folder"](Request(tmp_path, pattern=pattern))
 
 
+def test_a_folder_without_audio_raises_an_error(tmp_path):
+    with pytest.raises(CorpusError, match="no audio file in this folder or below it"):
+        CUSTOM_FORMATS["folder"](Request(tmp_path, pattern="{speaker}/{emotion}.wav"))
+
+
 def test_prepare_a_folder_with_a_pattern_and_only(tmp_path, capsys):
     write_clips(tmp_path / "mine", [f"s{s}/{emotion}/{t}.wav" for s in range(4) for emotion in ("a", "b") for t in range(2)])
     command = ["prepare", "folder", str(tmp_path / "mine"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/{text}.wav"]

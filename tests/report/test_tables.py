@@ -13,6 +13,7 @@ from speaker_invariant_ser.report.tables import (
     comparison_table,
     key_table,
     mark_transductive,
+    not_tried,
     pareto_front,
     run_name,
 )
@@ -92,3 +93,8 @@ def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
 def test_a_transductive_table_says_so_in_its_first_header():
     table = Table(["measure", "value"], [["UAR", "70.0 %"]], strong=[0])
     assert mark_transductive(table).head == ["measure (transductive)", "value"] and mark_transductive(table).strong == [0]
+
+
+def test_attackers_that_were_not_tried_for_one_reason_are_one_line():
+    speaker = changed(table_report(), speaker__not_tried={"svm": "quick", "frames": "no frames", "mlp": "quick"}).speaker
+    assert not_tried(speaker) == ["not tried: svm, mlp (quick)", "not tried: frames (no frames)"]

@@ -24,6 +24,7 @@ from speaker_invariant_ser.report.tables import (
     attackers_table,
     by_accuracy,
     chance_table,
+    not_tried,
 )
 
 CONTROLS = {
@@ -39,7 +40,7 @@ CONTROLS = {
 ABOUT_CONTROLS = {
     "emotion": "The true emotion alone is a floor.",
     "posteriors": "The model's emotion posteriors are a second floor.",
-    "shuffled": "With shuffled speaker labels, accuracy is luck.",
+    "shuffled": "With shuffled speaker labels, accuracy should be at chance.",
     "unreleased": "The embedding before erasure and release shows what these removed.",
     "random_encoder": "An untrained encoder shows what training added or removed.",
     "logmel": "Mean and standard deviation of each utterance's log-mel show what can be identified before any encoder.",
@@ -124,9 +125,7 @@ def about_strongest(speaker: Speaker) -> str:
         text += f" Its accuracy is {percent(strongest.accuracy)}{seed_deviation(strongest)}."
     if any(score.reads == "frames" for score in speaker.attackers.values()):
         text += " Attackers of frame-level features are no candidates: a recipient of embeddings does not have these features."
-    for name, reason in speaker.not_tried.items():
-        text += f" Not tried: {name} ({reason})."
-    return text
+    return text + "".join(f" N{reason[1:]}." for reason in not_tried(speaker))
 
 
 def about_chance(speaker: Speaker) -> str:
