@@ -52,8 +52,8 @@ SPEAKER = (
 STRENGTH = (
     Box("[adversary] strength = 0.1", "recipes/emodb.toml", "text"),
     Box("checked: a number from 0 to 100", "recipe_methods.py", "recipe.adversary.strength"),
-    Box("schedule over training progress", "adversaries/base.py", "lambda(progress)", "speaker"),
-    Box("gradient reversal layer", "adversaries/base.py", "-lambda * gradient", "speaker"),
+    Box("schedule over training progress", "adversaries/schedules.py", "lambda(progress)", "speaker"),
+    Box("gradient reversal layer (grl)", "adversaries/gradients.py", "-lambda * gradient", "speaker"),
     Box("added to the emotion loss's gradient", "training/adversary_step.py", "gradient at the embedding [B, D]"),
     Box("backward through the encoder, update", "training/trainer.py", "lambda, gradient norms"),
     Box("one row per epoch", "training/epoch_metrics.py", "metrics.csv"),

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch, gradient_only, reverse_gradient, scale_gradient
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
+from speaker_invariant_ser.adversaries.gradients import gradient_only, reverse_gradient, scale_gradient
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.recipe_methods import (
     GradientReversalSettings,

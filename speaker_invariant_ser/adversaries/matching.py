@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch, scale_gradient
+from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
+from speaker_invariant_ser.adversaries.gradients import scale_gradient
 from speaker_invariant_ser.recipe_methods import ContrastiveSettings, CoralSettings, HsicSettings, MmdSettings
 
 MIN_WEIGHT = 1e-12  # keeps a division by an empty group finite; its result has weight 0

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from helpers import section
 from toy import SPEAKERS, judge, train
 
-from speaker_invariant_ser.adversaries.base import AdversaryBatch, ganin_ramp, reverse_gradient, warm_up_ramp
+from speaker_invariant_ser.adversaries.base import AdversaryBatch
 from speaker_invariant_ser.adversaries.discriminators import ARCHITECTURES, ClassifierAdversary, divergence_from_uniform
+from speaker_invariant_ser.adversaries.gradients import reverse_gradient
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
+from speaker_invariant_ser.adversaries.schedules import ganin_ramp, warm_up_ramp
 from speaker_invariant_ser.errors import RecipeError
 
 NEEDS = {name: {"learning_rate": 0.003} for name in ("minmax", "vclub")}
