@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from speaker_invariant_ser.recipe import TrainSection
 
 # From an optimizer, the peak learning rate and the number of steps of a training.
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
+LEARNING_RATE_SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
     "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
     "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
     "constant": lambda optimizer, peak, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),

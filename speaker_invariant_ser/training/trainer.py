@@ -39,7 +39,7 @@ from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
 from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model
 from speaker_invariant_ser.training.online_probe import OnlineProbe
-from speaker_invariant_ser.training.optimisation import SCHEDULES, Optimizers, choose_precision, exponential_average
+from speaker_invariant_ser.training.optimisation import LEARNING_RATE_SCHEDULES, Optimizers, choose_precision, exponential_average
 from speaker_invariant_ser.training.post_training import fit_eraser_and_release
 from speaker_invariant_ser.training.timing import PhaseTimer
 
@@ -103,7 +103,7 @@ class Trainer:
         self.total_steps = recipe.train.epochs * self.batches.steps
         parameters = [*self.objective.parameters(), *self.adversaries.shared_parameters()]
         self.optimizers = Optimizers(parameters, self.adversaries.separate_groups(), recipe.train)
-        schedule = SCHEDULES[recipe.train.schedule]
+        schedule = LEARNING_RATE_SCHEDULES[recipe.train.schedule]
         self.learning_rate_schedule = schedule(self.optimizers.model, recipe.train.learning_rate, self.total_steps)
         update = exponential_average(recipe.train.ema)
         self.moving_average: AveragedModel = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)

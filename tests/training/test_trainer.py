@@ -25,7 +25,7 @@ from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import adversary_step, trainer
 from speaker_invariant_ser.training.launcher import launched_fabric, train
 from speaker_invariant_ser.training.objective import Objective, build_model, class_weights, soft_cross_entropy
-from speaker_invariant_ser.training.optimisation import SCHEDULES, choose_precision, exponential_average
+from speaker_invariant_ser.training.optimisation import LEARNING_RATE_SCHEDULES, choose_precision, exponential_average
 from speaker_invariant_ser.training.trainer import stops_early
 
 
@@ -387,10 +387,10 @@ def test_soft_cross_entropy_equals_torch_for_single_labels():
     assert torch.allclose(mixed, -logits[:1].log_softmax(dim=1)[0, :2].mean())
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", LEARNING_RATE_SCHEDULES)
 def test_schedules_never_exceed_the_peak_and_decay_unless_constant(name):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule, rates = SCHEDULES[name](optimizer, 0.5, 40), []
+    schedule, rates = LEARNING_RATE_SCHEDULES[name](optimizer, 0.5, 40), []
     for _ in range(40):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
