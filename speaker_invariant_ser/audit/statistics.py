@@ -116,7 +116,7 @@ def compute_score(
     """
     speaker_code, recall = recall_by_speaker(correct, speaker)
     accuracy, balanced = float(correct.mean()), float(recall.mean())
-    low, high = bootstrap_interval(correct, cluster)
+    low, high = cluster_bootstrap_interval(correct, cluster)
     p_value, p_below = (np.nan, np.nan) if permuted is None or not len(permuted) else p_values(accuracy, permuted)
     weight = 1 / (len(recall) * np.bincount(speaker_code)[speaker_code])  # of each utterance in balanced accuracy
     return Score(
@@ -137,7 +137,9 @@ def recall_by_speaker(correct: np.ndarray, speaker: np.ndarray) -> tuple[np.ndar
     return code, np.bincount(code, weights=correct) / np.bincount(code)
 
 
-def bootstrap_interval(correct: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def cluster_bootstrap_interval(
+    correct: np.ndarray, cluster: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """Compute the 95 % bootstrap interval of the accuracy.
 
     Whole clusters are resampled, since utterances of one text are alike. With few clusters the interval is too narrow; see

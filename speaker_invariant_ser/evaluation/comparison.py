@@ -106,7 +106,7 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     uars = np.array([result.uar for result in results.values()])
     other_uars = np.array([other_results[speaker].uar for speaker in results])
     difference = uars - other_uars
-    low, high = bootstrap_interval(difference, seed)
+    low, high = speaker_bootstrap_interval(difference, seed)
     lower, upper = bounds(difference)
     return Comparison(
         speakers=tuple(results),
@@ -144,7 +144,7 @@ def speaker_and_emotion(predictions: Predictions) -> dict[str, tuple[str, str]]:
     return dict(zip(predictions.id, zip(predictions.speaker, emotions, strict=True), strict=True))
 
 
-def bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def speaker_bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Compute the 95 % percentile interval of the mean difference over speakers (Efron and Tibshirani, 1993); NaN with one."""
     speakers = len(difference)
     if speakers < 2:

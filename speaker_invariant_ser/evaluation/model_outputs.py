@@ -12,7 +12,8 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RunError, shorten
-from speaker_invariant_ser.evaluation.predictions import Predictions, fit_temperature, join
+from speaker_invariant_ser.evaluation.calibration import fit_temperature
+from speaker_invariant_ser.evaluation.predictions import Predictions, join
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_clips

@@ -1,10 +1,9 @@
-"""Predictions of a run's models for their test utterances, predictions.csv, and temperature scaling.
+"""Predictions of a run's models for their test utterances, and predictions.csv.
 
 N rows (a test utterance has one row for each seed), C emotions. All emotion results are computed from `Predictions`, so that two
 runs, a table read from disk and a fresh evaluation are measured by the same code.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pyarrow.csv
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
+from speaker_invariant_ser.evaluation.calibration import apply_temperature
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"
-TEMPERATURE_RANGE = 0.05, 20.0
 ARRAYS = ("id", "speaker", "fold", "seed", "truth", "probability")
 
 
@@ -165,41 +162,3 @@ def require_same_utterances_of_seeds(predictions: Predictions) -> None:
     for seed, ids in zip(predictions.seeds[1:], others, strict=True):
         if not np.array_equal(first, ids):
             raise ValueError(f"seed {seed} has other utterances than seed {predictions.seeds[0]}")
-
-
-def apply_temperature(probability: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Divide the logarithms of probabilities by a temperature and normalise again.
-
-    Args:
-        probability: Probabilities [N, C].
-        temperature: One value, or one for each row [N, 1]; above 1 lowers the confidence, below 1 raises it.
-
-    Returns:
-        Probabilities [N, C].
-    """
-    return softmax(log_probability(probability) / temperature, axis=1)
-
-
-def log_probability(probability: np.ndarray) -> np.ndarray:
-    """Return logarithms that stay finite where a float32 probability has underflowed to 0."""
-    return np.log(np.maximum(np.asarray(probability, dtype=float), np.finfo(np.float32).tiny))
-
-
-def fit_temperature(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Fit the temperature that maximises the likelihood of the true classes (Guo et al., ICML 2017).
-
-    Fit it on utterances that are neither trained on nor tested on. The bounds keep it finite where every row is correct.
-
-    Args:
-        truth: True classes [N].
-        probability: Probabilities [N, C].
-
-    Returns:
-        A temperature from 0.05 to 20.
-    """
-    logits = log_probability(probability)
-
-    def loss(log_temperature: float) -> float:
-        return -log_softmax(logits / math.exp(log_temperature), axis=1)[np.arange(len(truth)), truth].mean()
-
-    return math.exp(minimize_scalar(loss, bounds=[math.log(bound) for bound in TEMPERATURE_RANGE], method="bounded").x)

@@ -86,7 +86,10 @@ def test_the_design_effect_of_identical_encoders_is_their_number():
 def test_the_interval_is_wider_where_utterances_of_a_text_are_alike():
     text = np.repeat(np.arange(10), 20)
     correct = (text < 5).astype(float)
-    by_text, by_utterance = statistics.bootstrap_interval(correct, text), statistics.bootstrap_interval(correct, np.arange(200))
+    by_text, by_utterance = (
+        statistics.cluster_bootstrap_interval(correct, text),
+        statistics.cluster_bootstrap_interval(correct, np.arange(200)),
+    )
     assert by_text[1] - by_text[0] > 3 * (by_utterance[1] - by_utterance[0])
 
 

@@ -14,12 +14,11 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation import evaluate as evaluation
 from speaker_invariant_ser.evaluation import model_outputs
+from speaker_invariant_ser.evaluation.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns
 from speaker_invariant_ser.evaluation.predictions import (
     ARRAYS,
     Predictions,
-    apply_temperature,
-    fit_temperature,
     join,
     read_predictions,
     write_predictions,
