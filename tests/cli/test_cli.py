@@ -57,7 +57,7 @@ def paths(tmp_path, folder, prepared, trained):
 CASES = {
     "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: aesdd,",
     "prepare emodb {tmp}/wrong {tmp}/out": "does not hold EMO-DB: looked for files named like 03a01Fa.wav",
-    "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the folder of EMO-DB",
+    "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the unpacked EMO-DB folder (files named like",
     "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
     "prepare csv {tmp}/nothing.csv {tmp}/out": "no such table",
     "prepare csv {tmp}/typo.toml {tmp}/out": "no column path, speaker, emotion",
@@ -72,7 +72,7 @@ CASES = {
     "train {tmp}/good.toml --data {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
     "train {tmp}/good.toml --data {data} --out {run}": "exists already: resume it with --resume",
     "train {tmp}/good.toml --out {tmp}/out": "expected --data FOLDER, a prepared corpus",
-    "train {tmp}/good.toml --data {data}": "expected --out RUN, or --preview FILE, which trains nothing",
+    "train {tmp}/good.toml --data {data}": "give --out RUN to train, or --preview FILE to preview without training",
     "train {tmp}/good.toml --data {data} --preview {tmp}/preview.pdf": "expected a name that ends in .png or .svg",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --devices 0": "'--devices'",
     "train {tmp}/shared.toml --data {data} --out {tmp}/out": "speaker 05 is on both sides of the split",

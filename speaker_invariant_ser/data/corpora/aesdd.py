@@ -29,7 +29,7 @@ NAME = re.compile(r"(?P<emotion>[adfhs])(?P<line>0[1-9]|1\d|20) ?\(0?(?P<speaker
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -56,7 +56,11 @@ CORPUS = Corpus(
     url="http://m3c.web.auth.gr/research/aesdd-speech-emotion-recognition/",
     language="el",
     # counted in the archive: the README says "around 500" for the first version and gives no other number
-    counts={"complete": Counts(604, 6, {"angry": 121, "disgusted": 122, "fearful": 120, "happy": 119, "sad": 122})},
+    counts={
+        "complete": Counts(
+            files=604, speakers=6, emotions={"angry": 121, "disgusted": 122, "fearful": 120, "happy": 119, "sad": 122}
+        )
+    },
     layout="files named like sadness/s01 (5)b.wav (emotion letter and line, speaker, take)",
     find=by_file_name(parse),
 )

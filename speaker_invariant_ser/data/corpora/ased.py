@@ -25,7 +25,7 @@ NAME = re.compile(r"(?P<emotion>n1|f2|h3|s4|a5)-(?P<text>0[1-7])-(?P<take>0[12])
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or not 1 <= int(match["speaker"]) <= 65:
         return None
@@ -48,7 +48,11 @@ CORPUS = Corpus(
     ),
     url="https://github.com/wgwangang/ASED_V1",
     language="am",
-    counts={"complete": Counts(2474, 65, {"neutral": 522, "fearful": 510, "happy": 486, "sad": 470, "angry": 486})},
+    counts={
+        "complete": Counts(
+            files=2474, speakers=65, emotions={"neutral": 522, "fearful": 510, "happy": 486, "sad": 470, "angry": 486}
+        )
+    },
     layout="files named like 05Angry/a5-03-01-02-50.wav (emotion, sentence, repetition, sex, speaker)",
     find=by_file_name(parse),
     note=(

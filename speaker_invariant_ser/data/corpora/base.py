@@ -85,7 +85,7 @@ def by_file_name(parse: Callable[[Path], Fields | None]) -> Callable[[Path], Ite
 
     Args:
         parse: Takes the path of one audio file relative to the corpus folder. Returns its fields, or None for a file that does
-            not follow the corpus's file-name code.
+            not follow the corpus's naming scheme.
     """
 
     def find(folder: Path) -> Iterator[Fields]:
@@ -113,7 +113,7 @@ def list_corpus(corpus: Corpus, folder: Path | str) -> Listing:
     folder = Path(folder)
     if not folder.is_dir():
         reason = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise CorpusError(f"{folder} {reason}: expected the folder of {corpus.title}, {corpus.layout}")
+        raise CorpusError(f"{folder} {reason}: expected the unpacked {corpus.title} folder ({corpus.layout})")
     if not any(folder.iterdir()):
         raise CorpusError(f"{folder} is empty: looked for {corpus.title}, {corpus.layout}. Get it from {corpus.url}")
     files = list(corpus.find(folder))

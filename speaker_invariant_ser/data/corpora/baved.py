@@ -24,7 +24,7 @@ NAME = re.compile(r"(?P<speaker>\d{1,3})-(?P<sex>[fm])-\d{1,2}-(?P<text>[0-6])-(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in SPEAKERS:
         return None
@@ -43,7 +43,7 @@ CORPUS = Corpus(
     citation="Aouf: Basic Arabic Vocal Emotions Dataset (BAVED). GitHub 2020",
     url="https://github.com/40uf411/Basic-Arabic-Vocal-Emotions-Dataset",
     language="ar",
-    counts={"complete": Counts(1935, 61)},
+    counts={"complete": Counts(files=1935, speakers=61)},
     layout="files named like 4/12-f-19-4-2-1079.wav (speaker, sex, age, word, level, number of the recording)",
     find=by_file_name(parse),
     note=(

@@ -13,7 +13,7 @@ NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?P<text>t\d\d)")
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in SPEAKERS or match["emotion"] not in EMOTIONS:
         return None
@@ -29,9 +29,9 @@ CORPUS = Corpus(
     language="en",
     counts={
         "complete": Counts(
-            len(SPEAKERS) * len(EMOTIONS) * len(SENTENCES),
-            len(SPEAKERS),
-            {emotion: len(SPEAKERS) * len(SENTENCES) for emotion in EMOTIONS},
+            files=len(SPEAKERS) * len(EMOTIONS) * len(SENTENCES),
+            speakers=len(SPEAKERS),
+            emotions={emotion: len(SPEAKERS) * len(SENTENCES) for emotion in EMOTIONS},
         )
     },
     layout="files named like s03_angry_t07.wav (speaker, emotion, sentence)",

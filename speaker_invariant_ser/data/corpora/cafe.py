@@ -34,7 +34,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -57,7 +57,7 @@ CORPUS = Corpus(
     citation="Gournay, Lahaie, Lefebvre: A Canadian French Emotional Speech Dataset. ACM Multimedia Systems 2018",
     url="https://zenodo.org/records/1478765",
     language="fr",
-    counts={"complete": Counts(936, 12, dict.fromkeys(EMOTIONS.values(), 144) | {"neutral": 72})},
+    counts={"complete": Counts(files=936, speakers=12, emotions=dict.fromkeys(EMOTIONS.values(), 144) | {"neutral": 72})},
     layout="files named like Joie/Fort/02-J-2-5.wav (speaker, emotion letter, intensity, sentence)",
     find=by_file_name(parse),
 )

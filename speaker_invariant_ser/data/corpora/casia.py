@@ -75,9 +75,9 @@ CORPUS = Corpus(
     url="http://www.chineseldc.org/resource_info.php?rid=76",
     language="zh",
     counts={
-        "same texts, first fifty": Counts(1200, 4, dict.fromkeys(sorted(set(EMOTIONS.values())), 200)),
-        "same texts": Counts(7200, 4, dict.fromkeys(sorted(set(EMOTIONS.values())), 1200)),
-        "complete": Counts(9600, 4, dict.fromkeys(sorted(set(EMOTIONS.values())), 1600)),
+        "same texts, first fifty": Counts(files=1200, speakers=4, emotions=dict.fromkeys(sorted(set(EMOTIONS.values())), 200)),
+        "same texts": Counts(files=7200, speakers=4, emotions=dict.fromkeys(sorted(set(EMOTIONS.values())), 1200)),
+        "complete": Counts(files=9600, speakers=4, emotions=dict.fromkeys(sorted(set(EMOTIONS.values())), 1600)),
     },
     layout="files named like 相同文本300/liuchanhg/angry/201.wav (speaker, emotion, text)",
     find=by_file_name(parse),

@@ -38,7 +38,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or int(match["speaker"]) not in SPEAKERS or path.suffix.lower() == ".mp3":
         return None
@@ -65,9 +65,9 @@ CORPUS = Corpus(
     language="en",
     counts={
         "complete": Counts(
-            7441,  # without the file that contains no speech
-            91,
-            {"angry": 1271, "disgusted": 1271, "fearful": 1271, "happy": 1271, "neutral": 1087, "sad": 1270},
+            files=7441,  # without the file that contains no speech
+            speakers=91,
+            emotions={"angry": 1271, "disgusted": 1271, "fearful": 1271, "happy": 1271, "neutral": 1087, "sad": 1270},
         )
     },
     layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
@@ -76,10 +76,10 @@ CORPUS = Corpus(
     # The official repository needs git-lfs; this is a re-upload of its AudioWAV folder.
     download=(
         Download(
-            "https://huggingface.co/datasets/ameerazam08/CREMA_DATA/resolve/"
+            url="https://huggingface.co/datasets/ameerazam08/CREMA_DATA/resolve/"
             "5e4d641d64211847f256c0e9dca0dd211808198f/crema_audio.zip",
-            "sha256:7c6e33a23adb43eca71868a9652d72799395a156776098c19574d5762348b9de",
-            477_014_535,
+            hash="sha256:7c6e33a23adb43eca71868a9652d72799395a156776098c19574d5762348b9de",
+            bytes=477_014_535,
         ),
     ),
 )

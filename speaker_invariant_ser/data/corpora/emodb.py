@@ -6,7 +6,7 @@ The file name `03a01Fa.wav` encodes
     a01     sentence: a01, a02, a04, a05, a07 (one clause) and b01, b02, b03, b09, b10 (two clauses)
     F       emotion, the first letter of its German name: Wut (anger), Langeweile (boredom), Ekel (disgust), Angst (fear),
             Freude (happiness), Neutral, Trauer (sadness)
-    a       version, where a speaker said the sentence more than once
+    a       version, where a speaker said the sentence more than once: the field `repetition` of an utterance
 """
 
 import re
@@ -25,11 +25,11 @@ EMOTIONS = {
 }
 MALE = frozenset({"03", "10", "11", "12", "15"})
 FEMALE = frozenset({"08", "09", "13", "14", "16"})
-NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])(?P<version>[a-z])", re.IGNORECASE)
+NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[WLEAFNT])(?P<repetition>[a-z])", re.IGNORECASE)
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in MALE | FEMALE:
         return None
@@ -38,7 +38,7 @@ def parse(path: Path) -> Fields | None:
         "emotion": EMOTIONS[match["emotion"].upper()],
         "text": match["text"].lower(),
         "sex": "male" if match["speaker"] in MALE else "female",
-        "repetition": match["version"].lower(),
+        "repetition": match["repetition"].lower(),
     }
 
 
@@ -51,14 +51,18 @@ CORPUS = Corpus(
     language="de",
     counts={
         "complete": Counts(
-            535,
-            10,
-            {"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62},
+            files=535,
+            speakers=10,
+            emotions={"angry": 127, "bored": 81, "disgusted": 46, "fearful": 69, "happy": 71, "neutral": 79, "sad": 62},
         )
     },
     layout="files named like 03a01Fa.wav (speaker, sentence, emotion letter, version) in any subfolder, usually wav/",
     find=by_file_name(parse),
     download=(
-        Download("https://zenodo.org/records/7447302/files/emodb.zip", "md5:9d21362dbc5676ef3ab4745d83ced0db", 39_981_818),
+        Download(
+            url="https://zenodo.org/records/7447302/files/emodb.zip",
+            hash="md5:9d21362dbc5676ef3ab4745d83ced0db",
+            bytes=39_981_818,
+        ),
     ),
 )

@@ -64,8 +64,10 @@ CORPUS = Corpus(
     url="https://openslr.org/115/",
     language="en",
     counts={
-        "sorted": Counts(6887, 4),  # as listed by EmoBox; the README counts all recordings
-        "README": Counts(7000, 4, {"amused": 1330, "angry": 1308, "disgusted": 1033, "neutral": 1585, "sleepy": 1744}),
+        "sorted": Counts(files=6887, speakers=4),  # as listed by EmoBox; the README counts all recordings
+        "README": Counts(
+            files=7000, speakers=4, emotions={"amused": 1330, "angry": 1308, "disgusted": 1033, "neutral": 1585, "sleepy": 1744}
+        ),
     },
     layout="files named like jenie/Amused/amused_57-84_0057.wav or jenie_Amused/amused_57-84_0057.wav (emotion, range, sentence)",
     find=by_file_name(parse),

@@ -31,7 +31,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -51,7 +51,7 @@ CORPUS = Corpus(
     citation="Costantini, Iaderola, Paoloni, Todisco: EMOVO Corpus: an Italian Emotional Speech Database. LREC 2014",
     url="http://voice.fub.it/activities/corpora/emovo/index.html",
     language="it",
-    counts={"complete": Counts(588, 6, dict.fromkeys(EMOTIONS.values(), 84))},
+    counts={"complete": Counts(files=588, speakers=6, emotions=dict.fromkeys(EMOTIONS.values(), 84))},
     layout="files named like f1/gio-f1-b2.wav (emotion, speaker, sentence)",
     find=by_file_name(parse),
 )

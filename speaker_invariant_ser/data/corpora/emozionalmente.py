@@ -79,8 +79,10 @@ CORPUS = Corpus(
     ),
     url="https://zenodo.org/records/12616095",
     language="it",
-    counts={"complete": Counts(6902, 431, dict.fromkeys(EMOTIONS.values(), 986))},
+    counts={"complete": Counts(files=6902, speakers=431, emotions=dict.fromkeys(EMOTIONS.values(), 986))},
     layout="tables metadata/samples.csv and metadata/users.csv, and the files they list, such as audio/1613655062436.wav",
     find=find,
-    download=(Download("https://zenodo.org/records/12616095/files/emozionalmente.zip", "md5:398c6502dd2b0e1e810f927c12897547"),),
+    download=(
+        Download(url="https://zenodo.org/records/12616095/files/emozionalmente.zip", hash="md5:398c6502dd2b0e1e810f927c12897547"),
+    ),
 )

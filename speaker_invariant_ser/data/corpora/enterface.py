@@ -74,7 +74,11 @@ CORPUS = Corpus(
     url="https://enterface.net/enterface05/emotion.html",
     language="en",
     counts={
-        "complete": Counts(1287, 43, {"angry": 215, "disgusted": 215, "fearful": 215, "happy": 212, "sad": 215, "surprised": 215})
+        "complete": Counts(
+            files=1287,
+            speakers=43,
+            emotions={"angry": 215, "disgusted": 215, "fearful": 215, "happy": 212, "sad": 215, "surprised": 215},
+        )
     },
     layout="files named like subject 1/anger/sentence 1/s1_an_1.wav (speaker, emotion, sentence; audio taken from the videos)",
     find=by_file_name(parse),

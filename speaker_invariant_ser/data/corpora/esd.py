@@ -48,7 +48,7 @@ def parse(path: Path) -> Fields | None:
 def counts(speakers: int) -> Counts:
     """Return the counts for a number of speakers who each say every sentence in every emotion."""
     per_emotion = speakers * SENTENCES
-    return Counts(len(EMOTIONS) * per_emotion, speakers, dict.fromkeys(EMOTIONS, per_emotion))
+    return Counts(files=len(EMOTIONS) * per_emotion, speakers=speakers, emotions=dict.fromkeys(EMOTIONS, per_emotion))
 
 
 CORPUS = Corpus(

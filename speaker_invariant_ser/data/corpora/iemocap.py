@@ -52,7 +52,10 @@ def find(folder: Path) -> Iterator[Fields]:
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, without the emotion, or None for a name outside the code."""
+    """Return the fields that a file name encodes, except the emotion.
+
+    Returns None if the file name does not follow the corpus's naming scheme.
+    """
     match = NAME.fullmatch(path.stem.upper())
     if not match:
         return None
@@ -95,9 +98,9 @@ CORPUS = Corpus(
     language="en",
     counts={
         "complete": Counts(
-            7532,
-            10,
-            {
+            files=7532,
+            speakers=10,
+            emotions={
                 "neutral": 1708,
                 "happy": 595,
                 "sad": 1084,

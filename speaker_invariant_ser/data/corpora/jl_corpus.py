@@ -29,7 +29,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"].lower() not in EMOTIONS:
         return None
@@ -52,8 +52,8 @@ CORPUS = Corpus(
     url="https://www.kaggle.com/datasets/tli725/jl-corpus",
     language="en",
     counts={
-        "complete": Counts(2400, 4, dict.fromkeys(EMOTIONS, 240)),
-        "primary emotions": Counts(1200, 4, dict.fromkeys(PRIMARY, 240)),
+        "complete": Counts(files=2400, speakers=4, emotions=dict.fromkeys(EMOTIONS, 240)),
+        "primary emotions": Counts(files=1200, speakers=4, emotions=dict.fromkeys(PRIMARY, 240)),
     },
     layout="files named like JL(wav+txt)/female1_angry_10a_1.wav (speaker, emotion, sentence with session, repetition)",
     find=by_file_name(parse),

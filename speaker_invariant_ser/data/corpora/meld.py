@@ -111,7 +111,10 @@ CORPUS = Corpus(
     ),
     url="https://affective-meld.github.io",
     language="en",
-    counts={"complete": Counts(13_706, 304)},  # includes rows for several speakers at once, whose number is not documented
+    counts={
+        # Includes rows for several speakers at once; how many is not documented.
+        "complete": Counts(files=13_706, speakers=304),
+    },
     layout=(
         "files named like train_splits/dia125_utt3.wav (list, dialogue, utterance; audio taken from the videos), "
         "with train_sent_emo.csv, dev_sent_emo.csv and test_sent_emo.csv"

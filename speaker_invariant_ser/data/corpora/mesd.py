@@ -29,7 +29,7 @@ NAME = re.compile(r"(?P<emotion>[a-z]+)_(?P<group>[fmc])_(?P<list>[ab])_(?P<text
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or match["emotion"] not in EMOTIONS:
         return None
@@ -52,8 +52,10 @@ CORPUS = Corpus(
     url="https://data.mendeley.com/datasets/cy34mh68j9",
     language="es",
     counts={
-        "as downloaded": Counts(862, 3, dict.fromkeys(EMOTIONS.values(), 144) | {"angry": 143, "neutral": 143}),
-        "as described": Counts(864, 3, dict.fromkeys(EMOTIONS.values(), 144)),
+        "as downloaded": Counts(
+            files=862, speakers=3, emotions=dict.fromkeys(EMOTIONS.values(), 144) | {"angry": 143, "neutral": 143}
+        ),
+        "as described": Counts(files=864, speakers=3, emotions=dict.fromkeys(EMOTIONS.values(), 144)),
     },
     layout="files named like Sadness_M_B_abandono.wav (emotion; F, M or C for women, men or children; word list; word)",
     find=by_file_name(parse),

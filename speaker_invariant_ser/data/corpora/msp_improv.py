@@ -87,7 +87,11 @@ CORPUS = Corpus(
     ),
     url="after signing a form: https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html",
     language="en",
-    counts={"complete": Counts(7883, 12, {"angry": 792, "happy": 2644, "neutral": 3477, "sad": 885, "other": 85})},
+    counts={
+        "complete": Counts(
+            files=7883, speakers=12, emotions={"angry": 792, "happy": 2644, "neutral": 3477, "sad": 885, "other": 85}
+        )
+    },
     layout=(
         "files named like session1/S01A/T/MSP-IMPROV-S01A-F01-T-FM03.wav (scene, target actor, type, speaker and listener, "
         "turn), with labels in Evalution.txt"

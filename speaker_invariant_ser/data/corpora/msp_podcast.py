@@ -83,7 +83,7 @@ CORPUS = Corpus(
     language="en",
     # All turns of the four lists. The documentation does not give the number of turns without an agreed label or a known
     # speaker, nor the number of speakers that Test1 and Test2 share.
-    counts={"1.11": Counts(149_307, 2_217)},
+    counts={"1.11": Counts(files=149_307, speakers=2_217)},
     layout="files named like Audios/MSP-PODCAST_0001_0008.wav (recording, segment), with Labels/labels_consensus.csv",
     find=find,
     counts_rejected=True,

@@ -38,7 +38,10 @@ def find(folder: Path) -> Iterator[Fields]:
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, without the sex, or None for a name outside the code."""
+    """Return the fields that a file name encodes, except the sex.
+
+    Returns None if the file name does not follow the corpus's naming scheme.
+    """
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"] not in EMOTIONS:
         return None
@@ -54,13 +57,17 @@ CORPUS = Corpus(
     language="pl",
     counts={
         "complete": Counts(
-            4481,
-            9,
-            {"angry": 749, "fearful": 736, "happy": 749, "neutral": 809, "sad": 769, "surprised": 669},
+            files=4481,
+            speakers=9,
+            emotions={"angry": 749, "fearful": 736, "happy": 749, "neutral": 809, "sad": 769, "surprised": 669},
         )
     },
     layout="files named like samples/SM0_happiness_10.wav (speaker, emotion, sentence), with data.tsv beside samples/",
     find=find,
     # GitHub builds this archive on request, so its checksum is not stable and none is published.
-    download=(Download("https://github.com/amu-cai/nEMO/archive/06f1f83dde8f1a780443a57d53b2af3971af34ab.zip", "", 531_000_000),),
+    download=(
+        Download(
+            url="https://github.com/amu-cai/nEMO/archive/06f1f83dde8f1a780443a57d53b2af3971af34ab.zip", hash="", bytes=531_000_000
+        ),
+    ),
 )

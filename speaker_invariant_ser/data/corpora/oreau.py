@@ -55,7 +55,7 @@ def version(source: str) -> str:
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["speaker"] not in FEMALE | MALE:
         return None
@@ -77,11 +77,11 @@ CORPUS = Corpus(
     language="fr",
     counts={
         "second version": Counts(
-            434,
-            32,
-            {"angry": 67, "disgusted": 67, "fearful": 51, "happy": 62, "neutral": 70, "sad": 55, "surprised": 62},
+            files=434,
+            speakers=32,
+            emotions={"angry": 67, "disgusted": 67, "fearful": 51, "happy": 62, "neutral": 70, "sad": 55, "surprised": 62},
         ),
-        "first version": Counts(502, 32),
+        "first version": Counts(files=502, speakers=32),
     },
     layout="files named like OréauFR_02/f/sessj/11a03Ja.wav (speaker, sentence, emotion letter)",
     find=find,

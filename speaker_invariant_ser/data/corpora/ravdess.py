@@ -31,13 +31,14 @@ EMOTIONS = {
 }
 STYLES = {"01": "speech", "02": "song"}
 INTENSITIES = {"01": "normal", "02": "strong"}
+# Modality 02 has no sound. The field `style` of an utterance holds the vocal channel.
 NAME = re.compile(
-    r"0[13]-(?P<style>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<text>0[12])-(?P<take>0[12])-(?P<actor>\d\d)"
+    r"0[13]-(?P<channel>0[12])-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<text>0[12])-(?P<repetition>0[12])-(?P<actor>\d\d)"
 )
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or not 1 <= int(match["actor"]) <= 24:
         return None
@@ -46,9 +47,9 @@ def parse(path: Path) -> Fields | None:
         "emotion": EMOTIONS[match["emotion"]],
         "text": match["text"],
         "sex": "male" if int(match["actor"]) % 2 else "female",
-        "style": STYLES[match["style"]],
+        "style": STYLES[match["channel"]],
         "intensity": INTENSITIES[match["intensity"]],
-        "repetition": match["take"].lstrip("0"),
+        "repetition": match["repetition"].lstrip("0"),
     }
 
 
@@ -67,17 +68,17 @@ CORPUS = Corpus(
     url="https://zenodo.org/records/1188976",
     language="en",
     counts={
-        "speech": Counts(1440, 24, SPEECH),
-        "song": Counts(1012, 23, SONG),
-        "speech and song": Counts(2452, 24, BOTH),
+        "speech": Counts(files=1440, speakers=24, emotions=SPEECH),
+        "song": Counts(files=1012, speakers=23, emotions=SONG),
+        "speech and song": Counts(files=2452, speakers=24, emotions=BOTH),
     },
     layout="files named like Actor_12/03-01-06-02-02-01-12.wav (seven numbers, the last one the actor)",
     find=by_file_name(parse),
     download=(
         Download(
-            "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
-            "md5:bc696df654c87fed845eb13823edef8a",
-            208_468_073,
+            url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
+            hash="md5:bc696df654c87fed845eb13823edef8a",
+            bytes=208_468_073,
         ),
     ),
 )

@@ -33,7 +33,10 @@ NAME = re.compile(r"(?:(?P<speaker>DC|JE|JK|KL)_?)?(?P<emotion>sa|su|[adfhn])(?P
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that folder and file name encode, or None for a name outside the code or without a speaker."""
+    """Return the fields that folder and file name encode.
+
+    Returns None if the path has no speaker or the file name does not follow the corpus's naming scheme.
+    """
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -68,7 +71,7 @@ CORPUS = Corpus(
     citation="Haq, Jackson: Multimodal Emotion Recognition. In: Wang (ed.), Machine Audition. IGI Global 2010",
     url="after registration: http://kahlan.eps.surrey.ac.uk/savee/Download.html",
     language="en",
-    counts={"complete": Counts(480, 4, dict.fromkeys(EMOTIONS.values(), 60) | {"neutral": 120})},
+    counts={"complete": Counts(files=480, speakers=4, emotions=dict.fromkeys(EMOTIONS.values(), 60) | {"neutral": 120})},
     layout="files named like DC/sa07.wav or DC_sa07.wav (speaker DC, JE, JK or KL, then emotion letters and number)",
     find=by_file_name(parse),
     note="SAVEE has four speakers, all men: results may not apply to women.",

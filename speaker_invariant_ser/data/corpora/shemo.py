@@ -28,7 +28,7 @@ NAME = re.compile(r"(?P<speaker>[FM]\d\d)(?P<emotion>[AFHNSW])\d\d", re.IGNORECA
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -48,9 +48,9 @@ CORPUS = Corpus(
     language="fa",
     counts={
         "complete": Counts(
-            3000,
-            87,
-            {"angry": 1059, "fearful": 38, "happy": 201, "neutral": 1028, "sad": 449, "surprised": 225},
+            files=3000,
+            speakers=87,
+            emotions={"angry": 1059, "fearful": 38, "happy": 201, "neutral": 1028, "sad": 449, "surprised": 225},
         )
     },
     layout="files named like female/F03S02.wav (speaker, emotion letter, number)",

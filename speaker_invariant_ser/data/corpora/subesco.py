@@ -33,7 +33,7 @@ NAME = re.compile(
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or match["emotion"].upper() not in EMOTIONS:
         return None
@@ -58,14 +58,14 @@ CORPUS = Corpus(
     ),
     url="https://zenodo.org/records/4526477",
     language="bn",
-    counts={"complete": Counts(7000, 20, dict.fromkeys(EMOTIONS.values(), 1000))},
+    counts={"complete": Counts(files=7000, speakers=20, emotions=dict.fromkeys(EMOTIONS.values(), 1000))},
     layout="files named like F_02_MONIKA_S_1_NEUTRAL_5.wav (speaker, name, sentence, emotion, take)",
     find=by_file_name(parse),
     download=(
         Download(
-            "https://zenodo.org/records/4526477/files/SUBESCO.zip",
-            "md5:13d702cf944bf54d70d66bffc036ed7a",
-            1_664_512_929,
+            url="https://zenodo.org/records/4526477/files/SUBESCO.zip",
+            hash="md5:13d702cf944bf54d70d66bffc036ed7a",
+            bytes=1_664_512_929,
         ),
     ),
 )

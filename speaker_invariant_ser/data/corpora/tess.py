@@ -30,7 +30,7 @@ NAME = re.compile(rf"(?P<speaker>OAF?|YAF)_(?P<text>[a-z]+)_(?P<emotion>{'|'.joi
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match:
         return None
@@ -49,7 +49,7 @@ CORPUS = Corpus(
     citation="Pichora-Fuller, Dupuis: Toronto Emotional Speech Set (TESS). Borealis, doi:10.5683/SP2/E8H2MF, 2020",
     url="https://doi.org/10.5683/SP2/E8H2MF",
     language="en",
-    counts={"complete": Counts(2800, 2, dict.fromkeys(EMOTIONS.values(), 400))},
+    counts={"complete": Counts(files=2800, speakers=2, emotions=dict.fromkeys(EMOTIONS.values(), 400))},
     layout="files named like OAF_back_angry.wav (speaker OAF or YAF, word, emotion)",
     find=by_file_name(parse),
     note=(
@@ -58,9 +58,9 @@ CORPUS = Corpus(
     ),
     download=(
         Download(
-            "https://huggingface.co/datasets/myleslinder/tess/resolve/4301d8d3902361afbb720ef076a0e4b1145bbb86/data/tess.zip",
-            "sha256:752556de8c109b1d27d163e2a00b0ec8b8186600fd233ab8bd369d003d3cb218",
-            224_036_453,
+            url="https://huggingface.co/datasets/myleslinder/tess/resolve/4301d8d3902361afbb720ef076a0e4b1145bbb86/data/tess.zip",
+            hash="sha256:752556de8c109b1d27d163e2a00b0ec8b8186600fd233ab8bd369d003d3cb218",
+            bytes=224_036_453,
         ),
     ),
 )

@@ -21,7 +21,7 @@ NAME = re.compile(r"(?P<speaker>\d{4})_(?P<emotion>hl|kz|mt|sk)_(?P<text>[a-z]+)
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem.lower())
     if not match or "/testemotions" in f"/{path.as_posix().lower()}":
         return None
@@ -35,7 +35,7 @@ CORPUS = Corpus(
     citation="Canpolat, Ormanoğlu, Zeyrek: Turkish Emotion Voice Database (TurEV-DB). SLTU-CCURL 2020",
     url="https://github.com/Xeonen/TurEV-DB",
     language="tr",
-    counts={"complete": Counts(1735, 6, {"angry": 487, "calm": 408, "happy": 357, "sad": 483})},
+    counts={"complete": Counts(files=1735, speakers=6, emotions={"angry": 487, "calm": 408, "happy": 357, "sad": 483})},
     layout="files named like Sound Source/Happy/1234_mt_cay.wav (speaker, emotion in two letters, word)",
     find=by_file_name(parse),
     other_files=("testemotions*", "*/testemotions*"),

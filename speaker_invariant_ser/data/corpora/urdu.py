@@ -23,7 +23,7 @@ NAME = re.compile(r"S(?P<sex>[MF])(?P<number>[1-9]\d?)_F[1-9]\d{0,2}_(?P<emotion
 
 
 def parse(path: Path) -> Fields | None:
-    """Return the fields that a file name encodes, or None for a name outside the code."""
+    """Return the fields that a file name encodes, or None if the file name does not follow the corpus's naming scheme."""
     match = NAME.fullmatch(path.stem)
     if not match or int(match["number"]) > SPEAKERS[match["sex"].upper()]:
         return None
@@ -38,7 +38,7 @@ CORPUS = Corpus(
     citation="Latif, Qayyum, Usman, Qadir: Cross Lingual Speech Emotion Recognition: Urdu vs. Western Languages. FIT 2018",
     url="https://github.com/siddiquelatif/URDU-Dataset",
     language="ur",
-    counts={"complete": Counts(400, 29, dict.fromkeys(EMOTIONS.values(), 100))},
+    counts={"complete": Counts(files=400, speakers=29, emotions=dict.fromkeys(EMOTIONS.values(), 100))},
     layout="files named like Sad/SM25_F29_S079.wav (speaker, number within speaker, emotion letter and number within emotion)",
     find=by_file_name(parse),
     note=(
