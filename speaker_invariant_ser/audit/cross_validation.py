@@ -36,7 +36,7 @@ class EncoderPredictions:
     validation_correct: dict[str, list[np.ndarray]]
 
     def votes(self, attackers: Sequence[str]) -> np.ndarray:
-        """Count the predictions of the attacker given for each fold, as in `count_votes`."""
+        """Return the share of repeats that predict each speaker [n, K], from the attacker given for each fold."""
         predicted = [self.predicted[name][index] for index, name in enumerate(attackers)]
         return count_votes(self.plan, self.scored, self.speakers, predicted)
 
@@ -135,7 +135,7 @@ def inputs_of(table: Embeddings, name: str) -> Inputs:
 
 
 def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield `attack_fold(*call)` for each call, in order."""
+    """Yield `attack_fold(*call)` for each call, in order, computed by up to `jobs` processes; 1 uses this process."""
     if jobs == 1:
         return (attack_fold(*call) for call in calls)
     return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attack_fold)(*call) for call in calls)

@@ -1,5 +1,8 @@
 """Speaker leakage of embeddings: how accurately fresh attackers predict the speaker, compared with chance.
 
+A fresh attacker is a classifier trained from scratch on the embeddings; it has no part in the training that it judges. An encoder
+is one trained model, so that a run has one for every fold and seed.
+
 `measure_leakage` runs in five steps:
 
 1. plan cross-validation folds for each encoder (`folds`);
@@ -50,7 +53,7 @@ class StrongestAttacker:
         name: The attacker that was chosen most often.
         chosen: Share of folds for which each attacker was chosen.
         score: Score of the chosen attackers on the scored utterances.
-        correct: Sum of correct predictions for each encoder.
+        correct: Correct predictions for each encoder: the sum over its utterances of the share of repeats that were correct.
         scored: Number of scored utterances of each encoder.
     """
 
@@ -70,12 +73,12 @@ class Leakage:
     """Scores of all attackers with chance levels and sample sizes.
 
     Attributes:
-        speakers: Speakers K, the maximum over encoders.
-        emotions: Emotions.
-        encoders: Encoders whose embeddings were attacked.
-        decisions: Scored utterances, summed over encoders.
-        utterances: Different scored utterances.
-        clusters: Texts, or utterances where folds are not grouped by text.
+        speakers: Number of speakers K, the maximum over encoders.
+        emotions: Number of emotions.
+        encoders: Number of encoders whose embeddings were attacked.
+        decisions: Number of scored (encoder, utterance) pairs.
+        utterances: Number of different scored utterances.
+        clusters: Number of texts, or of utterances where folds are not grouped by text.
         left_out: Speakers with a single utterance, who were removed.
         not_tried: Attackers that were not run, with the reason.
         grouped_by_text: Whether no text is in both training and test set of any fold.
@@ -83,7 +86,7 @@ class Leakage:
         attackers: Score of each attacker.
         validation: Accuracy of each attacker on validation utterances.
         strongest: The strongest attacker.
-        permutations: Permutations behind the p values.
+        permutations: Number of permutations behind the p-values.
     """
 
     speakers: int
@@ -130,7 +133,7 @@ class Leakage:
                 name: {
                     **score_summary(score),
                     "validation": finite_or_none(self.validation[name]),
-                    "reads": ATTACKERS[name].input,
+                    "reads": ATTACKERS[name].input,  # the attacker's input; key kept stable
                 }
                 for name, score in self.attackers.items()
             },
@@ -169,18 +172,18 @@ def measure_leakage(
 ) -> Leakage:
     """Attack the embeddings of one or several encoders by cross-validation.
 
-    Encoders are attacked one by one, and the decisions about their utterances are pooled. A speaker with a single utterance
+    Encoders are attacked one by one, and the scored (encoder, utterance) pairs are pooled. A speaker with a single utterance
     is left out: one utterance cannot serve both to fit and to score an attacker.
 
     Args:
         tables: Embeddings of each encoder.
         names: Attackers, all by default; those on frame-level features are skipped where a table has none.
-        folds: Folds of each cross-validation.
+        folds: Number of folds of each cross-validation.
         seed: Seed of folds, attackers and permutations.
-        permutations: Permutations for p values; 0 for none.
-        jobs: Processes that fit attackers in parallel; results do not depend on it.
+        permutations: Number of permutations for p-values; 0 for none.
+        jobs: Number of processes that fit attackers in parallel; results do not depend on it.
         progress: Called after every fit with the number of fits done and the total.
-        repeats: Cross-validations to average where there are few utterances.
+        repeats: Number of cross-validations to average where there are few utterances.
 
     Returns:
         The leakage.
@@ -198,6 +201,7 @@ def measure_leakage(
     results = run_attackers(tables, plans, usable, seed, jobs, progress)
     choices = choose_strongest(results, tables, [name for name in usable if ATTACKERS[name].input == "embedding"])
 
+    # The votes of an attacker on an encoder are the share of repeats that predict each speaker, [n, K].
     votes = {name: [result.votes([name] * len(result.plan.folds)) for result in results] for name in usable}
     votes[STRONGEST] = [result.votes(chosen) for result, chosen in zip(results, choices, strict=True)]
     pooled = PooledLabels.of(tables, plans)
@@ -273,19 +277,24 @@ class PooledLabels:
             speaker=np.concatenate([table.speaker[table.scored] for table in tables]),
             cluster=np.concatenate([(table.text if grouped_by_text else table.id)[table.scored] for table in tables]),
             grouped_by_text=grouped_by_text,
-            utterances=len(set(np.concatenate([encoder.id[encoder.scored] for encoder in labels]))),
+            utterances=len(set(np.concatenate([encoder_labels.id[encoder_labels.scored] for encoder_labels in labels]))),
         )
 
     def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:
-        """Score votes [n, K] of each encoder; `permuted` are accuracies under permuted speakers."""
+        """Score an attacker.
+
+        Args:
+            votes: For each encoder, the share of repeats that predict each speaker [n, K].
+            permuted: Accuracies under permuted speakers, one for each permutation.
+        """
         correct = np.concatenate(self.correct_by_encoder(votes))
         return statistics.compute_score(correct, self.speaker, self.cluster, self.utterances, permuted)
 
     def correct_by_encoder(self, votes: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return for each encoder the share of repeats in which each utterance's true speaker was predicted."""
         return [
-            encoder_votes[np.arange(len(encoder_votes)), encoder.speaker[encoder.scored]]
-            for encoder_votes, encoder in zip(votes, self.labels, strict=True)
+            encoder_votes[np.arange(len(encoder_votes)), labels.speaker[labels.scored]]
+            for encoder_votes, labels in zip(votes, self.labels, strict=True)
         ]
 
     def chance_levels(self, plans: Sequence[FoldPlan]) -> dict[str, float]:
@@ -300,9 +309,9 @@ class PooledLabels:
             given_emotion: Accuracy of predicting the speaker from the true emotion; 1 / K if that is higher.
             given_emotion_balanced: The same for balanced accuracy.
         """
-        scored = [encoder.scored.sum() for encoder in self.labels]
-        uniform = float(np.average([statistics.uniform_chance(encoder) for encoder in self.labels], weights=scored))
-        majority = float(np.average([statistics.majority_chance(encoder) for encoder in self.labels], weights=scored))
+        scored = [labels.scored.sum() for labels in self.labels]
+        uniform = float(np.average([statistics.uniform_chance(labels) for labels in self.labels], weights=scored))
+        majority = float(np.average([statistics.majority_chance(labels) for labels in self.labels], weights=scored))
         correct = self.correct_from_emotion(plans, balanced=False)
         _, recall = statistics.recall_by_speaker(self.correct_from_emotion(plans, balanced=True), self.speaker)
         return {
@@ -315,7 +324,7 @@ class PooledLabels:
     def correct_from_emotion(self, plans: Sequence[FoldPlan], balanced: bool) -> np.ndarray:
         """Return the share of repeats [n] in which the true emotion alone predicts the true speaker."""
         votes = []
-        for encoder, plan in zip(self.labels, plans, strict=True):
-            predicted = [statistics.predict_from_emotion(encoder, fold.train, fold.test, balanced) for fold in plan.folds]
-            votes.append(count_votes(plan, np.flatnonzero(encoder.scored), encoder.speaker.max() + 1, predicted))
+        for labels, plan in zip(self.labels, plans, strict=True):
+            predicted = [statistics.predict_from_emotion(labels, fold.train, fold.test, balanced) for fold in plan.folds]
+            votes.append(count_votes(plan, np.flatnonzero(labels.scored), labels.speaker.max() + 1, predicted))
         return np.concatenate(self.correct_by_encoder(votes))
