@@ -249,7 +249,10 @@ def audit(
     labels = {label: values for label, values in given.items() if values is not None}
     if isinstance(embeddings, Path | str):
         if labels:
-            raise AuditError(f"{embeddings}: a table has its own labels; leave out {', '.join(labels)}, or give an array")
+            raise AuditError(
+                f"{embeddings}: the table file already contains its labels; omit the arguments {', '.join(labels)}, "
+                "or pass an array"
+            )
         table, _ = read_embeddings(embeddings, columns)
     elif speaker is None or columns:
         raise AuditError("embeddings as an array need the argument speaker, and no columns")

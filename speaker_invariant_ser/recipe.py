@@ -313,5 +313,5 @@ class Recipe(Section):
         used = {name: getattr(self.augment, name) for name in SOUND_ONLY if getattr(self.augment, name)}
         if self.features.front == "pixels" and used:
             keys = ", ".join(f"augment.{name} = {value}" for name, value in used.items())
-            raise ValueError(f'{keys}: defined for sound only; expected 0 with features.front = "pixels"')
+            raise ValueError(f'{keys}: applies to audio only; set it to 0 with features.front = "pixels"')
         return self

@@ -171,7 +171,7 @@ def test_audit_refuses_incomplete_requests(table, tmp_path):
     embedding, speaker, *_ = table
     with pytest.raises(AuditError, match="need the argument speaker"):
         siser.audit(embedding)
-    with pytest.raises(AuditError, match="a table has its own labels; leave out speaker"):
+    with pytest.raises(AuditError, match="the table file already contains its labels; omit the arguments speaker"):
         siser.audit(tmp_path / "table.npz", speaker)
     with pytest.raises(AuditError, match="expected text or integers"):
         siser.audit(embedding, speaker / 2)

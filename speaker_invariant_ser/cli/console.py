@@ -41,7 +41,7 @@ def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     print(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     if settings.get("unlabelled"):
         print(f"{settings['unlabelled']} utterances have no emotion: they can be trained on where split.unlabelled names them")
-    for name, text in (("length", "utterance length"), ("padding", "digital silence at the ends"), ("level", "level")):
+    for name, text in (("length", "utterance length"), ("padding", "digital silence at start and end"), ("level", "level")):
         if shortcut := settings["shortcuts"][name]:
             print(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")
 

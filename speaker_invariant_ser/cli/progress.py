@@ -106,7 +106,7 @@ class TrainingBars:
 
     @cached_property
     def model_specs(self) -> "dict[str, ModelSpec]":
-        """The run's models by name; read late, as the run's folder is made when training starts."""
+        """The run's models by name; loaded lazily, because the run's folder is created when training starts."""
         from speaker_invariant_ser.runs import Run
 
         return {spec.name: spec for spec in Run.open(self.folder).model_specs}

@@ -52,7 +52,7 @@ def train(
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if not (out or preview):
-        raise typer.BadParameter("expected --out RUN, or --preview FILE, which trains nothing.")
+        raise typer.BadParameter("give --out RUN to train, or --preview FILE to preview without training.")
     seeded = [] if seed is None else [f"train.seed={seed}"]
     settings = read_with_warnings(recipe, [*(overrides or []), *seeded])
     if not data:

@@ -227,7 +227,7 @@ def require_single_lines(columns: Columns, source: Path) -> None:
     for name, values in columns.items():
         row = next((row for row, cell in enumerate(values, start=1) if "\n" in cell or "\r" in cell), 0)
         if row:
-            raise ManifestError(f"{source}: {name} in row {row} has several lines; is a quotation mark not closed there?")
+            raise ManifestError(f"{source}: {name} in row {row} contains a line break; check for an unclosed quotation mark")
 
 
 def require_seconds(columns: Columns, source: Path) -> None:

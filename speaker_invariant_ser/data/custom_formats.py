@@ -54,7 +54,8 @@ def read_audformat(request: Request) -> Listing:
     needed = request.needed[1:]
     if missing := [name for name in needed if name not in series]:
         raise CorpusError(
-            f"{folder}: no scheme {shorten(missing)} in this database; name it with --column {missing[0]}=SCHEME or =TABLE.COLUMN"
+            f"{folder}: this database has no scheme named {shorten(missing)}; name it with --column {missing[0]}=SCHEME or "
+            "=TABLE.COLUMN"
         )
     finest = next((series[name] for name in needed if series[name].index.nlevels > 1), series[needed[-1]])
     segments = audformat.utils.to_segmented_index(finest).index
@@ -86,7 +87,7 @@ def series_of(name: str, database: Database, request: Request) -> Series | None:
         if scheme in frame and len(frame):
             return frame[scheme]
     if given:
-        raise CorpusError(f"{request.source}: --column {name}={given}: no scheme or TABLE.COLUMN of that name in this database")
+        raise CorpusError(f"{request.source}: --column {name}={given}: this database has no scheme or TABLE.COLUMN named {given}")
     return None
 
 

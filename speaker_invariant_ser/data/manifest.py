@@ -369,7 +369,9 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     for utterance in utterances:
         corpora[utterance.speaker].add(utterance.corpus)
     if ambiguous := [speaker for speaker, names_of_speaker in corpora.items() if len(names_of_speaker) > 1]:
-        raise ManifestError(f"speaker {shorten(ambiguous)} could be of two corpora; give one of the corpora another name")
+        raise ManifestError(
+            f"speaker name {shorten(ambiguous)} is ambiguous: it is in two corpora; give one of the corpora another name"
+        )
     rejected = [
         (f"{listing.utterances[0].corpus if listing.utterances else listing.folder}/{file}", reason)
         for listing in listings

@@ -92,7 +92,7 @@ class PreparedCorpus:
             Samples as int16 [B, S], padded with zeros, and the number of samples of each utterance [B].
 
         Raises:
-            PreparedCorpusError: The audio file has become shorter since it was opened.
+            PreparedCorpusError: The audio file was truncated while in use.
         """
         utterances = [self.utterances[index] for index in indices]
         lengths = np.array([utterance.samples for utterance in utterances])
@@ -101,9 +101,7 @@ class PreparedCorpus:
             for row, utterance in zip(samples, utterances, strict=True):
                 file.seek(2 * utterance.offset)
                 if file.readinto(row[: utterance.samples]) != 2 * utterance.samples:
-                    raise PreparedCorpusError(
-                        f"{self.folder / AUDIO} has become shorter since it was opened; prepare the corpus again"
-                    )
+                    raise PreparedCorpusError(f"{self.folder / AUDIO} was truncated while in use; prepare the corpus again")
         return samples, lengths
 
     def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "PreparedCorpus":

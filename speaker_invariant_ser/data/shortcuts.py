@@ -135,7 +135,7 @@ def shared_texts(utterances: Sequence[Utterance]) -> dict[str, float] | None:
 
 PROPERTIES = {
     "length": "the duration of an utterance",
-    "padding": "digital silence at the ends of an utterance",
+    "padding": "digital silence at start and end",
     "level": "the level of an utterance",
 }
 ADVICE = {

@@ -59,7 +59,7 @@ class Augment:
 
         Args:
             mels: Log-mels, [B, M, T]; not changed in place.
-            frames: How many of their frames are real, [B].
+            frames: Number of unpadded frames, [B].
             draws: Uniform numbers in [0, 1), [B, columns]. Only the noise itself comes from torch's generator.
             mean: Speaker means to subtract, [B, M, 1]: before masking, or a mask would show the negative of the speaker's mean.
 
@@ -107,7 +107,7 @@ def rescale(draw: Tensor, low: float, high: float) -> Tensor:
 
 
 def mean_level(mels: Tensor, frames: Tensor) -> Tensor:
-    """Return each clip's mean over its real frames and all bands, [B]."""
+    """Return each clip's mean over its unpadded frames and all bands, [B]."""
     sums = torch.where(mask_of(frames, mels.shape[2]), mels.sum(dim=1), 0)
     return sums.sum(dim=1) / (frames * mels.shape[1])
 
@@ -117,7 +117,7 @@ def stretch(mels: Tensor, frames: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor
 
     Args:
         mels: Log-mels, [B, M, T].
-        frames: How many of their frames are real, [B].
+        frames: Number of unpadded frames, [B].
         tempo: Factor of each clip, [B]; above 1 is faster.
 
     Returns:
@@ -213,7 +213,7 @@ def add_noise(mels: Tensor, frames: Tensor, snr_db: Tensor, profile: Tensor, sha
 
     Args:
         mels: Log-mels, [B, M, T].
-        frames: How many of their frames are real, [B].
+        frames: Number of unpadded frames, [B].
         snr_db: Signal-to-noise ratio over all bands and the whole clip, dB, [B]. Torchaudio's triangular filters add up to 1,
             so that the sum over bands is the power between f_min and f_max.
         profile: Share of the noise power in each band, [B, M].

@@ -82,7 +82,7 @@ def decode_blocks(paths: Sequence[Path]) -> Iterator[list[Decoded]]:
         paths: Audio files.
 
     Yields:
-        Some files at a time, each with its clip, float32 [S] at 16 kHz, or with the error why it has none.
+        Blocks of files, each file with its clip, float32 [S] at 16 kHz, or the error that explains why it could not be decoded.
     """
     block: list[Decoded] = []
     samples = 0
@@ -98,7 +98,7 @@ def decode_blocks(paths: Sequence[Path]) -> Iterator[list[Decoded]]:
 
 
 def decode(path: Path) -> np.ndarray | AudioError:
-    """Return a file's clip, float32 [S] at 16 kHz, or the error why it has none."""
+    """Return a file's clip, float32 [S] at 16 kHz, or the error that explains why it could not be decoded."""
     try:
         return audio.read(path)
     except AudioError as error:

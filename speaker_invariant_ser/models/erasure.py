@@ -268,7 +268,7 @@ class Discriminant:
 
 
 def fourier_features(x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """Return random Fourier features [B, R] of x [B, D]: the product of two approximates a Gaussian kernel of their distance."""
+    """Return random Fourier features [B, R] of x [B, D]; the inner product of two rows approximates a Gaussian kernel."""
     return math.sqrt(2 / FEATURES) * torch.cos(x @ frequency + phase)
 
 
@@ -332,7 +332,7 @@ def at_chance(accuracy: float, speaker: np.ndarray) -> bool:
 
 
 def one_hot(speaker: np.ndarray) -> Tensor:
-    """Return speakers [N], by name or number, as a double [N, K] with a single 1 in each row."""
+    """Return speakers [N], given by name or number, as one-hot rows [N, K] in double precision."""
     return F.one_hot(torch.from_numpy(to_indices(speaker))).double()
 
 

@@ -45,19 +45,19 @@ def percent(value: float | None) -> str:
 
 
 def interval(score: HasInterval) -> str:
-    """Write a 95 % confidence interval, or say that there is none."""
+    """Format a 95 % CI, or say that there is none."""
     if score.low is None or score.high is None:
         return "no interval, one cluster"
     return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
 
 
 def interval_or_dash(score: HasInterval) -> str:
-    """Write a 95 % confidence interval, a dash where there is none."""
+    """Format a 95 % CI, or a dash if there is none."""
     return "-" if score.low is None else interval(score)
 
 
 def points_interval(score: HasInterval) -> str:
-    """Write the 95 % confidence interval of a difference, percentage points."""
+    """Format the 95 % CI of a difference, in percentage points."""
     return "-" if score.low is None else f"{100 * score.low:+.1f} to {points(score.high)}"
 
 

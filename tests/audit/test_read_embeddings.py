@@ -210,7 +210,7 @@ INVALID_CELLS = {
         {"d0": ['"0,5"'] * 6, "d1": ['"1,5"'] * 6, "d2": None},
         "no dimensions; expected numbers, in a text table one column per dimension",
     ),
-    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|has several lines"),
+    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|contains a line break"),
 }
 
 

@@ -166,7 +166,7 @@ def test_an_audformat_database_of_segments(tmp_path):
         database["segments"][name] = audformat.Column(scheme_id=name)
         database["segments"][name].set(values)
     database.save(str(tmp_path / "db"))
-    with pytest.raises(CorpusError, match="no scheme emotion in this database; name it with --column emotion=SCHEME"):
+    with pytest.raises(CorpusError, match="this database has no scheme named emotion; name it with --column emotion=SCHEME"):
         CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
     first, second = CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "mood"})).utterances
     assert (first.start, first.end, second.start, second.end) == (0, 0.1, 0.1, 0.25) and second.emotion == "b"
@@ -193,7 +193,7 @@ def test_file_labels_apply_to_segments_and_a_table_can_be_chosen(tmp_path):
         CUSTOM_FORMATS["audformat"](Request(tmp_path / "db"))
     utterances = CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion"})).utterances
     assert [(u.speaker, u.emotion, u.end) for u in utterances] == [("1", "a", 0.1), ("1", "b", 0.25), ("2", "a", 0.2)]
-    with pytest.raises(CorpusError, match="--column text=nothere: no scheme or TABLE.COLUMN of that name"):
+    with pytest.raises(CorpusError, match="--column text=nothere: this database has no scheme or TABLE.COLUMN named nothere"):
         CUSTOM_FORMATS["audformat"](Request(tmp_path / "db", columns={"emotion": "first.emotion", "text": "nothere"}))
     next((tmp_path / "db").glob("db.files.*")).unlink()
     with pytest.raises(CorpusError, match="is damaged"):

@@ -47,7 +47,10 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path,speaker,emotion,start,end\na.wav,1,sad,0:01,1\n", "start in row 1 is '0:01': expected seconds"),
         ("path,speaker,emotion\na.wav,1,sad\na.wav,1,glad\n", r"none of 2 rows .* conflicting emotions \(glad, sad\)"),
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
-        ('path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n', "emotion in row 1 has several lines"),
+        (
+            'path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n',
+            "emotion in row 1 contains a line break; check for an unclosed quotation mark",
+        ),
         ("path,speaker,emotion,end\na.wav,1,sad,inf\n", "end in row 1 is 'inf': expected seconds"),
         ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more rows"),
         ("path,speaker,emotion,sex\na.wav,1,sad,f\nb.wav,1,sad,m\n", "speaker 1 has more than one sex"),
@@ -79,7 +82,7 @@ def test_only_does_not_apply_to_a_corpus_without_the_column():
 
 
 def test_corpus_names_that_would_merge_two_speakers_raise_an_error():
-    with pytest.raises(ManifestError, match="speaker a-b-1 could be of two corpora"):
+    with pytest.raises(ManifestError, match="speaker name a-b-1 is ambiguous: it is in two corpora"):
         combine([listing("a", ["b-1"]), listing("a-b", ["1"])])
 
 

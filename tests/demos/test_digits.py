@@ -111,7 +111,7 @@ def test_augmentation_made_for_sound_is_refused():
     tables = {"features": {"front": "pixels", "mels": 8}}
     with pytest.raises(RecipeError, match=r"augment.tempo = 0.1, augment.warp = 0.1, .*expected 0 with features.front"):
         make_recipe(tables)
-    with pytest.raises(RecipeError, match=r"augment.concatenate = 0.5: defined for sound only"):
+    with pytest.raises(RecipeError, match=r"augment.concatenate = 0.5: applies to audio only"):
         recipe("augment.concatenate=0.5")
     assert recipe("augment.mixup_same_emotion=0.5").augment.mixup_same_emotion == 0.5
 
@@ -194,7 +194,7 @@ def test_the_corpus_of_the_demo_trains_other_recipes(demo, tmp_path, capsys):
     assert siser([*command, "--preview", str(tmp_path / "preview.png")]) == 2
     assert "--preview plots log-mel features; features.front of this recipe is pixels" in capsys.readouterr().err
     assert siser([*command, "--set", "augment.noise=0.5", "--out", str(tmp_path / "out")]) == 2
-    assert "augment.noise = 0.5: defined for sound only" in capsys.readouterr().err
+    assert "augment.noise = 0.5: applies to audio only" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 

@@ -70,5 +70,5 @@ def test_prefetching_stops_when_the_iterator_is_closed_and_passes_errors_on(prep
     with open(tmp_path / AUDIO, "r+b") as file:
         file.truncate(2 * copy.utterances[20].offset)
     shorter = open_dataset(copy, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
-    with pytest.raises(PreparedCorpusError, match=f"{AUDIO} has become shorter since it was opened"):
+    with pytest.raises(PreparedCorpusError, match=f"{AUDIO} was truncated while in use"):
         list(shorter.source.read([np.arange(5), np.arange(15, 25)]))
