@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from speaker_invariant_ser.adversaries.schedules import STRENGTH_SCHEDULES
-from speaker_invariant_ser.recipe_methods import AdversarySection, AdversarySettings
+from speaker_invariant_ser.recipe_methods import AdversarySettings
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Adversary(nn.Module):
 
     has_classifier = False
 
-    def __init__(self, settings: AdversarySection) -> None:
+    def __init__(self, settings: AdversarySettings) -> None:
         super().__init__()
-        self.settings: AdversarySettings = settings
+        self.settings = settings
 
     @property
     def separate_steps(self) -> int:

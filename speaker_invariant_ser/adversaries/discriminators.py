@@ -16,15 +16,7 @@ from torch.func import functional_call
 from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.adversaries.gradients import gradient_only, reverse_gradient, scale_gradient
 from speaker_invariant_ser.features.log_mel import mask_of
-from speaker_invariant_ser.recipe_methods import (
-    GradientReversalSettings,
-    MaximumEntropySettings,
-    MinMaxSettings,
-    SignedSumSettings,
-    VariationalClubSettings,
-)
-
-TrainedSettings = GradientReversalSettings | MinMaxSettings | MaximumEntropySettings | VariationalClubSettings
+from speaker_invariant_ser.recipe_methods import ClassifierSettings, TrainedClassifierSettings
 
 ARCHITECTURES = ((1,), (), (1, 1), (4,))  # widths of hidden layers in units of `adversary.hidden`; classifiers alternate
 
@@ -120,7 +112,7 @@ class ClassifierAdversary(Adversary):
 
     has_classifier = True
 
-    def __init__(self, dim: int, targets: int, settings: TrainedSettings | SignedSumSettings, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: ClassifierSettings, emotions: int) -> None:
         super().__init__(settings)
         self.classifier_settings = settings
         self.inputs = (dim + 1) * emotions if settings.conditional else dim
@@ -158,7 +150,7 @@ class ClassifierAdversary(Adversary):
 class TrainedClassifierAdversary(ClassifierAdversary):
     """An adversary whose classifiers minimise their own cross-entropy, with inner steps, gradient penalty and resets."""
 
-    def __init__(self, dim: int, targets: int, settings: TrainedSettings, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: TrainedClassifierSettings, emotions: int) -> None:
         super().__init__(dim, targets, settings, emotions)
         self.training_settings = settings
 

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.adversaries.gradients import scale_gradient
-from speaker_invariant_ser.recipe_methods import ContrastiveSettings, CoralSettings, HsicSettings, MmdSettings
+from speaker_invariant_ser.recipe_methods import AdversarySettings, ContrastiveSettings, KernelSettings
 
 MIN_WEIGHT = 1e-12  # keeps a division by an empty group finite; its result has weight 0
 MIN_SQUARED_DISTANCE = 1e-4  # below it embeddings of about unit variance count as equal
 MIN_NORM = 1e-2  # below it an embedding is shrunk towards zero, where the direction has no gradient
-
-MatchingSettings = HsicSettings | MmdSettings | CoralSettings | ContrastiveSettings
 
 
 class Matching(Adversary):
@@ -32,7 +30,7 @@ class Matching(Adversary):
         emotions: Number C of emotions.
     """
 
-    def __init__(self, dim: int, targets: int, settings: MatchingSettings, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: AdversarySettings, emotions: int) -> None:
         super().__init__(settings)
 
     def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
@@ -126,7 +124,7 @@ class Hsic(Matching):
     little.
     """
 
-    def __init__(self, dim: int, targets: int, settings: HsicSettings, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: KernelSettings, emotions: int) -> None:
         super().__init__(dim, targets, settings, emotions)
         self.widths = settings.kernel_widths
 
@@ -146,7 +144,7 @@ class Mmd(Matching):
     the centre whoever speaks.
     """
 
-    def __init__(self, dim: int, targets: int, settings: MmdSettings, emotions: int) -> None:
+    def __init__(self, dim: int, targets: int, settings: KernelSettings, emotions: int) -> None:
         super().__init__(dim, targets, settings, emotions)
         self.widths = settings.kernel_widths
 

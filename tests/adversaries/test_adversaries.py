@@ -17,8 +17,19 @@ from speaker_invariant_ser.adversaries.gradients import reverse_gradient
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.adversaries.schedules import ganin_ramp, warm_up_ramp
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.recipe_methods import METHODS
 
-NEEDS = {name: {"learning_rate": 0.003} for name in ("minmax", "vclub")}
+REQUIRED = {"learning_rate": 0.003}  # a value for every key of [adversary] that has no default
+
+
+def required_settings(name):
+    """Return values for the keys without which the settings of an adversary cannot be built."""
+    keys = [key for key, field in METHODS["adversary"][name].model_fields.items() if field.is_required()]
+    missing = [key for key in keys if key not in REQUIRED]
+    assert not missing, f"adversary.{missing[0]} of {name} has no default: add a value to REQUIRED in {__file__}"
+    return {key: REQUIRED[key] for key in keys}
+
+
 CLASSIFIERS = [name for name in ADVERSARIES if issubclass(ADVERSARIES[name], ClassifierAdversary)]
 D, K, C, T = 6, 3, 2, 5
 
@@ -26,7 +37,7 @@ D, K, C, T = 6, 3, 2, 5
 def make(name, **settings):
     """Return an adversary with a constant lambda of 1, unless `settings` say otherwise."""
     torch.manual_seed(0)
-    settings = {"strength": 1.0, "schedule": "constant", **NEEDS.get(name, {}), **settings}
+    settings = {"strength": 1.0, "schedule": "constant", **required_settings(name), **settings}
     if name in CLASSIFIERS:
         settings.setdefault("hidden", 8)
     return ADVERSARIES[name](D, K, section("adversary", name=name, **settings), C)
@@ -113,6 +124,15 @@ def test_lambda_follows_the_schedule_of_the_recipe():
 
 
 # the contract that all adversaries keep
+
+
+def test_every_adversary_is_registered_and_has_settings_and_a_toy_configuration():
+    assert list(ADVERSARIES) == list(METHODS["adversary"]), (
+        "ADVERSARIES in adversaries/registry.py and the union AdversarySection in recipe_methods.py differ in names or order"
+    )
+    missing = [name for name in ADVERSARIES if name not in TOY]
+    assert not missing, f"add settings that suit the toy problem for {missing} to TOY in {__file__}"
+
 
 CASES = {
     "complete": batch(),
@@ -689,6 +709,7 @@ MARGIN = 0.15  # smallest loss of accuracy of a fresh attacker; chance is 0.25
 
 @cache
 def trained(configuration):
+    assert configuration in TOY, f"add settings that suit the toy problem for {configuration} to TOY in {__file__}"
     settings = {"name": configuration, "strength": 1.0, **TOY[configuration]}
     hidden = {"hidden": 16} if settings["name"] in CLASSIFIERS else {}
     return train(section("adversary", **settings, **hidden))
@@ -736,6 +757,6 @@ def test_every_method_has_the_same_lambda_zero_baseline(name):
     """At strength 0 a few steps of training give the baseline's encoder to the bit."""
     encoders = []
     for method in ("grl", name):
-        settings = section("adversary", name=method, strength=0.0, **NEEDS.get(method, {}))
+        settings = section("adversary", name=method, strength=0.0, **required_settings(method))
         encoders.append(train(settings, steps=5).encoder.state_dict())
     assert all(torch.equal(encoders[0][key], encoders[1][key]) for key in encoders[0])
