@@ -11,7 +11,7 @@ from speaker_invariant_ser.models.encoders import ENCODERS, AttentivePooling, Se
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
 
-FROZEN = {"cnn": 2, "image": 1}  # biases that the next operation cancels
+FROZEN = {"cnn": 2, "image": 1}  # number of parameters excluded from training: biases that the next operation cancels
 
 
 def with_random_statistics(module: torch.nn.Module) -> torch.nn.Module:
@@ -49,6 +49,7 @@ def test_frame_level_features_are_the_input_of_pooling(name):
     x, frames = encoder.frame_features(batch, lengths)
     assert x.shape[0] == 3 and x.ndim == 3 and x.shape[2] == frames.max() and (frames >= 1).all()
     assert not x[~mask_of(frames, x.shape[2])[:, None].expand_as(x)].any(), "padding is zero"
+    assert isinstance(getattr(encoder, "pool", None), torch.nn.Module), f"{name} needs the attribute `pool`, its pooling module"
     pooled = []
     encoder.pool.register_forward_pre_hook(lambda _, inputs: pooled.extend(inputs))
     encoder(batch, lengths)
@@ -95,6 +96,7 @@ def test_every_trained_parameter_has_a_gradient(name):
     before = encoder(mels, frames)
     before.square().mean().backward()
     frozen = [parameter for parameter in encoder.parameters() if not parameter.requires_grad]
+    assert name in FROZEN, f"add the number of frozen parameters of {name} to FROZEN in {__file__}"
     assert len(frozen) == FROZEN[name] and sum(1 for _ in encoder.parameters()) > 10
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in encoder.parameters() if weight.requires_grad)
     for parameter in frozen:
