@@ -107,9 +107,9 @@ def pair_up(
 
     Args:
         mels: Log-mels of the clips, [B, M, T].
-        frames: How many of their frames are real, [B].
+        frames: Number of unpadded frames, [B].
         partner: Log-mels of the partners, [B, M, T''].
-        partner_frames: How many of their frames are real, [B].
+        partner_frames: Number of unpadded frames, [B].
         weight: As in `Pairs`.
         follows: As in `Pairs`.
 

@@ -160,7 +160,7 @@ class SerModel(nn.Module):
 
         Args:
             mels: Log-mels as `mels` returns them, [B, M, T].
-            frames: How many of their frames are real, [B].
+            frames: Number of unpadded frames, [B].
             noise: For bottleneck and release, [2, B, D]; by default as `noise_for` has it.
         """
         of_bottleneck, of_release = self.noise_for(mels, frames) if noise is None else noise
