@@ -22,9 +22,10 @@ def accuracies(leakage: Leakage) -> dict[str, float]:
     return {name: score.accuracy for name, score in leakage.attackers.items()}
 
 
-def test_every_attacker_finds_a_linear_code():
-    leakage = measure_leakage([make_table(220, code=linear_code)], ON_EMBEDDING)
-    assert all(accuracy > 0.8 for accuracy in accuracies(leakage).values())
+@pytest.mark.parametrize("name", ON_EMBEDDING)
+def test_every_attacker_finds_a_linear_code(name):
+    leakage = measure_leakage([make_table(220, code=linear_code)], [name])
+    assert leakage.attackers[name].accuracy > 0.8
     assert leakage.at_chance is False and leakage.strongest.score.p_value < 0.002
 
 

@@ -7,6 +7,8 @@ import yaml
 from documents import ROOT
 
 from speaker_invariant_ser import __version__
+from speaker_invariant_ser.audit.attackers import ATTACKERS
+from speaker_invariant_ser.data.corpora.registry import known_corpora
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -16,6 +18,13 @@ def test_version_is_the_same_everywhere():
     latest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert citation["version"] == __version__ == latest[1]
     assert citation["license"] == PROJECT["license"]
+
+
+def test_the_readme_states_the_number_of_corpora_and_attackers():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"[{len(known_corpora())} corpora](docs/corpora.md)" in readme
+    number = {8: "eight", 9: "nine", 10: "ten"}.get(len(ATTACKERS), str(len(ATTACKERS)))
+    assert f"fresh attackers:** {number} classifiers" in readme
 
 
 def test_every_requirement_is_pinned():
