@@ -26,7 +26,7 @@ this page: audio does not belong in the repository. `tools/corpus_pages.py` gene
     siser prepare csv mine.csv data/mine                      # your own table: path, speaker, emotion, ...
     siser prepare folder ~/mine data/mine --pattern "{speaker}/{emotion}/*_{text}.wav"
 
-The docstring of each module in `speaker_invariant_ser/data/corpora/` explains the corpus's file-name code. Counts are those of
+The docstring of each module in `speaker_invariant_ser/data/corpora/` explains the corpus's naming scheme. Counts are those of
 the corpus's own documentation. Where your copy differs, `siser prepare` prints the difference and stores it in `prepare.json`.
 """
 
