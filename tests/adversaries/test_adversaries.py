@@ -24,6 +24,7 @@ REQUIRED = {"learning_rate": 0.003}  # a value for every key of [adversary] that
 
 def required_settings(name):
     """Return values for the keys without which the settings of an adversary cannot be built."""
+    assert name in METHODS["adversary"], f"add the settings of {name} to recipe_methods.py and to its union AdversarySection"
     keys = [key for key, field in METHODS["adversary"][name].model_fields.items() if field.is_required()]
     missing = [key for key in keys if key not in REQUIRED]
     assert not missing, f"adversary.{missing[0]} of {name} has no default: add a value to REQUIRED in {__file__}"
