@@ -109,7 +109,7 @@ def test_overlays_depend_on_the_seed_alone(prepared, tmp_path):
 
 def test_augmentation_made_for_sound_is_refused():
     tables = {"features": {"front": "pixels", "mels": 8}}
-    with pytest.raises(RecipeError, match=r"augment.tempo = 0.1, augment.warp = 0.1, .*expected 0 with features.front"):
+    with pytest.raises(RecipeError, match=r"augment.tempo = 0.1, augment.warp = 0.1, .*set it to 0 with features.front"):
         make_recipe(tables)
     with pytest.raises(RecipeError, match=r"augment.concatenate = 0.5: applies to audio only"):
         recipe("augment.concatenate=0.5")
