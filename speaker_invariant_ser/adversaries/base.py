@@ -10,7 +10,7 @@ from speaker_invariant_ser.recipe_methods import AdversarySettings
 
 @dataclass(frozen=True)
 class AdversaryBatch:
-    """What an adversary gets in addition to its input: labels, and how many frames are real.
+    """What an adversary gets in addition to its input: labels, and numbers of unpadded frames.
 
     Labels are shares that sum to 1: one-hot, unless utterances were mixed or concatenated. An utterance of unknown emotion
     has no share of any.

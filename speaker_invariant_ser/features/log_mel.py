@@ -118,7 +118,7 @@ def mask_of(frames: Tensor, length: int) -> Tensor:
 
 
 def sum_frames(mels: Tensor, frames: Tensor) -> Tensor:
-    """Sum log-mels [B, M, T] over the real frames [B] of each clip, in double precision: [B, M]."""
+    """Sum log-mels [B, M, T] over the unpadded frames [B] of each clip, in double precision: [B, M]."""
     real = mask_of(frames, mels.shape[2])[:, None]
     return torch.where(real, mels, 0).sum(dim=2, dtype=torch.float64)
 

@@ -51,7 +51,7 @@ class MaskedReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, mask: Tensor) -> Tensor:
-        """Apply to x [B, channels, M, T]; mask [B, T] is true where frames are real."""
+        """Apply to x [B, channels, M, T]; mask [B, T] is false in padding."""
         y = torch.relu(x)
         y.permute(0, 3, 1, 2)[~mask] = 0
         ctx.save_for_backward(y)
@@ -105,7 +105,7 @@ class Norm2d(nn.BatchNorm2d):
 class Stage(nn.Module):
     """Strided convolution, batch norm, ReLU; padding is set to zero, as the convolution sees it beyond the end of a clip.
 
-    With stride 2, output t is centred on input 2 t: n real frames give ceil(n / 2), alone or in a batch.
+    With stride 2, output t is centred on input 2 t: n unpadded frames give ceil(n / 2), alone or in a batch.
 
     Args:
         inputs: Input channels.
@@ -153,7 +153,7 @@ class AttentivePooling(nn.Module):
 
 
 class SegmentPooling(nn.Module):
-    """The mean of each of four equal segments of a clip's real frames, so that left and right are distinguished.
+    """The mean of each of four equal segments of a clip's unpadded frames, so that left and right are distinguished.
 
     A frame on the border of two segments counts in both by its share; with fewer frames than segments, frames count in several.
     """

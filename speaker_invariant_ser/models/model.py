@@ -70,7 +70,7 @@ class Output:
         rate: Upper bound on what the embedding carries, in nats, [B]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [B, D].
         frame_features: Frame-level features, the input of pooling, [B, F, T'].
-        frame_counts: How many of these T' frames are real, [B].
+        frame_counts: Number of unpadded frames among these T', [B].
     """
 
     embedding: Tensor
