@@ -25,7 +25,7 @@ EMOTIONS = {
 }
 IMPROVISED = "20"
 DAMAGED = "s05 (3)"
-NAME = re.compile(r"(?P<emotion>[adfhs])(?P<line>0[1-9]|1\d|20) ?\(0?(?P<speaker>[1-6])\)(?P<take>[ab]?)", re.IGNORECASE)
+NAME = re.compile(r"(?P<emotion>[adfhs])(?P<line>0[1-9]|1\d|20) ?\(0?(?P<speaker>[1-6])\)(?P<repetition>[ab]?)", re.IGNORECASE)
 
 
 def parse(path: Path) -> Fields | None:
@@ -41,7 +41,7 @@ def parse(path: Path) -> Fields | None:
         "emotion": EMOTIONS[match["emotion"].lower()],
         "text": "" if improvised else match["line"],
         "style": "improvised" if improvised else "scripted",
-        "repetition": match["take"].lower(),
+        "repetition": match["repetition"].lower(),
     }
 
 

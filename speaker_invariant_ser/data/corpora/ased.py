@@ -21,7 +21,7 @@ from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, by_f
 
 EMOTIONS = {"n1": "neutral", "f2": "fearful", "h3": "happy", "s4": "sad", "a5": "angry"}
 SEXES = {"01": "female", "02": "male"}
-NAME = re.compile(r"(?P<emotion>n1|f2|h3|s4|a5)-(?P<text>0[1-7])-(?P<take>0[12])-(?P<sex>0[12])-(?P<speaker>\d\d)")
+NAME = re.compile(r"(?P<emotion>n1|f2|h3|s4|a5)-(?P<text>0[1-7])-(?P<repetition>0[12])-(?P<sex>0[12])-(?P<speaker>\d\d)")
 
 
 def parse(path: Path) -> Fields | None:
@@ -34,7 +34,7 @@ def parse(path: Path) -> Fields | None:
         "emotion": EMOTIONS[match["emotion"]],
         "text": match["emotion"][0] + match["text"],
         "sex": SEXES[match["sex"]],
-        "repetition": match["take"].lstrip("0"),
+        "repetition": match["repetition"].lstrip("0"),
     }
 
 

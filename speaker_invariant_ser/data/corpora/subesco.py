@@ -27,7 +27,7 @@ EMOTIONS = {
 }
 SEXES = {"F": "female", "M": "male"}
 NAME = re.compile(
-    r"(?P<speaker>[FM]_(?:0[1-9]|10))_[A-Z]+_S_(?P<text>[1-9]|10)_(?P<emotion>[A-Z]+)_(?P<take>[1-5])]?",
+    r"(?P<speaker>[FM]_(?:0[1-9]|10))_[A-Z]+_S_(?P<text>[1-9]|10)_(?P<emotion>[A-Z]+)_(?P<repetition>[1-5])]?",
     re.IGNORECASE,
 )
 
@@ -44,7 +44,7 @@ def parse(path: Path) -> Fields | None:
         "emotion": EMOTIONS[match["emotion"].upper()],
         "text": match["text"],
         "sex": SEXES[speaker[0]],
-        "repetition": match["take"],
+        "repetition": match["repetition"],
     }
 
 
