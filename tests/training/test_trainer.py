@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from conftest import TINY, prepare_table
 from safetensors.torch import load_file
 
-from speaker_invariant_ser.adversaries.schedules import ganin_ramp
 from speaker_invariant_ser.adversaries.discriminators import GradientReversal
+from speaker_invariant_ser.adversaries.schedules import ganin_ramp
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
