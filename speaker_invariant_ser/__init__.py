@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 from speaker_invariant_ser import api
 from speaker_invariant_ser import audit as audit_package
-from speaker_invariant_ser.api import evaluate, load_model, predict, prepare, read_recipe, train
+from speaker_invariant_ser.api import add_f0, evaluate, load_model, predict, prepare, read_recipe, train
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "audit", "evaluate", "load_model", "predict", "prepare", "read_recipe", "train"]
+__all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "predict", "prepare", "read_recipe", "train"]
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.api import audit

@@ -34,6 +34,7 @@ def prepare(
     unlabelled: bool = False,
     trim_db: float = 0.0,
     loudness: float | None = None,
+    f0: bool = False,
     jobs: int = 1,
     progress: TaskProgress | None = None,
 ) -> "PreparedCorpus":
@@ -52,6 +53,7 @@ def prepare(
         unlabelled: Accept utterances of your own data without an emotion.
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
+        f0: Track F0 as well, for recipes with the prosody stream; it takes twenty times as long as decoding.
         jobs: Processes that decode in parallel; above 1, a script needs `if __name__ == "__main__":`.
         progress: Called with task, steps done and steps in total.
 
@@ -74,7 +76,34 @@ def prepare(
     require_at_least(1, jobs=jobs)
     wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled)
     with workers(jobs) as pool:
-        return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress)
+        return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress, f0)
+
+
+def add_f0(data: Path | str, *, jobs: int = 1, progress: TaskProgress | None = None) -> "PreparedCorpus":
+    """Add F0 to a prepared corpus that has none, as `siser add-f0` does; recipes with the prosody stream need it.
+
+    Args:
+        data: Folder of the prepared corpus.
+        jobs: Processes that track F0 in parallel; above 1, a script needs `if __name__ == "__main__":`.
+        progress: Called with task, steps done and steps in total.
+
+    Returns:
+        The prepared corpus with F0; audio and manifest are as they were.
+
+    Raises:
+        PreparedCorpusError: `data` is not a prepared corpus.
+        WriteError: The folder cannot be written.
+
+    Example:
+        ```python
+        siser.add_f0("data/emodb", jobs=2)
+        ```
+    """
+    from speaker_invariant_ser.data import prepare
+    from speaker_invariant_ser.data.decoding import workers
+
+    with workers(jobs) as pool:
+        return prepare.add_f0(data, pool, progress)
 
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":

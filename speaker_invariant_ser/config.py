@@ -9,13 +9,43 @@ import tomllib
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from speaker_invariant_ser.errors import RecipeError, unknown
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_methods import DEFAULT_METHODS, METHODS
+from speaker_invariant_ser.recipe_encoders import EncoderSection
+from speaker_invariant_ser.recipe_methods import (
+    AdversarySection,
+    BottleneckSection,
+    EraseSection,
+    MethodSection,
+    PerturbSection,
+    ReleaseSection,
+)
+
+
+def methods(section: Any) -> dict[str, type[MethodSection]]:
+    """Return the settings class of each method of a section, by name.
+
+    >>> list(methods(BottleneckSection))
+    ['none', 'vib', 'fsq']
+    """
+    return {settings.model_fields["name"].default: settings for settings in get_args(get_args(section)[0])}
+
+
+METHODS: dict[str, dict[str, type[MethodSection]]] = {
+    "encoder": methods(EncoderSection),
+    "bottleneck": methods(BottleneckSection),
+    "adversary": methods(AdversarySection),
+    "extra_adversaries": methods(AdversarySection),
+    "perturb": methods(PerturbSection),
+    "erase": methods(EraseSection),
+    "release": methods(ReleaseSection),
+}
+DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversary": "grl", "extra_adversaries": "grl"}
+SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 
 OLD_SECTIONS = {"further": "extra_adversaries"}
 OLD_ADVERSARY_KEYS = {
@@ -230,7 +260,7 @@ def known_keys(section: str) -> set[str]:
 
 def dumped_by_0_1_0(tables: Mapping[str, Any]) -> bool:
     """Return whether tables, with today's keys, are the whole recipe that 0.1.0 wrote into a run: every key of every method."""
-    return all(known_keys(section) <= set(tables.get(section, ())) for section in METHODS if section != "extra_adversaries")
+    return all(known_keys(section) <= set(tables.get(section, ())) for section in SINCE_0_1_0)
 
 
 # Errors

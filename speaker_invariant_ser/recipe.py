@@ -1,13 +1,14 @@
 """The recipe: everything that decides a run apart from the data, as frozen pydantic models, one per section.
 
-Sections with a choice of methods are in `recipe_methods.py`; reading, overriding and writing recipes is in `config.py`. No torch
-here, so that the command line can check a recipe immediately.
+Sections with a choice of methods are in `recipe_methods.py` and `recipe_encoders.py`; reading, overriding and writing recipes is
+in `config.py`. No torch here, so that the command line can check a recipe immediately.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from speaker_invariant_ser.recipe_encoders import CnnSettings, EncoderSection, Stream
 from speaker_invariant_ser.recipe_methods import (
     AdversarySection,
     BottleneckSection,
@@ -23,6 +24,7 @@ from speaker_invariant_ser.recipe_methods import (
     Section,
 )
 
+F0_HOP_MS = 16.0  # of the F0 tracker
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -86,7 +88,7 @@ class LabelsSection(Section):
 
 
 class FeaturesSection(Section):
-    """The network's input: the log-mel spectrogram."""
+    """The network's input: log-mel spectrogram, prosody, or both."""
 
     front: Literal["log-mel", "pixels"] = Field(
         "log-mel", description="Input features: log-mel, or pixels for images of `mels` rows (recipes/digits.toml)."
@@ -103,6 +105,41 @@ class FeaturesSection(Section):
             "utterances of its speaker. The last is transductive: it needs the test speakers' audio beforehand."
         ),
     )
+    streams: tuple[Stream, ...] = Field(
+        ("log-mel",),
+        min_length=1,
+        description=(
+            "What the encoder gets: log-mel, and prosody (F0, voicing, level and spectral tilt of each frame, relative to the "
+            "clip's own). Prosody needs hop_ms = 16 and a prepared corpus with F0 (siser add-f0)."
+        ),
+    )
+    deltas: int = Field(0, ge=0, le=2, description="Orders of time derivatives of the log-mel, as further input channels.")
+    absolute_f0: bool = Field(
+        False, description="F0 in octaves from 100 Hz as a further prosody channel; it identifies speakers."
+    )
+
+    @property
+    def needs_f0(self) -> bool:
+        """Whether F0 has to be tracked."""
+        return "prosody" in self.streams
+
+    @model_validator(mode="after")
+    def streams_are_possible(self) -> Self:
+        """Refuse streams that the other keys do not allow, and keys without effect on the streams."""
+        streams = f"features.streams = [{', '.join(map(repr, self.streams))}]".replace("'", '"')
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"{streams}: expected each stream once")
+        if self.needs_f0 and self.hop_ms != F0_HOP_MS:
+            raise ValueError(
+                f"features.hop_ms = {self.hop_ms:g} with {streams}: F0 has a frame every 16 ms; expected features.hop_ms = 16"
+            )
+        if self.needs_f0 and self.front == "pixels":
+            raise ValueError(f'{streams} with features.front = "pixels": images have no prosody; expected ["log-mel"]')
+        if self.absolute_f0 and not self.needs_f0:
+            raise ValueError(f'features.absolute_f0 = true with {streams}: it is a channel of the stream "prosody"')
+        if self.deltas and "log-mel" not in self.streams:
+            raise ValueError(f'features.deltas = {self.deltas} with {streams}: they are channels of the stream "log-mel"')
+        return self
 
     @property
     def transductive(self) -> bool:
@@ -175,17 +212,6 @@ SOUND_ONLY = (
     "time_masks",
     "virtual_speakers",
 )
-
-
-class EncoderSection(Section):
-    """The network that turns features into an embedding."""
-
-    name: str = Field("cnn", description="Encoder: cnn, or image for features.front = pixels.")
-    channels: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = Field(
-        (24, 48, 96, 128), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
-    )
-    dim: int = Field(128, ge=2, le=8192, description="Dimension of the embedding.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
 class EmotionSection(Section):
@@ -268,7 +294,7 @@ class Recipe(Section):
     labels: LabelsSection = LabelsSection()
     features: FeaturesSection = FeaturesSection()
     augment: AugmentSection = AugmentSection()
-    encoder: EncoderSection = EncoderSection()
+    encoder: EncoderSection = CnnSettings()
     emotion: EmotionSection = EmotionSection()
     bottleneck: BottleneckSection = NoBottleneck()
     adversary: AdversarySection = GradientReversalSettings()
@@ -304,6 +330,35 @@ class Recipe(Section):
             raise ValueError(
                 f"augment.virtual_speakers = {self.augment.virtual_speakers} with adversary.target = {targets[0]}: virtual "
                 "speakers are classes of a speaker adversary; expected adversary.target = speaker or augment.virtual_speakers = 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def encoder_fits_the_streams(self) -> Self:
+        """Refuse an encoder for other streams than there are."""
+        expected = sorted(self.encoder.streams)
+        if sorted(self.features.streams) != expected:
+            streams = ", ".join(f'"{stream}"' for stream in self.features.streams)
+            raise ValueError(
+                f"encoder.name = {self.encoder.name} with features.streams = [{streams}]: expected features.streams = "
+                f"[{', '.join(f'{chr(34)}{stream}{chr(34)}' for stream in expected)}]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def prosody_is_of_one_clip(self) -> Self:
+        """Refuse, with prosody, augmentation and perturbation that F0 has no meaning in."""
+        if not self.features.needs_f0:
+            return self
+        if self.augment.concatenate:
+            raise ValueError(
+                f'augment.concatenate = {self.augment.concatenate} with the stream "prosody", which is relative to a clip\'s own '
+                "median F0: two speakers in a clip have none; expected augment.concatenate = 0"
+            )
+        if self.perturb.name != "none":
+            raise ValueError(
+                f'perturb.name = {self.perturb.name} with the stream "prosody": perturbations are defined for log-mels only; '
+                "expected perturb.name = none"
             )
         return self
 

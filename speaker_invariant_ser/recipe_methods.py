@@ -5,7 +5,7 @@ classes, so that a key which the chosen method does not use is refused. No torch
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -359,23 +359,3 @@ AdversarySection = Annotated[
 PerturbSection = Annotated[NoPerturbation | FgmSettings | VatSettings | CrossGradientSettings, *named("none")]
 EraseSection = Annotated[NoErasure | LeaceSettings | KernelErasureSettings, *named("none")]
 ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings, *named("none")]
-
-
-def methods(section: Any) -> dict[str, type[MethodSection]]:
-    """Return the settings class of each method of a section, by name.
-
-    >>> list(methods(BottleneckSection))
-    ['none', 'vib', 'fsq']
-    """
-    return {settings.model_fields["name"].default: settings for settings in get_args(get_args(section)[0])}
-
-
-METHODS: dict[str, dict[str, type[MethodSection]]] = {
-    "bottleneck": methods(BottleneckSection),
-    "adversary": methods(AdversarySection),
-    "extra_adversaries": methods(AdversarySection),
-    "perturb": methods(PerturbSection),
-    "erase": methods(EraseSection),
-    "release": methods(ReleaseSection),
-}
-DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "adversary": "grl", "extra_adversaries": "grl"}

@@ -100,7 +100,8 @@ class Run:
             WriteError: The folder is not empty or cannot be written.
         """
         folder = refuse_existing(folder, "resume it with --resume, or choose another --out")
-        run = cls(folder, recipe, list(splits), prepared.folder.absolute(), dict(prepared.settings["sha256"]))
+        hashes = {name: prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)}  # F0, which follows, may be added later
+        run = cls(folder, recipe, list(splits), prepared.folder.absolute(), hashes)
         folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
         with new_folder(folder) as partial:
             (partial / RECIPE).write_text(write_toml(recipe), encoding="utf-8")

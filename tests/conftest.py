@@ -67,6 +67,12 @@ def prepared(folder, tmp_path_factory):
     return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("prepared") / "data")
 
 
+@pytest.fixture(scope="session")
+def prepared_f0(folder, tmp_path_factory):
+    """The same corpus with F0."""
+    return prepare_table(folder / "corpus.csv", tmp_path_factory.mktemp("prepared") / "f0", f0=True)
+
+
 def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, **options) -> PreparedCorpus:
     """Prepare a table of audio files, after `change` was applied to its utterances."""
     listing = read_table(Request(table))

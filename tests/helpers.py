@@ -9,7 +9,8 @@ from speaker_invariant_ser.evaluation.calibration import apply_temperature
 from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
+from speaker_invariant_ser.recipe_encoders import CnnSettings
 from speaker_invariant_ser.runs import ModelSpec, Run
 
 
@@ -63,5 +64,5 @@ def without_times(spec: ModelSpec) -> list[dict[str, float]]:
 def model_of(**sections):
     """Return a small untrained model, in evaluation mode, with these sections."""
     torch.manual_seed(0)
-    small = {"features": FeaturesSection(mels=24), "encoder": EncoderSection(channels=(4,), dim=12), "emotion": EmotionSection()}
+    small = {"features": FeaturesSection(mels=24), "encoder": CnnSettings(channels=(4,), dim=12), "emotion": EmotionSection()}
     return SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16_000, **{**small, **sections})).eval()

@@ -14,7 +14,18 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Levels of the import rule: a module imports from lower levels and from its own package only.
 LEVELS = (
-    {"errors", "recipe", "recipe_methods", "config", "files", "indexing", "metrics", "processes", "distributed"},
+    {
+        "errors",
+        "recipe",
+        "recipe_encoders",
+        "recipe_methods",
+        "config",
+        "files",
+        "indexing",
+        "metrics",
+        "processes",
+        "distributed",
+    },
     {"data"},
     {"features"},
     {"models", "adversaries"},
@@ -26,7 +37,7 @@ LEVELS = (
 )
 COMMON = LEVELS[0]
 LEVEL_OF = {package: level for level, packages in enumerate(LEVELS) for package in packages}
-MAX_TOP_MODULES, MAX_PACKAGE_FILES, MAX_FILE_LINES = 12, 16, 400
+MAX_TOP_MODULES, MAX_PACKAGE_FILES, MAX_FILE_LINES = 13, 16, 400
 
 
 def module_of(path: Path) -> str:

@@ -7,17 +7,18 @@ from pathlib import Path
 import pytest
 
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
-from speaker_invariant_ser.config import OLD_KEYS, make_recipe, read_recipe, read_saved_recipe, saved, write_toml
+from speaker_invariant_ser.config import METHODS, OLD_KEYS, make_recipe, read_recipe, read_saved_recipe, saved, write_toml
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_methods import METHODS
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 REGISTRIES = {
+    "encoder": ENCODERS,
     "bottleneck": BOTTLENECKS,
     "adversary": ADVERSARIES,
     "extra_adversaries": ADVERSARIES,
@@ -148,10 +149,12 @@ def test_every_key_has_a_description_and_every_method_a_docstring(section):
         ("release", {"in_training": True}),
         ("release", {"name": "noise", "step": 2.0}),
         ("perturb", {"epsilon": 1.0}),
+        ("encoder", {"cells": 8}),
+        ("encoder", {"name": "prosody", "channels": [8]}),
     ],
 )
 def test_a_key_that_does_nothing_is_refused_with_the_keys_that_do_something(section, table):
-    name = table.get("name", "grl" if section == "adversary" else "none")
+    name = table.get("name", {"adversary": "grl", "encoder": "cnn"}.get(section, "none"))
     key = next(reversed(table))
     keys = ", ".join(METHODS[section][name].model_fields)
     with pytest.raises(

@@ -13,9 +13,10 @@ from speaker_invariant_ser.recipe import Recipe
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe-reference.md"
 HEAD = """# Recipe reference
 
-Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py` and
-`speaker_invariant_ser/recipe_methods.py`; a key that is not listed here is refused, with the nearest key that exists. A recipe
-names only the keys that differ from their defaults, and `--set section.key=value` overrides one key on the command line:
+Every key that a recipe may have. This page is generated from the models in `speaker_invariant_ser/recipe.py`,
+`speaker_invariant_ser/recipe_methods.py` and `speaker_invariant_ser/recipe_encoders.py`; a key that is not listed is refused,
+with the nearest key that exists. A recipe names only the keys that differ from their defaults, and `--set section.key=value`
+overrides one key on the command line:
 
     siser train recipes/emodb.toml --data data/emodb --out runs/short \\
         --set train.epochs=20 --set split.dev_speakers=3

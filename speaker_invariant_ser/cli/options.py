@@ -9,7 +9,7 @@ from speaker_invariant_ser.processes import cores
 
 CORES = cores()
 
-FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode audio files in parallel.")]
+FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode or analyse audio files in parallel.")]
 ModelJobs = Annotated[int, typer.Option("--jobs", min=1, help="Models trained in parallel.")]
 AttackerJobs = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted in parallel.")]
 Devices = Annotated[

@@ -1,4 +1,4 @@
-"""`siser prepare`: decode a corpus into 16 kHz mono audio with a manifest."""
+"""`siser prepare` and `siser add-f0`: decode a corpus into 16 kHz mono audio with a manifest, and track its F0."""
 
 import os
 from dataclasses import replace
@@ -45,6 +45,10 @@ def prepare(
     loudness: Annotated[
         float | None, typer.Option(min=-70, max=0, help="Normalise every utterance to this loudness, in LUFS (ITU-R BS.1770).")
     ] = None,
+    f0: Annotated[
+        bool,
+        typer.Option("--f0", help='Track F0 as well, which recipes with the stream "prosody" need; see `siser add-f0`.'),
+    ] = False,
     jobs: FileJobs = CORES,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected or has a warning.")] = False,
     quiet: Quiet = False,
@@ -61,12 +65,31 @@ def prepare(
     first = Source(corpus, Path(os.path.expanduser(source)), name, pattern, column_names(column), unlabelled)
     sources = [first, *(replace(first, corpus=kind, path=Path(os.path.expanduser(path)), name="") for kind, path in others)]
     with workers(jobs) as pool, progress_bars(quiet) as progress:  # workers first: they fork, and progress bars start a thread
-        prepared = prepare_sources(sources, out, Treatment(trim_db, loudness), conditions, download, pool, progress)
+        prepared = prepare_sources(sources, out, Treatment(trim_db, loudness), conditions, download, pool, progress, f0)
     show_prepared(prepared, out)
     warn_of(prepared, out)
     counts = prepared.settings["counts"]
     if strict and (counts["rejected"] or counts["warned"]):
         raise typer.Exit(1)
+
+
+def add_f0(
+    data: Annotated[Path, typer.Argument(help="A prepared corpus.")],
+    jobs: FileJobs = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Track F0 of a corpus that was prepared without it, and store it beside the audio.
+
+    Recipes with the stream "prosody" need it. Audio and manifest stay as they are. After an interruption, repeat the command to
+    continue where it stopped.
+    """
+    from speaker_invariant_ser.data.decoding import workers
+    from speaker_invariant_ser.data.f0 import F0
+    from speaker_invariant_ser.data.prepare import add_f0 as add
+
+    with workers(jobs) as pool, progress_bars(quiet) as progress:
+        prepared = add(data, pool, progress)
+    print(f"F0 of {len(prepared.utterances)} utterances -> {prepared.folder / F0}")
 
 
 def warn_of(prepared: "PreparedCorpus", out: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
+from speaker_invariant_ser.data.f0 import F0, HOP, file_bytes, tracker_version, write_f0
 from speaker_invariant_ser.data.manifest import (
     Listing,
     Utterance,
@@ -35,6 +36,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, 
 from speaker_invariant_ser.data.shortcuts import examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import (
+    locked,
     partial_of,
     refuse_existing,
     remove_leftovers,
@@ -42,11 +44,13 @@ from speaker_invariant_ser.files import (
     resolve_links,
     sha256,
     unfinished_folder,
+    write_errors,
     write_json,
 )
 from speaker_invariant_ser.processes import TaskProgress
 
 LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
+VERSIONS = (*LIBRARIES, "swift-f0")  # what the result depends on, with and without F0
 
 Compare = Callable[[Sequence[Utterance]], list[str]]  # kept utterances -> differences from the expected counts
 Remark = tuple[str, str]  # file, reason
@@ -61,6 +65,7 @@ def prepare(
     pool: Executor | None = None,
     progress: TaskProgress | None = None,
     compare: Compare = lambda kept: [],
+    f0: bool = False,
 ) -> PreparedCorpus:
     """Decode the utterances of one or more listings into a new prepared corpus.
 
@@ -74,6 +79,7 @@ def prepare(
         pool: Processes of `decoding.workers`, or None to decode in this process.
         progress: Called with the task, utterances done and utterances in total.
         compare: Compares the kept utterances with the expected counts; its sentences are stored as `differences`.
+        f0: Whether to track F0 as well, which takes twenty times as long as decoding.
 
     Returns:
         The opened prepared corpus.
@@ -104,8 +110,51 @@ def prepare(
         write_manifest(result / MANIFEST, judged.kept)
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
-        write_json(result / SETTINGS, describe(result, listing, judged, treatment, digest, compare(judged.kept)))
+        description = describe(result, listing, judged, treatment, digest, compare(judged.kept))
+        if f0:
+            with_f0(description, write_f0(work / F0, result / AUDIO, judged.kept, pool, progress))
+            link(work / F0, result / F0)
+        write_json(result / SETTINGS, description)
     return PreparedCorpus.open(out)
+
+
+def add_f0(folder: Path | str, pool: Executor | None = None, progress: TaskProgress | None = None) -> PreparedCorpus:
+    """Add F0 to a corpus that was prepared without it; nothing is done where it is there already.
+
+    Audio and manifest stay as they are. After an interruption the next call continues.
+
+    Args:
+        folder: Folder of the prepared corpus.
+        pool: Processes of `decoding.workers`, or None to track in this process.
+        progress: Called with the task, utterances done and utterances in total.
+
+    Returns:
+        The prepared corpus with F0.
+
+    Raises:
+        PreparedCorpusError: The folder is not a prepared corpus, or a worker process was killed.
+        WriteError: The folder cannot be written, or another process is adding F0 to it.
+    """
+    folder = resolve_links(folder)
+    prepared = PreparedCorpus.open(folder)
+    path = folder / F0
+    if prepared.f0_start and sha256(path) == prepared.settings["sha256"][F0]:
+        return prepared
+    partial = partial_of(path).with_suffix(f".{version('swift-f0')}.partial")  # another version would continue its own part
+    with worker_death_reported(folder), write_errors(path), locked(path, "lock"):
+        require_space(path, file_bytes(prepared.utterances))
+        digest = write_f0(partial, folder / AUDIO, prepared.utterances, pool, progress)
+        description = with_f0(prepared.settings, digest)
+        os.replace(partial, path)
+        write_json(folder / SETTINGS, description)
+    return PreparedCorpus.open(folder)
+
+
+def with_f0(description: dict, digest: str) -> dict:
+    """Add the hash of the F0 file and the tracker's version to the contents of prepare.json; return them."""
+    description["sha256"][F0] = digest
+    description["f0"] = {"tracker": tracker_version(), "hop": HOP}
+    return description
 
 
 @contextmanager
@@ -123,7 +172,7 @@ def worker_death_reported(out: Path) -> Iterator[None]:
 def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
     """Return the SHA-256 of everything that determines the result: the request, file sizes and times, library versions."""
     digest = hashlib.sha256()
-    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in LIBRARIES])
+    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in VERSIONS])
     digest.update(repr(request).encode())
     for utterance in listing.utterances:
         digest.update(repr(utterance).encode("utf-8", "surrogateescape"))

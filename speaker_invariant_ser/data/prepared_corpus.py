@@ -2,6 +2,7 @@
 
 manifest.csv    one row per utterance: its labels and the position of its audio
 audio.i16       the samples of all utterances one after another, little-endian int16
+f0.f32          optional: F0 and voicing confidence of all utterances, see `f0`
 prepare.json    settings, counts, checks for shortcuts, hashes, versions
 rejected.csv    file, reason: files that are not used
 warned.csv      file, reason: suspicious files that are used
@@ -9,12 +10,13 @@ warned.csv      file, reason: suspicious files that are used
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.f0 import F0, VALUE, file_bytes, first_values, frames_of
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, shorten
@@ -37,6 +39,7 @@ class PreparedCorpus:
         settings: Contents of prepare.json.
         mapped: What a label map changed.
         unmapped: All utterances with their original labels, if a label map was applied.
+        f0_start: Position in f0.f32, in values, by the utterance's offset in the audio; empty if there is no F0.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class PreparedCorpus:
     settings: dict
     mapped: Mapped = Mapped("full")  # noqa: RUF009, the default is immutable
     unmapped: tuple[Utterance, ...] = ()
+    f0_start: Mapping[int, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, folder: Path | str) -> "PreparedCorpus":
@@ -73,7 +77,8 @@ class PreparedCorpus:
             raise PreparedCorpusError(
                 f"{folder} is damaged: {AUDIO} has {size} bytes, expected {2 * needed} by the manifest; prepare it again"
             )
-        return cls(folder, utterances, np.memmap(folder / AUDIO, dtype="<i2", mode="r"), settings)
+        f0_start = first_values(utterances) if has_f0(folder, settings, utterances) else {}
+        return cls(folder, utterances, np.memmap(folder / AUDIO, dtype="<i2", mode="r"), settings, f0_start=f0_start)
 
     def clip(self, index: int) -> np.ndarray:
         """Return the samples of one utterance: float32 [S] in [-1, 1) at 16 kHz."""
@@ -104,11 +109,54 @@ class PreparedCorpus:
                     raise PreparedCorpusError(f"{self.folder / AUDIO} was truncated while in use; prepare the corpus again")
         return samples, lengths
 
+    def f0_batch(self, indices: Sequence[int]) -> np.ndarray:
+        """Return F0 and voicing confidence of several utterances.
+
+        Args:
+            indices: Positions in `utterances`.
+
+        Returns:
+            Float32 [B, 2, T], see `f0.compute_f0`, padded with zeros.
+
+        Raises:
+            PreparedCorpusError: The corpus has no F0, or its file has become shorter since it was opened.
+        """
+        if not self.f0_start:
+            raise PreparedCorpusError(self.f0_missing("has no F0"))
+        utterances = [self.utterances[index] for index in indices]
+        frames = [frames_of(utterance.samples) for utterance in utterances]
+        batch = np.zeros((len(utterances), 2, max(frames)), dtype="<f4")
+        with open(self.folder / F0, "rb", buffering=0) as file:
+            for row, utterance, count in zip(batch, utterances, frames, strict=True):
+                file.seek(VALUE * self.f0_start[utterance.offset])
+                content = file.read(2 * VALUE * count)
+                if len(content) != 2 * VALUE * count:
+                    raise PreparedCorpusError(self.f0_missing(f"has a shorter {F0} than when it was opened"))
+                row[:, :count] = np.frombuffer(content, "<f4").reshape(2, count)
+        return batch
+
+    def require_f0(self) -> None:
+        """Raise PreparedCorpusError, which says how to add it, if the corpus has no F0 or its file was changed."""
+        if not self.f0_start:
+            raise PreparedCorpusError(self.f0_missing("has no F0"))
+        if sha256(self.folder / F0) != self.settings["sha256"][F0]:
+            raise PreparedCorpusError(self.f0_missing(f"has a changed {F0} (its hash differs)"))
+
+    def f0_missing(self, reason: str) -> str:
+        """Return the text of an error about F0."""
+        return f'{self.folder} {reason}, which features.streams with "prosody" needs; add it: siser add-f0 {self.folder}'
+
     def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "PreparedCorpus":
         """Apply a label map to the original labels and drop utterances outside it; see `labels.map_labels`."""
         original = self.unmapped or tuple(self.utterances)
         utterances, mapped = map_labels(chosen, original, split)
         return replace(self, utterances=utterances, mapped=mapped, unmapped=original)
+
+
+def has_f0(folder: Path, settings: Mapping, utterances: Sequence[Utterance]) -> bool:
+    """Return whether a prepared corpus holds F0 of all utterances; a file of another size counts as none."""
+    path = folder / F0
+    return F0 in settings["sha256"] and path.is_file() and path.stat().st_size == file_bytes(utterances)
 
 
 def read_settings(path: Path) -> dict:

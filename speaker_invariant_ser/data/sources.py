@@ -68,6 +68,7 @@ def prepare_sources(
     download: bool = False,
     pool: Executor | None = None,
     progress: TaskProgress | None = None,
+    f0: bool = False,
 ) -> PreparedCorpus:
     """Decode the utterances of one or several sources into a prepared corpus.
 
@@ -79,6 +80,7 @@ def prepare_sources(
         download: Download the first source into its path first.
         pool: Processes that decode, of `decoding.workers`; without, this process does.
         progress: Called with task, steps done and steps in total.
+        f0: Whether to track F0 as well.
 
     Returns:
         The prepared corpus, opened.
@@ -98,7 +100,7 @@ def prepare_sources(
             download_corpus(get_corpus(sources[0].corpus), sources[0].path, progress)
         listings = [source.list_utterances(scratch / str(number)) for number, source in enumerate(sources)]
         compare = comparison(sources, listings) if not conditions else lambda kept: []
-        return prepare(select(listings, conditions), out, treatment, pool, progress, compare)
+        return prepare(select(listings, conditions), out, treatment, pool, progress, compare, f0)
 
 
 def require_own_data(sources: Sequence[Source]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.data import synthesis
+from speaker_invariant_ser.data.corpora import synthesis
 from speaker_invariant_ser.data.corpora.base import list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.decoding import workers

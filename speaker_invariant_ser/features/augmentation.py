@@ -57,19 +57,24 @@ class Augment:
     def __call__(self, mels: Tensor, frames: Tensor, draws: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
+        F0 and confidence, which may follow the log-mels as two further rows, change with the tempo and are hidden by time masks.
+
         Args:
-            mels: Log-mels, [B, M, T]; not changed in place.
+            mels: Log-mels, [B, M, T], or with F0 [B, M + 2, T]; not changed in place.
             frames: Number of unpadded frames, [B].
             draws: Uniform numbers in [0, 1), [B, columns]. Only the noise itself comes from torch's generator.
             mean: Speaker means to subtract, [B, M, 1]: before masking, or a mask would show the negative of the speaker's mean.
 
         Returns:
-            Log-mel [B, M, T'] and frames [B].
+            Log-mel [B, M, T'] or [B, M + 2, T'], and frames [B].
         """
         s = self.settings
         draw = dict(zip(self.draws, draws.split(list(self.draws.values()), dim=1), strict=True))
+        mels, f0 = mels[:, : self.features.mels], mels[:, self.features.mels :]
         if s.tempo:
-            mels, frames = stretch(mels, frames, rescale(draw["tempo"][:, 0], 1 - s.tempo, 1 + s.tempo))
+            tempo = rescale(draw["tempo"][:, 0], 1 - s.tempo, 1 + s.tempo)
+            f0 = stretch_nearest(f0, frames, tempo)
+            mels, frames = stretch(mels, frames, tempo)
         if s.warp:
             mels = warp(mels, rescale(draw["warp"][:, 0], 1 - s.warp, 1 + s.warp), self.features)
         if not (s.tempo or s.warp):
@@ -83,8 +88,9 @@ class Augment:
         if mean is not None:
             mels -= mean
         if s.frequency_masks or s.time_masks:
-            self.mask_(mels, frames, draw["bands"], draw["times"])
-        return mels, frames
+            masked = self.mask_(mels, frames, draw["bands"], draw["times"])
+            f0 = f0.masked_fill(masked[:, None], 0) if f0.shape[1] else f0
+        return (torch.cat((mels, f0), dim=1) if f0.shape[1] else mels), frames
 
     def add_noise_(self, mels: Tensor, frames: Tensor, draw: Tensor) -> None:
         """Add noise to the chosen share of log-mels [B, M, T], in place; draw [B, 3] sets whether, at which level and tilt."""
@@ -93,12 +99,16 @@ class Augment:
         profile = tilt_noise(self.width.to(mels.device), rescale(draw[rows, 2], *NOISE_TILTS), self.features)
         mels[rows] = add_noise(mels[rows].contiguous(), frames[rows], snr_db, profile, self.shape.to(mels.device))
 
-    def mask_(self, mels: Tensor, frames: Tensor, bands: Tensor, times: Tensor) -> None:
-        """Mask bands and frames of log-mels [B, M, T] with the clip's mean, in place; bands and times go to `draw_masks`."""
+    def mask_(self, mels: Tensor, frames: Tensor, bands: Tensor, times: Tensor) -> Tensor:
+        """Mask bands and frames of log-mels [B, M, T] with the clip's mean, in place; return which frames were masked [B, T].
+
+        bands and times go to `draw_masks`.
+        """
         mean, all_bands = mean_level(mels, frames)[:, None, None], torch.full_like(frames, mels.shape[1])
         masked_bands = draw_masks(bands, all_bands, mels.shape[1], self.settings.frequency_mask_bands)
         masked_times = draw_masks(times, frames, mels.shape[2], self.time_mask)
         mels.lerp_(mean, masked_bands[:, :, None].to(mels.dtype)).lerp_(mean, masked_times[:, None, :].to(mels.dtype))
+        return masked_times
 
 
 def rescale(draw: Tensor, low: float, high: float) -> Tensor:
@@ -132,6 +142,26 @@ def stretch(mels: Tensor, frames: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor
     # a weighted sum of two rows: half the time of two gathers
     stretched = F.embedding_bag(neighbours, columns.flatten(0, 1), per_sample_weights=weights, mode="sum")
     return stretched.unflatten(0, at.shape).transpose(1, 2), frames
+
+
+def stretch_nearest(rows: Tensor, frames: Tensor, tempo: Tensor) -> Tensor:
+    """Change the tempo of rows that cannot be interpolated: output frame t is the input frame nearest to t * tempo.
+
+    Between 0, which means unvoiced, and an F0 there is nothing.
+
+    Args:
+        rows: F0 and confidence, [B, 2, T]; [B, 0, T] is returned as it is.
+        frames: How many of their frames are real, [B].
+        tempo: Factor of each clip, [B]; above 1 is faster.
+
+    Returns:
+        [B, 2, T'], with as many frames as `stretch` returns.
+    """
+    if not rows.shape[1]:
+        return rows
+    length = int((frames / tempo).floor().long().clamp_min(1).max())
+    at = (torch.arange(length, device=rows.device) * tempo[:, None]).round().long()
+    return rows.gather(2, torch.minimum(at, frames[:, None] - 1)[:, None].expand(-1, rows.shape[1], -1))
 
 
 def warp(mels: Tensor, alpha: Tensor, features: FeaturesSection) -> Tensor:

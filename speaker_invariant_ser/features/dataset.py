@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.features.log_mel import FrontEnd
+from speaker_invariant_ser.features.log_mel import FrontEnd, subtract_mean
 from speaker_invariant_ser.features.log_mel_sources import (
     BATCH_SIZE,
     CachedLogMels,
     LogMelSource,
     StreamedLogMels,
     length_sorted_batches,
+    row_count,
 )
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
@@ -54,10 +55,10 @@ class LogMelDataset:
         return self.source.rows.nbytes / 1e9 if isinstance(self.source, CachedLogMels) else 0.0
 
     def read(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-mel [B, M, T] and frames [B] of each batch of indices [B], as the model takes them."""
+        """Yield log-mel [B, M, T] (with F0, [B, M + 2, T]) and frames [B] of each batch of indices, as the model takes them."""
         for batch, (mels, frames) in zip(batches, self.source.read(batches), strict=True):
             mean = self.speaker_mean(batch)
-            yield (mels if mean is None else mels - mean), frames
+            yield (mels if mean is None else subtract_mean(mels, mean)), frames
 
     def speaker_mean(self, indices: np.ndarray) -> Tensor | None:
         """Return the mean log-mel [B, M, 1] of the speaker of each utterance; None if it is not subtracted."""
@@ -107,7 +108,7 @@ def open_dataset(
     streamed = StreamedLogMels(prepared, np.array([*indices, *unlabelled]), logmel)
     frames, speakers = streamed.frames, [utterance.speaker for utterance in utterances]
     emotion = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)
-    cached = 4 * logmel.bands * int(frames.sum()) <= 1e9 * cache_gb
+    cached = 4 * row_count(logmel) * int(frames.sum()) <= 1e9 * cache_gb
     return LogMelDataset(
         source=CachedLogMels.compute(streamed) if cached else streamed,
         frames=frames,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.errors import RecipeError, SetupError
@@ -59,7 +60,7 @@ class LogMel(nn.Module):
             )
         window = round(settings.window_ms * sample_rate / 1000)
         self.hop = round(settings.hop_ms * sample_rate / 1000)
-        self.bands = settings.mels
+        self.bands, self.needs_f0 = settings.mels, settings.needs_f0
         self.mel = import_torchaudio().transforms.MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=2 * 2 ** (window - 1).bit_length(),  # twice the window, or narrow low bands would fall between FFT bins
@@ -95,7 +96,7 @@ class Pixels(nn.Module):
 
     def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
         super().__init__()
-        self.bands, self.hop = settings.mels, settings.mels + 1
+        self.bands, self.hop, self.needs_f0 = settings.mels, settings.mels + 1, False
         self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
 
     def forward(self, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,6 +116,11 @@ def mask_of(frames: Tensor, length: int) -> Tensor:
     [[1, 0, 0], [1, 1, 1]]
     """
     return torch.arange(length, device=frames.device) < frames[:, None]
+
+
+def subtract_mean(rows: Tensor, mean: Tensor) -> Tensor:
+    """Subtract means [B, M, 1] from log-mels [B, M, T]; rows beyond M, which are F0 and confidence, stay as they are."""
+    return rows - F.pad(mean, (0, 0, 0, rows.shape[1] - mean.shape[1]))
 
 
 def sum_frames(mels: Tensor, frames: Tensor) -> Tensor:
@@ -150,9 +156,9 @@ class Normalise(nn.Module):
         self.register_buffer("scale", torch.ones(mels))
 
     def fit(self, clips: Iterable[Tensor]) -> None:
-        """Estimate the statistics from log-mels [M, T] of training speakers (and of no other speaker)."""
+        """Estimate the statistics from log-mels [M, T] of training speakers, and of no other; further rows are ignored."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())  # double precision: a difference of two large sums
-        for clip in map(Tensor.double, clips):
+        for clip in (clip[: len(self.mean)].double() for clip in clips):
             clip = clip - clip.mean(dim=1, keepdim=True) if self.kind == "utterance" else clip
             count, total, squares = count + clip.shape[1], total + clip.sum(dim=1), squares + clip.square().sum(dim=1)
         mean = total / count
@@ -160,7 +166,8 @@ class Normalise(nn.Module):
         self.scale.copy_(((squares - count * mean**2) / (count - 1)).clamp_min(0).sqrt().clamp_min(1e-3))
 
     def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """Normalise log-mels [B, M, T] with frames [B]: the same shape."""
+        """Normalise log-mels [B, M, T], without any further rows, with frames [B]: [B, M, T]."""
+        mels = mels[:, : len(self.mean)]
         mask = mask_of(frames, mels.shape[2])[:, None]
         if self.kind == "utterance":
             mels = mels - (mels * mask).sum(dim=2, keepdim=True) / frames[:, None, None]

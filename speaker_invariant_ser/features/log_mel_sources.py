@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.data.audio import FULL_SCALE, pad
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.features.log_mel import FrontEnd, mask_of
+from speaker_invariant_ser.features.prosody import F0_ROWS
 
 PREFETCH = 4  # batches that are loaded before they are asked for
 BATCH_SIZE = 32  # utterances whose log-mels are computed together
@@ -28,13 +29,14 @@ class LogMelSource(Protocol):
     """Log-mels of N utterances, by index."""
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the log-mels of each batch of indices.
+        """Yield the log-mels of each batch of indices, followed by F0 and confidence where the front end needs F0.
 
         Args:
             batches: Indices [B] of the utterances of each batch.
 
         Yields:
-            Log-mel [B, M, T] and frames [B] on the device. Values beyond an utterance's frames are arbitrary, but finite.
+            Log-mel [B, M, T], or with F0 [B, M + 2, T], and frames [B] on the device. Values beyond an utterance's frames are
+            arbitrary, but finite.
         """
         ...
 
@@ -59,16 +61,23 @@ class StreamedLogMels:
         return 1 + np.array([self.prepared.utterances[index].samples for index in self.indices]) // self.logmel.hop
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-mel [B, M, T] and frames [B] of each batch of indices."""
+        """Yield log-mel [B, M, T] and frames [B] of each batch of indices, see `LogMelSource`."""
         with ThreadPoolExecutor(1) as executor:
-            for samples, lengths in prefetch(executor, lambda batch: self.prepared.batch(self.indices[batch]), batches):
-                yield self.compute(torch.from_numpy(samples), torch.from_numpy(lengths))
+            for samples, lengths, f0 in prefetch(executor, self.load, batches):
+                yield self.compute(torch.from_numpy(samples), torch.from_numpy(lengths), f0)
+
+    def load(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
+        """Read 16-bit samples [B, S], lengths [B], and F0 with confidence [B, 2, T], if needed, of a batch of indices."""
+        indices = self.indices[batch]
+        f0 = torch.from_numpy(self.prepared.f0_batch(indices)) if self.logmel.needs_f0 else None
+        return *self.prepared.batch(indices), f0
 
     @torch.no_grad()
-    def compute(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-mel [B, M, T] and frames [B] of 16-bit samples [B, S] of the given lengths [B]."""
+    def compute(self, samples: Tensor, lengths: Tensor, f0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return log-mel [B, M, T], with F0 [B, M + 2, T], and frames [B] of samples [B, S], lengths [B], F0 [B, 2, T]."""
         device = device_of(self.logmel)
-        return self.logmel(samples.to(device).float() / FULL_SCALE, lengths.to(device))
+        mels, frames = self.logmel(samples.to(device).float() / FULL_SCALE, lengths.to(device))
+        return (mels if f0 is None else torch.cat((mels, f0.to(device)), dim=1)), frames
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class CachedLogMels:
     Log-mels are cached rather than audio, because with 64 bands every 10 ms they take less memory.
 
     Attributes:
-        rows: Frames of all utterances, [sum of frames, M].
+        rows: Frames of all utterances, [sum of frames, M], or with F0 [sum of frames, M + 2].
         start: Row of each utterance's first frame, [N].
         frames: Number of frames of each utterance, [N].
     """
@@ -93,7 +102,7 @@ class CachedLogMels:
         frames = torch.from_numpy(streamed.frames)
         start = frames.cumsum(0) - frames
         device = device_of(streamed.logmel)
-        rows = torch.empty(int(frames.sum()), streamed.logmel.bands, device=device)
+        rows = torch.empty(int(frames.sum()), row_count(streamed.logmel), device=device)
         batches = length_sorted_batches(streamed.frames, BATCH_SIZE)
         for batch, (mels, count) in zip(batches, streamed.read(batches), strict=True):
             real = mask_of(count, mels.shape[2])
@@ -108,6 +117,11 @@ class CachedLogMels:
             frames = self.frames[indices]
             row = self.start[indices][:, None] + torch.arange(int(frames.max()), device=self.rows.device)
             yield self.rows[row.clamp_(max=len(self.rows) - 1)].transpose(1, 2), frames
+
+
+def row_count(logmel: FrontEnd) -> int:
+    """Return how many rows a source yields: mel bands, and F0 and confidence if needed."""
+    return logmel.bands + F0_ROWS * logmel.needs_f0
 
 
 def clip_batches(clips: Sequence[np.ndarray], size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:

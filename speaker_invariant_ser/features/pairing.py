@@ -98,7 +98,13 @@ def draw_partners(clip: np.ndarray, common: np.ndarray, different: np.ndarray, p
 
 
 def pair_up(
-    mels: Tensor, frames: Tensor, partner: Tensor, partner_frames: Tensor, weight: Tensor, follows: Tensor
+    mels: Tensor,
+    frames: Tensor,
+    partner: Tensor,
+    partner_frames: Tensor,
+    weight: Tensor,
+    follows: Tensor,
+    bands: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Concatenate or mix clips with their partners.
 
@@ -112,6 +118,7 @@ def pair_up(
         partner_frames: Number of unpadded frames, [B].
         weight: As in `Pairs`.
         follows: As in `Pairs`.
+        bands: M, where F0 and confidence follow the log-mels; a mix keeps those of the clip, whose weight is larger.
 
     Returns:
         Log-mel [B, M, T'] and frames [B].
@@ -123,7 +130,11 @@ def pair_up(
     rows = torch.arange(len(mels), device=mels.device)[:, None]
     aligned = partner.transpose(1, 2)[rows, at].transpose(1, 2)
     own_weight = torch.where(follows[:, None], (position < frames[:, None]).float(), weight[:, None])[:, None]
-    return torch.lerp(aligned, F.pad(mels, (0, length - mels.shape[2])), own_weight), total
+    padded = F.pad(mels, (0, length - mels.shape[2]))
+    paired = torch.lerp(aligned, padded, own_weight)
+    if bands is not None and bands < mels.shape[1]:
+        paired[:, bands:] = torch.where(own_weight >= 0.5, padded[:, bands:], aligned[:, bands:])
+    return paired, total
 
 
 def label_weight(frames: Tensor, partner_frames: Tensor, weight: Tensor, follows: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def compute_speaker_means(prepared: PreparedCorpus, logmel: FrontEnd, speakers: 
     batches = length_sorted_batches(streamed.frames, BATCH_SIZE)
     total = torch.zeros(len(names), logmel.bands, dtype=torch.float64)
     for batch, (mels, frames) in zip(batches, streamed.read(batches), strict=True):
-        total.index_add_(0, speaker_index[torch.from_numpy(batch)], sum_frames(mels, frames).cpu())
+        total.index_add_(0, speaker_index[torch.from_numpy(batch)], sum_frames(mels[:, : logmel.bands], frames).cpu())
     count = torch.bincount(speaker_index, weights=torch.from_numpy(streamed.frames).double(), minlength=len(names))
     return SpeakerMeans(names, (total / count[:, None]).float().to(device_of(logmel)))
 

@@ -38,7 +38,13 @@ class VirtualSpeakers:
         self.features = features
 
     def __call__(self, mels: Tensor, speaker: Tensor, copy: Tensor) -> Tensor:
-        """Turn log-mels [B, M, T] of speakers [B] into those of their copies [B], counted from 1; 0 leaves a clip as it is."""
+        """Turn log-mels [B, M, T] of speakers [B] into those of their copies [B], counted from 1; 0 leaves a clip as it is.
+
+        F0 and confidence, as rows M and M + 1, stay as they are.
+        """
+        bands = self.features.mels
+        if mels.shape[1] > bands:
+            return torch.cat((self(mels[:, :bands], speaker, copy), mels[:, bands:]), dim=1)
         rows = (copy > 0).nonzero()[:, 0]
         draw = self.draws[speaker[rows], copy[rows] - 1]
         alpha = 1 + rescale(draw[:, 0], *WARP_RANGE) * torch.where(draw[:, 1] < 0.5, -1, 1)

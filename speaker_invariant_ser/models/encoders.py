@@ -1,12 +1,11 @@
-"""Encoders: normalised log-mel to one embedding per utterance.
+"""What every encoder offers, its parts, and the convolutional encoders: features to one embedding per utterance.
 
 Padding has no effect on embeddings, except that batch norm counts it in training.
 
-Shapes: B batch, M mel bands, T frames, F frame-level feature dimension, T' frames of the frame-level features, D embedding
-dimension.
+Shapes: B batch, I rows of the input (see `features.streams`), M mel bands, T frames, F frame-level feature dimension, T' frames
+of the frame-level features, D embedding dimension.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -15,7 +14,8 @@ from torch.autograd.function import FunctionCtx
 
 from speaker_invariant_ser.distributed import SumOverProcesses, is_distributed
 from speaker_invariant_ser.features.log_mel import mask_of
-from speaker_invariant_ser.recipe import EncoderSection
+from speaker_invariant_ser.features.streams import Layout
+from speaker_invariant_ser.recipe_encoders import CnnSettings, ImageSettings
 
 
 class Encoder(Protocol):
@@ -24,16 +24,24 @@ class Encoder(Protocol):
     Attributes:
         dim: Dimension D of the embedding.
         frame_dim: Dimension F of the frame-level features.
+        branch_dims: Dimensions of the parts that the embedding is joined from, which add up to D.
+        stride: Input frames for each frame of the frame-level features.
     """
 
     dim: int
     frame_dim: int
+    stride: int
 
-    def __call__(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """Return embeddings [B, D] of normalised log-mels [B, M, T] with frames [B]."""
+    @property
+    def branch_dims(self) -> tuple[int, ...]:
+        """Dimensions of the parts that the embedding is joined from; one with a single branch."""
         ...
 
-    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of inputs [B, I, T], zero in padding, with frames [B]."""
+        ...
+
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return frame-level features [B, F, T'], zero in padding, and their frames [B]: the part before pooling."""
         ...
 
@@ -178,7 +186,30 @@ def freeze(bias: Tensor | None) -> None:
     bias.requires_grad_(False)
 
 
-class Cnn(nn.Module):
+class SingleBranch(nn.Module):
+    """Base of encoders with one branch: `frame_features`, then `embed`."""
+
+    dim: int
+
+    @property
+    def branch_dims(self) -> tuple[int, ...]:
+        """The whole embedding."""
+        return (self.dim,)
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of inputs [B, I, T], zero in padding, with frames [B]."""
+        return self.embed(*self.frame_features(x, frames))
+
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frame-level features [B, F, T'], zero in padding, and their frames [B]."""
+        raise NotImplementedError
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""
+        raise NotImplementedError
+
+
+class Cnn(SingleBranch):
     """Convolution stages, attentive statistics pooling, and a linear layer to the embedding.
 
     The first stage halves time and bands with a wide kernel, because a CNN on spectrograms spends most of its time at full
@@ -188,19 +219,20 @@ class Cnn(nn.Module):
     Known failure: with few training speakers the embedding identifies them as well as the emotion (see the results page).
 
     Args:
-        mels: Mel bands M.
+        layout: Of the input: log-mel and its deltas.
         settings: Section [encoder] of the recipe.
     """
 
     pooling: type[AttentivePooling] | type[SegmentPooling] = AttentivePooling
 
-    def __init__(self, mels: int, settings: EncoderSection) -> None:
+    def __init__(self, layout: Layout, settings: CnnSettings | ImageSettings) -> None:
         super().__init__()
-        stages, inputs, bands = [], 1, mels
+        self.layout, self.stride = layout, 1
+        stages, inputs, bands = [], layout.orders, layout.bands
         for number, outputs in enumerate(settings.channels):
             kernel, stride = self.kernel_and_stride(number)
             stages.append(Stage(inputs, outputs, kernel, stride))
-            inputs, bands = outputs, -(-bands // stride[0])
+            inputs, bands, self.stride = outputs, -(-bands // stride[0]), self.stride * stride[1]
         self.stages = nn.ModuleList(stages)
         self.frame_dim = inputs * bands
         self.pool = self.pooling(self.frame_dim)
@@ -215,16 +247,12 @@ class Cnn(nn.Module):
         """Return the kernel of a stage, counted from 0, and its stride over bands and over time."""
         return (5, (2, 2)) if number == 0 else (3, (2, 2 if number == 1 else 1))
 
-    def forward(self, mels: Tensor, frames: Tensor) -> Tensor:
-        """Return embeddings [B, D] of normalised log-mels [B, M, T] with frames [B]."""
-        return self.embed(*self.frame_features(mels, frames))
-
-    def frame_features(self, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return frame-level features [B, F, T'], zero in padding, and their frames [B].
 
         F is the last stage's channels times the remaining bands.
         """
-        x = mels[:, None].contiguous(memory_format=torch.channels_last)
+        x = self.layout.log_mel(x).contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, frames = stage(x, frames)
         return x.flatten(1, 2), frames
@@ -246,6 +274,3 @@ class ImageCnn(Cnn):
     def kernel_and_stride(number: int) -> tuple[int, tuple[int, int]]:
         """Return the kernel of a stage, counted from 0, and its stride over rows and over columns."""
         return 3, (1, 1) if number == 0 else (2, 2)
-
-
-ENCODERS: dict[str, Callable[[int, EncoderSection], Encoder]] = {"cnn": Cnn, "image": ImageCnn}

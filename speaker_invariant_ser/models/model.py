@@ -1,6 +1,6 @@
 """The model that is saved and shipped: everything from audio to embedding and emotion, without any speaker classifier.
 
-audio -> log-mel -> normalise -> encoder -> bottleneck -> eraser -> release -> embedding
+audio -> streams -> normalise -> encoder -> bottleneck -> eraser -> release -> embedding
                                                                  `-> head -> emotion, before or after the release
 
 Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level features, F their dimension, D embedding
@@ -8,7 +8,7 @@ dimension, C emotions.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +23,17 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
-from speaker_invariant_ser.features.log_mel import FRONTS, Normalise
+from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
+from speaker_invariant_ser.features.prosody import track_batch
+from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
-from speaker_invariant_ser.models.encoders import ENCODERS, Encoder
+from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
+from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
-from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
+from speaker_invariant_ser.recipe_encoders import EncoderSection
 from speaker_invariant_ser.recipe_methods import (
     BottleneckSection,
     EraseSection,
@@ -41,6 +45,7 @@ from speaker_invariant_ser.recipe_methods import (
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+NEW_FEATURES = {"streams": ["log-mel"], "deltas": 0, "absolute_f0": False}  # defaults of keys that 0.1.0 does not have
 
 
 class ModelSettings(BaseModel):
@@ -66,6 +71,7 @@ class Output:
     Attributes:
         embedding: What leaves the model, [B, D].
         logits: Emotion logits, [B, C].
+        branch_logits: Of each of R classifiers whose predictions `logits` averages, [B, R, C]; None with one classifier.
         head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.classify`).
         rate: Upper bound on what the embedding carries, in nats, [B]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [B, D].
@@ -75,6 +81,7 @@ class Output:
 
     embedding: Tensor
     logits: Tensor
+    branch_logits: Tensor | None
     head_input: Tensor
     rate: Tensor
     bottleneck: Tensor
@@ -89,7 +96,7 @@ class SerModel(nn.Module):
         settings: All that defines it; `settings.labels` names the C emotions.
 
     Raises:
-        RecipeError: An unknown encoder, or impossible band limits.
+        RecipeError: Impossible band limits.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -97,16 +104,11 @@ class SerModel(nn.Module):
         self.settings = settings
         self.logmel = FRONTS[settings.features.front](settings.features, settings.sample_rate)
         self.normalise = Normalise(settings.features.normalise, settings.features.mels)
-        self.encoder = encoder_named(settings.encoder.name)(settings.features.mels, settings.encoder)
+        self.encoder = ENCODERS[settings.encoder.name](Layout.of(settings.features), settings.encoder)
         self.bottleneck = BOTTLENECKS[settings.bottleneck.name](self.encoder.dim, settings.bottleneck)
         self.eraser = ERASERS[settings.erase.name](self.dim, settings.erase)
         self.release = RELEASES[settings.release.name](self.dim, settings.release)
-        self.head = nn.Sequential(
-            nn.Linear(self.dim, settings.emotion.hidden),
-            nn.ReLU(),
-            nn.Dropout(settings.emotion.dropout),
-            nn.Linear(settings.emotion.hidden, len(settings.labels)),
-        )
+        self.head = build_head(self.encoder, self.dim, settings.emotion, len(settings.labels))
 
     @property
     def dim(self) -> int:
@@ -135,7 +137,9 @@ class SerModel(nn.Module):
         return self.from_mels(*self.mels(audio, samples, speaker_mean), noise)
 
     def mels(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute log-mels; a model with features.normalise = "speaker" subtracts speaker means.
+        """Compute log-mels, and F0 where features.streams has prosody.
+
+        A model with features.normalise = "speaker" subtracts speaker means.
 
         Args:
             audio: Zero-padded clips, [B, S].
@@ -144,7 +148,7 @@ class SerModel(nn.Module):
                 otherwise.
 
         Returns:
-            Log-mel [B, M, T] and frames [B], the input of `from_mels`.
+            Log-mel [B, M, T], or with F0 and confidence [B, M + 2, T], and frames [B]: the input of `from_mels`.
 
         Raises:
             RunError: Speaker means are missing, or given to a model that takes none.
@@ -153,24 +157,32 @@ class SerModel(nn.Module):
             wanted = "needs the mean log-mel of each clip's speaker" if speaker_mean is None else "takes no speaker means"
             raise RunError(f"a model with features.normalise = {self.settings.features.normalise} {wanted}")
         mels, frames = self.logmel(audio, samples)
-        return (mels if speaker_mean is None else mels - speaker_mean[:, :, None]), frames
+        if speaker_mean is not None:
+            mels = subtract_mean(mels, speaker_mean[:, :, None])
+        return (torch.cat((mels, track_batch(audio, samples)), dim=1) if self.logmel.needs_f0 else mels), frames
 
     def from_mels(self, mels: Tensor, frames: Tensor, noise: Tensor | None = None) -> Output:
         """Compute the output for log-mels; training, which augments log-mels, starts here.
 
         Args:
-            mels: Log-mels as `mels` returns them, [B, M, T].
+            mels: Log-mels as `mels` returns them, [B, M, T] or [B, M + 2, T].
             frames: Number of unpadded frames, [B].
             noise: For bottleneck and release, [2, B, D]; by default as `noise_for` has it.
         """
         of_bottleneck, of_release = self.noise_for(mels, frames) if noise is None else noise
-        features, counts = self.encoder.frame_features(self.normalise(mels, frames), frames)
+        x = encoder_input(mels, self.normalise(mels, frames), frames, self.settings.features)
+        features, counts = self.encoder.frame_features(x, frames)
         bottleneck, rate = self.bottleneck(self.encoder.embed(features, counts).float(), of_bottleneck)
         erased = self.eraser(bottleneck)
         embedding = self.release(erased, of_release)
         head_input = erased if self.settings.release.classifies_before else embedding
         head_input = head_input.view_as(head_input)  # a node of its own, so that each branch has its gradient
-        return Output(embedding, self.head(head_input), head_input, rate, bottleneck, features, counts)
+        if isinstance(self.head, BranchHeads):
+            branch_logits = self.head.branches(head_input)
+            logits = self.head.average(branch_logits)
+        else:
+            branch_logits, logits = None, self.head(head_input)
+        return Output(embedding, logits, branch_logits, head_input, rate, bottleneck, features, counts)
 
     def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:
         """Return noise for bottleneck and release where the audio is not at hand.
@@ -179,17 +191,6 @@ class SerModel(nn.Module):
         bottleneck and release draw their own.
         """
         return mel_noise(mels, frames, self.dim) if self.noisy and not self.training else (None, None)
-
-
-def encoder_named(name: str) -> Callable[[int, EncoderSection], Encoder]:
-    """Return the class of an encoder.
-
-    Raises:
-        RecipeError: There is none of this name.
-    """
-    if name not in ENCODERS:
-        raise RecipeError(unknown("encoder.name", name, ENCODERS))
-    return ENCODERS[name]
 
 
 def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
@@ -210,9 +211,11 @@ def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | 
 
 
 def format_1_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the keys of model.json in format 1, so that version 0.1.0 can read them."""
+    """Return settings with the keys of model.json in format 1, so that version 0.1.0 can read the models that it has."""
     names = {new: old for old, new in OLD_KEYS["release"].items()}
-    return {**settings, "release": {names.get(key, key): value for key, value in settings["release"].items()}}
+    features = {key: value for key, value in settings["features"].items() if NEW_FEATURES.get(key, ...) != value}
+    release = {names.get(key, key): value for key, value in settings["release"].items()}
+    return {**settings, "features": features, "release": release}
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from speaker_invariant_ser.features.augmentation import Augment
 from speaker_invariant_ser.features.dataset import LogMelDataset
+from speaker_invariant_ser.features.log_mel import subtract_mean
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, label_weight, mix_labels, one_hot, pair_up
 from speaker_invariant_ser.features.virtual_speakers import VirtualSpeakers
 from speaker_invariant_ser.recipe import Recipe, TrainSection
@@ -107,7 +108,7 @@ class BatchLoader:
             timer: Ends the phases "data" and "features" of each batch.
 
         Yields:
-            Log-mels [B', M, T] and frames [B'] of this process's rows, and the labels of all B rows.
+            Log-mels [B', M, T], or with F0 [B', M + 2, T], and frames [B'] of this process's rows; the labels of all B rows.
         """
         plans = self.plan_epoch(number)[skip:]
         loaded = self.dataset.source.read(self.needed(plan) for plan in plans)
@@ -162,8 +163,8 @@ class BatchLoader:
             weight, follows = self.on_device(pairs.weight), self.on_device(pairs.follows)
             others = mels[partner]
             if mean is not None:
-                others += mean[:n] - mean[partner]  # so that one mean can be subtracted from both
-            mels, frames = pair_up(mels[:n], frames[:n], others, frames[partner], weight, follows)
+                others = subtract_mean(others, mean[partner] - mean[:n])  # so that one mean can be subtracted from both
+            mels, frames = pair_up(mels[:n], frames[:n], others, frames[partner], weight, follows, self.augment.features.mels)
         mean = None if mean is None else mean[: len(mels)]
         mels, frames = self.augment(mels, frames, self.on_device(plan.draws[self.rows]), mean)
         return F.pad(mels, (0, -mels.shape[2] % FRAMES_MULTIPLE)), frames

@@ -32,9 +32,12 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
 
     Raises:
         RecipeError: Something in the recipe cannot be, or does not fit the corpus.
+        PreparedCorpusError: The recipe needs F0, and the corpus has none.
     """
     dim = check_methods(recipe)
     check_images(recipe, prepared)
+    if recipe.features.needs_f0:
+        prepared.require_f0()
     for split in splits:
         for index, settings in enumerate(recipe.adversaries):
             with errors_name_table(index):

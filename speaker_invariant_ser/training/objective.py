@@ -45,14 +45,14 @@ class EmotionHeadPass:
 
     Args:
         head_input: What the emotion head got [B, D].
-        logits: What it returned [B, C].
+        logits: What the loss is computed from, see `scored_logits`.
     """
 
     def __init__(self, head_input: Tensor, logits: Tensor) -> None:
         self.head_input, self.logits = head_input, logits
 
     def input_gradient(self, logits_gradient: Tensor) -> Tensor:
-        """Turn a gradient with respect to the logits [B, C] into one with respect to the head's input [B, D].
+        """Turn a gradient with respect to the logits into one with respect to the head's input [B, D].
 
         It goes through the head alone; no parameter gets a gradient, and the graph stays for the backward pass.
         """
@@ -111,19 +111,21 @@ class Objective(nn.Module):
         """
         if self.perturbation is None:
             output = self.model.from_mels(mels, frames)
-            return self.fields(output), EmotionHeadPass(output.head_input, output.logits)
+            return self.fields(output), EmotionHeadPass(output.head_input, scored_logits(vars(output)))
         mels = mels.detach().requires_grad_()
         with repeat_random_numbers(mels):
             output = self.model.from_mels(mels, frames)
             step = self.perturbation_of(self.perturbation, mels, frames, output, emotion, target)
         with preserve_statistics(self.model):
             perturbed = self.model.from_mels(mels.detach() + step, frames)
-        return {**self.fields(output), "perturbed": perturbed.logits}, EmotionHeadPass(output.head_input, output.logits)
+        return {**self.fields(output), "perturbed": perturbed.logits}, EmotionHeadPass(
+            output.head_input, scored_logits(vars(output))
+        )
 
     def fields(self, output: Output) -> dict[str, Tensor]:
         """Return the fields of an output; frame-level features, which are large, only where an adversary gets them."""
         left_out = ("head_input", "bottleneck") if self.need_frames else ("head_input", "bottleneck", "frame_features")
-        return {name: value for name, value in vars(output).items() if name not in left_out}
+        return {name: value for name, value in vars(output).items() if name not in left_out and value is not None}
 
     def perturbation_of(
         self, method: Perturbation, mels: Tensor, frames: Tensor, output: Output, emotion: Tensor, target: Tensor
@@ -150,7 +152,7 @@ class Objective(nn.Module):
 
     def losses(self, outputs: Mapping[str, Tensor], emotion: Tensor) -> TaskLosses:
         """Compute the losses of a batch of all processes from its outputs and its label shares [B, C]."""
-        loss, rate = self.emotion_loss(outputs["logits"], emotion), outputs["rate"].mean()
+        loss, rate = self.emotion_loss(scored_logits(outputs), emotion), outputs["rate"].mean()
         if self.perturbation is None:
             return TaskLosses(loss, rate, perturbed=None)
         if self.perturbation.reference == "labels":
@@ -158,7 +160,12 @@ class Objective(nn.Module):
         return TaskLosses(loss, rate, kl_divergence(outputs["logits"], outputs["perturbed"]))
 
     def emotion_loss(self, logits: Tensor, emotion: Tensor) -> Tensor:
-        """Return the weighted mean cross-entropy of logits [B, C] and label shares [B, C], over utterances with a label."""
+        """Return the weighted mean cross-entropy of logits and label shares [B, C], over utterances with a label.
+
+        The logits are [B, C] or, of R classifiers whose losses are averaged, [B, R, C].
+        """
+        if logits.dim() == 3:
+            return torch.stack([self.emotion_loss(branch, emotion) for branch in logits.unbind(1)]).mean()
         return soft_cross_entropy(logits.float() + self.offset, emotion, self.weight, self.smoothing)
 
     def speaker_loss(self, output: Output, emotion: Tensor, target: Tensor) -> Tensor:
@@ -167,6 +174,12 @@ class Objective(nn.Module):
         assert adversary is not None, "a recipe with perturb.name = cross has an adversary"
         x = output.frame_features if adversary.settings.on_frames else output.embedding
         return adversary.classifier_loss(x.float(), AdversaryBatch(output.frame_counts, emotion, target))
+
+
+def scored_logits(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits that the emotion loss is computed from: those of each classifier [B, R, C], or of the only one [B, C]."""
+    branch_logits = outputs.get("branch_logits")
+    return outputs["logits"] if branch_logits is None else branch_logits
 
 
 def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing: float) -> Tensor:
@@ -217,7 +230,7 @@ def build_model(recipe: Recipe, labels: Sequence[str]) -> SerModel:
         labels: Names of the C emotions.
 
     Raises:
-        RecipeError: A method is unknown, or the band limits are impossible.
+        RecipeError: The band limits are impossible.
     """
     names = ("features", "encoder", "emotion", "bottleneck", "erase", "release")
     sections = {name: getattr(recipe, name) for name in names}

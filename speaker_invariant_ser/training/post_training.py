@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.apply import apply_to_dataset
+from speaker_invariant_ser.models.emotion_heads import first_layers
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import StandardisedRelease
 from speaker_invariant_ser.recipe import Recipe
@@ -46,18 +47,20 @@ def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Reci
 
 def fit_release(model: SerModel, x: Tensor) -> None:
     """Take the release's mean and scale from embeddings [N, D], and adapt a head whose input is the released embedding."""
-    release, first = model.release, model.head[0]
+    release = model.release
     if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         release.fit(x)
         return
     # The head has been trained on standardised embeddings, or on embeddings as they are.
     standardised = release.settings.in_training or release.fitted
-    assert isinstance(first, nn.Linear) and release.norm.running_mean is not None
+    assert release.norm.running_mean is not None
     mean, scale = release.norm.running_mean.clone(), release.scale if standardised else torch.ones(())
     release.fit(x)
     with torch.no_grad():  # w (mean' + scale' u - mean) / scale + b, where u is the head's input from now on
-        first.bias.add_(first.weight @ ((release.norm.running_mean - mean) / scale))
-        first.weight.mul_(release.scale / scale)
+        shift, factor = (release.norm.running_mean - mean) / scale, release.scale / scale
+        for first, part in first_layers(model.head):
+            first.bias.add_(first.weight @ shift[part])
+            first.weight.mul_(factor[part])
 
 
 def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
@@ -69,7 +72,7 @@ def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
     return lambda x: release(x, None if in_training else torch.zeros_like(x))
 
 
-def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe) -> None:
+def refit_head(head: nn.Module, x: Tensor, emotion: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe) -> None:
     """Continue the training of the emotion head on the embeddings after erasure, with the recipe's emotion loss.
 
     Every utterance counts once, whatever `train.batches` says.
@@ -81,9 +84,9 @@ def refit_head(head: nn.Sequential, x: Tensor, emotion: Tensor, transform: Calla
         transform: From embeddings to the head's input, see `head_input`.
         recipe: The recipe.
     """
-    last = head[-1]
-    assert isinstance(last, nn.Linear)
-    shares = torch.bincount(emotion, minlength=last.out_features) / max(1, len(emotion))
+    with torch.no_grad():
+        classes = head(x[:1]).shape[1]
+    shares = torch.bincount(emotion, minlength=classes) / max(1, len(emotion))
     weight, offset = loss_terms(recipe.emotion, shares)
     optimizer = torch.optim.AdamW(head.parameters(), lr=REFIT_LEARNING_RATE, weight_decay=recipe.train.weight_decay)
     head.train()

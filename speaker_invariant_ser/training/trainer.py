@@ -37,7 +37,7 @@ from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, remove_checkpoint, save_checkpoint
 from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
-from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model
+from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model, scored_logits
 from speaker_invariant_ser.training.online_probe import OnlineProbe
 from speaker_invariant_ser.training.optimisation import LEARNING_RATE_SCHEDULES, Optimizers, choose_precision, exponential_average
 from speaker_invariant_ser.training.post_training import fit_eraser_and_release
@@ -168,7 +168,7 @@ class Trainer:
         """
         outputs, emotion_head = self.forward(mels, frames, labels)
         losses = self.objective.losses(outputs, labels.emotion)
-        emotion_gradient = self.emotion_gradient_norm(outputs["logits"], labels.emotion, emotion_head)
+        emotion_gradient = self.emotion_gradient_norm(scored_logits(outputs), labels.emotion, emotion_head)
         self.timer.end_phase("network")
 
         self.optimizers.reset_state(self.adversaries.reset_due(self.state.step, self.spec.seed))

@@ -20,8 +20,8 @@ from speaker_invariant_ser.cli.app import app
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingBars, progress_of_training
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.data import synthesis
-from speaker_invariant_ser.data.synthesis import EMOTIONS, SPEAKERS
+from speaker_invariant_ser.data.corpora import synthesis
+from speaker_invariant_ser.data.corpora.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import launcher

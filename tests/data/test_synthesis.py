@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speaker_invariant_ser.data import synthesis
-from speaker_invariant_ser.data.corpora import builtin
-from speaker_invariant_ser.data.synthesis import EMOTIONS, SAMPLE_RATE, SENTENCES, SPEAKERS, file_name, generate, speak
+from speaker_invariant_ser.data.corpora import builtin, synthesis
+from speaker_invariant_ser.data.corpora.synthesis import EMOTIONS, SAMPLE_RATE, SENTENCES, SPEAKERS, file_name, generate, speak
 from speaker_invariant_ser.errors import SerError, SetupError, WriteError
 
 
@@ -123,7 +122,8 @@ def test_no_synthesiser_voice_keeps_state_between_utterances(speaker):
 
 
 def test_another_process_synthesises_the_same_utterance(clips):
-    code = "import sys; from speaker_invariant_ser.data.synthesis import speak; sys.stdout.buffer.write(speak('s03', 'sad', 4))"
+    module = "speaker_invariant_ser.data.corpora.synthesis"
+    code = f"import sys; from {module} import speak; sys.stdout.buffer.write(speak('s03', 'sad', 4))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert other.stdout == clips["sad"][4].tobytes()
     assert other.stderr == b""

@@ -19,6 +19,8 @@ from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import FusionSettings
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.post_training import fit_eraser_and_release, fit_release
@@ -52,10 +54,17 @@ def test_the_emotion_is_classified_before_or_after_the_release(classify):
     assert torch.equal(loud.logits, model.head(loud.head_input))
 
 
+FUSION = {
+    "features": FeaturesSection(streams=("prosody", "log-mel"), hop_ms=16, mels=24),
+    "encoder": FusionSettings(dim=6),
+}
+
+
 @pytest.mark.parametrize("trained", [False, True])
-def test_fitting_the_release_rescales_a_head_that_classifies_after_it(trained):
-    recipe = make_recipe({"release": {"name": "noise", "classify": "after", "in_training": trained}})
-    model, x = model_of(release=recipe.release), 5 + torch.randn(300, 12) * torch.logspace(-1, 2, 12)
+@pytest.mark.parametrize("sections", [{}, FUSION], ids=["one classifier", "a classifier for each branch"])
+def test_fitting_the_release_rescales_a_head_that_classifies_after_it(trained, sections):
+    release = section("release", name="noise", classify="after", in_training=trained)
+    model, x = model_of(release=release, **sections), 5 + torch.randn(300, 12) * torch.logspace(-1, 2, 12)
     if trained:
         model.release.train()(2 * x + 1)
         model.release.eval()
@@ -201,6 +210,15 @@ def test_model_json_keeps_the_keys_of_format_1(tmp_path):
     save_model(model, tmp_path)
     described = json.loads((tmp_path / DESCRIPTION).read_text())
     assert described["release"] == {"name": "noise", "sigma": 3.0, "decision": "after", "trained": True}
+    assert not described["features"].keys() & {"streams", "deltas", "absolute_f0"}
+    assert load_model(tmp_path).settings == model.settings
+
+
+def test_model_json_holds_streams_that_are_not_the_default(tmp_path):
+    model = model_of(**FUSION)
+    save_model(model, tmp_path)
+    features = json.loads((tmp_path / DESCRIPTION).read_text())["features"]
+    assert features["streams"] == ["prosody", "log-mel"] and "deltas" not in features
     assert load_model(tmp_path).settings == model.settings
 
 

@@ -9,7 +9,8 @@ from speaker_invariant_ser.adversaries.discriminators import GradientReversal
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models import encoders
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, EncoderSection, FeaturesSection
+from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
+from speaker_invariant_ser.recipe_encoders import CnnSettings
 from speaker_invariant_ser.training.adversarial_examples import (
     PERTURBATIONS,
     PerturbationInput,
@@ -30,7 +31,7 @@ class Setting:
 
     def __init__(self, seed: int = 0, dropout: float = 0.0) -> None:
         torch.manual_seed(seed)
-        encoder = EncoderSection(channels=(8, 12, 16), dim=16, dropout=dropout)
+        encoder = CnnSettings(channels=(8, 12, 16), dim=16, dropout=dropout)
         sections = {"features": FeaturesSection(), "encoder": encoder, "emotion": EmotionSection(dropout=dropout)}
         self.model = SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16000, **sections)).train()
         self.classifier = torch.nn.Linear(16, 4)

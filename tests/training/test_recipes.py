@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY
 from helpers import assert_same_bits
 from safetensors.torch import load_file
@@ -12,7 +13,9 @@ from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
+from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
+from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
@@ -72,6 +75,63 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     attackers = set(report["speaker"]["attackers"])  # LDA and QDA need more held-out utterances than there are after erasure
     assert attackers == set(QUICK_ATTACKERS) or (recipe.erase.name != "none" and attackers == {"logistic", "knn"})
     assert report["settings"]["recipe"]["adversary"]["name"] == recipe.adversary.name
+
+
+STREAMS = {
+    "emodb-prosody": {"encoder": {"name": "prosody", "width": 8, "dim": 8}},
+    "emodb-fusion": {"encoder": {"name": "fusion", "dim": 8}, "adversary": {"input": "frames", "strength": 1.0, "hidden": 8}},
+}
+
+
+def small_streams(name):
+    """A recipe with the prosody stream, and its own augmentation, with a model and a split for the tones."""
+    recipe = read_recipe(RECIPES / f"{name}.toml").model_dump(exclude_unset=True)
+    features = {**recipe["features"], "mels": 24, "window_ms": 40.0}
+    train = {**recipe["train"], "epochs": 3, "batch_size": 10}
+    tables = {**recipe, "split": TINY["split"], "features": features, "emotion": TINY["emotion"], "train": train}
+    return make_recipe({**tables, **STREAMS[name]})
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recipe_with_prosody_trains_resumes_to_the_same_bits_and_is_used(name, prepared_f0, folder, tmp_path, monkeypatch):
+    recipe = small_streams(name)
+    whole = train(recipe, prepared_f0, tmp_path / "whole", device="cpu")
+    interrupt_in_the_second_epoch(monkeypatch, recipe, prepared_f0, tmp_path / "interrupted")
+    assert_same_bits(whole, train(recipe, prepared_f0, tmp_path / "interrupted", resume=True, device="cpu"))
+    evaluation = evaluate(whole, prepared_f0, device="cpu", quick=True)
+    assert evaluation.report.speaker.speakers == 3
+    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
+    rows = list(predict(load_models(whole, device="cpu"), sorted(folder.glob("05_*.wav"))))
+    assert len(rows) == 12 and not any(row["error"] for row in rows)
+    for row in rows:
+        probability = [row[f"p_{label}"] for label in evaluation.predictions.labels]
+        assert probability == pytest.approx(stored[Path(row["path"]).name].tolist(), abs=1e-4)
+
+
+def test_both_classifiers_of_a_fusion_learn_from_their_own_loss(prepared_f0, tmp_path, monkeypatch):
+    losses = []
+    step = trainer.Trainer.training_step
+
+    def recording(self, mels, frames, labels):
+        output = self.model.from_mels(mels, frames)
+        alone = [self.objective.emotion_loss(output.branch_logits[:, branch], labels.emotion) for branch in range(2)]
+        losses.append((self.objective.emotion_loss(output.branch_logits, labels.emotion).item(), sum(alone).item() / 2))
+        before = [layers[0].weight.detach().clone() for layers in self.model.head.classifiers]
+        step(self, mels, frames, labels)
+        assert not any(
+            torch.equal(layers[0].weight, old) for layers, old in zip(self.model.head.classifiers, before, strict=True)
+        )
+
+    monkeypatch.setattr(trainer.Trainer, "training_step", recording)
+    recipe = small_streams("emodb-fusion")
+    train(recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1})}), prepared_f0, tmp_path / "run")
+    assert losses and all(loss == pytest.approx(mean, rel=1e-5) for loss, mean in losses)
+
+
+def test_the_textbook_recipe_writes_out_the_default_model():
+    textbook, default = read_recipe(RECIPES / "textbook.toml"), Recipe()
+    assert textbook.labels.map == "five"
+    assert textbook == default.model_copy(update={"labels": textbook.labels})
 
 
 MODEL_PARTS = ("logmel", "normalise", "encoder", "bottleneck", "eraser", "release", "head")

@@ -8,7 +8,7 @@ from speaker_invariant_ser.data import corpora
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.errors import CorpusError, unknown
 
-NOT_CORPORA = ("base", "download", "registry")  # modules of the folder that describe no corpus
+NOT_CORPORA = ("base", "download", "registry", "synthesis")  # modules of the folder that describe no corpus
 
 
 def known_corpora() -> dict[str, Corpus]:

@@ -1,0 +1,121 @@
+"""Clip-relative prosody: frame-level channels that describe how something is said, relative to the clip itself.
+
+F0 comes from `data.f0`, everything else is computed from the log-mel spectrogram. F0 is measured from the clip's own median,
+level and spectral tilt from the clip's own, so that a shift of pitch or of level leaves the channels as they are.
+
+Shapes: B batch, S samples, M mel bands, T frames.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speaker_invariant_ser.data.f0 import frames_of, track_f0
+from speaker_invariant_ser.features.log_mel import mask_of
+
+F0_ROWS = 2  # F0 in Hz and confidence, which follow the log-mel's rows where a model uses prosody
+VOICED = 0.5  # confidence from which a frame counts as voiced: the tracker's own calibration
+SPLIT_HZ = 1000.0  # between the low and the high bands whose power ratio is the spectral tilt
+LOUD = 6.0  # nepers of power below the 95th percentile of the level, down to which a frame counts as loud: 26 dB
+MIN_VOICED = 4  # frames, below which a median F0 means nothing
+REFERENCE_HZ = 100.0  # that absolute F0 is measured from
+
+# What each channel is divided by, so that all have a deviation of about 1 on speech.
+SEMITONES, NEPERS, DELTAS = 4.0, 3.0, 1 / 3
+
+CHANNELS = ("f0", "voicing", "confidence", "level", "tilt", "f0 delta", "level delta", "tilt delta")
+
+
+def track_batch(audio: Tensor, samples: Tensor) -> Tensor:
+    """Track F0 of each clip of a batch, alone.
+
+    Args:
+        audio: Zero-padded clips in [-1, 1], [B, S].
+        samples: Their lengths, [B].
+
+    Returns:
+        F0 in Hz and confidence [B, 2, T], see `data.f0.compute_f0`, on the device of the audio; 0 in the padding.
+    """
+    counts: Sequence[int] = samples.tolist()
+    batch = np.zeros((len(counts), F0_ROWS, frames_of(audio.shape[1])), dtype=np.float32)
+    for row, clip, count in zip(batch, audio.cpu().numpy(), counts, strict=True):
+        row[:, : frames_of(count)] = track_f0(clip[:count])
+    return torch.from_numpy(batch).to(audio.device)
+
+
+def absolute_f0(f0: Tensor, confidence: Tensor, frames: Tensor) -> Tensor:
+    """Return F0 [B, T] in octaves from 100 Hz, 0 where unvoiced and in the padding; confidence: [B, T], frames: [B]."""
+    voiced = (confidence >= VOICED) & (f0 > 0) & mask_of(frames, f0.shape[1])
+    return torch.log2(torch.where(voiced, f0 / REFERENCE_HZ, 1.0))
+
+
+def relative_prosody(mels: Tensor, f0: Tensor, confidence: Tensor, frames: Tensor, low_bands: int) -> Tensor:
+    """Compute the prosody channels of zero-padded clips.
+
+    Args:
+        mels: Natural logarithm of mel power, [B, M, T], with a hop of 16 ms.
+        f0: F0 in Hz, 0 where there is none, [B, T].
+        confidence: That a frame is voiced, [B, T].
+        frames: Number of real frames, [B].
+        low_bands: Number of mel bands below 1 kHz.
+
+    Returns:
+        CHANNELS, each scaled to a deviation of about 1, [B, 8, T]; 0 in the padding. F0 is in semitones from the clip's
+        median over voiced frames and 0 where unvoiced; a clip with fewer than four voiced frames has F0 0 throughout. Level
+        is the mean log-mel from the clip's 75th percentile. Tilt is the log power ratio of low to high bands from the
+        clip's median over loud frames.
+    """
+    real = mask_of(frames, mels.shape[2])
+    voiced = (confidence >= VOICED) & (f0 > 0) & real
+    semitones = 12 * torch.log2(torch.where(voiced, f0, 1.0))
+    enough = (voiced.sum(dim=1) >= MIN_VOICED)[:, None]
+    relative_f0 = torch.where(voiced & enough, semitones - median_where(semitones, voiced & enough), 0) / SEMITONES
+    level = mels.mean(dim=1)
+    loud = real & (level > quantile_where(level, real, 0.95) - LOUD)
+    tilt = mels[:, :low_bands].logsumexp(dim=1) - mels[:, low_bands:].logsumexp(dim=1)
+    static = torch.stack(
+        (
+            relative_f0,
+            voiced.to(mels.dtype),
+            confidence,
+            (level - quantile_where(level, real, 0.75)) / NEPERS,
+            (tilt - median_where(tilt, loud)) / NEPERS,
+        ),
+        dim=1,
+    )
+    static = torch.where(real[:, None], static, 0)
+    return torch.cat((static, deltas(static[:, [0, 3, 4]], frames) / DELTAS), dim=1)
+
+
+def deltas(x: Tensor, frames: Tensor) -> Tensor:
+    """Compute regression slopes over five frames; the first and last real frame are repeated beyond the ends.
+
+    Furui, IEEE Transactions on Acoustics, Speech, and Signal Processing 34 (1), 1986.
+
+    Args:
+        x: Channels of zero-padded clips, [B, C, T].
+        frames: Number of real frames, [B].
+
+    Returns:
+        Change per frame, [B, C, T]; 0 in the padding.
+    """
+    length = x.shape[2]
+    position = torch.arange(-2, length + 2, device=x.device).clamp_min(0)
+    index = torch.minimum(position[None], frames[:, None] - 1)[:, None].expand(-1, x.shape[1], -1)
+    padded = x.gather(2, index)
+    slope = sum(
+        step * (padded[:, :, 2 + step : 2 + step + length] - padded[:, :, 2 - step : 2 - step + length]) for step in (1, 2)
+    )
+    return torch.where(mask_of(frames, length)[:, None], slope / 10, 0)
+
+
+def quantile_where(values: Tensor, chosen: Tensor, q: float) -> Tensor:
+    """Return the q-quantile of the chosen values of each row, [B, 1]; 0 for a row without any. values, chosen: [B, T]."""
+    return values.masked_fill(~chosen, torch.nan).nanquantile(q, dim=1, keepdim=True).nan_to_num(0.0)
+
+
+def median_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the median of the chosen values of each row, [B, 1]; 0 for a row without any. values, chosen: [B, T]."""
+    return quantile_where(values, chosen, 0.5)

@@ -1,0 +1,88 @@
+"""What an encoder gets: the rows of the streams that a recipe chooses, computed from log-mel and F0.
+
+Shapes: B batch, M mel bands, T frames, P prosody channels, I rows of the encoder's input.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from speaker_invariant_ser.features.augmentation import hertz_to_band
+from speaker_invariant_ser.features.prosody import CHANNELS, DELTAS, SPLIT_HZ, absolute_f0, deltas, relative_prosody
+from speaker_invariant_ser.recipe import FeaturesSection
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which rows of an encoder's input are which: the log-mel and its deltas, one order after another, then prosody.
+
+    Attributes:
+        bands: Mel bands M; 0 without the stream "log-mel".
+        deltas: Orders of deltas.
+        prosody: Prosody channels P; 0 without the stream "prosody".
+    """
+
+    bands: int
+    deltas: int = 0
+    prosody: int = 0
+
+    @classmethod
+    def of(cls, features: FeaturesSection) -> "Layout":
+        """Return the layout that section [features] describes."""
+        prosody = len(CHANNELS) + features.absolute_f0 if "prosody" in features.streams else 0
+        return cls(features.mels if "log-mel" in features.streams else 0, features.deltas, prosody)
+
+    @property
+    def orders(self) -> int:
+        """Channels of the log-mel: static and deltas."""
+        return 1 + self.deltas
+
+    @property
+    def rows(self) -> int:
+        """Number I of rows."""
+        return self.bands * self.orders + self.prosody
+
+    def log_mel(self, x: Tensor) -> Tensor:
+        """Return the log-mel and its deltas [B, 1 + deltas, M, T] of an encoder's input [B, I, T]."""
+        return x[:, : self.bands * self.orders].unflatten(1, (self.orders, self.bands))
+
+    def prosody_rows(self, x: Tensor) -> Tensor:
+        """Return the prosody channels [B, P, T] of an encoder's input [B, I, T]."""
+        return x[:, self.bands * self.orders :]
+
+
+def low_bands(features: FeaturesSection) -> int:
+    """Return how many mel bands are centred below 1 kHz, at least one and not all.
+
+    >>> low_bands(FeaturesSection())
+    22
+    """
+    below = int(hertz_to_band(torch.tensor(SPLIT_HZ), features).floor()) + 1
+    return min(max(below, 1), features.mels - 1)
+
+
+def encoder_input(rows: Tensor, normalised: Tensor, frames: Tensor, features: FeaturesSection) -> Tensor:
+    """Compute the input of an encoder.
+
+    Args:
+        rows: Log-mel, and F0 and confidence where features.streams has prosody, [B, M, T] or [B, M + 2, T].
+        normalised: Normalised log-mel, [B, M, T], 0 in the padding.
+        frames: How many of the frames are real, [B].
+        features: Section [features] of the recipe.
+
+    Returns:
+        [B, I, T], 0 in the padding; see `Layout`.
+    """
+    parts = []
+    if "log-mel" in features.streams:
+        parts.append(normalised)
+        for _ in range(features.deltas):
+            parts.append(deltas(parts[-1], frames) / DELTAS)
+    if "prosody" in features.streams:
+        mels, f0, confidence = rows[:, : features.mels], rows[:, features.mels], rows[:, features.mels + 1]
+        channels = relative_prosody(mels, f0, confidence, frames, low_bands(features))
+        if features.absolute_f0:
+            channels = torch.cat((channels, absolute_f0(f0, confidence, frames)[:, None]), dim=1)
+        parts.append(channels)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

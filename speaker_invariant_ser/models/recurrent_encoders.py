@@ -1,0 +1,167 @@
+"""Encoders with a recurrent layer: a small one over the prosody stream, and the 3-D ACRNN over log-mels and their deltas.
+
+Shapes: B batch, I rows of the input, P prosody channels, M mel bands, T frames, T' frames of the frame-level features, F their
+dimension, D embedding dimension.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.features.streams import Layout
+from speaker_invariant_ser.models.encoders import AttentivePooling, MaskedReLU, Norm1d, Norm2d, SingleBranch, freeze
+from speaker_invariant_ser.recipe_encoders import AcrnnSettings, ProsodySettings
+
+
+class Bidirectional(nn.Module):
+    """A recurrent layer in both directions over zero-padded clips; the backward one begins at each clip's own last frame.
+
+    Args:
+        kind: nn.GRU or nn.LSTM.
+        inputs: Input channels.
+        units: Units in each direction.
+    """
+
+    def __init__(self, kind: type[nn.GRU] | type[nn.LSTM], inputs: int, units: int) -> None:
+        super().__init__()
+        self.ahead, self.back = kind(inputs, units, batch_first=True), kind(inputs, units, batch_first=True)
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return [B, 2 * units, T], zero in padding, for x [B, inputs, T] with frames [B]."""
+        mask = mask_of(frames, x.shape[2])
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16, errors add up over hundreds of steps
+            columns, order = x.float().transpose(1, 2), reversal(frames, x.shape[2])
+            ahead, _ = self.ahead(columns)
+            back, _ = self.back(take_frames(columns, order))
+            both = torch.cat((ahead, take_frames(back, order)), dim=2)
+        return torch.where(mask[:, :, None], both, 0).transpose(1, 2)
+
+
+def reversal(frames: Tensor, length: int) -> Tensor:
+    """Return the frame order [B, length] that reverses the real frames [B] of each clip and leaves padding in its place.
+
+    >>> reversal(torch.tensor([2, 3]), 3).tolist()
+    [[1, 0, 2], [2, 1, 0]]
+    """
+    position = torch.arange(length, device=frames.device)[None]
+    return torch.where(position < frames[:, None], frames[:, None] - 1 - position, position)
+
+
+def take_frames(columns: Tensor, order: Tensor) -> Tensor:
+    """Return the frames of columns [B, T, channels] in the order [B, T]."""
+    return columns.gather(1, order[:, :, None].expand(-1, -1, columns.shape[2]))
+
+
+class ProsodyEncoder(SingleBranch):
+    """Three dilated convolutions with residual connections, a bidirectional GRU, attentive statistics pooling, a linear layer.
+
+    A frame sees 29 frames, half a second, before the GRU. About 80,000 parameters. Known failure: where speech is voiced badly or
+    overlaps, F0 and with it most of the input is wrong.
+
+    Args:
+        layout: Of the input: prosody.
+        settings: Section [encoder] of the recipe.
+    """
+
+    stride = 1
+    dilations = (1, 2, 4)
+    kernel = 5
+
+    def __init__(self, layout: Layout, settings: ProsodySettings) -> None:
+        super().__init__()
+        self.layout, width = layout, settings.width
+        inputs = [layout.prosody, *[width] * (len(self.dilations) - 1)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(channels, width, self.kernel, padding=dilation * (self.kernel // 2), dilation=dilation, bias=False)
+            for channels, dilation in zip(inputs, self.dilations, strict=True)
+        )
+        self.norms = nn.ModuleList(Norm1d(width) for _ in self.dilations)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.recurrent = Bidirectional(nn.GRU, width, width // 2)
+        self.frame_dim = width
+        self.pool = AttentivePooling(width)
+        self.project = nn.Linear(AttentivePooling.outputs_per_channel * width, settings.dim)
+        freeze(self.project.bias)
+        self.norm = Norm1d(settings.dim)
+        self.dim = settings.dim
+
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frame-level features [B, F, T] of inputs [B, I, T], and frames [B]."""
+        x, mask = self.layout.prosody_rows(x), mask_of(frames, x.shape[2])[:, None]
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            y = torch.where(mask, norm(convolution(x)).relu(), 0)
+            x = x + y if number else y
+        return self.recurrent(self.dropout(x), frames), frames
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of frame-level features [B, F, T] with frames [B]."""
+        return self.norm(self.project(self.dropout(self.pool(x, frames))))
+
+
+class AttentionPooling(nn.Module):
+    """Weighted mean over frames; one learned weight for each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv1d(channels, 1, 1, bias=False)  # softmax over frames would cancel a bias
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Pool x [B, channels, T] with frames [B]: [B, channels]."""
+        mask = mask_of(frames, x.shape[2])[:, None]
+        weight = self.score(x).float().masked_fill(~mask, -torch.inf).softmax(dim=2)
+        return (weight * x.float()).sum(dim=2)
+
+
+class Acrnn(SingleBranch):
+    """3-D attention-based convolutional recurrent network: Chen, He, Yang, Zhang, IEEE Signal Processing Letters 25 (10), 2018.
+
+    Convolutions of 5 frames by 3 bands over log-mel, deltas and delta-deltas, maximum pooling by 2 in time and 4 in bands after
+    the first, a linear layer for each frame, a bidirectional LSTM, attention over time, and a fully connected layer.
+
+    Differences from the paper: two convolutions with 64 channels instead of six with 128 and 256, a linear layer of 256 units
+    instead of 768, which makes 0.7 million parameters; batch norm; ReLU instead of leaky ReLU; whole utterances instead of
+    segments of three seconds; the number of mel bands is the recipe's. Deltas are what features.deltas says, 2 in the paper.
+
+    Args:
+        layout: Of the input: log-mel and its deltas.
+        settings: Section [encoder] of the recipe.
+    """
+
+    stride = 2
+    pooled_bands = 4
+
+    def __init__(self, layout: Layout, settings: AcrnnSettings) -> None:
+        super().__init__()
+        self.layout = layout
+        inputs = [layout.orders, *settings.channels[:-1]]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, outputs, (3, 5), padding=(1, 2), bias=False)  # bands, frames
+            for channels, outputs in zip(inputs, settings.channels, strict=True)
+        )
+        self.norms = nn.ModuleList(Norm2d(outputs) for outputs in settings.channels)
+        bands = -(-layout.bands // self.pooled_bands)
+        self.linear = nn.Linear(settings.channels[-1] * bands, settings.width)
+        self.recurrent = Bidirectional(nn.LSTM, settings.width, settings.cells)
+        self.frame_dim = 2 * settings.cells
+        self.pool = AttentionPooling(self.frame_dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.project = nn.Linear(self.frame_dim, settings.dim)
+        freeze(self.project.bias)
+        self.norm = Norm1d(settings.dim)
+        self.dim = settings.dim
+
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frame-level features [B, F, T'] of inputs [B, I, T], T' half of T, and their frames [B]."""
+        x = self.layout.log_mel(x).contiguous(memory_format=torch.channels_last)
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            x = MaskedReLU.apply(norm(convolution(x)), mask_of(frames, x.shape[3]))
+            if number == 0:  # padding is 0 and nothing is below 0: it never is a maximum
+                x = F.max_pool2d(x, (self.pooled_bands, self.stride), ceil_mode=True)
+                frames = (frames + self.stride - 1) // self.stride
+        columns = self.linear(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
+        return self.recurrent(self.dropout(columns), frames), frames
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""
+        return self.norm(self.project(self.dropout(self.pool(x, frames))))
