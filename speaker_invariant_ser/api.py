@@ -53,7 +53,7 @@ def prepare(
         unlabelled: Accept utterances of your own data without an emotion.
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
-        f0: Track F0 as well, for recipes with the prosody stream; it takes twenty times as long as decoding.
+        f0: Track F0 as well, for recipes with the prosody stream; it takes more than ten times as long as decoding.
         jobs: Processes that decode in parallel; above 1, a script needs `if __name__ == "__main__":`.
         progress: Called with task, steps done and steps in total.
 

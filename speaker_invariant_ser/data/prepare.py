@@ -79,7 +79,7 @@ def prepare(
         pool: Processes of `decoding.workers`, or None to decode in this process.
         progress: Called with the task, utterances done and utterances in total.
         compare: Compares the kept utterances with the expected counts; its sentences are stored as `differences`.
-        f0: Whether to track F0 as well, which takes twenty times as long as decoding.
+        f0: Whether to track F0 as well, which takes more than ten times as long as decoding.
 
     Returns:
         The opened prepared corpus.
