@@ -16,7 +16,13 @@ from speaker_invariant_ser.models.recurrent_encoders import AttentionPooling, Bi
 from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection, Recipe
 from speaker_invariant_ser.recipe_encoders import CnnSettings, FusionSettings
 
-FROZEN = {"cnn": 2, "image": 1, "prosody": 2, "acrnn": 1, "fusion": 4}  # parameters that are not trained: biases that the next operation cancels
+FROZEN = {
+    "cnn": 2,
+    "image": 1,
+    "prosody": 2,
+    "acrnn": 1,
+    "fusion": 4,
+}  # parameters that are not trained: biases that the next operation cancels
 LAYOUTS = {
     "cnn": Layout(64),
     "image": Layout(64),
