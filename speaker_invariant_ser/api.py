@@ -182,6 +182,7 @@ def evaluate(
     against: "Run | Path | str | None" = None,
     by: Sequence[str] = (),
     quick: bool = False,
+    baseline: bool = True,
     device: str = "auto",
     jobs: int = 1,
     progress: TaskProgress | None = None,
@@ -194,6 +195,7 @@ def evaluate(
         against: Another run, evaluated, to compare with.
         by: Columns of the manifest to break results down by.
         quick: Use closed-form attackers only: fast, never claims chance.
+        baseline: Measure what the 22 prosody functionals and an SVM reach on the same folds; takes seconds.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         jobs: Attackers fitted in parallel.
         progress: Called with task, steps done and steps in total.
@@ -216,7 +218,7 @@ def evaluate(
     require_at_least(1, jobs=jobs)
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
-    result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs)
+    result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline)
     write_run_report(result, opened.folder)
     return result.report
 

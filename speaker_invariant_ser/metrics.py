@@ -210,3 +210,24 @@ def cluster_interval(
         return float("nan"), float("nan")
     low, high = np.nanpercentile(scores, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Compute the 95 % percentile bootstrap interval of a mean (Efron and Tibshirani, 1993).
+
+    Args:
+        values: One value for each speaker [K].
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Lower and upper bound, both NaN with fewer than two values.
+
+    >>> mean_interval(np.array([0.5, 0.5])), mean_interval(np.array([0.5]))
+    ((0.5, 0.5), (nan, nan))
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

@@ -22,6 +22,8 @@ from speaker_invariant_ser.evaluation.summary import (
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
     AttackerScore,
+    Baseline,
+    BaselineClassifier,
     Calibration,
     ChanceLevels,
     CodeLength,
@@ -30,6 +32,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Emotion,
     GroupResult,
     Information,
+    MeanUar,
     Part,
     Reliability,
     ReliabilityBin,
@@ -136,6 +139,49 @@ def emotion_results(speakers: list[str], labels: tuple[str, ...], folds: list[st
         groups={"sex": {"female": female, "male": male}},
         domains=None,
         folds={fold: selected_epoch(fold) for fold in folds},
+        uar_mean_over_speakers=MeanUar(value=uar - 0.022, **around(uar - 0.022, 0.06)),
+    )
+
+
+def baseline_results(speakers: list[str], speaker: float | None = 0.349) -> Baseline:
+    """A prosody baseline; without a speaker accuracy, as in a report of the features alone."""
+    return Baseline(
+        features="prosody",
+        dimensions=22,
+        headline="rbf",
+        chance=1 / 7,
+        utterances=535,
+        classifiers={"linear": baseline_classifier(speakers, 0.656), "rbf": baseline_classifier(speakers, 0.689)},
+        speaker=None if speaker is None else control(speaker),
+        unavailable=None,
+    )
+
+
+def baseline_classifier(speakers: list[str], uar: float) -> BaselineClassifier:
+    results = {
+        name: SpeakerResult(uar=uar - number / 100, accuracy=uar, utterances=50 + number) for number, name in enumerate(speakers)
+    }
+    worst = speakers[-1]
+    return BaselineClassifier(
+        settings=f"an SVM at {uar}",
+        uar=Uar(value=uar, **around(uar)),
+        uar_mean_over_speakers=MeanUar(value=uar - 0.045, **around(uar - 0.045, 0.06)),
+        accuracy=uar + 0.02,
+        per_speaker=results,
+        worst_speaker=WorstSpeaker(speaker=worst, **results[worst].to_json()),
+    )
+
+
+def unavailable_baseline(reason: str = "the F0 tracker swift-f0 is not installed: pip install swift-f0") -> Baseline:
+    return Baseline(
+        features="prosody",
+        dimensions=None,
+        headline=None,
+        chance=None,
+        utterances=None,
+        classifiers={},
+        speaker=None,
+        unavailable=reason,
     )
 
 
@@ -265,6 +311,7 @@ def run_report(name: str = "emodb-grl", uar: float = 0.735, strongest: float = 0
         speaker=speaker_results(strongest, 7, 10, 370),
         against=None,
         settings=run_settings(speakers, speakers),
+        baseline=baseline_results(speakers),
     )
 
 
@@ -342,6 +389,7 @@ def demo_report() -> RunReport:
         speaker__left_out=["s99"],
         speaker__information=None,
         speaker__controls={},
+        baseline=unavailable_baseline(),
         settings__folds=[{**fold, "train": [f"s{n:02}" for n in range(1, 12)], "dev": ["s16"], "test": test}],
     )
 
@@ -369,7 +417,14 @@ def table_report() -> TableReport:
         settings=TableSettings(
             table={"sha256": HASH, "clips": 535, "dimensions": 88}, audit=AUDIT, versions={"scikit-learn": "1.9.1"}
         ),
+        baseline=None,
     )
+
+
+def baseline_report() -> TableReport:
+    """The report of a baseline: the speaker part is on its features."""
+    baseline = baseline_results(["03", "08", "09", "10"], None)
+    return changed(table_report(), run="emodb-prosody", baseline=baseline)
 
 
 def curves(folds: list[str], epochs: int = 40) -> dict[str, list[dict[str, float]]]:

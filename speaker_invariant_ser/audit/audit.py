@@ -323,4 +323,5 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
             "audit": settings.described,
             "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
         },
+        "baseline": None,
     }

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from speaker_invariant_ser.cli.audit import audit
+from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.compare import compare
 from speaker_invariant_ser.cli.corpora import corpora
 from speaker_invariant_ser.cli.demo import demo
@@ -31,7 +32,7 @@ HINTS = {  # what an interrupted command leaves behind
     "prepare": "; decoded audio is kept, repeat the command to continue",
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
 }
-COMMANDS = (demo, corpora, prepare, add_f0, train, evaluate, audit, compare, infer)
+COMMANDS = (demo, corpora, prepare, add_f0, train, evaluate, audit, baseline, compare, infer)
 
 app = typer.Typer(
     name="siser",

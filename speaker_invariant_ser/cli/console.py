@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.evaluation.summary import RunReport
+    from speaker_invariant_ser.evaluation.summary import RunReport, TableReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.predict import Row
     from speaker_invariant_ser.report.tables import Table
@@ -63,6 +63,18 @@ def show_evaluation(report: "RunReport") -> None:
             print(line)
     if report.speaker.scored == "trained":
         warn("attackers are scored on utterances that the encoder was trained on: set audit.holdout and train again")
+
+
+def show_baseline(report: "TableReport") -> None:
+    """Print the tables of a baseline's report, then its verdict."""
+    from speaker_invariant_ser.report.tables import classifiers_table
+
+    assert report.baseline
+    show_table(classifiers_table(report.baseline))
+    show_speaker(report.speaker)
+    for line in (*report.verdict, report.note):
+        if line:
+            print(line)
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:

@@ -22,6 +22,13 @@ def evaluate(
         list[str] | None, typer.Option(help="Column of the manifest to break results down by; may be repeated.")
     ] = None,
     quick: Quick = False,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Measure the prosody baseline on the same folds, which takes seconds: an SVM on 22 numbers per utterance.",
+        ),
+    ] = True,
     device: Device = "auto",
     jobs: AttackerJobs = CORES,
     as_json: Json = False,
@@ -30,7 +37,8 @@ def evaluate(
     """Score emotion and audit the speaker leakage of a run.
 
     Applies every model to its test speakers, trains fresh attackers that predict the speaker from the embeddings of the training
-    speakers, and writes predictions.csv and a report into the run.
+    speakers, and writes predictions.csv and a report into the run. The report shows beside the network what an SVM reaches on 22
+    prosody numbers of each utterance.
     """
     from speaker_invariant_ser.runs import Run
 
@@ -40,7 +48,7 @@ def evaluate(
         from speaker_invariant_ser.evaluation import evaluate as evaluation
         from speaker_invariant_ser.report.write import write_run_report
 
-        result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs)
+        result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs, baseline)
         path = write_run_report(result, run)
     if as_json:
         print(json.dumps(result.report.to_json(), indent=2, ensure_ascii=False))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from speaker_invariant_ser import metrics
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.emotion import none_if_nan, per_speaker
 from speaker_invariant_ser.evaluation.predictions import Predictions
@@ -14,7 +15,6 @@ from speaker_invariant_ser.evaluation.summary import Difference, SpeakerDifferen
 MARGIN = 0.01  # of UAR: a smaller loss counts as none
 MAX_EXACT_SPEAKERS = 14  # with more speakers, sign patterns are drawn at random instead of all being tried
 RANDOM_PATTERNS = 10_000
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     uars = np.array([result.uar for result in results.values()])
     other_uars = np.array([other_results[speaker].uar for speaker in results])
     difference = uars - other_uars
-    low, high = speaker_bootstrap_interval(difference, seed)
+    low, high = metrics.mean_interval(difference, seed=seed)
     lower, upper = bounds(difference)
     return Comparison(
         speakers=tuple(results),
@@ -142,16 +142,6 @@ def speaker_and_emotion(predictions: Predictions) -> dict[str, tuple[str, str]]:
     """Map each utterance to its speaker and emotion, which are the same in every seed."""
     emotions = np.array(predictions.labels)[predictions.truth]
     return dict(zip(predictions.id, zip(predictions.speaker, emotions, strict=True), strict=True))
-
-
-def speaker_bootstrap_interval(difference: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Compute the 95 % percentile interval of the mean difference over speakers (Efron and Tibshirani, 1993); NaN with one."""
-    speakers = len(difference)
-    if speakers < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(speakers, size=(RESAMPLES, speakers))
-    low, high = np.percentile(difference[drawn].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def sign_flip_p(difference: np.ndarray, seed: int = 0) -> float:

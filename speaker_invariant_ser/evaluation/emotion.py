@@ -14,6 +14,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Confusion,
     Emotion,
     GroupResult,
+    MeanUar,
     Reliability,
     ReliabilityBin,
     SpeakerResult,
@@ -51,6 +52,7 @@ def emotion_results(predictions: Predictions) -> Emotion:
         calibration=Calibration(
             temperatures=predictions.temperatures, before=before, after=reliability(truth, predictions.calibrated)
         ),
+        uar_mean_over_speakers=mean_over_speakers(speakers),
     )
 
 
@@ -105,6 +107,13 @@ def per_speaker(predictions: Predictions) -> dict[str, SpeakerResult]:
             utterances=part.utterances,
         )
     return results
+
+
+def mean_over_speakers(results: Mapping[str, SpeakerResult]) -> MeanUar:
+    """Compute the mean of the speakers' UARs, with its 95 % interval over speakers, None for a single speaker."""
+    uars = np.array([result.uar for result in results.values()])
+    low, high = metrics.mean_interval(uars)
+    return MeanUar(value=float(uars.mean()), low=none_if_nan(low), high=none_if_nan(high))
 
 
 def reliability(truth: np.ndarray, probability: np.ndarray) -> Reliability:

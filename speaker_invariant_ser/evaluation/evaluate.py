@@ -17,6 +17,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.threat_model import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
@@ -28,7 +29,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
-from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Emotion, Outputs, SelectedEpoch, Speaker
+from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Baseline, Emotion, Outputs, SelectedEpoch, Speaker
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -68,6 +69,7 @@ def evaluate(
     against: Run | None = None,
     quick: bool = False,
     jobs: int = 1,
+    with_baseline: bool = True,
 ) -> Evaluation:
     """Evaluate emotion on the test speakers and audit the embeddings of all models; write predictions.csv into the run.
 
@@ -80,6 +82,7 @@ def evaluate(
         against: Another run, evaluated already, that was tested on the same utterances.
         quick: Use the closed-form attackers only.
         jobs: Attackers fitted in parallel.
+        with_baseline: Measure what the 22 prosody functionals reach on the same folds without a network.
 
     Raises:
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
@@ -96,9 +99,13 @@ def evaluate(
     outputs = apply_models(run, prepared, device, quick, progress)
     paired = compare_with(against, other_report, outputs.predictions, domains) if against and other_report else None
     write_predictions(run.folder / PREDICTIONS, outputs.predictions)
+    baseline, features = baseline_of_run(prepared, run.recipe, run.splits, progress) if with_baseline else (None, {})
+    controls = dict(outputs.controls)
+    if baseline and features:
+        controls[baseline.features] = [np.array([features[name] for name in table.id]) for table in outputs.tables]
     settings = AuditSettings(run.recipe.audit.folds, run.recipe.audit.seed, quick=quick, jobs=jobs)
     scored: Scored = "held-out" if all(split.held_out for split in run.splits) else "trained"
-    audited = audit(outputs.tables, scored, outputs.controls, outputs.unseen, settings, progress)
+    audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress)
 
     predictions = outputs.predictions.rows(headline(domains))
     curves = {spec.name: spec.metrics() for spec in model_specs}
@@ -106,8 +113,10 @@ def evaluate(
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     emotion = emotion_results(predictions).model_copy(update={"groups": groups, "domains": results, "folds": folds})
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
+    if baseline and features:
+        baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
     described = describe(run, prepared, settings)
-    report = assemble(run, prepared.settings.get("note", ""), emotion, speaker, paired, described)
+    report = assemble(run, prepared.settings.get("note", ""), emotion, speaker, paired, described, baseline)
     return Evaluation(report, predictions, curves, outputs.tables[0])
 
 
@@ -136,7 +145,13 @@ def compare_with(other: Run, other_report: RunReport, predictions: Predictions, 
 
 
 def assemble(
-    run: Run, note: str, emotion: Emotion, speaker: Speaker, against: Against | None, settings: RunSettings
+    run: Run,
+    note: str,
+    emotion: Emotion,
+    speaker: Speaker,
+    against: Against | None,
+    settings: RunSettings,
+    baseline: Baseline | None,
 ) -> RunReport:
     """Put the parts of report.json together, with the verdict on them."""
     parts = {"emotion": emotion.to_json(), "speaker": speaker.to_json(), "settings": settings.to_json()}
@@ -149,6 +164,7 @@ def assemble(
         speaker=speaker,
         against=against,
         settings=settings,
+        baseline=baseline,
     )
 
 

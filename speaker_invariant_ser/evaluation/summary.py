@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, ValidationError
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary_parts import (
     AtChance,
+    Baseline,
     ChanceLevels,
     Control,
     Emotion,
@@ -150,6 +151,7 @@ class Report(Part):
     speaker: Speaker
     against: Against | None
     settings: RunSettings | TableSettings
+    baseline: Baseline | None = None
 
     @property
     def transductive(self) -> bool:

@@ -1,5 +1,6 @@
 """The emotion and speaker parts of report.json, typed; `summary` has the whole and says what holds for its keys."""
 
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,18 @@ class Uar(Part):
     high: float | None
     seeds: dict[str, float] = Field(default_factory=dict)
     deviation: float | None = None
+
+
+class MeanUar(Part):
+    """Mean of the speakers' UARs, every speaker with the same weight, and its 95 % interval over speakers.
+
+    It differs from the pooled UAR, whose recalls are computed over the utterances of all speakers together, where speakers have
+    unequal numbers of utterances or lack an emotion.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 class SpeakerResult(Part):
@@ -125,7 +138,7 @@ class SelectedEpoch(Part):
 
 
 class Emotion(Part):
-    """Emotion results on unseen speakers."""
+    """Emotion results on unseen speakers; `uar`, the headline, is pooled over test utterances."""
 
     uar: Uar
     accuracy: float
@@ -142,6 +155,13 @@ class Emotion(Part):
     groups: dict[str, dict[str, GroupResult]] = Field(default_factory=dict)
     domains: Domains | None = None
     folds: dict[str, SelectedEpoch] = Field(default_factory=dict)
+    uar_mean_over_speakers: MeanUar | None = None
+
+    @property
+    def mean_over_speakers(self) -> MeanUar:
+        """The mean of the speakers' UARs, without an interval in reports of older versions."""
+        mean = fmean(result.uar for result in self.per_speaker.values())
+        return self.uar_mean_over_speakers or MeanUar(value=mean, low=None, high=None)
 
 
 # ---- speaker
@@ -301,3 +321,40 @@ class Speaker(Part):
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None
     adversary_head: AdversaryClassifier | None = None
+
+
+# ---- baselines without a network
+
+
+class BaselineClassifier(Part):
+    """Emotion results of one classifier on unseen speakers; `settings` are its hyperparameters, which were fixed beforehand."""
+
+    settings: str
+    uar: Uar
+    uar_mean_over_speakers: MeanUar
+    accuracy: float
+    per_speaker: dict[str, SpeakerResult]
+    worst_speaker: WorstSpeaker
+
+
+class Baseline(Part):
+    """What classifiers reach on features that need no network, on the same folds.
+
+    `classifiers` are named linear and rbf, `headline` names the one that stands first. `speaker` is the accuracy of closed-form
+    attackers on the features of the utterances that the embedding was attacked on; null in a report of the features alone, whose
+    part `speaker` is on them. `unavailable` is the reason why there are no results; the other values are null or empty then.
+    """
+
+    features: str
+    dimensions: int | None
+    headline: Literal["linear", "rbf"] | None
+    chance: float | None
+    utterances: int | None
+    classifiers: dict[str, BaselineClassifier]
+    speaker: Control | None
+    unavailable: str | None
+
+    @property
+    def first(self) -> BaselineClassifier | None:
+        """The classifier that stands first, None without results."""
+        return self.classifiers.get(self.headline or "")

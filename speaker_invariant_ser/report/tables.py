@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
-from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Emotion, Speaker, StrongestAttacker, Uar
+from speaker_invariant_ser.evaluation.summary_parts import (
+    AttackerScore,
+    Baseline,
+    Emotion,
+    Speaker,
+    StrongestAttacker,
+    Uar,
+)
 from speaker_invariant_ser.report.formatting import (
     decimal,
     interval,
@@ -79,20 +86,71 @@ def headline_speakers(emotion: Emotion) -> str:
 
 
 def key_table(report: Report) -> Table:
-    """Return the numbers that the verdict rests on, each with its chance level."""
+    """Return the numbers that the verdict rests on, each with its chance level, and those of the baseline."""
     speaker, strongest, rows = report.speaker, report.speaker.strongest, []
     if report.emotion:
         uar, worst, chance = report.emotion.uar, report.emotion.worst_speaker, percent(report.emotion.chance)
-        rows.append([f"emotion UAR, {headline_speakers(report.emotion)}", percent(uar.value), interval(uar), chance])
-        rows += [*seed_rows(uar), *source_rows(report.emotion)]
+        mean, speakers = report.emotion.mean_over_speakers, headline_speakers(report.emotion)
+        rows.append([f"emotion UAR, {speakers}, pooled", percent(uar.value), interval(uar), chance])
+        rows += seed_rows(uar)
+        rows.append([f"emotion UAR, {speakers}, mean over speakers", percent(mean.value), interval_or_dash(mean), chance])
+        rows += source_rows(report.emotion)
         rows.append([f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance])
+    rows += baseline_emotion_rows(report.baseline)
     name = f"speaker accuracy, strongest attacker ({strongest.name})"
     rows.append([name, percent(strongest.accuracy), interval(strongest), percent(speaker.chance.given_emotion)])
-    rows += seed_rows(strongest)
+    rows += [*seed_rows(strongest), *baseline_speaker_rows(report.baseline, speaker)]
     if speaker.unseen and speaker.unseen.verification:
         verification = speaker.unseen.verification
         rows.append(["verification, equal error rate", percent(verification.eer), interval_or_dash(verification), "50.0 %"])
     return Table(["measure", "value", "95 % CI", "chance"], rows)
+
+
+def baseline_name(baseline: Baseline) -> str:
+    """Return what a baseline is called in tables."""
+    return f"{baseline.features} baseline (no network)"
+
+
+def baseline_emotion_rows(baseline: Baseline | None) -> list[list[str]]:
+    """Return the rows with the emotion results of a baseline, or one with the reason why there are none."""
+    if not baseline:
+        return []
+    name, first, chance = baseline_name(baseline), baseline.first, percent(baseline.chance)
+    if not first:
+        return [[f"{name}: not computed, {baseline.unavailable}", "-", "-", "-"]]
+    mean, worst = first.uar_mean_over_speakers, first.worst_speaker
+    return [
+        [f"{name}, emotion UAR, pooled", percent(first.uar.value), interval(first.uar), chance],
+        [f"{name}, emotion UAR, mean over speakers", percent(mean.value), interval_or_dash(mean), chance],
+        [f"{name}, emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance],
+    ]
+
+
+def baseline_speaker_rows(baseline: Baseline | None, speaker: Speaker) -> list[list[str]]:
+    """Return a row with the accuracy of attackers on a baseline's features; none where it was not measured."""
+    if not baseline or not baseline.speaker:
+        return []
+    score, chance = baseline.speaker, percent(speaker.chance.given_emotion)
+    name = f"{baseline_name(baseline)}, speaker accuracy, closed-form attackers ({score.attacker})"
+    return [[name, percent(score.accuracy), interval(score), chance]]
+
+
+def classifiers_table(baseline: Baseline) -> Table:
+    """Return the emotion results of every classifier of a baseline, the one of the headline emphasised."""
+    rows = [
+        [
+            classifier.settings,
+            percent(classifier.uar.value),
+            interval(classifier.uar),
+            percent(classifier.uar_mean_over_speakers.value),
+            interval_or_dash(classifier.uar_mean_over_speakers),
+            f"{percent(classifier.worst_speaker.uar)} ({classifier.worst_speaker.speaker})",
+            percent(classifier.accuracy),
+        ]
+        for classifier in baseline.classifiers.values()
+    ]
+    head = ["classifier", "UAR, pooled", "95 % CI", "UAR, mean over speakers", "95 % CI", "worst speaker", "accuracy"]
+    return Table(head, rows, strong=[list(baseline.classifiers).index(baseline.headline or "")])
 
 
 def seed_rows(score: Uar | StrongestAttacker) -> list[list[str]]:
@@ -176,20 +234,44 @@ def adversary_table(speaker: Speaker) -> Table | None:
 
 
 def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: Sequence[int]) -> Table:
-    """Return one row for each run.
+    """Return one row for each run, then one for each different baseline of theirs.
 
     Args:
         reports: The runs' reports.
         names: What each run is called in the table.
         front: Positions of the runs on the Pareto front, which are emphasised.
     """
-    head = ["run", "front", "emotion UAR", "95 % CI", "chance", "strongest attacker", "95 % CI", "chance"]
+    head = [
+        "run",
+        "front",
+        "emotion UAR, pooled",
+        "95 % CI",
+        "mean over speakers",
+        "chance",
+        "strongest attacker",
+        "95 % CI",
+        "chance",
+    ]
     head += ["at chance", "adversary's accuracy (not evidence)"]
     rows = [
         comparison_row(name, report, position in front)
         for position, (name, report) in enumerate(zip(names, reports, strict=True))
     ]
-    return Table(head, rows, strong=front)
+    return Table(head, [*rows, *baseline_rows(reports)], strong=front)
+
+
+def baseline_rows(reports: Sequence[RunReport]) -> list[list[str]]:
+    """Return a row for each different baseline of several runs; runs on the same folds share one."""
+    rows = []
+    for report in reports:
+        baseline, first = report.baseline, report.baseline and report.baseline.first
+        if not baseline or not first:
+            continue
+        score, chance = baseline.speaker, report.speaker.chance.given_emotion
+        leak = [f"{percent(score.accuracy)} ({score.attacker})", interval(score), percent(chance)] if score else ["-", "-", "-"]
+        uars = [percent(first.uar.value), interval(first.uar), percent(first.uar_mean_over_speakers.value)]
+        rows.append([baseline_name(baseline), "", *uars, percent(baseline.chance), *leak, "-", "-"])
+    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
 
 
 def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
@@ -200,6 +282,7 @@ def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
         "yes" if on_front else "",
         percent(uar.value),
         interval(uar) + seed_deviation(uar),
+        percent(report.emotion.mean_over_speakers.value),
         percent(report.emotion.chance),
         f"{percent(strongest.accuracy)} ({strongest.name})",
         interval(strongest) + seed_deviation(strongest),

@@ -11,6 +11,7 @@ import jinja2
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, ComparisonReport, Report, RunReport, RunSettings
 from speaker_invariant_ser.files import new_folder, write_json
 from speaker_invariant_ser.report.plots import Curves, Plot, Points, save
+from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, mark_section
 from speaker_invariant_ser.report.sections.comparison import comparison
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
@@ -43,8 +44,9 @@ def write_report(report: Report, folder: Path | str, curves: Curves | None = Non
         WriteError: The folder cannot be written.
     """
     sections = [Section(report.run, overview(report), 1), *report_sections(report, curves or {}, points)]
-    if report.transductive:  # the settings have a row that says so
-        sections = [section if section.title == SETTINGS else mark_section(section) for section in sections]
+    if report.transductive:  # the settings have a row that says so, and a baseline uses no speaker means
+        plain = (SETTINGS, *([section_title(report.baseline)] if report.baseline else []))
+        sections = [section if section.title in plain else mark_section(section) for section in sections]
     return write(folder, sections, report.to_json())
 
 
@@ -69,6 +71,8 @@ def write_run_report(evaluation: "Evaluation", run_folder: Path | str) -> Path:
 def report_sections(report: Report, curves: Curves, points: Points | None) -> list[Section]:
     """Return all sections after the overview."""
     sections = emotion_sections(report.emotion) if report.emotion else []
+    if report.baseline:
+        sections.append(baseline_section(report.baseline))
     if isinstance(report, RunReport) and report.against:
         sections.append(paired_section(report, report.against))
     threat = report.settings.threat if isinstance(report.settings, RunSettings) else ""

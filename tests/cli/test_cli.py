@@ -126,6 +126,13 @@ CASES = {
     "audit {tmp}/two_speakers.csv --column speaker --out {tmp}/out": "expected two words with = between",
     "audit {tmp}/two_speakers.csv --out {folder}": "only a former report is replaced",
     "audit {tmp}/embeddings_of_one_speaker.csv --out {tmp}/out": "an audit needs at least 2",
+    "baseline {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
+    "baseline {data} --features mfcc --out {tmp}/out": "'mfcc' is not one of 'prosody', 'functionals', 'egemaps', 'compare'",
+    "baseline {data} --out {folder}": "only a former report is replaced",
+    "baseline {data} --recipe {tmp}/nothing.toml --out {tmp}/out": "no recipe at",
+    "baseline {data} --set split.scheme=official --out {tmp}/out": "utterances without a partition: it has no official lists",
+    "baseline {data} --set split.shceme=loso --out {tmp}/out": "unknown key in [split] 'shceme', did you mean 'scheme'?",
+    "baseline {data} --set labels.map=five --out {tmp}/out": "no utterance has any of its labels",
     "trian": "No such command 'trian'",
 }
 
@@ -184,6 +191,22 @@ def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):
         printed[rank] = capsys.readouterr()
         assert (out / "tensorboard").exists() == (rank == "0")
     assert "fold fixed: epoch 1 kept, dev UAR" in printed["0"].out and printed["1"].out == printed["1"].err == ""
+
+
+def test_a_baseline_without_its_package_says_how_to_install_it(paths, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    out = paths["tmp"] / "out"
+    assert siser(["baseline", str(paths["data"]), "--features", "egemaps", "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and not out.exists()
+    assert 'pip install "speaker-invariant-ser[opensmile]"' in error
+
+
+def test_a_split_that_the_corpus_does_not_allow_names_it_and_the_options(paths, capsys):
+    overrides = ["--set", "split.scheme=leave-one-session-out"]
+    assert siser(["baseline", str(paths["data"]), *overrides, "--out", str(paths["tmp"] / "out")]) == 2
+    error = capsys.readouterr().err
+    assert str(paths["data"]) in error and "choose another split with --recipe or --set split.scheme=..." in error
 
 
 def test_several_seeds_are_printed_as_mean_and_standard_deviation(paths, capsys):

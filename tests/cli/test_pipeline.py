@@ -57,13 +57,14 @@ def test_the_report_has_its_stable_keys(workdir):
     report = json.loads((workdir / "run" / "report" / "report.json").read_text())
     emotion, speaker = report["emotion"], report["speaker"]
     assert {"uar", "accuracy", "chance", "per_speaker", "worst_speaker", "confusion", "ece"} <= set(emotion)
+    assert {"uar_mean_over_speakers"} <= set(emotion) and set(report["baseline"]["classifiers"]) == {"linear", "rbf"}
     assert emotion["chance"] == pytest.approx(1 / 3) and emotion["worst_speaker"]["speaker"] in {"05", "06"}
     assert emotion["worst_speaker"]["uar"] == min(result["uar"] for result in emotion["per_speaker"].values())
     assert {"uniform", "majority", "given_emotion"} < set(speaker["chance"]) and speaker["chance"]["uniform"] == 1 / 3
     assert {"logistic", "lda", "knn", "svm", "mlp", "mlp_deep", "boosting", "frames"} <= set(speaker["attackers"])
     assert all({"accuracy", "low", "high", "p_value"} <= set(score) for score in speaker["attackers"].values())
     assert sum(speaker["strongest"]["chosen"].values()) == pytest.approx(1) and speaker["strongest"]["name"] != "frames"
-    assert set(speaker["controls"]) == {"embedding", "posteriors", "random_encoder", "logmel", "emotion", "shuffled"}
+    assert set(speaker["controls"]) == {"embedding", "posteriors", "random_encoder", "logmel", "prosody", "emotion", "shuffled"}
     assert {"accuracy", "eer"} <= set(speaker["unseen"]) and speaker["unseen"]["speakers"] == 3
     conclusion = {"within": True, "leak": False, "below": False}.get(speaker["reason"], "undecided")
     assert report["at_chance"] == speaker["at_chance"] == conclusion
@@ -206,6 +207,16 @@ def test_the_report_shows_plots_that_exist(workdir):
     assert {"attackers.png", "confusion.png", "speakers.png", "losses.png", "accuracies.png", "verdict.png"} <= set(plots)
     assert all(f"({name})" in text and (report / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     assert "Not evidence" in text and "chance" in text
+
+
+def test_the_baseline_is_on_the_first_screen_and_can_be_left_out(workdir, baseline, capsys):
+    first = (workdir / "run" / "report" / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    assert "| prosody baseline (no network), emotion UAR, pooled |" in first
+    capsys.readouterr()
+    assert siser(["evaluate", str(baseline), "--device", "cpu", "--quick", "--no-baseline"]) == 0
+    assert "prosody baseline" not in capsys.readouterr().out
+    report = json.loads((baseline / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["baseline"] is None and "prosody" not in report["speaker"]["controls"]
 
 
 def test_evaluate_again_replaces_the_report_and_prints_json(workdir, capsys):

@@ -212,11 +212,37 @@ def test_the_results_are_json_and_give_the_spread_of_the_speakers():
     assert results.macro_f1 == metrics.macro_f1(predictions.truth, predictions.predicted, 3)
 
 
+def test_pooled_uar_and_mean_over_speakers_differ_where_speakers_differ_in_their_utterances():
+    """Speaker a: 8 utterances, all wrong but of one emotion; speaker b: 2, both correct.
+
+    Pooled recalls are 1 of 5 and 5 of 5, UAR 0.6. UAR of a is (0 + 1) / 2 and of b (1 + 1) / 2, their mean 0.75.
+    """
+    truth = np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 1])
+    predicted = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, 1])
+    speaker = np.array(["a"] * 8 + ["b"] * 2)
+    results = emotion_results(
+        Predictions(
+            labels=("x", "y"),
+            id=np.arange(10).astype(str),
+            speaker=speaker,
+            fold=speaker,
+            seed=np.zeros(10, dtype=int),
+            truth=truth,
+            probability=np.eye(2, dtype=np.float32)[predicted],
+        )
+    )
+    assert results.uar.value == pytest.approx(0.6)
+    assert results.uar_mean_over_speakers.value == pytest.approx(0.75)
+    assert (results.uar_mean_over_speakers.low, results.uar_mean_over_speakers.high) == pytest.approx((0.5, 1.0))
+
+
 def test_one_speaker_has_results_without_interval_and_spread():
     predictions = synthetic_predictions()
     of_speaker = predictions.rows(predictions.speaker == "NA")
     results = emotion_results(of_speaker)
     assert results.spread is None and results.uar.low is None and results.uar.high is None
+    mean = results.uar_mean_over_speakers
+    assert (mean.value, mean.low, mean.high) == (pytest.approx(results.uar.value), None, None)
     assert results.uar.value == pytest.approx(balanced_accuracy_score(of_speaker.truth, of_speaker.predicted))
     json.dumps(results.to_json(), allow_nan=False)
 

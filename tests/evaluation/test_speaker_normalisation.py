@@ -197,7 +197,8 @@ def transductive(report):
 
 
 def test_every_table_of_a_transductive_report_is_marked(tmp_path):
-    plain, marked = against_report(), transductive(against_report())
+    plain = changed(against_report(), baseline=None)
+    marked = transductive(plain)
     for name, report, is_marked in (("plain", plain, False), ("marked", marked, True)):
         folder = write_report(report, tmp_path / name).parent
         page, text = ((folder / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
@@ -208,6 +209,12 @@ def test_every_table_of_a_transductive_report_is_marked(tmp_path):
         assert ("test speakers included" in text.partition("|")[0]) is is_marked, "before any number"
     assert "| transductive | True |" in (tmp_path / "marked" / "report.md").read_text()
     assert json.loads((tmp_path / "marked" / "report.json").read_text())["settings"]["transductive"] is True
+
+
+def test_the_baseline_of_a_transductive_run_is_not_marked(tmp_path):
+    text = (write_report(transductive(run_report()), tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
+    section = text.partition("## Prosody baseline")[2].partition("\n## ")[0]
+    assert len(tables(section)) == 2 and "transductive" not in section
 
 
 def test_the_name_of_a_transductive_run_to_compare_with_is_marked(tmp_path):

@@ -184,7 +184,7 @@ def test_several_seeds_are_shown_with_their_deviation(written):
         assert "counted 3 times" in text and "31, 32, 33" in text and "77.0 %, 76.0 %, 75.0 %" in text
     rows = tables(seeded.markdown)[0]
     assert rows[3] == "| SD over 3 seeds, points | 1.2 |  |  |" and rows[2].startswith("| emotion UAR")
-    assert rows[6] == "| SD over 3 seeds, points | 2.7 |  |  |" and rows[5].startswith("| speaker accuracy, strongest")
+    assert rows[10] == "| SD over 3 seeds, points | 2.7 |  |  |" and rows[9].startswith("| speaker accuracy, strongest")
     for text in (run.page.text, run.markdown):
         assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
     clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", report.markdown, flags=re.M)[1] for report in (seeded, run)]

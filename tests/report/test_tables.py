@@ -1,15 +1,28 @@
 """Tables that the report and the console share."""
 
 import re
+from statistics import fmean
 
 import pytest
-from reports import against_report, changed, run_report, seeded_report, table_report
+from reports import (
+    against_report,
+    baseline_report,
+    baseline_results,
+    changed,
+    run_report,
+    seeded_report,
+    table_report,
+    unavailable_baseline,
+)
 
-from speaker_invariant_ser.cli.console import show_comparison, show_evaluation, show_speaker
+from speaker_invariant_ser.cli.console import show_baseline, show_comparison, show_evaluation, show_speaker
+from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.tables import (
     Table,
     attackers_table,
     chance_table,
+    classifiers_table,
     comparison_table,
     key_table,
     mark_transductive,
@@ -72,7 +85,8 @@ def test_the_console_prints_the_comparison_of_the_report(tmp_path, capsys):
 
 def test_the_key_table_has_value_interval_and_chance():
     rows = {row[0]: row[1:] for row in key_table(run_report()).rows}
-    assert rows["emotion UAR, unseen speakers"] == ["73.5 %", "68.5 to 78.5 %", "14.3 %"]
+    assert rows["emotion UAR, unseen speakers, pooled"] == ["73.5 %", "68.5 to 78.5 %", "14.3 %"]
+    assert rows["emotion UAR, unseen speakers, mean over speakers"] == ["71.3 %", "65.3 to 77.3 %", "14.3 %"]
     assert rows["speaker accuracy, strongest attacker (svm)"] == ["70.8 %", "65.8 to 75.8 %", "21.4 %"]
     assert rows["verification, equal error rate"] == ["31.0 %", "26.0 to 36.0 %", "50.0 %"]
 
@@ -86,8 +100,8 @@ def test_attackers_are_ranked_below_the_strongest():
 
 @pytest.mark.parametrize(("at_chance", "text"), [(True, "yes"), (False, "no"), ("undecided", "undecided")])
 def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
-    (row,) = comparison_table([changed(run_report(), at_chance=at_chance)], ["run"], []).rows
-    assert row[8] == text
+    (row,) = comparison_table([changed(run_report(), at_chance=at_chance, baseline=None)], ["run"], []).rows
+    assert row[9] == text
 
 
 def test_a_transductive_table_says_so_in_its_first_header():
@@ -98,3 +112,64 @@ def test_a_transductive_table_says_so_in_its_first_header():
 def test_attackers_that_were_not_tried_for_one_reason_are_one_line():
     speaker = changed(table_report(), speaker__not_tried={"svm": "quick", "frames": "no frames", "mlp": "quick"}).speaker
     assert not_tried(speaker) == ["not tried: svm, mlp (quick)", "not tried: frames (no frames)"]
+
+
+def test_the_baseline_stands_beside_the_network():
+    rows = {row[0]: row[1:] for row in key_table(run_report()).rows}
+    assert rows["prosody baseline (no network), emotion UAR, pooled"] == ["68.9 %", "63.9 to 73.9 %", "14.3 %"]
+    assert rows["prosody baseline (no network), emotion UAR, mean over speakers"][0] == "64.4 %"
+    assert rows["prosody baseline (no network), emotion UAR, worst speaker (16)"][0] == "59.9 %"
+    assert rows["prosody baseline (no network), speaker accuracy, closed-form attackers (logistic)"] == [
+        "34.9 %",
+        "29.9 to 39.9 %",
+        "21.4 %",
+    ]
+
+
+def test_a_baseline_that_could_not_be_computed_says_why(capsys):
+    report = changed(run_report(), baseline=unavailable_baseline())
+    (name,) = [row[0] for row in key_table(report).rows if row[0].startswith("prosody")]
+    assert name == "prosody baseline (no network): not computed, the F0 tracker swift-f0 is not installed: pip install swift-f0"
+    show_evaluation(report)
+    assert "not computed, the F0 tracker swift-f0" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("baseline", [None, unavailable_baseline()], ids=["not asked for", "unavailable"])
+def test_without_a_baseline_no_number_of_one_is_shown(baseline, tmp_path):
+    report = changed(run_report(), baseline=baseline)
+    markdown = (write_report(report, tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
+    assert "68.9 %" not in markdown and ("Not computed" in markdown) == (baseline is not None)
+    assert len(comparison_table([report], ["run"], []).rows) == 1
+
+
+def test_runs_that_share_their_folds_share_a_row_of_the_comparison():
+    other = baseline_results(["03", "08"], 0.4)
+    reports = [run_report("a"), run_report("b"), changed(run_report("c"), baseline=other)]
+    rows = comparison_table(reports, ["a", "b", "c"], [0]).rows
+    assert [row[0] for row in rows] == ["a", "b", "c", "prosody baseline (no network)", "prosody baseline (no network)"]
+    assert [row[6] for row in rows[3:]] == ["34.9 % (logistic)", "40.0 % (logistic)"]
+    assert {len(row) for row in rows} == {11}
+
+
+def test_a_report_of_an_older_version_shows_the_mean_over_speakers_without_an_interval():
+    content = run_report().to_json()
+    del content["emotion"]["uar_mean_over_speakers"], content["baseline"]
+    old = RunReport.model_validate(content)
+    (row,) = [row for row in key_table(old).rows if "mean over speakers" in row[0]]
+    expected = fmean(result.uar for result in old.emotion.per_speaker.values())
+    assert row[1:3] == [percent(expected), "-"] and not any("baseline" in row[0] for row in key_table(old).rows)
+
+
+def test_the_console_prints_both_classifiers_of_a_baseline(capsys):
+    report = baseline_report()
+    show_baseline(report)
+    printed = capsys.readouterr().out
+    assert_on_console(classifiers_table(report.baseline), printed)
+    assert_on_console(attackers_table(report.speaker), printed)
+
+
+def test_the_page_of_a_baseline_has_its_emotion_results(tmp_path):
+    markdown = (write_report(baseline_report(), tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
+    assert_in_markdown(classifiers_table(baseline_report().baseline), markdown)
+    assert "## Prosody baseline" in markdown and "22 features" in markdown and "hyperparameters were fixed beforehand" in markdown
+    assert "| 03 | 65.6 % | 68.9 % | 50 |" in markdown

@@ -3,6 +3,7 @@
 blocks      text, table, plots, section
 overview    the first screen
 emotion     emotion on unseen speakers
+baseline    classifiers without a network
 paired      the paired comparison with another run
 speaker     attackers, controls, information, speakers unseen by the encoder
 training    embedding map and training curves

@@ -29,7 +29,9 @@ def results_section(emotion: Emotion) -> Section:
     about = (
         f"Scored on {count(emotion.utterances, 'utterance')} of {count(len(emotion.per_speaker), 'speaker')} in "
         f"{count(len(folds), 'fold')}. No speaker is in two parts of a fold, and epochs were selected on dev speakers "
-        f"only. UAR is the mean recall of the {len(emotion.confusion.labels)} emotions. Intervals resample whole speakers."
+        f"only. UAR is the mean recall of the {len(emotion.confusion.labels)} emotions. Pooled, which is the headline, it is "
+        "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
+        "either, and the two differ. Intervals resample whole speakers."
     )
     seeds = len(emotion.uar.seeds)
     text = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else [])]
@@ -38,9 +40,10 @@ def results_section(emotion: Emotion) -> Section:
 
 def emotion_table(emotion: Emotion) -> Table:
     """Return the overall emotion results."""
-    uar, worst = emotion.uar, emotion.worst_speaker
+    uar, mean, worst = emotion.uar, emotion.mean_over_speakers, emotion.worst_speaker
     rows = [
-        ["UAR", f"{percent(uar.value)} ({interval(uar)}){seed_deviation(uar)}"],
+        ["UAR, pooled over utterances", f"{percent(uar.value)} ({interval(uar)}){seed_deviation(uar)}"],
+        ["UAR, mean over speakers", f"{percent(mean.value)} ({interval(mean)})"],
         ["chance UAR", percent(emotion.chance)],
         ["accuracy", percent(emotion.accuracy)],
         ["macro F1", percent(emotion.macro_f1)],

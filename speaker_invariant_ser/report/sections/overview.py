@@ -5,7 +5,7 @@ from functools import partial
 from speaker_invariant_ser.evaluation.summary import Against, Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report import plots
-from speaker_invariant_ser.report.plots import GREY, RUST, Plot, TradeoffChance, TradeoffPoint
+from speaker_invariant_ser.report.plots import BLUE, GREY, RUST, Plot, TradeoffChance, TradeoffPoint
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text
 from speaker_invariant_ser.report.sections.speaker import WARNING, attackers_plot, score_of
 from speaker_invariant_ser.report.tables import key_table, run_name
@@ -33,6 +33,10 @@ def tradeoff_plot(report: RunReport) -> Plot:
         "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % confidence "
         "intervals. The optimum is the top left, on the dashed red line, chance given the emotion. Shaded: what counts as chance."
     )
+    baseline = report.baseline
+    if baseline and baseline.first and baseline.speaker:
+        runs.append(TradeoffPoint(f"{baseline.features} baseline", baseline.first.uar, score_of(baseline.speaker), BLUE))
+        caption += f" Blue: the {baseline.features} baseline under closed-form attackers."
     chance = tradeoff_chance(report.emotion.chance, report.speaker)
     return Plot("verdict", caption, partial(plots.plot_tradeoff, runs=runs, chance=chance), 3.6)
 

@@ -1,6 +1,7 @@
 """Section on the paired comparison with another run."""
 
 from functools import partial
+from statistics import fmean
 
 from speaker_invariant_ser.evaluation.summary import Against, DomainDifference, RunReport
 from speaker_invariant_ser.report import plots
@@ -43,8 +44,18 @@ def paired_section(report: RunReport, against: Against) -> Section:
             Text(about),
             *([Text(warning, "warning")] if warning else []),
             Table(
-                ["run", "emotion UAR", "95 % CI", "strongest attacker's accuracy", "95 % CI"],
-                [run_row(this, report), run_row(other, against)],
+                [
+                    "run",
+                    "emotion UAR, pooled",
+                    "95 % CI",
+                    "mean over speakers",
+                    "strongest attacker's accuracy",
+                    "95 % CI",
+                ],
+                [
+                    run_row(this, report, fmean(result.this for result in speakers.values())),
+                    run_row(other, against, fmean(result.other for result in speakers.values())),
+                ],
             ),
             *([paired_domains(against.domains, this, other)] if against.domains else []),
             Plots([Plot("differences", caption, draw, rows_height(len(speakers) + 1))], difference_table(against)),
@@ -53,11 +64,11 @@ def paired_section(report: RunReport, against: Against) -> Section:
     )
 
 
-def run_row(name: str, run: RunReport | Against) -> list[str]:
+def run_row(name: str, run: RunReport | Against, mean_over_speakers: float) -> list[str]:
     """Return one run's headline numbers."""
     uar, strongest = run.emotion.uar, run.speaker.strongest
     emotion, speaker = interval(uar) + seed_deviation(uar), interval(strongest) + seed_deviation(strongest)
-    return [name, percent(uar.value), emotion, percent(strongest.accuracy), speaker]
+    return [name, percent(uar.value), emotion, percent(mean_over_speakers), percent(strongest.accuracy), speaker]
 
 
 def difference_table(against: Against) -> Table:

@@ -36,6 +36,7 @@ CONTROLS = {
     "random_encoder": "untrained encoder",
     "logmel": "ceiling: log-mel",
     "without_adversary": "lambda = 0 baseline",
+    "prosody": "prosody baseline",
 }
 ABOUT_CONTROLS = {
     "emotion": "The true emotion alone is a floor.",
@@ -44,6 +45,7 @@ ABOUT_CONTROLS = {
     "unreleased": "The embedding before erasure and release shows what these removed.",
     "random_encoder": "An untrained encoder shows what training added or removed.",
     "logmel": "Mean and standard deviation of each utterance's log-mel show what can be identified before any encoder.",
+    "prosody": "The 22 numbers of the prosody baseline show what recognising emotion without a network reveals.",
 }
 SCORED = {
     "held-out": "Only utterances that the encoder was not trained on are scored.",
