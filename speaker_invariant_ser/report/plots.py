@@ -177,10 +177,20 @@ def plot_estimate(axes: Axes, along: str, estimate: Estimate, other: float, colo
     axes.plot(*centre, "o", color=colour, markersize=7, markerfacecolor="none" if hollow else colour, markeredgewidth=1.6)
 
 
-def plot_tradeoff(axes: Axes, runs: Sequence[TradeoffPoint], chance: TradeoffChance, front: Sequence[int] = ()) -> None:
-    """Plot emotion UAR against the accuracy of the strongest attacker; runs on the `front` are joined by a line."""
+def plot_tradeoff(
+    axes: Axes, runs: Sequence[TradeoffPoint], chance: TradeoffChance, front: Sequence[int] = (), named: bool = True
+) -> None:
+    """Plot emotion UAR against the accuracy of the strongest attacker.
+
+    Args:
+        axes: Where to plot.
+        runs: The points, each with its label.
+        chance: The chance levels.
+        front: Positions of the runs on the Pareto front, which are joined by a line.
+        named: Whether labels are names, written beside the points; otherwise they are numbers, written into them.
+    """
     draw_tradeoff_chance(axes, chance)
-    if len(runs) <= MAX_NAMED_RUNS:
+    if named:
         axes.set(xlim=(0, 102), ylim=(0, 102))
     line = sorted((100 * runs[position].attacker.value, 100 * runs[position].uar.value) for position in front)
     if line:
@@ -190,7 +200,7 @@ def plot_tradeoff(axes: Axes, runs: Sequence[TradeoffPoint], chance: TradeoffCha
         plot_estimate(axes, "y", run.uar, 100 * run.attacker.value, run.colour)
     for rank, run in enumerate(sorted(runs, key=lambda run: -run.uar.value)):
         x, y = 100 * run.attacker.value, 100 * run.uar.value
-        if len(runs) <= MAX_NAMED_RUNS:
+        if named:
             side, shift = ("left", 9) if x < 60 else ("right", -9)
             axes.annotate(label(run.label), (x, y), (shift, 9 - 18 * rank), textcoords="offset points", ha=side, va="center")
         else:

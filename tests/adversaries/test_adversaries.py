@@ -16,8 +16,8 @@ from speaker_invariant_ser.adversaries.discriminators import ARCHITECTURES, Clas
 from speaker_invariant_ser.adversaries.gradients import reverse_gradient
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
 from speaker_invariant_ser.adversaries.schedules import ganin_ramp, warm_up_ramp
+from speaker_invariant_ser.config import METHODS
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.recipe_methods import METHODS
 
 REQUIRED = {"learning_rate": 0.003}  # a value for every key of [adversary] that has no default
 

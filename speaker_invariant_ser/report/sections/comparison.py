@@ -79,7 +79,7 @@ def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
     caption += "" if named else " Runs on the Pareto front are red; the numbers are those of the table."
     caption += " Shaded: what counts as chance for the attacker." if same else ""
     chance = tradeoff_chance(reports[0].emotion.chance, reports[0].speaker) if same else TradeoffChance()
-    return Plot("tradeoff", caption, partial(plots.plot_tradeoff, runs=points, chance=chance, front=front), 4.0)
+    return Plot("tradeoff", caption, partial(plots.plot_tradeoff, runs=points, chance=chance, front=front, named=named), 4.0)
 
 
 def adversary_plot(reports: Sequence[RunReport]) -> Plot | None:
