@@ -43,7 +43,6 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.0  # inches; narrow, so that text stays readable on a phone
 MAX_ROWS = 30  # of a plot with one labelled row for each speaker or attacker
-MAX_NAMED_RUNS = 2  # with more runs, points are numbered
 
 
 class Estimate(Protocol):

@@ -8,7 +8,7 @@ from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.formatting import count
-from speaker_invariant_ser.report.plots import BLUE, COLOURS, MAX_NAMED_RUNS, RUST, Plot, TradeoffChance
+from speaker_invariant_ser.report.plots import BLUE, COLOURS, RUST, Plot, TradeoffChance
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text, about_learned
 from speaker_invariant_ser.report.sections.overview import tradeoff_chance, tradeoff_point
 from speaker_invariant_ser.report.sections.speaker import WARNING
@@ -19,6 +19,8 @@ ABOUT_MEASURES = (
     "frozen embeddings, and their chance level is given the true emotion. The adversary's own classifier can be at chance while "
     "a fresh attacker identifies almost every speaker: it is shown for comparison and is no evidence."
 )
+
+MAX_NAMED_RUNS = 2  # with more runs, points are numbered
 
 
 def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block]:
