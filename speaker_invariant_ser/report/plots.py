@@ -183,7 +183,7 @@ def plot_tradeoff(
 
     Args:
         axes: Where to plot.
-        runs: The points, each with its label.
+        runs: The points with their labels.
         chance: The chance levels.
         front: Positions of the runs on the Pareto front, which are joined by a line.
         named: Whether labels are names, written beside the points; otherwise they are numbers, written into them.
@@ -200,8 +200,8 @@ def plot_tradeoff(
     for rank, run in enumerate(sorted(runs, key=lambda run: -run.uar.value)):
         x, y = 100 * run.attacker.value, 100 * run.uar.value
         if named:
-            side, shift = ("left", 9) if x < 60 else ("right", -9)
-            axes.annotate(label(run.label), (x, y), (shift, 9 - 18 * rank), textcoords="offset points", ha=side, va="center")
+            side, dx = ("left", 9) if x < 60 else ("right", -9)
+            axes.annotate(label(run.label), (x, y), (dx, -9 if rank % 2 else 9), textcoords="offset points", ha=side, va="center")
         else:
             axes.plot(x, y, "o", color=run.colour, markersize=13)
             axes.text(x, y, run.label, color="white", ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
