@@ -85,10 +85,10 @@ def check_split_open() -> dict[str, float]:
     import pyarrow
     import pyarrow.csv
 
-    from speaker_invariant_ser.data.custom import Request, read_table
     from speaker_invariant_ser.data.manifest import write_manifest
     from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, SETTINGS, PreparedCorpus
     from speaker_invariant_ser.data.splits import make_splits
+    from speaker_invariant_ser.data.tables.custom import Request, read_table
     from speaker_invariant_ser.files import sha256, write_json
     from speaker_invariant_ser.recipe import SplitSection
 

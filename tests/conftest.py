@@ -11,9 +11,9 @@ import soundfile
 import torch
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.data.custom import Request, read_table
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.custom import Request, read_table
 from speaker_invariant_ser.training.launcher import train
 
 torch.set_num_threads(1)  # for models this small more threads are slower

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.data.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.manifest import COLUMNS, is_utf8, read_columns, require_unique_columns
+from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
 
 if TYPE_CHECKING:

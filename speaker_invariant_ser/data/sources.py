@@ -7,12 +7,12 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import UNKNOWN_FILE, count_differences, list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
-from speaker_invariant_ser.data.custom import Request
-from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.decoding import Treatment
 from speaker_invariant_ser.data.manifest import Listing, Utterance, select
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.custom import Request
+from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.errors import CorpusError
 from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
 from speaker_invariant_ser.processes import TaskProgress

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.data.custom import Request
-from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.custom import Request
+from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError
 
 AUDFORMAT_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # audformat triggers them in pandas

@@ -2,7 +2,6 @@
 
 import pytest
 
-from speaker_invariant_ser.data.custom import Request, read_table
 from speaker_invariant_ser.data.manifest import (
     Listing,
     Utterance,
@@ -13,6 +12,7 @@ from speaker_invariant_ser.data.manifest import (
     select,
     write_manifest,
 )
+from speaker_invariant_ser.data.tables.custom import Request, read_table
 from speaker_invariant_ser.errors import ManifestError
 
 

@@ -335,7 +335,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from speaker_invariant_ser.data.decoding import workers
-from speaker_invariant_ser.data.custom import Request, read_table
+from speaker_invariant_ser.data.tables.custom import Request, read_table
 from speaker_invariant_ser.data.prepare import prepare
 
 def progress(what, done, total):

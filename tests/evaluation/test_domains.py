@@ -18,11 +18,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.data.custom import Request
-from speaker_invariant_ser.data.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.data.labels import labels_of, map_labels
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split, make_splits
+from speaker_invariant_ser.data.tables.custom import Request
+from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.errors import ManifestError, RecipeError, SplitError
 from speaker_invariant_ser.evaluation.domains import domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.evaluate import evaluate

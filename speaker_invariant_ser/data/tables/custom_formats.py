@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from speaker_invariant_ser.data.custom import (
+from speaker_invariant_ser.data.manifest import Listing
+from speaker_invariant_ser.data.tables.custom import (
     ALIASES,
     NEEDED,
     OPTIONAL,
@@ -21,7 +22,6 @@ from speaker_invariant_ser.data.custom import (
     read_table,
     require_folder,
 )
-from speaker_invariant_ser.data.manifest import Listing
 from speaker_invariant_ser.errors import CorpusError, SetupError, shorten
 
 Series = Any  # pandas and datasets are optional, so their types cannot be imported here
