@@ -32,6 +32,7 @@ LEVELS = (
     {"runs", "audit"},
     {"training", "evaluation", "inference"},
     {"report"},
+    {"studies"},
     {"api", "demos"},
     {"cli"},
 )

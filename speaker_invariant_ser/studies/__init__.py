@@ -1,0 +1,1 @@
+"""Many trainings of one question: a search over recipes, arms over seeds."""
