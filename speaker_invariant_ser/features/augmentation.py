@@ -14,6 +14,8 @@ from torch import Tensor
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.log_mel import DB, LogMel, mask_of
+from speaker_invariant_ser.features.mel_scale import band_to_hertz, hertz_to_band
+from speaker_invariant_ser.features.prosody import F0_ROWS
 from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
 
 EQUALISER_KNOTS = 6  # random values that an equaliser curve is interpolated from
@@ -57,23 +59,24 @@ class Augment:
     def __call__(self, mels: Tensor, frames: Tensor, draws: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
-        F0 and confidence, which may follow the log-mels as two further rows, change with the tempo and are hidden by time masks.
+        Prosody rows (`prosody.prosody_rows`), which may follow the log-mels, change with the tempo and are hidden by time masks
+        alone: they describe the recording, not its altered spectrum.
 
         Args:
-            mels: Log-mels, [B, M, T], or with F0 [B, M + 2, T]; not changed in place.
+            mels: Log-mels, [B, M, T], or with prosody [B, M + 4, T]; not changed in place.
             frames: Number of unpadded frames, [B].
             draws: Uniform numbers in [0, 1), [B, columns]. Only the noise itself comes from torch's generator.
             mean: Speaker means to subtract, [B, M, 1]: before masking, or a mask would show the negative of the speaker's mean.
 
         Returns:
-            Log-mel [B, M, T'] or [B, M + 2, T'], and frames [B].
+            Log-mel [B, M, T'] or [B, M + 4, T'], and frames [B].
         """
         s = self.settings
         draw = dict(zip(self.draws, draws.split(list(self.draws.values()), dim=1), strict=True))
-        mels, f0 = mels[:, : self.features.mels], mels[:, self.features.mels :]
+        mels, prosody = mels[:, : self.features.mels], mels[:, self.features.mels :]
         if s.tempo:
             tempo = rescale(draw["tempo"][:, 0], 1 - s.tempo, 1 + s.tempo)
-            f0 = stretch_nearest(f0, frames, tempo)
+            prosody = stretch_prosody(prosody, frames, tempo)
             mels, frames = stretch(mels, frames, tempo)
         if s.warp:
             mels = warp(mels, rescale(draw["warp"][:, 0], 1 - s.warp, 1 + s.warp), self.features)
@@ -89,8 +92,8 @@ class Augment:
             mels -= mean
         if s.frequency_masks or s.time_masks:
             masked = self.mask_(mels, frames, draw["bands"], draw["times"])
-            f0 = f0.masked_fill(masked[:, None], 0) if f0.shape[1] else f0
-        return (torch.cat((mels, f0), dim=1) if f0.shape[1] else mels), frames
+            prosody = mask_prosody(prosody, frames, masked)
+        return (torch.cat((mels, prosody), dim=1) if prosody.shape[1] else mels), frames
 
     def add_noise_(self, mels: Tensor, frames: Tensor, draw: Tensor) -> None:
         """Add noise to the chosen share of log-mels [B, M, T], in place; draw [B, 3] sets whether, at which level and tilt."""
@@ -150,18 +153,33 @@ def stretch_nearest(rows: Tensor, frames: Tensor, tempo: Tensor) -> Tensor:
     Between 0, which means unvoiced, and an F0 there is nothing.
 
     Args:
-        rows: F0 and confidence, [B, 2, T]; [B, 0, T] is returned as it is.
+        rows: F0 and confidence, [B, 2, T].
         frames: How many of their frames are real, [B].
         tempo: Factor of each clip, [B]; above 1 is faster.
 
     Returns:
         [B, 2, T'], with as many frames as `stretch` returns.
     """
-    if not rows.shape[1]:
-        return rows
     length = int((frames / tempo).floor().long().clamp_min(1).max())
     at = (torch.arange(length, device=rows.device) * tempo[:, None]).round().long()
     return rows.gather(2, torch.minimum(at, frames[:, None] - 1)[:, None].expand(-1, rows.shape[1], -1))
+
+
+def stretch_prosody(rows: Tensor, frames: Tensor, tempo: Tensor) -> Tensor:
+    """Change the tempo of prosody rows [B, 4, T], or of none [B, 0, T]: F0 and confidence nearest, level and tilt linearly."""
+    if not rows.shape[1]:
+        return rows
+    f0, shape = rows.split((F0_ROWS, rows.shape[1] - F0_ROWS), dim=1)
+    return torch.cat((stretch_nearest(f0, frames, tempo), stretch(shape, frames, tempo)[0]), dim=1)
+
+
+def mask_prosody(rows: Tensor, frames: Tensor, masked: Tensor) -> Tensor:
+    """Hide masked frames [B, T] of prosody rows [B, 4, T]: unvoiced, with the clip's mean level and tilt."""
+    if not rows.shape[1]:
+        return rows
+    mean = torch.where(mask_of(frames, rows.shape[2])[:, None], rows, 0).sum(dim=2) / frames[:, None]
+    mean[:, :F0_ROWS] = 0
+    return torch.where(masked[:, None], mean[:, :, None], rows)
 
 
 def warp(mels: Tensor, alpha: Tensor, features: FeaturesSection) -> Tensor:
@@ -185,23 +203,6 @@ def warp_frequency(hertz: Tensor, alpha: Tensor, top: float) -> Tensor:
     bend_output = WARP_BEND * top * alpha.clamp_max(1)
     bend = bend_output / alpha
     return torch.where(hertz <= bend, alpha * hertz, top - (top - bend_output) / (top - bend) * (top - hertz))
-
-
-def hertz_to_mel(hertz: Tensor | float) -> Tensor:
-    """Return mel of hertz, as in HTK (O'Shaughnessy 1987)."""
-    return 2595 * torch.log10(1 + torch.as_tensor(hertz) / 700)
-
-
-def hertz_to_band(hertz: Tensor, features: FeaturesSection) -> Tensor:
-    """Return the fractional band of a frequency: band centres are spaced evenly in mel, f_min is at -1 and f_max at M."""
-    low, high = hertz_to_mel(features.f_min), hertz_to_mel(features.f_max)
-    return (hertz_to_mel(hertz) - low) / (high - low) * (features.mels + 1) - 1
-
-
-def band_to_hertz(band: Tensor, features: FeaturesSection) -> Tensor:
-    """Return the frequency of a fractional band, the inverse of `hertz_to_band`."""
-    low, high = hertz_to_mel(features.f_min), hertz_to_mel(features.f_max)
-    return 700 * (10 ** ((low + (band + 1) * (high - low) / (features.mels + 1)) / 2595) - 1)
 
 
 def equaliser_curve(draw: Tensor, bands: int, deviation: float) -> Tensor:

@@ -55,7 +55,7 @@ class LogMelDataset:
         return self.source.rows.nbytes / 1e9 if isinstance(self.source, CachedLogMels) else 0.0
 
     def read(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-mel [B, M, T] (with F0, [B, M + 2, T]) and frames [B] of each batch of indices, as the model takes them."""
+        """Yield log-mel [B, M, T] (with prosody [B, M + 4, T]), frames [B] of each batch of indices, as the model takes them."""
         for batch, (mels, frames) in zip(batches, self.source.read(batches), strict=True):
             mean = self.speaker_mean(batch)
             yield (mels if mean is None else subtract_mean(mels, mean)), frames

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.errors import RecipeError, SetupError
+from speaker_invariant_ser.features.mel_scale import bands_below
 from speaker_invariant_ser.recipe import FeaturesSection
 
 FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
+SPLIT_HZ = 1000.0  # between the low and the high bands whose power ratio is the spectral tilt
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
 
 
@@ -60,7 +62,7 @@ class LogMel(nn.Module):
             )
         window = round(settings.window_ms * sample_rate / 1000)
         self.hop = round(settings.hop_ms * sample_rate / 1000)
-        self.bands, self.needs_f0 = settings.mels, settings.needs_f0
+        self.bands, self.needs_f0, self.low_bands = settings.mels, settings.needs_f0, bands_below(SPLIT_HZ, settings)
         self.mel = import_torchaudio().transforms.MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=2 * 2 ** (window - 1).bit_length(),  # twice the window, or narrow low bands would fall between FFT bins
@@ -96,7 +98,7 @@ class Pixels(nn.Module):
 
     def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
         super().__init__()
-        self.bands, self.hop, self.needs_f0 = settings.mels, settings.mels + 1, False
+        self.bands, self.hop, self.needs_f0, self.low_bands = settings.mels, settings.mels + 1, False, 1
         self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
 
     def forward(self, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,7 @@ def mask_of(frames: Tensor, length: int) -> Tensor:
 
 
 def subtract_mean(rows: Tensor, mean: Tensor) -> Tensor:
-    """Subtract means [B, M, 1] from log-mels [B, M, T]; rows beyond M, which are F0 and confidence, stay as they are."""
+    """Subtract means [B, M, 1] from log-mels [B, M, T]; rows beyond M, which prosody comes from, stay."""
     return rows - F.pad(mean, (0, 0, 0, rows.shape[1] - mean.shape[1]))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.data.audio import FULL_SCALE, pad
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.features.log_mel import FrontEnd, mask_of
-from speaker_invariant_ser.features.prosody import F0_ROWS
+from speaker_invariant_ser.features.prosody import PROSODY_ROWS, prosody_rows
 
 PREFETCH = 4  # batches that are loaded before they are asked for
 BATCH_SIZE = 32  # utterances whose log-mels are computed together
@@ -29,14 +29,14 @@ class LogMelSource(Protocol):
     """Log-mels of N utterances, by index."""
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the log-mels of each batch of indices, followed by F0 and confidence where the front end needs F0.
+        """Yield the log-mels of each batch of indices, followed by the prosody rows where the front end needs F0.
 
         Args:
             batches: Indices [B] of the utterances of each batch.
 
         Yields:
-            Log-mel [B, M, T], or with F0 [B, M + 2, T], and frames [B] on the device. Values beyond an utterance's frames are
-            arbitrary, but finite.
+            Log-mel [B, M, T], or with prosody [B, M + 4, T], and frames [B] on the device. Values beyond an utterance's
+            frames are arbitrary, but finite.
         """
         ...
 
@@ -74,10 +74,12 @@ class StreamedLogMels:
 
     @torch.no_grad()
     def compute(self, samples: Tensor, lengths: Tensor, f0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return log-mel [B, M, T], with F0 [B, M + 2, T], and frames [B] of samples [B, S], lengths [B], F0 [B, 2, T]."""
+        """Return log-mel [B, M, T], with F0 [B, M + 4, T], and frames [B] of samples [B, S], lengths [B], F0 [B, 2, T]."""
         device = device_of(self.logmel)
         mels, frames = self.logmel(samples.to(device).float() / FULL_SCALE, lengths.to(device))
-        return (mels if f0 is None else torch.cat((mels, f0.to(device)), dim=1)), frames
+        if f0 is None:
+            return mels, frames
+        return torch.cat((mels, prosody_rows(mels, f0.to(device), self.logmel.low_bands)), dim=1), frames
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class CachedLogMels:
     Log-mels are cached rather than audio, because with 64 bands every 10 ms they take less memory.
 
     Attributes:
-        rows: Frames of all utterances, [sum of frames, M], or with F0 [sum of frames, M + 2].
+        rows: Frames of all utterances, [sum of frames, M], or with prosody [sum of frames, M + 4].
         start: Row of each utterance's first frame, [N].
         frames: Number of frames of each utterance, [N].
     """
@@ -120,8 +122,8 @@ class CachedLogMels:
 
 
 def row_count(logmel: FrontEnd) -> int:
-    """Return how many rows a source yields: mel bands, and F0 and confidence if needed."""
-    return logmel.bands + F0_ROWS * logmel.needs_f0
+    """Return how many rows a source yields: mel bands, and those of prosody if needed."""
+    return logmel.bands + PROSODY_ROWS * logmel.needs_f0
 
 
 def clip_batches(clips: Sequence[np.ndarray], size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:

@@ -118,7 +118,7 @@ def pair_up(
         partner_frames: Number of unpadded frames, [B].
         weight: As in `Pairs`.
         follows: As in `Pairs`.
-        bands: M, where F0 and confidence follow the log-mels; a mix keeps those of the clip, whose weight is larger.
+        bands: M, where prosody rows follow the log-mels; a mix keeps those of the clip, whose weight is larger.
 
     Returns:
         Log-mel [B, M, T'] and frames [B].

@@ -3,6 +3,9 @@
 F0 comes from `data.f0`, everything else is computed from the log-mel spectrogram. F0 is measured from the clip's own median,
 level and spectral tilt from the clip's own, so that a shift of pitch or of level leaves the channels as they are.
 
+What prosody is computed from are four rows that follow the log-mel: F0, confidence, level and tilt, in absolute units. They
+are computed before any augmentation of the spectrum, since a warp, an equaliser or a masked band would change level and tilt.
+
 Shapes: B batch, S samples, M mel bands, T frames.
 """
 
@@ -15,9 +18,9 @@ from torch import Tensor
 from speaker_invariant_ser.data.f0 import frames_of, track_f0
 from speaker_invariant_ser.features.log_mel import mask_of
 
-F0_ROWS = 2  # F0 in Hz and confidence, which follow the log-mel's rows where a model uses prosody
+F0_ROWS = 2  # F0 in Hz and confidence
+PROSODY_ROWS = 4  # these, level and tilt, which follow the log-mel's rows where a model uses prosody
 VOICED = 0.5  # confidence from which a frame counts as voiced: the tracker's own calibration
-SPLIT_HZ = 1000.0  # between the low and the high bands whose power ratio is the spectral tilt
 LOUD = 6.0  # nepers of power below the 95th percentile of the level, down to which a frame counts as loud: 26 dB
 MIN_VOICED = 4  # frames, below which a median F0 means nothing
 REFERENCE_HZ = 100.0  # that absolute F0 is measured from
@@ -45,21 +48,35 @@ def track_batch(audio: Tensor, samples: Tensor) -> Tensor:
     return torch.from_numpy(batch).to(audio.device)
 
 
-def absolute_f0(f0: Tensor, confidence: Tensor, frames: Tensor) -> Tensor:
-    """Return F0 [B, T] in octaves from 100 Hz, 0 where unvoiced and in the padding; confidence: [B, T], frames: [B]."""
+def prosody_rows(mels: Tensor, f0: Tensor, low_bands: int) -> Tensor:
+    """Compute the rows that prosody is computed from.
+
+    Args:
+        mels: Natural logarithm of mel power, [B, M, T], with a hop of 16 ms.
+        f0: F0 in Hz, 0 where there is none, and the confidence that a frame is voiced, [B, 2, T].
+        low_bands: Number of mel bands below 1 kHz.
+
+    Returns:
+        F0, confidence, level (the mean log-mel over bands) and tilt (the log power ratio of low to high bands), both in nepers
+        of power, [B, 4, T].
+    """
+    tilt = mels[:, :low_bands].logsumexp(dim=1) - mels[:, low_bands:].logsumexp(dim=1)
+    return torch.cat((f0, mels.mean(dim=1, keepdim=True), tilt[:, None]), dim=1)
+
+
+def absolute_f0(rows: Tensor, frames: Tensor) -> Tensor:
+    """Return F0 in octaves from 100 Hz, 0 where unvoiced and in the padding, [B, T], of prosody rows [B, 4, T], frames [B]."""
+    f0, confidence = rows[:, 0], rows[:, 1]
     voiced = (confidence >= VOICED) & (f0 > 0) & mask_of(frames, f0.shape[1])
     return torch.log2(torch.where(voiced, f0 / REFERENCE_HZ, 1.0))
 
 
-def relative_prosody(mels: Tensor, f0: Tensor, confidence: Tensor, frames: Tensor, low_bands: int) -> Tensor:
+def relative_prosody(rows: Tensor, frames: Tensor) -> Tensor:
     """Compute the prosody channels of zero-padded clips.
 
     Args:
-        mels: Natural logarithm of mel power, [B, M, T], with a hop of 16 ms.
-        f0: F0 in Hz, 0 where there is none, [B, T].
-        confidence: That a frame is voiced, [B, T].
+        rows: As `prosody_rows` returns them, [B, 4, T].
         frames: Number of real frames, [B].
-        low_bands: Number of mel bands below 1 kHz.
 
     Returns:
         CHANNELS, each scaled to a deviation of about 1, [B, 8, T]; 0 in the padding. F0 is in semitones from the clip's
@@ -67,18 +84,17 @@ def relative_prosody(mels: Tensor, f0: Tensor, confidence: Tensor, frames: Tenso
         is the mean log-mel from the clip's 75th percentile. Tilt is the log power ratio of low to high bands from the
         clip's median over loud frames.
     """
-    real = mask_of(frames, mels.shape[2])
+    f0, confidence, level, tilt = rows.unbind(dim=1)
+    real = mask_of(frames, rows.shape[2])
     voiced = (confidence >= VOICED) & (f0 > 0) & real
     semitones = 12 * torch.log2(torch.where(voiced, f0, 1.0))
     enough = (voiced.sum(dim=1) >= MIN_VOICED)[:, None]
     relative_f0 = torch.where(voiced & enough, semitones - median_where(semitones, voiced & enough), 0) / SEMITONES
-    level = mels.mean(dim=1)
     loud = real & (level > quantile_where(level, real, 0.95) - LOUD)
-    tilt = mels[:, :low_bands].logsumexp(dim=1) - mels[:, low_bands:].logsumexp(dim=1)
     static = torch.stack(
         (
             relative_f0,
-            voiced.to(mels.dtype),
+            voiced.to(rows.dtype),
             confidence,
             (level - quantile_where(level, real, 0.75)) / NEPERS,
             (tilt - median_where(tilt, loud)) / NEPERS,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from speaker_invariant_ser.features.augmentation import hertz_to_band
-from speaker_invariant_ser.features.prosody import CHANNELS, DELTAS, SPLIT_HZ, absolute_f0, deltas, relative_prosody
+from speaker_invariant_ser.features.prosody import CHANNELS, DELTAS, absolute_f0, deltas, relative_prosody
 from speaker_invariant_ser.recipe import FeaturesSection
 
 
@@ -52,21 +51,11 @@ class Layout:
         return x[:, self.bands * self.orders :]
 
 
-def low_bands(features: FeaturesSection) -> int:
-    """Return how many mel bands are centred below 1 kHz, at least one and not all.
-
-    >>> low_bands(FeaturesSection())
-    22
-    """
-    below = int(hertz_to_band(torch.tensor(SPLIT_HZ), features).floor()) + 1
-    return min(max(below, 1), features.mels - 1)
-
-
 def encoder_input(rows: Tensor, normalised: Tensor, frames: Tensor, features: FeaturesSection) -> Tensor:
     """Compute the input of an encoder.
 
     Args:
-        rows: Log-mel, and F0 and confidence where features.streams has prosody, [B, M, T] or [B, M + 2, T].
+        rows: Log-mel, and the prosody rows where features.streams has prosody, [B, M, T] or [B, M + 4, T].
         normalised: Normalised log-mel, [B, M, T], 0 in the padding.
         frames: How many of the frames are real, [B].
         features: Section [features] of the recipe.
@@ -80,9 +69,9 @@ def encoder_input(rows: Tensor, normalised: Tensor, frames: Tensor, features: Fe
         for _ in range(features.deltas):
             parts.append(deltas(parts[-1], frames) / DELTAS)
     if "prosody" in features.streams:
-        mels, f0, confidence = rows[:, : features.mels], rows[:, features.mels], rows[:, features.mels + 1]
-        channels = relative_prosody(mels, f0, confidence, frames, low_bands(features))
+        prosody = rows[:, features.mels :]
+        channels = relative_prosody(prosody, frames)
         if features.absolute_f0:
-            channels = torch.cat((channels, absolute_f0(f0, confidence, frames)[:, None]), dim=1)
+            channels = torch.cat((channels, absolute_f0(prosody, frames)[:, None]), dim=1)
         parts.append(channels)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

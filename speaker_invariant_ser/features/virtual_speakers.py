@@ -40,7 +40,7 @@ class VirtualSpeakers:
     def __call__(self, mels: Tensor, speaker: Tensor, copy: Tensor) -> Tensor:
         """Turn log-mels [B, M, T] of speakers [B] into those of their copies [B], counted from 1; 0 leaves a clip as it is.
 
-        F0 and confidence, as rows M and M + 1, stay as they are.
+        Prosody rows, which may follow the log-mels, stay as they are.
         """
         bands = self.features.mels
         if mels.shape[1] > bands:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
-from speaker_invariant_ser.features.prosody import track_batch
+from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
@@ -137,7 +137,7 @@ class SerModel(nn.Module):
         return self.from_mels(*self.mels(audio, samples, speaker_mean), noise)
 
     def mels(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute log-mels, and F0 where features.streams has prosody.
+        """Compute log-mels, and the prosody rows where features.streams has prosody.
 
         A model with features.normalise = "speaker" subtracts speaker means.
 
@@ -148,7 +148,7 @@ class SerModel(nn.Module):
                 otherwise.
 
         Returns:
-            Log-mel [B, M, T], or with F0 and confidence [B, M + 2, T], and frames [B]: the input of `from_mels`.
+            Log-mel [B, M, T], or with the prosody rows [B, M + 4, T], and frames [B]: the input of `from_mels`.
 
         Raises:
             RunError: Speaker means are missing, or given to a model that takes none.
@@ -157,15 +157,15 @@ class SerModel(nn.Module):
             wanted = "needs the mean log-mel of each clip's speaker" if speaker_mean is None else "takes no speaker means"
             raise RunError(f"a model with features.normalise = {self.settings.features.normalise} {wanted}")
         mels, frames = self.logmel(audio, samples)
-        if speaker_mean is not None:
-            mels = subtract_mean(mels, speaker_mean[:, :, None])
-        return (torch.cat((mels, track_batch(audio, samples)), dim=1) if self.logmel.needs_f0 else mels), frames
+        if self.logmel.needs_f0:
+            mels = torch.cat((mels, prosody_rows(mels, track_batch(audio, samples), self.logmel.low_bands)), dim=1)
+        return (mels if speaker_mean is None else subtract_mean(mels, speaker_mean[:, :, None])), frames
 
     def from_mels(self, mels: Tensor, frames: Tensor, noise: Tensor | None = None) -> Output:
         """Compute the output for log-mels; training, which augments log-mels, starts here.
 
         Args:
-            mels: Log-mels as `mels` returns them, [B, M, T] or [B, M + 2, T].
+            mels: Log-mels as `mels` returns them, [B, M, T] or [B, M + 4, T].
             frames: Number of unpadded frames, [B].
             noise: For bottleneck and release, [2, B, D]; by default as `noise_for` has it.
         """

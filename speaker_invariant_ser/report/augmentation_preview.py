@@ -17,9 +17,9 @@ from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import WriteError
-from speaker_invariant_ser.features.augmentation import hertz_to_band
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.features.log_mel import Normalise
+from speaker_invariant_ser.features.mel_scale import hertz_to_band
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe

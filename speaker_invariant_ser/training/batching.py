@@ -108,7 +108,7 @@ class BatchLoader:
             timer: Ends the phases "data" and "features" of each batch.
 
         Yields:
-            Log-mels [B', M, T], or with F0 [B', M + 2, T], and frames [B'] of this process's rows; the labels of all B rows.
+            Log-mels [B', M, T], or with prosody [B', M + 4, T], and frames [B'] of this process's rows; the labels of all B rows.
         """
         plans = self.plan_epoch(number)[skip:]
         loaded = self.dataset.source.read(self.needed(plan) for plan in plans)

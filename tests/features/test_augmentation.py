@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from speaker_invariant_ser.features import augmentation
+from speaker_invariant_ser.features import augmentation, mel_scale
 from speaker_invariant_ser.features.augmentation import Augment, draw_masks, stretch, warp
 from speaker_invariant_ser.features.log_mel import DB, FLOOR, LogMel, mask_of
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, draw_partners, label_weight, mix_labels, pair_up
@@ -107,7 +107,7 @@ def test_stretching_a_ramp_scales_its_slope():
 def test_warp_moves_a_tone_by_the_factor_in_hertz(hertz, alpha):
     def peak(mels):  # the centroid of the five strongest bands
         power, bands = mels[0, :, 50].exp().topk(5)
-        return augmentation.band_to_hertz((power * bands).sum() / power.sum(), FEATURES).item()
+        return mel_scale.band_to_hertz((power * bands).sum() / power.sum(), FEATURES).item()
 
     tone = torch.sin(2 * torch.pi * hertz * torch.arange(RATE) / RATE)
     mels, _ = LogMel(FEATURES, RATE)(tone[None], torch.tensor([RATE]))
@@ -136,10 +136,10 @@ def test_the_warp_bends_at_4800_hz(alpha, hertz):
 
 def test_bands_and_frequencies_are_inverse_and_match_torchaudio():
     bands = torch.linspace(-1, 64, 66)
-    assert_close(augmentation.hertz_to_band(augmentation.band_to_hertz(bands, FEATURES), FEATURES), bands, rtol=0, atol=1e-3)
+    assert_close(mel_scale.hertz_to_band(mel_scale.band_to_hertz(bands, FEATURES), FEATURES), bands, rtol=0, atol=1e-3)
     filters = LogMel(FEATURES, RATE).mel.mel_scale.fb
     highest = filters.argmax(dim=0) * RATE / 2 / (len(filters) - 1)  # within half an FFT bin
-    assert (augmentation.band_to_hertz(torch.arange(64), FEATURES) - highest).abs().max() < 12
+    assert (mel_scale.band_to_hertz(torch.arange(64), FEATURES) - highest).abs().max() < 12
 
 
 def noise_in_waveform_and_log_mel(snr_db, seconds=20):
@@ -180,7 +180,7 @@ def test_the_tilt_of_noise_is_in_db_per_octave(tilt):
     width, _ = augmentation.white_noise(FEATURES)
     profile = augmentation.tilt_noise(width, torch.tensor([tilt]), FEATURES)[0]
     density = 10 * torch.log10(profile / width)  # per hertz
-    low, high = (augmentation.hertz_to_band(torch.tensor(hertz), FEATURES).round().int() for hertz in (500.0, 4000.0))
+    low, high = (mel_scale.hertz_to_band(torch.tensor(hertz), FEATURES).round().int() for hertz in (500.0, 4000.0))
     assert (density[high] - density[low]).item() == pytest.approx(3 * tilt, abs=0.3)
     assert profile.sum().item() == pytest.approx(1)
 

@@ -7,12 +7,11 @@ import torch
 
 from speaker_invariant_ser.data.f0 import HOP, track_f0
 from speaker_invariant_ser.features.log_mel import LogMel
-from speaker_invariant_ser.features.prosody import CHANNELS, deltas, relative_prosody
+from speaker_invariant_ser.features.prosody import CHANNELS, deltas, prosody_rows, relative_prosody
 from speaker_invariant_ser.recipe import FeaturesSection
 
 RATE = 16_000
 LOGMEL = LogMel(FeaturesSection(hop_ms=16.0), RATE)
-LOW_BANDS = 22
 
 
 def glide(seconds=1.2, base=150.0, octaves=0.5, seed=0):
@@ -32,7 +31,7 @@ def prosody_of(*clips):
         tracked = track_f0(clip)
         f0[row, :, : tracked.shape[1]] = torch.from_numpy(tracked)
     mels, frames = LOGMEL(audio, samples)
-    return relative_prosody(mels, f0[:, 0], f0[:, 1], frames, LOW_BANDS), frames
+    return relative_prosody(prosody_rows(mels, f0, LOGMEL.low_bands), frames), frames
 
 
 @pytest.mark.parametrize("samples", [1, 255, 256, 257, 512, 16_000, 16_001])

@@ -9,9 +9,10 @@ from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.features.augmentation import band_to_hertz, hertz_to_band, warp_frequency
+from speaker_invariant_ser.features.augmentation import warp_frequency
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
+from speaker_invariant_ser.features.mel_scale import band_to_hertz, hertz_to_band
 from speaker_invariant_ser.features.virtual_speakers import WARP_RANGE, VirtualSpeakers
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.training import adversary_step
