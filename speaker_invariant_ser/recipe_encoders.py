@@ -38,12 +38,14 @@ class ImageSettings(EncoderSettings):
 
 
 class ProsodySettings(EncoderSettings):
-    """Dilated convolutions and a bidirectional GRU over the prosody stream, then attentive statistics pooling."""
+    """Dilated convolutions and a bidirectional LSTM over the prosody stream, then attentive statistics pooling."""
 
     streams: ClassVar[frozenset[Stream]] = frozenset({"prosody"})
 
     name: Literal["prosody"] = "prosody"
-    width: int = Field(64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the GRU, both ways.")
+    width: int = Field(
+        64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways."
+    )
     dim: int = Field(64, ge=2, le=8192, description="Dimension of the embedding.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
 

@@ -1,6 +1,7 @@
 """Fusion of streams: an encoder for each, whose embeddings are joined.
 
-Shapes: B batch, I rows of the input, T frames, F frame-level feature dimension, D embedding dimension.
+Shapes: B batch, I rows of the input, T frames, T' frames of the frame-level features, F their dimension, D embedding
+dimension.
 """
 
 import torch
@@ -19,14 +20,15 @@ class Fusion(nn.Module):
     Each has its own emotion classifier (`models.emotion_heads.BranchHeads`), and training minimises the mean of both losses, so
     that each branch learns as if it were alone. The embedding leaks what either branch leaks.
 
-    Frame-level features have the frame rate of the input: those of a branch with a stride are repeated. `embed` undoes that.
+    Frame-level features have the frame rate of the prosody branch: those of a log-mel branch with a larger stride are repeated.
+    `embed` undoes that.
 
     Args:
         layout: Of the input: log-mel with its deltas, and prosody.
         settings: Section [encoder] of the recipe.
     """
 
-    stride = 1
+    stride = ProsodyEncoder.stride
 
     def __init__(self, layout: Layout, settings: FusionSettings) -> None:
         super().__init__()
@@ -39,6 +41,7 @@ class Fusion(nn.Module):
         self.log_mel, self.prosody = log_mel, ProsodyEncoder(layout, ProsodySettings.model_validate(shared))
         self.frame_dim = log_mel.frame_dim + self.prosody.frame_dim
         self.dim = 2 * settings.dim
+        self.repeats = log_mel.stride // self.stride
 
     @property
     def branch_dims(self) -> tuple[int, ...]:
@@ -50,16 +53,15 @@ class Fusion(nn.Module):
         return self.embed(*self.frame_features(x, frames))
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frame-level features [B, F, T] of both branches, and frames [B]."""
+        """Return frame-level features [B, F, T'] of both branches, and their frames [B]."""
         log_mel, _ = self.log_mel.frame_features(x, frames)
-        prosody, _ = self.prosody.frame_features(x, frames)
-        repeated = log_mel.float().repeat_interleave(self.log_mel.stride, dim=2)[:, :, : x.shape[2]]
-        repeated = torch.where(mask_of(frames, x.shape[2])[:, None], repeated, 0)
+        prosody, frames = self.prosody.frame_features(x, frames)
+        repeated = log_mel.float().repeat_interleave(self.repeats, dim=2)[:, :, : prosody.shape[2]]
+        repeated = torch.where(mask_of(frames, prosody.shape[2])[:, None], repeated, 0)
         return torch.cat((repeated, prosody.float()), dim=1), frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
-        """Return embeddings [B, D] of frame-level features [B, F, T] with frames [B]."""
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""
         log_mel, prosody = x.split([self.log_mel.frame_dim, self.prosody.frame_dim], dim=1)
-        stride = self.log_mel.stride
-        own = self.log_mel.embed(log_mel[:, :, ::stride], (frames + stride - 1) // stride)
+        own = self.log_mel.embed(log_mel[:, :, :: self.repeats], (frames + self.repeats - 1) // self.repeats)
         return torch.cat((own, self.prosody.embed(prosody, frames)), dim=1)
