@@ -117,6 +117,10 @@ class FeaturesSection(Section):
     absolute_f0: bool = Field(
         False, description="F0 in octaves from 100 Hz as a further prosody channel; it identifies speakers."
     )
+    functionals: bool = Field(
+        False,
+        description="The 22 clip-relative functionals of the prosody baseline beside the frames of the prosody stream.",
+    )
 
     @property
     def needs_f0(self) -> bool:
@@ -137,6 +141,8 @@ class FeaturesSection(Section):
             raise ValueError(f'{streams} with features.front = "pixels": images have no prosody; expected ["log-mel"]')
         if self.absolute_f0 and not self.needs_f0:
             raise ValueError(f'features.absolute_f0 = true with {streams}: it is a channel of the stream "prosody"')
+        if self.functionals and not self.needs_f0:
+            raise ValueError(f'features.functionals = true with {streams}: they belong to the stream "prosody"')
         if self.deltas and "log-mel" not in self.streams:
             raise ValueError(f'features.deltas = {self.deltas} with {streams}: they are channels of the stream "log-mel"')
         return self

@@ -45,7 +45,12 @@ from speaker_invariant_ser.recipe_methods import (
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-NEW_FEATURES = {"streams": ["log-mel"], "deltas": 0, "absolute_f0": False}  # defaults of keys that 0.1.0 does not have
+NEW_FEATURES = {
+    "streams": ["log-mel"],
+    "deltas": 0,
+    "absolute_f0": False,
+    "functionals": False,
+}  # defaults of keys that 0.1.0 does not have
 
 
 class ModelSettings(BaseModel):

@@ -61,8 +61,11 @@ class ProsodyEncoder(SingleBranch):
     connections see about a second. About 100,000 parameters. Known failure: where speech is voiced badly or overlaps, F0 and
     with it most of the input is wrong.
 
+    Clip-level functionals, where the input has them, pass a linear layer and join the frame-level features as channels that are
+    the same in every frame, which pooling leaves as they are.
+
     Args:
-        layout: Of the input: prosody.
+        layout: Of the input: prosody, perhaps with functionals.
         settings: Section [encoder] of the recipe.
     """
 
@@ -82,21 +85,31 @@ class ProsodyEncoder(SingleBranch):
         self.norms = nn.ModuleList(Norm1d(width) for _ in steps)
         self.dropout = nn.Dropout(settings.dropout)
         self.recurrent = Bidirectional(width, width // 2)
-        self.frame_dim = width
-        self.pool = AttentivePooling(width)
-        self.project = nn.Linear(AttentivePooling.outputs_per_channel * width, settings.dim)
+        self.functionals: nn.Module | None = None
+        if layout.functionals:
+            self.functionals = nn.Sequential(
+                Norm1d(layout.functionals), nn.Linear(layout.functionals, width // 2), nn.ReLU(), nn.Dropout(settings.dropout)
+            )
+        self.frame_dim = width + (width // 2 if layout.functionals else 0)
+        self.pool = AttentivePooling(self.frame_dim)
+        self.project = nn.Linear(AttentivePooling.outputs_per_channel * self.frame_dim, settings.dim)
         freeze(self.project.bias)
         self.norm = Norm1d(settings.dim)
         self.dim = settings.dim
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return frame-level features [B, F, T'] of inputs [B, I, T], T' half of T, and their frames [B]."""
+        functionals = None if self.functionals is None else self.functionals(self.layout.functionals_of(x))
         x, frames = self.layout.prosody_rows(x), (frames + self.stride - 1) // self.stride
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             y = norm(convolution(x)).relu()
             y = torch.where(mask_of(frames, y.shape[2])[:, None], y, 0)
             x = x + y if number else y
-        return self.recurrent(self.dropout(x), frames), frames
+        x = self.recurrent(self.dropout(x), frames)
+        if functionals is not None:
+            repeated = torch.where(mask_of(frames, x.shape[2])[:, None], functionals.float()[:, :, None], 0)
+            x = torch.cat((x.float(), repeated), dim=1)
+        return x, frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
         """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""

@@ -24,6 +24,10 @@ CHOSEN = [40, 3, 17, 60, 61]
 RECIPES = {
     "prosody": {"features": {"streams": ["prosody"]}, "encoder": {"name": "prosody", "width": 8, "dim": 8}},
     "absolute": {"features": {"streams": ["prosody"], "absolute_f0": True}, "encoder": {"name": "prosody"}},
+    "functionals": {
+        "features": {"streams": ["prosody"], "functionals": True},
+        "encoder": {"name": "prosody", "width": 8, "dim": 8},
+    },
     "fusion": {"features": {"streams": ["log-mel", "prosody"], "deltas": 1}, "encoder": {"name": "fusion", "dim": 8}},
     "acrnn": {"features": {"streams": ["log-mel"], "deltas": 2}, "encoder": {"name": "acrnn", "width": 8, "cells": 8}},
     "cnn": {"features": {"deltas": 2}, "encoder": {"channels": [4, 8]}},
