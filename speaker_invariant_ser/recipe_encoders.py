@@ -50,6 +50,20 @@ class ProsodySettings(EncoderSettings):
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
+class CrnnSettings(EncoderSettings):
+    """Strided convolutions and a bidirectional LSTM over the log-mel spectrogram (and its deltas)."""
+
+    name: Literal["crnn"] = "crnn"
+    channels: tuple[Channels, ...] = Field(
+        (16, 32, 48), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
+    )
+    width: int = Field(
+        64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways."
+    )
+    dim: int = Field(64, ge=2, le=8192, description="Dimension of the embedding.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
+
+
 class AcrnnSettings(EncoderSettings):
     """Convolutions, a bidirectional LSTM and attention over the log-mel spectrogram and its deltas (3-D ACRNN)."""
 
@@ -69,9 +83,13 @@ class FusionSettings(EncoderSettings):
     streams: ClassVar[frozenset[Stream]] = frozenset({"log-mel", "prosody"})
 
     name: Literal["fusion"] = "fusion"
-    log_mel: Literal["cnn", "acrnn"] = Field("cnn", description="Encoder of the log-mel stream, with its default settings.")
+    log_mel: Literal["crnn", "cnn", "acrnn"] = Field(
+        "crnn", description="Encoder of the log-mel stream, with its default settings."
+    )
     dim: int = Field(64, ge=2, le=4096, description="Dimension of each stream's embedding; that of the model is twice as large.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in both encoders.")
 
 
-EncoderSection = Annotated[CnnSettings | ImageSettings | ProsodySettings | AcrnnSettings | FusionSettings, *named("cnn")]
+EncoderSection = Annotated[
+    CnnSettings | ImageSettings | ProsodySettings | CrnnSettings | AcrnnSettings | FusionSettings, *named("cnn")
+]

@@ -190,6 +190,8 @@ class SingleBranch(nn.Module):
     """Base of encoders with one branch: `frame_features`, then `embed`."""
 
     dim: int
+    frame_dim: int
+    stride: int
 
     @property
     def branch_dims(self) -> tuple[int, ...]:

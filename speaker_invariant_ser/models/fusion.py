@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.features.streams import Layout
-from speaker_invariant_ser.models.encoders import Cnn
-from speaker_invariant_ser.models.recurrent_encoders import Acrnn, ProsodyEncoder
-from speaker_invariant_ser.recipe_encoders import AcrnnSettings, CnnSettings, FusionSettings, ProsodySettings
+from speaker_invariant_ser.models.encoders import Cnn, SingleBranch
+from speaker_invariant_ser.models.recurrent_encoders import Acrnn, Crnn, ProsodyEncoder
+from speaker_invariant_ser.recipe_encoders import AcrnnSettings, CnnSettings, CrnnSettings, FusionSettings, ProsodySettings
 
 
 class Fusion(nn.Module):
@@ -33,8 +33,10 @@ class Fusion(nn.Module):
     def __init__(self, layout: Layout, settings: FusionSettings) -> None:
         super().__init__()
         shared = {"dim": settings.dim, "dropout": settings.dropout}
-        log_mel: Cnn | Acrnn
-        if settings.log_mel == "cnn":
+        log_mel: SingleBranch
+        if settings.log_mel == "crnn":
+            log_mel = Crnn(layout, CrnnSettings.model_validate(shared))
+        elif settings.log_mel == "cnn":
             log_mel = Cnn(layout, CnnSettings.model_validate(shared))
         else:
             log_mel = Acrnn(layout, AcrnnSettings.model_validate(shared))

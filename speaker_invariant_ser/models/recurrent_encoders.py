@@ -1,4 +1,4 @@
-"""Encoders with a recurrent layer: a small one over the prosody stream, and the 3-D ACRNN over log-mels and their deltas.
+"""Encoders with a recurrent layer: small ones over prosody and over log-mels, and the 3-D ACRNN.
 
 Shapes: B batch, I rows of the input, P prosody channels, M mel bands, T frames, T' frames of the frame-level features, F their
 dimension, D embedding dimension.
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.features.streams import Layout
-from speaker_invariant_ser.models.encoders import AttentivePooling, MaskedReLU, Norm1d, Norm2d, SingleBranch, freeze
-from speaker_invariant_ser.recipe_encoders import AcrnnSettings, ProsodySettings
+from speaker_invariant_ser.models.encoders import AttentivePooling, Cnn, MaskedReLU, Norm1d, Norm2d, SingleBranch, Stage, freeze
+from speaker_invariant_ser.recipe_encoders import AcrnnSettings, CrnnSettings, ProsodySettings
 
 
 class Bidirectional(nn.Module):
@@ -110,6 +110,52 @@ class ProsodyEncoder(SingleBranch):
             repeated = torch.where(mask_of(frames, x.shape[2])[:, None], functionals.float()[:, :, None], 0)
             x = torch.cat((x.float(), repeated), dim=1)
         return x, frames
+
+    def embed(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""
+        return self.norm(self.project(self.dropout(self.pool(x, frames))))
+
+
+class Crnn(SingleBranch):
+    """Convolution stages over log-mels and their deltas, a bidirectional LSTM, attentive statistics pooling, a linear layer.
+
+    The stages are those of `Cnn`, with fewer channels: the first and the second halve the frame rate, each halves the bands. With
+    32 mel bands about 90,000 parameters. Known failure: as with any encoder of the spectrum, the embedding identifies the
+    training speakers where these are few.
+
+    Args:
+        layout: Of the input: log-mel and its deltas.
+        settings: Section [encoder] of the recipe.
+    """
+
+    def __init__(self, layout: Layout, settings: CrnnSettings) -> None:
+        super().__init__()
+        self.layout, self.stride = layout, 1
+        stages, inputs, bands = [], layout.orders, layout.bands
+        for number, outputs in enumerate(settings.channels):
+            kernel, stride = Cnn.kernel_and_stride(number)
+            stages.append(Stage(inputs, outputs, kernel, stride))
+            inputs, bands, self.stride = outputs, -(-bands // stride[0]), self.stride * stride[1]
+        self.stages = nn.ModuleList(stages)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.columns = nn.Conv1d(inputs * bands, settings.width, 1, bias=False)
+        self.columns_norm = Norm1d(settings.width)
+        self.recurrent = Bidirectional(settings.width, settings.width // 2)
+        self.frame_dim = settings.width
+        self.pool = AttentivePooling(self.frame_dim)
+        self.project = nn.Linear(AttentivePooling.outputs_per_channel * self.frame_dim, settings.dim)
+        freeze(self.project.bias)
+        self.norm = Norm1d(settings.dim)
+        self.dim = settings.dim
+
+    def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frame-level features [B, F, T'] of inputs [B, I, T], T' a quarter of T, and their frames [B]."""
+        x = self.layout.log_mel(x).contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x, frames = stage(x, frames)
+        x = self.columns_norm(self.columns(self.dropout(x.flatten(1, 2)))).relu()
+        x = torch.where(mask_of(frames, x.shape[2])[:, None], x, 0)
+        return self.recurrent(self.dropout(x), frames), frames
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
         """Return embeddings [B, D] of frame-level features [B, F, T'] with frames [B]."""

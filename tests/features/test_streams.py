@@ -30,6 +30,7 @@ RECIPES = {
     },
     "fusion": {"features": {"streams": ["log-mel", "prosody"], "deltas": 1}, "encoder": {"name": "fusion", "dim": 8}},
     "acrnn": {"features": {"streams": ["log-mel"], "deltas": 2}, "encoder": {"name": "acrnn", "width": 8, "cells": 8}},
+    "crnn": {"features": {"deltas": 1}, "encoder": {"name": "crnn", "channels": [4, 8], "width": 8, "dim": 8}},
     "cnn": {"features": {"deltas": 2}, "encoder": {"channels": [4, 8]}},
 }
 

@@ -20,6 +20,7 @@ FROZEN = {
     "cnn": 2,
     "image": 1,
     "prosody": 2,
+    "crnn": 2,
     "acrnn": 1,
     "fusion": 4,
 }  # parameters that are not trained: biases that the next operation cancels
@@ -27,6 +28,7 @@ LAYOUTS = {
     "cnn": Layout(64),
     "image": Layout(64),
     "prosody": Layout(0, prosody=8),
+    "crnn": Layout(32, deltas=1),
     "acrnn": Layout(64, deltas=2),
     "fusion": Layout(64, prosody=8),
 }
@@ -193,7 +195,7 @@ def test_attention_pooling_of_a_constant_is_the_constant_whatever_is_in_the_padd
     assert torch.allclose(AttentionPooling(3)(x, torch.tensor([5])), torch.tensor(2.0))
 
 
-@pytest.mark.parametrize("log_mel", ["cnn", "acrnn"])
+@pytest.mark.parametrize("log_mel", ["crnn", "cnn", "acrnn"])
 def test_a_branch_of_the_fusion_does_not_depend_on_the_other_stream(log_mel):
     torch.manual_seed(0)
     layout, frames = LAYOUTS["fusion"], torch.tensor([40, 23])
