@@ -221,10 +221,10 @@ SOUND_ONLY = (
 
 
 class EmotionSection(Section):
-    """The emotion classifier on the embedding: one hidden layer."""
+    """The emotion classifier on the embedding: linear, or with one hidden layer."""
 
-    hidden: int = Field(64, ge=1, le=65536, description="Units of the hidden layer.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate after the hidden layer.")
+    hidden: int = Field(64, ge=0, le=65536, description="Units of the hidden layer; 0: a linear classifier.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate before the last layer.")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
     class_weights: bool = Field(True, description="Weight classes by their inverse frequency, as UAR does.")
     logit_adjustment: float = Field(

@@ -1,4 +1,4 @@
-"""Emotion classifiers on the embedding: one hidden layer, or one such classifier for each branch of the encoder.
+"""Emotion classifiers on the embedding: linear or with one hidden layer, one for each branch of the encoder.
 
 Shapes: B batch, D embedding dimension, C emotions, R branches.
 """
@@ -13,7 +13,9 @@ from speaker_invariant_ser.recipe import EmotionSection
 
 
 def classifier(dim: int, settings: EmotionSection, classes: int) -> nn.Sequential:
-    """Return an untrained classifier of `dim` dimensions with one hidden layer."""
+    """Return an untrained classifier of `dim` dimensions, linear or with one hidden layer."""
+    if settings.hidden == 0:
+        return nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(dim, classes))
     return nn.Sequential(
         nn.Linear(dim, settings.hidden),
         nn.ReLU(),
@@ -68,11 +70,10 @@ def build_head(encoder: Encoder, dim: int, settings: EmotionSection, classes: in
 
 
 def first_layers(head: nn.Sequential | BranchHeads) -> Iterator[tuple[nn.Linear, slice]]:
-    """Yield the first layer of each classifier, and which dimensions of the embedding it gets."""
+    """Yield the first linear layer of each classifier, and which dimensions of the embedding it gets."""
     begin = 0
     for layers in head.classifiers if isinstance(head, BranchHeads) else [head]:
         assert isinstance(layers, nn.Sequential)
-        first = layers[0]
-        assert isinstance(first, nn.Linear)
+        first = next(layer for layer in layers if isinstance(layer, nn.Linear))
         yield first, slice(begin, begin + first.in_features)
         begin += first.in_features

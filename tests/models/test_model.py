@@ -19,7 +19,7 @@ from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
-from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
 from speaker_invariant_ser.recipe_encoders import FusionSettings
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
@@ -60,8 +60,20 @@ FUSION = {
 }
 
 
+def test_a_linear_classifier_has_no_hidden_layer():
+    model = model_of(emotion=EmotionSection(hidden=0))
+    first, second = torch.randn(2, 5, 12)
+    middle = model.head((first + second) / 2)
+    assert torch.allclose(middle, (model.head(first) + model.head(second)) / 2, atol=1e-6)
+    assert not torch.allclose(model_of().head((first + second) / 2), (model_of().head(first) + model_of().head(second)) / 2)
+
+
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("sections", [{}, FUSION], ids=["one classifier", "a classifier for each branch"])
+@pytest.mark.parametrize(
+    "sections",
+    [{}, {"emotion": EmotionSection(hidden=0)}, FUSION],
+    ids=["one classifier", "a linear one", "a classifier for each branch"],
+)
 def test_fitting_the_release_rescales_a_head_that_classifies_after_it(trained, sections):
     release = section("release", name="noise", classify="after", in_training=trained)
     model, x = model_of(release=release, **sections), 5 + torch.randn(300, 12) * torch.logspace(-1, 2, 12)
