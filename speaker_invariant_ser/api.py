@@ -32,6 +32,7 @@ def prepare(
     name: str = "",
     columns: Mapping[str, str] | None = None,
     unlabelled: bool = False,
+    same_speaker: bool | None = None,
     trim_db: float = 0.0,
     loudness: float | None = None,
     f0: bool = False,
@@ -51,6 +52,8 @@ def prepare(
         name: Name of your own data; by default that of the file or folder.
         columns: Your table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         unlabelled: Accept utterances of your own data without an emotion.
+        same_speaker: Whether speaker names that differ only in case, blanks, leading zeros or `.0` are one speaker. By default
+            such names are an error.
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
         f0: Track F0 as well, for recipes with the prosody stream; it takes more than ten times as long as decoding.
@@ -74,7 +77,7 @@ def prepare(
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 
     require_at_least(1, jobs=jobs)
-    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled)
+    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled, same_speaker)
     with workers(jobs) as pool:
         return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress, f0)
 
@@ -231,6 +234,8 @@ def audit(
     scored: "ArrayLike | None" = None,
     *,
     columns: Mapping[str, str] | None = None,
+    dimensions: Sequence[str] = (),
+    same_speaker: bool | None = None,
     quick: bool = False,
     seed: int = 0,
     jobs: int = 1,
@@ -245,6 +250,9 @@ def audit(
         text: Spoken text of each utterance, [N]; attackers are then scored on texts that they were not trained on.
         scored: 1 for utterances that the encoder was not trained on, 0 for others, [N]; attackers are scored on the first only.
         columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
+        dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem and
+            a number.
+        same_speaker: As in `prepare`.
         quick: Use closed-form attackers only: fast, never claims chance.
         seed: Seed of folds, attackers and permutations, 0 to 2^31 - 1.
         jobs: Attackers fitted in parallel.
@@ -284,13 +292,13 @@ def audit(
                 f"{embeddings}: the table file already contains its labels; omit the arguments {', '.join(labels)}, "
                 "or pass an array"
             )
-        table, _ = read_embeddings(embeddings, columns)
-    elif speaker is None or columns:
-        raise AuditError("embeddings as an array need the argument speaker, and no columns")
+        table, _, notes = read_embeddings(embeddings, columns, dimensions, same_speaker)
+    elif speaker is None or columns or dimensions:
+        raise AuditError("embeddings as an array need the argument speaker, and no columns or dimensions")
     else:
-        table = embeddings_of(embeddings, labels)
+        table, notes = embeddings_of(embeddings, labels, same_speaker)
     settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
-    return auditing.audit_table(table, settings, progress).summary
+    return {**auditing.audit_table(table, settings, progress).summary, "notes": notes}
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":

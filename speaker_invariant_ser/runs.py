@@ -15,6 +15,7 @@ from urllib.parse import quote
 from speaker_invariant_ser.config import read_saved_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
+from speaker_invariant_ser.data.tables.names import find
 from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, shorten, unknown
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
@@ -202,6 +203,7 @@ class Run:
     def models_of_fold(self, name: str) -> list[ModelSpec]:
         """Return the trained models of a fold; raise RunError with the trained folds if there are none."""
         done = self.trained_models()
+        name = find(name, dict.fromkeys(spec.split.name for spec in done))
         if name not in (names := [spec.split.name for spec in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [spec for spec in done if spec.split.name == name]

@@ -201,7 +201,7 @@ def test_audit_takes_labels_as_data_frames_and_lists_hold_them(table):
     embedding, speaker, *_ = table
     names = [f"s{number}" for number in speaker]
     for given in (names, np.array(names), np.array(names, dtype=object), [name.encode() for name in names]):
-        made = embeddings_of(torch.tensor(embedding), {"speaker": given, "text": speaker})
+        made, _ = embeddings_of(torch.tensor(embedding), {"speaker": given, "text": speaker})
         assert made.speaker.tolist() == names and made.text.tolist() == [str(number) for number in speaker]
         assert np.array_equal(made.embedding, embedding) and made.scored.all()
 

@@ -82,7 +82,7 @@ def table_of_options(command: Any) -> str:
     """Return the table of a verb's options."""
     lines = ["| option | value | default | meaning |", "|---|---|---|---|"]
     for option in options_of(command):
-        names = ", ".join(f"`{name}`" for name in option.opts)
+        names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
         lines.append(f"| {names} | {cell(kind_of(option))} | {cell(default_of(option))} | {cell(option.help)} |")
     return "\n".join(lines) + "\n"
 

@@ -298,7 +298,7 @@ def unseen_summary(leakage: Leakage | None, verification: Verification | None) -
     }
 
 
-def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditSettings) -> dict:
+def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditSettings, notes: Sequence[str] = ()) -> dict:
     """Return the content of report.json for the audit of a table of embeddings.
 
     Args:
@@ -306,6 +306,7 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
         table: Its embeddings.
         speaker: `Audit.summary`.
         settings: Settings of the audit.
+        notes: What `read_embeddings` remarked on the table.
 
     Returns:
         The content, without results on emotion.
@@ -319,7 +320,12 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
         "speaker": speaker,
         "against": None,
         "settings": {
-            "table": {"sha256": sha256(path), "clips": len(table.id), "dimensions": table.embedding.shape[1]},
+            "table": {
+                "sha256": sha256(path),
+                "clips": len(table.id),
+                "dimensions": table.embedding.shape[1],
+                "notes": list(notes),
+            },
             "audit": settings.described,
             "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
         },

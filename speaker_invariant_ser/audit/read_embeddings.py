@@ -12,13 +12,17 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.data.manifest import COLUMNS, is_utf8, read_columns, require_unique_columns
+from speaker_invariant_ser.data.manifest import COLUMNS
+from speaker_invariant_ser.data.tables.columns import read_columns, require_unique_columns
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
+from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
+from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
+from speaker_invariant_ser.data.tables.unify import spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
 
 if TYPE_CHECKING:
@@ -46,17 +50,37 @@ INVALID_NPZ = (  # errors that numpy and zipfile raise for invalid or damaged fi
     zipfile.BadZipFile,
 )
 
-Content = tuple[np.ndarray, dict[str, list[str]], list[str]]  # embedding [N, D], labels [N] by field, names left out
+# Embedding [N, D], labels [N] by field, names of the dimensions, notes
+Content = tuple[np.ndarray, dict[str, list[str]], list[str], list[str]]
 
 
-def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) -> tuple[Embeddings, list[str]]:
+class ReadTable(NamedTuple):
+    """A table of embeddings as it was read.
+
+    Attributes:
+        embeddings: The embeddings.
+        dimensions: Names of the dimensions.
+        notes: What was left out or unified, and what is suspicious, as sentences.
+    """
+
+    embeddings: Embeddings
+    dimensions: list[str]
+    notes: list[str]
+
+
+def read_embeddings(
+    path: Path | str,
+    columns: Mapping[str, str] | None = None,
+    dimensions: Sequence[str] = (),
+    same_speaker: bool | None = None,
+) -> ReadTable:
     """Read a table of embeddings.
 
     An .npz file has the arrays `embedding` [N, D] and `speaker` [N], and optionally `emotion`, `text` and `id` [N] (text or
     integers) and `scored` [N]: 1 where the encoder was not trained on the utterance, 0 where it was. In .csv, .tsv and
-    .parquet files these are columns, and every other numeric column is a dimension, except row numbers and columns of a
-    manifest (start, sex ...), which no encoder computes; text columns are left out. Labels are read as text, so that `01`
-    stays `01`. The usual other names of columns (`speaker_id`, `label` ...) are recognised.
+    .parquet files these are columns, and the dimensions are those with a common stem and a number, such as dim_0, or those that
+    `dimensions` names. Labels are read as text, so that `01` stays `01`. The usual other names of columns (`speaker_id`, `label`
+    ...) are recognised.
 
     Without `emotion`, chance given the emotion is chance. Without `id`, utterances are called "row 1" and so on. Without
     `scored`, all utterances are scored.
@@ -64,9 +88,11 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
     Args:
         path: The table.
         columns: The table's name for a field, for example {"speaker": "spk_id"}.
+        dimensions: Patterns (`fnmatch`) of the columns that are dimensions.
+        same_speaker: Whether speaker names that are alike are one speaker, as in `unify`.
 
     Returns:
-        The embeddings, and the names of arrays or columns that were left out.
+        The embeddings, the names of their dimensions, and notes on the table.
 
     Raises:
         AuditError: The file cannot be read, a field is missing or invalid, or an embedding is not finite.
@@ -77,26 +103,37 @@ def read_embeddings(path: Path | str, columns: Mapping[str, str] | None = None) 
     if not path.is_file():
         raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
     try:
-        embedding, labels, left_out = READERS[path.suffix.lower()](path, columns or {})
+        embedding, labels, names, notes = READERS[path.suffix.lower()](path, columns or {}, dimensions)
         require_single_lines(labels, path)
     except ManifestError as error:
         raise AuditError(str(error)) from None
-    return make_embeddings(embedding, labels, path), left_out
+    table, further_notes = make_embeddings(embedding, labels, path, same_speaker)
+    suspicious = [names[column] for column in speaker_numbers(table.embedding, table.speaker)]
+    if suspicious:
+        notes.append(
+            f"{shorten(suspicious)} holds whole numbers in the order of the speakers, which alone name the speaker; leave it out "
+            "if it is an index or a label"
+        )
+    return ReadTable(table, names, [*notes, *further_notes])
 
 
-def make_embeddings(embedding: np.ndarray, labels: Mapping[str, list[str]], source: Path | str) -> Embeddings:
+def make_embeddings(
+    embedding: np.ndarray, labels: Mapping[str, list[str]], source: Path | str, same_speaker: bool | None = None
+) -> tuple[Embeddings, list[str]]:
     """Check embeddings and labels, and combine them.
 
     Args:
         embedding: Real numbers [N, D].
         labels: `speaker` and optionally `emotion`, `text`, `id` and `scored` ("1" or "0"), [N] each.
         source: Name of the table, for error messages.
+        same_speaker: As in `read_embeddings`.
 
     Returns:
-        The embeddings, in double precision unless they were given in single precision.
+        The embeddings, in double precision unless they were given in single precision, and notes on labels.
 
     Raises:
-        AuditError: Shapes or types are wrong, a label is missing, an id occurs twice, or an embedding is not finite.
+        AuditError: Shapes or types are wrong, a label is missing, an id occurs twice, an embedding is not finite, or names of
+            speakers are alike and `same_speaker` is None.
     """
     embedding = to_floats(embedding, source)
     count = len(embedding)
@@ -109,12 +146,26 @@ def make_embeddings(embedding: np.ndarray, labels: Mapping[str, list[str]], sour
     require_no_empty_label(labels, source)
     require_unique_ids(ids, source)
     require_finite(embedding, ids, source)
-    speaker, emotion, text = (np.array(labels.get(name, [""] * count), dtype=str) for name in ("speaker", "emotion", "text"))
-    return Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored)
+    (speaker, speaker_notes), (emotion, emotion_notes), (text, text_notes) = (
+        unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in ("speaker", "emotion", "text")
+    )
+    notes = [*speaker_notes, *emotion_notes, *text_notes]
+    return Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored), notes
 
 
-def read_npz(path: Path, columns: Mapping[str, str]) -> Content:
+def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speaker: bool | None) -> tuple[np.ndarray, list[str]]:
+    """Return labels [N] in one spelling, "" where missing, and notes; raise AuditError as `unify.spellings` does."""
+    try:
+        spelling, notes = spellings(name, cells, source, same_speaker)
+    except ManifestError as error:
+        raise AuditError(str(error)) from None
+    return np.array(["" if is_missing(cell) else spelling[cell] for cell in cells], dtype=str), notes
+
+
+def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] = ()) -> Content:
     """Read an .npz file without unpickling anything."""
+    if dimensions:
+        raise AuditError(f"{path}: --dimensions names columns of a table; an .npz file has the array embedding")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy warns of headers that it corrected
         try:
@@ -128,7 +179,14 @@ def read_npz(path: Path, columns: Mapping[str, str]) -> Content:
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
     embedding = np.asarray(arrays.pop("embedding"))
     labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
-    return embedding, labels, [name for name in names if name not in chosen.values()]
+    left_out = [name for name in names if name not in chosen.values()]
+    notes = [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
+    return (
+        embedding,
+        labels,
+        [f"dimension {number}" for number in range(embedding.shape[-1] if embedding.ndim == 2 else 0)],
+        notes,
+    )
 
 
 def to_texts(array: np.ndarray, source: str) -> list[str]:
@@ -149,15 +207,18 @@ def stripped_texts(cells: Sequence[object], source: str) -> list[str]:
     return texts
 
 
-def embeddings_of(embedding: "ArrayLike", labels: Mapping[str, "ArrayLike"]) -> Embeddings:
+def embeddings_of(
+    embedding: "ArrayLike", labels: Mapping[str, "ArrayLike"], same_speaker: bool | None = None
+) -> tuple[Embeddings, list[str]]:
     """Make embeddings of arrays, lists, or columns of a data frame.
 
     Args:
         embedding: Real numbers [N, D].
         labels: As in `make_embeddings`; each text or integers, [N].
+        same_speaker: As in `read_embeddings`.
 
     Returns:
-        The embeddings.
+        The embeddings, and notes on labels.
 
     Raises:
         AuditError: As `make_embeddings`; or something is not an array, or a label is missing, such as None or NaN.
@@ -167,7 +228,7 @@ def embeddings_of(embedding: "ArrayLike", labels: Mapping[str, "ArrayLike"]) -> 
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths; tensors on a GPU or with a gradient
         raise AuditError(f"embeddings: not an array of real numbers of shape (N, D) ({error})") from None
     texts = {name: label_texts(values, name) for name, values in labels.items()}
-    return make_embeddings(numbers, texts, "embeddings")
+    return make_embeddings(numbers, texts, "embeddings", same_speaker)
 
 
 def label_texts(values: "ArrayLike", name: str) -> list[str]:
@@ -184,41 +245,19 @@ def label_texts(values: "ArrayLike", name: str) -> list[str]:
     return stripped_texts(cells.tolist(), name)
 
 
-def read_columnar(path: Path, columns: Mapping[str, str]) -> Content:
+def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] = ()) -> Content:
     """Read a .csv, .tsv or .parquet file with one column per dimension."""
     cells = read_columns(path, {})
     chosen = match_fields(cells, columns, path, needed=("speaker",))
-    others = [name for name in cells if name not in chosen.values()]
-    candidates = [name for name in others if name.lower() not in LABELS | ROW_NUMBERS]
-    numbers = {name: to_numbers(cells[name], f"{path}: {name}") for name in candidates}
-    dimensions = [values for values in numbers.values() if values is not None]
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
-    embedding = np.stack(dimensions, axis=1) if dimensions else np.zeros((len(labels["speaker"]), 0))
-    return embedding, labels, [name for name in others if numbers.get(name) is None]
-
-
-def to_numbers(cells: Sequence[str], source: str) -> np.ndarray | None:
-    """Convert a column to float64 [N]; None if no cell is a number. Raise AuditError if only some are."""
-    try:
-        return np.array(cells, dtype=np.float64)
-    except ValueError:
-        not_numbers = [row for row, cell in enumerate(cells) if not is_number(cell)]
-    if len(not_numbers) == len(cells):
-        return None
-    first = not_numbers[0]
-    raise AuditError(
-        f"{source} in row {first + 1} is '{cells[first]}'; a dimension needs a number in every row. Remove the column if it is "
-        "not a dimension"
-    )
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell can be read as a number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    others = {name: column for name, column in cells.items() if name not in chosen.values()}
+    never = [name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS]
+    names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions)
+    if never:
+        notes.append(f"labels and row numbers that are not used: {', '.join(never)}")
+    values = [to_numbers(cells[name], f"{path}: {name}") for name in names]
+    embedding = np.stack(values, axis=1) if values else np.zeros((len(labels["speaker"]), 0))
+    return embedding, labels, names, notes
 
 
 def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
@@ -285,9 +324,12 @@ def require_finite(embedding: np.ndarray, ids: Sequence[str], source: Path | str
 def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:
     """Raise AuditError if an utterance has no speaker, or no emotion where there are emotions."""
     for name in ("speaker", "emotion"):
-        rows = [str(row) for row, label in enumerate(labels.get(name, ()), start=1) if not label]
+        cells = labels.get(name, ())
+        rows = [row for row, label in enumerate(cells, start=1) if is_missing(label)]
+        words = {f"'{cells[row - 1]}'" for row in rows} - {"''"}
         if rows:
-            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}")
+            written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
+            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}")
 
 
 def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
@@ -308,7 +350,7 @@ def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
     return scored
 
 
-READERS: dict[str, Callable[[Path, Mapping[str, str]], Content]] = {
+READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Content]] = {
     ".npz": read_npz,
     ".csv": read_columnar,
     ".tsv": read_columnar,

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_speaker, warn
-from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Columns, Quick, Quiet, column_names, require_former_report
+from speaker_invariant_ser.cli.options import (
+    CORES,
+    AttackerJobs,
+    Columns,
+    Quick,
+    Quiet,
+    SameSpeaker,
+    column_names,
+    require_former_report,
+)
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import AuditError
 
@@ -16,6 +25,13 @@ def audit(
     table: Annotated[Path, typer.Argument(help="Embeddings of any model: .npz, .csv, .tsv or .parquet.")],
     out: Annotated[Path, typer.Option(help="Folder of the report; a former report there is replaced.")] = Path("siser-audit"),
     column: Columns = None,
+    dimensions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Columns that are dimensions, such as "f_*"; may be repeated. By default, those with a common stem and a number.'
+        ),
+    ] = None,
+    same_speaker: SameSpeaker = None,
     quick: Quick = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of folds, attackers and permutations.")] = 0,
     jobs: AttackerJobs = CORES,
@@ -28,7 +44,8 @@ def audit(
 
     A .npz file holds the arrays embedding [N, D] and speaker [N] and, where known, emotion, text, id and scored [N]. scored is 1
     for an utterance that the encoder was not trained on, and 0 for one that it was: attackers learn from those but are not scored
-    on them. In .csv, .tsv and .parquet these are columns, and every other numeric column is a dimension of the embedding.
+    on them. In .csv, .tsv and .parquet these are columns, and the dimensions are columns with a common stem and a number, such as
+    dim_0 to dim_767; --dimensions names others.
     """
     columns = column_names(column)
     if not as_json:
@@ -37,27 +54,29 @@ def audit(
         progress("loading", 0, 1)
         from speaker_invariant_ser.audit import audit as auditing
         from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+        from speaker_invariant_ser.data.tables.dimensions import described
 
-        embeddings, ignored_columns = read_embeddings(table, columns)
+        embeddings, names, notes = read_embeddings(table, columns, dimensions or (), same_speaker)
         progress("loading", 1, 1)
         settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
         try:
             speaker = auditing.audit_table(embeddings, settings, progress).summary
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
-        if ignored_columns:
-            warn(f"{table}: not numeric, and not used as dimensions: {', '.join(ignored_columns)}")
+        for note in notes:
+            warn(f"{table}: {note}")
         if as_json:
-            print(json.dumps(speaker, indent=2, ensure_ascii=False))
+            print(json.dumps({**speaker, "notes": notes}, indent=2, ensure_ascii=False))
             return
         from speaker_invariant_ser.evaluation.summary import TableReport
         from speaker_invariant_ser.report.embedding_map import map_points
         from speaker_invariant_ser.report.write import write_report
 
-        report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings))
+        remarks = [f"dimensions: {described(names)}", *notes]
+        report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks))
         path = write_report(report, out, points=map_points(embeddings))
-    utterances, dimensions = embeddings.embedding.shape
-    print(f"{table}: {utterances} utterances of {len(set(embeddings.speaker))} speakers, {dimensions} dimensions")
+    utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
+    print(f"{table}: {utterances} utterances of {speakers} speakers, {len(names)} dimensions: {described(names)}")
     show_speaker(report.speaker)
     print(*report.verdict)
     print(f"report: {path}")

@@ -26,6 +26,14 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="OURS=THEIRS, the table's name of a column, such as speaker=spk_id; may be repeated."),
 ]
+SameSpeaker = Annotated[
+    bool | None,
+    typer.Option(
+        "--same-speaker/--distinct-speakers",
+        help="Whether speaker names that differ only in case, blanks, leading zeros or .0 are one speaker.",
+        show_default="an error",
+    ),
+]
 
 
 def pair(text: str, option: str, example: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_prepared, warn
-from speaker_invariant_ser.cli.options import CORES, Columns, FileJobs, Quiet, column_names, pair
+from speaker_invariant_ser.cli.options import CORES, Columns, FileJobs, Quiet, SameSpeaker, column_names, pair
 from speaker_invariant_ser.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def prepare(
         bool,
         typer.Option("--unlabelled", help="Accept utterances of your own data without an emotion; see split.unlabelled."),
     ] = False,
+    same_speaker: SameSpeaker = None,
     trim_db: Annotated[
         float, typer.Option(min=0, max=120, help="Trim both ends where they are this many dB below the peak; 0 trims nothing.")
     ] = 0.0,
@@ -62,7 +63,7 @@ def prepare(
 
     others = [pair(text, "--also", "nemo=~/nemo") for text in also or ()]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
-    first = Source(corpus, Path(os.path.expanduser(source)), name, pattern, column_names(column), unlabelled)
+    first = Source(corpus, Path(os.path.expanduser(source)), name, pattern, column_names(column), unlabelled, same_speaker)
     sources = [first, *(replace(first, corpus=kind, path=Path(os.path.expanduser(path)), name="") for kind, path in others)]
     with workers(jobs) as pool, progress_bars(quiet) as progress:  # workers first: they fork, and progress bars start a thread
         prepared = prepare_sources(sources, out, Treatment(trim_db, loudness), conditions, download, pool, progress, f0)
@@ -101,5 +102,5 @@ def warn_of(prepared: "PreparedCorpus", out: Path) -> None:
         warn(f"{counts['rejected']} files rejected; the reasons are in {out / REJECTED}")
     if counts["warned"]:
         warn(f"{counts['warned']} files are suspicious but were kept; the reasons are in {out / WARNED}")
-    for line in prepared.settings["differences"] + prepared.settings["shortcuts"]["warnings"]:
+    for line in prepared.settings["notes"] + prepared.settings["differences"] + prepared.settings["shortcuts"]["warnings"]:
         warn(line)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
+from speaker_invariant_ser.data.tables.names import alike_key, contains, find
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
@@ -83,9 +84,12 @@ def map_labels(
     counts = Counter(utterance.emotion for utterance in utterances if utterance.emotion)
     if table is None:
         return list(utterances), Mapped(name, unlabelled=sum(without))
+    if name == "own":
+        table = {find(label, counts): new_label for label, new_label in table.items()}
     if name == "own" and (absent := [label for label in table if label not in counts]):
         raise RecipeError(f"labels.map: {unknown('emotion', absent[0], sorted(counts))}")
-    new = {label: table.get(label) or table.get(label.lower()) or "" for label in ("", *sorted(counts))}
+    by_key = {alike_key(label): new_label for label, new_label in table.items()}
+    new = {label: table.get(label) or by_key.get(alike_key(label)) or "" for label in ("", *sorted(counts))}
     mapped = [replace(utterance, emotion=new[utterance.emotion]) for utterance in utterances]
     if not any(utterance.emotion for utterance in mapped):
         raise RecipeError(f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}")
@@ -97,7 +101,7 @@ def map_labels(
 
 def is_unlabelled(utterance: Utterance, split: SplitSection | None) -> bool:
     """Return whether an utterance is of the domain that a split trains on without labels."""
-    return split is not None and split.scheme == "domain" and domain_of(utterance, split) in split.unlabelled
+    return split is not None and split.scheme == "domain" and contains(split.unlabelled, domain_of(utterance, split))
 
 
 def domain_of(utterance: Utterance, split: SplitSection) -> str:
@@ -110,6 +114,17 @@ def domain_column(split: SplitSection) -> str:
     if split.column not in GROUPABLE:
         raise RecipeError(f"split.column: {unknown('column', split.column, GROUPABLE)}")
     return split.column
+
+
+def with_known_spelling(split: SplitSection, utterances: Sequence[Utterance]) -> SplitSection:
+    """Return a [split] section whose speakers and domains are spelled as in the manifest, where they are the same names."""
+    column = domain_column(split)
+    speakers = {utterance.speaker for utterance in utterances}
+    domains = {getattr(utterance, column) for utterance in utterances}
+    known = {"test": speakers, "dev": speakers, "source": domains, "unlabelled": domains}
+    return split.model_copy(
+        update={key: tuple(find(name, spelled) for name in getattr(split, key)) for key, spelled in known.items()}
+    )
 
 
 def require_labels(utterances: Sequence[Utterance], without: Sequence[bool]) -> None:
@@ -125,7 +140,7 @@ def require_labels(utterances: Sequence[Utterance], without: Sequence[bool]) -> 
 def labels_of(utterances: Sequence[Utterance], split: SplitSection) -> list[str]:
     """Return the emotions that a model can learn, sorted: those of split.source if a domain is unlabelled, otherwise all."""
     domain = split.scheme == "domain"
-    return sorted({u.emotion for u in utterances if not domain or domain_of(u, split) in split.source} - {""})
+    return sorted({u.emotion for u in utterances if not domain or contains(split.source, domain_of(u, split))} - {""})
 
 
 def resolve(chosen: str | Mapping[str, str], utterances: Sequence[Utterance]) -> tuple[str, Mapping[str, str] | None]:

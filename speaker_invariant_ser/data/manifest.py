@@ -1,6 +1,5 @@
 """Utterances and the tables that list them: read, write, check, select and combine."""
 
-import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.data.tables.names import describe_groups, find, groups, is_utf8
 from speaker_invariant_ser.errors import ManifestError, shorten, unknown
 from speaker_invariant_ser.files import writing
 
@@ -55,6 +56,7 @@ class Listing:
         folder: Folder that `source` is relative to.
         note: Limitation of the corpus that every report prints.
         unlabelled: Whether utterances may lack an emotion.
+        notes: What was changed or is suspicious in the table's columns, as sentences.
     """
 
     utterances: list[Utterance]
@@ -62,6 +64,7 @@ class Listing:
     folder: Path = Path()
     note: str = ""
     unlabelled: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 COLUMNS = tuple(column.name for column in fields(Utterance))
@@ -86,102 +89,6 @@ def read_manifest(path: Path | str) -> list[Utterance]:
     if missing:
         raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")
     return [Utterance(*row) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
-
-
-def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read the rows of a table as text, by column name and without surrounding blanks.
-
-    Raises:
-        ManifestError: The table cannot be read, or one of the `needed` columns is missing.
-    """
-    columns = read_columns(path, {})
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise ManifestError(f"{path}: no column {', '.join(missing)}; found {shorten(columns, 10)}")
-    return [dict(zip(columns, map(str.strip, row), strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
-    """Read the columns of a table by name.
-
-    Args:
-        path: Parquet (.parquet), tab-separated text (.tsv) or comma-separated text (any other suffix), in UTF-8.
-        types: Types of numeric columns; all other columns are text, no type is inferred.
-
-    Returns:
-        The cells of each column; missing cells are empty strings.
-
-    Raises:
-        ManifestError: The table does not exist or cannot be read, or a column name occurs twice.
-    """
-    if Path(path).suffix.lower() == ".parquet":
-        return read_parquet(path)
-    quoting = Path(path).suffix.lower() != ".tsv"  # a quotation mark in a .tsv is an ordinary character
-    delimiter = "," if quoting else "\t"
-    if Path(path).exists() and not Path(path).is_file():
-        raise ManifestError(f"{path} is not a regular file, expected a CSV table")
-    try:
-        names, lines = read_header(path, delimiter)
-        require_unique_columns(names, path)
-        convert = pyarrow.csv.ConvertOptions(
-            column_types={name: types.get(name, pyarrow.string()) for name in names},
-            strings_can_be_null=False,
-        )
-        with open(path, "rb") as file:  # opened here, because pyarrow interprets some paths itself
-            table = pyarrow.csv.read_csv(
-                file,
-                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines, use_threads=False),
-                convert_options=convert,
-                parse_options=pyarrow.csv.ParseOptions(
-                    newlines_in_values=quoting, delimiter=delimiter, quote_char='"' if quoting else False
-                ),
-            )
-    except FileNotFoundError:
-        raise ManifestError(f"no such table: {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
-        raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
-    return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
-
-
-def shared_texts(column: pyarrow.ChunkedArray) -> list:
-    """Return the cells of a column, equal texts as one object to save memory."""
-    if not pyarrow.types.is_string(column.type):
-        return column.to_pylist()
-    texts: dict[str, str] = {}
-    return [texts.setdefault(cell, cell) for cell in column.to_pylist()]
-
-
-def read_parquet(path: Path | str) -> dict[str, list[str]]:
-    """Read the columns of a Parquet file as text, whatever their types; raise ManifestError."""
-    try:
-        with open(path, "rb") as file:
-            table = pyarrow.parquet.read_table(file)
-        plain = [field.name for field in table.schema if not pyarrow.types.is_nested(field.type)]
-        texts = [pyarrow.compute.fill_null(table[name].cast(pyarrow.string()), "") for name in plain]
-    except FileNotFoundError:
-        raise ManifestError(f"no such table: {path}") from None
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ManifestError(
-            f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "
-            "`siser prepare datasets`, after save_to_disk"
-        ) from None
-    require_unique_columns([name.strip() for name in plain], path)
-    return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
-
-
-def require_unique_columns(names: Sequence[str], path: Path | str) -> None:
-    """Raise ManifestError if a column name occurs twice."""
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ManifestError(f"{path}: column {shorten(repeated)} occurs more than once")
-
-
-def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
-    """Return a CSV file's column names without surrounding blanks, and the number of their line; empty lines may precede it."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
-        names = next((row for row in rows if row), [])
-        return [name.strip() for name in names], rows.line_num
 
 
 def require_valid(
@@ -275,6 +182,7 @@ def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -
         wanted[column].add(value)
     for column, values in wanted.items():
         present = values_of(column, utterances_of(listings))
+        wanted[column] = values = {find(value, present) for value in values}
         if absent := sorted(values - present):
             raise ManifestError(
                 f"--only {column}={absent[0]}: no utterance has it, {column} is one of {shorten(sorted(present), 10)}"
@@ -335,11 +243,6 @@ def reject_invalid_names(listing: Listing) -> Listing:
     return replace(listing, utterances=kept, rejected=[*listing.rejected, *((name, reason) for name in sorted(names))])
 
 
-def is_utf8(text: str) -> bool:
-    """Return whether a text can be encoded in UTF-8; Python's names of undecodable files cannot."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def contradiction(utterances: Iterable[Utterance], columns: Sequence[str] = ("emotion", "speaker")) -> str:
     """Describe the columns in which utterances with the same audio differ; empty if none does. Unknown labels never differ."""
     values = {column: sorted({getattr(utterance, column) for utterance in utterances} - {""}) for column in columns}
@@ -364,6 +267,8 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     names = Counter(name for listing in listings for name in values_of("corpus", listing.utterances))
     if repeated := [name for name, count in names.items() if count > 1]:
         raise ManifestError(f"two corpora are named {shorten(repeated)}; give one of them another name")
+    if alike := groups(names):
+        raise ManifestError(f"two corpora are named {describe_groups(alike)}; give one of them another name")
     utterances = [with_corpus_prefix(utterance) for utterance in utterances_of(listings)]
     corpora = defaultdict(set)
     for utterance in utterances:
@@ -378,7 +283,9 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
         for file, reason in listing.rejected
     ]
     note = " ".join(filter(None, (listing.note for listing in listings)))
-    return Listing(utterances, rejected, note=note, unlabelled=any(listing.unlabelled for listing in listings)), paths
+    notes = [note for listing in listings for note in listing.notes]
+    unlabelled = any(listing.unlabelled for listing in listings)
+    return Listing(utterances, rejected, note=note, unlabelled=unlabelled, notes=notes), paths
 
 
 def with_corpus_prefix(utterance: Utterance) -> Utterance:

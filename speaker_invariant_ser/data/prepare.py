@@ -358,6 +358,7 @@ def describe(
         },
         "emotions": dict(sorted(Counter(utterance.emotion for utterance in kept if utterance.emotion).items())),
         "unlabelled": sum(not utterance.emotion for utterance in kept),
+        "notes": listing.notes,
         "differences": list(differences),
         "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),

@@ -13,6 +13,7 @@ import numpy as np
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.data.tables.names import groups
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.indexing import to_indices
 
@@ -146,12 +147,9 @@ ADVICE = {
 
 
 def similar_labels(utterances: Sequence[Utterance]) -> list[str]:
-    """Warn of emotion labels that differ only in upper and lower case, because they most likely mean the same."""
-    spellings = defaultdict(set)
-    for utterance in utterances:
-        spellings[utterance.emotion.lower()].add(utterance.emotion)
-    similar = [" and ".join(sorted(labels)) for labels in spellings.values() if len(labels) > 1]
-    return [f"{labels} count as different emotions; labels.map in the recipe can merge them" for labels in similar]
+    """Warn of emotion labels that are alike (see `tables.names`), because they most likely mean the same."""
+    alike = groups({utterance.emotion for utterance in utterances})
+    return [f"{' and '.join(labels)} count as different emotions; labels.map in the recipe can merge them" for labels in alike]
 
 
 def missing_emotions(utterances: Sequence[Utterance]) -> list[str]:

@@ -13,6 +13,7 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
+from speaker_invariant_ser.data.tables.unify import unify
 from speaker_invariant_ser.errors import CorpusError
 from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
 from speaker_invariant_ser.processes import TaskProgress
@@ -29,6 +30,8 @@ class Source:
         pattern: Pattern of the paths in a folder, such as `{speaker}/{emotion}/*.wav`.
         columns: Name of a field -> name of its column in the table.
         unlabelled: Whether the user's own data may lack emotions.
+        same_speaker: Whether speaker names that differ only in case, blanks, leading zeros or `.0` are one speaker; None: such
+            names are an error.
     """
 
     corpus: str
@@ -37,6 +40,7 @@ class Source:
     pattern: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     unlabelled: bool = False
+    same_speaker: bool | None = None
 
     @property
     def is_own(self) -> bool:
@@ -51,13 +55,13 @@ class Source:
 
         Raises:
             CorpusError: The corpus is unknown, or the folder does not hold it.
-            ManifestError: The user's table or folder cannot be used.
+            ManifestError: The user's table or folder cannot be used, or speaker names are alike and `same_speaker` is None.
         """
         if self.is_own:
             return CUSTOM_FORMATS[self.corpus](
-                Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled)
+                Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled, self.same_speaker)
             )
-        return list_corpus(get_corpus(self.corpus, CUSTOM_FORMATS), self.path)
+        return unify(list_corpus(get_corpus(self.corpus, CUSTOM_FORMATS), self.path), self.path, self.same_speaker)
 
 
 def prepare_sources(

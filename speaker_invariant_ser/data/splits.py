@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from speaker_invariant_ser.data.dev_speakers import Group, divide
-from speaker_invariant_ser.data.labels import domain_column
+from speaker_invariant_ser.data.labels import domain_column, with_known_spelling
 from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.data.tables.names import describe_groups, groups, same_key
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
@@ -105,6 +106,7 @@ def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list
         SplitError: The utterances do not allow this scheme, for instance because there are too few speakers.
     """
     require_enough(utterances)
+    settings = with_known_spelling(settings, utterances)
     splits = SCHEMES[settings.scheme](settings, speaker_table(settings, utterances))
     if settings.text_folds:
         splits = split_by_text(splits, settings, utterances)
@@ -147,6 +149,8 @@ def sex_by_speaker(utterances: Sequence[Utterance]) -> dict[str, str]:
 def require_enough(utterances: Sequence[Utterance]) -> None:
     """Raise SplitError for fewer than two emotions or four speakers."""
     speakers = {utterance.speaker for utterance in utterances}
+    if same := groups(speakers, same_key):
+        raise SplitError(f"speaker {describe_groups(same)}: one name in several spellings; prepare the corpus again")
     emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
         raise SplitError(f"{len(emotions)} emotion ({shorten(emotions)}) in the data, at least 2 are needed")

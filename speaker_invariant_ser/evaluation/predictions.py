@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.csv
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.data.manifest import read_columns
+from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
 from speaker_invariant_ser.evaluation.calibration import apply_temperature
 from speaker_invariant_ser.files import writing

@@ -63,8 +63,8 @@ def write(request, tmp_path):
 
 
 def test_every_format_gives_the_same_table(write):
-    table, left_out = read_embeddings(write())
-    assert np.array_equal(table.embedding, content()["embedding"]) and not left_out
+    table, _, notes = read_embeddings(write())
+    assert np.array_equal(table.embedding, content()["embedding"]) and not notes
     assert list(table.speaker) == SPEAKERS and list(table.emotion) == EMOTIONS
     assert list(table.id) == [f"row {row}" for row in range(1, UTTERANCES + 1)]
     assert list(table.text) == [""] * UTTERANCES and table.scored.all() and table.frames is None
@@ -72,14 +72,14 @@ def test_every_format_gives_the_same_table(write):
 
 def test_optional_labels_are_read(write):
     ids = [f"clip {number}" for number in range(UTTERANCES)]
-    table, left_out = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
-    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not left_out
+    table, _, notes = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
+    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not notes
     assert table.scored.tolist() == [True, False, True, True, False, True]
 
 
 def test_other_names_of_columns_are_given_by_the_user(write):
-    table, left_out = read_embeddings(write(speaker=None, emotion=None, who=SPEAKERS, label=EMOTIONS), {"speaker": "who"})
-    assert list(table.speaker) == SPEAKERS and not left_out
+    table, _, notes = read_embeddings(write(speaker=None, emotion=None, who=SPEAKERS, label=EMOTIONS), {"speaker": "who"})
+    assert list(table.speaker) == SPEAKERS and not notes
     assert list(table.emotion) == EMOTIONS, "usual names are recognised"
     with pytest.raises(AuditError, match="no speaker; found .*who.*--column speaker=NAME"):
         read_embeddings(write(speaker=None, who=SPEAKERS))
@@ -90,39 +90,111 @@ def test_other_names_of_columns_are_given_by_the_user(write):
 
 
 def test_emotion_is_optional(write):
-    table, _ = read_embeddings(write(emotion=None))
+    table, *_ = read_embeddings(write(emotion=None))
     assert list(table.emotion) == [""] * UTTERANCES
 
 
 def test_integers_bytes_and_booleans_are_labels(tmp_path):
     changes = {"speaker": np.arange(6) // 2, "emotion": np.array([b"sad"] * 6), "scored": np.arange(6) > 0}
-    table, _ = read_embeddings(npz(tmp_path, **changes))
+    table, *_ = read_embeddings(npz(tmp_path, **changes))
     assert list(table.speaker) == list("001122") and table.emotion[0] == "sad" and table.scored.tolist() == [False] + 5 * [True]
 
 
 @pytest.mark.parametrize(("given", "kept"), [("f2", "f8"), ("f4", "f4"), (">f4", "f8"), ("i2", "f8"), ("?", "f8")])
 def test_the_embedding_stays_in_single_precision_or_becomes_double(tmp_path, given, kept):
     embedding = content()["embedding"].astype(given)
-    table, _ = read_embeddings(npz(tmp_path, embedding=embedding))
+    table, *_ = read_embeddings(npz(tmp_path, embedding=embedding))
     assert table.embedding.dtype == kept and np.array_equal(table.embedding, embedding)
 
 
 def test_other_arrays_are_left_out_and_listed(tmp_path):
-    table, left_out = read_embeddings(npz(tmp_path, posteriors=np.zeros((6, 2))))
-    assert left_out == ["posteriors"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
+    table, _, notes = read_embeddings(npz(tmp_path, posteriors=np.zeros((6, 2))))
+    assert notes == ["arrays that are not used: posteriors"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
 
 
 def test_text_columns_are_left_out_and_listed(tmp_path):
-    table, left_out = read_embeddings(csv(tmp_path, note=["loud", "low", "", "", "x", "y"], empty=[""] * 6))
-    assert left_out == ["note", "empty"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
+    table, _, notes = read_embeddings(csv(tmp_path, note=["loud", "low", "", "", "x", "y"], empty=[""] * 6))
+    assert notes == ["not numeric, and not used as dimensions: note, empty"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "start", "session", "path", "speaker_id", "actor"])
 def test_row_numbers_and_manifest_columns_are_not_dimensions(tmp_path, name):
-    table, left_out = read_embeddings(csv(tmp_path, **{name: range(6)}))
-    assert left_out == [name] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
-    table, left_out = read_embeddings(csv(tmp_path, d99=range(6)))
-    assert not left_out and table.embedding.shape == (UTTERANCES, DIMENSIONS + 1)
+    table, _, notes = read_embeddings(csv(tmp_path, **{name: range(6)}))
+    assert notes == [f"labels and row numbers that are not used: {name}"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
+    table, _, notes = read_embeddings(csv(tmp_path, d99=range(6)))
+    assert not notes and table.embedding.shape == (UTTERANCES, DIMENSIONS + 1)
+
+
+def numbers_beside(tmp_path, embedding: dict[str, object], *patterns: str, **others):
+    """Write a table of 40 rows of four speakers with columns of numbers, and read it."""
+    speaker = np.repeat([f"s{number}" for number in range(4)], 10)
+    pyarrow.csv.write_csv(pyarrow.table({"speaker": speaker, **others, **embedding}), tmp_path / "t.csv")
+    return read_embeddings(tmp_path / "t.csv", dimensions=patterns)
+
+
+def noise(*names: str) -> dict[str, np.ndarray]:
+    return {name: np.random.default_rng(index).normal(size=40) for index, name in enumerate(names)}
+
+
+LABEL_NUMBERS = {
+    "age": np.repeat([20, 30, 40, 50], 10),
+    "number": np.arange(40),
+    "take1": np.arange(40) % 2,
+    "weight": np.random.default_rng(9).normal(size=40),
+}
+
+
+@pytest.mark.parametrize("label", LABEL_NUMBERS)
+@pytest.mark.parametrize("stem", ["", "d", "dim_", "f_", "emb.", "Ü-0"])
+def test_numbers_without_the_stem_are_labels_and_named(tmp_path, stem, label):
+    names = [f"{stem}{number}" for number in range(3)]
+    table, dimensions, notes = numbers_beside(tmp_path, noise(*names), **{label: LABEL_NUMBERS[label]})
+    assert dimensions == names and table.embedding.shape == (40, 3)
+    assert notes == [f"numbers that are not used as dimensions: {label}; --dimensions names others"]
+
+
+@pytest.mark.parametrize(
+    "names, text",
+    [
+        (("pitch", "energy"), "pitch, energy are numbers and have no common stem and number, such as dim_0"),
+        (
+            ("a1", "a2", "b1", "b2"),
+            r"a1 to a2 \(2\), b1 to b2 \(2\) are numbers and have several stems.*such as --dimensions 'a\*'",
+        ),
+    ],
+)
+def test_other_numbers_are_asked_about_and_can_be_chosen(tmp_path, names, text):
+    with pytest.raises(AuditError, match=f"which columns are the dimensions\\? {text}"):
+        numbers_beside(tmp_path, noise(*names))
+    _, dimensions, notes = numbers_beside(tmp_path, noise(*names), "*")
+    assert dimensions == list(names) and not notes
+    _, dimensions, notes = numbers_beside(tmp_path, noise(*names), names[0], names[1])
+    assert dimensions == list(names[:2])
+    assert notes == ["numbers that are not used as dimensions: b1 to b2 (2); --dimensions names others"] * (len(names) > 2)
+    with pytest.raises(AuditError, match=r"--dimensions x\*: unknown column of numbers 'x\*'"):
+        numbers_beside(tmp_path, noise(*names), "x*")
+
+
+@pytest.mark.parametrize("label", LABEL_NUMBERS)
+def test_whole_numbers_that_name_the_speaker_are_warned_of(tmp_path, label):
+    _, dimensions, notes = numbers_beside(tmp_path, noise("d0", "d1"), "*", **{label: LABEL_NUMBERS[label]})
+    assert dimensions == [label, "d0", "d1"]
+    named = [f"{label} holds whole numbers in the order of the speakers, which alone name the speaker"]
+    assert [note.partition(";")[0] for note in notes] == named * (label in ("age", "number"))
+
+
+def test_a_column_of_an_array_that_names_the_speaker_is_warned_of(tmp_path):
+    embedding = np.random.default_rng(0).normal(size=(40, 3))
+    embedding[:, 1] = np.arange(40) // 10
+    np.savez(tmp_path / "t.npz", embedding=embedding, speaker=np.arange(40) // 10)
+    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("embedding_1 holds whole numbers")
+    np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).integers(0, 255, (40, 300)), speaker=np.arange(40) // 10)
+    assert not read_embeddings(tmp_path / "t.npz").notes, "quantised embeddings are no labels"
+
+
+def test_dimensions_are_of_tables_only(tmp_path):
+    with pytest.raises(AuditError, match=r"t\.npz: --dimensions names columns of a table; an \.npz file has the array embedding"):
+        read_embeddings(npz(tmp_path), dimensions=("d*",))
 
 
 def test_a_constant_embedding_is_valid(write):
@@ -263,7 +335,7 @@ def test_a_large_table_is_read(tmp_path):
         "speaker": np.repeat([f"{number:03}" for number in range(100)], 20)
     }
     pyarrow.csv.write_csv(pyarrow.table(columns), tmp_path / "t.csv")
-    table, _ = read_embeddings(tmp_path / "t.csv")
+    table, *_ = read_embeddings(tmp_path / "t.csv")
     assert np.array_equal(table.embedding.astype(np.float32), embedding) and len(set(table.speaker)) == 100
 
 
@@ -285,7 +357,7 @@ def test_damaged_files_are_refused_or_read(tmp_path, kind):
     for number in range(300):
         path.write_bytes(damage(whole, np.random.default_rng([number, len(kind)])))
         try:
-            table, _ = read_embeddings(path)
+            table, *_ = read_embeddings(path)
         except AuditError:
             refused += 1
             continue

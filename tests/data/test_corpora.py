@@ -16,7 +16,8 @@ import soundfile
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, count_differences, list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
-from speaker_invariant_ser.data.manifest import COLUMNS, Utterance, read_manifest, read_rows
+from speaker_invariant_ser.data.manifest import COLUMNS, Utterance, read_manifest
+from speaker_invariant_ser.data.tables.columns import read_rows
 from speaker_invariant_ser.errors import CorpusError
 
 CORPORA = known_corpora()

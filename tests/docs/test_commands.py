@@ -28,7 +28,7 @@ def check(command: Command) -> None:
     assert words[0] in GROUP.commands, f"siser has no verb {words[0]}"
     verb = GROUP.commands[words[0]]
     if not command.complete:
-        options = {"--help"} | {name for part in verb.params for name in part.opts}
+        options = {"--help"} | {name for part in verb.params for name in (*part.opts, *part.secondary_opts)}
         unknown = [word for word in words[1:] if word.startswith("--") and word not in options]
         assert not unknown, f"siser {words[0]} has no {unknown}"
         return

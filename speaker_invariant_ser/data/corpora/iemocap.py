@@ -22,7 +22,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.audio import find_audio
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
-from speaker_invariant_ser.data.manifest import read_rows
+from speaker_invariant_ser.data.tables.columns import read_rows
 
 EMOTIONS = {
     "neu": "neutral",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
-from speaker_invariant_ser.data.manifest import read_rows
+from speaker_invariant_ser.data.tables.columns import read_rows
 
 EMOTIONS = {
     "anger": "angry",

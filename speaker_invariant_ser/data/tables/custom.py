@@ -13,15 +13,10 @@ from itertools import compress
 from pathlib import Path
 
 from speaker_invariant_ser.data.audio import UNSUPPORTED_SUFFIXES, list_audio
-from speaker_invariant_ser.data.manifest import (
-    COLUMNS,
-    Listing,
-    Utterance,
-    is_utf8,
-    read_columns,
-    remove_duplicates,
-    require_valid,
-)
+from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, remove_duplicates, require_valid
+from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
+from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, shorten, unknown
 
 Columns = dict[str, list[str]]
@@ -37,7 +32,18 @@ ALIASES = {  # other common names of these columns, used where ours is absent
 }
 SEXES = {"f": "female", "w": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 MAX_SECONDS = 1e9  # no recording is as long
-PARTITIONS = {"training": "train", "validation": "dev", "development": "dev", "valid": "dev", "val": "dev", "testing": "test"}
+PARTITIONS = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "devel": "dev",
+    "development": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Request:
         columns: Name of a field -> name of its column in the table.
         scratch: Folder for audio that is stored inside tables.
         unlabelled: Whether utterances may have no emotion, and the table no such column.
+        same_speaker: Whether speaker names that are alike are one speaker, as in `unify`.
 
     Raises:
         ManifestError: A key of `columns` is not a field, or the corpus name is not valid UTF-8.
@@ -62,6 +69,7 @@ class Request:
     columns: Mapping[str, str] = field(default_factory=dict)
     scratch: Path = Path()
     unlabelled: bool = False
+    same_speaker: bool | None = None
 
     def __post_init__(self) -> None:
         if not is_utf8(self.corpus):
@@ -160,21 +168,60 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
     Raises:
         ManifestError: A column is missing or a row is invalid; the message lists every problem.
     """
-    columns = {name: [cell.strip() for cell in cells] for name, cells in own_names(columns, request).items()}
+    columns, notes = readable(own_names(columns, request), request.source)
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
-    require_single_lines(columns, request.source)
-    rejected = []
+    require_single_lines({name: columns[name] for name in NEEDED}, request.source)
+    require_no_swallowed_rows(columns, request.source)
+    needed, rejected = request.needed[1:], []
+    missing = {name: [is_missing(cell) for cell in columns[name]] for name in needed}
     if reject_unlabelled:
-        needed = request.needed[1:]
-        labelled = [all(row) for row in zip(*(columns[name] for name in needed), strict=True)]
+        labelled = [not any(row) for row in zip(*missing.values(), strict=True)]
         unlabelled = compress(columns["path"], (not complete for complete in labelled))
         rejected = [(path, f"has no label for {' or '.join(needed)}") for path in unlabelled]
         columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
-    listing = Listing(make_utterances(columns, request.corpus), rejected, folder, unlabelled=request.unlabelled)
+    else:
+        require_no_missing_words(columns, missing, request)
+    columns = {name: without_missing_words(name, cells) for name, cells in columns.items()}
+    listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
+    listing = without_contradictions(unify(listing, request.source, request.same_speaker))
     listing = remove_duplicates(listing)
     require_valid(listing.utterances, request.source, listing.rejected, listing.unlabelled)
     return listing
+
+
+def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
+    """Strip cells, and read those of optional columns that are not UTF-8 as Windows-1252, with a note; no other is changed."""
+    stripped = {name: [cell.strip() for cell in cells] for name, cells in columns.items()}
+    foreign = [name for name, cells in stripped.items() if not all(map(is_utf8, cells))]
+    for name in foreign:
+        if name in NEEDED:
+            require_utf8(name, stripped[name], source)
+        stripped[name] = [cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for cell in stripped[name]]
+    return stripped, [f"{name} is not UTF-8: read as Windows-1252" for name in foreign]
+
+
+def require_no_missing_words(columns: Columns, missing: Mapping[str, Sequence[bool]], request: Request) -> None:
+    """Raise ManifestError for a word such as nan in a needed column; `require_valid` reports cells that are empty."""
+    problems = []
+    for name, flags in missing.items():
+        rows = [row for row, flag in enumerate(flags, start=1) if flag and columns[name][row - 1]]
+        if rows and not (name == "emotion" and request.unlabelled):
+            words = shorten(dict.fromkeys(f"'{columns[name][row - 1]}'" for row in rows))
+            problems.append(f"{name} in row {shorten(rows)} is {words}, which stands for a missing value")
+    if problems:
+        accept = ", accept utterances without emotion with --unlabelled" if "emotion" in missing else ""
+        raise ManifestError(
+            f"{request.source}: {'; '.join(problems)}. Fill in these cells, remove the rows{accept}, or rename what is a name"
+        )
+
+
+def without_missing_words(name: str, cells: list[str]) -> list[str]:
+    """Return the cells of a column of labels with empty strings for missing values."""
+    if name in ("path", "id", "start", "end"):
+        return cells
+    words = {cell for cell in set(cells) if is_missing(cell)}
+    return ["" if cell in words else cell for cell in cells] if words else cells
 
 
 def own_names(columns: Columns, request: Request) -> Columns:
@@ -202,10 +249,10 @@ def make_utterances(columns: Columns, corpus: str) -> list[Utterance]:
     rows = len(columns["path"])
     texts = {name: columns.get(name, [""] * rows) for name in OPTIONAL}
     start, end = ([number(cell) for cell in texts.pop(name)] for name in ("start", "end"))
-    texts["sex"] = [SEXES.get(sex.lower(), sex) for sex in texts["sex"]]
-    texts["partition"] = [PARTITIONS.get(part.lower(), part.lower()) for part in texts["partition"]]
+    texts["sex"] = [SEXES.get(alike_key(sex), sex) for sex in texts["sex"]]
+    texts["partition"] = [PARTITIONS.get(alike_key(part), part.lower()) for part in texts["partition"]]
     texts["id"] = [
-        name or (f"{path}@{first:.12g}-{last:.12g}" if first or last else path)
+        name or segment_id(path, first, last)
         for name, path, first, last in zip(texts["id"], columns["path"], start, end, strict=True)
     ]
     texts |= {"corpus": [corpus] * rows, "speaker": columns["speaker"], "emotion": columns["emotion"], "source": columns["path"]}
@@ -220,6 +267,15 @@ def number(text: str) -> float:
         return float(text or 0)
     except ValueError:
         return math.nan
+
+
+def require_no_swallowed_rows(columns: Columns, source: Path) -> None:
+    """Raise ManifestError for a cell that holds further rows of the table: its quotation mark was never closed."""
+    endings = {ending for path in columns["path"] if (ending := os.path.splitext(path)[1])}
+    for name in (name for name in columns if name not in NEEDED):
+        for row, cell in enumerate(columns[name], start=1):
+            if "\n" in cell and any(ending in cell for ending in endings):
+                raise ManifestError(f"{source}: {name} in row {row} contains further rows; check for an unclosed quotation mark")
 
 
 def require_single_lines(columns: Columns, source: Path) -> None:

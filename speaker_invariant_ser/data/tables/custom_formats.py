@@ -29,7 +29,7 @@ Index = Any
 Database = Any
 Dataset = Any
 
-SPLIT_NAMES = {"train", "dev", "test", *PARTITIONS}
+SPLIT_NAMES = set(PARTITIONS)
 
 
 def read_audformat(request: Request) -> Listing:
@@ -65,7 +65,7 @@ def read_audformat(request: Request) -> Listing:
     for name in ("start", "end"):
         # NaT, which differs from itself, stands for the end of the file
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]
-    plain = Request(request.source, request.corpus, unlabelled=request.unlabelled)
+    plain = replace(request, name=request.corpus, pattern="", columns={})
     return listing_of(columns, plain, folder, reject_unlabelled=True)
 
 
@@ -130,7 +130,7 @@ def read_datasets(request: Request) -> Listing:
     has_audio = [bool(path) for path in columns["path"]]
     columns = {name: list(compress(values, has_audio)) for name, values in columns.items()}
     others = {name: column for name, column in request.columns.items() if name != "path"}
-    plain = Request(request.source, request.corpus, columns=others, unlabelled=request.unlabelled)
+    plain = replace(request, name=request.corpus, pattern="", columns=others)
     listing = listing_of(columns, plain, request.scratch, reject_unlabelled=True)
     return replace(listing, rejected=[*rejected, *listing.rejected])
 

@@ -1,0 +1,137 @@
+"""Choose the columns of a table that are the dimensions of an embedding.
+
+Columns that are named and numbered alike, such as dim_0 to dim_767, are dimensions. Any other number may be a label: an age or a
+row number among the dimensions would decide an audit.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from speaker_invariant_ser.data.tables.names import is_missing
+from speaker_invariant_ser.errors import AuditError, shorten, unknown
+
+MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speakers are no coincidence
+
+
+def choose_dimensions(
+    cells: Mapping[str, Sequence[str]], path: Path, patterns: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Choose dimensions among the columns that may be dimensions.
+
+    Args:
+        cells: The candidates.
+        path: The table, for error messages.
+        patterns: Patterns (`fnmatch`) of the dimensions' names; without, the columns with a common stem and a number are taken.
+
+    Returns:
+        The names of the dimensions, and notes on what was left out.
+
+    Raises:
+        AuditError: No pattern is given and the names have no stem or several; or a pattern matches no number.
+    """
+    in_stems = {name for names in numbered(cells).values() for name in names}
+    numeric = [name for name, column in cells.items() if holds_numbers(column, name in in_stems)]
+    words = [name for name in cells if name not in numeric]
+    stems = numbered(numeric)
+    if patterns:
+        chosen = matching(numeric, patterns, path)
+    elif len(stems) == 1 or not numeric:
+        chosen = [name for names in stems.values() for name in names]
+    else:
+        raise AuditError(
+            f"{path}: which columns are the dimensions? {described(numeric) or 'none'} are numbers and "
+            f"{'have several stems' if stems else 'have no common stem and number, such as dim_0'}; "
+            f"name the dimensions with --dimensions, such as --dimensions '{next(iter(stems), '')}*'"
+        )
+    notes = []
+    if others := [name for name in numeric if name not in chosen]:
+        notes.append(f"numbers that are not used as dimensions: {described(others)}; --dimensions names others")
+    if words:
+        notes.append(f"not numeric, and not used as dimensions: {', '.join(words)}")
+    return chosen, notes
+
+
+def holds_numbers(cells: Sequence[str], some: bool) -> bool:
+    """Return whether a column holds numbers: in `some` cell, or in every cell that is not missing."""
+    return any(map(is_number, cells)) and (some or all(is_number(cell) or is_missing(cell) for cell in cells))
+
+
+def numbered(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return groups of two or more names that are equal but for a number at the end, by what they have in common.
+
+    >>> numbered(["age", "f_0", "f_1", "take1"])
+    {'f_': ['f_0', 'f_1']}
+    """
+    groups = defaultdict(list)
+    for name in names:
+        if match := re.fullmatch(r"(.*?)\d+", name, re.DOTALL):
+            groups[match[1]].append(name)
+    return {stem: members for stem, members in groups.items() if len(members) > 1}
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], path: Path) -> list[str]:
+    """Return the names that match a pattern; raise AuditError for a pattern that none matches."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise AuditError(f"{path}: --dimensions {pattern}: {unknown('column of numbers', pattern, names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def described(names: Sequence[str]) -> str:
+    """Return names in words, numbered ones by the first and the last.
+
+    >>> described(["f_0", "f_1", "f_2", "age"])
+    'f_0 to f_2 (3), age'
+    """
+    stems = numbered(names)
+    ranges = [f"{members[0]} to {members[-1]} ({len(members)})" for members in stems.values()]
+    single = [name for name in names if not any(name in members for members in stems.values())]
+    return shorten([*ranges, *single], 10)
+
+
+def to_numbers(cells: Sequence[str], source: str) -> np.ndarray:
+    """Convert a column to float64 [N]; raise AuditError if a cell is no number."""
+    try:
+        return np.array(cells, dtype=np.float64)
+    except ValueError:
+        first = next(row for row, cell in enumerate(cells) if not is_number(cell))
+    raise AuditError(
+        f"{source} in row {first + 1} is '{cells[first]}'; a dimension needs a number in every row. Remove the column if it is "
+        "not a dimension"
+    )
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell can be read as a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def speaker_numbers(embedding: np.ndarray, speaker: np.ndarray) -> list[int]:
+    """Return the dimensions that hold whole numbers in the order of the speakers, as an index of a sorted table does.
+
+    Args:
+        embedding: Numbers [N, D].
+        speaker: Speakers [N].
+
+    Returns:
+        Positions of dimensions in which every speaker has a range of whole numbers of its own.
+    """
+    order = np.argsort(speaker, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], speaker[order][1:] != speaker[order][:-1]]))
+    if len(starts) < 2 or len(speaker) < MIN_ROWS * len(starts):
+        return []
+    whole = np.flatnonzero((embedding == np.round(embedding)).all(axis=0))
+    numbers = embedding[order][:, whole]
+    low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)  # [K, D'] of each speaker
+    by_low = np.argsort(low, axis=0)
+    low, high = np.take_along_axis(low, by_low, axis=0), np.take_along_axis(high, by_low, axis=0)
+    return whole[(high[:-1] < low[1:]).all(axis=0)].tolist()

@@ -1,0 +1,137 @@
+"""Decide when two names mean the same: one rule for every text column, option and map.
+
+Two spellings are *the same* if a reader cannot tell them apart: other Unicode normal forms, invisible characters, other kinds of
+blanks, blanks at the ends. These are always taken as one name. Two spellings are *alike* if they may well mean the same, but need
+not: upper and lower case, leading zeros, `.0`, inner blanks. Of these a person has to decide.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
+
+from speaker_invariant_ser.errors import shorten
+
+JOINERS = "\u200c\u200d"  # invisible, but scripts such as Bengali and Persian need them to look right
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # beside category Cf
+MISSING = frozenset(("", "nan", "none", "null", "n/a", "na", "<na>", "#n/a", "-", "--", "?", "undefined"))
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a cell is empty or holds a word that programs write for a missing value.
+
+    >>> [is_missing(text) for text in ("", "NaN", "N/A", "Nana")]
+    [True, True, True, False]
+    """
+    return same_key(text).casefold() in MISSING
+
+
+def clean(text: str) -> str:
+    """Return a name in the normal form NFC, without invisible characters or blanks at the ends; joiners stay.
+
+    >>> clean(" o\u0308\u200b ") == "\u00f6"
+    True
+    """
+    if text.isascii() and text.isprintable():
+        return text.strip()
+    visible = (c for c in INVISIBLE.sub("", text) if unicodedata.category(c) != "Cf" or c in JOINERS)
+    plain = "".join(" " if c.isspace() else c for c in visible)
+    return unicodedata.normalize("NFC", plain).strip().strip(JOINERS)
+
+
+def same_key(text: str) -> str:
+    """Return a text that is equal for the same names."""
+    name = clean(text)
+    return name if name.isascii() else unicodedata.normalize("NFC", name.replace("\u200c", "").replace("\u200d", "")).strip()
+
+
+def alike_key(text: str) -> str:
+    """Return a text that is equal for names that are the same or alike.
+
+    >>> alike_key("Anna B") == alike_key("annab"), alike_key("s03") == alike_key("S3"), alike_key("3.0") == alike_key("3")
+    (True, True, True)
+    >>> alike_key("1 1") == alike_key("11"), alike_key("1.05") == alike_key("1.5"), alike_key("10") == alike_key("1")
+    (False, False, False)
+    """
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(text)).casefold())
+    if not name.isascii():
+        name = "".join(str(unicodedata.decimal(c, c)) for c in name)
+    name = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", re.sub(r"\s+", " ", name))  # one blank between two digits stays
+    name = re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", name)
+    return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", name)
+
+
+def one_spelling(names: Iterable[str], key: Callable[[str], str] = same_key) -> dict[str, str]:
+    """Choose one spelling for all names with the same key: the most frequent, of equally frequent ones the first in order.
+
+    Args:
+        names: Names, as often as they occur.
+        key: `same_key` or `alike_key`.
+
+    Returns:
+        Each distinct name -> its chosen spelling, cleaned.
+
+    >>> one_spelling(["anna", "Anna", "Anna"], alike_key)
+    {'anna': 'Anna', 'Anna': 'Anna'}
+    """
+    counts = Counter(names)
+    spellings: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for name, count in counts.items():
+        spellings[key(name)][clean(name)] += count
+    chosen = {k: min(group, key=lambda name: (-group[name], name)) for k, group in spellings.items()}
+    return {name: chosen[key(name)] for name in counts}
+
+
+def groups(names: Iterable[str], key: Callable[[str], str] = alike_key) -> list[list[str]]:
+    """Return the groups of several distinct names with the same key, each sorted.
+
+    >>> groups(["3", "anna", "03", "bob", "Anna"])
+    [['03', '3'], ['Anna', 'anna']]
+    """
+    by_key = defaultdict(set)
+    for name in names:
+        by_key[key(name)].add(name)
+    return sorted(sorted(group) for group in by_key.values() if len(group) > 1)
+
+
+def describe_groups(alike: Iterable[Iterable[str]], maximum: int = 5) -> str:
+    """Return groups of spellings in words; those that look the same are written as escapes.
+
+    >>> describe_groups([["03", "3"], ["Anna", "anna"]])
+    "'03' and '3', 'Anna' and 'anna'"
+    """
+    return shorten((" and ".join(quoted(group)) for group in map(list, alike)), maximum)
+
+
+def quoted(names: list[str]) -> list[str]:
+    """Return names in quotation marks, as escapes where they are the same to the eye."""
+    hidden = len(set(map(same_key, names))) < len(names)
+    return [ascii(name) if hidden else f"'{name}'" for name in names]
+
+
+def find(name: str, known: Iterable[str]) -> str:
+    """Return the spelling among known names that is the same as `name`; `name` itself if none or several are.
+
+    >>> find("Jo\u0308rg", ["J\u00f6rg", "Anna"]) == "J\u00f6rg"
+    True
+    """
+    known = list(known)
+    if name in known:
+        return name
+    same = [other for other in known if same_key(other) == same_key(name)]
+    return same[0] if len(same) == 1 else name
+
+
+def contains(names: Collection[str], name: str) -> bool:
+    """Return whether a name, in any spelling that is the same, is among `names`."""
+    return name in names or any(same_key(other) == same_key(name) for other in names)
+
+
+def segment_id(path: str, start: float, end: float) -> str:
+    """Return the id of an utterance without one: its path, and the segment if it is not the whole file."""
+    return f"{path}@{start:.12g}-{end:.12g}" if start or end else path
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be encoded in UTF-8; undecodable bytes, which Python keeps as surrogates, cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

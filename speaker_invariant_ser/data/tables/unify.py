@@ -1,0 +1,134 @@
+"""Bring labels to one spelling, and empty the cells of optional columns that cannot be used; every change has a note."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from speaker_invariant_ser.data.manifest import PARTITIONS, SEXES, Listing, Utterance
+from speaker_invariant_ser.data.tables import names
+from speaker_invariant_ser.errors import ManifestError, shorten
+
+SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition")
+Notes = list[str]
+
+
+def unify(listing: Listing, source: object, same_speaker: bool | None = None) -> Listing:
+    """Give every name one spelling.
+
+    Spellings that no reader can tell apart become one, with a note. Speaker names that are alike (see `names`) are an error until
+    `same_speaker` decides; other labels that are alike stay different, with a note.
+
+    Args:
+        listing: Utterances as they were read.
+        source: Where they come from, for error messages.
+        same_speaker: Whether speaker names that are alike are one speaker; None if nobody has decided.
+
+    Raises:
+        ManifestError: Speaker names are alike, and `same_speaker` is None.
+    """
+    changes: dict[str, Mapping[str, str]] = {}
+    notes: Notes = []
+    for column in SPELLED:
+        values = [getattr(utterance, column) for utterance in listing.utterances]
+        spelling, column_notes = spellings(column, values, source, same_speaker)
+        notes += column_notes
+        if any(name != chosen for name, chosen in spelling.items()):
+            changes[column] = spelling
+    utterances = [with_spelling(utterance, changes) for utterance in listing.utterances] if changes else listing.utterances
+    return replace(listing, utterances=utterances, notes=[*listing.notes, *notes])
+
+
+def with_spelling(utterance: Utterance, changes: Mapping[str, Mapping[str, str]]) -> Utterance:
+    """Return an utterance with the chosen spelling of its labels, by column."""
+    labels: dict[str, Any] = {column: spelling[getattr(utterance, column)] for column, spelling in changes.items()}
+    return replace(utterance, **labels)
+
+
+def spellings(
+    column: str, values: Sequence[str], source: object, same_speaker: bool | None = None
+) -> tuple[dict[str, str], Notes]:
+    """Return the spelling of each value of a column, and notes about values that are the same or alike.
+
+    Args:
+        column: Name of the column; names in `speaker` must not be alike unless `same_speaker` says what that means.
+        values: Its cells.
+        source: Where they come from, for error messages.
+        same_speaker: As in `unify`.
+
+    Raises:
+        ManifestError: As in `unify`; also for bytes that are not UTF-8.
+    """
+    require_utf8(column, values, source)
+    spelling = names.one_spelling(values)
+    notes = []
+    if same := names.groups(spelling, names.same_key):
+        notes.append(f"{column} {names.describe_groups(same)}: one name in several spellings that look the same, taken as one")
+    alike = names.groups(spelling.values())
+    if alike and column == "speaker":
+        if same_speaker is None:
+            raise ManifestError(f"{source}: {alike_speakers(alike)}")
+        if same_speaker:
+            chosen = names.one_spelling([spelling[value] for value in values], names.alike_key)
+            spelling = {name: chosen[cleaned] for name, cleaned in spelling.items()}
+        notes.append(
+            f"speaker {names.describe_groups(alike)}: {'one speaker' if same_speaker else 'different speakers'}, as given"
+        )
+    elif alike and column != "emotion":  # for emotions, `shortcuts` knows those of all corpora
+        notes.append(f"{column} {names.describe_groups(alike)} count as different; correct the table if they mean the same")
+    return spelling, notes
+
+
+def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
+    """Return the message about speaker names that may be of one person."""
+    return (
+        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, blanks, leading zeros "
+        "or .0; add --same-speaker if they are one person, --distinct-speakers if they are not"
+    )
+
+
+def require_utf8(column: str, values: Sequence[str], source: object) -> None:
+    """Raise ManifestError for a cell that is not UTF-8."""
+    row = next((row for row, value in enumerate(values, start=1) if not names.is_utf8(value)), 0)
+    if row:
+        raise ManifestError(
+            f"{source}: {column} in row {row} is {values[row - 1]!a}, which is not UTF-8; save the table again as UTF-8 "
+            '(Excel: "CSV UTF-8")'
+        )
+
+
+def without_contradictions(listing: Listing) -> Listing:
+    """Empty cells of sex and partition that cannot be used, and ids that occur twice: optional columns reject no table."""
+    notes: Notes = []
+    utterances = listing.utterances
+    for column, allowed in (("sex", SEXES), ("partition", PARTITIONS)):
+        counts = Counter(getattr(u, column) for u in utterances if getattr(u, column) not in allowed)
+        if counts:
+            what = shorten(f"'{value}' ({count} rows)" for value, count in counts.items())
+            notes.append(f"{column} {what}: expected {' or '.join(allowed[:-1])}; left empty")
+            emptied = {column: dict.fromkeys(counts, "") | {value: value for value in allowed}}
+            utterances = [with_spelling(utterance, emptied) for utterance in utterances]
+    utterances, sex_notes = with_one_sex(utterances)
+    utterances, id_notes = with_unique_ids(utterances)
+    return replace(listing, utterances=utterances, notes=[*listing.notes, *notes, *sex_notes, *id_notes])
+
+
+def with_one_sex(utterances: Sequence[Utterance]) -> tuple[list[Utterance], Notes]:
+    """Give every utterance of a speaker the same sex; none where a speaker has two."""
+    given: defaultdict[str, set[str]] = defaultdict(set)
+    for utterance in utterances:
+        given[utterance.speaker] |= {utterance.sex} - {""}
+    contradicting = [speaker for speaker, sexes in given.items() if len(sexes) > 1]
+    notes = [f"speaker {shorten(contradicting)} has more than one sex: left empty"] if contradicting else []
+    sex = {speaker: next(iter(sexes)) if len(sexes) == 1 else "" for speaker, sexes in given.items()}
+    return [u if u.sex == sex[u.speaker] else replace(u, sex=sex[u.speaker]) for u in utterances], notes
+
+
+def with_unique_ids(utterances: Sequence[Utterance]) -> tuple[list[Utterance], Notes]:
+    """Name all utterances by path and segment if an id occurs more than once."""
+    counts = Counter(utterance.id for utterance in utterances)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return list(utterances), []
+    notes = [f"id {shorten(repeated)} occurs more than once: paths are used as ids"]
+    return [replace(u, id=names.segment_id(u.source, u.start, u.end)) for u in utterances], notes

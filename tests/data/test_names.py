@@ -1,0 +1,250 @@
+"""Names that are equal to a person are one name or a decision of the user's; words for missing values are no names."""
+
+import csv
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data.labels import map_labels
+from speaker_invariant_ser.data.manifest import Listing, Utterance, combine, select
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import make_splits
+from speaker_invariant_ser.data.tables import names
+from speaker_invariant_ser.data.tables.custom import Request, read_table
+from speaker_invariant_ser.errors import AuditError, ManifestError, SplitError
+from tests.helpers import section
+
+VALUES = ["Jörg", "anna", "3", "de la Cruz", "রহমান ক্‌ষ"]
+SAME = {  # rewritings that nobody sees
+    "normal form": lambda name: unicodedata.normalize("NFD", name),
+    "zero width": lambda name: f"{name[0]}\u200b{name[1:]}\ufeff",
+    "outer blanks": lambda name: f" \u00a0{name}\t",
+    "other blanks": lambda name: name.replace(" ", "\u00a0"),
+    "joiners": lambda name: name.replace("\u200c", ""),
+    "variation selector": lambda name: name + "\ufe0f",
+}
+ALIKE = {  # rewritings that a person sees
+    "case": lambda name: name.upper(),
+    "leading zeros": lambda name: f"00{name}" if name.isdigit() else name,
+    "decimals": lambda name: f"{name}.0" if name.isdigit() else name,
+    "inner blanks": lambda name: name.replace(" ", "  "),
+    "wide letters": lambda name: name.replace("a", "ａ").replace("3", "３"),
+    "digits of another script": lambda name: name.replace("3", "٣"),
+}
+COLUMNS = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition")
+
+
+def write_table(path: Path, rows: list[dict[str, str]], encoding: str = "utf-8") -> Path:
+    with open(path, "w", encoding=encoding, newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def rows_with(column: str, rewrite) -> list[dict[str, str]]:
+    """Return rows in which a column has VALUES, half of them rewritten."""
+    rows = []
+    for number in range(20):
+        value = rewrite(VALUES[number % 5]) if number % 10 > 4 else VALUES[number % 5]
+        rows.append({"path": f"{number}.wav", "speaker": f"s{number % 4}", "emotion": f"e{number % 3}", column: value})
+    return rows
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("way", SAME)
+def test_spellings_that_look_the_same_are_one_name(tmp_path, column, way):
+    table = write_table(tmp_path / "t.csv", rows_with(column, SAME[way]))
+    listing = read_table(Request(table))
+    assert {names.same_key(getattr(u, column)) for u in listing.utterances} == {names.same_key(value) for value in VALUES}
+    assert len({getattr(u, column) for u in listing.utterances}) == len(VALUES)
+    raw = {row[column].strip() for row in rows_with(column, SAME[way])}
+    assert bool(listing.notes) == (len(raw) > len(VALUES)), listing.notes
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("way", ALIKE)
+def test_names_that_are_alike_are_an_error_or_a_named_note(tmp_path, column, way):
+    table = write_table(tmp_path / "t.csv", rows_with(column, ALIKE[way]))
+    given = {names.clean(row[column]) for row in rows_with(column, ALIKE[way])}
+    different = sorted(given - set(VALUES))
+    assert different, "the test rewrites something"
+    if column == "speaker":
+        with pytest.raises(ManifestError, match=r"speaker .*may be one person.*--same-speaker.*--distinct-speakers") as error:
+            read_table(Request(table))
+        assert all(f"'{name}'" in str(error.value) for name in different) or "more" in str(error.value)
+        together = read_table(Request(table, same_speaker=True))
+        assert len({u.speaker for u in together.utterances}) == len(VALUES) and "one speaker" in together.notes[-1]
+        apart = read_table(Request(table, same_speaker=False))
+        assert {u.speaker for u in apart.utterances} == given and "different speakers" in apart.notes[-1]
+    elif column == "emotion":
+        listing = read_table(Request(table))
+        assert names.groups({u.emotion for u in listing.utterances}), "shortcuts warn of them"
+    else:
+        assert any(note.startswith(f"{column} '") and "count as different" in note for note in read_table(Request(table)).notes)
+
+
+def test_words_of_a_column_of_sexes_and_partitions_are_read_in_any_spelling(tmp_path):
+    cells = [("F", "Train"), ("FEMALE", "validation"), ("\u200bfemale ", "TEST"), ("w", "devel")]
+    rows = [{"path": f"{n}.wav", "speaker": "1", "emotion": "a", "sex": s, "partition": p} for n, (s, p) in enumerate(cells)]
+    listing = read_table(Request(write_table(tmp_path / "t.csv", rows)))
+    assert [(u.sex, u.partition) for u in listing.utterances] == [("female", p) for p in ("train", "dev", "test", "dev")]
+    assert not listing.notes
+
+
+@pytest.mark.parametrize("rewrite", [*SAME.values(), *ALIKE.values()], ids=[*SAME, *ALIKE])
+def test_audited_tables_follow_the_same_rule(tmp_path, rewrite):
+    speaker = [*VALUES, *map(rewrite, VALUES)] * 3
+    np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).normal(size=(30, 4)), speaker=np.array(speaker))
+    if rewrite in SAME.values():
+        embeddings, _, notes = read_embeddings(tmp_path / "t.npz")
+        assert len(set(embeddings.speaker)) == len(VALUES)
+        assert bool(notes) == (len({name.strip() for name in speaker}) > len(VALUES))
+    else:
+        with pytest.raises(AuditError, match=r"t\.npz: speaker .*may be one person.*--same-speaker"):
+            read_embeddings(tmp_path / "t.npz")
+        assert len(set(read_embeddings(tmp_path / "t.npz", same_speaker=True).embeddings.speaker)) == len(VALUES)
+        distinct = read_embeddings(tmp_path / "t.npz", same_speaker=False)
+        assert len(set(distinct.embeddings.speaker)) > len(VALUES) and "different speakers" in distinct.notes[0]
+
+
+@pytest.mark.parametrize(
+    "first, second", [("s1", "s10"), ("1.05", "1.5"), ("1 1", "11"), ("0", "00x"), ("a-b", "ab"), ("1e3", "1000")]
+)
+def test_different_names_stay_different_without_a_word(tmp_path, first, second):
+    rows = [{"path": f"{n}.wav", "speaker": name, "emotion": "a"} for n, name in enumerate((first, second))]
+    listing = read_table(Request(write_table(tmp_path / "t.csv", rows)))
+    assert [u.speaker for u in listing.utterances] == [first, second] and not listing.notes
+
+
+def test_the_command_line_names_both_spellings_and_takes_the_decision(tmp_path, capsys):
+    rows = []
+    for number in range(6):
+        soundfile.write(tmp_path / f"{number}.wav", np.random.default_rng(number).uniform(-0.3, 0.3, 4000), 16_000)
+        rows.append({"path": f"{number}.wav", "speaker": ("Jörg", "Jo\u0308rg", "3", "03", "a", "a")[number], "emotion": "x"})
+    command = ["prepare", "csv", str(write_table(tmp_path / "t.csv", rows))]
+    assert siser([*command, str(tmp_path / "no"), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "speaker '03' and '3' may be one person" in error and "--same-speaker" in error and not (tmp_path / "no").exists()
+    for option, speakers in (("--same-speaker", 3), ("--distinct-speakers", 4)):
+        assert siser([*command, str(tmp_path / option[2:]), "--jobs", "1", option]) == 0
+        assert PreparedCorpus.open(tmp_path / option[2:]).settings["counts"]["speakers"] == speakers
+        assert r"warning: speaker 'Jo\u0308rg' and 'J\xf6rg': one name in several spellings" in capsys.readouterr().err
+
+
+def utterances_of(speakers: list[str]) -> list[Utterance]:
+    return [Utterance(f"{s} {e}", "c", s, e, session=s, source=f"{s}{e}") for s in speakers for e in ("Ärger", "Freude")]
+
+
+def test_options_and_maps_find_names_in_another_normal_form():
+    utterances = utterances_of(["Jörg", "b", "c", "d", "e"])
+    decomposed = unicodedata.normalize("NFD", "Jörg")
+    (split,) = make_splits(section("split", scheme="fixed", test=[decomposed], dev=["b\u200b"]), utterances)
+    assert split.test == ("Jörg",) and split.dev == ("b",)
+    (selected,) = select([Listing(utterances)], [("speaker", decomposed)])
+    assert {u.speaker for u in selected.utterances} == {"Jörg"}
+    mapped, _ = map_labels({unicodedata.normalize("NFD", "Ärger"): "angry", "Freude": "happy"}, utterances)
+    assert {u.emotion for u in mapped} == {"angry", "happy"}
+    with pytest.raises(ManifestError, match="two corpora are named 'Nemo' and 'nemo'"):
+        combine([Listing([Utterance("1", name, "1", "a", source="a")]) for name in ("nemo", "Nemo")])
+
+
+def test_a_corpus_with_one_name_in_two_normal_forms_is_not_split():
+    with pytest.raises(SplitError, match="one name in several spellings; prepare the corpus again"):
+        make_splits(section("split"), utterances_of(["Jörg", unicodedata.normalize("NFD", "Jörg"), "b", "c", "d"]))
+
+
+MISSING = ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "-", "?", "undefined", "#N/A", " nan "]
+
+
+@pytest.mark.parametrize("word", MISSING)
+@pytest.mark.parametrize("column", ["speaker", "emotion"])
+def test_words_for_missing_values_are_refused_in_every_kind_of_own_data(tmp_path, word, column):
+    good = {"speaker": "1", "emotion": "sad"}
+    rows = [{"path": f"{n}.wav", **good} for n in range(3)]
+    rows[1][column] = word
+    table = write_table(tmp_path / "t.csv", rows)
+    with pytest.raises(ManifestError, match=rf"{column} in row 2 is '.*', which stands for a missing value\. Fill in"):
+        read_table(Request(table))
+    if column == "emotion":
+        unlabelled = read_table(Request(table, unlabelled=True)).utterances
+        assert [u.emotion for u in unlabelled] == ["sad", "", "sad"]
+    embedding = np.random.default_rng(0).normal(size=(3, 2))
+    np.savez(tmp_path / "t.npz", embedding=embedding, **{name: [row[name] for row in rows] for name in good})
+    with pytest.raises(AuditError, match=rf"empty {column} in row 2 \('.*', which stands for a missing value\)"):
+        read_embeddings(tmp_path / "t.npz")
+
+
+def test_missing_words_in_optional_columns_are_empty(tmp_path):
+    optional = dict.fromkeys(("text", "sex", "session", "style", "partition"), "NaN")
+    rows = [{"path": "a.wav", "speaker": "Nan", "emotion": "none of these", **optional}]
+    with pytest.raises(ManifestError, match="speaker in row 1 is 'Nan'"):
+        read_table(Request(write_table(tmp_path / "t.csv", rows)))
+    (only,) = read_table(Request(write_table(tmp_path / "t.csv", [{**rows[0], "speaker": "Nana"}]))).utterances
+    assert only.emotion == "none of these" and {getattr(only, name) for name in optional} == {""}
+
+
+def test_a_folder_and_the_command_line_refuse_missing_words(tmp_path, capsys):
+    for name in ("a/None.wav", "b/sad.wav"):
+        (tmp_path / name).parent.mkdir()
+        soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-0.3, 0.3, 4000), 16_000)
+    command = ["prepare", "folder", str(tmp_path), str(tmp_path / "out"), "--pattern", "{speaker}/{emotion}.wav"]
+    assert siser(command) == 2
+    assert "emotion in row 1 is 'None', which stands for a missing value" in capsys.readouterr().err
+
+
+BASE = [{"path": f"{n}.wav", "speaker": f"s{n % 2}", "emotion": "sad"} for n in range(4)]
+OPTIONAL_CELLS = {
+    "a third sex": ("sex", ["f", "other", "f", "other"], "sex 'other' (2 rows): expected female or male; left empty"),
+    "a blank among sexes": ("gender", ["f", "m", "", "m"], ""),
+    "two sexes": ("sex", ["f", "m", "m", "m"], "speaker s0 has more than one sex: left empty"),
+    "unknown partitions": ("partition", ["fold1", "fold2", "fold1", "fold2"], "partition 'fold1' (2 rows), 'fold2' (2 rows)"),
+    "ids that repeat": ("id", ["1", "1", "2", "3"], "id 1 occurs more than once: paths are used as ids"),
+    "a line break": ("text", ["two\nlines", "x", "y", "z"], ""),
+    "a nobody's column": ("remark", ["two\nlines", "\0", "it’s", "ü"], ""),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONAL_CELLS)
+def test_an_optional_column_rejects_no_table(tmp_path, case):
+    column, cells, note = OPTIONAL_CELLS[case]
+    table = write_table(tmp_path / "t.csv", [{**row, column: cell} for row, cell in zip(BASE, cells, strict=True)])
+    listing = read_table(Request(table))
+    assert [[u.source, u.speaker, u.emotion] for u in listing.utterances] == [list(row.values()) for row in BASE]
+    assert len(listing.notes) == bool(note) and all(text.startswith(note) for text in listing.notes)
+    assert len({u.id for u in listing.utterances}) == 4
+
+
+def test_a_blank_sex_is_that_of_the_speaker(tmp_path):
+    rows = [{**row, "gender": cell} for row, cell in zip(BASE, ["f", "m", "", "m"], strict=True)]
+    assert [u.sex for u in read_table(Request(write_table(tmp_path / "t.csv", rows))).utterances] == ["female", "male"] * 2
+
+
+@pytest.mark.parametrize("column", ["path", "speaker", "emotion", "text", "remark"])
+def test_bytes_that_are_not_utf8_matter_only_where_they_are_needed(tmp_path, column):
+    rows = [{**row, "text": "t", "remark": "r"} for row in BASE]
+    rows[2][column] = "it’s fine…"
+    table = write_table(tmp_path / "t.csv", rows, "cp1252")
+    if column in ("path", "speaker", "emotion"):
+        with pytest.raises(ManifestError, match=rf"{column} in row 3 is .*, which is not UTF-8; save the table again as UTF-8"):
+            read_table(Request(table))
+    else:
+        listing = read_table(Request(table))
+        assert listing.utterances[2].text == ("it’s fine…" if column == "text" else "t")
+        assert listing.notes == ["text is not UTF-8: read as Windows-1252"] * (column == "text")
+
+
+def test_utf16_is_named(tmp_path):
+    with pytest.raises(ManifestError, match="it is UTF-16 or not a text; save it as CSV in UTF-8"):
+        read_table(Request(write_table(tmp_path / "t.csv", BASE, "utf-16")))
+
+
+def test_rows_inside_an_unclosed_quotation_mark_are_an_error(tmp_path):
+    (tmp_path / "t.csv").write_text('path,speaker,emotion,text\na.wav,1,sad,"no end\nb.wav,1,sad,x\nc.wav,2,sad,y"\n')
+    with pytest.raises(ManifestError, match="text in row 1 contains further rows; check for an unclosed quotation mark"):
+        read_table(Request(tmp_path / "t.csv"))
