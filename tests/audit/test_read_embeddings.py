@@ -187,7 +187,7 @@ def test_a_column_of_an_array_that_names_the_speaker_is_warned_of(tmp_path):
     embedding = np.random.default_rng(0).normal(size=(40, 3))
     embedding[:, 1] = np.arange(40) // 10
     np.savez(tmp_path / "t.npz", embedding=embedding, speaker=np.arange(40) // 10)
-    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("embedding_1 holds whole numbers")
+    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("dimension 1 holds whole numbers")
     np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).integers(0, 255, (40, 300)), speaker=np.arange(40) // 10)
     assert not read_embeddings(tmp_path / "t.npz").notes, "quantised embeddings are no labels"
 
