@@ -153,7 +153,8 @@ def train(
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         devices: Processes that share each batch.
         jobs: Models trained in parallel; above 1, a script needs `if __name__ == "__main__":`.
-        progress: Called after every epoch with the model's name and its row of metrics.csv.
+        progress: Called after every epoch with the model's name and its row of metrics.csv; rows of inner folds (`train.refit`)
+            have the fold's number as `inner_fold`.
 
     Returns:
         The trained run.

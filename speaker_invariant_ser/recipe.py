@@ -4,11 +4,11 @@ Sections with a choice of methods are in `recipe_methods.py` and `recipe_encoder
 in `config.py`. No torch here, so that the command line can check a recipe immediately.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from speaker_invariant_ser.recipe_encoders import CnnSettings, EncoderSection, Stream
+from speaker_invariant_ser.recipe_encoders import SOUND_ONLY, AugmentSection, CnnSettings, EncoderSection, Stream
 from speaker_invariant_ser.recipe_methods import (
     AdversarySection,
     BottleneckSection,
@@ -25,7 +25,6 @@ from speaker_invariant_ser.recipe_methods import (
 )
 
 F0_HOP_MS = 16.0  # of the F0 tracker
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SplitSection(Section):
@@ -57,7 +56,14 @@ class SplitSection(Section):
     )
     test: tuple[str, ...] = Field((), description="Test speakers (fixed; domain, instead of folds).")
     dev: tuple[str, ...] = Field((), description="Dev speakers (fixed, domain); empty: drawn from the training speakers.")
-    dev_speakers: int = Field(2, ge=1, description="Number of training speakers set apart to select the epoch.")
+    dev_speakers: int = Field(
+        2,
+        ge=0,
+        description=(
+            "Number of training speakers set apart to select the epoch; 0 trains on all speakers that are not tested, also those "
+            "that the corpus's own lists or sessions would make dev speakers, and needs train.refit = true."
+        ),
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the assignment of speakers to groups (group-kfold, domain).")
     column: str = Field("corpus", description="Manifest column whose values are the domains (domain).")
     source: tuple[str, ...] = Field((), description="Values of `column` whose utterances are trained on with labels (domain).")
@@ -153,73 +159,6 @@ class FeaturesSection(Section):
         return self.normalise == "speaker"
 
 
-class AugmentSection(Section):
-    """Augmentation of training batches on the log-mel spectrogram, in this order; none at evaluation."""
-
-    virtual_speakers: int = Field(
-        0,
-        ge=0,
-        le=20,
-        description=(
-            "Virtual speakers per training speaker, each a fixed spectral warp and equaliser curve; the speaker adversary treats "
-            "them as further speakers."
-        ),
-    )
-    concatenate: Share = Field(
-        0.0,
-        description=(
-            "Share of utterances followed by another one of the same emotion, by another speaker where there is one, 0 to 1."
-        ),
-    )
-    mixup_same_emotion: Share = Field(
-        0.0, description="Share of utterances that are mixed with another one of the same emotion, 0 to 1."
-    )
-    mixup_any_emotion: Share = Field(
-        0.0, description="Share of utterances that are mixed, labels included, with another one of any emotion, 0 to 1."
-    )
-    mixup_alpha: float = Field(
-        0.4, gt=0, le=100, description="Parameter of Beta(alpha, alpha), which mixing weights are drawn from."
-    )
-    tempo: float = Field(0.1, ge=0, lt=0.5, description="Largest relative change of duration.")
-    warp: float = Field(0.1, ge=0, lt=0.5, description="Largest relative frequency shift of the vocal-tract warp.")
-    level_db: float = Field(
-        0.0, ge=0, le=60, description="Largest change of level, dB; without effect where features are normalised per utterance."
-    )
-    equaliser_db: float = Field(3.0, ge=0, le=30, description="Standard deviation of a smooth random curve over the bands, dB.")
-    noise: Share = Field(0.0, description="Share of utterances to which noise is added, 0 to 1.")
-    noise_snr_db: tuple[float, float] = Field((5.0, 30.0), description="Lowest and highest signal-to-noise ratio, dB, -20 to 80.")
-    frequency_masks: int = Field(2, ge=0, le=10, description="Number of masked bands of frequencies.")
-    frequency_mask_bands: int = Field(8, ge=0, le=256, description="Widest frequency mask, mel bands.")
-    time_masks: int = Field(2, ge=0, le=20, description="Number of masked time intervals.")
-    time_mask_ms: float = Field(200.0, ge=0, le=10_000, description="Longest time mask, milliseconds.")
-
-    @model_validator(mode="after")
-    def shares_and_ratios_are_valid(self) -> Self:
-        """Refuse a reversed range of signal-to-noise ratios, and shares that sum to more than 1."""
-        low, high = self.noise_snr_db
-        if not -20 <= low <= high <= 80:
-            raise ValueError(f"augment.noise_snr_db = [{low}, {high}]: expected -20 <= lowest <= highest <= 80 dB")
-        if self.concatenate + self.mixup_same_emotion + self.mixup_any_emotion > 1:
-            raise ValueError(
-                "augment.concatenate + augment.mixup_same_emotion + augment.mixup_any_emotion: expected a sum of at most 1"
-            )
-        return self
-
-
-# Augmentations that are defined for sound and not for images.
-SOUND_ONLY = (
-    "concatenate",
-    "tempo",
-    "warp",
-    "level_db",
-    "equaliser_db",
-    "noise",
-    "frequency_masks",
-    "time_masks",
-    "virtual_speakers",
-)
-
-
 class EmotionSection(Section):
     """The emotion classifier on the embedding: linear, or with one hidden layer."""
 
@@ -239,6 +178,22 @@ class TrainSection(Section):
     """Optimisation."""
 
     epochs: int = Field(40, ge=1, description="Maximum number of epochs.")
+    refit: bool = Field(
+        False,
+        description=(
+            "Train on all speakers that are not tested: inner folds select the epoch, then one model is trained on all of them "
+            "up to that epoch. Needs split.dev_speakers = 0."
+        ),
+    )
+    inner_folds: int = Field(
+        3,
+        ge=0,
+        le=20,
+        description=(
+            "With refit, number of groups of training speakers, each scored by a model trained on the others; 0 selects nothing "
+            "and trains for `epochs`."
+        ),
+    )
     epoch_clips: int = Field(0, ge=0, description="Utterances per epoch, drawn again for each epoch; 0: all.")
     patience: int = Field(0, ge=0, description="Stop after this many epochs without a new best; 0 disables.")
     batch_size: int = Field(16, ge=2, description="Utterances per batch, over all processes.")
@@ -253,6 +208,15 @@ class TrainSection(Section):
     )
     ema: float = Field(
         0.98, ge=0, lt=1, description="Decay per step of the moving average of the weights, which is what is saved; 0 disables."
+    )
+    swa_epochs: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description=(
+            "Save the mean of the weights at the ends of the last N epochs (stochastic weight averaging) instead of the moving "
+            "average; needs ema = 0. 0 disables."
+        ),
     )
     probe_every: int = Field(
         0,
@@ -275,6 +239,33 @@ class TrainSection(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random in training.")
     seeds: int = Field(1, ge=1, le=1000, description="Number of models per fold, trained with seeds seed, seed + 1, ...")
+
+    @property
+    def inner_epochs(self) -> int:
+        """Number of epochs of all inner folds of a model together."""
+        return self.inner_folds * self.epochs if self.refit else 0
+
+    @model_validator(mode="after")
+    def keys_go_together(self) -> Self:
+        """Refuse two averages of the weights, and keys without effect with or without refit."""
+        if self.swa_epochs and self.ema:
+            raise ValueError(
+                f"train.swa_epochs = {self.swa_epochs} with train.ema = {self.ema:g}: only one average of the weights is saved; "
+                "expected train.ema = 0 or train.swa_epochs = 0"
+            )
+        if not self.refit and self.inner_folds != TrainSection.model_fields["inner_folds"].default:
+            raise ValueError(
+                f"train.inner_folds = {self.inner_folds} with train.refit = false: there are no inner folds; expected "
+                "train.refit = true"
+            )
+        if self.refit and self.inner_folds == 1:
+            raise ValueError("train.inner_folds = 1: a single group leaves no speaker to train on; expected 0, or 2 to 20")
+        if self.refit and self.patience:
+            raise ValueError(
+                f"train.patience = {self.patience} with train.refit = true: the epoch is selected among all that inner folds "
+                "train; expected train.patience = 0"
+            )
+        return self
 
 
 class AuditSection(Section):
@@ -325,6 +316,27 @@ class Recipe(Section):
             raise ValueError(
                 f"train.probe_every = {self.train.probe_every} with audit.holdout = 0: the probe is scored on held-out "
                 "utterances; expected audit.holdout above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_epoch_can_be_chosen(self) -> Self:
+        """Refuse a training without dev speakers that is no refit, and a refit with dev speakers."""
+        split = self.split
+        if not split.dev_speakers and not self.train.refit:
+            raise ValueError(
+                "split.dev_speakers = 0 with train.refit = false: no speaker is left to select the epoch; expected train.refit = "
+                "true, or split.dev_speakers of at least 1"
+            )
+        if split.dev_speakers and self.train.refit:
+            raise ValueError(
+                f"train.refit = true with split.dev_speakers = {split.dev_speakers}: a refit trains on all speakers that are not "
+                "tested; expected split.dev_speakers = 0, or train.refit = false"
+            )
+        if split.dev and self.train.refit:
+            raise ValueError(
+                "train.refit = true with split.dev: a refit trains on all speakers that are not tested; expected no split.dev, "
+                "or train.refit = false"
             )
         return self
 

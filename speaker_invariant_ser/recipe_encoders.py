@@ -1,13 +1,81 @@
-"""Recipe section [encoder], whose `name` chooses the network that turns features into an embedding. No torch here."""
+"""Recipe sections [encoder], whose `name` chooses the network, and [augment]: what it gets in training. No torch here."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from speaker_invariant_ser.recipe_methods import MethodSection, named
+from speaker_invariant_ser.recipe_methods import MethodSection, Section, named
 
 Channels = Annotated[int, Field(ge=1, le=2048)]
 Stream = Literal["log-mel", "prosody"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentSection(Section):
+    """Augmentation of training batches on the log-mel spectrogram, in this order; none at evaluation."""
+
+    virtual_speakers: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description=(
+            "Virtual speakers per training speaker, each a fixed spectral warp and equaliser curve; the speaker adversary treats "
+            "them as further speakers."
+        ),
+    )
+    concatenate: Share = Field(
+        0.0,
+        description=(
+            "Share of utterances followed by another one of the same emotion, by another speaker where there is one, 0 to 1."
+        ),
+    )
+    mixup_same_emotion: Share = Field(
+        0.0, description="Share of utterances that are mixed with another one of the same emotion, 0 to 1."
+    )
+    mixup_any_emotion: Share = Field(
+        0.0, description="Share of utterances that are mixed, labels included, with another one of any emotion, 0 to 1."
+    )
+    mixup_alpha: float = Field(
+        0.4, gt=0, le=100, description="Parameter of Beta(alpha, alpha), which mixing weights are drawn from."
+    )
+    tempo: float = Field(0.1, ge=0, lt=0.5, description="Largest relative change of duration.")
+    warp: float = Field(0.1, ge=0, lt=0.5, description="Largest relative frequency shift of the vocal-tract warp.")
+    level_db: float = Field(
+        0.0, ge=0, le=60, description="Largest change of level, dB; without effect where features are normalised per utterance."
+    )
+    equaliser_db: float = Field(3.0, ge=0, le=30, description="Standard deviation of a smooth random curve over the bands, dB.")
+    noise: Share = Field(0.0, description="Share of utterances to which noise is added, 0 to 1.")
+    noise_snr_db: tuple[float, float] = Field((5.0, 30.0), description="Lowest and highest signal-to-noise ratio, dB, -20 to 80.")
+    frequency_masks: int = Field(2, ge=0, le=10, description="Number of masked bands of frequencies.")
+    frequency_mask_bands: int = Field(8, ge=0, le=256, description="Widest frequency mask, mel bands.")
+    time_masks: int = Field(2, ge=0, le=20, description="Number of masked time intervals.")
+    time_mask_ms: float = Field(200.0, ge=0, le=10_000, description="Longest time mask, milliseconds.")
+
+    @model_validator(mode="after")
+    def shares_and_ratios_are_valid(self) -> Self:
+        """Refuse a reversed range of signal-to-noise ratios, and shares that sum to more than 1."""
+        low, high = self.noise_snr_db
+        if not -20 <= low <= high <= 80:
+            raise ValueError(f"augment.noise_snr_db = [{low}, {high}]: expected -20 <= lowest <= highest <= 80 dB")
+        if self.concatenate + self.mixup_same_emotion + self.mixup_any_emotion > 1:
+            raise ValueError(
+                "augment.concatenate + augment.mixup_same_emotion + augment.mixup_any_emotion: expected a sum of at most 1"
+            )
+        return self
+
+
+# Augmentations that are defined for sound and not for images.
+SOUND_ONLY = (
+    "concatenate",
+    "tempo",
+    "warp",
+    "level_db",
+    "equaliser_db",
+    "noise",
+    "frequency_masks",
+    "time_masks",
+    "virtual_speakers",
+)
 
 
 class EncoderSettings(MethodSection):

@@ -2,13 +2,17 @@
 
 folds/FOLD/            with one seed
 folds/FOLD/seed-S/     with several seeds
+
+A model that was refit has beside them inner-metrics.csv, the epochs of its inner folds, and inner-predictions.csv, how these
+predict the speakers that they were not trained on, after the selected epoch.
 """
 
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +26,8 @@ from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.recipe import Recipe
 
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
+INNER_METRICS, INNER_PREDICTIONS = "inner-metrics.csv", "inner-predictions.csv"
+INNER = "inner"  # folder of the inner folds in that of an unfinished model: inner/1, inner/2, ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,7 @@ class ModelSpec:
         """
         path = self.folder / METRICS
         try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+            rows = read_rows(path)
             best_epoch(rows)
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise RunError(f"{path} is damaged or missing: {error}") from None
@@ -221,6 +226,41 @@ def flattened(recipe: Recipe) -> dict[str, object]:
 def with_seed(fold: str, seed: int) -> str:
     """Return the name of a model in a run of several seeds."""
     return f"{fold}, seed {seed}"
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """Read a table of numbers, such as metrics.csv.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: A cell is not a number.
+        TypeError: A row has too few cells.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def rows_so_far(folder: Path) -> list[dict[str, float]]:
+    """Read the rows of all epochs of a model in training, those of its inner folds, with their number as `inner_fold`, first.
+
+    Args:
+        folder: The model's folder, finished or not.
+
+    Raises:
+        OSError: The folder was renamed meanwhile.
+    """
+    written = folder / INNER_METRICS
+    inner = read_rows(written) if written.is_file() else [*inner_rows(folder)]
+    return inner + (read_rows(folder / METRICS) if (folder / METRICS).is_file() else [])
+
+
+def inner_rows(folder: Path) -> Iterator[dict[str, float]]:
+    """Yield the rows of the inner folds of an unfinished model, fold by fold."""
+    for number in count(1):
+        path = folder / INNER / str(number) / METRICS
+        if not path.is_file():
+            return
+        yield from ({"inner_fold": number, **row} for row in read_rows(path))
 
 
 def best_epoch(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -23,6 +23,9 @@ def show_trained(run: "Run") -> None:
     """Print each fold's selected epoch and dev UAR, with several seeds their mean."""
     from speaker_invariant_ser.runs import best_epoch
 
+    if run.recipe.train.refit:
+        show_refit(run)
+        return
     mark = " (transductive)" if run.recipe.features.transductive else ""
     for split in run.splits:
         selected = [best_epoch(spec.metrics()) for spec in run.model_specs if spec.split == split]
@@ -32,6 +35,18 @@ def show_trained(run: "Run") -> None:
         else:
             seeds = f"SD {stdev(uars):.3f} over {len(selected)} seeds, epochs {epochs} kept"
             print(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
+
+
+def show_refit(run: "Run") -> None:
+    """Print for how many epochs each model was trained on all training speakers, and the UAR of its inner folds."""
+    from speaker_invariant_ser.runs import best_epoch
+
+    mark, folds = " (transductive)" if run.recipe.features.transductive else "", run.recipe.train.inner_folds
+    for spec in run.model_specs:
+        row = best_epoch(spec.metrics())
+        selected = f"UAR of {folds} inner folds {row['dev_uar']:.3f}{mark}" if folds else "not selected: no inner folds"
+        speakers = f"all {len(spec.split.train)} training speakers"
+        print(f"fold {spec.name}: trained on {speakers} for {row['epoch']:.0f} epochs, {selected}")
 
 
 def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
@@ -52,13 +67,14 @@ def warn(message: str) -> None:
 
 
 def show_evaluation(report: "RunReport") -> None:
-    """Print the tables of a run's report, then its verdict."""
-    from speaker_invariant_ser.report.tables import key_table
+    """Print the tables of a run's report, then its verdict, and how a refit chose its epochs."""
+    from speaker_invariant_ser.report.tables import about_refit, key_table
 
     mark = report.transductive
     show_table(key_table(report), mark)
     show_speaker(report.speaker, mark)
-    for line in (*report.verdict, report.note):
+    refit = about_refit(report.emotion.refit) if report.emotion.refit else ""
+    for line in (*report.verdict, refit, report.note):
         if line:
             print(line)
     if report.speaker.scored == "trained":

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from speaker_invariant_ser.recipe import TrainSection
     from speaker_invariant_ser.runs import ModelSpec
 
 DAY = 86_400.0  # seconds
@@ -59,16 +59,16 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def training_bars(quiet: bool, folder: Path, epochs: int) -> Iterator[Callable[[str, Mapping[str, float]], None]]:
+def training_bars(quiet: bool, folder: Path, settings: "TrainSection") -> Iterator[Callable[[str, Mapping[str, float]], None]]:
     """Show progress bars of a training run, which disappear at the end.
 
     Args:
         quiet: Show none. None is shown either where standard error is not a terminal.
         folder: The run's folder.
-        epochs: Epochs of each model, `train.epochs`.
+        settings: [train] of the recipe.
 
     Yields:
-        A function `progress(name, row)` for a model's name and its latest row of metrics.csv.
+        A function `progress(name, row)` for a model's name and its latest row of metrics.csv, or that of an inner fold.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda name, row: None
@@ -76,7 +76,7 @@ def training_bars(quiet: bool, folder: Path, epochs: int) -> Iterator[Callable[[
     from rich.console import Console
 
     with progress_of_training(Console(stderr=True)) as bars:
-        yield TrainingBars(bars, folder, epochs)
+        yield TrainingBars(bars, folder, settings)
 
 
 def progress_of_training(console: "Console") -> "Progress":
@@ -95,14 +95,18 @@ def progress_of_training(console: "Console") -> "Progress":
 
 
 class TrainingBars:
-    """A bar for all models, with the mean dev UAR of the trained ones, and a bar for each model in training, with its dev UAR."""
+    """A bar for all models, with the mean dev UAR of the trained ones, and a bar for each model in training, with its dev UAR.
 
-    def __init__(self, bars: "Progress", folder: Path, epochs: int) -> None:
-        self.bars, self.folder, self.epochs = bars, folder, epochs
+    The epochs of inner folds count as those of their model.
+    """
+
+    def __init__(self, bars: "Progress", folder: Path, settings: "TrainSection") -> None:
+        self.bars, self.folder, self.settings = bars, folder, settings
+        self.epochs = settings.inner_epochs + settings.epochs  # of a model; a refit may end before
         self.total = bars.add_task("starting", total=None, count="", uar="")
         self.tasks: dict[str, TaskID] = {}
         self.epochs_done: dict[str, int] = {}  # by model
-        self.dev_uar: dict[str, float] = {}  # by model, of those that are trained
+        self.dev_uar: dict[str, float | None] = {}  # by model, of those that are trained
 
     @cached_property
     def model_specs(self) -> "dict[str, ModelSpec]":
@@ -120,13 +124,14 @@ class TrainingBars:
         """
         if not self.epochs_done:  # epochs from before --resume took no time now, and must not count into the time remaining
             self.epochs_done = {name: epochs_begun(spec) for name, spec in self.model_specs.items()}
-        if row["epoch"] < self.epochs_done[name]:
+        before = (row["inner_fold"] - 1) * self.settings.epochs if "inner_fold" in row else self.settings.inner_epochs
+        if before + row["epoch"] < self.epochs_done[name]:
             return
-        self.epochs_done[name] = int(row["epoch"])
+        self.epochs_done[name] = int(before + row["epoch"])
         self.note_trained()
         if name not in self.tasks:
             self.tasks[name] = self.bars.add_task(f"fold {name}", total=self.epochs, count="", uar="")
-        count, uar = f"{self.epochs_done[name]}/{self.epochs}", f"dev UAR {row['dev_uar']:.3f}"
+        count, uar = f"{self.epochs_done[name]}/{self.epochs}", shown_uar(row.get("dev_uar"))
         finished = name in self.dev_uar or self.epochs_done[name] == self.epochs
         self.bars.update(self.tasks[name], completed=self.epochs_done[name], count=count, uar=uar, visible=not finished)
         self.show_total()
@@ -137,13 +142,13 @@ class TrainingBars:
 
         for name, spec in self.model_specs.items():
             if name not in self.dev_uar and spec.done:
-                self.dev_uar[name], self.epochs_done[name] = best_epoch(spec.metrics())["dev_uar"], self.epochs
+                self.dev_uar[name], self.epochs_done[name] = best_epoch(spec.metrics()).get("dev_uar"), self.epochs
                 if name in self.tasks:
                     self.bars.update(self.tasks[name], visible=False)
 
     def show_total(self) -> None:
         """Update the bar of all models."""
-        uar = f"dev UAR {mean(self.dev_uar.values()):.3f}" if self.dev_uar else ""
+        known = [uar for uar in self.dev_uar.values() if uar is not None]
         self.bars.update(
             self.total,
             description="all folds"
@@ -152,13 +157,18 @@ class TrainingBars:
             total=self.epochs * len(self.model_specs),
             completed=sum(self.epochs_done.values()),
             count=f"{len(self.dev_uar)}/{len(self.model_specs)} trained",
-            uar=uar,
+            uar=shown_uar(mean(known) if known else None),
         )
 
 
-def epochs_begun(spec: "ModelSpec") -> int:
-    """Return the number of epochs of a model in training, from its unfinished folder."""
-    from speaker_invariant_ser.files import partial_of
+def shown_uar(uar: float | None) -> str:
+    """Return a dev UAR as a bar shows it; "" without one."""
+    return "" if uar is None else f"dev UAR {uar:.3f}"
 
-    begun = replace(spec, folder=partial_of(spec.folder))
-    return int(begun.metrics()[-1]["epoch"]) if (begun.folder / "metrics.csv").is_file() else 0
+
+def epochs_begun(spec: "ModelSpec") -> int:
+    """Return the number of epochs of a model in training, those of inner folds included, from its unfinished folder."""
+    from speaker_invariant_ser.files import partial_of
+    from speaker_invariant_ser.runs import rows_so_far
+
+    return len(rows_so_far(partial_of(spec.folder)))

@@ -47,7 +47,8 @@ def train(
 ) -> None:
     """Train every fold and seed of a recipe.
 
-    Each fold has speakers to train on, other speakers to select the epoch on, and test speakers, which training never uses.
+    Each fold has speakers to train on, other speakers to select the epoch on, and test speakers, which training never uses. With
+    train.refit, inner folds over the training speakers select the epoch instead.
     """
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
@@ -65,7 +66,7 @@ def train(
         draw_preview(preview, settings, prepared)
         return
     assert out
-    with training_bars(quiet or not shown, out, settings.train.epochs) as progress:
+    with training_bars(quiet or not shown, out, settings.train) as progress:
         from speaker_invariant_ser.training import launcher
 
         start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices)

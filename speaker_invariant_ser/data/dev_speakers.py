@@ -1,10 +1,13 @@
-"""Choose the dev speakers of a fold: balanced by corpus and sex, each speaker about equally often over all folds."""
+"""Choose speakers, balanced by corpus and sex: the dev speakers of a fold, and groups that are tested or scored in turn."""
 
 import operator
-from collections.abc import Mapping
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from speaker_invariant_ser.errors import SplitError
+from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.errors import SplitError, shorten
 
 Group = tuple[str, str]  # (corpus, sex) of a speaker, by which dev speakers and test groups are balanced
 
@@ -28,6 +31,8 @@ def divide(
     """
     order = dev_candidates(test, groups)
     if len(order) - dev_count < 2:
+        if not dev_count:
+            raise SplitError(f"fold {name}: {len(groups)} speakers cannot give {len(test)} to test and at least 2 to train")
         raise SplitError(
             f"fold {name}: {len(groups)} speakers cannot give {len(test)} to test, {dev_count} to dev and at least 2 to train; "
             "lower split.dev_speakers or prepare more speakers"
@@ -58,3 +63,28 @@ def dev_candidates(test: tuple[str, ...], groups: Mapping[str, Group]) -> list[s
         start = (position + (group == own_group)) % len(members)
         queues.append([speaker for speaker in members[start:] + members[:start] if speaker not in test])
     return [speaker for candidates in zip_longest(*queues) for speaker in candidates if speaker is not None]
+
+
+def distribute(groups: Mapping[str, Group], count: int, seed: int) -> list[tuple[str, ...]]:
+    """Distribute speakers over `count` groups by corpus and sex, so that groups differ by at most one speaker of each.
+
+    Args:
+        groups: Corpus and sex of the speakers to distribute.
+        count: Number of groups, at most that of speakers.
+        seed: Seed of the order in which speakers of one corpus and sex are distributed.
+
+    Returns:
+        The groups, each sorted.
+    """
+    shuffled = random.Random(seed).sample(sorted(groups), len(groups))
+    ordered = sorted(shuffled, key=lambda speaker: groups[speaker])
+    return [tuple(sorted(ordered[number::count])) for number in range(count)]
+
+
+def sex_by_speaker(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Return the sex of each speaker, empty if unknown, sorted by speaker; raise SplitError if a speaker has two."""
+    pairs = sorted({(utterance.speaker, utterance.sex) for utterance in utterances})
+    contradicting = [speaker for speaker, count in Counter(speaker for speaker, _ in pairs).items() if count > 1]
+    if contradicting:
+        raise SplitError(f"speaker {shorten(contradicting)} has more than one sex in the manifest")
+    return dict(pairs)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from speaker_invariant_ser.data.dev_speakers import Group, divide
+from speaker_invariant_ser.data.dev_speakers import Group, distribute, divide, sex_by_speaker
 from speaker_invariant_ser.data.labels import domain_column, with_known_spelling
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import describe_groups, groups, same_key
@@ -22,14 +22,14 @@ class Split:
     Attributes:
         name: Name of the fold, such as the test speaker or a number.
         train: Speakers that the model is trained on.
-        dev: Speakers on which the epoch is selected.
+        dev: Speakers on which the epoch is selected; empty where every speaker that is not tested is trained on.
         test: Speakers that the model is evaluated on.
         texts: Texts of the test utterances, which no training or dev utterance has; empty: texts are not divided.
         held_out: Ids of utterances of training speakers that are not trained on, because attackers are scored on them.
         unlabelled: Speakers that are trained on without their labels.
 
     Raises:
-        SplitError: A part has no speaker, `train` has fewer than two, or a speaker is in more than one part.
+        SplitError: No speaker is tested, `train` has fewer than two, or a speaker is in more than one part.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Split:
     unlabelled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "dev", "test"):
+        for part in ("train", "test"):
             if not getattr(self, part):
-                raise SplitError(f"fold {self.name}: no {part} speakers; a fold needs train, dev and test speakers")
+                raise SplitError(f"fold {self.name}: no {part} speakers; a fold needs train and test speakers")
         counts = Counter([*set(self.train), *set(self.dev), *set(self.test), *set(self.unlabelled)])
         shared = sorted(speaker for speaker, parts in counts.items() if parts > 1)
         if shared:
@@ -105,7 +105,7 @@ def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list
     Raises:
         SplitError: The utterances do not allow this scheme, for instance because there are too few speakers.
     """
-    require_enough(utterances)
+    require_enough(utterances, settings.dev_speakers)
     settings = with_known_spelling(settings, utterances)
     splits = SCHEMES[settings.scheme](settings, speaker_table(settings, utterances))
     if settings.text_folds:
@@ -137,27 +137,19 @@ def values_by_speaker(column: str, utterances: Sequence[Utterance]) -> dict[str,
     return {speaker: tuple(sorted(values[speaker])) for speaker in sorted(values)}
 
 
-def sex_by_speaker(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Return the sex of each speaker, empty if unknown, sorted by speaker; raise SplitError if a speaker has two."""
-    pairs = sorted({(utterance.speaker, utterance.sex) for utterance in utterances})
-    contradicting = [speaker for speaker, count in Counter(speaker for speaker, _ in pairs).items() if count > 1]
-    if contradicting:
-        raise SplitError(f"speaker {shorten(contradicting)} has more than one sex in the manifest")
-    return dict(pairs)
-
-
-def require_enough(utterances: Sequence[Utterance]) -> None:
-    """Raise SplitError for fewer than two emotions or four speakers."""
+def require_enough(utterances: Sequence[Utterance], dev_speakers: int) -> None:
+    """Raise SplitError for fewer than two emotions, or than four speakers (three where none is dev)."""
     speakers = {utterance.speaker for utterance in utterances}
     if same := groups(speakers, same_key):
         raise SplitError(f"speaker {describe_groups(same)}: one name in several spellings; prepare the corpus again")
     emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
         raise SplitError(f"{len(emotions)} emotion ({shorten(emotions)}) in the data, at least 2 are needed")
-    if len(speakers) < 4:
+    needed = {"two to train on": 2, "one to select the epoch": int(dev_speakers > 0), "one to test": 1}
+    if len(speakers) < sum(needed.values()):
         raise SplitError(
-            f"{len(speakers)} speakers ({shorten(sorted(speakers))}) in the data, at least 4 are needed: "
-            "two to train on, one to select the epoch, one to test"
+            f"{len(speakers)} speakers ({shorten(sorted(speakers))}) in the data, at least {sum(needed.values())} are needed: "
+            f"{', '.join(purpose for purpose, number in needed.items() if number)}"
         )
 
 
@@ -165,7 +157,7 @@ def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
     """Raise SplitError if a part has no utterance, or an emotion of dev or test has no training utterance."""
     emotions = {part: {utterances[i].emotion for i in split.indices(part, utterances)} for part in ("train", "dev", "test")}
     for part, present in emotions.items():
-        if not present:
+        if not present and getattr(split, part):
             raise SplitError(f"fold {split.name}: no {part} utterance is left after dividing the texts; lower split.text_folds")
     if untrained := (emotions["dev"] | emotions["test"]) - emotions["train"]:
         raise SplitError(
@@ -187,32 +179,34 @@ def loso(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
 
 def group_kfold(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
     """Divide the speakers into `folds` groups, each of which is tested once."""
-    test_groups = distribute(settings, speakers.groups)
+    test_groups = make_test_groups(settings, speakers.groups)
     return [
         with_dev_speakers(str(fold), test, settings.dev_speakers, speakers.groups)
         for fold, test in enumerate(test_groups, start=1)
     ]
 
 
-def distribute(settings: SplitSection, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
-    """Distribute speakers over `folds` test groups by corpus and sex, so that groups differ by at most one speaker of each."""
+def make_test_groups(settings: SplitSection, groups: Mapping[str, Group]) -> list[tuple[str, ...]]:
+    """Distribute speakers over `folds` test groups; raise SplitError if there are fewer speakers."""
     if settings.folds > len(groups):
         raise SplitError(f"split.folds = {settings.folds}: more folds than speakers ({len(groups)})")
-    shuffled = random.Random(settings.seed).sample(sorted(groups), len(groups))
-    ordered = sorted(shuffled, key=lambda speaker: groups[speaker])
-    return [tuple(sorted(ordered[fold :: settings.folds])) for fold in range(settings.folds)]
+    return distribute(groups, settings.folds, settings.seed)
 
 
 def leave_one_session_out(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
-    """Test every session once with all its speakers; the next session is dev, so that no parts share a room or a dialogue."""
-    sessions = speakers_by_value(speakers.sessions, "session")
-    if len(sessions) < 3:
-        raise SplitError(f"{len(sessions)} sessions ({shorten(sessions)}): at least 3 are needed, for training, dev and test")
+    """Test every session once with all its speakers; the next session is dev, so that no parts share a room or a dialogue.
+
+    With `split.dev_speakers = 0` no session is dev, and all others are trained on.
+    """
+    sessions, has_dev = speakers_by_value(speakers.sessions, "session"), settings.dev_speakers > 0
+    if len(sessions) < 2 + has_dev:
+        parts = "training, dev and test" if has_dev else "training and test"
+        raise SplitError(f"{len(sessions)} sessions ({shorten(sessions)}): at least {2 + has_dev} are needed, for {parts}")
     names, splits = list(sessions), []
     for index, name in enumerate(names):
-        dev = names[(index + 1) % len(names)]
+        dev = names[(index + 1) % len(names)] if has_dev else ""
         train = [speaker for session in names if session not in (name, dev) for speaker in sessions[session]]
-        splits.append(Split(name, tuple(sorted(train)), sessions[dev], sessions[name]))
+        splits.append(Split(name, tuple(sorted(train)), sessions.get(dev, ()), sessions[name]))
     return splits
 
 
@@ -254,6 +248,8 @@ def official(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
             f"speaker {shorten(without)} has utterances without a partition: it has no official lists, or incomplete ones"
         )
     parts = {part: tuple(s for s, values in speakers.partitions.items() if part in values) for part in ("train", "dev", "test")}
+    if not settings.dev_speakers:
+        return [Split("official", tuple(sorted({*parts["train"], *parts["dev"]})), (), parts["test"])]
     if not parts["dev"] and parts["test"]:
         return [with_dev_speakers("official", parts["test"], settings.dev_speakers, speakers.groups)]
     return [Split("official", **parts)]
@@ -304,7 +300,7 @@ def domain(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
         require_testable(settings, source, target, speakers)
         tests: dict[str, tuple[str, ...]] = {"domain": settings.test}
     else:
-        pairs = zip(distribute(settings, source), distribute(settings, target), strict=True)
+        pairs = zip(make_test_groups(settings, source), make_test_groups(settings, target), strict=True)
         tests = {str(fold): source_test + target_test for fold, (source_test, target_test) in enumerate(pairs, start=1)}
     return [domain_split(name, test, settings, source, target, speakers) for name, test in tests.items()]
 

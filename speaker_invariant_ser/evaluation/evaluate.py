@@ -29,7 +29,15 @@ from speaker_invariant_ser.evaluation.model_outputs import (
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
-from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier, Baseline, Emotion, Outputs, SelectedEpoch, Speaker
+from speaker_invariant_ser.evaluation.summary_parts import (
+    AdversaryClassifier,
+    Baseline,
+    Emotion,
+    Outputs,
+    Refit,
+    SelectedEpoch,
+    Speaker,
+)
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -111,7 +119,8 @@ def evaluate(
     curves = {spec.name: spec.metrics() for spec in model_specs}
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
-    emotion = emotion_results(predictions).model_copy(update={"groups": groups, "domains": results, "folds": folds})
+    parts = {"groups": groups, "domains": results, "folds": folds, **refit_results(run, folds, predictions)}
+    emotion = emotion_results(predictions).model_copy(update=parts)
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
@@ -215,8 +224,16 @@ def strongest_by_seed(model_specs: Sequence[ModelSpec], audited: Audit) -> dict[
 def selected_epoch(spec: ModelSpec, rows: list[dict[str, float]]) -> SelectedEpoch:
     """Return what metrics.csv says of the epoch whose weights were kept."""
     row = best_epoch(rows)
-    known = {name: row[name] for name in ("dev_uar", "adversary_accuracy") if name in row}
+    known = {"dev_uar": row.get("dev_uar")} | {name: row[name] for name in ("adversary_accuracy",) if name in row}
     return SelectedEpoch.model_validate({"fold": spec.split.name, "seed": spec.seed, "epoch": int(row["epoch"]), **known})
+
+
+def refit_results(run: Run, folds: Mapping[str, SelectedEpoch], predictions: Predictions) -> dict[str, Refit]:
+    """Return the part `refit` of the emotion results; nothing for a run that has dev speakers."""
+    if not run.recipe.train.refit:
+        return {}
+    epochs = {name: fold.epoch for name, fold in folds.items()}
+    return {"refit": Refit(inner_folds=run.recipe.train.inner_folds, epochs=epochs, calibrated=bool(predictions.temperatures))}
 
 
 def mean_adversary_classifier(run: Run, folds: Mapping[str, SelectedEpoch], curves: Curves) -> AdversaryClassifier | None:

@@ -11,16 +11,17 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import RunError, shorten
+from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.errors import ManifestError, RunError, shorten
 from speaker_invariant_ser.evaluation.calibration import fit_temperature
-from speaker_invariant_ser.evaluation.predictions import Predictions, join
+from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.runs import ModelSpec, Run
+from speaker_invariant_ser.runs import INNER_PREDICTIONS, ModelSpec, Run
 
 MAX_FRAME_BYTES = 1e9  # of all models' frame-level features; where they would take more, their attacker is left out
 
@@ -60,7 +61,7 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
     controls: dict[str, list[np.ndarray]] = defaultdict(list)
     for done, spec in enumerate(model_specs, start=1):
         model = load_model(spec.folder, str(choose_device(device)))
-        predictions.append(predict_test_speakers(model, prepared, spec, means))
+        predictions.append(predict_test_speakers(model, prepared, spec, means, run.recipe))
         table, rate = embed_with_rate(model, prepared, spec.split, parts, means, with_frames)
         tables.append(table)
         rates.append(rate[table.scored])
@@ -103,11 +104,12 @@ def frame_bytes(run: Run, prepared: PreparedCorpus, means: SpeakerMeans | None) 
     return bytes_per_sample * sum(prepared.utterances[index].samples for index in indices)
 
 
-def predict_test_speakers(model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None) -> Predictions:
-    """Predict the emotions of a fold's test speakers, with a temperature fitted on its dev speakers."""
-    dev, dev_probability = classify(model, prepared, spec.split, "dev", means)
+def predict_test_speakers(
+    model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None, recipe: Recipe
+) -> Predictions:
+    """Predict the emotions of a fold's test speakers, with a temperature fitted on speakers that were not trained on."""
     utterances, probability = classify(model, prepared, spec.split, "test", means)
-    dev_truth = to_indices([utterance.emotion for utterance in dev], model.labels)
+    temperature = dev_temperature(model, prepared, spec, means) if spec.split.dev else inner_temperature(model, spec, recipe)
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
@@ -116,8 +118,36 @@ def predict_test_speakers(model: SerModel, prepared: PreparedCorpus, spec: Model
         seed=np.full(len(utterances), spec.seed),
         truth=to_indices([utterance.emotion for utterance in utterances], model.labels),
         probability=probability,
-        temperatures={spec.name: fit_temperature(dev_truth, dev_probability)},
+        temperatures={} if temperature is None else {spec.name: temperature},
     )
+
+
+def dev_temperature(model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None) -> float:
+    """Fit the temperature of a model on its dev speakers."""
+    utterances, probability = classify(model, prepared, spec.split, "dev", means)
+    return fit_temperature(to_indices([utterance.emotion for utterance in utterances], model.labels), probability)
+
+
+def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float | None:
+    """Fit the temperature of a refit model on what its inner folds predicted, after the selected epoch.
+
+    Returns:
+        The temperature; None without inner folds, and with an eraser or a release, which are fitted after training: the
+        predictions of inner folds do not have them.
+
+    Raises:
+        RunError: The predictions are missing or damaged.
+    """
+    if not recipe.train.inner_folds or not recipe.erase.name == recipe.release.name == "none":
+        return None
+    path = spec.folder / INNER_PREDICTIONS
+    try:
+        predictions = from_columns(read_columns(path, {}))
+        if predictions.labels != model.labels:
+            raise ValueError(f"emotions {shorten(predictions.labels)}, expected {shorten(model.labels)}")
+    except (ManifestError, ValueError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}); remove {spec.folder} and train it again with --resume") from None
+    return fit_temperature(predictions.truth, predictions.probability)
 
 
 def classify(

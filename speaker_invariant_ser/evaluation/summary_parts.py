@@ -128,13 +128,30 @@ class Calibration(Part):
 
 
 class SelectedEpoch(Part):
-    """The epoch whose weights a model kept; `adversary_accuracy` where the adversary has a classifier."""
+    """The epoch whose weights a model kept; `adversary_accuracy` where the adversary has a classifier.
+
+    With `Refit`, `dev_uar` is that of the inner folds, pooled; null where there are none.
+    """
 
     fold: str
     seed: int
     epoch: int
-    dev_uar: float
+    dev_uar: float | None
     adversary_accuracy: float | None = None
+
+
+class Refit(Part):
+    """Present where models were trained on all training speakers, up to an epoch that inner folds selected.
+
+    Attributes:
+        inner_folds: Number of inner folds; 0: no epoch was selected.
+        epochs: Number of epochs of each model.
+        calibrated: Whether temperatures were fitted on the predictions of the inner folds.
+    """
+
+    inner_folds: int
+    epochs: dict[str, int]
+    calibrated: bool
 
 
 class Emotion(Part):
@@ -156,6 +173,7 @@ class Emotion(Part):
     domains: Domains | None = None
     folds: dict[str, SelectedEpoch] = Field(default_factory=dict)
     uar_mean_over_speakers: MeanUar | None = None
+    refit: Refit | None = None
 
     @property
     def mean_over_speakers(self) -> MeanUar:

@@ -16,7 +16,8 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.features.log_mel import DB, LogMel, mask_of
 from speaker_invariant_ser.features.mel_scale import band_to_hertz, hertz_to_band
 from speaker_invariant_ser.features.prosody import F0_ROWS
-from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import AugmentSection
 
 EQUALISER_KNOTS = 6  # random values that an equaliser curve is interpolated from
 NOISE_TILTS = (-6.0, 0.0)  # dB per octave: from brown noise, as of rooms and streets, to white noise

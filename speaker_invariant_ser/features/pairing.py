@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.recipe import AugmentSection
+from speaker_invariant_ser.recipe_encoders import AugmentSection
 
 
 @dataclass(frozen=True)

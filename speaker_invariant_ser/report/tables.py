@@ -9,6 +9,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     AttackerScore,
     Baseline,
     Emotion,
+    Refit,
     Speaker,
     StrongestAttacker,
     Uar,
@@ -83,6 +84,16 @@ def run_name(run: NamedRun) -> str:
 def headline_speakers(emotion: Emotion) -> str:
     """Return the speakers that the headline emotion results are computed on."""
     return f"unseen speakers of {', '.join(emotion.domains.first.values)}" if emotion.domains else "unseen speakers"
+
+
+def about_refit(refit: Refit) -> str:
+    """Say that models were trained on all training speakers, and how the number of epochs was chosen."""
+    epochs = ", ".join(f"{name}: {epoch}" for name, epoch in refit.epochs.items())
+    if refit.inner_folds:
+        how = f"up to the epoch that {refit.inner_folds} inner folds over these speakers selected by their pooled UAR"
+    else:
+        how = "for a fixed number of epochs: nothing was selected"
+    return f"No dev speakers: each model was refit on all training speakers of its fold, {how} (epochs by model: {epochs})."
 
 
 def key_table(report: Report) -> Table:

@@ -80,7 +80,8 @@ def report_sections(report: Report, curves: Curves, points: Points | None) -> li
     if points is not None:
         sections.append(map_section(points))
     if curves or report.speaker.adversary_head:
-        sections.append(training_section(curves, report.speaker.adversary_head))
+        refit = report.emotion is not None and report.emotion.refit is not None
+        sections.append(training_section(curves, report.speaker.adversary_head, refit))
     return [*sections, settings_section(report.settings, report.emotion.folds if report.emotion else {})]
 
 

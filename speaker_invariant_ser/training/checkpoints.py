@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import partial_of, writing
+from speaker_invariant_ser.runs import INNER
 
 FORMAT = 2  # 1 was that of version 0.1.0, whose state has other parts
 CHECKPOINT = "checkpoint.safetensors"
@@ -80,9 +82,10 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a trained model, and what an interruption left of a half-written one."""
+    """Remove the checkpoint of a trained model, what an interruption left of a half-written one, and its inner folds."""
     for path in (folder / CHECKPOINT, partial_of(folder / CHECKPOINT)):
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder / INNER, ignore_errors=True)
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

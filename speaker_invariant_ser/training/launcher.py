@@ -1,6 +1,5 @@
 """Start the training of a run: all folds and seeds, in sequence, in parallel, or each by several processes."""
 
-import csv
 import logging
 import os
 import socket
@@ -27,11 +26,11 @@ from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.processes import EpochProgress, cores, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
+from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.checks import check_device, check_recipe
 from speaker_invariant_ser.training.optimisation import choose_precision
-from speaker_invariant_ser.training.trainer import train_model
+from speaker_invariant_ser.training.refit import inner_splits, train_model
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # in the environment of processes that torchrun or `fabric run` has started
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's names
@@ -58,7 +57,8 @@ def train(
         resume: Keep the models that are trained, and continue the others from their last checkpoints.
         device: "auto", "cpu" or "cuda".
         jobs: Number of models that are trained at the same time.
-        progress: Called after each epoch with the model's name and its row of metrics.csv.
+        progress: Called after each epoch with the model's name and its row of metrics.csv; the rows of inner folds have their
+            number as `inner_fold`.
         devices: Number of processes that share each batch, with a GPU each where there are GPUs.
 
     Returns:
@@ -74,7 +74,9 @@ def train(
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
     splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
-    check_recipe(recipe, prepared, splits, int(os.environ["WORLD_SIZE"]) if launched_externally() else devices)
+    inner = [inner for split in splits for inner in inner_splits(split, recipe, prepared.utterances)]
+    processes = int(os.environ["WORLD_SIZE"]) if launched_externally() else devices
+    check_recipe(recipe, prepared, [*splits, *inner], processes)
     if launched_externally():
         return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
@@ -220,17 +222,17 @@ def raise_failure(running: Iterable[Future[None]], devices: int) -> None:
 
 
 def report_epochs(model_specs: Iterable[ModelSpec], reported: dict[str, int], progress: EpochProgress | None) -> None:
-    """Report the epochs that workers have added to metrics.csv; `reported` counts those of each model so far."""
+    """Report the epochs that workers have written; `reported` counts those of each model so far."""
     for spec in model_specs:
         for folder in (partial_of(spec.folder), spec.folder):
             try:
-                rows = list(csv.DictReader((folder / METRICS).read_text(encoding="utf-8").splitlines()))
+                rows = rows_so_far(folder)
             except OSError:
-                continue  # not started, or just renamed
+                continue  # just renamed
             for row in rows[reported[spec.name] :]:  # one row for each epoch
                 reported[spec.name] += 1
                 if progress:
-                    progress(spec.name, {column: float(cell) for column, cell in row.items()})
+                    progress(spec.name, row)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
-"""What updates the weights: optimizers, learning-rate schedules, the moving average, and the precision."""
+"""What updates the weights: optimizers, learning-rate schedules, averages of the weights, and the precision."""
 
+import copy
+from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.recipe import TrainSection
+
+STATISTICS_BATCHES = 64  # that batch-norm statistics of averaged weights are estimated from; more would hardly change a mean
 
 # From an optimizer, the peak learning rate and the number of steps of a training.
 LEARNING_RATE_SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
@@ -98,3 +104,116 @@ def exponential_average(decay: float) -> Callable[[Weights, Weights, Tensor | in
         get_ema_multi_avg_fn(warmed_up)(averaged, current, steps)
 
     return update
+
+
+class WeightAverage(Protocol):
+    """An average of the weights of a training: it is what is scored, selected and saved."""
+
+    def after_step(self, model: SerModel) -> None:
+        """Take note of the weights after an update."""
+        ...
+
+    def after_epoch(self, model: SerModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take note of the weights after an epoch; `batches` are its log-mels [B, M, T] and frames [B], read if needed."""
+        ...
+
+    @property
+    def averaged(self) -> SerModel:
+        """The model with the averaged weights."""
+        ...
+
+    def state_dict(self) -> dict:
+        """Return the state for a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict, /) -> object:
+        """Continue from a state."""
+        ...
+
+
+class MovingAverage(AveragedModel):
+    """Exponential moving average of weights and batch-norm statistics over the steps (Polyak and Juditsky 1992)."""
+
+    def __init__(self, model: SerModel, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=exponential_average(decay), use_buffers=True)
+
+    def after_step(self, model: SerModel) -> None:
+        """Update the average."""
+        self.update_parameters(model)
+
+    def after_epoch(self, model: SerModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Do nothing: the average has the latest step already."""
+
+    @property
+    def averaged(self) -> SerModel:
+        """The model with the averaged weights."""
+        assert isinstance(self.module, SerModel)
+        return self.module
+
+
+class EpochEndAverage:
+    """Equal mean of the weights at the ends of the last epochs: stochastic weight averaging (Izmailov et al., UAI 2018).
+
+    Batch-norm statistics are not averaged: the mean of the variances under several weights is larger than the variance under
+    their mean. They are estimated again on the training batches of the epoch, augmented and with dropout as in training.
+
+    Args:
+        model: The model in training.
+        epochs: Number of epochs whose last weights are averaged; fewer while there are fewer.
+    """
+
+    def __init__(self, model: SerModel, epochs: int) -> None:
+        self.model = copy.deepcopy(model)
+        self.last: deque[dict[str, Tensor]] = deque(maxlen=epochs)
+
+    def after_step(self, model: SerModel) -> None:
+        """Do nothing: only the last weights of an epoch count."""
+
+    def after_epoch(self, model: SerModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Add the weights to the average, and estimate its batch-norm statistics."""
+        self.last.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+        latest = self.last[-1]
+        self.model.load_state_dict(
+            {
+                name: torch.stack([weights[name] for weights in self.last]).mean(dim=0) if value.is_floating_point() else value
+                for name, value in latest.items()
+            }
+        )
+        estimate_batch_norm(self.model, batches)
+
+    @property
+    def averaged(self) -> SerModel:
+        """The model with the averaged weights."""
+        return self.model
+
+    def state_dict(self) -> dict[str, list[dict[str, Tensor]]]:
+        """Return the weights of the last epochs; the average follows from them at the end of the next epoch."""
+        return {"last": list(self.last)}
+
+    def load_state_dict(self, state: dict[str, list[dict[str, Tensor]]]) -> None:
+        """Continue with the weights of the last epochs."""
+        device = next(self.model.parameters()).device
+        self.last.extend({name: value.to(device) for name, value in weights.items()} for weights in state["last"])
+
+
+def estimate_batch_norm(model: SerModel, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Estimate all batch-norm statistics of a model on batches of log-mels [B, M, T] and frames [B], each with the same weight.
+
+    The model is in evaluation mode afterwards.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    model.train()
+    with torch.no_grad():
+        for number, (mels, frames) in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number
+            model.from_mels(mels, frames)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def weight_average(model: SerModel, settings: TrainSection) -> WeightAverage:
+    """Return the average of the weights that [train] of the recipe asks for."""
+    return EpochEndAverage(model, settings.swa_epochs) if settings.swa_epochs else MovingAverage(model, settings.ema)

@@ -51,7 +51,9 @@ class TensorBoardLog:
         return {spec.name: spec for spec in Run.open(self.folder).model_specs}
 
     def __call__(self, name: str, row: Row) -> None:
-        """Write one epoch of the model of that name; if it has resumed, its earlier epochs first."""
+        """Write one epoch of the model of that name; if it has resumed, its earlier epochs first. Inner folds have no events."""
+        if "inner_fold" in row:
+            return
         spec = self.model_specs[name]
         if name not in self.last_epoch and row["epoch"] > 1:
             earlier = replace(spec, folder=partial_of(spec.folder)).metrics()

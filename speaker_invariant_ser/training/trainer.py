@@ -8,9 +8,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.labels import labels_of
@@ -27,19 +26,24 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gather_rows
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
-from speaker_invariant_ser.files import partial_of, resumable_folder
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.processes import EpochProgress
 from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
-from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, remove_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, save_checkpoint
 from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
 from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model, scored_logits
 from speaker_invariant_ser.training.online_probe import OnlineProbe
-from speaker_invariant_ser.training.optimisation import LEARNING_RATE_SCHEDULES, Optimizers, choose_precision, exponential_average
+from speaker_invariant_ser.training.optimisation import (
+    LEARNING_RATE_SCHEDULES,
+    STATISTICS_BATCHES,
+    Optimizers,
+    choose_precision,
+    weight_average,
+)
 from speaker_invariant_ser.training.post_training import fit_eraser_and_release
 from speaker_invariant_ser.training.timing import PhaseTimer
 
@@ -105,8 +109,7 @@ class Trainer:
         self.optimizers = Optimizers(parameters, self.adversaries.separate_groups(), recipe.train)
         schedule = LEARNING_RATE_SCHEDULES[recipe.train.schedule]
         self.learning_rate_schedule = schedule(self.optimizers.model, recipe.train.learning_rate, self.total_steps)
-        update = exponential_average(recipe.train.ema)
-        self.moving_average: AveragedModel = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
+        self.average = weight_average(self.model, recipe.train)
 
         self.state = LoopState(best_weights=copy.deepcopy(self.model.state_dict()))
         self.totals = EpochTotals(device)
@@ -116,13 +119,15 @@ class Trainer:
         # From here on, `module` is the objective with Fabric's precision and gradient averaging around it.
         self.module, self.optimizers.model = fabric.setup(self.objective, self.optimizers.model)
 
-    def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset]:
-        """Open the training and the dev utterances; both together keep `train.cache_gb` of log-mels in memory."""
+    def open_data(self, prepared: PreparedCorpus, labels: Sequence[str]) -> tuple[LogMelDataset, LogMelDataset | None]:
+        """Open the training and, if any, the dev utterances; both together keep `train.cache_gb` of log-mels in memory."""
         split, columns = self.spec.split, [adversary.target for adversary in self.recipe.adversaries]
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
         transductive, memory_gb = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
         train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive)
+        if not dev:
+            return train_data, None
         memory_gb -= train_data.cached_gb
         return train_data, open_dataset(prepared, dev, labels, columns, logmel, memory_gb, (), transductive)
 
@@ -137,7 +142,7 @@ class Trainer:
         Raises:
             RunError: Training diverged.
         """
-        while self.state.epoch <= self.recipe.train.epochs and not stops_early(self.state.rows, self.recipe.train.patience):
+        while self.state.epoch <= self.last_epoch and not stops_early(self.state.rows, self.recipe.train.patience):
             self.train_epoch()
             self.end_epoch()
             self.state.epoch, self.state.batch = self.state.epoch + 1, 0
@@ -146,6 +151,11 @@ class Trainer:
                 progress(self.spec.name, self.state.rows[-1])
         if self.fabric.is_global_zero:
             self.save_best()
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which training ends, unless `train.patience` ends it before."""
+        return self.recipe.train.epochs
 
     def train_epoch(self) -> None:
         """Take the training steps of an epoch that are left."""
@@ -192,7 +202,7 @@ class Trainer:
         self.state.learning_rate = self.optimizers.model.param_groups[0]["lr"]
         self.optimizers.step()
         self.learning_rate_schedule.step()
-        self.moving_average.update_parameters(self.model)
+        self.average.after_step(self.model)
         self.totals.add_task(losses, outputs["logits"], labels.emotion, emotion_gradient)
         self.totals.add_adversaries(results, len(labels.emotion))
         self.timer.end_phase("update")
@@ -233,32 +243,41 @@ class Trainer:
     def end_epoch(self) -> None:
         """Score the dev speakers, keep the weights if they are the best so far, and write the epoch's row of metrics.csv."""
         sums, self.totals = self.totals.values(), EpochTotals(self.fabric.device)
-        dev_loss, dev_uar = self.score_dev()
+        self.average.after_epoch(self.model, self.epoch_inputs())
+        scores = self.score_dev()
         self.timer.end_phase("dev")
-        if not math.isfinite(sum(sums.values()) + dev_loss):
+        if not math.isfinite(sum(sums.values()) + sum(scores.values())):
             raise RunError(
                 f"fold {self.spec.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
                 f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
                 f"({self.recipe.adversary.strength})"
             )
-        best = self.select(dev_loss, dev_uar)
+        best = self.select(scores)
         attacker = self.attacker_columns()
-        self.state.rows.append(self.row(sums, dev_loss, dev_uar, best) | self.timer.columns() | attacker)
+        row = self.row(sums) | scores | {"best": int(best)}
+        self.state.rows.append(row | self.timer.columns() | attacker)
         self.timer.reset()
         if self.fabric.is_global_zero:
             write_metrics(self.work / METRICS, self.state.rows)
 
-    def score_dev(self) -> tuple[float, float]:
-        """Return (loss, UAR) of the moving average on the dev speakers, computed in the first process."""
-        scores = score(self.averaged_model, self.dev_data) if self.fabric.is_global_zero else (0.0, 0.0)
-        return self.fabric.broadcast(scores)
+    def epoch_inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield log-mels and frames of this process's rows of the batches of the epoch, or of its first ones."""
+        for mels, frames, _ in islice(self.batches.epoch(self.state.epoch, 0, self.timer), STATISTICS_BATCHES):
+            yield self.pad_to_widest(mels), frames
 
-    def select(self, dev_loss: float, dev_uar: float) -> bool:
-        """Keep the moving average's weights if its dev UAR is the best so far, or as good with a lower loss."""
+    def score_dev(self) -> Row:
+        """Return loss and UAR of the averaged weights on the dev speakers, computed in the first process."""
+        assert self.dev_data is not None, "a training without dev speakers has other scores (see `refit`)"
+        loss, uar = score(self.average.averaged, self.dev_data) if self.fabric.is_global_zero else (0.0, 0.0)
+        return self.fabric.broadcast({"dev_loss": loss, "dev_uar": uar})
+
+    def select(self, scores: Row) -> bool:
+        """Keep the averaged weights if their dev UAR is the best so far, or as good with a lower loss."""
+        dev_loss, dev_uar = scores["dev_loss"], scores["dev_uar"]
         best = (dev_uar, -dev_loss) > (self.state.best_dev_uar, -self.state.best_dev_loss)
         if best:
             self.state.best_dev_uar, self.state.best_dev_loss = dev_uar, dev_loss
-            self.state.best_weights = copy.deepcopy(self.averaged_model.state_dict())
+            self.state.best_weights = copy.deepcopy(self.average.averaged.state_dict())
         return best
 
     def save_best(self) -> None:
@@ -272,15 +291,8 @@ class Trainer:
         }
         save_model(self.model, self.work, trained_on)
 
-    @property
-    def averaged_model(self) -> SerModel:
-        """The model with the moving average of the weights (Polyak and Juditsky 1992)."""
-        averaged = self.moving_average.module
-        assert isinstance(averaged, SerModel)
-        return averaged
-
-    def row(self, sums: dict[str, float], dev_loss: float, dev_uar: float, best: bool) -> Row:
-        """Return the epoch's row of metrics.csv, without seconds."""
+    def row(self, sums: dict[str, float]) -> Row:
+        """Return the epoch's row of metrics.csv, without dev scores and seconds."""
         steps, state = self.batches.steps, self.state
         row: Row = {"epoch": state.epoch, "step": state.step, "learning_rate": state.learning_rate}
         row |= task_columns(sums, steps)
@@ -289,7 +301,7 @@ class Trainer:
             row["rate_bits"] = sums["rate_loss"] / sums["clips"] / math.log(2)
         if self.objective.perturbation:
             row["moved_loss"] = sums["perturbed_loss"] / sums["clips"]  # the stable name of the column
-        return {**row, "dev_loss": dev_loss, "dev_uar": dev_uar, "best": int(best)}
+        return row
 
     def attacker_columns(self) -> Row:
         """Return the accuracy of the latest online probe, trained every `train.probe_every` epochs and in the first."""
@@ -297,7 +309,7 @@ class Trainer:
             return {}
         due = self.state.epoch % self.recipe.train.probe_every == 0 or not self.state.rows
         if self.fabric.is_global_zero and due:
-            self.state.attacker_accuracy = self.probe.accuracy(self.averaged_model)
+            self.state.attacker_accuracy = self.probe.accuracy(self.average.averaged)
             self.timer.end_phase("dev")
         return {"attacker_accuracy": self.state.attacker_accuracy}
 
@@ -317,7 +329,7 @@ class Trainer:
             "adversaries": self.adversaries,
             "optimizers": self.optimizers,
             "learning_rate_schedule": self.learning_rate_schedule,
-            "moving_average": self.moving_average,
+            "moving_average": self.average,
         }
 
     def save_checkpoint(self) -> None:
@@ -343,35 +355,6 @@ class Trainer:
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
 
 
-def train_model(
-    run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, progress: EpochProgress | None = None
-) -> None:
-    """Train one model of a run, from its last checkpoint if there is one; its folder appears when it is complete.
-
-    Args:
-        run: The run.
-        prepared: The corpus, its labels mapped.
-        spec: The model's fold, seed, name and folder.
-        fabric: Device, precision, and the processes that share each batch.
-        progress: Called after each epoch.
-
-    Raises:
-        RunError: Training diverged, a checkpoint cannot be used, or the GPU's memory is full.
-        WriteError: The folder cannot be written.
-    """
-    folder = resumable_folder(spec.folder) if fabric.is_global_zero else nullcontext(partial_of(spec.folder))
-    with folder as work:
-        try:
-            Trainer(run, prepared, spec, fabric, work).train(progress)
-        except torch.OutOfMemoryError:
-            raise RunError(
-                f"{spec.folder}: the GPU's memory is full; continue with --resume and fewer --jobs, or train again with another "
-                f"train.batch_size ({run.recipe.train.batch_size}) or train.cache_gb ({run.recipe.train.cache_gb})"
-            ) from None
-    if fabric.is_global_zero:
-        remove_checkpoint(spec.folder)  # not before, or an interruption in between would repeat the whole training
-
-
 def fingerprint(run: Run, spec: ModelSpec, precision: str) -> str:
     """Return the SHA-256 of everything besides its state that determines a training: recipe, data, fold, seed, precision."""
     facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(spec.split), spec.seed, precision]
@@ -387,6 +370,10 @@ def stops_early(rows: Sequence[Row], patience: int) -> bool:
 def score(model: SerModel, dataset: LogMelDataset) -> tuple[float, float]:
     """Return (mean cross-entropy, UAR) of a model on a dataset, in evaluation mode and float32, as it will be used."""
     order = np.argsort(dataset.frames, kind="stable")  # the mean is rounded, so its order matters to the last bit
-    logits, truth = apply_to_dataset(model, dataset).logits[order], dataset.emotion[order]
-    uar = metrics.uar(truth, logits.argmax(axis=1), len(model.labels))
+    return score_logits(apply_to_dataset(model, dataset).logits[order], dataset.emotion[order])
+
+
+def score_logits(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Return (mean cross-entropy, UAR) of logits [N, C] and true emotions [N]."""
+    uar = metrics.uar(truth, logits.argmax(axis=1), logits.shape[1])
     return F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)).item(), uar

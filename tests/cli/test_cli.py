@@ -23,6 +23,7 @@ from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.corpora import synthesis
 from speaker_invariant_ser.data.corpora.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
+from speaker_invariant_ser.recipe import TrainSection
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import launcher
 
@@ -240,7 +241,7 @@ def test_epochs_from_before_a_resume_do_not_count_into_the_time_remaining(seeds)
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     display, now = progress_of_training(console), 0.0
     display.get_time = lambda: now
-    bars = TrainingBars(display, seeds, 30)
+    bars = TrainingBars(display, seeds, TrainSection(epochs=30))
     for epoch in range(1, 18):
         bars("fixed, seed 1", {"epoch": epoch, "dev_uar": 0.5})
     assert display.tasks[0].completed == 30 + 17 and display.tasks[0].speed is None
@@ -254,7 +255,7 @@ def test_training_bars_start_where_training_resumes_and_hide_trained_models(seed
     """In 80 columns, no line is wrapped."""
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     with progress_of_training(console) as display:
-        bars = TrainingBars(display, seeds, 30)
+        bars = TrainingBars(display, seeds, TrainSection(epochs=30))
         assert [(bar.description, bar.total) for bar in display.tasks] == [("starting", None)]
         bars("fixed, seed 1", {"epoch": 17, "dev_uar": 0.5})
         total, first = display.tasks

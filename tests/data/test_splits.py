@@ -68,7 +68,8 @@ def test_test_groups_are_balanced_by_sex():
         ({"train": ("1", "2", "3"), "dev": ("4",), "test": ("3",)}, "speaker 3 is on both sides"),
         ({"train": ("1", "2"), "dev": ("5",), "test": ("5",)}, "speaker 5 is on both sides"),
         ({"train": ("1", "2"), "dev": ("2",), "test": ("5",)}, "speaker 2 is on both sides"),
-        ({"train": ("1", "2"), "dev": (), "test": ("5",)}, "no dev speakers"),
+        ({"train": ("1", "2"), "dev": ("4",), "test": ()}, "no test speakers"),
+        ({"train": (), "dev": (), "test": ("5",)}, "no train speakers"),
         ({"train": ("1",), "dev": ("2",), "test": ("5",)}, "at least 2 are needed"),
     ],
 )
@@ -164,6 +165,41 @@ def test_official_lists_are_used():
     data = crossed_utterances(partition=lambda s: "test" if s > 7 else "train")
     (split,) = make_splits(SplitSection(scheme="official"), data)
     assert split.test == ("s8", "s9") and len(split.dev) == 2, "dev speakers are taken from the training speakers"
+
+
+@pytest.mark.parametrize(
+    "settings, partition",
+    [
+        ({"scheme": "loso"}, ""),
+        ({"scheme": "group-kfold", "folds": 3}, ""),
+        ({"scheme": "leave-one-session-out"}, ""),
+        ({"scheme": "leave-one-corpus-out"}, ""),
+        ({"scheme": "fixed", "test": ("s1", "s2")}, ""),
+        ({"scheme": "official"}, "train dev test"),
+        ({"scheme": "official"}, "train test"),
+        ({"scheme": "domain", "source": ("a",), "unlabelled": ("b",), "folds": 2}, ""),
+    ],
+    ids=str,
+)
+def test_without_dev_speakers_everybody_else_is_trained_on(settings, partition):
+    lists = partition.split()
+    data = crossed_utterances(partition=lambda s: lists[s % len(lists)] if lists else "")
+    for split in make_splits(SplitSection(**settings, dev_speakers=0), data):
+        assert split.dev == () and split.indices("dev", data) == []
+        assert sorted({*split.train, *split.test, *split.unlabelled}) == sorted(f"s{s}" for s in range(10))
+        assert set(split.train).isdisjoint(split.test)
+
+
+def test_three_speakers_or_two_sessions_are_enough_without_dev_speakers():
+    assert len(make_splits(SplitSection(dev_speakers=0), crossed_utterances(3))) == 3
+    with pytest.raises(SplitError, match=r"2 speakers \(s0, s1\) in the data, at least 3 .*: two to train on, one to test$"):
+        make_splits(SplitSection(dev_speakers=0), crossed_utterances(2))
+    with pytest.raises(SplitError, match=r"fold fixed: 3 speakers cannot give 2 to test and at least 2 to train$"):
+        make_splits(SplitSection(scheme="fixed", test=("s0", "s1"), dev_speakers=0), crossed_utterances(3))
+    sessions = SplitSection(scheme="leave-one-session-out", dev_speakers=0)
+    assert [split.name for split in make_splits(sessions, crossed_utterances(session=lambda s: str(s % 2)))] == ["0", "1"]
+    with pytest.raises(SplitError, match=r"1 sessions \(0\): at least 2 are needed, for training and test"):
+        make_splits(sessions, crossed_utterances(session=lambda s: "0"))
 
 
 def test_the_published_ravdess_folds():

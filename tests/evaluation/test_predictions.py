@@ -317,7 +317,7 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
 
     original_classify = model_outputs.classify
     monkeypatch.setattr(model_outputs, "classify", classify)
-    tested = model_outputs.predict_test_speakers(model, prepared, spec, None)
+    tested = model_outputs.predict_test_speakers(model, prepared, spec, None, trained.recipe)
     assert {part: {utterance.speaker for utterance in by_part[part][0]} for part in by_part} == {
         "dev": set(split.dev),
         "test": set(split.test),

@@ -9,7 +9,8 @@ from speaker_invariant_ser.features import augmentation, mel_scale
 from speaker_invariant_ser.features.augmentation import Augment, draw_masks, stretch, warp
 from speaker_invariant_ser.features.log_mel import DB, FLOOR, LogMel, mask_of
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, draw_partners, label_weight, mix_labels, pair_up
-from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import AugmentSection
 
 RATE = 16_000
 FEATURES = FeaturesSection()

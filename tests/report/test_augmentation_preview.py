@@ -7,7 +7,8 @@ import pytest
 from conftest import EMOTIONS
 
 from speaker_invariant_ser.errors import WriteError
-from speaker_invariant_ser.recipe import AugmentSection, FeaturesSection
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import AugmentSection
 from speaker_invariant_ser.report.augmentation_preview import (
     Preview,
     frequency_ticks,

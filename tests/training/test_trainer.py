@@ -26,6 +26,7 @@ from speaker_invariant_ser.training import adversary_step, trainer
 from speaker_invariant_ser.training.launcher import launched_fabric, train
 from speaker_invariant_ser.training.objective import Objective, build_model, class_weights, soft_cross_entropy
 from speaker_invariant_ser.training.optimisation import LEARNING_RATE_SCHEDULES, choose_precision, exponential_average
+from speaker_invariant_ser.training.refit import train_model
 from speaker_invariant_ser.training.trainer import stops_early
 
 
@@ -206,7 +207,7 @@ def test_a_speakers_name_is_never_a_path(name, folder, tmp_path):
     split = make_splits(recipe.split, data.utterances)[0]
     run = Run.create(tmp_path / "deep" / "run", recipe, [replace(split, name=name)], data)
     with launched_fabric("float32", "cpu") as fabric:
-        trainer.train_model(run, data, run.model_specs[0], fabric)
+        train_model(run, data, run.model_specs[0], fabric)
     assert run.model_specs[0].folder.parent == run.folder / "folds" and run.all_models()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "deep"]
     assert Run.open(run.folder).splits == run.splits

@@ -2,12 +2,20 @@
 
 from functools import partial
 
-from speaker_invariant_ser.evaluation.summary_parts import Calibration, Confusion, Domains, Emotion, GroupResult
+from speaker_invariant_ser.evaluation.summary_parts import (
+    Calibration,
+    Confusion,
+    Domains,
+    Emotion,
+    GroupResult,
+    Refit,
+    ReliabilityBin,
+)
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.formatting import count, decimal, interval, percent, points, seed_deviation
 from speaker_invariant_ser.report.plots import Plot, rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
-from speaker_invariant_ser.report.tables import Table, fold_line
+from speaker_invariant_ser.report.tables import Table, about_refit, fold_line
 
 
 def emotion_sections(emotion: Emotion) -> list[Section]:
@@ -15,21 +23,22 @@ def emotion_sections(emotion: Emotion) -> list[Section]:
     seeds = len(emotion.uar.seeds)
     return [
         results_section(emotion),
-        *([domains_section(emotion.domains)] if emotion.domains else []),
+        *([domains_section(emotion.domains, emotion.refit)] if emotion.domains else []),
         confusion_section(emotion.confusion, emotion.per_class, seeds),
         speakers_section(emotion),
         *([groups_section(emotion.groups)] if emotion.groups else []),
-        calibration_section(emotion.calibration),
+        calibration_section(emotion.calibration, emotion.refit),
     ]
 
 
 def results_section(emotion: Emotion) -> Section:
     """Return the overall results, and on what they were measured."""
     folds = {selected.fold for selected in emotion.folds.values()}
+    selected = about_refit(emotion.refit) if emotion.refit else "Epochs were selected on dev speakers only."
     about = (
         f"Scored on {count(emotion.utterances, 'utterance')} of {count(len(emotion.per_speaker), 'speaker')} in "
-        f"{count(len(folds), 'fold')}. No speaker is in two parts of a fold, and epochs were selected on dev speakers "
-        f"only. UAR is the mean recall of the {len(emotion.confusion.labels)} emotions. Pooled, which is the headline, it is "
+        f"{count(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
+        f"{len(emotion.confusion.labels)} emotions. Pooled, which is the headline, it is "
         "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
         "either, and the two differ. Intervals resample whole speakers."
     )
@@ -62,12 +71,13 @@ def about_seeds(seeds: int) -> str:
     )
 
 
-def domains_section(domains: Domains) -> Section:
+def domains_section(domains: Domains, refit: Refit | None = None) -> Section:
     """Return both domains side by side."""
     source, target = ", ".join(domains.source.values), ", ".join(domains.target.values)
     trained = f"and on {target} without labels" if domains.target_in_training else f"without {target}, as a baseline"
+    selected = "" if refit and not refit.inner_folds else f" Epochs were selected on speakers of {source}."
     about = (
-        f"Trained on {source} with labels, {trained}. Epochs were selected on speakers of {source}. All other emotion results "
+        f"Trained on {source} with labels, {trained}.{selected} All other emotion results "
         f"in this report are on the test speakers of {', '.join(domains.first.values)}. UAR is over the emotions that occur in "
         "a domain."
     )
@@ -136,17 +146,23 @@ def groups_section(groups: dict[str, dict[str, GroupResult]]) -> Section:
     return Section("Results by group", [Text(about), *tables], 3)
 
 
-def calibration_section(calibration: Calibration) -> Section:
+def calibration_section(calibration: Calibration, refit: Refit | None = None) -> Section:
     """Return reliability before and after temperature scaling."""
     before, after = calibration.before, calibration.after
-    about = (
-        "The confidence of a calibrated model equals its accuracy. Expected calibration error: "
-        f"{percent(before.ece)}; after temperature scaling, with temperatures fitted on each model's dev speakers: "
-        f"{percent(after.ece)}."
-    )
-    curves = {"as trained": before.bins, "after temperature scaling": after.bins}
-    caption = "Accuracy against confidence; a calibrated model lies on the diagonal. Larger dots hold more utterances."
-    plot = Plot("calibration", caption, partial(plots.plot_reliability, curves=curves), 4.0)
+    about = f"The confidence of a calibrated model equals its accuracy. Expected calibration error: {percent(before.ece)}"
+    if refit and not refit.calibrated:
+        inner = "inner folds predict without eraser and release" if refit.inner_folds else "there are no inner folds"
+        text = f"{about}. No temperature was fitted: there are no dev speakers, and {inner}."
+        return Section("Calibration", [Text(text), Plots([reliability_plot({"as trained": before.bins})])], 3)
+    speakers = "the speakers that its inner folds predicted" if refit else "its dev speakers"
+    about += f"; after temperature scaling, with the temperature of each model fitted on {speakers}: {percent(after.ece)}."
+    plot = reliability_plot({"as trained": before.bins, "after temperature scaling": after.bins})
     rows = [[model, decimal(temperature)] for model, temperature in calibration.temperatures.items()]
     table = Table(["model (fold)", "temperature"], rows, "Temperature of each model")
     return Section("Calibration", [Text(about), Plots([plot], table)], 3)
+
+
+def reliability_plot(curves: dict[str, list[ReliabilityBin]]) -> Plot:
+    """Return the plot of accuracy against confidence."""
+    caption = "Accuracy against confidence; a calibrated model lies on the diagonal. Larger dots hold more utterances."
+    return Plot("calibration", caption, partial(plots.plot_reliability, curves=curves), 4.0)

@@ -34,7 +34,7 @@ def settings_section(settings: RunSettings | TableSettings, epochs: Mapping[str,
 
 def folds_table(folds: Sequence[Fold], epochs: Mapping[str, SelectedEpoch]) -> Table:
     """Return a row for each fold, with the selected epochs and dev UARs of its models, seed by seed."""
-    parts = [part for part in FOLD_PARTS if part != "unlabelled" or any(fold.unlabelled for fold in folds)]
+    parts = [part for part in FOLD_PARTS if any(getattr(fold, part) for fold in folds)]
     rows = []
     for fold in folds:
         models = [epoch for epoch in epochs.values() if epoch.fold == fold.name]
@@ -43,8 +43,9 @@ def folds_table(folds: Sequence[Fold], epochs: Mapping[str, SelectedEpoch]) -> T
             selected = shorten((str(model.epoch) for model in models), 12)
             dev_uar = shorten((percent(model.dev_uar) for model in models), 12)
             rows.append([fold.name, *speakers, f"{fold.held_out:,}", selected, dev_uar])
-    head = ["fold", *(FOLD_PARTS[part] for part in parts), "utterances held out", "selected epoch", "dev UAR"]
-    return Table(head, rows, "Folds: training, dev and test speakers", numbers=False)
+    uar, title = ("dev UAR", "training, dev and test") if "dev" in parts else ("UAR of inner folds", "training and test")
+    head = ["fold", *(FOLD_PARTS[part] for part in parts), "utterances held out", "selected epoch", uar]
+    return Table(head, rows, f"Folds: {title} speakers", numbers=False)
 
 
 def hashes_table(folds: Sequence[Fold]) -> Table:

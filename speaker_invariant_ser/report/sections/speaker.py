@@ -241,8 +241,8 @@ def unseen_section(unseen: Unseen | None) -> Section:
         speakers = count(unseen.speakers or 0, "speaker")
         about += (
             f" The closed-form attackers were also trained on {speakers} that the encoder was not trained on, "
-            f"{count(unseen.decisions or 0, 'decision')}. These are a fold's test and dev speakers; the dev speakers selected "
-            "the epoch."
+            f"{count(unseen.decisions or 0, 'decision')}. These are a fold's test speakers and, if there are any, its dev "
+            "speakers, which selected the epoch."
         )
         accuracy = f"{percent(unseen.accuracy)} ({interval(unseen)})"
         measures += [

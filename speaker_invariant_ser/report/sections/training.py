@@ -38,13 +38,13 @@ def map_section(points: Points) -> Section:
     return Section("Embedding map", [Text(about), Plots(maps)])
 
 
-def training_section(curves: Curves, classifier: AdversaryClassifier | None) -> Section:
+def training_section(curves: Curves, classifier: AdversaryClassifier | None, refit: bool = False) -> Section:
     """Return the training curves, where the time went, and the adversary's own accuracy."""
     blocks: list[Block] = [
         Text("One thin line for each model. The adversary is trained against the encoder, and is not part of the model.")
     ]
     if curves:
-        blocks.append(Plots(curve_plots(curves)))
+        blocks.append(Plots(curve_plots(curves, "inner folds, pooled" if refit else "dev speakers")))
         blocks += [Text(text) for text in [about_time(curves)] if text]
     if classifier:
         blocks.append(
@@ -57,10 +57,10 @@ def training_section(curves: Curves, classifier: AdversaryClassifier | None) -> 
     return Section("Training", blocks)
 
 
-def curve_plots(curves: Curves) -> list[Plot]:
-    """Return plots of losses, accuracies and, where they were measured, gradient norms."""
+def curve_plots(curves: Curves, scored: str) -> list[Plot]:
+    """Return plots of losses, accuracies and gradient norms, where they were measured; `scored` says what the dev UAR is of."""
     classifies = all_have(curves, "adversary_accuracy")  # an adversary without a classifier has no accuracy
-    shares = {"dev_uar": "emotion UAR, dev speakers"}
+    shares = {"dev_uar": f"emotion UAR, {scored}"} if all_have(curves, "dev_uar") else {}
     if classifies:
         shares["adversary_accuracy"] = "adversary's accuracy: not evidence"
     if all_have(curves, "attacker_accuracy"):
@@ -69,10 +69,9 @@ def curve_plots(curves: Curves) -> list[Plot]:
     caption = "Training losses, with ln K, the adversary's loss at chance." if classifies else "Training losses."
     losses = partial(plots.plot_curves, curves=curves, keys=LOSSES, unit="loss, nats", level=level)
     accuracies = partial(plots.plot_curves, curves=curves, keys=shares)
-    drawn = [
-        Plot("losses", caption, losses, 3.7),
-        Plot("accuracies", f"Over the epochs: {'; '.join(shares.values())}.", accuracies, 3.7),
-    ]
+    drawn = [Plot("losses", caption, losses, 3.7)]
+    if shares:
+        drawn.append(Plot("accuracies", f"Over the epochs: {'; '.join(shares.values())}.", accuracies, 3.7))
     if all_have(curves, *GRADIENTS):
         norms = partial(plots.plot_gradients, curves=curves, keys=GRADIENTS)
         drawn.append(Plot("gradients", "Gradient norms at the embedding; the adversarial one includes lambda.", norms, 3.0))
