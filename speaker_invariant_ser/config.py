@@ -101,21 +101,34 @@ def read_saved_recipe(path: Path | str) -> Recipe:
     Raises:
         RecipeError: The file is missing, is not TOML, or has an unknown key or a value out of range.
     """
-    tables, _ = renamed(read_tables(path), str(path))
-    return validated({section: saved(section, table) for section, table in tables.items()}, str(path))
+    return saved_recipe(read_tables(path), str(path))
 
 
-def read_tables(path: Path | str) -> dict[str, Any]:
-    """Return the tables of a TOML file."""
+def saved_recipe(tables: Mapping[str, Any], source: str) -> Recipe:
+    """Make a recipe from tables that an earlier version may have written, as `read_saved_recipe` does.
+
+    Args:
+        tables: Keys and values by section.
+        source: What error messages call the origin of the tables.
+
+    Raises:
+        RecipeError: An unknown key or a value out of range.
+    """
+    today, _ = renamed(tables, source)
+    return validated({section: saved(section, table) for section, table in today.items()}, source)
+
+
+def read_tables(path: Path | str, kind: str = "recipe", example: str = "recipes/emodb.toml") -> dict[str, Any]:
+    """Return the tables of a TOML file; `kind` and `example` are what error messages call it and give as an example."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise RecipeError(f"{path} is not a regular file: expected a TOML file such as recipes/emodb.toml")
+            raise RecipeError(f"{path} is not a regular file: expected a TOML file such as {example}")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}: expected a TOML file such as recipes/emodb.toml") from None
+        raise RecipeError(f"no {kind} at {path}: expected a TOML file such as {example}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read as a recipe ({error}): expected a TOML text file") from None
+        raise RecipeError(f"{path} cannot be read as a {kind} ({error}): expected a TOML text file") from None
     except (ValueError, RecursionError) as error:  # in addition to TOML's own errors: numbers and nesting beyond Python's limits
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
 

@@ -11,6 +11,7 @@ SerError
 |- PreparedCorpusError   a folder that is not a prepared corpus, or a damaged one
 |- RunError        a folder that is not a run, or does not match the recipe or the data
 |- AuditError      embeddings that cannot be attacked
+|- StudyError      a study's file, one of its arms, or a file of results
 `- WriteError      no permission, no space, or a file that exists
 """
 
@@ -60,6 +61,10 @@ class RunError(SerError):
 
 class AuditError(SerError):
     """The embeddings do not allow an audit."""
+
+
+class StudyError(SerError):
+    """A study is wrong, or a file is not one of its results."""
 
 
 class WriteError(SerError):

@@ -1,5 +1,6 @@
 """Paired comparison of two runs on the same test utterances: the unit is the speaker."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,13 +104,27 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     """
     require_same_utterances(this, other)
     results, other_results = per_speaker(this), per_speaker(other)
-    uars = np.array([result.uar for result in results.values()])
-    other_uars = np.array([other_results[speaker].uar for speaker in results])
+    uars = {speaker: result.uar for speaker, result in results.items()}
+    return compare_speakers(uars, {speaker: other_results[speaker].uar for speaker in results}, seed)
+
+
+def compare_speakers(this: Mapping[str, float], other: Mapping[str, float], seed: int = 0) -> Comparison:
+    """Compare the UARs, by speaker, that two runs reach on the same test utterances.
+
+    Args:
+        this: UAR of this run on each speaker.
+        other: UAR of the other run on the same speakers.
+        seed: Seed of bootstrap and permutations.
+
+    Returns:
+        The UARs by speaker and the statistics of their differences.
+    """
+    uars, other_uars = (np.array([uar[speaker] for speaker in this]) for uar in (this, other))
     difference = uars - other_uars
     low, high = metrics.mean_interval(difference, seed=seed)
     lower, upper = bounds(difference)
     return Comparison(
-        speakers=tuple(results),
+        speakers=tuple(this),
         this=uars,
         other=other_uars,
         low=low,

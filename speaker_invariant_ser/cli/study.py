@@ -1,0 +1,114 @@
+"""`siser study`: measure arms on corpora with several seeds, and make their tables and pictures."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speaker_invariant_ser.cli.console import show_table
+from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair
+from speaker_invariant_ser.cli.progress import progress_bars
+from speaker_invariant_ser.errors import SerError
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.studies.runner import Outcome
+    from speaker_invariant_ser.studies.study import Study
+
+SOME_FAILED = 1
+
+
+def study(
+    study: Annotated[Path, typer.Argument(help="The study in TOML, such as recipes/study-arms.toml.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of the result files; default: results, beside the study.", show_default=False)
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, which an interrupted study continues.")] = Path("runs/study"),
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus", metavar="NAME=FOLDER", help="Folder of a prepared corpus, replaces the study's; may be repeated."
+        ),
+    ] = None,
+    corpora: Annotated[list[str] | None, typer.Option(help="Measure on this corpus only; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this arm only; may be repeated.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Measure the first N seeds of each arm only.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Audit with all attackers, also what has a result of the closed-form ones.")
+    ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Measure results of another recipe or other data again, and remove such runs."),
+    ] = False,
+    keep_runs: Annotated[
+        bool, typer.Option("--keep-runs/--remove-runs", help="Keep each run when its result is written; --full uses it again.")
+    ] = True,
+    table: Annotated[
+        bool, typer.Option("--table", help="Make tables and pictures from the results, and measure nothing.")
+    ] = False,
+    device: Device = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Models trained, then attackers fitted, in parallel.")] = CORES,
+    quiet: Quiet = False,
+) -> None:
+    """Measure arms, networks and baselines, on several corpora with several seeds.
+
+    Each measurement is written into a small JSON file as soon as it is finished; the next start measures what is missing and
+    continues what was interrupted. At the end, tables and pictures are made from these files.
+    """
+    from speaker_invariant_ser.studies.page import page_of
+    from speaker_invariant_ser.studies.study import read_study
+
+    folders = dict(pair(text, "--corpus", "emodb=data/emodb") for text in corpus or ())
+    described = read_study(study, {name: Path(folder) for name, folder in folders.items()})
+    folder = results or study.parent / "results"
+    cells = described.cells(only or (), corpora or (), seeds)
+    failed = False
+    if not table:
+        from speaker_invariant_ser.studies.runner import Options, run_study
+
+        options = Options(folder, runs, full, refresh, keep_runs, device, jobs)
+        with progress_bars(quiet) as progress:
+            for number, outcome in enumerate(run_study(described, cells, options, progress), start=1):
+                show_outcome(outcome, f"{number}/{len(cells)}")
+                failed = failed or outcome.status == "failed"
+    show_tables(described, folder)
+    print(f"page: {page_of(described, folder)}")
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def show_outcome(outcome: "Outcome", number: str) -> None:
+    """Print a line about a cell: its result on standard output, why there is none on standard error."""
+    name = outcome.cell.name
+    if outcome.error is not None:
+        if not isinstance(outcome.error, SerError):
+            traceback.print_exception(outcome.error)
+        print(f"error: {name}: {' '.join(outcome.reason.split())}", file=sys.stderr, flush=True)
+    elif outcome.status == "stale":
+        print(f"warning: {name}: {outcome.reason}; --refresh measures it again", file=sys.stderr, flush=True)
+    elif outcome.status == "skipped":
+        print(f"{number} {name}: skipped, {outcome.reason}", flush=True)
+    elif outcome.result:
+        emotion, speaker = outcome.result.numbers.emotion, outcome.result.numbers.speaker
+        attacker = f"attacker {speaker.strongest.accuracy:.1%} {speaker.strongest.name} (chance {speaker.chance:.1%})"
+        note = " (there already)" if outcome.status == "there" else ""
+        print(f"{number} {name}: UAR {emotion.uar.value:.1%}, {attacker}{note}", flush=True)
+
+
+def show_tables(described: "Study", folder: Path) -> None:
+    """Print the table of each corpus with its notes, and write the page with the pictures."""
+    from speaker_invariant_ser.studies.page import write_page
+    from speaker_invariant_ser.studies.rows import gather
+    from speaker_invariant_ser.studies.tables import notes, table_of
+
+    rows = gather(described, folder)
+    for corpus in described.corpora:
+        if corpus not in rows:
+            print(f"{corpus}: no results yet")
+            continue
+        print(f"\n{corpus}")
+        show_table(table_of(rows[corpus]))
+        for line in notes(described, corpus, rows[corpus]):
+            print(line)
+    write_page(described, folder, rows)

@@ -1,0 +1,185 @@
+"""Measure one cell of a study: train and evaluate a network, or measure a baseline, and write the result file."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speaker_invariant_ser.audit.audit import AuditSettings
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import StudyError, shorten
+from speaker_invariant_ser.evaluation.baseline import measure_baseline
+from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.summary import Report, RunReport
+from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker
+from speaker_invariant_ser.files import write_json
+from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.processes import cores
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.report.write import write_run_report
+from speaker_invariant_ser.runs import METRICS, SPLIT, Run, flattened
+from speaker_invariant_ser.studies.machine import describe_machine
+from speaker_invariant_ser.studies.results import Numbers, Result, recipe_sha256
+from speaker_invariant_ser.studies.study import Cell
+from speaker_invariant_ser.training.launcher import train
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement with all that it needs; it is sent to another process.
+
+    Args:
+        cell: What is measured.
+        data: Folder of the prepared corpus.
+        run: Folder of the run; what an earlier start has left there is continued.
+        result: The result file.
+        command: What repeats the measurement.
+        quick: Try closed-form attackers only.
+        device: auto, cpu or cuda.
+        jobs: Models trained, and then attackers fitted, in parallel.
+        keep_run: Keep the run, with a report, when the result is written.
+        discard_run: Remove what an earlier start has left if it is of another recipe or of other data.
+    """
+
+    cell: Cell
+    data: Path
+    run: Path
+    result: Path
+    command: str
+    quick: bool = True
+    device: str = "auto"
+    jobs: int = 1
+    keep_run: bool = True
+    discard_run: bool = False
+
+
+def measure(job: Job) -> None:
+    """Measure a cell and write its result file.
+
+    Raises:
+        SerError: The recipe does not fit the corpus, there are too few utterances to attack, a folder cannot be written ...
+    """
+    prepared = PreparedCorpus.open(job.data)
+    recipe = job.cell.arm.resolved(job.cell.seed, prepared)
+    assert recipe
+    numbers, report = measure_network(job, recipe, prepared) if job.cell.arm.recipe else measure_svm(job, recipe, prepared)
+    result = {
+        "command": job.command,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": describe_machine(),
+        "versions": report.settings.versions,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_sha256": recipe_sha256(recipe),
+        "data_sha256": prepared.settings["sha256"],
+        "corpus": job.cell.corpus,
+        "arm": job.cell.arm.name,
+        "seed": job.cell.seed,
+        "numbers": numbers.to_json(),
+    }
+    write_json(job.result, Result.model_validate(result).to_json())
+    if not job.keep_run:
+        shutil.rmtree(job.run, ignore_errors=True)
+
+
+def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, Report]:
+    """Train all folds, as far as they are not trained yet, and evaluate them."""
+    if why := why_other_run(job.run, recipe, prepared):
+        if not job.discard_run:
+            raise StudyError(f"{job.run} was started {why}; --refresh removes it, or choose another --runs")
+        shutil.rmtree(job.run)
+    run = train(recipe, prepared, job.run, resume=True, device=job.device, jobs=job.jobs)
+    evaluation = evaluate(run, run.open_data(job.data), job.device, quick=job.quick, jobs=job.jobs, with_baseline=False)
+    if job.keep_run:
+        write_run_report(evaluation, run.folder)
+    report = evaluation.report
+    numbers = {
+        "emotion": emotion_numbers(report.emotion),
+        "speaker": speaker_numbers(report.speaker, job.quick),
+        "training": training_numbers(run, report, job.jobs),
+        "baseline": None,
+    }
+    return Numbers.model_validate(numbers), report
+
+
+def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str:
+    """Say with what else a run was started than these; empty if with these, or if there is no run."""
+    if not (folder / SPLIT).is_file():
+        return ""
+    run = Run.open(folder)
+    old, new = flattened(run.recipe), flattened(recipe)
+    if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
+        return f"with another recipe ({shorten(changed, 3)})"
+    return "" if all(prepared.settings["sha256"].get(name) == value for name, value in run.hashes.items()) else "on other data"
+
+
+def emotion_numbers(emotion: Emotion) -> dict[str, Any]:
+    """Return the emotion results that are kept of a run's report."""
+    kept = ("accuracy", "worst_speaker", "chance", "utterances", "per_speaker")
+    uar = {key: getattr(emotion.uar, key) for key in ("value", "low", "high")}
+    return {"uar": uar, "uar_mean_over_speakers": emotion.mean_over_speakers, **{key: getattr(emotion, key) for key in kept}}
+
+
+def speaker_numbers(speaker: Speaker, quick: bool) -> dict[str, Any]:
+    """Return the speaker results that are kept of a report."""
+    kept = ("name", "accuracy", "low", "high", "balanced_accuracy")
+    return {
+        "strongest": {key: getattr(speaker.strongest, key) for key in kept},
+        "chance": speaker.chance.given_emotion,
+        "speakers": speaker.speakers,
+        "quick": quick,
+        "scored": speaker.scored,
+        "controls": speaker.controls,
+    }
+
+
+def training_numbers(run: Run, report: RunReport, jobs: int) -> dict[str, Any]:
+    """Return what is kept of the training of a run."""
+    rows = [row for spec in run.model_specs for row in spec.metrics()]
+    folds = report.emotion.folds
+    timed = all("seconds_cpu" in row for row in rows)  # not in a run that an earlier version began
+    jobs = min(jobs, len(run.model_specs))
+    return {
+        "parameters": sum(weights.numel() for weights in load_model(run.model_specs[0].folder).parameters()),
+        "epoch": {name: fold.epoch for name, fold in folds.items()},
+        "dev_uar": {name: fold.dev_uar for name, fold in folds.items() if fold.dev_uar is not None},
+        "seconds": sum(row["seconds"] for row in rows),
+        "cpu_seconds": sum(row["seconds_cpu"] for row in rows) if timed else None,
+        "jobs": jobs,
+        "threads": torch.get_num_threads() if jobs == 1 else max(1, cores() // jobs),
+        "trained": report.settings.trained,
+    }
+
+
+def measure_svm(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, Report]:
+    """Measure a baseline."""
+    settings = AuditSettings(recipe.audit.folds, recipe.audit.seed, quick=job.quick, jobs=job.jobs)
+    report = measure_baseline(prepared, recipe, job.cell.arm.baseline, settings)
+    assert report.baseline
+    numbers = {
+        "emotion": emotion_of_baseline(report.baseline),
+        "speaker": speaker_numbers(report.speaker, job.quick),
+        "training": None,
+        "baseline": report.baseline.to_json(),
+    }
+    return Numbers.model_validate(numbers), report
+
+
+def emotion_of_baseline(baseline: Baseline) -> dict[str, Any]:
+    """Return the emotion results of the classifier that stands first."""
+    first = baseline.first
+    assert first
+    return {**first.to_json(), "chance": baseline.chance, "utterances": baseline.utterances}
+
+
+def epochs_done(run: Path) -> int:
+    """Return the number of epochs that the trainings of a run have finished so far."""
+    finished = 0
+    for folder, _, names in os.walk(run):
+        if METRICS in names:
+            with open(Path(folder) / METRICS, encoding="utf-8") as file:
+                finished += max(0, sum(1 for _ in file) - 1)
+    return finished

@@ -1,0 +1,80 @@
+"""Write the tables and pictures of a study into a Markdown page, between two marks; the text around them stays."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.studies.picture import draw
+from speaker_invariant_ser.studies.rows import Row
+from speaker_invariant_ser.studies.study import Study
+from speaker_invariant_ser.studies.tables import ABOUT, markdown, notes, table_of
+
+Rows = Mapping[str, Sequence[Row]]  # by corpus, as `rows.gather` returns them
+
+
+def marks(study: Study) -> tuple[str, str]:
+    """Return the lines between which the page of a study is generated."""
+    return tuple(f"<!-- siser study {study.path.name}: {word} -->" for word in ("begin", "end"))  # type: ignore[return-value]
+
+
+def page_of(study: Study, results: Path) -> Path:
+    """Return the page of a study: the one it names, or one beside the results."""
+    return study.page or results / f"{study.path.stem}.md"
+
+
+def pictures(page: Path, rows: Rows) -> dict[Path, str]:
+    """Return the pictures beside the page, by path."""
+    return {page.with_name(picture_name(page, corpus)): draw(corpus, of_corpus) for corpus, of_corpus in rows.items()}
+
+
+def picture_name(page: Path, corpus: str) -> str:
+    """Return the name of the picture of a corpus."""
+    return f"{page.stem}-{corpus}.svg"
+
+
+def block(study: Study, page: Path, rows: Rows) -> str:
+    """Return the generated part of the page."""
+    parts = []
+    for corpus, of_corpus in rows.items():
+        picture = f"![{corpus}: emotion UAR against the strongest attacker]({picture_name(page, corpus)})"
+        parts += [
+            f"## {corpus}",
+            markdown(table_of(of_corpus)),
+            "\n".join(f"{line}<br>" for line in notes(study, corpus, of_corpus)),
+            picture,
+        ]
+    return "\n\n".join([*parts, ABOUT] if parts else ["No results yet."])
+
+
+def updated(study: Study, page: Path, rows: Rows) -> str:
+    """Return the text of the page with the generated part replaced, or a new page if there is none.
+
+    Raises:
+        StudyError: The page has no marks, so that its text would be lost.
+    """
+    begin, end = marks(study)
+    generated = f"{begin}\n\n{block(study, page, rows)}\n\n{end}"
+    if not page.is_file():
+        return f"# {study.path.stem}\n\n{generated}\n"
+    text = page.read_text(encoding="utf-8")
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise StudyError(f"{page} exists and has no lines {begin} and {end}: add them where the tables shall stand")
+    return f"{before}{generated}{after}"
+
+
+def write_page(study: Study, results: Path, rows: Rows) -> Path:
+    """Write the page of a study and its pictures; return the page.
+
+    Raises:
+        StudyError: The page has no marks.
+        WriteError: It cannot be written.
+    """
+    page = page_of(study, results)
+    files = {page: updated(study, page, rows), **pictures(page, rows)}
+    for path, text in files.items():
+        with writing(path) as file:
+            file.write(text)
+    return page

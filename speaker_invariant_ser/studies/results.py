@@ -1,0 +1,175 @@
+"""The file of one result: what was measured, how it is measured again, and whether it still is what the study asks for.
+
+Keys are stable: they are added to, never renamed. Rates are shares from 0 to 1.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from speaker_invariant_ser.config import saved_recipe
+from speaker_invariant_ser.data.f0 import F0
+from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
+from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
+from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, Part, SpeakerResult, Uar, WorstSpeaker
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.runs import flattened
+
+BASELINE_SECTIONS = ("split", "labels", "audit")  # of the recipe; a baseline depends on no other
+
+
+class EmotionNumbers(Part):
+    """Emotion results on unseen speakers."""
+
+    uar: Uar
+    uar_mean_over_speakers: MeanUar
+    accuracy: float
+    worst_speaker: WorstSpeaker
+    chance: float
+    utterances: int
+    per_speaker: dict[str, SpeakerResult]
+
+
+class StrongestNumbers(Part):
+    """The strongest attacker, selected on validation utterances."""
+
+    name: str
+    accuracy: float
+    low: float | None
+    high: float | None
+    balanced_accuracy: float
+
+
+class SpeakerNumbers(Part):
+    """What attackers identify; `quick` if only the closed-form ones were tried, `chance` given the true emotion."""
+
+    strongest: StrongestNumbers
+    chance: float
+    speakers: int
+    quick: bool
+    scored: str
+    controls: dict[str, Control]
+
+
+class TrainingNumbers(Part):
+    """The training of all folds; seconds are summed over them. `epoch` and `dev_uar` are of the model kept, by fold."""
+
+    parameters: int
+    epoch: dict[str, int]
+    dev_uar: dict[str, float]
+    seconds: float
+    cpu_seconds: float | None
+    jobs: int
+    threads: int
+    trained: dict[str, str | int]
+
+
+class SvmNumbers(Part):
+    """Emotion results of one classifier of a baseline."""
+
+    settings: str
+    uar: Uar
+    uar_mean_over_speakers: MeanUar
+    accuracy: float
+    worst_speaker: WorstSpeaker
+
+
+class BaselineNumbers(Part):
+    """A baseline: its features, and all classifiers; `headline` names the one whose numbers are the emotion results."""
+
+    features: str
+    dimensions: int
+    headline: str
+    classifiers: dict[str, SvmNumbers]
+
+
+class Numbers(Part):
+    """All numbers of a result; `training` is of a network, `baseline` of a baseline."""
+
+    emotion: EmotionNumbers
+    speaker: SpeakerNumbers
+    training: TrainingNumbers | None
+    baseline: BaselineNumbers | None
+
+
+class Machine(Part):
+    """Where it was measured."""
+
+    processor: str
+    cores: int
+    instructions: list[str] = Field(default_factory=list)
+
+
+class Result(Part):
+    """The content of a result file."""
+
+    command: str
+    date: str
+    machine: Machine
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    data_sha256: dict[str, str]
+    corpus: str
+    arm: str
+    seed: int | None
+    numbers: Numbers
+
+
+def read_result(path: Path) -> Result | None:
+    """Read a result file.
+
+    Returns:
+        The result; None if there is no such file.
+
+    Raises:
+        StudyError: The file is damaged or not a result.
+    """
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise StudyError(f"{path} is not a result of a study ({key}{': ' if key else ''}{first['msg']}); remove it") from None
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """Return the SHA-256 of a complete recipe."""
+    return hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def why_stale(result: Result, recipe: Recipe | None, data: Mapping[str, str] | None) -> str:
+    """Say why a result is not one of this recipe and these data; empty if it is.
+
+    A saved recipe is completed with today's defaults of the keys that it lacks: a new key of the package makes no result stale.
+
+    Args:
+        result: The result.
+        recipe: The recipe that the study asks for; None if it is not known.
+        data: SHA-256 of the prepared corpus's files, by name; None if it is not here.
+    """
+    if data is not None:
+        names = [name for name in (AUDIO, MANIFEST, F0) if name in result.data_sha256 and (name in data or name != F0)]
+        changed = [name for name in names if result.data_sha256[name] != data.get(name)]
+        if changed:
+            return f"measured on other data ({shorten(changed)})"
+    return "" if recipe is None else why_other_recipe(result, recipe)
+
+
+def why_other_recipe(result: Result, recipe: Recipe) -> str:
+    """Say in which keys the recipe of a result differs from the one that the study asks for; empty if in none."""
+    try:
+        old = flattened(saved_recipe(result.recipe, "recipe"))
+    except RecipeError as error:
+        return f"its recipe is no longer valid ({error})"
+    new = flattened(recipe)
+    if result.numbers.baseline:
+        old, new = ({key: value for key, value in keys.items() if key.split(".")[0] in BASELINE_SECTIONS} for keys in (old, new))
+    changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    return f"measured with another recipe: {shorten(changed, 3)}" if changed else ""

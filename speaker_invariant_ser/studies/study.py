@@ -1,0 +1,240 @@
+"""A study: arms x corpora x seeds, described by one TOML file."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, toml_value
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import RecipeError, StudyError, unknown
+from speaker_invariant_ser.evaluation.baseline import default_split
+from speaker_invariant_ser.features.functionals import FEATURE_SETS
+from speaker_invariant_ser.recipe import Recipe
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SEED_KEYS = ("train.seed", "train.seeds")  # the study's own
+
+
+class Table(BaseModel):
+    """A table of the file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArmTable(Table):
+    """One of [[arms]]."""
+
+    name: Name
+    title: str = ""
+    recipe: str = ""
+    baseline: str = ""
+    set: dict[str, Any] = Field(default_factory=dict)
+    corpora: tuple[str, ...] = ()
+    seeds: tuple[Seed, ...] = ()
+
+
+class StudyTable(Table):
+    """The whole file."""
+
+    corpora: dict[Name, str] = Field(default_factory=dict)
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
+    page: str = ""
+    arms: tuple[ArmTable, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is measured, on every corpus and with every seed.
+
+    Args:
+        name: Short name, part of the names of its result files.
+        title: What it is, for the table.
+        recipe: The recipe of a network; None for a baseline.
+        baseline: Features of a baseline, as `siser baseline --features`; empty for a network.
+        overrides: `section.key=value` settings that replace those of the recipe.
+        corpora: The corpora it is limited to; empty for all.
+        seeds: The seeds of the trainings; None alone for a baseline, which has none.
+    """
+
+    name: str
+    title: str
+    recipe: Path | None
+    baseline: str
+    overrides: tuple[str, ...]
+    corpora: tuple[str, ...]
+    seeds: tuple[int | None, ...]
+
+    def resolved(self, seed: int | None, prepared: PreparedCorpus | None = None) -> Recipe | None:
+        """Return the complete recipe of one measurement.
+
+        Args:
+            seed: The seed of the training; None for a baseline.
+            prepared: The corpus, which decides the split of a baseline.
+
+        Returns:
+            The recipe; None for a baseline on a corpus that is not given.
+
+        Raises:
+            RecipeError: The recipe is missing, or it or an override is wrong.
+        """
+        if self.recipe:
+            return read_recipe(self.recipe, [*self.overrides, f"train.seed={seed}", "train.seeds=1"])
+        if prepared is None:
+            return None
+        split = default_split(prepared.utterances).model_dump(exclude_unset=True)
+        return make_recipe({"split": split}, self.overrides, source="set")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: an arm on a corpus, with a seed unless it is a baseline."""
+
+    arm: Arm
+    corpus: str
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of its result file and of its run folder."""
+        return f"{self.corpus}-{self.arm.name}{'' if self.seed is None else f'-s{self.seed}'}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Args:
+        path: The TOML file.
+        corpora: Folders of the prepared corpora, by name.
+        arms: The arms; the others are compared with the first one.
+        page: Markdown file of the tables; None without one.
+    """
+
+    path: Path
+    corpora: Mapping[str, Path]
+    arms: tuple[Arm, ...]
+    page: Path | None
+
+    def cells(self, arms: Collection[str] = (), corpora: Collection[str] = (), seeds: int | None = None) -> list[Cell]:
+        """Return the measurements of the study, the first seed of every arm and corpus before the second of any.
+
+        Args:
+            arms: Names of the arms wanted; empty for all.
+            corpora: Names of the corpora wanted; empty for all.
+            seeds: Number of seeds of each arm, its first ones; None for all.
+
+        Raises:
+            StudyError: An arm or a corpus is unknown.
+        """
+        for kind, names, known in (("arm", arms, [arm.name for arm in self.arms]), ("corpus", corpora, self.corpora)):
+            for name in names:
+                if name not in known:
+                    raise StudyError(f"{self.path}: {unknown(kind, name, known)}")
+        chosen = [arm for arm in self.arms if not arms or arm.name in arms]
+        ranked = [
+            (position, Cell(arm, corpus, seed))
+            for corpus in self.corpora
+            for arm in chosen
+            for position, seed in enumerate(arm.seeds[:seeds])
+            if (not corpora or corpus in corpora) and (not arm.corpora or corpus in arm.corpora)
+        ]
+        return [cell for _, cell in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def read_study(path: Path, corpora: Mapping[str, Path] | None = None) -> Study:
+    """Read a study and check all that can be checked without the corpora.
+
+    Args:
+        path: The TOML file.
+        corpora: Folders of prepared corpora, by name; they replace those of the file or are added to them.
+
+    Returns:
+        The study; its paths are relative to the file's folder where the file gives relative ones.
+
+    Raises:
+        StudyError: The file or one of its arms is wrong; the message names file, arm, key and what is allowed.
+        RecipeError: The file cannot be read.
+    """
+    try:
+        table = StudyTable.model_validate(read_tables(path, "study", "recipes/study-arms.toml"))
+    except ValidationError as error:
+        raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()))) from None
+    folders = {name: path.parent / folder for name, folder in table.corpora.items()} | dict(corpora or {})
+    arms = tuple(read_arm(path, arm, table.seeds, folders) for arm in table.arms)
+    study = Study(path, folders, arms, path.parent / table.page if table.page else None)
+    require_different(path, "arm", [arm.name for arm in arms])
+    require_different(path, "result file", [cell.name for cell in study.cells()])
+    return study
+
+
+def read_arm(path: Path, table: ArmTable, seeds: Sequence[int], corpora: Collection[str]) -> Arm:
+    """Check one arm and its recipe."""
+    where = f"{path}: arm {table.name}"
+    if bool(table.recipe) == bool(table.baseline):
+        raise StudyError(f"{where}: expected either recipe or baseline")
+    if table.baseline and table.baseline not in FEATURE_SETS:
+        raise StudyError(f"{where}: {unknown('baseline', table.baseline, FEATURE_SETS)}")
+    if table.baseline and table.seeds:
+        raise StudyError(f"{where}: seeds = {list(table.seeds)}: a baseline has no seed")
+    for corpus in table.corpora:
+        if corpus not in corpora:
+            raise StudyError(f"{where}: {unknown('corpus', corpus, corpora)}")
+    overrides = flattened(table.set)
+    for key in SEED_KEYS:
+        if key in overrides:
+            raise StudyError(f"{where}: set.{key}: the seeds of the study are used; expected seeds = [0, 1, 2] or the like")
+    require_different(where, "seed", table.seeds or seeds)
+    arm = Arm(
+        name=table.name,
+        title=table.title or table.name,
+        recipe=path.parent / table.recipe if table.recipe else None,
+        baseline=table.baseline,
+        overrides=tuple(f"{key}={toml_value(value)}" for key, value in overrides.items()),
+        corpora=table.corpora,
+        seeds=(None,) if table.baseline else table.seeds or tuple(seeds),
+    )
+    try:
+        arm.resolved(0) if arm.recipe else make_recipe({}, arm.overrides, source="set")
+    except RecipeError as error:
+        raise StudyError(f"{where}: {error}") from None
+    return arm
+
+
+def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by `section.key`, whether they are written so or as tables in tables.
+
+    >>> flattened({"train.refit": True, "labels": {"map": "full"}})
+    {'train.refit': True, 'labels.map': 'full'}
+    """
+    settings: dict[str, Any] = {}
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        settings |= flattened(value, f"{key}.") if isinstance(value, dict) and "." not in key else {key: value}
+    return settings
+
+
+def require_different(where: Path | str, kind: str, names: Sequence[object]) -> None:
+    """Raise StudyError if a name occurs twice."""
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise StudyError(f"{where}: two of the same name: {kind} {twice[0]}")
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """Return one line about a problem that pydantic found in the file."""
+    *tables, key = (str(part) for part in problem["loc"])
+    place = ".".join([*tables, key])
+    if problem["type"] == "extra_forbidden":
+        known = ArmTable.model_fields if tables else StudyTable.model_fields
+        return unknown(f"key in {'[[arms]]' if tables else 'the study'}", key, known)
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{place} = {problem['input']!r}: expected letters, digits and any of _ . + - after the first"
+    wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list")
+    return f"{place} = {problem['input']!r}: {wrong}"

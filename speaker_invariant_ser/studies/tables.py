@@ -1,0 +1,125 @@
+"""The table of a study's arms on one corpus, and the lines below it."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from speaker_invariant_ser.report.tables import Table
+from speaker_invariant_ser.studies.results import Machine, Result
+from speaker_invariant_ser.studies.rows import Mean, Row
+from speaker_invariant_ser.studies.study import Study
+
+HEAD = (
+    "arm",
+    "parameters",
+    "seeds",
+    "UAR, pooled",
+    "UAR, mean over speakers",
+    "worst speaker",
+    "difference to {first}",
+    "strongest attacker",
+    "chance",
+    "excess",
+    "training, CPU min",
+)
+CLOSED_FORM, STALE = "*", "†"
+ABOUT = (
+    "In %: mean ± standard deviation over seeds (95 % CI, the mean of the seeds' intervals: over speakers for UAR, over texts "
+    "or utterances for attackers). Difference: UAR paired by speaker, every speaker with the same weight, mean over seeds, with "
+    "95 % CI and p value of a sign-flip test. Chance: speaker accuracy given the true emotion. Excess: strongest attacker minus "
+    "chance. Training: processor time of all folds."
+)
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Return the table of a corpus, one row for each arm that has results."""
+    head = [title.format(first=rows[0].arm.name) for title in HEAD]
+    return Table(head, [cells(row, rows[0]) for row in rows])
+
+
+def cells(row: Row, first: Row) -> list[str]:
+    """Return the cells of an arm."""
+    speaker, worst = row.worst_speaker
+    minutes = row.cpu_seconds
+    return [
+        f"{row.arm.title} ({row.arm.name}){STALE if row.stale else ''}",
+        "-" if row.parameters is None else f"{row.parameters:,}",
+        "-" if row.baseline else ", ".join(str(result.seed) for result in row.results),
+        score(row.uar),
+        share(row.uar_mean_over_speakers),
+        f"{share(worst)} ({speaker})",
+        "" if row is first else difference(row, first),
+        f"{score(row.attacker)} {row.attackers}{CLOSED_FORM if row.quick else ''}",
+        f"{share(row.chance)} of {row.speakers}",
+        share(row.attacker.value - row.chance),
+        "-" if minutes is None else f"{minutes / 60:.1f}",
+    ]
+
+
+def share(value: float) -> str:
+    """Return a share as a percentage without its sign.
+
+    >>> share(0.726)
+    '72.6'
+    """
+    return f"{100 * value:.1f}"
+
+
+def score(mean: Mean) -> str:
+    """Return a score with its deviation and interval."""
+    deviation = "" if mean.deviation is None else f" ± {share(mean.deviation)}"
+    interval = "" if mean.low is None or mean.high is None else f" ({share(mean.low)} to {share(mean.high)})"
+    return f"{share(mean.value)}{deviation}{interval}"
+
+
+def difference(row: Row, first: Row) -> str:
+    """Return the paired difference to the first arm in points; a dash where both were not tested on the same utterances."""
+    comparison = row.compared_with(first)
+    if comparison is None:
+        return "-"
+    mean, p_value = comparison.mean_difference, comparison.p_value_or_none
+    interval = "" if mean.low is None or mean.high is None else f" ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
+    return f"{100 * mean.value:+.1f}{interval}{'' if p_value is None else f', p {p_value:.3f}'}"
+
+
+def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
+    """Return the lines below the table of a corpus: what its marks mean, what is missing, and where it was measured."""
+    lines = []
+    if any(row.quick for row in rows):
+        lines.append(f"{CLOSED_FORM} the closed-form attackers only; all attackers may be stronger.")
+    lines += [f"{STALE} {row.arm.name}: {row.stale}." for row in rows if row.stale]
+    there = {(result.arm, result.seed) for row in rows for result in row.results}
+    missing = [cell for cell in study.cells(corpora=[corpus]) if (cell.arm.name, cell.seed) not in there]
+    if missing:
+        lines.append(f"Not measured: {', '.join(cell.name.removeprefix(f'{corpus}-') for cell in missing)}.")
+    results = list(chain.from_iterable(row.results for row in rows))
+    return [*lines, about_measurement(results)]
+
+
+def about_measurement(results: Sequence[Result]) -> str:
+    """Say when, where and with what results were measured."""
+    dates = sorted({result.date for result in results})
+    machines = dict.fromkeys(machine_text(result.machine) for result in results)
+    versions = dict.fromkeys(result.versions["speaker-invariant-ser"] for result in results)
+    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Measured {period} with version {', '.join(versions)} on {'; '.join(machines)}."
+
+
+def machine_text(machine: Machine) -> str:
+    """Return a machine in words."""
+    count = f"{machine.cores} core{'' if machine.cores == 1 else 's'}"
+    return ", ".join([machine.processor, count, *machine.instructions])
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown."""
+    lines = [table.head, ["---"] * len(table.head), *table.rows]
+    return "\n".join(f"| {' | '.join(escape(str(cell)) for cell in line)} |" for line in lines)
+
+
+def escape(text: str) -> str:
+    r"""Return text that is no markup in a cell.
+
+    >>> print(escape("a|b*"))
+    a\|b\*
+    """
+    return text.replace("|", "\\|").replace("*", "\\*")
