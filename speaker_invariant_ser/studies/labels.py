@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHARACTER, HEIGHT = 0.56, 1.15  # width of an average letter and height of a line, by font size
+CHARACTER, HEIGHT = 0.6, 1.15  # width of an average letter and height of a line, by font size
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))
 STEPS = range(9, 100, 9)  # distances of a label from its point, pixels
 PASSES = 4

@@ -1,7 +1,7 @@
 """Measure one cell of a study: train and evaluate a network, or measure a baseline, and write the result file."""
 
-import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +11,18 @@ import torch
 
 from speaker_invariant_ser.audit.audit import AuditSettings
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import StudyError, shorten
+from speaker_invariant_ser.errors import RunError, StudyError, shorten
 from speaker_invariant_ser.evaluation.baseline import measure_baseline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker
-from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_run_report
 from speaker_invariant_ser.runs import METRICS, SPLIT, Run, flattened
 from speaker_invariant_ser.studies.machine import describe_machine
-from speaker_invariant_ser.studies.results import Numbers, Result, recipe_sha256
+from speaker_invariant_ser.studies.results import Numbers, Result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.study import Cell
 from speaker_invariant_ser.training.launcher import train
 
@@ -67,20 +66,21 @@ def measure(job: Job) -> None:
     recipe = job.cell.arm.resolved(job.cell.seed, prepared)
     assert recipe
     numbers, report = measure_network(job, recipe, prepared) if job.cell.arm.recipe else measure_svm(job, recipe, prepared)
+    recorded = recorded_recipe(recipe, baseline=job.cell.arm.recipe is None)
     result = {
         "command": job.command,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": describe_machine(),
         "versions": report.settings.versions,
-        "recipe": recipe.model_dump(mode="json"),
-        "recipe_sha256": recipe_sha256(recipe),
+        "recipe": recorded,
+        "recipe_sha256": table_sha256(recorded),
         "data_sha256": prepared.settings["sha256"],
         "corpus": job.cell.corpus,
         "arm": job.cell.arm.name,
         "seed": job.cell.seed,
         "numbers": numbers.to_json(),
     }
-    write_json(job.result, Result.model_validate(result).to_json())
+    write_result(job.result, Result.model_validate(result))
     if not job.keep_run:
         shutil.rmtree(job.run, ignore_errors=True)
 
@@ -163,9 +163,16 @@ def measure_svm(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Num
         "emotion": emotion_of_baseline(report.baseline),
         "speaker": speaker_numbers(report.speaker, job.quick),
         "training": None,
-        "baseline": report.baseline.to_json(),
+        "baseline": baseline_numbers(report.baseline),
     }
     return Numbers.model_validate(numbers), report
+
+
+def baseline_numbers(baseline: Baseline) -> dict[str, Any]:
+    """Return what is kept of a baseline, its classifiers without the results by speaker."""
+    results = {kind: results.to_json() for kind, results in baseline.classifiers.items()}
+    classifiers = {kind: {key: value for key, value in kept.items() if key != "per_speaker"} for kind, kept in results.items()}
+    return {**{key: getattr(baseline, key) for key in ("features", "dimensions", "headline")}, "classifiers": classifiers}
 
 
 def emotion_of_baseline(baseline: Baseline) -> dict[str, Any]:
@@ -175,11 +182,14 @@ def emotion_of_baseline(baseline: Baseline) -> dict[str, Any]:
     return {**first.to_json(), "chance": baseline.chance, "utterances": baseline.utterances}
 
 
-def epochs_done(run: Path) -> int:
-    """Return the number of epochs that the trainings of a run have finished so far."""
+def epochs_of(run: Path) -> tuple[int, int]:
+    """Return how many epochs a run has finished so far, and how many it has in all; zeros where there is no run yet."""
+    try:
+        opened = Run.open(run)
+    except RunError:
+        return 0, 0
     finished = 0
-    for folder, _, names in os.walk(run):
-        if METRICS in names:
-            with open(Path(folder) / METRICS, encoding="utf-8") as file:
-                finished += max(0, sum(1 for _ in file) - 1)
-    return finished
+    for path in run.rglob(METRICS):
+        with suppress(OSError):  # a model's folder gets its final name at any moment
+            finished += len(path.read_text(encoding="utf-8").splitlines()) - 1
+    return finished, opened.recipe.train.epochs * len(opened.model_specs)

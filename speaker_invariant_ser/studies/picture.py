@@ -12,7 +12,7 @@ from html import escape
 from speaker_invariant_ser.studies.labels import Box, place
 from speaker_invariant_ser.studies.rows import Mean, Row
 
-WIDTH, HEIGHT = 760, 560
+WIDTH, HEIGHT = 760, 570
 FRAME = Box(64, 34, 744, 466)  # of the plot
 SIZE, RADIUS, BAR = 13, 5.5, 1.5  # of letters, points and error bars, pixels
 NETWORK, BASELINE, INK, GREY = "#0072b2", "#c1440e", "#22303c", "#6b7680"
@@ -179,11 +179,11 @@ def legend(rows: Sequence[Row]) -> list[str]:
         (True, True, "baseline, closed-form attackers"),
     )
     shown = {(row.baseline, row.quick) for row in rows}
-    parts, x, y = [], FRAME.left, HEIGHT - 22.0
+    parts = []
     for baseline, quick, text in kinds:
         if (baseline, quick) in shown:
+            x, y = FRAME.left + 260 * quick, FRAME.bottom + (92 if baseline and len(shown) > 1 else 72)
             parts += [draw_point((x + 6, y - 4), baseline, quick), label_text(x + 18, y, text, size=12)]
-            x += 34 + 6.0 * len(text)
     return parts
 
 

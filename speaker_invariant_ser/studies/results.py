@@ -16,9 +16,11 @@ from speaker_invariant_ser.data.f0 import F0
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, Part, SpeakerResult, Uar, WorstSpeaker
+from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
 
+MAX_LINE = 120  # characters of a result file
 BASELINE_SECTIONS = ("split", "labels", "audit")  # of the recipe; a baseline depends on no other
 
 
@@ -139,9 +141,37 @@ def read_result(path: Path) -> Result | None:
         raise StudyError(f"{path} is not a result of a study ({key}{': ' if key else ''}{first['msg']}); remove it") from None
 
 
-def recipe_sha256(recipe: Recipe) -> str:
-    """Return the SHA-256 of a complete recipe."""
-    return hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+def write_result(path: Path, result: Result) -> None:
+    """Write a result file, atomically; raise WriteError where that fails."""
+    with writing(path) as file:
+        file.write(compact(result.to_json()) + "\n")
+
+
+def compact(value: object, indent: str = "") -> str:
+    """Return JSON with objects that fit on a line on one line, so that a file is short and can be compared by line.
+
+    >>> print(compact({"a": {"b": "x" * 80, "c": [2, 3]}, "d": {"e": "y" * 40}}).replace("x" * 79, "..."))
+    {
+      "a": {"b": "...x", "c": [2, 3]},
+      "d": {"e": "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"}
+    }
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    inside = indent + "  "
+    if isinstance(value, dict) and value and len(indent) + len(line) > MAX_LINE:
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {compact(item, inside)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inside + item for item in items) + f"\n{indent}}}"
+    return line
+
+
+def recorded_recipe(recipe: Recipe, baseline: bool) -> dict[str, Any]:
+    """Return what a result records of its recipe: all of it, or the sections that a baseline depends on."""
+    return recipe.model_dump(mode="json", include=set(BASELINE_SECTIONS) if baseline else None)
+
+
+def table_sha256(table: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a recorded recipe."""
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def why_stale(result: Result, recipe: Recipe | None, data: Mapping[str, str] | None) -> str:

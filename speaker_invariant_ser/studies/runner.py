@@ -13,8 +13,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError, SetupError, StudyError, WriteError
 from speaker_invariant_ser.files import locked
 from speaker_invariant_ser.processes import TaskProgress, set_up_worker
-from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.studies.measure import Job, epochs_done, measure
+from speaker_invariant_ser.studies.measure import Job, epochs_of, measure
 from speaker_invariant_ser.studies.results import Result, read_result, why_stale
 from speaker_invariant_ser.studies.study import Cell, Study
 
@@ -89,7 +88,7 @@ def in_child(job: Job) -> Iterator[Future[None]]:
 
 
 def run_study(
-    study: Study, cells: Sequence[Cell], options: Options, progress: TaskProgress | None = None, submit: Submit = in_child
+    study: Study, cells: Sequence[Cell], options: Options, progress: TaskProgress | None = None, submit: Submit | None = None
 ) -> Iterator[Outcome]:
     """Measure cells that have no result yet.
 
@@ -101,7 +100,7 @@ def run_study(
         cells: Some of its cells.
         options: How to measure.
         progress: Called with a cell's name, its epochs done and in total.
-        submit: Starts a measurement; for tests.
+        submit: Starts a measurement; `in_child` if None.
 
     Yields:
         The outcome of each cell, in order, as soon as it is there.
@@ -111,7 +110,9 @@ def run_study(
     """
     corpora = open_corpora(study, cells)
     for cell in cells:
-        yield run_cell(study, cell, corpora[cell.corpus], options, progress or (lambda name, done, total: None), submit)
+        yield run_cell(
+            study, cell, corpora[cell.corpus], options, progress or (lambda name, done, total: None), submit or in_child
+        )
 
 
 def run_cell(
@@ -142,23 +143,18 @@ def run_cell(
             return Outcome(cell, "stale", former, why)
         if former and not why and not (options.full and former.numbers.speaker.quick):
             return Outcome(cell, "there", former)
-        epochs = recipe.train.epochs if recipe else 0
-        return outcome_of(job, wait_for(job, epochs, progress, submit))
+        return outcome_of(job, wait_for(job, progress, submit))
 
 
-def wait_for(job: Job, epochs: int, progress: TaskProgress, submit: Submit) -> BaseException | None:
+def wait_for(job: Job, progress: TaskProgress, submit: Submit) -> BaseException | None:
     """Run a job to its end, reporting its progress; return what it failed with, if it did."""
     with submit(job) as future:
         while not future.done():
             wait([future], timeout=POLL)
-            if job.cell.arm.recipe and (done := epochs_done(job.run)):
-                progress(job.cell.name, done, epochs * folds_of(job.run))
+            done, total = epochs_of(job.run) if job.cell.arm.recipe else (0, 0)
+            if done:
+                progress(job.cell.name, done, total)
         return future.exception()
-
-
-def folds_of(run: Path) -> int:
-    """Return the number of models of a run that is being trained."""
-    return len(Run.open(run).model_specs)
 
 
 def outcome_of(job: Job, error: BaseException | None) -> Outcome:

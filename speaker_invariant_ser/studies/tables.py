@@ -26,7 +26,7 @@ ABOUT = (
     "In %: mean ± standard deviation over seeds (95 % CI, the mean of the seeds' intervals: over speakers for UAR, over texts "
     "or utterances for attackers). Difference: UAR paired by speaker, every speaker with the same weight, mean over seeds, with "
     "95 % CI and p value of a sign-flip test. Chance: speaker accuracy given the true emotion. Excess: strongest attacker minus "
-    "chance. Training: processor time of all folds."
+    "chance. Training: processor time of all folds. Pictures: error bars are 95 % CIs, the dotted line is the Pareto front."
 )
 
 
@@ -41,7 +41,7 @@ def cells(row: Row, first: Row) -> list[str]:
     speaker, worst = row.worst_speaker
     minutes = row.cpu_seconds
     return [
-        f"{row.arm.title} ({row.arm.name}){STALE if row.stale else ''}",
+        f"{row.arm.name}{STALE if row.stale else ''}{f': {row.arm.title}' if row.arm.title != row.arm.name else ''}",
         "-" if row.parameters is None else f"{row.parameters:,}",
         "-" if row.baseline else ", ".join(str(result.seed) for result in row.results),
         score(row.uar),
@@ -88,9 +88,13 @@ def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
         lines.append(f"{CLOSED_FORM} the closed-form attackers only; all attackers may be stronger.")
     lines += [f"{STALE} {row.arm.name}: {row.stale}." for row in rows if row.stale]
     there = {(result.arm, result.seed) for row in rows for result in row.results}
-    missing = [cell for cell in study.cells(corpora=[corpus]) if (cell.arm.name, cell.seed) not in there]
+    missing: dict[str, list[str]] = {}
+    for cell in study.cells(corpora=[corpus]):
+        if (cell.arm.name, cell.seed) not in there:
+            missing.setdefault(cell.arm.name, []).extend([] if cell.seed is None else [str(cell.seed)])
     if missing:
-        lines.append(f"Not measured: {', '.join(cell.name.removeprefix(f'{corpus}-') for cell in missing)}.")
+        arms = [f"{arm} (seed {', '.join(seeds)})" if seeds else arm for arm, seeds in missing.items()]
+        lines.append(f"Not measured: {', '.join(arms)}.")
     results = list(chain.from_iterable(row.results for row in rows))
     return [*lines, about_measurement(results)]
 

@@ -1,26 +1,35 @@
-"""The table of baselines in the documents is the one that the result files give."""
+"""The page of arms is the one that the result files give."""
 
-import importlib.util
-import json
-
+import pytest
 from documents import ROOT
 
+from speaker_invariant_ser.studies.page import pictures, updated
+from speaker_invariant_ser.studies.results import read_result
+from speaker_invariant_ser.studies.rows import gather
+from speaker_invariant_ser.studies.study import read_study
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("baselines", ROOT / "benchmarks" / "baselines.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_table_of_baselines_is_up_to_date():
-    table = load_tool().table()
-    assert table.count("\n") >= 2, "a row for each classifier"
-    assert table in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "recipes" / "results"
+STUDY = read_study(ROOT / "recipes" / "study-arms.toml")
 
 
-def test_a_result_names_what_makes_it_again():
-    for path in load_tool().RESULTS.glob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        assert content["command"].startswith("siser ") and content["machine"] and content["date"] and content["versions"], path
-        assert len(content["recipe_sha256"]) == 64, path
+@pytest.fixture(scope="module")
+def rows():
+    return gather(STUDY, RESULTS)
+
+
+def test_the_page_of_arms_is_up_to_date(rows):
+    page = ROOT / "docs" / "arms.md"
+    assert STUDY.page and STUDY.page.resolve() == page and rows
+    assert page.read_text(encoding="utf-8") == updated(STUDY, page, rows), "run `make reference`"
+    for path, picture in pictures(page, rows).items():
+        assert path.read_text(encoding="utf-8") == picture, f"{path.name}: run `make reference`"
+
+
+def test_every_result_is_of_the_study_and_names_what_makes_it_again():
+    names = {cell.name: cell for cell in STUDY.cells()}
+    for path in RESULTS.glob("*.json"):
+        assert path.stem in names, f"no arm of {STUDY.path.name} has a result {path.name}"
+        result, cell = read_result(path), names[path.stem]
+        assert (result.corpus, result.arm, result.seed) == (cell.corpus, cell.arm.name, cell.seed)
+        assert result.command.startswith("siser ") and result.machine.processor and result.date and result.versions, path
+        assert len(result.recipe_sha256) == 64, path

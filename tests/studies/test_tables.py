@@ -1,0 +1,188 @@
+"""Tables, pictures and the page of a study, from result files alone."""
+
+import itertools
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import TINY
+
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.studies.labels import Box, place
+from speaker_invariant_ser.studies.page import updated
+from speaker_invariant_ser.studies.picture import draw
+from speaker_invariant_ser.studies.results import Result, recorded_recipe, table_sha256, write_result
+from speaker_invariant_ser.studies.rows import gather
+from speaker_invariant_ser.studies.study import read_study
+from speaker_invariant_ser.studies.tables import notes, table_of
+
+STUDY = """
+seeds = [0, 1]
+page = "page.md"
+[corpora]
+here = "nowhere"
+there = "nowhere"
+[[arms]]
+name = "plain"
+recipe = "tiny.toml"
+[[arms]]
+name = "new"
+title = "a new | network"
+recipe = "tiny.toml"
+set = {"train.epochs" = 5}
+[[arms]]
+name = "svm"
+baseline = "prosody"
+"""
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """A study whose corpora are not here."""
+    (tmp_path / "tiny.toml").write_text(write_toml(make_recipe(TINY)))
+    (tmp_path / "study.toml").write_text(STUDY)
+    return tmp_path / "study.toml"
+
+
+def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, **changes):
+    """Write a result on the corpus `here`, with these UARs of speakers and accuracy of the attacker."""
+    (described,) = [one for one in read_study(path).arms if one.name == arm]
+    recipe = recorded_recipe(described.resolved(seed) or make_recipe({}), baseline=seed is None)
+    uar = float(np.mean(uars))
+    score = {"value": uar, "low": uar - 0.1, "high": uar + 0.1}
+    speakers = {f"s{i}": {"uar": value, "accuracy": value, "utterances": 10} for i, value in enumerate(uars)}
+    timing = {"seconds": 100.0, "cpu_seconds": 90.0, "jobs": 1, "threads": 1, "trained": {}}
+    content = {
+        "command": "siser study study.toml",
+        "date": f"2026-11-0{1 + (seed or 0)}",
+        "machine": {"processor": "Some CPU", "cores": 2, "instructions": ["AVX2"]},
+        "versions": {"speaker-invariant-ser": "0.2.0"},
+        "recipe": recipe,
+        "recipe_sha256": table_sha256(recipe),
+        "data_sha256": {},
+        "corpus": "here",
+        "arm": arm,
+        "seed": seed,
+        "numbers": {
+            "emotion": {
+                "uar": score,
+                "uar_mean_over_speakers": score,
+                "accuracy": uar,
+                "worst_speaker": {"speaker": "s0", **speakers["s0"]},
+                "chance": 0.25,
+                "utterances": 10 * len(uars),
+                "per_speaker": speakers,
+            },
+            "speaker": {
+                "strongest": {"name": "lda", "accuracy": attacker, "low": None, "high": None, "balanced_accuracy": attacker},
+                "chance": speaker_chance,
+                "speakers": 5,
+                "quick": quick,
+                "scored": "held-out",
+                "controls": {},
+            },
+            "training": None if seed is None else {"parameters": 1234, "epoch": {"a": 3}, "dev_uar": {"a": 0.5}, **timing},
+            "baseline": None,
+        },
+    }
+    name = f"here-{arm}{'' if seed is None else f'-s{seed}'}.json"
+    write_result(path.parent / "results" / name, Result.model_validate({**content, **changes}))
+
+
+@pytest.fixture
+def rows(path):
+    """The rows of a study with two seeds of one arm and one of another."""
+    put(path, "plain", 0, [0.5, 0.6, 0.7, 0.8], 0.9)
+    put(path, "plain", 1, [0.7, 0.4, 0.7, 0.8], 0.8)
+    put(path, "new", 0, [0.7, 0.6, 0.9, 0.9], 0.3, quick=True)
+    put(path, "svm", None, [0.5, 0.5, 0.5, 0.4], 0.4, 0.1)
+    return gather(read_study(path), path.parent / "results")
+
+
+def test_the_table_holds_means_over_seeds_and_paired_differences(path, rows):
+    assert list(rows) == ["here"]
+    table = table_of(rows["here"])
+    by_column = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    plain, new, svm = by_column
+    assert plain == {
+        "arm": "plain",
+        "parameters": "1,234",
+        "seeds": "0, 1",
+        "UAR, pooled": "65.0 ± 0.0 (55.0 to 75.0)",
+        "UAR, mean over speakers": "65.0",
+        "worst speaker": "50.0 (s1)",
+        "difference to plain": "",
+        "strongest attacker": "85.0 ± 7.1 lda",
+        "chance": "20.0 of 5",
+        "excess": "65.0",
+        "training, CPU min": "1.5",
+    }
+    assert new["arm"] == "new: a new | network" and new["seeds"] == "0" and new["UAR, pooled"] == "77.5 (67.5 to 87.5)"
+    assert new["difference to plain"] == "+12.5 (+10.0 to +17.5), p 0.125"
+    assert new["strongest attacker"] == "30.0 lda*" and new["excess"] == "10.0"
+    assert svm["parameters"] == svm["seeds"] == svm["training, CPU min"] == "-" and svm["excess"] == "30.0"
+    assert notes(read_study(path), "here", rows["here"]) == [
+        "* the closed-form attackers only; all attackers may be stronger.",
+        "Not measured: new (seed 1).",
+        "Measured 2026-11-01 to 2026-11-02 with version 0.2.0 on Some CPU, 2 cores, AVX2.",
+    ]
+
+
+def test_a_stale_result_is_marked_and_other_test_sets_are_not_compared(path, rows):
+    put(path, "new", 0, [0.7, 0.6, 0.9], 0.3)
+    path.write_text(path.read_text().replace("= 5}", "= 6}"))
+    study = read_study(path)
+    rows = gather(study, path.parent / "results")["here"]
+    new = table_of(rows).rows[1]
+    assert new[0].startswith("new†") and new[6] == "-"
+    assert "† new: measured with another recipe: train.epochs was 5, now 6." in notes(study, "here", rows)
+
+
+def test_the_page_keeps_the_text_around_and_the_picture_shows_every_arm(path, rows, capsys):
+    page, begin, end = path.parent / "page.md", *(f"<!-- siser study study.toml: {word} -->" for word in ("begin", "end"))
+    page.write_text(f"Before\n{begin}\nold\n{end}\nAfter\n")
+    assert siser(["study", str(path), "--table"]) == 0
+    printed = capsys.readouterr().out
+    assert "65.0 ± 0.0 (55.0 to 75.0)" in printed and "there: no results yet" in printed and f"page: {page}" in printed
+    text = page.read_text()
+    assert text.startswith("Before\n") and text.endswith("After\n") and "old" not in text
+    assert r"| new: a new \| network | 1,234 |" in text and r"30.0 lda\* |" in text and "(page-here.svg)" in text
+    assert updated(read_study(path), page, rows) == text, "the same results give the same page"
+
+    root = ElementTree.parse(page.with_name("page-here.svg")).getroot()
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"plain", "new", "svm", "here", "chance 10.0 to 20.0", "network, closed-form attackers"} <= set(texts)
+    assert sum(element.tag.endswith("circle") for element in root.iter()) == 2 + 2  # the points, and those of the legend
+    assert "new: UAR 77.5, attacker 30.0" in next(element.text for element in root.iter() if element.tag.endswith("title"))
+
+
+def test_a_page_without_marks_is_left_alone(path, rows):
+    (path.parent / "page.md").write_text("My own text.\n")
+    with pytest.raises(StudyError, match=r"page.md exists and has no lines <!-- siser study study.toml: begin -->"):
+        updated(read_study(path), path.parent / "page.md", rows)
+    assert siser(["study", str(path), "--table"]) == 2
+    assert (path.parent / "page.md").read_text() == "My own text.\n"
+
+
+def test_a_picture_of_one_arm_can_be_drawn(path):
+    put(path, "plain", 0, [0.5, 0.5], 0.2, 0.2)
+    (rows,) = gather(read_study(path), path.parent / "results").values()
+    assert ">plain</text>" in draw("here", rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_cover_neither_each_other_nor_a_point_and_stay_in_the_frame(seed):
+    rng = np.random.default_rng(seed)
+    frame, size, radius = Box(64, 34, 744, 466), 13, 5.5
+    crowd = rng.normal((550, 200), (25, 30), (10, 2))  # ten arms in an eighth of the picture, the others anywhere
+    points = [tuple(point) for point in np.vstack([crowd, rng.uniform((80, 50), (730, 450), (5, 2))])]
+    texts = [f"arm-number-{number}" for number in range(len(points))]
+    bars = [Box(x - 40, y - 0.75, x + 40, y + 0.75) for x, y in points]
+    boxes = place(points, texts, bars, frame, size, radius)
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlap(pair[1])]
+    discs = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    assert not [(box, disc) for box in boxes for disc in discs if box.overlap(disc)]
+    assert not any(box.outside(frame) for box in boxes)
