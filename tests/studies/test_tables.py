@@ -143,12 +143,12 @@ def test_a_stale_result_is_marked_and_other_test_sets_are_not_compared(path, row
 
 def test_the_page_keeps_the_text_around_and_the_picture_shows_every_arm(path, rows, capsys):
     page, begin, end = path.parent / "page.md", *(f"<!-- siser study study.toml: {word} -->" for word in ("begin", "end"))
-    page.write_text(f"Before\n{begin}\nold\n{end}\nAfter\n")
+    page.write_text(f"Before\n{begin}\nold table\n{end}\nAfter\n")
     assert siser(["study", str(path), "--table"]) == 0
     printed = capsys.readouterr().out
     assert "65.0 ± 0.0 (55.0 to 75.0)" in printed and "there: no results yet" in printed and f"page: {page}" in printed
     text = page.read_text()
-    assert text.startswith("Before\n") and text.endswith("After\n") and "old" not in text
+    assert text.startswith("Before\n") and text.endswith("After\n") and "old table" not in text
     assert r"| new: a new \| network | 1,234 |" in text and r"30.0 lda\* |" in text and "(page-here.svg)" in text
     assert updated(read_study(path), page, rows) == text, "the same results give the same page"
 
