@@ -123,7 +123,7 @@ class CrnnSettings(EncoderSettings):
 
     name: Literal["crnn"] = "crnn"
     channels: tuple[Channels, ...] = Field(
-        (16, 32, 48), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
+        (24, 48, 64), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
     )
     width: int = Field(
         64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways."

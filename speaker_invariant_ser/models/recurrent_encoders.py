@@ -120,7 +120,7 @@ class Crnn(SingleBranch):
     """Convolution stages over log-mels and their deltas, a bidirectional LSTM, attentive statistics pooling, a linear layer.
 
     The stages are those of `Cnn`, with fewer channels: the first and the second halve the frame rate, each halves the bands. With
-    32 mel bands about 90,000 parameters. Known failure: as with any encoder of the spectrum, the embedding identifies the
+    32 mel bands about 105,000 parameters. Known failure: as with any encoder of the spectrum, the embedding identifies the
     training speakers where these are few.
 
     Args:
