@@ -1,11 +1,18 @@
-"""Worker processes: how many cores there are, how workers end, and how long work reports its progress."""
+"""Worker processes: how many cores and how much memory there are, how workers end, and how long work reports its progress."""
 
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows has no limits of this kind
+    resource = None  # type: ignore[assignment]
 
 TaskProgress = Callable[[str, int, int], None]  # name of the task, steps done, steps in total
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
@@ -14,6 +21,84 @@ EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold
 def cores() -> int:
     """Return the number of processors that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes this process and its workers can still take without swapping or being killed.
+
+    The smallest of: what Linux estimates to be available; for each control group that this process is in (containers, batch
+    systems), its limit less what it uses; and `ulimit -v` less the address space in use. The last one limits each process, but
+    batch systems that set it count a job's processes together.
+
+    Args:
+        root: Where proc/ and sys/ are.
+
+    Returns:
+        The bytes, 0 or more; None if nothing limits memory, or the system does not say (macOS, Windows).
+    """
+    meminfo = numbers_in(root / "proc/meminfo")
+    bounds = [1024 * meminfo["MemAvailable"]] if "MemAvailable" in meminfo else []
+    bounds += control_group_bounds(root)
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    if resource and limit != resource.RLIM_INFINITY:
+        bounds.append(limit - 1024 * numbers_in(root / "proc/self/status").get("VmSize", 0))
+    return max(0, min(bounds)) if bounds else None
+
+
+def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple[int, str]:
+    """Return how many models to train at the same time, and a line for the user where memory is short.
+
+    Args:
+        requested: What the user asks for, which is obeyed; None for as many as there are cores and memory for.
+        models: Number of models.
+        model_bytes: Memory that the training of a model takes, about.
+
+    Returns:
+        Number of models, from 1; and the line, empty if memory suffices or is not known.
+    """
+    jobs, available = min(requested or cores(), models), available_memory()
+    if available is None or jobs * model_bytes <= available:
+        return jobs, ""
+    if not requested:
+        jobs = min(jobs, max(1, available // model_bytes))
+    line = f"training {jobs} {'model' if jobs == 1 else 'models'} at a time"
+    if jobs * model_bytes > available:
+        line += " may run out of memory"
+    return jobs, f"{line}: {available / 1e9:.1f} GB of memory are available, a model takes about {model_bytes / 1e9:.1f} GB"
+
+
+# Of version 2 and 1: folder, limit, use, and the statistic of cached files, which are dropped when memory is needed.
+CONTROL_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def control_group_bounds(root: Path) -> Iterator[int]:
+    """Yield the bytes that each control group of this process has left; without a limit that is a very large number, or none."""
+    for line in text_of(root / "proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        for controller in {"", "memory"} & set(controllers.split(",")):
+            mount, limit_name, used_name, cached_name = CONTROL_GROUPS[controller]
+            inner = root / mount / group.strip("/")
+            # A group's parents limit it too. In a container the outermost folder is its own group, and `group` may not exist.
+            for folder in (inner, *inner.parents[: len(Path(group).parts) - 1]):
+                limit, used = text_of(folder / limit_name).strip(), text_of(folder / used_name).strip()
+                if limit.isdigit() and used.isdigit():
+                    yield int(limit) - int(used) + numbers_in(folder / "memory.stat").get(cached_name, 0)
+
+
+def numbers_in(path: Path) -> dict[str, int]:
+    """Return the first number of each line `name: number` or `name number` of a file; empty if it cannot be read."""
+    return {name: int(number) for name, number in re.findall(r"^([\w()]+):?\s+(\d+)", text_of(path), re.MULTILINE)}
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file; empty if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def set_up_worker() -> None:

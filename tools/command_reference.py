@@ -43,7 +43,7 @@ def root() -> Any:
 def default_of(option: Any) -> str:
     """Return the default of an option in words, or an empty string where it has none."""
     name = option.opts[0]
-    if name in DIFFERS:
+    if name in DIFFERS and option.default is not None:
         return DIFFERS[name]
     if option.required:
         return "required"

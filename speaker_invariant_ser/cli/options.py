@@ -10,7 +10,9 @@ from speaker_invariant_ser.processes import cores
 CORES = cores()
 
 FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode or analyse audio files in parallel.")]
-ModelJobs = Annotated[int, typer.Option("--jobs", min=1, help="Models trained in parallel.")]
+ModelJobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Models trained in parallel; by default as many as cores and memory allow.")
+]
 AttackerJobs = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted in parallel.")]
 Devices = Annotated[
     int, typer.Option(min=1, help="Processes that share each batch; each takes a GPU of its own if there are any.")

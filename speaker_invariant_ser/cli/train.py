@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_trained, warn
-from speaker_invariant_ser.cli.options import CORES, Device, Devices, ModelJobs, Quiet
+from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet
 from speaker_invariant_ser.cli.progress import is_first_process, training_bars
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of training; replaces train.seed of the recipe.")] = None,
     device: Device = "auto",
     devices: Devices = 1,
-    jobs: ModelJobs = CORES,
+    jobs: ModelJobs = None,
     quiet: Quiet = False,
 ) -> None:
     """Train every fold and seed of a recipe.
@@ -69,7 +69,7 @@ def train(
     with training_bars(quiet or not shown, out, settings.train) as progress:
         from speaker_invariant_ser.training import launcher
 
-        start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices)
+        start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices, notify=warn)
         run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
     if shown:
         show_trained(run)

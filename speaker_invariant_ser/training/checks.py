@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 import torch
 
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import GROUPABLE
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.features.log_mel import FRONTS
+from speaker_invariant_ser.features.log_mel_sources import row_count
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
@@ -19,6 +22,11 @@ from speaker_invariant_ser.training.adversary_step import Adversaries, errors_na
 from speaker_invariant_ser.training.objective import build_model
 
 TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its target; unlabelled utterances have no emotion
+
+
+# Memory of a training on a CPU, measured on EMO-DB with the recipes of `benchmarks/train.py --only step`.
+PROCESS_BYTES = 450_000_000  # of a process whose batches are empty: 360 MB are torch, Lightning and other imports
+FRAME_BYTES = 20_000  # for each frame of a batch: what the backward pass needs, and what the allocator cannot return
 
 
 def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Split], processes: int) -> None:
@@ -45,6 +53,14 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
         check_erase(recipe, dim, len(target_values(prepared, split, "speaker")))
         utterances = len(split.indices("train", prepared.utterances))
         check_batches(recipe, min(utterances, recipe.train.epoch_clips or utterances), split.name, processes)
+
+
+def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
+    """Return how many bytes the training of a model takes on a CPU, about: process, cached log-mels, longest batch."""
+    logmel = FRONTS[recipe.features.front](recipe.features, SAMPLE_RATE)
+    frames = [1 + utterance.samples // logmel.hop for utterance in prepared.utterances]
+    every, allowed = 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
+    return PROCESS_BYTES + min(every, allowed) + FRAME_BYTES * recipe.train.batch_size * max(frames)
 
 
 def check_device(name: str, devices: int) -> torch.device:

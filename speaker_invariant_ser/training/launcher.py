@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,11 +24,11 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.processes import EpochProgress, cores, set_up_worker
+from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
-from speaker_invariant_ser.training.checks import check_device, check_recipe
+from speaker_invariant_ser.training.checks import check_device, check_recipe, model_memory
 from speaker_invariant_ser.training.optimisation import choose_precision
 from speaker_invariant_ser.training.refit import inner_splits, train_model
 
@@ -42,9 +42,10 @@ def train(
     out: Path | str,
     resume: bool = False,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = 1,
     progress: EpochProgress | None = None,
     devices: int = 1,
+    notify: Callable[[str], object] = lambda line: None,
 ) -> Run:
     """Train every fold and seed of a recipe.
 
@@ -56,10 +57,11 @@ def train(
         out: Folder of the run.
         resume: Keep the models that are trained, and continue the others from their last checkpoints.
         device: "auto", "cpu" or "cuda".
-        jobs: Number of models that are trained at the same time.
+        jobs: Number of models that are trained at the same time; None for as many as there are cores and memory for.
         progress: Called after each epoch with the model's name and its row of metrics.csv; the rows of inner folds have their
             number as `inner_fold`.
         devices: Number of processes that share each batch, with a GPU each where there are GPUs.
+        notify: Called with a line for the user where memory limits the number of models, or may run out.
 
     Returns:
         The run.
@@ -81,9 +83,16 @@ def train(
         return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
     waiting = [spec for spec in run.model_specs if not spec.done]
-    jobs = min(jobs, len(run.model_specs))  # of all, not of those left: threads, and so the last bits, stay the same on resume
-    if jobs * devices > 1 and waiting:
-        train_in_parallel(run, prepared, waiting, device_type, jobs, progress, devices)
+    # Of all models, not of those left, and whatever memory there is: threads, and so the last bits, stay the same on resume.
+    wanted = min(jobs or cores(), len(run.model_specs))
+    threads = max(1, cores() // (wanted * devices))
+    fitting, line = wanted, ""
+    if waiting and device_type == "cpu":  # what a process takes beside a GPU was not measured
+        fitting, line = jobs_that_fit(jobs, len(waiting), devices * model_memory(recipe, prepared))
+    if line:
+        notify(line)
+    if wanted * devices > 1 and waiting:
+        train_in_parallel(run, prepared, waiting, device_type, fitting, progress, devices, threads)
     else:
         with launched_fabric(recipe.train.precision, device_type) as fabric:
             for spec in waiting:
@@ -169,6 +178,7 @@ def train_in_parallel(
     jobs: int,
     progress: EpochProgress | None,
     devices: int = 1,
+    threads: int = 1,
 ) -> None:
     """Train models in worker processes, several at the same time.
 
@@ -182,10 +192,10 @@ def train_in_parallel(
         jobs: Number of models at the same time.
         progress: Called after each epoch of every model.
         devices: Number of workers that share each batch of a model.
+        threads: Number of threads of each worker.
     """
     existing, waiting = set(active_children()), deque(enumerate(model_specs))
     reported = dict.fromkeys((spec.name for spec in model_specs), 0)
-    threads = max(1, cores() // (jobs * devices))
     running: dict[Future[None], ModelSpec] = {}
     with ProcessPoolExecutor(jobs * devices, get_context("spawn"), initializer=set_up_worker) as pool:
         try:

@@ -17,6 +17,8 @@ from conftest import TINY
 from helpers import assert_same_bits
 from safetensors.torch import load_file
 
+from speaker_invariant_ser import processes
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RecipeError, RunError, WriteError
@@ -181,6 +183,28 @@ def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_pat
         load_file(spec.folder / "model.safetensors")["encoder.project.weight"] for spec in (*run.model_specs, *alone.model_specs)
     ]
     assert torch.equal(weights[2], weights[4]) and torch.equal(weights[3], weights[5]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(("available", "at_once"), [(None, 4), (10**12, 4), (11 * 10**8, 2), (1, 1)])
+def test_memory_limits_the_models_at_a_time_but_not_their_threads(prepared, tmp_path, monkeypatch, available, at_once):
+    """A run that is resumed while more memory is free has the same bits: the number of threads decides about them."""
+    started, lines = [], []
+    monkeypatch.setattr(launcher, "cores", lambda: 8)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
+    monkeypatch.setattr(processes, "available_memory", lambda: available)
+    monkeypatch.setattr(launcher, "train_in_parallel", lambda *arguments: started.append((arguments[4], arguments[7])))
+    recipe = make_recipe(TINY, ["train.seeds=4"])
+    train(recipe, prepared, tmp_path / "run", device="cpu", jobs=None, notify=lines.append)
+    assert started == [(at_once, 2)] and len(lines) == (at_once < 4)
+
+
+def test_a_training_that_may_not_fit_is_warned_of(prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "available_memory", lambda: 10**6)
+    (tmp_path / "recipe.toml").write_text(write_toml(make_recipe(TINY, ["train.epochs=1"])))
+    command = ["train", tmp_path / "recipe.toml", "--data", prepared.folder, "--out", tmp_path / "run", "--device", "cpu"]
+    assert siser([*map(str, command), "--jobs", "1"]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: training 1 model at a time may run out of memory: 0.0 GB of memory are available, ")
 
 
 @pytest.fixture

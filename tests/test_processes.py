@@ -1,0 +1,107 @@
+"""Memory that is available to a process, from files of /proc and /sys, and the number of trainings that fit into it."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from speaker_invariant_ser import processes
+from speaker_invariant_ser.processes import available_memory, jobs_that_fit
+
+MEMINFO = {"proc/meminfo": "MemTotal:       16000000 kB\nMemFree:  100 kB\nMemAvailable:    8000000 kB\n"}
+GB = 10**9
+
+
+def files(root, contents):
+    """Write files below a folder that stands for the root of the file system."""
+    for name, text in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def group(folder, limit, used, cached, version=2):
+    """Return the files of a control group."""
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    statistic = "inactive_file" if version == 2 else "total_inactive_file"
+    contents = (str(limit), str(used), f"anon 5\n{statistic} {cached}\nactive_file 7\n")
+    return {f"{folder}/{name}": text for name, text in zip((*names, "memory.stat"), contents, strict=True)}
+
+
+V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory"
+
+
+@pytest.mark.parametrize(
+    ("contents", "expected"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal: 16000000 kB\n"}, None),
+        (MEMINFO, 8 * 1024 * 10**6),
+        ({"proc/self/cgroup": "0::/\n", **group(V2, 4 * GB, 3 * GB, 500)}, GB + 500),  # a container: its own group is the root
+        ({**MEMINFO, "proc/self/cgroup": "0::/user/job\n", **group(f"{V2}/user/job", 2 * GB, GB, 7)}, GB + 7),
+        ({**MEMINFO, "proc/self/cgroup": "0::/user/job\n", **group(f"{V2}/user", 3 * GB, GB, 0)}, 2 * GB),  # of the parent
+        ({**MEMINFO, "proc/self/cgroup": "0::/user\n", **group(f"{V2}/user", "max", GB, 0)}, 8 * 1024 * 10**6),
+        ({**MEMINFO, "proc/self/cgroup": "0::/user\n", **group(f"{V2}/user", GB, 2 * GB, 0)}, 0),  # more than its limit in use
+        ({**MEMINFO, "proc/self/cgroup": "0::/user\n", **group(f"{V2}/other", GB, 0, 0)}, 8 * 1024 * 10**6),
+        ({"proc/self/cgroup": "5:cpu,memory:/job\n4:pids:/job\n0::/\n", **group(f"{V1}/job", 3 * GB, GB, 9, 1)}, 2 * GB + 9),
+        ({"proc/self/cgroup": "4:memory:/docker/1f\n", **group(V1, GB, 5, 0, 1)}, GB - 5),  # the path is the host's
+    ],
+)
+def test_the_tightest_limit_of_machine_and_control_groups(tmp_path, contents, expected):
+    assert available_memory(files(tmp_path, contents)) == expected
+
+
+def test_this_machine_has_some_memory_available():
+    assert 10**7 < available_memory() < 10**15
+
+
+def test_a_limit_of_the_address_space():
+    """Of `ulimit -v`, less the address space in use, in a process of its own."""
+    code = (
+        "import json, resource\n"
+        "from speaker_invariant_ser.processes import available_memory, jobs_that_fit\n"
+        "before = available_memory()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 10**8, resource.RLIM_INFINITY))\n"
+        "print(json.dumps([before, available_memory(), jobs_that_fit(None, 4, 5 * 10**8)]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    before, available, (jobs, line) = json.loads(printed)
+    assert 0 < available < min(before, 6 * 10**8 - 10**7)  # the interpreter has taken some of it
+    assert jobs == 1 and line.startswith("training 1 model at a time")
+
+
+@pytest.mark.parametrize(
+    ("requested", "models", "available", "jobs", "line"),
+    [
+        (None, 10, None, 4, ""),
+        (None, 10, 3.3 * GB, 4, ""),
+        (None, 2, 1.7 * GB, 2, ""),
+        (None, 10, 1.7 * GB, 2, "training 2 models at a time: 1.7 GB of memory are available, a model takes about 0.8 GB"),
+        (None, 10, 1.2 * GB, 1, "training 1 model at a time: 1.2 GB of memory are available, a model takes about 0.8 GB"),
+        (None, 10, 0.5 * GB, 1, "training 1 model at a time may run out of memory: 0.5 GB of memory are available, a model "),
+        (3, 10, 1.2 * GB, 3, "training 3 models at a time may run out of memory: 1.2 GB of memory are available, a model "),
+        (3, 1, 1.2 * GB, 1, ""),
+        (9, 10, 99 * GB, 9, ""),
+    ],
+)
+def test_as_many_models_as_cores_and_memory_allow(monkeypatch, requested, models, available, jobs, line):
+    monkeypatch.setattr(processes, "cores", lambda: 4)
+    monkeypatch.setattr(processes, "available_memory", lambda: available and int(available))
+    chosen, printed = jobs_that_fit(requested, models, 8 * 10**8)
+    assert chosen == jobs and printed.startswith(line) and bool(printed) == bool(line)
+
+
+def test_no_limits_where_the_system_has_none(tmp_path, monkeypatch):
+    """Windows has no module `resource`."""
+    monkeypatch.setattr(processes, "resource", None)
+    assert available_memory(tmp_path) is None
+    assert jobs_that_fit(2, 3, 1)[0] == 2
+    assert resource.getrlimit(resource.RLIMIT_AS)  # the module itself is untouched
+
+
+def test_training_imports_no_more_than_it_needs():
+    """scikit-learn, which the online probe alone needs, would take a quarter of what a process without batches does."""
+    code = "import sys, speaker_invariant_ser.training.launcher; print(*{'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout == "\n"
