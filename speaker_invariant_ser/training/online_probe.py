@@ -6,7 +6,6 @@ For curves only: it selects nothing, and the audit of the finished model does no
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from speaker_invariant_ser.audit.attackers import standardised_lda
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
@@ -38,6 +37,8 @@ class OnlineProbe:
 
     def accuracy(self, model: SerModel) -> float:
         """Return the attacker's accuracy on the held-out utterances, 0 to 1; the model is left in evaluation mode."""
+        from speaker_invariant_ser.audit.attackers import standardised_lda  # scikit-learn: 120 MB that most trainings are spared
+
         attacker = standardised_lda()
         attacker.fit(apply_to_dataset(model, self.train, BATCH_SIZE).embedding, self.train_speakers)
         return float(attacker.score(apply_to_dataset(model, self.held_out, BATCH_SIZE).embedding, self.held_out_speakers))
