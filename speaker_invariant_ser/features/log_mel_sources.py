@@ -3,6 +3,8 @@
 Shapes: B batch, S samples, M mel bands, T frames, N utterances.
 """
 
+import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +23,7 @@ from speaker_invariant_ser.features.prosody import PROSODY_ROWS, prosody_rows
 
 PREFETCH = 4  # batches that are loaded before they are asked for
 BATCH_SIZE = 32  # utterances whose log-mels are computed together
+WIDTHS_PER_OCTAVE = 5  # widths of batches; see `padded_width`
 
 Loaded = TypeVar("Loaded")
 
@@ -150,6 +153,20 @@ def length_sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
     """
     order = np.argsort(lengths, kind="stable")
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def padded_width(frames: int) -> int:
+    """Return the number of frames that a batch is padded to: one of few, which grow by 15 %.
+
+    A network has kernels for every width that it has seen, and tensors of as many sizes. On a CPU both stay in memory: freed
+    tensors leave holes between the kernels, into which those of another width do not fit.
+
+    >>> [padded_width(frames) for frames in (1, 90, 100, 112, 113, 250, 1000)]
+    [8, 104, 104, 112, 128, 256, 1024]
+    """
+    steps = itertools.count(math.floor(WIDTHS_PER_OCTAVE * math.log2(frames)))
+    widths = (8 * math.ceil(2 ** (step / WIDTHS_PER_OCTAVE) / 8) for step in steps)
+    return next(width for width in widths if width >= frames)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speaker_invariant_ser.features.dataset import LogMelDataset
-from speaker_invariant_ser.features.log_mel_sources import clip_batches
+from speaker_invariant_ser.features.log_mel_sources import clip_batches, padded_width
 from speaker_invariant_ser.models.model import Output, SerModel
 from speaker_invariant_ser.models.release import content_noise
 
@@ -76,7 +77,7 @@ def embed_batches(model: SerModel, batches: Iterator[ModelInput], number: int, f
     outputs = Outputs.empty(model, number)
     features: dict[int, np.ndarray] = {}
     for indices, mels, frames, noise in batches:
-        output = model.from_mels(mels, frames, noise)
+        output = model.from_mels(F.pad(mels, (0, padded_width(mels.shape[2]) - mels.shape[2])), frames, noise)
         outputs.put(indices, output)
         if frame_features:
             features |= dict(zip(indices.tolist(), without_padding(output), strict=True))

@@ -15,13 +15,13 @@ from torch import Tensor
 from speaker_invariant_ser.features.augmentation import Augment
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.features.log_mel import subtract_mean
+from speaker_invariant_ser.features.log_mel_sources import padded_width
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs, label_weight, mix_labels, one_hot, pair_up
 from speaker_invariant_ser.features.virtual_speakers import VirtualSpeakers
 from speaker_invariant_ser.recipe import Recipe, TrainSection
 from speaker_invariant_ser.training.timing import PhaseTimer
 
 MIXED_BATCHES = 4  # balanced batches of similar length whose utterances are redistributed among each other
-FRAMES_MULTIPLE = 16  # widths are rounded up to it: for every new width the fastest convolution is searched again
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class BatchLoader:
             mels, frames = pair_up(mels[:n], frames[:n], others, frames[partner], weight, follows, self.augment.features.mels)
         mean = None if mean is None else mean[: len(mels)]
         mels, frames = self.augment(mels, frames, self.on_device(plan.draws[self.rows]), mean)
-        return F.pad(mels, (0, -mels.shape[2] % FRAMES_MULTIPLE)), frames
+        return F.pad(mels, (0, padded_width(mels.shape[2]) - mels.shape[2])), frames
 
     def with_virtual_speakers(self, plan: BatchPlan, mels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn log-mels into those of the virtual speakers that were drawn.

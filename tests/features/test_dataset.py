@@ -11,7 +11,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
-from speaker_invariant_ser.features.log_mel_sources import CachedLogMels, StreamedLogMels
+from speaker_invariant_ser.features.log_mel_sources import CachedLogMels, StreamedLogMels, padded_width
 
 LABELS = ("falling", "level", "rising")
 CHOSEN = [40, 3, 3, 17, 60, 61, 62]
@@ -72,3 +72,14 @@ def test_prefetching_stops_when_the_iterator_is_closed_and_passes_errors_on(prep
     shorter = open_dataset(copy, range(50), LABELS, ("sex",), logmel, cache_gb=0.0)
     with pytest.raises(PreparedCorpusError, match=f"{AUDIO} was truncated while in use"):
         list(shorter.source.read([np.arange(5), np.arange(15, 25)]))
+
+
+def test_batches_have_few_widths_and_little_padding():
+    """1.2 to 9 seconds, as in EMO-DB, at hops of 16 and 10 ms."""
+    for shortest, longest in ((75, 600), (120, 900)):
+        frames = range(shortest, longest)
+        widths = [padded_width(count) for count in frames]
+        assert len(set(widths)) <= 18 and widths == sorted(widths)
+        assert all(count <= width <= 1.15 * count + 8 for count, width in zip(frames, widths, strict=True))
+        assert [padded_width(width) for width in widths] == widths, "of a padded batch, its own"
+    assert padded_width(1) == 8

@@ -31,6 +31,18 @@ def test_audio_and_dataset_give_the_same_outputs_in_their_order(trained, prepare
     assert len(np.unique(from_audio.embedding.round(3), axis=0)) == len(CHOSEN), "all different, so order matters"
 
 
+def test_clips_of_any_length_reach_the_network_in_few_widths(monkeypatch):
+    """Kernels for every width would stay in memory."""
+    model, widths = model_of(), set()
+    original = model.from_mels
+    monkeypatch.setattr(model, "from_mels", lambda mels, *rest: (widths.add(mels.shape[2]), original(mels, *rest))[1])
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000).astype(np.float32)
+    lengths = range(8_000, 16_000, 160)
+    embedding = apply_to_clips(model, [noise[:length] for length in lengths], batch_size=1).embedding
+    assert len(embedding) == 50 and 3 <= len(widths) <= 6
+    assert len(np.unique(embedding.round(4), axis=0)) == 50
+
+
 def test_no_audio_gives_empty_outputs():
     outputs = apply_to_clips(model_of(), [], frame_features=True)
     assert outputs.embedding.shape == (0, 12) and outputs.probability.shape == (0, 3) and outputs.frame_features == []
