@@ -1,9 +1,11 @@
-"""Measure the speed of training: against a plain loop, from disk, and with many models on one GPU.
+"""Measure the speed of training: against a plain loop and the former network, from disk, and with many models on one GPU.
 
-    python benchmarks/train.py EMODB [--data PREPARED] [--only speed stream gpu] [--folds 10] [--epochs 40] [--seeds 1]
+    python benchmarks/train.py EMODB [--data PREPARED] [--only speed step stream gpu] [--folds 10] [--epochs 40] [--seeds 1]
 
 speed    EMO-DB, leave-one-speaker-out, recipes/emodb.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
          which has the same model, folds, batch size, epochs and epoch selection
+step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the former network
+         (recipes/textbook.toml): training_step.py; with --data, EMODB is not needed
 stream   one epoch of 300 hours of synthetic audio, which do not fit into memory, against 2.5 hours, which do
 gpu      all folds x 5 seeds on one GPU, as many at the same time as there are cores, against one after another
 
@@ -14,7 +16,6 @@ wall-clock times of one call, opening the data included. The last line of the ou
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ import plain_loop
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from training_step import DEFAULT, measure_steps, memory_mb
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.config import make_recipe, read_recipe
@@ -50,7 +52,8 @@ from speaker_invariant_ser.training import launcher
 from speaker_invariant_ser.training.optimisation import choose_precision
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
-PARTS = ("speed", "stream", "gpu")
+PARTS = ("speed", "step", "stream", "gpu")
+NEED_EMODB = {"speed", "gpu"}
 STEP_PHASES = ("data", "features", "network", "adversary", "update")  # columns seconds_PHASE of metrics.csv
 GPU_SEEDS = 5
 
@@ -248,11 +251,6 @@ def train_hours(folder: Path) -> dict[str, float]:
     }
 
 
-def memory_mb(name: str) -> float:
-    """Return a memory figure of this process, such as VmHWM, its peak; `getrusage` would include the parent's at the fork."""
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024 / 1e6
-
-
 def gpu(task: Task) -> dict | None:
     """Train all folds and seeds on one GPU, with as many workers as cores and with one; measure the peak memory of a model."""
     if not torch.cuda.is_available():
@@ -323,13 +321,16 @@ def main() -> None:
         "--seeds", type=whole_number, default=1, help="seeds of the package's training, for the spread of the UAR"
     )
     parser.add_argument("--jobs", type=whole_number, default=2, help="models that the package trains at the same time on the CPU")
+    parser.add_argument("--recipes", nargs="+", type=Path, default=DEFAULT, help="recipes that the part step measures")
+    parser.add_argument("--rounds", type=whole_number, default=7, help="epochs of each recipe in the part step")
     parser.add_argument("--scratch", type=Path, help="folder for the 300 hours: 1.1 GB in a sparse file of 35 GB")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(train_hours(options.child)))
         return
-    if {"speed", "gpu"} & set(options.only) and not (options.folder and (options.folder / "wav").is_dir()):
+    needs_emodb = bool(NEED_EMODB & set(options.only) or ("step" in options.only and not options.data))
+    if needs_emodb and not (options.folder and (options.folder / "wav").is_dir()):
         parser.error(f"{options.folder} is not EMO-DB: expected a folder with a folder wav in it")
     recipe = read_recipe(RECIPE)
     epochs = options.epochs or recipe.train.epochs
@@ -339,10 +340,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         data = options.data or Path(place) / "data"
         task = Task(options.folder, data, with_train(recipe, epochs=epochs), options.folds, Path(place))
-        if {"speed", "gpu"} & set(options.only) and not options.data:
-            prepare([list_corpus(get_corpus("emodb"), options.folder)], data)
+        if needs_emodb and not options.data:
+            prepare([list_corpus(get_corpus("emodb"), options.folder)], data, f0=True)
         if "speed" in options.only:
             result |= speed(task, options.seeds, options.jobs)
+        if "step" in options.only:
+            result["step"] = measure_steps(data, options.recipes, options.rounds)
         if "stream" in options.only:
             result |= stream(options.scratch)
         if "gpu" in options.only:
