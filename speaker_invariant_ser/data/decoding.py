@@ -160,7 +160,7 @@ def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment)
         samples = decoded.samples
         if treatment != Treatment():
             samples, notes = apply_treatment(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
-        clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path)
+        clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path, decoded.notes)
     except AudioError as error:
         return np.zeros(0, np.int16), Result(error=str(error))
     return clip, Result(

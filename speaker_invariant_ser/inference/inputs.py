@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, require_file
 from speaker_invariant_ser.errors import AudioError, SerError
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
@@ -45,9 +46,9 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
 
 def files_in_folder(folder: str) -> list[Path]:
     """Return all audio files in a folder and below it."""
-    files = audio.find_audio(folder)
+    files = find_audio(folder)
     if not files:
-        endings = ", ".join(sorted(audio.SUFFIXES))
+        endings = ", ".join(sorted(SUFFIXES))
         raise SerError(f"{folder}: no audio file in this folder or below it (looked for {endings})")
     return files
 
@@ -55,7 +56,7 @@ def files_in_folder(folder: str) -> list[Path]:
 def files_in_list(path: str) -> list[Path]:
     """Return the paths in a text file, one a line; relative ones are relative to the list's folder."""
     try:
-        audio.require_file(Path(path))
+        require_file(Path(path))
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (AudioError, OSError, UnicodeDecodeError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None

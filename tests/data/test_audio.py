@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats import files
 from speaker_invariant_ser.errors import AudioError
 
 
@@ -82,15 +83,14 @@ def test_unusable_files_raise_an_error_with_name_and_reason(tmp_path, name, reas
         audio.read(tmp_path / name)
 
 
-def test_a_stream_without_a_length_is_rejected_with_advice(tmp_path):
-    """Programs that write FLAC into a pipe cannot fill in the length afterwards, and libsndfile cannot seek in such a file."""
+def test_a_stream_without_a_length_is_read_whole(tmp_path):
+    """Programs that write FLAC into a pipe cannot fill in the length afterwards."""
     soundfile.write(tmp_path / "whole.flac", tone(16000, seconds=3), 16000)
     data = bytearray((tmp_path / "whole.flac").read_bytes())
     data[21] &= 0xF0  # the 36 bits for the number of samples in the first metadata block
     data[22:26] = bytes(4)
     (tmp_path / "stream.flac").write_bytes(data)
-    with pytest.raises(AudioError, match="declares no length, as in a stream; convert it to a new file"):
-        audio.read(tmp_path / "stream.flac")
+    assert np.array_equal(audio.read(tmp_path / "stream.flac"), audio.read(tmp_path / "whole.flac"))
 
 
 def test_a_truncated_ogg_file_is_noted(tmp_path):
@@ -135,7 +135,7 @@ def test_a_segment_of_a_stereo_file_has_its_length(tmp_path, monkeypatch):
 def test_circular_links_are_listed_and_cannot_be_read(tmp_path):
     (tmp_path / "x.wav").symlink_to("x.wav")
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
-    assert audio.list_audio(tmp_path) == ["a.wav", "x.wav"]
+    assert files.list_audio(tmp_path) == ["a.wav", "x.wav"]
     with pytest.raises(AudioError, match="x.wav"):
         audio.read(tmp_path / "x.wav")
 
@@ -145,7 +145,7 @@ def test_invalid_paths_raise_an_audio_error(tmp_path, path):
     if "\0" not in path:
         (tmp_path / path).write_bytes(bytes(5000))
     for function in (audio.read, audio.probe):
-        with pytest.raises(AudioError, match="not readable as audio|not a valid path"):
+        with pytest.raises(AudioError, match="only zeros|not a valid path"):
             function(f"{tmp_path}/{path}")
 
 
@@ -155,4 +155,4 @@ def test_audio_is_found_by_suffix_in_any_case_below_any_folder(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     (tmp_path / "c.wav").symlink_to("nowhere")
-    assert [path.name for path in audio.find_audio(tmp_path)] == ["a.flac", "x.WAV", "c.wav"]
+    assert [path.name for path in files.find_audio(tmp_path)] == ["a.flac", "x.WAV", "c.wav"]

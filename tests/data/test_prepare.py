@@ -212,7 +212,7 @@ def write_unusable_files(folder: Path) -> dict[str, str]:
         "cut.flac": "",  # the reason is worded by libsndfile
         "cut.aiff": "is truncated",
         "pointer.wav": "git-LFS pointer",
-        "text.wav": "not readable as audio",
+        "text.wav": "is a page of the web or XML, not audio",
         "nan.wav": "NaN or infinite",
         "inf.wav": "NaN or infinite",
         "silent.wav": "is silent",

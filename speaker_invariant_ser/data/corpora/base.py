@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from speaker_invariant_ser.data.audio import list_audio
+from speaker_invariant_ser.data.formats.files import list_audio
 from speaker_invariant_ser.data.manifest import Listing, Utterance
 from speaker_invariant_ser.errors import CorpusError
 

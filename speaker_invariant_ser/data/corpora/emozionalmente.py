@@ -14,8 +14,8 @@ listeners' answers (metadata/evaluations.csv) are not used; two thirds of them a
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.audio import find_audio
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields
+from speaker_invariant_ser.data.formats.files import find_audio
 from speaker_invariant_ser.data.tables.columns import read_rows
 
 EMOTIONS = {

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.audio import find_audio
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
+from speaker_invariant_ser.data.formats.files import find_audio
 from speaker_invariant_ser.data.tables.columns import read_rows
 
 EMOTIONS = {

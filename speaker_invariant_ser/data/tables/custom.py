@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
-from speaker_invariant_ser.data.audio import UNSUPPORTED_SUFFIXES, list_audio
+from speaker_invariant_ser.data.audio import list_audio
 from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, remove_duplicates, require_valid
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
@@ -119,8 +119,7 @@ def read_pattern(request: Request) -> Listing:
                 columns[name].append(value)
         else:
             rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
-    for name in list_audio(folder, UNSUPPORTED_SUFFIXES):
-        rejected.append((name, f"{Path(name).suffix} is not supported; convert it to wav or flac"))
+    rejected += list_unusable(folder)
     if not columns["path"] and not rejected:
         raise CorpusError(f"{folder}: no audio file in this folder or below it")
     if not columns["path"]:

@@ -1,0 +1,83 @@
+"""Several channels into one: which of them, and what their mean leaves out.
+
+Channels are compared by their correlation and their power, which are summed block by block.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from speaker_invariant_ser.errors import SerError, unknown
+
+MIX = "mix"
+NAMES = ("left", "right")
+CHOICES = (MIX, *NAMES)  # what a user can choose for one utterance of a file
+ADVICE = "--channel left or right takes one"
+MIN_LOSS = 6.1  # dB that the mean is below the loudest channel; half of one channel alone is 6.02
+MAX_DIFFERENT = 0.5  # correlation below which two channels hold different sounds
+MIN_ACTIVE = 30.0  # dB below the loudest channel up to which another one counts as active
+
+
+def require_choice(channel: str, choices: Sequence[str] = CHOICES) -> str:
+    """Return `channel`; raise SerError unless it is one of the choices."""
+    if channel not in choices:
+        raise SerError(f"--channel {channel}: {unknown('channel', channel, choices)}")
+    return channel
+
+
+def names_of(channels: int) -> list[str]:
+    """Return the names of a file's channels.
+
+    >>> names_of(1), names_of(2), names_of(3)
+    (['mono'], ['left', 'right'], ['1', '2', '3'])
+    """
+    if channels == 1:
+        return ["mono"]
+    return list(NAMES) if channels == len(NAMES) else [str(number) for number in range(1, channels + 1)]
+
+
+def index_of(channel: str, channels: int) -> int | None:
+    """Return the position of a channel by its name, None for the mean of all; a file with one channel has only that."""
+    if channel == MIX or channels == 1:
+        return None
+    return NAMES.index(channel) if channel in NAMES else int(channel) - 1
+
+
+class Mixing:
+    """Averages channels block by block, and compares them."""
+
+    def __init__(self, channels: int) -> None:
+        """Begin with no samples."""
+        self.products = np.zeros((channels, channels))  # sums of products of channels
+        self.power = 0.0  # of their mean, as a sum over samples: a difference of products would be inexact where it is small
+
+    def add(self, block: np.ndarray) -> np.ndarray:
+        """Return the mean [S] over the channels of a block, float32 [S, channels]."""
+        self.products += block.T @ block
+        mean = block.mean(axis=1)
+        self.power += float(np.dot(mean, mean))
+        return mean
+
+    def notes(self) -> list[str]:
+        """Return what a listener of single channels would hear and the mean does not hold, as notes."""
+        power = np.diag(self.products)
+        loudest = float(power.max(initial=0))
+        if not loudest:
+            return []
+        loss = 10 * math.log10(loudest / self.power) if self.power > 1e-10 * loudest else math.inf
+        if loss > MIN_LOSS:
+            amount = f"is {loss:.0f} dB below" if math.isfinite(loss) else "has nothing of"
+            if self.power < power.sum() / len(power) ** 2 / 2:
+                return [f"its channels cancel each other (opposite signs?): their mean {amount} the loudest; {ADVICE}"]
+            return [f"its channels differ in level: their mean {amount} the loudest; {ADVICE}"]
+        return self.difference(power, loudest)
+
+    def difference(self, power: np.ndarray, loudest: float) -> list[str]:
+        """Return a note if two active channels hold different sounds."""
+        active = np.flatnonzero(power > loudest * 10 ** (-MIN_ACTIVE / 10))
+        products = self.products[np.ix_(active, active)] / np.sqrt(np.outer(power[active], power[active]))
+        lowest = float(products.min(initial=1))
+        if lowest >= MAX_DIFFERENT:
+            return []
+        return [f"its channels hold different sounds (correlation {lowest:.2f}), perhaps two speakers, and are mixed; {ADVICE}"]

@@ -1,0 +1,143 @@
+"""Find recordings in folders: those that can be read, and those that cannot, each with the reason."""
+
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from speaker_invariant_ser.data.formats.identify import convert, explain_missing
+from speaker_invariant_ser.errors import AudioError
+
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".opus", ".w64"}
+    | {".rf64", ".sph", ".voc"}
+)
+UNSUPPORTED_SUFFIXES = frozenset(
+    {".m4a", ".m4b", ".m4v", ".aac", ".mp4", ".3gp", ".3g2", ".mov", ".qt", ".webm", ".mkv", ".mka", ".wma", ".wmv", ".asf"}
+    | {".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".ogv", ".amr", ".awb", ".gsm", ".spx", ".ac3", ".eac3", ".dts", ".ape"}
+    | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".mpga", ".weba", ".adts"}
+)
+HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".sln", ".vox", ".g722", ".g729"})
+TEXT_SUFFIXES = frozenset(  # files that stand beside recordings in great number, and are not opened to see whether they are some
+    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".lab", ".textgrid", ".trn", ".wrd", ".phn", ".srt"}
+    | {".eaf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".npy", ".npz", ".png", ".jpg", ".zip", ".gz", ".py"}
+    | {".toml", ".yaml", ".yml", ".log", ".ini", ".html", ".i16", ".f32", ".safetensors", ".pt", ".lock", ".partial"}
+)
+RECORDING = re.compile(  # how recordings begin, by which those with another ending are recognised
+    rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF|caff|NIST_1A|Creative Voice File|ID3[\x02-\x04]|riff\x2e\x91\xcf\x11"
+    rb"|....ftyp|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|#!AMR|wvpk",
+    re.DOTALL,
+)
+NOTES_OF_A_MAC = "._"  # how the names of files begin that a Mac puts beside others on foreign disks
+
+
+def find_audio(folder: Path | str) -> list[Path]:
+    """Return the audio files anywhere below a folder, by suffix and sorted, without those of `list_unusable`.
+
+    Links are followed; a broken link is listed, so that reading it reports the problem.
+
+    Raises:
+        AudioError: A folder cannot be opened.
+    """
+    return [Path(folder, name) for name in list_audio(folder)]
+
+
+def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES) -> list[str]:
+    """Return the files of `find_audio`, or files with other suffixes, as paths relative to the folder, with slashes."""
+    return sorted(name for name in walk(folder) if suffix_of(name) in suffixes and not is_hidden(name))
+
+
+def list_unusable(folder: Path | str) -> list[tuple[str, str]]:
+    """Return the recordings below a folder that `find_audio` leaves out, each with the reason, sorted.
+
+    These are recordings of other formats, hidden ones, and those with an ending that is not one of audio.
+
+    Raises:
+        AudioError: A folder cannot be opened.
+    """
+    reasons = ((name, reason_against(folder, name)) for name in sorted(walk(folder)))
+    return [(name, reason) for name, reason in reasons if reason]
+
+
+def reason_against(folder: Path | str, name: str) -> str:
+    """Return why a file below a folder is a recording that cannot be used; empty if it can be, or is no recording."""
+    suffix = suffix_of(name)
+    if suffix in HEADERLESS_SUFFIXES:
+        return f"{suffix} has no header; convert it with its own rate and format: ffmpeg -f s16le -ar 8000 -ac 1 -i IN OUT.wav"
+    if suffix in UNSUPPORTED_SUFFIXES:
+        return f"{suffix} is not supported; {convert(name)}"
+    if suffix in TEXT_SUFFIXES or not (suffix in SUFFIXES or RECORDING.match(first_bytes(os.path.join(folder, name)))):
+        return ""
+    if is_hidden(name):
+        return "is hidden: its name, or that of a folder, begins with a dot; rename it if it is to be used"
+    return "" if suffix in SUFFIXES else f"holds a recording, but its ending {suffix or '(none)'} is none of audio; rename it"
+
+
+def walk(folder: Path | str) -> Iterator[str]:
+    """Yield all files below a folder, relative to it and with slashes, without notes of a Mac on other files."""
+    visited, pending = set(), [""]
+    while pending:
+        subfolder = pending.pop()
+        path = os.path.join(folder, subfolder)
+        if (real := os.path.realpath(path)) in visited:  # a circular link
+            continue
+        visited.add(real)
+        for entry in entries(path):
+            name = f"{subfolder}/{entry.name}" if subfolder else entry.name
+            if holds(os.DirEntry.is_dir, entry):
+                pending.append(name)
+            elif not entry.name.startswith(NOTES_OF_A_MAC) and (holds(os.DirEntry.is_file, entry) or entry.is_symlink()):
+                yield name
+
+
+def suffix_of(name: str) -> str:
+    """Return the ending of a file in lower case, with its dot."""
+    return os.path.splitext(name)[1].lower()
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a part of a relative path begins with a dot."""
+    return name.startswith(".") or "/." in name
+
+
+def first_bytes(path: str) -> bytes:
+    """Return the first bytes of a file, none if it cannot be opened or is not a regular file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+def holds(test: Callable[[os.DirEntry], bool], entry: os.DirEntry) -> bool:
+    """Return the result of a file-system test; False for circular links."""
+    try:
+        return test(entry)
+    except OSError:
+        return False
+
+
+def entries(folder: str) -> list[os.DirEntry]:
+    """Return the entries of a folder; raise AudioError if it cannot be opened."""
+    try:
+        with os.scandir(folder) as iterator:
+            return list(iterator)
+    except OSError as error:
+        raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})") from None
+
+
+def require_file(path: Path | str) -> None:
+    """Raise AudioError unless `path` is a regular file: a folder cannot be read, and a pipe could block for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:
+        raise AudioError(f"{str(path)!a}: not a valid path ({error})") from None
+    except FileNotFoundError:
+        raise AudioError(explain_missing(path)) from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")

@@ -1,0 +1,214 @@
+"""What a header gets wrong: all that a file holds is read, or a note or a rejection says how much is not."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats import chunks, flac, mpeg
+from speaker_invariant_ser.data.formats.splice import Spliced
+from speaker_invariant_ser.errors import AudioError
+
+RATE, SECONDS = 16_000, 3.0
+FRAME = 576 / RATE  # seconds of a frame of MP3 at this rate
+
+
+def sound() -> np.ndarray:
+    """Return a gliding tone with bursts of noise, so that every stretch differs from every other."""
+    times = np.arange(int(SECONDS * RATE)) / RATE
+    glide = 0.2 * np.sin(2 * np.pi * np.cumsum(200 + 100 * np.sin(2 * np.pi * 0.37 * times)) / RATE)
+    return glide + 0.05 * np.random.default_rng(0).standard_normal(len(times)) * (np.sin(2 * np.pi * 2.1 * times) > 0)
+
+
+# How a file is written, and the field of its length: what stands before it, bytes between, format, what it counts besides audio
+CONTAINERS = {
+    "pcm.wav": ({"subtype": "PCM_16"}, (b"data", 0, "<I", 0)),
+    "ulaw.wav": ({"subtype": "ULAW"}, (b"data", 0, "<I", 0)),
+    "wide.wav": ({"subtype": "PCM_24", "format": "WAVEX"}, (b"data", 0, "<I", 0)),
+    "big.wav": ({"endian": "BIG", "subtype": "PCM_16"}, (b"data", 0, ">I", 0)),
+    "long.rf64": ({"format": "RF64"}, (b"ds64", 12, "<Q", 0)),
+    "a.w64": ({}, (b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", 0, "<Q", 24)),
+    "a.aiff": ({}, (b"SSND", 0, ">I", 8)),
+    "a.au": ({}, (b".snd", 4, ">I", 0)),
+    "a.caf": ({}, (b"data", 0, ">q", 4)),
+}
+
+
+def written(folder: Path, name: str, **options) -> bytes:
+    soundfile.write(folder / "base", sound(), RATE, **{"format": Path(name).suffix[1:].upper(), **options})
+    return (folder / "base").read_bytes()
+
+
+def with_length(data: bytes, field: tuple[bytes, int, str, int], change) -> bytes:
+    """Return a file whose stated number of bytes of audio is changed."""
+    mark, between, form, besides = field
+    at = data.index(mark) + len(mark) + between
+    (value,) = struct.unpack_from(form, data, at)
+    changed = bytearray(data)
+    struct.pack_into(form, changed, at, change(value - besides) + besides)
+    return bytes(changed)
+
+
+def decoded(folder: Path, name: str, data: bytes) -> tuple[float, str] | str:
+    """Return the seconds that are read and the notes, or the reason of a rejection."""
+    (folder / name).write_bytes(data)
+    try:
+        result = audio.decode(folder / name)
+    except AudioError as error:
+        return str(error)
+    return len(result.samples) / result.rate, "; ".join(result.notes)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_wrong_length_in_a_header_loses_nothing_unsaid(tmp_path, name):
+    options, field = CONTAINERS[name]
+    data = written(tmp_path, name, **options)
+    assert decoded(tmp_path, name, data) == (SECONDS, "")
+    assert decoded(tmp_path, name, with_length(data, field, lambda value: 0)) == (SECONDS, "")
+    seconds, note = decoded(tmp_path, name, with_length(data, field, lambda value: value // 3))
+    assert seconds == pytest.approx(1, abs=0.001) and "its header states 1.00 s" in note and "2.00 s more (67%)" in note
+    assert "is truncated, 67% of the audio" in decoded(tmp_path, name, with_length(data, field, lambda value: 3 * value))
+    unknown = 2**31 - 1 if field[2].endswith("I") else 2**62
+    assert decoded(tmp_path, name, with_length(data, field, lambda value: unknown - 100)) == (SECONDS, "")
+
+
+@pytest.mark.parametrize("name", [*CONTAINERS, "a.nist", "a.voc"])
+def test_a_file_that_was_cut_or_lengthened_is_noted_or_rejected(tmp_path, name):
+    options, _ = CONTAINERS.get(name, ({}, None))
+    data = written(tmp_path, name, **options)
+    half = decoded(tmp_path, name, data[: len(data) // 2])
+    assert "is truncated" in half and ("5" in half or name == "a.voc")
+    seconds, note = decoded(tmp_path, name, data[: int(0.995 * len(data))])
+    assert seconds == pytest.approx(0.995 * SECONDS, abs=0.03) and "0.5% of the audio" in note
+    for behind in (data, bytes(len(data)), np.random.default_rng(1).bytes(len(data))):
+        seconds, note = decoded(tmp_path, name, data + behind)
+        assert seconds == pytest.approx(SECONDS, abs=0.01) and "which are not read" in note
+    for tag in (b"TAG" + b"x" * 125, b"ID3\x04\0\0\0\0\x08\0" + bytes(1024)):
+        seconds, note = decoded(tmp_path, name, data + tag)
+        assert seconds == pytest.approx(SECONDS, abs=0.05) and not note
+
+
+def test_a_caf_stream_of_unknown_length_is_read(tmp_path):
+    data = with_length(written(tmp_path, "a.caf"), CONTAINERS["a.caf"][1], lambda value: -5)
+    assert decoded(tmp_path, "a.caf", data) == (SECONDS, "")
+
+
+def test_an_empty_recording_with_further_chunks_stays_empty(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE)
+    data = (tmp_path / "a.wav").read_bytes() + struct.pack("<4sI", b"LIST", 4000) + bytes(4000)
+    assert decoded(tmp_path, "a.wav", data) == (0, "")
+
+
+def test_the_number_of_samples_in_flac_is_checked_against_its_last_frame(tmp_path):
+    data = written(tmp_path, "a.flac")
+    samples = int(SECONDS * RATE)
+    assert flac.scan(data)[:2] == (samples, samples)
+    stated = {count: flac.with_count(data, count) + data[42:] for count in (0, samples // 3, 3 * samples)}
+    assert decoded(tmp_path, "a.flac", stated[0]) == (SECONDS, "")
+    assert decoded(tmp_path, "a.flac", stated[samples // 3]) == (
+        SECONDS,
+        "its header states 16000 samples, it holds 48000: all are read",
+    )
+    assert "is truncated, 67% of the audio" in decoded(tmp_path, "a.flac", stated[3 * samples])
+    seconds, note = decoded(tmp_path, "a.flac", data + data)
+    assert seconds == SECONDS and f"another recording begins at byte {len(data)}" in note and "50% of the file" in note
+    assert decoded(tmp_path, "a.flac", data + np.random.default_rng(2).bytes(len(data))) == (SECONDS, "")
+    cut = decoded(tmp_path, "a.flac", data[: len(data) // 2])
+    assert "is truncated" in cut or "is damaged or truncated" in cut
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_the_last_frame_of_any_flac_is_found(tmp_path, subtype):
+    rng = np.random.default_rng(3)
+    for channels, rate in ((1, 8000), (2, 44_100), (1, 24_414), (2, 96_000)):
+        samples = int(rng.integers(1, 30_000))
+        soundfile.write(tmp_path / "a.flac", rng.uniform(-0.1, 0.1, (samples, channels)), rate, subtype=subtype)
+        assert flac.scan((tmp_path / "a.flac").read_bytes())[:2] == (samples, samples), (channels, rate, samples)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_that_is_chained_or_cut_is_noted(tmp_path, subtype):
+    data = written(tmp_path, "a.ogg", subtype=subtype)
+    assert decoded(tmp_path, "a.ogg", data) == (SECONDS, "")
+    seconds, note = decoded(tmp_path, "a.ogg", data + data)
+    assert seconds == SECONDS and f"another recording begins at byte {len(data)}" in note
+    seconds, note = decoded(tmp_path, "a.ogg", data + bytes(len(data)))
+    assert seconds == SECONDS and "50% of its bytes, at the end, are no Ogg" in note
+    seconds, note = decoded(tmp_path, "a.ogg", data[:-100])
+    assert seconds < SECONDS and "perhaps truncated" in note
+
+
+@pytest.fixture(scope="module")
+def mp3(tmp_path_factory) -> dict[str, bytes]:
+    """Return MP3 of constant, average and variable bit rate, without the frame that states the length, too."""
+    folder, files = tmp_path_factory.mktemp("mp3"), {}
+    for mode in ("CONSTANT", "AVERAGE", "VARIABLE"):
+        files[mode] = written(folder, "a.mp3", bitrate_mode=mode, compression_level=0.5)
+        files[f"{mode}, no length"] = files[mode][mpeg.scan(files[mode]).ranges[0][0] :]
+    return files
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+def test_mp3_without_a_stated_length_is_read_whole(tmp_path, mp3, mode):
+    """libsndfile estimates the length from the first frames: of a variable bit rate it read a quarter."""
+    seconds, note = decoded(tmp_path, "a.mp3", mp3[f"{mode}, no length"])
+    assert SECONDS <= seconds <= SECONDS + 3 * FRAME and not note
+    whole = audio.decode(tmp_path / "a.mp3").samples
+    source = sound()
+    shift = np.correlate(whole, source[:RATE])[: RATE // 4].argmax()
+    for at in range(0, len(source) - RATE, RATE // 2):
+        assert np.corrcoef(whole[shift + at : shift + at + RATE], source[at : at + RATE])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+def test_mp3_with_a_wrong_length_or_more_behind_it(tmp_path, mp3, mode):
+    data = mp3[mode]
+    stream = mpeg.scan(data)
+    assert decoded(tmp_path, "a.mp3", data) == (SECONDS, "") and stream.declared == stream.frames
+    at = max(data.find(name) for name in (b"Xing", b"Info")) + 8
+    stated = {count: data[:at] + struct.pack(">I", count) + data[at + 4 :] for count in (0, 20, 900)}
+    assert decoded(tmp_path, "a.mp3", stated[0]) == (SECONDS, "")
+    assert decoded(tmp_path, "a.mp3", stated[20]) == (
+        SECONDS,
+        f"its header states 20 frames, it holds {stream.frames}: all are read",
+    )
+    assert "is truncated, 9" in decoded(tmp_path, "a.mp3", stated[900])
+    seconds, note = decoded(tmp_path, "a.mp3", data + b"TAG" + b"x" * 125 + data)
+    assert seconds == pytest.approx(2 * SECONDS, abs=4 * FRAME) and "all are read" in note
+    seconds, note = decoded(tmp_path, "a.mp3", data + np.random.default_rng(4).bytes(len(data)))
+    assert seconds == SECONDS and "50% of its bytes are not MPEG audio" in note
+    assert "is truncated" in decoded(tmp_path, "a.mp3", data[: len(data) // 2])
+    tags = b"ID3\x04\0\0\0\0\x08\0" + bytes(1024)
+    assert decoded(tmp_path, "a.mp3", tags + data + b"TAG" + b"x" * 125) == (SECONDS, "")
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT, no length", "VARIABLE, no length", "VARIABLE"])
+def test_mp3_inside_wav_is_read_as_mp3(tmp_path, mp3, mode):
+    data = mp3[mode]
+    head = struct.pack("<4sIHHIIHHHHIHHH", b"fmt ", 30, 0x55, 1, RATE, 8000, 1, 0, 12, 1, 2, 576, 1, 0)
+    body = b"WAVE" + head + struct.pack("<4sI", b"data", len(data)) + data
+    (tmp_path / "a.wav").write_bytes(struct.pack("<4sI", b"RIFF", len(body)) + body)
+    (tmp_path / "a.mp3").write_bytes(data)
+    assert np.array_equal(audio.decode(tmp_path / "a.wav").samples, audio.decode(tmp_path / "a.mp3").samples)
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.caf", "a.flac", "pcm.wav"])
+def test_tags_of_mp3_before_another_format_are_skipped(tmp_path, name):
+    data = written(tmp_path, name)
+    assert decoded(tmp_path, name, b"ID3\x04\0\0\0\0\x01\0" + bytes(128) + data) == (SECONDS, "")
+
+
+def test_pieces_are_one_file():
+    file = Spliced([b"abc", b"", memoryview(b"defgh"), b"i"])
+    assert file.read() == b"abcdefghi" and file.read(1) == b""
+    assert (file.seek(-3, 2), file.read(2), file.tell(), file.seek(1, 1), file.seek(99)) == (6, b"gh", 8, 9, 9)
+    assert file.seek(2) == 2 and file.read(4) == b"cdef"
+
+
+def test_a_damaged_header_has_no_layout():
+    for magic in chunks.CONTAINERS:
+        head = magic.ljust(64, b"\xff")
+        assert chunks.scan(Spliced([head]), head, len(head)) is None or magic in (b".snd", b"dns.", b"Creative Voice File\x1a")
