@@ -104,6 +104,8 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, max_seconds: 
         raise AudioError(explain(path, error)) from None
     except MemoryError:
         raise AudioError(f"{path}: {frames / file.samplerate:.0f} s do not fit into memory") from None
+    if missing == 1:
+        raise AudioError(f"{path}: contains no samples: it ends with its header")
     if missing > MAX_MISSING:
         raise AudioError(f"{path}: is truncated, {missing:.0%} of the audio that its header declares is missing")
     notes += [f"{missing:.1%} of the audio that its header declares is missing"] if missing else []

@@ -229,7 +229,7 @@ def test_files_in_unsupported_formats_are_rejected(tmp_path):
     write_clips(tmp_path, ["s1_sad.wav"])
     (tmp_path / "s2_sad.m4a").touch()
     listing = CUSTOM_FORMATS["folder"](Request(tmp_path, pattern="{speaker}_{emotion}.wav"))
-    assert listing.rejected == [("s2_sad.m4a", ".m4a is not supported; convert it to wav or flac")]
+    assert listing.rejected == [("s2_sad.m4a", ".m4a is not supported; convert it: ffmpeg -i s2_sad.m4a s2_sad.wav")]
 
 
 def test_a_hugging_face_dataset(tmp_path):

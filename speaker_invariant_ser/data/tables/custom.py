@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
-from speaker_invariant_ser.data.audio import list_audio
+from speaker_invariant_ser.data.formats.files import list_audio, list_unusable
 from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, remove_duplicates, require_valid
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
