@@ -32,11 +32,19 @@ class Bidirectional(nn.Module):
         """Return [B, 2 * units, T], zero in padding, for x [B, inputs, T] with frames [B]."""
         mask = mask_of(frames, x.shape[2])
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, errors add up over hundreds of steps
-            columns, order = x.float().transpose(1, 2), reversal(frames, x.shape[2])
+            columns, order = with_contiguous_gradient(x.float()).transpose(1, 2), reversal(frames, x.shape[2])
             ahead, _ = self.ahead(columns)
             back, _ = self.back(take_frames(columns, order))
             both = torch.cat((ahead, take_frames(back, order)), dim=2)
-        return torch.where(mask[:, :, None], both, 0).transpose(1, 2)
+        return torch.where(mask[:, :, None], both, 0).transpose(1, 2).contiguous()
+
+
+def with_contiguous_gradient(x: Tensor) -> Tensor:
+    """Return x, whose gradient will be contiguous: with that of a transposed view, the layers before take twice as long."""
+    if x.requires_grad:
+        x = x.view_as(x)
+        x.register_hook(Tensor.contiguous)
+    return x
 
 
 def reversal(frames: Tensor, length: int) -> Tensor:
