@@ -353,7 +353,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def encoder_fits_the_streams(self) -> Self:
-        """Refuse an encoder for other streams than there are."""
+        """Refuse an encoder for other streams than there are, and a recurrent one for images."""
+        if self.features.front == "pixels" and self.encoder.name not in ("image", "cnn"):
+            raise ValueError(
+                f'encoder.name = {self.encoder.name} with features.front = "pixels": it is made for speech; '
+                "expected encoder.name = image or cnn"
+            )
         expected = sorted(self.encoder.streams)
         if sorted(self.features.streams) != expected:
             streams = ", ".join(f'"{stream}"' for stream in self.features.streams)

@@ -18,7 +18,8 @@ class Fusion(nn.Module):
     """A log-mel encoder and a prosody encoder side by side; neither sees the other's stream.
 
     Each has its own emotion classifier (`models.emotion_heads.BranchHeads`), and training minimises the mean of both losses, so
-    that each branch learns as if it were alone. The embedding leaks what either branch leaks.
+    that each branch learns as if it were alone. The embedding leaks what either branch leaks. A linear bottleneck (vib) or eraser
+    mixes the dimensions of both, and each classifier then gets a part of the mixture.
 
     Frame-level features have the frame rate of the prosody branch: those of a log-mel branch with a larger stride are repeated.
     `embed` undoes that.

@@ -236,6 +236,10 @@ def test_the_prediction_of_the_fusion_is_the_mean_of_both_classifiers_log_probab
         ({"features": {"absolute_f0": True}}, 'features.absolute_f0 = true .* channel of the stream "prosody"'),
         ({"features": {"streams": ["prosody"], "hop_ms": 16, "deltas": 1}}, "features.deltas = 1"),
         ({"features": {"streams": ["prosody"], "hop_ms": 16, "front": "pixels"}}, "images have no prosody"),
+        (
+            {"features": {"front": "pixels"}, "encoder": {"name": "crnn"}},
+            r"encoder.name = crnn with features.front.*image or cnn",
+        ),
     ],
 )
 def test_streams_that_do_not_fit_are_refused(tables, message):
