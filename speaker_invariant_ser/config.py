@@ -47,6 +47,8 @@ METHODS: dict[str, dict[str, type[MethodSection]]] = {
 DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversary": "grl", "extra_adversaries": "grl"}
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 
+SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
+
 OLD_SECTIONS = {"further": "extra_adversaries"}
 OLD_ADVERSARY_KEYS = {
     "reads": "input",
@@ -137,7 +139,7 @@ def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source
     """Make a checked recipe from nested tables.
 
     Args:
-        tables: Keys and values by section, as TOML has them.
+        tables: Keys and values by section, as TOML has them; a table [sweep] is left out.
         overrides: Settings that replace those in `tables`, each `section.key=value`.
         source: What error messages call the origin of the tables, such as the file's path.
 
@@ -150,7 +152,7 @@ def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source
     Warns:
         FutureWarning: Keys of version 0.1.0 that have been renamed.
     """
-    merged, old = renamed(tables, source)
+    merged, old = renamed({section: table for section, table in tables.items() if section != SWEEP}, source)
     from_0_1_0 = dumped_by_0_1_0(merged)
     changes, old_overrides = renamed(override_tables(overrides), "--set")
     for section, keys in changes.items():
@@ -346,10 +348,15 @@ def section_keys(section: str) -> Iterable[str]:
 # Writing
 
 
-def write_toml(recipe: Recipe) -> str:
-    """Return the recipe as TOML; its text, numbers, booleans and lists are written as in JSON."""
+def write_toml(recipe: Recipe, only_set: bool = False) -> str:
+    """Return the recipe as TOML; its text, numbers, booleans and lists are written as in JSON.
+
+    Args:
+        recipe: The recipe.
+        only_set: Leave out keys that the recipe was not given, whose values are defaults.
+    """
     lines = []
-    for section, content in recipe.model_dump().items():
+    for section, content in recipe.model_dump(exclude_unset=only_set).items():
         tables = [(f"[{section}]", content)] if isinstance(content, dict) else [(f"[[{section}]]", table) for table in content]
         for title, table in tables:
             lines += [title, *(f"{key} = {toml_value(value)}" for key, value in table.items()), ""]

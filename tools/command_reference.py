@@ -42,13 +42,12 @@ def root() -> Any:
 
 def default_of(option: Any) -> str:
     """Return the default of an option in words, or an empty string where it has none."""
-    name = option.opts[0]
-    if name in DIFFERS and option.default is not None:
-        return DIFFERS[name]
-    if option.required:
-        return "required"
     if isinstance(option.show_default, str):
         return f"`{option.show_default}`"
+    if option.opts[0] in DIFFERS and option.default is not None:
+        return DIFFERS[option.opts[0]]
+    if option.required:
+        return "required"
     return "" if option.default is None or option.default is False or option.default == "" else f"`{option.default}`"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.studies.sweep_space import SweepSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe-reference.md"
 HEAD = """# Recipe reference
@@ -22,6 +23,9 @@ overrides one key on the command line:
         --set train.epochs=20 --set split.dev_speakers=3
 
 Brackets in the column *range* give the limits: a square bracket includes the limit, a round one excludes it.
+"""
+SWEEP = """Any other key of `[sweep]` is a key of the recipe, such as `"train.learning_rate"`, with what is searched:
+[searching hyperparameters](sweep.md) describes it.
 """
 MINIMUM, MAXIMUM = ("minimum", "exclusiveMinimum", "minItems"), ("maximum", "exclusiveMaximum", "maxItems")
 
@@ -146,6 +150,7 @@ def page() -> str:
             parts.append(f"## [[{name}]]\n\n{value.get('description', '')}\n")
         else:
             parts.append(section(f"[{name}]", value, definitions))
+    parts += [section("[sweep]", SweepSettings.model_json_schema(), {}), SWEEP]
     return "\n".join(parts)
 
 

@@ -22,7 +22,7 @@ from speaker_invariant_ser.cli.evaluate import evaluate
 from speaker_invariant_ser.cli.infer import infer
 from speaker_invariant_ser.cli.prepare import add_f0, prepare
 from speaker_invariant_ser.cli.progress import is_first_process
-from speaker_invariant_ser.cli.study import study
+from speaker_invariant_ser.cli.study import study, sweep
 from speaker_invariant_ser.cli.train import train
 from speaker_invariant_ser.errors import SerError
 
@@ -30,11 +30,12 @@ WRONG_REQUEST = 2
 INTERRUPTED = 130  # as shells number it: 128 + SIGINT
 HINTS = {  # what an interrupted command leaves behind
     "train": "; trained models and checkpoints are kept, continue with --resume",
+    "sweep": "; finished trials and trained folds are kept, continue with --resume",
     "prepare": "; decoded audio is kept, repeat the command to continue",
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
-COMMANDS = (demo, corpora, prepare, add_f0, train, evaluate, audit, baseline, compare, study, infer)
+COMMANDS = (demo, corpora, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer)
 
 app = typer.Typer(
     name="siser",

@@ -1,4 +1,7 @@
-"""`siser study`: measure arms on corpora with several seeds, and make their tables and pictures."""
+"""`siser study`: measure arms on corpora with several seeds, and make their tables and pictures.
+
+`siser sweep`: search the hyperparameters of a recipe.
+"""
 
 import sys
 import traceback
@@ -112,3 +115,47 @@ def show_tables(described: "Study", folder: Path) -> None:
         for line in notes(described, corpus, rows[corpus]):
             print(line)
     write_page(described, folder, rows)
+
+
+def sweep(
+    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML with a table [sweep], such as recipes/sweep.toml.")],
+    data: Annotated[Path, typer.Option(help="The prepared corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study: a new one, or with --resume one that was interrupted.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of configurations to try; replaces sweep.trials of the recipe.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the study in --out; more --trials than before extend it."),
+    ] = False,
+    device: Device = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, show_default="1", help="Configurations trained in parallel; only 1 is repeatable.")
+    ] = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Search the hyperparameters that the recipe's table [sweep] names.
+
+    Every configuration is trained on a few folds and scored on their dev speakers: emotion UAR minus a weight times the speaker
+    leak of the training speakers. Test speakers are never used. The chosen recipe is written to best.toml. Needs the extra sweep.
+    """
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+    from speaker_invariant_ser.studies.sweep_space import read_sweep
+
+    searched = read_sweep(recipe, overrides or [])
+    prepared = PreparedCorpus.open(data)
+    with progress_bars(quiet) as progress:
+        from speaker_invariant_ser.studies.sweep import run_sweep
+        from speaker_invariant_ser.studies.sweep_results import BEST, best_table
+
+        result = run_sweep(searched, prepared, out, resume, device, jobs, trials, progress)
+    print(f"{result.counts} on {result.folds}")
+    print(f"objective: {result.objective}")
+    show_table(best_table(result))
+    if result.tested_elsewhere:
+        print(f"{len(result.tested_elsewhere)} speakers whom the choice has seen are test speakers of other folds of the recipe")
+    print(f"front: {out / 'front.png'}   trials: {out / 'trials.csv'}")
+    print(f"chosen recipe: {out / BEST}   next: siser train {out / BEST} --data {data} --out RUN")

@@ -10,10 +10,11 @@ from documents import MARKDOWN, RECIPES, ROOT, SCRIPTS, Command, commands, plain
 from speaker_invariant_ser.cli.app import app
 from speaker_invariant_ser.config import read_recipe
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.studies.sweep_space import read_sweep
 
 GROUP = typer.main.get_command(app)
 PAGES = [*MARKDOWN, *RECIPES, *SCRIPTS]
-PLACEHOLDER = re.compile(r"NAME|^RECIPE$")
+PLACEHOLDER = re.compile(r"NAME|^RECIPE$|/best\.toml$")  # the last is what `siser sweep` writes
 GENERATED = ROOT / "docs" / "command-line.md"  # it has every verb anyway
 CLUSTER_VARIABLES = {"$recipe": "recipes/emodb.toml"}  # of docs/slurm.sh
 
@@ -37,6 +38,8 @@ def check(command: Command) -> None:
     if words[0] == "train" and not PLACEHOLDER.search(str(values["recipe"])):
         recipe = CLUSTER_VARIABLES.get(str(values["recipe"]), values["recipe"])
         read_recipe(ROOT / recipe, [text for text in values["overrides"] or () if text != "..."])
+    if words[0] == "sweep" and not PLACEHOLDER.search(str(values["recipe"])):
+        read_sweep(ROOT / values["recipe"], values["overrides"] or ())
 
 
 def cases() -> list:
