@@ -131,6 +131,11 @@ def make_plan(sweep: Sweep, prepared: PreparedCorpus, out: Path, device: str) ->
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     if not recipe.audit.holdout:
         raise RecipeError(f"{sweep.name}: a sweep scores attackers on held-out utterances; expected audit.holdout above 0")
+    if recipe.train.refit:
+        raise RecipeError(
+            f"{sweep.name}: train.refit = true leaves no dev speakers to score configurations on; search with --set "
+            "train.refit=false --set split.dev_speakers=2, and refit the chosen recipe"
+        )
     splits = make_splits(recipe.split, prepared.utterances)
     splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
     check_recipe(recipe, prepared, splits, processes=1)

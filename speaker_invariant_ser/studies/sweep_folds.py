@@ -33,7 +33,7 @@ from speaker_invariant_ser.processes import set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import ModelSpec, Run
 from speaker_invariant_ser.training.launcher import launched_fabric
-from speaker_invariant_ser.training.trainer import train_model
+from speaker_invariant_ser.training.refit import train_model
 
 
 @dataclass(frozen=True)

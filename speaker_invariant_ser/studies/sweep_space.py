@@ -41,6 +41,8 @@ FIXED = {  # sections and keys that cannot be searched, and why
     "labels": "trials with different classes cannot be compared",
     "audit": "trials that are audited differently cannot be compared",
     "extra_adversaries": "it is a list of tables",
+    "train.refit": "a sweep scores configurations on dev speakers, and a refit has none",
+    "train.inner_folds": "a sweep scores configurations on dev speakers, and a refit has none",
     "train.seed": "the best of many seeds is luck",
     "train.seeds": "every trial is trained with one seed",
 }

@@ -4,7 +4,15 @@ import pytest
 from documents import MARKDOWN, RECIPES, ROOT, files, find, links, plain_text
 
 IDS = {"ids": lambda page: str(page.relative_to(ROOT))}
-OUTPUTS = {"report.md", "recipe.toml", "best.toml", "trials.csv", "front.png", "sweeps/emodb/best.toml", "new.csv"}  # what commands write
+OUTPUTS = {
+    "report.md",
+    "recipe.toml",
+    "best.toml",
+    "trials.csv",
+    "front.png",
+    "sweeps/emodb/best.toml",
+    "new.csv",
+}  # what commands write
 INCLUDED = {"changelog.md", "results.md"}  # pages that include another file, whose own links are checked there
 
 

@@ -229,6 +229,12 @@ def test_a_recipe_that_holds_nothing_out_is_refused(prepared, tmp_path, capsys):
     assert "expected audit.holdout above 0" in failure(capsys, command(path, prepared, tmp_path / "study"))
 
 
+def test_a_refit_is_searched_with_dev_speakers(prepared, tmp_path, capsys):
+    path = recipe_file(tmp_path)
+    refit = ["--set", "train.refit=true", "--set", "split.dev_speakers=0"]
+    assert "leaves no dev speakers to score" in failure(capsys, command(path, prepared, tmp_path / "study", *refit))
+
+
 def test_without_optuna_the_extra_is_named(prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     error = failure(capsys, command(recipe_file(tmp_path), prepared, tmp_path / "study"))

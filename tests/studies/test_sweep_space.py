@@ -83,6 +83,7 @@ ERRORS = {
     '"split.seed" = [1, 2]': "split.seed cannot be searched: trials on different speakers cannot be compared",
     '"labels.map" = ["five"]': "cannot be searched: trials with different classes",
     '"audit.folds" = [2]': "cannot be searched: trials that are audited differently",
+    '"train.refit" = [true, false]': "train.refit cannot be searched: a sweep scores configurations on dev speakers",
     '"train.seed" = [1, 2]': "train.seed cannot be searched: the best of many seeds is luck",
     '"encoder.dropout" = 0.1': "encoder.dropout = 0.1: expected a list of values, or a table such as {low = 0.1, high = 0.5}",
     '"encoder.dropout" = []': "expected a list of different numbers",
