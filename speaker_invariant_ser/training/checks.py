@@ -17,6 +17,7 @@ from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.features.log_mel_sources import row_count
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_encoders import Stream
 from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
 from speaker_invariant_ser.training.adversary_step import Adversaries, errors_name_table
 from speaker_invariant_ser.training.objective import build_model
@@ -26,7 +27,8 @@ TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its t
 
 # Memory of a training on a CPU, measured on EMO-DB with the recipes of `benchmarks/train.py --only step`.
 PROCESS_BYTES = 450_000_000  # of a process whose batches are empty: 360 MB are torch, Lightning and other imports
-FRAME_BYTES = 20_000  # for each frame of a batch: what the backward pass needs, and what the allocator cannot return
+# For each frame of a batch and each stream: what the backward pass needs, and what the allocator cannot return.
+FRAME_BYTES: dict[Stream, int] = {"log-mel": 32_000, "prosody": 13_000}
 
 
 def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Split], processes: int) -> None:
@@ -60,7 +62,8 @@ def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
     logmel = FRONTS[recipe.features.front](recipe.features, SAMPLE_RATE)
     frames = [1 + utterance.samples // logmel.hop for utterance in prepared.utterances]
     every, allowed = 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
-    return PROCESS_BYTES + min(every, allowed) + FRAME_BYTES * recipe.train.batch_size * max(frames)
+    frame_bytes = sum(FRAME_BYTES[stream] for stream in recipe.features.streams)
+    return PROCESS_BYTES + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
 
 
 def check_device(name: str, devices: int) -> torch.device:

@@ -28,6 +28,7 @@ from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher, trainer
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT
+from speaker_invariant_ser.training.checks import model_memory
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
 
@@ -196,6 +197,16 @@ def test_memory_limits_the_models_at_a_time_but_not_their_threads(prepared, tmp_
     recipe = make_recipe(TINY, ["train.seeds=4"])
     train(recipe, prepared, tmp_path / "run", device="cpu", jobs=None, notify=lines.append)
     assert started == [(at_once, 2)] and len(lines) == (at_once < 4)
+
+
+def test_the_memory_of_a_model_grows_with_its_batches_and_what_it_keeps(prepared):
+    small, uncached, large, finer = (
+        model_memory(make_recipe(TINY, [change]), prepared)
+        for change in ("train.epochs=1", "train.cache_gb=0", "train.batch_size=80", "features.hop_ms=10")
+    )
+    frames = sum(1 + utterance.samples // 320 for utterance in prepared.utterances)
+    assert small - uncached == 4 * 24 * frames
+    assert 4.5e8 < uncached < small < finer < large and (large - uncached) > 9 * (uncached - 4.5e8)
 
 
 def test_a_training_that_may_not_fit_is_warned_of(prepared, tmp_path, monkeypatch, capsys):
