@@ -17,6 +17,7 @@ from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+SHIPPED = sorted(path for path in RECIPES.rglob("*.toml") if not path.name.startswith("study-"))  # those list recipes
 REGISTRIES = {
     "encoder": ENCODERS,
     "bottleneck": BOTTLENECKS,
@@ -91,7 +92,7 @@ def test_errors_name_file_key_value_and_what_is_allowed(tmp_path, text, message)
     assert "r.toml" in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path):
     assert f'scheme = "{read_recipe(path).split.scheme}"' in path.read_text()
 
