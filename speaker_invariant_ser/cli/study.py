@@ -156,6 +156,7 @@ def sweep(
     print(f"objective: {result.objective}")
     show_table(best_table(result))
     if result.tested_elsewhere:
-        print(f"{len(result.tested_elsewhere)} speakers whom the choice has seen are test speakers of other folds of the recipe")
+        speakers = len(result.tested_elsewhere)
+        print(f"{speakers} speakers of the explored folds are test speakers of other folds: results on them are optimistic")
     print(f"front: {out / 'front.png'}   trials: {out / 'trials.csv'}")
     print(f"chosen recipe: {out / BEST}   next: siser train {out / BEST} --data {data} --out RUN")

@@ -291,13 +291,13 @@ def plot_front(axes: Axes, result: SweepResult) -> None:
     lines += axes.plot(*positions([result.chosen]), "o", color=RUST, markersize=10, markerfacecolor="none", markeredgewidth=1.8)
     (x,), (y,) = positions([result.chosen])
     axes.margins(0.09)
-    side, dx = ("left", 9) if x < sum(axes.get_xlim()) / 2 else ("right", -9)
-    axes.annotate(f"trial {result.chosen.number}", (x, y), (dx, 9), textcoords="offset points", color=RUST, ha=side, va="center")
+    side, dx = ("left", 10) if x < sum(axes.get_xlim()) / 2 else ("right", -10)
+    axes.annotate(f"trial {result.chosen.number}", (x, y), (dx, 0), textcoords="offset points", color=RUST, ha=side, va="center")
     axes.set(
         xlabel="strongest attacker above chance, points  (lower is better)",
         ylabel="dev UAR, %  (higher is better)",
     )
-    add_legend(axes, lines, [*texts, "Pareto front", "chosen"], columns=4)
+    add_legend(axes, lines, [*texts, "Pareto front", "chosen"], columns=2)
 
 
 def positions(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:

@@ -11,6 +11,9 @@ OUTPUTS = {
     "trials.csv",
     "front.png",
     "sweeps/emodb/best.toml",
+    "sweeps/tones/best.toml",
+    "sweeps/tones/front.png",
+    "sweeps/tones/trials.csv",
     "new.csv",
 }  # what commands write
 INCLUDED = {"changelog.md", "results.md"}  # pages that include another file, whose own links are checked there

@@ -270,4 +270,4 @@ def test_the_command_prints_the_best_and_where_the_recipe_is(whole, prepared, tm
     table = [line.split() for line in output.splitlines() if line.split()[:1] in (["0"], ["1"], ["2"])]
     assert [int(line[0]) for line in table] == [trial.number for trial in whole.complete]
     assert f"chosen recipe: {out / 'best.toml'}" in output
-    assert "6 speakers whom the choice has seen are test speakers of other folds" in output
+    assert "6 speakers of the explored folds are test speakers of other folds" in output
