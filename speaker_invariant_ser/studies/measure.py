@@ -16,11 +16,12 @@ from speaker_invariant_ser.evaluation.baseline import measure_baseline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker
+from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_run_report
-from speaker_invariant_ser.runs import METRICS, SPLIT, Run, flattened
+from speaker_invariant_ser.runs import SPLIT, Run, flattened, rows_so_far
 from speaker_invariant_ser.studies.machine import describe_machine
 from speaker_invariant_ser.studies.results import Numbers, Result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.study import Cell
@@ -138,7 +139,7 @@ def speaker_numbers(speaker: Speaker, quick: bool) -> dict[str, Any]:
 
 def training_numbers(run: Run, report: RunReport, jobs: int) -> dict[str, Any]:
     """Return what is kept of the training of a run."""
-    rows = [row for spec in run.model_specs for row in spec.metrics()]
+    rows = [row for spec in run.model_specs for row in rows_so_far(spec.folder)]
     folds = report.emotion.folds
     timed = all("seconds_cpu" in row for row in rows)  # not in a run that an earlier version began
     jobs = min(jobs, len(run.model_specs))
@@ -183,13 +184,15 @@ def emotion_of_baseline(baseline: Baseline) -> dict[str, Any]:
 
 
 def epochs_of(run: Path) -> tuple[int, int]:
-    """Return how many epochs a run has finished so far, and how many it has in all; zeros where there is no run yet."""
+    """Return how many epochs a run has finished so far, and how many it may have; zeros where there is no run yet."""
     try:
         opened = Run.open(run)
     except RunError:
         return 0, 0
     finished = 0
-    for path in run.rglob(METRICS):
-        with suppress(OSError):  # a model's folder gets its final name at any moment
-            finished += len(path.read_text(encoding="utf-8").splitlines()) - 1
-    return finished, opened.recipe.train.epochs * len(opened.model_specs)
+    for spec in opened.model_specs:
+        for folder in (partial_of(spec.folder), spec.folder):
+            with suppress(OSError):  # a model's folder gets its final name at any moment
+                finished += len(rows_so_far(folder))
+    settings = opened.recipe.train
+    return finished, (settings.inner_epochs + settings.epochs) * len(opened.model_specs)

@@ -108,7 +108,7 @@ def chance_band(chances: Sequence[float], across: Axis) -> list[str]:
     text = f"chance {min(chances):.1f}" + (f" to {max(chances):.1f}" if max(chances) - min(chances) >= 0.05 else "")
     box = f"x='{left - 0.75:.1f}' y='{FRAME.top}' width='{right - left + 1.5:.1f}' height='{FRAME.bottom - FRAME.top}'"
     return [
-        f"<rect {box} fill='{GREY}' fill-opacity='0.3'/>",
+        f"<rect {box} fill='{GREY}' fill-opacity='{0.3 if right - left > 3 else 0.7}'/>",
         label_text(max(left - 2, FRAME.left), FRAME.top - 8, text, colour=GREY),
     ]
 
@@ -179,10 +179,11 @@ def legend(rows: Sequence[Row]) -> list[str]:
         (True, True, "baseline, closed-form attackers"),
     )
     shown = {(row.baseline, row.quick) for row in rows}
+    networks = any(not row.baseline for row in rows)
     parts = []
     for baseline, quick, text in kinds:
         if (baseline, quick) in shown:
-            x, y = FRAME.left + 260 * quick, FRAME.bottom + (92 if baseline and len(shown) > 1 else 72)
+            x, y = FRAME.left + 260 * quick, FRAME.bottom + (92 if baseline and networks else 72)
             parts += [draw_point((x + 6, y - 4), baseline, quick), label_text(x + 18, y, text, size=12)]
     return parts
 

@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from speaker_invariant_ser.config import saved_recipe
-from speaker_invariant_ser.data.f0 import F0
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, Part, SpeakerResult, Uar, WorstSpeaker
@@ -58,7 +57,7 @@ class SpeakerNumbers(Part):
 
 
 class TrainingNumbers(Part):
-    """The training of all folds; seconds are summed over them. `epoch` and `dev_uar` are of the model kept, by fold."""
+    """The training of all folds, inner folds included; `epoch` and `dev_uar` are of the model that each fold keeps."""
 
     parameters: int
     epoch: dict[str, int]
@@ -185,8 +184,7 @@ def why_stale(result: Result, recipe: Recipe | None, data: Mapping[str, str] | N
         data: SHA-256 of the prepared corpus's files, by name; None if it is not here.
     """
     if data is not None:
-        names = [name for name in (AUDIO, MANIFEST, F0) if name in result.data_sha256 and (name in data or name != F0)]
-        changed = [name for name in names if result.data_sha256[name] != data.get(name)]
+        changed = [name for name in (AUDIO, MANIFEST) if result.data_sha256.get(name) != data.get(name)]  # F0 follows from them
         if changed:
             return f"measured on other data ({shorten(changed)})"
     return "" if recipe is None else why_other_recipe(result, recipe)

@@ -46,6 +46,11 @@ class Row:
         return any(result.numbers.speaker.quick for result in self.results)
 
     @property
+    def scored_on_trained(self) -> bool:
+        """Whether attackers were scored on utterances that the encoder was trained on."""
+        return any(result.numbers.speaker.scored == "trained" for result in self.results)
+
+    @property
     def uar(self) -> Mean:
         """Emotion UAR, pooled over test utterances."""
         scores = [result.numbers.emotion.uar for result in self.results]
@@ -94,13 +99,6 @@ class Row:
         uars = self.uar_by_speaker
         worst = min(uars, key=lambda speaker: uars[speaker])
         return worst, uars[worst]
-
-    @property
-    def posteriors(self) -> float | None:
-        """Accuracy of closed-form attackers on the emotion posteriors; None where it was not measured."""
-        controls = [result.numbers.speaker.controls.get("posteriors") for result in self.results]
-        known = [control.accuracy for control in controls if control]
-        return fmean(known) if len(known) == len(controls) else None
 
     @property
     def parameters(self) -> int | None:

@@ -21,7 +21,7 @@ HEAD = (
     "excess",
     "training, CPU min",
 )
-CLOSED_FORM, STALE = "*", "†"
+CLOSED_FORM, TRAINED, STALE = "*", "‡", "†"  # marks
 ABOUT = (
     "In %: mean ± standard deviation over seeds (95 % CI, the mean of the seeds' intervals: over speakers for UAR, over texts "
     "or utterances for attackers). Difference: UAR paired by speaker, every speaker with the same weight, mean over seeds, with "
@@ -48,7 +48,7 @@ def cells(row: Row, first: Row) -> list[str]:
         share(row.uar_mean_over_speakers),
         f"{share(worst)} ({speaker})",
         "" if row is first else difference(row, first),
-        f"{score(row.attacker)} {row.attackers}{CLOSED_FORM if row.quick else ''}",
+        f"{score(row.attacker)} {row.attackers}{CLOSED_FORM if row.quick else ''}{TRAINED if row.scored_on_trained else ''}",
         f"{share(row.chance)} of {row.speakers}",
         share(row.attacker.value - row.chance),
         "-" if minutes is None else f"{minutes / 60:.1f}",
@@ -86,6 +86,8 @@ def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
     lines = []
     if any(row.quick for row in rows):
         lines.append(f"{CLOSED_FORM} the closed-form attackers only; all attackers may be stronger.")
+    if any(row.scored_on_trained for row in rows):
+        lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
     lines += [f"{STALE} {row.arm.name}: {row.stale}." for row in rows if row.stale]
     there = {(result.arm, result.seed) for row in rows for result in row.results}
     missing: dict[str, list[str]] = {}

@@ -47,7 +47,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "study.toml"
 
 
-def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, **changes):
+def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored="held-out"):
     """Write a result on the corpus `here`, with these UARs of speakers and accuracy of the attacker."""
     (described,) = [one for one in read_study(path).arms if one.name == arm]
     recipe = recorded_recipe(described.resolved(seed) or make_recipe({}), baseline=seed is None)
@@ -81,7 +81,7 @@ def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, **chan
                 "chance": speaker_chance,
                 "speakers": 5,
                 "quick": quick,
-                "scored": "held-out",
+                "scored": scored,
                 "controls": {},
             },
             "training": None if seed is None else {"parameters": 1234, "epoch": {"a": 3}, "dev_uar": {"a": 0.5}, **timing},
@@ -89,7 +89,7 @@ def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, **chan
         },
     }
     name = f"here-{arm}{'' if seed is None else f'-s{seed}'}.json"
-    write_result(path.parent / "results" / name, Result.model_validate({**content, **changes}))
+    write_result(path.parent / "results" / name, Result.model_validate(content))
 
 
 @pytest.fixture
@@ -132,12 +132,14 @@ def test_the_table_holds_means_over_seeds_and_paired_differences(path, rows):
 
 
 def test_a_stale_result_is_marked_and_other_test_sets_are_not_compared(path, rows):
-    put(path, "new", 0, [0.7, 0.6, 0.9], 0.3)
+    put(path, "new", 0, [0.7, 0.6, 0.9], 0.3, scored="trained")
     path.write_text(path.read_text().replace("= 5}", "= 6}"))
     study = read_study(path)
     rows = gather(study, path.parent / "results")["here"]
     new = table_of(rows).rows[1]
     assert new[0].startswith("new†") and new[6] == "-"
+    assert new[7] == "30.0 lda‡"
+    assert "‡ attackers were scored on utterances that the encoder was trained on." in notes(study, "here", rows)
     assert "† new: measured with another recipe: train.epochs was 5, now 6." in notes(study, "here", rows)
 
 
