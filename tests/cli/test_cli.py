@@ -276,6 +276,20 @@ def test_training_bars_start_where_training_resumes_and_hide_trained_models(seed
         assert total.completed == total.total and not second.visible
 
 
+def test_training_bars_count_inner_folds(seeds):
+    """Two inner folds of 10 epochs, then the final training, which may stop before its tenth epoch."""
+    display = progress_of_training(Console(file=io.StringIO(), width=80, force_terminal=True))
+    bars = TrainingBars(display, seeds, TrainSection(epochs=10, refit=True, inner_folds=2))
+    for row in ({"inner_fold": 1, "epoch": 7}, {"inner_fold": 2, "epoch": 3}, {"epoch": 5}):
+        bars("fixed, seed 1", {**row, "dev_uar": 0.25})
+        shown = display.tasks[1]
+        done = 10 * (row.get("inner_fold", 3) - 1) + row["epoch"]
+        assert (shown.completed, shown.total, shown.fields["count"]) == (done, 30, f"{done}/30")
+        assert display.tasks[0].completed == 30 + done and display.tasks[0].total == 90
+    bars("fixed, seed 2", {"epoch": 1})
+    assert display.tasks[-1].fields["uar"] == "" and display.tasks[-1].completed == 21
+
+
 @pytest.mark.parametrize(
     "table, message",
     [("one_speaker", "1 speakers (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],

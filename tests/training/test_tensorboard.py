@@ -41,6 +41,17 @@ def test_every_row_becomes_an_event_of_its_epoch(run):
     require_same(run.folder / "tensorboard" / "fixed", rows)
 
 
+def test_inner_folds_have_no_events(run):
+    rows = run.model_specs[0].metrics()
+    with closing(open_tensorboard(run.folder)) as log:
+        for row in rows:
+            log("fixed", {"inner_fold": 1, **row, "dev_uar": -1.0})
+        assert not (run.folder / "tensorboard").exists()
+        for row in rows:
+            log("fixed", row)
+    require_same(run.folder / "tensorboard" / "fixed", rows)
+
+
 def test_a_resumed_model_writes_no_epoch_twice(run):
     """Killed after epoch 2 and resumed within it: the events written before the kill are replaced."""
     spec, rows = run.model_specs[0], run.model_specs[0].metrics()
