@@ -33,6 +33,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     unlabelled: bool = False,
     same_speaker: bool | None = None,
+    channel: str = "mix",
     trim_db: float = 0.0,
     loudness: float | None = None,
     f0: bool = False,
@@ -54,6 +55,7 @@ def prepare(
         unlabelled: Accept utterances of your own data without an emotion.
         same_speaker: Whether speaker names that differ only in case, blanks, leading zeros or `.0` are one speaker. By default
             such names are an error.
+        channel: Of files with several channels: `mix` for their mean, `left` (the first) or `right` (the second).
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
         f0: Track F0 as well, for recipes with the prosody stream; it takes more than ten times as long as decoding.
@@ -74,12 +76,14 @@ def prepare(
         ```
     """
     from speaker_invariant_ser.data.decoding import Treatment, workers
+    from speaker_invariant_ser.data.formats.channels import require_choice
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 
     require_at_least(1, jobs=jobs)
     wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled, same_speaker)
+    treatment = Treatment(trim_db, loudness, require_choice(channel))
     with workers(jobs) as pool:
-        return prepare_sources([wanted], Path(out), Treatment(trim_db, loudness), tuple(only), download, pool, progress, f0)
+        return prepare_sources([wanted], Path(out), treatment, tuple(only), download, pool, progress, f0)
 
 
 def add_f0(data: Path | str, *, jobs: int = 1, progress: TaskProgress | None = None) -> "PreparedCorpus":
@@ -332,6 +336,7 @@ def predict(
     *,
     fold: str | None = None,
     one_speaker: bool = False,
+    channel: str = "mix",
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> "list[Row]":
@@ -342,12 +347,13 @@ def predict(
         files: Audio files, folders, globs, or .txt lists with one path a line.
         fold: Use the models of this fold alone; by default, average all folds.
         one_speaker: All files are of one speaker; required by runs that normalise by speaker.
+        channel: Of files with several channels: `mix` for their mean, `left`, `right`, or `each` for a row for each channel.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         progress: Called with files done and files in total.
 
     Returns:
-        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, and `error`, which is empty where the file
-        could be used.
+        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, `notes` about defects and about channels
+        that differ, and `error`, which is empty where the file could be used. With `each`, also `channel`.
 
     Raises:
         RunError: The run has no trained model, or needs `one_speaker`.
@@ -359,12 +365,14 @@ def predict(
             print(row["path"], row["label"], row["confidence"], row["error"])
         ```
     """
+    from speaker_invariant_ser.data.formats.channels import CHOICES, EACH, require_choice
     from speaker_invariant_ser.inference import predict as inference
     from speaker_invariant_ser.inference.inputs import find_inputs
 
-    paths = find_inputs([files] if isinstance(files, Path | str) else files)
+    require_choice(channel, (*CHOICES, EACH))
+    inputs = find_inputs([files] if isinstance(files, Path | str) else files)
     models = inference.load_models(open_run(run), fold, device, one_speaker)
-    return list(inference.predict(models, paths, progress))
+    return list(inference.predict(models, inputs, progress, channel))
 
 
 def open_run(run: "Run | Path | str") -> "Run":

@@ -1,10 +1,12 @@
 """Worker processes: how many cores and how much memory there are, how workers end, and how long work reports its progress."""
 
+import errno
 import os
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -15,6 +17,8 @@ except ImportError:  # Windows has no limits of this kind
     resource = None  # type: ignore[assignment]
 
 TaskProgress = Callable[[str, int, int], None]  # name of the task, steps done, steps in total
+# What libraries say when memory runs out; some raise RuntimeError or ImportError then
+OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment", re.IGNORECASE)
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
 
@@ -99,6 +103,17 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MemoryError for every error of a library that means that memory ran out; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, OSError, ImportError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error)):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def set_up_worker() -> None:

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import warn
-from speaker_invariant_ser.cli.options import Device, Quiet
+from speaker_invariant_ser.cli.options import Channels, Device, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 
 SHOWN_FAILURES = 10  # the table has all of them
+SHOWN_NOTES = 3
 
 
 def infer(
@@ -21,12 +22,19 @@ def infer(
         bool,
         typer.Option("--one-speaker", help="All inputs are of one speaker; required by runs that normalise by speaker."),
     ] = False,
+    channel: Annotated[
+        Channels,
+        typer.Option(
+            help="Of files with several channels: their mean, the left (first), the right (second), or a row for each channel."
+        ),
+    ] = Channels.MIX,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Predict the emotion of audio files.
 
-    Writes a row for each file: label, confidence, the probability of each emotion, or an error for a file that cannot be used.
+    Writes a row for each file: label, confidence, the probability of each emotion, notes about defects and about channels that
+    differ, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown formats are errors.
     """
     from speaker_invariant_ser.runs import Run
 
@@ -36,20 +44,33 @@ def infer(
         from speaker_invariant_ser.inference.predict import load_models, predict
         from speaker_invariant_ser.inference.tables import open_table
 
-        paths = find_inputs(inputs)
+        found = find_inputs(inputs)
         models = load_models(opened, fold, device, one_speaker)
         if fold is None and len(models) < len(opened.model_specs):
             warn(
                 f"{run}: only {len(models)} of {len(opened.model_specs)} models are trained; predictions are averaged over these"
             )
-        failures = []
-        with open_table(out, models[0].labels) as write:
-            for row in predict(models, paths, lambda done, total: progress("predicting", done, total)):
+        failures, notes, rows = [], [], 0
+        with open_table(out, models[0].labels, channels=channel == Channels.EACH) as write:
+            for row in predict(models, found, lambda done, total: progress("predicting", done, total), channel.value):
                 write(row)
+                rows += 1
                 if row["error"]:
                     failures.append(str(row["error"]))
-    print(f"{len(paths) - len(failures)} of {len(paths)} files{' of one speaker (transductive)' * one_speaker} -> {out}")
+                elif row["notes"]:
+                    notes.append(f"{row['path']}: {row['notes']}")
+    unit = "rows" if channel == Channels.EACH else "files"
+    print(f"{rows - len(failures)} of {rows} {unit}{' of one speaker (transductive)' * one_speaker} -> {out}")
+    report_notes(notes, out)
     report_failures(failures, out)
+
+
+def report_notes(notes: list[str], out: Path) -> None:
+    """Warn of files that were used although something is wrong with them."""
+    for note in notes[:SHOWN_NOTES]:
+        warn(note)
+    if len(notes) > SHOWN_NOTES:
+        warn(f"{len(notes)} files have notes, in column `notes` of {out}")
 
 
 def report_failures(failures: list[str], out: Path) -> None:

@@ -1,5 +1,6 @@
 """Options that several commands share: one name, one unit and one meaning on all of them."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,24 @@ import typer
 from speaker_invariant_ser.processes import cores
 
 CORES = cores()
+
+
+class Channel(StrEnum):
+    """What one utterance is made of, from a file with several channels."""
+
+    MIX = "mix"
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class Channels(StrEnum):
+    """What is predicted of a file with several channels."""
+
+    MIX = "mix"
+    LEFT = "left"
+    RIGHT = "right"
+    EACH = "each"
+
 
 FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode or analyse audio files in parallel.")]
 ModelJobs = Annotated[

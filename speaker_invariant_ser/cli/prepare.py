@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_prepared, warn
-from speaker_invariant_ser.cli.options import CORES, Columns, FileJobs, Quiet, SameSpeaker, column_names, pair
+from speaker_invariant_ser.cli.options import CORES, Channel, Columns, FileJobs, Quiet, SameSpeaker, column_names, pair
 from speaker_invariant_ser.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def prepare(
         typer.Option("--unlabelled", help="Accept utterances of your own data without an emotion; see split.unlabelled."),
     ] = False,
     same_speaker: SameSpeaker = None,
+    channel: Annotated[
+        Channel, typer.Option(help="Of files with several channels: their mean, the left (first), or the right (second).")
+    ] = Channel.MIX,
     trim_db: Annotated[
         float, typer.Option(min=0, max=120, help="Trim both ends where they are this many dB below the peak; 0 trims nothing.")
     ] = 0.0,
@@ -66,7 +69,9 @@ def prepare(
     first = Source(corpus, Path(os.path.expanduser(source)), name, pattern, column_names(column), unlabelled, same_speaker)
     sources = [first, *(replace(first, corpus=kind, path=Path(os.path.expanduser(path)), name="") for kind, path in others)]
     with workers(jobs) as pool, progress_bars(quiet) as progress:  # workers first: they fork, and progress bars start a thread
-        prepared = prepare_sources(sources, out, Treatment(trim_db, loudness), conditions, download, pool, progress, f0)
+        prepared = prepare_sources(
+            sources, out, Treatment(trim_db, loudness, channel.value), conditions, download, pool, progress, f0
+        )
     show_prepared(prepared, out)
     warn_of(prepared, out)
     counts = prepared.settings["counts"]

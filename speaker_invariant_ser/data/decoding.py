@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats.channels import MIX
 from speaker_invariant_ser.errors import AudioError
 from speaker_invariant_ser.processes import set_up_worker
 
@@ -35,15 +36,17 @@ LOUDNESS_BLOCK = 0.4  # seconds, the block length of ITU-R BS.1770; a shorter ut
 
 @dataclass(frozen=True)
 class Treatment:
-    """Processing of every utterance after resampling; by default none.
+    """Processing of every utterance; by default channels are averaged, and nothing else is done.
 
     Attributes:
         trim_db: Trim both ends where they are more than this many dB below the peak, digital zeros included; 0 trims nothing.
         loudness: Loudness in LUFS (ITU-R BS.1770-4) that every utterance is normalised to, as far as its peak allows.
+        channel: `mix` for the mean of all channels, `left` or `right`.
     """
 
     trim_db: float = 0.0
     loudness: float | None = None
+    channel: str = MIX
 
 
 class Result(NamedTuple):
@@ -115,19 +118,19 @@ def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.n
 
     Each step processes a group of utterances before the next step, which makes `prepare` nearly a tenth faster.
     """
-    for group in groups_of(jobs):
+    for group in groups_of(jobs, treatment.channel):
         for index, (path, decoded) in enumerate(group):
             group[index] = path, resample(decoded)
             del decoded  # free the original samples before the next utterance is resampled
         yield from [finish(path, decoded, treatment) for path, decoded in group]
 
 
-def groups_of(jobs: Sequence[Job]) -> Iterator[list[Attempt]]:
+def groups_of(jobs: Sequence[Job], channel: str) -> Iterator[list[Attempt]]:
     """Yield groups of (path, decoded utterance or error) that are small enough to bound memory."""
     group: list[Attempt] = []
     samples = 0
     for path, start, end in jobs:
-        group.append((path, try_decode(path, start, end)))
+        group.append((path, try_decode(path, start, end, channel)))
         if isinstance(group[-1][1], audio.Decoded):
             samples += len(group[-1][1].samples)
         if samples > GROUP_SAMPLES:
@@ -136,10 +139,10 @@ def groups_of(jobs: Sequence[Job]) -> Iterator[list[Attempt]]:
     yield group
 
 
-def try_decode(path: str, start: float, end: float) -> audio.Decoded | AudioError:
+def try_decode(path: str, start: float, end: float, channel: str) -> audio.Decoded | AudioError:
     """Decode one utterance; return the error if it cannot be decoded."""
     try:
-        return audio.decode(path, start, end, MAX_SECONDS)
+        return audio.decode(path, start, end, MAX_SECONDS, channel)
     except AudioError as error:
         return error
 
@@ -158,7 +161,7 @@ def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment)
         if isinstance(decoded, AudioError):
             raise decoded
         samples = decoded.samples
-        if treatment != Treatment():
+        if treatment.trim_db or treatment.loudness is not None:
             samples, notes = apply_treatment(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
         clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path, decoded.notes)
     except AudioError as error:

@@ -22,6 +22,7 @@ import numpy as np
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
 from speaker_invariant_ser.data.f0 import F0, HOP, file_bytes, tracker_version, write_f0
+from speaker_invariant_ser.data.formats.identify import existing
 from speaker_invariant_ser.data.manifest import (
     Listing,
     Utterance,
@@ -95,7 +96,7 @@ def prepare(
     folders = shorten(str(listing.folder) for listing in listings)
     listing, paths = combine([remove_duplicates(listing) for listing in listings])
     require_valid(listing.utterances, folders, listing.rejected, listing.unlabelled)
-    tasks = [(str(path), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
+    tasks = [(str(existing(path)), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
     require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
     request = fingerprint(listing, tasks, treatment)
     with worker_death_reported(out), unfinished_folder(out, request, RESUMABLE) as (work, result):

@@ -3,61 +3,90 @@
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from speaker_invariant_ser.data import audio
-from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, require_file
+from speaker_invariant_ser.data.formats.channels import EACH, MIX, MONO
+from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, list_unusable, require_file
 from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how "Unicode text" of Windows begins
 BLOCK = 64  # files, or windows of samples, decoded before the models run: bounds memory
 
-Decoded = tuple[Path, np.ndarray | AudioError]  # file, and its clip [S] or why it has none
+
+class Input(NamedTuple):
+    """A recording to predict, or one that cannot be used for a known `reason`."""
+
+    path: Path
+    reason: str = ""
 
 
-def find_inputs(inputs: Sequence[str | Path]) -> list[Path]:
-    """List audio files, in the order given and without repetitions.
+class Decoded(NamedTuple):
+    """One channel of a recording, or the mean of all.
+
+    Attributes:
+        number: Position of the recording in the list of inputs.
+        path: The recording.
+        channel: Name of the channel.
+        clip: Float32 [S] at 16 kHz, or why there is none.
+        notes: Defects that leave the clip usable.
+    """
+
+    number: int
+    path: Path
+    channel: str
+    clip: np.ndarray | AudioError
+    notes: tuple[str, ...] = ()
+
+
+def find_inputs(inputs: Sequence[str | Path]) -> list[Input]:
+    """List recordings, in the order given and without repetitions.
 
     Args:
         inputs: Files, folders, globs, or .txt lists with one path a line. Files that do not exist stay in the list, so that
-            prediction can report them.
+            prediction can report them, and so do recordings below a folder that cannot be used.
 
     Returns:
-        The files.
+        The recordings.
 
     Raises:
         SerError: An empty text, a folder without audio, a list that cannot be read, or a glob that matches no file.
     """
-    files: list[Path] = []
+    found: list[Input] = []
     for item in map(str, inputs):
         if not item:
             raise SerError("an empty input: expected a file, folder, glob or .txt list (is a variable unset?)")
         if Path(item).is_dir():
-            files += files_in_folder(item)
+            found += files_in_folder(item)
         elif item.lower().endswith(".txt"):
-            files += files_in_list(item)
+            found += map(Input, files_in_list(item))
         elif glob.has_magic(item) and not Path(item).exists():
-            files += files_matching(item)
+            found += map(Input, files_matching(item))
         else:
-            files.append(Path(item))
-    return list(dict.fromkeys(files))
+            found.append(Input(Path(item)))
+    return list(dict.fromkeys(found))
 
 
-def files_in_folder(folder: str) -> list[Path]:
-    """Return all audio files in a folder and below it."""
-    files = find_audio(folder)
-    if not files:
+def files_in_folder(folder: str) -> list[Input]:
+    """Return all recordings in a folder and below it, also those that cannot be used."""
+    unusable = {Path(folder, name): reason for name, reason in list_unusable(folder)}
+    inputs = [Input(path, unusable.get(path, "")) for path in sorted({*find_audio(folder), *unusable}, key=str)]
+    if not inputs:
         endings = ", ".join(sorted(SUFFIXES))
         raise SerError(f"{folder}: no audio file in this folder or below it (looked for {endings})")
-    return files
+    return inputs
 
 
 def files_in_list(path: str) -> list[Path]:
     """Return the paths in a text file, one a line; relative ones are relative to the list's folder."""
     try:
         require_file(Path(path))
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        content = Path(path).read_bytes()
+        lines = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig").splitlines()
     except (AudioError, OSError, UnicodeDecodeError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None
     paths = [Path(path).parent / line.strip() for line in lines if line.strip()]
@@ -76,39 +105,56 @@ def files_matching(pattern: str) -> list[Path]:
     return files
 
 
-def decode_blocks(paths: Sequence[Path]) -> Iterator[list[Decoded]]:
-    """Decode files in order, in blocks that bound memory whatever the number and length of the files.
+def decode_blocks(inputs: Sequence[Input], channel: str = MIX) -> Iterator[list[Decoded]]:
+    """Decode recordings in order, in blocks that bound memory whatever their number and length.
 
     Args:
-        paths: Audio files.
+        inputs: Recordings.
+        channel: `mix`, `left`, `right`, or `each` for every channel on its own.
 
     Yields:
-        Blocks of files, each file with its clip, float32 [S] at 16 kHz, or the error that explains why it could not be decoded.
+        Blocks of channels, each with its clip, or the error that explains why it could not be decoded.
     """
     block: list[Decoded] = []
     samples = 0
-    for path in paths:
-        clip = decode(path)
-        block.append((path, clip))
-        samples += clip.size if isinstance(clip, np.ndarray) else 0
-        if len(block) == BLOCK or samples > BLOCK * WINDOW:
-            yield block
-            block, samples = [], 0
+    for number, item in enumerate(inputs):
+        for name in channels_of(item, channel):
+            block.append(decode(number, item, name))
+            samples += len(clip) if isinstance(clip := block[-1].clip, np.ndarray) else 0
+            if len(block) == BLOCK or samples > BLOCK * WINDOW:
+                yield block
+                block, samples = [], 0
     if block:
         yield block
 
 
-def decode(path: Path) -> np.ndarray | AudioError:
-    """Return a file's clip, float32 [S] at 16 kHz, or the error that explains why it could not be decoded."""
+def channels_of(item: Input, channel: str) -> list[str]:
+    """Return the names of the channels to decode; that of the mean for a recording whose channels cannot be listed."""
     try:
-        return audio.read(path)
+        return audio.channels_of(item.path) if channel == EACH and not item.reason else [channel]
+    except AudioError:
+        return [MIX]
+
+
+def decode(number: int, item: Input, channel: str) -> Decoded:
+    """Decode one channel of a recording."""
+    try:
+        if item.reason:
+            raise AudioError(f"{item.path}: {item.reason}")
+        decoded = audio.decode(item.path, channel=MIX if channel == MONO else channel)
+        with memory_errors():
+            clip = audio.to_float32(audio.resample(decoded, audio.SAMPLE_RATE))
+        clip = audio.check(clip, audio.SAMPLE_RATE, item.path, decoded.notes)
     except AudioError as error:
-        return error
+        return Decoded(number, item.path, channel, error)
+    except MemoryError:
+        return Decoded(number, item.path, channel, AudioError(f"{item.path}: does not fit into memory; cut it into parts"))
+    return Decoded(number, item.path, channel, clip, decoded.notes)
 
 
 def clips_of(block: Sequence[Decoded]) -> list[np.ndarray]:
-    """Return the clips of the files that could be decoded."""
-    return [clip for _, clip in block if isinstance(clip, np.ndarray)]
+    """Return the clips that could be decoded."""
+    return [part.clip for part in block if isinstance(part.clip, np.ndarray)]
 
 
 def cut_windows(clip: np.ndarray) -> list[np.ndarray]:

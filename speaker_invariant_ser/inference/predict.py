@@ -5,18 +5,19 @@ Shapes: S samples, M mel bands, C emotions, N utterances.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from speaker_invariant_ser.data.formats.channels import EACH, MIX
 from speaker_invariant_ser.errors import AudioError, RunError
 from speaker_invariant_ser.features.speaker_means import mean_log_mel
-from speaker_invariant_ser.inference.inputs import clips_of, cut_windows, decode_blocks
+from speaker_invariant_ser.inference.inputs import Decoded, Input, clips_of, cut_windows, decode_blocks
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
+from speaker_invariant_ser.processes import memory_errors
 from speaker_invariant_ser.runs import Run
 
-Row = dict[str, str | float | None]  # path, label, confidence, p_<label> of each emotion, error
+Row = dict[str, str | float | None]  # path, channel if wanted, label, confidence, p_<label> of each emotion, notes, error
 
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto", one_speaker: bool = False) -> list[SerModel]:
@@ -59,7 +60,10 @@ def require_one_speaker(run: Run, one_speaker: bool) -> None:
 
 
 def predict(
-    models: Sequence[SerModel], paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
+    models: Sequence[SerModel],
+    inputs: Sequence[Input],
+    progress: Callable[[int, int], None] | None = None,
+    channel: str = MIX,
 ) -> Iterator[Row]:
     """Predict the emotion of each file, averaged over models.
 
@@ -68,29 +72,47 @@ def predict(
 
     Args:
         models: Models with the same labels.
-        paths: Audio files.
+        inputs: Recordings.
         progress: Called with files done and files in total.
+        channel: Of files with several channels: `mix` for their mean, `left`, `right`, or `each` for a row for each channel.
 
     Yields:
-        A row for each file, in order: path, label, confidence (probability of the label), p_<label> for each emotion, and error,
-        which is empty where the others are filled, and the other way round.
+        A row for each file, in order: path, label, confidence (probability of the label), p_<label> for each emotion, notes about
+        defects that leave it usable, and error, which is empty where label and probabilities are filled, and the other way round.
+        With `each`, also channel: left and right, mono, or a number.
     """
     labels = models[0].labels
-    mean = speaker_mean(models[0], paths) if models[0].settings.features.transductive else None
-    done = 0
-    for block in decode_blocks(paths):
-        probabilities = iter(mean_probabilities(models, clips_of(block), mean))
-        for path, clip in block:
-            yield failure(path, clip, labels) if isinstance(clip, AudioError) else success(path, next(probabilities), labels)
-            done += 1
+    mean = speaker_mean(models[0], inputs, channel) if models[0].settings.features.transductive else None
+    for block in decode_blocks(inputs, channel):
+        probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
+        for part in block:
+            outcome = next(probabilities) if isinstance(part.clip, np.ndarray) else part.clip
+            row = failure(part, outcome, labels) if isinstance(outcome, AudioError | None) else success(part, outcome, labels)
+            if channel != EACH:
+                del row["channel"]
+            yield row
             if progress:
-                progress(done, len(paths))
+                progress(part.number + 1, len(inputs))
 
 
-def speaker_mean(model: SerModel, paths: Sequence[Path]) -> np.ndarray:
+def speaker_mean(model: SerModel, inputs: Sequence[Input], channel: str) -> np.ndarray:
     """Compute the mean log-mel [M] over all frames of all files that can be decoded, which are of one speaker."""
-    blocks = ([window for clip in clips_of(block) for window in cut_windows(clip)] for block in decode_blocks(paths))
+    blocks = ([window for clip in clips_of(block) for window in cut_windows(clip)] for block in decode_blocks(inputs, channel))
     return mean_log_mel(model.logmel, blocks)
+
+
+def probabilities_or_none(
+    models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None
+) -> list[np.ndarray | None]:
+    """Return `mean_probabilities` of every clip; None for a clip that does not fit into memory with the models."""
+    try:
+        with memory_errors():
+            return list(mean_probabilities(models, clips, mean))
+    except MemoryError:
+        if len(clips) == 1:
+            return [None]
+    middle = len(clips) // 2
+    return [*probabilities_or_none(models, clips[:middle], mean), *probabilities_or_none(models, clips[middle:], mean)]
 
 
 def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
@@ -117,17 +139,20 @@ def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], 
     return total / total.sum(axis=1, keepdims=True)
 
 
-def success(path: Path, probability: np.ndarray, labels: Sequence[str]) -> Row:
-    """Return the row of a file with these probabilities [C]."""
+def success(part: Decoded, probability: np.ndarray, labels: Sequence[str]) -> Row:
+    """Return the row of a recording with these probabilities [C]."""
     best = int(probability.argmax())
     by_label = {f"p_{label}": float(value) for label, value in zip(labels, probability, strict=True)}
-    return {"path": printable(str(path)), "label": labels[best], "confidence": float(probability[best]), **by_label, "error": ""}
+    row: Row = {"path": printable(str(part.path)), "channel": part.channel, "label": labels[best]}
+    return {**row, "confidence": float(probability[best]), **by_label, "notes": "; ".join(part.notes), "error": ""}
 
 
-def failure(path: Path, error: AudioError, labels: Sequence[str]) -> Row:
-    """Return the row of a file that could not be used."""
+def failure(part: Decoded, error: AudioError | None, labels: Sequence[str]) -> Row:
+    """Return the row of a recording that could not be used; without an error, memory ran out."""
     empty: Row = {f"p_{label}": None for label in labels}
-    return {"path": printable(str(path)), "label": "", "confidence": None, **empty, "error": printable(str(error))}
+    row: Row = {"path": printable(str(part.path)), "channel": part.channel, "label": "", "confidence": None}
+    reason = str(error or f"{part.path}: does not fit into memory beside the models; cut it into parts")
+    return {**row, **empty, "notes": "; ".join(part.notes), "error": printable(reason)}
 
 
 def printable(text: str) -> str:

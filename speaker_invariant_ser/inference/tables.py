@@ -14,18 +14,19 @@ from speaker_invariant_ser.errors import SerError, unknown
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.inference.predict import Row
 
-TEXT_COLUMNS = ("path", "label", "error")
+TEXT_COLUMNS = ("path", "channel", "label", "notes", "error")
 
 Write = Callable[[Row], object]
 
 
 @contextmanager
-def open_table(path: Path | str, labels: Sequence[str]) -> Iterator[Write]:
+def open_table(path: Path | str, labels: Sequence[str], channels: bool = False) -> Iterator[Write]:
     """Open a table of predictions for writing; the file appears when all rows are written.
 
     Args:
         path: The file; its ending (.csv, .jsonl, .parquet) is the format.
         labels: Emotions, in the order of the models.
+        channels: Whether rows name their channel.
 
     Yields:
         A function that writes one row.
@@ -38,7 +39,7 @@ def open_table(path: Path | str, labels: Sequence[str]) -> Iterator[Write]:
     ending = path.suffix.lower()
     if ending not in WRITERS:
         raise SerError(f"{path}: {unknown('ending', path.suffix, WRITERS)}")
-    columns = ["path", "label", "confidence", *(f"p_{label}" for label in labels), "error"]
+    columns = ["path", *["channel"] * channels, "label", "confidence", *(f"p_{label}" for label in labels), "notes", "error"]
     with writing(path, "wb" if ending == ".parquet" else "w") as file, WRITERS[ending](file, columns) as write:
         yield write
 

@@ -19,6 +19,7 @@ from speaker_invariant_ser.evaluation.model_outputs import speaker_means
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel, Normalise
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
+from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.apply import apply_to_clips
@@ -181,7 +182,9 @@ def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder
     for row in rows:
         for label in LABELS:
             assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
-    of_one_file = list(predict(load_models(run, device="cpu", one_speaker=True), [folder / "05_level_a.wav", folder / "no.wav"]))
+    of_one_file = list(
+        predict(load_models(run, device="cpu", one_speaker=True), find_inputs([folder / "05_level_a.wav", folder / "no.wav"]))
+    )
     assert not of_one_file[0]["error"] and of_one_file[1]["error"]
     assert abs(of_one_file[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
     with pytest.raises(RunError, match="--one-speaker: .* predicts every file on its own"):

@@ -16,6 +16,7 @@ from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.dataset import open_dataset
+from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
@@ -192,7 +193,7 @@ def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
         assert "the attacker has the embedding of one utterance" in text
         assert ("Two outputs" in text) is two_outputs and ("bounds what any attacker can learn" in text) is (rate is not None)
     assert json.loads((written / "report.json").read_text())["settings"]["threat"]
-    rows = list(predict(load_models(run, device="cpu"), sorted(folder.glob("05_*.wav"))))
+    rows = list(predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])))
     stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
     assert len(rows) == 12 and not any(row["error"] for row in rows)
     for row in rows:

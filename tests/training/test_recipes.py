@@ -13,6 +13,7 @@ from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
+from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.recipe import Recipe
@@ -101,7 +102,7 @@ def test_a_recipe_with_prosody_trains_resumes_to_the_same_bits_and_is_used(name,
     evaluation = evaluate(whole, prepared_f0, device="cpu", quick=True)
     assert evaluation.report.speaker.speakers == 3
     stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
-    rows = list(predict(load_models(whole, device="cpu"), sorted(folder.glob("05_*.wav"))))
+    rows = list(predict(load_models(whole, device="cpu"), find_inputs([folder / "05_*.wav"])))
     assert len(rows) == 12 and not any(row["error"] for row in rows)
     for row in rows:
         probability = [row[f"p_{label}"] for label in evaluation.predictions.labels]

@@ -12,8 +12,9 @@ from speaker_invariant_ser.errors import SerError, unknown
 
 MIX = "mix"
 NAMES = ("left", "right")
+MONO, EACH = "mono", "each"
 CHOICES = (MIX, *NAMES)  # what a user can choose for one utterance of a file
-ADVICE = "--channel left or right takes one"
+ADVICE = "--channel chooses"
 MIN_LOSS = 6.1  # dB that the mean is below the loudest channel; half of one channel alone is 6.02
 MAX_DIFFERENT = 0.5  # correlation below which two channels hold different sounds
 MIN_ACTIVE = 30.0  # dB below the loudest channel up to which another one counts as active
@@ -33,7 +34,7 @@ def names_of(channels: int) -> list[str]:
     (['mono'], ['left', 'right'], ['1', '2', '3'])
     """
     if channels == 1:
-        return ["mono"]
+        return [MONO]
     return list(NAMES) if channels == len(NAMES) else [str(number) for number in range(1, channels + 1)]
 
 

@@ -1,0 +1,155 @@
+"""Infer says of recordings what prepare says: the same are listed, rejected and noted; channels are told apart."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE, tone
+
+import speaker_invariant_ser
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.inference import inputs, predict
+from speaker_invariant_ser.inference.inputs import find_inputs
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def voice(number: int) -> np.ndarray:
+    return tone(f"0{number % 6 + 1}", ("rising", "falling", "level")[number % 3], "abcd"[number % 4])
+
+
+def write_everything(folder: Path) -> None:
+    """Write recordings of every kind that a folder may hold: usable, noted, unusable, hidden, of other formats and endings."""
+    (folder / "sub" / ".cache").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for number, name in enumerate(
+        ("s1_x.wav", "s2_x.WAV", "s3_x.flac", "sub/s1_y.wav", ".hidden/s1_z.wav", "sub/.cache/s2_z.wav")
+    ):
+        soundfile.write(folder / name, voice(number), RATE)
+    clip = voice(7)
+    soundfile.write(folder / "s1_stereo.wav", np.stack([clip, clip[::-1]], 1), RATE)
+    soundfile.write(folder / "s2_cancel.wav", np.stack([clip, -0.9 * clip], 1), RATE)
+    soundfile.write(folder / "s2_nothing.wav", np.stack([clip, -clip], 1), RATE, subtype="FLOAT")
+    soundfile.write(folder / "s3_clipped.wav", np.clip(30 * voice(9), -1, 1).repeat(3), RATE)
+    data = (folder / "s1_x.wav").read_bytes()
+    soundfile.write(folder / "s1_behind.wav", voice(10), RATE)
+    (folder / "s1_behind.wav").write_bytes((folder / "s1_behind.wav").read_bytes() + data)
+    (folder / "s1_cut.wav").write_bytes(data[: len(data) // 2])
+    (folder / "s1_empty.wav").touch()
+    (folder / "s1_text.mp3").write_text("no sound")
+    (folder / "s1_link.wav").symlink_to("nowhere")
+    (folder / ".s1_dot.wav").write_bytes(data)
+    (folder / "._s1_x.wav").write_bytes(b"\0\5\x16\7" + bytes(100))
+    for name in ("s1_a.m4a", "s1_b.aac", "s1_c.wma", "s1_d.webm", "s1_e.mp4", "s1_f.gsm", "s1_g.amr", "s1_h.raw", "sub/s1_i.M4A"):
+        (folder / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(50))
+    (folder / "s1_noending").write_bytes(data)
+    (folder / "s1_backup.wav.old").write_bytes(data)
+    for name in ("notes.txt", "labels.csv", "picture.png", "script", "archive.bin"):
+        (folder / name).write_bytes(b"not a recording at all, but it is long enough")
+
+
+def test_every_recording_is_a_row_or_rejected_and_noted_by_both_verbs(trained, tmp_path):
+    """The oracle: prepare and infer on one folder give the same names, reasons and notes."""
+    folder = tmp_path / "in"
+    write_everything(folder)
+    assert (
+        siser(["prepare", "folder", str(folder), str(tmp_path / "data"), "--pattern", "**/{speaker}_{emotion}.*", "--jobs", "1"])
+        == 0
+    )
+    assert siser(["infer", str(trained.folder), str(folder), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 1
+    rows = {os.path.relpath(row["path"], folder): row for row in rows_of(tmp_path / "p.csv")}
+    kept = {utterance.source for utterance in PreparedCorpus.open(tmp_path / "data").utterances}
+    rejected = {row["file"]: row["reason"] for row in rows_of(tmp_path / "data" / "rejected.csv")}
+    warned = {row["file"]: row["reason"] for row in rows_of(tmp_path / "data" / "warned.csv")}
+    predicted = {name for name, row in rows.items() if row["label"]}
+    assert kept == predicted and set(rejected) == set(rows) - predicted
+    for name, reason in rejected.items():
+        assert rows[name]["error"].endswith(reason), name
+    assert {name: row["notes"] for name, row in rows.items() if row["label"] and row["notes"]} == warned
+    on_disk = {os.path.relpath(path, folder) for path in folder.rglob("*") if not path.is_dir()}
+    assert on_disk - set(rows) == {"notes.txt", "labels.csv", "picture.png", "script", "archive.bin", "._s1_x.wav"}
+    assert set(warned) == {"s1_stereo.wav", "s2_cancel.wav", "s3_clipped.wav", "s1_behind.wav"}
+    assert "ffmpeg -i s1_a.m4a s1_a.wav" in rejected["s1_a.m4a"] and "begins with a dot" in rejected[".hidden/s1_z.wav"]
+    assert "its ending .old is none of audio" in rejected["s1_backup.wav.old"] and "(none)" in rejected["s1_noending"]
+
+
+@pytest.fixture
+def calls(tmp_path) -> Path:
+    """Write a call of two speakers, one on each channel, and a mono recording."""
+    left, right = voice(0), voice(4)
+    samples = min(len(left), len(right))
+    soundfile.write(tmp_path / "call.wav", np.stack([left[:samples], right[:samples]], 1), RATE)
+    soundfile.write(tmp_path / "mono.wav", left[:samples], RATE)
+    soundfile.write(tmp_path / "three.wav", np.stack([left[:samples]] * 3, 1), RATE)
+    (tmp_path / "bad.wav").write_text("no sound")
+    return tmp_path
+
+
+def infer(run, folder: Path, *options: str) -> list[dict[str, str]]:
+    names = [str(folder / name) for name in ("call.wav", "mono.wav", "three.wav", "bad.wav")]
+    assert siser(["infer", str(run.folder), *names, "--out", str(folder / "p.csv"), "--device", "cpu", *options]) == 1
+    return rows_of(folder / "p.csv")
+
+
+def test_channels_that_differ_are_told_and_can_be_predicted_one_by_one(trained, calls, capsys):
+    mixed = infer(trained, calls)
+    assert "hold different sounds" in mixed[0]["notes"] and not mixed[1]["notes"] and "channel" not in mixed[0]
+    assert "call.wav: its channels hold different sounds" in capsys.readouterr().err
+    each = infer(trained, calls, "--channel", "each")
+    assert [row["channel"] for row in each] == ["left", "right", "mono", "1", "2", "3", "mix"]
+    assert not any(row["notes"] for row in each) and each[-1]["error"]
+    left, right = infer(trained, calls, "--channel", "left"), infer(trained, calls, "--channel", "right")
+    numbers = ("label", "confidence", "p_rising", "p_falling", "p_level")
+    for name in numbers:
+        assert each[0][name] == left[0][name] == each[2][name] and each[1][name] == right[0][name]
+    assert left[0]["p_rising"] != right[0]["p_rising"] and left[0]["p_rising"] != mixed[0]["p_rising"]
+    assert "6 of 7 rows" in capsys.readouterr().out
+
+
+def test_an_unknown_channel_is_refused(trained, calls, capsys):
+    command = ["infer", str(trained.folder), str(calls / "call.wav"), "--out", str(calls / "p.csv")]
+    assert siser([*command, "--channel", "middle"]) == 2
+    assert "'middle' is not one of 'mix', 'left', 'right', 'each'" in capsys.readouterr().err
+    with pytest.raises(speaker_invariant_ser.errors.SerError, match="unknown channel 'middle'"):
+        speaker_invariant_ser.predict(trained, [calls / "call.wav"], channel="middle")
+
+
+def test_the_api_predicts_channels(trained, calls):
+    rows = speaker_invariant_ser.predict(trained, [calls / "call.wav"], channel="each", device="cpu")
+    assert [row["channel"] for row in rows] == ["left", "right"]
+
+
+def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
+    """Memory that runs out while a file is decoded, or while the models run, costs the row of that file only."""
+    models = predict.load_models(trained, device="cpu")
+    shutil.copy(calls / "mono.wav", calls / "long.wav")
+    found = find_inputs([calls / "mono.wav", calls / "long.wav", calls / "call.wav"])
+    expected = list(predict.predict(models, found))
+    compute, resample = predict.mean_probabilities, inputs.audio.resample
+
+    def small_memory(models, clips, mean=None):
+        if len(clips) > 1 or any(np.array_equal(other, clip) for other in clips):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return compute(models, clips, mean)
+
+    clip = inputs.decode(0, found[2], "mix").clip
+    monkeypatch.setattr(predict, "mean_probabilities", small_memory)
+    rows = list(predict.predict(models, found))
+    for row, other in zip(rows[:2], expected[:2], strict=True):
+        assert row["label"] == other["label"] and row["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+    assert "does not fit into memory beside the models" in rows[2]["error"]
+
+    def no_memory(decoded, rate):
+        raise MemoryError if len(decoded.samples) == len(clip) else AssertionError
+
+    monkeypatch.setattr(inputs.audio, "resample", no_memory)
+    assert all("does not fit into memory; cut it" in row["error"] for row in predict.predict(models, found))
+    monkeypatch.setattr(inputs.audio, "resample", resample)
