@@ -26,9 +26,9 @@ TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its t
 
 
 # Memory of a training on a CPU, measured on EMO-DB with the recipes of `benchmarks/train.py --only step`.
-PROCESS_BYTES = 450_000_000  # of a process whose batches are empty: 360 MB are torch, Lightning and other imports
+PROCESS_BYTES = 450_000_000  # of a process whose batches are empty: 370 MB are torch, Lightning and other imports
 # For each frame of a batch and each stream: what the backward pass needs, and what the allocator cannot return.
-FRAME_BYTES: dict[Stream, int] = {"log-mel": 32_000, "prosody": 13_000}
+FRAME_BYTES: dict[Stream, int] = {"log-mel": 36_000, "prosody": 15_000}
 
 
 def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Split], processes: int) -> None:
