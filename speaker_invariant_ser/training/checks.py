@@ -17,7 +17,6 @@ from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.features.log_mel_sources import row_count
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_encoders import Stream
 from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
 from speaker_invariant_ser.training.adversary_step import Adversaries, errors_name_table
 from speaker_invariant_ser.training.objective import build_model
@@ -27,8 +26,9 @@ TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its t
 
 # Memory of a training on a CPU, measured on EMO-DB with the recipes of `benchmarks/train.py --only step`.
 PROCESS_BYTES = 450_000_000  # of a process whose batches are empty: 370 MB are torch, Lightning and other imports
-# For each frame of a batch and each stream: what the backward pass needs, and what the allocator cannot return.
-FRAME_BYTES: dict[Stream, int] = {"log-mel": 36_000, "prosody": 15_000}
+# For each frame of a batch, by encoder: what the backward pass needs, and what the allocator cannot return.
+FRAME_BYTES = {"cnn": 36_000, "prosody": 15_000, "fusion": 21_000}
+OTHER_FRAME_BYTES = 36_000  # of encoders that were not measured: the largest
 
 
 def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Split], processes: int) -> None:
@@ -62,7 +62,7 @@ def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
     logmel = FRONTS[recipe.features.front](recipe.features, SAMPLE_RATE)
     frames = [1 + utterance.samples // logmel.hop for utterance in prepared.utterances]
     every, allowed = 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
-    frame_bytes = sum(FRAME_BYTES[stream] for stream in recipe.features.streams)
+    frame_bytes = FRAME_BYTES.get(recipe.encoder.name, OTHER_FRAME_BYTES)
     return PROCESS_BYTES + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
 
 
