@@ -2,7 +2,7 @@
 
     python benchmarks/train.py EMODB [--data PREPARED] [--only speed step stream gpu] [--folds 10] [--epochs 40] [--seeds 1]
 
-speed    EMO-DB, leave-one-speaker-out, recipes/emodb.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
+speed    EMO-DB, leave-one-speaker-out, recipes/cnn.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
          which has the same model, folds, batch size, epochs and epoch selection
 step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the former network
          (recipes/textbook.toml): training_step.py; with --data, EMODB is not needed
@@ -51,7 +51,7 @@ from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training import launcher
 from speaker_invariant_ser.training.optimisation import choose_precision
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "emodb.toml"
+RECIPE = Path(__file__).parents[1] / "recipes" / "cnn.toml"
 PARTS = ("speed", "step", "stream", "gpu")
 NEED_EMODB = {"speed", "gpu"}
 STEP_PHASES = ("data", "features", "network", "adversary", "update")  # columns seconds_PHASE of metrics.csv

@@ -3,7 +3,7 @@
     import speaker_invariant_ser as siser
 
     siser.prepare("emodb", "corpora/emodb", "data/emodb")
-    siser.train("recipes/emodb.toml", "data/emodb", "runs/emodb")
+    siser.train("default", "data/emodb", "runs/emodb")
     summary = siser.evaluate("runs/emodb")
     rows = siser.predict("runs/emodb", ["call.wav"])
 

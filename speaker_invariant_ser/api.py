@@ -36,7 +36,7 @@ def prepare(
     channel: str = "mix",
     trim_db: float = 0.0,
     loudness: float | None = None,
-    f0: bool = False,
+    f0: bool = True,
     jobs: int = 1,
     progress: TaskProgress | None = None,
 ) -> "PreparedCorpus":
@@ -58,7 +58,7 @@ def prepare(
         channel: Of files with several channels: `mix` for their mean, `left` (the first) or `right` (the second).
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
-        f0: Track F0 as well, for recipes with the prosody stream; it takes more than ten times as long as decoding.
+        f0: Track F0 as well, which the default recipe needs; it takes more than ten times as long as decoding.
         jobs: Processes that decode in parallel; above 1, a script needs `if __name__ == "__main__":`.
         progress: Called with task, steps done and steps in total.
 
@@ -117,7 +117,7 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":
     """Read and check a recipe.
 
     Args:
-        path: Recipe in TOML.
+        path: Recipe in TOML, or the name of a recipe that `siser recipes` lists, such as `default` or `methods/hsic`.
         overrides: `section.key=value` texts that replace values of the recipe, as `--set` does.
 
     Returns:
@@ -128,7 +128,7 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":
 
     Example:
         ```python
-        recipe = siser.read_recipe("recipes/emodb.toml", ["adversary.strength=0"])
+        recipe = siser.read_recipe("default", ["train.seeds=3"])
         ```
     """
     from speaker_invariant_ser import config
@@ -137,7 +137,7 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> "Recipe":
 
 
 def train(
-    recipe: "Recipe | Path | str",
+    recipe: "Recipe | Path | str | None",
     data: "PreparedCorpus | Path | str",
     out: Path | str,
     *,
@@ -150,7 +150,7 @@ def train(
     """Train every fold and seed of a recipe, as `siser train` does.
 
     Args:
-        recipe: A recipe, or the path of one.
+        recipe: A recipe, the path of one, or the name of one that `siser recipes` lists; None is `default`.
         data: A prepared corpus, or its folder.
         out: The run: a new folder.
         resume: Continue the run in `out`: keep trained models, resume those with a checkpoint.
@@ -170,15 +170,15 @@ def train(
 
     Example:
         ```python
-        run = siser.train("recipes/emodb.toml", "data/emodb", "runs/emodb")
+        run = siser.train("default", "data/emodb", "runs/emodb")
         ```
     """
-    from speaker_invariant_ser.config import read_recipe
+    from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.training import launcher
 
     require_at_least(1, jobs=jobs, devices=devices)
-    recipe = read_recipe(recipe) if isinstance(recipe, Path | str) else recipe
+    recipe = read_recipe(recipe or DEFAULT_RECIPE) if isinstance(recipe, Path | str | None) else recipe
     prepared = PreparedCorpus.open(data) if isinstance(data, Path | str) else data
     return launcher.train(recipe, prepared, out, resume, device, jobs, progress, devices)
 

@@ -1,9 +1,10 @@
-"""Read, override, explain and write recipes: TOML in, `section.key=value` overrides on top, TOML out.
+"""Find, read, override, explain and write recipes: TOML in, `section.key=value` overrides on top, TOML out.
 
 Keys that version 0.1.0 named otherwise are still read, with one warning. A run folder of 0.1.0 holds every key of every section,
 also those that its methods do not use; reading it renames the former and drops the latter without a warning.
 """
 
+import difflib
 import json
 import tomllib
 import warnings
@@ -48,6 +49,7 @@ DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversar
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 
 SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
+DEFAULT_RECIPE = "default"  # what is trained where no recipe is named
 
 OLD_SECTIONS = {"further": "extra_adversaries"}
 OLD_ADVERSARY_KEYS = {
@@ -70,11 +72,32 @@ OLD_KEYS = {
 }
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name: inside it in a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "recipes"
+    folder = inside if inside.is_dir() else inside.parents[1] / "recipes"
+    names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.toml")}
+    return {name: names[name] for name in sorted(names) if not name.startswith("study-")}
+
+
+def find_recipe(recipe: Path | str) -> Path:
+    """Return the file of a recipe: a path, or the name of a shipped recipe where no file has that path."""
+    path = Path(recipe)
+    shipped = shipped_recipes().get(path.as_posix())
+    return path if shipped is None or path.is_file() else shipped
+
+
+def nearest_recipes(recipe: Path | str) -> str:
+    """Return the names of the shipped recipes that are most like an unknown one, or the default."""
+    names = {Path(name).name: name for name in shipped_recipes()}
+    return ", ".join(names[match] for match in difflib.get_close_matches(Path(recipe).stem, names)) or DEFAULT_RECIPE
+
+
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a TOML file.
 
     Args:
-        path: The TOML file.
+        path: The TOML file, or the name of a shipped recipe, such as `default` or `methods/hsic`; a file that exists wins.
         overrides: Settings that replace those of the file, each `section.key=value`.
 
     Returns:
@@ -86,7 +109,9 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     Warns:
         FutureWarning: The file or an override uses keys of version 0.1.0 that have been renamed.
     """
-    return make_recipe(read_tables(path), overrides, source=str(path))
+    file = find_recipe(path)
+    example = f"recipes/emodb.toml, or a name that `siser recipes` lists, such as {nearest_recipes(path)}"
+    return make_recipe(read_tables(file, example=example), overrides, source=str(file))
 
 
 def read_saved_recipe(path: Path | str) -> Recipe:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,18 @@ from speaker_invariant_ser import api
 from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.errors import AuditError, CorpusError, RecipeError, RunError, SerError, WriteError
+from speaker_invariant_ser.data.f0 import F0
+from speaker_invariant_ser.errors import (
+    AuditError,
+    CorpusError,
+    PreparedCorpusError,
+    RecipeError,
+    RunError,
+    SerError,
+    WriteError,
+)
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.training import launcher
 
 
 def python(code: str) -> str:
@@ -83,8 +94,8 @@ def recipe_file(tmp_path_factory):
 
 
 def test_prepare_gives_the_corpus_that_the_command_line_gives(folder, prepared, tmp_path):
-    tasks = set()
-    made = siser.prepare("csv", str(folder / "corpus.csv"), tmp_path / "data", progress=lambda task, *_: tasks.add(task))
+    tasks, table = set(), str(folder / "corpus.csv")
+    made = siser.prepare("csv", table, tmp_path / "data", f0=False, progress=lambda task, *_: tasks.add(task))
     assert made.settings == prepared.settings and tasks == {"decoding"}
     level = siser.prepare(
         "folder",
@@ -94,6 +105,7 @@ def test_prepare_gives_the_corpus_that_the_command_line_gives(folder, prepared, 
         only=[("emotion", "level"), ("emotion", "rising")],
     )
     assert level.settings["emotions"] == {"level": 24, "rising": 24}
+    assert (level.folder / F0).is_file(), "F0 is tracked by default"
 
 
 def test_prepare_refuses_wrong_requests(folder, tmp_path):
@@ -112,6 +124,19 @@ def test_read_recipe_checks_the_recipe(recipe_file):
     assert recipe.train.epochs == 2 and recipe.encoder.dim == TINY["encoder"]["dim"]
     with pytest.raises(RecipeError, match="train.epochs = -1"):
         siser.read_recipe(recipe_file, ["train.epochs=-1"])
+
+
+@pytest.mark.parametrize("name", [None, "default", Path("default")])
+def test_train_takes_names_of_shipped_recipes_and_the_default_without_one(name, prepared, tmp_path, monkeypatch):
+    recipes = []
+    monkeypatch.setattr(launcher, "train", lambda recipe, *_: recipes.append(recipe))
+    siser.train(name, prepared, tmp_path / "run")
+    assert recipes == [siser.read_recipe("default")] and recipes[0].encoder.name == "fusion"
+
+
+def test_the_default_recipe_asks_for_f0(prepared, tmp_path):
+    with pytest.raises(PreparedCorpusError, match="add it: siser add-f0 "):
+        siser.train(None, prepared, tmp_path / "run", device="cpu")
 
 
 def test_train_gives_the_same_run_from_paths_and_from_objects(recipe_file, tiny, prepared, trained, tmp_path):

@@ -1,13 +1,26 @@
 """Recipes: errors name file, key, value and what is allowed; written recipes are read back; recipes of 0.1.0 are still read."""
 
 import re
+import shutil
+import tomllib
 import warnings
 from pathlib import Path
 
 import pytest
 
+from speaker_invariant_ser import config
 from speaker_invariant_ser.adversaries.registry import ADVERSARIES
-from speaker_invariant_ser.config import METHODS, OLD_KEYS, make_recipe, read_recipe, read_saved_recipe, saved, write_toml
+from speaker_invariant_ser.config import (
+    METHODS,
+    OLD_KEYS,
+    find_recipe,
+    make_recipe,
+    read_recipe,
+    read_saved_recipe,
+    saved,
+    shipped_recipes,
+    write_toml,
+)
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.encoder_registry import ENCODERS
@@ -95,6 +108,36 @@ def test_errors_name_file_key_value_and_what_is_allowed(tmp_path, text, message)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_is_valid(path):
     assert f'scheme = "{read_recipe(path).split.scheme}"' in path.read_text()
+
+
+def test_a_shipped_recipe_has_a_name_and_a_file_that_exists_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("methods/hsic") == read_recipe(RECIPES / "methods" / "hsic.toml")
+    (tmp_path / "emodb").mkdir()  # a corpus, say: a folder is no recipe
+    assert find_recipe("emodb") == RECIPES / "emodb.toml"
+    (tmp_path / "default").write_text("[train]\nepochs = 3\n")
+    assert read_recipe("default").train.epochs == 3 != read_recipe(RECIPES / "default.toml").train.epochs
+
+
+def test_every_shipped_recipe_is_found_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
+    names = set(shipped_recipes())
+    assert names == {path.relative_to(RECIPES).with_suffix("").as_posix() for path in SHIPPED} and "default" in names
+    wheel = tomllib.loads((RECIPES.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source, target in wheel["force-include"].items():
+        copy = shutil.copytree if (RECIPES.parent / source).is_dir() else shutil.copyfile
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        copy(RECIPES.parent / source, tmp_path / target)
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "speaker_invariant_ser" / "config.py"))
+    assert set(shipped_recipes()) == names, "[tool.hatch.build.targets.wheel.force-include] in pyproject.toml lacks a recipe"
+    assert find_recipe("default") == tmp_path / "speaker_invariant_ser" / "recipes" / "default.toml"
+    assert read_recipe("methods/hsic").adversary.name == "hsic"
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("defualt", "default"), ("recipes/hsic.toml", "methods/hsic"), ("qqq", "default")])
+def test_an_unknown_recipe_is_an_error_with_the_nearest_names(name, nearest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=f"no recipe at {name}: .* that `siser recipes` lists, such as {nearest}$"):
+        read_recipe(name)
 
 
 def test_a_missing_recipe_is_named(tmp_path):

@@ -52,7 +52,7 @@ SPEAKER = (
     Box("conclusion in words", "audit/verdict.py", "", "speaker"),
 )
 STRENGTH = (
-    Box("[adversary] strength = 0.1", "recipes/emodb.toml", "text"),
+    Box("[adversary] strength = 0.1", "recipes/cnn.toml", "text"),
     Box("checked: a number from 0 to 100", "recipe_methods.py", "recipe.adversary.strength"),
     Box("schedule over training progress", "adversaries/schedules.py", "lambda(progress)", "speaker"),
     Box("gradient reversal layer (grl)", "adversaries/gradients.py", "-lambda * gradient", "speaker"),

@@ -20,7 +20,7 @@ with the nearest key that exists. A recipe names only the keys that differ from 
 overrides one key on the command line:
 
     siser train recipes/emodb.toml --data data/emodb --out runs/short \\
-        --set train.epochs=20 --set split.dev_speakers=3
+        --set train.epochs=20 --set features.deltas=2
 
 Brackets in the column *range* give the limits: a square bracket includes the limit, a round one excludes it.
 """

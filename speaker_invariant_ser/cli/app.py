@@ -16,7 +16,7 @@ import typer
 from speaker_invariant_ser.cli.audit import audit
 from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.compare import compare
-from speaker_invariant_ser.cli.corpora import corpora
+from speaker_invariant_ser.cli.corpora import corpora, recipes
 from speaker_invariant_ser.cli.demo import demo
 from speaker_invariant_ser.cli.evaluate import evaluate
 from speaker_invariant_ser.cli.infer import infer
@@ -35,7 +35,7 @@ HINTS = {  # what an interrupted command leaves behind
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
-COMMANDS = (demo, corpora, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer)
+COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer)
 
 app = typer.Typer(
     name="siser",

@@ -36,7 +36,7 @@ def baseline(
         ),
     ] = Features.PROSODY,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe whose split and labels are used; default: leave one speaker out.")
+        Path | None, typer.Option(help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")

@@ -1,5 +1,6 @@
-"""`siser corpora`: list the known corpora."""
+"""`siser corpora` and `siser recipes`: list what the package knows."""
 
+import itertools
 import json
 
 from speaker_invariant_ser.cli.options import Json
@@ -27,3 +28,27 @@ def corpora(as_json: Json = False) -> None:
             for line in value if isinstance(value, list) else [value]:
                 print(f"    {key + ':':10} {line}")
     print(OWN_DATA)
+
+
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that come with the package; `siser train NAME` trains one."""
+    from speaker_invariant_ser.config import shipped_recipes
+
+    facts = {name: summary(path.read_text(encoding="utf-8")) for name, path in shipped_recipes().items()}
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"{name:{width}}  {fact}")
+
+
+def summary(recipe: str) -> str:
+    r"""Return the first sentence of a recipe's comment.
+
+    >>> summary("# Gradient reversal with\n# four classifiers. It does not help.\n\n[split]\n")
+    'Gradient reversal with four classifiers.'
+    """
+    comment = itertools.takewhile(lambda line: line.startswith("#"), recipe.splitlines())
+    first, stop, _ = " ".join(line.strip("# ") for line in comment).partition(". ")
+    return first + stop.strip()

@@ -51,8 +51,8 @@ def prepare(
     ] = None,
     f0: Annotated[
         bool,
-        typer.Option("--f0", help='Track F0 as well, which recipes with the stream "prosody" need; see `siser add-f0`.'),
-    ] = False,
+        typer.Option("--f0/--no-f0", help='Track F0 as well, which recipes with the stream "prosody" need: the default does.'),
+    ] = True,
     jobs: FileJobs = CORES,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file is rejected or has a warning.")] = False,
     quiet: Quiet = False,

@@ -118,7 +118,7 @@ def show_tables(described: "Study", folder: Path) -> None:
 
 
 def sweep(
-    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML with a table [sweep], such as recipes/sweep.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML, or its name, with a table [sweep], such as sweep.")],
     data: Annotated[Path, typer.Option(help="The prepared corpus.")],
     out: Annotated[Path, typer.Option(help="Folder of the study: a new one, or with --resume one that was interrupted.")],
     overrides: Annotated[

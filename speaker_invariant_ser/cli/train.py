@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML, such as recipes/emodb.toml.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe in TOML, or the name of one that `siser recipes` lists.", show_default="default"),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The prepared corpus.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
     overrides: Annotated[
@@ -50,12 +53,15 @@ def train(
     Each fold has speakers to train on, other speakers to select the epoch on, and test speakers, which training never uses. With
     train.refit, inner folds over the training speakers select the epoch instead.
     """
+    from speaker_invariant_ser.config import DEFAULT_RECIPE
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if not (out or preview):
         raise typer.BadParameter("give --out RUN to train, or --preview FILE to preview without training.")
+    if recipe is None and is_first_process():
+        print(f"recipe: {DEFAULT_RECIPE}, since none is named; `siser recipes` lists others")
     seeded = [] if seed is None else [f"train.seed={seed}"]
-    settings = read_with_warnings(recipe, [*(overrides or []), *seeded])
+    settings = read_with_warnings(recipe or Path(DEFAULT_RECIPE), [*(overrides or []), *seeded])
     if not data:
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
     prepared, shown = PreparedCorpus.open(data), is_first_process()

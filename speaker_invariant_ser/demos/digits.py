@@ -118,7 +118,7 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, prog
         WriteError: `out` holds anything but a former demo.
     """
     clear_demo(out)
-    recipe = read_recipe(recipe_path(), [f"train.seed={seed}"])
+    recipe = read_recipe("digits", [f"train.seed={seed}"])
     with one_thread():
         prepared = write_corpus(out / "data")
         outcomes = []
@@ -126,12 +126,6 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, prog
             run = train(settings, prepared, out / name, device=device, progress=epoch_progress(name, settings, progress))
             outcomes.append(attack(run, prepared, device, jobs))
     return DigitsDemo(outcomes, plot_curves(outcomes, out))
-
-
-def recipe_path() -> Path:
-    """Return the path of recipes/digits.toml: in a source tree, or in this folder, where a wheel has a copy of it."""
-    packaged = Path(__file__).with_name("digits.toml")
-    return packaged if packaged.is_file() else Path(__file__).parents[2] / "recipes" / "digits.toml"
 
 
 @contextmanager

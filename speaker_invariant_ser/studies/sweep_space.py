@@ -21,6 +21,7 @@ from speaker_invariant_ser.config import (
     METHODS,
     SWEEP,
     explain,
+    find_recipe,
     known_keys,
     located,
     make_recipe,
@@ -159,7 +160,7 @@ def read_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     """Read a recipe with a table [sweep], and check every value that a trial may get.
 
     Args:
-        path: The recipe in TOML.
+        path: The recipe in TOML, or the name of a shipped one.
         overrides: Settings that replace those of the recipe, each `section.key=value`.
 
     Returns:
@@ -168,7 +169,7 @@ def read_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
     Raises:
         RecipeError: The recipe or its table [sweep] has an unknown key or a value out of range, or searches nothing.
     """
-    recipe = read_recipe(path, overrides)
+    recipe, path = read_recipe(path, overrides), find_recipe(path)
     table = read_tables(path).get(SWEEP)
     if not isinstance(table, Mapping):
         raise RecipeError(

@@ -1,6 +1,7 @@
 """Mistakes of a first-time user: one `error:` line on standard error, exit code 2, no files left. Progress bars and help."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import typer
 from conftest import TINY
+from helpers import assert_same_bits
 from rich.console import Console
 
 from speaker_invariant_ser import files
@@ -66,6 +68,10 @@ CASES = {
     "prepare csv {folder}/corpus.csv {tmp}": "exists already",
     "train {tmp}/typo.toml --data {data} --out {tmp}/out": "unknown key in [train] 'epocs', did you mean 'epochs'?",
     "train {tmp}/nothing.toml --data {data} --out {tmp}/out": "no recipe at",
+    "train defualt --data {data} --out {tmp}/out": "no recipe at defualt: expected a TOML file such as "
+    "recipes/emodb.toml, or a name that `siser recipes` lists, such as default",
+    "train method/hsicc --data {data} --out {tmp}/out": "a name that `siser recipes` lists, such as methods/hsic",
+    "train --data {data} --out {tmp}/out": 'which features.streams with "prosody" needs; add it: siser add-f0 /',
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set train.epochs=-1": "train.epochs = -1",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set trian.epochs=1": "unknown section 'trian', did you mean 'train'?",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.test=[]": 'scheme = "fixed" needs split.test',
@@ -131,6 +137,7 @@ CASES = {
     "baseline {data} --features mfcc --out {tmp}/out": "'mfcc' is not one of 'prosody', 'functionals', 'egemaps', 'compare'",
     "baseline {data} --out {folder}": "only a former report is replaced",
     "baseline {data} --recipe {tmp}/nothing.toml --out {tmp}/out": "no recipe at",
+    "baseline {data} --recipe nmeo --out {tmp}/out": "a name that `siser recipes` lists, such as nemo",
     "baseline {data} --set split.scheme=official --out {tmp}/out": "utterances without a partition: it has no official lists",
     "baseline {data} --set split.shceme=loso --out {tmp}/out": "unknown key in [split] 'shceme', did you mean 'scheme'?",
     "baseline {data} --set labels.map=five --out {tmp}/out": "no utterance has any of its labels",
@@ -383,6 +390,29 @@ def test_options_of_one_name_have_one_type_and_default_on_all_commands():
             meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
     different = {name for name, variants in meanings.items() if len(variants) > 1}
     assert different == {"--out", "--seed"}
+
+
+def test_recipes_are_listed_with_the_first_sentence_of_their_comment(capsys):
+    assert siser(["recipes"]) == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed["methods/hsic"].startswith("HSIC: the Hilbert-Schmidt independence criterion of embedding and speaker")
+    assert listed["default"].startswith("The default of `siser train`") and listed["digits"] and "study-arms" not in listed
+    assert all(line.endswith((".", "?")) for line in listed.values())
+    assert siser(["recipes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == listed
+
+
+def test_train_without_a_recipe_says_which_one_it_takes(prepared_f0, paths, capsys):
+    command = ["train", "--data", str(prepared_f0.folder), "--out", f"{paths['tmp']}/out", "--device", "cpu"]
+    short = ["--set", "train.epochs=1", "--set", "split.scheme=fixed", "--set", 'split.test=["05", "06"]']
+    assert siser([*command, *short]) == 0
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line == "recipe: default, since none is named; `siser recipes` lists others"
+    run = Run.open(paths["tmp"] / "out")
+    assert run.recipe.encoder.name == "fusion" and run.recipe.train.refit and run.splits[0].dev == ()
+    assert siser(["train", "default", *command[1:4], f"{paths['tmp']}/again", *command[5:], *short]) == 0
+    assert "since none is named" not in capsys.readouterr().out
+    assert_same_bits(run, Run.open(paths["tmp"] / "again"))
 
 
 def test_corpora_are_listed(capsys):

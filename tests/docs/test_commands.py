@@ -8,7 +8,7 @@ import typer
 from documents import MARKDOWN, RECIPES, ROOT, SCRIPTS, Command, commands, plain_text
 
 from speaker_invariant_ser.cli.app import app
-from speaker_invariant_ser.config import read_recipe
+from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe, shipped_recipes
 from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.studies.sweep_space import read_sweep
 
@@ -36,10 +36,13 @@ def check(command: Command) -> None:
     with verb.make_context(words[0], words[1:]) as context:
         values = context.params
     if words[0] == "train" and not PLACEHOLDER.search(str(values["recipe"])):
-        recipe = CLUSTER_VARIABLES.get(str(values["recipe"]), values["recipe"])
-        read_recipe(ROOT / recipe, [text for text in values["overrides"] or () if text != "..."])
+        recipe = str(values["recipe"] or DEFAULT_RECIPE)
+        recipe = CLUSTER_VARIABLES.get(recipe, recipe)
+        overrides = [text for text in values["overrides"] or () if text != "..."]
+        read_recipe(recipe if recipe in shipped_recipes() else ROOT / recipe, overrides)
     if words[0] == "sweep" and not PLACEHOLDER.search(str(values["recipe"])):
-        read_sweep(ROOT / values["recipe"], values["overrides"] or ())
+        recipe = str(values["recipe"])
+        read_sweep(recipe if recipe in shipped_recipes() else ROOT / recipe, values["overrides"] or ())
 
 
 def cases() -> list:
@@ -71,7 +74,9 @@ def test_every_verb_is_documented_and_every_kind_of_page_has_commands():
     [
         "    siser evaluate runs/emodb --agianst runs/other",
         "    siser audti embeddings.npz",
-        "    siser train",
+        "    siser evaluate",
+        "    siser train --data data/emodb --out runs/emodb --set train.epohcs=3",
+        "    siser train methods/no-such --data data/emodb --out runs/emodb",
         "    siser compare runs/a \\\n        --no-such-option",
         "See `siser infer --fodl`.",
         "See `siser --verison`.",

@@ -18,6 +18,7 @@ from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.studies.study import read_study
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 
@@ -135,6 +136,17 @@ def test_the_textbook_recipe_writes_out_the_default_model():
     assert textbook == default.model_copy(update={"labels": textbook.labels})
 
 
+@pytest.mark.parametrize(("name", "holdout"), [("default", 0.1), ("emodb", 0.0), ("nemo", 0.0)])
+def test_a_recipe_for_a_corpus_differs_from_the_default_by_what_is_held_out(name, holdout):
+    """The corpora's recipes are the arm that was measured: they are neither tuned to a corpus nor changed by accident."""
+    study = read_study(RECIPES / "study-arms.toml")
+    (arm,) = (arm for arm in study.arms if arm.name == "fusion-refit")
+    measured, recipe = arm.resolved(0), read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.audit.holdout == holdout and measured.audit.holdout == 0.0
+    assert recipe == measured.model_copy(update={"audit": recipe.audit})
+    assert recipe.split.dev_speakers == 0 and recipe.train.refit and recipe.adversary.strength == 0.0
+
+
 MODEL_PARTS = ("logmel", "normalise", "encoder", "bottleneck", "eraser", "release", "head")
 
 
@@ -143,7 +155,7 @@ def test_a_recipe_describes_its_method_and_says_whether_it_is_experimental(path)
     comment, _, tables = path.read_text().partition("\n\n")
     assert all(line.startswith("# ") for line in comment.splitlines()) and tables.startswith("[split]")
     assert (EXPERIMENTAL in comment.splitlines()) == (path.parent.name == "experimental")
-    assert read_recipe(path) != read_recipe(RECIPES / "emodb.toml")
+    assert read_recipe(path) != read_recipe(RECIPES / "cnn.toml")
 
 
 def test_only_methods_with_a_result_on_speech_are_not_experimental():
