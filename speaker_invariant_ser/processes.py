@@ -19,6 +19,7 @@ except ImportError:  # Windows has no limits of this kind
 TaskProgress = Callable[[str, int, int], None]  # name of the task, steps done, steps in total
 # What libraries say when memory runs out; some raise RuntimeError or ImportError then
 OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment", re.IGNORECASE)
+LOW_MEMORY = 2**28  # bytes
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
 
@@ -110,10 +111,17 @@ def memory_errors() -> Iterator[None]:
     """Raise MemoryError for every error of a library that means that memory ran out; other errors pass."""
     try:
         yield
-    except (RuntimeError, OSError, ImportError) as error:
-        if getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error)):
+    except (RuntimeError, OSError, ImportError, AttributeError, SystemError) as error:
+        said = getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error))
+        if said or (isinstance(error, ImportError | AttributeError | SystemError) and memory_is_low()):
             raise MemoryError(str(error)) from error
         raise
+
+
+def memory_is_low() -> bool:
+    """Return whether so little memory is left that libraries are imported in part only, with errors of any kind."""
+    available = available_memory()
+    return available is not None and available < LOW_MEMORY
 
 
 def set_up_worker() -> None:

@@ -25,6 +25,7 @@ from speaker_invariant_ser.cli.progress import is_first_process
 from speaker_invariant_ser.cli.study import study, sweep
 from speaker_invariant_ser.cli.train import train
 from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.processes import memory_errors
 
 WRONG_REQUEST = 2
 INTERRUPTED = 130  # as shells number it: 128 + SIGINT
@@ -35,6 +36,15 @@ HINTS = {  # what an interrupted command leaves behind
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
+MAX_REASON = 200  # characters of what a library says
+REMEDIES = {  # what to lower, or to leave out, where memory runs out
+    "prepare": "try --jobs 1, or cut long recordings into segments",
+    "train": "lower train.batch_size or --jobs, or prepare shorter utterances",
+    "evaluate": "try --jobs 1, or --quick for fewer attackers",
+    "audit": "try --jobs 1, or --quick for fewer attackers",
+    "baseline": "try --jobs 1, or --quick for fewer attackers",
+}
+OTHER_REMEDY = "free some, or raise the limit (ulimit -v)"
 COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer)
 
 app = typer.Typer(
@@ -95,7 +105,8 @@ def run(arguments: Sequence[str]) -> int:
         0 done, 1 some inputs failed, 2 wrong request, 130 interrupted.
     """
     try:
-        code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
+        with memory_errors():
+            code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
         if code == INTERRUPTED and is_first_process():
             print(f"stopped{HINTS.get(arguments[0], '')}", file=sys.stderr)
         return int(code)
@@ -106,6 +117,8 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         discard_output()  # the program that read our output has ended: there is no one to report to
         return 1
+    except MemoryError as error:
+        return fail(f"memory ran out; {REMEDIES.get(arguments[0], OTHER_REMEDY)} ({shortened(error)})")
     except OSError as error:
         return fail_on_system_error(error)
 
@@ -116,14 +129,21 @@ def fail(message: str) -> int:
     return WRONG_REQUEST
 
 
+def shortened(error: MemoryError) -> str:
+    """Return the first sentence of what a library says, without its own traceback."""
+    return (str(error).strip().splitlines() or ["out of memory"])[0][:MAX_REASON]
+
+
 def fail_on_system_error(error: OSError) -> int:
-    """Report an error of the operating system that names a file, or that standard output is full; raise any other."""
+    """Report an error of the operating system: of a file that it names, or of standard output where that is full."""
     if error.filename is not None:
         return fail(f"{error.filename}: {error.strerror}")
-    if error.errno != errno.ENOSPC:
+    if error.errno is None:
         raise error
+    if error.errno != errno.ENOSPC:
+        return fail(f"the system refused: {error.strerror}")
     discard_output()
-    return fail("standard output cannot be written: no space left on the disk")
+    return fail("standard output or a temporary file cannot be written: no space left on the disk")
 
 
 def discard_output() -> None:

@@ -120,7 +120,7 @@ def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.n
     """
     for group in groups_of(jobs, treatment.channel):
         for index, (path, decoded) in enumerate(group):
-            group[index] = path, resample(decoded)
+            group[index] = path, resample(path, decoded)
             del decoded  # free the original samples before the next utterance is resampled
         yield from [finish(path, decoded, treatment) for path, decoded in group]
 
@@ -147,11 +147,14 @@ def try_decode(path: str, start: float, end: float, channel: str) -> audio.Decod
         return error
 
 
-def resample(decoded: audio.Decoded | AudioError) -> audio.Decoded | AudioError:
+def resample(path: str, decoded: audio.Decoded | AudioError) -> audio.Decoded | AudioError:
     """Resample an utterance to 16 kHz; return an error unchanged."""
     if isinstance(decoded, AudioError):
         return decoded
-    return replace(decoded, samples=audio.resample(decoded, audio.SAMPLE_RATE), rate=audio.SAMPLE_RATE)
+    try:
+        return replace(decoded, samples=audio.resample(decoded, audio.SAMPLE_RATE), rate=audio.SAMPLE_RATE)
+    except MemoryError:
+        return AudioError(f"{path}: does not fit into memory; list its segments with the columns start and end")
 
 
 def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment) -> tuple[np.ndarray, Result]:
