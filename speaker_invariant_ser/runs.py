@@ -25,6 +25,7 @@ from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, wri
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.recipe import Recipe
 
+MAX_NAME = 200  # characters of a folder; file systems allow 255 bytes, of which temporary names need some
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
 INNER_METRICS, INNER_PREDICTIONS = "inner-metrics.csv", "inner-predictions.csv"
 INNER = "inner"  # folder of the inner folds in that of an unfinished model: inner/1, inner/2, ...
@@ -179,11 +180,11 @@ class Run:
 
     @property
     def model_specs(self) -> list[ModelSpec]:
-        """All models, seed by seed; the name of a fold may be a speaker's, and is quoted to be a valid file name."""
+        """All models, seed by seed."""
         several, model_specs = len(self.seeds) > 1, []
         for seed in self.seeds:
             for split in self.splits:
-                folder = self.folder / FOLDS / quote(split.name, safe=" ").replace(".", "%2E")
+                folder = self.folder / FOLDS / folder_name(split.name)
                 name = with_seed(split.name, seed) if several else split.name
                 model_specs.append(ModelSpec(split, seed, name, folder / f"seed-{seed}" if several else folder))
         return model_specs
@@ -212,6 +213,20 @@ class Run:
         if name not in (names := [spec.split.name for spec in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [spec for spec in done if spec.split.name == name]
+
+
+def folder_name(fold: str) -> str:
+    """Return the name of a fold's folder: the fold's name, which may be a speaker's, quoted to be a valid file name.
+
+    A name that would be too long for file systems is cut, and a hash of it is added.
+
+    >>> folder_name("a/b"), len(folder_name("\N{BENGALI LETTER KA}" * 100))
+    ('a%2Fb', 197)
+    """
+    quoted = quote(fold, safe=" ").replace(".", "%2E")
+    if len(quoted) <= MAX_NAME:
+        return quoted
+    return f"{quoted[: MAX_NAME - 20].rstrip('%')}~{hashlib.sha256(fold.encode()).hexdigest()[:16]}"
 
 
 def flattened(recipe: Recipe) -> dict[str, object]:

@@ -41,6 +41,7 @@ def tone(speaker: str, emotion: str, text: str) -> np.ndarray:
     time = np.arange(int(rng.uniform(0.4, 0.8) * RATE)) / RATE
     octaves = EMOTIONS[emotion] * (time - time.mean())
     phase = 2 * np.pi * np.cumsum(200 * (1 + 0.1 * int(speaker)) * 2**octaves) / RATE
+    phase += np.random.default_rng(len(time)).normal(0, 0.03, len(time)).cumsum()  # otherwise tones would be near copies
     overtones = np.random.default_rng(int(speaker)).uniform(0.1, 1, 6)
     voice = sum(a * np.sin(n * phase) for n, a in enumerate(overtones, start=1))
     return 0.1 * voice / np.abs(voice).max() + 0.001 * rng.standard_normal(len(time))

@@ -215,7 +215,7 @@ def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, p
     for done, table in enumerate(tables, start=1):
         plan = plan_folds(table, settings.folds, settings.seed)
         folds = [(fold.train, fold.test) for fold in plan.folds if fold.repeat == 0]
-        groups = table.text if plan.grouped_by_text else None
+        groups = table.text if plan.grouped_by_text else table.group
         for family in families:
             bits[family].append(usable_bits(table.embedding, table.speaker, table.emotion, folds, family, groups, settings.seed))
         code_lengths.append(codelength(table.embedding, table.speaker, settings.seed))

@@ -23,6 +23,8 @@ class Embeddings:
         scored: Boolean mask of the utterances that attackers are scored on: those that the encoder was not trained on, or
             all where that is unknown. Attackers may be fitted on the others.
         frames: Frame-level features of the encoder before pooling, float16 [F, T] for each utterance, if available.
+        group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
+            recording; None if none do, as far as is known.
     """
 
     embedding: np.ndarray
@@ -32,12 +34,19 @@ class Embeddings:
     text: np.ndarray
     scored: np.ndarray
     frames: list[np.ndarray] | None = None
+    group: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> "Embeddings":
         """Return the utterances given by a boolean mask or by positions."""
         positions = np.arange(len(self.id))[rows]
         columns = {name: getattr(self, name)[positions] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
-        return Embeddings(**columns, frames=self.frames and [self.frames[position] for position in positions])
+        frames = self.frames and [self.frames[position] for position in positions]
+        return Embeddings(**columns, frames=frames, group=None if self.group is None else self.group[positions])
+
+    @property
+    def unit(self) -> np.ndarray:
+        """What utterances are independent of each other by: their group, or themselves [N]."""
+        return self.id if self.group is None else self.group
 
     @property
     def speaker_and_emotion(self) -> np.ndarray:
@@ -46,8 +55,18 @@ class Embeddings:
 
 
 def speakers_with_one_utterance(table: Embeddings) -> list[str]:
-    """Return the speakers with a single utterance, which cannot serve both to fit and to score an attacker."""
-    return [str(speaker) for speaker, utterances in Counter(table.speaker).items() if utterances < 2]
+    """Return the speakers with a single utterance or group, which cannot serve both to fit and to score an attacker.
+
+    Where fewer than two speakers have several groups, groups do not count: the audit then says that near copies are scored.
+    """
+    single = singles(table, table.unit)
+    return single if len(set(table.speaker)) - len(single) > 1 else singles(table, table.id)
+
+
+def singles(table: Embeddings, units: np.ndarray) -> list[str]:
+    """Return the speakers with a single unit."""
+    counts = Counter(speaker for speaker, _ in set(zip(table.speaker.tolist(), units.tolist(), strict=True)))
+    return [str(speaker) for speaker in dict.fromkeys(table.speaker.tolist()) if counts[speaker] < 2]
 
 
 def without_single_utterances(table: Embeddings) -> Embeddings:

@@ -101,9 +101,9 @@ def make_folds(table: Embeddings, folds: int, seed: int) -> tuple[list[TrainTest
     """Make the folds of one cross-validation.
 
     Stratified by speaker and emotion, and grouped by text if that leaves training utterances of every speaker in every fold.
-    Otherwise (texts are unknown, or a speaker has a single text) utterances are assigned individually: an attacker that was
-    fitted on no utterance of a speaker cannot predict that speaker, and leakage would be underestimated. Where combinations
-    of speaker and emotion are too rare as well, folds are stratified by speaker alone.
+    Otherwise (texts are unknown, or a speaker has a single text) utterances are assigned individually, or by groups where there
+    are some: an attacker that was fitted on no utterance of a speaker cannot predict that speaker, and leakage would be
+    underestimated. Where combinations of speaker and emotion are too rare as well, folds are stratified by speaker alone.
 
     Args:
         table: Embeddings in which every speaker has at least two utterances.
@@ -134,13 +134,26 @@ def candidate_folds(table: Embeddings, folds: int, seed: int) -> Iterator[tuple[
         for attempt in range(GROUPED_ATTEMPTS):
             tests = assign_test_sets(strata[scored], table.text[scored], min(folds, texts), seed + attempt)
             grouped = [(everything[~np.isin(table.text, table.text[scored[test]])], scored[test]) for test in tests]
-            yield grouped, True, texts > folds
+            yield without_relatives(table, grouped), True, texts > folds
+    for strata in (table.speaker_and_emotion, table.speaker) if table.group is not None else ():
+        groups = len(set(table.unit[scored]))
+        for attempt in range(GROUPED_ATTEMPTS):
+            tests = assign_test_sets(strata[scored], table.unit[scored], min(folds, groups), seed + attempt)
+            split = [(np.setdiff1d(everything, scored[test]), scored[test]) for test in tests if len(test)]
+            yield without_relatives(table, split), False, groups > folds
     for strata in (table.speaker_and_emotion, table.speaker):
         for count in range(folds, 1, -1):  # fewer folds where a speaker with few utterances is in no training set
             tests = assign_test_sets(strata[scored], None, count, seed)
             yield [(np.setdiff1d(everything, scored[test]), scored[test]) for test in tests], False, len(tests) > 1
     if not table.scored.all():
         yield [(np.flatnonzero(~table.scored), scored)], False, False
+
+
+def without_relatives(table: Embeddings, folds: list[TrainTest]) -> list[TrainTest]:
+    """Remove from each training set the utterances that share a group with a test utterance."""
+    if table.group is None:
+        return folds
+    return [(train[~np.isin(table.group[train], table.group[test])], test) for train, test in folds]
 
 
 def assign_test_sets(strata: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> list[np.ndarray]:

@@ -78,7 +78,7 @@ class Leakage:
         encoders: Number of encoders whose embeddings were attacked.
         decisions: Number of scored (encoder, utterance) pairs.
         utterances: Number of different scored utterances.
-        clusters: Number of texts, or of utterances where folds are not grouped by text.
+        clusters: Number of texts, or of utterances or their groups where folds are not grouped by text.
         left_out: Speakers with a single utterance, who were removed.
         not_tried: Attackers that were not run, with the reason.
         grouped_by_text: Whether no text is in both training and test set of any fold.
@@ -87,6 +87,7 @@ class Leakage:
         validation: Accuracy of each attacker on validation utterances.
         strongest: The strongest attacker.
         permutations: Number of permutations behind the p-values.
+        near_copies: Share of scored utterances that share audio or a recording with one that the attackers were fitted on.
     """
 
     speakers: int
@@ -103,6 +104,7 @@ class Leakage:
     validation: dict[str, float]
     strongest: StrongestAttacker
     permutations: int
+    near_copies: float = 0.0
 
     @property
     def conclusion(self) -> Conclusion:
@@ -143,6 +145,7 @@ class Leakage:
                 **score_summary(self.strongest.score),
             },
             "permutations": self.permutations,
+            "near_copies": self.near_copies,
             "detection_limit": statistics.detection_limit(self.utterances, self.chance["given_emotion"]),
             "margin": statistics.MARGIN,
             "at_chance": self.at_chance,
@@ -224,7 +227,18 @@ def measure_leakage(
         validation={name: validation_accuracy(results, name) for name in usable},
         strongest=strongest_attacker(choices, scores[STRONGEST], pooled.correct_by_encoder(votes[STRONGEST])),
         permutations=permutations,
+        near_copies=relatives_share(tables, plans),
     )
+
+
+def relatives_share(tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> float:
+    """Return the share of scored utterances, over all folds, that share a group with an utterance attackers were fitted on."""
+    related = [
+        np.isin(table.unit[fold.test], table.unit[fold.train])
+        for table, plan in zip(tables, plans, strict=True)
+        for fold in plan.folds
+    ]
+    return float(np.concatenate(related).mean())
 
 
 def validation_accuracy(results: Sequence[EncoderPredictions], name: str) -> float:
@@ -253,7 +267,7 @@ class PooledLabels:
     Attributes:
         labels: Labels of each encoder, including utterances that are not scored.
         speaker: True speaker of each scored utterance [n].
-        cluster: Its text where all folds are grouped by text, otherwise its id [n].
+        cluster: Its text where all folds are grouped by text, otherwise its group or id [n].
         grouped_by_text: Whether all folds are grouped by text.
         utterances: Number of different utterances.
     """
@@ -268,16 +282,16 @@ class PooledLabels:
     def of(cls, tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> "PooledLabels":
         """Pool the labels of each encoder's table."""
         labels = [
-            IntegerLabels(ids, to_indices(table.speaker), to_indices(table.emotion), table.scored)
-            for table, ids in zip(tables, to_common_indices([table.id for table in tables]), strict=True)
+            IntegerLabels(units, to_indices(table.speaker), to_indices(table.emotion), table.scored)
+            for table, units in zip(tables, to_common_indices([table.unit for table in tables]), strict=True)
         ]
         grouped_by_text = all(plan.grouped_by_text for plan in plans)
         return cls(
             labels,
             speaker=np.concatenate([table.speaker[table.scored] for table in tables]),
-            cluster=np.concatenate([(table.text if grouped_by_text else table.id)[table.scored] for table in tables]),
+            cluster=np.concatenate([(table.text if grouped_by_text else table.unit)[table.scored] for table in tables]),
             grouped_by_text=grouped_by_text,
-            utterances=len(set(np.concatenate([encoder_labels.id[encoder_labels.scored] for encoder_labels in labels]))),
+            utterances=len(set(np.concatenate([table.id[table.scored] for table in tables]))),
         )
 
     def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:

@@ -22,13 +22,14 @@ from speaker_invariant_ser.data.tables.columns import read_columns, require_uniq
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
+from speaker_invariant_ser.data.tables.near_rows import copies
 from speaker_invariant_ser.data.tables.unify import spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-FIELDS = ("speaker", "emotion", "text", "id", "scored")
+FIELDS = ("speaker", "emotion", "text", "id", "scored", "recording")
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
 ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
 MAX_VALUE = 1e18  # its square is finite in single precision
@@ -124,7 +125,7 @@ def make_embeddings(
 
     Args:
         embedding: Real numbers [N, D].
-        labels: `speaker` and optionally `emotion`, `text`, `id` and `scored` ("1" or "0"), [N] each.
+        labels: `speaker` and optionally `emotion`, `text`, `id`, `recording` and `scored` ("1" or "0"), [N] each.
         source: Name of the table, for error messages.
         same_speaker: As in `read_embeddings`.
 
@@ -150,7 +151,19 @@ def make_embeddings(
         unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in ("speaker", "emotion", "text")
     )
     notes = [*speaker_notes, *emotion_notes, *text_notes]
-    return Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored), notes
+    group = np.array([name or f"\n{row}" for row, name in enumerate(labels["recording"])]) if "recording" in labels else None
+    return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
+
+
+def taken_once(table: Embeddings, notes: list[str]) -> tuple[Embeddings, list[str]]:
+    """Leave out rows that are copies of another row of the same speaker, of two copies one that is not scored; with a note."""
+    order = np.argsort(~table.scored, kind="stable")
+    repeated = np.zeros(len(order), dtype=bool)
+    repeated[order] = copies(table.embedding[order], table.speaker[order])
+    if not repeated.any():
+        return table, notes
+    left_out = f"{repeated.sum()} of {len(order)} rows are equal or nearly equal to another row of the same speaker: taken once"
+    return table.select(~repeated), [*notes, left_out]
 
 
 def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speaker: bool | None) -> tuple[np.ndarray, list[str]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_speaker, warn
+from speaker_invariant_ser.cli.console import show_speaker, warn, warn_of_copies
 from speaker_invariant_ser.cli.options import (
     CORES,
     AttackerJobs,
@@ -78,5 +78,6 @@ def audit(
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
     print(f"{table}: {utterances} utterances of {speakers} speakers, {len(names)} dimensions: {described(names)}")
     show_speaker(report.speaker)
+    warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
     print(*report.verdict)
     print(f"report: {path}")

@@ -77,8 +77,16 @@ def show_evaluation(report: "RunReport") -> None:
     for line in (*report.verdict, refit, report.note):
         if line:
             print(line)
+    warn_of_copies(report.emotion.near_copies, "test utterances", "the model")
+    warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
     if report.speaker.scored == "trained":
         warn("attackers are scored on utterances that the encoder was trained on: set audit.holdout and train again")
+
+
+def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
+    """Warn if utterances are scored that share audio with one that was learned from."""
+    if share:
+        warn(f"{share:.1%} of the {scored} share audio or a recording with an utterance that {learner} learned from")
 
 
 def show_baseline(report: "TableReport") -> None:

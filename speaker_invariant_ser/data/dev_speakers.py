@@ -2,14 +2,54 @@
 
 import operator
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
+from speaker_invariant_ser.data.labels import domain_column
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import SplitError, shorten
+from speaker_invariant_ser.recipe import SplitSection
 
 Group = tuple[str, str]  # (corpus, sex) of a speaker, by which dev speakers and test groups are balanced
+
+
+@dataclass(frozen=True)
+class SpeakerTable:
+    """What the schemes know about the speakers; every mapping is sorted by speaker, every tuple by value.
+
+    `domains` are the values of split.column, `labelled` the speakers with at least one utterance that has an emotion.
+    """
+
+    groups: Mapping[str, Group]
+    sessions: Mapping[str, tuple[str, ...]]
+    corpora: Mapping[str, tuple[str, ...]]
+    partitions: Mapping[str, tuple[str, ...]]
+    domains: Mapping[str, tuple[str, ...]]
+    labelled: frozenset[str]
+
+
+def speaker_table(settings: SplitSection, utterances: Sequence[Utterance]) -> SpeakerTable:
+    """Collect what the schemes need to know about the speakers."""
+    domains = values_by_speaker(domain_column(settings), utterances)
+    corpora = values_by_speaker("corpus", utterances)
+    return SpeakerTable(
+        groups={speaker: (corpora[speaker][0], sex) for speaker, sex in sex_by_speaker(utterances).items()},
+        sessions=values_by_speaker("session", utterances),
+        corpora=corpora,
+        partitions=values_by_speaker("partition", utterances),
+        domains=domains,
+        labelled=frozenset(utterance.speaker for utterance in utterances if utterance.emotion),
+    )
+
+
+def values_by_speaker(column: str, utterances: Sequence[Utterance]) -> dict[str, tuple[str, ...]]:
+    """Return the values that each speaker's utterances have in a column, sorted."""
+    values = defaultdict(set)
+    for utterance in utterances:
+        values[utterance.speaker].add(getattr(utterance, column))
+    return {speaker: tuple(sorted(values[speaker])) for speaker in sorted(values)}
 
 
 def divide(

@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from speaker_invariant_ser.data.copies import Groups
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split
 
@@ -20,6 +23,9 @@ def hold_out(splits: Sequence[Split], utterances: Sequence[Utterance], share: fl
     speaker and emotion, are held out instead where whole texts would take more than twice the share, leave a speaker without
     held-out or training utterances, or leave an emotion without training utterances. A speaker's only utterance is never held
     out.
+
+    Utterances that share audio (`copies`) stay together, and so do those of one recording where every speaker has several
+    recordings. A speaker whose utterances all belong together gives up none.
 
     Args:
         splits: Folds whose `train` speakers give up utterances.
@@ -54,6 +60,7 @@ def whole_texts(training: Sequence[Utterance], share: float, seed: int, fold: in
         and len(held_out) <= MAX_EXCESS * share * len(training)
         and {utterance.speaker for utterance in held_out} == {utterance.speaker for utterance in remaining} == speakers
         and {utterance.emotion for utterance in remaining} == {utterance.emotion for utterance in training}
+        and not {utterance.copies for utterance in remaining} & {utterance.copies for utterance in held_out} - {""}
     )
     return [utterance.id for utterance in held_out] if allowed else []
 
@@ -61,21 +68,52 @@ def whole_texts(training: Sequence[Utterance], share: float, seed: int, fold: in
 def single_utterances(training: Sequence[Utterance], share: float, seed: int, fold: int) -> list[str]:
     """Return the ids of a share of each speaker's utterances, with the speaker's emotions in proportion.
 
-    Each speaker's utterances have the same random order in every fold, and each fold takes the next ones of that order.
+    Each speaker's units (utterances, or groups that stay together) have the same random order in every fold, and each fold takes
+    the next ones of that order.
     """
+    unit_of = units(training)
+    members: dict[str, list[Utterance]] = defaultdict(list)
     cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for utterance in training:
-        cells[utterance.speaker][utterance.emotion].append(utterance.id)
-    held_out = set()
-    for speaker, ids_by_emotion in cells.items():
+        unit = unit_of[utterance.id]
+        members[unit].append(utterance)
+        if unit not in cells[utterance.speaker][utterance.emotion]:
+            cells[utterance.speaker][utterance.emotion].append(unit)
+    held_out: set[str] = set()
+    for speaker, units_by_emotion in cells.items():
         rng, ranked = random.Random(f"{seed} {speaker}"), []
-        for _, ids in sorted(ids_by_emotion.items()):
-            shuffled = rng.sample(ids, len(ids))
-            ranked += [((rank + rng.random()) / len(ids), id_) for rank, id_ in enumerate(shuffled)]
-        order = [id_ for _, id_ in sorted(ranked)]
+        for _, names in sorted(units_by_emotion.items()):
+            shuffled = rng.sample(names, len(names))
+            ranked += [((rank + rng.random()) / len(names), name) for rank, name in enumerate(shuffled)]
+        order = list(dict.fromkeys(name for _, name in sorted(ranked)))
         count = min(math.ceil(round(share * len(order), 6)), len(order) - 1)
         held_out |= {order[(fold * count + step) % len(order)] for step in range(count)}
-    remaining_emotions = {utterance.emotion for utterance in training if utterance.id not in held_out}
+    remaining_emotions = {utterance.emotion for utterance in training if unit_of[utterance.id] not in held_out}
     for emotion in {utterance.emotion for utterance in training} - remaining_emotions:
-        held_out.remove(min(utterance.id for utterance in training if utterance.emotion == emotion))
-    return sorted(held_out)
+        held_out.discard(unit_of[min(utterance.id for utterance in training if utterance.emotion == emotion)])
+    return sorted(utterance.id for unit in held_out for utterance in members[unit])
+
+
+def units(training: Sequence[Utterance]) -> dict[str, str]:
+    """Return for each utterance's id the unit that is held out as a whole: the id of the unit's first utterance.
+
+    Utterances that share audio are one unit. So are those of one recording, unless a speaker would then have a single unit.
+    """
+    groups = Groups(len(training))
+    groups.join_equal([utterance.copies for utterance in training])
+    by_recording = Groups(len(training))
+    by_recording.join_equal([utterance.copies for utterance in training])
+    by_recording.join_equal([utterance.recorded_in for utterance in training])
+    recordings: defaultdict[str, set[int]] = defaultdict(set)
+    for index, utterance in enumerate(training):
+        recordings[utterance.speaker].add(by_recording.find(index))
+    chosen = by_recording if all(len(found) > 1 for found in recordings.values()) else groups
+    return {utterance.id: training[chosen.find(index)].id for index, utterance in enumerate(training)}
+
+
+def independent_units(utterances: Sequence[Utterance]) -> np.ndarray | None:
+    """Return the unit of each utterance [N]; None if each is one by itself."""
+    if not any(utterance.copies or utterance.recorded_in for utterance in utterances):
+        return None
+    unit_of = units(utterances)
+    return np.array([unit_of[utterance.id] for utterance in utterances])

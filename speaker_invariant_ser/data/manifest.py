@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.compute
@@ -40,10 +41,17 @@ class Utterance:
     repetition: str = ""  # number of the take
     partition: str = ""  # "train", "dev" or "test" in the corpus's official lists
     source: str = ""  # original file, relative to the corpus folder
+    recording: str = ""  # recording that utterances were cut from, where it is not `source`
     start: float = 0.0  # beginning of the utterance in the source, seconds
     end: float = 0.0  # end of the utterance in the source, seconds; 0: end of the file
     offset: int = 0  # first sample in the prepared audio
     samples: int = 0  # length in the prepared audio; 0 before the corpus is prepared
+    copies: str = ""  # the same for utterances that share audio, see `copies`; empty for all others
+
+    @property
+    def recorded_in(self) -> str:
+        """The recording that this utterance is a part of; empty if it is a recording of its own."""
+        return self.recording or (self.source if self.start or self.end else "")
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class Listing:
 COLUMNS = tuple(column.name for column in fields(Utterance))
 NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
 # Columns whose values divide utterances into groups, such as domains
-GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", *NUMBERS))
+GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", "copies", *NUMBERS))
+LATER = ("recording", "copies")  # columns that manifests of earlier versions do not have
 TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
 
@@ -85,10 +94,11 @@ def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
 def read_manifest(path: Path | str) -> list[Utterance]:
     """Read the utterances that `write_manifest` wrote; raise ManifestError if the file is not a manifest."""
     columns = read_columns(path, TYPES)
-    missing = [name for name in COLUMNS if name not in columns]
+    missing = [name for name in COLUMNS if name not in columns and name not in LATER]
     if missing:
         raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")
-    return [Utterance(*row) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
+    absent = [""] * len(columns["id"])
+    return [Utterance(*row) for row in zip(*(columns.get(name, absent) for name in COLUMNS), strict=True)]
 
 
 def require_valid(
@@ -252,8 +262,8 @@ def contradiction(utterances: Iterable[Utterance], columns: Sequence[str] = ("em
 def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     """Combine corpora into one listing.
 
-    With several corpora, the corpus name is put before every id, speaker, text and session, so that speaker 03 of one corpus and
-    speaker 03 of another stay two speakers.
+    With several corpora, the corpus name is put before every id, speaker, text, session and recording, so that speaker 03 of one
+    corpus and speaker 03 of another stay two speakers.
 
     Returns:
         The listing, and the path of each utterance's audio file.
@@ -289,8 +299,9 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
 
 
 def with_corpus_prefix(utterance: Utterance) -> Utterance:
-    """Put the corpus name before id, speaker, text and session; empty labels stay empty."""
-    speaker, text, session = (
-        f"{utterance.corpus}-{value}" if value else "" for value in (utterance.speaker, utterance.text, utterance.session)
-    )
-    return replace(utterance, id=f"{utterance.corpus}/{utterance.id}", speaker=speaker, text=text, session=session)
+    """Put the corpus name before id, speaker, text, session and recording; empty labels stay empty."""
+    prefixed: dict[str, Any] = {
+        name: f"{utterance.corpus}-{value}" if (value := getattr(utterance, name)) else ""
+        for name in ("speaker", "text", "session", "recording")
+    }
+    return replace(utterance, id=f"{utterance.corpus}/{utterance.id}", **prefixed)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.copies import with_copies
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
 from speaker_invariant_ser.data.f0 import F0, HOP, file_bytes, tracker_version, write_f0
 from speaker_invariant_ser.data.formats.identify import existing
@@ -108,6 +109,7 @@ def prepare(
             digest = copy_kept(judged, work / DECODED, result / AUDIO)
         else:
             link(work / DECODED, result / AUDIO)
+        mark_copies(judged, result / AUDIO, progress)
         write_manifest(result / MANIFEST, judged.kept)
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
@@ -319,6 +321,23 @@ def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
     return digest.hexdigest()
 
 
+def mark_copies(judged: Judged, path: Path, progress: TaskProgress | None) -> None:
+    """Find kept utterances that share audio; warn of those whose speaker or emotion differ."""
+    if progress:
+        progress("looking for copies", 0, 1)
+    judged.kept[:] = with_copies(judged.kept, np.memmap(path, dtype="<i2", mode="r"))
+    if progress:
+        progress("looking for copies", 1, 1)
+    groups, names = defaultdict(list), dict(zip((u.id for u in judged.kept), file_names(judged.kept), strict=True))
+    for utterance in judged.kept:
+        if utterance.copies:
+            groups[utterance.copies].append(utterance)
+    for first, group in groups.items():
+        if conflict := contradiction(group):
+            shares = f"shares audio with {names[first]}, with {conflict}"
+            judged.warned.extend((names[utterance.id], shares) for utterance in group if utterance.id != first)
+
+
 def link(source: Path, path: Path) -> None:
     """Give a file a second name, or copy it where the file system does not support hard links."""
     try:
@@ -333,6 +352,17 @@ def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
         writer.writerows(remarks)
+
+
+def copies_note(utterances: Sequence[Utterance]) -> list[str]:
+    """Return the note on utterances that share audio; empty if none does."""
+    copies = [utterance.copies for utterance in utterances if utterance.copies]
+    if not copies:
+        return []
+    return [
+        f"{len(copies)} utterances share audio with others, as overlapping segments or near copies ({len(set(copies))} groups): "
+        "each group stays on one side of every split"
+    ]
 
 
 def describe(
@@ -359,7 +389,7 @@ def describe(
         },
         "emotions": dict(sorted(Counter(utterance.emotion for utterance in kept if utterance.emotion).items())),
         "unlabelled": sum(not utterance.emotion for utterance in kept),
-        "notes": listing.notes,
+        "notes": [*listing.notes, *copies_note(kept)],
         "differences": list(differences),
         "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from speaker_invariant_ser.data.dev_speakers import Group, distribute, divide, sex_by_speaker
-from speaker_invariant_ser.data.labels import domain_column, with_known_spelling
+from speaker_invariant_ser.data.dev_speakers import Group, SpeakerTable, distribute, divide, speaker_table
+from speaker_invariant_ser.data.labels import with_known_spelling
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import describe_groups, groups, same_key
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
@@ -57,14 +57,24 @@ class Split:
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
         """Return the indices of the utterances of a part.
 
+        Utterances that share audio with dev or test utterances are not trained on, and those that share it with test utterances
+        are not dev.
+
         Args:
             part: "train" (without held-out utterances), "unlabelled", "held_out", "dev" or "test".
             utterances: All utterances of the prepared corpus.
         """
-        held_out, texts = set(self.held_out), set(self.texts)
+        held_out = set(self.held_out)
         if part == "held_out":
             return [index for index, utterance in enumerate(utterances) if utterance.id in held_out]
-        speakers = set(getattr(self, part))
+        chosen = self.candidates(part, utterances)
+        scored = {"train": ("dev", "test"), "unlabelled": ("dev", "test"), "dev": ("test",)}.get(part, ())
+        copied = {utterances[index].copies for other in scored for index in self.candidates(other, utterances)} - {""}
+        return [index for index in chosen if utterances[index].copies not in copied] if copied else chosen
+
+    def candidates(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
+        """Return the indices of a part, including utterances that share audio with a part which is scored after it."""
+        held_out, texts, speakers = set(self.held_out), set(self.texts), set(getattr(self, part))
         return [
             index
             for index, utterance in enumerate(utterances)
@@ -73,21 +83,6 @@ class Split:
             and (utterance.emotion or part == "unlabelled")
             and (not texts or (utterance.text in texts) == (part == "test"))
         ]
-
-
-@dataclass(frozen=True)
-class SpeakerTable:
-    """What the schemes know about the speakers; every mapping is sorted by speaker, every tuple by value.
-
-    `domains` are the values of split.column, `labelled` the speakers with at least one utterance that has an emotion.
-    """
-
-    groups: Mapping[str, Group]
-    sessions: Mapping[str, tuple[str, ...]]
-    corpora: Mapping[str, tuple[str, ...]]
-    partitions: Mapping[str, tuple[str, ...]]
-    domains: Mapping[str, tuple[str, ...]]
-    labelled: frozenset[str]
 
 
 def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list[Split]:
@@ -113,28 +108,6 @@ def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list
     for split in splits:
         require_emotions(split, utterances)
     return splits
-
-
-def speaker_table(settings: SplitSection, utterances: Sequence[Utterance]) -> SpeakerTable:
-    """Collect what the schemes need to know about the speakers."""
-    domains = values_by_speaker(domain_column(settings), utterances)
-    corpora = values_by_speaker("corpus", utterances)
-    return SpeakerTable(
-        groups={speaker: (corpora[speaker][0], sex) for speaker, sex in sex_by_speaker(utterances).items()},
-        sessions=values_by_speaker("session", utterances),
-        corpora=corpora,
-        partitions=values_by_speaker("partition", utterances),
-        domains=domains,
-        labelled=frozenset(utterance.speaker for utterance in utterances if utterance.emotion),
-    )
-
-
-def values_by_speaker(column: str, utterances: Sequence[Utterance]) -> dict[str, tuple[str, ...]]:
-    """Return the values that each speaker's utterances have in a column, sorted."""
-    values = defaultdict(set)
-    for utterance in utterances:
-        values[utterance.speaker].add(getattr(utterance, column))
-    return {speaker: tuple(sorted(values[speaker])) for speaker in sorted(values)}
 
 
 def require_enough(utterances: Sequence[Utterance], dev_speakers: int) -> None:

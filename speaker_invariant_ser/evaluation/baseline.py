@@ -19,6 +19,7 @@ from speaker_invariant_ser.audit.audit import AuditSettings, audit
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
@@ -202,6 +203,7 @@ def feature_table(values: np.ndarray, utterances: Sequence[Utterance]) -> Embedd
         emotion=np.array([utterance.emotion for utterance in utterances]),
         text=np.array([utterance.text for utterance in utterances]),
         scored=np.ones(len(values), dtype=bool),
+        group=independent_units(utterances),
     )
 
 

@@ -119,14 +119,24 @@ def evaluate(
     curves = {spec.name: spec.metrics() for spec in model_specs}
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
-    parts = {"groups": groups, "domains": results, "folds": folds, **refit_results(run, folds, predictions)}
-    emotion = emotion_results(predictions).model_copy(update=parts)
+    parts = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
+    emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
     described = describe(run, prepared, settings)
     report = assemble(run, prepared.settings.get("note", ""), emotion, speaker, paired, described, baseline)
     return Evaluation(report, predictions, curves, outputs.tables[0])
+
+
+def copies_share(run: Run, prepared: PreparedCorpus) -> float:
+    """Return the share of test utterances, over all folds, that share audio with an utterance the model learned from."""
+    shared = []
+    for split in run.splits:
+        parts = ("train", "dev", *(("unlabelled",) if split.unlabelled else ()))
+        learned = {prepared.utterances[i].copies for part in parts for i in split.indices(part, prepared.utterances)} - {""}
+        shared += [prepared.utterances[i].copies in learned for i in split.indices("test", prepared.utterances)]
+    return float(np.mean(shared))
 
 
 def compare_with(other: Run, other_report: RunReport, predictions: Predictions, domains: np.ndarray) -> Against:

@@ -8,6 +8,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
@@ -194,7 +195,7 @@ def embed_with_rate(
     scored = np.array([utterance.speaker not in trained or utterance.id in held_out for utterance in utterances])
     output = apply_to_clips(model, clips, clip_means, frame_features=with_frames)
     frames = output.frame_features if with_frames else None
-    return Embeddings(output.embedding, **columns, scored=scored, frames=frames), output.rate
+    return Embeddings(output.embedding, **columns, scored=scored, frames=frames, group=independent_units(utterances)), output.rate
 
 
 def clips_of(

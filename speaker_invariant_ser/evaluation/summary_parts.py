@@ -174,6 +174,7 @@ class Emotion(Part):
     folds: dict[str, SelectedEpoch] = Field(default_factory=dict)
     uar_mean_over_speakers: MeanUar | None = None
     refit: Refit | None = None
+    near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
 
     @property
     def mean_over_speakers(self) -> MeanUar:
@@ -339,6 +340,7 @@ class Speaker(Part):
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None
     adversary_head: AdversaryClassifier | None = None
+    near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
 
 
 # ---- baselines without a network

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import section
 
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
@@ -17,7 +18,6 @@ from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.data.tables.custom import Request, read_table
 from speaker_invariant_ser.errors import AuditError, ManifestError, SplitError
-from tests.helpers import section
 
 VALUES = ["Jörg", "anna", "3", "de la Cruz", "রহমান ক্‌ষ"]
 SAME = {  # rewritings that nobody sees

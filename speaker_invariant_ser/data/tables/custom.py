@@ -22,7 +22,20 @@ from speaker_invariant_ser.errors import CorpusError, ManifestError, shorten, un
 Columns = dict[str, list[str]]
 
 NEEDED = ("path", "speaker", "emotion")
-OPTIONAL = ("id", "text", "sex", "language", "session", "style", "intensity", "repetition", "partition", "start", "end")
+OPTIONAL = (
+    "id",
+    "text",
+    "sex",
+    "language",
+    "session",
+    "style",
+    "intensity",
+    "repetition",
+    "partition",
+    "recording",
+    "start",
+    "end",
+)
 ALIASES = {  # other common names of these columns, used where ours is absent
     "path": ("file", "filename", "audio"),
     "speaker": ("speaker_id", "spk", "actor"),
@@ -144,7 +157,7 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> re.Patt
         name = part[1:-1]
         if not part.startswith("{"):
             regex += {"*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}.get(part) or re.escape(part)
-        elif name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples"):
+        elif name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples", "copies"):
             raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
         else:
             regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>[^/]+?)"

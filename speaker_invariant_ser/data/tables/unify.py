@@ -9,7 +9,7 @@ from speaker_invariant_ser.data.manifest import PARTITIONS, SEXES, Listing, Utte
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.errors import ManifestError, shorten
 
-SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition")
+SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition", "recording")
 Notes = list[str]
 
 

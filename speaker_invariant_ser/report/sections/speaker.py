@@ -109,13 +109,21 @@ def about_attackers(speaker: Speaker) -> str:
     texts = "no text in two parts" if speaker.grouped_by_text else "texts unknown, or in several parts"
     learned = LEARNED_HELD_OUT if speaker.learned == "held-out" else ""
     clusters = count(speaker.clusters, "text" if speaker.grouped_by_text else "utterance")
+    copies = about_copies(speaker.near_copies)
     return (
         f"{count(len(speaker.attackers), 'classifier')}, trained from scratch, identify the speaker from the output of "
         f"{encoders}: {count(speaker.speakers, 'speaker')}, {count(speaker.decisions, 'decision')} on "
-        f"{count(speaker.utterances, 'utterance')}, cross-validated ({texts}). {SCORED[speaker.scored]}{learned} Intervals "
-        f"resample {clusters}; p values are from {count(speaker.permutations, 'permutation')} of the speakers within each "
-        "emotion."
+        f"{count(speaker.utterances, 'utterance')}, cross-validated ({texts}). {SCORED[speaker.scored]}{learned}{copies} "
+        f"Intervals resample {clusters}; p values are from {count(speaker.permutations, 'permutation')} of the speakers within "
+        "each emotion."
     )
+
+
+def about_copies(share: float | None) -> str:
+    """Say how many scored utterances have a near copy among those learned from; nothing where that is unknown."""
+    if share is None:
+        return ""
+    return f" Of the scored utterances, {percent(share)} share audio or a recording with one that was learned from."
 
 
 def about_strongest(speaker: Speaker) -> str:
