@@ -23,11 +23,11 @@ import pyarrow.csv
 import torch
 from lightning_fabric import Fabric
 
-from speaker_invariant_ser.data.dev_speakers import distribute
+from speaker_invariant_ser.data.dev_speakers import distribute, speaker_table
 from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.data.splits import Split, require_emotions, speaker_table
+from speaker_invariant_ser.data.splits import Split, require_emotions
 from speaker_invariant_ser.errors import RunError, SplitError
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
 from speaker_invariant_ser.indexing import to_indices
