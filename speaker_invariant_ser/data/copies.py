@@ -82,6 +82,17 @@ def with_copies(utterances: Sequence[Utterance], audio: np.ndarray) -> list[Utte
     return [replace(u, copies=names[index]) if index in names else u for index, u in enumerate(utterances)]
 
 
+def copies_note(utterances: Sequence[Utterance]) -> list[str]:
+    """Return the note on utterances that share audio; empty if none does."""
+    copies = [utterance.copies for utterance in utterances if utterance.copies]
+    if not copies:
+        return []
+    return [
+        f"{len(copies)} utterances share audio with others, as overlapping segments or near copies ({len(set(copies))} groups): "
+        "each group stays on one side of every split"
+    ]
+
+
 def overlapping_segments(utterances: Sequence[Utterance]) -> Iterator[tuple[int, int]]:
     """Yield pairs of segments of one file that overlap; together they connect all that do."""
     files = defaultdict(list)

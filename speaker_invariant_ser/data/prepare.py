@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data import audio
-from speaker_invariant_ser.data.copies import with_copies
+from speaker_invariant_ser.data.copies import copies_note, with_copies
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
 from speaker_invariant_ser.data.f0 import F0, HOP, file_bytes, tracker_version, write_f0
 from speaker_invariant_ser.data.formats.identify import existing
@@ -35,7 +35,7 @@ from speaker_invariant_ser.data.manifest import (
 )
 from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
-from speaker_invariant_ser.data.shortcuts import examine
+from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import (
     locked,
@@ -113,7 +113,10 @@ def prepare(
         write_manifest(result / MANIFEST, judged.kept)
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
-        description = describe(result, listing, judged, treatment, digest, compare(judged.kept))
+        path_of = {utterance.id: path for utterance, path in zip(listing.utterances, paths, strict=True)}
+        samples = np.memmap(result / AUDIO, dtype="<i2", mode="r")
+        channel = channel_numbers(judged.kept, samples, [path_of[utterance.id] for utterance in judged.kept])
+        description = describe(result, listing, judged, treatment, digest, compare(judged.kept), channel)
         if f0:
             with_f0(description, write_f0(work / F0, result / AUDIO, judged.kept, pool, progress))
             link(work / F0, result / F0)
@@ -354,19 +357,14 @@ def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
         writer.writerows(remarks)
 
 
-def copies_note(utterances: Sequence[Utterance]) -> list[str]:
-    """Return the note on utterances that share audio; empty if none does."""
-    copies = [utterance.copies for utterance in utterances if utterance.copies]
-    if not copies:
-        return []
-    return [
-        f"{len(copies)} utterances share audio with others, as overlapping segments or near copies ({len(set(copies))} groups): "
-        "each group stays on one side of every split"
-    ]
-
-
 def describe(
-    folder: Path, listing: Listing, judged: Judged, treatment: Treatment, digest: str, differences: Sequence[str]
+    folder: Path,
+    listing: Listing,
+    judged: Judged,
+    treatment: Treatment,
+    digest: str,
+    differences: Sequence[str],
+    channel: Mapping[str, np.ndarray],
 ) -> dict[str, object]:
     """Return the contents of prepare.json."""
     kept, rejected = judged.kept, len(listing.rejected) + len(judged.rejected)
@@ -391,7 +389,7 @@ def describe(
         "unlabelled": sum(not utterance.emotion for utterance in kept),
         "notes": [*listing.notes, *copies_note(kept)],
         "differences": list(differences),
-        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed),
+        "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed, channel),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),
         "sha256": {AUDIO: digest, MANIFEST: sha256(folder / MANIFEST)},
         "versions": {name: version(name) for name in LIBRARIES},

@@ -2,16 +2,23 @@
 
 Each check predicts the emotion from one number or label. Predictions from numbers are scored on unseen speakers and compared with
 chance. In a corpus with a shortcut every model appears better than it is.
+
+A warning needs more than a high score: it also has to be improbable where emotions are random, which permutations of the emotions
+tell. Otherwise few speakers, or one emotion that is far more frequent than the others, would cause warnings by themselves.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+from scipy.fft import rfft
 
 from speaker_invariant_ser import metrics
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import groups
 from speaker_invariant_ser.errors import shorten
@@ -21,12 +28,22 @@ NEIGHBOURS = 15
 FOLDS = 5  # of speakers, for the cross-validation
 MAX_UTTERANCES = 20_000  # larger corpora are sampled; the result is the same
 MARGIN = 0.05  # a warning needs a confidence interval this far above chance, in UAR
+ALPHA = 0.01  # of each warning, where emotions are random
+PERMUTATIONS = 500
 DOMINANT_SHARE = 0.8  # share of one emotion in a speaker's utterances from which the speaker predicts the emotion
 MIN_UTTERANCES = 5  # per speaker, for that share to be meaningful
+FFT, WINDOWS, BANDS = 512, 16, 32  # samples of a spectrum, spectra of an utterance, and bands of 250 Hz
+BAND_FLOOR = 1e-6  # -60 dB
+MIN_EXCESS = 0.25  # of the share of such speakers over that with random emotions
 
 
 def examine(
-    utterances: Sequence[Utterance], seconds: np.ndarray, zeros: np.ndarray, levels: np.ndarray, removed: Collection[str] = ()
+    utterances: Sequence[Utterance],
+    seconds: np.ndarray,
+    zeros: np.ndarray,
+    levels: np.ndarray,
+    removed: Collection[str] = (),
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Check utterances for every shortcut; utterances without an emotion are ignored.
 
@@ -36,17 +53,18 @@ def examine(
         zeros: Duration of the digital zeros at both ends in seconds [N].
         levels: RMS levels in dB [N].
         removed: Shortcuts that the preparation has treated ("padding", "level"); no advice is given for these.
+        further: Further numbers [N] by their names in PROPERTIES, such as "bandwidth".
 
     Returns:
         The `shortcuts` of prepare.json: one entry per check (None where it is impossible), and `warnings` as sentences.
     """
     labelled = [bool(utterance.emotion) for utterance in utterances]
     utterances = list(compress(utterances, labelled))
-    seconds, zeros, levels = (values[np.array(labelled, dtype=bool)] for values in (seconds, zeros, levels))
     chosen = np.unique(np.linspace(0, len(utterances) - 1, min(len(utterances), MAX_UTTERANCES)).astype(int))
     sample = [utterances[index] for index in chosen]
-    numbers = {"length": seconds, "padding": zeros, "level": levels}
-    checks: dict[str, Any] = {name: score_number(values[chosen], sample) for name, values in numbers.items()}
+    numbers = {"length": seconds, "padding": zeros, "level": levels, **(further or {})}
+    rows = np.flatnonzero(labelled)[chosen]
+    checks: dict[str, Any] = {name: score_number(values[rows], sample) for name, values in numbers.items()}
     checks |= {
         "speaker": one_sided(utterances, "speaker"),
         "text": one_sided(utterances, "text"),
@@ -65,8 +83,9 @@ def score_number(values: np.ndarray, utterances: Sequence[Utterance]) -> dict[st
         utterances: The utterances [N].
 
     Returns:
-        `uar`, the limits `low` and `high` of its interval by resampling speakers, and `chance`; None for too few speakers or
-        emotions.
+        `uar`, the limits `low` and `high` of its interval by resampling speakers, `chance`, and `p_value`, the probability of
+        such a UAR where emotions are random; None for too few speakers or emotions. `p_value` is 1 where `low` is no higher than
+        MARGIN above chance.
     """
     speakers = to_indices([utterance.speaker for utterance in utterances])
     truth = to_indices([utterance.emotion for utterance in utterances])
@@ -79,7 +98,20 @@ def score_number(values: np.ndarray, utterances: Sequence[Utterance]) -> dict[st
         test = folds == fold
         predicted[test] = nearest_neighbours(values[~test], truth[~test], values[test], classes)
     low, high = metrics.cluster_interval(truth, predicted, speakers, classes)
-    return {"uar": metrics.uar(truth, predicted, classes), "low": low, "high": high, "chance": 1 / classes}
+    uar = metrics.uar(truth, predicted, classes)
+    p_value = permutation_p_value(uar, truth, predicted, speakers, classes) if low > 1 / classes + MARGIN else 1.0
+    return {"uar": uar, "low": low, "high": high, "chance": 1 / classes, "p_value": p_value}
+
+
+def permutation_p_value(uar: float, truth: np.ndarray, predicted: np.ndarray, speakers: np.ndarray, classes: int) -> float:
+    """Return the share of permutations of the emotions within each speaker that reach a UAR; the given order counts as one."""
+    rng, by_speaker = np.random.default_rng(0), np.argsort(speakers, kind="stable")
+    truth, predicted, speakers = truth[by_speaker], predicted[by_speaker], speakers[by_speaker]
+    reached = 1
+    for _ in range(PERMUTATIONS):
+        permuted = truth[np.argsort(speakers + rng.random(len(truth)))]
+        reached += metrics.uar(permuted, predicted, classes) >= uar
+    return reached / (PERMUTATIONS + 1)
 
 
 def nearest_neighbours(values: np.ndarray, labels: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
@@ -113,16 +145,37 @@ def nearest_neighbours(values: np.ndarray, labels: np.ndarray, queries: np.ndarr
 
 
 def one_sided(utterances: Sequence[Utterance], column: str) -> dict[str, Any] | None:
-    """Return the speakers (or texts) with nearly all utterances in one emotion, and their share; None for fewer than two."""
-    emotions: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for utterance in utterances:
-        emotions[getattr(utterance, column)][utterance.emotion] += 1
-    emotions.pop("", None)
-    frequent = {value: counts for value, counts in emotions.items() if counts.total() >= MIN_UTTERANCES}
-    if len(frequent) < 2 or len({utterance.emotion for utterance in utterances}) < 2:
+    """Return the speakers (or texts) with nearly all utterances in one emotion.
+
+    Args:
+        utterances: The utterances.
+        column: "speaker" or "text".
+
+    Returns:
+        `one_sided`, such speakers; `share`, theirs of all speakers with several utterances; `expected`, that share where emotions
+        are random, and `p_value`, the probability of such a share there. None for fewer than two speakers or emotions.
+    """
+    known = [utterance for utterance in utterances if getattr(utterance, column)]
+    values, groups_of = np.unique([getattr(utterance, column) for utterance in known], return_inverse=True)
+    emotions, classes = to_indices([u.emotion for u in known]), len({utterance.emotion for utterance in utterances})
+    sizes = np.bincount(groups_of, minlength=len(values))
+    frequent = sizes >= MIN_UTTERANCES
+    if frequent.sum() < 2 or classes < 2:
         return None
-    dominated = sorted(v for v, counts in frequent.items() if max(counts.values()) >= DOMINANT_SHARE * counts.total())
-    return {"one_sided": dominated[:100], "share": len(dominated) / len(frequent)}
+
+    def dominated(labels: np.ndarray) -> np.ndarray:
+        """Return which of the frequent values are dominated by one emotion."""
+        counts = np.bincount(groups_of * classes + labels, minlength=len(values) * classes).reshape(-1, classes)
+        return frequent & (counts.max(axis=1) >= DOMINANT_SHARE * sizes)
+
+    found, rng = dominated(emotions), np.random.default_rng(0)
+    counts_if_random = np.array([dominated(rng.permutation(emotions)).sum() for _ in range(PERMUTATIONS if found.any() else 1)])
+    return {
+        "one_sided": values[found].tolist()[:100],
+        "share": float(found.sum() / frequent.sum()),
+        "expected": float(counts_if_random.mean() / frequent.sum()),
+        "p_value": float((1 + (counts_if_random >= found.sum()).sum()) / (1 + len(counts_if_random))),
+    }
 
 
 def shared_texts(utterances: Sequence[Utterance]) -> dict[str, float] | None:
@@ -138,11 +191,17 @@ PROPERTIES = {
     "length": "the duration of an utterance",
     "padding": "digital silence at start and end",
     "level": "the level of an utterance",
+    "bandwidth": "the bandwidth of the audio",
+    "offset": "a constant offset of the samples",
+    "file_kind": "the kind of file (container, codec, sampling rate, channels)",
 }
 ADVICE = {
     "length": "part of this is how emotions are expressed; a fixed-length crop hides the rest",
     "padding": "prepare with --trim-db to remove it",
     "level": "part of this is how emotions are expressed; prepare with --loudness to remove it",
+    "bandwidth": "emotions were recorded or coded differently; a model may learn the channel instead of the voice",
+    "offset": "emotions were recorded with different equipment; remove the offset from the recordings",
+    "file_kind": "emotions were recorded or coded differently; bring all recordings through the same codec",
 }
 
 
@@ -167,17 +226,18 @@ def warnings(checks: dict[str, Any], removed: Collection[str]) -> list[str]:
     """Return a sentence for every shortcut that the checks found."""
     sentences = []
     for name, words in PROPERTIES.items():
-        score = checks[name]
-        if score and score["low"] > score["chance"] + MARGIN:
+        score = checks.get(name)
+        if score and score["low"] > score["chance"] + MARGIN and score["p_value"] <= ALPHA:
             sentences.append(
                 f"{words} alone predicts the emotion of unseen speakers with {score['uar']:.0%} UAR "
                 f"({score['low']:.0%} to {score['high']:.0%}, chance {score['chance']:.0%})"
                 + ("" if name in removed else f": {ADVICE[name]}")
             )
     for name in ("speaker", "text"):
-        if checks[name] and checks[name]["share"] > 0.5:
+        check = checks[name]
+        if check and check["share"] > max(0.5, check["expected"] + MIN_EXCESS) and check["p_value"] <= ALPHA:
             sentences.append(
-                f"{checks[name]['share']:.0%} of the {name}s have nearly all their utterances in one emotion: "
+                f"{check['share']:.0%} of the {name}s have nearly all their utterances in one emotion: "
                 f"the {name} predicts the emotion"
             )
     if checks["shared_texts"] and checks["shared_texts"]["share"] > 0.5:
@@ -186,3 +246,42 @@ def warnings(checks: dict[str, Any], removed: Collection[str]) -> list[str]:
             "speaker tests on known sentences; split.text_folds tests on unknown ones"
         )
     return sentences
+
+
+def channel_numbers(utterances: Sequence[Utterance], audio: np.ndarray, paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Measure what the recording channel leaves in utterances.
+
+    Args:
+        utterances: N utterances with their positions in the audio.
+        audio: All audio, int16.
+        paths: The file of each utterance.
+
+    Returns:
+        `bandwidth` in Hz, `offset` as a share of full scale, and `file_kind`, a number for each kind of file, [N] each.
+    """
+    clips = [audio[utterance.offset : utterance.offset + utterance.samples] for utterance in utterances]
+    kinds = {path: file_kind(path) for path in dict.fromkeys(paths)}
+    return {
+        "bandwidth": np.array([bandwidth(clip) for clip in clips], dtype=np.float64),
+        "offset": np.array([clip.mean(dtype=np.float64) / 2**15 for clip in clips]),
+        "file_kind": to_indices([kinds[path] for path in paths]).astype(np.float64),
+    }
+
+
+def bandwidth(clip: np.ndarray) -> float:
+    """Return the frequency in Hz above which an utterance has no more than BAND_FLOOR of its strongest band's energy."""
+    starts = np.linspace(0, max(0, len(clip) - FFT), WINDOWS).astype(int)
+    windows = [np.pad(clip[start : start + FFT], (0, max(0, FFT - len(clip)))) for start in starts]
+    power = (np.abs(rfft((np.array(windows) * np.hanning(FFT)).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
+    bands = power.reshape(BANDS, -1).mean(axis=1)
+    present = np.flatnonzero(bands > BAND_FLOOR * bands.max())
+    return (present[-1] + 1) * SAMPLE_RATE / 2 / BANDS if len(present) else 0.0
+
+
+def file_kind(path: Path) -> str:
+    """Return container, codec, sampling rate and channels of a file as its header says; empty if there is no such header."""
+    try:
+        info = soundfile.info(str(path))
+    except (OSError, RuntimeError, ValueError, TypeError):  # another library may have read it
+        return ""
+    return f"{info.format} {info.subtype} {info.samplerate} {info.channels}"

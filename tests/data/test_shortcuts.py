@@ -4,10 +4,21 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 from sklearn.neighbors import KNeighborsClassifier
 
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.data.shortcuts import MAX_UTTERANCES, NEIGHBOURS, examine, nearest_neighbours, score_number
+from speaker_invariant_ser.data.shortcuts import (
+    ADVICE,
+    MAX_UTTERANCES,
+    NEIGHBOURS,
+    PROPERTIES,
+    bandwidth,
+    examine,
+    nearest_neighbours,
+    score_number,
+)
 
 EMOTIONS = ("angry", "happy", "sad")
 
@@ -128,3 +139,70 @@ def test_one_speaker_has_no_score_and_large_corpora_are_sampled():
     assert examine_with(corpus(30, speakers=1), rng)["length"] is None
     many = corpus(MAX_UTTERANCES + 5000)
     assert examine_with(many, rng)["length"]["chance"] == pytest.approx(1 / 3)
+
+
+NUMBERS = ("length", "padding", "level", "bandwidth", "offset", "file_kind")
+
+
+def random_world(seed: int):
+    """Return utterances with random emotions, of which one has 20 to 95 %, and random numbers, some of them of the speaker."""
+    rng = np.random.default_rng(seed)
+    speakers, count = rng.choice([2, 3, 5, 10, 30]), int(rng.integers(40, 240))
+    classes, majority = int(rng.integers(2, 7)), rng.choice([0.2, 0.5, 0.8, 0.95])
+    shares = np.full(classes, (1 - max(majority, 1 / classes)) / (classes - 1))
+    shares[0] = max(majority, 1 / classes)
+    speaker, emotion, text = rng.integers(speakers, size=count), rng.choice(classes, count, p=shares), rng.integers(8, size=count)
+    utterances = [Utterance(f"{n}", "c", f"s{speaker[n]}", f"e{emotion[n]}", f"t{text[n]}", source=f"{n}") for n in range(count)]
+    of_speaker = rng.normal(size=(3, speakers))[:, speaker]
+    return utterances, {
+        "seconds": rng.gamma(3, size=count),
+        "zeros": rng.integers(0, 2, count) * rng.random(count),
+        "levels": of_speaker[0] + 0.1 * rng.normal(size=count),
+        "further": {"bandwidth": np.round(of_speaker[1]), "offset": of_speaker[2], "file_kind": rng.integers(0, 3, count) * 1.0},
+    }
+
+
+def test_no_warning_is_frequent_where_emotions_are_random():
+    fired = dict.fromkeys((*NUMBERS, "speaker", "text"), 0)
+    worlds = 60
+    for seed in range(worlds):
+        utterances, numbers = random_world(seed)
+        checks = examine(utterances, **numbers)
+        lines = [line for line in checks["warnings"] if "say as well" not in line]  # of texts, not of emotions
+        for name, words in {**PROPERTIES, "speaker": "of the speakers have", "text": "of the texts have"}.items():
+            fired[name] += any(words in line for line in lines)
+    assert max(fired.values()) <= 0.05 * worlds, fired
+
+
+@pytest.mark.parametrize("name", ["bandwidth", "offset", "file_kind"])
+def test_a_channel_that_predicts_the_emotion_is_named(name):
+    rng = np.random.default_rng(0)
+    utterances = corpus(120, speakers=5, text=lambda n: "")
+    values = np.array([EMOTIONS.index(utterance.emotion) for utterance in utterances], dtype=float)
+    (warning,) = examine_with(utterances, rng, further={name: values})["warnings"]
+    assert warning.startswith(f"{PROPERTIES[name]} alone predicts the emotion of unseen speakers with 100% UAR")
+    assert warning.endswith(ADVICE[name])
+
+
+@pytest.mark.parametrize("cut", [1000, 2000, 4000, 8000])
+def test_bandwidth_is_where_the_energy_ends(cut):
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(16_000))
+    spectrum[cut + 1 :] = 0
+    clip = np.round(3000 * np.fft.irfft(spectrum)).astype(np.int16)
+    assert abs(bandwidth(clip) - cut) <= 250 and bandwidth(np.zeros(16_000, np.int16)) == 0 and bandwidth(clip[:100]) > 0
+
+
+def test_recordings_of_two_channels_are_warned_of(tmp_path, capsys):
+    """All sad utterances are of the telephone, and have a constant offset."""
+    rows = ["path,speaker,emotion"]
+    for number in range(40):
+        rng, sad = np.random.default_rng(number), number % 2
+        sound = 0.1 * rng.standard_normal(8000)
+        rate, subtype = (8000, "ULAW") if sad else (16_000, "PCM_16")
+        soundfile.write(tmp_path / f"{number}.wav", sound[: rate // 2] + 0.02 * sad, rate, subtype=subtype)
+        rows.append(f"{number}.wav,s{number // 8},{('happy', 'sad')[sad]}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    assert siser(["prepare", "csv", str(tmp_path / "t.csv"), str(tmp_path / "data"), "--jobs", "1"]) == 0
+    error = capsys.readouterr().err
+    for name in ("bandwidth", "offset", "file_kind"):
+        assert f"warning: {PROPERTIES[name]} alone predicts the emotion of unseen speakers with 100% UAR" in error
