@@ -107,5 +107,7 @@ def warn_of(prepared: "PreparedCorpus", out: Path) -> None:
         warn(f"{counts['rejected']} files rejected; the reasons are in {out / REJECTED}")
     if counts["warned"]:
         warn(f"{counts['warned']} files are suspicious but were kept; the reasons are in {out / WARNED}")
-    for line in prepared.settings["notes"] + prepared.settings["differences"] + prepared.settings["shortcuts"]["warnings"]:
+    for line in (
+        prepared.settings.get("notes", []) + prepared.settings["differences"] + prepared.settings["shortcuts"]["warnings"]
+    ):
         warn(line)

@@ -182,11 +182,13 @@ def test_words_for_missing_values_are_refused_in_every_kind_of_own_data(tmp_path
 
 def test_missing_words_in_optional_columns_are_empty(tmp_path):
     optional = dict.fromkeys(("text", "sex", "session", "style", "partition"), "NaN")
-    rows = [{"path": "a.wav", "speaker": "Nan", "emotion": "none of these", **optional}]
+    numbers = {"start": "nan", "end": "None", "id": "null"}
+    rows = [{"path": "a.wav", "speaker": "Nan", "emotion": "none of these", **optional, **numbers}]
     with pytest.raises(ManifestError, match="speaker in row 1 is 'Nan'"):
         read_table(Request(write_table(tmp_path / "t.csv", rows)))
     (only,) = read_table(Request(write_table(tmp_path / "t.csv", [{**rows[0], "speaker": "Nana"}]))).utterances
-    assert only.emotion == "none of these" and {getattr(only, name) for name in optional} == {""}
+    assert (only.emotion, only.start, only.end, only.id) == ("none of these", 0, 0, "a.wav")
+    assert {getattr(only, name) for name in optional} == {""}
 
 
 def test_a_folder_and_the_command_line_refuse_missing_words(tmp_path, capsys):

@@ -181,6 +181,7 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
         ManifestError: A column is missing or a row is invalid; the message lists every problem.
     """
     columns, notes = readable(own_names(columns, request), request.source)
+    columns |= {name: without_missing_words(cells) for name, cells in columns.items() if name not in NEEDED}
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
     require_single_lines({name: columns[name] for name in NEEDED}, request.source)
@@ -194,7 +195,7 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
         columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
     else:
         require_no_missing_words(columns, missing, request)
-    columns = {name: without_missing_words(name, cells) for name, cells in columns.items()}
+    columns |= {name: without_missing_words(columns[name]) for name in needed}
     listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(listing, request.source, request.same_speaker))
     listing = remove_duplicates(listing)
@@ -228,10 +229,8 @@ def require_no_missing_words(columns: Columns, missing: Mapping[str, Sequence[bo
         )
 
 
-def without_missing_words(name: str, cells: list[str]) -> list[str]:
-    """Return the cells of a column of labels with empty strings for missing values."""
-    if name in ("path", "id", "start", "end"):
-        return cells
+def without_missing_words(cells: list[str]) -> list[str]:
+    """Return the cells of a column with empty strings for missing values."""
     words = {cell for cell in set(cells) if is_missing(cell)}
     return ["" if cell in words else cell for cell in cells] if words else cells
 
