@@ -176,7 +176,7 @@ def test_no_warning_is_frequent_where_emotions_are_random():
 
 @pytest.mark.parametrize("name", ["bandwidth", "offset", "file_kind"])
 def test_a_channel_that_predicts_the_emotion_is_named(name):
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     utterances = corpus(120, speakers=5, text=lambda n: "")
     values = np.array([EMOTIONS.index(utterance.emotion) for utterance in utterances], dtype=float)
     (warning,) = examine_with(utterances, rng, further={name: values})["warnings"]
