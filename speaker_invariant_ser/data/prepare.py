@@ -325,20 +325,18 @@ def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
 
 
 def mark_copies(judged: Judged, path: Path, progress: TaskProgress | None) -> None:
-    """Find kept utterances that share audio; warn of those whose speaker or emotion differ."""
+    """Find kept utterances that share audio; warn of near copies of other files whose speaker or emotion differ."""
     if progress:
         progress("looking for copies", 0, 1)
     judged.kept[:] = with_copies(judged.kept, np.memmap(path, dtype="<i2", mode="r"))
     if progress:
         progress("looking for copies", 1, 1)
-    groups, names = defaultdict(list), dict(zip((u.id for u in judged.kept), file_names(judged.kept), strict=True))
+    names = dict(zip((u.id for u in judged.kept), file_names(judged.kept), strict=True))
+    first_of = {utterance.id: utterance for utterance in judged.kept}
     for utterance in judged.kept:
-        if utterance.copies:
-            groups[utterance.copies].append(utterance)
-    for first, group in groups.items():
-        if conflict := contradiction(group):
-            shares = f"shares audio with {names[first]}, with {conflict}"
-            judged.warned.extend((names[utterance.id], shares) for utterance in group if utterance.id != first)
+        first = first_of.get(utterance.copies, utterance)
+        if first.source != utterance.source and (conflict := contradiction([first, utterance])):
+            judged.warned.append((names[utterance.id], f"shares audio with {names[first.id]}, with {conflict}"))
 
 
 def link(source: Path, path: Path) -> None:

@@ -135,6 +135,17 @@ def test_prepare_marks_utterances_that_share_audio(windowed):
     assert all(utterance.recorded_in == (utterance.source if utterance.end else "") for utterance in windowed.utterances)
 
 
+def test_near_copies_with_other_labels_are_warned_of(tmp_path):
+    for name, sound in {"a.wav": speech(1), "b.wav": -speech(1), "c.wav": speech(2)}.items():
+        soundfile.write(tmp_path / name, sound, RATE)
+    table = write_corpus(
+        tmp_path, [["a.wav", 1, "sad"], ["b.wav", 2, "sad"], ["c.wav", 2, "happy"]], ("path", "speaker", "emotion")
+    )
+    assert siser(["prepare", "csv", str(table), str(tmp_path / "data"), "--jobs", "1", "--quiet"]) == 0
+    warned = (tmp_path / "data" / "warned.csv").read_text()
+    assert warned.splitlines()[1:] == ['b.wav,"shares audio with a.wav, with conflicting speakers (1, 2)"']
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_no_held_out_utterance_shares_audio_with_training(windowed, share):
     splits = hold_out(make_splits(section("split"), windowed.utterances), windowed.utterances, share)

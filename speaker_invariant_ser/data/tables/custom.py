@@ -13,7 +13,14 @@ from itertools import compress
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats.files import list_audio, list_unusable
-from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, remove_duplicates, require_valid
+from speaker_invariant_ser.data.manifest import (
+    COLUMNS,
+    Listing,
+    Utterance,
+    reject_invalid_names,
+    remove_duplicates,
+    require_valid,
+)
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
@@ -197,16 +204,19 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
         require_no_missing_words(columns, missing, request)
     columns |= {name: without_missing_words(columns[name]) for name in needed}
     listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
-    listing = without_contradictions(unify(listing, request.source, request.same_speaker))
+    listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))
     listing = remove_duplicates(listing)
     require_valid(listing.utterances, request.source, listing.rejected, listing.unlabelled)
     return listing
 
 
 def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
-    """Strip cells, and read those of optional columns that are not UTF-8 as Windows-1252, with a note; no other is changed."""
+    """Strip cells, and read optional columns of a table that are not UTF-8 as Windows-1252, with a note.
+
+    Names of files in a folder may be anything; those that are not UTF-8 are rejected later, one by one.
+    """
     stripped = {name: [cell.strip() for cell in cells] for name, cells in columns.items()}
-    foreign = [name for name, cells in stripped.items() if not all(map(is_utf8, cells))]
+    foreign = [name for name, cells in stripped.items() if source.is_file() and not all(map(is_utf8, cells))]
     for name in foreign:
         if name in NEEDED:
             require_utf8(name, stripped[name], source)
