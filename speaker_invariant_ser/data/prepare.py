@@ -109,7 +109,7 @@ def prepare(
             digest = copy_kept(judged, work / DECODED, result / AUDIO)
         else:
             link(work / DECODED, result / AUDIO)
-        mark_copies(judged, result / AUDIO, progress)
+        mark_copies(judged, result / AUDIO)
         write_manifest(result / MANIFEST, judged.kept)
         write_remarks(result / REJECTED, [*listing.rejected, *judged.rejected])
         write_remarks(result / WARNED, judged.warned)
@@ -324,13 +324,9 @@ def copy_kept(judged: Judged, decoded: Path, path: Path) -> str:
     return digest.hexdigest()
 
 
-def mark_copies(judged: Judged, path: Path, progress: TaskProgress | None) -> None:
+def mark_copies(judged: Judged, path: Path) -> None:
     """Find kept utterances that share audio; warn of near copies of other files whose speaker or emotion differ."""
-    if progress:
-        progress("looking for copies", 0, 1)
     judged.kept[:] = with_copies(judged.kept, np.memmap(path, dtype="<i2", mode="r"))
-    if progress:
-        progress("looking for copies", 1, 1)
     names = dict(zip((u.id for u in judged.kept), file_names(judged.kept), strict=True))
     first_of = {utterance.id: utterance for utterance in judged.kept}
     for utterance in judged.kept:

@@ -202,7 +202,7 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
         columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
     else:
         require_no_missing_words(columns, missing, request)
-    columns |= {name: without_missing_words(columns[name]) for name in needed}
+    columns |= {name: without_missing_words(columns[name]) for name in NEEDED[1:]}
     listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))
     listing = remove_duplicates(listing)
