@@ -595,7 +595,8 @@ def test_prepare_json_contains_emotions_differences_and_checks(many, tmp_path):
     settings = json.loads((tmp_path / "data" / "prepare.json").read_text())
     assert settings["differences"] == ["284 found"]
     assert sum(settings["emotions"].values()) == settings["counts"]["utterances"]
-    assert set(settings["shortcuts"]) == {"length", "padding", "level", "speaker", "text", "shared_texts", "warnings"}
+    numbers = {"length", "padding", "level", "bandwidth", "offset", "file_kind"}
+    assert set(settings["shortcuts"]) == {*numbers, "speaker", "text", "shared_texts", "warnings"}
 
 
 def test_the_audio_file_is_in_order_and_without_gaps(many, tmp_path):
