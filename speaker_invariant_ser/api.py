@@ -213,6 +213,7 @@ def evaluate(
 
     Raises:
         RunError: The run is not fully trained or damaged, or `against` was tested on other utterances.
+        AuditError: The speakers have too few utterances for an audit; the attribute `emotion` has the results on emotion.
 
     Example:
         ```python

@@ -1,5 +1,6 @@
 """Print results: tables on standard output, warnings on standard error. The tables are those of the report."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
+    from speaker_invariant_ser.evaluation.evaluate import UnauditedError
     from speaker_invariant_ser.evaluation.summary import RunReport, TableReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.predict import Row
@@ -87,6 +89,18 @@ def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
     """Warn if utterances are scored that share audio with one that was learned from."""
     if share:
         warn(f"{share:.1%} of the {scored} share audio or a recording with an utterance that {learner} learned from")
+
+
+def show_unaudited(error: "UnauditedError", run: Path, as_json: bool) -> None:
+    """Print what is known of a run that cannot be audited, and why it cannot."""
+    from speaker_invariant_ser.report.tables import emotion_table
+
+    if as_json:
+        print(json.dumps({"emotion": error.emotion.model_dump(mode="json"), "speaker": None}, indent=2, ensure_ascii=False))
+    else:
+        show_table(emotion_table(error.emotion))
+    warn(f"{run}: speaker information is not measured, and no report is written: {error}")
+    warn(f"emotion is scored: the predictions are in {run / 'predictions.csv'}")
 
 
 def show_baseline(report: "TableReport") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_evaluation
+from speaker_invariant_ser.cli.console import show_evaluation, show_unaudited
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 
@@ -48,7 +48,11 @@ def evaluate(
         from speaker_invariant_ser.evaluation import evaluate as evaluation
         from speaker_invariant_ser.report.write import write_run_report
 
-        result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs, baseline)
+        try:
+            result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs, baseline)
+        except evaluation.UnauditedError as error:
+            show_unaudited(error, run, as_json)
+            raise typer.Exit(1) from None
         path = write_run_report(result, run)
     if as_json:
         print(json.dumps(result.report.to_json(), indent=2, ensure_ascii=False))

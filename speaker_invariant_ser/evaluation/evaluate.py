@@ -17,6 +17,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.threat_model import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
@@ -68,6 +69,19 @@ class Evaluation:
     table: Embeddings
 
 
+class UnauditedError(AuditError):
+    """A run cannot be audited, but its emotion results are known.
+
+    Attributes:
+        emotion: Emotion results on the test speakers.
+    """
+
+    def __init__(self, reason: str, emotion: Emotion) -> None:
+        """Keep the results beside the reason why there is no audit."""
+        super().__init__(reason)
+        self.emotion = emotion
+
+
 def evaluate(
     run: Run,
     prepared: PreparedCorpus,
@@ -94,6 +108,7 @@ def evaluate(
 
     Raises:
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
+        UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
     """
     progress = progress or (lambda name, done, total: None)
     model_specs = run.all_models()
@@ -113,14 +128,16 @@ def evaluate(
         controls[baseline.features] = [np.array([features[name] for name in table.id]) for table in outputs.tables]
     settings = AuditSettings(run.recipe.audit.folds, run.recipe.audit.seed, quick=quick, jobs=jobs)
     scored: Scored = "held-out" if all(split.held_out for split in run.splits) else "trained"
-    audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress)
-
     predictions = outputs.predictions.rows(headline(domains))
     curves = {spec.name: spec.metrics() for spec in model_specs}
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     parts = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
     emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
+    try:
+        audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress)
+    except AuditError as error:
+        raise UnauditedError(str(error), emotion) from None
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})

@@ -96,17 +96,32 @@ def about_refit(refit: Refit) -> str:
     return f"No dev speakers: each model was refit on all training speakers of its fold, {how} (epochs by model: {epochs})."
 
 
+KEY_COLUMNS = ["measure", "value", "95 % CI", "chance"]
+
+
+def emotion_table(emotion: Emotion) -> Table:
+    """Return the key numbers on emotion alone, for a run that cannot be audited."""
+    return Table(KEY_COLUMNS, emotion_rows(emotion))
+
+
+def emotion_rows(emotion: Emotion) -> list[list[str]]:
+    """Return the key numbers on emotion, each with its chance level."""
+    uar, worst, chance = emotion.uar, emotion.worst_speaker, percent(emotion.chance)
+    mean, speakers = emotion.mean_over_speakers, headline_speakers(emotion)
+    return [
+        [f"emotion UAR, {speakers}, pooled", percent(uar.value), interval(uar), chance],
+        *seed_rows(uar),
+        [f"emotion UAR, {speakers}, mean over speakers", percent(mean.value), interval_or_dash(mean), chance],
+        *source_rows(emotion),
+        [f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance],
+    ]
+
+
 def key_table(report: Report) -> Table:
     """Return the numbers that the verdict rests on, each with its chance level, and those of the baseline."""
     speaker, strongest, rows = report.speaker, report.speaker.strongest, []
     if report.emotion:
-        uar, worst, chance = report.emotion.uar, report.emotion.worst_speaker, percent(report.emotion.chance)
-        mean, speakers = report.emotion.mean_over_speakers, headline_speakers(report.emotion)
-        rows.append([f"emotion UAR, {speakers}, pooled", percent(uar.value), interval(uar), chance])
-        rows += seed_rows(uar)
-        rows.append([f"emotion UAR, {speakers}, mean over speakers", percent(mean.value), interval_or_dash(mean), chance])
-        rows += source_rows(report.emotion)
-        rows.append([f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance])
+        rows += emotion_rows(report.emotion)
     rows += baseline_emotion_rows(report.baseline)
     name = f"speaker accuracy, strongest attacker ({strongest.name})"
     rows.append([name, percent(strongest.accuracy), interval(strongest), percent(speaker.chance.given_emotion)])
@@ -114,7 +129,7 @@ def key_table(report: Report) -> Table:
     if speaker.unseen and speaker.unseen.verification:
         verification = speaker.unseen.verification
         rows.append(["verification, equal error rate", percent(verification.eer), interval_or_dash(verification), "50.0 %"])
-    return Table(["measure", "value", "95 % CI", "chance"], rows)
+    return Table(KEY_COLUMNS, rows)
 
 
 def baseline_name(baseline: Baseline) -> str:

@@ -1,0 +1,37 @@
+"""A crowd with an utterance each cannot be audited; emotion is scored all the same, with the reason."""
+
+import json
+
+import pytest
+import soundfile
+from conftest import RATE, TINY, prepare_table, tone
+
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.training.launcher import train
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    """A run on 16 speakers with one utterance each."""
+    folder, rows = tmp_path_factory.mktemp("crowd"), ["path,speaker,emotion"]
+    for number in range(16):
+        emotion = ("rising", "falling")[number // 4 % 2]
+        soundfile.write(folder / f"{number}.wav", tone(f"0{number % 6 + 1}", emotion, "abcd"[number % 4]), RATE)
+        rows.append(f"{number}.wav,s{number},{emotion}")
+    (folder / "crowd.csv").write_text("\n".join(rows))
+    prepared = prepare_table(folder / "crowd.csv", folder / "data")
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
+    return train(recipe, prepared, folder / "run", device="cpu")
+
+
+def test_emotion_is_reported_without_an_audit(crowd, capsys):
+    command = ["evaluate", str(crowd.folder), "--device", "cpu", "--quick", "--no-baseline", "--quiet"]
+    assert siser(command) == 1
+    shown = capsys.readouterr()
+    assert "emotion UAR" in shown.out and "speaker accuracy" not in shown.out
+    assert "speaker information is not measured, and no report is written: an audit needs at least 2 speakers" in shown.err
+    assert (crowd.folder / "predictions.csv").is_file() and not (crowd.folder / "report").exists()
+    assert siser([*command, "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["speaker"] is None and 0 < result["emotion"]["chance"] < 1 and result["emotion"]["utterances"] == 16
