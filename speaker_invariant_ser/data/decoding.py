@@ -125,7 +125,7 @@ def decode_all(jobs: Sequence[Job], treatment: Treatment) -> Iterator[tuple[np.n
         yield from [finish(path, decoded, treatment) for path, decoded in group]
 
 
-def groups_of(jobs: Sequence[Job], channel: str) -> Iterator[list[Attempt]]:
+def groups_of(jobs: Sequence[Job], channel: str = MIX) -> Iterator[list[Attempt]]:
     """Yield groups of (path, decoded utterance or error) that are small enough to bound memory."""
     group: list[Attempt] = []
     samples = 0

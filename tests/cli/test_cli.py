@@ -383,13 +383,13 @@ def test_every_argument_and_option_is_documented():
 
 
 def test_options_of_one_name_have_one_type_and_default_on_all_commands():
-    """The defaults of --out are different folders, and `train` takes the seed from the recipe."""
+    """The defaults of --out are different folders, `train` takes the seed from the recipe, and `infer` predicts each channel."""
     meanings = {}
     for options in options_by_command().values():
         for option in options:
             meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
     different = {name for name, variants in meanings.items() if len(variants) > 1}
-    assert different == {"--out", "--seed"}
+    assert different == {"--channel", "--out", "--seed"}
 
 
 def test_recipes_are_listed_with_the_first_sentence_of_their_comment(capsys):
