@@ -51,7 +51,7 @@ def paths(tmp_path, folder, prepared, trained):
     (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
     (tmp_path / "two_speakers.csv").write_text("speaker,emotion,d0\n" + "".join(f"{row % 2},x,{row}.5\n" for row in range(20)))
     (tmp_path / "embeddings_of_one_speaker.csv").write_text(
-        "speaker,emotion,d0\n" + "".join(f"1,x,{row}.5\n" for row in range(20))
+        "speaker,emotion,d0,d1\n" + "".join(f"1,x,{row}.5,{row % 3}.5\n" for row in range(20))
     )
     os.mkfifo(tmp_path / "pipe")
     return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder}
@@ -383,13 +383,13 @@ def test_every_argument_and_option_is_documented():
 
 
 def test_options_of_one_name_have_one_type_and_default_on_all_commands():
-    """The defaults of --out are different folders, `train` takes the seed from the recipe, and `infer` predicts each channel."""
+    """The exceptions: --out is another folder each, `train` has the recipe's seed and jobs for the memory, `infer` each channel."""
     meanings = {}
     for options in options_by_command().values():
         for option in options:
             meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
     different = {name for name, variants in meanings.items() if len(variants) > 1}
-    assert different == {"--channel", "--out", "--seed"}
+    assert different == {"--channel", "--jobs", "--out", "--seed"}
 
 
 def test_recipes_are_listed_with_the_first_sentence_of_their_comment(capsys):
