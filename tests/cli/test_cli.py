@@ -383,7 +383,7 @@ def test_every_argument_and_option_is_documented():
 
 
 def test_options_of_one_name_have_one_type_and_default_on_all_commands():
-    """The exceptions: --out is another folder each, `train` has the recipe's seed and jobs for the memory, `infer` each channel."""
+    """Except --out; --seed and --jobs of `train`, from the recipe and from memory; --channel, of which `infer` has one more."""
     meanings = {}
     for options in options_by_command().values():
         for option in options:
