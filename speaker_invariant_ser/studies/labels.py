@@ -61,13 +61,13 @@ def place(
 def candidates(point: tuple[float, float], text: str, size: float) -> list[tuple[float, Box]]:
     """Return positions of a label around its point, each with the cost of its distance."""
     width, height = CHARACTER * size * len(text), HEIGHT * size
-    found = []
+    positions = []
     for step in STEPS:
         for horizontal, vertical in DIRECTIONS:
             reach = step if not (horizontal and vertical) else 0.75 * step
             x, y = point[0] + horizontal * (reach + width / 2), point[1] + vertical * (reach + height / 2)
-            found.append((float(step), Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
-    return found
+            positions.append((float(step), Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
+    return positions
 
 
 def cost(box: Box, solid: Sequence[Box], bars: Sequence[Box], frame: Box) -> float:

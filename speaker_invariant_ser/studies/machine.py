@@ -9,10 +9,10 @@ FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16"
 
 
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str | int | list[str]]:
-    """Return processor, number of usable cores, and those of FLAGS that it has.
+    """Return the processor, the number of usable cores and the instruction sets of FLAGS that the processor has.
 
     Args:
-        cpuinfo: Linux's description of the processors; without it, Python's own words are used.
+        cpuinfo: Linux's description of the processors; without it, the name that Python's `platform` gives is used.
     """
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]

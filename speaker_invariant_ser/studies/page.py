@@ -58,10 +58,10 @@ def updated(study: Study, page: Path, rows: Rows) -> str:
     if not page.is_file():
         return f"# {study.path.stem}\n\n{generated}\n"
     text = page.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise StudyError(f"{page} exists and has no lines {begin} and {end}: add them where the tables shall stand")
+    before, opening, rest = text.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not (opening and closing):
+        raise StudyError(f"{page} exists and has no lines {begin} and {end}: add both lines where the tables belong")
     return f"{before}{generated}{after}"
 
 

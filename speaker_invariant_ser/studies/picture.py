@@ -72,7 +72,7 @@ def draw(corpus: str, rows: Sequence[Row]) -> str:
         *(
             f"<path d='M{bar.left:.1f} {bar.top:.1f}H{bar.right:.1f}V{bar.bottom:.1f}H{bar.left:.1f}z' fill='{colour}' "
             "fill-opacity='0.4'/>"
-            for bar, colour in zip(bars, [colour_of(row) for row in rows for _ in range(2)], strict=False)
+            for bar, colour in zip(bars, [colour_of(row) for row in rows for _ in range(2)], strict=True)
         ),
         *(part for row, point, box in zip(rows, points, boxes, strict=True) for part in draw_label(row, point, box)),
         *(draw_point(point, row.baseline, row.quick) for row, point in zip(rows, points, strict=True)),
@@ -197,5 +197,5 @@ def label_text(
     x: float, y: float, text: str, anchor: str = "start", colour: str = INK, size: int = SIZE, weight: str = "normal"
 ) -> str:
     """Return a text element."""
-    place_ = f"x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}'"
-    return f"<text {place_} {FONT} font-size='{size}' font-weight='{weight}' fill='{colour}'>{escape(text)}</text>"
+    position = f"x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}'"
+    return f"<text {position} {FONT} font-size='{size}' font-weight='{weight}' fill='{colour}'>{escape(text)}</text>"

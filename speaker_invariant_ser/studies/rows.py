@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -89,9 +90,10 @@ class Row:
 
     @property
     def uar_by_speaker(self) -> dict[str, float]:
-        """UAR of each test speaker, the mean over the seeds."""
+        """UAR of each test speaker, the mean over the seeds; stale results may lack speakers that others have."""
         tables = [result.numbers.emotion.per_speaker for result in self.results]
-        return {speaker: fmean(table[speaker].uar for table in tables) for speaker in tables[0]}
+        speakers = dict.fromkeys(chain.from_iterable(tables))
+        return {speaker: fmean(table[speaker].uar for table in tables if speaker in table) for speaker in speakers}
 
     @property
     def worst_speaker(self) -> tuple[str, float]:
@@ -119,14 +121,15 @@ class Row:
 
     def compared_with(self, other: "Row") -> Comparison | None:
         """Compare the speakers' UARs with those of another arm, each the mean over its seeds; None without the same test data."""
-        if self.test_set != other.test_set:
+        first, *others = (test_set(result) for result in (*self.results, *other.results))
+        if any(utterances != first for utterances in others):
             return None
         return compare_speakers(self.uar_by_speaker, other.uar_by_speaker)
 
-    @property
-    def test_set(self) -> dict[str, int]:
-        """Number of test utterances of each speaker."""
-        return {speaker: score.utterances for speaker, score in self.results[0].numbers.emotion.per_speaker.items()}
+
+def test_set(result: Result) -> dict[str, int]:
+    """Return the number of test utterances of each speaker."""
+    return {speaker: score.utterances for speaker, score in result.numbers.emotion.per_speaker.items()}
 
 
 def mean(values: Sequence[float], lows: Sequence[float | None], highs: Sequence[float | None]) -> Mean:
@@ -158,11 +161,11 @@ def gather(study: Study, folder: Path) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
     for corpus in study.corpora:
         for arm in study.arms:
-            found = []
+            results, reasons = [], []
             for cell in study.cells([arm.name], [corpus]):
                 if result := read_result(folder / f"{cell.name}.json"):
-                    found.append((result, why_stale(result, arm.resolved(cell.seed), None)))
-            if found:
-                stale = next((why for _, why in found if why), "")
-                rows.setdefault(corpus, []).append(Row(arm, tuple(result for result, _ in found), stale))
+                    results.append(result)
+                    reasons.append(why_stale(result, arm.resolved(cell.seed), None))
+            if results:
+                rows.setdefault(corpus, []).append(Row(arm, tuple(results), next(filter(None, reasons), "")))
     return rows

@@ -17,7 +17,7 @@ from speaker_invariant_ser.studies.measure import Job, epochs_of, measure
 from speaker_invariant_ser.studies.results import Result, read_result, why_stale
 from speaker_invariant_ser.studies.study import Cell, Study
 
-POLL = 1.0  # seconds between two looks at the progress of a training
+POLL = 1.0  # seconds between two updates of the progress of a training
 Status = Literal["measured", "there", "stale", "skipped", "failed"]
 Submit = Callable[[Job], AbstractContextManager[Future[None]]]
 

@@ -222,19 +222,19 @@ def require_different(where: Path | str, kind: str, names: Sequence[object]) -> 
     """Raise StudyError if a name occurs twice."""
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
-        raise StudyError(f"{where}: two of the same name: {kind} {twice[0]}")
+        raise StudyError(f"{where}: {kind} {twice[0]} occurs more than once; expected different ones")
 
 
 def explain(problem: Mapping[str, Any]) -> str:
     """Return one line about a problem that pydantic found in the file."""
     *tables, key = (str(part) for part in problem["loc"])
-    place = ".".join([*tables, key])
+    location = ".".join([*tables, key])
     if problem["type"] == "extra_forbidden":
         known = ArmTable.model_fields if tables else StudyTable.model_fields
         return unknown(f"key in {'[[arms]]' if tables else 'the study'}", key, known)
     if problem["type"] == "missing":
-        return f"{place} is missing"
+        return f"{location} is missing"
     if problem["type"] == "string_pattern_mismatch":
-        return f"{place} = {problem['input']!r}: expected letters, digits and any of _ . + - after the first"
+        return f"{location} = {problem['input']!r}: expected letters, digits and _ . + -, beginning with a letter or digit"
     wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list")
-    return f"{place} = {problem['input']!r}: {wrong}"
+    return f"{location} = {problem['input']!r}: {wrong}"

@@ -150,7 +150,7 @@ def explored_splits(splits: Sequence[Split], folds: int | Sequence[str]) -> list
     """Return the folds that trials are trained on: those named, or a number of them spread evenly; at most all.
 
     Raises:
-        SplitError: A fold does not exist or has no dev speakers, or the number is below 1.
+        SplitError: A fold does not exist or is named twice, or the number is below 1.
     """
     if isinstance(folds, int):
         if folds < 1:

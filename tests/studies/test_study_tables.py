@@ -49,7 +49,7 @@ def path(tmp_path) -> Path:
 
 def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored="held-out"):
     """Write a result on the corpus `here`, with these UARs of speakers and accuracy of the attacker."""
-    (described,) = [one for one in read_study(path).arms if one.name == arm]
+    (described,) = [candidate for candidate in read_study(path).arms if candidate.name == arm]
     recipe = recorded_recipe(described.resolved(seed) or make_recipe({}), baseline=seed is None)
     uar = float(np.mean(uars))
     score = {"value": uar, "low": uar - 0.1, "high": uar + 0.1}
@@ -141,6 +141,14 @@ def test_a_stale_result_is_marked_and_other_test_sets_are_not_compared(path, row
     assert new[7] == "30.0 lda‡"
     assert "‡ attackers were scored on utterances that the encoder was trained on." in notes(study, "here", rows)
     assert "† new: measured with another recipe: train.epochs was 5, now 6." in notes(study, "here", rows)
+
+
+def test_seeds_that_were_tested_on_different_speakers_are_averaged_but_not_compared(path, rows):
+    put(path, "plain", 1, [0.7, 0.4, 0.7], 0.8)
+    plain, new, _ = gather(read_study(path), path.parent / "results")["here"]
+    assert plain.uar_by_speaker == pytest.approx({"s0": 0.6, "s1": 0.5, "s2": 0.7, "s3": 0.8})
+    assert plain.worst_speaker == ("s1", 0.5)
+    assert plain.compared_with(new) is None and new.compared_with(plain) is None
 
 
 def test_the_page_keeps_the_text_around_and_the_picture_shows_every_arm(path, rows, capsys):
