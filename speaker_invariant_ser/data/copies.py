@@ -140,14 +140,14 @@ def samples_of(utterance: Utterance, audio: np.ndarray) -> np.ndarray:
 
 def fingerprints(utterances: Sequence[Utterance], audio: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the utterance [P], the position in its samples [P] and the fingerprint [P, BANDS] in dB of every moment."""
-    most = max(1, min(MAX_MOMENTS, MAX_POINTS // max(1, len(utterances))))
+    maximum = max(1, min(MAX_MOMENTS, MAX_POINTS // max(1, len(utterances))))
     owners, positions, prints = [], [], []
     for index, utterance in enumerate(utterances):
         if utterance.samples < MIN_SAMPLES:
             continue
         samples = samples_of(utterance, audio).astype(np.float32)
         samples -= samples.mean()
-        at = loudest_moments(samples, most)
+        at = loudest_moments(samples, maximum)
         owners.append(np.full(len(at), index))
         positions.append(at)
         prints.append(envelopes(samples, at))
@@ -156,8 +156,8 @@ def fingerprints(utterances: Sequence[Utterance], audio: np.ndarray) -> tuple[np
     return np.concatenate(owners), np.concatenate(positions), np.concatenate(prints)
 
 
-def loudest_moments(samples: np.ndarray, most: int) -> np.ndarray:
-    """Return the positions of the highest local maxima of the energy, at most `most`, whose windows are inside the samples."""
+def loudest_moments(samples: np.ndarray, maximum: int) -> np.ndarray:
+    """Return the positions of the highest local maxima of the energy, at most `maximum`, whose windows are inside the samples."""
     if len(samples) <= WINDOW:
         return np.array([len(samples) // 2])
     hops = len(samples) // HOP
@@ -165,7 +165,7 @@ def loudest_moments(samples: np.ndarray, most: int) -> np.ndarray:
     peaks = np.flatnonzero((energy == maximum_filter1d(energy, 2 * SPACING + 1)) & (energy > 0))
     at = peaks * HOP + HOP // 2
     inside = (at >= WINDOW // 2) & (at <= len(samples) - WINDOW // 2)
-    loudest = np.argsort(-energy[peaks[inside]], kind="stable")[:most]
+    loudest = np.argsort(-energy[peaks[inside]], kind="stable")[:maximum]
     return np.sort(at[inside][loudest]) if inside.any() else np.array([len(samples) // 2])
 
 
@@ -209,5 +209,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     norm = np.sqrt(np.prod([np.sum(np.abs(spectrum) ** 2) for spectrum in spectra]))
     if not norm:
         return 0.0
-    products = irfft(spectra[0] * np.conj(spectra[1]), size) * size / 2  # by Parseval, `norm` is twice the sum of squares / size
+    products = (
+        irfft(spectra[0] * np.conj(spectra[1]), size) * size / 2
+    )  # by Parseval, `norm` is the sum of squares times size / 2
     return float(np.abs(np.concatenate([products[: MAX_LAG + 1], products[-MAX_LAG:]])).max() / norm)

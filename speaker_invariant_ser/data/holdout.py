@@ -88,9 +88,10 @@ def single_utterances(training: Sequence[Utterance], share: float, seed: int, fo
         order = list(dict.fromkeys(name for _, name in sorted(ranked)))
         count = min(math.ceil(round(share * len(order), 6)), len(order) - 1)
         held_out |= {order[(fold * count + step) % len(order)] for step in range(count)}
-    remaining_emotions = {utterance.emotion for utterance in training if unit_of[utterance.id] not in held_out}
-    for emotion in {utterance.emotion for utterance in training} - remaining_emotions:
-        held_out.discard(unit_of[min(utterance.id for utterance in training if utterance.emotion == emotion)])
+    for column in ("emotion", "speaker"):  # a unit can be of several speakers, so that a speaker may have lost the last one
+        remaining = {getattr(utterance, column) for utterance in training if unit_of[utterance.id] not in held_out}
+        for value in {getattr(utterance, column) for utterance in training} - remaining:
+            held_out.discard(unit_of[min(utterance.id for utterance in training if getattr(utterance, column) == value)])
     return sorted(utterance.id for unit in held_out for utterance in members[unit])
 
 
@@ -107,7 +108,7 @@ def units(training: Sequence[Utterance]) -> dict[str, str]:
     recordings: defaultdict[str, set[int]] = defaultdict(set)
     for index, utterance in enumerate(training):
         recordings[utterance.speaker].add(by_recording.find(index))
-    chosen = by_recording if all(len(found) > 1 for found in recordings.values()) else groups
+    chosen = by_recording if all(len(indices) > 1 for indices in recordings.values()) else groups
     return {utterance.id: training[chosen.find(index)].id for index, utterance in enumerate(training)}
 
 

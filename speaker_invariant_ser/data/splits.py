@@ -57,24 +57,25 @@ class Split:
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
         """Return the indices of the utterances of a part.
 
-        Utterances that share audio with dev or test utterances are not trained on, and those that share it with test utterances
-        are not dev.
+        Utterances that share audio with held-out, dev or test utterances are not trained on, and those that share it with test
+        utterances are not dev.
 
         Args:
             part: "train" (without held-out utterances), "unlabelled", "held_out", "dev" or "test".
             utterances: All utterances of the prepared corpus.
         """
-        held_out = set(self.held_out)
-        if part == "held_out":
-            return [index for index, utterance in enumerate(utterances) if utterance.id in held_out]
         chosen = self.candidates(part, utterances)
-        scored = {"train": ("dev", "test"), "unlabelled": ("dev", "test"), "dev": ("test",)}.get(part, ())
-        copied = {utterances[index].copies for other in scored for index in self.candidates(other, utterances)} - {""}
+        others: dict[str, tuple[str, ...]] = {"dev": ("test",)}
+        others |= dict.fromkeys(("train", "unlabelled"), ("held_out", "dev", "test"))
+        scored = [index for other in others.get(part, ()) for index in self.candidates(other, utterances)]
+        copied = {utterances[index].copies for index in scored} - {""}
         return [index for index in chosen if utterances[index].copies not in copied] if copied else chosen
 
     def candidates(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
         """Return the indices of a part, including utterances that share audio with a part which is scored after it."""
         held_out, texts, speakers = set(self.held_out), set(self.texts), set(getattr(self, part))
+        if part == "held_out":
+            return [index for index, utterance in enumerate(utterances) if utterance.id in held_out]
         return [
             index
             for index, utterance in enumerate(utterances)
@@ -131,7 +132,12 @@ def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
     emotions = {part: {utterances[i].emotion for i in split.indices(part, utterances)} for part in ("train", "dev", "test")}
     for part, present in emotions.items():
         if not present and getattr(split, part):
-            raise SplitError(f"fold {split.name}: no {part} utterance is left after dividing the texts; lower split.text_folds")
+            reason = (
+                "after dividing the texts; lower split.text_folds"
+                if split.texts
+                else "that has an emotion and shares no audio with the utterances that are scored; use other speakers"
+            )
+            raise SplitError(f"fold {split.name}: no {part} utterance is left {reason}")
     if untrained := (emotions["dev"] | emotions["test"]) - emotions["train"]:
         raise SplitError(
             f"fold {split.name}: emotion {shorten(sorted(untrained))} has no training utterance; "

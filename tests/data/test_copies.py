@@ -16,11 +16,12 @@ from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.copies import with_copies
-from speaker_invariant_ser.data.holdout import hold_out, independent_units
+from speaker_invariant_ser.data.holdout import hold_out, independent_units, single_utterances
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.data.splits import make_splits
+from speaker_invariant_ser.data.splits import Split, make_splits, require_emotions
 from speaker_invariant_ser.data.tables.near_rows import copies
+from speaker_invariant_ser.errors import SplitError
 
 RATE = 16_000
 
@@ -191,6 +192,28 @@ def test_a_speaker_with_one_group_gives_up_nothing():
     utterances = relabelled(rows)
     for split in hold_out(make_splits(section("split"), utterances), utterances, 0.3):
         assert "a" not in {u.speaker for u in utterances if u.id in split.held_out}
+
+
+def test_a_speaker_whose_only_utterance_is_a_copy_of_another_speakers_keeps_it():
+    rows = [(speaker, emotion, "") for speaker in "abcde" for emotion in ("sad", "happy") for _ in range(4)]
+    utterances = relabelled([("f", "sad", "copy"), ("a", "sad", "copy"), *rows])
+    folds = [single_utterances(utterances, 0.5, seed=0, fold=fold) for fold in range(3)]
+    assert all(held_out and {"0", "1"}.isdisjoint(held_out) for held_out in folds)
+
+
+def test_a_copy_of_a_held_out_utterance_is_not_trained_on_without_label_either():
+    utterances = relabelled([(speaker, emotion, "") for speaker in "abct" for emotion in ("sad", "happy")])
+    utterances[0], utterances[6] = (replace(utterances[index], copies="0") for index in (0, 6))
+    split = Split("c", ("a", "b"), (), ("c",), held_out=("0",), unlabelled=("t",))
+    assert split.indices("held_out", utterances) == [0] and split.indices("train", utterances) == [1, 2, 3]
+    assert split.indices("unlabelled", utterances) == [7]
+    assert replace(split, held_out=()).indices("unlabelled", utterances) == [6, 7]
+
+
+def test_a_fold_whose_training_utterances_are_all_copies_of_tested_ones_is_refused():
+    rows = [(speaker, emotion, f"{emotion}{n}") for speaker in "abc" for emotion in ("sad", "happy") for n in range(2)]
+    with pytest.raises(SplitError, match="no train utterance is left that has an emotion and shares no audio with"):
+        require_emotions(Split("c", ("a", "b"), (), ("c",)), relabelled(rows))
 
 
 def test_manifests_of_earlier_versions_are_read(tmp_path):

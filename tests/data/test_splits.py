@@ -181,7 +181,7 @@ def test_official_lists_are_used():
     ],
     ids=str,
 )
-def test_without_dev_speakers_everybody_else_is_trained_on(settings, partition):
+def test_without_dev_speakers_all_speakers_that_are_not_tested_are_trained_on(settings, partition):
     lists = partition.split()
     data = crossed_utterances(partition=lambda s: lists[s % len(lists)] if lists else "")
     for split in make_splits(SplitSection(**settings, dev_speakers=0), data):

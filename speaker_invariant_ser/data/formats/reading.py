@@ -58,7 +58,7 @@ class Reader:
 
 
 def key_of(path: Path | str) -> tuple[str, int, int]:
-    """Return what tells whether a file is still the same."""
+    """Return path, size and time of modification, which differ once a file is replaced."""
     status = os.stat(path)
     return os.fspath(path), status.st_size, status.st_mtime_ns
 

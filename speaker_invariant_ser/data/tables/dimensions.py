@@ -56,9 +56,9 @@ def choose_dimensions(
     return chosen, notes
 
 
-def holds_numbers(cells: Sequence[str], some: bool) -> bool:
-    """Return whether a column holds numbers: in `some` cell, or in every cell that is not missing."""
-    return any(map(is_number, cells)) and (some or all(is_number(cell) or is_missing(cell) for cell in cells))
+def holds_numbers(cells: Sequence[str], words_allowed: bool) -> bool:
+    """Return whether a column holds numbers: in every cell that is not missing, or in any if words are allowed."""
+    return any(map(is_number, cells)) and (words_allowed or all(is_number(cell) or is_missing(cell) for cell in cells))
 
 
 def numbered(names: Iterable[str]) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ An attacker that is fitted on one of two copies recognises the other, whatever t
 import numpy as np
 from scipy.spatial import cKDTree
 
-NEIGHBOURS = 16  # of which the distances tell how far apart rows usually are
+NEIGHBOURS = 16  # whose distances show how far apart rows usually are
 MAX_ROWS = 50_000  # among which neighbours are searched
 PROJECTED = 12  # dimensions in which neighbours are searched
 CLOSE = 0.05  # of a copy: its distance as a share of that of the 16th neighbour
@@ -36,9 +36,9 @@ def copies(embedding: np.ndarray, speaker: np.ndarray) -> np.ndarray:
         pairs += [distinct[close_pairs(view)] for view in (rows - rows.mean(axis=0), *directions(rows))]
     earlier, later = np.concatenate(pairs).T
     same = speaker[earlier] == speaker[later]
-    found = np.zeros(len(speaker), dtype=bool)
-    found[later[same]] = True
-    return found
+    copied = np.zeros(len(speaker), dtype=bool)
+    copied[later[same]] = True
+    return copied
 
 
 def equal_pairs(embedding: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ def unify(listing: Listing, source: object, same_speaker: bool | None = None) ->
     Args:
         listing: Utterances as they were read.
         source: Where they come from, for error messages.
-        same_speaker: Whether speaker names that are alike are one speaker; None if nobody has decided.
+        same_speaker: Whether speaker names that are alike are one speaker; None if that is undecided.
 
     Raises:
         ManifestError: Speaker names are alike, and `same_speaker` is None.
