@@ -97,7 +97,7 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe from a TOML file.
 
     Args:
-        path: The TOML file, or the name of a shipped recipe, such as `default` or `methods/hsic`; a file that exists wins.
+        path: The TOML file, or the name of a shipped recipe, such as `methods/hsic`; an existing file takes precedence.
         overrides: Settings that replace those of the file, each `section.key=value`.
 
     Returns:

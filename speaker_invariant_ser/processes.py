@@ -112,8 +112,8 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, ImportError, AttributeError, SystemError) as error:
-        said = getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error))
-        if said or (isinstance(error, ImportError | AttributeError | SystemError) and memory_is_low()):
+        ran_out = getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error))
+        if ran_out or (isinstance(error, ImportError | AttributeError | SystemError) and memory_is_low()):
             raise MemoryError(str(error)) from error
         raise
 

@@ -92,7 +92,9 @@ def adversary_columns(sums: Mapping[str, float], adversaries: Adversaries, steps
 def write_metrics(path: Path, rows: Sequence[Row]) -> None:
     """Write metrics.csv with the rows of all epochs so far, whole or not at all."""
     with writing(path) as file:
-        table = csv.DictWriter(file, list(rows[0]), extrasaction="ignore")  # a run goes on with the columns it began with
+        table = csv.DictWriter(
+            file, list(rows[0]), extrasaction="ignore"
+        )  # a resumed training keeps the columns of its first epoch
         table.writeheader()
         for row in rows:
             table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})

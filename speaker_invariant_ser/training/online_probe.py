@@ -37,7 +37,7 @@ class OnlineProbe:
 
     def accuracy(self, model: SerModel) -> float:
         """Return the attacker's accuracy on the held-out utterances, 0 to 1; the model is left in evaluation mode."""
-        from speaker_invariant_ser.audit.attackers import standardised_lda  # scikit-learn: 120 MB that most trainings are spared
+        from speaker_invariant_ser.audit.attackers import standardised_lda  # scikit-learn: 120 MB, needed by a probe alone
 
         attacker = standardised_lda()
         attacker.fit(apply_to_dataset(model, self.train, BATCH_SIZE).embedding, self.train_speakers)

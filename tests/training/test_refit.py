@@ -197,10 +197,10 @@ def test_the_final_model_is_trained_on_all_training_speakers(prepared, tmp_path,
     opened_ids = set()
     monkeypatch.setattr(trainer, "open_dataset", noting)
     run = train(of_refit(epochs=1), prepared, tmp_path / "run", device="cpu")
-    everybody = {"01", "02", "03", "04"}
+    training_speakers = {"01", "02", "03", "04"}
     first, second = opened[:2], opened[2:4]
-    assert first[0] | first[1] == second[0] | second[1] == everybody and not first[0] & first[1] and first[1] == second[0]
-    assert opened[4:] == [everybody]
+    assert first[0] | first[1] == second[0] | second[1] == training_speakers and not first[0] & first[1] and first[1] == second[0]
+    assert opened[4:] == [training_speakers]
     split = run.splits[0]
     assert opened_ids == {prepared.utterances[index].id for index in split.indices("train", prepared.utterances)}
     assert split.held_out and not opened_ids & set(split.held_out)
