@@ -171,7 +171,8 @@ def test_a_finished_study_is_extended_and_repeats_no_configuration(prepared, tmp
 def test_a_bad_configuration_is_stopped_after_a_fold(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(optuna.pruners, "MedianPruner", partial(optuna.pruners.MedianPruner, n_startup_trials=1))
     text = SEARCH.partition('"adversary.name"')[0] + '"train.learning_rate" = [1e-2, 1e-9]\n'
-    result = search(prepared, tmp_path, search=text)
+    learning = {"train": {**TRAIN, "epochs": 12, "ema": 0.5}, "emotion": {"hidden": 0}}
+    result = search(prepared, tmp_path, search=text, sections=learning)
     states = {trial.values["train.learning_rate"]: trial for trial in result.trials if trial.same_as is None}
     assert states[1e-2].state == "complete" and len(states[1e-2].folds) == 2
     assert states[1e-9].state == "pruned" and states[1e-9].folds == ("05",) and states[1e-9].objective is None

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 NEIGHBOURS = 16  # whose distances show how far apart rows usually are
 MAX_ROWS = 50_000  # among which neighbours are searched
 PROJECTED = 12  # dimensions in which neighbours are searched
+MIN_DIMENSIONS = 4  # in fewer, different rows are close to each other by chance
 CLOSE = 0.05  # of a copy: its distance as a share of that of the 16th neighbour
 COARSE = 2.5  # distances in the projection are up to so many times too large or too small
 DISCRETE = 0.1  # share of different rows below which rows are codes, which repeat by themselves
@@ -19,8 +20,8 @@ def copies(embedding: np.ndarray, speaker: np.ndarray) -> np.ndarray:
     """Return a mask [N] of the rows that are equal or nearly equal to an earlier row of the same speaker.
 
     Rows are compared as they are and by their directions, so that scaled and mirrored rows are copies as well. Nearly equal is
-    what is far closer than the neighbours of other rows; beyond MAX_ROWS only equal rows are found. Where rows are codes out of a
-    small set, as of a quantised release, equal rows are no copies.
+    what is far closer than the neighbours of other rows. Beyond MAX_ROWS rows, and in fewer than MIN_DIMENSIONS dimensions, only
+    equal rows are found. Where rows are codes out of a small set, as of a quantised release, equal rows are no copies.
 
     Args:
         embedding: Numbers [N, D].
@@ -32,7 +33,7 @@ def copies(embedding: np.ndarray, speaker: np.ndarray) -> np.ndarray:
     distinct = np.setdiff1d(np.arange(len(speaker)), pairs[0][:, 1])
     scale = embedding.std(axis=0)
     rows = embedding[distinct][:, scale > 0].astype(np.float64) / scale[scale > 0]
-    if NEIGHBOURS + 1 < len(distinct) <= MAX_ROWS and rows.shape[1] > 1:
+    if NEIGHBOURS + 1 < len(distinct) <= MAX_ROWS and rows.shape[1] >= MIN_DIMENSIONS:
         pairs += [distinct[close_pairs(view)] for view in (rows - rows.mean(axis=0), *directions(rows))]
     earlier, later = np.concatenate(pairs).T
     same = speaker[earlier] == speaker[later]
@@ -58,9 +59,9 @@ def are_codes(embedding: np.ndarray, equal: np.ndarray, speaker: np.ndarray) -> 
 
 
 def directions(rows: np.ndarray) -> list[np.ndarray]:
-    """Return the rows as vectors of length 1 whose sign does not matter; nothing where there are too few dimensions for that."""
+    """Return the rows as vectors of length 1 whose sign does not matter; nothing where one is 0."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    if rows.shape[1] < 4 or not norms.all():
+    if not norms.all():
         return []
     units = rows / norms
     largest = np.take_along_axis(units, np.abs(units).argmax(axis=1)[:, None], axis=1)
