@@ -25,6 +25,7 @@ from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.corpora import synthesis
 from speaker_invariant_ser.data.corpora.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
+from speaker_invariant_ser.demos.folder import MARK
 from speaker_invariant_ser.recipe import TrainSection
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import launcher
@@ -434,11 +435,18 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)
-    for _ in range(2):
-        assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
-        output = capsys.readouterr().out
-        assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
-        assert "9.1 %" in output, "chance of 11 training speakers"
+    (tmp_path / "demo" / "old").mkdir(parents=True)
+    (tmp_path / "demo" / MARK).touch()
+    assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+    assert not (tmp_path / "demo" / "old").exists()
+    output = capsys.readouterr().out
+    assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
+    assert "9.1 %" in output and "7.7 %" in output, "chance of 11 training speakers, and of 13 with the default recipe"
+    runs = [Run.open(tmp_path / "demo" / name) for name in ("baseline", "adversarial", "default")]
+    assert [run.recipe.encoder.name for run in runs] == ["cnn", "cnn", "fusion"]
+    assert [run.recipe.adversary.strength for run in runs] == [0, 1, 0]
+    assert [len(run.splits[0].train) for run in runs] == [11, 11, 13]
+    assert len({run.splits[0].test for run in runs}) == 1 and all(run.recipe.train.epochs == 1 for run in runs)
     assert len(list((tmp_path / "demo" / "corpus").glob("*.wav"))) == len(SPEAKERS) * 4
     report = (tmp_path / "demo" / "report" / "report.md").read_text()
     assert "claim nothing about human speech" in report and "tradeoff.png" in report
