@@ -133,7 +133,7 @@ def test_labels_of_test_speakers_do_not_matter(prepared, folder, tmp_path_factor
 
 
 def test_a_killed_study_continues_with_its_trained_folds(whole, prepared, tmp_path):
-    process = multiprocessing.get_context("forkserver").Process(target=search, args=(prepared, tmp_path))
+    process = multiprocessing.get_context("spawn").Process(target=search, args=(prepared, tmp_path))
     process.start()
     number = whole.chosen.number
     models = tmp_path / "study" / "trials" / f"{number:04d}" / "folds"

@@ -55,7 +55,7 @@ def train_often_saved(data: Path, out: Path, resume: bool) -> None:
 def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp_path):
     """Kill real processes at any stage; each resumes where the previous one was killed."""
     random.seed(0)
-    context = get_context("forkserver")
+    context = get_context("forkserver")  # no other test may start this server, or it lacks what is preloaded here
     context.set_forkserver_preload(["speaker_invariant_ser.training.launcher"])
     context.Process(target=print).start()  # the server
     longest = 0.0
