@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import torch
 
-from speaker_invariant_ser.config import read_recipe
+from speaker_invariant_ser.config import find_recipe, read_recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
@@ -68,7 +68,7 @@ def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, d
     Returns:
         For each recipe milliseconds per clip, its ratio to the former network's (processor time), and the peak memory in MB.
     """
-    paths = [FORMER, *(path for path in paths if path.resolve() != FORMER)]
+    paths = [FORMER, *(path for path in map(find_recipe, paths) if path.resolve() != FORMER)]
     torch.set_num_threads(1)
     with candidates(data, paths, rounds + 1) as found:
         for _ in range(rounds + 1):

@@ -6,6 +6,7 @@ Shapes: B batch, I rows of the input (see `features.streams`), M mel bands, T fr
 of the frame-level features, D embedding dimension.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -135,6 +136,24 @@ class Stage(nn.Module):
         return MaskedReLU.apply(x, mask_of(frames, x.shape[3])), frames
 
 
+def build_stages(
+    layout: Layout, channels: Sequence[int], kernel_and_stride: Callable[[int], tuple[int, tuple[int, int]]]
+) -> tuple[nn.ModuleList, int, int]:
+    """Return the stages over the log-mel and its deltas, their output channels times remaining bands, and their stride in time.
+
+    Args:
+        layout: Of the input.
+        channels: Output channels of each stage.
+        kernel_and_stride: From the number of a stage, counted from 0, to its kernel and its stride over bands and over time.
+    """
+    stages, inputs, bands, total_stride = [], layout.orders, layout.bands, 1
+    for number, outputs in enumerate(channels):
+        kernel, stride = kernel_and_stride(number)
+        stages.append(Stage(inputs, outputs, kernel, stride))
+        inputs, bands, total_stride = outputs, -(-bands // stride[0]), total_stride * stride[1]
+    return nn.ModuleList(stages), inputs * bands, total_stride
+
+
 class AttentivePooling(nn.Module):
     """Attentive statistics pooling: weighted mean and standard deviation over frames, with learned weights per channel.
 
@@ -229,14 +248,8 @@ class Cnn(SingleBranch):
 
     def __init__(self, layout: Layout, settings: CnnSettings | ImageSettings) -> None:
         super().__init__()
-        self.layout, self.stride = layout, 1
-        stages, inputs, bands = [], layout.orders, layout.bands
-        for number, outputs in enumerate(settings.channels):
-            kernel, stride = self.kernel_and_stride(number)
-            stages.append(Stage(inputs, outputs, kernel, stride))
-            inputs, bands, self.stride = outputs, -(-bands // stride[0]), self.stride * stride[1]
-        self.stages = nn.ModuleList(stages)
-        self.frame_dim = inputs * bands
+        self.layout = layout
+        self.stages, self.frame_dim, self.stride = build_stages(layout, settings.channels, self.kernel_and_stride)
         self.pool = self.pooling(self.frame_dim)
         self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Linear(self.pool.outputs_per_channel * self.frame_dim, settings.dim)

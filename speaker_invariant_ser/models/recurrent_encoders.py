@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.features.streams import Layout
-from speaker_invariant_ser.models.encoders import AttentivePooling, Cnn, MaskedReLU, Norm1d, Norm2d, SingleBranch, Stage, freeze
+from speaker_invariant_ser.models.encoders import (
+    AttentivePooling,
+    Cnn,
+    MaskedReLU,
+    Norm1d,
+    Norm2d,
+    SingleBranch,
+    build_stages,
+    freeze,
+)
 from speaker_invariant_ser.recipe_encoders import AcrnnSettings, CrnnSettings, ProsodySettings
 
 
@@ -138,15 +147,10 @@ class Crnn(SingleBranch):
 
     def __init__(self, layout: Layout, settings: CrnnSettings) -> None:
         super().__init__()
-        self.layout, self.stride = layout, 1
-        stages, inputs, bands = [], layout.orders, layout.bands
-        for number, outputs in enumerate(settings.channels):
-            kernel, stride = Cnn.kernel_and_stride(number)
-            stages.append(Stage(inputs, outputs, kernel, stride))
-            inputs, bands, self.stride = outputs, -(-bands // stride[0]), self.stride * stride[1]
-        self.stages = nn.ModuleList(stages)
+        self.layout = layout
+        self.stages, columns, self.stride = build_stages(layout, settings.channels, Cnn.kernel_and_stride)
         self.dropout = nn.Dropout(settings.dropout)
-        self.columns = nn.Conv1d(inputs * bands, settings.width, 1, bias=False)
+        self.columns = nn.Conv1d(columns, settings.width, 1, bias=False)
         self.columns_norm = Norm1d(settings.width)
         self.recurrent = Bidirectional(settings.width, settings.width // 2)
         self.frame_dim = settings.width
@@ -157,7 +161,7 @@ class Crnn(SingleBranch):
         self.dim = settings.dim
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frame-level features [B, F, T'] of inputs [B, I, T], T' a quarter of T, and their frames [B]."""
+        """Return frame-level features [B, F, T'] of inputs [B, I, T], T' a quarter of T from two stages on, and frames [B]."""
         x = self.layout.log_mel(x).contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, frames = stage(x, frames)

@@ -1,4 +1,4 @@
-"""Infer says of recordings what prepare says: the same are listed, rejected and noted; channels are told apart."""
+"""Infer says of recordings what prepare says: the same are listed, rejected and noted; channels are distinguished."""
 
 import csv
 import os
