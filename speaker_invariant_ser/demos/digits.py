@@ -40,7 +40,8 @@ from speaker_invariant_ser.models.model import choose_device, load_model
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import AdversarySection
-from speaker_invariant_ser.report.plots import COLOURS, GREY, Plot, add_legend, save
+from speaker_invariant_ser.report.figure import Plot, add_legend, save
+from speaker_invariant_ser.report.palette import COLOURS, GREY
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training.epoch_metrics import Row
 from speaker_invariant_ser.training.launcher import train

@@ -23,7 +23,7 @@ from speaker_invariant_ser.features.mel_scale import hertz_to_band
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
-from speaker_invariant_ser.report.plots import STYLE, label
+from speaker_invariant_ser.report.figure import STYLE, label
 from speaker_invariant_ser.training.batching import BatchLoader, BatchPlan
 from speaker_invariant_ser.training.objective import build_model
 

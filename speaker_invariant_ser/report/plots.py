@@ -1,47 +1,23 @@
-"""Plots of the report: each is drawn once, as SVG for the page and as PNG for Markdown.
+"""Plots of the report. Scores are shares from 0 to 1, plotted in percent."""
 
-Text and axes are drawn in INK, which becomes `currentColor` on the page, so that one drawing serves light and dark themes; all
-other colours have a contrast of 3 or more to both backgrounds. Scores are shares from 0 to 1, plotted in percent.
-"""
-
-import io
 import itertools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from speaker_invariant_ser.evaluation.summary import SpeakerDifference
 from speaker_invariant_ser.evaluation.summary_parts import ReliabilityBin, SpeakerResult
+from speaker_invariant_ser.report.figure import add_legend, label
+from speaker_invariant_ser.report.palette import BLUE, COLOURS, GREY, INK, MAX_CLASSES, RUST, class_style
 
-INK = "#22303c"
-BLUE, RUST, GREY = "#3f80a8", "#c25b3f", "#7c8791"
-COLOURS = (BLUE, RUST, "#64913f", "#8f6fb0", "#a9822b", "#2f9488", "#b9608a", GREY)
-MARKERS = "os^D"
-STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page uses the system font
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 150,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a label may hold a dollar sign
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
-WIDTH = 5.0  # inches; narrow, so that text stays readable on a phone
 MAX_ROWS = 30  # of a plot with one labelled row for each speaker or attacker
 
 
@@ -96,68 +72,6 @@ class Points:
     position: np.ndarray
     emotion: np.ndarray
     speaker: np.ndarray
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot.
-
-    Attributes:
-        name: Stem of its file, and prefix of its ids on the page.
-        caption: What it shows; also its text alternative.
-        draw: Draws it into the axes.
-        height: Height, inches.
-    """
-
-    name: str
-    caption: str
-    draw: Callable[[Axes], None]
-    height: float = 3.4
-
-
-def save(plot: Plot, folder: Path) -> str:
-    """Write NAME.png into `folder` and return the same drawing as an SVG element for an HTML page."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
-        figure = Figure((WIDTH, plot.height), layout="constrained")
-        plot.draw(figure.subplots())
-        figure.savefig(folder / f"{plot.name}.png")
-        figure.set_layout_engine("none")  # it is laid out already
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return embeddable(buffer.getvalue(), plot)
-
-
-def embeddable(svg: str, plot: Plot) -> str:
-    """Return matplotlib's SVG file as an element of a page: unique ids, no fixed size, INK as the page's text colour."""
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
-            parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.split("}")[-1]
-        element.attrib = {key.split("}")[-1]: adapt(key, value, plot.name) for key, value in element.attrib.items()}
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": plot.caption}
-    title = ElementTree.Element("title")
-    title.text = plot.caption
-    root.insert(0, title)
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def adapt(key: str, value: str, name: str) -> str:
-    """Return an attribute's value for the page."""
-    if key == "id":
-        return f"{name}-{value}"
-    if key.endswith("href"):
-        return value.replace("#", f"#{name}-", 1)
-    return value.replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
-
-
-def label(text: object, max_length: int = 24) -> str:
-    """Return text on one line of at most `max_length` characters; a leading space keeps matplotlib from dropping "_x"."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
-    short = plain if len(plain) <= max_length else plain[: max_length - 1] + "…"
-    return f" {short}" if short.startswith("_") else short
 
 
 def rows_height(rows: int) -> float:
@@ -291,11 +205,6 @@ def draw_levels(axes: Axes, levels: Mapping[str, tuple[float, str, str]]) -> Non
     add_legend(axes, lines, list(levels))
 
 
-def add_legend(axes: Axes, lines: Sequence[Line2D], texts: Sequence[str], columns: int = 2) -> None:
-    """Put a legend below the plot."""
-    axes.figure.legend(lines, [label(text, 40) for text in texts], loc="outside lower center", ncols=columns)
-
-
 def plot_differences(axes: Axes, speakers: Mapping[str, SpeakerDifference], mean: Estimate) -> None:
     """Plot each speaker's UAR difference in points, the largest at the top, and the mean with its interval below."""
     ranked = sorted(speakers, key=lambda speaker: speakers[speaker].difference)
@@ -350,8 +259,10 @@ def plot_curves(axes: Axes, curves: Curves, keys: Mapping[str, str], unit: str =
 def plot_adversary_losses(axes: Axes, curves: Mapping[str, Sequence[float]], levels: Sequence[float]) -> None:
     """Plot the adversary's loss of several runs over the epochs, and `levels` dashed; logarithmic where a loss is large."""
     lines = []
-    for curve, colour in zip(curves.values(), COLOURS, strict=False):
-        lines += axes.plot(range(1, len(curve) + 1), curve, "o-" if len(curve) < 3 else "-", color=colour, linewidth=1.6)
+    for index, curve in enumerate(curves.values()):
+        colour, marker = class_style(index)
+        epochs = range(1, len(curve) + 1)
+        lines += axes.plot(epochs, curve, color=colour, linewidth=1.6, marker=marker, markersize=4.6, markevery=0.15)
     for level in levels:
         dashed = axes.axhline(level, color=GREY, linewidth=1.2, linestyle="--")
     if max(map(max, curves.values())) > 4 * max(levels):
@@ -387,14 +298,14 @@ def draw_columns(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> list[Li
 
 
 def plot_map(axes: Axes, position: np.ndarray, classes: np.ndarray) -> None:
-    """Plot points [P, 2] coloured by class [P]; markers differ from the ninth class on, more than 32 have no legend."""
+    """Plot points [P, 2] by class [P], which differ in colour and marker; more than 32 classes have no legend."""
     names = sorted(set(classes.tolist()))
-    styles = [(colour, marker) for marker in MARKERS for colour in COLOURS]
     lines = []
-    for name, (colour, marker) in zip(names, itertools.cycle(styles), strict=False):
+    for index, name in enumerate(names):
+        colour, marker = class_style(index)
         x, y = position[classes == name].T
-        lines += axes.plot(x, y, marker, color=colour, markersize=4.2, linestyle="none", alpha=0.85, markeredgewidth=0)
+        lines += axes.plot(x, y, marker, color=colour, markersize=4.6, linestyle="none", alpha=0.85, markeredgewidth=0)
     axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axes.spines[:].set_visible(False)
-    if len(names) <= len(styles):
+    if len(names) <= MAX_CLASSES:
         add_legend(axes, lines, [label(name, 14) for name in names], columns=4)

@@ -10,7 +10,8 @@ import jinja2
 
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, ComparisonReport, Report, RunReport, RunSettings
 from speaker_invariant_ser.files import new_folder, write_json
-from speaker_invariant_ser.report.plots import Curves, Plot, Points, save
+from speaker_invariant_ser.report.figure import Plot, save
+from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, mark_section
 from speaker_invariant_ser.report.sections.comparison import comparison

@@ -16,8 +16,9 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Prepared
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import write_json, writing
+from speaker_invariant_ser.report.figure import Plot, add_legend, save
 from speaker_invariant_ser.report.formatting import count, decimal, percent
-from speaker_invariant_ser.report.plots import BLUE, GREY, INK, RUST, Plot, add_legend, save
+from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST
 from speaker_invariant_ser.report.tables import Table
 from speaker_invariant_ser.runs import split_hash
 from speaker_invariant_ser.studies.sweep_folds import Scores

@@ -27,8 +27,10 @@ from reports import (
 
 from speaker_invariant_ser.evaluation.summary import RunReport, SpeakerDifference
 from speaker_invariant_ser.evaluation.summary_parts import SpeakerResult, Uar
+from speaker_invariant_ser.report.figure import Plot, label, save
 from speaker_invariant_ser.report.formatting import interval, percent
-from speaker_invariant_ser.report.plots import COLOURS, INK, Plot, Points, label, plot_gradients, save
+from speaker_invariant_ser.report.palette import COLOURS, INK
+from speaker_invariant_ser.report.plots import Points, plot_gradients
 from speaker_invariant_ser.report.sections.blocks import Plots, Section
 from speaker_invariant_ser.report.sections.emotion import speakers_section
 from speaker_invariant_ser.report.sections.paired import paired_section

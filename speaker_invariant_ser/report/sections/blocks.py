@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import Against, RunReport
-from speaker_invariant_ser.report.plots import Plot
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.tables import Table, mark_transductive
 
 ABOUT_TRANSDUCTIVE = (

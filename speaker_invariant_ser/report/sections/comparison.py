@@ -7,8 +7,10 @@ from functools import partial
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import count
-from speaker_invariant_ser.report.plots import BLUE, COLOURS, RUST, Plot, TradeoffChance
+from speaker_invariant_ser.report.palette import BLUE, COLOURS, RUST
+from speaker_invariant_ser.report.plots import TradeoffChance
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text, about_learned
 from speaker_invariant_ser.report.sections.overview import tradeoff_chance, tradeoff_point
 from speaker_invariant_ser.report.sections.speaker import WARNING

@@ -12,8 +12,9 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     ReliabilityBin,
 )
 from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import count, decimal, interval, percent, points, seed_deviation
-from speaker_invariant_ser.report.plots import Plot, rows_height
+from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.tables import Table, about_refit, fold_line
 

@@ -5,7 +5,9 @@ from functools import partial
 from speaker_invariant_ser.evaluation.summary import Against, Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report import plots
-from speaker_invariant_ser.report.plots import BLUE, GREY, RUST, Plot, TradeoffChance, TradeoffPoint
+from speaker_invariant_ser.report.figure import Plot
+from speaker_invariant_ser.report.palette import BLUE, GREY, RUST
+from speaker_invariant_ser.report.plots import TradeoffChance, TradeoffPoint
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text
 from speaker_invariant_ser.report.sections.speaker import WARNING, attackers_plot, score_of
 from speaker_invariant_ser.report.tables import key_table, run_name

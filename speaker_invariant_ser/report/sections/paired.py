@@ -5,6 +5,7 @@ from statistics import fmean
 
 from speaker_invariant_ser.evaluation.summary import Against, DomainDifference, RunReport
 from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
     count,
     decimal,
@@ -15,7 +16,7 @@ from speaker_invariant_ser.report.formatting import (
     points_interval,
     seed_deviation,
 )
-from speaker_invariant_ser.report.plots import Plot, rows_height
+from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Plots, Section, Text, about_learned
 from speaker_invariant_ser.report.tables import Table, run_name
 

@@ -5,6 +5,7 @@ from functools import partial
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary_parts import Outputs, Scorer, Speaker, Unseen, Verification
 from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
     HasAccuracy,
     count,
@@ -15,7 +16,7 @@ from speaker_invariant_ser.report.formatting import (
     points,
     seed_deviation,
 )
-from speaker_invariant_ser.report.plots import Plot, Score, rows_height
+from speaker_invariant_ser.report.plots import Score, rows_height
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 from speaker_invariant_ser.report.tables import (
     CHANCE_LEVELS,

@@ -4,8 +4,9 @@ from functools import partial
 
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import count, percent
-from speaker_invariant_ser.report.plots import Curves, Plot, Points
+from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 
 TIMES = {  # columns seconds_NAME of metrics.csv
@@ -21,7 +22,7 @@ GRADIENTS = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "o
 
 
 def map_section(points: Points) -> Section:
-    """Return the embedding map, coloured by emotion and by speaker."""
+    """Return the embedding map, by emotion and by speaker."""
     about = (
         f"t-SNE of {count(len(points.emotion), 'utterance')} by one encoder, the same points twice. Neighbours in the plot are "
         "neighbours in the embedding; sizes of clusters and distances between them have no meaning."
@@ -29,7 +30,7 @@ def map_section(points: Points) -> Section:
     maps = [
         Plot(
             f"map-{name}",
-            f"Embeddings coloured by {name}.",
+            f"Embeddings; colour and marker show the {name}.",
             partial(plots.plot_map, position=points.position, classes=classes),
             4.4,
         )
