@@ -1,6 +1,9 @@
 """Your own data: tables, folder patterns and databases; errors use the names of the user's own files and columns."""
 
+import pickle
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -152,6 +155,39 @@ def test_an_audformat_database(audformat_folder, tmp_path):
         ("wav/3.wav", "02", "anger", "", "male"),
     ]
     assert "wav/4.wav" in (tmp_path / "data" / "rejected.csv").read_text()
+
+
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@AUDFORMAT_WARNINGS
+@pytest.mark.parametrize("place", ["tag", "pickle alone", "pickle beside the table", "name of a table"])
+def test_an_audformat_database_runs_no_program(audformat_folder, tmp_path, capsys, place):
+    header, proof, message = audformat_folder / "db.yaml", tmp_path / "proof", ""
+    tables = list(audformat_folder.glob("db.files.*"))
+    if place == "tag":
+        tag = f"proof: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{proof}']]"
+        header.write_text(f"{header.read_text()}{tag}\n")
+        message = r"db.yaml, line \d+: could not determine a constructor for the tag .*python/object.*: remove it"
+    elif place == "name of a table":
+        header.write_text(header.read_text().replace("\n  files:", "\n  x/../files:"))
+        message = "db.yaml: the table 'x/../files' has a slash in its name; rename it"
+    else:
+        (audformat_folder / "db.files.pkl").write_bytes(pickle.dumps(Touch(proof)))
+    if place == "pickle alone":
+        for table in tables:
+            table.unlink()
+        message = r"db.files.pkl: a pickle can run a program and is not read; save the table as CSV or Parquet"
+    assert siser(["prepare", "audformat", str(audformat_folder), str(tmp_path / "data")]) == (2 if message else 0)
+    assert not proof.exists()
+    assert re.search(message, capsys.readouterr().err)
 
 
 @AUDFORMAT_WARNINGS

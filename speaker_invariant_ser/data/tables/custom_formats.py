@@ -1,6 +1,7 @@
 """Your own data as an audformat database or a Hugging Face dataset, and the list of all formats of your own data."""
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -45,10 +46,12 @@ def read_audformat(request: Request) -> Listing:
     folder = require_folder(request.source)
     if not (folder / "db.yaml").is_file():
         raise CorpusError(f"{folder} holds no audformat database: expected db.yaml and the tables it names in this folder")
-    audformat, yaml = import_optional("audformat", "audformat"), import_optional("yaml", "audformat")
+    audformat = import_optional("audformat", "audformat")
+    header = read_header(folder / "db.yaml")
     try:
-        database = audformat.Database.load(str(folder), load_data=True, verbose=False)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        database = audformat.Database.load_header_from_yaml(header)
+        load_tables(database, folder)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
     series = {name: values for name in (*NEEDED[1:], *OPTIONAL) if (values := series_of(name, database, request)) is not None}
     needed = request.needed[1:]
@@ -67,6 +70,57 @@ def read_audformat(request: Request) -> Listing:
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]
     plain = replace(request, name=request.corpus, pattern="", columns={})
     return listing_of(columns, plain, folder, reject_unlabelled=True)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the content of db.yaml, read as plain values.
+
+    `audformat.Database.load` is not used: it reads YAML that may name Python functions to be called, and pickles.
+
+    Raises:
+        CorpusError: The file is damaged, or has a tag other than those of plain values.
+        SetupError: PyYAML, which audformat needs, is not installed.
+    """
+    yaml = import_optional("yaml", "audformat")
+    try:
+        header = yaml.safe_load(path.read_bytes())
+    except yaml.constructor.ConstructorError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise CorpusError(
+            f"{path}{line}: {error.problem}; only plain values are read, because such a tag can run a program: remove it"
+        ) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CorpusError(f"{path.parent}: this audformat database is damaged: db.yaml: {error}") from None
+    if not isinstance(header, dict):
+        raise CorpusError(f"{path.parent}: this audformat database is damaged: db.yaml has no keys such as tables and schemes")
+    return header
+
+
+def load_tables(database: Database, folder: Path) -> None:
+    """Read the tables of a database from CSV or Parquet files, never from pickles.
+
+    audformat prefers a pickle beside such a file, so it is given a folder with links to the CSV and Parquet files alone.
+
+    Raises:
+        CorpusError: A table exists only as a pickle, or its name contains a slash.
+    """
+    with tempfile.TemporaryDirectory() as links:
+        for table in (*database.misc_tables, *database.tables):
+            name = f"db.{table}"
+            if Path(name).name != name:
+                raise CorpusError(f"{folder / 'db.yaml'}: the table {table!r} has a slash in its name; rename it and its files")
+            for kind in ("csv", "parquet"):
+                file = folder / f"{name}.{kind}"
+                if file.is_file():
+                    os.symlink(file.resolve(), Path(links, file.name))
+            if not os.listdir(links) and (folder / f"{name}.pkl").exists():
+                raise CorpusError(
+                    f"{folder / name}.pkl: a pickle can run a program and is not read; save the table as CSV or Parquet: "
+                    'database.save(folder, storage_format="csv")'
+                )
+            database[table].load(str(Path(links, name)))
+            for file in Path(links).iterdir():
+                file.unlink()
 
 
 def series_of(name: str, database: Database, request: Request) -> Series | None:
