@@ -18,7 +18,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.manifest import COLUMNS
-from speaker_invariant_ser.data.tables.columns import read_columns, require_unique_columns
+from speaker_invariant_ser.data.tables.columns import read_columns, read_vectors, require_unique_columns
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
@@ -80,8 +80,8 @@ def read_embeddings(
     An .npz file has the arrays `embedding` [N, D] and `speaker` [N], and optionally `emotion`, `text` and `id` [N] (text or
     integers) and `scored` [N]: 1 where the encoder was not trained on the utterance, 0 where it was. In .csv, .tsv and
     .parquet files these are columns, and the dimensions are those with a common stem and a number, such as dim_0, or those that
-    `dimensions` names. Labels are read as text, so that `01` stays `01`. The usual other names of columns (`speaker_id`, `label`
-    ...) are recognised.
+    `dimensions` names. In .parquet files a column of lists of numbers stands for as many columns, x_0, x_1 and so on for x.
+    Labels are read as text, so that `01` stays `01`. The usual other names of columns (`speaker_id`, `label` ...) are recognised.
 
     Without `emotion`, chance given the emotion is chance. Without `id`, utterances are called "row 1" and so on. Without
     `scored`, all utterances are scored.
@@ -259,16 +259,22 @@ def label_texts(values: "ArrayLike", name: str) -> list[str]:
 
 
 def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] = ()) -> Content:
-    """Read a .csv, .tsv or .parquet file with one column per dimension."""
+    """Read a .csv, .tsv or .parquet file with one column per dimension, or in .parquet a column of vectors."""
     cells = read_columns(path, {})
     chosen = match_fields(cells, columns, path, needed=("speaker",))
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
-    others = {name: column for name, column in cells.items() if name not in chosen.values()}
+    vectors, nested = read_vectors(path)
+    others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
+    dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}
+    require_unique_columns([*others, *dimensions_of], path)
+    others |= dimensions_of
     never = [name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS]
     names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions)
     if never:
         notes.append(f"labels and row numbers that are not used: {', '.join(never)}")
-    values = [to_numbers(cells[name], f"{path}: {name}") for name in names]
+    if nested:
+        notes.append(f"nested, and not used as dimensions: {', '.join(nested)}")
+    values = [to_numbers(others[name], f"{path}: {name}") for name in names]
     embedding = np.stack(values, axis=1) if values else np.zeros((len(labels["speaker"]), 0))
     return embedding, labels, names, notes
 

@@ -45,7 +45,7 @@ def audit(
     A .npz file holds the arrays embedding [N, D] and speaker [N] and, where known, emotion, text, id and scored [N]. scored is 1
     for an utterance that the encoder was not trained on, and 0 for one that it was: attackers learn from those but are not scored
     on them. In .csv, .tsv and .parquet these are columns, and the dimensions are columns with a common stem and a number, such as
-    dim_0 to dim_767; --dimensions names others.
+    dim_0 to dim_767; --dimensions names others. In .parquet they may also be one column of lists of numbers.
     """
     columns = column_names(column)
     if not as_json:

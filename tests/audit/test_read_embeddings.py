@@ -192,6 +192,67 @@ def test_a_column_of_an_array_that_names_the_speaker_is_warned_of(tmp_path):
     assert not read_embeddings(tmp_path / "t.npz").notes, "quantised embeddings are no labels"
 
 
+NUMBERS = np.arange(18.0).reshape(6, 3)
+LISTS = {
+    "list": pyarrow.list_(pyarrow.float32()),
+    "large list": pyarrow.large_list(pyarrow.float64()),
+    "fixed size": pyarrow.list_(pyarrow.float16(), 3),
+    "integers": pyarrow.list_(pyarrow.int64(), 3),
+    "tensor": pyarrow.fixed_shape_tensor(pyarrow.float32(), [3]),
+}
+
+
+def vectors(folder: Path, kind: pyarrow.DataType, rows: list, **columns) -> Path:
+    """A .parquet file with speakers and a column `emb` of lists."""
+    plain = kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
+    cells = pyarrow.array([row if row is None else plain_row(row, plain) for row in rows], plain)
+    array = pyarrow.ExtensionArray.from_storage(kind, cells) if kind is not plain else cells
+    path = folder / "v.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"speaker": SPEAKERS, "emb": array, **columns}), path, row_group_size=4)
+    return path
+
+
+def plain_row(row, kind: pyarrow.DataType) -> list:
+    """Numbers as the list's type takes them."""
+    return [np.float16(x) if kind.value_type == pyarrow.float16() else x for x in np.asarray(row).tolist()]
+
+
+@pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
+def test_a_column_of_vectors_is_the_embedding(tmp_path, kind):
+    other = {"age": [30] * 6, "words": [["a"], ["b"], [], ["c"], ["d"], ["e"]]}
+    table, names, notes = read_embeddings(vectors(tmp_path, kind, list(NUMBERS), **other))
+    assert names == ["emb_0", "emb_1", "emb_2"]
+    np.testing.assert_array_equal(table.embedding, NUMBERS)
+    single = kind in (LISTS["list"], LISTS["fixed size"], LISTS["tensor"])
+    assert table.embedding.dtype == (np.float32 if single else np.float64)
+    assert "numbers that are not used as dimensions: age; --dimensions names others" in notes
+    assert "nested, and not used as dimensions: words" in notes
+
+
+@pytest.mark.parametrize(
+    "rows, columns, error",
+    [
+        ([[1, 2, 3]] * 4 + [[1, 2], [1, 2, 3]], {}, "emb in row 5 has 2 numbers, row 1 has 3; expected equally many"),
+        ([[1, 2, 3]] * 5 + [None], {}, "emb in row 6 is missing; expected equally many numbers in every row"),
+        ([None] + [[1, 2, 3]] * 5, {}, "emb in row 1 is missing"),
+        ([[1, 2, None]] + [[1, 2, 3]] * 5, {}, "the embedding of row 1 contains NaN"),
+        (NUMBERS.tolist(), {"f_0": [1.0] * 6, "f_1": [2.0] * 6}, "several stems; name the dimensions with --dimensions"),
+        (NUMBERS.tolist(), {"emb_0": [1.0] * 6}, "column emb_0 occurs more than once"),
+    ],
+)
+def test_vectors_of_other_shapes_are_refused(tmp_path, rows, columns, error):
+    path = vectors(tmp_path, pyarrow.list_(pyarrow.float64()), rows, **columns)
+    with pytest.raises(AuditError, match=re.escape(error)):
+        read_embeddings(path)
+
+
+def test_one_of_several_vectors_is_chosen(tmp_path):
+    second = pyarrow.array((NUMBERS + 100).tolist(), pyarrow.list_(pyarrow.float64()))
+    path = vectors(tmp_path, pyarrow.list_(pyarrow.float64()), NUMBERS.tolist(), second=second)
+    table, names, _ = read_embeddings(path, dimensions=["second_*"])
+    assert names == ["second_0", "second_1", "second_2"] and table.embedding.min() == 100
+
+
 def test_dimensions_are_of_tables_only(tmp_path):
     with pytest.raises(AuditError, match=r"t\.npz: --dimensions names columns of a table; an \.npz file has the array embedding"):
         read_embeddings(npz(tmp_path), dimensions=("d*",))

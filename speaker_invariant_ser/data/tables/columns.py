@@ -2,9 +2,11 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.compute
 import pyarrow.csv
@@ -83,12 +85,77 @@ def shared_texts(column: pyarrow.ChunkedArray) -> list:
 
 
 def read_parquet(path: Path | str) -> dict[str, list[str]]:
-    """Read the columns of a Parquet file as text, whatever their types; raise ManifestError."""
-    try:
-        with open(path, "rb") as file:
-            table = pyarrow.parquet.read_table(file)
-        plain = [field.name for field in table.schema if not pyarrow.types.is_nested(field.type)]
+    """Read the columns of a Parquet file as text, whatever their types, but for nested ones; raise ManifestError."""
+    with parquet_errors(path):
+        table = open_parquet(path)
+        plain = [field.name for field in table.schema if not pyarrow.types.is_nested(storage(field.type))]
         texts = [pyarrow.compute.fill_null(table[name].cast(pyarrow.string()), "") for name in plain]
+    require_unique_columns([name.strip() for name in plain], path)
+    return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
+
+
+def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read the columns of a Parquet file whose cells are lists of numbers.
+
+    Args:
+        path: The file; one of another kind has no such columns.
+
+    Returns:
+        Numbers [N, D] of each such column, in single precision where they are stored so and otherwise in double precision,
+        missing ones NaN; and the names of other nested columns.
+
+    Raises:
+        ManifestError: The file cannot be read, or a column's lists are missing or of different lengths.
+    """
+    if Path(path).suffix.lower() != ".parquet":
+        return {}, []
+    with parquet_errors(path):
+        table = open_parquet(path)
+        nested = [field for field in table.schema if pyarrow.types.is_nested(storage(field.type))]
+        numeric = [field.name for field in nested if is_vector(storage(field.type))]
+        vectors = {name.strip(): stack_lists(table[name], f"{path}: {name}") for name in numeric}
+    return vectors, [field.name for field in nested if field.name not in numeric]
+
+
+def is_vector(kind: pyarrow.DataType) -> bool:
+    """Return whether a type is a list of numbers."""
+    types = pyarrow.types
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return False
+    return any(test(kind.value_type) for test in (types.is_floating, types.is_integer, types.is_decimal, types.is_boolean))
+
+
+def stack_lists(column: pyarrow.ChunkedArray, source: str) -> np.ndarray:
+    """Return a column of lists of numbers as an array [N, D]; raise ManifestError if a list is missing or has another length."""
+    chunks = [chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk for chunk in column.chunks]
+    if not any(map(len, chunks)):
+        return np.zeros((0, 0))
+    lengths = np.concatenate([chunk.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks])
+    differing = np.flatnonzero(lengths != lengths[0])
+    if lengths[0] < 0 or len(differing):
+        row = 0 if lengths[0] < 0 else differing[0]
+        held = "is missing" if lengths[row] < 0 else f"has {lengths[row]} numbers, row 1 has {lengths[0]}"
+        raise ManifestError(f"{source} in row {row + 1} {held}; expected equally many numbers in every row")
+    numbers = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks])
+    return numbers.astype(np.float32 if numbers.dtype in (np.float16, np.float32) else np.float64).reshape(len(lengths), -1)
+
+
+def storage(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return how a type is stored: a tensor of fixed shape, for example, is a list."""
+    return kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
+
+
+def open_parquet(path: Path | str) -> pyarrow.Table:
+    """Return the table of a Parquet file, which is opened here because pyarrow interprets some paths itself."""
+    with open(path, "rb") as file:
+        return pyarrow.parquet.read_table(file)
+
+
+@contextmanager
+def parquet_errors(path: Path | str) -> Iterator[None]:
+    """Turn errors of reading a Parquet file into ManifestError."""
+    try:
+        yield
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, pyarrow.ArrowException) as error:
@@ -96,8 +163,6 @@ def read_parquet(path: Path | str) -> dict[str, list[str]]:
             f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "
             "`siser prepare datasets`, after save_to_disk"
         ) from None
-    require_unique_columns([name.strip() for name in plain], path)
-    return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
 
 
 def require_unique_columns(names: Sequence[str], path: Path | str) -> None:

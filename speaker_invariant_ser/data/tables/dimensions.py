@@ -19,12 +19,12 @@ MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speake
 
 
 def choose_dimensions(
-    cells: Mapping[str, Sequence[str]], path: Path, patterns: Sequence[str] = ()
+    cells: Mapping[str, Sequence[str] | np.ndarray], path: Path, patterns: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Choose dimensions among the columns that may be dimensions.
 
     Args:
-        cells: The candidates.
+        cells: The candidates: text, or an array of numbers.
         path: The table, for error messages.
         patterns: Patterns (`fnmatch`) of the dimensions' names; without, the columns with a common stem and a number are taken.
 
@@ -56,8 +56,10 @@ def choose_dimensions(
     return chosen, notes
 
 
-def holds_numbers(cells: Sequence[str], words_allowed: bool) -> bool:
+def holds_numbers(cells: Sequence[str] | np.ndarray, words_allowed: bool) -> bool:
     """Return whether a column holds numbers: in every cell that is not missing, or in any if words are allowed."""
+    if isinstance(cells, np.ndarray):
+        return True
     return any(map(is_number, cells)) and (words_allowed or all(is_number(cell) or is_missing(cell) for cell in cells))
 
 
@@ -94,8 +96,10 @@ def described(names: Sequence[str]) -> str:
     return shorten([*ranges, *single], 10)
 
 
-def to_numbers(cells: Sequence[str], source: str) -> np.ndarray:
-    """Convert a column to float64 [N]; raise AuditError if a cell is no number."""
+def to_numbers(cells: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
+    """Convert a column to float64 [N], but an array stays as it is; raise AuditError if a cell is no number."""
+    if isinstance(cells, np.ndarray):
+        return cells
     try:
         return np.array(cells, dtype=np.float64)
     except ValueError:
