@@ -141,6 +141,7 @@ def train(
     data: "PreparedCorpus | Path | str",
     out: Path | str,
     *,
+    final: bool = False,
     resume: bool = False,
     device: str = "auto",
     devices: int = 1,
@@ -153,6 +154,8 @@ def train(
         recipe: A recipe, the path of one, or the name of one that `siser recipes` lists; None is `default`.
         data: A prepared corpus, or its folder.
         out: The run: a new folder.
+        final: Train one model on all speakers, to be used: no speaker is left to evaluate it on. Its epoch and temperature come
+            from three inner folds.
         resume: Continue the run in `out`: keep trained models, resume those with a checkpoint.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         devices: Processes that share each batch.
@@ -173,12 +176,14 @@ def train(
         run = siser.train("default", "data/emodb", "runs/emodb")
         ```
     """
-    from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe
+    from speaker_invariant_ser.config import DEFAULT_RECIPE, make_recipe, read_recipe
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.training import launcher
+    from speaker_invariant_ser.training.refit import FINAL
 
     require_at_least(1, jobs=jobs, devices=devices)
     recipe = read_recipe(recipe or DEFAULT_RECIPE) if isinstance(recipe, Path | str | None) else recipe
+    recipe = make_recipe(recipe.model_dump(exclude_defaults=True), FINAL) if final else recipe
     prepared = PreparedCorpus.open(data) if isinstance(data, Path | str) else data
     return launcher.train(recipe, prepared, out, resume, device, jobs, progress, devices)
 

@@ -39,13 +39,14 @@ class SplitSection(Section):
         "ravdess-five",
         "fixed",
         "domain",
+        "all",
     ] = Field(
         "loso",
         description=(
             "How folds are made: loso, leave-one-session-out and leave-one-corpus-out test one speaker, session or corpus per "
             "fold; group-kfold tests one of `folds` groups of speakers; official takes the corpus's own lists; ravdess-five "
             "RAVDESS's five folds by actor; fixed the speakers in `test` and `dev`; domain trains on one domain with labels and "
-            "another without."
+            "another without; all trains one model to be used and tests nobody."
         ),
     )
     folds: int = Field(5, ge=2, description="Number of groups of speakers (group-kfold, domain).")

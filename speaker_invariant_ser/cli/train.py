@@ -31,6 +31,13 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
     ] = None,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Train one model on all speakers, to be used by `siser infer`; no speaker is left to evaluate it on.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue the run in --out: keep trained models, resume those with a checkpoint."),
@@ -61,7 +68,7 @@ def train(
     if recipe is None and is_first_process():
         print(f"recipe: {DEFAULT_RECIPE}, since none is named; `siser recipes` lists others")
     seeded = [] if seed is None else [f"train.seed={seed}"]
-    settings = read_with_warnings(recipe or Path(DEFAULT_RECIPE), [*(overrides or []), *seeded])
+    settings = read_with_warnings(recipe or Path(DEFAULT_RECIPE), [*final_values(final), *(overrides or []), *seeded])
     if not data:
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
     prepared, shown = PreparedCorpus.open(data), is_first_process()
@@ -79,7 +86,16 @@ def train(
         run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
     if shown:
         show_trained(run)
-        print(f"run: {out}   next: siser evaluate {out}")
+        print(f"run: {out}   next: siser {f'infer {out} FILES --out predictions.csv' if final else f'evaluate {out}'}")
+
+
+def final_values(final: bool) -> tuple[str, ...]:
+    """Return the values of a recipe that --final replaces."""
+    if not final:
+        return ()
+    from speaker_invariant_ser.training.refit import FINAL
+
+    return FINAL
 
 
 def read_with_warnings(path: Path, overrides: list[str]) -> "Recipe":

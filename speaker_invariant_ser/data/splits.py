@@ -12,6 +12,8 @@ from speaker_invariant_ser.data.tables.names import describe_groups, groups, sam
 from speaker_invariant_ser.errors import SplitError, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
+ALL_SPEAKERS = "all"  # name of the scheme that tests nobody, and of its fold
+
 
 @dataclass(frozen=True)
 class Split:
@@ -23,13 +25,13 @@ class Split:
         name: Name of the fold, such as the test speaker or a number.
         train: Speakers that the model is trained on.
         dev: Speakers on which the epoch is selected; empty where every speaker that is not tested is trained on.
-        test: Speakers that the model is evaluated on.
+        test: Speakers that the model is evaluated on; none in the scheme "all".
         texts: Texts of the test utterances, which no training or dev utterance has; empty: texts are not divided.
         held_out: Ids of utterances of training speakers that are not trained on, because attackers are scored on them.
         unlabelled: Speakers that are trained on without their labels.
 
     Raises:
-        SplitError: No speaker is tested, `train` has fewer than two, or a speaker is in more than one part.
+        SplitError: `train` has fewer than two speakers, or a speaker is in more than one part.
     """
 
     name: str
@@ -41,9 +43,8 @@ class Split:
     unlabelled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "test"):
-            if not getattr(self, part):
-                raise SplitError(f"fold {self.name}: no {part} speakers; a fold needs train and test speakers")
+        if not self.train:
+            raise SplitError(f"fold {self.name}: no train speakers")
         counts = Counter([*set(self.train), *set(self.dev), *set(self.test), *set(self.unlabelled)])
         shared = sorted(speaker for speaker, parts in counts.items() if parts > 1)
         if shared:
@@ -101,25 +102,28 @@ def make_splits(settings: SplitSection, utterances: Sequence[Utterance]) -> list
     Raises:
         SplitError: The utterances do not allow this scheme, for instance because there are too few speakers.
     """
-    require_enough(utterances, settings.dev_speakers)
+    require_enough(utterances, settings)
     settings = with_known_spelling(settings, utterances)
     splits = SCHEMES[settings.scheme](settings, speaker_table(settings, utterances))
     if settings.text_folds:
         splits = split_by_text(splits, settings, utterances)
     for split in splits:
+        if not split.test and settings.scheme != ALL_SPEAKERS:
+            raise SplitError(f"fold {split.name}: no test speakers; a fold needs train and test speakers")
         require_emotions(split, utterances)
     return splits
 
 
-def require_enough(utterances: Sequence[Utterance], dev_speakers: int) -> None:
-    """Raise SplitError for fewer than two emotions, or than four speakers (three where none is dev)."""
+def require_enough(utterances: Sequence[Utterance], settings: SplitSection) -> None:
+    """Raise SplitError for fewer than two emotions, or too few speakers for training, dev and test."""
     speakers = {utterance.speaker for utterance in utterances}
     if same := groups(speakers, same_key):
         raise SplitError(f"speaker {describe_groups(same)}: one name in several spellings; prepare the corpus again")
     emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
         raise SplitError(f"{len(emotions)} emotion ({shorten(emotions)}) in the data, at least 2 are needed")
-    needed = {"two to train on": 2, "one to select the epoch": int(dev_speakers > 0), "one to test": 1}
+    tested = int(settings.scheme != ALL_SPEAKERS)
+    needed = {"two to train on": 2, "one to select the epoch": int(settings.dev_speakers > 0), "one to test": tested}
     if len(speakers) < sum(needed.values()):
         raise SplitError(
             f"{len(speakers)} speakers ({shorten(sorted(speakers))}) in the data, at least {sum(needed.values())} are needed: "
@@ -145,6 +149,15 @@ def require_emotions(split: Split, utterances: Sequence[Utterance]) -> None:
         )
 
 
+def require_test_speakers(splits: Sequence[Split], source: str) -> None:
+    """Raise SplitError unless every fold tests someone; `source` is what the message calls the origin of the folds."""
+    if not all(split.test for split in splits):
+        raise SplitError(
+            f'{source}: split.scheme = "{ALL_SPEAKERS}" trains on all speakers and tests none; expected a scheme that leaves '
+            'speakers out, such as "loso"'
+        )
+
+
 def with_dev_speakers(name: str, test: tuple[str, ...], count: int, groups: Mapping[str, Group]) -> Split:
     """Return a fold whose other speakers are divided into `count` dev speakers and training speakers."""
     train, dev = divide(name, test, count, groups)
@@ -154,6 +167,11 @@ def with_dev_speakers(name: str, test: tuple[str, ...], count: int, groups: Mapp
 def loso(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
     """Leave one speaker out: every speaker is tested once and is dev about equally often."""
     return [with_dev_speakers(speaker, (speaker,), settings.dev_speakers, speakers.groups) for speaker in speakers.groups]
+
+
+def all_speakers(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
+    """Train on all speakers but the dev speakers, and test nobody: one model to be used, whose recipe other folds have tested."""
+    return [with_dev_speakers(ALL_SPEAKERS, (), settings.dev_speakers, speakers.groups)]
 
 
 def group_kfold(settings: SplitSection, speakers: SpeakerTable) -> list[Split]:
@@ -348,6 +366,7 @@ SCHEMES: dict[str, Callable[[SplitSection, SpeakerTable], list[Split]]] = {
     "ravdess-five": ravdess_five,
     "fixed": fixed,
     "domain": domain,
+    ALL_SPEAKERS: all_speakers,
 }
 
 
@@ -359,6 +378,8 @@ def split_by_text(splits: Sequence[Split], settings: SplitSection, utterances: S
     """
     if settings.scheme == "leave-one-corpus-out":
         raise SplitError("split.text_folds: corpora have no texts in common; set it to 0 for leave-one-corpus-out")
+    if settings.scheme == ALL_SPEAKERS:
+        raise SplitError('split.text_folds: split.scheme = "all" tests nobody, so that no texts are tested; set it to 0')
     texts = sorted({utterance.text for utterance in utterances})
     if "" in texts:
         unknown_texts = sum(not utterance.text for utterance in utterances)

@@ -22,7 +22,7 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.data.splits import Split, make_splits
+from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_over_speakers, per_speaker, uar_with_interval
@@ -98,6 +98,7 @@ def measure_baseline(
     progress = progress or (lambda name, done, total: None)
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
+    require_test_speakers(splits, "baseline")
     labelled = [index for index, utterance in enumerate(prepared.utterances) if utterance.emotion]
     values = compute_features(features, prepared, labelled, lambda done, total: progress("computing features", done, total))
     table = feature_table(values, [prepared.utterances[index] for index in labelled])

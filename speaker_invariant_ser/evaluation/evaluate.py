@@ -17,6 +17,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.threat_model import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances
@@ -112,6 +113,7 @@ def evaluate(
     """
     progress = progress or (lambda name, done, total: None)
     model_specs = run.all_models()
+    require_test_speakers(run.splits, str(run.folder))
     prepared = prepared.labelled(run.recipe.labels.map, run.recipe.split)
     tested = [prepared.utterances[index] for spec in model_specs for index in spec.split.indices("test", prepared.utterances)]
     domains = domains_of(run.recipe.split, tested)

@@ -39,6 +39,22 @@ from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.epoch_metrics import Row, write_metrics
 from speaker_invariant_ser.training.trainer import Trainer, score_logits
 
+FINAL = (  # replaces values of any recipe: one model of all speakers, its epoch and temperature from inner folds
+    "split.scheme=all",
+    "split.dev_speakers=0",
+    "split.text_folds=0",
+    "split.test=[]",
+    "split.dev=[]",
+    "split.source=[]",
+    "split.unlabelled=[]",
+    "train.refit=true",
+    "train.inner_folds=3",
+    "train.patience=0",
+    "train.probe_every=0",
+    "train.seeds=1",
+    "audit.holdout=0",
+)
+
 
 def train_model(
     run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, progress: EpochProgress | None = None

@@ -140,6 +140,7 @@ CASES = {
     "baseline {data} --recipe {tmp}/nothing.toml --out {tmp}/out": "no recipe at",
     "baseline {data} --recipe nmeo --out {tmp}/out": "a name that `siser recipes` lists, such as nemo",
     "baseline {data} --set split.scheme=official --out {tmp}/out": "utterances without a partition: it has no official lists",
+    "baseline {data} --set split.scheme=all --out {tmp}/out": "trains on all speakers and tests none",
     "baseline {data} --set split.shceme=loso --out {tmp}/out": "unknown key in [split] 'shceme', did you mean 'scheme'?",
     "baseline {data} --set labels.map=five --out {tmp}/out": "no utterance has any of its labels",
     "trian": "No such command 'trian'",

@@ -68,7 +68,6 @@ def test_test_groups_are_balanced_by_sex():
         ({"train": ("1", "2", "3"), "dev": ("4",), "test": ("3",)}, "speaker 3 is on both sides"),
         ({"train": ("1", "2"), "dev": ("5",), "test": ("5",)}, "speaker 5 is on both sides"),
         ({"train": ("1", "2"), "dev": ("2",), "test": ("5",)}, "speaker 2 is on both sides"),
-        ({"train": ("1", "2"), "dev": ("4",), "test": ()}, "no test speakers"),
         ({"train": (), "dev": (), "test": ("5",)}, "no train speakers"),
         ({"train": ("1",), "dev": ("2",), "test": ("5",)}, "at least 2 are needed"),
     ],
@@ -257,6 +256,18 @@ def test_text_folds_share_no_text_between_test_and_training(scheme):
 def test_a_scheme_without_the_data_it_needs_raises_an_error(settings, data, message):
     with pytest.raises(SplitError, match=message):
         make_splits(SplitSection(**settings), data)
+
+
+def test_the_scheme_all_tests_nobody():
+    """Dev speakers are apart as in any fold, and no other scheme may come without test speakers."""
+    (split,) = make_splits(SplitSection(scheme="all", dev_speakers=2), utterances())
+    assert (len(split.dev), split.test) == (2, ()) and sorted([*split.train, *split.dev]) == sorted(SEXES)
+    two = utterances({"01": "female", "02": "male"})
+    assert make_splits(SplitSection(scheme="all", dev_speakers=0), two) == [Split("all", ("01", "02"), (), ())]
+    with pytest.raises(SplitError, match=r"at least 3 are needed: two to train on, one to test"):
+        make_splits(SplitSection(dev_speakers=0), two)
+    with pytest.raises(SplitError, match="tests nobody"):
+        make_splits(SplitSection(scheme="all", text_folds=2), utterances())
 
 
 def test_official_lists_and_sessions_that_share_a_speaker_raise_an_error():

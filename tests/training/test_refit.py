@@ -56,6 +56,16 @@ def whole(prepared, tmp_path_factory):
     return train(of_refit(), prepared, out, device="cpu", progress=lambda *call: reported.append(call)), reported
 
 
+def test_a_final_model_learns_from_every_speaker_and_cannot_be_evaluated(prepared, tmp_path):
+    recipe = make_recipe({**TINY, "train": {**TINY["train"], "epochs": 2}}, refit.FINAL)
+    run = train(recipe, prepared, tmp_path / "final", device="cpu")
+    (spec,) = run.trained_models()
+    assert set(spec.split.train) == {utterance.speaker for utterance in prepared.utterances}
+    assert (spec.folder / INNER_PREDICTIONS).is_file()  # for the temperature
+    with pytest.raises(SplitError, match=r"final: split.scheme = \"all\" trains on all speakers and tests none"):
+        evaluate(run, prepared)
+
+
 def many_utterances(speakers=12):
     return [
         Utterance(f"{s}{t}{e}", "ab"[s % 2], f"s{s:02}", e, f"t{t}", sex=("female", "male")[s // 2 % 2], source=f"{s}{t}{e}")
