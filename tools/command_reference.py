@@ -14,8 +14,12 @@ from speaker_invariant_ser.cli.app import app
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "command-line.md"
 HEAD = """# Command-line reference
 
-This page is generated from the options of `siser`; `siser --help` and `siser train --help` print the same. Options that several
-verbs share mean the same on each of them. Progress bars appear on standard error, and only where it is a terminal.
+This page is generated from the options of `siser`; `siser --help` and `siser train --help` print the same, as `-h` does, and
+`python -m speaker_invariant_ser` is `siser`. Options that several verbs share mean the same on each of them. Progress bars appear
+on standard error, and only where it is a terminal.
+
+`siser --install-completion` lets the shell (bash, zsh, fish or PowerShell) complete verbs, options, and the names of recipes and
+corpora with the tabulator key, after it is started again. `siser --show-completion` prints what would be installed.
 
 | exit code | meaning |
 |---|---|

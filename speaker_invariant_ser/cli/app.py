@@ -49,7 +49,7 @@ COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, aud
 
 app = typer.Typer(
     name="siser",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -73,8 +73,9 @@ def siser(
     """Speech emotion recognition for unseen speakers, with an audit of the speaker information left in the embedding."""
 
 
-for command in COMMANDS:
-    app.command()(command)
+VERBS = {command.__name__.replace("_", "-"): command for command in COMMANDS}
+for verb, command in VERBS.items():
+    app.command(verb)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -111,7 +112,9 @@ def run(arguments: Sequence[str]) -> int:
             print(f"stopped{HINTS.get(arguments[0], '')}", file=sys.stderr)
         return int(code)
     except typer.TyperException as error:
-        return fail(f"{error.format_message()} Try `siser --help`.")
+        verb = f" {arguments[0]}" if arguments[0] in VERBS else ""
+        message = error.format_message().replace("argument(s)", "argument")
+        return fail(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try `siser{verb} --help`.")
     except SerError as error:
         return fail(str(error))
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_baseline
-from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Quick, Quiet, require_former_report
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Quick, Quiet, recipe_names, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SplitError
 
@@ -36,7 +36,11 @@ def baseline(
         ),
     ] = Features.PROSODY,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.")
+        Path | None,
+        typer.Option(
+            help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")

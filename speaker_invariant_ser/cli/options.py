@@ -11,6 +11,21 @@ from speaker_invariant_ser.processes import cores
 CORES = cores()
 
 
+def recipe_names(incomplete: str) -> list[str]:
+    """Return the shipped recipes whose names begin so, for shell completion."""
+    from speaker_invariant_ser.config import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(incomplete)]
+
+
+def corpus_names(incomplete: str) -> list[str]:
+    """Return the known corpora, and the kinds of own data, whose names begin so, for shell completion."""
+    from speaker_invariant_ser.data.corpora.registry import known_corpora
+    from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
+
+    return [name for name in (*known_corpora(), *CUSTOM_FORMATS) if name.startswith(incomplete)]
+
+
 class Channel(StrEnum):
     """What one utterance is made of, from a file with several channels."""
 

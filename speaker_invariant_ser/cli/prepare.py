@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_prepared, warn
-from speaker_invariant_ser.cli.options import CORES, Channel, Columns, FileJobs, Quiet, SameSpeaker, column_names, pair
+from speaker_invariant_ser.cli.options import (
+    CORES,
+    Channel,
+    Columns,
+    FileJobs,
+    Quiet,
+    SameSpeaker,
+    column_names,
+    corpus_names,
+    pair,
+)
 from speaker_invariant_ser.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -17,7 +27,11 @@ if TYPE_CHECKING:
 
 def prepare(
     corpus: Annotated[
-        str, typer.Argument(help="A known corpus (see `siser corpora`), or csv, tsv, parquet, folder, audformat, datasets.")
+        str,
+        typer.Argument(
+            help="A known corpus (see `siser corpora`), or csv, tsv, parquet, folder, audformat, datasets.",
+            autocompletion=corpus_names,
+        ),
     ],
     source: Annotated[Path, typer.Argument(help="The corpus's folder, or your own table or folder.")],
     out: Annotated[Path, typer.Argument(help="The prepared corpus: a new folder.")],

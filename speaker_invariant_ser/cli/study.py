@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_table
-from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair
+from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SerError
 
@@ -118,7 +118,10 @@ def show_tables(described: "Study", folder: Path) -> None:
 
 
 def sweep(
-    recipe: Annotated[Path, typer.Argument(help="Recipe in TOML, or its name, with a table [sweep], such as sweep.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="Recipe in TOML, or its name, with a table [sweep], such as sweep.", autocompletion=recipe_names),
+    ],
     data: Annotated[Path, typer.Option(help="The prepared corpus.")],
     out: Annotated[Path, typer.Option(help="Folder of the study: a new one, or with --resume one that was interrupted.")],
     overrides: Annotated[

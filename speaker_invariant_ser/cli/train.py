@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import show_trained, warn
-from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet
+from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
 from speaker_invariant_ser.cli.progress import is_first_process, training_bars
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         Path | None,
-        typer.Argument(help="Recipe in TOML, or the name of one that `siser recipes` lists.", show_default="default"),
+        typer.Argument(
+            help="Recipe in TOML, or the name of one that `siser recipes` lists.",
+            show_default="default",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The prepared corpus.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
