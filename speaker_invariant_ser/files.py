@@ -8,14 +8,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from speaker_invariant_ser.errors import WriteError
+from speaker_invariant_ser.errors import WriteError, shorten
 
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
@@ -84,12 +84,11 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path | str) -> Iterator[Path]:
     """Make a temporary folder that becomes `path` if the block ends without an error.
 
     Args:
         path: The folder; an empty one may exist.
-        replace: Replace an existing folder that is not empty.
 
     Yields:
         The temporary folder, next to `path`.
@@ -100,17 +99,63 @@ def new_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     path = resolve_links(path)
     partial = partial_of(path)
     with write_errors(path):
-        if path.exists() and not replace:
+        if path.exists():
             path.rmdir()
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
-            if path.is_dir():
-                shutil.rmtree(path)
             os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def replaced_files(folder: Path | str, names: Collection[str]) -> Iterator[Path]:
+    """Make a temporary folder whose files replace those of a former result if the block ends without an error.
+
+    Args:
+        folder: Folder of the result, which may hold a former one and the user's own files.
+        names: Names that files of such a result can have. Those that the block does not write are removed; whatever has another
+            name stays.
+
+    Yields:
+        The temporary folder, next to `folder`.
+
+    Raises:
+        WriteError: `folder` cannot be written, or another process is writing it.
+    """
+    folder = resolve_links(folder)
+    partial = partial_of(folder)
+    with write_errors(folder), locked(folder, "lock"):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            written = {path.name for path in partial.iterdir()}
+            assert written <= set(names), f"{written - set(names)}: files that the next result would not replace"
+            folder.mkdir(exist_ok=True)
+            for name in sorted(set(names) - written):
+                (folder / name).unlink(missing_ok=True)
+            for name in sorted(written):
+                os.replace(partial / name, folder / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_known(folder: Path | str, names: Collection[str]) -> None:
+    """Remove files and folders of these names from a folder, and the folder itself where nothing else is in it."""
+    folder = Path(folder)
+    with write_errors(folder):
+        for path in (folder / name for name in names):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager
@@ -239,6 +284,22 @@ def refuse_existing(path: Path | str, advice: str) -> Path:
     if (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
         raise WriteError(f"{path} exists already: {advice}")
     return path
+
+
+def require_only(folder: Path | str, names: Collection[str], advice: str) -> None:
+    """Raise WriteError unless a path does not exist, or is a folder that holds nothing but these names.
+
+    Args:
+        folder: The path.
+        names: The names that it may hold.
+        advice: What the user can do otherwise; the end of the error message.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise WriteError(f"{folder} is a file: {advice}")
+    with write_errors(folder):
+        if others := sorted(path.name for path in folder.iterdir() if path.name not in names) if folder.exists() else []:
+            raise WriteError(f"{folder} holds {shorten(others)}: {advice}")
 
 
 def require_space(path: Path | str, needed: int) -> None:

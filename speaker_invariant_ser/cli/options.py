@@ -99,7 +99,11 @@ def column_names(columns: list[str] | None) -> dict[str, str]:
 
 def require_former_report(out: Path) -> None:
     """Raise WriteError if `out` holds anything but a former report, which may be replaced."""
-    from speaker_invariant_ser.files import refuse_existing
+    from speaker_invariant_ser.evaluation.summary import JSON, REPORT_FILES, is_report
+    from speaker_invariant_ser.files import refuse_existing, require_only
 
-    if not (out / "report.json").is_file():
-        refuse_existing(out, "choose another --out; only a former report is replaced")
+    advice = "choose another --out; only a former report is replaced"
+    if is_report(out / JSON):
+        require_only(out, REPORT_FILES, advice)
+    else:
+        refuse_existing(out, advice)

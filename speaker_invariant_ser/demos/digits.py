@@ -118,7 +118,7 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 1, prog
     Raises:
         WriteError: `out` holds anything but a former demo.
     """
-    clear_demo(out)
+    clear_demo(out, ("data", ADVERSARIAL, BASELINE, "curves.png"))
     recipe = read_recipe("digits", [f"train.seed={seed}"])
     with one_thread():
         prepared = write_corpus(out / "data")

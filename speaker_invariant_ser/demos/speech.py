@@ -60,12 +60,13 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
         WriteError: `out` holds anything but a former demo.
     """
     progress = progress or (lambda task, done, total: None)
-    clear_demo(out)
+    recipes = demo_recipes(seed)
+    clear_demo(out, ("corpus", "data", *recipes, REPORT, "predictions.csv"))
     synthesis.generate(out / "corpus", seed, lambda done, total: progress("synthesising", done, total))
     prepared = prepare_builtin(out, jobs, progress)
     evaluations: list[Evaluation] = []
     runs: list[Run] = []
-    for name, recipe in demo_recipes(seed).items():
+    for name, recipe in recipes.items():
         run = train(recipe, prepared, out / name, device=device, progress=epoch_progress(name, progress))
         baseline = runs[0] if runs else None
         evaluation = evaluate(run, prepared, device, prefixed(name, progress), against=baseline, jobs=jobs)

@@ -5,6 +5,7 @@ an older version did not write is optional here, stays absent when the report is
 kept. Rates are shares from 0 to 1; None (null) is a value that is not defined, such as an interval over a single speaker.
 """
 
+import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,6 +25,24 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 )
 
 REPORT, JSON = "report", "report.json"  # folder and file in a run folder
+MARKDOWN, PAGE = "report.md", "report.html"
+PLOTS = (
+    "accuracies",
+    "adversary-losses",
+    "attackers",
+    "calibration",
+    "confusion",
+    "controls",
+    "differences",
+    "gradients",
+    "losses",
+    "map-emotion",
+    "map-speaker",
+    "speakers",
+    "tradeoff",
+    "verdict",
+)
+REPORT_FILES = (JSON, MARKDOWN, PAGE, *(f"{name}.png" for name in PLOTS))  # a new report replaces these and nothing else
 
 # ---- the comparison with another run
 
@@ -197,6 +216,16 @@ class ComparisonReport(Part):
         """Mark the reports whose positions are in `front`."""
         runs = [{"pareto": position in front, **report.to_json()} for position, report in enumerate(reports)]
         return cls.model_validate({"runs": runs})
+
+
+def is_report(path: Path) -> bool:
+    """Return whether a file is the JSON of a report or of a comparison, of any version."""
+    try:
+        content = json.loads(path.read_bytes())
+        first = content["runs"][0] if "runs" in content else content
+        return {"verdict", "speaker"} <= set(first)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return False
 
 
 def read_report(folder: Path) -> RunReport:

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from speaker_invariant_ser.evaluation.summary import JSON, REPORT, ComparisonReport, Report, RunReport, RunSettings
-from speaker_invariant_ser.files import new_folder, write_json
+from speaker_invariant_ser.evaluation.summary import (
+    JSON,
+    MARKDOWN,
+    PAGE,
+    REPORT,
+    REPORT_FILES,
+    ComparisonReport,
+    Report,
+    RunReport,
+    RunSettings,
+)
+from speaker_invariant_ser.files import replaced_files, write_json
 from speaker_invariant_ser.report.figure import Plot, save
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
@@ -25,8 +35,6 @@ from speaker_invariant_ser.report.tables import pareto_front
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.evaluate import Evaluation
-
-MARKDOWN, PAGE = "report.md", "report.html"
 
 
 def write_report(report: Report, folder: Path | str, curves: Curves | None = None, points: Points | None = None) -> Path:
@@ -106,8 +114,8 @@ def write_comparison(reports: Sequence[RunReport], folder: Path | str) -> Path:
 
 
 def write(folder: Path | str, sections: Sequence[Section], content: object) -> Path:
-    """Write sections as a page and as Markdown with its plots, and `content` as JSON."""
-    with new_folder(folder, replace=True) as partial:
+    """Write sections as a page and as Markdown with its plots, and `content` as JSON; other files in the folder stay."""
+    with replaced_files(folder, REPORT_FILES) as partial:
         write_json(partial / JSON, content)
         drawn = {plot.name: save(plot, partial) for plot in all_plots(sections)}
         for name in (PAGE, MARKDOWN):

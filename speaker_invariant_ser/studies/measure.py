@@ -1,6 +1,5 @@
 """Measure one cell of a study: train and evaluate a network, or measure a baseline, and write the result file."""
 
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,18 +13,20 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError, StudyError, shorten
 from speaker_invariant_ser.evaluation.baseline import measure_baseline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
-from speaker_invariant_ser.evaluation.summary import Report, RunReport
+from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
+from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker
-from speaker_invariant_ser.files import partial_of
+from speaker_invariant_ser.files import partial_of, remove_known
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_run_report
-from speaker_invariant_ser.runs import SPLIT, Run, flattened, rows_so_far
+from speaker_invariant_ser.runs import FOLDS, RECIPE, SPLIT, Run, flattened, rows_so_far
 from speaker_invariant_ser.studies.machine import describe_machine
 from speaker_invariant_ser.studies.results import Numbers, Result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.study import Cell
 from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.tensorboard import EVENTS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def measure(job: Job) -> None:
     }
     write_result(job.result, Result.model_validate(result))
     if not job.keep_run:
-        shutil.rmtree(job.run, ignore_errors=True)
+        remove_run(job.run)
 
 
 def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, Report]:
@@ -91,7 +92,7 @@ def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple
     if why := why_other_run(job.run, recipe, prepared):
         if not job.discard_run:
             raise StudyError(f"{job.run} was started {why}; --refresh removes it, or choose another --runs")
-        shutil.rmtree(job.run)
+        remove_run(job.run)
     run = train(recipe, prepared, job.run, resume=True, device=job.device, jobs=job.jobs)
     evaluation = evaluate(run, run.open_data(job.data), job.device, quick=job.quick, jobs=job.jobs, with_baseline=False)
     if job.keep_run:
@@ -104,6 +105,12 @@ def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple
         "baseline": None,
     }
     return Numbers.model_validate(numbers), report
+
+
+def remove_run(folder: Path) -> None:
+    """Remove a run; other files in its folder, or in that of its report, stay."""
+    remove_known(folder / REPORT, REPORT_FILES)
+    remove_known(folder, (RECIPE, SPLIT, FOLDS, PREDICTIONS, EVENTS))
 
 
 def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str:

@@ -1,6 +1,5 @@
 """The rows of metrics.csv as TensorBoard events, in tensorboard/FOLD[/seed-S] of the run; needs the extra `tensorboard`."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -79,7 +78,8 @@ class TensorBoardLog:
         events = self.folder / EVENTS / spec.folder.relative_to(self.folder / FOLDS)
         with write_errors(events):
             if spec.name not in self.last_epoch:
-                shutil.rmtree(events, ignore_errors=True)  # of an earlier start
+                for path in events.glob("events.out.tfevents.*"):  # of an earlier start
+                    path.unlink()
             if spec.name not in self.writers:
                 self.close_finished()
                 self.writers[spec.name] = self.writer(str(events))

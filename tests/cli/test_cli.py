@@ -92,7 +92,7 @@ CASES = {
     "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
     "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
     "infer {run} {folder}": "Missing option '--out'",
-    "demo --out {tmp}": "holds files that are not of a demo",
+    "demo --out {tmp}": "choose another --out; only a former demo is replaced",
     "infer {run} {tmp}/gone.txt --out {tmp}/p.csv": "cannot be read as a list",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",
     "infer {run} {tmp}/empty.txt --out {tmp}/p.csv": "an empty list",
@@ -436,10 +436,10 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)
-    (tmp_path / "demo" / "old").mkdir(parents=True)
+    (tmp_path / "demo" / "baseline" / "old").mkdir(parents=True)
     (tmp_path / "demo" / MARK).touch()
     assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
-    assert not (tmp_path / "demo" / "old").exists()
+    assert not (tmp_path / "demo" / "baseline" / "old").exists()
     output = capsys.readouterr().out
     assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
     assert "9.1 %" in output and "7.7 %" in output, "chance of 11 training speakers, and of 13 with the default recipe"

@@ -322,13 +322,6 @@ def test_the_page_is_the_same_each_time(tmp_path):
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-def test_a_former_report_is_replaced(tmp_path):
-    write(tmp_path, table_report())
-    (tmp_path / "report" / "old.png").touch()
-    write(tmp_path, table_report())
-    assert not (tmp_path / "report" / "old.png").exists()
-
-
 def test_drawings_use_the_pages_text_colour_and_have_a_text_alternative(tmp_path):
     svg = save(Plot("two", 'a <b> "c"', lambda axes: axes.plot([0, 1], color=INK)), tmp_path)
     root = ElementTree.fromstring(svg)

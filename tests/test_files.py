@@ -1,0 +1,105 @@
+"""What a result replaces: files of its own names and nothing else, whoever made the folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+from reports import run_report, table_report
+
+from speaker_invariant_ser import files
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.demos.folder import MARK
+from speaker_invariant_ser.errors import WriteError
+from speaker_invariant_ser.evaluation.summary import REPORT_FILES
+from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.studies.measure import remove_run
+
+PACKAGE = Path(files.__file__).parent
+OWN = {"notes.md": "mine", "report.json.bak": "mine", "thesis/chapter.tex": "mine"}
+
+
+def with_own_files(folder: Path, own=tuple(OWN)) -> Path:
+    for name in own:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(OWN[name])
+    return folder
+
+
+def assert_own_files(folder: Path, own=tuple(OWN)) -> None:
+    assert {name: (folder / name).read_text() for name in own} == {name: OWN[name] for name in own}
+
+
+def test_a_new_report_replaces_the_names_of_a_report_and_keeps_all_others(tmp_path):
+    write_report(run_report(), tmp_path / "report")
+    with_own_files(tmp_path / "report")
+    assert (tmp_path / "report" / "confusion.png").exists()
+    write_report(table_report(), tmp_path / "report")
+    assert_own_files(tmp_path / "report")
+    assert not (tmp_path / "report" / "confusion.png").exists(), "a plot that the new report does not have"
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["emotion"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report"], "nothing temporary is left"
+
+
+def test_a_failed_report_leaves_the_former_one(tmp_path):
+    before = write_report(table_report(), tmp_path).read_bytes()
+    with pytest.raises(KeyError), files.replaced_files(tmp_path, REPORT_FILES) as partial:
+        (partial / "report.html").write_text("half")
+        raise KeyError
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("own", [*OWN, "report.json alone"])
+@pytest.mark.parametrize("command", ["audit {tmp}/table.csv --quick", "compare {tmp}/run", "baseline {tmp}/data"])
+def test_a_folder_that_is_not_a_former_report_alone_is_refused(command, own, tmp_path, capsys):
+    if own == "report.json alone":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "report.json").write_text('{"totals": {"lines": 5}}')
+    else:
+        write_report(table_report(), tmp_path / "out")
+        with_own_files(tmp_path / "out", [own])
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert siser([*command.format(tmp=tmp_path).split(), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "out") in error and "choose another --out; only a former report is replaced" in error
+    assert own == "report.json alone" or own.split("/")[0] in error
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(WriteError, match="a part of the path is a file, not a folder"):
+        write_report(table_report(), tmp_path / "report")
+    assert (tmp_path / "report").read_text() == "mine"
+
+
+@pytest.mark.parametrize("digits", [(), ("--digits",)])
+def test_a_demo_removes_nothing_but_a_former_demo(digits, tmp_path, capsys):
+    (tmp_path / MARK).touch()
+    (tmp_path / "adversarial").mkdir()
+    with_own_files(tmp_path)
+    assert siser(["demo", *digits, "--out", str(tmp_path)]) == 2
+    assert (
+        "holds notes.md, report.json.bak, thesis: choose another --out; only a former demo is replaced" in capsys.readouterr().err
+    )
+    assert (tmp_path / "adversarial").exists()
+    assert_own_files(tmp_path)
+
+
+def test_a_study_removes_a_run_and_nothing_else(tmp_path):
+    for name in ("recipe.toml", "split.json", "folds/1/metrics.csv", "predictions.csv", "report/report.json", "tensorboard/1/e"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    with_own_files(tmp_path / "run")
+    with_own_files(tmp_path / "run" / "report")
+    remove_run(tmp_path / "run")
+    assert_own_files(tmp_path / "run")
+    assert_own_files(tmp_path / "run" / "report")
+    for name in ("notes.md", "report.json.bak", "report", "thesis"):
+        files.remove_known(tmp_path / "run", [name])
+    assert not (tmp_path / "run").exists(), "with nothing else in it, the folder is removed as well"
+
+
+def test_folders_are_removed_in_few_places():
+    """Whoever adds one shows here that it cannot meet a user's folder: checkpoints and trials are hidden or in a sweep."""
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "rmtree(" in path.read_text()}
+    assert modules == {"files.py", "training/checkpoints.py", "studies/sweep.py"}
