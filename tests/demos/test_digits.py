@@ -195,13 +195,6 @@ def test_the_corpus_of_the_demo_trains_other_recipes(demo, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_the_demo_replaces_nothing_but_a_demo(tmp_path, capsys):
-    (tmp_path / "mine").touch()
-    assert siser(["demo", "--digits", "--out", str(tmp_path)]) == 2
-    assert "holds files that are not of a demo (mine)" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
 def test_an_interrupted_training_resumes_to_the_same_bits(demo, tmp_path, monkeypatch):
     command = ["train", str(PATH), "--data", str(demo[0] / "data"), "--device", "cpu", "--jobs", "1", "--seed", "3"]
     command += ["--set", "train.epochs=2", "--set", "train.epoch_clips=320", "--out", str(tmp_path / "cut")]
