@@ -1,7 +1,7 @@
 """Read audio files of any format that libsndfile supports as mono samples. Needs no torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -120,22 +120,40 @@ def is_estimate(file: soundfile.SoundFile) -> bool:
 def read_mono(reader: Reader, frames: int, path: Path | str, channel: str) -> tuple[np.ndarray, list[str]]:
     """Return the next `frames` frames as mono samples [S], and notes about clipping and about the channels."""
     file = reader.opened.file
-    dtype, chosen = "int16" if file.subtype == "PCM_16" else "float32", index_of(channel, file.channels)
+    notes: list[str] = []
     if file.channels == 1:
-        samples = reader.read(frames, dtype)[:, 0]
-        samples = samples if dtype == "int16" else require_range(samples, path)
+        samples = reader.read(frames, sample_type(file))[:, 0]
+        samples = samples if samples.dtype == np.int16 else require_range(samples, path)
         return samples, clipping(samples)
+    mono, position = np.empty(frames, np.float32), 0
+    for block in mono_blocks(reader, frames, path, channel, notes):
+        mono[position : position + len(block)] = block
+        position += len(block)
+    return mono[:position], notes
+
+
+def mono_blocks(reader: Reader, frames: int, path: Path | str, channel: str, notes: list[str]) -> Iterator[np.ndarray]:
+    """Yield the next `frames` frames as blocks of float32 samples [S]; after the last, add notes on clipping and on the channels.
+
+    Raises:
+        AudioError: There is no such channel, or samples are NaN, infinite or far outside [-1, 1].
+    """
+    file = reader.opened.file
+    clipped: list[str] = []
+    chosen = 0 if file.channels == 1 else index_of(channel, file.channels)
     if chosen is not None and chosen >= file.channels:
         raise AudioError(f"{path}: has {file.channels} channels, none of the name {channel}")
-    mono, position = np.empty(frames, np.float32), 0
-    notes: list[str] = []
-    mixing = Mixing(file.channels)
-    while position < frames and len(block := reader.read(min(BLOCK, frames - position), dtype)):
+    mixing, end = Mixing(file.channels), reader.position + frames
+    while reader.position < end and len(block := reader.read(min(BLOCK, end - reader.position), sample_type(file))):
         block = require_range(to_float32(block if chosen is None else block[:, [chosen]]), path)
-        mono[position : position + len(block)] = mixing.add(block) if chosen is None else block[:, 0]
-        notes = notes or next((note for column in block.T if (note := clipping(column))), [])
-        position += len(block)
-    return mono[:position], [*notes, *mixing.notes()]
+        clipped = clipped or next((note for column in block.T if (note := clipping(column))), [])
+        yield mixing.add(block) if chosen is None else block[:, 0]
+    notes += [*clipped, *mixing.notes()]
+
+
+def sample_type(file: soundfile.SoundFile) -> str:
+    """Return the type that samples are decoded to."""
+    return "int16" if file.subtype == "PCM_16" else "float32"
 
 
 def locate(file: soundfile.SoundFile, start: float, end: float, max_seconds: float, path: Path | str) -> tuple[int, int]:

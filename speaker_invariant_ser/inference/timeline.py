@@ -1,0 +1,214 @@
+"""Emotion over time: predictions for the windows of a recording of any length, from a file or while it is being recorded."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats.channels import MIX
+from speaker_invariant_ser.data.formats.identify import explain
+from speaker_invariant_ser.data.formats.opening import MAX_MISSING
+from speaker_invariant_ser.data.formats.reading import reader_of
+from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.inference.predict import mean_probabilities
+from speaker_invariant_ser.inference.windows import Cut, Cutter, cut, to_samples
+from speaker_invariant_ser.models.model import SerModel
+
+WINDOWS = 32  # predicted at a time
+
+
+@dataclass(frozen=True)
+class WindowPrediction:
+    """The prediction for one window.
+
+    Attributes:
+        start: Beginning in seconds.
+        end: End in seconds.
+        label: The most probable emotion.
+        confidence: Its probability.
+        probabilities: Probability of each emotion.
+    """
+
+    start: float
+    end: float
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+
+
+@dataclass
+class Recording:
+    """A recording that is decoded block by block, so that its length does not matter; iterate once over its blocks.
+
+    Attributes:
+        path: The file.
+        channel: As in `audio.decode`.
+        notes: Defects that leave it usable, complete after the last block.
+        samples: Samples at 16 kHz so far.
+        peak: Largest absolute sample so far.
+    """
+
+    path: Path
+    channel: str = MIX
+    notes: list[str] = field(default_factory=list)
+    samples: int = 0
+    peak: float = 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield blocks of float32 samples [S] at 16 kHz.
+
+        Raises:
+            AudioError: The file cannot be decoded, is truncated, silent or too short; the last two after the last block.
+        """
+        try:
+            for block in self.decoded():
+                self.samples += len(block)
+                self.peak = max(self.peak, audio.peak_of(block))
+                yield block
+        except (soundfile.SoundFileError, OSError) as error:
+            raise AudioError(explain(self.path, error)) from None
+        audio.check(np.full(self.samples and 1, self.peak, np.float32), 1, self.path, self.notes)
+        if self.samples < audio.MIN_SECONDS * audio.SAMPLE_RATE:
+            seconds = self.samples / audio.SAMPLE_RATE
+            raise AudioError(f"{self.path}: {seconds:.4f} s is too short, expected at least {audio.MIN_SECONDS} s")
+
+    def decoded(self) -> Iterator[np.ndarray]:
+        """Yield the blocks, resampled."""
+        with reader_of(self.path) as reader:
+            file = reader.opened.file
+            _, frames = audio.locate(file, 0, 0, np.inf, self.path)
+            self.notes += reader.opened.notes
+            stream = soxr.ResampleStream(file.samplerate, audio.SAMPLE_RATE, 1, dtype="float32")
+            for block in audio.mono_blocks(reader, frames, self.path, self.channel, self.notes):
+                yield self.resampled(stream, file.samplerate, block, reader.position >= frames)
+            missing = max(reader.opened.missing, 1 - reader.position / frames if frames and not audio.is_estimate(file) else 0)
+            if missing > MAX_MISSING:
+                raise AudioError(f"{self.path}: is truncated, {missing:.0%} of the audio that its header declares is missing")
+
+    @staticmethod
+    def resampled(stream: soxr.ResampleStream, rate: int, samples: np.ndarray, last: bool) -> np.ndarray:
+        """Return a block at 16 kHz."""
+        return samples if rate == audio.SAMPLE_RATE else stream.resample_chunk(samples, last=last)
+
+
+def timeline(
+    models: Sequence[SerModel], blocks: Iterable[np.ndarray], window: float = 4.0, hop: float = 2.0
+) -> Iterator[WindowPrediction]:
+    """Predict the windows of a recording, in order; memory does not grow with its length.
+
+    Args:
+        models: Models with the same labels, whose probabilities are averaged.
+        blocks: The recording in blocks, float32 [S] at 16 kHz: a `Recording`, or a list with one clip.
+        window: Length of a window in seconds, 0.5 to 30.
+        hop: Seconds from the beginning of a window to that of the next, at most `window`.
+
+    Raises:
+        SerError: Window or hop is out of range.
+        AudioError: The recording cannot be decoded, is silent or too short.
+    """
+    yield from predict_cuts(models, cut(blocks, *to_samples(window, hop)))
+
+
+def predict_cuts(models: Sequence[SerModel], cuts: Iterable[Cut]) -> Iterator[WindowPrediction]:
+    """Predict windows, a bounded number at a time."""
+    waiting = iter(cuts)
+    while some := list(islice(waiting, WINDOWS)):
+        probability = mean_probabilities(models, [each.clip for each in some])
+        yield from (describe(each, row, models[0].labels) for each, row in zip(some, probability, strict=True))
+
+
+def describe(window: Cut, probability: np.ndarray, labels: Sequence[str]) -> WindowPrediction:
+    """Return the prediction of a window with these probabilities [C]."""
+    best = int(probability.argmax())
+    return WindowPrediction(
+        start=window.start / audio.SAMPLE_RATE,
+        end=(window.start + len(window.clip)) / audio.SAMPLE_RATE,
+        label=labels[best],
+        confidence=float(probability[best]),
+        probabilities={label: float(value) for label, value in zip(labels, probability, strict=True)},
+    )
+
+
+class StreamingClassifier:
+    """Predict emotion while audio arrives: each window as soon as its last sample is there.
+
+    The windows and, to 1e-5, the numbers are those of `timeline` over the whole recording. No more than a window, a hop and what
+    was pushed last is kept.
+
+    Args:
+        models: A model, or several whose probabilities are averaged.
+        window: Length of a window in seconds, 0.5 to 30.
+        hop: Seconds from the beginning of a window to that of the next, at most `window`.
+
+    Raises:
+        SerError: Window or hop is out of range, or the model needs to know all recordings of a speaker.
+
+    Example:
+        ```python
+        classifier = StreamingClassifier(siser.load_model("runs/final/folds/all"), window=4, hop=2)
+        for samples in microphone:
+            for window in classifier.push(samples, 48_000):
+                print(f"{window.start:.1f} to {window.end:.1f} s: {window.label}")
+        last = classifier.finish()
+        ```
+    """
+
+    def __init__(self, models: SerModel | Sequence[SerModel], window: float = 4.0, hop: float = 2.0) -> None:
+        self.models = [models] if isinstance(models, SerModel) else list(models)
+        if self.models[0].settings.features.transductive:
+            raise SerError("this model subtracts the mean over all recordings of a speaker, which a stream does not have")
+        self.cutter = Cutter(*to_samples(window, hop))
+        self.rate = 0
+        self.stream: soxr.ResampleStream | None = None
+
+    def push(self, samples: np.ndarray, rate: int) -> list[WindowPrediction]:
+        """Add audio, and return the predictions of the windows that it completes.
+
+        Args:
+            samples: One channel [S], int16 or floats in [-1, 1]; any number of samples.
+            rate: Sample rate in Hz, the same in every call.
+
+        Raises:
+            SerError: Another sample rate than before, more than one channel, another type, or NaN.
+        """
+        self.set_rate(rate)
+        return list(predict_cuts(self.models, self.cutter.push(self.resampled(checked(samples), last=False))))
+
+    def finish(self) -> list[WindowPrediction]:
+        """Return the prediction of the last window, which ends with the audio; nothing may be pushed after it."""
+        cuts = self.cutter.push(self.resampled(np.zeros(0, np.float32), last=True)) if self.rate else []
+        cuts += self.cutter.finish()
+        return list(predict_cuts(self.models, (each for each in cuts if len(each.clip) >= audio.MIN_SECONDS * audio.SAMPLE_RATE)))
+
+    def set_rate(self, rate: int) -> None:
+        """Remember the sample rate, and refuse another."""
+        if self.rate and rate != self.rate:
+            raise SerError(f"a sample rate of {rate} Hz after {self.rate} Hz; start a new StreamingClassifier")
+        if not self.rate:
+            if rate < audio.MIN_RATE:
+                raise SerError(f"a sample rate of {rate} Hz, expected at least {audio.MIN_RATE} Hz")
+            self.rate = rate
+            self.stream = soxr.ResampleStream(rate, audio.SAMPLE_RATE, 1, dtype="float32") if rate != audio.SAMPLE_RATE else None
+
+    def resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
+        """Return samples at 16 kHz."""
+        return self.stream.resample_chunk(samples, last=last) if self.stream else samples
+
+
+def checked(samples: np.ndarray) -> np.ndarray:
+    """Return samples [S] as float32; raise SerError if they are not one channel of audio."""
+    samples = np.asarray(samples)
+    if samples.ndim != 1:
+        raise SerError(f"samples of shape {samples.shape}: expected one channel, [S]; take or average the channels before")
+    if samples.dtype == np.int16:
+        return audio.to_float32(samples)
+    if samples.dtype.kind != "f":
+        raise SerError(f"samples of type {samples.dtype}: expected int16, or floats in [-1, 1]")
+    if not np.isfinite(peak := audio.peak_of(samples)) or peak > audio.MAX_PEAK:
+        raise SerError(f"samples up to {peak:.3g}: expected floats in [-1, 1]")
+    return samples.astype(np.float32)
