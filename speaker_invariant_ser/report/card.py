@@ -1,0 +1,152 @@
+"""Write a model card: what a model was trained on, how it does on unseen speakers, and how much of a speaker its embedding holds.
+
+The form is that of the Hugging Face Hub: a README.md that begins with metadata in YAML (Mitchell et al., Model Cards for Model
+Reporting, FAT* 2019). No speaker is named.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speaker_invariant_ser.data.corpora.base import Corpus
+from speaker_invariant_ser.data.corpora.registry import known_corpora
+from speaker_invariant_ser.errors import RunError, shorten
+from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
+from speaker_invariant_ser.report.formatting import count, interval, percent
+from speaker_invariant_ser.report.write import templates
+from speaker_invariant_ser.runs import ModelSpec, Run, flattened
+
+CARD = "README.md"
+# Keys of a recipe that may differ between a model to be used and the run that its recipe was evaluated with: those that say who
+# is trained on, how the epoch is selected, and what is measured.
+USE_ONLY = (
+    "split.",
+    "audit.",
+    "train.refit",
+    "train.inner_folds",
+    "train.patience",
+    "train.probe_every",
+    "train.seed",
+    "train.seeds",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus that a model was trained on, as a card names it."""
+
+    title: str
+    licence: str
+    citation: str
+    url: str
+    language: str
+
+
+def write_card(run: Run, evaluated: Run, report: RunReport, path: Path, licence: str = "other", name: str = "") -> None:
+    """Write the card of a run's models.
+
+    Args:
+        run: The run whose models the card is about.
+        evaluated: The run that was evaluated: the same, or one with the same recipe that leaves speakers out.
+        report: The report of `evaluated`.
+        path: The file to write.
+        licence: Licence of the weights, an identifier of the Hugging Face Hub such as `cc0-1.0`.
+        name: Name of the model; by default that of the run's folder.
+
+    Raises:
+        RunError: The recipes of the two runs differ in what the model is, or no model is trained.
+        WriteError: The file cannot be written.
+    """
+    require_same_model(run, evaluated)
+    text = render_card(run, report, licence, name or run.folder.resolve().name)
+    with writing(path, "w") as file:
+        file.write(text)
+
+
+def require_same_model(run: Run, evaluated: Run) -> None:
+    """Raise RunError if numbers of one run are not about the models of the other."""
+    ours, theirs = flattened(run.recipe), flattened(evaluated.recipe)
+    keys = [key for key in {**ours, **theirs} if not key.startswith(USE_ONLY)]
+    differing = [f"{key} is {ours.get(key)!r} and {theirs.get(key)!r}" for key in keys if ours.get(key) != theirs.get(key)]
+    if differing:
+        raise RunError(
+            f"{evaluated.folder} does not measure the recipe of {run.folder}: {shorten(differing)}; name an evaluated run whose "
+            "recipe is the same, apart from its split"
+        )
+    if run.hashes != evaluated.hashes:
+        raise RunError(f"{evaluated.folder} was trained on other data than {run.folder} (the hashes differ)")
+
+
+def render_card(run: Run, report: RunReport, licence: str, name: str) -> str:
+    """Return the text of the card."""
+    specs = run.trained_models()
+    description = json.loads((specs[0].folder / DESCRIPTION).read_text(encoding="utf-8"))
+    sources = sources_of(report.settings.corpora)
+    final = not any(spec.split.test for spec in specs)
+    template = templates().get_template("card.md.j2")
+    return template.render(
+        name=name,
+        metadata=metadata(report, sources, licence, name),
+        licence=licence,
+        report=report,
+        sources=sources,
+        final=final,
+        description=description,
+        models=count(len(specs), "model"),
+        size=f"{sum((spec.folder / WEIGHTS).stat().st_size for spec in specs) / 1e6:.1f} MB",
+        speakers=training_speakers(specs),
+        recall=recall_rows(report),
+        percent=percent,
+        interval=interval,
+        count=count,
+    )
+
+
+def sources_of(corpora: Sequence[str]) -> list[Source]:
+    """Describe the corpora of that name; a corpus that is not known is data of the user's own."""
+    known: Mapping[str, Corpus] = known_corpora()
+    return [
+        Source(known[name].title, known[name].licence, known[name].citation, known[name].url, known[name].language)
+        if name in known
+        else Source(name, "not known to the program", "", "", "")
+        for name in corpora
+    ]
+
+
+def metadata(report: RunReport, sources: Sequence[Source], licence: str, name: str) -> list[str]:
+    """Return the lines of the YAML metadata; strings are written as JSON, which YAML includes."""
+    languages = sorted({code for source in sources for code in source.language.split(",") if code})
+    uar = {"name": "UAR on unseen speakers", "type": "recall", "value": round(report.emotion.uar.value, 4)}
+    result = {
+        "name": name,
+        "results": [
+            {
+                "task": {"type": "audio-classification", "name": "speech emotion recognition"},
+                "dataset": {"name": ", ".join(source.title for source in sources), "type": "-".join(report.settings.corpora)},
+                "metrics": [uar],
+            }
+        ],
+    }
+    fields = {
+        "license": licence,
+        "language": languages,
+        "library_name": "speaker_invariant_ser",
+        "pipeline_tag": "audio-classification",
+        "tags": ["speech-emotion-recognition", "speaker-invariant"],
+        "model-index": [result],
+    }
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
+
+
+def training_speakers(specs: Sequence[ModelSpec]) -> str:
+    """Return how many speakers each model was trained on."""
+    numbers = sorted({len(spec.split.train) for spec in specs})
+    return " or ".join(map(str, numbers)) + " speakers"
+
+
+def recall_rows(report: RunReport) -> list[tuple[str, str]]:
+    """Return the recall of each emotion."""
+    return [(emotion, percent(value)) for emotion, value in report.emotion.per_class.items()]
