@@ -264,7 +264,7 @@ def audit(
         dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem and
             a number.
         same_speaker: As in `prepare`.
-        quick: Use closed-form attackers only: fast, never claims chance.
+        quick: Use closed-form attackers only, of a large table a sample (`sample` in the result): fast, never claims chance.
         seed: Seed of folds, attackers and permutations, 0 to 2^31 - 1.
         jobs: Attackers fitted in parallel.
         progress: Called with task, steps done and steps in total.
@@ -309,7 +309,8 @@ def audit(
     else:
         table, notes = embeddings_of(embeddings, labels, same_speaker)
     settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
-    return {**auditing.audit_table(table, settings, progress).summary, "notes": notes}
+    audited = auditing.audit_table(table, settings, progress)
+    return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":

@@ -39,3 +39,13 @@ def one_hot(values: Sequence[str] | np.ndarray) -> np.ndarray:
            [1., 0.]], dtype=float32)
     """
     return (np.asarray(values)[:, None] == np.unique(values)).astype(np.float32)
+
+
+def spread_order(truth: np.ndarray, seed: int) -> np.ndarray:
+    """Return a random order [N] in which every stretch holds each speaker in about the overall proportion."""
+    rng = np.random.default_rng(seed)
+    rank = np.empty(len(truth))
+    for speaker in np.unique(truth):
+        rows = rng.permutation(np.flatnonzero(truth == speaker))
+        rank[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(rank)

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -26,6 +27,7 @@ from sklearn.svm import SVC
 
 MAX_TUNING_UTTERANCES = 3000  # a setting is chosen on at most this many utterances
 MAX_COVARIANCE_DIMENSIONS = 512  # LDA and QDA see the principal components of wider embeddings
+MAX_ITERATIONS = 500  # of the logistic regression
 INTERRUPTED = "Training interrupted by user"  # warning of scikit-learn's networks, which swallow Ctrl-C and return half trained
 
 Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or frame-level features of N utterances, each [F, T]
@@ -58,7 +60,7 @@ class Attacker:
 
 def fit_tuned(
     attacker: Attacker, inputs: Inputs, speaker: np.ndarray, tuning: tuple[np.ndarray, np.ndarray], seed: int
-) -> tuple[ClassifierMixin, np.ndarray]:
+) -> tuple[ClassifierMixin, np.ndarray, bool]:
     """Choose an attacker's setting by validation accuracy, then fit it on all given utterances.
 
     Args:
@@ -69,19 +71,20 @@ def fit_tuned(
         seed: Seed of the classifier and of subsampling.
 
     Returns:
-        The fitted classifier, and whether the chosen setting was correct on each validation utterance [V]. The latter may
-        serve to choose among attackers.
+        The fitted classifier; whether the chosen setting was correct on each validation utterance [V], which may serve to choose
+        among attackers; and whether the fit converged.
     """
     fitted_on, validated_on = tuning
     correct_by_setting = []
     for setting in attacker.settings:
-        trial = fit(attacker, setting, select_rows(inputs, fitted_on), speaker[fitted_on], seed)
+        trial, _ = fit(attacker, setting, select_rows(inputs, fitted_on), speaker[fitted_on], seed)
         correct_by_setting.append(trial.predict(select_rows(inputs, validated_on)) == speaker[validated_on])
     best = int(np.argmax([correct.mean() for correct in correct_by_setting]))
-    return fit(attacker, attacker.settings[best], inputs, speaker, seed), correct_by_setting[best]
+    fitted, converged = fit(attacker, attacker.settings[best], inputs, speaker, seed)
+    return fitted, correct_by_setting[best], converged
 
 
-def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> Pipeline:
+def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> tuple[Pipeline, bool]:
     """Fit an attacker with a given setting on at most `max_utterances` of the utterances.
 
     Args:
@@ -92,7 +95,8 @@ def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray,
         seed: Seed of the classifier and of subsampling.
 
     Returns:
-        The fitted pipeline of standardisation (embeddings only), PCA where needed, and classifier.
+        The fitted pipeline of standardisation (embeddings only), PCA where needed, and classifier; and whether it converged
+        before the limit of its iterations. An attacker that did not is still an attacker.
 
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C, also where scikit-learn turned that into a warning.
@@ -102,11 +106,12 @@ def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray,
     if attacker.estimates_covariance and isinstance(inputs, np.ndarray) and inputs.shape[1] > MAX_COVARIANCE_DIMENSIONS:
         steps.append(PCA(min(MAX_COVARIANCE_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
     model = make_pipeline(*steps, attacker.make(setting, seed))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an attacker stopped early, or fitted on singular data, is still an attacker
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")  # such as that of singular data
+        warnings.simplefilter("always", ConvergenceWarning)
         warnings.filterwarnings("error", message=INTERRUPTED)
         try:
-            return model.fit(select_rows(inputs, rows), speaker[rows])
+            return model.fit(select_rows(inputs, rows), speaker[rows]), not caught
         except UserWarning:
             raise KeyboardInterrupt from None
 
@@ -143,7 +148,7 @@ def standardised_lda() -> Pipeline:
 
 def logistic(inverse_penalty: float, seed: int) -> ClassifierMixin:
     """Make a multinomial logistic regression."""
-    return LogisticRegression(C=inverse_penalty, max_iter=500, random_state=seed)
+    return LogisticRegression(C=inverse_penalty, max_iter=MAX_ITERATIONS, random_state=seed)
 
 
 def lda(shrinkage: float, seed: int) -> ClassifierMixin:

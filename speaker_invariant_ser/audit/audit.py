@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
-from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
+from speaker_invariant_ser.audit.embeddings import Embeddings, Sample, draw_sample, without_single_utterances
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
 from speaker_invariant_ser.audit.information import codelength, usable_bits
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
@@ -59,6 +59,7 @@ class Audit:
         information: Usable bits and online code length.
         unseen: Leakage of speakers that the encoder was not trained on, under the closed-form attackers; None if not measured.
         verification: Verification of unseen speakers; None if not measured.
+        sample: What a quick audit used of a large table; None where everything was used.
     """
 
     leakage: Leakage
@@ -68,6 +69,7 @@ class Audit:
     information: dict
     unseen: Leakage | None
     verification: Verification | None
+    sample: Sample | None = None
 
     @property
     def summary(self) -> dict:
@@ -86,6 +88,7 @@ class Audit:
             "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
             "information": self.information,
             "unseen": unseen_summary(self.unseen, self.verification),
+            **({"sample": asdict(self.sample)} if self.sample else {}),
         }
 
 
@@ -139,6 +142,8 @@ def audit(
 def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: TaskProgress | None = None) -> Audit:
     """Audit embeddings of any encoder; attackers are scored on the utterances that the table marks.
 
+    A quick audit uses a sample of a large table (see `draw_sample`), so that it takes less than a minute.
+
     Args:
         table: The embeddings.
         settings: Settings of the audit.
@@ -150,7 +155,10 @@ def audit_table(table: Embeddings, settings: AuditSettings | None = None, progre
     Raises:
         AuditError: There are fewer than two usable speakers, nothing to score, or values that are not finite.
     """
-    return audit([table], "given" if table.scored.all() else "held-out", settings=settings, progress=progress)
+    settings = settings or AuditSettings()
+    scored: Scored = "given" if table.scored.all() else "held-out"
+    drawn, sample = draw_sample(table, settings.seed) if settings.quick else (table, None)
+    return replace(audit([drawn], scored, settings=settings, progress=progress), sample=sample)
 
 
 def ignore_progress(step: str, done: int, total: int) -> None:

@@ -1,8 +1,8 @@
 """Cross-validation of attackers: fit every attacker on every fold of every encoder and collect its predictions."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -27,6 +27,7 @@ class EncoderPredictions:
         speakers: Number of speakers K.
         predicted: For each attacker and fold, the predicted speaker of each test utterance as an integer.
         validation_correct: For each attacker and fold, whether it was correct on each utterance that validated its setting.
+        converged: For each attacker and fold, whether its fit converged.
     """
 
     plan: FoldPlan
@@ -34,6 +35,7 @@ class EncoderPredictions:
     speakers: int
     predicted: dict[str, list[np.ndarray]]
     validation_correct: dict[str, list[np.ndarray]]
+    converged: dict[str, list[bool]] = field(default_factory=dict)
 
     def votes(self, attackers: Sequence[str]) -> np.ndarray:
         """Return the share of repeats that predict each speaker [n, K], from the attacker given for each fold."""
@@ -112,15 +114,17 @@ def run_attackers(
     speakers = [to_indices(table.speaker) for table in tables]
     results = [
         EncoderPredictions(
-            plan, np.flatnonzero(table.scored), indices.max() + 1, {name: [] for name in names}, {name: [] for name in names}
+            plan, np.flatnonzero(table.scored), indices.max() + 1, defaultdict(list), defaultdict(list), defaultdict(list)
         )
         for table, plan, indices in zip(tables, plans, speakers, strict=True)
     ]
     calls = ((name, inputs_of(tables[encoder], name), speakers[encoder], fold, seed) for name, encoder, fold in tasks)
     fits = in_parallel(calls, min(jobs, len(tasks), cores()))
-    for done, ((name, encoder, _), (predicted, validation_correct)) in enumerate(zip(tasks, fits, strict=True), start=1):
+    for done, ((name, encoder, _), fitted) in enumerate(zip(tasks, fits, strict=True), start=1):
+        predicted, validation_correct, converged = fitted
         results[encoder].predicted[name].append(predicted)
         results[encoder].validation_correct[name].append(validation_correct)
+        results[encoder].converged[name].append(converged)
         if progress:
             progress(done, len(tasks))
     return results
@@ -134,14 +138,16 @@ def inputs_of(table: Embeddings, name: str) -> Inputs:
     return table.frames
 
 
-def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     """Yield `attack_fold(*call)` for each call, in order, computed by up to `jobs` processes; 1 uses this process."""
     if jobs == 1:
         return (attack_fold(*call) for call in calls)
     return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attack_fold)(*call) for call in calls)
 
 
-def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def attack_fold(
+    name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold, seed: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """Fit a fresh attacker on one fold.
 
     Args:
@@ -152,13 +158,14 @@ def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold,
         seed: Seed; another one is derived for each repeat.
 
     Returns:
-        The predicted speaker of each test utterance, and whether the tuned attacker was correct on each validation utterance.
+        The predicted speaker of each test utterance, whether the tuned attacker was correct on each validation utterance, and
+        whether its fit converged.
     """
     with threadpool_limits(1):  # matrices of this size gain nothing from more threads
-        fitted, validation_correct = fit_tuned(
+        fitted, validation_correct, converged = fit_tuned(
             ATTACKERS[name], select_rows(inputs, fold.train), speaker[fold.train], fold.tuning, seed + fold.repeat
         )
-        return fitted.predict(select_rows(inputs, fold.test)), validation_correct
+        return fitted.predict(select_rows(inputs, fold.test)), validation_correct, converged
 
 
 def choose_strongest(

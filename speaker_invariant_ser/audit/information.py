@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from speaker_invariant_ser.errors import SerError, unknown
-from speaker_invariant_ser.indexing import one_hot, to_indices
+from speaker_invariant_ser.indexing import one_hot, spread_order, to_indices
 
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # candidates; C of scikit-learn
 UNIFORM_SHARE = 0.01  # of the uniform distribution in every prediction: no utterance costs more than log2(K / 0.01) bits
@@ -35,9 +35,10 @@ HIDDEN, BATCH_SIZE, LEARNING_RATE, EPOCHS, PATIENCE = 64, 32, 5e-3, 40, 6  # of 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread, which is faster for matrices of this size, and allow fits to stop before convergence."""
+    """Use one thread, which is faster for matrices of this size, and allow fits to stop early or to learn few utterances."""
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # the first blocks of a code
         yield
 
 
@@ -251,13 +252,3 @@ def tuning_task(task: Task, groups: np.ndarray | None, seed: int) -> Task:
 def standardise(embedding: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Return embeddings [N, D] in single precision, standardised with the statistics of the training utterances."""
     return StandardScaler().fit(embedding[train]).transform(embedding).astype(np.float32)
-
-
-def spread_order(truth: np.ndarray, seed: int) -> np.ndarray:
-    """Return a random order [N] in which every stretch holds each speaker in about the overall proportion."""
-    rng = np.random.default_rng(seed)
-    rank = np.empty(len(truth))
-    for speaker in np.unique(truth):
-        rows = rng.permutation(np.flatnonzero(truth == speaker))
-        rank[rows] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
-    return np.argsort(rank)

@@ -14,7 +14,7 @@ is one trained model, so that a run has one for every fold and seed.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -88,6 +88,7 @@ class Leakage:
         strongest: The strongest attacker.
         permutations: Number of permutations behind the p-values.
         near_copies: Share of scored utterances that share audio or a recording with one that the attackers were fitted on.
+        converged: For each attacker, the share of its fits that converged before the limit of their iterations.
     """
 
     speakers: int
@@ -105,6 +106,7 @@ class Leakage:
     strongest: StrongestAttacker
     permutations: int
     near_copies: float = 0.0
+    converged: dict[str, float] = field(default_factory=dict)
 
     @property
     def conclusion(self) -> Conclusion:
@@ -136,6 +138,7 @@ class Leakage:
                     **score_summary(score),
                     "validation": finite_or_none(self.validation[name]),
                     "reads": ATTACKERS[name].input,  # the attacker's input; key kept stable
+                    "converged": self.converged.get(name),
                 }
                 for name, score in self.attackers.items()
             },
@@ -228,6 +231,7 @@ def measure_leakage(
         strongest=strongest_attacker(choices, scores[STRONGEST], pooled.correct_by_encoder(votes[STRONGEST])),
         permutations=permutations,
         near_copies=relatives_share(tables, plans),
+        converged={name: float(np.mean([fit for result in results for fit in result.converged[name]])) for name in usable},
     )
 
 

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -85,7 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words after `siser`; those of this process by default.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    silence_libraries()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def silence_libraries() -> None:
+    """Show no warnings of libraries, here and in worker processes, unless Python was started with its own wishes (-W)."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ["PYTHONWARNINGS"] = "ignore"
 
 
 def interrupt(*_: object) -> None:

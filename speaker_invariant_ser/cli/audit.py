@@ -60,9 +60,12 @@ def audit(
         progress("loading", 1, 1)
         settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
         try:
-            speaker = auditing.audit_table(embeddings, settings, progress).summary
+            audited = auditing.audit_table(embeddings, settings, progress)
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
+        speaker = audited.summary
+        if audited.sample:
+            notes.append(audited.sample.described)
         for note in notes:
             warn(f"{table}: {note}")
         if as_json:

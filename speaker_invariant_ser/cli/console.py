@@ -117,12 +117,12 @@ def show_baseline(report: "TableReport") -> None:
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
     """Print the attackers' accuracies and the chance levels."""
-    from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_tried
+    from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_converged, not_tried
 
     for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker)):
         if table:
             show_table(table, transductive)
-    for text in not_tried(speaker):
+    for text in (*not_tried(speaker), *not_converged(speaker)):
         print(text)
 
 

@@ -208,6 +208,7 @@ class AttackerScore(Part):
     p_below: float | None
     validation: float | None
     reads: str  # "embedding" or "frames"
+    converged: float | None = None  # share of its fits that converged before the limit of their iterations
 
 
 class StrongestAttacker(Part):
@@ -340,6 +341,7 @@ class Speaker(Part):
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None
     adversary_head: AdversaryClassifier | None = None
+    sample: dict[str, float] | None = None  # what a quick audit used of a large table: how many of how many
     near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
 
 

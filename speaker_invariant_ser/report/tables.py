@@ -242,6 +242,13 @@ def not_tried(speaker: Speaker) -> list[str]:
     return [f"not tried: {', '.join(attackers)} ({reason})" for reason, attackers in names.items()]
 
 
+def not_converged(speaker: Speaker) -> list[str]:
+    """Say which attackers ended at the limit of their iterations, in one text or none; they are counted as they are."""
+    shares = {name: score.converged for name, score in speaker.attackers.items() if score.converged is not None}
+    names = ", ".join(f"{name} in {100 * (1 - share):.0f} % of the fits" for name, share in shares.items() if share < 1)
+    return [f"not converged at the limit of iterations: {names}"] if names else []
+
+
 def chance_table(speaker: Speaker) -> Table:
     """Return the accuracies that are reached without any embedding."""
     rows = [[CHANCE_LEVELS[name], percent(value)] for name, value in speaker.chance if name in CHANCE_LEVELS]

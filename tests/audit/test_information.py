@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from speaker_invariant_ser.audit import information
-from speaker_invariant_ser.audit.information import Task, codelength, spread_order, tuning_task, usable_bits
+from speaker_invariant_ser.audit.information import Task, codelength, tuning_task, usable_bits
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.indexing import spread_order, to_indices
 
 FAMILIES = ("linear", "mlp")
 
@@ -161,3 +161,9 @@ def test_every_stretch_of_the_order_holds_all_speakers_in_proportion():
     for start in range(0, 80, 20):
         assert np.abs(np.bincount(truth[order[start : start + 20]]) - [10, 5, 5]).max() <= 2
     assert not np.array_equal(order, spread_order(truth, 1))
+
+
+def test_few_utterances_of_many_speakers_cause_no_warning():
+    rng, speaker = np.random.default_rng(0), np.repeat(np.arange(20), 3)
+    bits, uniform_bits = codelength(rng.standard_normal((60, 4)), speaker)
+    assert bits <= 1.2 * uniform_bits

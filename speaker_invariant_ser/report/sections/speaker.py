@@ -25,6 +25,7 @@ from speaker_invariant_ser.report.tables import (
     attackers_table,
     by_accuracy,
     chance_table,
+    not_converged,
     not_tried,
 )
 
@@ -136,7 +137,7 @@ def about_strongest(speaker: Speaker) -> str:
         text += f" Its accuracy is {percent(strongest.accuracy)}{seed_deviation(strongest)}."
     if any(score.reads == "frames" for score in speaker.attackers.values()):
         text += " Attackers of frame-level features are no candidates: a recipient of embeddings does not have these features."
-    return text + "".join(f" N{reason[1:]}." for reason in not_tried(speaker))
+    return text + "".join(f" N{reason[1:]}." for reason in (*not_tried(speaker), *not_converged(speaker)))
 
 
 def about_chance(speaker: Speaker) -> str:
