@@ -1,0 +1,126 @@
+"""Segments of recordings: read what a diariser has written, and find the segments of each recording.
+
+RTTM, the format of the NIST Rich Transcription evaluations, has lines such as
+
+    SPEAKER meeting 1 12.34 2.10 <NA> <NA> alice <NA> <NA>
+
+with the recording, the channel, the start and the duration in seconds, and the speaker. A table has columns file, start, end and,
+if there are speakers, speaker.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speaker_invariant_ser.data.tables.columns import read_rows
+from speaker_invariant_ser.errors import ManifestError, SerError, shorten
+
+RTTM = ".rttm"
+FIELDS = 8  # of a line of RTTM that are needed; two more may follow
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording: start and end in seconds, and the speaker, empty where unknown."""
+
+    start: float
+    end: float
+    speaker: str = ""
+
+
+def read_segments(path: Path | str) -> dict[str, list[Segment]]:
+    """Read segments.
+
+    Args:
+        path: RTTM (.rttm), or a table (.csv, .tsv, .parquet) with columns file, start, end and perhaps speaker.
+
+    Returns:
+        Segments by the name of the recording as the file has it, sorted by start.
+
+    Raises:
+        ManifestError: The file cannot be read, or a line has no start before its end.
+    """
+    path = Path(path)
+    listed = read_rttm(path) if path.suffix.lower() == RTTM else read_table(path)
+    segments: dict[str, list[Segment]] = defaultdict(list)
+    for line, file, start, end, speaker in listed:
+        if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
+            raise ManifestError(f"{path}, line {line}: a segment from {start:g} to {end:g} s; expected 0 <= start < end")
+        segments[file].append(Segment(start, end, speaker))
+    if not segments:
+        raise ManifestError(f"{path}: no segments")
+    return {file: sorted(found, key=lambda segment: (segment.start, segment.end)) for file, found in segments.items()}
+
+
+Line = tuple[int, str, float, float, str]  # number of the line, recording, start, end, speaker
+
+
+def read_rttm(path: Path) -> list[Line]:
+    """Read the SPEAKER lines of an RTTM file; lines of other types and comments (;;) are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise ManifestError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} cannot be read as RTTM ({error})") from None
+    return [read_line(path, number, text.split()) for number, text in enumerate(lines, 1) if text.startswith("SPEAKER")]
+
+
+def read_line(path: Path, number: int, fields: Sequence[str]) -> Line:
+    """Return a SPEAKER line of RTTM."""
+    if len(fields) < FIELDS:
+        raise ManifestError(
+            f"{path}, line {number}: {len(fields)} fields; expected SPEAKER file channel start duration <NA> <NA> speaker"
+        )
+    start, duration = number_of(path, number, fields[3]), number_of(path, number, fields[4])
+    speaker = "" if fields[7] == "<NA>" else fields[7]
+    return number, fields[1], start, start + duration, speaker
+
+
+def read_table(path: Path) -> list[Line]:
+    """Read a table of segments."""
+    rows = read_rows(path, ("file", "start", "end"))
+    return [
+        (line, row["file"], number_of(path, line, row["start"]), number_of(path, line, row["end"]), row.get("speaker", ""))
+        for line, row in enumerate(rows, 2)
+    ]
+
+
+def number_of(path: Path, line: int, text: str) -> float:
+    """Return a time in seconds; raise ManifestError if it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ManifestError(f"{path}, line {line}: {text!r} is no time in seconds") from None
+
+
+def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> tuple[dict[Path, list[Segment]], list[str]]:
+    """Find the segments of each recording, which may be named by its path, its name, or its name without the ending.
+
+    Args:
+        segments: Segments by recording, as `read_segments` returns them.
+        recordings: The recordings.
+
+    Returns:
+        The segments of each recording that has any, and the names in `segments` that are no recording.
+
+    Raises:
+        SerError: A name fits two recordings.
+    """
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for recording in recordings:
+        for name in {str(recording), str(recording.resolve()), recording.name, recording.stem}:
+            by_name[name].append(recording)
+    found: dict[Path, list[Segment]] = {}
+    missing = []
+    for name, listed in segments.items():
+        candidates = by_name.get(name) or by_name.get(str(Path(name).resolve()), [])
+        if len(candidates) > 1:
+            raise SerError(f"segments of {name}: {shorten(map(str, candidates))} have this name; give paths in the table")
+        if candidates:
+            found[candidates[0]] = sorted([*found.get(candidates[0], []), *listed], key=lambda each: (each.start, each.end))
+        else:
+            missing.append(name)
+    return found, missing
