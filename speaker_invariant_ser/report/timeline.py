@@ -1,0 +1,143 @@
+"""Draw the timeline of a recording: waveform, probabilities of the emotions, and the emotion of each window or segment."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.inference.timeline import WindowPrediction
+from speaker_invariant_ser.report.figure import STYLE, label
+from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
+
+STEP = 320  # samples of a value of the envelope: 20 ms
+COLUMNS = 2_000  # values of the envelope that are drawn
+SIZE = (10.0, 4.2)  # inches
+LETTER = 0.009  # share of the time axis that a letter of an emotion's name takes
+
+
+class Envelope:
+    """Peaks of a recording that goes by in blocks, one for every 20 ms."""
+
+    def __init__(self) -> None:
+        """Begin without samples."""
+        self.peaks: list[np.ndarray] = []
+        self.rest = np.zeros(0, np.float32)
+
+    def watch(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the blocks as they are, and note their peaks."""
+        for block in blocks:
+            joined = np.abs(np.concatenate([self.rest, block]))
+            whole = len(joined) // STEP * STEP
+            self.peaks.append(joined[:whole].reshape(-1, STEP).max(axis=1))
+            self.rest = joined[whole:]
+            yield block
+
+    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return time in seconds and peak of what is drawn, at most about `COLUMNS` values."""
+        last = [self.rest.max(keepdims=True)] if self.rest.size else []
+        peaks = np.concatenate([*self.peaks, *last]) if self.peaks or last else np.zeros(1, np.float32)
+        width = -(-len(peaks) // COLUMNS)
+        columns = np.pad(peaks, (0, -len(peaks) % width)).reshape(-1, width).max(axis=1)
+        return (np.arange(len(columns)) + 0.5) * width * STEP / SAMPLE_RATE, columns
+
+
+def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[WindowPrediction]) -> None:
+    """Draw a timeline as PNG, or in the format of another ending that matplotlib knows.
+
+    Args:
+        path: The file to write.
+        title: What the recording is called.
+        envelope: Its peaks.
+        windows: Predictions, in order; they may overlap, and there may be gaps between them.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    times, peaks = envelope.drawn()
+    end = max([times[-1], *(window.end for window in windows)])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(SIZE, layout="constrained")
+        wave, probability, emotion = figure.subplots(3, 1, sharex=True, height_ratios=(2, 4, 1))
+        wave.fill_between(times, -peaks, peaks, color=GREY, linewidth=0)
+        wave.set(ylim=(-1, 1), yticks=[], title=label(title, 90))
+        labels = list(windows[0].probabilities) if windows else []
+        draw_probabilities(probability, windows, labels)
+        draw_emotions(emotion, windows, labels, end)
+        emotion.set(xlim=(0, end), xlabel="time")
+        emotion.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, end)))
+        patches = [Patch(color=colour_of(index)) for index in range(len(labels))]
+        figure.legend(patches[::-1], [label(name) for name in labels[::-1]], loc="outside right center")  # as they are stacked
+        with writing(path, "wb") as file:
+            figure.savefig(file, format=path.suffix.lstrip(".") or "png")
+
+
+def colour_of(index: int) -> str:
+    """Return the colour of an emotion."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def stretches(windows: Sequence[WindowPrediction]) -> Iterator[tuple[float, float, WindowPrediction]]:
+    """Yield (start, end, window) without overlaps: windows that overlap meet in the middle between their centres."""
+    centres = [(window.start + window.end) / 2 for window in windows]
+    for index, window in enumerate(windows):
+        start, end = window.start, window.end
+        if index and windows[index - 1].end > start:
+            start = (centres[index - 1] + centres[index]) / 2
+        if index + 1 < len(windows) and windows[index + 1].start < end:
+            end = (centres[index] + centres[index + 1]) / 2
+        if end > start:
+            yield start, end, window
+
+
+def draw_probabilities(axes: Axes, windows: Sequence[WindowPrediction], labels: Sequence[str]) -> None:
+    """Draw the probabilities of each stretch on top of each other."""
+    edges, heights = [], []
+    for start, end, window in stretches(windows):
+        values = [window.probabilities[name] for name in labels]
+        edges += [start, start, end, end]
+        heights += [[0.0] * len(labels), values, values, [0.0] * len(labels)]
+    if edges:
+        colours = [colour_of(index) for index in range(len(labels))]
+        axes.stackplot(edges, np.transpose(heights), colors=colours, linewidth=0)
+    axes.set(ylim=(0, 1), ylabel="probability", yticks=[0, 0.5, 1])
+
+
+def draw_emotions(axes: Axes, windows: Sequence[WindowPrediction], labels: Sequence[str], end: float) -> None:
+    """Draw the emotion of neighbouring stretches that agree as one bar with its name."""
+    for first, last, name in runs(windows):
+        colour = colour_of(labels.index(name)) if name in labels else GREY
+        axes.barh(0, last - first, left=first, height=1, color=colour, linewidth=0)
+        if last - first >= LETTER * len(name) * end:
+            axes.text((first + last) / 2, 0, label(name), ha="center", va="center", color="white", fontsize=8.5, clip_on=True)
+    axes.set(ylim=(-0.5, 0.5), yticks=[])
+    axes.spines["left"].set_color(INK)
+
+
+def runs(windows: Sequence[WindowPrediction]) -> list[tuple[float, float, str]]:
+    """Return (start, end, emotion) of stretches, joined where they touch and agree."""
+    joined: list[tuple[float, float, str]] = []
+    for start, end, window in stretches(windows):
+        if joined and joined[-1][2] == window.label and start - joined[-1][1] < 1e-6:
+            joined[-1] = (joined[-1][0], end, window.label)
+        else:
+            joined.append((start, end, window.label))
+    return joined
+
+
+def clock(seconds: float, end: float) -> str:
+    """Write a time as a clock does.
+
+    >>> clock(75, 100), clock(75, 7200), clock(7, 20)
+    ('1:15', '0:01:15', '0:07')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if end < 3600:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
