@@ -41,6 +41,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Speaker,
     SpeakerResult,
     StrongestAttacker,
+    Tail,
     Uar,
     Unseen,
     Verification,
@@ -52,7 +53,7 @@ EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")
 ATTACKERS = ("logistic", "lda", "qda", "knn", "svm", "mlp", "mlp_large", "boosting", "frames")
 HASH = "0123456789abcdef" * 4
 R = TypeVar("R", bound=Report)
-AUDIT = AuditRecord(folds=5, seed=0, permutations=1000, quick=False)
+AUDIT = AuditRecord(folds=5, seed=0, permutations=1000, quick=False, significant_bits=11)
 
 
 def changed(report: R, **changes: Any) -> R:
@@ -265,6 +266,12 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         learned="all",
         outputs=None,
         adversary_head=AdversaryClassifier(accuracy=0.2771, target="speaker", evidence=False, curve={}),
+        significant_bits=11,
+        nested_texts=0.0,
+        best_recognised_speaker=Tail(
+            attacker="svm", accuracy=strongest + 0.1, expected=1.2 / speakers, utterances=50, p_value=0.001, speaker="03"
+        ),
+        surest_utterances=Tail(attacker="lda", accuracy=strongest + 0.2, expected=1 / speakers, utterances=6.0, p_value=0.002),
     )
 
 

@@ -10,6 +10,7 @@ To add an attacker, write a function `(setting, seed) -> classifier` and enter i
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -18,6 +19,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -28,6 +30,7 @@ from sklearn.svm import SVC
 MAX_TUNING_UTTERANCES = 3000  # a setting is chosen on at most this many utterances
 MAX_COVARIANCE_DIMENSIONS = 512  # LDA and QDA see the principal components of wider embeddings
 MAX_ITERATIONS = 500  # of the logistic regression
+MIN_PROBABILITY, MIN_DISTANCE = 1e-300, 1e-9  # whose logarithms are finite
 INTERRUPTED = "Training interrupted by user"  # warning of scikit-learn's networks, which swallow Ctrl-C and return half trained
 
 Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or frame-level features of N utterances, each [F, T]
@@ -116,6 +119,40 @@ def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray,
             raise KeyboardInterrupt from None
 
 
+class Prediction(NamedTuple):
+    """What a fitted attacker says of N utterances.
+
+    Attributes:
+        speaker: Predicted speakers [N].
+        named: Speakers [N] with the highest score; usually the predicted ones.
+        margin: By how much that score exceeds the second [N]. Comparable within one fitted attacker.
+    """
+
+    speaker: np.ndarray
+    named: np.ndarray
+    margin: np.ndarray
+
+
+def predict_with_margin(model: Pipeline, inputs: Inputs) -> Prediction:
+    """Predict the speaker of each utterance, and say how sure the attacker is.
+
+    Scores are decision functions, or log probabilities of attackers that have none.
+
+    Args:
+        model: A fitted attacker.
+        inputs: Embeddings [N, D] or frame-level features of N utterances.
+    """
+    if hasattr(model, "decision_function"):
+        predicted, scores = model.predict(inputs), model.decision_function(inputs)
+        if scores.ndim == 1:  # two speakers
+            return Prediction(predicted, predicted, np.abs(scores))
+    else:
+        probability = model.predict_proba(inputs).astype(float)
+        predicted, scores = model.classes_[probability.argmax(axis=1)], np.log(np.maximum(probability, MIN_PROBABILITY))
+    second, first = np.partition(scores, -2, axis=1)[:, -2:].T
+    return Prediction(predicted, model.classes_[scores.argmax(axis=1)], np.nan_to_num(first - second))
+
+
 def sample_utterances(speaker: np.ndarray, maximum: int, seed: int) -> np.ndarray:
     """Draw positions of at most `maximum` utterances at random, at least one of every speaker.
 
@@ -199,7 +236,20 @@ class CappedKNeighbors(KNeighborsClassifier):
     def fit(self, x: np.ndarray, y: np.ndarray) -> "CappedKNeighbors":
         """Store the training utterances x [N, D] and their labels y [N]."""
         self.n_neighbors = min(self.n_neighbors, len(x))
+        order = np.argsort(y, kind="stable")
+        self.cubed_, self.first_ = x[order] ** 3, np.searchsorted(y[order], np.unique(y))
         return super().fit(x, y)
+
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
+        """Return how close the most similar training utterance of each speaker is [N, K] to x [N, D].
+
+        It is the negative logarithm of the cosine distance of cubed inputs: a mark that few utterances have, and those of other
+        speakers have not, stands out from any number of dimensions of noise. Predictions do not use it.
+        """
+        distances = pairwise_distances_chunked(
+            x**3, self.cubed_, reduce_func=lambda block, start: np.minimum.reduceat(block, self.first_, axis=1), metric="cosine"
+        )
+        return -np.log(np.maximum(np.concatenate(list(distances)), MIN_DISTANCE))
 
 
 def svm(inverse_penalty: float, seed: int) -> ClassifierMixin:

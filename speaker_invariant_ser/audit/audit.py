@@ -9,7 +9,15 @@ from typing import Literal
 import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
-from speaker_invariant_ser.audit.embeddings import Embeddings, Sample, draw_sample, without_single_utterances
+from speaker_invariant_ser.audit.embeddings import (
+    RELEASED_BITS,
+    Embeddings,
+    Sample,
+    draw_sample,
+    round_significant,
+    significant_bits,
+    without_single_utterances,
+)
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
 from speaker_invariant_ser.audit.information import codelength, usable_bits
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
@@ -33,6 +41,8 @@ class AuditSettings:
         permutations: Permutations for p values.
         quick: Run the closed-form attackers only and estimate usable information with linear classifiers only.
         jobs: Processes that fit attackers in parallel; results do not depend on it.
+        significant_bits: Significant binary digits that embeddings are rounded to before they are attacked, 1 to 53. What is
+            concluded holds for embeddings that are rounded so when they are released. 11 are those of float16.
     """
 
     folds: int = FOLDS
@@ -40,6 +50,7 @@ class AuditSettings:
     permutations: int = PERMUTATIONS
     quick: bool = False
     jobs: int = 1
+    significant_bits: int = RELEASED_BITS
 
     @property
     def described(self) -> dict:
@@ -60,6 +71,7 @@ class Audit:
         unseen: Leakage of speakers that the encoder was not trained on, under the closed-form attackers; None if not measured.
         verification: Verification of unseen speakers; None if not measured.
         sample: What a quick audit used of a large table; None where everything was used.
+        significant_bits: Significant binary digits that the embeddings were rounded to.
     """
 
     leakage: Leakage
@@ -70,6 +82,7 @@ class Audit:
     unseen: Leakage | None
     verification: Verification | None
     sample: Sample | None = None
+    significant_bits: int = RELEASED_BITS
 
     @property
     def summary(self) -> dict:
@@ -83,6 +96,7 @@ class Audit:
                 summary |= {"at_chance": "undecided", "reason": "quick"}
         return {
             **summary,
+            "significant_bits": self.significant_bits,
             "scored": self.scored,
             "controls": controls,
             "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
@@ -119,6 +133,8 @@ def audit(
         AuditError: A table has fewer than two usable speakers, nothing to score, or values that are not finite.
     """
     settings, progress = settings or AuditSettings(), progress or ignore_progress
+    bits = significant_bits(tables, settings.significant_bits)
+    tables, unseen = rounded(tables, bits), unseen and rounded(unseen, bits)
     leakage = measure_leakage(
         tables,
         QUICK_ATTACKERS if settings.quick else None,
@@ -136,7 +152,13 @@ def audit(
         information=measure_information(tables, settings, progress),
         unseen=attack_unseen(unseen or [], settings, progress),
         verification=verify_unseen(tables, unseen, settings, progress),
+        significant_bits=bits,
     )
+
+
+def rounded(tables: Sequence[Embeddings], bits: int) -> list[Embeddings]:
+    """Round all embeddings to this many significant binary digits."""
+    return [replace(table, embedding=round_significant(table.embedding, bits)) for table in tables]
 
 
 def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: TaskProgress | None = None) -> Audit:

@@ -3,18 +3,32 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, select_rows
+from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, predict_with_margin, select_rows
 from speaker_invariant_ser.audit.embeddings import Embeddings, to_common_indices
 from speaker_invariant_ser.audit.folds import AuditFold, FoldPlan
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import cores
 
+CLEARLY_BETTER = 4.0  # standard errors, which the luckiest of ten attackers exceeds in 1 of 3,000 cases
+SUREST_SHARE = 0.01  # of a fold's test utterances, by an attacker's margin
+
 FitProgress = Callable[[int, int], None]  # fits done, fits in total
+
+
+class FoldResult(NamedTuple):
+    """What an attacker contributes to `EncoderPredictions` in one fold."""
+
+    predicted: np.ndarray
+    validation_correct: np.ndarray
+    converged: bool
+    named: np.ndarray
+    margin: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class EncoderPredictions:
         predicted: For each attacker and fold, the predicted speaker of each test utterance as an integer.
         validation_correct: For each attacker and fold, whether it was correct on each utterance that validated its setting.
         converged: For each attacker and fold, whether its fit converged.
+        named: For each attacker and fold, the speaker it would name if it were sure, see `attackers.Prediction`.
+        margin: For each attacker and fold, how sure it was of each test utterance.
     """
 
     plan: FoldPlan
@@ -36,14 +52,40 @@ class EncoderPredictions:
     predicted: dict[str, list[np.ndarray]]
     validation_correct: dict[str, list[np.ndarray]]
     converged: dict[str, list[bool]] = field(default_factory=dict)
+    named: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    margin: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def votes(self, attackers: Sequence[str]) -> np.ndarray:
         """Return the share of repeats that predict each speaker [n, K], from the attacker given for each fold."""
         predicted = [self.predicted[name][index] for index, name in enumerate(attackers)]
         return count_votes(self.plan, self.scored, self.speakers, predicted)
 
+    def surest_votes(self, name: str) -> np.ndarray:
+        """Return the votes of an attacker [n, K] for the utterances alone that it is surest about; see `surest_weight`."""
+        weights = [surest_weight(margin) for margin in self.margin[name]]
+        return count_votes(self.plan, self.scored, self.speakers, self.named[name], weights)
 
-def count_votes(plan: FoldPlan, scored: np.ndarray, speakers: int, predicted: Sequence[np.ndarray]) -> np.ndarray:
+
+def surest_weight(margin: np.ndarray) -> np.ndarray:
+    """Weight the utterances of one fold [n]: 1 for the surest `SUREST_SHARE`, at least one, 0 for all others.
+
+    >>> surest_weight(np.array([0.1, 0.9, 0.3, 0.2])).tolist()
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    count = int(np.ceil(SUREST_SHARE * len(margin)))
+    arbitrary = np.random.default_rng(0).permutation(len(margin))  # among equal margins
+    weight = np.zeros(len(margin))
+    weight[np.lexsort((arbitrary, margin))[-count:]] = 1.0
+    return weight
+
+
+def count_votes(
+    plan: FoldPlan,
+    scored: np.ndarray,
+    speakers: int,
+    predicted: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
     """Compute in which share of repeats each speaker was predicted.
 
     Args:
@@ -51,13 +93,14 @@ def count_votes(plan: FoldPlan, scored: np.ndarray, speakers: int, predicted: Se
         scored: Positions of the scored utterances [n], sorted.
         speakers: Number of speakers K.
         predicted: For each fold, the predicted speaker of each test utterance.
+        weights: For each fold, a weight of each prediction; 1 by default.
 
     Returns:
         Shares [n, K], 0 to 1.
     """
     votes = np.zeros((len(scored), speakers))  # double precision: sums of thirds that should be equal have to be equal
-    for fold, speaker in zip(plan.folds, predicted, strict=True):
-        votes[np.searchsorted(scored, fold.test), speaker] += 1 / plan.repeats
+    for index, (fold, speaker) in enumerate(zip(plan.folds, predicted, strict=True)):
+        votes[np.searchsorted(scored, fold.test), speaker] += (1.0 if weights is None else weights[index]) / plan.repeats
     return votes
 
 
@@ -114,17 +157,26 @@ def run_attackers(
     speakers = [to_indices(table.speaker) for table in tables]
     results = [
         EncoderPredictions(
-            plan, np.flatnonzero(table.scored), indices.max() + 1, defaultdict(list), defaultdict(list), defaultdict(list)
+            plan,
+            np.flatnonzero(table.scored),
+            indices.max() + 1,
+            defaultdict(list),
+            defaultdict(list),
+            defaultdict(list),
+            named=defaultdict(list),
+            margin=defaultdict(list),
         )
         for table, plan, indices in zip(tables, plans, speakers, strict=True)
     ]
     calls = ((name, inputs_of(tables[encoder], name), speakers[encoder], fold, seed) for name, encoder, fold in tasks)
     fits = in_parallel(calls, min(jobs, len(tasks), cores()))
     for done, ((name, encoder, _), fitted) in enumerate(zip(tasks, fits, strict=True), start=1):
-        predicted, validation_correct, converged = fitted
-        results[encoder].predicted[name].append(predicted)
-        results[encoder].validation_correct[name].append(validation_correct)
-        results[encoder].converged[name].append(converged)
+        result = results[encoder]
+        result.predicted[name].append(fitted.predicted)
+        result.validation_correct[name].append(fitted.validation_correct)
+        result.converged[name].append(fitted.converged)
+        result.named[name].append(fitted.named)
+        result.margin[name].append(fitted.margin)
         if progress:
             progress(done, len(tasks))
     return results
@@ -138,16 +190,14 @@ def inputs_of(table: Embeddings, name: str) -> Inputs:
     return table.frames
 
 
-def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+def in_parallel(calls: Iterable[tuple], jobs: int) -> Iterator[FoldResult]:
     """Yield `attack_fold(*call)` for each call, in order, computed by up to `jobs` processes; 1 uses this process."""
     if jobs == 1:
         return (attack_fold(*call) for call in calls)
     return Parallel(jobs, return_as="generator", batch_size=1)(delayed(attack_fold)(*call) for call in calls)
 
 
-def attack_fold(
-    name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold, seed: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
+def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold, seed: int) -> FoldResult:
     """Fit a fresh attacker on one fold.
 
     Args:
@@ -158,14 +208,15 @@ def attack_fold(
         seed: Seed; another one is derived for each repeat.
 
     Returns:
-        The predicted speaker of each test utterance, whether the tuned attacker was correct on each validation utterance, and
+        Predictions and margins for the test utterances, whether the tuned attacker was correct on each validation utterance, and
         whether its fit converged.
     """
     with threadpool_limits(1):  # matrices of this size gain nothing from more threads
         fitted, validation_correct, converged = fit_tuned(
             ATTACKERS[name], select_rows(inputs, fold.train), speaker[fold.train], fold.tuning, seed + fold.repeat
         )
-        return fitted.predict(select_rows(inputs, fold.test)), validation_correct, converged
+        prediction = predict_with_margin(fitted, select_rows(inputs, fold.test))
+        return FoldResult(prediction.speaker, validation_correct, converged, prediction.named, prediction.margin)
 
 
 def choose_strongest(
@@ -176,6 +227,10 @@ def choose_strongest(
     The best of many attackers by test accuracy would be above chance by luck. So correct predictions on validation utterances
     are counted, over all encoders and folds because a single fold has too few, but never on the fold's own test utterances.
 
+    What is validated was fitted on two thirds of a training set, on which a network may fail that succeeds on all of it. So an
+    attacker that is better than the chosen one by `CLEARLY_BETTER` standard errors on the test utterances of the *other* folds
+    takes its place. Neither count includes an utterance that the fold scores.
+
     Args:
         results: Predictions for each encoder.
         tables: Embeddings of each encoder.
@@ -185,17 +240,22 @@ def choose_strongest(
         For each encoder, the name chosen for each fold.
     """
     ids = to_common_indices([table.id for table in tables])
-    utterances = max(indices.max() for indices in ids) + 1
-    correct = {name: np.zeros(utterances) for name in names}  # on each utterance as validation utterance, over all folds
-    for result, indices in zip(results, ids, strict=True):
+    validated = {name: np.zeros(max(indices.max() for indices in ids) + 1) for name in names}  # correct ones, over all folds
+    tested = {name: np.zeros_like(validated[name]) for name in names}
+    for result, table, indices in zip(results, tables, ids, strict=True):
+        speaker = to_indices(table.speaker)
         for index, fold in enumerate(result.plan.folds):
             validated_on = indices[fold.train[fold.tuning[1]]]
             for name in names:
-                np.add.at(correct[name], validated_on, result.validation_correct[name][index])
-    total = {name: correct[name].sum() for name in names}
+                np.add.at(validated[name], validated_on, result.validation_correct[name][index])
+                np.add.at(tested[name], indices[fold.test], result.predicted[name][index] == speaker[fold.test])
+    total = {name: validated[name].sum() for name in names}
 
     def strongest_for(scored: np.ndarray) -> str:
-        return max(names, key=lambda name: total[name] - correct[name][scored].sum())
+        best = max(names, key=lambda name: total[name] - validated[name][scored].sum())
+        gains = {name: np.delete(tested[name] - tested[best], scored) for name in names}
+        clear = [name for name in names if gains[name].sum() > CLEARLY_BETTER * np.sqrt((gains[name] ** 2).sum())]
+        return max(clear, key=lambda name: gains[name].sum(), default=best)
 
     return [
         [strongest_for(indices[fold.test]) for fold in result.plan.folds] for result, indices in zip(results, ids, strict=True)

@@ -9,7 +9,8 @@ is one trained model, so that a run has one for every fold and seed.
 2. fit every attacker on every fold and collect its predictions (`cross_validation`);
 3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
 4. pool the predictions of all encoders, and compute chance levels in the same folds (`PooledLabels`);
-5. score every attacker: accuracy, interval, permutation test (`statistics`).
+5. score every attacker: accuracy, interval, permutation test (`statistics`);
+6. test what the average hides: one speaker, and the surest utterances (`tails`).
 """
 
 from collections import Counter
@@ -30,17 +31,20 @@ from speaker_invariant_ser.audit.cross_validation import (
 )
 from speaker_invariant_ser.audit.embeddings import (
     Embeddings,
+    nested_texts,
     require_auditable,
     speakers_with_one_utterance,
     to_common_indices,
     without_single_utterances,
 )
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
-from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Score
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Reason, Score
+from speaker_invariant_ser.audit.tails import Tails, measure_tails
 from speaker_invariant_ser.indexing import to_indices
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"  # a key in addition to the attackers' names
+NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Leakage:
         permutations: Number of permutations behind the p-values.
         near_copies: Share of scored utterances that share audio or a recording with one that the attackers were fitted on.
         converged: For each attacker, the share of its fits that converged before the limit of their iterations.
+        nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
+        tails: The speaker that is recognised best, and the utterances that attackers are surest about.
     """
 
     speakers: int
@@ -107,12 +113,20 @@ class Leakage:
     permutations: int
     near_copies: float = 0.0
     converged: dict[str, float] = field(default_factory=dict)
+    nested_texts: float = 0.0
+    tails: Tails = field(default_factory=Tails)
 
     @property
     def conclusion(self) -> Conclusion:
         """Whether attackers on the embedding are at chance, and why; see `statistics.equivalence_test`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
-        return statistics.equivalence_test(self.strongest.score, on_embedding, self.chance)
+        tails: dict[Reason, float] = {}
+        if self.tails.speaker and self.tails.surest:
+            tails = {"speaker": self.tails.speaker.p_value, "surest": self.tails.surest.p_value}
+        conclusion = statistics.equivalence_test(self.strongest.score, on_embedding, self.chance, tails)
+        if self.nested_texts > NESTED:
+            return statistics.allow_for_texts(conclusion, self.strongest.score, self.chance["given_emotion"])
+        return conclusion
 
     @property
     def at_chance(self) -> AtChance:
@@ -150,6 +164,9 @@ class Leakage:
             "permutations": self.permutations,
             "near_copies": self.near_copies,
             "detection_limit": statistics.detection_limit(self.utterances, self.chance["given_emotion"]),
+            "nested_texts": self.nested_texts,
+            "best_recognised_speaker": self.tails.speaker and self.tails.speaker.summary,
+            "surest_utterances": self.tails.surest and self.tails.surest.summary,
             "margin": statistics.MARGIN,
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,
@@ -205,7 +222,8 @@ def measure_leakage(
     plans = [plan_folds(table, folds, seed, repeats) for table in tables]
     usable, not_tried = usable_attackers(tuple(names or ATTACKERS), tables, plans)
     results = run_attackers(tables, plans, usable, seed, jobs, progress)
-    choices = choose_strongest(results, tables, [name for name in usable if ATTACKERS[name].input == "embedding"])
+    candidates = [name for name in usable if ATTACKERS[name].input == "embedding"]
+    choices = choose_strongest(results, tables, candidates)
 
     # The votes of an attacker on an encoder are the share of repeats that predict each speaker, [n, K].
     votes = {name: [result.votes([name] * len(result.plan.folds)) for result in results] for name in usable}
@@ -214,6 +232,15 @@ def measure_leakage(
     cross_validated = any(plan.trains_on_scored for plan in plans)
     permuted = statistics.permuted_accuracies(votes, pooled.labels, permutations, seed, cross_validated)
     scores = {name: pooled.score(votes[name], permuted[name]) for name in votes}
+    tails = measure_tails(
+        {name: votes[name] for name in candidates},
+        {name: [result.surest_votes(name) for result in results] for name in candidates},
+        pooled.labels,
+        [np.unique(table.speaker) for table in tables],
+        permutations,
+        seed,
+        cross_validated,
+    )
 
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
@@ -232,6 +259,8 @@ def measure_leakage(
         permutations=permutations,
         near_copies=relatives_share(tables, plans),
         converged={name: float(np.mean([fit for result in results for fit in result.converged[name]])) for name in usable},
+        nested_texts=nested_texts(tables),
+        tails=tails,
     )
 
 

@@ -17,12 +17,13 @@ MARGIN = 0.03  # of the equivalence test: accuracies less than 3 points above ch
 ALPHA = 0.05
 LEAK_ALPHA = 0.025  # for the strongest attacker, and family-wise for all attackers: together at most 5 % false alarms
 BELOW_CHANCE_ALPHA = 0.01  # family-wise
+TAIL_ALPHA = 0.01  # for one speaker, and for the surest utterances, each corrected for the number of attackers
 CROSS_VALIDATION_INFLATION = 1.15  # 100 cross-validations on speaker-free data: sd 1.06 to 1.13 times that of permutations
 MIN_EXPECTED_CORRECT = 30  # with fewer correct predictions the t bound is too low
 BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds the memory
 
 AtChance = bool | Literal["undecided"]
-Reason = Literal["within", "leak", "below", "few"]
+Reason = Literal["within", "leak", "below", "few", "no_room", "speaker", "surest", "text_leak", "text"]
 
 
 @dataclass(frozen=True)
@@ -237,21 +238,26 @@ def permuted_accuracies(
     rng = np.random.default_rng(seed)
     sums = {name: np.zeros(permutations) for name in votes}
     for encoder, encoder_labels in enumerate(labels):
-        speaker, emotion = encoder_labels.speaker[encoder_labels.scored], encoder_labels.emotion[encoder_labels.scored]
-        by_emotion = np.argsort(emotion, kind="stable")
-        inverse, rows = np.argsort(by_emotion), np.arange(len(speaker))
-        done = 0
-        for count in block_sizes(permutations, len(speaker)):
-            keys = rng.random((count, len(speaker)), dtype=np.float32) + emotion[by_emotion]  # sorts within each emotion
-            shuffled = speaker[by_emotion][np.argsort(keys, axis=1)][:, inverse]
+        rows = np.arange(encoder_labels.scored.sum())
+        for block, shuffled in permuted_speakers(encoder_labels, permutations, rng):
             for name, attacker_votes in votes.items():
-                sums[name][done : done + count] += attacker_votes[encoder][rows, shuffled].sum(axis=1)
-            done += count
+                sums[name][block] += attacker_votes[encoder][rows, shuffled].sum(axis=1)
     inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
     spread = {name: float(np.sqrt(design_effect(votes[name], labels))) * inflation for name in votes}
     centre = {name: sums[name].mean() if permutations else 0.0 for name in votes}
     scored = sum(encoder_labels.scored.sum() for encoder_labels in labels)
     return {name: (centre[name] + spread[name] * (sums[name] - centre[name])) / scored for name in votes}
+
+
+def permuted_speakers(labels: IntegerLabels, permutations: int, rng: np.random.Generator) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield speakers of the scored utterances [count, n], permuted within each emotion, and which permutations these are."""
+    speaker, emotion = labels.speaker[labels.scored], labels.emotion[labels.scored]
+    by_emotion = np.argsort(emotion, kind="stable")
+    inverse, done = np.argsort(by_emotion), 0
+    for count in block_sizes(permutations, len(speaker)):
+        keys = rng.random((count, len(speaker)), dtype=np.float32) + emotion[by_emotion]  # sorts within each emotion
+        yield slice(done, done + count), speaker[by_emotion][np.argsort(keys, axis=1)][:, inverse]
+        done += count
 
 
 def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) -> float:
@@ -317,38 +323,71 @@ class Conclusion:
 
     Attributes:
         at_chance: True, False or "undecided".
-        reason: "within" the margin of chance, "leak", "below" chance (also a leak), or too "few" utterances to decide.
+        reason: "within" the margin of chance, "leak", "below" chance (also a leak), one "speaker" or the "surest" utterances are
+            recognised although the average is not, "text_leak" (a leak of the speaker or of the text); undecided: too "few"
+            utterances, "no_room" between chance and certainty, or the "text" may be what is recognised.
     """
 
     at_chance: AtChance
     reason: Reason
 
 
-def equivalence_test(strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float]) -> Conclusion:
+def equivalence_test(
+    strongest: Score, attackers: Mapping[str, Score], chance: Mapping[str, float], tails: Mapping[Reason, float] | None = None
+) -> Conclusion:
     """Decide whether attackers are at chance given the emotion.
 
     Missing evidence of a leak is no evidence of its absence. As in a test of equivalence (Schuirmann, J. Pharmacokinetics and
     Biopharmaceutics 1987), the conclusion is
 
     - True if the upper bounds of the strongest attacker are less than `MARGIN` above chance, in accuracy and in balanced
-      accuracy, and no attacker is significantly above chance plus margin or significantly below chance;
-    - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), or if the
-      attackers are significantly above chance;
-    - "undecided" otherwise: there are too few utterances.
+      accuracy, no attacker is significantly above chance plus margin or significantly below chance, and neither one speaker
+      nor the surest utterances are recognised significantly better than by chance;
+    - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), if the attackers
+      are significantly above chance, or if one speaker or the surest utterances are recognised;
+    - "undecided" otherwise: there are too few utterances, or chance plus margin is 100 % or more, so that even an attacker
+      who recognises every speaker would be at chance.
 
     Args:
         strongest: Score of the strongest attacker, chosen without the scored utterances.
         attackers: Scores of all attackers on the embedding.
         chance: Chance levels with the keys "given_emotion" and "given_emotion_balanced".
+        tails: Corrected p values of one "speaker" and of the "surest" utterances; none by default.
 
     Returns:
         The conclusion.
     """
-    bound = chance["given_emotion"] + MARGIN
-    within = strongest.upper < bound and strongest.balanced_upper < chance["given_emotion_balanced"] + MARGIN
+    bound, balanced_bound = chance["given_emotion"] + MARGIN, chance["given_emotion_balanced"] + MARGIN
+    room = max(bound, balanced_bound) < 1
+    within = room and strongest.upper < bound and strongest.balanced_upper < balanced_bound
     significant = [score for score in attackers.values() if score.p_value * len(attackers) < LEAK_ALPHA]
     if any(score.p_below * len(attackers) < BELOW_CHANCE_ALPHA for score in attackers.values()):
         return Conclusion(False, "below")
-    if within and not any(score.accuracy >= bound for score in significant):
+    within = within and not any(score.accuracy >= bound for score in significant)
+    if not within and (significant or strongest.p_value < LEAK_ALPHA):
+        return Conclusion(False, "leak")
+    for reason, p_value in (tails or {}).items():
+        if p_value < TAIL_ALPHA:
+            return Conclusion(False, reason)
+    if within:
         return Conclusion(True, "within")
-    return Conclusion(False, "leak") if significant or strongest.p_value < LEAK_ALPHA else Conclusion("undecided", "few")
+    return Conclusion("undecided", "few" if room else "no_room")
+
+
+def allow_for_texts(conclusion: Conclusion, strongest: Score, chance: float) -> Conclusion:
+    """Reconsider a leak where each text has a single speaker, so that an embedding of the text alone names the speaker.
+
+    Utterances of such a text stand or fall together, which permutation tests of utterances do not know; the interval, which
+    resamples texts, does.
+
+    Args:
+        conclusion: Conclusion without regard to texts.
+        strongest: Score of the strongest attacker.
+        chance: Chance given the emotion.
+
+    Returns:
+        A leak of the speaker or of the text if the interval excludes chance; undecided otherwise; other conclusions as they are.
+    """
+    if conclusion.at_chance is not False:
+        return conclusion
+    return Conclusion(False, "text_leak") if strongest.low > chance else Conclusion("undecided", "text")

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an evaluation gives
     "within": (
-        "Attackers are at chance within the margin of {margin:.0f} points: the one-sided 95 % upper bound is {upper:.1f} %"
+        "Attackers are at chance within the margin of {margin:.0f} points: the one-sided 95 % upper bound is {upper:.1f} %. This "
+        "is an average over speakers and utterances{precision}; no speaker stands out, nor do the utterances that an attacker is "
+        "surest about"
     ),
     "leak": "The embedding identifies speakers: attackers are significantly above chance",
     "below": (
@@ -17,6 +19,26 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
     "quick": (
         "Undecided: the closed-form attackers are at chance within the margin of {margin:.0f} points, but the other attackers "
         "were not run (--quick)"
+    ),
+    "no_room": (
+        "Undecided: the emotion alone names almost every speaker, so that chance plus the margin of {margin:.0f} points leaves "
+        "no room for a leak, however well an attacker recognises the voice"
+    ),
+    "speaker": (
+        "The embedding identifies a speaker: attackers are at chance on average, but recognise one speaker in {recall:.1f} % of "
+        "{recalled:.0f} utterances (expected by chance {recall_expected:.1f})"
+    ),
+    "surest": (
+        "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utterances that "
+        "one is surest about, {sure:.1f} % are named correctly (expected by chance {sure_expected:.1f})"
+    ),
+    "text_leak": (
+        "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that recognising the "
+        "text cannot be told apart from recognising the voice"
+    ),
+    "text": (
+        "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the text and "
+        "not the voice"
     ),
     "starved": (
         "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers before the "
@@ -86,11 +108,26 @@ def speaker_verdict(speaker: Mapping) -> str:
     accuracy = with_bounds({**strongest, "value": strongest["accuracy"]}, chance, speaker["chance"]["given_emotion"])
     upper = 100 * (strongest["upper"] or 0.0)
     sample = f"{speaker['utterances']} utterances" + (f" of {speaker['clusters']} texts" if speaker["grouped_by_text"] else "")
-    conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample)
+    conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **tail_values(speaker))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
         f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}."
     )
+
+
+def tail_values(speaker: Mapping) -> dict[str, float | str]:
+    """Return what conclusions say of the precision, of one speaker and of the surest utterances, percent; 0 where unknown."""
+    unknown = {"accuracy": 0.0, "expected": 0.0, "utterances": 0.0}
+    best, surest = (speaker.get(key) or unknown for key in ("best_recognised_speaker", "surest_utterances"))
+    bits = speaker.get("significant_bits")
+    return {
+        "precision": f", for embeddings rounded to {bits} significant bits" if bits else "",
+        "recall": 100 * best["accuracy"],
+        "recall_expected": 100 * best["expected"],
+        "recalled": best["utterances"],
+        "sure": 100 * surest["accuracy"],
+        "sure_expected": 100 * surest["expected"],
+    }
 
 
 def frame_level_leak(speaker: Mapping) -> str:

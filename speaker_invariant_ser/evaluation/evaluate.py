@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit
+from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.threat_model import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers

@@ -130,6 +130,7 @@ class AuditRecord(Part):
     seed: int
     permutations: int
     quick: bool
+    significant_bits: int | None = None
 
 
 class RunSettings(Part):

@@ -312,6 +312,20 @@ class AdversaryClassifier(Part):
     curve: dict[str, list[float]] = Field(default_factory=dict)
 
 
+class Tail(Part):
+    """What an average hides: the speaker recognised best, or the utterances that an attacker is surest about.
+
+    `p_value` is corrected for the number of attackers and speakers; `expected` is what permuted speakers give.
+    """
+
+    attacker: str
+    accuracy: float
+    expected: float
+    utterances: float
+    p_value: float
+    speaker: str = ""
+
+
 class Speaker(Part):
     """What fresh attackers identify from the embeddings; the last four keys are of runs only."""
 
@@ -343,6 +357,10 @@ class Speaker(Part):
     adversary_head: AdversaryClassifier | None = None
     sample: dict[str, float] | None = None  # what a quick audit used of a large table: how many of how many
     near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
+    significant_bits: int | None = None  # binary digits that embeddings were rounded to before they were attacked
+    nested_texts: float | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
+    best_recognised_speaker: Tail | None = None
+    surest_utterances: Tail | None = None
 
 
 # ---- baselines without a network

@@ -15,6 +15,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.folds import make_folds, plan_folds
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.indexing import to_indices
 
 FAST = ("logistic", "knn")
 
@@ -214,7 +215,12 @@ def test_the_strongest_attacker_is_chosen_without_the_scored_utterances():
         in_test = np.isin(ids, fold.test)
         correct = {"correct on test": in_test, "correct elsewhere": ~in_test}
         validation = {name: [values[other.train[other.tuning[1]]] for other in plan.folds] for name, values in correct.items()}
-        predictions = EncoderPredictions(plan, ids, 5, {}, validation)
+        speaker = to_indices(table.speaker)
+        predicted = {
+            name: [np.where(values, speaker, (speaker + 1) % 5)[other.test] for other in plan.folds]
+            for name, values in correct.items()
+        }
+        predictions = EncoderPredictions(plan, ids, 5, predicted, validation)
         assert choose_strongest([predictions], [table], list(correct))[0][index] == "correct elsewhere"
 
 

@@ -1,9 +1,10 @@
 """The verdict states numbers, chance levels and the conclusion in fixed sentences."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from speaker_invariant_ser.audit.statistics import Reason
 from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, speaker_verdict, verdict
 
 UAR = {"value": 0.7, "low": 0.662, "high": 0.746}
@@ -29,6 +30,8 @@ def speaker(reason: str = "leak", **changes: Any) -> dict:
         "grouped_by_text": True,
         "margin": 0.03,
         "reason": reason,
+        "significant_bits": 11,
+        "best_recognised_speaker": {"accuracy": 0.9, "expected": 0.1, "utterances": 50.0},
         "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
         **changes,
     }
@@ -75,7 +78,21 @@ NUMBERS = (
 @pytest.mark.parametrize(
     "reason, conclusion",
     [
-        ("within", "Attackers are at chance within the margin of 3 points: the one-sided 95 % upper bound is 74.4 %."),
+        (
+            "within",
+            "Attackers are at chance within the margin of 3 points: the one-sided 95 % upper bound is 74.4 %. This is an ",
+        ),
+        (
+            "no_room",
+            "Undecided: the emotion alone names almost every speaker, so that chance plus the margin of 3 points leaves ",
+        ),
+        (
+            "speaker",
+            "The embedding identifies a speaker: attackers are at chance on average, but recognise one speaker in 90.0 %",
+        ),
+        ("surest", "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utter"),
+        ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),
+        ("text", "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the "),
         ("leak", "The embedding identifies speakers: attackers are significantly above chance."),
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
         ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
@@ -89,7 +106,7 @@ def test_speaker(reason, conclusion):
 
 
 def test_every_reason_has_a_conclusion():
-    assert set(CONCLUSIONS) == {"within", "leak", "below", "few", "quick", "starved"}
+    assert set(CONCLUSIONS) == {*get_args(Reason), "quick", "starved"}
 
 
 def test_speaker_with_several_encoders_attackers_and_one_emotion():

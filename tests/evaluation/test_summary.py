@@ -21,7 +21,7 @@ UNMEASURED = {  # keys that depend on the run
     "Uar": {"seeds", "deviation"},  # of groups
     "SelectedEpoch": {"adversary_accuracy"},
     "Emotion": {"refit", "near_copies"},
-    "Speaker": {"rate_bits", "learned", "outputs", "adversary_head", "near_copies"},  # of tables
+    "Speaker": {"rate_bits", "learned", "outputs", "adversary_head", "near_copies", "sample"},  # of tables
 }
 
 

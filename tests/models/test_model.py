@@ -10,8 +10,7 @@ import torch
 from conftest import TINY, prepare_table
 from helpers import model_of, section
 
-from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
-from speaker_invariant_ser.audit.threat_model import describe_threat_model
+from speaker_invariant_ser.audit.controls import CONTROLS, controls_for, describe_threat_model
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate

@@ -200,7 +200,7 @@ def test_the_note_is_shown_only_if_there_is_one(written):
 
 def test_undefined_values_are_marked_as_such(written):
     text = written["demo"].page.text
-    assert "no interval" in text and "Not measured" in text and "too few utterances to decide" in text
+    assert "no interval" in text and "Not measured" in text and "Result: undecided" in text
     assert "would probably miss" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
 
 

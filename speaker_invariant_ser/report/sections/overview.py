@@ -49,6 +49,7 @@ def tradeoff_point(run: RunReport | Against, label: str, colour: str) -> Tradeof
 
 
 def tradeoff_chance(emotion: float, speaker: Speaker) -> TradeoffChance:
-    """Return the chance levels of the trade-off plot."""
+    """Return the chance levels of the trade-off plot; nothing counts as chance where it leaves no room for a leak."""
     chance = speaker.chance.given_emotion
-    return TradeoffChance(emotion, chance, chance + speaker.margin)
+    bound = chance + speaker.margin
+    return TradeoffChance(emotion, chance, bound if bound < 1 else None)

@@ -66,7 +66,7 @@ WARNING = (
 AT_CHANCE = {
     True: "the speaker is at chance",
     False: "the speaker is not at chance",
-    "undecided": "undecided, too few utterances to decide",
+    "undecided": "undecided",
 }
 
 
@@ -99,6 +99,7 @@ def attackers_section(speaker: Speaker, with_plot: bool, threat: str) -> Section
             *([Plots([attackers_plot(speaker, "attackers")])] if with_plot else []),
             attackers_table(speaker),
             Text(about_strongest(speaker)),
+            *([Text(about_tails(speaker))] if about_tails(speaker) else []),
             chance_table(speaker),
             *([Text(f"Left out, because they have a single utterance: {shorten(left_out, 20)}.")] if left_out else []),
         ],
@@ -148,10 +149,42 @@ def about_chance(speaker: Speaker) -> str:
         f"{percent(limit)}; this is why a claim of chance rests on the upper bound."
     )
     return (
-        "At chance means: the one-sided 95 % upper bounds of the strongest attacker, for accuracy and balanced accuracy, are "
-        f"below chance given the emotion plus {margin:.0f} points, and no attacker is far above chance, or significantly "
-        f"below it, which is a leak as well. Result: {AT_CHANCE[speaker.at_chance]}.{'' if limit is None else missed}"
+        "At chance means: on average over speakers and utterances, the one-sided 95 % upper bounds of the strongest attacker, "
+        f"for accuracy and balanced accuracy, are below chance given the emotion plus {margin:.0f} points, no attacker is far "
+        "above chance, or significantly below it, which is a leak as well, and neither one speaker nor the utterances that "
+        f"attackers are surest about are recognised significantly. Result: {AT_CHANCE[speaker.at_chance]}."
+        f"{'' if limit is None else missed}{about_precision(speaker)}"
     )
+
+
+def about_precision(speaker: Speaker) -> str:
+    """Say at which precision embeddings were attacked; nothing in reports of older versions."""
+    if speaker.significant_bits is None:
+        return ""
+    return (
+        f" Embeddings were rounded to {speaker.significant_bits} significant binary digits (float16 has 11) before they were "
+        "attacked; the result holds for embeddings that are released so."
+    )
+
+
+def about_tails(speaker: Speaker) -> str:
+    """Say which speaker is recognised best, and how often attackers are right where they are surest."""
+    best, surest = speaker.best_recognised_speaker, speaker.surest_utterances
+    if best is None or surest is None:
+        return ""
+    text = (
+        f"Best recognised speaker: {best.speaker}, {percent(best.accuracy)} of {count(round(best.utterances), 'utterance')} by "
+        f"{best.attacker} (expected {percent(best.expected)}, p = {best.p_value:.3f}). Of the "
+        f"{count(round(surest.utterances), 'utterance')} that {surest.attacker} is surest about, about 1 %, it names "
+        f"{percent(surest.accuracy)} correctly (expected {percent(surest.expected)}, p = {surest.p_value:.3f}). Expected is what "
+        "permuted speakers give; p values are corrected for the number of attackers and speakers."
+    )
+    if speaker.nested_texts:
+        text += (
+            f" Of the utterances, {percent(speaker.nested_texts)} have a text that one speaker alone says, repeatedly: what is "
+            "recognised there may be the text and not the voice."
+        )
+    return text
 
 
 def score_of(result: HasAccuracy) -> Score:

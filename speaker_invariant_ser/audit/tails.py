@@ -1,0 +1,168 @@
+"""What an average over speakers and utterances hides: one recognised speaker, and the utterances an attacker is surest about.
+
+Accuracy within the margin of chance is compatible with one speaker of eleven whose utterances are all recognised, or with a
+few utterances that are named with certainty. Both have a permutation test of their own here. Its statistic is the largest of
+all attackers (and speakers), so that trying many is corrected for (Westfall and Young, Resampling-Based Multiple Testing, 1993).
+
+Shapes: n scored utterances of one encoder, K its speakers, S speakers of all encoders, P permutations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from speaker_invariant_ser.audit.statistics import (
+    CROSS_VALIDATION_INFLATION,
+    IntegerLabels,
+    design_effect,
+    permuted_speakers,
+)
+
+MIN_DEVIATION = 1e-6  # of a rate under permutations; below it, permuting changes nothing
+TOLERANCE = 1e-7  # equal statistics may differ in the order of summation
+
+Votes = Mapping[str, Sequence[np.ndarray]]  # for each attacker and encoder, votes [n, K]; see `count_votes`
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The most conspicuous speaker, or the surest utterances of the most conspicuous attacker.
+
+    Attributes:
+        attacker: The attacker.
+        accuracy: Recall of the speaker, or accuracy on the surest utterances.
+        expected: The same if speakers are permuted within emotion.
+        utterances: Number of utterances; a fraction where several repeats are averaged.
+        p_value: Permutation p value, corrected for the number of attackers (and speakers).
+        speaker: The speaker; "" for the surest utterances.
+    """
+
+    attacker: str
+    accuracy: float
+    expected: float
+    utterances: float
+    p_value: float
+    speaker: str = ""
+
+    @property
+    def summary(self) -> dict:
+        """Content of report.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Both tails; None without permutations.
+
+    Attributes:
+        speaker: The speaker whose recall exceeds what is expected by most deviations.
+        surest: The surest utterances of the attacker whose accuracy on its own exceeds what is expected by most deviations.
+    """
+
+    speaker: Tail | None = None
+    surest: Tail | None = None
+
+
+def measure_tails(
+    votes: Votes,
+    surest: Votes,
+    labels: Sequence[IntegerLabels],
+    names: Sequence[np.ndarray],
+    permutations: int,
+    seed: int,
+    cross_validated: bool,
+) -> Tails:
+    """Test the largest recall of one speaker, and the accuracy on the surest utterances.
+
+    Predictions are kept and speakers permuted within encoder and emotion, as in `statistics.permuted_accuracies`.
+
+    Args:
+        votes: Votes of each attacker on the embedding.
+        surest: The same on the utterances that it is surest about, others are 0.
+        labels: Labels of each encoder.
+        names: Names of each encoder's speakers [K], sorted.
+        permutations: Number of permutations P.
+        seed: Seed of the permutations.
+        cross_validated: Whether scored utterances are also trained on in other folds.
+    """
+    if not permutations:
+        return Tails()
+    everyone = np.unique(np.concatenate(names))
+    common = [np.searchsorted(everyone, of_encoder) for of_encoder in names]
+    scored = [encoder_labels.speaker[encoder_labels.scored] for encoder_labels in labels]
+    sizes = np.sum(
+        [np.bincount(to_common[rows], minlength=len(everyone)) for to_common, rows in zip(common, scored, strict=True)], axis=0
+    )
+    observed = {name: np.zeros((1, len(everyone) + 1)) for name in votes}  # a column for each speaker, and one for the surest
+    permuted = {name: np.zeros((permutations, len(everyone) + 1)) for name in votes}
+    rng = np.random.default_rng(seed)
+    for encoder, (encoder_labels, to_common) in enumerate(zip(labels, common, strict=True)):
+        for name in votes:
+            observed[name] += sums(votes[name][encoder], surest[name][encoder], scored[encoder][None], to_common, len(everyone))
+        for block, speakers in permuted_speakers(encoder_labels, permutations, rng):
+            for name in votes:
+                permuted[name][block] += sums(votes[name][encoder], surest[name][encoder], speakers, to_common, len(everyone))
+    inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
+    weight = {name: sum(of_encoder.sum() for of_encoder in surest[name]) for name in votes}
+    rates = {name: Rates(observed[name][0], permuted[name], np.append(np.maximum(sizes, 1), weight[name])) for name in votes}
+    of_speakers, of_surest = slice(0, len(everyone)), slice(len(everyone), None)
+    name, column, p_value = largest(
+        {name: rates[name].part(of_speakers, inflation * np.sqrt(design_effect(votes[name], labels))) for name in votes}
+    )
+    speaker = Tail(name, *rates[name].at(column), float(sizes[column]), p_value, str(everyone[column]))
+    name, _, p_value = largest(
+        {name: rates[name].part(of_surest, inflation * np.sqrt(design_effect(surest[name], labels))) for name in votes}
+    )
+    return Tails(speaker, Tail(name, *rates[name].at(len(everyone)), float(weight[name]), p_value))
+
+
+def sums(votes: np.ndarray, surest: np.ndarray, speakers: np.ndarray, to_common: np.ndarray, everyone: int) -> np.ndarray:
+    """Sum the votes for the assigned speakers, by speaker and over the surest utterances.
+
+    Args:
+        votes: Votes [n, K].
+        surest: Votes on the surest utterances [n, K].
+        speakers: Speakers assigned to the utterances [P, n].
+        to_common: Position of the encoder's speakers among those of all encoders [K].
+        everyone: Number of speakers of all encoders S.
+
+    Returns:
+        Sums [P, S + 1].
+    """
+    rows, sure = np.arange(len(votes)), np.flatnonzero(surest.any(axis=1))
+    cells = to_common[speakers] + everyone * np.arange(len(speakers))[:, None]
+    by_speaker = np.bincount(cells.ravel(), votes[rows, speakers].ravel(), everyone * len(speakers))
+    return np.column_stack([by_speaker.reshape(-1, everyone), surest[sure, speakers[:, sure]].sum(axis=1)])
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Sums of an attacker's votes, observed [S + 1] and permuted [P, S + 1], and the sizes [S + 1] that make them rates."""
+
+    observed: np.ndarray
+    permuted: np.ndarray
+    sizes: np.ndarray
+
+    def at(self, column: int) -> tuple[float, float]:
+        """Return the observed and the expected rate of a column."""
+        return float(self.observed[column] / self.sizes[column]), float(self.permuted[:, column].mean() / self.sizes[column])
+
+    def part(self, columns: slice, spread: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return by how many deviations the observed [C] and the permuted sums [P, C] of some columns exceed their mean.
+
+        Deviations are those of the permutations times `spread`, by which rates vary more than permutations do.
+        """
+        permuted = self.permuted[:, columns]
+        centre, deviation = permuted.mean(axis=0), permuted.std(axis=0)
+        scale = np.where(deviation > MIN_DEVIATION, deviation, np.inf)
+        return (self.observed[columns] - centre) / (scale * spread), (permuted - centre) / scale
+
+
+def largest(statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[str, int, float]:
+    """Return the attacker and the column with the largest observed statistic, and its p value among the largest permuted ones."""
+    name = max(statistics, key=lambda attacker: statistics[attacker][0].max())
+    observed = statistics[name][0]
+    maxima = np.max([permuted.max(axis=1) for _, permuted in statistics.values()], axis=0)
+    exceeding = (maxima >= observed.max() - TOLERANCE).sum()
+    return name, int(observed.argmax()), float((1 + exceeding) / (1 + len(maxima)))

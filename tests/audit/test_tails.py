@@ -1,0 +1,162 @@
+"""What "at chance" must not hide: one speaker, certain utterances, no room above chance, texts of one speaker, last digits."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from embedding_tables import SpeakerCode, make_table, occasional_code
+
+from speaker_invariant_ser.audit import audit as auditing
+from speaker_invariant_ser.audit.cross_validation import surest_weight
+from speaker_invariant_ser.audit.embeddings import Embeddings, nested_texts, round_significant, significant_bits
+from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
+
+FAST = ("logistic", "knn")
+
+
+def attacked(table: Embeddings, **options: Any) -> Leakage:
+    """Attack a table with two attackers and one cross-validation."""
+    return measure_leakage([table], FAST, repeats=1, **options)
+
+
+def one_speaker_code(size: float) -> SpeakerCode:
+    """Return a code that marks the utterances of the fourth speaker alone."""
+
+    def code(embedding: np.ndarray, speaker: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        embedding[speaker == 3, :4] += size
+        return embedding
+
+    return code
+
+
+def last_digits(embedding: np.ndarray, speaker: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Write the speaker into the last four of 24 significant binary digits."""
+    mantissa, exponent = np.frexp(embedding.astype(np.float32))
+    digits = (np.floor(np.abs(mantissa) * 2**20) * 16 + speaker[:, None]) * np.sign(mantissa)
+    return np.ldexp(digits, exponent - 24).astype(np.float32)
+
+
+# ---- one speaker, and the surest utterances
+
+
+def test_one_speaker_of_many_is_a_leak_that_the_average_hides():
+    leakage = attacked(make_table(2200, speakers=22, code=one_speaker_code(0.7)))
+    tail = leakage.tails.speaker
+    assert leakage.strongest.score.upper < 1 / 22 + 0.03, "on average the attackers are at chance"
+    assert tail and (tail.speaker, tail.utterances) == ("s03", 100) and tail.accuracy > 0.5 > 0.2 > tail.expected
+    assert tail.p_value < 0.002 and (leakage.at_chance, leakage.conclusion.reason) == (False, "speaker")
+
+
+def test_a_few_utterances_named_with_certainty_are_a_leak_that_the_average_hides():
+    leakage = attacked(make_table(dims=32, code=occasional_code(0.015)))
+    tail = leakage.tails.surest
+    assert leakage.strongest.score.upper < 1 / 11 + 0.03
+    assert tail and tail.utterances == pytest.approx(15) and tail.accuracy > 0.5 > 0.15 > tail.expected
+    assert (leakage.at_chance, leakage.conclusion.reason) == (False, "surest")
+
+
+def test_on_noise_both_tests_reject_as_often_as_they_should():
+    tails = [attacked(make_table(110, dims=4, seed=seed), permutations=200).tails for seed in range(16)]
+    p_values = np.array([[tail.speaker.p_value, tail.surest.p_value] for tail in tails if tail.speaker and tail.surest])
+    assert p_values.shape == (16, 2) and (p_values < 0.05).sum() <= 4 and (p_values < 0.01).sum() <= 1
+    assert 0.2 < np.median(p_values) < 0.9
+
+
+def test_permuted_recalls_of_several_encoders_are_pooled_by_the_speakers_name():
+    first, second = (make_table(220, speakers=5, dims=4, seed=seed, code=one_speaker_code(2.0)) for seed in (0, 1))
+    other = replace(second, speaker=np.where(second.speaker == "s00", "s99", second.speaker))
+    together = measure_leakage([first, other], FAST, repeats=1).tails.speaker
+    assert together and (together.speaker, together.utterances) == ("s03", 88.0)
+
+
+def test_the_surest_one_percent_are_chosen_without_regard_to_ties():
+    weight = surest_weight(np.repeat([1.0, 2.0], 100))
+    assert weight.sum() == 2 and weight[:100].sum() == 0
+    assert surest_weight(np.zeros(5)).sum() == 1
+
+
+# ---- no room above chance
+
+
+def code_of_the_last_four_dimensions(table: Embeddings) -> Embeddings:
+    """Name the speaker in the embedding."""
+    return replace(table, embedding=np.eye(5)[np.unique(table.speaker, return_inverse=True)[1]] + 0.01 * table.embedding[:, :5])
+
+
+@pytest.mark.parametrize(
+    "coded, swapped, conclusion",
+    [
+        pytest.param(False, 0, ("undecided", "no_room"), id="noise, emotion is speaker"),
+        pytest.param(True, 0, ("undecided", "no_room"), id="all named, emotion is speaker"),
+        pytest.param(False, 2, ("undecided", "no_room"), id="noise, nearly"),
+        pytest.param(True, 2, (False, "leak"), id="all named, nearly"),
+    ],
+)
+def test_nothing_is_at_chance_where_the_emotion_determines_the_speaker(coded, swapped, conclusion):
+    table = make_table(200, speakers=5)
+    emotion = table.speaker.copy()
+    emotion[:swapped] = emotion[:swapped][::-1]
+    table = replace(table, emotion=emotion)
+    leakage = attacked(code_of_the_last_four_dimensions(table) if coded else table)
+    assert leakage.chance["given_emotion"] + 0.03 >= 1
+    assert (leakage.at_chance, leakage.conclusion.reason) == conclusion
+
+
+# ---- texts of one speaker
+
+
+def nested_table(texts: int, seed: int) -> Embeddings:
+    """Every speaker says texts of their own, and the embedding encodes the text, not the voice."""
+    table = make_table(660, dims=8, seed=seed)
+    text = np.char.add(table.speaker, np.char.mod("t%d", np.arange(660) // 11 % texts))
+    _, number = np.unique(text, return_inverse=True)
+    return replace(table, text=text, embedding=table.embedding + 4 * np.random.default_rng(seed).standard_normal((99, 8))[number])
+
+
+@pytest.mark.parametrize("texts", [1, 2, 4])
+def test_what_may_be_the_text_is_not_called_the_voice(texts):
+    table = nested_table(texts, seed=texts)
+    assert nested_texts([table]) == 1.0
+    leakage = attacked(table)
+    assert leakage.conclusion.reason in {"text", "text_leak", "few"}
+    assert texts > 1 or leakage.conclusion.reason == "text_leak", "a text of one speaker is recognised in every fold"
+
+
+def test_texts_that_all_speakers_say_and_texts_said_once_are_not_nested():
+    assert nested_texts([make_table(220, texts=4)]) == 0
+    table = make_table(220)
+    assert nested_texts([replace(table, text=table.id)]) == nested_texts([table]) == 0
+
+
+# ---- the precision of the audit
+
+
+def test_last_digits_are_gone_at_the_stated_precision_and_there_without_rounding():
+    table = make_table(440, dims=4, code=last_digits)
+    read = np.ldexp(np.abs(np.frexp(table.embedding)[0].astype(float)), 24).astype(int) % 16
+    speaker = np.arange(440) % 11
+    assert (read == speaker[:, None]).all(), "the code can be read from the table"
+    rounded = round_significant(table.embedding, 11)
+    assert rounded.dtype == np.float32 and np.abs(rounded / table.embedding - 1).max() <= 2.0**-11
+    assert np.array_equal(rounded, rounded.astype(np.float16).astype(np.float32)), "as float16 within its range"
+
+
+@pytest.mark.parametrize("bits", [11, 24])
+def test_embeddings_are_rounded_before_they_are_attacked(bits, monkeypatch):
+    given = []
+    monkeypatch.setattr(auditing, "measure_leakage", lambda tables, *rest, **options: given.extend(tables) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        auditing.audit_table(make_table(44, dims=3), auditing.AuditSettings(significant_bits=bits))
+    assert np.array_equal(given[0].embedding, round_significant(make_table(44, dims=3).embedding, bits))
+
+
+def test_a_large_offset_is_audited_at_a_precision_that_keeps_differences():
+    table = make_table(220, dims=4)
+    assert significant_bits([table], 11) == 11
+    shifted = replace(table, embedding=1000 + table.embedding / 100)
+    bits = significant_bits([shifted], 11)
+    step = 2.0 ** (10 - bits)
+    assert bits == 22 and step <= 0.01 / 32
+    assert np.corrcoef(round_significant(shifted.embedding, bits)[:, 0], table.embedding[:, 0])[0, 1] > 0.999
+    assert significant_bits([replace(table, embedding=np.ones((220, 4)))], 11) == 11
