@@ -22,6 +22,7 @@ UNMEASURED = {  # keys that depend on the run
     "SelectedEpoch": {"adversary_accuracy"},
     "Emotion": {"refit", "near_copies"},
     "Speaker": {"rate_bits", "learned", "outputs", "adversary_head", "near_copies", "sample"},  # of tables
+    "AttackerScore": {"converged"},  # of older versions
 }
 
 
