@@ -33,8 +33,8 @@ def infer(
 ) -> None:
     """Predict the emotion of audio files.
 
-    Writes a row for each file: label, confidence, the probability of each emotion, notes about defects and about channels that
-    differ, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown formats are errors.
+    Writes a row for each file: label, confidence, the probability of each emotion, notes about defects, about channels that
+    differ and about recording conditions outside those of the training, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown formats are errors.
     """
     from speaker_invariant_ser.runs import Run
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from scipy.fft import rfft
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.conditions.measures import bandwidth
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import groups
 from speaker_invariant_ser.errors import shorten
@@ -32,8 +31,6 @@ ALPHA = 0.01  # of each warning, where emotions are random
 PERMUTATIONS = 500
 DOMINANT_SHARE = 0.8  # share of one emotion in a speaker's utterances from which the speaker predicts the emotion
 MIN_UTTERANCES = 5  # per speaker, for that share to be meaningful
-FFT, WINDOWS, BANDS = 512, 16, 32  # samples of a spectrum, spectra of an utterance, and bands of 250 Hz
-BAND_FLOOR = 1e-6  # -60 dB
 MIN_EXCESS = 0.25  # of the share of such speakers over that with random emotions
 
 
@@ -266,16 +263,6 @@ def channel_numbers(utterances: Sequence[Utterance], audio: np.ndarray, paths: S
         "offset": np.array([clip.mean(dtype=np.float64) / 2**15 for clip in clips]),
         "file_kind": to_indices([kinds[path] for path in paths]).astype(np.float64),
     }
-
-
-def bandwidth(clip: np.ndarray) -> float:
-    """Return the frequency in Hz above which an utterance has no more than BAND_FLOOR of its strongest band's energy."""
-    starts = np.linspace(0, max(0, len(clip) - FFT), WINDOWS).astype(int)
-    windows = [np.pad(clip[start : start + FFT], (0, max(0, FFT - len(clip)))) for start in starts]
-    power = (np.abs(rfft((np.array(windows) * np.hanning(FFT)).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
-    bands = power.reshape(BANDS, -1).mean(axis=1)
-    present = np.flatnonzero(bands > BAND_FLOOR * bands.max())
-    return (present[-1] + 1) * SAMPLE_RATE / 2 / BANDS if len(present) else 0.0
 
 
 def file_kind(path: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges, outside
 from speaker_invariant_ser.data.formats.channels import EACH, MIX
 from speaker_invariant_ser.errors import AudioError, RunError
 from speaker_invariant_ser.features.speaker_means import mean_log_mel
@@ -78,16 +79,20 @@ def predict(
 
     Yields:
         A row for each file, in order: path, label, confidence (probability of the label), p_<label> for each emotion, notes about
-        defects that leave it usable, and error, which is empty where label and probabilities are filled, and the other way round.
+        defects that leave it usable and about recording conditions that the models were not trained on, and error, which is empty
+        where label and probabilities are filled, and the other way round.
         With `each`, also channel: left and right, mono, or a number.
     """
-    labels = models[0].labels
+    labels, trained_range = models[0].labels, join_ranges([model.settings.trained_range for model in models])
     mean = speaker_mean(models[0], inputs, channel) if models[0].settings.features.transductive else None
     for block in decode_blocks(inputs, channel):
         probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
         for part in block:
             outcome = next(probabilities) if isinstance(part.clip, np.ndarray) else part.clip
-            row = failure(part, outcome, labels) if isinstance(outcome, AudioError | None) else success(part, outcome, labels)
+            if isinstance(outcome, AudioError | None):
+                row = failure(part, outcome, labels)
+            else:
+                row = success(part, outcome, labels, trained_range)
             if channel != EACH:
                 del row["channel"]
             yield row
@@ -139,12 +144,14 @@ def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], 
     return total / total.sum(axis=1, keepdims=True)
 
 
-def success(part: Decoded, probability: np.ndarray, labels: Sequence[str]) -> Row:
-    """Return the row of a recording with these probabilities [C]."""
+def success(part: Decoded, probability: np.ndarray, labels: Sequence[str], trained_range: TrainedRange | None) -> Row:
+    """Return the row of a recording with these probabilities [C]; its notes name conditions outside the range."""
+    assert isinstance(part.clip, np.ndarray)
+    notes = [*part.notes, *(outside(trained_range, part.clip) if trained_range else ())]
     best = int(probability.argmax())
     by_label = {f"p_{label}": float(value) for label, value in zip(labels, probability, strict=True)}
     row: Row = {"path": printable(str(part.path)), "channel": part.channel, "label": labels[best]}
-    return {**row, "confidence": float(probability[best]), **by_label, "notes": "; ".join(part.notes), "error": ""}
+    return {**row, "confidence": float(probability[best]), **by_label, "notes": "; ".join(notes), "error": ""}
 
 
 def failure(part: Decoded, error: AudioError | None, labels: Sequence[str]) -> Row:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
+from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
@@ -54,9 +55,9 @@ NEW_FEATURES = {
 
 
 class ModelSettings(BaseModel):
-    """All that defines a `SerModel`; model.json holds it.
+    """All that defines a `SerModel`, and the recordings that it is made for; model.json holds it.
 
-    Sections that models of earlier versions lack are off.
+    Sections that models of earlier versions lack are off; such models have no `trained_range` either.
     """
 
     labels: tuple[str, ...]
@@ -67,6 +68,7 @@ class ModelSettings(BaseModel):
     bottleneck: BottleneckSection = NoBottleneck()
     erase: EraseSection = NoErasure()
     release: ReleaseSection = NoRelease()
+    trained_range: TrainedRange | None = None
 
 
 @dataclass(frozen=True)

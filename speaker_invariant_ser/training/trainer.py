@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from speaker_invariant_ser import metrics
+from speaker_invariant_ser.data.conditions.ranges import range_of
 from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gather_rows
@@ -81,7 +82,7 @@ class Trainer:
 
     def __init__(self, run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
-        self.recipe, self.spec, self.fabric, self.work = recipe, spec, fabric, work
+        self.recipe, self.spec, self.fabric, self.work, self.prepared = recipe, spec, fabric, work, prepared
         self.precision = choose_precision(recipe.train.precision, device.type)
         self.fingerprint = fingerprint(run, spec, self.precision)
         torch.manual_seed(spec.seed)
@@ -289,6 +290,10 @@ class Trainer:
             "precision": self.precision,
             "processes": self.fabric.world_size,
         }
+        if self.recipe.features.front == "log-mel":  # an image has no recording conditions
+            indices = [i for part in ("train", "unlabelled") for i in self.spec.split.indices(part, self.prepared.utterances)]
+            trained_range = range_of([self.prepared.utterances[index] for index in indices], self.prepared.audio)
+            self.model.settings = self.model.settings.model_copy(update={"trained_range": trained_range})
         save_model(self.model, self.work, trained_on)
 
     def row(self, sums: dict[str, float]) -> Row:

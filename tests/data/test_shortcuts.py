@@ -14,7 +14,6 @@ from speaker_invariant_ser.data.shortcuts import (
     MAX_UTTERANCES,
     NEIGHBOURS,
     PROPERTIES,
-    bandwidth,
     examine,
     nearest_neighbours,
     score_number,
@@ -182,14 +181,6 @@ def test_a_channel_that_predicts_the_emotion_is_named(name):
     (warning,) = examine_with(utterances, rng, further={name: values})["warnings"]
     assert warning.startswith(f"{PROPERTIES[name]} alone predicts the emotion of unseen speakers with 100% UAR")
     assert warning.endswith(ADVICE[name])
-
-
-@pytest.mark.parametrize("cut", [1000, 2000, 4000, 8000])
-def test_bandwidth_is_where_the_energy_ends(cut):
-    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(16_000))
-    spectrum[cut + 1 :] = 0
-    clip = np.round(3000 * np.fft.irfft(spectrum)).astype(np.int16)
-    assert abs(bandwidth(clip) - cut) <= 250 and bandwidth(np.zeros(16_000, np.int16)) == 0 and bandwidth(clip[:100]) > 0
 
 
 def test_recordings_of_two_channels_are_warned_of(tmp_path, capsys):

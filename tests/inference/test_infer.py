@@ -1,6 +1,7 @@
 """Infer says of recordings what prepare says: the same are listed, rejected and noted; channels are distinguished."""
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -73,7 +74,9 @@ def test_every_recording_is_a_row_or_rejected_and_noted_by_both_verbs(trained, t
     assert kept == predicted and set(rejected) == set(rows) - predicted
     for name, reason in rejected.items():
         assert rows[name]["error"].endswith(reason), name
-    assert {name: row["notes"] for name, row in rows.items() if row["label"] and row["notes"]} == warned
+    for name in kept:  # what a model was not trained on, prepare cannot know
+        notes = [note for note in rows[name]["notes"].split("; ") if "(the model was trained on " not in note]
+        assert "; ".join(notes) == warned.get(name, ""), name
     on_disk = {os.path.relpath(path, folder) for path in folder.rglob("*") if not path.is_dir()}
     assert on_disk - set(rows) == {"notes.txt", "labels.csv", "picture.png", "script", "archive.bin", "._s1_x.wav"}
     assert set(warned) == {"s1_stereo.wav", "s2_cancel.wav", "s3_clipped.wav", "s1_behind.wav"}
@@ -112,6 +115,24 @@ def test_channels_that_differ_are_told_and_can_be_predicted_one_by_one(trained, 
         assert each[0][name] == left[0][name] == each[2][name] and each[1][name] == right[0][name]
     assert left[0]["p_rising"] != right[0]["p_rising"] and left[0]["p_rising"] != mixed[0]["p_rising"]
     assert "6 of 7 rows" in capsys.readouterr().out
+
+
+def test_what_the_models_were_not_trained_on_is_noted_unless_they_do_not_know(trained, tmp_path, capsys):
+    """A telephone copy of a training clip is warned of; a run of an earlier version has no range, and no such notes."""
+    spectrum = np.fft.rfft(voice(0))
+    spectrum[int(3400 / RATE * len(voice(0))) :] = 0
+    soundfile.write(tmp_path / "telephone.wav", np.fft.irfft(spectrum), RATE)
+    soundfile.write(tmp_path / "same.wav", voice(0), RATE)
+    old = shutil.copytree(trained.folder, tmp_path / "old")
+    for path in old.rglob("model.json"):
+        described = json.loads(path.read_text())
+        assert described.pop("trained_range")["bandwidth"] == [8000, 8000]
+        path.write_text(json.dumps(described))
+    for run, note in ((trained.folder, "band limited to 3.5 kHz (the model was trained on 8.0 kHz)"), (old, "")):
+        command = ["infer", str(run), str(tmp_path / "telephone.wav"), str(tmp_path / "same.wav"), "--device", "cpu"]
+        assert siser([*command, "--out", str(tmp_path / "p.csv")]) == 0
+        assert [row["notes"] for row in rows_of(tmp_path / "p.csv")] == [note, ""]
+        assert (f"telephone.wav: {note}" in capsys.readouterr().err) is bool(note)
 
 
 def test_an_unknown_channel_is_refused(trained, calls, capsys):
