@@ -34,7 +34,8 @@ def infer(
     """Predict the emotion of audio files.
 
     Writes a row for each file: label, confidence, the probability of each emotion, notes about defects, about channels that
-    differ and about recording conditions outside those of the training, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown formats are errors.
+    differ and about recording conditions outside those of the training, or an error for a file that cannot be used. Folders are
+    searched for recordings; those of unknown formats are errors.
     """
     from speaker_invariant_ser.runs import Run
 
