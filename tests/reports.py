@@ -271,7 +271,9 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         best_recognised_speaker=Tail(
             attacker="svm", accuracy=strongest + 0.1, expected=1.2 / speakers, utterances=50, p_value=0.001, speaker="03"
         ),
-        surest_utterances=Tail(attacker="lda", accuracy=strongest + 0.2, expected=1 / speakers, utterances=6.0, p_value=0.002),
+        surest_utterances=Tail(
+            attacker="lda", accuracy=strongest + 0.2, expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
+        ),
     )
 
 
