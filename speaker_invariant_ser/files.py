@@ -1,5 +1,8 @@
 """Atomic writing: files and folders are written under a temporary name and renamed when complete.
 
+A temporary name is predictable, so that the next call finds what a killed process left. Others may guess it as well: a file or
+folder of that name is made new, exclusively, and partial results are continued only if they are this user's own and no links.
+
 Operating-system errors become WriteError here and nowhere else, with the path and a remedy.
 """
 
@@ -8,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,6 +58,39 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+def is_own(path: Path) -> bool:
+    """Return whether something exists, is no link, has no second name, and belongs to this user."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    regular = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+    return regular and (not hasattr(os, "geteuid") or status.st_uid == os.geteuid())
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder with all it contains, if it exists and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def keep_own(path: Path) -> Path:
+    """Return the path of partial results, removed unless they are this user's own: others could have planted them."""
+    if not is_own(path):
+        remove(path)
+    return path
+
+
+def private_folder(path: Path) -> Path:
+    """Return a folder for partial results, with what an earlier call of this user left there."""
+    if not keep_own(path).is_dir():
+        remove(path)
+        path.mkdir(parents=True)
+    return path
+
+
 @contextmanager
 def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file for writing under a temporary name; it gets its name if the block ends without an error.
@@ -75,9 +112,13 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        remove(partial)
         try:
-            with open(partial, mode, encoding=encoding, newline=newline) as file:
+            with open(partial, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:  # x: new, and no link
                 yield file
+                written = os.fstat(file.fileno())
+            if not (partial.exists() and os.path.samestat(written, os.lstat(partial))):
+                raise WriteError(f"cannot write {path}: another process is writing it; wait for it or choose another name")
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -101,7 +142,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     with write_errors(path):
         if path.exists():
             path.rmdir()
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir(parents=True)
         try:
             yield partial
@@ -130,7 +171,7 @@ def replaced_files(folder: Path | str, names: Collection[str]) -> Iterator[Path]
     with write_errors(folder), locked(folder, "lock"):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir()
         try:
             yield partial
@@ -185,8 +226,8 @@ def unfinished_folder(
         if path.exists():
             path.rmdir()
         discard.callback(shutil.rmtree, work, ignore_errors=True)
-        if not mark.is_file() or mark.read_text(encoding="utf-8") != request:
-            shutil.rmtree(work, ignore_errors=True)
+        if not is_own(work) or not mark.is_file() or mark.read_text(encoding="utf-8") != request:
+            remove(work)
             work.mkdir()
             mark.write_text(request, encoding="utf-8")
         shutil.rmtree(result, ignore_errors=True)
@@ -217,8 +258,7 @@ def resumable_folder(path: Path | str) -> Iterator[Path]:
     with write_errors(path), locked(path, "lock"):
         if path.exists():
             path.rmdir()
-        work.mkdir(exist_ok=True)
-        yield work
+        yield private_folder(work)
         os.replace(work, path)
 
 
@@ -250,6 +290,7 @@ def scratch_folder(path: Path | str) -> Iterator[Path]:
     with ExitStack() as held:
         with write_errors(path):
             held.enter_context(locked(path, "scratch-lock"))
+        remove(scratch)
         held.callback(shutil.rmtree, scratch, ignore_errors=True)
         yield scratch
 

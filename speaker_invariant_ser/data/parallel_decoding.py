@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 
 from speaker_invariant_ser.data.decoding import SLOT, Job, Result, Treatment, decode_chunk, from_json, slots, to_json
+from speaker_invariant_ser.files import keep_own
 from speaker_invariant_ser.processes import TaskProgress
 
 DECODED = "decoded.i16"
@@ -41,8 +42,8 @@ def decode_to_file(
     Returns:
         A result for each task, and the SHA-256 of the audio file.
     """
-    decoded = work / DECODED
-    journal = Journal(work / "journal", decoded.stat().st_size if decoded.exists() else 0)
+    decoded = keep_own(work / DECODED)
+    journal = Journal(keep_own(work / "journal"), decoded.stat().st_size if decoded.exists() else 0)
     results, done = journal.results, len(journal.results)
     with journal.file, open(decoded, "r+b" if decoded.exists() else "w+b", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > journal.end:

@@ -38,6 +38,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, 
 from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
 from speaker_invariant_ser.files import (
+    keep_own,
     locked,
     partial_of,
     refuse_existing,
@@ -149,7 +150,7 @@ def add_f0(folder: Path | str, pool: Executor | None = None, progress: TaskProgr
     partial = partial_of(path).with_suffix(f".{version('swift-f0')}.partial")  # another version would continue its own part
     with worker_death_reported(folder), write_errors(path), locked(path, "lock"):
         require_space(path, file_bytes(prepared.utterances))
-        digest = write_f0(partial, folder / AUDIO, prepared.utterances, pool, progress)
+        digest = write_f0(keep_own(partial), folder / AUDIO, prepared.utterances, pool, progress)
         description = with_f0(prepared.settings, digest)
         os.replace(partial, path)
         write_json(folder / SETTINGS, description)

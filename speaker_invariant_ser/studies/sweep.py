@@ -206,6 +206,8 @@ def open_storage(journal: Path) -> "JournalStorage":
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    if journal.is_symlink():
+        raise RunError(f"{journal} is a link, to which a resumed sweep would write: replace it by the file")
     journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # this process has a lock of its own
     if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
         journal.write_bytes(content[: content.rfind(b"\n") + 1])

@@ -6,6 +6,7 @@ import threading
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import soundfile
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora import registry
 from speaker_invariant_ser.data.corpora.base import Download
-from speaker_invariant_ser.data.corpora.download import download_corpus
+from speaker_invariant_ser.data.corpora.download import CheckedSession, download_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.errors import CorpusError, DownloadError, WriteError
 
@@ -38,7 +39,7 @@ class Server(HTTPServer):
     def __init__(self, body: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.breaks, self.ranges, self.status, self.requests = body, 0, True, 200, []
-        self.sends_length = True
+        self.sends_length, self.redirect = True, ""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,6 +48,12 @@ class Handler(BaseHTTPRequestHandler):
         server.requests.append(requested)
         if server.status != 200:
             self.send_error(server.status)
+            return
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            server.redirect = ""
             return
         first = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.ranges else 0
         if first >= len(server.body):
@@ -79,8 +86,20 @@ def server():
 
 @pytest.fixture
 def emodb(server):
-    download = Download(f"http://127.0.0.1:{server.server_port}/emodb.zip", "md5:" + hashlib.md5(server.body).hexdigest())
-    return replace(get_corpus("emodb"), download=(download,))
+    return replace(get_corpus("emodb"), download=(download_of(server),))
+
+
+def download_of(server, **changes):
+    """Return what a corpus module would state about the server's archive."""
+    download = Download(
+        f"http://127.0.0.1:{server.server_port}/emodb.zip", "sha256:" + hashlib.sha256(server.body).hexdigest(), len(server.body)
+    )
+    return replace(download, **changes)
+
+
+def fetch(server, tmp_path, **changes):
+    """Download the server's archive, with other facts stated about it."""
+    download_corpus(replace(get_corpus("emodb"), download=(download_of(server, **changes),)), tmp_path / "emodb")
 
 
 def test_a_downloaded_corpus_is_unpacked_and_prepared(server, emodb, tmp_path, monkeypatch, capsys):
@@ -113,8 +132,8 @@ def test_a_failed_transfer_keeps_what_was_received_for_the_next_call(server, emo
     server.breaks = 3
     with pytest.raises(DownloadError, match="repeat the same command to resume"):
         download_corpus(emodb, tmp_path / "emodb")
-    (part,) = tmp_path.iterdir()
-    assert part.name == ".emodb.emodb.zip.part" and (size := part.stat().st_size) > 0.8 * len(server.body)
+    (part,) = tmp_path.rglob("*.part")
+    assert part == tmp_path / ".emodb.download" / "emodb.zip.part" and (size := part.stat().st_size) > 0.8 * len(server.body)
     download_corpus(emodb, tmp_path / "emodb")
     assert [path.name for path in tmp_path.iterdir()] == ["emodb"] and server.requests[-1] == f"bytes={size}-"
 
@@ -123,31 +142,112 @@ def test_a_file_with_the_wrong_checksum_is_removed(server, emodb, tmp_path):
     server.body = server.body[:-1] + b"x"
     with pytest.raises(DownloadError, match=f"does not have the checksum {emodb.download[0].hash} and was removed"):
         download_corpus(emodb, tmp_path / "emodb")
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.zip*"))
 
 
 def test_a_partial_file_of_another_download_fails_the_checksum(server, emodb, tmp_path):
-    (tmp_path / ".emodb.emodb.zip.part").write_bytes(b"x" * 99)
+    (tmp_path / ".emodb.download").mkdir()
+    (tmp_path / ".emodb.download" / "emodb.zip.part").write_bytes(b"x" * 99)
     with pytest.raises(DownloadError, match="checksum"):
         download_corpus(emodb, tmp_path / "emodb")
     download_corpus(emodb, tmp_path / "emodb")
 
 
 def test_without_a_published_checksum_any_file_is_accepted(server, emodb, tmp_path):
-    download_corpus(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
+    fetch(server, tmp_path, hash="", bytes=len(server.body) + 1000, exact=False)
     assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
 
 
-@pytest.mark.parametrize("status, words", [(404, "the server answers 404 Not Found"), (503, "503 Service Unavailable")])
+@pytest.mark.parametrize(
+    "stated, sends_length, message",
+    [
+        ({"bytes": 1000}, False, "is larger than 1000 bytes and was removed"),
+        ({"bytes": 1000}, True, "is larger than 1000 bytes and was removed"),
+        ({"bytes": 1000, "exact": False, "hash": ""}, False, "is larger than 1200 bytes and was removed"),
+        ({"bytes": 10**7}, True, r"has \d+ bytes, expected 10000000 and was removed"),
+    ],
+)
+def test_a_transfer_ends_at_the_size_that_is_stated(server, tmp_path, stated, sends_length, message):
+    server.sends_length = sends_length
+    with pytest.raises(DownloadError, match=message):
+        fetch(server, tmp_path, **stated)
+    assert len(server.requests) == 1 and not list(tmp_path.rglob("*.zip*"))
+
+
+def test_redirects_within_the_server_are_followed_and_no_others(server, emodb, tmp_path):
+    for target in ("http://localhost:1/emodb.zip", "https://example.org/emodb.zip", "//example.org/x", "ftp://127.0.0.1/x"):
+        server.redirect = target
+        with pytest.raises(DownloadError, match="redirected to .*, which is not followed; expected https and 127.0.0.1"):
+            download_corpus(emodb, tmp_path / "emodb")
+    server.redirect = "/elsewhere/emodb.zip"
+    download_corpus(emodb, tmp_path / "emodb")
+
+
+@pytest.mark.parametrize(
+    "first, target, allowed",
+    [
+        ("https://github.com/a.zip", "https://codeload.github.com/a.zip", True),
+        ("https://github.com/a.zip", "http://codeload.github.com/a.zip", False),
+        ("https://github.com/a.zip", "https://github.com.example.org/a.zip", False),
+        ("https://huggingface.co/a.zip", "https://cas-bridge.xethub.hf.co/a.zip", True),
+        ("https://huggingface.co/a.zip", "https://evilhf.co/a.zip", False),
+        ("https://zenodo.org/a.zip", "https://zenodo.org/api/a.zip", True),
+        ("https://zenodo.org/a.zip", "https://github.com/a.zip", False),
+    ],
+)
+def test_hosts_that_a_known_server_may_redirect_to(first, target, allowed):
+    assert CheckedSession(first).allows(urlparse(target)) == allowed
+
+
+def zipped(**members):
+    """Return a zip file of these members, compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("limit", ["bytes", "files"])
+def test_an_archive_that_unpacks_to_far_too_much_is_removed(server, tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("speaker_invariant_ser.data.corpora.download.MIN_LIMIT", 10**6)
+    monkeypatch.setattr("speaker_invariant_ser.data.corpora.download.MAX_FILES", 10)
+    server.body = zipped(a=bytes(2 * 10**6)) if limit == "bytes" else zipped(**{f"n{n}": "x" for n in range(11)})
+    with pytest.raises(DownloadError, match="(1 files of 2 MB|11 files of 0 MB) in this archive, expected at most 10 of 1 MB"):
+        fetch(server, tmp_path)
+    assert not list(tmp_path.rglob("*.zip")) and not (tmp_path / "emodb").exists()
+
+
+def test_an_archive_unpacks_into_its_folder_alone(server, tmp_path):
+    server.body = zipped(**{"../../outside.wav": "x", "/tmp/absolute.wav": "x", "a/../b.wav": "x"})
+    fetch(server, tmp_path)
+    unpacked = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.wav"))
+    assert unpacked == ["emodb/a/b.wav", "emodb/outside.wav", "emodb/tmp/absolute.wav"]
+
+
+def test_planted_files_and_links_beside_a_download_are_not_used(server, tmp_path):
+    (tmp_path / "victim").write_text("old")
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    (planted / "emodb.zip.part").symlink_to(tmp_path / "victim")
+    (planted / "emodb.zip").write_bytes(zipped(a="planted"))
+    (tmp_path / ".emodb.download").symlink_to(planted)
+    fetch(server, tmp_path, hash="", exact=False)
+    assert (tmp_path / "victim").read_text() == "old" and len(list((tmp_path / "emodb").rglob("*.wav"))) == 4
+
+
+@pytest.mark.parametrize(
+    "status, words", [(404, "the server answers 404 Not Found"), (416, "416"), (503, "503 Service Unavailable")]
+)
 def test_a_refusal_is_quoted_and_not_repeated(server, emodb, tmp_path, status, words):
     server.status = status
     with pytest.raises(DownloadError, match=words):
         download_corpus(emodb, tmp_path / "emodb")
-    assert len(server.requests) == 1 and not list(tmp_path.iterdir())
+    assert len(server.requests) == 1 and not list(tmp_path.rglob("*.zip*"))
 
 
 def test_an_unreachable_server_raises_an_error(emodb, tmp_path):
-    unreachable = Download("http://127.0.0.1:9/emodb.zip", "")
+    unreachable = Download("http://127.0.0.1:9/emodb.zip", "", 1000)
     with pytest.raises(DownloadError, match="check the network connection"):
         download_corpus(replace(emodb, download=(unreachable,)), tmp_path / "emodb")
 
@@ -169,18 +269,21 @@ def test_an_existing_file_and_too_little_space_raise_an_error(emodb, tmp_path):
         download_corpus(huge, tmp_path / "other")
 
 
-def test_a_damaged_archive_without_a_checksum_is_removed(server, emodb, tmp_path):
-    server.body = server.body[:-30]
-    for body in (server.body, archive()[:60_000] + bytes(2000) + archive()[62_000:]):
+def test_a_damaged_archive_without_a_checksum_is_removed(server, tmp_path):
+    whole = zipped(a=bytes(1000))
+    encrypted = whole.replace(b"\x14\0\0\0\x08", b"\x14\0\1\0\x08")
+    unknown = whole.replace(b"\x14\0\0\0\x08", b"\x14\0\0\0\x62")
+    holed = archive()[:60_000] + bytes(2000) + archive()[62_000:]
+    for body in (server.body[:-30], holed, encrypted, unknown, b"x"):
         server.body = body
         with pytest.raises(DownloadError, match="not a complete zip file"):
-            download_corpus(replace(emodb, download=(replace(emodb.download[0], hash=""),)), tmp_path / "emodb")
-        assert not list(tmp_path.iterdir())
+            fetch(server, tmp_path, hash="", exact=False)
+        assert not list(tmp_path.rglob("*.zip*"))
 
 
 def test_a_server_without_content_length_and_an_approximate_size(server, emodb, tmp_path):
     server.sends_length = False
-    roughly = replace(emodb.download[0], bytes=len(server.body) + 1000)
+    roughly = replace(emodb.download[0], bytes=len(server.body) + 1000, exact=False)
     download_corpus(replace(emodb, download=(roughly,)), tmp_path / "emodb")
     assert len(list((tmp_path / "emodb").rglob("*.wav"))) == 4 and len(server.requests) == 1
 
@@ -188,4 +291,6 @@ def test_a_server_without_content_length_and_an_approximate_size(server, emodb, 
 def test_openly_licensed_corpora_can_be_downloaded():
     known = known_corpora()
     assert {"emodb", "ravdess", "tess", "crema_d", "nemo", "subesco"} <= {name for name in known if known[name].download}
+    downloads = [download for corpus in known.values() for download in corpus.download]
+    assert all(urlparse(download.url).scheme == "https" and download.bytes > 10**6 for download in downloads)
     assert known["ravdess"].download[0].hash == "md5:bc696df654c87fed845eb13823edef8a"

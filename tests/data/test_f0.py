@@ -1,6 +1,7 @@
 """F0 of a prepared corpus: stored in order, resumed to the same bytes, added later without any other change."""
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -108,6 +109,14 @@ def test_nothing_is_tracked_again_unless_the_file_was_changed(plain, monkeypatch
         PreparedCorpus.open(plain.folder).require_f0()
     add_f0(plain.folder).require_f0()
     assert path.read_bytes() == content
+
+
+def test_a_link_planted_for_f0_is_not_written_through(plain, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("old")
+    (plain.folder / f".{F0[:-4]}.f32.{version('swift-f0')}.partial").symlink_to(victim)
+    add_f0(plain.folder)
+    assert victim.read_text() == "old" and not (plain.folder / F0).is_symlink()
 
 
 def test_a_corpus_without_f0_says_how_to_add_it(prepared):

@@ -48,3 +48,14 @@ def test_warnings_fail_the_documentation_build():
     (build,) = re.findall(r"mkdocs build.*", (ROOT / "Makefile").read_text(encoding="utf-8"))
     command = build.partition("#")[0]
     assert "--strict" in command and not {"--quiet", "-q"} & set(command.split())
+
+
+def test_the_security_policy_says_which_downloads_have_which_checksum():
+    (downloads,) = re.findall(
+        r"^- \*\*Downloads.*?(?=^- )", (ROOT / "SECURITY.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    sentences = " ".join(downloads.split()).split("before unpacking. ")[1].split(". ")
+    kinds = {"sha256": sentences[0], "md5": sentences[1], "": sentences[2]}
+    for corpus in known_corpora().values():
+        for download in corpus.download:
+            assert corpus.title in kinds[download.hash.partition(":")[0]], corpus.title

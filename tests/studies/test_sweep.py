@@ -261,6 +261,9 @@ def test_resuming_what_is_no_study_or_a_damaged_one_is_refused(whole, prepared, 
     out = shutil.copytree(whole.folder, tmp_path / "study")
     (out / JOURNAL).write_text("no JSON\n" + (out / JOURNAL).read_text())
     assert f"{out / JOURNAL} is damaged" in failure(capsys, command(path, prepared, out, "--resume"))
+    (out / JOURNAL).rename(out / "elsewhere")
+    (out / JOURNAL).symlink_to(out / "elsewhere")
+    assert "is a link, to which a resumed sweep would write" in failure(capsys, command(path, prepared, out, "--resume"))
 
 
 def test_the_command_prints_the_best_and_where_the_recipe_is(whole, prepared, tmp_path, capsys):

@@ -30,13 +30,17 @@ class Counts:
 class Download:
     """One archive of an openly licensed corpus.
 
-    `hash` is written as pooch expects it (`md5:...`, `sha256:...`); it is empty where no checksum is published. `bytes` is the
-    size of the archive, 0 where it is unknown.
+    Attributes:
+        url: Its address, by HTTPS.
+        hash: Checksum as pooch expects it (`sha256:...`, or `md5:...` where nothing else is published); empty without one.
+        bytes: Its size.
+        exact: Whether that is the exact size, which is then verified as well.
     """
 
     url: str
     hash: str
-    bytes: int = 0
+    bytes: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)

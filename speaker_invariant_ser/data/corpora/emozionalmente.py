@@ -83,6 +83,11 @@ CORPUS = Corpus(
     layout="tables metadata/samples.csv and metadata/users.csv, and the files they list, such as audio/1613655062436.wav",
     find=find,
     download=(
-        Download(url="https://zenodo.org/records/12616095/files/emozionalmente.zip", hash="md5:398c6502dd2b0e1e810f927c12897547"),
+        Download(
+            url="https://zenodo.org/records/12616095/files/emozionalmente.zip",
+            hash="md5:398c6502dd2b0e1e810f927c12897547",
+            bytes=560_000_000,
+            exact=False,
+        ),
     ),
 )
