@@ -5,6 +5,7 @@ error; 130 interrupted.
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import typer
 from speaker_invariant_ser.cli.audit import audit
 from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.compare import compare
+from speaker_invariant_ser.cli.console import say
 from speaker_invariant_ser.cli.corpora import corpora, recipes
 from speaker_invariant_ser.cli.demo import demo
 from speaker_invariant_ser.cli.evaluate import evaluate
@@ -61,7 +63,7 @@ def print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version
 
-        print(f"siser {version('speaker-invariant-ser')}")
+        say(f"siser {version('speaker-invariant-ser')}")
         raise typer.Exit
 
 
@@ -87,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, interrupt)
     silence_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal's encoding lacks
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -118,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
         with memory_errors():
             code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
         if code == INTERRUPTED and is_first_process():
-            print(f"stopped{HINTS.get(arguments[0], '')}", file=sys.stderr)
+            say(f"stopped{HINTS.get(arguments[0], '')}", error=True)
         return int(code)
     except typer.TyperException as error:
         verb = f" {arguments[0]}" if arguments[0] in VERBS else ""
@@ -137,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def fail(message: str) -> int:
     """Print an error line and return the exit code of a wrong request."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"error: {' '.join(message.split())}", error=True)
     return WRONG_REQUEST
 
 

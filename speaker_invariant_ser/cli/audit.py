@@ -1,12 +1,11 @@
 """`siser audit`: measure the speaker information in a table of embeddings."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_speaker, warn, warn_of_copies
+from speaker_invariant_ser.cli.console import say, show_json, show_speaker, warn, warn_of_copies
 from speaker_invariant_ser.cli.options import (
     CORES,
     AttackerJobs,
@@ -69,7 +68,7 @@ def audit(
         for note in notes:
             warn(f"{table}: {note}")
         if as_json:
-            print(json.dumps({**speaker, "notes": notes}, indent=2, ensure_ascii=False))
+            show_json({**speaker, "notes": notes})
             return
         from speaker_invariant_ser.evaluation.summary import TableReport
         from speaker_invariant_ser.report.embedding_map import map_points
@@ -79,8 +78,8 @@ def audit(
         report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks))
         path = write_report(report, out, points=map_points(embeddings))
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
-    print(f"{table}: {utterances} utterances of {speakers} speakers, {len(names)} dimensions: {described(names)}")
+    say(f"{table}: {utterances} utterances of {speakers} speakers, {len(names)} dimensions: {described(names)}")
     show_speaker(report.speaker)
     warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
-    print(*report.verdict)
-    print(f"report: {path}")
+    say(*report.verdict)
+    say(f"report: {path}")

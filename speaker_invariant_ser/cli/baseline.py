@@ -1,13 +1,12 @@
 """`siser baseline`: emotion and speaker information of features that need no network."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_baseline
+from speaker_invariant_ser.cli.console import say, show_baseline, show_json
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Quick, Quiet, recipe_names, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SplitError
@@ -75,11 +74,11 @@ def baseline(
         except SplitError as error:
             raise SplitError(f"{data}: {error}; choose another split with --recipe or --set split.scheme=...") from None
         if as_json:
-            print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+            show_json(report.to_json())
             return
         path = write_report(report, out)
     show_baseline(report)
-    print(f"report: {path}")
+    say(f"report: {path}")
 
 
 def settings_of(prepared: "PreparedCorpus", recipe: Path | None, overrides: list[str]) -> "Recipe":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_comparison, warn
+from speaker_invariant_ser.cli.console import say, show_comparison, warn
 from speaker_invariant_ser.cli.options import require_former_report
 
 
@@ -28,4 +28,4 @@ def compare(
 
     path = write_comparison(reports, out)
     show_comparison(reports)
-    print(f"report: {path}")
+    say(f"report: {path}")

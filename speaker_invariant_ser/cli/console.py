@@ -1,6 +1,7 @@
 """Print results: tables on standard output, warnings on standard error. The tables are those of the report."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,33 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.runs import Run
 
 
+UNPRINTABLE = re.compile(  # control characters, line separators, changes of the direction of text, halves of characters
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 MAX_WIDTH = 1000  # columns of a table where standard output is not a terminal: no cell is wrapped
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters as escapes, which are also those of JSON.
+
+    Names of files, cells of tables and values of recipes may hold line breaks, and sequences that a terminal obeys.
+
+    >>> print(printable("a\nb\x1b[2J"))
+    a\nb\u001b[2J
+    """
+    return UNPRINTABLE.sub(lambda match: SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), text)
+
+
+def say(*words: object, error: bool = False) -> None:
+    """Print one line, on standard error if it is about an error; control characters become escapes."""
+    print(printable(" ".join(map(str, words))), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def show_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
+        say(line)
 
 
 def show_trained(run: "Run") -> None:
@@ -33,10 +60,10 @@ def show_trained(run: "Run") -> None:
         selected = [best_epoch(spec.metrics()) for spec in run.model_specs if spec.split == split]
         epochs, uars = ", ".join(f"{row['epoch']:.0f}" for row in selected), [row["dev_uar"] for row in selected]
         if len(selected) == 1:
-            print(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")
+            say(f"fold {split.name}: epoch {epochs} kept, dev UAR {uars[0]:.3f}{mark}")
         else:
             seeds = f"SD {stdev(uars):.3f} over {len(selected)} seeds, epochs {epochs} kept"
-            print(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
+            say(f"fold {split.name}: dev UAR {mean(uars):.3f}{mark}, {seeds}")
 
 
 def show_refit(run: "Run") -> None:
@@ -48,24 +75,24 @@ def show_refit(run: "Run") -> None:
         row = best_epoch(spec.metrics())
         selected = f"UAR of {folds} inner folds {row['dev_uar']:.3f}{mark}" if folds else "not selected: no inner folds"
         speakers = f"all {len(spec.split.train)} training speakers"
-        print(f"fold {spec.name}: trained on {speakers} for {row['epoch']:.0f} epochs, {selected}")
+        say(f"fold {spec.name}: trained on {speakers} for {row['epoch']:.0f} epochs, {selected}")
 
 
 def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     """Print what was prepared, and how well emotion is recognised from properties that should not matter."""
     settings = prepared.settings
     counts = ", ".join(f"{count} {name}" for name, count in settings["counts"].items())
-    print(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+    say(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     if settings.get("unlabelled"):
-        print(f"{settings['unlabelled']} utterances have no emotion: they can be trained on where split.unlabelled names them")
+        say(f"{settings['unlabelled']} utterances have no emotion: they can be trained on where split.unlabelled names them")
     for name, text in (("length", "utterance length"), ("padding", "digital silence at start and end"), ("level", "level")):
         if shortcut := settings["shortcuts"][name]:
-            print(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")
+            say(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")
 
 
 def warn(message: str) -> None:
     """Print a warning on standard error."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}", error=True)
 
 
 def show_evaluation(report: "RunReport") -> None:
@@ -78,7 +105,7 @@ def show_evaluation(report: "RunReport") -> None:
     refit = about_refit(report.emotion.refit) if report.emotion.refit else ""
     for line in (*report.verdict, refit, report.note):
         if line:
-            print(line)
+            say(line)
     warn_of_copies(report.emotion.near_copies, "test utterances", "the model")
     warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
     if report.speaker.scored == "trained":
@@ -96,7 +123,7 @@ def show_unaudited(error: "UnauditedError", run: Path, as_json: bool) -> None:
     from speaker_invariant_ser.report.tables import emotion_table
 
     if as_json:
-        print(json.dumps({"emotion": error.emotion.model_dump(mode="json"), "speaker": None}, indent=2, ensure_ascii=False))
+        show_json({"emotion": error.emotion.model_dump(mode="json"), "speaker": None})
     else:
         show_table(emotion_table(error.emotion))
     warn(f"{run}: speaker information is not measured, and no report is written: {error}")
@@ -112,7 +139,7 @@ def show_baseline(report: "TableReport") -> None:
     show_speaker(report.speaker)
     for line in (*report.verdict, report.note):
         if line:
-            print(line)
+            say(line)
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
@@ -123,7 +150,7 @@ def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
         if table:
             show_table(table, transductive)
     for text in (*not_tried(speaker), *not_converged(speaker)):
-        print(text)
+        say(text)
 
 
 def show_comparison(reports: Sequence["RunReport"]) -> None:
@@ -134,7 +161,7 @@ def show_comparison(reports: Sequence["RunReport"]) -> None:
     show_table(comparison_table(reports, names, pareto_front(reports)))
     for note in dict.fromkeys(report.note for report in reports):
         if note:
-            print(note)
+            say(note)
 
 
 def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> None:
@@ -174,8 +201,8 @@ def show_table(table: "Table", transductive: bool = False) -> None:
     table = mark_transductive(table) if transductive else table
     rendered = Rendered(box=box.SIMPLE_HEAD)
     for header in table.head:
-        rendered.add_column(Text(header))  # Text: square brackets in a name are no markup
+        rendered.add_column(Text(printable(header)))  # Text: square brackets in a name are no markup
     for position, row in enumerate(table.rows):
-        rendered.add_row(*map(Text, row), style="bold" if position in table.strong else None)
+        rendered.add_row(*(Text(printable(cell)) for cell in row), style="bold" if position in table.strong else None)
     console = Console()
     Console(width=None if console.is_terminal else MAX_WIDTH).print(rendered)

@@ -1,8 +1,8 @@
 """`siser corpora` and `siser recipes`: list what the package knows."""
 
 import itertools
-import json
 
+from speaker_invariant_ser.cli.console import say, show_json
 from speaker_invariant_ser.cli.options import Json
 
 OWN_DATA = """your own data
@@ -20,14 +20,15 @@ def corpora(as_json: Json = False) -> None:
 
     facts = {name: corpus_facts(corpus) for name, corpus in known_corpora().items()}
     if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        show_json(facts)
         return
     for name, fact in facts.items():
-        print(name)
+        say(name)
         for key, value in fact.items():
             for line in value if isinstance(value, list) else [value]:
-                print(f"    {key + ':':10} {line}")
-    print(OWN_DATA)
+                say(f"    {key + ':':10} {line}")
+    for line in OWN_DATA.splitlines():
+        say(line)
 
 
 def recipes(as_json: Json = False) -> None:
@@ -36,11 +37,11 @@ def recipes(as_json: Json = False) -> None:
 
     facts = {name: summary(path.read_text(encoding="utf-8")) for name, path in shipped_recipes().items()}
     if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        show_json(facts)
         return
     width = max(map(len, facts))
     for name, fact in facts.items():
-        print(f"{name:{width}}  {fact}")
+        say(f"{name:{width}}  {fact}")
 
 
 def summary(recipe: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_comparison, show_outcomes, show_predictions
+from speaker_invariant_ser.cli.console import say, show_comparison, show_outcomes, show_predictions
 from speaker_invariant_ser.cli.options import CORES, Device, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 
@@ -41,9 +41,10 @@ def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> No
         progress("loading", 1, 1)
         result = run_demo(out, seed, device, jobs, progress)
     show_comparison([evaluation.report for evaluation in result.evaluations])
-    print("\nPredictions of the default recipe for an unseen speaker:")
+    say()
+    say("Predictions of the default recipe for an unseen speaker:")
     show_predictions(result.predictions)
-    print(f"report: {result.report}")
+    say(f"report: {result.report}")
 
 
 def demo_digits(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> None:
@@ -55,4 +56,4 @@ def demo_digits(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> No
         progress("loading", 1, 1)
         result = run_demo(out, seed, device, jobs, progress)
     show_outcomes(result.outcomes, CURVES)
-    print(f"curves: {result.curves}")
+    say(f"curves: {result.curves}")

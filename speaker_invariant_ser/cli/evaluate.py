@@ -1,12 +1,11 @@
 """`siser evaluate`: score a run on its test speakers and audit its embeddings."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_evaluation, show_unaudited
+from speaker_invariant_ser.cli.console import say, show_evaluation, show_json, show_unaudited
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 
@@ -55,7 +54,7 @@ def evaluate(
             raise typer.Exit(1) from None
         path = write_run_report(result, run)
     if as_json:
-        print(json.dumps(result.report.to_json(), indent=2, ensure_ascii=False))
+        show_json(result.report.to_json())
         return
     show_evaluation(result.report)
-    print(f"report: {path}")
+    say(f"report: {path}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import warn
+from speaker_invariant_ser.cli.console import say, warn
 from speaker_invariant_ser.cli.options import Channels, Device, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 
@@ -61,7 +61,7 @@ def infer(
                 elif row["notes"]:
                     notes.append(f"{row['path']}: {row['notes']}")
     unit = "rows" if channel == Channels.EACH else "files"
-    print(f"{rows - len(failures)} of {rows} {unit}{' of one speaker (transductive)' * one_speaker} -> {out}")
+    say(f"{rows - len(failures)} of {rows} {unit}{' of one speaker (transductive)' * one_speaker} -> {out}")
     report_notes(notes, out)
     report_failures(failures, out)
 

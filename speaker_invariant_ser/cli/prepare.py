@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_prepared, warn
+from speaker_invariant_ser.cli.console import say, show_prepared, warn
 from speaker_invariant_ser.cli.options import (
     CORES,
     Channel,
@@ -109,7 +109,7 @@ def add_f0(
 
     with workers(jobs) as pool, progress_bars(quiet) as progress:
         prepared = add(data, pool, progress)
-    print(f"F0 of {len(prepared.utterances)} utterances -> {prepared.folder / F0}")
+    say(f"F0 of {len(prepared.utterances)} utterances -> {prepared.folder / F0}")
 
 
 def warn_of(prepared: "PreparedCorpus", out: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from speaker_invariant_ser.cli.console import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -52,7 +54,7 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
         def progress(task: str, done: int, total: int) -> None:
             if task not in ids:
-                ids[task] = bars.add_task(task, total=total)
+                ids[task] = bars.add_task(printable(task), total=total)
             bars.update(ids[task], completed=done, total=total)
 
         yield progress
@@ -130,7 +132,7 @@ class TrainingBars:
         self.epochs_done[name] = int(before + row["epoch"])
         self.note_trained()
         if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(f"fold {name}", total=self.epochs, count="", uar="")
+            self.tasks[name] = self.bars.add_task(printable(f"fold {name}"), total=self.epochs, count="", uar="")
         count, uar = f"{self.epochs_done[name]}/{self.epochs}", shown_uar(row.get("dev_uar"))
         finished = name in self.dev_uar or self.epochs_done[name] == self.epochs
         self.bars.update(self.tasks[name], completed=self.epochs_done[name], count=count, uar=uar, visible=not finished)

@@ -3,14 +3,13 @@
 `siser sweep`: search the hyperparameters of a recipe.
 """
 
-import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_table
+from speaker_invariant_ser.cli.console import say, show_table, warn
 from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SerError
@@ -76,7 +75,7 @@ def study(
                 show_outcome(outcome, f"{number}/{len(cells)}")
                 failed = failed or outcome.status == "failed"
     show_tables(described, folder)
-    print(f"page: {page_of(described, folder)}")
+    say(f"page: {page_of(described, folder)}")
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -86,17 +85,18 @@ def show_outcome(outcome: "Outcome", number: str) -> None:
     name = outcome.cell.name
     if outcome.error is not None:
         if not isinstance(outcome.error, SerError):
-            traceback.print_exception(outcome.error)
-        print(f"error: {name}: {' '.join(outcome.reason.split())}", file=sys.stderr, flush=True)
+            for line in "".join(traceback.format_exception(outcome.error)).splitlines():
+                say(line, error=True)
+        say(f"error: {name}: {' '.join(outcome.reason.split())}", error=True)
     elif outcome.status == "stale":
-        print(f"warning: {name}: {outcome.reason}; --refresh measures it again", file=sys.stderr, flush=True)
+        warn(f"{name}: {outcome.reason}; --refresh measures it again")
     elif outcome.status == "skipped":
-        print(f"{number} {name}: skipped, {outcome.reason}", flush=True)
+        say(f"{number} {name}: skipped, {outcome.reason}")
     elif outcome.result:
         emotion, speaker = outcome.result.numbers.emotion, outcome.result.numbers.speaker
         attacker = f"attacker {speaker.strongest.accuracy:.1%} {speaker.strongest.name} (chance {speaker.chance:.1%})"
         note = " (there already)" if outcome.status == "there" else ""
-        print(f"{number} {name}: UAR {emotion.uar.value:.1%}, {attacker}{note}", flush=True)
+        say(f"{number} {name}: UAR {emotion.uar.value:.1%}, {attacker}{note}")
 
 
 def show_tables(described: "Study", folder: Path) -> None:
@@ -108,12 +108,13 @@ def show_tables(described: "Study", folder: Path) -> None:
     rows = gather(described, folder)
     for corpus in described.corpora:
         if corpus not in rows:
-            print(f"{corpus}: no results yet")
+            say(f"{corpus}: no results yet")
             continue
-        print(f"\n{corpus}")
+        say()
+        say(corpus)
         show_table(table_of(rows[corpus]))
         for line in notes(described, corpus, rows[corpus]):
-            print(line)
+            say(line)
     write_page(described, folder, rows)
 
 
@@ -155,11 +156,11 @@ def sweep(
         from speaker_invariant_ser.studies.sweep_results import BEST, best_table
 
         result = run_sweep(searched, prepared, out, resume, device, jobs, trials, progress)
-    print(f"{result.counts} on {result.folds}")
-    print(f"objective: {result.objective}")
+    say(f"{result.counts} on {result.folds}")
+    say(f"objective: {result.objective}")
     show_table(best_table(result))
     if result.tested_elsewhere:
         speakers = len(result.tested_elsewhere)
-        print(f"{speakers} speakers of the explored folds are test speakers of other folds: results on them are optimistic")
-    print(f"front: {out / 'front.png'}   trials: {out / 'trials.csv'}")
-    print(f"chosen recipe: {out / BEST}   next: siser train {out / BEST} --data {data} --out RUN")
+        say(f"{speakers} speakers of the explored folds are test speakers of other folds: results on them are optimistic")
+    say(f"front: {out / 'front.png'}   trials: {out / 'trials.csv'}")
+    say(f"chosen recipe: {out / BEST}   next: siser train {out / BEST} --data {data} --out RUN")

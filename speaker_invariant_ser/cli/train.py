@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import show_trained, warn
+from speaker_invariant_ser.cli.console import say, show_trained, warn
 from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
 from speaker_invariant_ser.cli.progress import is_first_process, training_bars
 
@@ -70,7 +70,7 @@ def train(
     if not (out or preview):
         raise typer.BadParameter("give --out RUN to train, or --preview FILE to preview without training.")
     if recipe is None and is_first_process():
-        print(f"recipe: {DEFAULT_RECIPE}, since none is named; `siser recipes` lists others")
+        say(f"recipe: {DEFAULT_RECIPE}, since none is named; `siser recipes` lists others")
     seeded = [] if seed is None else [f"train.seed={seed}"]
     settings = read_with_warnings(recipe or Path(DEFAULT_RECIPE), [*final_values(final), *(overrides or []), *seeded])
     if not data:
@@ -78,7 +78,7 @@ def train(
     prepared, shown = PreparedCorpus.open(data), is_first_process()
     mapped = prepared.labelled(settings.labels.map, settings.split).mapped
     if mapped.summary and shown:
-        print(f"labels ({mapped.name}): {mapped.summary}")
+        say(f"labels ({mapped.name}): {mapped.summary}")
     if preview:
         draw_preview(preview, settings, prepared)
         return
@@ -90,7 +90,7 @@ def train(
         run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
     if shown:
         show_trained(run)
-        print(f"run: {out}   next: siser {f'infer {out} FILES --out predictions.csv' if final else f'evaluate {out}'}")
+        say(f"run: {out}   next: siser {f'infer {out} FILES --out predictions.csv' if final else f'evaluate {out}'}")
 
 
 def final_values(final: bool) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> 
     from speaker_invariant_ser.report.augmentation_preview import preview_clips, write_preview
 
     write_preview(path, preview_clips(settings, prepared), settings.features)
-    print(f"training inputs: {path}")
+    say(f"training inputs: {path}")
 
 
 def train_with_tensorboard(start: Callable[["EpochProgress"], "Run"], folder: Path, progress: "EpochProgress") -> "Run":
