@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.evaluation.calibration import apply_temperature
 from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.features.dataset import LogMelDataset
+from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
 from speaker_invariant_ser.recipe_encoders import CnnSettings

@@ -11,6 +11,8 @@ from speaker_invariant_ser.cli.progress import progress_bars
 
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
+CALIBRATED = "calibrated, by temperatures fitted on speakers that the models were not trained on"
+UNCALIBRATED = "not calibrated: the models hold no temperatures, since no speakers were left to fit them, or are of version 0.2.0"
 
 
 def infer(
@@ -28,23 +30,27 @@ def infer(
             help="Of files with several channels: their mean, the left (first), the right (second), or a row for each channel."
         ),
     ] = Channels.MIX,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier table of predictions in --out; no other file is replaced.")
+    ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Predict the emotion of audio files.
 
-    Writes a row for each file: label, confidence, the probability of each emotion, notes about defects, about channels that
-    differ and about recording conditions outside those of the training, or an error for a file that cannot be used. Folders are
-    searched for recordings; those of unknown formats are errors.
+    Writes a row for each file: label, confidence, the probability of each emotion, whether these are calibrated, notes about
+    defects, about channels that differ and about recording conditions outside those of the training, or an error for a file that
+    cannot be used. Folders are searched for recordings; those of unknown formats are errors.
     """
     from speaker_invariant_ser.runs import Run
 
     opened = Run.open(run)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.inference.inputs import find_inputs
-        from speaker_invariant_ser.inference.predict import load_models, predict
-        from speaker_invariant_ser.inference.tables import open_table
+        from speaker_invariant_ser.inference.predict import calibrated, load_models, predict
+        from speaker_invariant_ser.inference.tables import open_table, require_table
 
+        require_table(out, overwrite)
         found = find_inputs(inputs)
         models = load_models(opened, fold, device, one_speaker)
         if fold is None and len(models) < len(opened.model_specs):
@@ -52,7 +58,7 @@ def infer(
                 f"{run}: only {len(models)} of {len(opened.model_specs)} models are trained; predictions are averaged over these"
             )
         failures, notes, rows = [], [], 0
-        with open_table(out, models[0].labels, channels=channel == Channels.EACH) as write:
+        with open_table(out, models[0].labels, channel == Channels.EACH, overwrite) as write:
             for row in predict(models, found, lambda done, total: progress("predicting", done, total), channel.value):
                 write(row)
                 rows += 1
@@ -62,6 +68,7 @@ def infer(
                     notes.append(f"{row['path']}: {row['notes']}")
     unit = "rows" if channel == Channels.EACH else "files"
     say(f"{rows - len(failures)} of {rows} {unit}{' of one speaker (transductive)' * one_speaker} -> {out}")
+    say(f"confidence: {CALIBRATED if calibrated(models) else UNCALIBRATED}")
     report_notes(notes, out)
     report_failures(failures, out)
 

@@ -14,11 +14,11 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
-from speaker_invariant_ser.evaluation.calibration import fit_temperature
 from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
@@ -108,9 +108,14 @@ def frame_bytes(run: Run, prepared: PreparedCorpus, means: SpeakerMeans | None) 
 def predict_test_speakers(
     model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None, recipe: Recipe
 ) -> Predictions:
-    """Predict the emotions of a fold's test speakers, with a temperature fitted on speakers that were not trained on."""
+    """Predict the emotions of a fold's test speakers, with a temperature fitted on speakers that were not trained on.
+
+    Models of version 0.2.0 hold no temperature: it is fitted here.
+    """
     utterances, probability = classify(model, prepared, spec.split, "test", means)
-    temperature = dev_temperature(model, prepared, spec, means) if spec.split.dev else inner_temperature(model, spec, recipe)
+    temperature = model.settings.temperature
+    if temperature is None:
+        temperature = dev_temperature(model, prepared, spec, means) if spec.split.dev else inner_temperature(model, spec, recipe)
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),

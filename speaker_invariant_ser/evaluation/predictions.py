@@ -15,8 +15,8 @@ import pyarrow.csv
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
-from speaker_invariant_ser.evaluation.calibration import apply_temperature
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"

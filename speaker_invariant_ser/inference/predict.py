@@ -14,11 +14,12 @@ from speaker_invariant_ser.errors import AudioError, RunError
 from speaker_invariant_ser.features.speaker_means import mean_log_mel
 from speaker_invariant_ser.inference.inputs import Decoded, Input, clips_of, cut_windows, decode_blocks
 from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import memory_errors
 from speaker_invariant_ser.runs import Run
 
-Row = dict[str, str | float | None]  # path, channel if wanted, label, confidence, p_<label> of each emotion, notes, error
+Row = dict[str, str | float | bool | None]  # keys as `predict` describes them
 
 
 def load_models(run: Run, fold: str | None = None, device: str = "auto", one_speaker: bool = False) -> list[SerModel]:
@@ -79,12 +80,13 @@ def predict(
 
     Yields:
         A row for each file, in order: path, label, confidence (probability of the label), p_<label> for each emotion, notes about
-        defects that leave it usable and about recording conditions that the models were not trained on, and error, which is empty
-        where label and probabilities are filled, and the other way round.
-        With `each`, also channel: left and right, mono, or a number.
+        defects that leave it usable and about recording conditions that the models were not trained on, error, which is empty
+        where label and probabilities are filled, and the other way round, and calibrated: whether probabilities are corrected by
+        temperatures. With `each`, also channel: left and right, mono, or a number.
     """
     labels, trained_range = models[0].labels, join_ranges([model.settings.trained_range for model in models])
     mean = speaker_mean(models[0], inputs, channel) if models[0].settings.features.transductive else None
+    scaled = calibrated(models)
     for block in decode_blocks(inputs, channel):
         probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
         for part in block:
@@ -93,6 +95,7 @@ def predict(
                 row = failure(part, outcome, labels)
             else:
                 row = success(part, outcome, labels, trained_range)
+            row["calibrated"] = scaled
             if channel != EACH:
                 del row["channel"]
             yield row
@@ -121,7 +124,7 @@ def probabilities_or_none(
 
 
 def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
-    """Compute emotion probabilities, averaged over models and windows.
+    """Compute emotion probabilities, averaged over models and windows, corrected by the models' temperatures if `calibrated`.
 
     Args:
         models: Models with the same labels.
@@ -136,12 +139,23 @@ def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], 
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
     means = None if mean is None else np.tile(mean, (len(windows), 1))
-    by_window = np.mean([apply_to_clips(model, windows, means).probability for model in models], axis=0)
+    by_window = np.mean([probability_of(model, windows, means, calibrated(models)) for model in models], axis=0)
     clip_index = np.repeat(np.arange(len(clips)), [len(parts) for parts in windows_by_clip])
     length = np.array([len(window) for window in windows], dtype=float)
     total = np.zeros((len(clips), by_window.shape[1]))
     np.add.at(total, clip_index, by_window * length[:, None])
     return total / total.sum(axis=1, keepdims=True)
+
+
+def calibrated(models: Sequence[SerModel]) -> bool:
+    """Return whether every model has a temperature, fitted on speakers that it was not trained on."""
+    return all(model.settings.temperature is not None for model in models)
+
+
+def probability_of(model: SerModel, clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool) -> np.ndarray:
+    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are."""
+    probability, temperature = apply_to_clips(model, clips, means).probability, model.settings.temperature
+    return apply_temperature(probability, temperature) if scaled and temperature else probability
 
 
 def success(part: Decoded, probability: np.ndarray, labels: Sequence[str], trained_range: TrainedRange | None) -> Row:

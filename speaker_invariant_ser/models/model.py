@@ -16,7 +16,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
+from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE
 from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
 from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
@@ -57,7 +58,8 @@ NEW_FEATURES = {
 class ModelSettings(BaseModel):
     """All that defines a `SerModel`, and the recordings that it is made for; model.json holds it.
 
-    Sections that models of earlier versions lack are off; such models have no `trained_range` either.
+    Sections that models of earlier versions lack are off; such models have no `trained_range` either. `temperature` corrects the
+    confidence of predictions and is no part of the logits; None where none was fitted.
     """
 
     labels: tuple[str, ...]
@@ -69,6 +71,7 @@ class ModelSettings(BaseModel):
     erase: EraseSection = NoErasure()
     release: ReleaseSection = NoRelease()
     trained_range: TrainedRange | None = None
+    temperature: float | None = Field(None, ge=TEMPERATURE_RANGE[0], le=TEMPERATURE_RANGE[1])
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from speaker_invariant_ser.errors import RunError, SplitError
 from speaker_invariant_ser.files import partial_of, resumable_folder, writing
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_dataset
+from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.processes import EpochProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import INNER, INNER_METRICS, INNER_PREDICTIONS, METRICS, ModelSpec, Run, inner_rows, read_rows
@@ -141,10 +142,14 @@ def inner_splits(split: Split, recipe: Recipe, utterances: Sequence[Utterance]) 
 
 @dataclass(frozen=True)
 class InnerScores:
-    """Loss and UAR of each epoch, from the first, over the predictions of all inner folds together."""
+    """Loss and UAR of each epoch, from the first, over the predictions of all inner folds together.
+
+    `temperature` is fitted on these after the selected epoch; None with an eraser or a release, which inner folds do not have.
+    """
 
     loss: tuple[float, ...]
     uar: tuple[float, ...]
+    temperature: float | None = None
 
     @property
     def epoch(self) -> int:
@@ -189,6 +194,10 @@ class RefitTrainer(Trainer):
     ) -> None:
         super().__init__(run, prepared, spec, fabric, work)
         self.scores = scores
+
+    def temperature(self) -> float | None:
+        """Return the temperature of the inner folds."""
+        return self.scores.temperature if self.scores else None
 
     @property
     def last_epoch(self) -> int:
@@ -258,8 +267,14 @@ def pool(work: Path, splits: Sequence[Split], prepared: PreparedCorpus, recipe: 
     loss, uar = zip(*(score_logits(logits(epoch), truth) for epoch in range(1, recipe.train.epochs + 1)), strict=True)
     scores = InnerScores(loss, uar)
     write_metrics(work / INNER_METRICS, [*inner_rows(work)])
-    write_predictions(work / INNER_PREDICTIONS, scored, labels, logits(scores.epoch))
-    return scores
+    probability = torch.from_numpy(logits(scores.epoch)).softmax(dim=1).numpy()
+    write_predictions(work / INNER_PREDICTIONS, scored, labels, probability)
+    return replace(scores, temperature=fit_temperature(truth, probability)) if fits_nothing_later(recipe) else scores
+
+
+def fits_nothing_later(recipe: Recipe) -> bool:
+    """Return whether a trained model is the final one, without an eraser or a release that is fitted after training."""
+    return recipe.erase.name == recipe.release.name == "none"
 
 
 def read_logits(path: Path) -> np.ndarray:
@@ -270,17 +285,16 @@ def read_logits(path: Path) -> np.ndarray:
         raise RunError(f"{path} is damaged ({error}); remove {path.parent} to train this inner fold again") from None
 
 
-def write_predictions(path: Path, scored: Sequence[Sequence[Utterance]], labels: Sequence[str], logits: np.ndarray) -> None:
+def write_predictions(path: Path, scored: Sequence[Sequence[Utterance]], labels: Sequence[str], probability: np.ndarray) -> None:
     """Write a table of predictions with the columns of predictions.csv that describe them; `fold` is the inner fold.
 
     Args:
         path: The table.
         scored: Utterances that each inner fold has predicted.
         labels: Names of the C emotions.
-        logits: Predictions for all of them, [N, C].
+        probability: Predictions for all of them, [N, C].
     """
     utterances = [utterance for group in scored for utterance in group]
-    probability = torch.from_numpy(logits).softmax(dim=1).numpy()
     columns = {
         "id": [utterance.id for utterance in utterances],
         "speaker": [utterance.speaker for utterance in utterances],

@@ -28,6 +28,7 @@ from speaker_invariant_ser.distributed import gather_rows
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.models.apply import apply_to_dataset
+from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.processes import EpochProgress
 from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
@@ -282,9 +283,10 @@ class Trainer:
         return best
 
     def save_best(self) -> None:
-        """Fit the recipe's eraser and release to the selected weights, and write the model."""
+        """Fit the recipe's eraser and release to the selected weights, then the temperature, and write the model."""
         self.model.load_state_dict(self.state.best_weights)
         fit_eraser_and_release(self.model, self.train_data, self.recipe, self.spec.seed)
+        self.model.settings = self.model.settings.model_copy(update={"temperature": self.temperature()})
         trained_on: dict[str, str | int] = {
             "device": self.fabric.device.type,
             "precision": self.precision,
@@ -295,6 +297,13 @@ class Trainer:
             trained_range = range_of([self.prepared.utterances[index] for index in indices], self.prepared.audio)
             self.model.settings = self.model.settings.model_copy(update={"trained_range": trained_range})
         save_model(self.model, self.work, trained_on)
+
+    def temperature(self) -> float | None:
+        """Fit the temperature of the confidence on the dev speakers; None without any."""
+        if self.dev_data is None:
+            return None
+        probability = apply_to_dataset(self.model, self.dev_data).probability
+        return fit_temperature(self.dev_data.emotion, probability)
 
     def row(self, sums: dict[str, float]) -> Row:
         """Return the epoch's row of metrics.csv, without dev scores and seconds."""

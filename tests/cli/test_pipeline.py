@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.evaluation import evaluate as evaluation
 from speaker_invariant_ser.evaluation import model_outputs
+from speaker_invariant_ser.evaluation.predictions import read_predictions
 from speaker_invariant_ser.inference.inputs import WINDOW, cut_windows
 from speaker_invariant_ser.inference.predict import load_models, mean_probabilities
+from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
@@ -165,9 +168,10 @@ def test_several_seeds_in_every_command(workdir, folder, baseline, tmp_path, cap
     out = tmp_path / "p.csv"
     assert siser(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
-    for row in rows:
-        of_both_seeds = [float(other["p_level"]) for other in rows if other["id"] == row["id"]]
-        assert inferred[row["id"]] == pytest.approx(np.mean(of_both_seeds), abs=2e-5)
+    predictions = replace(read_predictions(run / "predictions.csv"), temperatures=emotion["calibration"]["temperatures"])
+    level = predictions.calibrated[:, predictions.labels.index("level")]
+    for name in predictions.id:
+        assert inferred[name] == pytest.approx(level[predictions.id == name].mean(), abs=2e-5)
 
 
 def test_runs_are_compared(workdir, baseline, tmp_path, capsys):
@@ -249,9 +253,11 @@ def test_infer_agrees_with_evaluate(workdir, folder, tmp_path):
     assert siser(["infer", str(workdir / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
     assert len(inferred) == 72
+    (model,) = load_models(Run.open(workdir / "run"), "fixed", "cpu")
     for row in rows_of(workdir / "run" / "predictions.csv"):
-        for label in EMOTIONS:
-            assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
+        probability = np.array([[float(row[f"p_{label}"]) for label in EMOTIONS]])
+        (expected,) = apply_temperature(probability, model.settings.temperature)
+        assert [float(inferred[row["id"]][f"p_{label}"]) for label in EMOTIONS] == pytest.approx(expected, abs=2e-5)
 
 
 def test_infer_writes_json_lines_and_parquet_too(workdir, folder, tmp_path):

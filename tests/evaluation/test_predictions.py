@@ -14,7 +14,6 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation import evaluate as evaluation
 from speaker_invariant_ser.evaluation import model_outputs
-from speaker_invariant_ser.evaluation.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns
 from speaker_invariant_ser.evaluation.predictions import (
     ARRAYS,
@@ -23,6 +22,7 @@ from speaker_invariant_ser.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.models.model import load_model
 
 
@@ -304,6 +304,9 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
     """The small model is too poor for two temperatures to differ, so the probabilities are synthetic; the speakers are real."""
     spec = trained.model_specs[0]
     model, split = load_model(spec.folder), spec.split
+    stored = model_outputs.predict_test_speakers(model, prepared, spec, None, trained.recipe).temperatures
+    assert stored == {spec.name: model.settings.temperature}
+    model.settings = model.settings.model_copy(update={"temperature": None})  # as in version 0.2.0
     by_part = {}
 
     def classify(model, prepared, split, part, means):

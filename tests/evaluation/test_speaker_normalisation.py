@@ -23,6 +23,7 @@ from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.predict import load_models, predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.report.write import write_comparison, write_report
@@ -179,9 +180,10 @@ def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder
     inferred = {row["path"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
     rows = [row for row in csv.DictReader((run.folder / "predictions.csv").read_text().splitlines()) if row["speaker"] == "05"]
     assert len(rows) == len(inferred) == 12
+    temperature = load_model(run.model_specs[0].folder).settings.temperature
     for row in rows:
-        for label in LABELS:
-            assert float(inferred[row["id"]][f"p_{label}"]) == pytest.approx(float(row[f"p_{label}"]), abs=2e-5)
+        (expected,) = apply_temperature(np.array([[float(row[f"p_{label}"]) for label in LABELS]]), temperature)
+        assert [float(inferred[row["id"]][f"p_{label}"]) for label in LABELS] == pytest.approx(expected, abs=2e-5)
     of_one_file = list(
         predict(load_models(run, device="cpu", one_speaker=True), find_inputs([folder / "05_level_a.wav", folder / "no.wav"]))
     )

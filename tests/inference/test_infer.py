@@ -14,8 +14,12 @@ from conftest import RATE, tone
 import speaker_invariant_ser
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation.model_outputs import dev_temperature
 from speaker_invariant_ser.inference import inputs, predict
 from speaker_invariant_ser.inference.inputs import find_inputs
+from speaker_invariant_ser.models.calibration import apply_temperature
+from speaker_invariant_ser.models.model import load_model
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -98,7 +102,9 @@ def calls(tmp_path) -> Path:
 
 def infer(run, folder: Path, *options: str) -> list[dict[str, str]]:
     names = [str(folder / name) for name in ("call.wav", "mono.wav", "three.wav", "bad.wav")]
-    assert siser(["infer", str(run.folder), *names, "--out", str(folder / "p.csv"), "--device", "cpu", *options]) == 1
+    assert (
+        siser(["infer", str(run.folder), *names, "--out", str(folder / "p.csv"), "--overwrite", "--device", "cpu", *options]) == 1
+    )
     return rows_of(folder / "p.csv")
 
 
@@ -174,3 +180,58 @@ def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
     monkeypatch.setattr(inputs.audio, "resample", no_memory)
     assert all("does not fit into memory; cut it" in row["error"] for row in predict.predict(models, found))
     monkeypatch.setattr(inputs.audio, "resample", resample)
+
+
+def with_temperature(run, folder: Path, temperature: float | str | None) -> Path:
+    """Copy a run and write another temperature into its model."""
+    copy = Path(shutil.copytree(run.folder, folder))
+    path = copy / "folds" / "fixed" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "temperature": temperature}))
+    return copy
+
+
+def test_confidences_are_corrected_by_the_temperature_of_the_dev_speakers(trained, prepared, calls, tmp_path, capsys):
+    model = load_model(trained.folder / "folds" / "fixed")
+    spec, numbers = trained.model_specs[0], ("p_rising", "p_falling", "p_level")
+    assert model.settings.temperature == pytest.approx(dev_temperature(model, prepared, spec, None), rel=1e-3)
+    assert {row["calibrated"] for row in infer(trained, calls)} == {"true"}
+    assert "confidence: calibrated, by temperatures fitted on speakers" in capsys.readouterr().out
+    run, files = with_temperature(trained, tmp_path / "none", None), [calls / "call.wav", calls / "mono.wav"]
+    rows = speaker_invariant_ser.predict(run, files, device="cpu")
+    assert not any(row["calibrated"] for row in rows)
+    command = ["infer", str(run), str(files[0]), "--out", str(tmp_path / "p.jsonl"), "--device", "cpu"]
+    assert siser(command) == 0 and json.loads((tmp_path / "p.jsonl").read_text())["calibrated"] is False
+    assert "confidence: not calibrated" in capsys.readouterr().out
+    scaled = speaker_invariant_ser.predict(with_temperature(trained, tmp_path / "five", 5.0), files, device="cpu")
+    for row, other in zip(rows, scaled, strict=True):
+        expected = apply_temperature(np.array([[row[f"p_{label}"] for label in model.labels]]), 5.0)[0]
+        assert [other[f"p_{label}"] for label in model.labels] == pytest.approx(expected, abs=1e-6)
+        assert other["label"] == row["label"] and other["confidence"] == pytest.approx(expected.max(), abs=1e-6)
+    assert max(row["confidence"] - other["confidence"] for row, other in zip(rows, scaled, strict=True)) > 0.01
+    assert set(numbers) == {f"p_{label}" for label in model.labels}
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), 1e9, "hot"])
+def test_a_damaged_temperature_is_refused(trained, tmp_path, temperature):
+    run = with_temperature(trained, tmp_path / "run", temperature)
+    with pytest.raises(RunError, match=r"model.json is damaged: temperature"):
+        load_model(run / "folds" / "fixed")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_only_an_earlier_table_is_replaced_and_only_on_request(trained, calls, ending, capsys):
+    out = calls / f"p{ending}"
+    command = ["infer", str(trained.folder), str(calls / "mono.wav"), "--out", str(out), "--device", "cpu"]
+    assert siser(command) == 0
+    content, _ = out.read_bytes(), capsys.readouterr()
+    assert siser(command) == 2
+    assert "is a table of predictions already: replace it with --overwrite, or choose another --out" in capsys.readouterr().err
+    assert out.read_bytes() == content
+    assert siser([*command, "--overwrite", "--channel", "left"]) == 0 and out.read_bytes() == content
+    for foreign in (b"path,speaker,emotion\na.wav,1,sad\n", b"", b"PAR1", b'{"path": 3}', b"[" * 99_999, b"[1]", b"\xff\n", b'"'):
+        out.write_bytes(foreign)
+        for options in ([], ["--overwrite"]):
+            assert siser([*command, *options]) == 2
+            assert "exists already and is no table of predictions, so it is not replaced" in capsys.readouterr().err
+        assert out.read_bytes() == foreign
+    assert sorted(path.name for path in calls.iterdir() if path.name.startswith((".", "p"))) == [f"p{ending}"]

@@ -193,8 +193,8 @@ def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
         assert ("Two outputs" in text) is two_outputs and ("bounds what any attacker can learn" in text) is (rate is not None)
     assert json.loads((written / "report.json").read_text())["settings"]["threat"]
     rows = list(predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])))
-    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
-    assert len(rows) == 12 and not any(row["error"] for row in rows)
+    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.calibrated, strict=True))
+    assert len(rows) == 12 and not any(row["error"] for row in rows) and all(row["calibrated"] for row in rows)
     for row in rows:
         expected = stored[row["path"].rsplit("/", 1)[-1]]
         close = 0.2 if recipe.release.name == "quantise" else 1e-4

@@ -19,13 +19,13 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError
-from speaker_invariant_ser.evaluation.calibration import fit_temperature
 from speaker_invariant_ser.evaluation.emotion import emotion_results
 from speaker_invariant_ser.evaluation.evaluate import evaluate, refit_results, selected_epoch
 from speaker_invariant_ser.evaluation.model_outputs import inner_temperature, predict_test_speakers
 from speaker_invariant_ser.evaluation.predictions import from_columns
 from speaker_invariant_ser.features import dataset
 from speaker_invariant_ser.files import partial_of
+from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.sections.blocks import Text
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
@@ -328,6 +328,7 @@ def test_the_report_says_how_epoch_and_temperature_were_chosen(whole, prepared, 
     predictions = from_columns(read_columns(spec.folder / INNER_PREDICTIONS, {}))
     temperature = fit_temperature(predictions.truth, predictions.probability)
     assert report["emotion"]["calibration"]["temperatures"] == {"fixed": pytest.approx(temperature)}
+    assert load_model(spec.folder).settings.temperature == pytest.approx(temperature)
     page = (run.folder / "report" / "report.md").read_text()
     assert "up to the epoch that 2 inner folds over these speakers selected" in page
     assert "fitted on the speakers that its inner folds predicted" in page and "selected on dev speakers" not in page
