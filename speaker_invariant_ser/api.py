@@ -313,27 +313,39 @@ def audit(
     return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
 
 
-def load_model(folder: Path | str, device: str = "cpu") -> "SerModel":
+def load_model(folder: Path | str, device: str = "cpu", *, fold: str | None = None) -> "SerModel":
     """Load one trained model.
 
     Args:
-        folder: Folder of a model: `folds/FOLD` of a run, or `folds/FOLD/seed-S` where there are several seeds.
+        folder: A run; or the folder of a model: `folds/FOLD` of a run, or `folds/FOLD/seed-S` where there are several seeds.
         device: Where to put the weights: `cpu`, `cuda`, or `auto` for the first GPU if there is one.
+        fold: Name of the fold, for a run with several.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        RunError: The folder holds no model, or a damaged one.
+        RunError: The folder holds no model, several, or a damaged one, or the fold is unknown.
         RecipeError: The device is unknown, or there is no GPU.
 
     Example:
         ```python
-        model = siser.load_model("runs/emodb/folds/03")
+        model = siser.load_model("runs/emodb", fold="03")
         ```
     """
+    from speaker_invariant_ser.errors import RunError, counted
     from speaker_invariant_ser.models import model
+    from speaker_invariant_ser.runs import Run, is_run
 
+    if fold is not None or is_run(folder):
+        run = Run.open(folder)
+        specs = run.trained_models() if fold is None else run.models_of_fold(fold)
+        if len(specs) > 1:
+            raise RunError(
+                f"{folder} has {counted(len(specs), 'model')}: name one by `fold`, such as {specs[0].split.name!r}, or by its "
+                f"folder, such as {specs[0].folder}; siser.predict averages all of them"
+            )
+        folder = specs[0].folder
     return model.load_model(folder, str(model.choose_device(device)))
 
 

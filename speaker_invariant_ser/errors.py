@@ -16,6 +16,7 @@ SerError
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -97,3 +98,26 @@ def shorten(names: Iterable[object], maximum: int = 5) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - maximum} more" if len(listed) > maximum else ""
     return ", ".join(listed[:maximum]) + more
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    Args:
+        number: The number.
+        noun: What is counted, one of it.
+        plural: More than one, where that is not the noun with an s.
+
+    >>> counted(1, "fold"), counted(1200, "fold"), counted(2, "file is", "files are")
+    ('1 fold', '1,200 folds', '2 files are')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def quoted(path: object) -> str:
+    """Return a path as a shell needs it, for commands that are printed to be copied.
+
+    >>> quoted("runs/a"), quoted("my runs/a")
+    ('runs/a', "'my runs/a'")
+    """
+    return shlex.quote(str(path))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.errors import SerError, counted
 from speaker_invariant_ser.indexing import to_indices
 
 
@@ -131,7 +131,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) ->
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2 or len(probabilities) != len(truth):
         raise SerError(
-            f"probabilities of {len(truth)} utterances must be [{len(truth)}, classes], not {list(probabilities.shape)}"
+            f"probabilities of {counted(len(truth), 'utterance')} must be [{len(truth)}, C], not {list(probabilities.shape)}"
         )
     truth = valid_labels(truth, probabilities.shape[1], "truth")
     confidence = probabilities.max(axis=1).astype(float)
@@ -197,7 +197,9 @@ def cluster_interval(
     truth, predicted = valid_labels(truth, classes, "truth"), valid_labels(predicted, classes, "predictions")
     require_same_length(truth, predicted)
     if len(clusters) != len(truth):
-        raise SerError(f"{len(clusters)} clusters for {len(truth)} predictions: expected one per prediction")
+        raise SerError(
+            f"{counted(len(clusters), 'cluster')} for {counted(len(truth), 'prediction')}: expected one per prediction"
+        )
     members = to_indices(clusters)
     count = int(members.max()) + 1
     if count < 2:

@@ -11,6 +11,8 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from speaker_invariant_ser.errors import counted
+
 try:
     import resource
 except ImportError:  # Windows has no limits of this kind
@@ -66,7 +68,7 @@ def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple
         return jobs, ""
     if not requested:
         jobs = min(jobs, max(1, available // model_bytes))
-    line = f"training {jobs} {'model' if jobs == 1 else 'models'} at a time"
+    line = f"training {counted(jobs, 'model')} at a time"
     if jobs * model_bytes > available:
         line += " may run out of memory"
     return jobs, f"{line}: {available / 1e9:.1f} GB of memory are available, a model takes about {model_bytes / 1e9:.1f} GB"

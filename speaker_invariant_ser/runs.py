@@ -20,7 +20,7 @@ from speaker_invariant_ser.config import read_saved_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
-from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, shorten, unknown
+from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, counted, shorten, unknown
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.recipe import Recipe
@@ -201,7 +201,7 @@ class Run:
         missing = [spec.name for spec in self.model_specs if not spec.done]
         if missing:
             raise RunError(
-                f"{self.folder}: {len(missing)} of {len(self.model_specs)} folds not trained ({shorten(missing)}); "
+                f"{self.folder}: {len(missing)} of {counted(len(self.model_specs), 'fold')} not trained ({shorten(missing)}); "
                 "resume with `siser train ... --resume`"
             )
         return self.model_specs
@@ -213,6 +213,11 @@ class Run:
         if name not in (names := [spec.split.name for spec in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [spec for spec in done if spec.split.name == name]
+
+
+def is_run(folder: Path | str) -> bool:
+    """Return whether a folder looks like that of a run."""
+    return (Path(folder) / RECIPE).is_file() and (Path(folder) / SPLIT).is_file()
 
 
 def folder_name(fold: str) -> str:

@@ -1,6 +1,7 @@
 """The public API on the tones: every function gives what the command line gives, and importing it stays cheap."""
 
 import csv
+import dataclasses
 import inspect
 import json
 import shutil
@@ -29,6 +30,7 @@ from speaker_invariant_ser.errors import (
     WriteError,
 )
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.runs import ModelSpec, Run
 from speaker_invariant_ser.training import launcher
 
 
@@ -63,7 +65,7 @@ import speaker_invariant_ser.audit.embeddings
 from speaker_invariant_ser.audit import folds
 print(siser.audit.embeddings.Embeddings.__name__, folds.__name__)"""
     first, second = python(code).splitlines()
-    assert first == "embeddings: embedding has 1 rows, speaker has 2; expected one per utterance"
+    assert first == "embeddings: embedding has 1 row, speaker has 2; expected one per utterance"
     assert second == "Embeddings speaker_invariant_ser.audit.folds"
 
 
@@ -247,9 +249,28 @@ def test_load_model_and_predict_agree_with_infer(trained, folder, tmp_path):
     assert siser.predict(str(trained.folder), files[0], device="cpu") == rows[:1]
 
 
-def test_load_model_names_what_is_missing(trained):
+def test_load_model_takes_a_run_a_fold_or_the_folder_of_a_model(trained, tmp_path):
+    folder = trained.folder / "folds" / "fixed"
+    models = [siser.load_model(folder), siser.load_model(str(trained.folder)), siser.load_model(trained.folder, fold="fixed")]
+    for name, weights in models[0].state_dict().items():
+        assert all(torch.equal(model.state_dict()[name], weights) for model in models)
+    with pytest.raises(RunError, match="unknown trained fold '9'. Expected one of: fixed"):
+        siser.load_model(trained.folder, fold="9")
+    with pytest.raises(RunError, match="is not a run folder"):
+        siser.load_model(folder, fold="fixed")
     with pytest.raises(RunError, match="model.json"):
-        siser.load_model(trained.folder)
+        siser.load_model(tmp_path)
+
+
+def test_load_model_asks_which_model_of_several(trained):
+    run = dataclasses.replace(trained, splits=[*trained.splits, dataclasses.replace(trained.splits[0], name="other")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "open", lambda folder: run)
+        patch.setattr(ModelSpec, "done", True)
+        with pytest.raises(
+            RunError, match="has 2 models: name one by `fold`, such as 'fixed', or by its folder, such as .*fixed;"
+        ):
+            siser.load_model(trained.folder)
 
 
 def test_load_model_refuses_an_unknown_device(trained):

@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, spea
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import copies
 from speaker_invariant_ser.data.tables.unify import spellings
-from speaker_invariant_ser.errors import AuditError, ManifestError, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -140,7 +140,9 @@ def make_embeddings(
     count = len(embedding)
     for name, values in labels.items():
         if len(values) != count:
-            raise AuditError(f"{source}: embedding has {count} rows, {name} has {len(values)}; expected one per utterance")
+            raise AuditError(
+                f"{source}: embedding has {counted(count, 'row')}, {name} has {len(values)}; expected one per utterance"
+            )
     rows = [f"row {row}" for row in range(1, count + 1)]
     ids = [name or row for name, row in zip(labels.get("id", rows), rows, strict=True)]
     scored = to_mask(labels.get("scored", ["1"] * count), source)

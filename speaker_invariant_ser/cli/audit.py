@@ -17,7 +17,7 @@ from speaker_invariant_ser.cli.options import (
     require_former_report,
 )
 from speaker_invariant_ser.cli.progress import progress_bars
-from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.errors import AuditError, counted
 
 
 def audit(
@@ -78,7 +78,8 @@ def audit(
         report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks))
         path = write_report(report, out, points=map_points(embeddings))
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
-    say(f"{table}: {utterances} utterances of {speakers} speakers, {len(names)} dimensions: {described(names)}")
+    size = f"{counted(utterances, 'utterance')} of {counted(speakers, 'speaker')}, {counted(len(names), 'dimension')}"
+    say(f"{table}: {size}: {described(names)}")
     show_speaker(report.speaker)
     warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
     say(*report.verdict)

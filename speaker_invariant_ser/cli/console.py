@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
+from speaker_invariant_ser.errors import counted
+
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
@@ -74,17 +76,19 @@ def show_refit(run: "Run") -> None:
     for spec in run.model_specs:
         row = best_epoch(spec.metrics())
         selected = f"UAR of {folds} inner folds {row['dev_uar']:.3f}{mark}" if folds else "not selected: no inner folds"
-        speakers = f"all {len(spec.split.train)} training speakers"
-        say(f"fold {spec.name}: trained on {speakers} for {row['epoch']:.0f} epochs, {selected}")
+        speakers = f"all {counted(len(spec.split.train), 'training speaker')}"
+        say(f"fold {spec.name}: trained on {speakers} for {counted(int(row['epoch']), 'epoch')}, {selected}")
 
 
 def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     """Print what was prepared, and how well emotion is recognised from properties that should not matter."""
     settings = prepared.settings
-    counts = ", ".join(f"{count} {name}" for name, count in settings["counts"].items())
+    nouns = {"utterances": "utterance", "speakers": "speaker"}
+    counts = ", ".join(counted(count, nouns.get(name, name), name) for name, count in settings["counts"].items())
     say(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     if settings.get("unlabelled"):
-        say(f"{settings['unlabelled']} utterances have no emotion: they can be trained on where split.unlabelled names them")
+        number = counted(settings["unlabelled"], "utterance has", "utterances have")
+        say(f"{number} no emotion: they can be trained on where split.unlabelled names them")
     for name, text in (("length", "utterance length"), ("padding", "digital silence at start and end"), ("level", "level")):
         if shortcut := settings["shortcuts"][name]:
             say(f"emotion of unseen speakers from {text} alone: {shortcut['uar']:.1%} UAR, chance {shortcut['chance']:.1%}")

@@ -8,6 +8,7 @@ import typer
 from speaker_invariant_ser.cli.console import say, warn
 from speaker_invariant_ser.cli.options import Channels, Device, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
+from speaker_invariant_ser.errors import counted
 
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
@@ -51,12 +52,10 @@ def infer(
         from speaker_invariant_ser.inference.tables import open_table, require_table
 
         require_table(out, overwrite)
-        found = find_inputs(inputs)
+        found = find_inputs(inputs, warn)
         models = load_models(opened, fold, device, one_speaker)
         if fold is None and len(models) < len(opened.model_specs):
-            warn(
-                f"{run}: only {len(models)} of {len(opened.model_specs)} models are trained; predictions are averaged over these"
-            )
+            warn(f"{run}: only {len(models)} of {counted(len(opened.model_specs), 'model')} trained; predictions average these")
         failures, notes, rows = [], [], 0
         with open_table(out, models[0].labels, channel == Channels.EACH, overwrite) as write:
             for row in predict(models, found, lambda done, total: progress("predicting", done, total), channel.value):
@@ -66,8 +65,8 @@ def infer(
                     failures.append(str(row["error"]))
                 elif row["notes"]:
                     notes.append(f"{row['path']}: {row['notes']}")
-    unit = "rows" if channel == Channels.EACH else "files"
-    say(f"{rows - len(failures)} of {rows} {unit}{' of one speaker (transductive)' * one_speaker} -> {out}")
+    unit = "row" if channel == Channels.EACH else "file"
+    say(f"{rows - len(failures)} of {counted(rows, unit)}{' of one speaker (transductive)' * one_speaker} -> {out}")
     say(f"confidence: {CALIBRATED if calibrated(models) else UNCALIBRATED}")
     report_notes(notes, out)
     report_failures(failures, out)
@@ -78,7 +77,7 @@ def report_notes(notes: list[str], out: Path) -> None:
     for note in notes[:SHOWN_NOTES]:
         warn(note)
     if len(notes) > SHOWN_NOTES:
-        warn(f"{len(notes)} files have notes, in column `notes` of {out}")
+        warn(f"{counted(len(notes), 'file')} with notes, in column `notes` of {out}")
 
 
 def report_failures(failures: list[str], out: Path) -> None:
@@ -86,5 +85,5 @@ def report_failures(failures: list[str], out: Path) -> None:
     for reason in failures[:SHOWN_FAILURES]:
         warn(reason)
     if failures:
-        warn(f"{len(failures)} {'file' if len(failures) == 1 else 'files'} failed; the reasons are in column `error` of {out}")
+        warn(f"{counted(len(failures), 'file')} failed; the reasons are in column `error` of {out}")
         raise typer.Exit(1)

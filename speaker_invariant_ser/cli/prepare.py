@@ -20,6 +20,7 @@ from speaker_invariant_ser.cli.options import (
     pair,
 )
 from speaker_invariant_ser.cli.progress import progress_bars
+from speaker_invariant_ser.errors import counted
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -109,7 +110,7 @@ def add_f0(
 
     with workers(jobs) as pool, progress_bars(quiet) as progress:
         prepared = add(data, pool, progress)
-    say(f"F0 of {len(prepared.utterances)} utterances -> {prepared.folder / F0}")
+    say(f"F0 of {counted(len(prepared.utterances), 'utterance')} -> {prepared.folder / F0}")
 
 
 def warn_of(prepared: "PreparedCorpus", out: Path) -> None:
@@ -118,9 +119,9 @@ def warn_of(prepared: "PreparedCorpus", out: Path) -> None:
 
     counts = prepared.settings["counts"]
     if counts["rejected"]:
-        warn(f"{counts['rejected']} files rejected; the reasons are in {out / REJECTED}")
+        warn(f"{counted(counts['rejected'], 'file')} rejected; the reasons are in {out / REJECTED}")
     if counts["warned"]:
-        warn(f"{counts['warned']} files are suspicious but were kept; the reasons are in {out / WARNED}")
+        warn(f"{counted(counts['warned'], 'suspicious file')} kept; the reasons are in {out / WARNED}")
     for line in (
         prepared.settings.get("notes", []) + prepared.settings["differences"] + prepared.settings["shortcuts"]["warnings"]
     ):

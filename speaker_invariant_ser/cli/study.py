@@ -12,7 +12,7 @@ import typer
 from speaker_invariant_ser.cli.console import say, show_table, warn
 from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names
 from speaker_invariant_ser.cli.progress import progress_bars
-from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.errors import SerError, counted, quoted
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.studies.runner import Outcome
@@ -160,7 +160,8 @@ def sweep(
     say(f"objective: {result.objective}")
     show_table(best_table(result))
     if result.tested_elsewhere:
-        speakers = len(result.tested_elsewhere)
-        say(f"{speakers} speakers of the explored folds are test speakers of other folds: results on them are optimistic")
+        one, several = "speaker of the explored folds is a test speaker", "speakers of the explored folds are test speakers"
+        speakers = counted(len(result.tested_elsewhere), one, several)
+        say(f"{speakers} of other folds: results on them are optimistic")
     say(f"front: {out / 'front.png'}   trials: {out / 'trials.csv'}")
-    say(f"chosen recipe: {out / BEST}   next: siser train {out / BEST} --data {data} --out RUN")
+    say(f"chosen recipe: {out / BEST}   next: siser train {quoted(out / BEST)} --data {quoted(data)} --out RUN")

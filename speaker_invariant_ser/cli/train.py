@@ -12,6 +12,7 @@ import typer
 from speaker_invariant_ser.cli.console import say, show_trained, warn
 from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
 from speaker_invariant_ser.cli.progress import is_first_process, training_bars
+from speaker_invariant_ser.errors import quoted
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -90,7 +91,8 @@ def train(
         run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
     if shown:
         show_trained(run)
-        say(f"run: {out}   next: siser {f'infer {out} FILES --out predictions.csv' if final else f'evaluate {out}'}")
+        command = f"infer {quoted(out)} FILES --out predictions.csv" if final else f"evaluate {quoted(out)}"
+        say(f"run: {out}   next: siser {command}")
 
 
 def final_values(final: bool) -> tuple[str, ...]:

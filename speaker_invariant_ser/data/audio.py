@@ -15,7 +15,7 @@ from speaker_invariant_ser.data.formats.channels import MIX, Mixing, index_of, n
 from speaker_invariant_ser.data.formats.identify import explain
 from speaker_invariant_ser.data.formats.opening import MAX_MISSING
 from speaker_invariant_ser.data.formats.reading import BLOCK, Reader, reader_of
-from speaker_invariant_ser.errors import AudioError
+from speaker_invariant_ser.errors import AudioError, counted
 
 SAMPLE_RATE = 16_000  # Hz, of all prepared audio
 FULL_SCALE = 32768.0  # int16 is divided by this to lie in [-1, 1)
@@ -142,7 +142,7 @@ def mono_blocks(reader: Reader, frames: int, path: Path | str, channel: str, not
     clipped: list[str] = []
     chosen = 0 if file.channels == 1 else index_of(channel, file.channels)
     if chosen is not None and chosen >= file.channels:
-        raise AudioError(f"{path}: has {file.channels} channels, none of the name {channel}")
+        raise AudioError(f"{path}: has {counted(file.channels, 'channel')}, none of the name {channel}")
     mixing, end = Mixing(file.channels), reader.position + frames
     while reader.position < end and len(block := reader.read(min(BLOCK, end - reader.position), sample_type(file))):
         block = require_range(to_float32(block if chosen is None else block[:, [chosen]]), path)
@@ -198,7 +198,7 @@ def clipping(samples: np.ndarray) -> list[str]:
     peak = peak_of(samples)
     beyond = np.count_nonzero(np.abs(samples) > 1) if peak > 1 and samples.dtype != np.int16 else 0
     if beyond >= MIN_CLIPPED:
-        return [f"clipped: {beyond} samples beyond full scale, up to {peak:.2f}"]
+        return [f"clipped: {counted(int(beyond), 'sample')} beyond full scale, up to {peak:.2f}"]
     if peak < 0.95 * full_scale(samples):  # mu-law ends at 0.98
         return []
     at_peak = np.abs(samples.astype(np.float32)) >= 0.999 * peak

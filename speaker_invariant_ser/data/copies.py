@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import Utterance
+from speaker_invariant_ser.errors import counted
 
 WINDOW = 4096  # samples around a moment, 256 ms
 HOP = 80  # resolution of the envelope in which moments are found, 5 ms
@@ -88,7 +89,9 @@ def copies_note(utterances: Sequence[Utterance]) -> list[str]:
     if not copies:
         return []
     return [
-        f"{len(copies)} utterances share audio with others, as overlapping segments or near copies ({len(set(copies))} groups): "
+        f"{counted(len(copies), 'utterance shares', 'utterances share')} audio with others, "
+        "as overlapping segments or near copies "
+        f"({counted(len(set(copies)), 'group')}): "
         "each group stays on one side of every split"
     ]
 

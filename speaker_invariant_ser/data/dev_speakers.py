@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from speaker_invariant_ser.data.labels import domain_column
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.errors import SplitError, shorten
+from speaker_invariant_ser.errors import SplitError, counted, shorten
 from speaker_invariant_ser.recipe import SplitSection
 
 Group = tuple[str, str]  # (corpus, sex) of a speaker, by which dev speakers and test groups are balanced
@@ -72,9 +72,12 @@ def divide(
     order = dev_candidates(test, groups)
     if len(order) - dev_count < 2:
         if not dev_count:
-            raise SplitError(f"fold {name}: {len(groups)} speakers cannot give {len(test)} to test and at least 2 to train")
+            raise SplitError(
+                f"fold {name}: {counted(len(groups), 'speaker')} cannot give {len(test)} to test and at least 2 to train"
+            )
         raise SplitError(
-            f"fold {name}: {len(groups)} speakers cannot give {len(test)} to test, {dev_count} to dev and at least 2 to train; "
+            f"fold {name}: {counted(len(groups), 'speaker')} cannot give {len(test)} to test, {dev_count} to dev "
+            "and at least 2 to train; "
             "lower split.dev_speakers or prepare more speakers"
         )
     return tuple(sorted(order[dev_count:])), tuple(sorted(order[:dev_count]))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.data.tables.names import alike_key, contains, find
-from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
 FIVE = ("neutral", "happy", "sad", "angry", "fearful")
@@ -50,9 +50,9 @@ class Mapped:
         merged = [f"{label} -> {new} ({count})" for label, (new, count) in self.merged.items()]
         dropped = [f"{label} ({count})" for label, count in self.dropped.items()]
         parts = [f"merged {shorten(merged, 20)}"] * bool(merged) + [f"dropped {shorten(dropped, 20)}"] * bool(dropped)
-        parts += [f"{self.unlabelled} utterances of the unlabelled domain, whose labels are used for testing only"] * bool(
-            self.unlabelled
-        )
+        parts += [
+            f"{counted(self.unlabelled, 'utterance')} of the unlabelled domain, whose labels are used for testing only"
+        ] * bool(self.unlabelled)
         return "; ".join(parts)
 
     def table(self) -> dict[str, object]:
@@ -132,7 +132,8 @@ def require_labels(utterances: Sequence[Utterance], without: Sequence[bool]) -> 
     missing = [utterance.id for utterance, free in zip(utterances, without, strict=True) if not (utterance.emotion or free)]
     if missing:
         raise RecipeError(
-            f"{len(missing)} utterances have no emotion ({shorten(missing, 3)}): only utterances of a domain in "
+            f"{counted(len(missing), 'utterance has', 'utterances have')} no emotion ({shorten(missing, 3)}): "
+            "only utterances of a domain in "
             'split.unlabelled, with split.scheme = "domain", can be trained on without one'
         )
 

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import describe_groups, find, groups, is_utf8
-from speaker_invariant_ser.errors import ManifestError, shorten, unknown
+from speaker_invariant_ser.errors import ManifestError, counted, shorten, unknown
 from speaker_invariant_ser.files import writing
 
 SEXES = ("female", "male", "")
@@ -126,7 +126,7 @@ def require_valid(
     ]
     if not utterances:
         problems.append(
-            f"none of {len(rejected)} rows can be used, the first: {': '.join(rejected[0])}"
+            f"none of {counted(len(rejected), 'row')} can be used, the first: {': '.join(rejected[0])}"
             if rejected
             else "contains no utterances"
         )

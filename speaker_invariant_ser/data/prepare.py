@@ -36,7 +36,7 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
-from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, shorten
+from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, counted, shorten
 from speaker_invariant_ser.files import (
     keep_own,
     locked,
@@ -105,7 +105,9 @@ def prepare(
         results, digest = decode_to_file(tasks, work, treatment, pool, progress)
         judged = judge(listing.utterances, results, work / DECODED)
         if not judged.kept:
-            raise PreparedCorpusError(f"none of the {len(judged.rejected)} files can be used; the first: {judged.rejected[0][1]}")
+            raise PreparedCorpusError(
+                f"none of {counted(len(judged.rejected), 'file')} can be used; the first: {judged.rejected[0][1]}"
+            )
         if judged.dropped:
             digest = copy_kept(judged, work / DECODED, result / AUDIO)
         else:

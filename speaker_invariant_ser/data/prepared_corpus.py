@@ -19,7 +19,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.f0 import F0, VALUE, file_bytes, first_values, frames_of
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
-from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, shorten
+from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.recipe import SplitSection
 
@@ -144,7 +144,7 @@ class PreparedCorpus:
 
     def f0_missing(self, reason: str) -> str:
         """Return the text of an error about F0."""
-        return f'{self.folder} {reason}, which features.streams with "prosody" needs; add it: siser add-f0 {self.folder}'
+        return f'{self.folder} {reason}, which features.streams with "prosody" needs; add it: siser add-f0 {quoted(self.folder)}'
 
     def labelled(self, chosen: str | Mapping[str, str], split: SplitSection | None = None) -> "PreparedCorpus":
         """Apply a label map to the original labels and drop utterances outside it; see `labels.map_labels`."""

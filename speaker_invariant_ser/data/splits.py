@@ -9,7 +9,7 @@ from speaker_invariant_ser.data.dev_speakers import Group, SpeakerTable, distrib
 from speaker_invariant_ser.data.labels import with_known_spelling
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import describe_groups, groups, same_key
-from speaker_invariant_ser.errors import SplitError, shorten, unknown
+from speaker_invariant_ser.errors import SplitError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
 ALL_SPEAKERS = "all"  # name of the scheme that tests nobody, and of its fold
@@ -53,7 +53,7 @@ class Split:
                 f"every speaker belongs to one of train, dev and test{' and unlabelled' * bool(self.unlabelled)}"
             )
         if len(set(self.train)) < 2:
-            raise SplitError(f"fold {self.name}: {len(set(self.train))} training speaker, at least 2 are needed")
+            raise SplitError(f"fold {self.name}: {counted(len(set(self.train)), 'training speaker')}, at least 2 are needed")
 
     def indices(self, part: str, utterances: Sequence[Utterance]) -> list[int]:
         """Return the indices of the utterances of a part.
@@ -121,12 +121,13 @@ def require_enough(utterances: Sequence[Utterance], settings: SplitSection) -> N
         raise SplitError(f"speaker {describe_groups(same)}: one name in several spellings; prepare the corpus again")
     emotions = {utterance.emotion for utterance in utterances} - {""}
     if len(emotions) < 2:
-        raise SplitError(f"{len(emotions)} emotion ({shorten(emotions)}) in the data, at least 2 are needed")
+        raise SplitError(f"{counted(len(emotions), 'emotion')} ({shorten(emotions)}) in the data, at least 2 are needed")
     tested = int(settings.scheme != ALL_SPEAKERS)
     needed = {"two to train on": 2, "one to select the epoch": int(settings.dev_speakers > 0), "one to test": tested}
     if len(speakers) < sum(needed.values()):
         raise SplitError(
-            f"{len(speakers)} speakers ({shorten(sorted(speakers))}) in the data, at least {sum(needed.values())} are needed: "
+            f"{counted(len(speakers), 'speaker')} ({shorten(sorted(speakers))}) in the data, "
+            f"at least {sum(needed.values())} are needed: "
             f"{', '.join(purpose for purpose, number in needed.items() if number)}"
         )
 
@@ -198,7 +199,9 @@ def leave_one_session_out(settings: SplitSection, speakers: SpeakerTable) -> lis
     sessions, has_dev = speakers_by_value(speakers.sessions, "session"), settings.dev_speakers > 0
     if len(sessions) < 2 + has_dev:
         parts = "training, dev and test" if has_dev else "training and test"
-        raise SplitError(f"{len(sessions)} sessions ({shorten(sessions)}): at least {2 + has_dev} are needed, for {parts}")
+        raise SplitError(
+            f"{counted(len(sessions), 'session')} ({shorten(sessions)}): at least {2 + has_dev} are needed, for {parts}"
+        )
     names, splits = list(sessions), []
     for index, name in enumerate(names):
         dev = names[(index + 1) % len(names)] if has_dev else ""
@@ -383,7 +386,10 @@ def split_by_text(splits: Sequence[Split], settings: SplitSection, utterances: S
     texts = sorted({utterance.text for utterance in utterances})
     if "" in texts:
         unknown_texts = sum(not utterance.text for utterance in utterances)
-        raise SplitError(f"split.text_folds = {settings.text_folds}: {unknown_texts} utterances have no text in the manifest")
+        raise SplitError(
+            f"split.text_folds = {settings.text_folds}: "
+            f"{counted(unknown_texts, 'utterance has', 'utterances have')} no text in the manifest"
+        )
     if not 2 <= settings.text_folds <= len(texts):
         raise SplitError(f"split.text_folds = {settings.text_folds}: expected 0, or 2 to {len(texts)} (the number of texts)")
     shuffled = random.Random(settings.seed).sample(texts, len(texts))

@@ -23,7 +23,7 @@ from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
-from speaker_invariant_ser.errors import SetupError
+from speaker_invariant_ser.errors import SetupError, quoted
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_over_speakers, per_speaker, uar_with_interval
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
@@ -169,7 +169,9 @@ def baseline_of_run(
     used = sorted({index for split in splits for index in indices_of(split, prepared.utterances)})
     hours = sum(prepared.utterances[index].samples for index in used) / SAMPLE_RATE / 3600
     if not prepared.f0_start and hours > MAX_UNTRACKED_HOURS:
-        return unavailable(features, f"the corpus holds no F0 of its {hours:.1f} hours: siser add-f0 {prepared.folder}"), {}
+        return unavailable(
+            features, f"the corpus holds no F0 of its {hours:.1f} hours: siser add-f0 {quoted(prepared.folder)}"
+        ), {}
     try:
         values = compute_features(features, prepared, used, lambda done, total: progress("computing prosody", done, total))
     except SetupError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, counted
 from speaker_invariant_ser.evaluation.emotion import none_if_nan, per_speaker
 from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.evaluation.summary import Difference, SpeakerDifference
@@ -148,7 +148,8 @@ def require_same_utterances(this: Predictions, other: Predictions) -> None:
     changed = sum(these[utterance] != others[utterance] for utterance in these)
     if changed:
         raise RunError(
-            f"{changed} of {len(these)} test utterances have another speaker or emotion in the other run; "
+            f"{changed} of "
+            f"{counted(len(these), 'test utterance has', 'test utterances have')} another speaker or emotion in the other run; "
             "compare runs of the same corpus and labels"
         )
 

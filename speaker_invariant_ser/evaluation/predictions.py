@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
-from speaker_invariant_ser.errors import ManifestError, RunError, shorten
+from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.runs import with_seed
@@ -120,11 +120,11 @@ def read_predictions(path: Path | str) -> Predictions:
     """
     path = Path(path)
     if not path.is_file():
-        raise RunError(f"no {path.name} in {path.parent}; evaluate it first with `siser evaluate {path.parent}`")
+        raise RunError(f"no {path.name} in {path.parent}; evaluate it first with `siser evaluate {quoted(path.parent)}`")
     try:
         return from_columns(read_columns(path, {}))
     except (ManifestError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); write it again with `siser evaluate {path.parent}`") from None
+        raise RunError(f"{path} is damaged ({error}); write it again with `siser evaluate {quoted(path.parent)}`") from None
 
 
 def from_columns(columns: Mapping[str, list[str]]) -> Predictions:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError
 
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, quoted
 from speaker_invariant_ser.evaluation.summary_parts import (
     AtChance,
     Baseline,
@@ -239,11 +239,11 @@ def read_report(folder: Path) -> RunReport:
         RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again.
     """
     path = folder / REPORT / JSON
-    again = f"evaluate it again with `siser evaluate {folder}`"
+    again = f"evaluate it again with `siser evaluate {quoted(folder)}`"
     try:
         return RunReport.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {folder}`") from None
+        raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {quoted(folder)}`") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

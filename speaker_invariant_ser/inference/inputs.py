@@ -1,7 +1,7 @@
 """From what a user names (files, folders, globs, lists) to audio files, and from those to decoded clips."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import EACH, MIX, MONO
-from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, list_unusable, require_file
-from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, is_only_here, list_unusable, require_file
+from speaker_invariant_ser.errors import AudioError, SerError, counted
 from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
@@ -43,12 +43,13 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find_inputs(inputs: Sequence[str | Path]) -> list[Input]:
+def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | None = None) -> list[Input]:
     """List recordings, in the order given and without repetitions.
 
     Args:
         inputs: Files, folders, globs, or .txt lists with one path a line. Files that do not exist stay in the list, so that
             prediction can report them, and so do recordings below a folder that cannot be used.
+        notify: Called with a sentence about a list whose paths are relative to the current folder.
 
     Returns:
         The recordings.
@@ -63,7 +64,7 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[Input]:
         if Path(item).is_dir():
             found += files_in_folder(item)
         elif item.lower().endswith(".txt"):
-            found += map(Input, files_in_list(item))
+            found += files_in_list(item, notify)
         elif glob.has_magic(item) and not Path(item).exists():
             found += map(Input, files_matching(item))
         else:
@@ -81,18 +82,22 @@ def files_in_folder(folder: str) -> list[Input]:
     return inputs
 
 
-def files_in_list(path: str) -> list[Path]:
-    """Return the paths in a text file, one a line; relative ones are relative to the list's folder."""
+def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> list[Input]:
+    """Return the paths in a text file, one a line: beside the list, or in the current folder where the file is only there."""
     try:
         require_file(Path(path))
         content = Path(path).read_bytes()
         lines = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig").splitlines()
     except (AudioError, OSError, UnicodeDecodeError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None
-    paths = [Path(path).parent / line.strip() for line in lines if line.strip()]
-    if not paths:
+    names, folder = [line.strip() for line in lines if line.strip()], Path(path).parent
+    if not names:
         raise SerError(f"{path}: an empty list, expected one path a line")
-    return paths
+    here = {name for name in names if is_only_here(name, folder)}
+    if here and notify:
+        of_all = f"{len(here)} of {counted(len(set(names)), 'file')}"
+        notify(f"{path}: {of_all} taken from the current folder, since not beside the list")
+    return [Input(Path(name) if name in here else folder / name) for name in names]
 
 
 def files_matching(pattern: str) -> list[Path]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
-from speaker_invariant_ser.errors import RunError, shorten
+from speaker_invariant_ser.errors import RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
-from speaker_invariant_ser.report.formatting import count, interval, percent
+from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import ModelSpec, Run, flattened
 
@@ -95,13 +95,13 @@ def render_card(run: Run, report: RunReport, licence: str, name: str) -> str:
         sources=sources,
         final=final,
         description=description,
-        models=count(len(specs), "model"),
+        models=counted(len(specs), "model"),
         size=f"{sum((spec.folder / WEIGHTS).stat().st_size for spec in specs) / 1e6:.1f} MB",
         speakers=training_speakers(specs),
         recall=recall_rows(report),
         percent=percent,
         interval=interval,
-        count=count,
+        count=counted,
     )
 
 

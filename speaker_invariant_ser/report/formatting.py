@@ -85,12 +85,3 @@ def decimal(value: float | None, digits: int = 2) -> str:
 def p_value(value: float | None) -> str:
     """Write a p value with three digits."""
     return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    >>> count(1, "fold"), count(1200, "fold")
-    ('1 fold', '1,200 folds')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

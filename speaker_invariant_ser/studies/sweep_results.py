@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from speaker_invariant_ser.config import toml_value, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, counted
 from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.report.figure import Plot, add_legend, save
-from speaker_invariant_ser.report.formatting import count, decimal, percent
+from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST
 from speaker_invariant_ser.report.tables import Table
 from speaker_invariant_ser.runs import split_hash
@@ -131,7 +131,7 @@ class SweepResult:
         """How many trials there were, and how they ended."""
         states = Counter(trial.state for trial in self.trials)
         ended = ", ".join(f"{states[state]} {state}" for state in STATES.values() if states[state])
-        return f"{count(len(self.trials), 'trial')} of {count(self.configurations, 'configuration')} ({ended})"
+        return f"{counted(len(self.trials), 'trial')} of {counted(self.configurations, 'configuration')} ({ended})"
 
     @property
     def objective(self) -> str:
@@ -142,7 +142,7 @@ class SweepResult:
     def folds(self) -> str:
         """The explored folds in words."""
         names = ", ".join(split.name for split in self.splits)
-        return f"{count(len(self.splits), 'fold')} of {len(self.all_splits)} ({names})"
+        return f"{counted(len(self.splits), 'fold')} of {len(self.all_splits)} ({names})"
 
     @property
     def tested_elsewhere(self) -> list[str]:
@@ -161,7 +161,7 @@ def write_results(result: SweepResult) -> None:
     write_trials(result)
     if not result.complete:
         raise RunError(
-            f"{result.folder}: no trial is complete of {count(len(result.trials), 'trial')}, see {TRIALS}; the first failed: "
+            f"{result.folder}: no trial is complete of {counted(len(result.trials), 'trial')}, see {TRIALS}; the first failed: "
             f"{result.trials[0].reason}"
         )
     save(Plot(FRONT, f"Dev UAR against speaker leak of {result.counts}.", lambda axes: plot_front(axes, result)), result.folder)

@@ -12,7 +12,7 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import GROUPABLE
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import RecipeError, shorten, unknown
+from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.features.log_mel_sources import row_count
 from speaker_invariant_ser.models.model import choose_device
@@ -111,8 +111,8 @@ def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:
         if utterance.samples % rows or utterance.samples > rows * (rows + 1):
             raise RecipeError(
                 f"features.front = 'pixels' expects images of {rows} rows (features.mels) and at most {rows + 1} columns; clip "
-                f"{utterance.id} of {prepared.folder} has {utterance.samples} samples (is this an audio corpus? it needs "
-                "features.front = 'log-mel')"
+                f"{utterance.id} of {prepared.folder} has {counted(utterance.samples, 'sample')} (is this an "
+                "audio corpus? it needs features.front = 'log-mel')"
             )
 
 
@@ -127,7 +127,8 @@ def check_batches(recipe: Recipe, utterances: int, fold: str, processes: int) ->
     required = max(2, processes)  # batch norm needs two
     if utterances < required:
         raise RecipeError(
-            f"fold {fold} trains on {utterances} utterances an epoch with {processes} processes; expected {required} or more"
+            f"fold {fold} trains on {counted(utterances, 'utterance')} an epoch with "
+            f"{counted(processes, 'process', 'processes')}; expected {required} or more"
         )
 
 
@@ -179,7 +180,9 @@ def target_values(prepared: PreparedCorpus, split: Split, column: str, virtual: 
         raise RecipeError(f"adversary.target: {unknown('column', column, full)}")
     counts = Counter(getattr(utterance, column) for utterance in utterances)
     if counts[""]:
-        raise RecipeError(f"adversary.target = {column}: {counts['']} training utterances of fold {split.name} have no {column}")
+        raise RecipeError(
+            f"adversary.target = {column}: {counted(counts[''], 'training utterance')} of fold {split.name} have no {column}"
+        )
     if len(counts) < 2:
         raise RecipeError(f"adversary.target = {column}: fold {split.name} trains on one {column} only ({shorten(counts)})")
     values = sorted(counts)

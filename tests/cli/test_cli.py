@@ -301,7 +301,7 @@ def test_training_bars_count_inner_folds(seeds):
 
 @pytest.mark.parametrize(
     "table, message",
-    [("one_speaker", "1 speakers (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],
+    [("one_speaker", "1 speaker (01) in the data, at least 4"), ("one_emotion", "1 emotion (level) in the data, at least 2")],
 )
 def test_too_few_speakers_or_emotions(table, message, paths, capsys):
     tmp = paths["tmp"]

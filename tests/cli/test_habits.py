@@ -1,6 +1,10 @@
 """What people expect of any command line: -h, python -m, completion, help that names the verb, commands that can be copied."""
 
+import csv
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +13,9 @@ import pytest
 
 from speaker_invariant_ser.cli.app import VERBS
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data.corpora.base import corpus_facts
+from speaker_invariant_ser.data.corpora.registry import known_corpora
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -70,3 +77,52 @@ def test_help_and_completion_are_quick(tmp_path):
         subprocess.run([sys.executable, "-m", "speaker_invariant_ser", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.6
+
+
+def test_numbers_have_their_noun_and_printed_commands_can_be_copied(trained, folder, tmp_path, capsys):
+    """In a folder whose name a shell would split, with one file of everything."""
+    run = shutil.copytree(trained.folder, tmp_path / "my runs" / "it's")
+    command = ["infer", str(run), str(folder / "05_level_a.wav"), "--device", "cpu", "--out"]
+    assert siser([*command, str(tmp_path / "p.csv")]) == 0
+    assert capsys.readouterr().out.startswith("1 of 1 file -> ")
+    assert siser([*command[:2], str(tmp_path / "no.wav"), *command[3:], str(tmp_path / "q.csv")]) == 1
+    assert "warning: 1 file failed; the reason" in capsys.readouterr().err
+    assert siser(["compare", str(run)]) == 2
+    command = re.search("`(siser evaluate .*)`", capsys.readouterr().err).group(1)
+    assert shlex.split(command) == ["siser", "evaluate", str(run)]
+
+
+def test_a_list_is_relative_to_its_folder_then_to_the_current_one(trained, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lists").mkdir()
+    shutil.copy(folder / "05_level_a.wav", tmp_path / "lists" / "beside.wav")
+    shutil.copy(folder / "05_level_b.wav", tmp_path / "here.wav")
+    shutil.copy(folder / "06_level_b.wav", tmp_path / "beside.wav")
+    (tmp_path / "lists" / "l.txt").write_text(f"beside.wav\nhere.wav\n{folder / '06_level_a.wav'}\nno.wav\n")
+    monkeypatch.chdir(tmp_path)
+    assert siser(["infer", str(trained.folder), "lists/l.txt", "--out", "p.csv", "--device", "cpu"]) == 1
+    with open("p.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    paths = ["lists/beside.wav", "here.wav", str(folder / "06_level_a.wav"), "lists/no.wav"]
+    assert [row["path"] for row in rows] == paths and [bool(row["error"]) for row in rows] == [False, False, False, True]
+    said = "lists/l.txt: 1 of 4 files taken from the current folder, since not beside the list"
+    assert f"warning: {said}" in capsys.readouterr().err
+
+
+def test_a_table_is_relative_to_its_folder_then_to_the_current_one(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tables").mkdir()
+    lines = (folder / "corpus.csv").read_text().splitlines()
+    (tmp_path / "tables" / "t.csv").write_text("\n".join([lines[0], *(f"wavs/{line}" for line in lines[1:])]))
+    (tmp_path / "wavs").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert siser(["prepare", "csv", "tables/t.csv", "data", "--no-f0", "--jobs", "1"]) == 0
+    assert "72 of 72 files taken from the current folder, since not beside the table" in capsys.readouterr().err
+    assert {utterance.source[:8] for utterance in PreparedCorpus.open(tmp_path / "data").utterances} == {"../wavs/"}
+
+
+@pytest.mark.parametrize("name", known_corpora())
+def test_where_to_get_a_corpus_is_a_sentence(name, tmp_path):
+    """An address first, with what has to be done before in brackets, so that it follows "Get it from"."""
+    corpus = known_corpora()[name]
+    assert re.fullmatch(r"(https?://[^\s()]+( \([a-z -]+\))?)|`siser demo`, which generates it", corpus.url)
+    assert corpus_facts(corpus)["get it"] == corpus.url + (", or with --download" if corpus.download else "")
+    assert not corpus.layout.endswith(".") and not re.search(r"\b1 [a-z]+s\b", str(corpus_facts(corpus)["holds"]))

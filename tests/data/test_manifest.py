@@ -50,7 +50,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
             "emotion in row 1 contains a line break; check for an unclosed quotation mark",
         ),
         ("path,speaker,emotion,end\na.wav,1,sad,inf\n", "end in row 1 is 'inf': expected seconds"),
-        ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more rows"),
+        ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more row"),
         ("path,speaker,emotion," + "x" * 200_000 + "\na.wav,1,sad,\n", "cannot be read as a CSV"),
         ("path,path,speaker,emotion\na,a,1,sad\n", "column path occurs more than once"),
         ("", "cannot be read as a CSV"),

@@ -236,7 +236,7 @@ def test_unusable_files_are_rejected_and_usable_ones_kept(tmp_path, capsys):
     assert set(warned) == {"clipped.wav"} and "clipped" in warned["clipped.wav"]
     shown = capsys.readouterr()
     assert f"2 utterances, {len(reasons)} rejected, 1 warned" in shown.out
-    assert f"{len(reasons)} files rejected" in shown.err and "1 files are suspicious" in shown.err
+    assert f"{len(reasons)} files rejected" in shown.err and "1 suspicious file kept" in shown.err
     assert [u.source for u in PreparedCorpus.open(tmp_path / "data").utterances] == ["good.wav", "clipped.wav"]
     shutil.rmtree(tmp_path / "data")
     assert siser(command) == 0

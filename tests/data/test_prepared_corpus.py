@@ -48,7 +48,7 @@ def test_unusable_files_are_listed_with_the_reason_and_the_others_kept(folder, t
 def test_only_unusable_files_raise_an_error_and_leave_no_folder(tmp_path):
     (tmp_path / "t.csv").write_text("path,speaker,emotion\na.wav,1,sad\n")
     (tmp_path / "a.wav").write_bytes(b"")
-    with pytest.raises(PreparedCorpusError, match="none of the 1 files"):
+    with pytest.raises(PreparedCorpusError, match="none of 1 file"):
         prepare_table(tmp_path / "t.csv", tmp_path / "data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "t.csv"]
 

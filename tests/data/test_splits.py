@@ -81,7 +81,7 @@ def test_a_split_that_shares_a_speaker_cannot_be_constructed(parts, message):
     "settings, data, message",
     [
         ({}, utterances({"1": "", "2": "", "3": ""}), "3 speakers .* at least 4 are needed"),
-        ({}, utterances({"1": ""}), "1 speakers .* at least 4"),
+        ({}, utterances({"1": ""}), "1 speaker .* at least 4"),
         ({}, utterances(emotions=("happy",)), r"1 emotion \(happy\) in the data, at least 2"),
         ({"dev_speakers": 8}, utterances(), "cannot give 1 to test, 8 to dev"),
         ({"scheme": "fixed"}, utterances(), "needs split.test"),

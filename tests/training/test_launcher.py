@@ -313,7 +313,7 @@ def test_every_process_needs_an_utterance_of_each_batch(prepared, tmp_path):
     large_batches = make_recipe(TINY, ["train.batch_size=64"])
     with pytest.raises(RecipeError, match="fold fixed trains on 30 utterances an epoch with 31 processes; expected 31 or more"):
         train(large_batches, prepared, tmp_path / "run", device="cpu", devices=31)
-    with pytest.raises(RecipeError, match="fold fixed trains on 1 utterances an epoch with 1 processes; expected 2 or more"):
+    with pytest.raises(RecipeError, match="fold fixed trains on 1 utterance an epoch with 1 process; expected 2 or more"):
         train(make_recipe(TINY, ["train.epoch_clips=1"]), prepared, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 

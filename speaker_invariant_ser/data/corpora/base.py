@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.formats.files import list_audio
 from speaker_invariant_ser.data.manifest import Listing, Utterance
-from speaker_invariant_ser.errors import CorpusError
+from speaker_invariant_ser.errors import CorpusError, counted
 
 Fields = dict[str, str]  # fields of an Utterance by name, or `source` and `rejected`
 UNKNOWN_FILE = "not a file of"  # beginning of the reason for audio that the corpus does not describe
@@ -57,7 +57,7 @@ class Corpus:
         title: Name in reports.
         licence: Licence, or the conditions of use in one sentence.
         citation: Authors, title, venue and year.
-        url: Where to get the corpus.
+        url: Address of the corpus, with what has to be done first in brackets; follows "Get it from".
         language: ISO 639-1 code. Several are separated by commas; `find` then gives each utterance's own.
         counts: Counts by release; the first release is the usual one.
         layout: The expected files in words, with one real path; part of error messages.
@@ -187,7 +187,7 @@ def corpus_facts(corpus: Corpus) -> dict[str, str | list[str]]:
         "title": corpus.title,
         "licence": corpus.licence,
         "citation": corpus.citation,
-        "get it": corpus.url + (" (or --download)" if corpus.download else ""),
+        "get it": corpus.url + (", or with --download" if corpus.download else ""),
         "language": corpus.language,
         "holds": [counts_text(release, counts) for release, counts in corpus.counts.items()],
         "layout": corpus.layout,
@@ -198,4 +198,6 @@ def corpus_facts(corpus: Corpus) -> dict[str, str | list[str]]:
 def counts_text(release: str, counts: Counts) -> str:
     """Return the counts of one release in one line."""
     emotions = ", ".join(f"{label} {count}" for label, count in counts.emotions.items())
-    return f"{release}: {counts.files} files, {counts.speakers} speakers" + (f": {emotions}" if emotions else "")
+    return f"{release}: {counted(counts.files, 'file')}, {counted(counts.speakers, 'speaker')}" + (
+        f": {emotions}" if emotions else ""
+    )

@@ -94,7 +94,7 @@ CORPUS = Corpus(
         "Busso, Bulut, Lee, Kazemzadeh, Mower, Kim, Chang, Lee, Narayanan: IEMOCAP: interactive emotional dyadic motion capture "
         "database. Language Resources and Evaluation 42(4), 2008"
     ),
-    url="after signing a form: https://sail.usc.edu/iemocap/iemocap_release.htm",
+    url="https://sail.usc.edu/iemocap/iemocap_release.htm (after signing a form)",
     language="en",
     counts={
         "complete": Counts(

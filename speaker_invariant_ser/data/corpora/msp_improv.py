@@ -85,7 +85,7 @@ CORPUS = Corpus(
         "Busso, Parthasarathy, Burmania, AbdelWahab, Sadoughi, Mower Provost: MSP-IMPROV: An Acted Corpus of Dyadic Interactions "
         "to Study Emotion Perception. IEEE Transactions on Affective Computing 8(1), 2017"
     ),
-    url="after signing a form: https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html",
+    url="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html (after signing a form)",
     language="en",
     counts={
         "complete": Counts(

@@ -79,7 +79,7 @@ CORPUS = Corpus(
         "Lotfian, Busso: Building Naturalistic Emotionally Balanced Speech Corpus by Retrieving Emotional Speech From Existing "
         "Podcast Recordings. IEEE Transactions on Affective Computing 10(4), 2019"
     ),
-    url="after signing a form: https://lab-msp.com/MSP/MSP-Podcast.html",
+    url="https://lab-msp.com/MSP/MSP-Podcast.html (after signing a form)",
     language="en",
     # All turns of the four lists. The documentation does not give the number of turns without an agreed label or a known
     # speaker, nor the number of speakers that Test1 and Test2 share.

@@ -69,7 +69,7 @@ CORPUS = Corpus(
     title="SAVEE",
     licence="free for research, after registration",
     citation="Haq, Jackson: Multimodal Emotion Recognition. In: Wang (ed.), Machine Audition. IGI Global 2010",
-    url="after registration: http://kahlan.eps.surrey.ac.uk/savee/Download.html",
+    url="http://kahlan.eps.surrey.ac.uk/savee/Download.html (after registration)",
     language="en",
     counts={"complete": Counts(files=480, speakers=4, emotions=dict.fromkeys(EMOTIONS.values(), 60) | {"neutral": 120})},
     layout="files named like DC/sa07.wav or DC_sa07.wav (speaker DC, JE, JK or KL, then emotion letters and number)",

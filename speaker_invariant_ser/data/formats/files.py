@@ -141,3 +141,8 @@ def require_file(path: Path | str) -> None:
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
     if not stat.S_ISREG(mode):
         raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
+
+
+def is_only_here(name: str, folder: Path | str) -> bool:
+    """Return whether a listed path exists in the current folder, but not in that of its list."""
+    return not os.path.exists(os.path.join(folder, name)) and os.path.exists(name)

@@ -2,11 +2,11 @@
 
 import os
 import re
-import shlex
 import unicodedata
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats import chunks, ogg
+from speaker_invariant_ser.errors import quoted
 
 FORMAT_TAGS = {  # codecs in WAV that libsndfile does not read, by format tag
     0x14: "G.723 ADPCM",
@@ -116,7 +116,7 @@ def convert(path: Path | str) -> str:
     name = os.path.basename(path)
     stem, ending = os.path.splitext(name)
     new = f"{stem}.wav" if ending.lower() != ".wav" else f"{stem}-pcm.wav"
-    return f"convert it: ffmpeg -i {shlex.quote(name)} {shlex.quote(new)}"
+    return f"convert it: ffmpeg -i {quoted(name)} {quoted(new)}"
 
 
 def explain_missing(path: Path | str) -> str:

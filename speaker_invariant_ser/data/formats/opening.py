@@ -12,7 +12,7 @@ import soundfile
 from speaker_invariant_ser.data.formats import chunks, flac, identify, mpeg, ogg
 from speaker_invariant_ser.data.formats.flac import Mapped
 from speaker_invariant_ser.data.formats.splice import Spliced
-from speaker_invariant_ser.errors import AudioError
+from speaker_invariant_ser.errors import AudioError, quoted
 
 MAX_MISSING = 0.01  # share of the stated audio that may be missing: some recorders state slightly too much
 HEAD = 64  # bytes from which a container is recognised
@@ -198,7 +198,7 @@ def unread_notes(recording: Recording, file: soundfile.SoundFile, path: Path | s
         return []
     stated = file.frames / max(1, file.samplerate)
     name = os.path.basename(path)
-    remedy = f"; ffmpeg -ignore_length 1 -i {name} new.wav writes a right header" if name.lower().endswith(".wav") else ""
+    remedy = f"; ffmpeg -ignore_length 1 -i {quoted(name)} new.wav writes a right header" if name.lower().endswith(".wav") else ""
     return [
         f"its header states {stated:.2f} s, and behind them lie bytes for {recording.unread * stated:.2f} s more "
         f"({recording.unread / (1 + recording.unread):.0%}), which are not read{remedy}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
-from speaker_invariant_ser.data.formats.files import list_audio, list_unusable
+from speaker_invariant_ser.data.formats.files import is_only_here, list_audio, list_unusable
 from speaker_invariant_ser.data.manifest import (
     COLUMNS,
     Listing,
@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
-from speaker_invariant_ser.errors import CorpusError, ManifestError, shorten, unknown
+from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
 Columns = dict[str, list[str]]
 
@@ -113,13 +113,24 @@ def read_table(request: Request) -> Listing:
     """List the utterances of a CSV, TSV or Parquet table.
 
     The columns path, speaker and emotion are needed; those in OPTIONAL are used where present, all others are ignored.
-    Everything is text: speaker `03` stays `03`. `path` is absolute or relative to the table's folder; `start` and `end` are
-    seconds into the file.
+    Everything is text: speaker `03` stays `03`. `path` is absolute or relative to the table's folder, or to the current folder
+    where the file is only there; `start` and `end` are seconds into the file.
 
     Raises:
         ManifestError: The table cannot be read or is invalid; the message lists every problem.
     """
-    return listing_of(read_columns(request.source, {}), request, request.source.parent)
+    return with_files_of_here(listing_of(read_columns(request.source, {}), request, request.source.parent))
+
+
+def with_files_of_here(listing: Listing) -> Listing:
+    """Take paths that exist in the current folder, but not in that of the table, as relative to the current one."""
+    sources = dict.fromkeys(utterance.source for utterance in listing.utterances)
+    here = {source: os.path.relpath(source, listing.folder) for source in sources if is_only_here(source, listing.folder)}
+    if not here:
+        return listing
+    utterances = [replace(utterance, source=here.get(utterance.source, utterance.source)) for utterance in listing.utterances]
+    note = f"{len(here)} of {counted(len(sources), 'file')} taken from the current folder, since not beside the table"
+    return replace(listing, utterances=utterances, notes=[*listing.notes, note])
 
 
 def read_pattern(request: Request) -> Listing:
@@ -144,7 +155,9 @@ def read_pattern(request: Request) -> Listing:
         raise CorpusError(f"{folder}: no audio file in this folder or below it")
     if not columns["path"]:
         example = f", such as {rejected[0][0]}," if rejected else ""
-        raise CorpusError(f"{folder}: none of {len(rejected)} audio files{example} matches the pattern {request.pattern}")
+        raise CorpusError(
+            f"{folder}: none of {counted(len(rejected), 'audio file')}{example} matches the pattern {request.pattern}"
+        )
     listing = listing_of(columns, request, folder)
     return replace(listing, rejected=[*rejected, *listing.rejected])
 
@@ -314,7 +327,7 @@ def require_seconds(columns: Columns, source: Path) -> None:
         invalid = [(row, cell) for row, cell in cells if not abs(number(cell)) < MAX_SECONDS]
         if invalid:
             row, cell = invalid[0]
-            more = f" and in {len(invalid) - 1} more rows" if len(invalid) > 1 else ""
+            more = f" and in {counted(len(invalid) - 1, 'more row')}" if len(invalid) > 1 else ""
             raise ManifestError(f"{source}: {name} in row {row} is '{cell}'{more}: expected seconds, such as 12.5")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from speaker_invariant_ser.data.manifest import PARTITIONS, SEXES, Listing, Utterance
 from speaker_invariant_ser.data.tables import names
-from speaker_invariant_ser.errors import ManifestError, shorten
+from speaker_invariant_ser.errors import ManifestError, counted, shorten
 
 SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition", "recording")
 Notes = list[str]
@@ -104,7 +104,7 @@ def without_contradictions(listing: Listing) -> Listing:
     for column, allowed in (("sex", SEXES), ("partition", PARTITIONS)):
         counts = Counter(getattr(u, column) for u in utterances if getattr(u, column) not in allowed)
         if counts:
-            what = shorten(f"'{value}' ({count} rows)" for value, count in counts.items())
+            what = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
             notes.append(f"{column} {what}: expected {' or '.join(allowed[:-1])}; left empty")
             emptied = {column: dict.fromkeys(counts, "") | {value: value for value in allowed}}
             utterances = [with_spelling(utterance, emptied) for utterance in utterances]

@@ -1,7 +1,8 @@
 """Section on baselines without a network."""
 
+from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import Baseline
-from speaker_invariant_ser.report.formatting import count, interval, percent
+from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.sections.blocks import Block, Section, Text
 from speaker_invariant_ser.report.tables import Table, baseline_name, classifiers_table, fold_line
 
@@ -12,9 +13,9 @@ def baseline_section(baseline: Baseline) -> Section:
     if not baseline.first:
         return Section(title, [Text(f"Not computed: {baseline.unavailable}.")])
     about = (
-        f"Support vector machines on {count(baseline.dimensions or 0, 'feature')} of each utterance, fitted on every speaker "
+        f"Support vector machines on {counted(baseline.dimensions or 0, 'feature')} of each utterance, fitted on every speaker "
         "that a fold does not test, dev speakers and held-out utterances included. Nothing is selected: the hyperparameters were "
-        f"fixed beforehand. Scored on {count(baseline.utterances or 0, 'utterance')}; chance UAR {percent(baseline.chance)}."
+        f"fixed beforehand. Scored on {counted(baseline.utterances or 0, 'utterance')}; chance UAR {percent(baseline.chance)}."
     )
     blocks: list[Block] = [Text(about), classifiers_table(baseline), speakers_table(baseline)]
     if baseline.speaker:

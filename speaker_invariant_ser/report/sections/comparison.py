@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
-from speaker_invariant_ser.report.formatting import count
 from speaker_invariant_ser.report.palette import BLUE, COLOURS, RUST
 from speaker_invariant_ser.report.plots import TradeoffChance
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text, about_learned
@@ -50,7 +49,7 @@ def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block
 def about_front(reports: Sequence[RunReport], front: Sequence[int]) -> str:
     """Say which runs are on the Pareto front, and what their numbers do not share."""
     text = (
-        f"On the Pareto front: {len(front)} of {count(len(reports), 'run')}. No other run is at least as good in both emotion "
+        f"On the Pareto front: {len(front)} of {counted(len(reports), 'run')}. No other run is at least as good in both emotion "
         "UAR and leakage, and better in one."
     )
     if not same_chance(reports):

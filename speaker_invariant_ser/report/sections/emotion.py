@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
     Confusion,
@@ -13,7 +14,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 )
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
-from speaker_invariant_ser.report.formatting import count, decimal, interval, percent, points, seed_deviation
+from speaker_invariant_ser.report.formatting import decimal, interval, percent, points, seed_deviation
 from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.tables import Table, about_refit, fold_line
@@ -37,9 +38,9 @@ def results_section(emotion: Emotion) -> Section:
     folds = {selected.fold for selected in emotion.folds.values()}
     selected = about_refit(emotion.refit) if emotion.refit else "Epochs were selected on dev speakers only."
     about = (
-        f"Scored on {count(emotion.utterances, 'utterance')} of {count(len(emotion.per_speaker), 'speaker')} in "
-        f"{count(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
-        f"{len(emotion.confusion.labels)} emotions. Pooled, which is the headline, it is "
+        f"Scored on {counted(emotion.utterances, 'utterance')} of {counted(len(emotion.per_speaker), 'speaker')} in "
+        f"{counted(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
+        f"{counted(len(emotion.confusion.labels), 'emotion')}. Pooled, which is the headline, it is "
         "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
         "either, and the two differ. Intervals resample whole speakers."
     )
@@ -57,7 +58,7 @@ def emotion_table(emotion: Emotion) -> Table:
         ["chance UAR", percent(emotion.chance)],
         ["accuracy", percent(emotion.accuracy)],
         ["macro F1", percent(emotion.macro_f1)],
-        ["worst speaker", f"{worst.speaker}: UAR {percent(worst.uar)} on {count(worst.utterances, 'utterance')}"],
+        ["worst speaker", f"{worst.speaker}: UAR {percent(worst.uar)} on {counted(worst.utterances, 'utterance')}"],
         ["standard deviation of the speakers' UARs", points(emotion.spread).removeprefix("+")],
     ]
     return Table(["measure", "value"], rows, numbers=False)

@@ -3,11 +3,11 @@
 from functools import partial
 from statistics import fmean
 
+from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary import Against, DomainDifference, RunReport
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
-    count,
     decimal,
     interval,
     p_value,
@@ -30,7 +30,7 @@ NON_INFERIOR = {
 def paired_section(report: RunReport, against: Against) -> Section:
     """Return the comparison of both runs on the same utterances, speaker by speaker."""
     this, other, speakers = run_name(report), run_name(against), against.per_speaker
-    about = f"Both runs were tested on the same utterances of {count(len(speakers), 'speaker')}. "
+    about = f"Both runs were tested on the same utterances of {counted(len(speakers), 'speaker')}. "
     about += f"Differences are {this} minus {other}."
     about += f" {ABOUT_TRANSDUCTIVE}" if against.transductive else ""
     warning = about_learned([report, against])
@@ -60,7 +60,7 @@ def paired_section(report: RunReport, against: Against) -> Section:
             ),
             *([paired_domains(against.domains, this, other)] if against.domains else []),
             Plots([Plot("differences", caption, draw, rows_height(len(speakers) + 1))], difference_table(against)),
-            Table(["speaker", this, other, "difference"], rows, f"UAR of {count(len(rows), 'speaker')} under both"),
+            Table(["speaker", this, other, "difference"], rows, f"UAR of {counted(len(rows), 'speaker')} under both"),
         ],
     )
 

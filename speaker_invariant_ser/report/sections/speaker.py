@@ -2,13 +2,12 @@
 
 from functools import partial
 
-from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Outputs, Scorer, Speaker, Unseen, Verification
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
     HasAccuracy,
-    count,
     decimal,
     interval,
     interval_or_dash,
@@ -111,13 +110,13 @@ def about_attackers(speaker: Speaker) -> str:
     encoders = "the encoder" if speaker.encoders == 1 else f"{speaker.encoders} encoders, each attacked on its own"
     texts = "no text in two parts" if speaker.grouped_by_text else "texts unknown, or in several parts"
     learned = LEARNED_HELD_OUT if speaker.learned == "held-out" else ""
-    clusters = count(speaker.clusters, "text" if speaker.grouped_by_text else "utterance")
+    clusters = counted(speaker.clusters, "text" if speaker.grouped_by_text else "utterance")
     copies = about_copies(speaker.near_copies)
     return (
-        f"{count(len(speaker.attackers), 'classifier')}, trained from scratch, identify the speaker from the output of "
-        f"{encoders}: {count(speaker.speakers, 'speaker')}, {count(speaker.decisions, 'decision')} on "
-        f"{count(speaker.utterances, 'utterance')}, cross-validated ({texts}). {SCORED[speaker.scored]}{learned}{copies} "
-        f"Intervals resample {clusters}; p values are from {count(speaker.permutations, 'permutation')} of the speakers within "
+        f"{counted(len(speaker.attackers), 'classifier')}, trained from scratch, identify the speaker from the output of "
+        f"{encoders}: {counted(speaker.speakers, 'speaker')}, {counted(speaker.decisions, 'decision')} on "
+        f"{counted(speaker.utterances, 'utterance')}, cross-validated ({texts}). {SCORED[speaker.scored]}{learned}{copies} "
+        f"Intervals resample {clusters}; p values are from {counted(speaker.permutations, 'permutation')} of the speakers within "
         "each emotion."
     )
 
@@ -145,7 +144,7 @@ def about_chance(speaker: Speaker) -> str:
     """Say what "at chance" means, what the result is, and how large a leak could be missed."""
     limit, margin = speaker.detection_limit, 100 * speaker.margin
     missed = (
-        f" With {count(speaker.utterances, 'utterance')} scored, a significance test would probably miss a leak below "
+        f" With {counted(speaker.utterances, 'utterance')} scored, a significance test would probably miss a leak below "
         f"{percent(limit)}; this is why a claim of chance rests on the upper bound."
     )
     return (
@@ -281,10 +280,10 @@ def unseen_section(unseen: Unseen | None) -> Section:
         )
         measures = verification_rows(unseen, unseen.verification)
     if unseen.accuracy is not None:
-        speakers = count(unseen.speakers or 0, "speaker")
+        speakers = counted(unseen.speakers or 0, "speaker")
         about += (
             f" The closed-form attackers were also trained on {speakers} that the encoder was not trained on, "
-            f"{count(unseen.decisions or 0, 'decision')}. These are a fold's test speakers and, if there are any, its dev "
+            f"{counted(unseen.decisions or 0, 'decision')}. These are a fold's test speakers and, if there are any, its dev "
             "speakers, which selected the epoch."
         )
         accuracy = f"{percent(unseen.accuracy)} ({interval(unseen)})"

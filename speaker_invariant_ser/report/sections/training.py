@@ -2,10 +2,11 @@
 
 from functools import partial
 
+from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
-from speaker_invariant_ser.report.formatting import count, percent
+from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 
@@ -24,7 +25,7 @@ GRADIENTS = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "o
 def map_section(points: Points) -> Section:
     """Return the embedding map, by emotion and by speaker."""
     about = (
-        f"t-SNE of {count(len(points.emotion), 'utterance')} by one encoder, the same points twice. Neighbours in the plot are "
+        f"t-SNE of {counted(len(points.emotion), 'utterance')} by one encoder, the same points twice. Neighbours in the plot are "
         "neighbours in the embedding; sizes of clusters and distances between them have no meaning."
     )
     maps = [
