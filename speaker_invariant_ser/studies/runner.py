@@ -1,5 +1,6 @@
 """Measure the cells of a study one after another: what is there is kept, what was interrupted is continued."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -172,5 +173,5 @@ def outcome_of(job: Job, error: BaseException | None) -> Outcome:
 def command_of(study: Study, cell: Cell, options: Options) -> str:
     """Return the command that measures one cell, without paths of this machine."""
     path = study.path if not study.path.is_absolute() else Path(study.path.name)
-    words = ["siser study", path.as_posix(), "--only", cell.arm.name, "--corpora", cell.corpus]
-    return " ".join([*words, *(["--full"] if options.full else [])])
+    words = ["siser", "study", path.as_posix(), "--only", cell.arm.name, "--corpora", cell.corpus]
+    return shlex.join([*words, *(["--full"] if options.full else [])])
