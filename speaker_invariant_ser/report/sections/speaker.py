@@ -172,9 +172,9 @@ def about_tails(speaker: Speaker) -> str:
     if best is None or surest is None:
         return ""
     text = (
-        f"Best recognised speaker: {best.speaker}, {percent(best.accuracy)} of {count(round(best.utterances), 'utterance')} by "
+        f"Best recognised speaker: {best.speaker}, {percent(best.accuracy)} of {counted(round(best.utterances), 'utterance')} by "
         f"{best.attacker} (expected {percent(best.expected)}, p = {best.p_value:.3f}). Of the "
-        f"{count(round(surest.utterances), 'utterance')} that {surest.attacker} is surest about, about 1 %, it names "
+        f"{counted(round(surest.utterances), 'utterance')} that {surest.attacker} is surest about, about 1 %, it names "
         f"{percent(surest.accuracy)} correctly (expected {percent(surest.expected)}, p = {surest.p_value:.3f}). Expected is what "
         "permuted speakers give; p values are corrected for the number of attackers and speakers."
     )
