@@ -333,20 +333,10 @@ def load_model(folder: Path | str, device: str = "cpu", *, fold: str | None = No
         model = siser.load_model("runs/emodb", fold="03")
         ```
     """
-    from speaker_invariant_ser.errors import RunError, counted
     from speaker_invariant_ser.models import model
-    from speaker_invariant_ser.runs import Run, is_run
+    from speaker_invariant_ser.runs import model_folder
 
-    if fold is not None or is_run(folder):
-        run = Run.open(folder)
-        specs = run.trained_models() if fold is None else run.models_of_fold(fold)
-        if len(specs) > 1:
-            raise RunError(
-                f"{folder} has {counted(len(specs), 'model')}: name one by `fold`, such as {specs[0].split.name!r}, or by its "
-                f"folder, such as {specs[0].folder}; siser.predict averages all of them"
-            )
-        folder = specs[0].folder
-    return model.load_model(folder, str(model.choose_device(device)))
+    return model.load_model(model_folder(folder, fold), str(model.choose_device(device)))
 
 
 def predict(
@@ -371,8 +361,8 @@ def predict(
         progress: Called with files done and files in total.
 
     Returns:
-        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, `notes` about defects and about channels
-        that differ, and `error`, which is empty where the file could be used. With `each`, also `channel`.
+        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, `calibrated` (whether temperatures correct
+        these), `notes` about the recording, and `error`, empty where the file could be used. With `each`, also `channel`.
 
     Raises:
         RunError: The run has no trained model, or needs `one_speaker`.

@@ -385,11 +385,8 @@ def split_by_text(splits: Sequence[Split], settings: SplitSection, utterances: S
         raise SplitError('split.text_folds: split.scheme = "all" tests nobody, so that no texts are tested; set it to 0')
     texts = sorted({utterance.text for utterance in utterances})
     if "" in texts:
-        unknown_texts = sum(not utterance.text for utterance in utterances)
-        raise SplitError(
-            f"split.text_folds = {settings.text_folds}: "
-            f"{counted(unknown_texts, 'utterance has', 'utterances have')} no text in the manifest"
-        )
+        without = counted(sum(not utterance.text for utterance in utterances), "utterance has", "utterances have")
+        raise SplitError(f"split.text_folds = {settings.text_folds}: {without} no text in the manifest")
     if not 2 <= settings.text_folds <= len(texts):
         raise SplitError(f"split.text_folds = {settings.text_folds}: expected 0, or 2 to {len(texts)} (the number of texts)")
     shuffled = random.Random(settings.seed).sample(texts, len(texts))

@@ -136,7 +136,7 @@ def test_what_the_models_were_not_trained_on_is_noted_unless_they_do_not_know(tr
         path.write_text(json.dumps(described))
     for run, note in ((trained.folder, "band limited to 3.5 kHz (the model was trained on 8.0 kHz)"), (old, "")):
         command = ["infer", str(run), str(tmp_path / "telephone.wav"), str(tmp_path / "same.wav"), "--device", "cpu"]
-        assert siser([*command, "--out", str(tmp_path / "p.csv")]) == 0
+        assert siser([*command, "--out", str(tmp_path / "p.csv"), "--overwrite"]) == 0
         assert [row["notes"] for row in rows_of(tmp_path / "p.csv")] == [note, ""]
         assert (f"telephone.wav: {note}" in capsys.readouterr().err) is bool(note)
 
