@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speaker_invariant_ser.data.tables.columns import read_rows
-from speaker_invariant_ser.errors import ManifestError, SerError, shorten
+from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
 
 RTTM = ".rttm"
 FIELDS = 8  # of a line of RTTM that are needed; two more may follow
@@ -72,7 +72,8 @@ def read_line(path: Path, number: int, fields: Sequence[str]) -> Line:
     """Return a SPEAKER line of RTTM."""
     if len(fields) < FIELDS:
         raise ManifestError(
-            f"{path}, line {number}: {len(fields)} fields; expected SPEAKER file channel start duration <NA> <NA> speaker"
+            f"{path}, line {number}: {counted(len(fields), 'field')}; expected SPEAKER file channel start duration <NA> <NA> "
+            "speaker"
         )
     start, duration = number_of(path, number, fields[3]), number_of(path, number, fields[4])
     speaker = "" if fields[7] == "<NA>" else fields[7]

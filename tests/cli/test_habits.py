@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import speaker_invariant_ser
 from speaker_invariant_ser.cli.app import VERBS
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora.base import corpus_facts
@@ -126,3 +128,15 @@ def test_where_to_get_a_corpus_is_a_sentence(name, tmp_path):
     assert re.fullmatch(r"(https?://[^\s()]+( \([a-z -]+\))?)|`siser demo`, which generates it", corpus.url)
     assert corpus_facts(corpus)["get it"] == corpus.url + (", or with --download" if corpus.download else "")
     assert not corpus.layout.endswith(".") and not re.search(r"\b1 [a-z]+s\b", str(corpus_facts(corpus)["holds"]))
+
+
+SEVERAL = ("speakers, highest", "seeds", "runs compared", "rows are equal", "of its bytes", "files of {unpacked")  # never one
+
+
+def test_numbers_of_things_are_written_by_one_function():
+    """`{len(rows)} rows` would say "1 rows": `counted` is there for that."""
+    number_and_plural = re.compile(r"\{[^{}]*\b(len|sum)\([^{}]*\} ([a-z-]+ )?[a-z]+s\b")
+    for path in Path(speaker_invariant_ser.__file__).parent.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if number_and_plural.search(line) and "counted(" not in line:
+                assert any(words in line for words in SEVERAL), f"{path.name}: {line.strip()}"

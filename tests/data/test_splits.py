@@ -197,7 +197,7 @@ def test_three_speakers_or_two_sessions_are_enough_without_dev_speakers():
         make_splits(SplitSection(scheme="fixed", test=("s0", "s1"), dev_speakers=0), crossed_utterances(3))
     sessions = SplitSection(scheme="leave-one-session-out", dev_speakers=0)
     assert [split.name for split in make_splits(sessions, crossed_utterances(session=lambda s: str(s % 2)))] == ["0", "1"]
-    with pytest.raises(SplitError, match=r"1 sessions \(0\): at least 2 are needed, for training and test"):
+    with pytest.raises(SplitError, match=r"1 session \(0\): at least 2 are needed, for training and test"):
         make_splits(sessions, crossed_utterances(session=lambda s: "0"))
 
 
