@@ -90,7 +90,7 @@ class Audit:
         controls = {name: control_summary(leakage) for name, leakage in self.controls.items()}
         summary = self.leakage.summary
         if self.quick:
-            not_run = {name: "is not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
+            not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]
             if summary["at_chance"] is True:  # a claim that needs all attackers
                 summary |= {"at_chance": "undecided", "reason": "quick"}

@@ -13,7 +13,9 @@ from speaker_invariant_ser.errors import counted
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
 CALIBRATED = "calibrated, by temperatures fitted on speakers that the models were not trained on"
-UNCALIBRATED = "not calibrated: the models hold no temperatures, since no speakers were left to fit them, or are of version 0.2.0"
+UNCALIBRATED = (
+    "not calibrated: the models hold no temperatures; training fits them with dev speakers, train.inner_folds or --final"
+)
 
 
 def infer(
