@@ -17,13 +17,14 @@ MARGIN = 0.03  # of the equivalence test: accuracies less than 3 points above ch
 ALPHA = 0.05
 LEAK_ALPHA = 0.025  # for the strongest attacker, and family-wise for all attackers: together at most 5 % false alarms
 BELOW_CHANCE_ALPHA = 0.01  # family-wise
-TAIL_ALPHA = 0.01  # for one speaker, and for the surest utterances, each corrected for the number of attackers
+TAIL_ALPHA = 0.005  # for one speaker, and for the surest utterances, each corrected for the number of attackers
+TAIL_DOUBT = 0.025  # for each of the two: together 5 %, above which neither is in the way of a claim
 CROSS_VALIDATION_INFLATION = 1.15  # 100 cross-validations on speaker-free data: sd 1.06 to 1.13 times that of permutations
 MIN_EXPECTED_CORRECT = 30  # with fewer correct predictions the t bound is too low
 BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds the memory
 
 AtChance = bool | Literal["undecided"]
-Reason = Literal["within", "leak", "below", "few", "no_room", "speaker", "surest", "text_leak", "text"]
+Reason = Literal["within", "leak", "below", "few", "no_room", "speaker", "surest", "tail", "text_leak", "text"]
 
 
 @dataclass(frozen=True)
@@ -325,7 +326,8 @@ class Conclusion:
         at_chance: True, False or "undecided".
         reason: "within" the margin of chance, "leak", "below" chance (also a leak), one "speaker" or the "surest" utterances are
             recognised although the average is not, "text_leak" (a leak of the speaker or of the text); undecided: too "few"
-            utterances, "no_room" between chance and certainty, or the "text" may be what is recognised.
+            utterances, "no_room" between chance and certainty, one speaker or the surest utterances (the "tail") may be
+            recognised, or the "text" may be what is recognised.
     """
 
     at_chance: AtChance
@@ -346,7 +348,7 @@ def equivalence_test(
     - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), if the attackers
       are significantly above chance, or if one speaker or the surest utterances are recognised;
     - "undecided" otherwise: there are too few utterances, or chance plus margin is 100 % or more, so that even an attacker
-      who recognises every speaker would be at chance.
+      who recognises every speaker would be at chance, or one speaker or the surest utterances may be recognised.
 
     Args:
         strongest: Score of the strongest attacker, chosen without the scored utterances.
@@ -370,7 +372,8 @@ def equivalence_test(
         if p_value < TAIL_ALPHA:
             return Conclusion(False, reason)
     if within:
-        return Conclusion(True, "within")
+        doubtful = any(p_value < TAIL_DOUBT for p_value in (tails or {}).values())
+        return Conclusion("undecided", "tail") if doubtful else Conclusion(True, "within")
     return Conclusion("undecided", "few" if room else "no_room")
 
 

@@ -32,6 +32,11 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utterances that "
         "one is surest about, {sure:.1f} % are named correctly (expected by chance {sure_expected:.1f})"
     ),
+    "tail": (
+        "Undecided: attackers are at chance on average, but one speaker is recognised in {recall:.1f} % of utterances (expected "
+        "by chance {recall_expected:.1f}), and the surest utterances are named correctly in {sure:.1f} % ({sure_expected:.1f}), "
+        "of which one may be more than luck"
+    ),
     "text_leak": (
         "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that recognising the "
         "text cannot be told apart from recognising the voice"

@@ -32,6 +32,10 @@ def audit(
     ] = None,
     same_speaker: SameSpeaker = None,
     quick: Quick = False,
+    significant_bits: Annotated[
+        int,
+        typer.Option(min=1, max=53, help="Significant binary digits to round to before the attack; float16 has 11, float32 24."),
+    ] = 11,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of folds, attackers and permutations.")] = 0,
     jobs: AttackerJobs = CORES,
     as_json: Annotated[
@@ -57,7 +61,7 @@ def audit(
 
         embeddings, names, notes = read_embeddings(table, columns, dimensions or (), same_speaker)
         progress("loading", 1, 1)
-        settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
+        settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs, significant_bits=significant_bits)
         try:
             audited = auditing.audit_table(embeddings, settings, progress)
         except AuditError as error:

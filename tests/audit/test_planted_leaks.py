@@ -56,9 +56,10 @@ def conclusion_on_noise(seed: int) -> bool | str:
     return measure_leakage([make_table(seed=seed)], QUICK_ATTACKERS).at_chance
 
 
-def test_speaker_free_data_are_concluded_to_be_at_chance_in_95_of_100_trials():
+def test_speaker_free_data_are_concluded_to_be_at_chance_in_90_of_100_trials_and_a_leak_in_5_at_most():
+    """Two further tests, of one speaker and of the surest utterances, leave 5 in 100 undecided."""
     conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(100))
-    assert conclusions.count(True) >= 95 and conclusions.count(False) <= 5
+    assert conclusions.count(True) >= 90 and conclusions.count(False) <= 5
 
 
 def test_a_leak_of_8_points_is_never_concluded_to_be_at_chance():

@@ -1,5 +1,7 @@
 """Chance levels, intervals and p values have their nominal properties on data whose distribution is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
@@ -165,6 +167,38 @@ def test_equivalence_test(strongest, others, at_chance, reason):
     attackers = {str(number): score for number, score in enumerate([strongest, *others])}
     conclusion = statistics.equivalence_test(strongest, attackers, CHANCE)
     assert (conclusion.at_chance, conclusion.reason) == (at_chance, reason)
+
+
+@pytest.mark.parametrize(
+    "speaker, surest, at_chance, reason",
+    [
+        (0.03, 0.03, True, "within"),
+        (0.02, 0.5, "undecided", "tail"),
+        (0.004, 0.5, False, "speaker"),
+        (0.5, 0.001, False, "surest"),
+    ],
+)
+def test_one_speaker_and_the_surest_utterances_stand_against_a_claim(speaker, surest, at_chance, reason):
+    score, tails = make_score(0.10, 0.12), {"speaker": speaker, "surest": surest}
+    conclusion = statistics.equivalence_test(score, {"a": score}, CHANCE, tails)
+    assert (conclusion.at_chance, conclusion.reason) == (at_chance, reason)
+
+
+@pytest.mark.parametrize("chance", [{"given_emotion": 0.97}, {"given_emotion_balanced": 0.98}], ids=["pooled", "balanced"])
+def test_where_chance_leaves_no_room_nothing_is_claimed(chance):
+    conclusion = statistics.equivalence_test(make_score(0.10, 0.12), {}, {**CHANCE, **chance})
+    assert (conclusion.at_chance, conclusion.reason) == ("undecided", "no_room")
+
+
+@pytest.mark.parametrize(
+    "low, expected", [(0.2, (False, "text_leak")), (0.05, ("undecided", "text")), (np.nan, ("undecided", "text"))]
+)
+def test_where_texts_name_speakers_a_leak_may_be_of_the_text(low, expected):
+    score = replace(make_score(0.3, 0.4, 0.001), low=low)
+    conclusion = statistics.allow_for_texts(statistics.Conclusion(False, "below"), score, 0.1)
+    assert (conclusion.at_chance, conclusion.reason) == expected
+    kept = statistics.Conclusion("undecided", "few")
+    assert statistics.allow_for_texts(kept, score, 0.1) == kept
 
 
 # ---- chance given the emotion

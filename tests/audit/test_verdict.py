@@ -91,6 +91,7 @@ NUMBERS = (
             "The embedding identifies a speaker: attackers are at chance on average, but recognise one speaker in 90.0 %",
         ),
         ("surest", "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utter"),
+        ("tail", "Undecided: attackers are at chance on average, but one speaker is recognised in 90.0 % of utterances (expect"),
         ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),
         ("text", "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the "),
         ("leak", "The embedding identifies speakers: attackers are significantly above chance."),
