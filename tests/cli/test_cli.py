@@ -339,9 +339,13 @@ def test_no_space_left(paths, folder, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
-def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_path, capsys):
+def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_path, monkeypatch, capsys):
     """The temporary file is a device that is always full, so that the operating system raises the error."""
-    files.partial_of(tmp_path / "p.csv").symlink_to("/dev/full")
+
+    def open_full(path, mode, **options):
+        return open("/dev/full" if path == files.partial_of(tmp_path / "p.csv") else path, mode.replace("x", "w"), **options)
+
+    monkeypatch.setattr(files, "open", open_full, raising=False)
     inputs = [f"{folder}/*.wav"]
     assert siser(["infer", str(paths["run"]), *inputs, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
