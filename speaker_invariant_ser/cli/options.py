@@ -52,7 +52,7 @@ Devices = Annotated[
     int, typer.Option(min=1, help="Processes that share each batch; each takes a GPU of its own if there are any.")
 ]
 Device = Annotated[str, typer.Option(help="auto (the first GPU, otherwise the CPU), cpu or cuda.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quick = Annotated[
     bool,

@@ -1,7 +1,8 @@
-"""Progress bars on standard error, where that is a terminal."""
+"""Progress on standard error: bars where that is a terminal, otherwise lines about training."""
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.runs import ModelSpec
 
 DAY = 86_400.0  # seconds
+FIRST_LINE = 5.0  # seconds of training, after whose epoch the first estimate is made
+LINES = 20  # about so many lines about a training, and at least one in MAX_PAUSE
+MIN_PAUSE, MAX_PAUSE = 10.0, 600.0  # seconds between two of them
 
 
 def is_first_process() -> bool:
@@ -61,24 +65,28 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def training_bars(quiet: bool, folder: Path, settings: "TrainSection") -> Iterator[Callable[[str, Mapping[str, float]], None]]:
-    """Show progress bars of a training run, which disappear at the end.
+def training_progress(
+    quiet: bool, folder: Path, settings: "TrainSection"
+) -> Iterator[Callable[[str, Mapping[str, float]], None]]:
+    """Show the progress of a training run: bars, which disappear at the end, or lines where standard error is no terminal.
 
     Args:
-        quiet: Show none. None is shown either where standard error is not a terminal.
+        quiet: Show nothing.
         folder: The run's folder.
         settings: [train] of the recipe.
 
     Yields:
         A function `progress(name, row)` for a model's name and its latest row of metrics.csv, or that of an inner fold.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         yield lambda name, row: None
-        return
-    from rich.console import Console
+    elif not sys.stderr.isatty():
+        yield TrainingLines(folder, settings)
+    else:
+        from rich.console import Console
 
-    with progress_of_training(Console(stderr=True)) as bars:
-        yield TrainingBars(bars, folder, settings)
+        with progress_of_training(Console(stderr=True)) as bars:
+            yield TrainingBars(bars, folder, settings)
 
 
 def progress_of_training(console: "Console") -> "Progress":
@@ -96,17 +104,12 @@ def progress_of_training(console: "Console") -> "Progress":
     return Progress(*columns, console=console, expand=True, transient=True, speed_estimate_period=DAY)  # epochs may take hours
 
 
-class TrainingBars:
-    """A bar for all models, with the mean dev UAR of the trained ones, and a bar for each model in training, with its dev UAR.
+class TrainingCounts:
+    """How many epochs of which models are done. The epochs of inner folds count as those of their model."""
 
-    The epochs of inner folds count as those of their model.
-    """
-
-    def __init__(self, bars: "Progress", folder: Path, settings: "TrainSection") -> None:
-        self.bars, self.folder, self.settings = bars, folder, settings
+    def __init__(self, folder: Path, settings: "TrainSection") -> None:
+        self.folder, self.settings = folder, settings
         self.epochs = settings.inner_epochs + settings.epochs  # of a model; a refit may end before
-        self.total = bars.add_task("starting", total=None, count="", uar="")
-        self.tasks: dict[str, TaskID] = {}
         self.epochs_done: dict[str, int] = {}  # by model
         self.dev_uar: dict[str, float | None] = {}  # by model, of those that are trained
 
@@ -117,8 +120,13 @@ class TrainingBars:
 
         return {spec.name: spec for spec in Run.open(self.folder).model_specs}
 
-    def __call__(self, name: str, row: Mapping[str, float]) -> None:
-        """Update the bars after an epoch.
+    @property
+    def all_epochs(self) -> int:
+        """Epochs of all models."""
+        return self.epochs * len(self.model_specs)
+
+    def count(self, name: str, row: Mapping[str, float]) -> bool:
+        """Count an epoch, and return whether it is new.
 
         Args:
             name: The model's name.
@@ -128,15 +136,10 @@ class TrainingBars:
             self.epochs_done = {name: epochs_begun(spec) for name, spec in self.model_specs.items()}
         before = (row["inner_fold"] - 1) * self.settings.epochs if "inner_fold" in row else self.settings.inner_epochs
         if before + row["epoch"] < self.epochs_done[name]:
-            return
+            return False
         self.epochs_done[name] = int(before + row["epoch"])
         self.note_trained()
-        if name not in self.tasks:
-            self.tasks[name] = self.bars.add_task(printable(f"fold {name}"), total=self.epochs, count="", uar="")
-        count, uar = f"{self.epochs_done[name]}/{self.epochs}", shown_uar(row.get("dev_uar"))
-        finished = name in self.dev_uar or self.epochs_done[name] == self.epochs
-        self.bars.update(self.tasks[name], completed=self.epochs_done[name], count=count, uar=uar, visible=not finished)
-        self.show_total()
+        return True
 
     def note_trained(self) -> None:
         """Look on disk for trained models: some stop before the last epoch, and some were trained before this start."""
@@ -145,22 +148,90 @@ class TrainingBars:
         for name, spec in self.model_specs.items():
             if name not in self.dev_uar and spec.done:
                 self.dev_uar[name], self.epochs_done[name] = best_epoch(spec.metrics()).get("dev_uar"), self.epochs
-                if name in self.tasks:
-                    self.bars.update(self.tasks[name], visible=False)
+
+    @property
+    def mean_uar(self) -> float | None:
+        """Mean dev UAR of the trained models, None without one."""
+        known = [uar for uar in self.dev_uar.values() if uar is not None]
+        return mean(known) if known else None
+
+
+class TrainingLines(TrainingCounts):
+    """A line after the first seconds of training, with an estimate of how long it takes, and others at longer intervals."""
+
+    def __init__(self, folder: Path, settings: "TrainSection", now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(folder, settings)
+        self.now, self.next_line = now, now() + FIRST_LINE
+        self.started, self.done_before = now(), 0  # epochs that an earlier start has done
+        self.first: tuple[float, int] | None = None  # time and epochs done after the first epoch: workers start slowly
+
+    def __call__(self, name: str, row: Mapping[str, float]) -> None:
+        """Count an epoch, and print a line if one is due; see `count`."""
+        if not self.count(name, row):
+            return
+        done, now = sum(self.epochs_done.values()), self.now()
+        if self.first is None:
+            self.first, self.done_before = (now, done), done - 1
+        if now < self.next_line or done == self.all_epochs:
+            return
+        since, before = self.first if now - self.first[0] >= MIN_PAUSE else (self.started, self.done_before)
+        elapsed, left = now - self.started, (now - since) / (done - before) * (self.all_epochs - done)
+        self.next_line = now + min(MAX_PAUSE, max(MIN_PAUSE, (elapsed + left) / LINES))
+        models = f"{len(self.dev_uar)} of {len(self.model_specs)} models trained"
+        uar = ", " + shown_uar(self.mean_uar) if self.mean_uar is not None else ""
+        print(
+            f"{models}{uar}, {done:,} of {self.all_epochs:,} epochs; {duration(elapsed)} so far, about {duration(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class TrainingBars(TrainingCounts):
+    """A bar for all models, with the mean dev UAR of the trained ones, and a bar for each model in training, with its dev UAR."""
+
+    def __init__(self, bars: "Progress", folder: Path, settings: "TrainSection") -> None:
+        super().__init__(folder, settings)
+        self.bars, self.total = bars, bars.add_task("starting", total=None, count="", uar="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __call__(self, name: str, row: Mapping[str, float]) -> None:
+        """Update the bars after an epoch; see `count`."""
+        if not self.count(name, row):
+            return
+        for trained in self.dev_uar.keys() & self.tasks.keys():
+            self.bars.update(self.tasks[trained], visible=False)
+        if name not in self.tasks:
+            self.tasks[name] = self.bars.add_task(printable(f"fold {name}"), total=self.epochs, count="", uar="")
+        count, uar = f"{self.epochs_done[name]}/{self.epochs}", shown_uar(row.get("dev_uar"))
+        finished = name in self.dev_uar or self.epochs_done[name] == self.epochs
+        self.bars.update(self.tasks[name], completed=self.epochs_done[name], count=count, uar=uar, visible=not finished)
+        self.show_total()
 
     def show_total(self) -> None:
         """Update the bar of all models."""
-        known = [uar for uar in self.dev_uar.values() if uar is not None]
         self.bars.update(
             self.total,
             description="all folds"
             if all(spec.split.name == name for name, spec in self.model_specs.items())
             else "all folds and seeds",
-            total=self.epochs * len(self.model_specs),
+            total=self.all_epochs,
             completed=sum(self.epochs_done.values()),
             count=f"{len(self.dev_uar)}/{len(self.model_specs)} trained",
-            uar=shown_uar(mean(known) if known else None),
+            uar=shown_uar(self.mean_uar),
         )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, rounded.
+
+    >>> duration(42), duration(200), duration(5400), duration(300_000)
+    ('42 s', '3 min', '1.5 h', '83 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
 
 
 def shown_uar(uar: float | None) -> str:

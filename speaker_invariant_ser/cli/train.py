@@ -1,5 +1,7 @@
 """`siser train`: train the folds of a recipe."""
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +13,7 @@ import typer
 
 from speaker_invariant_ser.cli.console import say, show_trained, warn
 from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
-from speaker_invariant_ser.cli.progress import is_first_process, training_bars
+from speaker_invariant_ser.cli.progress import duration, is_first_process, training_progress
 from speaker_invariant_ser.errors import quoted
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
     from speaker_invariant_ser.training.epoch_metrics import Row
+
+MANY_MODELS = 60  # beyond which a training is confirmed: more folds than that are often a mistake
+CLIPS_PER_SECOND = 300  # that a core of an AMD EPYC trains with the default recipe, measured on EMO-DB
 
 
 def train(
@@ -47,6 +52,7 @@ def train(
         bool,
         typer.Option("--resume", help="Continue the run in --out: keep trained models, resume those with a checkpoint."),
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help=f"Train more than {MANY_MODELS} models without a question.")] = False,
     preview: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Plot augmented training inputs into this .png or .svg, and train nothing."),
@@ -84,7 +90,9 @@ def train(
         draw_preview(preview, settings, prepared)
         return
     assert out
-    with training_bars(quiet or not shown, out, settings.train) as progress:
+    if not (yes or resume):
+        confirm_many(settings, prepared)
+    with training_progress(quiet or not shown, out, settings.train) as progress:
         from speaker_invariant_ser.training import launcher
 
         start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices, notify=warn)
@@ -102,6 +110,33 @@ def final_values(final: bool) -> tuple[str, ...]:
     from speaker_invariant_ser.training.refit import FINAL
 
     return FINAL
+
+
+def confirm_many(settings: "Recipe", prepared: "PreparedCorpus") -> None:
+    """Ask whether many models shall be trained; where nobody can be asked, refuse and name the option that confirms.
+
+    Raises:
+        SplitError: Nobody can be asked, or the answer is no; or the corpus cannot be split as the recipe says.
+    """
+    from speaker_invariant_ser.data.splits import make_splits
+    from speaker_invariant_ser.errors import SplitError
+
+    utterances = prepared.labelled(settings.labels.map, settings.split).utterances
+    splits = make_splits(settings.split, utterances)
+    models, epochs = len(splits) * settings.train.seeds, settings.train.epochs + settings.train.inner_epochs
+    if models <= MANY_MODELS:
+        return
+    clips = sum(settings.train.epoch_clips or len(split.indices("train", utterances)) for split in splits) * settings.train.seeds
+    every = " (each utterance is of another: is the column speaker right?)" if len(splits) == len(utterances) else ""
+    size = (
+        f"{models} models, {len(splits)} folds{every} with {settings.train.seeds} seed(s), {epochs} epochs each: about "
+        f"{duration(clips * epochs / CLIPS_PER_SECOND)} of processor time with the default recipe"
+    )
+    fewer = "--set split.scheme=group-kfold --set split.folds=5 has five folds"
+    if not sys.stdin.isatty() or "TORCHELASTIC_RUN_ID" in os.environ:
+        raise SplitError(f"{size}; train them all with --yes, or fewer: {fewer}")
+    if not typer.confirm(f"{size}. Train them all?", err=True):
+        raise SplitError(f"nothing was trained; {fewer}")
 
 
 def read_with_warnings(path: Path, overrides: list[str]) -> "Recipe":
