@@ -227,12 +227,16 @@ def evaluate(
         ```
     """
     from speaker_invariant_ser.evaluation import evaluate as evaluation
-    from speaker_invariant_ser.report.write import write_run_report
+    from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
     require_at_least(1, jobs=jobs)
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
-    result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline)
+    try:
+        result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline)
+    except evaluation.UnauditedError as error:
+        write_unaudited_report(error.report, error.curves, opened.folder)
+        raise
     write_run_report(result, opened.folder)
     return result.report
 
@@ -261,8 +265,7 @@ def audit(
         text: Spoken text of each utterance, [N]; attackers are then scored on texts that they were not trained on.
         scored: 1 for utterances that the encoder was not trained on, 0 for others, [N]; attackers are scored on the first only.
         columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
-        dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem and
-            a number.
+        dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem.
         same_speaker: As in `prepare`.
         quick: Use closed-form attackers only, of a large table a sample (`sample` in the result): fast, never claims chance.
         seed: Seed of folds, attackers and permutations, 0 to 2^31 - 1.
@@ -299,10 +302,8 @@ def audit(
     labels = {label: values for label, values in given.items() if values is not None}
     if isinstance(embeddings, Path | str):
         if labels:
-            raise AuditError(
-                f"{embeddings}: the table file already contains its labels; omit the arguments {', '.join(labels)}, "
-                "or pass an array"
-            )
+            reason = "the table file already contains its labels"
+            raise AuditError(f"{embeddings}: {reason}; omit the arguments {', '.join(labels)}, or pass an array")
         table, _, notes = read_embeddings(embeddings, columns, dimensions, same_speaker)
     elif speaker is None or columns or dimensions:
         raise AuditError("embeddings as an array need the argument speaker, and no columns or dimensions")

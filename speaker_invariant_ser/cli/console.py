@@ -13,8 +13,7 @@ from speaker_invariant_ser.errors import counted
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.evaluation.evaluate import UnauditedError
-    from speaker_invariant_ser.evaluation.summary import RunReport, TableReport
+    from speaker_invariant_ser.evaluation.summary import RunReport, TableReport, UnauditedReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.predict import Row
     from speaker_invariant_ser.report.tables import Table
@@ -122,16 +121,17 @@ def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
         warn(f"{share:.1%} of the {scored} share audio or a recording with an utterance that {learner} learned from")
 
 
-def show_unaudited(error: "UnauditedError", run: Path, as_json: bool) -> None:
+def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bool) -> None:
     """Print what is known of a run that cannot be audited, and why it cannot."""
     from speaker_invariant_ser.report.tables import emotion_table
 
     if as_json:
-        show_json({"emotion": error.emotion.model_dump(mode="json"), "speaker": None})
+        show_json(report.to_json())
     else:
-        show_table(emotion_table(error.emotion))
-    warn(f"{run}: speaker information is not measured, and no report is written: {error}")
-    warn(f"emotion is scored: the predictions are in {run / 'predictions.csv'}")
+        show_table(emotion_table(report.emotion))
+        print(report.verdict[0])
+        print(f"report: {page}")
+    warn(f"{run}: speaker information is not measured: {report.unaudited}")
 
 
 def show_baseline(report: "TableReport") -> None:

@@ -45,12 +45,12 @@ def evaluate(
     prepared = opened.open_data(data)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
-        from speaker_invariant_ser.report.write import write_run_report
+        from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
         try:
             result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs, baseline)
         except evaluation.UnauditedError as error:
-            show_unaudited(error, run, as_json)
+            show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             raise typer.Exit(1) from None
         path = write_run_report(result, run)
     if as_json:

@@ -15,7 +15,7 @@ import numpy as np
 from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import verdict
+from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError
@@ -30,7 +30,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     require_held_out,
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
-from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, read_report
+from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, UnauditedReport, read_report
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
     Baseline,
@@ -74,13 +74,23 @@ class UnauditedError(AuditError):
     """A run cannot be audited, but its emotion results are known.
 
     Attributes:
-        emotion: Emotion results on the test speakers.
+        report: Emotion results on the test speakers, and the reason.
+        curves: Rows of metrics.csv by the name of the model.
     """
 
-    def __init__(self, reason: str, emotion: Emotion) -> None:
+    def __init__(self, report: UnauditedReport, curves: Curves) -> None:
         """Keep the results beside the reason why there is no audit."""
-        super().__init__(reason)
-        self.emotion = emotion
+        super().__init__(report, curves)  # both, so that the error can be pickled
+        self.report, self.curves = report, curves
+
+    def __str__(self) -> str:
+        """Return the reason."""
+        return self.report.unaudited
+
+    @property
+    def emotion(self) -> Emotion:
+        """Emotion results on the test speakers."""
+        return self.report.emotion
 
 
 def evaluate(
@@ -136,15 +146,15 @@ def evaluate(
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     parts = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
     emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
+    described, note = describe(run, prepared, settings), prepared.settings.get("note", "")
     try:
         audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress)
     except AuditError as error:
-        raise UnauditedError(str(error), emotion) from None
+        raise UnauditedError(unaudited_report(run, note, emotion, described, baseline, str(error)), curves) from None
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
-    described = describe(run, prepared, settings)
-    report = assemble(run, prepared.settings.get("note", ""), emotion, speaker, paired, described, baseline)
+    report = assemble(run, note, emotion, speaker, paired, described, baseline)
     return Evaluation(report, predictions, curves, outputs.tables[0])
 
 
@@ -201,6 +211,25 @@ def assemble(
         emotion=emotion,
         speaker=speaker,
         against=against,
+        settings=settings,
+        baseline=baseline,
+    )
+
+
+def unaudited_report(
+    run: Run, note: str, emotion: Emotion, settings: RunSettings, baseline: Baseline | None, reason: str
+) -> UnauditedReport:
+    """Put the parts of report.json together for a run that cannot be audited."""
+    return UnauditedReport(
+        run=run.folder.resolve().name,
+        note=note,
+        verdict=[
+            emotion_verdict(emotion.to_json(), settings.transductive),
+            f"Speaker information was not measured: {reason}.",
+        ],
+        unaudited=reason,
+        emotion=emotion,
+        speaker=None,
         settings=settings,
         baseline=baseline,
     )

@@ -190,6 +190,19 @@ class RunReport(Report):
     settings: RunSettings
 
 
+class UnauditedReport(Part):
+    """The report of a run that cannot be audited: emotion results, and the reason why there is nothing on the speaker."""
+
+    run: str
+    note: str
+    verdict: list[str]
+    unaudited: str
+    emotion: Emotion
+    speaker: None
+    settings: RunSettings
+    baseline: Baseline | None
+
+
 class TableReport(Report):
     """The report of a table of embeddings, which has no emotion results."""
 
@@ -236,12 +249,16 @@ def read_report(folder: Path) -> RunReport:
         folder: The run folder.
 
     Raises:
-        RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again.
+        RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again. Or the run
+            could not be audited.
     """
     path = folder / REPORT / JSON
     again = f"evaluate it again with `siser evaluate {quoted(folder)}`"
     try:
-        return RunReport.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        if (reason := reason_unaudited(content)) is not None:
+            raise RunError(f"{folder} cannot be compared, because it could not be audited: {reason}")
+        return RunReport.model_validate_json(content)
     except FileNotFoundError:
         raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {quoted(folder)}`") from None
     except ValidationError as error:
@@ -252,3 +269,11 @@ def read_report(folder: Path) -> RunReport:
         raise RunError(f"{path} is damaged ({key}{': ' if key else ''}{first['msg']}): {again}") from None
     except OSError as error:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
+
+
+def reason_unaudited(content: bytes) -> str | None:
+    """Return why the run of a report.json could not be audited, None for any other content."""
+    try:
+        return UnauditedReport.model_validate_json(content).unaudited
+    except ValidationError:
+        return None

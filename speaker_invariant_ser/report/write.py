@@ -18,12 +18,13 @@ from speaker_invariant_ser.evaluation.summary import (
     Report,
     RunReport,
     RunSettings,
+    UnauditedReport,
 )
 from speaker_invariant_ser.files import replaced_files, write_json
 from speaker_invariant_ser.report.figure import Plot, save
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
-from speaker_invariant_ser.report.sections.blocks import Plots, Section, mark_section
+from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text, mark_section
 from speaker_invariant_ser.report.sections.comparison import comparison
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
 from speaker_invariant_ser.report.sections.overview import overview
@@ -31,7 +32,7 @@ from speaker_invariant_ser.report.sections.paired import paired_section
 from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_section
 from speaker_invariant_ser.report.sections.speaker import speaker_sections
 from speaker_invariant_ser.report.sections.training import map_section, training_section
-from speaker_invariant_ser.report.tables import pareto_front
+from speaker_invariant_ser.report.tables import emotion_table, pareto_front
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.evaluate import Evaluation
@@ -75,6 +76,32 @@ def write_run_report(evaluation: "Evaluation", run_folder: Path | str) -> Path:
     from speaker_invariant_ser.report.embedding_map import map_points  # slow to import, and not needed by comparisons
 
     return write_report(evaluation.report, Path(run_folder) / REPORT, evaluation.curves, map_points(evaluation.table))
+
+
+def write_unaudited_report(report: UnauditedReport, curves: Curves, run_folder: Path | str) -> Path:
+    """Write the report of a run that could not be audited into the run: emotion, and why there is nothing on the speaker.
+
+    Args:
+        report: The report.
+        curves: Rows of metrics.csv by the name of the model.
+        run_folder: Folder of the run.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        WriteError: The folder cannot be written.
+    """
+    emotion, unaudited = report.verdict
+    first: list[Block] = [Text(emotion, "verdict"), Text(unaudited, "warning"), emotion_table(report.emotion)]
+    sections = [
+        Section(report.run, [*first, *([Text(report.note, "note")] if report.note else [])], 1),
+        *emotion_sections(report.emotion),
+        *([baseline_section(report.baseline)] if report.baseline else []),
+        training_section(curves, None, report.emotion.refit is not None),
+        settings_section(report.settings, report.emotion.folds),
+    ]
+    return write(Path(run_folder) / REPORT, sections, report.to_json())
 
 
 def report_sections(report: Report, curves: Curves, points: Points | None) -> list[Section]:

@@ -8,6 +8,7 @@ from conftest import RATE, TINY, prepare_table, tone
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe
+from speaker_invariant_ser.evaluation.summary import is_report
 from speaker_invariant_ser.training.launcher import train
 
 
@@ -30,8 +31,22 @@ def test_emotion_is_reported_without_an_audit(crowd, capsys):
     assert siser(command) == 1
     shown = capsys.readouterr()
     assert "emotion UAR" in shown.out and "speaker accuracy" not in shown.out
-    assert "speaker information is not measured, and no report is written: an audit needs at least 2 speakers" in shown.err
-    assert (crowd.folder / "predictions.csv").is_file() and not (crowd.folder / "report").exists()
+    assert "speaker information is not measured: an audit needs at least 2 speakers" in shown.err
+    assert (crowd.folder / "predictions.csv").is_file()
+    for name in ("report.html", "report.md"):
+        page = (crowd.folder / "report" / name).read_text(encoding="utf-8")
+        assert "Emotion UAR on 16 unseen speakers" in page and "Speaker information was not measured: an audit needs" in page
+    written = json.loads((crowd.folder / "report/report.json").read_text(encoding="utf-8"))
+    assert is_report(crowd.folder / "report/report.json") and written["unaudited"].startswith(
+        "an audit needs at least 2 speakers"
+    )
+    assert siser(["compare", str(crowd.folder), "--out", str(crowd.folder / "compared")]) != 0
+    assert "could not be audited: an audit needs at least 2 speakers" in capsys.readouterr().err
     assert siser([*command, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
-    assert result["speaker"] is None and 0 < result["emotion"]["chance"] < 1 and result["emotion"]["utterances"] == 16
+    assert (
+        result == written
+        and result["speaker"] is None
+        and 0 < result["emotion"]["chance"] < 1
+        and result["emotion"]["utterances"] == 16
+    )
