@@ -27,6 +27,7 @@ REASONS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOSPC: "no space left on the disk; free some or choose another disk",
     errno.EDQUOT: "the disk quota is exceeded; free some space or choose another disk",
+    errno.EFBIG: "the file would be larger than the file system or a limit (ulimit -f) allows; raise it or choose another disk",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "a folder of that name exists",
     errno.ENOTEMPTY: "the folder exists and is not empty",

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,10 @@ except ImportError:  # Windows has no limits of this kind
 
 TaskProgress = Callable[[str, int, int], None]  # name of the task, steps done, steps in total
 # What libraries say when memory runs out; some raise RuntimeError or ImportError then
-OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(
+    r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment|launch worker thread|start new thread",
+    re.IGNORECASE,
+)
 LOW_MEMORY = 2**28  # bytes
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
@@ -113,11 +117,17 @@ def memory_errors() -> Iterator[None]:
     """Raise MemoryError for every error of a library that means that memory ran out; other errors pass."""
     try:
         yield
-    except (RuntimeError, OSError, ImportError, AttributeError, SystemError) as error:
+    except library_errors() as error:
         ran_out = getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error))
-        if ran_out or (isinstance(error, ImportError | AttributeError | SystemError) and memory_is_low()):
+        if ran_out or (not isinstance(error, OSError) and memory_is_low()):  # such as "could not create a primitive"
             raise MemoryError(str(error)) from error
         raise
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """Return the types of errors that libraries raise where memory runs out; of pyarrow only if it is imported."""
+    arrow = getattr(sys.modules.get("pyarrow"), "ArrowException", None)
+    return (RuntimeError, OSError, ImportError, AttributeError, NameError, SystemError, *([arrow] if arrow else []))
 
 
 def memory_is_low() -> bool:

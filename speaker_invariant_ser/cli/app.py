@@ -156,10 +156,12 @@ def fail_on_system_error(error: OSError) -> int:
         return fail(f"{error.filename}: {error.strerror}")
     if error.errno is None:
         raise error
-    if error.errno != errno.ENOSPC:
+    from speaker_invariant_ser.files import REASONS
+
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return fail(f"the system refused: {error.strerror}")
     discard_output()
-    return fail("standard output or a temporary file cannot be written: no space left on the disk")
+    return fail(f"standard output or another file cannot be written: {REASONS[error.errno]}")
 
 
 def discard_output() -> None:
