@@ -76,8 +76,8 @@ def baseline(
         if as_json:
             show_json(report.to_json())
             return
-        path = write_report(report, out)
     show_baseline(report)
+    path = write_report(report, out)  # last, so that a full disk does not cost the results
     say(f"report: {path}")
 
 

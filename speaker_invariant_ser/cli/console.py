@@ -129,8 +129,8 @@ def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bo
         show_json(report.to_json())
     else:
         show_table(emotion_table(report.emotion))
-        print(report.verdict[0])
-        print(f"report: {page}")
+        say(report.verdict[0])
+        say(f"report: {page}")
     warn(f"{run}: speaker information is not measured: {report.unaudited}")
 
 

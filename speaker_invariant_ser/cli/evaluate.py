@@ -52,9 +52,10 @@ def evaluate(
         except evaluation.UnauditedError as error:
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             raise typer.Exit(1) from None
-        path = write_run_report(result, run)
     if as_json:
         show_json(result.report.to_json())
-        return
-    show_evaluation(result.report)
-    say(f"report: {path}")
+    else:
+        show_evaluation(result.report)
+    path = write_run_report(result, run)  # last, so that a full disk does not cost the results
+    if not as_json:
+        say(f"report: {path}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from speaker_invariant_ser.cli.console import printable
+from speaker_invariant_ser.cli.console import printable, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,11 +179,8 @@ class TrainingLines(TrainingCounts):
         self.next_line = now + min(MAX_PAUSE, max(MIN_PAUSE, (elapsed + left) / LINES))
         models = f"{len(self.dev_uar)} of {len(self.model_specs)} models trained"
         uar = ", " + shown_uar(self.mean_uar) if self.mean_uar is not None else ""
-        print(
-            f"{models}{uar}, {done:,} of {self.all_epochs:,} epochs; {duration(elapsed)} so far, about {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        epochs = f"{done:,} of {self.all_epochs:,} epochs"
+        say(f"{models}{uar}, {epochs}; {duration(elapsed)} so far, about {duration(left)} left", error=True)
 
 
 class TrainingBars(TrainingCounts):

@@ -46,8 +46,8 @@ def test_lines_have_a_pause_and_forget_the_slow_start(lines, capsys):
     for epoch in range(2, 29):
         lines(40.0 + 4 * (epoch - 1), 1, epoch)
     assert not capsys.readouterr().err  # a twentieth of the estimate has not passed
-    lines(160.0, 1, 31)
-    assert capsys.readouterr().err.endswith("61 of 90 epochs; 3 min so far, about 2 min left\n")
+    lines(160.0, 1, 30)
+    assert capsys.readouterr().err.endswith("60 of 90 epochs; 3 min so far, about 2 min left\n")
     lines(400.0, 2, 30)
     assert not capsys.readouterr().err  # the last epoch of all: what was trained is printed anyway
 
