@@ -25,7 +25,7 @@ OUT_OF_MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment|launch worker thread|start new thread",
     re.IGNORECASE,
 )
-LOW_MEMORY = 2**28  # bytes
+LOW_MEMORY, RESERVE = 2**28, 2**21  # bytes
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
 
@@ -115,9 +115,11 @@ def text_of(path: Path) -> str:
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Raise MemoryError for every error of a library that means that memory ran out; other errors pass."""
+    reserve = bytearray(RESERVE)
     try:
         yield
     except library_errors() as error:
+        del reserve  # so that there is memory to find out that there was none
         ran_out = getattr(error, "errno", None) == errno.ENOMEM or OUT_OF_MEMORY.search(str(error))
         if ran_out or (not isinstance(error, OSError) and memory_is_low()):  # such as "could not create a primitive"
             raise MemoryError(str(error)) from error
