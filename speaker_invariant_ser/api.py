@@ -302,15 +302,14 @@ def audit(
     labels = {label: values for label, values in given.items() if values is not None}
     if isinstance(embeddings, Path | str):
         if labels:
-            reason = "the table file already contains its labels"
-            raise AuditError(f"{embeddings}: {reason}; omit the arguments {', '.join(labels)}, or pass an array")
+            words = f"omit the arguments {', '.join(labels)}, or pass an array"
+            raise AuditError(f"{embeddings}: the table file already contains its labels; {words}")
         table, _, notes = read_embeddings(embeddings, columns, dimensions, same_speaker)
     elif speaker is None or columns or dimensions:
         raise AuditError("embeddings as an array need the argument speaker, and no columns or dimensions")
     else:
         table, notes = embeddings_of(embeddings, labels, same_speaker)
-    settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
-    audited = auditing.audit_table(table, settings, progress)
+    audited = auditing.audit_table(table, auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs), progress)
     return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
 
 
@@ -327,7 +326,7 @@ def load_model(folder: Path | str, device: str = "cpu", *, fold: str | None = No
 
     Raises:
         RunError: The folder holds no model, several, or a damaged one, or the fold is unknown.
-        RecipeError: The device is unknown, or there is no GPU.
+        RecipeError: There is no such device.
 
     Example:
         ```python

@@ -188,15 +188,12 @@ def open_study(plan: Plan, resume: bool) -> Iterator["Study"]:
         with write_errors(out):
             held.enter_context(locked(out, "lock"))
             out.mkdir(parents=True, exist_ok=True)
-            storage = open_storage(journal)
-        with write_errors(journal):
+            store = open_storage(journal)
             pruner = optuna.pruners.MedianPruner() if plan.sweep.settings.pruner else optuna.pruners.NopPruner()
-            study = optuna.create_study(
-                storage=storage, study_name=STUDY, direction="maximize", pruner=pruner, load_if_exists=True
-            )
+            study = optuna.create_study(storage=store, study_name=STUDY, direction="maximize", pruner=pruner, load_if_exists=True)
             require_same_request(study.user_attrs.get("request", plan.request), plan)
             study.set_user_attr("request", plan.request)
-            requeue_interrupted(storage)
+            requeue_interrupted(store)
         yield study
 
 

@@ -109,9 +109,7 @@ def test_every_verb_that_writes_is_tried():
 @pytest.mark.parametrize("verb", QUICK_VERBS)
 def test_a_lack_of_memory_is_one_error_line(paths, verb):
     before = snapshot(paths["tmp"])
-    code, shown = run_limited(
-        COMMANDS[verb].format_map(paths), resource.RLIMIT_AS, address_space() + 4 * MEGABYTE, spare=4 * MEGABYTE
-    )
+    code, shown = run_limited(COMMANDS[verb].format_map(paths), resource.RLIMIT_AS, address_space() + MEGABYTE)
     if code == 0:  # what is imported and free already was enough
         assert "error" not in shown
         return
