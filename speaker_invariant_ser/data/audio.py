@@ -227,13 +227,15 @@ def require_range(samples: np.ndarray, path: Path | str) -> np.ndarray:
 
 
 def check(samples: np.ndarray, rate: int, path: Path | str, notes: Sequence[str] = ()) -> np.ndarray:
-    """Return samples [S] if they are usable; raise AudioError if they are empty, shorter than 0.1 s or silent."""
+    """Return samples [S] if they are usable; raise AudioError if they are empty, shorter than 0.1 s, silent or constant."""
     if samples.size == 0:
         raise AudioError(f"{path}: contains no samples")
     if samples.size < MIN_SECONDS * rate:
         raise AudioError(f"{path}: {samples.size / rate:.4f} s is too short, expected at least {MIN_SECONDS} s")
     if peak_of(samples) / full_scale(samples) * FULL_SCALE <= 0.5:
         raise AudioError("; ".join([f"{path}: is silent (all samples are zero at 16 bits)", *notes]))
+    if (float(samples.max()) - float(samples.min())) / full_scale(samples) * FULL_SCALE <= 0.5:
+        raise AudioError("; ".join([f"{path}: is constant (all samples are equal at 16 bits), which is no sound", *notes]))
     return samples
 
 

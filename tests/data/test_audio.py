@@ -47,6 +47,7 @@ def write_unusable_files(folder):
     (folder / "lfs.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
     soundfile.write(folder / "header.wav", np.zeros(0), 16000)
     soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(folder / "constant.wav", np.full(16000, 0.25), 16000)
     soundfile.write(folder / "short.wav", tone(16000, seconds=0.05), 16000)
     soundfile.write(folder / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     (folder / "folder.wav").mkdir()
@@ -63,6 +64,7 @@ REASONS = {
     "lfs.wav": "git-LFS pointer",
     "header.wav": "contains no samples",
     "silent.wav": "silent",
+    "constant.wav": "is constant",
     "short.wav": "too short",
     "nan.wav": "NaN",
     "folder.wav": "is a folder",

@@ -212,3 +212,42 @@ def test_a_damaged_header_has_no_layout():
     for magic in chunks.CONTAINERS:
         head = magic.ljust(64, b"\xff")
         assert chunks.scan(Spliced([head]), head, len(head)) is None or magic in (b".snd", b"dns.", b"Creative Voice File\x1a")
+
+
+FIELDS = {
+    "tag": (0, "<H"),
+    "channels": (2, "<H"),
+    "rate": (4, "<I"),
+    "bytes a second": (8, "<I"),
+    "frame": (12, "<H"),
+    "bits": (14, "<H"),
+}
+
+
+@pytest.mark.parametrize("ending", [".wav", ".w64"])
+@pytest.mark.parametrize(
+    "field, value, expected",
+    [
+        ("tag", 6, "1 channel of A-law with 16 bits take 1 bytes, it states 2"),
+        ("tag", 7, "1 channel of mu-law with 16 bits take 1 bytes, it states 2"),
+        ("channels", 2, "2 channels of PCM with 16 bits take 4 bytes, it states 2"),
+        ("bits", 8, "1 channel of PCM with 8 bits take 1 bytes, it states 2"),
+        ("bits", 24, "1 channel of PCM with 24 bits take 3 bytes, it states 2"),
+        ("rate", 8000, ("8000 Hz take 16000 bytes a second, it states 32000; its speed may be wrong",)),
+        ("bytes a second", 0, ("16000 Hz take 32000 bytes a second, it states 0; its speed may be wrong",)),
+        ("frame", 4, ()),
+        ("bits", 12, ()),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_noted_or_rejected(tmp_path, ending, field, value, expected):
+    path = tmp_path / f"clip{ending}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.3, 0.3, 16_000), 16_000, subtype="PCM_16")
+    content, (position, form) = bytearray(path.read_bytes()), FIELDS[field]
+    begin = content.index(b"fmt ") + (8 if ending == ".wav" else 24)
+    struct.pack_into(form, content, begin + position, value)
+    path.write_bytes(content)
+    if isinstance(expected, str):
+        with pytest.raises(AudioError, match=f"clip{ending}: its header contradicts itself: {expected}; export it again"):
+            audio.decode(path)
+    else:
+        assert audio.decode(path).notes == tuple(f"its header contradicts itself: {text}" for text in expected)

@@ -11,6 +11,7 @@ Readable = BinaryIO | Spliced
 
 MPEG_TAGS = (0x50, 0x55)
 EXTENSIBLE = 0xFFFE
+LINEAR = {1: "PCM", 3: "floating-point", 6: "A-law", 7: "mu-law"}  # format tags whose frames have a fixed size
 UNKNOWN_LENGTH = 2**31 - 2**16  # programs that stream audio state about this many bytes, or more
 # Names that no further chunk has: behind them another recording begins
 CONTAINED_ONCE = (b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff")
@@ -28,6 +29,8 @@ class Layout(NamedTuple):
         unread: Bytes behind the audio that are neither chunks of the container nor tags; nothing reads them.
         tag: Format tag of a WAV; 0 for other containers.
         field: Position of the length in the header, its format, and what the number holds besides the bytes of audio.
+        doubt: What contradicts itself in the header, though the audio may be right.
+        fault: What contradicts itself in the header so that the audio cannot be right.
     """
 
     begin: int
@@ -36,6 +39,8 @@ class Layout(NamedTuple):
     unread: int
     tag: int = 0
     field: tuple[int, str, int] | None = None
+    doubt: str = ""
+    fault: str = ""
 
     @property
     def missing(self) -> float:
@@ -71,7 +76,7 @@ def read_riff(file: Readable, head: bytes, size: int) -> Layout | None:
     if head[8:12] != b"WAVE":
         return None
     order = ">" if head.startswith(b"RIFX") else "<"
-    form, tag, long = f"{order}4sI", 0, None
+    form, tag, long, doubt, fault = f"{order}4sI", 0, None, "", ""
     for name, at, length in chunks(file, 12, size, form):
         content = peek(file, at, 40) if name in (b"ds64", b"fmt ") else b""
         if name == b"ds64" and len(content) >= 16:
@@ -79,25 +84,51 @@ def read_riff(file: Readable, head: bytes, size: int) -> Layout | None:
         if name == b"fmt " and len(content) >= 16:
             tag = struct.unpack_from(f"{order}H", content)[0]
             tag = struct.unpack_from(f"{order}H", content, 24)[0] if tag == EXTENSIBLE and len(content) >= 26 else tag
+            doubt, fault = contradictions(tag, *struct.unpack_from(f"{order}HIIHH", content, 2))
         if name == b"data":
             field = (at - 4, f"{order}I", 0)
             length, field = long if long and length == 2**32 - 1 else (length, field)
-            return layout(file, at, length, size, field, form, tag=tag)
+            return layout(file, at, length, size, field, form, tag=tag)._replace(doubt=doubt, fault=fault)
     return None
 
 
 def read_w64(file: Readable, head: bytes, size: int) -> Layout | None:
     """Read Sony Wave64, whose chunks have names of 16 bytes and sizes that include their header."""
-    position = 40
+    position, doubt, fault = 40, "", ""
     for _ in range(MAX_CHUNKS):
         content = peek(file, position, 24)
         if len(content) < 24:
             return None
         name, length = struct.unpack("<16sQ", content)
+        if name.startswith(b"fmt ") and len(described := peek(file, position + 24, 16)) == 16:
+            doubt, fault = contradictions(*struct.unpack("<HHIIHH", described))
         if name.startswith(b"data"):
-            return layout(file, position + 24, max(0, length - 24), size, (position + 16, "<Q", 24), pad=7)
+            found = layout(file, position + 24, max(0, length - 24), size, (position + 16, "<Q", 24), pad=7)
+            return found._replace(doubt=doubt, fault=fault)
         position += max(24, length + -length % 8)
     return None
+
+
+def contradictions(tag: int, channels: int, rate: int, bytes_a_second: int, frame: int, bits: int) -> tuple[str, str]:
+    """Return what makes the description of a WAV's audio doubtful, and what makes it wrong; both are empty if it is consistent.
+
+    Args:
+        tag: Format tag.
+        channels: Number of channels.
+        rate: Sample rate in Hz.
+        bytes_a_second: Stated bytes of audio in a second.
+        frame: Stated bytes of a sample of all channels.
+        bits: Bits of a sample of one channel.
+    """
+    width = 1 if tag in (6, 7) else -(-bits // 8)
+    if tag not in LINEAR:
+        return "", ""
+    if frame != channels * width and bytes_a_second != rate * channels * width:
+        described = f"{channels} {'channel' if channels == 1 else 'channels'} of {LINEAR[tag]} with {bits} bits"
+        return "", f"its header contradicts itself: {described} take {channels * width} bytes, it states {frame}; export it again"
+    if bytes_a_second != rate * channels * width:
+        return f"its header contradicts itself: {rate} Hz take {rate * frame} bytes a second, it states {bytes_a_second}", ""
+    return "", ""
 
 
 def read_aiff(file: Readable, head: bytes, size: int) -> Layout | None:

@@ -113,7 +113,10 @@ def examine_layout(layout: chunks.Layout, raw: chunks.Readable, plain: Recording
         raw.seek(layout.begin)
         data = raw.read(layout.end - layout.begin)
         return examine_mpeg(data, Recording(Spliced([data])))
+    if layout.fault:
+        raise AudioError(f"{os.fsdecode(plain.content) if isinstance(plain.content, bytes) else 'recording'}: {layout.fault}")
     held = layout.end - layout.begin
+    plain.notes += [f"{layout.doubt}; its speed may be wrong"] if layout.doubt else []
     plain.missing, plain.unread = layout.missing, layout.unread / max(1, held)
     if plain.unread > MAX_MISSING or (held and held != layout.stated):
         plain.content = Spliced(layout.corrected(mapped(raw)))
