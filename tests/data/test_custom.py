@@ -1,8 +1,10 @@
 """Your own data: tables, folder patterns and databases; errors use the names of the user's own files and columns."""
 
+import contextlib
 import pickle
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import soundfile
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.data.tables.custom import Request
+from speaker_invariant_ser.data.tables.custom import Request, compile_pattern
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.errors import CorpusError, ManifestError, SetupError
 
@@ -110,6 +112,36 @@ def test_impossible_patterns_raise_an_error(tmp_path, pattern, message):
 def test_a_folder_without_audio_raises_an_error(tmp_path):
     with pytest.raises(CorpusError, match="no audio file in this folder or below it"):
         CUSTOM_FORMATS["folder"](Request(tmp_path, pattern="{speaker}/{emotion}.wav"))
+
+
+@pytest.mark.parametrize("broken", ["s1/joy/a\nb.wav", "s1\r/joy/1.wav", "s\u20281/joy/1.wav"])
+def test_a_name_with_a_line_break_rejects_that_file_alone(tmp_path, broken):
+    write_clips(tmp_path / "in", [broken, "s1/joy/1.wav", "s2/joy/2.wav"])
+    command = ["prepare", "folder", str(tmp_path / "in"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/*.wav"]
+    assert siser(command) == 0
+    assert [utterance.source for utterance in PreparedCorpus.open(tmp_path / "data").utterances] == [
+        "s1/joy/1.wav",
+        "s2/joy/2.wav",
+    ]
+    assert "its name or a label has a line break; rename it" in (tmp_path / "data" / "rejected.csv").read_text()
+
+
+def test_no_pattern_takes_long_for_a_long_name(tmp_path):
+    random, started = np.random.default_rng(0), time.process_time()
+    names = ["a" * 250, "a_" * 125, "/".join(["a_" * 60] * 30)]
+    fields = ["{speaker}", "{emotion}", "{text}", "{session}", "{style}", "{speaker}", "{repetition}"]
+    for count in range(0, 50, 5):
+        pattern = "{speaker}a{emotion}" + "".join(
+            random.choice(["a", "_", "a_"]) + random.choice(["*", "*", "**", *fields]) for _ in range(count % 48)
+        )
+        for name in names[:2]:
+            with contextlib.suppress(CorpusError):
+                assert compile_pattern(pattern + "b").match(name) is None
+    assert time.process_time() - started < 50, "a regular expression takes minutes for one of them"
+    with pytest.raises(CorpusError, match="takes too long for a_a_.*; name no field twice, or use fewer wildcards"):
+        compile_pattern("{speaker}a{emotion}a{text}_{speaker}_{emotion}_{text}_*_*b").match("a_" * 125)
+    with pytest.raises(CorpusError, match="103 texts and wildcards, expected at most 100"):
+        compile_pattern("{speaker}_{emotion}" + "_*" * 50)
 
 
 def test_prepare_a_folder_with_a_pattern_and_only(tmp_path, capsys):

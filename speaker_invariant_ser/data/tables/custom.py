@@ -23,6 +23,7 @@ from speaker_invariant_ser.data.manifest import (
 )
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
+from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
@@ -141,12 +142,12 @@ def read_pattern(request: Request) -> Listing:
     Raises:
         CorpusError: The folder does not exist, the pattern lacks {speaker} or {emotion}, or no file matches it.
     """
-    folder, regex = require_folder(request.source), compile_pattern(request.pattern, request.needed[1:])
-    columns: Columns = {name: [] for name in ("path", *regex.groupindex)}
+    folder, pattern = require_folder(request.source), compile_pattern(request.pattern, request.needed[1:])
+    columns: Columns = {name: [] for name in ("path", *pattern.fields)}
     rejected = []
     for relative in list_audio(folder):
-        if match := regex.fullmatch(relative):
-            for name, value in {"path": relative, **match.groupdict()}.items():
+        if (values := pattern.match(relative)) is not None:
+            for name, value in {"path": relative, **values}.items():
                 columns[name].append(value)
         else:
             rejected.append((relative, f"its name does not match the pattern {request.pattern}"))
@@ -162,29 +163,25 @@ def read_pattern(request: Request) -> Listing:
     return replace(listing, rejected=[*rejected, *listing.rejected])
 
 
-def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> re.Pattern[str]:
-    """Return a file-name pattern as a regular expression; a field that occurs twice must have the same value both times.
+def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern:
+    """Return a file-name pattern, checked; a field that occurs twice must have the same value both times.
 
-    >>> compile_pattern("{speaker}/{emotion}_*.wav").fullmatch("s1/sad_3.wav").groupdict()
+    >>> compile_pattern("{speaker}/{emotion}_*.wav").match("s1/sad_3.wav")
     {'speaker': 's1', 'emotion': 'sad'}
     """
     if not pattern:
         raise CorpusError('a folder needs --pattern, such as --pattern "{speaker}/{emotion}/*_{text}.wav"')
     if adjacent := re.search(r"\}[{*]|\*\{", pattern):
         raise CorpusError(f"--pattern {pattern}: a separator is needed between the two fields at {adjacent[0]}")
-    regex = ""
-    for part in re.split(r"(\{[^{}]*\}|\*\*/?|\*)", pattern):
-        name = part[1:-1]
-        if not part.startswith("{"):
-            regex += {"*": "[^/]*", "**": ".*", "**/": "(?:.*/)?"}.get(part) or re.escape(part)
-        elif name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples", "copies"):
+    parsed = parse(pattern)
+    if len(parsed.parts) > MAX_PARTS:
+        raise CorpusError(f"--pattern {pattern[:100]}...: {len(parsed.parts)} texts and wildcards, expected at most {MAX_PARTS}")
+    for name in parsed.fields:
+        if name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples", "copies"):
             raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
-        else:
-            regex += f"(?P={name})" if f"(?P<{name}>" in regex else f"(?P<{name}>[^/]+?)"
-    missing = [name for name in needed if f"(?P<{name}>" not in regex]
-    if missing:
+    if missing := [name for name in needed if name not in parsed.fields]:
         raise CorpusError(f"--pattern {pattern}: needs {' and '.join('{' + name + '}' for name in missing)}")
-    return re.compile(regex, re.IGNORECASE)
+    return parsed
 
 
 def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabelled: bool = False) -> Listing:
@@ -204,14 +201,18 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
     columns |= {name: without_missing_words(cells) for name, cells in columns.items() if name not in NEEDED}
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
-    require_single_lines({name: columns[name] for name in NEEDED}, request.source)
-    require_no_swallowed_rows(columns, request.source)
-    needed, rejected = request.needed[1:], []
+    needed = request.needed[1:]
+    rejected: list[tuple[str, str]] = []
+    if request.source.is_dir():
+        columns, rejected = without_line_breaks(columns)
+    else:
+        require_single_lines({name: columns[name] for name in NEEDED}, request.source)
+        require_no_swallowed_rows(columns, request.source)
     missing = {name: [is_missing(cell) for cell in columns[name]] for name in needed}
     if reject_unlabelled:
         labelled = [not any(row) for row in zip(*missing.values(), strict=True)]
         unlabelled = compress(columns["path"], (not complete for complete in labelled))
-        rejected = [(path, f"has no label for {' or '.join(needed)}") for path in unlabelled]
+        rejected += [(path, f"has no label for {' or '.join(needed)}") for path in unlabelled]
         columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
     else:
         require_no_missing_words(columns, missing, request)
@@ -318,6 +319,13 @@ def require_single_lines(columns: Columns, source: Path) -> None:
         row = next((row for row, cell in enumerate(values, start=1) if "\n" in cell or "\r" in cell), 0)
         if row:
             raise ManifestError(f"{source}: {name} in row {row} contains a line break; check for an unclosed quotation mark")
+
+
+def without_line_breaks(columns: Columns) -> tuple[Columns, list[tuple[str, str]]]:
+    """Return the columns of a folder or database without rows that have a line break in a needed cell, and these as rejected."""
+    broken = [any(len(cell.splitlines()) > 1 for cell in row) for row in zip(*(columns[name] for name in NEEDED), strict=True)]
+    rejected = [(path, "its name or a label has a line break; rename it") for path in compress(columns["path"], broken)]
+    return {name: list(compress(cells, (not flag for flag in broken))) for name, cells in columns.items()}, rejected
 
 
 def require_seconds(columns: Columns, source: Path) -> None:
