@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -36,6 +37,10 @@ REASONS = {
     errno.ELOOP: "its symbolic links form a loop",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 @contextmanager
@@ -361,6 +366,15 @@ def write_json(path: Path | str, value: object) -> None:
     with writing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def cell_for_people(text: str) -> str:
+    """Return a cell of a table that people open in a spreadsheet; an apostrophe precedes what could be a formula.
+
+    >>> cell_for_people("=1+1"), cell_for_people("-1.5"), cell_for_people("a=b")
+    ("'=1+1", '-1.5', 'a=b')
+    """
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def sha256(path: Path | str) -> str:

@@ -38,6 +38,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, 
 from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, counted, shorten
 from speaker_invariant_ser.files import (
+    cell_for_people,
     keep_own,
     locked,
     partial_of,
@@ -347,11 +348,11 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_remarks(path: Path, remarks: Sequence[Remark]) -> None:
-    """Write files and reasons as CSV."""
+    """Write files and reasons as CSV, for people."""
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
-        writer.writerows(remarks)
+        writer.writerows(map(cell_for_people, remark) for remark in remarks)
 
 
 def describe(

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import cell_for_people, writing
 from speaker_invariant_ser.inference.predict import Row
 
 TYPES = {name: pyarrow.string() for name in ("path", "channel", "label", "notes", "error")} | {"calibrated": pyarrow.bool_()}
@@ -92,6 +92,8 @@ def csv_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
 
 def csv_cell(cell: str | float | bool | None) -> str | None:
     """Return how CSV has a cell."""
+    if isinstance(cell, str):
+        return cell_for_people(cell)
     return str(cell).lower() if isinstance(cell, bool) else f"{cell:.6f}" if isinstance(cell, float) else cell
 
 

@@ -15,7 +15,7 @@ from speaker_invariant_ser.config import toml_value, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RunError, counted
-from speaker_invariant_ser.files import write_json, writing
+from speaker_invariant_ser.files import cell_for_people, write_json, writing
 from speaker_invariant_ser.report.figure import Plot, add_legend, save
 from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST
@@ -182,6 +182,7 @@ def write_trials(result: SweepResult) -> None:
             facts = described(trial)
             values = [trial.values[key] if isinstance(trial.values[key], str) else toml_value(trial.values[key]) for key in keys]
             start = [facts[name] for name in ("trial", "state", "objective", *scores)]
+            values = list(map(cell_for_people, values))
             table.writerow([*start, len(trial.folds), *values, *(facts[name] for name in ("same_as", "seconds", "reason"))])
 
 

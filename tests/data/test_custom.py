@@ -126,6 +126,19 @@ def test_a_name_with_a_line_break_rejects_that_file_alone(tmp_path, broken):
     assert "its name or a label has a line break; rename it" in (tmp_path / "data" / "rejected.csv").read_text()
 
 
+def test_cells_that_a_spreadsheet_would_compute_are_text_in_tables_for_people(tmp_path):
+    write_clips(tmp_path / "in", ["=s1/@joy/+1.wav", "-s2/joy/2.wav"])
+    (tmp_path / "in" / "=cmd.wav").write_bytes(b"RIFF")
+    command = ["prepare", "folder", str(tmp_path / "in"), str(tmp_path / "data"), "--pattern", "{speaker}/{emotion}/*.wav"]
+    assert siser(command) == 0
+    utterances = PreparedCorpus.open(tmp_path / "data").utterances
+    assert [(clip.source, clip.speaker, clip.emotion) for clip in utterances] == [
+        ("-s2/joy/2.wav", "-s2", "joy"),
+        ("=s1/@joy/+1.wav", "=s1", "@joy"),
+    ]
+    assert "\n'=cmd.wav," in (tmp_path / "data" / "rejected.csv").read_text().replace("\r", "")
+
+
 def test_no_pattern_takes_long_for_a_long_name(tmp_path):
     random, started = np.random.default_rng(0), time.process_time()
     names = ["a" * 250, "a_" * 125, "/".join(["a_" * 60] * 30)]
