@@ -21,7 +21,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Prepared
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
 from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, counted, shorten, unknown
-from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
+from speaker_invariant_ser.files import new_folder, read_json, refuse_existing, sha256, write_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.recipe import Recipe
 
@@ -55,7 +55,7 @@ class ModelSpec:
     @property
     def trained(self) -> dict[str, str | int]:
         """Device, precision and number of processes of the training; empty for a model of an early version."""
-        return json.loads((self.folder / DESCRIPTION).read_text(encoding="utf-8")).get("trained", {})
+        return read_json(self.folder / DESCRIPTION).get("trained", {})
 
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv.
@@ -129,7 +129,7 @@ class Run:
             reason = f"has no {shorten(missing)}" if folder.is_dir() else "does not exist"
             raise RunError(f"{folder} is not a run folder ({reason}); make one with `siser train`")
         try:
-            record = json.loads((folder / SPLIT).read_text(encoding="utf-8"))
+            record = read_json(folder / SPLIT)
             parts = ("train", "dev", "test")
             optional = ("texts", "held_out", "unlabelled")  # missing in runs of early versions
             splits = [

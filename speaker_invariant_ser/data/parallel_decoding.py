@@ -85,7 +85,7 @@ class Journal:
         for line in self.file.read().splitlines(keepends=True):
             try:
                 end, results = int(line.partition(b"\t")[0]), from_json(line.partition(b"\t")[2].decode())
-            except (ValueError, TypeError, IndexError):
+            except (ValueError, TypeError, IndexError, RecursionError):
                 break
             if not line.endswith(b"\n") or end > held or end != self.end + 2 * sum(result.samples for result in results):
                 break

@@ -8,7 +8,6 @@ rejected.csv    file, reason: files that are not used
 warned.csv      file, reason: suspicious files that are used
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from speaker_invariant_ser.data.f0 import F0, VALUE, file_bytes, first_values, f
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten
-from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.files import read_json, sha256
 from speaker_invariant_ser.recipe import SplitSection
 
 FORMAT = 2
@@ -71,6 +70,8 @@ class PreparedCorpus:
             utterances = read_manifest(folder / MANIFEST)
         except ManifestError as error:
             raise PreparedCorpusError(f"{folder} is damaged: {error}") from None
+        if any(utterance.offset < 0 or utterance.samples <= 0 for utterance in utterances):
+            raise PreparedCorpusError(f"{folder} is damaged: a negative position or length in {MANIFEST}; prepare it again")
         needed = max((u.offset + u.samples for u in utterances), default=0)
         size = (folder / AUDIO).stat().st_size
         if size != 2 * needed or not needed:
@@ -162,7 +163,7 @@ def has_f0(folder: Path, settings: Mapping, utterances: Sequence[Utterance]) -> 
 def read_settings(path: Path) -> dict:
     """Return the contents of prepare.json; raise PreparedCorpusError if it is damaged or has another format."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
     except ValueError as error:
         raise PreparedCorpusError(f"{path} is damaged: not valid JSON ({error}); prepare the corpus again") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:

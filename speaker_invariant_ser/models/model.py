@@ -7,7 +7,6 @@ Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level 
 dimension, C emotions.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,7 +26,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
-from speaker_invariant_ser.files import write_json, writing
+from speaker_invariant_ser.files import read_json, write_json, writing
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE
 from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
@@ -261,7 +260,7 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
 def read_description(path: Path) -> ModelSettings:
     """Read model.json."""
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         if description.get("format") != FORMAT:
             raise RunError(f"{path}: written in format {description.get('format')}, this version reads format {FORMAT}")
         return ModelSettings.model_validate({name: saved(name, table) for name, table in description.items()})

@@ -13,7 +13,7 @@ from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.errors import RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import read_json, writing
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
@@ -83,7 +83,7 @@ def require_same_model(run: Run, evaluated: Run) -> None:
 def render_card(run: Run, report: RunReport, licence: str, name: str) -> str:
     """Return the text of the card."""
     specs = run.trained_models()
-    description = json.loads((specs[0].folder / DESCRIPTION).read_text(encoding="utf-8"))
+    description = read_json(specs[0].folder / DESCRIPTION)
     sources = sources_of(report.settings.corpora)
     final = not any(spec.split.test for spec in specs)
     template = templates().get_template("card.md.j2")

@@ -99,7 +99,7 @@ def test_fields_are_parsed_from_paths(tmp_path, pattern, path, expected):
         ("{speaker}/{emotion}/{offset}.wav", "unknown field 'offset'"),
         ("{speaker}{emotion}.wav", "a separator is needed between the two fields at }{"),
         ("*{speaker}_{emotion}.wav", "a separator is needed between"),
-        ("{speaker}/{emotion}.flac", "none of 1 audio files, such as a_b.wav, matches the pattern"),
+        ("{speaker}/{emotion}.flac", "none of 1 audio file, such as a_b.wav, matches the pattern"),
         ("{speaker}/{speaker}_{emotion}.wav", "matches the pattern"),
     ],
 )

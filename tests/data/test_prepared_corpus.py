@@ -15,9 +15,12 @@ from speaker_invariant_ser import files
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data import prepare as preparation
 from speaker_invariant_ser.data.decoding import workers
+from speaker_invariant_ser.data.manifest import write_manifest
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, WriteError
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, RunError, WriteError
+from speaker_invariant_ser.files import sha256, writing
+from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.runs import Run
 
 
 def test_every_utterance_has_the_samples_of_its_file(folder, prepared):
@@ -147,3 +150,29 @@ def test_the_stored_hashes_are_those_of_the_files(prepared):
 def test_pad_fills_shorter_clips_with_zeros():
     batch, samples = audio.pad([np.ones(3, np.float32), np.ones(5, np.float32)])
     assert samples.tolist() == [3, 5] and batch.tolist() == [[1, 1, 1, 0, 0], [1] * 5]
+
+
+@pytest.mark.parametrize("column, value", [("offset", -16), ("samples", -1), ("samples", 0)])
+def test_a_manifest_with_impossible_positions_is_damaged(prepared, tmp_path, column, value):
+    forged = shutil.copytree(prepared.folder, tmp_path / "data")
+    utterances = [replace(prepared.utterances[0], **{column: value}), *prepared.utterances[1:]]
+    write_manifest(forged / "manifest.csv", utterances)
+    settings = json.loads((forged / "prepare.json").read_text())
+    settings["sha256"]["manifest.csv"] = sha256(forged / "manifest.csv")
+    (forged / "prepare.json").write_text(json.dumps(settings))
+    with pytest.raises(PreparedCorpusError, match=r"a negative position or length in manifest.csv; prepare it again"):
+        PreparedCorpus.open(forged)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "x" * 101], ids=["lists", "tables", "large"])
+@pytest.mark.parametrize("name", ["prepare.json", "split.json", "model.json"])
+def test_json_that_is_nested_deeply_or_too_large_is_damaged(prepared, trained, tmp_path, monkeypatch, name, content):
+    if content.startswith("x"):
+        monkeypatch.setattr(files, "MAX_TEXT", 100)
+    source = prepared.folder if name == "prepare.json" else trained.folder
+    folder = shutil.copytree(source, tmp_path / "copy")
+    (path,) = folder.glob(name) if name != "model.json" else list(folder.rglob(name))[:1]
+    path.write_text(content)
+    opening = {"prepare.json": PreparedCorpus.open, "split.json": Run.open, "model.json": lambda _: load_model(path.parent)}[name]
+    with pytest.raises((PreparedCorpusError, RunError), match="is damaged.*(nested too deeply|expected at most 0 MB)"):
+        opening(folder)
