@@ -150,7 +150,7 @@ def test_no_pattern_takes_long_for_a_long_name(tmp_path):
         for name in names[:2]:
             with contextlib.suppress(CorpusError):
                 assert compile_pattern(pattern + "b").match(name) is None
-    assert time.process_time() - started < 50, "a regular expression takes minutes for one of them"
+    assert time.process_time() - started < 20, "a regular expression takes minutes for one of them"
     with pytest.raises(CorpusError, match="takes too long for a_a_.*; name no field twice, or use fewer wildcards"):
         compile_pattern("{speaker}a{emotion}a{text}_{speaker}_{emotion}_{text}_*_*b").match("a_" * 125)
     with pytest.raises(CorpusError, match="103 texts and wildcards, expected at most 100"):
