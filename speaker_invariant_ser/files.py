@@ -40,7 +40,7 @@ REASONS = {
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
-MAX_TEXT = 200_000_000  # bytes of a JSON or TOML file
+MAX_TEXT = 200_000_000  # bytes of a JSON file
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -376,17 +376,12 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: There is no such file.
         ValueError: It is no JSON, too large, or nested too deeply.
     """
-    require_size(path)
+    if (size := path.stat().st_size) > MAX_TEXT:
+        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {MAX_TEXT / 1e6:.0f} MB")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def require_size(path: Path) -> None:
-    """Raise ValueError if a text that is read whole is larger than any that this package writes."""
-    if (size := path.stat().st_size) > MAX_TEXT:
-        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {MAX_TEXT / 1e6:.0f} MB")
 
 
 def cell_for_people(text: str) -> str:
