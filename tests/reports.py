@@ -260,6 +260,7 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
             v_bits={"linear": 1.52, "mlp": 1.61},
             mdl=CodeLength(codelength_bits=980.4, uniform_bits=float(decisions * np.log2(speakers)), compression=1.61),
             log2_speakers=float(np.log2(speakers)),
+            given_emotion_bits=float(np.log2(speakers)) - 0.1,
         ),
         unseen=unseen_results(),
         rate_bits=None,

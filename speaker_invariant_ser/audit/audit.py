@@ -25,7 +25,7 @@ from speaker_invariant_ser.audit.trials import make_trials
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification import Verification, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
-from speaker_invariant_ser.indexing import one_hot
+from speaker_invariant_ser.indexing import one_hot, to_indices
 from speaker_invariant_ser.processes import TaskProgress
 
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
@@ -259,7 +259,17 @@ def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, p
             "compression": float(uniform_bits / with_embedding_bits),
         },
         "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
+        "given_emotion_bits": float(np.mean([speaker_bits_given_emotion(table) for table in tables])),
     }
+
+
+def speaker_bits_given_emotion(table: Embeddings) -> float:
+    """Return the conditional entropy of the speaker given the emotion, bits: 0 where the emotion names the speaker."""
+    names, emotions = to_indices(table.speaker), to_indices(table.emotion)
+    joint = np.zeros((names.max() + 1, emotions.max() + 1))
+    np.add.at(joint, (names, emotions), 1 / len(names))
+    share = joint / joint.sum(axis=0)
+    return float(-(joint * np.log2(np.where(share > 0, share, 1))).sum())
 
 
 def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progress: TaskProgress) -> Leakage | None:

@@ -247,11 +247,12 @@ class CodeLength(Part):
 
 
 class Information(Part):
-    """Usable bits by family of attackers, the online code, and log2 of the number of speakers."""
+    """Usable bits by family of attackers, the online code, log2 of the speakers, and what the emotion leaves unknown of them."""
 
     v_bits: dict[str, float]
     mdl: CodeLength
     log2_speakers: float
+    given_emotion_bits: float | None = None
 
 
 class Scorer(Part):
@@ -313,10 +314,7 @@ class AdversaryClassifier(Part):
 
 
 class Tail(Part):
-    """What an average hides: the speaker recognised best, or the utterances that an attacker is surest about.
-
-    `p_value` is corrected for the number of attackers and speakers; `expected` is what permuted speakers give.
-    """
+    """The speaker recognised best, or the utterances that an attacker is surest about; `expected` with permuted speakers."""
 
     attacker: str
     accuracy: float

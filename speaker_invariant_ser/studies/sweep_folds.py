@@ -23,8 +23,9 @@ import torch
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
@@ -58,7 +59,12 @@ class Scores:
         return max(0.0, self.accuracy - self.chance)
 
     def objective(self, leak_weight: float) -> float:
-        """Return what is maximised."""
+        """Return what is maximised; raise AuditError where no leak can be measured, because the emotion names the speaker."""
+        if leak_weight and not leaves_room(self.chance):
+            raise AuditError(
+                f"the emotion alone names {100 * self.chance:.0f} % of the speakers, so that no leak can be measured above it; "
+                "set sweep.leak_weight = 0, or give each speaker several emotions"
+            )
         return self.dev_uar - leak_weight * self.excess
 
 

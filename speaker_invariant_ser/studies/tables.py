@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 
+from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.report.tables import Table
 from speaker_invariant_ser.studies.results import Machine, Result
 from speaker_invariant_ser.studies.rows import Mean, Row
@@ -50,7 +51,7 @@ def cells(row: Row, first: Row) -> list[str]:
         "" if row is first else difference(row, first),
         f"{score(row.attacker)} {row.attackers}{CLOSED_FORM if row.quick else ''}{TRAINED if row.scored_on_trained else ''}",
         f"{share(row.chance)} of {row.speakers}",
-        share(row.attacker.value - row.chance),
+        share(row.attacker.value - row.chance) if leaves_room(row.chance) else "-",
         "-" if minutes is None else f"{minutes / 60:.1f}",
     ]
 

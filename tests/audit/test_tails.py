@@ -8,9 +8,12 @@ import pytest
 from embedding_tables import SpeakerCode, make_table, occasional_code
 
 from speaker_invariant_ser.audit import audit as auditing
-from speaker_invariant_ser.audit.cross_validation import surest_weight
+from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest, surest_weight
 from speaker_invariant_ser.audit.embeddings import Embeddings, nested_texts, round_significant, significant_bits
+from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
+from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.studies.sweep_folds import Scores
 
 FAST = ("logistic", "knn")
 
@@ -101,6 +104,37 @@ def test_nothing_is_at_chance_where_the_emotion_determines_the_speaker(coded, sw
     leakage = attacked(code_of_the_last_four_dimensions(table) if coded else table)
     assert leakage.chance["given_emotion"] + 0.03 >= 1
     assert (leakage.at_chance, leakage.conclusion.reason) == conclusion
+
+
+@pytest.mark.parametrize("emotion, bits", [("speaker", 0.0), ("same", np.log2(5))])
+def test_what_the_emotion_leaves_unknown_of_the_speaker(emotion, bits):
+    table = make_table(200, speakers=5)
+    named = replace(table, emotion=table.speaker if emotion == "speaker" else np.full(200, "same"))
+    assert auditing.speaker_bits_given_emotion(named) == pytest.approx(bits)
+
+
+def test_a_sweep_of_corpora_without_room_ends_with_the_reason():
+    scores = Scores(dev_uar=0.5, attacker="lda", accuracy=1.0, chance=0.98)
+    assert scores.objective(0.0) == 0.5
+    with pytest.raises(AuditError, match="the emotion alone names 98 % of the speakers.* set sweep.leak_weight = 0"):
+        scores.objective(1.0)
+
+
+# ---- the choice of the strongest attacker
+
+
+def test_an_attacker_that_needs_more_utterances_than_validation_has_is_chosen_by_the_other_folds():
+    """QDA is ahead on validation utterances, the network far ahead on the scored ones of every fold."""
+    table = make_table(200, speakers=5)
+    plan, speaker = plan_folds(table, 4, max_repeats=1), np.arange(200) % 5
+    rng = np.random.default_rng(0)
+    right = {"qda": rng.random(200) < 0.6, "mlp_deep": rng.random(200) < 0.9, "lda": rng.random(200) < 0.65}
+    validated = {"qda": 0.6, "mlp_deep": 0.3, "lda": 0.5}
+    validation = {name: [rng.random(len(fold.tuning[1])) < share for fold in plan.folds] for name, share in validated.items()}
+    predicted = {name: [np.where(right[name], speaker, (speaker + 1) % 5)[fold.test] for fold in plan.folds] for name in right}
+    predictions = EncoderPredictions(plan, np.arange(200), 5, predicted, validation)
+    assert set(choose_strongest([predictions], [table], ["qda", "mlp_deep"])[0]) == {"mlp_deep"}
+    assert set(choose_strongest([predictions], [table], ["qda", "lda"])[0]) == {"qda"}, "5 points are no clear difference"
 
 
 # ---- texts of one speaker

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.evaluation.summary import Against, Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report import plots
@@ -51,5 +52,4 @@ def tradeoff_point(run: RunReport | Against, label: str, colour: str) -> Tradeof
 def tradeoff_chance(emotion: float, speaker: Speaker) -> TradeoffChance:
     """Return the chance levels of the trade-off plot; nothing counts as chance where it leaves no room for a leak."""
     chance = speaker.chance.given_emotion
-    bound = chance + speaker.margin
-    return TradeoffChance(emotion, chance, bound if bound < 1 else None)
+    return TradeoffChance(emotion, chance, chance + speaker.margin if leaves_room(chance) else None)

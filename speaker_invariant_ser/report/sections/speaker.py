@@ -62,6 +62,7 @@ WARNING = (
     "accuracy on new utterances of the same speakers may be higher or lower. Train again with audit.holdout above 0 before "
     "relying on it."
 )
+NO_BITS = 0.1  # that the emotion leaves unknown of the speaker, below which usable bits say nothing
 AT_CHANCE = {
     True: "the speaker is at chance",
     False: "the speaker is not at chance",
@@ -251,6 +252,10 @@ def information_section(speaker: Speaker) -> Section:
         "labels to a receiver who has the embeddings: compression 1 means that the embeddings do not help. It uses all "
         f"utterances of these speakers{trained}, but neither emotion nor text."
     )
+    left = information.given_emotion_bits
+    if left is not None:
+        about += f" The emotion leaves {decimal(left)} of these bits unknown, which no usable bits can exceed."
+        about += " So little is left that they say nothing." if left < NO_BITS else ""
     rows = [[f"usable bits per utterance, {family}", f"{decimal(value)} of {decimal(full)}"] for family, value in bits.items()]
     if rate is not None:
         rows.append(["rate of the bottleneck per utterance, bits", decimal(rate)])
@@ -278,6 +283,11 @@ def unseen_section(unseen: Unseen | None) -> Section:
             "0 % is perfect. Both scorers were fitted on other speakers only; the trained one was chosen as the headline in "
             "advance. Linkability ranges from 0, two utterances cannot be linked, to 1."
         )
+        if unseen.verification.trained.same_emotion is None:
+            about += (
+                " No emotion has pairs both of one and of two speakers, so that these rates may be about the emotion as much as "
+                "about the speaker."
+            )
         measures = verification_rows(unseen, unseen.verification)
     if unseen.accuracy is not None:
         speakers = counted(unseen.speakers or 0, "speaker")
