@@ -39,7 +39,7 @@ from speaker_invariant_ser.audit.embeddings import (
 )
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
 from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Reason, Score
-from speaker_invariant_ser.audit.tails import Tails, measure_tails
+from speaker_invariant_ser.audit.tails import Tails, allow_for_texts, measure_tails
 from speaker_invariant_ser.indexing import to_indices
 
 PERMUTATIONS = 1000
@@ -125,7 +125,7 @@ class Leakage:
             tails = {"speaker": self.tails.speaker.p_value, "surest": self.tails.surest.p_value}
         conclusion = statistics.equivalence_test(self.strongest.score, on_embedding, self.chance, tails)
         if self.nested_texts > NESTED:
-            return statistics.allow_for_texts(conclusion, self.strongest.score, self.chance["given_emotion"])
+            return allow_for_texts(conclusion, self.strongest.score, self.chance["given_emotion"])
         return conclusion
 
     @property

@@ -380,22 +380,3 @@ def equivalence_test(
         doubtful = any(p_value < TAIL_DOUBT for p_value in (tails or {}).values())
         return Conclusion("undecided", "tail") if doubtful else Conclusion(True, "within")
     return Conclusion("undecided", "few" if room else "no_room")
-
-
-def allow_for_texts(conclusion: Conclusion, strongest: Score, chance: float) -> Conclusion:
-    """Reconsider a leak where each text has a single speaker, so that an embedding of the text alone names the speaker.
-
-    Utterances of such a text stand or fall together, which permutation tests of utterances do not know; the interval, which
-    resamples texts, does.
-
-    Args:
-        conclusion: Conclusion without regard to texts.
-        strongest: Score of the strongest attacker.
-        chance: Chance given the emotion.
-
-    Returns:
-        A leak of the speaker or of the text if the interval excludes chance; undecided otherwise; other conclusions as they are.
-    """
-    if conclusion.at_chance is not False:
-        return conclusion
-    return Conclusion(False, "text_leak") if strongest.low > chance else Conclusion("undecided", "text")

@@ -14,7 +14,9 @@ import numpy as np
 
 from speaker_invariant_ser.audit.statistics import (
     CROSS_VALIDATION_INFLATION,
+    Conclusion,
     IntegerLabels,
+    Score,
     design_effect,
     permuted_speakers,
 )
@@ -166,3 +168,22 @@ def largest(statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[st
     maxima = np.max([permuted.max(axis=1) for _, permuted in statistics.values()], axis=0)
     exceeding = (maxima >= observed.max() - TOLERANCE).sum()
     return name, int(observed.argmax()), float((1 + exceeding) / (1 + len(maxima)))
+
+
+def allow_for_texts(conclusion: Conclusion, strongest: Score, chance: float) -> Conclusion:
+    """Reconsider a leak where each text has a single speaker, so that an embedding of the text alone names the speaker.
+
+    Utterances of such a text stand or fall together, which permutation tests of utterances do not know; the interval, which
+    resamples texts, does.
+
+    Args:
+        conclusion: Conclusion without regard to texts.
+        strongest: Score of the strongest attacker.
+        chance: Chance given the emotion.
+
+    Returns:
+        A leak of the speaker or of the text if the interval excludes chance; undecided otherwise; other conclusions as they are.
+    """
+    if conclusion.at_chance is not False:
+        return conclusion
+    return Conclusion(False, "text_leak") if strongest.low > chance else Conclusion("undecided", "text")

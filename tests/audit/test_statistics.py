@@ -8,6 +8,7 @@ from scipy.stats import binom, binomtest
 
 from speaker_invariant_ser.audit import statistics
 from speaker_invariant_ser.audit.statistics import IntegerLabels, Score
+from speaker_invariant_ser.audit.tails import allow_for_texts
 
 
 def make_labels(count: int = 300, speakers: int = 6, emotions: int = 3, seed: int = 0) -> IntegerLabels:
@@ -195,10 +196,10 @@ def test_where_chance_leaves_no_room_nothing_is_claimed(chance):
 )
 def test_where_texts_name_speakers_a_leak_may_be_of_the_text(low, expected):
     score = replace(make_score(0.3, 0.4, 0.001), low=low)
-    conclusion = statistics.allow_for_texts(statistics.Conclusion(False, "below"), score, 0.1)
+    conclusion = allow_for_texts(statistics.Conclusion(False, "below"), score, 0.1)
     assert (conclusion.at_chance, conclusion.reason) == expected
     kept = statistics.Conclusion("undecided", "few")
-    assert statistics.allow_for_texts(kept, score, 0.1) == kept
+    assert allow_for_texts(kept, score, 0.1) == kept
 
 
 # ---- chance given the emotion
