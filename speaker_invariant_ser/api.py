@@ -352,7 +352,7 @@ def predict(
     """Predict the emotion of audio files with the models of a run, as `siser infer` does.
 
     Args:
-        run: A run, or its folder.
+        run: A run, its folder, or that of an export.
         files: Audio files, folders, globs, or .txt lists with one path a line.
         fold: Use the models of this fold alone; by default, average all folds.
         one_speaker: All files are of one speaker; required by runs that normalise by speaker.
@@ -380,7 +380,7 @@ def predict(
 
     require_choice(channel, (*CHOICES, EACH))
     inputs = find_inputs([files] if isinstance(files, Path | str) else files)
-    models = inference.load_models(open_run(run), fold, device, one_speaker)
+    models = inference.load_models(run, fold, device, one_speaker)
     return list(inference.predict(models, inputs, progress, channel))
 
 

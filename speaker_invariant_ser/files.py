@@ -197,11 +197,8 @@ def remove_known(folder: Path | str, names: Collection[str]) -> None:
     """Remove files and folders of these names from a folder, and the folder itself where nothing else is in it."""
     folder = Path(folder)
     with write_errors(folder):
-        for path in (folder / name for name in names):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for name in names:
+            remove(folder / name)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
@@ -300,6 +297,20 @@ def scratch_folder(path: Path | str) -> Iterator[Path]:
         remove(scratch)
         held.callback(shutil.rmtree, scratch, ignore_errors=True)
         yield scratch
+
+
+@contextmanager
+def held(path: Path | str) -> Iterator[None]:
+    """Keep other processes that call this from writing a path; errors of the block pass as they are.
+
+    Raises:
+        WriteError: Another process is writing it, or its folder cannot be written.
+    """
+    path = resolve_links(path)
+    with ExitStack() as lock:
+        with write_errors(path):
+            lock.enter_context(locked(path, "lock"))
+        yield
 
 
 @contextmanager

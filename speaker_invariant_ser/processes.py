@@ -34,6 +34,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def bounded_jobs(requested: int, items: int | None = None) -> int:
+    """Return how many processes to start: what is requested, but no more than there are cores or, if known, pieces of work.
+
+    >>> bounded_jobs(100_000, items=1)
+    1
+    """
+    return max(1, min(requested, cores(), requested if items is None else items))
+
+
 def available_memory(root: Path = Path("/")) -> int | None:
     """Return how many bytes this process and its workers can still take without swapping or being killed.
 
@@ -60,14 +69,15 @@ def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple
     """Return how many models to train at the same time, and a line for the user where memory is short.
 
     Args:
-        requested: What the user asks for, which is obeyed; None for as many as there are cores and memory for.
+        requested: What the user asks for, obeyed whatever memory there is, up to the number of cores; None for as many as there
+            are cores and memory for.
         models: Number of models.
         model_bytes: Memory that the training of a model takes, about.
 
     Returns:
         Number of models, from 1; and the line, empty if memory suffices or is not known.
     """
-    jobs, available = min(requested or cores(), models), available_memory()
+    jobs, available = bounded_jobs(requested or cores(), models), available_memory()
     if available is None or jobs * model_bytes <= available:
         return jobs, ""
     if not requested:

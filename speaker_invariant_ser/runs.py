@@ -10,19 +10,23 @@ predict the speakers that they were not trained on, after the selected epoch.
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from speaker_invariant_ser.config import read_saved_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
-from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, RunError, SplitError, counted, shorten, unknown
-from speaker_invariant_ser.files import new_folder, read_json, refuse_existing, sha256, write_json
-from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
+from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, counted, shorten, unknown
+from speaker_invariant_ser.files import new_folder, read_json, refuse_existing, resolve_links, write_json
+from speaker_invariant_ser.models.binding import HASHES, REMEDY, require_same_run, require_unchanged
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.recipe import Recipe
 
 MAX_NAME = 200  # characters of a folder; file systems allow 255 bytes, of which temporary names need some
@@ -83,15 +87,21 @@ class Run:
         folder: The folder.
         recipe: The recipe it was trained with.
         splits: Its folds.
-        data: The prepared corpus it was trained on.
+        data: The prepared corpus it was trained on; None where the run does not say where that is.
         hashes: SHA-256 of that corpus's files, by name.
+        record: Contents of split.json.
+        table: Contents of recipe.toml.
+        unbound: Names of the trained models without hashes of what they were trained with: those before version 0.4.0.
     """
 
     folder: Path
     recipe: Recipe
     splits: list[Split]
-    data: Path
+    data: Path | None
     hashes: dict[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    table: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    unbound: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def create(cls, folder: Path | str, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> "Run":
@@ -108,20 +118,21 @@ class Run:
         """
         folder = refuse_existing(folder, "resume it with --resume, or choose another --out")
         hashes = {name: prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)}  # F0, which follows, may be added later
-        run = cls(folder, recipe, list(splits), prepared.folder.absolute(), hashes)
+        text, data = write_toml(recipe), portable_path(prepared.folder, folder)
         folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
+        record = {"data": data, "sha256": hashes, "labels": prepared.mapped.table(), "folds": folds, "bound": True}
+        record = json.loads(json.dumps(record))  # as it will be read
         with new_folder(folder) as partial:
-            (partial / RECIPE).write_text(write_toml(recipe), encoding="utf-8")
-            record = {"data": str(run.data), "sha256": run.hashes, "labels": prepared.mapped.table(), "folds": folds}
+            (partial / RECIPE).write_text(text, encoding="utf-8")
             write_json(partial / SPLIT, record)
-        return run
+        return cls(folder, recipe, list(splits), prepared.folder.absolute(), hashes, record, tomllib.loads(text))
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
         """Open an existing run, also one that version 0.1.0 wrote.
 
         Raises:
-            RunError: The folder is not a run, or is damaged.
+            RunError: The folder is not a run, is damaged, or was changed since its models were trained.
         """
         folder = Path(folder)
         missing = [name for name in (RECIPE, SPLIT) if not (folder / name).is_file()]
@@ -136,9 +147,41 @@ class Run:
                 Split(fold["name"], *(tuple(fold[part]) for part in parts), *(tuple(fold.get(part, ())) for part in optional))
                 for fold in record["folds"]
             ]
-            return cls(folder, read_saved_recipe(folder / RECIPE), splits, Path(record["data"]), dict(record["sha256"]))
+            recipe, table = read_saved_recipe(folder / RECIPE), tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))
+            data = resolve_links(folder / os.path.expanduser(record["data"])) if record["data"] else None
+            run = cls(folder, recipe, splits, data, dict(record["sha256"]), record, table)
         except (ValueError, KeyError, TypeError, SplitError, RecipeError) as error:
             raise RunError(f"{folder} is damaged: {SPLIT} or {RECIPE} cannot be used ({error})") from None
+        return replace(run, unbound=tuple(spec.name for spec in run.model_specs if spec.done and not run.check_model(spec)))
+
+    def check_model(self, spec: ModelSpec) -> bool:
+        """Check a trained model, and the fold and recipe that it was trained with, against the hashes in its model.json.
+
+        Returns:
+            Whether it has hashes.
+
+        Raises:
+            RunError: Something was changed since training.
+        """
+        described = read_description(spec.folder / DESCRIPTION)
+        if not require_unchanged(spec.folder, described):
+            if self.record.get("bound"):
+                raise RunError(
+                    f"{spec.folder / DESCRIPTION} has no {HASHES}, which every model of this run was written with; {REMEDY}"
+                )
+            return False
+        facts = self.facts(spec)
+        origin = {name: self.folder / (RECIPE if name.startswith(f"{RECIPE}: ") else SPLIT) for name in facts}
+        require_same_run(spec.folder, described, facts, origin)
+        return True
+
+    def facts(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return everything that a model is trained with, as the files of the run have it, by name."""
+        (fold,) = [fold for fold in self.record["folds"] if fold["name"] == spec.split.name]
+        facts = {f"{spec.split.name}: {key}": value for key, value in fold.items()}
+        facts |= {"names of the folds": [fold["name"] for fold in self.record["folds"]], "seed": spec.seed}
+        facts |= {key: self.record.get(key) for key in ("labels", "sha256")}
+        return facts | {f"{RECIPE}: {section}": values for section, values in self.table.items()}
 
     def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
         """Raise RunError unless this run was started with the same recipe, folds and data, so that it can be resumed."""
@@ -165,13 +208,31 @@ class Run:
             PreparedCorpusError: The folder is not a prepared corpus, or is damaged.
             RunError: The run was trained on another corpus.
         """
-        prepared = PreparedCorpus.open(data or self.data).labelled(self.recipe.labels.map, self.recipe.split)
+        folder = data or self.data
+        if not folder:
+            raise RunError(f"{self.folder} does not say where its prepared corpus is: name it with --data FOLDER")
+        prepared = PreparedCorpus.open(folder).labelled(self.recipe.labels.map, self.recipe.split)
         self.require_data(prepared)
-        if sha256(prepared.folder / AUDIO) != self.hashes[AUDIO]:
-            raise PreparedCorpusError(
-                f"{prepared.folder / AUDIO} was changed since it was prepared (its hash differs); prepare the corpus again"
-            )
+        prepared.require_audio()
+        if self.recipe.features.needs_f0:
+            prepared.require_f0()
+        for split, fold in zip(self.splits, self.record["folds"], strict=True):
+            if fold.get("sha256", now := split_hash(split, prepared)) != now:
+                raise RunError(
+                    f"{self.folder / SPLIT}: the speakers of fold {split.name} have other utterances than it was trained with "
+                    f"(SHA-256 {now[:12]}..., then {fold['sha256'][:12]}...); {REMEDY}"
+                )
         return prepared
+
+    @property
+    def about_unbound(self) -> str:
+        """A note about trained models without hashes; empty if all have some."""
+        if not self.unbound:
+            return ""
+        return (
+            f"{self.folder}: {len(self.unbound)} of {len(self.model_specs)} models hold no hashes, as before version 0.4.0: "
+            "a split, labels or weights that were changed since training would not be noticed"
+        )
 
     @property
     def seeds(self) -> range:
@@ -188,6 +249,11 @@ class Run:
                 name = with_seed(split.name, seed) if several else split.name
                 model_specs.append(ModelSpec(split, seed, name, folder / f"seed-{seed}" if several else folder))
         return model_specs
+
+    @property
+    def number(self) -> int:
+        """Number of models, trained or not."""
+        return len(self.model_specs)
 
     def trained_models(self) -> list[ModelSpec]:
         """Return the trained models; raise RunError if there are none."""
@@ -236,6 +302,19 @@ def model_folder(folder: Path | str, fold: str | None = None) -> Path:
             f"folder, such as {specs[0].folder}; siser.predict averages all of them"
         )
     return specs[0].folder
+
+
+def portable_path(data: Path, run: Path) -> str:
+    """Return the path of a prepared corpus as a run stores it: without the names of the machine's outer folders and its user.
+
+    It is relative to the run where a folder below the user's home, or one outside of it, holds both; otherwise relative to the
+    home, as `~/...`; otherwise empty, and the user names the corpus with `--data`.
+    """
+    data, run, home = resolve_links(data), resolve_links(run), resolve_links(os.path.expanduser("~"))
+    common = Path(os.path.commonpath([data, run])) if data.anchor == run.anchor else Path(data.anchor)
+    if common == home or not home.is_relative_to(common):
+        return Path(os.path.relpath(data, run)).as_posix()
+    return f"~/{data.relative_to(home).as_posix()}" if data.is_relative_to(home) else ""
 
 
 def folder_name(fold: str) -> str:

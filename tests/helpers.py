@@ -1,5 +1,9 @@
 """Synthetic data, small models and comparisons that tests of several packages share."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -59,6 +63,25 @@ def assert_same_bits(first: Run, second: Run) -> None:
 def without_times(spec: ModelSpec) -> list[dict[str, float]]:
     """Return the rows of metrics.csv without columns of times."""
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in spec.metrics()]
+
+
+def occurrences(folder: Path, pattern: str) -> list[str]:
+    """Return the files below a folder whose name or content matches a pattern."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    found = [path for path in files if re.search(pattern.encode(), path.read_bytes()) or re.search(pattern, path.name)]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def without_hashes(run: Path) -> None:
+    """Change a run's folder to what versions before 0.4.0 wrote."""
+    for path in (run / "folds").rglob("model.json"):
+        described = json.loads(path.read_text())
+        del described["sha256"]
+        path.write_text(json.dumps(described))
+    record = json.loads((run / "split.json").read_text())
+    del record["bound"]
+    (run / "split.json").write_text(json.dumps(record))
 
 
 def model_of(**sections):

@@ -4,11 +4,17 @@ import json
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from click import Context
+from typer.main import get_command
 
 from speaker_invariant_ser import processes
-from speaker_invariant_ser.processes import available_memory, jobs_that_fit
+from speaker_invariant_ser.cli import options
+from speaker_invariant_ser.cli.app import app
+from speaker_invariant_ser.data import decoding
+from speaker_invariant_ser.processes import available_memory, bounded_jobs, jobs_that_fit
 
 MEMINFO = {"proc/meminfo": "MemTotal:       16000000 kB\nMemFree:  100 kB\nMemAvailable:    8000000 kB\n"}
 GB = 10**9
@@ -28,6 +34,36 @@ def group(folder, limit, used, cached, version=2):
     statistic = "inactive_file" if version == 2 else "total_inactive_file"
     contents = (str(limit), str(used), f"anon 5\n{statistic} {cached}\nactive_file 7\n")
     return {f"{folder}/{name}": text for name, text in zip((*names, "memory.stat"), contents, strict=True)}
+
+
+def test_no_more_processes_are_started_than_there_are_cores(monkeypatch):
+    """100,000 jobs were 100,000 forks."""
+    sizes = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, size, *_, **__):
+            sizes.append(size)
+            super().__init__(1)
+
+    monkeypatch.setattr(processes, "cores", lambda: 3)
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", Pool)
+    with decoding.workers(100_000):
+        pass
+    assert sizes == [3]
+    assert [bounded_jobs(100_000, items=2), bounded_jobs(2), bounded_jobs(100_000), bounded_jobs(5, items=0)] == [2, 2, 3, 1]
+    assert jobs_that_fit(100_000, 2, 1)[0] == 2 and jobs_that_fit(100_000, 10**6, 1)[0] == 3
+
+
+def test_every_command_says_that_cores_bound_the_jobs(monkeypatch, capsys):
+    monkeypatch.setattr(options, "CORES", 3)
+    commands = {name: [o for o in command.params if "--jobs" in o.opts] for name, command in get_command(app).commands.items()}
+    with_jobs = {name: found[0] for name, found in commands.items() if found}
+    assert {"prepare", "add-f0", "train", "sweep", "evaluate", "audit", "baseline", "study", "demo"} <= set(with_jobs)
+    for name, option in with_jobs.items():
+        assert option.process_value(Context(get_command(app)), "100000") == 100_000
+        assert capsys.readouterr().err == "warning: --jobs 100000: this machine has 3 cores; at most 3 processes are used\n", name
+        option.process_value(Context(get_command(app)), "3")
+        assert not capsys.readouterr().err
 
 
 V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/memory"
@@ -83,7 +119,7 @@ def test_a_limit_of_the_address_space():
         (None, 10, 0.5 * GB, 1, "training 1 model at a time may run out of memory: 0.5 GB of memory are available, a model "),
         (3, 10, 1.2 * GB, 3, "training 3 models at a time may run out of memory: 1.2 GB of memory are available, a model "),
         (3, 1, 1.2 * GB, 1, ""),
-        (9, 10, 99 * GB, 9, ""),
+        (9, 10, 99 * GB, 4, ""),
     ],
 )
 def test_as_many_models_as_cores_and_memory_allow(monkeypatch, requested, models, available, jobs, line):

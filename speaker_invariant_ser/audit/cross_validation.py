@@ -13,7 +13,7 @@ from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, 
 from speaker_invariant_ser.audit.embeddings import Embeddings, to_common_indices
 from speaker_invariant_ser.audit.folds import AuditFold, FoldPlan
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.processes import cores
+from speaker_invariant_ser.processes import bounded_jobs
 
 CLEARLY_BETTER = 4.0  # standard errors, which the luckiest of ten attackers exceeds in 1 of 3,000 cases
 SUREST_SHARE = 0.01  # of a fold's test utterances, by an attacker's margin
@@ -169,7 +169,7 @@ def run_attackers(
         for table, plan, indices in zip(tables, plans, speakers, strict=True)
     ]
     calls = ((name, inputs_of(tables[encoder], name), speakers[encoder], fold, seed) for name, encoder, fold in tasks)
-    fits = in_parallel(calls, min(jobs, len(tasks), cores()))
+    fits = in_parallel(calls, bounded_jobs(jobs, len(tasks)))
     for done, ((name, encoder, _), fitted) in enumerate(zip(tasks, fits, strict=True), start=1):
         result = results[encoder]
         result.predicted[name].append(fitted.predicted)

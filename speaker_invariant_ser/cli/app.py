@@ -17,11 +17,11 @@ import typer
 
 from speaker_invariant_ser.cli.audit import audit
 from speaker_invariant_ser.cli.baseline import baseline
-from speaker_invariant_ser.cli.compare import compare
 from speaker_invariant_ser.cli.console import say
 from speaker_invariant_ser.cli.corpora import corpora, recipes
 from speaker_invariant_ser.cli.demo import demo
-from speaker_invariant_ser.cli.evaluate import evaluate
+from speaker_invariant_ser.cli.evaluate import compare, evaluate
+from speaker_invariant_ser.cli.export import export
 from speaker_invariant_ser.cli.infer import infer
 from speaker_invariant_ser.cli.prepare import add_f0, prepare
 from speaker_invariant_ser.cli.progress import is_first_process
@@ -48,7 +48,7 @@ REMEDIES = {  # what to lower, or to leave out, where memory runs out
     "baseline": "try --jobs 1, or --quick for fewer attackers",
 }
 OTHER_REMEDY = "free some, or raise the limit (ulimit -v)"
-COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer)
+COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer, export)
 
 app = typer.Typer(
     name="siser",
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: Words after `siser`; those of this process by default.
     """
+    open_standard_files()
     signal.signal(signal.SIGTERM, interrupt)
     silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -99,6 +100,21 @@ def silence_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         os.environ["PYTHONWARNINGS"] = "ignore"
+
+
+def open_standard_files() -> None:
+    """Open what a caller has closed of standard input, output and error, for nothing to be read or written.
+
+    A file of ours would otherwise get the number of standard error, and what a decoder prints there would be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # print would write to standard output instead
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w"))  # noqa: SIM115, for good
 
 
 def interrupt(*_: object) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.demos.digits import Outcome
     from speaker_invariant_ser.evaluation.summary import RunReport, TableReport, UnauditedReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
+    from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.predict import Row
     from speaker_invariant_ser.report.tables import Table
     from speaker_invariant_ser.runs import Run
@@ -96,6 +97,23 @@ def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
 def warn(message: str) -> None:
     """Print a warning on standard error."""
     say(f"warning: {message}", error=True)
+
+
+def opened(folder: Path) -> "Run":
+    """Open a run, and warn if its models hold no hashes to check it against."""
+    from speaker_invariant_ser.runs import Run
+
+    run = Run.open(folder)
+    if run.unbound:
+        warn(run.about_unbound)
+    return run
+
+
+def opened_models(folder: Path) -> "Run | Export":
+    """Open a run as `opened` does, or an export."""
+    from speaker_invariant_ser.inference.exported import EXPORT, Export
+
+    return Export.open(folder) if (folder / EXPORT).is_file() else opened(folder)
 
 
 def show_evaluation(report: "RunReport") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import say, show_comparison, show_outcomes, show_predictions
-from speaker_invariant_ser.cli.options import CORES, Device, Quiet
+from speaker_invariant_ser.cli.options import CORES, Device, Quiet, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 
 
@@ -20,7 +20,9 @@ def demo(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of speech synthesis and of training.")] = 0,
     device: Device = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Files decoded, or attackers fitted, in parallel.")] = CORES,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, callback=warn_of_cores, help="Files decoded, or attackers fitted, in parallel.")
+    ] = CORES,
     quiet: Quiet = False,
 ) -> None:
     """Run every step on synthesised speech, in minutes.

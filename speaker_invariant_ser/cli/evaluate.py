@@ -1,12 +1,12 @@
-"""`siser evaluate`: score a run on its test speakers and audit its embeddings."""
+"""`siser evaluate` and `siser compare`: score a run on its test speakers and audit its embeddings; several runs side by side."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_evaluation, show_json, show_unaudited
-from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet
+from speaker_invariant_ser.cli.console import opened, say, show_comparison, show_evaluation, show_json, show_unaudited, warn
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 
 
@@ -39,16 +39,14 @@ def evaluate(
     speakers, and writes predictions.csv and a report into the run. The report shows beside the network what an SVM reaches on 22
     prosody numbers of each utterance.
     """
-    from speaker_invariant_ser.runs import Run
-
-    opened, other = Run.open(run), Run.open(against) if against else None
-    prepared = opened.open_data(data)
+    evaluated, other = opened(run), opened(against) if against else None
+    prepared = evaluated.open_data(data)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
         from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
         try:
-            result = evaluation.evaluate(opened, prepared, device, progress, by or (), other, quick, jobs, baseline)
+            result = evaluation.evaluate(evaluated, prepared, device, progress, by or (), other, quick, jobs, baseline)
         except evaluation.UnauditedError as error:
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             raise typer.Exit(1) from None
@@ -59,3 +57,24 @@ def evaluate(
     path = write_run_report(result, run)  # last, so that a full disk does not cost the results
     if not as_json:
         say(f"report: {path}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, evaluated.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
+) -> None:
+    """Compare evaluated runs in one table and one plot.
+
+    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker.
+    """
+    from speaker_invariant_ser.evaluation.summary import read_report
+
+    require_former_report(out)
+    reports = [read_report(opened(run).folder) for run in runs]
+    if len({report.settings.audit.quick for report in reports}) > 1:
+        warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not comparable")
+    from speaker_invariant_ser.report.write import write_comparison
+
+    path = write_comparison(reports, out)
+    show_comparison(reports)
+    say(f"report: {path}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, warn
+from speaker_invariant_ser.cli.console import opened_models, say, warn
 from speaker_invariant_ser.cli.options import Channels, Device, Quiet
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import counted
@@ -19,7 +19,7 @@ UNCALIBRATED = (
 
 
 def infer(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or what `siser export` made of one.")],
     inputs: Annotated[list[str], typer.Argument(help="Audio files, folders, globs, or .txt lists with one path a line.")],
     out: Annotated[Path, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")],
     fold: Annotated[str | None, typer.Option(help="Use the models of this fold alone; by default, average all folds.")] = None,
@@ -45,9 +45,7 @@ def infer(
     defects, about channels that differ and about recording conditions outside those of the training, or an error for a file that
     cannot be used. Folders are searched for recordings; those of unknown formats are errors.
     """
-    from speaker_invariant_ser.runs import Run
-
-    opened = Run.open(run)
+    source = opened_models(run)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.inference.inputs import find_inputs
         from speaker_invariant_ser.inference.predict import calibrated, load_models, predict
@@ -55,9 +53,10 @@ def infer(
 
         require_table(out, overwrite)
         found = find_inputs(inputs, warn)
-        models = load_models(opened, fold, device, one_speaker)
-        if fold is None and len(models) < len(opened.model_specs):
-            warn(f"{run}: only {len(models)} of {counted(len(opened.model_specs), 'model')} trained; predictions average these")
+        models = load_models(source, fold, device, one_speaker)
+        expected = len(models) if fold is not None else source.number
+        if len(models) < expected:
+            warn(f"{run}: only {len(models)} of {counted(expected, 'model')} trained; predictions average these")
         failures, notes, rows = [], [], 0
         with open_table(out, models[0].labels, channel == Channels.EACH, overwrite) as write:
             for row in predict(models, found, lambda done, total: progress("predicting", done, total), channel.value):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from speaker_invariant_ser.cli.console import warn
 from speaker_invariant_ser.processes import cores
 
 CORES = cores()
@@ -43,11 +44,23 @@ class Channels(StrEnum):
     EACH = "each"
 
 
-FileJobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes that decode or analyse audio files in parallel.")]
-ModelJobs = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Models trained in parallel; by default as many as cores and memory allow.")
+def warn_of_cores(jobs: int | None) -> int | None:
+    """Warn if `--jobs` exceeds the number of cores, which bounds it."""
+    if jobs and jobs > CORES:
+        warn(f"--jobs {jobs}: this machine has {CORES} cores; at most {CORES} processes are used")
+    return jobs
+
+
+FileJobs = Annotated[
+    int, typer.Option("--jobs", min=1, callback=warn_of_cores, help="Processes that decode or analyse audio files in parallel.")
 ]
-AttackerJobs = Annotated[int, typer.Option("--jobs", min=1, help="Attackers fitted in parallel.")]
+ModelJobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, callback=warn_of_cores, help="Models trained in parallel; by default as many as cores and memory allow."
+    ),
+]
+AttackerJobs = Annotated[int, typer.Option("--jobs", min=1, callback=warn_of_cores, help="Attackers fitted in parallel.")]
 Devices = Annotated[
     int, typer.Option(min=1, help="Processes that share each batch; each takes a GPU of its own if there are any.")
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import say, show_table, warn
-from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names
+from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SerError, counted, quoted
 
@@ -50,7 +50,9 @@ def study(
         bool, typer.Option("--table", help="Make tables and pictures from the results, and measure nothing.")
     ] = False,
     device: Device = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Models trained, then attackers fitted, in parallel.")] = CORES,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, callback=warn_of_cores, help="Models trained, then attackers fitted, in parallel.")
+    ] = CORES,
     quiet: Quiet = False,
 ) -> None:
     """Measure arms, networks and baselines, on several corpora with several seeds.
@@ -137,7 +139,14 @@ def sweep(
     ] = False,
     device: Device = "auto",
     jobs: Annotated[
-        int, typer.Option("--jobs", min=1, show_default="1", help="Configurations trained in parallel; only 1 is repeatable.")
+        int,
+        typer.Option(
+            "--jobs",
+            min=1,
+            callback=warn_of_cores,
+            show_default="1",
+            help="Configurations trained in parallel; only 1 is repeatable.",
+        ),
     ] = 1,
     quiet: Quiet = False,
 ) -> None:

@@ -98,8 +98,11 @@ def train(
         start = partial(launcher.train, settings, prepared, out, resume, device, jobs, devices=devices, notify=warn)
         run = train_with_tensorboard(start, out, progress) if tensorboard and shown else start(progress)
     if shown:
+        if run.unbound:
+            warn(run.about_unbound)
         show_trained(run)
-        command = f"infer {quoted(out)} FILES --out predictions.csv" if final else f"evaluate {quoted(out)}"
+        evaluate = f"evaluate {quoted(out)}" if run.record["data"] else f"evaluate {quoted(out)} --data {quoted(data)}"
+        command = f"infer {quoted(out)} FILES --out predictions.csv" if final else evaluate
         say(f"run: {out}   next: siser {command}")
 
 

@@ -23,6 +23,7 @@ MIN_SECONDS = 0.1  # shorter audio has too few frames for features
 MIN_RATE = 1000  # Hz; a damaged header with a lower rate would make resampling produce gigabytes
 MIN_CLIPPED = 10  # clipped places from which a note is written; fewer are not audible
 MAX_PEAK = 4.0  # lossy formats exceed full scale slightly; a larger peak means another unit than [-1, 1]
+MAX_SAMPLES = 2**26  # decoded at once, at the file's rate or at 16 kHz: 70 min at 16 kHz, 25 min at 44.1 kHz, 400 MB in memory
 UNKNOWN_FRAMES = 2**40  # libsndfile reports more than this for a stream of unknown length
 
 
@@ -88,12 +89,14 @@ def decode(path: Path | str, start: float = 0.0, end: float = 0.0, max_seconds: 
         channel: `mix` for the mean of all channels, or a name of `channels_of`; a file with one channel has only that.
 
     Raises:
-        AudioError: The file cannot be decoded, is truncated by more than 1 %, or does not contain the segment.
+        AudioError: The file cannot be decoded, is truncated by more than 1 %, does not contain the segment, or is longer than
+            MAX_SAMPLES.
     """
     try:
         with reader_of(path, keep=bool(start or end)) as reader:
             file, notes = reader.opened.file, list(reader.opened.notes)
             first, frames = locate(file, start, end, max_seconds, path)
+            require_size(file.samplerate, frames, path)
             reader.move_to(first)
             missing = 0.0 if end else reader.opened.missing  # an existing segment is complete even if the file is not
             if missing <= MAX_MISSING:
@@ -172,6 +175,16 @@ def locate(file: soundfile.SoundFile, start: float, end: float, max_seconds: flo
             "cut it, or list its segments with the columns start and end"
         )
     return first, min(last, frames) - first
+
+
+def require_size(rate: int, frames: int, path: Path | str) -> None:
+    """Raise AudioError if so many frames are too many for memory; a small compressed file can hold days of silence."""
+    allowed = MAX_SAMPLES / max(rate, SAMPLE_RATE)
+    if frames > allowed * rate:
+        raise AudioError(
+            f"{path}: {frames / rate:.0f} s at {rate} Hz are too long to be decoded at once, expected at most {allowed:.0f} s; "
+            "cut it into parts"
+        )
 
 
 def resample(decoded: Decoded, rate: int) -> np.ndarray:

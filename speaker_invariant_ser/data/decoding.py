@@ -24,7 +24,7 @@ import numpy as np
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import MIX
 from speaker_invariant_ser.errors import AudioError
-from speaker_invariant_ser.processes import set_up_worker
+from speaker_invariant_ser.processes import bounded_jobs, set_up_worker
 
 Job = tuple[str, float, float]  # path, start and end in seconds (end 0: end of the file)
 Attempt = tuple[str, audio.Decoded | AudioError]  # path, and the decoded utterance or why it could not be decoded
@@ -62,11 +62,12 @@ class Result(NamedTuple):
 
 @contextmanager
 def workers(jobs: int) -> Iterator[Executor | None]:
-    """Start `jobs` worker processes; yield None for one job, which needs no process.
+    """Start `jobs` worker processes, at most one for each core; yield None for one job, which needs no process.
 
     Processes are used because an utterance takes a millisecond of many short calls, for which threads would compete for the
     interpreter lock. They are forked where that is fast and safe: on Linux, before a second thread runs. Call this early.
     """
+    jobs = bounded_jobs(jobs)
     if jobs == 1:
         yield None
         return

@@ -96,6 +96,7 @@ def measure_baseline(
         AuditError: There are too few utterances to attack.
     """
     progress = progress or (lambda name, done, total: None)
+    prepared.require_audio()
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
     require_test_speakers(splits, "baseline")

@@ -40,6 +40,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     SelectedEpoch,
     Speaker,
 )
+from speaker_invariant_ser.files import held
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -120,8 +121,24 @@ def evaluate(
     Raises:
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
+        WriteError: Another process is evaluating the run, or it cannot be written.
     """
-    progress = progress or (lambda name, done, total: None)
+    with held(run.folder / PREDICTIONS):
+        return evaluate_alone(run, prepared, device, progress or (lambda *_: None), by, against, quick, jobs, with_baseline)
+
+
+def evaluate_alone(
+    run: Run,
+    prepared: PreparedCorpus,
+    device: str,
+    progress: TaskProgress,
+    by: Sequence[str],
+    against: Run | None,
+    quick: bool,
+    jobs: int,
+    with_baseline: bool,
+) -> Evaluation:
+    """Do what `evaluate` does, while no other process evaluates the run."""
     model_specs = run.all_models()
     require_test_speakers(run.splits, str(run.folder))
     prepared = prepared.labelled(run.recipe.labels.map, run.recipe.split)

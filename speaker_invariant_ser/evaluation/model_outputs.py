@@ -65,6 +65,7 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
         predictions.append(predict_test_speakers(model, prepared, spec, means, run.recipe))
         table, rate = embed_with_rate(model, prepared, spec.split, parts, means, with_frames)
         tables.append(table)
+        require_finite(spec, predictions[-1].probability, table.embedding)
         rates.append(rate[table.scored])
         unseen.append(embed(model, prepared, spec.split, ("dev", "test"), means))
         _, clips, clip_means = clips_of(prepared, spec.split, parts, means)
@@ -72,6 +73,12 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
             controls[name].append(CONTROLS[name](model, clips, clip_means))
         progress("applying models", done, len(model_specs))
     return ModelOutputs(join(predictions), tables, unseen, controls, np.concatenate(rates))
+
+
+def require_finite(spec: ModelSpec, *outputs: np.ndarray) -> None:
+    """Raise RunError if outputs of a model are NaN or infinite, as with weights that overflow."""
+    if not all(np.isfinite(values).all() for values in outputs):
+        raise RunError(f"{spec.folder}: the model's outputs are not finite, its weights overflow; train it again")
 
 
 def attacked_parts(recipe: Recipe) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Shapes: S samples, M mel bands, C emotions, N utterances.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,52 +13,66 @@ from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_rang
 from speaker_invariant_ser.data.formats.channels import EACH, MIX
 from speaker_invariant_ser.errors import AudioError, RunError
 from speaker_invariant_ser.features.speaker_means import mean_log_mel
+from speaker_invariant_ser.inference.exported import Export, open_models
 from speaker_invariant_ser.inference.inputs import Decoded, Input, clips_of, cut_windows, decode_blocks
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import memory_errors
+from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.runs import Run
 
 Row = dict[str, str | float | bool | None]  # keys as `predict` describes them
 
 
-def load_models(run: Run, fold: str | None = None, device: str = "auto", one_speaker: bool = False) -> list[SerModel]:
-    """Load the models of a run.
+def load_models(
+    source: Run | Export | Path | str, fold: str | None = None, device: str = "auto", one_speaker: bool = False
+) -> list[SerModel]:
+    """Load the models of a run, or of an export.
 
     Args:
-        run: The run.
-        fold: Load the models of this fold alone (one per seed); by default those of all folds.
+        source: The run or export, or its folder.
+        fold: Load the models of this fold alone (one per seed); by default those of all folds. An export has no folds.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
-        one_speaker: Whether all files to predict are of one speaker; a run with features.normalise = "speaker" needs that.
+        one_speaker: Whether all files to predict are of one speaker; models with features.normalise = "speaker" need that.
 
     Returns:
         One model per fold and seed, all with the same labels.
 
     Raises:
-        RunError: No model is trained, the fold is unknown, the run is for images, or `one_speaker` does not fit the run.
+        RunError: No model is trained, the fold is unknown, the models are for images, or `one_speaker` does not fit them.
     """
-    require_one_speaker(run, one_speaker)
-    model_specs = run.trained_models() if fold is None else run.models_of_fold(fold)
-    models = [load_model(spec.folder, str(choose_device(device))) for spec in model_specs]
+    source = open_models(source) if isinstance(source, Path | str) else source
+    models = [load_model(folder, str(choose_device(device))) for folder in model_folders(source, fold)]
     if len({model.labels for model in models}) > 1:
-        raise RunError(f"{run.folder} is damaged: its folds have different labels")
+        raise RunError(f"{source.folder} is damaged: its models have different labels")
     if models[0].settings.features.front != "log-mel":
-        raise RunError(f"{run.folder} was trained on images, not on speech: expected a run whose features.front is log-mel")
+        raise RunError(f"{source.folder} was trained on images, not on speech: expected a run whose features.front is log-mel")
+    require_one_speaker(source.folder, models[0].settings.features, one_speaker)
     return models
 
 
-def require_one_speaker(run: Run, one_speaker: bool) -> None:
-    """Raise RunError unless `one_speaker` is set exactly for runs that normalise by speaker."""
-    if run.recipe.features.transductive and not one_speaker:
+def model_folders(source: Run | Export, fold: str | None) -> list[Path]:
+    """Return the folders of the models, of one fold or of all."""
+    if isinstance(source, Run):
+        return [spec.folder for spec in (source.trained_models() if fold is None else source.models_of_fold(fold))]
+    if fold is not None:
         raise RunError(
-            f"{run.folder} subtracts the mean over all utterances of a speaker (features.normalise = speaker), and files do not "
+            f"--fold {fold}: {source.folder} is an export, whose models do not say of which fold they are; leave it out"
+        )
+    return list(source.models)
+
+
+def require_one_speaker(folder: Path, features: FeaturesSection, one_speaker: bool) -> None:
+    """Raise RunError unless `one_speaker` is set exactly for models that normalise by speaker."""
+    if features.transductive and not one_speaker:
+        raise RunError(
+            f"{folder} subtracts the mean over all utterances of a speaker (features.normalise = speaker), and files do not "
             "name their speaker: call it once for each speaker, with all files of that speaker and --one-speaker"
         )
-    if one_speaker and not run.recipe.features.transductive:
+    if one_speaker and not features.transductive:
         raise RunError(
-            f"--one-speaker: {run.folder} predicts every file on its own (features.normalise = {run.recipe.features.normalise}); "
-            "leave it out"
+            f"--one-speaker: {folder} predicts every file on its own (features.normalise = {features.normalise}); leave it out"
         )
 
 
@@ -91,6 +106,8 @@ def predict(
         probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
         for part in block:
             outcome = next(probabilities) if isinstance(part.clip, np.ndarray) else part.clip
+            if isinstance(outcome, np.ndarray) and not np.isfinite(outcome).all():
+                outcome = AudioError(f"{part.path}: the models' output is not finite, their weights overflow; train them again")
             if isinstance(outcome, AudioError | None):
                 row = failure(part, outcome, labels)
             else:

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
-from speaker_invariant_ser.files import cell_for_people, writing
+from speaker_invariant_ser.files import cell_for_people, held, writing
 from speaker_invariant_ser.inference.predict import Row
 
 TYPES = {name: pyarrow.string() for name in ("path", "channel", "label", "notes", "error")} | {"calibrated": pyarrow.bool_()}
@@ -36,13 +36,14 @@ def open_table(path: Path | str, labels: Sequence[str], channels: bool = False, 
 
     Raises:
         SerError: Another ending.
-        WriteError: The file may not be replaced, or cannot be written.
+        WriteError: The file may not be replaced, cannot be written, or another process is writing it.
     """
     path = Path(path)
     ending = require_table(path, overwrite)
     probabilities = [f"p_{label}" for label in labels]
     columns = ["path", *["channel"] * channels, "label", "confidence", *probabilities, "calibrated", "notes", "error"]
-    with writing(path, "wb" if ending == ".parquet" else "w") as file, WRITERS[ending](file, columns) as write:
+    mode = "wb" if ending == ".parquet" else "w"
+    with held(path), writing(path, mode) as file, WRITERS[ending](file, columns) as write:
         yield write
 
 

@@ -27,6 +27,7 @@ from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_m
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import read_json, write_json, writing
+from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE
 from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
@@ -202,21 +203,28 @@ class SerModel(nn.Module):
         return mel_noise(mels, frames, self.dim) if self.noisy and not self.training else (None, None)
 
 
-def save_model(model: SerModel, folder: Path | str, trained: Mapping[str, str | int] | None = None) -> None:
+def save_model(
+    model: SerModel,
+    folder: Path | str,
+    trained: Mapping[str, str | int] | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> None:
     """Write model.safetensors and model.json into an existing folder.
 
     Args:
         model: Trained or not.
-        folder: A temporary folder, to be renamed when everything is in it.
+        folder: A temporary folder, to be renamed when everything is in it; hashes of the tables in it are kept in model.json.
         trained: On what it was trained (device, precision, processes); kept in model.json.
+        run: With what it was trained (fold, recipe, data), by name; its hashes are kept in model.json.
     """
     folder = Path(folder)
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with writing(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(weights))
     versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
-    described = {"format": FORMAT, **format_1_keys(model.settings.model_dump(mode="json")), "versions": versions}
-    write_json(folder / DESCRIPTION, {**described, "trained": dict(trained or {})})
+    described: dict[str, Any] = {"format": FORMAT, **format_1_keys(model.settings.model_dump(mode="json")), "versions": versions}
+    described["trained"] = dict(trained or {})
+    write_json(folder / DESCRIPTION, {**described, HASHES: hashes_of(folder, described, run or {})})
 
 
 def format_1_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,34 +246,50 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
         The model in evaluation mode.
 
     Raises:
-        RunError: The model is missing, damaged or of another format.
+        RunError: The model is missing, damaged, changed since training, or of another format.
     """
     folder = Path(folder)
+    described = read_description(folder / DESCRIPTION)
+    require_unchanged(folder, described)
     try:
-        model = SerModel(read_description(folder / DESCRIPTION))
+        model = SerModel(parse_description(folder / DESCRIPTION, described))
     except RecipeError as error:  # an encoder, bottleneck ... that this version does not have
         raise RunError(f"{folder / DESCRIPTION}: {error}") from None
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS, device="cpu"))
+        weights = load_file(folder / WEIGHTS, device="cpu")
+        model.load_state_dict(weights)
     except FileNotFoundError:
         raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[:2][-1].strip()  # torch's first line is a title
         raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {reason}") from None
+    for name, value in model.state_dict().items():
+        if weights[name].dtype != value.dtype:
+            raise RunError(f"{folder / WEIGHTS} is damaged: {name} is {weights[name].dtype}, expected {value.dtype}")
     if damaged := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
         raise RunError(f"{folder / WEIGHTS} is damaged: {shorten(damaged, 3)} not finite")  # or every output would be NaN
     return model.eval().to(device)
 
 
-def read_description(path: Path) -> ModelSettings:
-    """Read model.json."""
+def read_description(path: Path) -> dict[str, Any]:
+    """Return the contents of model.json."""
     try:
-        description = read_json(path)
-        if description.get("format") != FORMAT:
-            raise RunError(f"{path}: written in format {description.get('format')}, this version reads format {FORMAT}")
-        return ModelSettings.model_validate({name: saved(name, table) for name, table in description.items()})
-    except FileNotFoundError:
+        described = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path.parent} is not a trained fold: it has no {DESCRIPTION}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(described, dict):
+        raise RunError(f"{path} is damaged: expected a table of JSON")
+    if described.get("format") != FORMAT:
+        raise RunError(f"{path}: written in format {described.get('format')}, this version reads format {FORMAT}")
+    return described
+
+
+def parse_description(path: Path, described: Mapping[str, Any]) -> ModelSettings:
+    """Return the settings in the contents of model.json; `path` is for the error."""
+    try:
+        return ModelSettings.model_validate({name: saved(name, table) for name, table in described.items()})
     except ValidationError as error:
         raise RunError(f"{path} is damaged: {'; '.join(map(explain, error.errors()))}") from None
     except (ValueError, AttributeError) as error:

@@ -20,7 +20,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Prepared
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import AuditError, RecipeError, RunError, SetupError, SplitError, shorten, unknown
 from speaker_invariant_ser.files import locked, refuse_existing, write_errors
-from speaker_invariant_ser.processes import TaskProgress, cores
+from speaker_invariant_ser.processes import TaskProgress, bounded_jobs, cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.studies.sweep_folds import FoldOutputs, FoldTask, Result, Workers, open_workers, trial_folder
@@ -73,8 +73,8 @@ def run_sweep(
     plan = make_plan(sweep, prepared, Path(out), device)
     total = trials or sweep.settings.trials
     with open_study(plan, resume) as study:
-        search = Search(plan, study, total, min(jobs, total), progress or (lambda name, done, total: None))
-        with open_workers(min(jobs, total)) as workers:
+        search = Search(plan, study, total, jobs := bounded_jobs(jobs, total), progress or (lambda name, done, total: None))
+        with open_workers(jobs) as workers:
             search.run(workers)
         shutil.rmtree(plan.out / "trials", ignore_errors=True)
         result = SweepResult(sweep, plan.out, plan.prepared, plan.all_splits, plan.splits, search.results())
@@ -136,14 +136,14 @@ def make_plan(sweep: Sweep, prepared: PreparedCorpus, out: Path, device: str) ->
             f"{sweep.name}: train.refit = true leaves no dev speakers to score configurations on; search with --set "
             "train.refit=false --set split.dev_speakers=2, and refit the chosen recipe"
         )
+    prepared.require_audio()
     splits = make_splits(recipe.split, prepared.utterances)
     splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
     check_recipe(recipe, prepared, splits, processes=1)
     streams = sweep.space.get("features.streams")
     if isinstance(streams, Choices) and any("prosody" in value for value in streams.values):
         prepared.require_f0()
-    explored = explored_splits(splits, sweep.settings.folds)
-    return Plan(sweep, prepared, splits, explored, out, device_type)
+    return Plan(sweep, prepared, splits, explored_splits(splits, sweep.settings.folds), out, device_type)
 
 
 def explored_splits(splits: Sequence[Split], folds: int | Sequence[str]) -> list[Split]:

@@ -131,6 +131,7 @@ def explore_fold(task: FoldTask, earlier: Sequence[FoldOutputs]) -> FoldResult:
     if task.threads:
         torch.set_num_threads(task.threads)
     run = task.run
+    assert run.data is not None, "a run in training has a corpus"
     prepared = PreparedCorpus.open(run.data).labelled(run.recipe.labels.map, run.recipe.split)
     spec = run.model_specs[task.fold]
     if not spec.done:

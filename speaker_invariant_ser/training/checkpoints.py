@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import partial_of, writing
-from speaker_invariant_ser.runs import INNER
+from speaker_invariant_ser.runs import INNER, ModelSpec, Run
 
 FORMAT = 2  # 1 was that of version 0.1.0, whose state has other parts
 CHECKPOINT = "checkpoint.safetensors"
@@ -80,6 +81,12 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path} is damaged ({reason}); {remedy}") from None
+
+
+def fingerprint_of(run: Run, spec: ModelSpec, precision: str) -> str:
+    """Return the SHA-256 of everything besides its state that determines a training: recipe, data, fold, seed, precision."""
+    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(spec.split), spec.seed, precision]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -14,6 +14,7 @@ from speaker_invariant_ser.training.adversary_step import Adversaries, Adversary
 from speaker_invariant_ser.training.objective import TaskLosses
 
 Row = dict[str, float]  # one line of metrics.csv
+DIVERGED = 10.0  # times the loss of a classifier that knows nothing
 
 
 class EpochTotals:
@@ -98,3 +99,24 @@ def write_metrics(path: Path, rows: Sequence[Row]) -> None:
         table.writeheader()
         for row in rows:
             table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})
+
+
+def why_diverged(row: Row, emotions: int) -> str:
+    """Say why the weights of an epoch are not worth keeping; empty if they are.
+
+    A classifier that knows nothing has a cross-entropy of log C. A training that works never ends ten times above that, with
+    any loss of the recipe; one whose weights exploded is hundreds of times above it, with losses that are finite.
+
+    Args:
+        row: The epoch's row of metrics.csv.
+        emotions: Number C of emotions.
+
+    >>> why_diverged({"epoch": 3, "emotion_loss": 250.0, "dev_loss": 1.2}, 3)
+    'emotion loss 250 in the selected epoch 3; a classifier that knows nothing has 1.10'
+    """
+    uninformed, loss = math.log(emotions), max(row["emotion_loss"], row.get("dev_loss", 0.0))
+    if loss <= DIVERGED * uninformed:
+        return ""
+    return (
+        f"emotion loss {loss:.3g} in the selected epoch {row['epoch']:.0f}; a classifier that knows nothing has {uninformed:.2f}"
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Literal
@@ -67,12 +67,14 @@ def train(
         The run.
 
     Raises:
+        PreparedCorpusError: Audio or F0 was changed since it was prepared; before anything is written.
         SplitError: The corpus cannot be split so; before anything is written.
         RecipeError: The recipe does not fit the methods, the corpus or the machine; before anything is written.
         RunError: Training failed, or `resume` found another run.
         WriteError: The folder exists, or cannot be written.
     """
     device_type = check_device(device, devices).type
+    prepared.require_audio()
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
     splits = hold_out(splits, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
@@ -84,7 +86,7 @@ def train(
     run = open_run(recipe, splits, prepared, Path(out), resume)
     waiting = [spec for spec in run.model_specs if not spec.done]
     # Of all models, not of those left, and whatever memory there is: threads, and so the last bits, stay the same on resume.
-    wanted = min(jobs or cores(), len(run.model_specs))
+    wanted = min(jobs or cores(), cores(), len(run.model_specs))
     threads = max(1, cores() // (wanted * devices))
     fitting, line = wanted, ""
     if waiting and device_type == "cpu":  # what a process takes beside a GPU was not measured
@@ -109,7 +111,7 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
     """Create a run, or with `resume` open the one that is there; checkpoints of finished models are removed."""
     if not (resume and out.is_dir() and any(out.iterdir())):
         return Run.create(out, recipe, splits, prepared)
-    run = Run.open(out)
+    run = replace(Run.open(out), data=prepared.folder.absolute())  # the corpus may have moved
     run.require_same(recipe, splits, prepared)
     for spec in run.model_specs:
         if spec.done:

@@ -4,12 +4,10 @@ It runs in one or several processes, on CPU or GPU; interrupted, it resumes (`Tr
 """
 
 import copy
-import hashlib
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -31,12 +29,19 @@ from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.processes import EpochProgress
-from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
+from speaker_invariant_ser.runs import METRICS, ModelSpec, Run, best_epoch
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
-from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, fingerprint_of, load_checkpoint, save_checkpoint
 from speaker_invariant_ser.training.checks import target_values
-from speaker_invariant_ser.training.epoch_metrics import EpochTotals, Row, adversary_columns, task_columns, write_metrics
+from speaker_invariant_ser.training.epoch_metrics import (
+    EpochTotals,
+    Row,
+    adversary_columns,
+    task_columns,
+    why_diverged,
+    write_metrics,
+)
 from speaker_invariant_ser.training.objective import EmotionHeadPass, Objective, build_model, scored_logits
 from speaker_invariant_ser.training.online_probe import OnlineProbe
 from speaker_invariant_ser.training.optimisation import (
@@ -85,7 +90,8 @@ class Trainer:
         recipe, device = run.recipe, fabric.device
         self.recipe, self.spec, self.fabric, self.work, self.prepared = recipe, spec, fabric, work, prepared
         self.precision = choose_precision(recipe.train.precision, device.type)
-        self.fingerprint = fingerprint(run, spec, self.precision)
+        self.fingerprint = fingerprint_of(run, spec, self.precision)
+        self.run_facts = run.facts(spec)
         torch.manual_seed(spec.seed)
 
         labels = labels_of(prepared.utterances, recipe.split)
@@ -142,7 +148,7 @@ class Trainer:
             progress: Called after each epoch, in the first process.
 
         Raises:
-            RunError: Training diverged.
+            RunError: Training diverged; no model is written then.
         """
         while self.state.epoch <= self.last_epoch and not stops_early(self.state.rows, self.recipe.train.patience):
             self.train_epoch()
@@ -151,8 +157,16 @@ class Trainer:
             self.save_checkpoint_if_due(epoch_ended=True)
             if progress and self.fabric.is_global_zero:
                 progress(self.spec.name, self.state.rows[-1])
+        if reason := why_diverged(best_epoch(self.state.rows), len(self.model.labels)):
+            raise RunError(f"fold {self.spec.name}: training diverged ({reason}); {self.remedy}")
         if self.fabric.is_global_zero:
             self.save_best()
+
+    @property
+    def remedy(self) -> str:
+        """What to change where training diverges."""
+        recipe = self.recipe
+        return f"lower train.learning_rate ({recipe.train.learning_rate}) or adversary.strength ({recipe.adversary.strength})"
 
     @property
     def last_epoch(self) -> int:
@@ -250,9 +264,7 @@ class Trainer:
         self.timer.end_phase("dev")
         if not math.isfinite(sum(sums.values()) + sum(scores.values())):
             raise RunError(
-                f"fold {self.spec.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); lower "
-                f"train.learning_rate ({self.recipe.train.learning_rate}) or adversary.strength "
-                f"({self.recipe.adversary.strength})"
+                f"fold {self.spec.name}: training diverged in epoch {self.state.epoch} (the loss is not finite); {self.remedy}"
             )
         best = self.select(scores)
         attacker = self.attacker_columns()
@@ -296,7 +308,7 @@ class Trainer:
             indices = [i for part in ("train", "unlabelled") for i in self.spec.split.indices(part, self.prepared.utterances)]
             trained_range = range_of([self.prepared.utterances[index] for index in indices], self.prepared.audio)
             self.model.settings = self.model.settings.model_copy(update={"trained_range": trained_range})
-        save_model(self.model, self.work, trained_on)
+        save_model(self.model, self.work, trained_on, self.run_facts)
 
     def temperature(self) -> float | None:
         """Fit the temperature of the confidence on the dev speakers; None without any."""
@@ -367,12 +379,6 @@ class Trainer:
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
-
-
-def fingerprint(run: Run, spec: ModelSpec, precision: str) -> str:
-    """Return the SHA-256 of everything besides its state that determines a training: recipe, data, fold, seed, precision."""
-    facts = [run.recipe.model_dump(mode="json"), run.hashes, asdict(spec.split), spec.seed, precision]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def stops_early(rows: Sequence[Row], patience: int) -> bool:

@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import EMOTIONS, TINY
+from helpers import occurrences
 from sklearn.metrics import balanced_accuracy_score
 
 from speaker_invariant_ser import metrics
@@ -39,6 +41,14 @@ def workdir(folder, tmp_path_factory):
     assert siser(["train", str(path / "recipe.toml"), "--data", data, "--out", run, "--device", "cpu", "--seed", "3"]) == 0
     assert siser(["evaluate", run, "--device", "cpu"]) == 0
     return path
+
+
+def test_an_evaluated_run_holds_no_path_of_the_machine(workdir, folder):
+    """Its recipe, split, models, tables and report are searched for the folders of run, corpus and recordings."""
+    for path in (workdir, folder):
+        assert occurrences(workdir / "run", re.escape(str(path))) == []
+    assert json.loads((workdir / "run" / "split.json").read_text())["data"] == "../data"
+    assert Run.open(workdir / "run").data == workdir / "data", "and is still found"
 
 
 def test_the_seed_of_the_command_line_is_in_the_run(workdir):

@@ -1,0 +1,72 @@
+"""A folder of models alone, as `siser export` writes it: all that inference needs, and nothing about speakers or the machine.
+
+export.json              the models and the SHA-256 of each model.json
+models/NUMBER/           model.safetensors and model.json of each model
+README.md                the model card
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.models.model import DESCRIPTION
+from speaker_invariant_ser.runs import Run
+
+FORMAT = 1
+EXPORT, MODELS = "export.json", "models"
+
+
+@dataclass(frozen=True)
+class Export:
+    """An opened export.
+
+    Attributes:
+        folder: The folder.
+        models: Folders of its models.
+    """
+
+    folder: Path
+    models: tuple[Path, ...]
+
+    @property
+    def number(self) -> int:
+        """Number of models."""
+        return len(self.models)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Export":
+        """Open an export.
+
+        Raises:
+            RunError: It is damaged, incomplete or of another format.
+        """
+        path = folder / EXPORT
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            hashes: dict[str, str] = {str(name): str(digest) for name, digest in record["models"].items()}
+            if record["format"] != FORMAT or not hashes or not all(Path(name).parent == Path(MODELS) for name in hashes):
+                raise ValueError(f"expected format {FORMAT} and folders in {MODELS}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({error}); export the run again") from None
+        for name, expected in hashes.items():
+            described = folder / name / DESCRIPTION
+            if not described.is_file():
+                raise RunError(f"{described} is missing, one of the {len(hashes)} of the export; copy it again")
+            if (found := sha256(described)) != expected:
+                raise RunError(
+                    f"{described} was changed since it was exported: its SHA-256 is {found[:12]}..., expected {expected[:12]}... "
+                    f"by {EXPORT}; copy it again"
+                )
+        return cls(folder, tuple(folder / name for name in hashes))
+
+
+def open_models(folder: Path | str) -> Run | Export:
+    """Open a run, or an export of one.
+
+    Raises:
+        RunError: The folder is neither, is damaged, or was changed since training or export.
+    """
+    folder = Path(folder)
+    return Export.open(folder) if (folder / EXPORT).is_file() else Run.open(folder)

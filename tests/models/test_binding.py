@@ -1,0 +1,185 @@
+"""A run that was changed by hand since training is refused; runs of versions without hashes open with a note."""
+
+import json
+import shutil
+import tomllib
+
+import pytest
+from helpers import without_hashes
+from safetensors.torch import load_file, save_file
+
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.models.binding import digest
+from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.runs import Run, portable_path
+from speaker_invariant_ser.training.launcher import train
+
+FOLD = "folds/fixed"
+MODEL, WEIGHTS, SPLIT = f"{FOLD}/model.json", f"{FOLD}/model.safetensors", "split.json"
+
+
+def edit(name):
+    """Return a decorator for a function that changes the content of a JSON file of a run."""
+
+    def decorate(change):
+        def apply(run):
+            content = json.loads((run / name).read_text())
+            change(content)
+            (run / name).write_text(json.dumps(content))
+
+        return apply
+
+    return decorate
+
+
+@edit(SPLIT)
+def swap_test_and_train(record):
+    fold = record["folds"][0]
+    fold["test"], fold["train"] = fold["train"][:2], [*fold["test"], *fold["train"][2:]]
+
+
+@edit(SPLIT)
+def empty_held_out(record):
+    record["folds"][0]["held_out"] = []
+
+
+@edit(SPLIT)
+def other_data(record):
+    record["sha256"]["audio.i16"] = "0" * 64
+
+
+@edit(MODEL)
+def permute_labels(described):
+    described["labels"] = described["labels"][1:] + described["labels"][:1]
+
+
+@edit(MODEL)
+def change_hop(described):
+    described["features"]["hop_ms"] = 10.0
+
+
+@edit(MODEL)
+def remove_entry(described):
+    del described["emotion"]
+
+
+@edit(MODEL)
+def remove_hashes(described):
+    del described["sha256"]
+
+
+@edit(MODEL)
+def damage_hashes(described):
+    described["sha256"]["run"] = [1]
+
+
+def weights_changed(change):
+    def apply(run):
+        save_file({name: change(value) for name, value in load_file(run / WEIGHTS).items()}, run / WEIGHTS)
+
+    return apply
+
+
+def edit_recipe(run):
+    text = (run / "recipe.toml").read_text()
+    assert "holdout = 0.1" in text
+    (run / "recipe.toml").write_text(text.replace("holdout = 0.1", "holdout = 0.2"))
+
+
+def edit_metrics(run):
+    path = run / FOLD / "metrics.csv"
+    path.write_text(path.read_text().replace("0.", "0.9", 1))
+
+
+CHANGES = {
+    "test and train swapped": (swap_test_and_train, f"{SPLIT}: fixed: train = .* is not what .*{MODEL} was trained with"),
+    "held_out emptied": (empty_held_out, rf"{SPLIT}: fixed: held_out = \[\] is not what"),
+    "other data": (other_data, rf"{SPLIT}: sha256 = .* is not what"),
+    "permuted labels": (permute_labels, rf"{MODEL}: labels = \[.*\] is not what"),
+    "another hop": (change_hop, rf"{MODEL}: features = \{{.* is not what"),
+    "an entry removed": (remove_entry, "was trained with emotion, which was removed since"),
+    "hashes removed": (remove_hashes, f"{MODEL} has no sha256, which every model of this run was written with"),
+    "damaged hashes": (damage_hashes, f"{MODEL} is damaged: sha256 = .*, expected hashes of files, model and run"),
+    "int weights": (weights_changed(lambda value: value.int()), f"{WEIGHTS} is damaged or was changed since training"),
+    "a flipped sign": (weights_changed(lambda value: -value), "its SHA-256 is .*, expected .* by model.json; restore it"),
+    "recipe": (edit_recipe, r"recipe.toml: recipe.toml: audit = \{.* is not what"),
+    "metrics": (edit_metrics, "metrics.csv is damaged or was changed since training"),
+}
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("change, message", CHANGES.values(), ids=CHANGES)
+def test_a_run_that_was_changed_since_training_is_refused(change, message, run):
+    Run.open(run)
+    change(run)
+    with pytest.raises(RunError, match=message):
+        Run.open(run)
+
+
+@pytest.mark.parametrize("command", ["evaluate {run}", "infer {run} {folder} --out {tmp}/p.csv", "compare {run}", "train"])
+def test_every_command_checks_a_run(command, run, folder, prepared, tmp_path, capsys):
+    shutil.copyfile(run / "recipe.toml", tmp_path / "recipe.toml")
+    swap_test_and_train(run)
+    command += " {tmp}/recipe.toml --data {data} --out {run} --resume" * (command == "train")
+    assert siser(command.format(run=run, folder=folder, tmp=tmp_path, data=prepared.folder).split()) == 2
+    assert "is not what" in capsys.readouterr().err and not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize("change, message", [CHANGES[name] for name in ("permuted labels", "another hop", "a flipped sign")])
+def test_a_model_alone_checks_what_it_holds(change, message, run):
+    change(run)
+    with pytest.raises(RunError, match=message):
+        load_model(run / FOLD)
+
+
+def test_a_run_without_hashes_opens_with_a_note(run, folder, tmp_path, capsys):
+    without_hashes(run)
+    assert Run.open(run).unbound == ("fixed",)
+    assert siser(["infer", str(run), str(folder / "05_level_a.wav"), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 0
+    assert f"warning: {run}: 1 of 1 models hold no hashes" in capsys.readouterr().err
+    save_file({name: value.int() for name, value in load_file(run / WEIGHTS).items()}, run / WEIGHTS)
+    with pytest.raises(RunError, match=r"model.safetensors is damaged: .* is torch.int32, expected torch.float32"):
+        load_model(run / FOLD)
+
+
+def test_models_of_two_folds_that_change_places_are_noticed(prepared, tmp_path):
+    tiny = {"train": {"epochs": 1}, "features": {"mels": 16}, "encoder": {"channels": [4], "dim": 4}}
+    run = train(
+        make_recipe({**tiny, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}}),
+        prepared,
+        tmp_path / "run",
+        device="cpu",
+    )
+    folds = tmp_path / "run" / "folds"
+    for old, new in (("1", "x"), ("2", "1"), ("x", "2")):
+        (folds / old).rename(folds / new)
+    with pytest.raises(RunError, match=r"split.json: 1: name = .* was removed since|split.json: 1: name = \"1\" is not what"):
+        Run.open(run.folder)
+
+
+def test_hashes_are_the_same_on_every_machine(trained):
+    """The hash of a fixed value, and of values read from files, whatever their line ends and the order of their keys."""
+    assert digest({"b": [0.1, 1e-7, "ä"], "a": None}) == "a84e7625dd56bfbebe3ad58aabecd559c302feae8702e7d470533b7c2990d981"
+    toml = write_toml(trained.recipe)
+    assert digest(tomllib.loads(toml.replace("\n", "\r\n"))) == digest(tomllib.loads(toml)) == digest(trained.table)
+
+
+@pytest.mark.parametrize(
+    "data, run, stored",
+    [
+        ("/home/ann/data/x", "/home/ann/runs/a", "../../data/x"),
+        ("/mnt/data/x", "/mnt/runs/a", "../../data/x"),
+        ("/home/ann/data/x", "/mnt/runs/a", "~/data/x"),
+        ("/mnt/ann/x", "/home/ann/runs/a", ""),
+        ("/home/bob/data/x", "/home/ann/runs/a", ""),
+    ],
+)
+def test_a_run_stores_no_absolute_path_and_no_user_name(data, run, stored, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert portable_path(data, run) == stored
