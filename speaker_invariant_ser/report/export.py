@@ -55,7 +55,7 @@ def card_of(run: Run, licence: str, name: str) -> str:
     labels = ", ".join(read_description(run.model_specs[0].folder / DESCRIPTION)["labels"])
     return (
         f"---\nlicense: {licence}\nlibrary_name: speaker_invariant_ser\npipeline_tag: audio-classification\n---\n\n# {name}\n\n"
-        f"{counted(len(run.model_specs), 'model')} of speech emotion: {labels}. Not evaluated: nothing is known of how it does on "
-        f"unseen speakers, nor of how much of a speaker its embedding holds.\n\n"
+        f"{counted(len(run.model_specs), 'model')} of speech emotion: {labels}. Not evaluated: nothing is known of how well "
+        f"it does on unseen speakers, nor of how much of a speaker its embedding holds.\n\n"
         "    siser infer FOLDER recordings/ --out predictions.csv\n"
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import typer
 from conftest import TINY
-from helpers import assert_same_bits
+from helpers import assert_same_bits, without_hashes
 from rich.console import Console
 
 from speaker_invariant_ser import files
@@ -232,6 +232,7 @@ def test_several_seeds_are_printed_as_mean_and_standard_deviation(paths, capsys)
 def seeds(paths):
     """A run of three seeds and three epochs, in which the model of the first seed is trained."""
     run = shutil.copytree(paths["run"], paths["tmp"] / "seeds")
+    without_hashes(run)
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(recipe.replace("seeds = 1", "seeds = 3"))
     shutil.move(run / "folds" / "fixed", run / "seed-0")

@@ -87,7 +87,7 @@ def test_export_refuses_what_is_not_a_new_folder_and_an_untrained_fold(run, expo
     half = shutil.copytree(run.folder, tmp_path / "half")
     shutil.rmtree(half / "folds" / "fixed")
     assert siser(["export", str(half), "--out", str(tmp_path / "new")]) == 2
-    assert "1 of 1 folds not trained" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert "1 of 1 fold not trained" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 def add_label(path):
