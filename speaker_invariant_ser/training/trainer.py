@@ -88,10 +88,9 @@ class Trainer:
 
     def __init__(self, run: Run, prepared: PreparedCorpus, spec: ModelSpec, fabric: Fabric, work: Path) -> None:
         recipe, device = run.recipe, fabric.device
-        self.recipe, self.spec, self.fabric, self.work, self.prepared = recipe, spec, fabric, work, prepared
+        self.run, self.recipe, self.spec, self.fabric, self.work, self.prepared = run, recipe, spec, fabric, work, prepared
         self.precision = choose_precision(recipe.train.precision, device.type)
         self.fingerprint = fingerprint_of(run, spec, self.precision)
-        self.run_facts = run.facts(spec)
         torch.manual_seed(spec.seed)
 
         labels = labels_of(prepared.utterances, recipe.split)
@@ -308,7 +307,7 @@ class Trainer:
             indices = [i for part in ("train", "unlabelled") for i in self.spec.split.indices(part, self.prepared.utterances)]
             trained_range = range_of([self.prepared.utterances[index] for index in indices], self.prepared.audio)
             self.model.settings = self.model.settings.model_copy(update={"trained_range": trained_range})
-        save_model(self.model, self.work, trained_on, self.run_facts)
+        save_model(self.model, self.work, trained_on, self.run.facts(self.spec))
 
     def temperature(self) -> float | None:
         """Fit the temperature of the confidence on the dev speakers; None without any."""
