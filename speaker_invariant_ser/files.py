@@ -301,11 +301,7 @@ def scratch_folder(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def held(path: Path | str) -> Iterator[None]:
-    """Keep other processes that call this from writing a path; errors of the block pass as they are.
-
-    Raises:
-        WriteError: Another process is writing it, or its folder cannot be written.
-    """
+    """Hold the lock of a path, or raise WriteError if another process has it; errors of the block pass as they are."""
     path = resolve_links(path)
     with ExitStack() as lock:
         with write_errors(path):
@@ -346,13 +342,7 @@ def refuse_existing(path: Path | str, advice: str) -> Path:
 
 
 def require_only(folder: Path | str, names: Collection[str], advice: str) -> None:
-    """Raise WriteError unless a path does not exist, or is a folder that holds nothing but these names.
-
-    Args:
-        folder: The path.
-        names: The names that it may hold.
-        advice: What the user can do otherwise; the end of the error message.
-    """
+    """Raise WriteError, which ends with `advice`, unless a path does not exist or is a folder of nothing but these names."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise WriteError(f"{folder} is a file: {advice}")

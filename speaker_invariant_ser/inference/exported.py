@@ -5,12 +5,11 @@ models/NUMBER/           model.safetensors and model.json of each model
 README.md                the model card
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.files import read_json, sha256
 from speaker_invariant_ser.models.model import DESCRIPTION
 from speaker_invariant_ser.runs import Run
 
@@ -44,11 +43,11 @@ class Export:
         """
         path = folder / EXPORT
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             hashes: dict[str, str] = {str(name): str(digest) for name, digest in record["models"].items()}
             if record["format"] != FORMAT or not hashes or not all(Path(name).parent == Path(MODELS) for name in hashes):
                 raise ValueError(f"expected format {FORMAT} and folders in {MODELS}")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error}); export the run again") from None
         for name, expected in hashes.items():
             described = folder / name / DESCRIPTION
