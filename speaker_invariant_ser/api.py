@@ -196,6 +196,7 @@ def evaluate(
     by: Sequence[str] = (),
     quick: bool = False,
     baseline: bool = True,
+    telephone: bool = False,
     device: str = "auto",
     jobs: int = 1,
     progress: TaskProgress | None = None,
@@ -209,6 +210,7 @@ def evaluate(
         by: Columns of the manifest to break results down by.
         quick: Use closed-form attackers only: fast, never claims chance.
         baseline: Measure what the 22 prosody functionals and an SVM reach on the same folds; takes seconds.
+        telephone: Also score the test utterances as heard over a telephone: `emotion.by_telephone` of the report.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         jobs: Attackers fitted in parallel.
         progress: Called with task, steps done and steps in total.
@@ -233,7 +235,7 @@ def evaluate(
     opened, other = open_run(run), against if against is None else open_run(against)
     prepared = opened.open_data(None if data is None else Path(data))
     try:
-        result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline)
+        result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline, telephone)
     except evaluation.UnauditedError as error:
         write_unaudited_report(error.report, error.curves, opened.folder)
         raise

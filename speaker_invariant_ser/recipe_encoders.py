@@ -12,8 +12,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentSection(Section):
-    """Augmentation of training batches on the log-mel spectrogram, in this order; none at evaluation."""
+    """Augmentation of training batches, in this order, none at evaluation; telephone on the waveform, all else on log-mels."""
 
+    telephone: Share = Field(
+        0.0,
+        description=(
+            "Share of utterances that are heard over a telephone (300 to 3400 Hz, 8 kHz, mu-law), 0 to 1; F0 stays that of the "
+            "recording. Doubles the log-mels kept in memory."
+        ),
+    )
     virtual_speakers: int = Field(
         0,
         ge=0,
@@ -66,6 +73,7 @@ class AugmentSection(Section):
 
 # Augmentations that are defined for sound and not for images.
 SOUND_ONLY = (
+    "telephone",
     "concatenate",
     "tempo",
     "warp",

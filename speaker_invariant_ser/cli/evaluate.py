@@ -28,6 +28,10 @@ def evaluate(
             help="Measure the prosody baseline on the same folds, which takes seconds: an SVM on 22 numbers per utterance.",
         ),
     ] = True,
+    telephone: Annotated[
+        bool,
+        typer.Option("--telephone", help="Also score the test utterances by telephone (300 to 3400 Hz, mu-law)."),
+    ] = False,
     device: Device = "auto",
     jobs: AttackerJobs = CORES,
     as_json: Json = False,
@@ -46,7 +50,7 @@ def evaluate(
         from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
         try:
-            result = evaluation.evaluate(evaluated, prepared, device, progress, by or (), other, quick, jobs, baseline)
+            result = evaluation.evaluate(evaluated, prepared, device, progress, by or (), other, quick, jobs, baseline, telephone)
         except evaluation.UnauditedError as error:
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             raise typer.Exit(1) from None

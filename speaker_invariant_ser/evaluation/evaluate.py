@@ -27,6 +27,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     ModelOutputs,
     apply_models,
     attacked_parts,
+    predict_by_telephone,
     require_held_out,
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
@@ -34,6 +35,7 @@ from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSett
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
     Baseline,
+    ByTelephone,
     Emotion,
     Outputs,
     Refit,
@@ -41,6 +43,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Speaker,
 )
 from speaker_invariant_ser.files import held
+from speaker_invariant_ser.metrics import accuracy as accuracy_of
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -104,6 +107,7 @@ def evaluate(
     quick: bool = False,
     jobs: int = 1,
     with_baseline: bool = True,
+    telephone: bool = False,
 ) -> Evaluation:
     """Evaluate emotion on the test speakers and audit the embeddings of all models; write predictions.csv into the run.
 
@@ -117,6 +121,7 @@ def evaluate(
         quick: Use the closed-form attackers only.
         jobs: Attackers fitted in parallel.
         with_baseline: Measure what the 22 prosody functionals reach on the same folds without a network.
+        telephone: Also score the test utterances as a telephone transmits them.
 
     Raises:
         RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
@@ -148,6 +153,7 @@ def evaluate_alone(
     require_held_out(run, prepared)
     other_report = read_report(against.folder) if against else None
 
+    heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None
     outputs = apply_models(run, prepared, device, quick, progress)
     paired = compare_with(against, other_report, outputs.predictions, domains) if against and other_report else None
     write_predictions(run.folder / PREDICTIONS, outputs.predictions)
@@ -161,7 +167,10 @@ def evaluate_alone(
     curves = {spec.name: spec.metrics() for spec in model_specs}
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
-    parts = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
+    parts: dict[str, Any] = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
+    if heard:
+        accuracy = accuracy_of(heard.truth, heard.predicted)
+        parts["by_telephone"] = ByTelephone(uar=uar_over_seeds(heard), accuracy=accuracy)
     emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
     described, note = describe(run, prepared, settings), prepared.settings.get("note", "")
     try:

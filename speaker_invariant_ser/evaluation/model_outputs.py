@@ -8,6 +8,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.data.conditions.telephone import telephone
 from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -123,6 +124,38 @@ def predict_test_speakers(
     temperature = model.settings.temperature
     if temperature is None:
         temperature = dev_temperature(model, prepared, spec, means) if spec.split.dev else inner_temperature(model, spec, recipe)
+    return predictions_of(model, spec, utterances, probability, temperature)
+
+
+def predict_by_telephone(run: Run, prepared: PreparedCorpus, device: str, progress: TaskProgress) -> Predictions:
+    """Predict the emotions of the test utterances of all folds as a telephone transmits them.
+
+    Raises:
+        RunError: The run is for images, or subtracts speaker means, which are of the recordings.
+    """
+    features = run.recipe.features
+    if features.transductive or features.front != "log-mel":
+        key = "normalise" if features.transductive else "front"
+        expected = "utterance or corpus" if features.transductive else "log-mel"
+        raise RunError(f"{run.folder}: features.{key} = {getattr(features, key)}: not measured by telephone; expected {expected}")
+    parts = []
+    for done, spec in enumerate(run.model_specs, start=1):
+        model = load_model(spec.folder, str(choose_device(device)))
+        utterances, clips, _ = clips_of(prepared, spec.split, ("test",), None)
+        probability = apply_to_clips(model, [telephone(clip) for clip in clips]).probability
+        parts.append(predictions_of(model, spec, utterances, probability))
+        progress("applying models by telephone", done, len(run.model_specs))
+    return join(parts)
+
+
+def predictions_of(
+    model: SerModel,
+    spec: ModelSpec,
+    utterances: Sequence[Utterance],
+    probability: np.ndarray,
+    temperature: float | None = None,
+) -> Predictions:
+    """Return the probabilities [N, C] of a model for test utterances as predictions."""
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),

@@ -154,6 +154,13 @@ class Refit(Part):
     calibrated: bool
 
 
+class ByTelephone(Part):
+    """Emotion results on the test utterances as a telephone transmits them; all speakers, emotions and models are the same."""
+
+    uar: Uar
+    accuracy: float
+
+
 class Emotion(Part):
     """Emotion results on unseen speakers; `uar`, the headline, is pooled over test utterances."""
 
@@ -175,6 +182,7 @@ class Emotion(Part):
     uar_mean_over_speakers: MeanUar | None = None
     refit: Refit | None = None
     near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
+    by_telephone: ByTelephone | None = None
 
     @property
     def mean_over_speakers(self) -> MeanUar:

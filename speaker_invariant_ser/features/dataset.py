@@ -31,7 +31,8 @@ class LogMelDataset:
     """Log-mels and labels of N utterances.
 
     Attributes:
-        source: The log-mels, before speaker means are subtracted.
+        source: The log-mels, before speaker means are subtracted. With augment.telephone those of the N utterances as a telephone
+            transmits them follow, at N to 2 N - 1.
         frames: Number of frames of each utterance, [N].
         emotion: Index of the emotion in the model's labels, [N]; -1 where it is unknown.
         targets: For each adversary the indices of its target, [N] each.
@@ -88,6 +89,7 @@ def open_dataset(
     cache_gb: float,
     unlabelled: Sequence[int] = (),
     subtract_speaker_means: bool = False,
+    with_telephone: bool = False,
 ) -> LogMelDataset:
     """Open utterances of a prepared corpus as a dataset on the device of `logmel`.
 
@@ -100,15 +102,18 @@ def open_dataset(
         cache_gb: Gigabytes of log-mels that may stay in memory; a larger dataset is streamed from disk.
         unlabelled: Further utterances, whose emotion is ignored; they come after the others.
         subtract_speaker_means: Whether speaker means are to be subtracted (features.normalise = "speaker").
+        with_telephone: Whether the source holds every utterance a second time, as a telephone transmits it.
 
     Returns:
         The dataset, cached or streamed.
     """
     utterances = [prepared.utterances[index] for index in (*indices, *unlabelled)]
-    streamed = StreamedLogMels(prepared, np.array([*indices, *unlabelled]), logmel)
-    frames, speakers = streamed.frames, [utterance.speaker for utterance in utterances]
+    chosen = np.tile([*indices, *unlabelled], 1 + with_telephone)
+    by_telephone = np.arange(len(chosen)) >= len(utterances) if with_telephone else None
+    streamed = StreamedLogMels(prepared, chosen, logmel, by_telephone)
+    frames, speakers = streamed.frames[: len(utterances)], [utterance.speaker for utterance in utterances]
     emotion = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)
-    cached = 4 * row_count(logmel) * int(frames.sum()) <= 1e9 * cache_gb
+    cached = 4 * row_count(logmel) * int(streamed.frames.sum()) <= 1e9 * cache_gb
     return LogMelDataset(
         source=CachedLogMels.compute(streamed) if cached else streamed,
         frames=frames,

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speaker_invariant_ser.data.audio import FULL_SCALE, pad
+from speaker_invariant_ser.data.audio import FULL_SCALE, pad, to_float32, to_int16
+from speaker_invariant_ser.data.conditions.telephone import telephone
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.features.log_mel import FrontEnd, mask_of
 from speaker_invariant_ser.features.prosody import PROSODY_ROWS, prosody_rows
@@ -52,11 +53,13 @@ class StreamedLogMels:
         prepared: The prepared corpus that holds the audio.
         indices: Which of its utterances these are, [N].
         logmel: The front end, whose device the log-mels are on.
+        by_telephone: Which of them are wanted as a telephone transmits them, [N]; None: none. F0 stays that of the recording.
     """
 
     prepared: PreparedCorpus
     indices: np.ndarray
     logmel: FrontEnd
+    by_telephone: np.ndarray | None = None
 
     @property
     def frames(self) -> np.ndarray:
@@ -73,7 +76,11 @@ class StreamedLogMels:
         """Read 16-bit samples [B, S], lengths [B], and F0 with confidence [B, 2, T], if needed, of a batch of indices."""
         indices = self.indices[batch]
         f0 = torch.from_numpy(self.prepared.f0_batch(indices)) if self.logmel.needs_f0 else None
-        return *self.prepared.batch(indices), f0
+        samples, lengths = self.prepared.batch(indices)
+        for row in np.flatnonzero(self.by_telephone[batch]) if self.by_telephone is not None else ():
+            clip = samples[row, : lengths[row]]
+            clip[:] = to_int16(telephone(to_float32(clip)))
+        return samples, lengths, f0
 
     @torch.no_grad()
     def compute(self, samples: Tensor, lengths: Tensor, f0: Tensor | None = None) -> tuple[Tensor, Tensor]:

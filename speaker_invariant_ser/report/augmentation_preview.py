@@ -73,7 +73,8 @@ def preview_clips(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
     (split,) = hold_out(first, prepared.utterances, recipe.audit.holdout, recipe.audit.seed)
     indices, labels = split.indices("train", prepared.utterances), labels_of(prepared.utterances, recipe.split)
     model, transductive = build_model(recipe, labels), recipe.features.transductive
-    dataset = open_dataset(prepared, indices, labels, (), model.logmel, cache_gb=0, subtract_speaker_means=transductive)
+    telephone = recipe.augment.telephone > 0
+    dataset = open_dataset(prepared, indices, labels, (), model.logmel, 0.0, (), transductive, telephone)
     model.normalise.fit(dataset.sample())
     loader = BatchLoader(dataset, recipe, len(labels), (), recipe.train.seed, torch.device("cpu"))
     rng = np.random.default_rng(recipe.train.seed)
@@ -115,8 +116,8 @@ def augment(
     """Augment clips as a training batch would; return their log-mels, each [M, T'], and how clips were paired."""
     draws = rng.random((len(chosen), loader.augment.columns), dtype=np.float32)
     pairs = draw_pairs(chosen, loader.dataset.emotion, loader.dataset.speaker, loader.augment.settings, rng)
-    plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng))
-    (batch,) = loader.dataset.source.read([loader.needed(plan)])
+    plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng), loader.draw_telephone(len(chosen), rng))
+    (batch,) = loader.dataset.source.read([loader.positions(plan)])
     mels, frames = loader.features(plan, *batch)
     return without_padding(normalise(mels, frames), frames), pairs
 

@@ -114,7 +114,16 @@ def emotion_rows(emotion: Emotion) -> list[list[str]]:
         [f"emotion UAR, {speakers}, mean over speakers", percent(mean.value), interval_or_dash(mean), chance],
         *source_rows(emotion),
         [f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance],
+        *telephone_rows(emotion),
     ]
+
+
+def telephone_rows(emotion: Emotion) -> list[list[str]]:
+    """Return the row of the UAR on the test utterances as a telephone transmits them, where that was measured."""
+    if not emotion.by_telephone:
+        return []
+    uar = emotion.by_telephone.uar
+    return [["emotion UAR by telephone, pooled", percent(uar.value), interval(uar), percent(emotion.chance)]]
 
 
 def key_table(report: Report) -> Table:

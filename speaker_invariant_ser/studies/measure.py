@@ -15,7 +15,7 @@ from speaker_invariant_ser.evaluation.baseline import measure_baseline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
 from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, Report, RunReport
-from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker
+from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker, Uar
 from speaker_invariant_ser.files import partial_of, remove_known
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
@@ -43,6 +43,7 @@ class Job:
         device: auto, cpu or cuda.
         jobs: Models trained, and then attackers fitted, in parallel.
         keep_run: Keep the run, with a report, when the result is written.
+        telephone: Score test utterances as a telephone transmits them, too.
         discard_run: Remove what an earlier start has left if it is of another recipe or of other data.
     """
 
@@ -55,6 +56,7 @@ class Job:
     device: str = "auto"
     jobs: int = 1
     keep_run: bool = True
+    telephone: bool = False
     discard_run: bool = False
 
 
@@ -94,7 +96,9 @@ def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple
             raise StudyError(f"{job.run} was started {why}; --refresh removes it, or choose another --runs")
         remove_run(job.run)
     run = train(recipe, prepared, job.run, resume=True, device=job.device, jobs=job.jobs)
-    evaluation = evaluate(run, run.open_data(job.data), job.device, quick=job.quick, jobs=job.jobs, with_baseline=False)
+    evaluation = evaluate(
+        run, run.open_data(job.data), job.device, quick=job.quick, jobs=job.jobs, with_baseline=False, telephone=job.telephone
+    )
     if job.keep_run:
         write_run_report(evaluation, run.folder)
     report = evaluation.report
@@ -127,8 +131,14 @@ def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str
 def emotion_numbers(emotion: Emotion) -> dict[str, Any]:
     """Return the emotion results that are kept of a run's report."""
     kept = ("accuracy", "worst_speaker", "chance", "utterances", "per_speaker")
-    uar = {key: getattr(emotion.uar, key) for key in ("value", "low", "high")}
-    return {"uar": uar, "uar_mean_over_speakers": emotion.mean_over_speakers, **{key: getattr(emotion, key) for key in kept}}
+    numbers = {"uar": uar_numbers(emotion.uar), "uar_mean_over_speakers": emotion.mean_over_speakers}
+    heard = {"by_telephone": uar_numbers(emotion.by_telephone.uar)} if emotion.by_telephone else {}
+    return numbers | {key: getattr(emotion, key) for key in kept} | heard
+
+
+def uar_numbers(uar: Uar) -> dict[str, float | None]:
+    """Return a UAR with its interval."""
+    return {key: getattr(uar, key) for key in ("value", "low", "high")}
 
 
 def speaker_numbers(speaker: Speaker, quick: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ BASELINE_SECTIONS = ("split", "labels", "audit")  # of the recipe; a baseline de
 
 
 class EmotionNumbers(Part):
-    """Emotion results on unseen speakers."""
+    """Emotion results on unseen speakers; `by_telephone` is their UAR as a telephone transmits them, where it was measured."""
 
     uar: Uar
     uar_mean_over_speakers: MeanUar
@@ -33,6 +33,7 @@ class EmotionNumbers(Part):
     chance: float
     utterances: int
     per_speaker: dict[str, SpeakerResult]
+    by_telephone: Uar | None = None
 
 
 class StrongestNumbers(Part):

@@ -58,6 +58,14 @@ class Row:
         return mean([score.value for score in scores], [score.low for score in scores], [score.high for score in scores])
 
     @property
+    def by_telephone(self) -> Mean | None:
+        """Emotion UAR on the test utterances as a telephone transmits them; None where it was not measured."""
+        scores = [uar for result in self.results if (uar := result.numbers.emotion.by_telephone)]
+        if not scores:
+            return None
+        return mean([score.value for score in scores], [score.low for score in scores], [score.high for score in scores])
+
+    @property
     def attacker(self) -> Mean:
         """Accuracy of the strongest attacker."""
         scores = [result.numbers.speaker.strongest for result in self.results]

@@ -130,6 +130,7 @@ def run_cell(
         device=options.device,
         jobs=options.jobs,
         keep_run=options.keep_runs,
+        telephone=study.telephone,
         discard_run=options.refresh,
     )
     with ExitStack() as held:

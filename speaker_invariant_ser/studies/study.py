@@ -44,6 +44,7 @@ class StudyTable(Table):
     corpora: dict[Name, str] = Field(default_factory=dict)
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     page: str = ""
+    telephone: bool = False
     arms: tuple[ArmTable, ...] = Field(min_length=1)
 
 
@@ -113,12 +114,14 @@ class Study:
         corpora: Folders of the prepared corpora, by name.
         arms: The arms; the others are compared with the first one.
         page: Markdown file of the tables; None without one.
+        telephone: Whether networks are also scored on test utterances as a telephone transmits them.
     """
 
     path: Path
     corpora: Mapping[str, Path]
     arms: tuple[Arm, ...]
     page: Path | None
+    telephone: bool = False
 
     def cells(self, arms: Collection[str] = (), corpora: Collection[str] = (), seeds: int | None = None) -> list[Cell]:
         """Return the measurements of the study, the first seed of every arm and corpus before the second of any.
@@ -166,7 +169,7 @@ def read_study(path: Path, corpora: Mapping[str, Path] | None = None) -> Study:
         raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()))) from None
     folders = {name: path.parent / folder for name, folder in table.corpora.items()} | dict(corpora or {})
     arms = tuple(read_arm(path, arm, table.seeds, folders) for arm in table.arms)
-    study = Study(path, folders, arms, path.parent / table.page if table.page else None)
+    study = Study(path, folders, arms, path.parent / table.page if table.page else None, table.telephone)
     require_different(path, "arm", [arm.name for arm in arms])
     require_different(path, "result file", [cell.name for cell in study.cells()])
     return study

@@ -34,7 +34,12 @@ ABOUT = (
 def table_of(rows: Sequence[Row]) -> Table:
     """Return the table of a corpus, one row for each arm that has results."""
     head = [title.format(first=rows[0].arm.name) for title in HEAD]
-    return Table(head, [cells(row, rows[0]) for row in rows])
+    table = [cells(row, rows[0]) for row in rows]
+    heard = [row.by_telephone for row in rows]
+    if any(heard):
+        head.append("UAR by telephone")
+        table = [[*line, score(by_telephone) if by_telephone else "-"] for line, by_telephone in zip(table, heard, strict=True)]
+    return Table(head, table)
 
 
 def cells(row: Row, first: Row) -> list[str]:

@@ -44,6 +44,7 @@ class BatchPlan:
     pairs: Pairs | None  # their partners, where utterances are mixed or joined
     draws: np.ndarray  # [B, columns] uniform numbers that decide about augmentation
     virtual: np.ndarray | None = None  # [B, 2] virtual speaker of each utterance and of its partner; 0 is the real one
+    telephone: np.ndarray | None = None  # [B, 2] whether utterance and partner are heard over a telephone
 
 
 class BatchLoader:
@@ -111,7 +112,7 @@ class BatchLoader:
             Log-mels [B', M, T], or with prosody [B', M + 4, T], and frames [B'] of this process's rows; the labels of all B rows.
         """
         plans = self.plan_epoch(number)[skip:]
-        loaded = self.dataset.source.read(self.needed(plan) for plan in plans)
+        loaded = self.dataset.source.read(self.positions(plan) for plan in plans)
         for index, (plan, (mels, frames)) in enumerate(zip(plans, loaded, strict=True), start=skip):
             timer.end_phase("data")
             torch.manual_seed(seed_of(self.seed, number, index, self.rank))  # of noise, and of dropout after it
@@ -128,17 +129,28 @@ class BatchLoader:
         pairs, settings = None, self.augment.settings
         if settings.concatenate or settings.mixup_same_emotion or settings.mixup_any_emotion:
             pairs = draw_pairs(chosen, self.dataset.emotion, self.dataset.speaker, settings, rng)
-        virtual = self.draw_virtual(len(chosen), rng)
+        virtual, telephone = self.draw_virtual(len(chosen), rng), self.draw_telephone(len(chosen), rng)
         ends = np.cumsum([len(batch) for batch in batches])
         rows = [slice(end - len(batch), end) for end, batch in zip(ends, batches, strict=True)]
         return [
-            BatchPlan(chosen[row], pairs and pairs.rows(row), draws[row], None if virtual is None else virtual[row])
+            BatchPlan(
+                chosen[row],
+                pairs and pairs.rows(row),
+                draws[row],
+                None if virtual is None else virtual[row],
+                None if telephone is None else telephone[row],
+            )
             for row in rows
         ]
 
     def draw_virtual(self, number: int, rng: np.random.Generator) -> np.ndarray | None:
         """Draw the virtual speaker of utterances and of their partners [number, 2], all equally often; 0 is the real one."""
         return rng.integers(0, 1 + self.virtual_copies, (number, 2)) if self.virtual_copies else None
+
+    def draw_telephone(self, number: int, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw which utterances, and which of their partners, are heard over a telephone [number, 2]."""
+        share = self.augment.settings.telephone
+        return rng.random((number, 2)) < share if share else None
 
     def needed(self, plan: BatchPlan) -> np.ndarray:
         """Return the utterances to load: those of this process's rows, then their partners."""
@@ -147,6 +159,16 @@ class BatchLoader:
             return chosen
         other = plan.pairs.partner[self.rows]
         return np.concatenate((chosen, other[other != chosen]))
+
+    def of_needed(self, plan: BatchPlan, values: np.ndarray) -> np.ndarray:
+        """Return the values [B, 2], of utterances and of their partners, for the utterances that `needed` names."""
+        own, others = values[self.rows].T
+        return own if plan.pairs is None else np.concatenate((own, others[(plan.pairs.partner != plan.chosen)[self.rows]]))
+
+    def positions(self, plan: BatchPlan) -> np.ndarray:
+        """Return where the dataset's source has the utterances that `needed` names, as recorded or by telephone."""
+        needed = self.needed(plan)
+        return needed if plan.telephone is None else needed + len(self.dataset) * self.of_needed(plan, plan.telephone)
 
     @torch.no_grad()
     def features(self, plan: BatchPlan, mels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,9 +202,7 @@ class BatchLoader:
         mean = self.dataset.speaker_mean(needed)
         if plan.virtual is None or self.virtual_speakers is None:
             return mels, mean
-        own, others = plan.virtual[self.rows].T
-        paired = others[plan.pairs.partner[self.rows] != plan.chosen[self.rows]] if plan.pairs is not None else others[:0]
-        virtual, speaker = self.on_device(np.concatenate((own, paired))), self.on_device(self.dataset.speaker[needed])
+        virtual, speaker = self.on_device(self.of_needed(plan, plan.virtual)), self.on_device(self.dataset.speaker[needed])
         warped = self.virtual_speakers(mels, speaker, virtual)
         return warped, None if mean is None else self.virtual_speakers(mean, speaker, virtual)
 

@@ -61,7 +61,8 @@ def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
     """Return how many bytes the training of a model takes on a CPU, about: process, cached log-mels, longest batch."""
     logmel = FRONTS[recipe.features.front](recipe.features, SAMPLE_RATE)
     frames = [1 + utterance.samples // logmel.hop for utterance in prepared.utterances]
-    every, allowed = 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
+    copies = 1 + (recipe.augment.telephone > 0)
+    every, allowed = copies * 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
     frame_bytes = FRAME_BYTES.get(recipe.encoder.name, OTHER_FRAME_BYTES)
     return PROCESS_BYTES + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
 

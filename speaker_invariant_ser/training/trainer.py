@@ -132,7 +132,8 @@ class Trainer:
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
         transductive, memory_gb = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
-        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive)
+        telephone = self.recipe.augment.telephone > 0
+        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive, telephone)
         if not dev:
             return train_data, None
         memory_gb -= train_data.cached_gb

@@ -25,10 +25,12 @@ def test_the_page_of_arms_is_up_to_date(rows):
         assert path.read_text(encoding="utf-8") == picture, f"{path.name}: run `make reference`"
 
 
-def test_every_result_is_of_the_study_and_names_what_makes_it_again():
-    names = {cell.name: cell for cell in STUDY.cells()}
+def test_every_result_is_of_a_study_and_names_what_makes_it_again():
+    studies = [read_study(path) for path in sorted((ROOT / "recipes").glob("study-*.toml"))]
+    names = {cell.name: cell for study in studies for cell in study.cells()}
+    assert len(names) == sum(len(study.cells()) for study in studies), "two studies share a result"
     for path in RESULTS.glob("*.json"):
-        assert path.stem in names, f"no arm of {STUDY.path.name} has a result {path.name}"
+        assert path.stem in names, f"no study has a result {path.name}"
         result, cell = read_result(path), names[path.stem]
         assert (result.corpus, result.arm, result.seed) == (cell.corpus, cell.arm.name, cell.seed)
         assert result.command.startswith("siser ") and result.machine.processor and result.date and result.versions, path

@@ -7,11 +7,13 @@ from conftest import TINY
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.conditions.telephone import telephone
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.features.log_mel_sources import CachedLogMels, StreamedLogMels, padded_width
+from speaker_invariant_ser.recipe import FeaturesSection
 
 LABELS = ("falling", "level", "rising")
 CHOSEN = [40, 3, 3, 17, 60, 61, 62]
@@ -44,6 +46,27 @@ def test_streamed_and_cached_log_mels_are_the_same(prepared, logmel):
         assert torch.allclose(first.transpose(1, 2)[real], second.transpose(1, 2)[real], atol=1e-4)
     for name in ("frames", "emotion", "targets", "speaker"):
         assert np.array_equal(getattr(cached, name), getattr(streamed, name))
+
+
+@pytest.mark.parametrize("gigabytes", [1.0, 0.0])
+def test_telephone_copies_follow_the_recordings(prepared, logmel, gigabytes):
+    """The copy of utterance i is at N + i; labels, frames and samples for statistics are of the recordings."""
+    dataset = open_dataset(prepared, CHOSEN, LABELS, (), logmel, gigabytes, with_telephone=True)
+    assert isinstance(dataset.source, CachedLogMels if gigabytes else StreamedLogMels)
+    assert len(dataset) == len(dataset.emotion) == len(CHOSEN) and len(list(dataset.sample())) == len(CHOSEN)
+    ((mels, frames),) = dataset.source.read([np.array([2, 2 + len(CHOSEN)])])
+    clip = prepared.clip(CHOSEN[2])
+    for mel, audio in zip(mels, (clip, telephone(clip)), strict=True):
+        expected, count = logmel(torch.from_numpy(audio)[None], torch.tensor([len(audio)]))
+        assert count == frames[0] == frames[1] and torch.allclose(mel[:, :count], expected[0], atol=0.1)
+    assert (mels[0] - mels[1])[-3:].mean() > 2, "the highest bands are lost"
+
+
+def test_prosody_of_a_telephone_copy_has_the_f0_of_the_recording(prepared_f0):
+    logmel = LogMel(FeaturesSection(streams=("prosody",), hop_ms=16, mels=24), SAMPLE_RATE)
+    dataset = open_dataset(prepared_f0, [3], LABELS, (), logmel, 1.0, with_telephone=True)
+    ((rows, _),) = dataset.source.read([np.array([0, 1])])
+    assert torch.equal(rows[0, 24:26], rows[1, 24:26]) and not torch.equal(rows[0, 26:], rows[1, 26:])
 
 
 def test_labels_are_indices_in_sorted_order(prepared, logmel):

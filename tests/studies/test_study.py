@@ -31,6 +31,7 @@ FOLD = "runs/tones-cnn-s0/folds/fixed"
 
 STUDY = """
 seeds = [0, 1]
+telephone = true
 
 [corpora]
 tones = "{data}"
@@ -124,6 +125,7 @@ def test_a_result_holds_the_numbers_and_what_makes_them_again(whole, prepared):
     assert training.seconds > 0 and training.cpu_seconds > 0 and training.epoch["fixed"] in (1, 2, 3)
     assert baseline.seed is None and baseline.numbers.baseline.dimensions == 600 and baseline.numbers.speaker.speakers == 6
     assert set(baseline.numbers.baseline.classifiers) == {"linear", "rbf"}
+    assert 0 < network.numbers.emotion.by_telephone.value < 1 and baseline.numbers.emotion.by_telephone is None
     assert read_report(folder / "runs" / "tones-cnn-s0").emotion.uar.value == network.numbers.emotion.uar.value
 
 

@@ -47,7 +47,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "study.toml"
 
 
-def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored="held-out"):
+def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored="held-out", **emotion):
     """Write a result on the corpus `here`, with these UARs of speakers and accuracy of the attacker."""
     (described,) = [candidate for candidate in read_study(path).arms if candidate.name == arm]
     recipe = recorded_recipe(described.resolved(seed) or make_recipe({}), baseline=seed is None)
@@ -75,6 +75,7 @@ def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored
                 "chance": 0.25,
                 "utterances": 10 * len(uars),
                 "per_speaker": speakers,
+                **emotion,
             },
             "speaker": {
                 "strongest": {"name": "lda", "accuracy": attacker, "low": None, "high": None, "balanced_accuracy": attacker},
@@ -129,6 +130,13 @@ def test_the_table_holds_means_over_seeds_and_paired_differences(path, rows):
         "Not measured: new (seed 1).",
         "Measured 2026-11-01 to 2026-11-02 with version 0.2.0 on Some CPU, 2 cores, AVX2.",
     ]
+
+
+def test_the_uar_by_telephone_is_a_column_where_it_was_measured(path):
+    put(path, "plain", 0, [0.5, 0.7], 0.9, by_telephone={"value": 0.4, "low": 0.3, "high": 0.5})
+    put(path, "svm", None, [0.5, 0.5], 0.4)
+    table = table_of(gather(read_study(path), path.parent / "results")["here"])
+    assert table.head[-1] == "UAR by telephone" and [row[-1] for row in table.rows] == ["40.0 (30.0 to 50.0)", "-"]
 
 
 def test_a_stale_result_is_marked_and_other_test_sets_are_not_compared(path, rows):

@@ -76,13 +76,14 @@ def test_short_epochs_draw_different_utterances():
     assert len(set(np.concatenate(epochs))) > 0.98 * len(dataset)
 
 
-MIXED = {"concatenate": 0.3, "mixup_same_emotion": 0.2, "mixup_any_emotion": 0.3, "level_db": 6.0}
+MIXED = {"concatenate": 0.3, "mixup_same_emotion": 0.2, "mixup_any_emotion": 0.3, "level_db": 6.0, "telephone": 0.4}
 
 
 def make_loader(prepared, rank=0, world=1, **augment):
     recipe = make_recipe({**TINY, "augment": augment, "train": {"batch_size": 8}})
     logmel = LogMel(recipe.features, SAMPLE_RATE)
-    dataset = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0)
+    telephone = "telephone" in augment
+    dataset = open_dataset(prepared, range(40), LABELS, ("speaker",), logmel, 1.0, with_telephone=telephone)
     return BatchLoader(dataset, recipe, 3, (4,), 0, torch.device("cpu"), rank, world)
 
 
@@ -116,6 +117,21 @@ def test_labels_are_mixed_as_the_utterances_are(prepared):
         )
     mixed = [(labels.max(dim=1).values < 1).float().mean().item() for labels in map(torch.cat, zip(*soft, strict=True))]
     assert 0 < mixed[0] < mixed[1] < 1  # of emotions only mixup across; of speakers concatenation too
+
+
+def test_a_share_of_utterances_and_of_partners_is_heard_by_telephone(prepared):
+    """Nothing else that is drawn changes, so that a recipe without the telephone trains to the same bits as before."""
+    mixed = {key: value for key, value in MIXED.items() if key != "telephone"}
+    loaders = [make_loader(prepared, **mixed), make_loader(prepared, **MIXED), make_loader(prepared, **mixed, telephone=1.0)]
+    plans = [[plan for epoch in range(1, 21) for plan in loader.plan_epoch(epoch)] for loader in loaders]
+    for without, some, every in zip(*plans, strict=True):
+        assert without.telephone is None and np.array_equal(without.draws, some.draws)
+        assert np.array_equal(without.pairs.partner, some.pairs.partner)
+        needed = loaders[0].needed(without)
+        assert np.array_equal(loaders[0].positions(without), needed) and np.array_equal(loaders[2].positions(every), needed + 40)
+        assert set(loaders[1].positions(some) - needed) <= {0, 40}
+    shares = np.concatenate([loaders[1].positions(plan) >= 40 for plan in plans[1]])
+    assert len(shares) > 1000 and shares.mean() == pytest.approx(0.4, abs=0.05)
 
 
 @pytest.mark.parametrize("batches", ["shuffled", "balanced"])

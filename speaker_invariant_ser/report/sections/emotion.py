@@ -52,9 +52,12 @@ def results_section(emotion: Emotion) -> Section:
 def emotion_table(emotion: Emotion) -> Table:
     """Return the overall emotion results."""
     uar, mean, worst = emotion.uar, emotion.mean_over_speakers, emotion.worst_speaker
+    heard = emotion.by_telephone
+    by_telephone = f"{percent(heard.uar.value)} ({interval(heard.uar)}){seed_deviation(heard.uar)}" if heard else ""
     rows = [
         ["UAR, pooled over utterances", f"{percent(uar.value)} ({interval(uar)}){seed_deviation(uar)}"],
         ["UAR, mean over speakers", f"{percent(mean.value)} ({interval(mean)})"],
+        *([["UAR by telephone (300 to 3400 Hz, mu-law), pooled", by_telephone]] if heard else []),
         ["chance UAR", percent(emotion.chance)],
         ["accuracy", percent(emotion.accuracy)],
         ["macro F1", percent(emotion.macro_f1)],
