@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import compress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     ModelOutputs,
     apply_models,
     attacked_parts,
+    has_inner_temperature,
     predict_by_telephone,
     require_held_out,
 )
@@ -35,7 +36,6 @@ from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSett
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
     Baseline,
-    ByTelephone,
     Emotion,
     Outputs,
     Refit,
@@ -43,7 +43,6 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Speaker,
 )
 from speaker_invariant_ser.files import held
-from speaker_invariant_ser.metrics import accuracy as accuracy_of
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -169,8 +168,7 @@ def evaluate_alone(
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     parts: dict[str, Any] = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
     if heard:
-        accuracy = accuracy_of(heard.truth, heard.predicted)
-        parts["by_telephone"] = ByTelephone(uar=uar_over_seeds(heard), accuracy=accuracy)
+        parts["by_telephone"] = uar_over_seeds(heard)
     emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
     described, note = describe(run, prepared, settings), prepared.settings.get("note", "")
     try:
@@ -317,7 +315,11 @@ def refit_results(run: Run, folds: Mapping[str, SelectedEpoch], predictions: Pre
     if not run.recipe.train.refit:
         return {}
     epochs = {name: fold.epoch for name, fold in folds.items()}
-    return {"refit": Refit(inner_folds=run.recipe.train.inner_folds, epochs=epochs, calibrated=bool(predictions.temperatures))}
+    source: Literal["inner folds", "other folds", ""] = ""
+    if predictions.temperatures:
+        source = "inner folds" if has_inner_temperature(run.recipe) else "other folds"
+    inner_folds, calibrated = run.recipe.train.inner_folds, bool(source)
+    return {"refit": Refit(inner_folds=inner_folds, epochs=epochs, calibrated=calibrated, calibrated_on=source)}
 
 
 def mean_adversary_classifier(run: Run, folds: Mapping[str, SelectedEpoch], curves: Curves) -> AdversaryClassifier | None:

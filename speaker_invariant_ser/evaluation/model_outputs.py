@@ -15,7 +15,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
-from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join
+from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join, with_temperatures_of_other_folds
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_clips
@@ -73,7 +73,10 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
         for name in controls_for(model, quick):
             controls[name].append(CONTROLS[name](model, clips, clip_means))
         progress("applying models", done, len(model_specs))
-    return ModelOutputs(join(predictions), tables, unseen, controls, np.concatenate(rates))
+    joined = join(predictions)
+    if run.recipe.train.refit and not joined.temperatures:
+        joined = with_temperatures_of_other_folds(joined)
+    return ModelOutputs(joined, tables, unseen, controls, np.concatenate(rates))
 
 
 def require_finite(spec: ModelSpec, *outputs: np.ndarray) -> None:
@@ -184,7 +187,7 @@ def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float
     Raises:
         RunError: The predictions are missing or damaged.
     """
-    if not recipe.train.inner_folds or not recipe.erase.name == recipe.release.name == "none":
+    if not has_inner_temperature(recipe):
         return None
     path = spec.folder / INNER_PREDICTIONS
     try:
@@ -194,6 +197,11 @@ def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float
     except (ManifestError, ValueError) as error:
         raise RunError(f"{path} is missing or damaged ({error}); remove {spec.folder} and train it again with --resume") from None
     return fit_temperature(predictions.truth, predictions.probability)
+
+
+def has_inner_temperature(recipe: Recipe) -> bool:
+    """Return whether the predictions of inner folds are those of models like the final one."""
+    return recipe.train.inner_folds > 0 and recipe.erase.name == recipe.release.name == "none"
 
 
 def classify(

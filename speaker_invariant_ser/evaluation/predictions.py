@@ -16,7 +16,7 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.models.calibration import apply_temperature
+from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"
@@ -87,6 +87,29 @@ def join(parts: Sequence[Predictions]) -> Predictions:
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     temperatures = {name: value for part in parts for name, value in part.temperatures.items()}
     return Predictions(parts[0].labels, **arrays, temperatures=temperatures)
+
+
+def with_temperatures_of_other_folds(predictions: Predictions) -> Predictions:
+    """Fit the temperature of each model on what the models of the other folds predict of their own test speakers.
+
+    No model has learned from the speakers that it predicts there, and no utterance of a model's test speakers decides about its
+    temperature. The other models have learned from these speakers, as from all but their own.
+
+    Args:
+        predictions: Predictions without temperatures.
+
+    Returns:
+        The same with a temperature for each model, or without any where all folds test the same speakers.
+    """
+    temperatures = {}
+    for seed in predictions.seeds:
+        for fold in np.unique(predictions.fold[predictions.seed == seed]):
+            tested = np.isin(predictions.speaker, predictions.speaker[predictions.fold == fold])
+            others = predictions.rows((predictions.seed == seed) & ~tested)
+            if len(others.truth):
+                name = with_seed(str(fold), seed) if len(predictions.seeds) > 1 else str(fold)
+                temperatures[name] = fit_temperature(others.truth, others.probability)
+    return replace(predictions, temperatures=temperatures)
 
 
 def write_predictions(path: Path | str, predictions: Predictions) -> None:

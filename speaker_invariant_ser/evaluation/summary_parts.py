@@ -32,11 +32,7 @@ class Uar(Part):
 
 
 class MeanUar(Part):
-    """Mean of the speakers' UARs, every speaker with the same weight, and its 95 % interval over speakers.
-
-    It differs from the pooled UAR, whose recalls are computed over the utterances of all speakers together, where speakers have
-    unequal numbers of utterances or lack an emotion.
-    """
+    """Mean of the speakers' UARs, each with the same weight, and its 95 % interval over speakers; `Uar` is over utterances."""
 
     value: float
     low: float | None
@@ -146,19 +142,14 @@ class Refit(Part):
     Attributes:
         inner_folds: Number of inner folds; 0: no epoch was selected.
         epochs: Number of epochs of each model.
-        calibrated: Whether temperatures were fitted on the predictions of the inner folds.
+        calibrated: Whether temperatures were fitted.
+        calibrated_on: On whose predictions: "inner folds" (in older reports ""), "other folds", or "" without temperatures.
     """
 
     inner_folds: int
     epochs: dict[str, int]
     calibrated: bool
-
-
-class ByTelephone(Part):
-    """Emotion results on the test utterances as a telephone transmits them; all speakers, emotions and models are the same."""
-
-    uar: Uar
-    accuracy: float
+    calibrated_on: Literal["inner folds", "other folds", ""] = ""
 
 
 class Emotion(Part):
@@ -182,7 +173,7 @@ class Emotion(Part):
     uar_mean_over_speakers: MeanUar | None = None
     refit: Refit | None = None
     near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
-    by_telephone: ByTelephone | None = None
+    by_telephone: Uar | None = None  # on the test utterances as a telephone transmits them
 
     @property
     def mean_over_speakers(self) -> MeanUar:

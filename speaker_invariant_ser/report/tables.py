@@ -122,7 +122,7 @@ def telephone_rows(emotion: Emotion) -> list[list[str]]:
     """Return the row of the UAR on the test utterances as a telephone transmits them, where that was measured."""
     if not emotion.by_telephone:
         return []
-    uar = emotion.by_telephone.uar
+    uar = emotion.by_telephone
     return [["emotion UAR by telephone, pooled", percent(uar.value), interval(uar), percent(emotion.chance)]]
 
 

@@ -132,7 +132,7 @@ def emotion_numbers(emotion: Emotion) -> dict[str, Any]:
     """Return the emotion results that are kept of a run's report."""
     kept = ("accuracy", "worst_speaker", "chance", "utterances", "per_speaker")
     numbers = {"uar": uar_numbers(emotion.uar), "uar_mean_over_speakers": emotion.mean_over_speakers}
-    heard = {"by_telephone": uar_numbers(emotion.by_telephone.uar)} if emotion.by_telephone else {}
+    heard = {"by_telephone": uar_numbers(emotion.by_telephone)} if emotion.by_telephone else {}
     return numbers | {key: getattr(emotion, key) for key in kept} | heard
 
 

@@ -27,7 +27,7 @@ def test_the_uar_by_telephone_is_that_of_telephone_copies(trained, prepared, tmp
     tested = trained.splits[0].indices("test", prepared.utterances)
     output = apply_to_clips(model, [telephone(prepared.clip(index)) for index in tested])
     truth = np.array([model.labels.index(prepared.utterances[index].emotion) for index in tested])
-    assert emotion["by_telephone"]["uar"]["value"] == pytest.approx(uar(truth, output.probability.argmax(axis=1), 3))
+    assert emotion["by_telephone"]["value"] == pytest.approx(uar(truth, output.probability.argmax(axis=1), 3))
     assert "UAR by telephone (300 to 3400 Hz, mu-law), pooled" in (run / "report" / "report.md").read_text()
     assert siser(command) == 0 and "telephone" not in capsys.readouterr().out
     assert json.loads((run / "report" / "report.json").read_text())["emotion"].get("by_telephone") is None

@@ -20,6 +20,7 @@ from speaker_invariant_ser.evaluation.predictions import (
     Predictions,
     join,
     read_predictions,
+    with_temperatures_of_other_folds,
     write_predictions,
 )
 from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
@@ -144,6 +145,23 @@ def test_each_seed_of_a_fold_has_its_own_temperature():
     assert np.allclose(both.calibrated[:80], apply_temperature(parts[0].probability, 2.0))
     assert np.allclose(both.calibrated[80:], apply_temperature(parts[1].probability, 0.5))
     assert np.allclose(parts[1].calibrated, both.calibrated[80:]), "a part alone has the same temperature"
+
+
+def test_other_folds_give_a_temperature_without_the_speakers_of_the_fold():
+    parts = [
+        replace(synthetic_predictions(seed=seed, clips=1500, fold=fold, temperature=0.3, trained_from=seed), speaker=speaker)
+        for seed in (3, 4)
+        for fold, speaker in (("a", np.full(1500, "x")), ("b", np.full(1500, "y")), ("c", np.full(1500, "x")))
+    ]
+    fitted = with_temperatures_of_other_folds(join(parts))
+    assert set(fitted.temperatures) == {f"{fold}, seed {seed}" for fold in "abc" for seed in (3, 4)}
+    for fold, others in (("a", parts[1:2]), ("b", [parts[0], parts[2]]), ("c", parts[1:2])):
+        rows = join(others)
+        assert fitted.temperatures[f"{fold}, seed 3"] == pytest.approx(fit_temperature(rows.truth, rows.probability))
+    results = emotion_results(fitted)
+    assert results.calibration.before.ece > 0.12 and results.calibration.after.ece < 0.04
+    alone = with_temperatures_of_other_folds(join(parts[:1]))
+    assert alone.temperatures == {} and set(with_temperatures_of_other_folds(join(parts[:2])).temperatures) == {"a", "b"}
 
 
 def test_results_pooled_over_seeds_are_means_over_seeds():

@@ -306,14 +306,31 @@ def test_without_inner_folds_the_last_weights_are_kept(prepared, tmp_path, capsy
     spec = run.model_specs[0]
     tested = predict_test_speakers(load_model(spec.folder), prepared, spec, None, run.recipe)
     parts = refit_results(run, {spec.name: selected_epoch(spec, rows)}, tested)
-    assert parts["refit"].to_json() == {"inner_folds": 0, "epochs": {"fixed": 2}, "calibrated": False}
+    assert parts["refit"].to_json() == {"inner_folds": 0, "epochs": {"fixed": 2}, "calibrated": False, "calibrated_on": ""}
     emotion = emotion_results(tested).model_copy(update=parts)
     about = " ".join(block.text for section in emotion_sections(emotion) for block in section.blocks if isinstance(block, Text))
-    assert "No temperature was fitted: there are no dev speakers, and there are no inner folds." in about
+    assert (
+        "No temperature was fitted: there are no dev speakers, no inner folds like the final model, and no other folds" in about
+    )
     assert "for a fixed number of epochs: nothing was selected" in about and "dev speakers only" not in about
 
 
 # Evaluation
+
+
+def test_without_inner_folds_the_other_folds_calibrate(prepared, tmp_path):
+    """The temperature of a fold depends on no prediction for its own test speakers."""
+    recipe = make_recipe({**WITHOUT, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 0}})
+    run = train(recipe, prepared, tmp_path / "run", device="cpu")
+    outcome = evaluate(run, prepared, "cpu", quick=True, with_baseline=False)
+    emotion, predictions = outcome.report.emotion, outcome.predictions
+    assert emotion.refit.calibrated_on == "other folds" and emotion.refit.calibrated
+    for fold in ("1", "2", "3"):
+        others = predictions.rows(predictions.fold != fold)
+        expected = fit_temperature(others.truth, others.probability)
+        assert emotion.calibration.temperatures[fold] == pytest.approx(expected)
+    about = " ".join(block.text for section in emotion_sections(emotion) for block in section.blocks if isinstance(block, Text))
+    assert "fitted on the test speakers of the other folds, as predicted by the models that did not learn from them" in about
 
 
 def test_the_report_says_how_epoch_and_temperature_were_chosen(whole, prepared, capsys):
@@ -323,7 +340,8 @@ def test_the_report_says_how_epoch_and_temperature_were_chosen(whole, prepared, 
     write_run_report(outcome, run.folder)
     epoch = len(spec.metrics())
     report = json.loads((run.folder / "report" / "report.json").read_text())
-    assert report["emotion"]["refit"] == {"inner_folds": 2, "epochs": {"fixed": epoch}, "calibrated": True}
+    refit = {"inner_folds": 2, "epochs": {"fixed": epoch}, "calibrated": True, "calibrated_on": "inner folds"}
+    assert report["emotion"]["refit"] == refit
     assert report["emotion"]["folds"]["fixed"]["dev_uar"] == spec.metrics()[-1]["dev_uar"]
     predictions = from_columns(read_columns(spec.folder / INNER_PREDICTIONS, {}))
     temperature = fit_temperature(predictions.truth, predictions.probability)

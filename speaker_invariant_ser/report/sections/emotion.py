@@ -53,7 +53,7 @@ def emotion_table(emotion: Emotion) -> Table:
     """Return the overall emotion results."""
     uar, mean, worst = emotion.uar, emotion.mean_over_speakers, emotion.worst_speaker
     heard = emotion.by_telephone
-    by_telephone = f"{percent(heard.uar.value)} ({interval(heard.uar)}){seed_deviation(heard.uar)}" if heard else ""
+    by_telephone = f"{percent(heard.value)} ({interval(heard)}){seed_deviation(heard)}" if heard else ""
     rows = [
         ["UAR, pooled over utterances", f"{percent(uar.value)} ({interval(uar)}){seed_deviation(uar)}"],
         ["UAR, mean over speakers", f"{percent(mean.value)} ({interval(mean)})"],
@@ -156,10 +156,12 @@ def calibration_section(calibration: Calibration, refit: Refit | None = None) ->
     before, after = calibration.before, calibration.after
     about = f"The confidence of a calibrated model equals its accuracy. Expected calibration error: {percent(before.ece)}"
     if refit and not refit.calibrated:
-        inner = "inner folds predict without eraser and release" if refit.inner_folds else "there are no inner folds"
-        text = f"{about}. No temperature was fitted: there are no dev speakers, and {inner}."
+        text = f"{about}. No temperature was fitted: there are no dev speakers, no inner folds like the final model, and no "
+        text += "other folds that test other speakers."
         return Section("Calibration", [Text(text), Plots([reliability_plot({"as trained": before.bins})])], 3)
     speakers = "the speakers that its inner folds predicted" if refit else "its dev speakers"
+    if refit and refit.calibrated_on == "other folds":
+        speakers = "the test speakers of the other folds, as predicted by the models that did not learn from them"
     about += f"; after temperature scaling, with the temperature of each model fitted on {speakers}: {percent(after.ece)}."
     plot = reliability_plot({"as trained": before.bins, "after temperature scaling": after.bins})
     rows = [[model, decimal(temperature)] for model, temperature in calibration.temperatures.items()]
