@@ -29,7 +29,7 @@ def test_the_uar_by_telephone_is_that_of_telephone_copies(trained, prepared, tmp
     truth = np.array([model.labels.index(prepared.utterances[index].emotion) for index in tested])
     assert emotion["by_telephone"]["value"] == pytest.approx(uar(truth, output.probability.argmax(axis=1), 3))
     assert "UAR by telephone (300 to 3400 Hz, mu-law), pooled" in (run / "report" / "report.md").read_text()
-    assert siser(command) == 0 and "telephone" not in capsys.readouterr().out
+    assert siser(command) == 0 and "UAR by telephone" not in capsys.readouterr().out
     assert json.loads((run / "report" / "report.json").read_text())["emotion"].get("by_telephone") is None
 
 
