@@ -43,8 +43,7 @@ def prepare(
     """Decode a corpus once into 16 kHz mono audio with a manifest, as `siser prepare` does.
 
     Args:
-        corpus: A known corpus such as `emodb`, or the kind of your own data: `csv`, `tsv`, `parquet`, `folder`, `audformat`,
-            `datasets`.
+        corpus: A known corpus such as `emodb`, or the kind of yours: `csv`, `tsv`, `parquet`, `folder`, `audformat`, `datasets`.
         source: The corpus's folder, or your own table or folder.
         out: The prepared corpus: a new folder.
         only: (column, value) pairs; only utterances with one of the values in each column are kept.
@@ -224,8 +223,7 @@ def evaluate(
 
     Example:
         ```python
-        report = siser.evaluate("runs/emodb")
-        print(report.emotion.uar.value, report.speaker.strongest.accuracy)
+        print(siser.evaluate("runs/emodb").emotion.uar.value)
         ```
     """
     from speaker_invariant_ser.evaluation import evaluate as evaluation
