@@ -127,8 +127,9 @@ def evaluate(
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
         WriteError: Another process is evaluating the run, or it cannot be written.
     """
+    progress = progress or (lambda *_: None)
     with held(run.folder / PREDICTIONS):
-        return evaluate_alone(run, prepared, device, progress or (lambda *_: None), by, against, quick, jobs, with_baseline)
+        return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone)
 
 
 def evaluate_alone(
@@ -141,6 +142,7 @@ def evaluate_alone(
     quick: bool,
     jobs: int,
     with_baseline: bool,
+    telephone: bool,
 ) -> Evaluation:
     """Do what `evaluate` does, while no other process evaluates the run."""
     model_specs = run.all_models()
