@@ -203,7 +203,7 @@ def evaluate(
     """Score a run on its test speakers and audit its embeddings, as `siser evaluate` does; write its report.
 
     Args:
-        run: A run, fully trained, or its folder. Writes `predictions.csv` and the folder `report` into it.
+        run: A run, fully trained, or its folder. Writes `predictions.csv` and `report` (quick: beside a full one) into it.
         data: The run's prepared corpus, if it was moved since training.
         against: Another run, evaluated, to compare with.
         by: Columns of the manifest to break results down by.

@@ -114,6 +114,9 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
     return float(np.mean((2 * np.diagonal(matrix) / np.maximum(1, true + predictions))[true > 0]))
 
 
+MIN_CLUSTERS = 3  # for an interval that is shown: two clusters have three different resamples, and too narrow an interval
+
+
 def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute a reliability diagram, over bins of equal width in confidence. DeGroot and Fienberg, 1983.
 

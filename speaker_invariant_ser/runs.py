@@ -137,7 +137,7 @@ class Run:
         folder = Path(folder)
         missing = [name for name in (RECIPE, SPLIT) if not (folder / name).is_file()]
         if missing:
-            reason = f"has no {shorten(missing)}" if folder.is_dir() else "does not exist"
+            reason = f"has no {shorten(missing)}" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
             raise RunError(f"{folder} is not a run folder ({reason}); make one with `siser train`")
         try:
             record = read_json(folder / SPLIT)

@@ -303,6 +303,7 @@ def run_settings(folds: list[str], speakers: list[str]) -> RunSettings:
         ],
         versions={"speaker-invariant-ser": "0.1.0", "torch": "2.13.0"},
         audit=AUDIT,
+        date="2026-11-29",
     )
 
 
@@ -391,6 +392,7 @@ def demo_report() -> RunReport:
         speaker=speaker_results(0.767, 11, 1, 66),
         speaker__scored="trained",
         speaker__at_chance="undecided",
+        speaker__reason="few",
         speaker__unseen=None,
         speaker__selectivity=None,
         speaker__detection_limit=None,
@@ -425,7 +427,10 @@ def table_report() -> TableReport:
         speaker=Speaker.model_validate({**speaker, "scored": "given", "at_chance": True}),
         against=None,
         settings=TableSettings(
-            table={"sha256": HASH, "clips": 535, "dimensions": 88}, audit=AUDIT, versions={"scikit-learn": "1.9.1"}
+            table={"sha256": HASH, "clips": 535, "dimensions": 88},
+            audit=AUDIT,
+            versions={"scikit-learn": "1.9.1"},
+            date="2026-11-29",
         ),
         baseline=None,
     )

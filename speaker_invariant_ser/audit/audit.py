@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -338,6 +339,11 @@ def unseen_summary(leakage: Leakage | None, verification: Verification | None) -
     }
 
 
+def today() -> str:
+    """Return the date, UTC, as in 2026-01-31."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditSettings, notes: Sequence[str] = ()) -> dict:
     """Return the content of report.json for the audit of a table of embeddings.
 
@@ -367,6 +373,7 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
                 "notes": list(notes),
             },
             "audit": settings.described,
+            "date": today(),
             "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
         },
         "baseline": None,

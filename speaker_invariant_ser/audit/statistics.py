@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
 MARGIN = 0.03  # of the equivalence test: accuracies less than 3 points above chance count as no leak
 ALPHA = 0.05
@@ -159,11 +160,11 @@ def cluster_bootstrap_interval(
         seed: Seed of the resampling.
 
     Returns:
-        Lower and upper end; NaN with a single cluster.
+        Lower and upper end; NaN with fewer than three clusters.
     """
     member = to_indices(cluster)
     sizes = np.bincount(member)
-    if len(sizes) < 2:
+    if len(sizes) < MIN_CLUSTERS:
         return np.nan, np.nan
     sums = np.bincount(member, weights=correct)
     rng, means = np.random.default_rng(seed), []

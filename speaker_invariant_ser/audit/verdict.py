@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
+from speaker_invariant_ser.errors import counted
+from speaker_invariant_ser.metrics import MIN_CLUSTERS
+
 CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an evaluation gives
     "within": (
         "Attackers are at chance within the margin of {margin:.0f} points: the one-sided 95 % upper bound is {upper:.1f} %. This "
         "is an average over speakers and utterances{precision}; no speaker stands out, nor do the utterances that an attacker is "
         "surest about"
     ),
-    "leak": "The embedding identifies speakers: attackers are significantly above chance",
+    "leak": "The embedding identifies speakers: attackers are significantly above chance{size}",
     "below": (
         "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the speaker is"
     ),
@@ -52,6 +55,23 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
 }
 
 
+ANSWERS = {  # by the same reason
+    "within": "No speaker is identified better than by chance.",
+    "leak": "The embedding identifies speakers.",
+    "below": "The embedding identifies speakers: an attacker is wrong more often than by chance, which reveals them as well.",
+    "few": "It is undecided whether the embedding identifies speakers: there are too few utterances.",
+    "quick": "It is undecided whether the embedding identifies speakers: only closed-form attackers were run.",
+    "no_room": "It is undecided whether the embedding identifies speakers: the emotion alone names almost every one.",
+    "speaker": "The embedding identifies one speaker, though not the others on average.",
+    "surest": "The embedding identifies speakers in some utterances, though not on average.",
+    "tail": "It is undecided whether the embedding identifies one speaker, or speakers in some utterances.",
+    "text_leak": "The embedding identifies speakers, or what they say: no two speakers say the same text.",
+    "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
+    "starved": "It is undecided whether the embedding identifies speakers: attackers have too few utterances to learn from.",
+}
+SIZES = ((0.15, "small"), (0.4, "moderate"), (1.0, "large"))  # share of the way from chance to 100 %, at most
+
+
 def verdict(summary: Mapping) -> list[str]:
     """Describe the results of a report.
 
@@ -83,7 +103,8 @@ def emotion_verdict(emotion: Mapping, transductive: bool = False) -> str:
         speakers += f" of {', '.join(domains[domains['headline']]['values'])}"
     if transductive:
         speakers += ", normalised by the mean over all utterances of each test speaker (transductive)"
-    return f"Emotion UAR on {speakers}: {with_bounds(uar, 'chance', emotion['chance'])}.{source_verdict(domains)}"
+    value = with_bounds(uar, "chance", emotion["chance"], too_few(count, "speaker"))
+    return f"Emotion UAR on {speakers}: {value}.{source_verdict(domains)}"
 
 
 def source_verdict(domains: Mapping | None) -> str:
@@ -110,10 +131,13 @@ def speaker_verdict(speaker: Mapping) -> str:
     name = strongest["name"] if len(strongest["chosen"]) == 1 else f"mostly {strongest['name']}"
     decisions = "" if speaker["utterances"] == speaker["decisions"] else f" ({speaker['decisions']} decisions)"
     chance = "chance given the emotion" if speaker["emotions"] > 1 else "chance"
-    accuracy = with_bounds({**strongest, "value": strongest["accuracy"]}, chance, speaker["chance"]["given_emotion"])
+    texts = too_few(speaker["clusters"], "text" if speaker["grouped_by_text"] else "utterance")
+    accuracy = with_bounds({**strongest, "value": strongest["accuracy"]}, chance, speaker["chance"]["given_emotion"], texts)
     upper = 100 * (strongest["upper"] or 0.0)
     sample = f"{speaker['utterances']} utterances" + (f" of {speaker['clusters']} texts" if speaker["grouped_by_text"] else "")
-    conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **tail_values(speaker))
+    size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
+    values = {"size": size and f", {size}", **tail_values(speaker)}
+    conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
         f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}."
@@ -135,6 +159,84 @@ def tail_values(speaker: Mapping) -> dict[str, float | str]:
     }
 
 
+def size_of_leak(accuracy: float, chance: float) -> str:
+    """Say in words how large a leak is; "" for an accuracy that is not above chance.
+
+    >>> size_of_leak(0.196, 0.15)
+    'a small leak, 5 % of the way from chance to 100 %'
+    """
+    if not chance < accuracy:
+        return ""
+    share = (accuracy - chance) / (1 - chance)
+    size = next(word for limit, word in SIZES if share <= limit)
+    return f"a {size} leak, {100 * share:.0f} % of the way from chance to 100 %"
+
+
+def in_words(accuracy: float, chance: float) -> tuple[str, str]:
+    """Return two shares as counts of few utterances that differ where the shares do.
+
+    >>> in_words(0.196, 0.15), in_words(0.708, 0.214), in_words(0.32, 0.3)
+    (('1 of 5', '1 of 7'), ('7 of 10', '1 of 5'), ('32 of 100', '30 of 100'))
+    """
+    for texts in ((few(accuracy), few(chance)), (of(accuracy, 100), of(chance, 100))):
+        if texts[0] != texts[1]:
+            return texts
+    return of(accuracy, 1000), of(chance, 1000)
+
+
+def few(share: float) -> str:
+    """Return a share as 1 of N where it is low, and as a count of 10, or of 100 near 1, otherwise."""
+    if not share or share >= 0.95:
+        return of(share, 100)
+    return f"1 of {1 / share:.0f}" if share < 0.28 else of(share, 10)
+
+
+def of(share: float, number: int) -> str:
+    """Return a share as a count of a round number."""
+    return f"{share * number:.0f} of {number}"
+
+
+def speaker_answer(speaker: Mapping) -> str:
+    """Answer in words whether the embedding identifies speakers, and how well.
+
+    Args:
+        speaker: Part `speaker` of report.json.
+
+    Returns:
+        One or two sentences without decimals.
+    """
+    accuracy, chance = speaker["strongest"]["accuracy"], speaker["chance"]["given_emotion"]
+    right, by_chance = in_words(accuracy, chance)
+    size = size_of_leak(accuracy, chance)
+    numbers = (
+        f"The strongest attacker gives the right one of {speaker['speakers']} speakers for about {right} utterances, where "
+        f"chance is {by_chance}"
+    )
+    if speaker["reason"] == "leak" and size:
+        numbers += f": {size}"
+    return f"{ANSWERS.get(speaker['reason'], '')} {numbers}.".lstrip()  # a later version may have another reason
+
+
+def emotion_answer(uar: float, chance: float, speakers: int) -> str:
+    """Say in words how well the emotion of unseen speakers is recognised, and what UAR means.
+
+    Args:
+        uar: Unweighted average recall, 0 to 1.
+        chance: Chance level, one by the number of emotions.
+        speakers: Number of test speakers.
+
+    Returns:
+        One sentence.
+    """
+    right, by_chance = in_words(uar, chance)
+    level = "" if uar > chance else ", so that it is not recognised better than by chance"
+    return (
+        f"The emotion of {counted(speakers, 'unseen speaker')} is recognised for about {right} utterances of "
+        f"each emotion, on average over the {1 / chance:.0f} emotions (UAR, unweighted average recall), where chance is "
+        f"{by_chance}{level}."
+    )
+
+
 def frame_level_leak(speaker: Mapping) -> str:
     """Add a significant attacker on frame-level features, unless the embedding itself is known to identify speakers."""
     scores = [score for score in speaker["attackers"].values() if score["reads"] == "frames"]
@@ -143,15 +245,21 @@ def frame_level_leak(speaker: Mapping) -> str:
     return f"; but an attacker on the encoder's frame-level features reaches {100 * scores[0]['accuracy']:.1f} %"
 
 
-def with_bounds(value: Mapping, chance_name: str = "", chance: float | None = None) -> str:
-    """Format a share with its 95 % confidence interval and chance level, where known.
+def too_few(number: int, noun: str) -> str:
+    """Return a number of speakers or texts in words if it is too low for a confidence interval over them, otherwise ""."""
+    return counted(number, noun) if number < MIN_CLUSTERS else ""
+
+
+def with_bounds(value: Mapping, chance_name: str = "", chance: float | None = None, few: str = "") -> str:
+    """Format a share with its 95 % confidence interval, or what it has too few of, and chance level, where known.
 
     >>> with_bounds({"value": 0.7, "low": 0.662, "high": 0.746}, "chance", 0.2)
     '70.0 % (95 % CI 66.2 to 74.6, chance 20.0)'
-    >>> with_bounds({"value": 0.7, "low": None, "high": None})
-    '70.0 %'
+    >>> with_bounds({"value": 0.7, "low": None, "high": None}, few="2 texts")
+    '70.0 % (no confidence interval over 2 texts)'
     """
-    details = [] if value["low"] is None else [f"95 % CI {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
+    none = [f"no confidence interval over {few}"] if few else []
+    details = none if value["low"] is None else [f"95 % CI {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
     if chance is not None:
         details.append(f"{chance_name} {100 * chance:.1f}")
     return f"{100 * value['value']:.1f} %" + (f" ({', '.join(details)})" if details else "")

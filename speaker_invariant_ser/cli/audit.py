@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_json, show_speaker, warn, warn_of_copies
+from speaker_invariant_ser.cli.console import say, show_answers, show_json, show_speaker, warn, warn_of_copies
 from speaker_invariant_ser.cli.options import (
     CORES,
     AttackerJobs,
@@ -52,7 +52,7 @@ def audit(
     """
     columns = column_names(column)
     if not as_json:
-        require_former_report(out)
+        require_former_report(out, quick)
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)
         from speaker_invariant_ser.audit import audit as auditing
@@ -83,6 +83,7 @@ def audit(
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
     size = f"{counted(utterances, 'utterance')} of {counted(speakers, 'speaker')}, {counted(len(names), 'dimension')}"
     say(f"{table}: {size}: {described(names)}")
+    show_answers(report)
     show_speaker(report.speaker)
     warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
     say(*report.verdict)

@@ -60,7 +60,7 @@ def baseline(
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
     if not as_json:
-        require_former_report(out)
+        require_former_report(out, quick)
     prepared = PreparedCorpus.open(data)
     settings = settings_of(prepared, recipe, overrides or [])
     with progress_bars(quiet) as progress:

@@ -13,7 +13,7 @@ from speaker_invariant_ser.errors import counted
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.evaluation.summary import RunReport, TableReport, UnauditedReport
+    from speaker_invariant_ser.evaluation.summary import Report, RunReport, TableReport, UnauditedReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.predict import Row
@@ -82,10 +82,16 @@ def show_refit(run: "Run") -> None:
 
 def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     """Print what was prepared, and how well emotion is recognised from properties that should not matter."""
+    from speaker_invariant_ser.data.fold_sizes import MIN_TRAINING_SPEAKERS
+    from speaker_invariant_ser.errors import counted
+
     settings = prepared.settings
     nouns = {"utterances": "utterance", "speakers": "speaker"}
     counts = ", ".join(counted(count, nouns.get(name, name), name) for name, count in settings["counts"].items())
     say(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+    speakers = len({utterance.speaker for utterance in prepared.utterances})
+    if speakers <= MIN_TRAINING_SPEAKERS:
+        say(f"{counted(speakers, 'speaker')}: few to train on where others are tested; results on new speakers will be poor")
     if settings.get("unlabelled"):
         number = counted(settings["unlabelled"], "utterance has", "utterances have")
         say(f"{number} no emotion: they can be trained on where split.unlabelled names them")
@@ -121,6 +127,7 @@ def show_evaluation(report: "RunReport") -> None:
     from speaker_invariant_ser.report.tables import about_refit, key_table
 
     mark = report.transductive
+    show_answers(report)
     show_table(key_table(report), mark)
     show_speaker(report.speaker, mark)
     refit = about_refit(report.emotion.refit) if report.emotion.refit else ""
@@ -133,6 +140,15 @@ def show_evaluation(report: "RunReport") -> None:
         warn("attackers are scored on utterances that the encoder was trained on: set audit.holdout and train again")
 
 
+def show_answers(report: "Report") -> None:
+    """Print the conclusion, the answers in words, and what was measured when, before any table."""
+    from speaker_invariant_ser.report.headline import answers, badge, provenance
+
+    speaker, *emotion = answers(report)
+    for line in (f"{badge(report).upper()}: {speaker}", *emotion, provenance(report)):
+        say(line)
+
+
 def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
     """Warn if utterances are scored that share audio with one that was learned from."""
     if share:
@@ -141,11 +157,13 @@ def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
 
 def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bool) -> None:
     """Print what is known of a run that cannot be audited, and why it cannot."""
+    from speaker_invariant_ser.audit.verdict import emotion_answer
     from speaker_invariant_ser.report.tables import emotion_table
 
     if as_json:
         show_json(report.to_json())
     else:
+        say(emotion_answer(report.emotion.uar.value, report.emotion.chance, len(report.emotion.per_speaker)))
         show_table(emotion_table(report.emotion))
         say(report.verdict[0])
         say(f"report: {page}")
@@ -157,6 +175,7 @@ def show_baseline(report: "TableReport") -> None:
     from speaker_invariant_ser.report.tables import classifiers_table
 
     assert report.baseline
+    show_answers(report)
     show_table(classifiers_table(report.baseline))
     show_speaker(report.speaker)
     for line in (*report.verdict, report.note):
@@ -176,27 +195,35 @@ def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
 
 
 def show_comparison(reports: Sequence["RunReport"]) -> None:
-    """Print one row for each run."""
-    from speaker_invariant_ser.report.tables import comparison_table, pareto_front, run_name
+    """Print one row for each run, and a table for each corpus."""
+    from speaker_invariant_ser.report.tables import by_corpus, comparison_table, notes_of, pareto_front, run_name
 
-    names = [run_name(report) for report in reports]
-    show_table(comparison_table(reports, names, pareto_front(reports)))
-    for note in dict.fromkeys(report.note for report in reports):
-        if note:
+    groups = by_corpus(reports)
+    for corpus, runs in groups.items():
+        if len(groups) > 1:
+            say(f"corpus {corpus}:")
+        show_table(comparison_table(runs, [run_name(report) for report in runs], pareto_front(runs)))
+        for note in notes_of(runs):
             say(note)
 
 
 def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> None:
     """Print the accuracies of the selected epoch, `columns` of metrics.csv, and that of the strongest fresh attacker."""
-    from speaker_invariant_ser.report.formatting import percent
+    from speaker_invariant_ser.report.formatting import against_chance, percent
     from speaker_invariant_ser.report.tables import Table
 
-    numbers = [[percent(outcome.number(column)) for column in columns] for outcome in outcomes]
+    level = outcomes[0].leakage.chance
+
+    def cell(column: str, accuracy: float | None) -> str:
+        if column != "adversary_accuracy" or accuracy is None:
+            return percent(accuracy)
+        return against_chance(accuracy, level["uniform"])
+
+    numbers = [[cell(column, outcome.number(column)) for column in columns] for outcome in outcomes]
     strongest = [outcome.leakage.strongest for outcome in outcomes]
     attackers = [f"{percent(attacker.score.accuracy)} {attacker.name}" for attacker in strongest]
     rows = [(text, *row) for text, row in zip(columns.values(), zip(*numbers, strict=True), strict=True)]
     rows.append(("the other digit: strongest of four fresh attackers", *attackers))
-    level = outcomes[0].leakage.chance
     rows.append(("chance, a zero", *[percent(1 / 2)] * len(outcomes)))
     rows.append((f"chance, the other digit of {outcomes[0].leakage.speakers}", *[percent(level["uniform"])] * len(outcomes)))
     show_table(Table(["accuracy", *(outcome.name for outcome in outcomes)], rows))

@@ -1,13 +1,18 @@
 """`siser evaluate` and `siser compare`: score a run on its test speakers and audit its embeddings; several runs side by side."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speaker_invariant_ser.cli.console import opened, say, show_comparison, show_evaluation, show_json, show_unaudited, warn
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
+from speaker_invariant_ser.errors import RunError
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.evaluation.summary import RunReport
 
 
 def evaluate(
@@ -41,12 +46,13 @@ def evaluate(
 
     Applies every model to its test speakers, trains fresh attackers that predict the speaker from the embeddings of the training
     speakers, and writes predictions.csv and a report into the run. The report shows beside the network what an SVM reaches on 22
-    prosody numbers of each utterance.
+    prosody numbers of each utterance. With --quick, a full report is kept, and the quick one is written into report-quick.
     """
     evaluated, other = opened(run), opened(against) if against else None
     prepared = evaluated.open_data(data)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.evaluation import evaluate as evaluation
+        from speaker_invariant_ser.evaluation.summary import QUICK_REPORT
         from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
         try:
@@ -59,6 +65,8 @@ def evaluate(
     else:
         show_evaluation(result.report)
     path = write_run_report(result, run)  # last, so that a full disk does not cost the results
+    if path.parent.name == QUICK_REPORT:
+        warn(f"{run} has a full report, which is kept: that of this quick evaluation is in {path.parent}")
     if not as_json:
         say(f"report: {path}")
 
@@ -67,14 +75,13 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, evaluated.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; a former one there is replaced.")] = Path("siser-compare"),
 ) -> None:
-    """Compare evaluated runs in one table and one plot.
+    """Compare evaluated runs in one table and one plot, those of each corpus apart.
 
-    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker.
+    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker. Folders without a report
+    are skipped with the reason, and the exit code is 1.
     """
-    from speaker_invariant_ser.evaluation.summary import read_report
-
     require_former_report(out)
-    reports = [read_report(opened(run).folder) for run in runs]
+    reports, skipped = read_reports(runs)
     if len({report.settings.audit.quick for report in reports}) > 1:
         warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not comparable")
     from speaker_invariant_ser.report.write import write_comparison
@@ -82,3 +89,30 @@ def compare(
     path = write_comparison(reports, out)
     show_comparison(reports)
     say(f"report: {path}")
+    for reason in skipped:
+        warn(f"skipped: {reason}")
+    if skipped:
+        raise typer.Exit(1)
+
+
+def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
+    """Read the reports of runs.
+
+    Returns:
+        The reports, and for each run without a usable one the reason.
+
+    Raises:
+        RunError: No run has a usable report.
+    """
+    from speaker_invariant_ser.evaluation.summary import read_report
+
+    reports, skipped = [], []
+    for run in runs:
+        try:
+            reports.append(read_report(opened(run).folder))
+        except RunError as error:
+            skipped.append(str(error))
+    if not reports:
+        first, more = skipped[0], len(skipped) - 1
+        raise RunError(first + (f"; {more} more without a report" if more else ""))
+    return reports, skipped

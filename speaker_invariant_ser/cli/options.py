@@ -110,11 +110,14 @@ def column_names(columns: list[str] | None) -> dict[str, str]:
     return dict(pair(text, "--column", "speaker=spk_id") for text in columns or ())
 
 
-def require_former_report(out: Path) -> None:
-    """Raise WriteError if `out` holds anything but a former report, which may be replaced."""
-    from speaker_invariant_ser.evaluation.summary import JSON, REPORT_FILES, is_report
+def require_former_report(out: Path, quick: bool = False) -> None:
+    """Raise WriteError if `out` holds anything but a former report, which may be replaced, a full one not by a quick one."""
+    from speaker_invariant_ser.errors import WriteError
+    from speaker_invariant_ser.evaluation.summary import JSON, REPORT_FILES, holds_full_report, is_report
     from speaker_invariant_ser.files import refuse_existing, require_only
 
+    if quick and holds_full_report(out):
+        raise WriteError(f"{out} holds a full report, which --quick does not replace; choose another --out")
     advice = "choose another --out; only a former report is replaced"
     if is_report(out / JSON):
         require_only(out, REPORT_FILES, advice)

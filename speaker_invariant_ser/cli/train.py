@@ -83,13 +83,15 @@ def train(
     if not data:
         raise typer.BadParameter("expected --data FOLDER, a prepared corpus; make one with `siser prepare`.")
     prepared, shown = PreparedCorpus.open(data), is_first_process()
-    mapped = prepared.labelled(settings.labels.map, settings.split).mapped
-    if mapped.summary and shown:
-        say(f"labels ({mapped.name}): {mapped.summary}")
+    labelled = prepared.labelled(settings.labels.map, settings.split)
+    if labelled.mapped.summary and shown:
+        say(f"labels ({labelled.mapped.name}): {labelled.mapped.summary}")
     if preview:
         draw_preview(preview, settings, prepared)
         return
     assert out
+    if shown:
+        show_folds(settings, labelled)
     if not (yes or resume):
         confirm_many(settings, prepared)
     with training_progress(quiet or not shown, out, settings.train) as progress:
@@ -104,6 +106,17 @@ def train(
         evaluate = f"evaluate {quoted(out)}" if run.record["data"] else f"evaluate {quoted(out)} --data {quoted(data)}"
         command = f"infer {quoted(out)} FILES --out predictions.csv" if final else evaluate
         say(f"run: {out}   next: siser {command}")
+
+
+def show_folds(settings: "Recipe", labelled: "PreparedCorpus") -> None:
+    """Print how many speakers the folds have, and warn where they are trained on few."""
+    from speaker_invariant_ser.data.fold_sizes import about_few_speakers, describe_folds
+    from speaker_invariant_ser.data.splits import make_splits
+
+    splits = make_splits(settings.split, labelled.utterances)
+    say(describe_folds(splits))
+    if warning := about_few_speakers(settings.split, splits):
+        warn(warning)
 
 
 def final_values(final: bool) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.audit.audit import AuditSettings, audit
+from speaker_invariant_ser.audit.audit import AuditSettings, audit, today
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
@@ -140,6 +140,7 @@ def describe(
             "folds": {split.name: split_hash(split, prepared) for split in splits},
         },
         "audit": settings.described,
+        "date": today(),
         "versions": {name: version(name) for name in packages},
     }
 

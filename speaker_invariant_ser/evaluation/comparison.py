@@ -89,7 +89,8 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     """Compare the UARs that two runs reach on each of the same test speakers; every speaker has the same weight.
 
     A run of several seeds enters with the mean of its seeds' UARs, and the two runs may have different numbers of seeds. The mean
-    difference is not the difference of the pooled UARs. With one speaker everything but the difference is undefined.
+    difference is not the difference of the pooled UARs. With one speaker everything but the difference is undefined, with two
+    its interval.
 
     Args:
         this: Predictions of this run.
@@ -102,7 +103,7 @@ def compare(this: Predictions, other: Predictions, seed: int = 0) -> Comparison:
     Raises:
         RunError: The runs were tested on different utterances, or an utterance has another speaker or emotion.
     """
-    require_same_utterances(this, other)
+    require_same_utterances(speaker_and_emotion(this), speaker_and_emotion(other))
     results, other_results = per_speaker(this), per_speaker(other)
     uars = {speaker: result.uar for speaker, result in results.items()}
     return compare_speakers(uars, {speaker: other_results[speaker].uar for speaker in results}, seed)
@@ -121,7 +122,8 @@ def compare_speakers(this: Mapping[str, float], other: Mapping[str, float], seed
     """
     uars, other_uars = (np.array([uar[speaker] for speaker in this]) for uar in (this, other))
     difference = uars - other_uars
-    low, high = metrics.mean_interval(difference, seed=seed)
+    enough = len(difference) >= metrics.MIN_CLUSTERS
+    low, high = metrics.mean_interval(difference, seed=seed) if enough else (float("nan"), float("nan"))
     lower, upper = bounds(difference)
     return Comparison(
         speakers=tuple(this),
@@ -136,10 +138,14 @@ def compare_speakers(this: Mapping[str, float], other: Mapping[str, float], seed
     )
 
 
-def require_same_utterances(this: Predictions, other: Predictions) -> None:
-    """Raise RunError unless both runs were tested on the same utterances with the same speakers and emotions."""
-    these, others = speaker_and_emotion(this), speaker_and_emotion(other)
-    only_this, only_other = len(these.keys() - others), len(others.keys() - these)
+def require_same_utterances(these: Mapping[str, tuple[str, str]], others: Mapping[str, tuple[str, str]]) -> None:
+    """Raise RunError unless two runs were tested on the same utterances with the same speakers and emotions.
+
+    Args:
+        these: Speaker and emotion of each test utterance of this run, by its id.
+        others: The same of the other run.
+    """
+    only_this, only_other = len(these.keys() - others.keys()), len(others.keys() - these.keys())
     if only_this or only_other:
         raise RunError(
             f"the two runs were tested on different utterances: {only_this} of {len(these)} only here, "

@@ -62,12 +62,14 @@ def chance_uar(predictions: Predictions) -> float:
 
 
 def uar_with_interval(predictions: Predictions) -> Uar:
-    """Compute UAR with its 95 % confidence interval over speakers, None for a single speaker.
+    """Compute UAR with its 95 % confidence interval over speakers, None for fewer than three.
 
     The rows of a speaker, of all seeds, are one cluster: predictions of several seeds for one utterance are not independent.
     """
     truth, predicted, classes = predictions.truth, predictions.predicted, len(predictions.labels)
-    low, high = metrics.cluster_interval(truth, predicted, predictions.speaker, classes)
+    low = high = math.nan
+    if len(set(predictions.speaker)) >= metrics.MIN_CLUSTERS:
+        low, high = metrics.cluster_interval(truth, predicted, predictions.speaker, classes)
     return Uar(value=metrics.uar(truth, predicted, classes), low=none_if_nan(low), high=none_if_nan(high))
 
 
@@ -110,9 +112,9 @@ def per_speaker(predictions: Predictions) -> dict[str, SpeakerResult]:
 
 
 def mean_over_speakers(results: Mapping[str, SpeakerResult]) -> MeanUar:
-    """Compute the mean of the speakers' UARs, with its 95 % interval over speakers, None for a single speaker."""
+    """Compute the mean of the speakers' UARs, with its 95 % interval over speakers, None for fewer than three."""
     uars = np.array([result.uar for result in results.values()])
-    low, high = metrics.mean_interval(uars)
+    low, high = metrics.mean_interval(uars) if len(uars) >= metrics.MIN_CLUSTERS else (math.nan, math.nan)
     return MeanUar(value=float(uars.mean()), low=none_if_nan(low), high=none_if_nan(high))
 
 

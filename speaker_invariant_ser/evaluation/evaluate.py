@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit
+from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
+from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
-from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances
+from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances, speaker_and_emotion
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
 from speaker_invariant_ser.evaluation.model_outputs import (
@@ -152,11 +153,13 @@ def evaluate_alone(
     domains = domains_of(run.recipe.split, tested)
     columns = group_columns(list(compress(tested, headline(domains))), by)
     require_held_out(run, prepared)
-    other_report = read_report(against.folder) if against else None
+    other_report, others = (read_report(against.folder), predictions_of(against, tested)) if against else (None, None)
 
     heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None
     outputs = apply_models(run, prepared, device, quick, progress)
-    paired = compare_with(against, other_report, outputs.predictions, domains) if against and other_report else None
+    paired = None
+    if against and other_report and others:
+        paired = compare_with(against, other_report, others, outputs.predictions, domains)
     write_predictions(run.folder / PREDICTIONS, outputs.predictions)
     baseline, features = baseline_of_run(prepared, run.recipe, run.splits, progress) if with_baseline else (None, {})
     controls = dict(outputs.controls)
@@ -194,14 +197,22 @@ def copies_share(run: Run, prepared: PreparedCorpus) -> float:
     return float(np.mean(shared))
 
 
-def compare_with(other: Run, other_report: RunReport, predictions: Predictions, domains: np.ndarray) -> Against:
-    """Compare with another run on the same test utterances.
+def predictions_of(other: Run, tested: Sequence[Utterance]) -> Predictions:
+    """Read the predictions of the run to compare with, before anything is computed.
 
     Raises:
-        RunError: The other run's predictions are missing or damaged, or for other utterances.
+        RunError: They are missing or damaged, or not of the utterances that are tested here.
     """
     others = read_predictions(other.folder / PREDICTIONS)
-    require_same_utterances(predictions, others)
+    these = {utterance.id: (utterance.speaker, utterance.emotion) for utterance in tested}
+    require_same_utterances(these, speaker_and_emotion(others))
+    return others
+
+
+def compare_with(
+    other: Run, other_report: RunReport, others: Predictions, predictions: Predictions, domains: np.ndarray
+) -> Against:
+    """Compare with another run, whose report and predictions are given, on the same test utterances."""
     these = predictions.rows(headline(domains))
     same = others.rows(np.isin(others.id, these.id))
     speaker = other_report.speaker.to_json()
@@ -358,5 +369,6 @@ def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> Run
             "folds": folds,
             "versions": {name: version(name) for name in packages},
             "audit": settings.described,
+            "date": today(),
         }
     )

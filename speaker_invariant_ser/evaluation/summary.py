@@ -25,6 +25,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 )
 
 REPORT, JSON = "report", "report.json"  # folder and file in a run folder
+QUICK_REPORT = "report-quick"  # folder of a report of closed-form attackers beside a full one
 MARKDOWN, PAGE = "report.md", "report.html"
 PLOTS = (
     "accuracies",
@@ -42,7 +43,9 @@ PLOTS = (
     "tradeoff",
     "verdict",
 )
-REPORT_FILES = (JSON, MARKDOWN, PAGE, *(f"{name}.png" for name in PLOTS))  # a new report replaces these and nothing else
+MAX_CORPORA = 99  # of a comparison, which has plots of each of them
+CORPUS_PLOTS = tuple(f"{name}-{n}" for name in ("tradeoff", "adversary-losses") for n in range(1, MAX_CORPORA + 1))
+REPORT_FILES = (JSON, MARKDOWN, PAGE, *(f"{name}.png" for name in (*PLOTS, *CORPUS_PLOTS)))  # a new report replaces these alone
 
 # ---- the comparison with another run
 
@@ -147,6 +150,7 @@ class RunSettings(Part):
     folds: list[Fold]
     versions: dict[str, str]
     audit: AuditRecord
+    date: str = ""  # of the evaluation, UTC
 
 
 class TableSettings(Part):
@@ -155,6 +159,7 @@ class TableSettings(Part):
     table: dict[str, JsonValue]
     audit: AuditRecord
     versions: dict[str, str]
+    date: str = ""  # of the audit, UTC
 
 
 # ---- the whole
@@ -240,6 +245,15 @@ def is_report(path: Path) -> bool:
         return {"verdict", "speaker"} <= set(first)
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
         return False
+
+
+def holds_full_report(folder: Path) -> bool:
+    """Return whether a folder holds the report of an audit by all attackers, which one with --quick must not replace."""
+    try:
+        content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        return content["settings"]["audit"]["quick"] is False
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # none, a comparison, or damaged
 
 
 def read_report(folder: Path) -> RunReport:

@@ -2,6 +2,11 @@
 
 from typing import Protocol
 
+from speaker_invariant_ser.errors import counted
+
+MARGIN = 0.03  # around chance, of an accuracy that is called at chance without a test
+SMALL_P = 0.01  # a sign-flip test that cannot give a lower p value has few speakers
+
 
 class HasInterval(Protocol):
     """A score with a 95 % confidence interval, None where it is not defined."""
@@ -45,9 +50,9 @@ def percent(value: float | None) -> str:
 
 
 def interval(score: HasInterval) -> str:
-    """Format a 95 % CI, or say that there is none."""
+    """Format a 95 % CI, or say why there is none: it resamples speakers, of an attacker texts, and needs three."""
     if score.low is None or score.high is None:
-        return "no interval, one cluster"
+        return "none: fewer than 3 texts" if hasattr(score, "balanced_accuracy") else "none: fewer than 3 speakers"
     return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
 
 
@@ -85,3 +90,24 @@ def decimal(value: float | None, digits: int = 2) -> str:
 def p_value(value: float | None) -> str:
     """Write a p value with three digits."""
     return "< 0.001" if value is not None and value < 0.001 else decimal(value, 3)
+
+
+def sign_flip_p_value(value: float | None, speakers: int) -> str:
+    """Write the p value of a sign-flip test, with the smallest that few speakers can give.
+
+    >>> sign_flip_p_value(0.125, 4), sign_flip_p_value(0.03, 20)
+    ('0.125 (not below 0.125 with 4 speakers)', '0.030')
+    """
+    smallest = 2 / 2**speakers
+    few = value is not None and smallest > SMALL_P
+    return p_value(value) + (f" (not below {p_value(smallest)} with {counted(speakers, 'speaker')})" if few else "")
+
+
+def against_chance(accuracy: float, chance: float, with_level: bool = True) -> str:
+    """Write an accuracy with its place relative to chance; within 3 points of it counts as at chance.
+
+    >>> against_chance(0.052, 0.143), against_chance(0.13, 0.143, with_level=False)
+    ('5.2 % (below chance, 14.3 %)', '13.0 % (at chance)')
+    """
+    place = "at" if abs(accuracy - chance) <= MARGIN else "below" if accuracy < chance else "above"
+    return f"{percent(accuracy)} ({place} chance{f', {percent(chance)}' if with_level else ''})"

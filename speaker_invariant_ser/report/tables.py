@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
+from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import (
     AttackerScore,
@@ -15,6 +16,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Uar,
 )
 from speaker_invariant_ser.report.formatting import (
+    against_chance,
     decimal,
     interval,
     interval_or_dash,
@@ -271,8 +273,16 @@ def adversary_table(speaker: Speaker) -> Table | None:
         return None
     return Table(
         ["not evidence: the adversary's own classifier", "accuracy"],
-        [[f"{classifier.target}, in training", percent(classifier.accuracy)]],
+        [[f"{classifier.target}, in training", adversary_accuracy(speaker)]],
     )
+
+
+def adversary_accuracy(speaker: Speaker, with_level: bool = True) -> str:
+    """Return the accuracy of the adversary's own classifier, and whether it is at, above or below chance; a dash without one."""
+    classifier = speaker.adversary_head
+    if not classifier or classifier.target != "speaker":  # the chance level of another target is not known
+        return percent(classifier.accuracy) if classifier else "-"
+    return against_chance(classifier.accuracy, speaker.chance.uniform, with_level=with_level)
 
 
 def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: Sequence[int]) -> Table:
@@ -318,7 +328,7 @@ def baseline_rows(reports: Sequence[RunReport]) -> list[list[str]]:
 
 def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
     """Return one row of the comparison of several runs."""
-    uar, strongest, classifier = report.emotion.uar, report.speaker.strongest, report.speaker.adversary_head
+    uar, strongest = report.emotion.uar, report.speaker.strongest
     return [
         name,
         "yes" if on_front else "",
@@ -330,8 +340,26 @@ def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
         interval(strongest) + seed_deviation(strongest),
         percent(report.speaker.chance.given_emotion),
         "undecided" if report.at_chance == "undecided" else "yes" if report.at_chance else "no",
-        percent(classifier.accuracy) if classifier else "-",
+        adversary_accuracy(report.speaker, with_level=False),
     ]
+
+
+def by_corpus(reports: Sequence[RunReport]) -> dict[str, list[RunReport]]:
+    """Return the runs of each corpus, or of each combination of corpora: their numbers and chance levels are not comparable."""
+    groups: dict[str, list[RunReport]] = {}
+    for report in reports:
+        groups.setdefault(", ".join(sorted(report.settings.corpora)), []).append(report)
+    return groups
+
+
+def notes_of(reports: Sequence[RunReport]) -> list[str]:
+    """Return the notes of the runs of one corpus; one that not all of them have says which it is about."""
+    notes = dict.fromkeys(report.note for report in reports if report.note)
+    texts = []
+    for note in notes:
+        concerned = [report.run for report in reports if report.note == note]
+        texts.append(note if len(concerned) == len(reports) else f"{shorten(concerned)}: {note}")
+    return texts
 
 
 def pareto_front(reports: Sequence[RunReport]) -> list[int]:

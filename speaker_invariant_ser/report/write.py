@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary import (
     JSON,
     MARKDOWN,
+    MAX_CORPORA,
     PAGE,
+    QUICK_REPORT,
     REPORT,
     REPORT_FILES,
     ComparisonReport,
@@ -19,20 +22,21 @@ from speaker_invariant_ser.evaluation.summary import (
     RunReport,
     RunSettings,
     UnauditedReport,
+    holds_full_report,
 )
 from speaker_invariant_ser.files import replaced_files, write_json
 from speaker_invariant_ser.report.figure import Plot, save
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text, mark_section
-from speaker_invariant_ser.report.sections.comparison import comparison
+from speaker_invariant_ser.report.sections.comparison import comparison_sections
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
 from speaker_invariant_ser.report.sections.overview import overview
 from speaker_invariant_ser.report.sections.paired import paired_section
 from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_section
 from speaker_invariant_ser.report.sections.speaker import speaker_sections
 from speaker_invariant_ser.report.sections.training import map_section, training_section
-from speaker_invariant_ser.report.tables import emotion_table, pareto_front
+from speaker_invariant_ser.report.tables import by_corpus, emotion_table, pareto_front
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.evaluate import Evaluation
@@ -63,6 +67,8 @@ def write_report(report: Report, folder: Path | str, curves: Curves | None = Non
 def write_run_report(evaluation: "Evaluation", run_folder: Path | str) -> Path:
     """Write the report of an evaluated run, with an embedding map of its first model, into the run.
 
+    The report of a quick evaluation is written into `report-quick` if the run has a full one.
+
     Args:
         evaluation: The evaluation of the run.
         run_folder: Folder of the run.
@@ -75,7 +81,10 @@ def write_run_report(evaluation: "Evaluation", run_folder: Path | str) -> Path:
     """
     from speaker_invariant_ser.report.embedding_map import map_points  # slow to import, and not needed by comparisons
 
-    return write_report(evaluation.report, Path(run_folder) / REPORT, evaluation.curves, map_points(evaluation.table))
+    folder = Path(run_folder) / REPORT
+    if evaluation.report.settings.audit.quick and holds_full_report(folder):
+        folder = Path(run_folder) / QUICK_REPORT
+    return write_report(evaluation.report, folder, evaluation.curves, map_points(evaluation.table))
 
 
 def write_unaudited_report(report: UnauditedReport, curves: Curves, run_folder: Path | str) -> Path:
@@ -117,27 +126,31 @@ def report_sections(report: Report, curves: Curves, points: Points | None) -> li
         sections.append(map_section(points))
     if curves or report.speaker.adversary_head:
         refit = report.emotion is not None and report.emotion.refit is not None
-        sections.append(training_section(curves, report.speaker.adversary_head, refit))
+        sections.append(training_section(curves, report.speaker, refit))
     return [*sections, settings_section(report.settings, report.emotion.folds if report.emotion else {})]
 
 
 def write_comparison(reports: Sequence[RunReport], folder: Path | str) -> Path:
-    """Write one plot and one table over several runs, in the same files as `write_report`.
+    """Write one plot and one table over the runs of each corpus, in the same files as `write_report`.
 
     Args:
-        reports: The runs' reports; report.json marks those on the Pareto front.
+        reports: The runs' reports; report.json marks those on the Pareto front of their corpus.
         folder: Where to write; a former comparison is replaced.
 
     Returns:
         The path of report.html.
 
     Raises:
+        RunError: The runs are on too many corpora.
         WriteError: The folder cannot be written.
     """
-    front = pareto_front(reports)
-    title = " and ".join(report.run for report in reports) if len(reports) < 4 else f"{len(reports)} runs compared"
+    groups = by_corpus(reports).values()
+    if len(groups) > MAX_CORPORA:
+        raise RunError(f"runs on {len(groups)} corpora: at most {MAX_CORPORA} are compared at once")
+    on_front = {id(runs[position]) for runs in groups for position in pareto_front(runs)}
+    front = [position for position, report in enumerate(reports) if id(report) in on_front]
     content = ComparisonReport.of(list(reports), front).to_json()
-    return write(folder, [Section(title, comparison(reports, front), 1)], content)
+    return write(folder, comparison_sections(reports), content)
 
 
 def write(folder: Path | str, sections: Sequence[Section], content: object) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from speaker_invariant_ser.audit.statistics import leaves_room
+from speaker_invariant_ser.report.formatting import SMALL_P
 from speaker_invariant_ser.report.tables import Table
 from speaker_invariant_ser.studies.results import Machine, Result
 from speaker_invariant_ser.studies.rows import Mean, Row
@@ -104,7 +105,16 @@ def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
         arms = [f"{arm} (seed {', '.join(seeds)})" if seeds else arm for arm, seeds in missing.items()]
         lines.append(f"Not measured: {', '.join(arms)}.")
     results = list(chain.from_iterable(row.results for row in rows))
-    return [*lines, about_measurement(results)]
+    return [*lines, *about_few_speakers(rows), about_measurement(results)]
+
+
+def about_few_speakers(rows: Sequence[Row]) -> list[str]:
+    """Say which p value a sign-flip test cannot go below, where few speakers were tested."""
+    comparisons = [row.compared_with(rows[0]) for row in rows[1:]]
+    numbers = sorted({len(comparison.speakers) for comparison in comparisons if comparison})
+    return [
+        f"With {speakers} speakers, p is at least {2 / 2**speakers:.3g}." for speakers in numbers if 2 / 2**speakers > SMALL_P
+    ]
 
 
 def about_measurement(results: Sequence[Result]) -> str:

@@ -94,6 +94,7 @@ def test_the_interval_is_wider_where_utterances_of_a_text_are_alike():
         statistics.cluster_bootstrap_interval(correct, np.arange(200)),
     )
     assert by_text[1] - by_text[0] > 3 * (by_utterance[1] - by_utterance[0])
+    assert np.isnan(statistics.cluster_bootstrap_interval(correct, np.arange(200) % 2)).all(), "three resamples are none"
 
 
 def test_the_upper_bound_covers_the_true_accuracy_in_95_percent():

@@ -1,11 +1,23 @@
 """The verdict states numbers, chance levels and the conclusion in fixed sentences."""
 
+from fractions import Fraction
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from speaker_invariant_ser.audit.statistics import Reason
-from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, speaker_verdict, verdict
+from speaker_invariant_ser.audit.verdict import (
+    ANSWERS,
+    CONCLUSIONS,
+    emotion_answer,
+    emotion_verdict,
+    in_words,
+    size_of_leak,
+    speaker_answer,
+    speaker_verdict,
+    verdict,
+)
 
 UAR = {"value": 0.7, "low": 0.662, "high": 0.746}
 
@@ -43,7 +55,9 @@ def test_emotion():
 
 def test_emotion_without_an_interval_on_one_speaker():
     text = emotion_verdict(emotion(1, uar={"value": 0.7, "low": None, "high": None}))
-    assert text == "Emotion UAR on 1 unseen speaker: 70.0 % (chance 20.0)."
+    assert text == "Emotion UAR on 1 unseen speaker: 70.0 % (no confidence interval over 1 speaker, chance 20.0)."
+    of_two = emotion_verdict(emotion(2, uar={"value": 0.7, "low": None, "high": None}))
+    assert of_two == "Emotion UAR on 2 unseen speakers: 70.0 % (no confidence interval over 2 speakers, chance 20.0)."
 
 
 def test_emotion_of_a_transductive_run():
@@ -94,7 +108,11 @@ NUMBERS = (
         ("tail", "Undecided: attackers are at chance on average, but one speaker is recognised in 90.0 % of utterances (expect"),
         ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),
         ("text", "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the "),
-        ("leak", "The embedding identifies speakers: attackers are significantly above chance."),
+        (
+            "leak",
+            "The embedding identifies speakers: attackers are significantly above chance, a large leak, 63 % of the way from "
+            "chance to 100 %.",
+        ),
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
         ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
@@ -106,8 +124,50 @@ def test_speaker(reason, conclusion):
     assert text.startswith(NUMBERS + conclusion) and text.endswith(".") and "{" not in text
 
 
+def test_two_texts_give_no_interval():
+    strongest = {**speaker()["strongest"], "low": None, "high": None}
+    assert "70.8 % (no confidence interval over 2 texts, chance" in speaker_verdict(speaker(strongest=strongest, clusters=2))
+
+
 def test_every_reason_has_a_conclusion():
-    assert set(CONCLUSIONS) == {*get_args(Reason), "quick", "starved"}
+    assert set(CONCLUSIONS) == set(ANSWERS) == {*get_args(Reason), "quick", "starved"}
+
+
+@pytest.mark.parametrize(
+    "accuracy, chance, size",
+    [(0.196, 0.15, "a small leak, 5 %"), (0.4, 0.15, "a moderate leak, 29 %"), (0.98, 0.1, "a large leak, 98 %")],
+)
+def test_the_size_of_a_leak_is_said_in_words(accuracy, chance, size):
+    assert size_of_leak(accuracy, chance) == f"{size} of the way from chance to 100 %"
+    assert size_of_leak(chance, accuracy) == size_of_leak(chance, chance) == ""
+
+
+def test_shares_in_words_differ_where_the_shares_do():
+    for accuracy in np.linspace(0, 1, 41):
+        for chance in (0.05, 0.1, 0.214, 1 / 3, 0.5):
+            words = in_words(accuracy, chance)
+            right, by_chance = (Fraction(int(text.split(" of ")[0]), int(text.split(" of ")[1])) for text in words)
+            assert abs(right - accuracy) <= 0.06 and abs(by_chance - chance) <= 0.06
+            assert (right > by_chance) == (accuracy > chance) or abs(accuracy - chance) < 0.006, words
+
+
+@pytest.mark.parametrize("reason", ANSWERS)
+def test_the_answer_comes_in_words_without_decimals(reason):
+    text = speaker_answer(speaker(reason))
+    assert text.startswith(ANSWERS[reason])
+    assert "right one of 7 speakers for about 7 of 10 utterances, where chance is 1 of 5" in text and ".8" not in text
+    assert ("a large leak" in text) == (reason == "leak")
+
+
+def test_the_answer_on_emotion_explains_uar():
+    text = emotion_answer(0.735, 1 / 7, 10)
+    assert text == (
+        "The emotion of 10 unseen speakers is recognised for about 7 of 10 utterances of each emotion, on average over the 7 "
+        "emotions (UAR, unweighted average recall), where chance is 1 of 7."
+    )
+    assert "not recognised better than by chance" in emotion_answer(0.14, 1 / 7, 1) and "1 unseen speaker is" in emotion_answer(
+        0.14, 1 / 7, 1
+    )
 
 
 def test_speaker_with_several_encoders_attackers_and_one_emotion():

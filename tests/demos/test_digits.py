@@ -169,6 +169,7 @@ def test_the_demo_prints_both_runs_and_plots_their_curves(demo):
             r"[\d.]+ %", line
         )
     assert f"curves: {out / 'curves.png'}" in shown
+    assert re.search(r"other digit: adversary's classifier +[\d.]+ % \((at|above|below) chance, [\d.]+ %\)", shown)
 
 
 def test_runs_of_the_demo_are_evaluated_but_do_not_infer(demo, tmp_path, capsys):

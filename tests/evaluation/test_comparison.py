@@ -158,6 +158,11 @@ def test_one_speaker_has_a_difference_and_nothing_else():
     assert summary["non_inferior"] == "undecided"
 
 
+def test_two_speakers_have_no_bootstrap_interval():
+    difference = compare(run_of([0.5, 0.6]), run_of([0.7, 0.7], seed=1)).summary["difference"]
+    assert (difference.low, difference.high) == (None, None) and difference.value == pytest.approx(-0.15)
+
+
 def test_the_same_gain_for_all_speakers_has_no_effect_size():
     gain = compare(run_of([0.6, 0.7, 0.8]), run_of([0.5, 0.6, 0.7]))
     assert np.allclose(gain.difference, 0.1) and gain.summary["effect_size"] is None and gain.non_inferior is True

@@ -13,8 +13,10 @@ from reports import (
     HASH,
     against_report,
     attacker,
+    baseline_report,
     calibration,
     changed,
+    control,
     curves,
     demo_report,
     points,
@@ -25,6 +27,7 @@ from reports import (
     table_report,
 )
 
+from speaker_invariant_ser.cli.console import show_answers, show_comparison
 from speaker_invariant_ser.evaluation.summary import RunReport, SpeakerDifference
 from speaker_invariant_ser.evaluation.summary_parts import SpeakerResult, Uar
 from speaker_invariant_ser.report.figure import Plot, label, save
@@ -131,7 +134,31 @@ def test_the_first_screen_holds_verdict_plot_and_numbers_before_the_contents(wri
     first = page[: page.index("<nav")]
     assert all(sentence in Page(first).text for sentence in against_report().verdict)
     assert first.count("<svg") == 1 and "emodb-baseline" in first
-    assert "73.5" in first and "70.8" in first and "21.4" in first
+    texts = ['class="badge leaks">leaks<', "a large leak, 63 % of the way", "UAR, unweighted average recall", "73.5 %"]
+    positions = [first.index(text) for text in texts]
+    assert positions == sorted(positions), "conclusion and answers come before the numbers, UAR is explained where it is first"
+    assert "70.8" in first and "21.4" in first
+    assert "Corpus emodb, 506 test utterances of 10 speakers; evaluated on 2026-11-29 with speaker-invariant-ser 0.1.0." in first
+
+
+@pytest.mark.parametrize(
+    "report, said",
+    [
+        (demo_report(), "UNDECIDED: It is undecided whether"),
+        (table_report(), "AT CHANCE: No speaker is identified better than by chance."),
+        (changed(table_report(), speaker__reason="below", at_chance=False), "LEAKS: The embedding identifies speakers: an"),
+        (
+            changed(run_report(), settings__audit__quick=True),
+            "speaker-invariant-ser 0.1.0; closed-form attackers only (--quick).",
+        ),
+        (table_report(), "Table egemaps.csv: 535 utterances, 88 dimensions; evaluated on 2026-11-29."),
+        (baseline_report(), "unseen speakers is recognised for about 7 of 10"),
+    ],
+)
+def test_the_answer_is_the_first_thing_in_every_report_and_on_the_console(report, said, tmp_path, capsys):
+    assert said in (write_report(report, tmp_path / "report").parent / "report.md").read_text().partition("|")[0]
+    show_answers(report)
+    assert said in capsys.readouterr().out
 
 
 def test_the_report_has_every_measurement(written):
@@ -200,7 +227,7 @@ def test_the_note_is_shown_only_if_there_is_one(written):
 
 def test_undefined_values_are_marked_as_such(written):
     text = written["demo"].page.text
-    assert "no interval" in text and "Not measured" in text and "Result: undecided" in text
+    assert "none: fewer than 3 speakers" in text and "Not measured" in text and "Result: undecided" in text
     assert "would probably miss" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
 
 
@@ -244,6 +271,14 @@ def test_one_speaker_on_either_side_leaves_no_interval(tmp_path):
     rows = rows_of(section)
     assert rows["mean difference of the speakers' UARs"] == "+2.0 points"
     assert [value for value in rows.values() if value == "-"] == ["-"] * 4
+
+
+@pytest.mark.parametrize("speakers, said", [(4, "0.125 (not below 0.125 with 4 speakers)"), (10, "0.125")])
+def test_few_speakers_limit_the_p_value_of_a_sign_flip_test(speakers, said, tmp_path):
+    report = changed(against_report(), against__p_value=0.125, against__speakers=speakers)
+    section = paired_section(report, report.against)
+    rows = rows_of(section)
+    assert rows["p, sign-flip permutation test"] == said
     save(next(block for block in section.blocks if isinstance(block, Plots)).plots[0], tmp_path)
 
 
@@ -352,7 +387,8 @@ def test_labels_are_one_short_line():
 def test_numbers_in_words():
     assert percent(0.1234) == "12.3 %" and percent(None) == "-"
     assert interval(Uar(value=0.2, low=0.1, high=0.25)) == "10.0 to 25.0 %"
-    assert interval(Uar(value=0.2, low=None, high=None)) == "no interval, one cluster"
+    assert interval(Uar(value=0.2, low=None, high=None)) == "none: fewer than 3 speakers"
+    assert interval(control(0.3).model_copy(update={"low": None})) == "none: fewer than 3 texts"
     assert cell("a|b\nc") == "a\\|b c" and cell("random_encoder") == "random_encoder"
 
 
@@ -404,6 +440,32 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     assert "not measured on the same utterances" in mixed and demo.note in mixed and "This concerns adversarial." in mixed
     alike = Written(write_comparison([run, run_report("other")], tmp_path / "alike")).page.text
     assert "not measured on the same utterances" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
+
+
+def test_runs_of_different_corpora_are_compared_apart(tmp_path, capsys):
+    """A note on one corpus, a chance level and a Pareto front of another one would be misleading."""
+    note = "The speech is synthesised."
+    demo = changed(demo_report(), settings__corpora=["builtin"], note=note, emotion__uar__value=0.1)
+    reports = [demo, run_report("best", 0.7, 0.5), run_report("worst", 0.6, 0.6), changed(demo, run="ребро")]
+    shown = Written(write_comparison(reports, tmp_path / "mixed"))
+    first, builtin, emodb = re.split(r"^## Corpus ", shown.markdown, flags=re.M)
+    assert "different chance levels and are compared apart: builtin (2 runs), emodb (2 runs)" in first and "%" not in first
+    assert note in builtin and note not in emodb and "| best |" in emodb and "| best |" not in builtin
+    assert "20.0 %" in builtin and "14.3 %" not in builtin and "14.3 %" in emodb and "20.0 %" not in emodb
+    assert "(tradeoff-1.png)" in builtin and (shown.folder / "tradeoff-2.png").is_file()
+    assert all(len(tables(part)) == 1 for part in (builtin, emodb))
+    marks = {run["run"]: run["pareto"] for run in json.loads((shown.folder / "report.json").read_text())["runs"]}
+    assert marks == {"adversarial": True, "ребро": True, "best": True, "worst": False}
+    ids = shown.page.all("id")
+    assert len(ids) == len(set(ids)) and {"corpus-builtin", "corpus-emodb"} <= set(ids)
+    show_comparison(reports)
+    before, _, after = capsys.readouterr().out.partition("corpus emodb:")
+    assert before.startswith("corpus builtin:") and note in before and note not in after and "best" in after
+
+
+def test_a_note_that_some_runs_of_a_corpus_lack_names_the_others(tmp_path):
+    reports = [changed(run_report("first"), note="Mended."), run_report("second")]
+    assert "first: Mended." in Written(write_comparison(reports, tmp_path / "one")).page.text
 
 
 def test_gradients_and_times_are_shown_where_they_were_measured():

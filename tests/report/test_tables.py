@@ -17,9 +17,11 @@ from reports import (
 
 from speaker_invariant_ser.cli.console import show_baseline, show_comparison, show_evaluation, show_speaker
 from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.tables import (
     Table,
+    adversary_table,
     attackers_table,
     chance_table,
     classifiers_table,
@@ -107,6 +109,22 @@ def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
 def test_a_transductive_table_says_so_in_its_first_header():
     table = Table(["measure", "value"], [["UAR", "70.0 %"]], strong=[0])
     assert mark_transductive(table).head == ["measure (transductive)", "value"] and mark_transductive(table).strong == [0]
+
+
+@pytest.mark.parametrize(
+    "accuracy, target, said",
+    [
+        (0.05, "speaker", "5.0 % (below chance, 14.3 %)"),
+        (0.13, "speaker", "13.0 % (at chance, 14.3 %)"),
+        (0.277, "speaker", "27.7 % (above chance, 14.3 %)"),
+        (0.05, "sex", "5.0 %"),
+    ],
+)
+def test_the_adversarys_accuracy_is_set_against_chance(accuracy, target, said):
+    classifier = AdversaryClassifier(accuracy=accuracy, target=target, evidence=False)
+    report = changed(run_report(), speaker__adversary_head=classifier)
+    assert adversary_table(report.speaker).rows == [[f"{target}, in training", said]]
+    assert comparison_table([report], ["run"], []).rows[0][-1] == said.replace(", 14.3 %", "")
 
 
 def test_attackers_that_were_not_tried_for_one_reason_are_one_line():

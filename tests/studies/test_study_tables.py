@@ -128,6 +128,7 @@ def test_the_table_holds_means_over_seeds_and_paired_differences(path, rows):
     assert notes(read_study(path), "here", rows["here"]) == [
         "* the closed-form attackers only; all attackers may be stronger.",
         "Not measured: new (seed 1).",
+        "With 4 speakers, p is at least 0.125.",
         "Measured 2026-11-01 to 2026-11-02 with version 0.2.0 on Some CPU, 2 cores, AVX2.",
     ]
 

@@ -35,7 +35,16 @@ class Plots:
     table: Table | None = None
 
 
-Block = Text | Table | Plots
+@dataclass(frozen=True)
+class Answer:
+    """The conclusion as a badge, and the answer in words beside it."""
+
+    kind: ClassVar[str] = "answer"
+    badge: str
+    text: str
+
+
+Block = Text | Table | Plots | Answer
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Section:
     @property
     def anchor(self) -> str:
         """The heading's id on the page."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
 def mark_section(section: Section) -> Section:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
@@ -10,10 +11,10 @@ from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.palette import BLUE, COLOURS, RUST
 from speaker_invariant_ser.report.plots import TradeoffChance
-from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text, about_learned
+from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Section, Text, about_learned
 from speaker_invariant_ser.report.sections.overview import tradeoff_chance, tradeoff_point
 from speaker_invariant_ser.report.sections.speaker import WARNING
-from speaker_invariant_ser.report.tables import comparison_table, headline_speakers, run_name
+from speaker_invariant_ser.report.tables import by_corpus, comparison_table, headline_speakers, notes_of, pareto_front, run_name
 
 ABOUT_MEASURES = (
     "Emotion is scored on speakers that were neither trained nor selected on; attackers are trained from scratch on each run's "
@@ -24,8 +25,24 @@ ABOUT_MEASURES = (
 MAX_NAMED_RUNS = 2  # with more runs, points are numbered
 
 
-def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block]:
-    """Return the blocks of a comparison; `front` holds the positions of the runs on the Pareto front."""
+def comparison_sections(reports: Sequence[RunReport]) -> list[Section]:
+    """Return the comparison of several runs, the first section without contents; runs of several corpora have a section each."""
+    groups = by_corpus(reports)
+    title = " and ".join(report.run for report in reports) if len(reports) < 4 else f"{len(reports)} runs compared"
+    if len(groups) == 1:
+        return [Section(title, comparison(reports), 1)]
+    counts = ", ".join(f"{corpus} ({counted(len(runs), 'run')})" for corpus, runs in groups.items())
+    about = f"Runs on different corpora have different chance levels and are compared apart: {counts}."
+    sections = [
+        Section(f"Corpus {corpus}", comparison(runs, f"-{number}"))
+        for number, (corpus, runs) in enumerate(groups.items(), start=1)
+    ]
+    return [Section(title, [Text(about, "verdict")], 1), *sections]
+
+
+def comparison(reports: Sequence[RunReport], suffix: str = "") -> list[Block]:
+    """Return the blocks of the comparison of runs on one corpus; `suffix` makes the names of its plots unique."""
+    front = pareto_front(reports)
     named = len(reports) <= MAX_NAMED_RUNS
     names = [run_name(report) if named else f"{number}. {run_name(report)}" for number, report in enumerate(reports, start=1)]
     trained = [report.run for report in reports if report.speaker.scored == "trained"]
@@ -34,13 +51,13 @@ def comparison(reports: Sequence[RunReport], front: Sequence[int]) -> list[Block
         ABOUT_TRANSDUCTIVE if any(report.transductive for report in reports) else "",
         about_learned(reports),
     ]
-    plots_of_runs = [tradeoff_plot(reports, front), adversary_plot(reports)]
+    drawn = [plot for plot in (tradeoff_plot(reports, front), adversary_plot(reports)) if plot]
     return [
         *(Text(f"{run_name(report)}: {' '.join(report.verdict)}", "verdict") for report in reports if named),
         Text(about_front(reports, front), "" if named else "verdict"),
         *(Text(warning, "warning") for warning in warnings if warning),
-        *(Text(note, "note") for note in dict.fromkeys(report.note for report in reports) if note),
-        Plots([plot for plot in plots_of_runs if plot]),
+        *(Text(note, "note") for note in notes_of(reports)),
+        Plots([replace(plot, name=plot.name + suffix) for plot in drawn]),
         comparison_table(reports, names, front),
         Text(ABOUT_MEASURES),
     ]

@@ -12,6 +12,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Refit,
     ReliabilityBin,
 )
+from speaker_invariant_ser.metrics import MIN_CLUSTERS
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import decimal, interval, percent, points, seed_deviation
@@ -42,11 +43,18 @@ def results_section(emotion: Emotion) -> Section:
         f"{counted(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
         f"{counted(len(emotion.confusion.labels), 'emotion')}. Pooled, which is the headline, it is "
         "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
-        "either, and the two differ. Intervals resample whole speakers."
+        f"either, and the two differ. {about_intervals(len(emotion.per_speaker))}"
     )
     seeds = len(emotion.uar.seeds)
     text = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else [])]
     return Section("Emotion on unseen speakers", [*text, emotion_table(emotion)])
+
+
+def about_intervals(speakers: int) -> str:
+    """Say what intervals are over, or why there are none."""
+    if speakers >= MIN_CLUSTERS:
+        return "Intervals resample whole speakers."
+    return f"There are no confidence intervals: they resample whole speakers, of which there must be {MIN_CLUSTERS} or more."
 
 
 def emotion_table(emotion: Emotion) -> Table:
@@ -132,7 +140,7 @@ def speakers_section(emotion: Emotion) -> Section:
 
 def groups_section(groups: dict[str, dict[str, GroupResult]]) -> Section:
     """Return one table of results for each column."""
-    about = "Results on the utterances of each group. An interval needs at least two speakers."
+    about = "Results on the utterances of each group. An interval needs at least three speakers."
     tables = []
     for column, values in groups.items():
         rows = [

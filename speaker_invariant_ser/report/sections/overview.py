@@ -1,4 +1,4 @@
-"""The first screen of a report: the verdict, what must be known to read it, one plot, and its numbers."""
+"""The first screen of a report: the answers, the verdict, what must be known to read it, one plot, and its numbers."""
 
 from functools import partial
 
@@ -7,9 +7,10 @@ from speaker_invariant_ser.evaluation.summary import Against, Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
+from speaker_invariant_ser.report.headline import answers, badge, provenance
 from speaker_invariant_ser.report.palette import BLUE, GREY, RUST
 from speaker_invariant_ser.report.plots import TradeoffChance, TradeoffPoint
-from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Text
+from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Answer, Block, Plots, Text
 from speaker_invariant_ser.report.sections.speaker import WARNING, attackers_plot, score_of
 from speaker_invariant_ser.report.tables import key_table, run_name
 
@@ -17,8 +18,12 @@ from speaker_invariant_ser.report.tables import key_table, run_name
 def overview(report: Report) -> list[Block]:
     """Return the blocks of the first screen."""
     plot = tradeoff_plot(report) if isinstance(report, RunReport) else attackers_plot(report.speaker, "verdict")
+    speaker, *emotion = answers(report)
     return [
-        Text(" ".join(report.verdict), "verdict"),
+        Answer(badge(report), speaker),
+        *(Text(text, "verdict") for text in emotion),
+        Text(" ".join(report.verdict)),
+        Text(provenance(report), "provenance"),
         *([Text(WARNING, "warning")] if report.speaker.scored == "trained" else []),
         *([Text(ABOUT_TRANSDUCTIVE, "warning")] if report.transductive else []),
         *([Text(report.note, "note")] if report.note else []),

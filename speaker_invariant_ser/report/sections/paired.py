@@ -10,11 +10,11 @@ from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
     decimal,
     interval,
-    p_value,
     percent,
     points,
     points_interval,
     seed_deviation,
+    sign_flip_p_value,
 )
 from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Plots, Section, Text, about_learned
@@ -78,7 +78,7 @@ def difference_table(against: Against) -> Table:
     rows = [
         ["mean difference of the speakers' UARs", points(against.difference.value)],
         ["95 % CI", points_interval(against.difference)],
-        ["p, sign-flip permutation test", p_value(against.p_value)],
+        ["p, sign-flip permutation test", sign_flip_p_value(against.p_value, against.speakers)],
         ["effect size, Cohen's d_z", decimal(against.effect_size)],
         ["one-sided 95 % lower bound", points(against.lower_bound)],
         [f"non-inferior, margin {margin:.0f} point{'' if margin == 1 else 's'}", NON_INFERIOR[against.non_inferior]],
@@ -95,7 +95,7 @@ def paired_domains(domains: dict[str, DomainDifference], this: str, other: str) 
             percent(result.other.value),
             points(result.difference.value),
             points_interval(result.difference),
-            p_value(result.p_value),
+            sign_flip_p_value(result.p_value, result.speakers),
             f"{result.speakers}",
         ]
         for name, result in domains.items()

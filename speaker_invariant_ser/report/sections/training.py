@@ -3,12 +3,13 @@
 from functools import partial
 
 from speaker_invariant_ser.errors import counted
-from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
+from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
+from speaker_invariant_ser.report.tables import adversary_accuracy
 
 TIMES = {  # columns seconds_NAME of metrics.csv
     "data": "loading audio",
@@ -40,19 +41,20 @@ def map_section(points: Points) -> Section:
     return Section("Embedding map", [Text(about), Plots(maps)])
 
 
-def training_section(curves: Curves, classifier: AdversaryClassifier | None, refit: bool = False) -> Section:
+def training_section(curves: Curves, speaker: Speaker | None, refit: bool = False) -> Section:
     """Return the training curves, where the time went, and the adversary's own accuracy."""
+    classifier = speaker and speaker.adversary_head
     blocks: list[Block] = [
         Text("One thin line for each model. The adversary is trained against the encoder, and is not part of the model.")
     ]
     if curves:
         blocks.append(Plots(curve_plots(curves, "inner folds, pooled" if refit else "dev speakers")))
         blocks += [Text(text) for text in [about_time(curves)] if text]
-    if classifier:
+    if speaker and classifier:
         blocks.append(
             Text(
                 "Not evidence: in training, at the selected epochs, the adversary's own classifier of the "
-                f"{classifier.target} has an accuracy of {percent(classifier.accuracy)}. The encoder is trained against this "
+                f"{classifier.target} has an accuracy of {adversary_accuracy(speaker)}. The encoder is trained against this "
                 "classifier, which can be at chance while a fresh attacker identifies almost every speaker."
             )
         )
