@@ -151,13 +151,14 @@ CASES = {
 def test_a_wrong_request_is_one_line_and_exit_code_2(command, message, paths, capsys):
     before = sorted(paths["tmp"].rglob("*"))
     assert siser([word.format(**paths) for word in command.split()]) == 2
-    captured = capsys.readouterr()
-    assert (
-        message.replace("{{", "{").replace("}}", "}") in captured.err
-        and captured.err.startswith("error: ")
-        and captured.err.count("\n") == 1
-    )
+    (error,) = without_warnings(capsys.readouterr().err)
+    assert message.replace("{{", "{").replace("}}", "}") in error and error.startswith("error: ")
     assert sorted(paths["tmp"].rglob("*")) == before
+
+
+def without_warnings(text):
+    """Return the lines of a text but for warnings: training speakers are few here."""
+    return [line for line in text.splitlines() if not line.startswith("warning: ")]
 
 
 def train(paths, *more) -> list[str]:
@@ -362,8 +363,9 @@ def test_a_cuda_torchaudio_with_a_cpu_torch(paths, tmp_path):
     completed = subprocess.run(
         [sys.executable, "-m", "speaker_invariant_ser.cli", *command], capture_output=True, text=True, env=environment
     )
-    assert completed.returncode == 2 and completed.stderr.count("\n") == 1
-    assert completed.stderr.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in completed.stderr
+    (error,) = without_warnings(completed.stderr)
+    assert completed.returncode == 2
+    assert error.startswith("error: torchaudio does not fit torch") and "libc10_cuda.so" in error
 
 
 def test_help_imports_nothing_heavy():
