@@ -230,8 +230,8 @@ class Run:
         if not self.unbound:
             return ""
         return (
-            f"{self.folder}: {len(self.unbound)} of {counted(len(self.model_specs), 'model')} without hashes, as before version 0.4.0: "
-            "a split, labels or weights that were changed since training would not be noticed"
+            f"{self.folder}: {len(self.unbound)} of {counted(len(self.model_specs), 'model')} without hashes, as before version "
+            "0.4.0: a split, labels or weights that were changed since training would not be noticed"
         )
 
     @property

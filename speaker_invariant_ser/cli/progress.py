@@ -11,6 +11,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.cli.console import printable, say
+from speaker_invariant_ser.errors import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -177,7 +178,7 @@ class TrainingLines(TrainingCounts):
         since, before = self.first if now - self.first[0] >= MIN_PAUSE else (self.started, self.done_before)
         elapsed, left = now - self.started, (now - since) / (done - before) * (self.all_epochs - done)
         self.next_line = now + min(MAX_PAUSE, max(MIN_PAUSE, (elapsed + left) / LINES))
-        models = f"{len(self.dev_uar)} of {len(self.model_specs)} models trained"
+        models = f"{len(self.dev_uar)} of {counted(len(self.model_specs), 'model')} trained"
         uar = ", " + shown_uar(self.mean_uar) if self.mean_uar is not None else ""
         epochs = f"{done:,} of {self.all_epochs:,} epochs"
         say(f"{models}{uar}, {epochs}; {duration(elapsed)} so far, about {duration(left)} left", error=True)

@@ -142,7 +142,7 @@ def test_a_run_without_hashes_opens_with_a_note(run, folder, tmp_path, capsys):
     without_hashes(run)
     assert Run.open(run).unbound == ("fixed",)
     assert siser(["infer", str(run), str(folder / "05_level_a.wav"), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 0
-    assert f"warning: {run}: 1 of 1 models hold no hashes" in capsys.readouterr().err
+    assert f"warning: {run}: 1 of 1 model without hashes" in capsys.readouterr().err
     save_file({name: value.int() for name, value in load_file(run / WEIGHTS).items()}, run / WEIGHTS)
     with pytest.raises(RunError, match=r"model.safetensors is damaged: .* is torch.int32, expected torch.float32"):
         load_model(run / FOLD)
