@@ -175,7 +175,8 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern
         raise CorpusError(f"--pattern {pattern}: a separator is needed between the two fields at {adjacent[0]}")
     parsed = parse(pattern)
     if len(parsed.parts) > MAX_PARTS:
-        raise CorpusError(f"--pattern {pattern[:100]}...: {len(parsed.parts)} texts and wildcards, expected at most {MAX_PARTS}")
+        parts = counted(len(parsed.parts), "part")
+        raise CorpusError(f"--pattern {pattern[:100]}...: {parts} (texts and wildcards), expected at most {MAX_PARTS}")
     for name in parsed.fields:
         if name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples", "copies"):
             raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
