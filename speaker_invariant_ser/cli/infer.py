@@ -19,7 +19,7 @@ UNCALIBRATED = (
 
 
 def infer(
-    run: Annotated[Path, typer.Argument(help="Run folder, or what `siser export` made of one.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, or the folder or ONNX file that `siser export` made of one.")],
     inputs: Annotated[list[str], typer.Argument(help="Audio files, folders, globs, or .txt lists with one path a line.")],
     out: Annotated[Path, typer.Option(help="Table to write: .csv, .jsonl or .parquet.")],
     fold: Annotated[str | None, typer.Option(help="Use the models of this fold alone; by default, average all folds.")] = None,
@@ -45,16 +45,17 @@ def infer(
     defects, about channels that differ and about recording conditions outside those of the training, or an error for a file that
     cannot be used. Folders are searched for recordings; those of unknown formats are errors.
     """
-    source = opened_models(run)
+    from speaker_invariant_ser.inference.predict import calibrated, is_onnx, load_models, predict
+
+    source = run if is_onnx(run) else opened_models(run)
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.inference.inputs import find_inputs
-        from speaker_invariant_ser.inference.predict import calibrated, load_models, predict
         from speaker_invariant_ser.inference.tables import open_table, require_table
 
         require_table(out, overwrite)
         found = find_inputs(inputs, warn)
         models = load_models(source, fold, device, one_speaker)
-        expected = len(models) if fold is not None else source.number
+        expected = len(models) if fold is not None or isinstance(source, Path) else source.number
         if len(models) < expected:
             warn(f"{run}: only {len(models)} of {counted(expected, 'model')} trained; predictions average these")
         failures, notes, rows = [], [], 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.features.log_mel import mask_of
-from speaker_invariant_ser.features.prosody import REFERENCE_HZ, VOICED
+from speaker_invariant_ser.features.prosody import REFERENCE_HZ, VOICED, quantiles
 from speaker_invariant_ser.features.prosody_functionals import FRAME_SECONDS, MIN_VOICED, PROSODY
 
 FUNCTIONALS = tuple(PROSODY)
@@ -97,12 +97,6 @@ def skewness(values: Tensor, chosen: Tensor) -> Tensor:
     centred, spread = values - mean(values, chosen)[:, None], deviation(values, chosen)
     cubed = mean((centred / spread.clamp_min(1e-6)[:, None]) ** 3, chosen)
     return torch.where(spread > 1e-6, cubed, 0)
-
-
-def quantiles(values: Tensor, chosen: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """Return quantiles of the chosen values of each row, [shares, B]; 0 for a row without any."""
-    q = torch.tensor(shares, device=values.device, dtype=values.dtype)
-    return values.masked_fill(~chosen, torch.nan).nanquantile(q, dim=1).nan_to_num(0.0)
 
 
 def changes(values: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

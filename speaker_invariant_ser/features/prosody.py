@@ -127,9 +127,22 @@ def deltas(x: Tensor, frames: Tensor) -> Tensor:
     return torch.where(mask_of(frames, length)[:, None], slope / 10, 0)
 
 
+def quantiles(values: Tensor, chosen: Tensor, shares: Sequence[float]) -> Tensor:
+    """Return quantiles of the chosen values of each row, [shares, B]; 0 for a row without any. values, chosen: [B, T].
+
+    The bits are those of `torch.nanquantile`, but the others are put last as infinity: no NaN is sorted, whose order ONNX leaves
+    open.
+    """
+    ordered = values.masked_fill(~chosen, torch.inf).sort(dim=1).values
+    last = (chosen.sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    rank = torch.tensor(shares, dtype=values.dtype, device=values.device) * last
+    below, above = ordered.gather(1, rank.long()), ordered.gather(1, rank.ceil().long())
+    return torch.where(chosen.any(dim=1), below.lerp(above, rank - rank.floor()).T, 0)
+
+
 def quantile_where(values: Tensor, chosen: Tensor, q: float) -> Tensor:
     """Return the q-quantile of the chosen values of each row, [B, 1]; 0 for a row without any. values, chosen: [B, T]."""
-    return values.masked_fill(~chosen, torch.nan).nanquantile(q, dim=1, keepdim=True).nan_to_num(0.0)
+    return quantiles(values, chosen, (q,)).T
 
 
 def median_where(values: Tensor, chosen: Tensor) -> Tensor:

@@ -1,37 +1,42 @@
 """Predict emotions for audio files. A file that cannot be used gives a row with its error, and the others are predicted.
 
+Models of a run import torch when they are loaded; an ONNX file does without.
+
 Shapes: S samples, M mel bands, C emotions, N utterances.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges, outside
 from speaker_invariant_ser.data.formats.channels import EACH, MIX
 from speaker_invariant_ser.errors import AudioError, RunError
-from speaker_invariant_ser.features.speaker_means import mean_log_mel
-from speaker_invariant_ser.inference.exported import Export, open_models
 from speaker_invariant_ser.inference.inputs import Decoded, Input, clips_of, cut_windows, decode_blocks
-from speaker_invariant_ser.models.apply import apply_to_clips
-from speaker_invariant_ser.models.calibration import apply_temperature
-from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
+from speaker_invariant_ser.inference.onnx_model import ENDING, OnnxModel
 from speaker_invariant_ser.processes import memory_errors
-from speaker_invariant_ser.recipe import FeaturesSection
-from speaker_invariant_ser.runs import Run
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.inference.exported import Export
+    from speaker_invariant_ser.models.model import SerModel
+    from speaker_invariant_ser.recipe import FeaturesSection
+    from speaker_invariant_ser.runs import Run
+
+    Models = Sequence[SerModel] | Sequence[OnnxModel]
 
 Row = dict[str, str | float | bool | None]  # keys as `predict` describes them
 
 
 def load_models(
-    source: Run | Export | Path | str, fold: str | None = None, device: str = "auto", one_speaker: bool = False
-) -> list[SerModel]:
-    """Load the models of a run, or of an export.
+    source: "Run | Export | Path | str", fold: str | None = None, device: str = "auto", one_speaker: bool = False
+) -> "Models":
+    """Load the models of a run, or of an export: a folder or an ONNX file.
 
     Args:
-        source: The run or export, or its folder.
+        source: The run or export, its folder, or an ONNX file, which holds one model.
         fold: Load the models of this fold alone (one per seed); by default those of all folds. An export has no folds.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         one_speaker: Whether all files to predict are of one speaker; models with features.normalise = "speaker" need that.
@@ -42,6 +47,11 @@ def load_models(
     Raises:
         RunError: No model is trained, the fold is unknown, the models are for images, or `one_speaker` does not fit them.
     """
+    if is_onnx(source):
+        return [load_onnx(source, fold, device, one_speaker)]
+    from speaker_invariant_ser.inference.exported import open_models
+    from speaker_invariant_ser.models.model import choose_device, load_model
+
     source = open_models(source) if isinstance(source, Path | str) else source
     models = [load_model(folder, str(choose_device(device))) for folder in model_folders(source, fold)]
     if len({model.labels for model in models}) > 1:
@@ -52,8 +62,23 @@ def load_models(
     return models
 
 
-def model_folders(source: Run | Export, fold: str | None) -> list[Path]:
+def is_onnx(source: object) -> TypeGuard[Path | str]:
+    """Return whether this is the path of an ONNX file, and not of a folder of such a name."""
+    return isinstance(source, Path | str) and Path(source).suffix.lower() == ENDING and not Path(source).is_dir()
+
+
+def load_onnx(path: Path | str, fold: str | None, device: str, one_speaker: bool) -> OnnxModel:
+    """Load an ONNX file; raise RunError where it is none of ours, or an option of `load_models` does not fit it."""
+    options = {"--fold": fold is not None, "--one-speaker": one_speaker, f"--device {device}": device not in ("auto", "cpu")}
+    for option in (option for option, given in options.items() if given):
+        raise RunError(f"{option}: {path} is one model that predicts every recording on its own, on the CPU; leave it out")
+    return OnnxModel(path)
+
+
+def model_folders(source: "Run | Export", fold: str | None) -> list[Path]:
     """Return the folders of the models, of one fold or of all."""
+    from speaker_invariant_ser.runs import Run
+
     if isinstance(source, Run):
         return [spec.folder for spec in (source.trained_models() if fold is None else source.models_of_fold(fold))]
     if fold is not None:
@@ -63,7 +88,7 @@ def model_folders(source: Run | Export, fold: str | None) -> list[Path]:
     return list(source.models)
 
 
-def require_one_speaker(folder: Path, features: FeaturesSection, one_speaker: bool) -> None:
+def require_one_speaker(folder: Path, features: "FeaturesSection", one_speaker: bool) -> None:
     """Raise RunError unless `one_speaker` is set exactly for models that normalise by speaker."""
     if features.transductive and not one_speaker:
         raise RunError(
@@ -77,7 +102,7 @@ def require_one_speaker(folder: Path, features: FeaturesSection, one_speaker: bo
 
 
 def predict(
-    models: Sequence[SerModel],
+    models: "Models",
     inputs: Sequence[Input],
     progress: Callable[[int, int], None] | None = None,
     channel: str = MIX,
@@ -100,7 +125,7 @@ def predict(
         temperatures. With `each`, also channel: left and right, mono, or a number.
     """
     labels, trained_range = models[0].labels, join_ranges([model.settings.trained_range for model in models])
-    mean = speaker_mean(models[0], inputs, channel) if models[0].settings.features.transductive else None
+    mean = speaker_mean(models[0], inputs, channel)
     scaled = calibrated(models)
     for block in decode_blocks(inputs, channel):
         probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
@@ -120,15 +145,20 @@ def predict(
                 progress(part.number + 1, len(inputs))
 
 
-def speaker_mean(model: SerModel, inputs: Sequence[Input], channel: str) -> np.ndarray:
-    """Compute the mean log-mel [M] over all frames of all files that can be decoded, which are of one speaker."""
+def speaker_mean(model: "SerModel | OnnxModel", inputs: Sequence[Input], channel: str) -> np.ndarray | None:
+    """Compute the mean log-mel [M] over all frames of all files that can be decoded, which are of one speaker.
+
+    None for a model that predicts every file on its own, as ONNX files do.
+    """
+    if isinstance(model, OnnxModel) or not model.settings.features.transductive:
+        return None
+    from speaker_invariant_ser.features.speaker_means import mean_log_mel
+
     blocks = ([window for clip in clips_of(block) for window in cut_windows(clip)] for block in decode_blocks(inputs, channel))
     return mean_log_mel(model.logmel, blocks)
 
 
-def probabilities_or_none(
-    models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None
-) -> list[np.ndarray | None]:
+def probabilities_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None) -> list[np.ndarray | None]:
     """Return `mean_probabilities` of every clip; None for a clip that does not fit into memory with the models."""
     try:
         with memory_errors():
@@ -140,7 +170,7 @@ def probabilities_or_none(
     return [*probabilities_or_none(models, clips[:middle], mean), *probabilities_or_none(models, clips[middle:], mean)]
 
 
-def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
+def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
     """Compute emotion probabilities, averaged over models and windows, corrected by the models' temperatures if `calibrated`.
 
     Args:
@@ -164,13 +194,20 @@ def mean_probabilities(models: Sequence[SerModel], clips: Sequence[np.ndarray], 
     return total / total.sum(axis=1, keepdims=True)
 
 
-def calibrated(models: Sequence[SerModel]) -> bool:
+def calibrated(models: "Models") -> bool:
     """Return whether every model has a temperature, fitted on speakers that it was not trained on."""
     return all(model.settings.temperature is not None for model in models)
 
 
-def probability_of(model: SerModel, clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool) -> np.ndarray:
-    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are."""
+def probability_of(
+    model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool
+) -> np.ndarray:
+    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are; an ONNX file has applied its own."""
+    if isinstance(model, OnnxModel):
+        return model.apply(clips).probability
+    from speaker_invariant_ser.models.apply import apply_to_clips
+    from speaker_invariant_ser.models.calibration import apply_temperature
+
     probability, temperature = apply_to_clips(model, clips, means).probability, model.settings.temperature
     return apply_temperature(probability, temperature) if scaled and temperature else probability
 

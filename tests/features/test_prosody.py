@@ -7,7 +7,7 @@ import torch
 
 from speaker_invariant_ser.data.f0 import HOP, track_f0
 from speaker_invariant_ser.features.log_mel import LogMel
-from speaker_invariant_ser.features.prosody import CHANNELS, deltas, prosody_rows, relative_prosody
+from speaker_invariant_ser.features.prosody import CHANNELS, deltas, prosody_rows, quantiles, relative_prosody
 from speaker_invariant_ser.recipe import FeaturesSection
 
 RATE = 16_000
@@ -109,3 +109,12 @@ def test_deltas_of_a_line_are_its_slope():
     slope = deltas(line, torch.tensor([8]))
     assert torch.allclose(slope[0, 0, 2:6], torch.ones(4))
     assert (slope[0, 0, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 400])
+def test_quantiles_have_the_bits_of_torch(length):
+    torch.manual_seed(length)
+    values, chosen, shares = 10 * torch.randn(32, length), torch.rand(32, length) < torch.rand(32, 1), (0.05, 0.5, 0.75, 0.95)
+    chosen[0], chosen[1] = False, True
+    expected = values.masked_fill(~chosen, torch.nan).nanquantile(torch.tensor(shares), dim=1).nan_to_num(0.0)
+    assert torch.equal(quantiles(values, chosen, shares), expected)

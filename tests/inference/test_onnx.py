@@ -1,0 +1,253 @@
+"""ONNX files: what they compute is what the model computes, and predicting with them imports no torch."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import EMOTIONS, RATE, tone
+from helpers import model_of, section
+
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.errors import RunError, SetupError
+from speaker_invariant_ser.inference import onnx_export
+from speaker_invariant_ser.inference.onnx_export import export_onnx, one_model
+from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.calibration import apply_temperature
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
+from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
+from speaker_invariant_ser.recipe_encoders import FusionSettings
+from speaker_invariant_ser.runs import METRICS
+
+onnx = pytest.importorskip("onnx", reason='ONNX export needs the extra: pip install "speaker-invariant-ser[onnx]"')
+
+DEFAULT = {
+    "features": FeaturesSection(streams=("log-mel", "prosody"), hop_ms=16.0, mels=24, deltas=1),
+    "encoder": FusionSettings(dim=8),
+    "emotion": EmotionSection(hidden=0),
+    "temperature": 1.5,
+}  # as in the default recipe
+
+
+def saved(folder: Path, clips=(), **sections) -> Path:
+    """Save an untrained model whose batch norms have the statistics of clips, so that clips differ, and return its folder."""
+    model = model_of(**sections)
+    if len(clips):
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1.0
+        with torch.no_grad():
+            model.train()(torch.from_numpy(np.stack(clips)), torch.full((len(clips),), len(clips[0])))
+    folder.mkdir()
+    save_model(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fusion(tmp_path_factory) -> Path:
+    """Folder with a model as in the default recipe, and its ONNX file model.onnx."""
+    folder = saved(tmp_path_factory.mktemp("onnx") / "fusion", [speechlike(1, seed) for seed in range(8)], **DEFAULT)
+    export_onnx(folder, folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cnn(trained, tmp_path_factory) -> Path:
+    """ONNX file of the one model of the trained run."""
+    path = tmp_path_factory.mktemp("onnx") / "cnn.onnx"
+    assert siser(["export", str(trained.folder), "--onnx", str(path)]) == 0
+    return path
+
+
+def speechlike(seconds: float, seed: int = 0) -> np.ndarray:
+    """Voiced stretches between pauses, as long as wanted."""
+    rng, samples = np.random.default_rng(seed), round(seconds * RATE)
+    parts = [np.zeros(0)]
+    while sum(map(len, parts)) < samples:
+        parts += [tone(f"0{rng.integers(1, 7)}", str(rng.choice(sorted(EMOTIONS))), "a"), 1e-3 * rng.standard_normal(3000)]
+    return np.concatenate(parts)[:samples].astype(np.float32)
+
+
+def assert_same(folder: Path, path: Path, clips: list[np.ndarray]) -> None:
+    """Assert that both models agree on each clip, and that the clips differ for both."""
+    actual, expected = OnnxModel(path).apply(clips), apply_to_clips(load_model(folder), clips, batch_size=1)
+    assert np.abs(actual.probability - apply_temperature(expected.probability, 1.5)).max() < 1e-4
+    assert np.abs(actual.embedding - expected.embedding).max() < 1e-4
+    assert np.ptp(expected.embedding, axis=0).max() > 0.1
+
+
+def test_the_file_computes_what_the_model_computes(fusion):
+    silent, noise = np.zeros(RATE, np.float32), np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+    lengths = (0.1, 0.1001, 0.5, 1.0, 31.0)
+    assert_same(
+        fusion, fusion / "model.onnx", [silent, noise, *(speechlike(seconds, seed) for seed, seconds in enumerate(lengths))]
+    )
+
+
+@pytest.mark.corpora
+def test_the_file_computes_what_the_model_computes_on_real_clips(fusion, corpora_folder):
+    files = sorted((corpora_folder / "emodb" / "wav").glob("*.wav"))
+    clips = [soundfile.read(path, dtype="float32")[0] for path in files[::150]]
+    speech = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in files[:40]])
+    assert_same(fusion, fusion / "model.onnx", [*clips, *(speech[20_000:][: round(s * RATE)] for s in (0.1, 0.3, 10, 60))])
+
+
+def test_the_metadata_says_what_a_user_needs_and_nothing_of_this_machine(fusion):
+    model = OnnxModel(fusion / "model.onnx")
+    assert model.labels == tuple(json.loads(model.metadata["labels"])) == load_model(fusion).labels
+    assert (model.metadata["sample_rate"], model.dim) == ("16000", 16)
+    assert json.loads(model.metadata["features"])["mels"] == 24
+    assert "speaker-invariant-ser" in json.loads(model.metadata["versions"])
+    assert "Permission is hereby granted" in model.metadata["f0"], "the tracker's licence goes with its weights"
+    (waveform,), outputs = model.session.get_inputs(), model.session.get_outputs()
+    assert (waveform.name, waveform.type, waveform.shape) == ("waveform", "tensor(float)", ["samples"])
+    assert [(output.name, output.shape) for output in outputs] == [("probabilities", [3]), ("embedding", [16])]
+    content = (fusion / "model.onnx").read_bytes()
+    assert not [text for text in (str(fusion.parent), sys.prefix, "site-packages", ".py") if text.encode() in content]
+
+
+WITHOUT_TORCH = """
+import json, sys, time
+from speaker_invariant_ser.cli.app import run
+code = run(sys.argv[1:])
+print(json.dumps([code, time.process_time(), sorted({"torch", "sklearn", "pandas", "matplotlib"} & {*sys.modules})]))
+"""
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def is_number(column: str) -> bool:
+    return column == "confidence" or column.startswith("p_")
+
+
+def test_infer_with_a_file_gives_the_rows_of_the_run_without_torch(trained, cnn, folder, tmp_path):
+    long = tmp_path / "long.wav"
+    soundfile.write(long, speechlike(40), RATE)
+    inputs = [str(folder / "05_level_a.wav"), str(long), str(tmp_path / "missing.wav")]
+    assert siser(["infer", str(trained.folder), *inputs, "--out", str(tmp_path / "run.csv"), "--device", "cpu"]) == 1
+    arguments = ["infer", str(cnn), *inputs, "--out", str(tmp_path / "onnx.csv")]
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=True)
+    code, seconds, imported = json.loads(ended.stdout.splitlines()[-1])
+    assert (code, imported) == (1, []) and seconds < 1, ended.stdout
+    rows, expected = rows_of(tmp_path / "onnx.csv"), rows_of(tmp_path / "run.csv")
+    assert len(rows) == len(expected) == 3 and rows[0].keys() == expected[0].keys() and rows[2]["error"]
+    for row, other in zip(rows, expected, strict=True):
+        assert {name: cell for name, cell in row.items() if not is_number(name)} == {
+            name: cell for name, cell in other.items() if not is_number(name)
+        }
+        numbers = [(float(cell or -1), float(other[name] or -1)) for name, cell in row.items() if is_number(name)]
+        assert np.ptp(numbers, axis=1).max() < 1e-4
+
+
+def test_python_predicts_with_a_file_too(cnn, folder):
+    import speaker_invariant_ser
+
+    (row,) = speaker_invariant_ser.predict(cnn, folder / "05_level_a.wav")
+    assert row["error"] == "" and row["label"] in EMOTIONS
+
+
+@pytest.mark.parametrize(
+    "sections, reason",
+    [
+        ({"features": FeaturesSection(front="pixels", mels=24)}, "it was trained on images"),
+        ({"features": FeaturesSection(normalise="speaker", mels=24)}, "it subtracts the mean over all recordings of a speaker"),
+        ({"release": section("release", name="noise", sigma=1.0)}, r"its noise \(bottleneck none, release noise\)"),
+        ({"bottleneck": section("bottleneck", name="vib", weight=0.1)}, r"its noise \(bottleneck vib, release none\)"),
+        ({"erase": section("erase", name="kernel")}, "its kernel eraser"),
+    ],
+    ids=["images", "speaker", "noise", "vib", "kernel"],
+)
+def test_what_no_file_can_compute_is_refused_with_the_reason(sections, reason, tmp_path):
+    folder = saved(tmp_path / "model", **sections)
+    with pytest.raises(RunError, match=f"cannot be exported to ONNX: {reason}"):
+        export_onnx(folder, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_graph_that_computes_something_else_is_not_written(fusion, monkeypatch, tmp_path):
+    model, other = load_model(fusion), tmp_path / "other"
+    other.mkdir()
+    with torch.no_grad():
+        model.head.classifiers[0][-1].bias[0] += 0.1
+    save_model(model, other)
+    monkeypatch.setattr(onnx_export, "build", lambda model: onnx.load(fusion / "model.onnx"))
+    with pytest.raises(RunError, match=r"the ONNX graph differs from the model by 0\.\d+, more than 0\.0001"):
+        export_onnx(other, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_without_the_extra_the_error_says_how_to_install_it(fusion, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(SetupError, match=r'pip install "speaker-invariant-ser\[onnx\]"'):
+        export_onnx(fusion, tmp_path / "model.onnx")
+
+
+def test_one_model_is_chosen_of_several(trained, tmp_path):
+    (split,), train = trained.splits, trained.recipe.train
+    recipe = trained.recipe.model_copy(update={"train": train.model_copy(update={"seeds": 2})})
+    run = replace(trained, folder=tmp_path, recipe=recipe, splits=[split, replace(split, name="other")])
+    for spec in run.model_specs:
+        spec.folder.mkdir(parents=True)
+        for name in (WEIGHTS, DESCRIPTION, METRICS):
+            (spec.folder / name).touch()
+    chosen = one_model(run, "other", train.seed + 1)
+    assert (chosen.split.name, chosen.seed) == ("other", train.seed + 1)
+    for options, message in (
+        ((), "has 4 models .*, and an ONNX file holds one: choose with --fold and --seed, or train one on all speakers"),
+        (("other",), "has 2 models .*, and an ONNX file holds one: choose with --seed, "),
+        ((None, train.seed), "has 2 models .*, and an ONNX file holds one: choose with --fold, "),
+        (("another",), "unknown trained fold 'another'"),
+        (("other", 99), "unknown seed '99'"),
+    ):
+        with pytest.raises(RunError, match=message):
+            one_model(run, *options)
+
+
+def test_export_says_what_it_expects(trained, cnn, tmp_path, capsys):
+    file = str(tmp_path / "model.onnx")
+    for options, message in (
+        ([], "expected one of --out FOLDER and --onnx FILE"),
+        (["--onnx", file, "--out", str(tmp_path / "out")], "expected one of --out FOLDER and --onnx FILE"),
+        (["--out", str(tmp_path / "out"), "--fold", "1"], "expected --onnx FILE beside them"),
+        (["--onnx", str(tmp_path / "model.onx")], "model.onx: expected the ending .onnx"),
+        (["--onnx", str(cnn)], f"{cnn} exists already: choose another --onnx"),
+    ):
+        assert siser(["export", str(trained.folder), *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_files_that_are_no_models_are_refused(cnn, folder, tmp_path, capsys):
+    foreign, later = onnx.load(cnn), onnx.load(cnn)
+    foreign.ClearField("metadata_props")
+    (prop,) = [prop for prop in later.metadata_props if prop.key == "format"]
+    prop.value = "2"
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    onnx.save(later, tmp_path / "later.onnx")
+    (tmp_path / "garbage.onnx").write_bytes(b"no model")
+    (tmp_path / "cut.onnx").write_bytes(cnn.read_bytes()[:5000])
+    expected = {
+        "missing.onnx": "does not exist; make it with `siser export RUN --onnx",
+        "garbage.onnx": "cannot be read as an ONNX model: Protobuf parsing failed",
+        "cut.onnx": "cannot be read as an ONNX model: Protobuf parsing failed",
+        "foreign.onnx": "was not written by `siser export`",
+        "later.onnx": "written in format 2, this version reads format 1",
+    }
+    wav = str(folder / "05_level_a.wav")
+    for name, message in expected.items():
+        assert siser(["infer", str(tmp_path / name), wav, "--out", str(tmp_path / "out.csv")]) == 2
+        assert f"error: {tmp_path / name}" in (said := capsys.readouterr().err) and message in said
+    for option in (["--fold", "1"], ["--one-speaker"], ["--device", "cuda"]):
+        assert siser(["infer", str(cnn), wav, "--out", str(tmp_path / "out.csv"), *option]) == 2
+        assert f"error: {' '.join(option[:1])}" in (said := capsys.readouterr().err) and "leave it out" in said
+    assert not (tmp_path / "out.csv").exists()
