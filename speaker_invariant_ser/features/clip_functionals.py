@@ -78,7 +78,8 @@ def rhythm(voiced: Tensor, frames: Tensor) -> Tensor:
 
 def voiced_first(values: Tensor, voiced: Tensor) -> tuple[Tensor, Tensor]:
     """Return the voiced values of each row [B, T] at its beginning, in their order, and the mask of where they are."""
-    order = torch.sort((~voiced).int(), dim=1, stable=True).indices
+    position = torch.arange(voiced.shape[1], device=voiced.device)
+    order = torch.where(voiced, position, position + voiced.shape[1]).argsort(dim=1)  # ONNX has no stable sort
     return values.gather(1, order), mask_of(voiced.sum(dim=1), values.shape[1])
 
 

@@ -30,6 +30,7 @@ from speaker_invariant_ser.inference.onnx_model import ENDING, FORMAT, INPUT, OU
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model
+from speaker_invariant_ser.models.release import StandardisedRelease
 from speaker_invariant_ser.recipe_methods import FsqSettings, QuantiseSettings
 from speaker_invariant_ser.runs import ModelSpec, Run
 
@@ -168,6 +169,10 @@ class OneClip(nn.Module):
     def __init__(self, model: SerModel) -> None:
         super().__init__()
         self.model = with_onnx_lstm(deepcopy(model))
+        if isinstance(release := self.model.release, StandardisedRelease):
+            fitted = bool(release.fitted)
+            del release.fitted
+            setattr(release, "fitted", fitted)  # noqa: B010  # no tensor, on which the trace cannot branch
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Compute both for a waveform [S]."""

@@ -23,7 +23,7 @@ from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
 from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
-from speaker_invariant_ser.recipe_encoders import FusionSettings
+from speaker_invariant_ser.recipe_encoders import FusionSettings, ProsodySettings
 from speaker_invariant_ser.runs import METRICS
 
 onnx = pytest.importorskip("onnx", reason='ONNX export needs the extra: pip install "speaker-invariant-ser[onnx]"')
@@ -45,6 +45,7 @@ def saved(folder: Path, clips=(), **sections) -> Path:
                 module.momentum = 1.0
         with torch.no_grad():
             model.train()(torch.from_numpy(np.stack(clips)), torch.full((len(clips),), len(clips[0])))
+        model.release.fit(torch.randn(64, model.dim))
     folder.mkdir()
     save_model(model, folder)
     return folder
@@ -97,6 +98,15 @@ def test_the_file_computes_what_the_model_computes_on_real_clips(fusion, corpora
     clips = [soundfile.read(path, dtype="float32")[0] for path in files[::150]]
     speech = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in files[:40]])
     assert_same(fusion, fusion / "model.onnx", [*clips, *(speech[20_000:][: round(s * RATE)] for s in (0.1, 0.3, 10, 60))])
+
+
+def test_functionals_and_a_release_that_rounds_are_computed_too(tmp_path):
+    features = FeaturesSection(streams=("prosody",), hop_ms=16.0, mels=24, functionals=True, absolute_f0=True)
+    clips, release = [speechlike(1, seed) for seed in range(8)], section("release", name="quantise", step=0.5)
+    folder = saved(tmp_path / "model", clips, features=features, encoder=ProsodySettings(dim=8), release=release)
+    assert export_onnx(folder, tmp_path / "model.onnx") < 1e-4
+    embedding = OnnxModel(tmp_path / "model.onnx").apply(clips[:3]).embedding
+    assert (embedding % 0.5 == 0).all() and len({*map(bytes, embedding)}) == 3
 
 
 def test_the_metadata_says_what_a_user_needs_and_nothing_of_this_machine(fusion):
