@@ -18,7 +18,7 @@ import typer
 from speaker_invariant_ser.cli.audit import audit
 from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.console import say
-from speaker_invariant_ser.cli.corpora import corpora, recipes
+from speaker_invariant_ser.cli.corpora import corpora, models, recipes
 from speaker_invariant_ser.cli.demo import demo
 from speaker_invariant_ser.cli.evaluate import compare, evaluate
 from speaker_invariant_ser.cli.export import export
@@ -48,7 +48,23 @@ REMEDIES = {  # what to lower, or to leave out, where memory runs out
     "baseline": "try --jobs 1, or --quick for fewer attackers",
 }
 OTHER_REMEDY = "free some, or raise the limit (ulimit -v)"
-COMMANDS = (demo, corpora, recipes, prepare, add_f0, train, sweep, evaluate, audit, baseline, compare, study, infer, export)
+COMMANDS = (
+    demo,
+    corpora,
+    recipes,
+    models,
+    prepare,
+    add_f0,
+    train,
+    sweep,
+    evaluate,
+    audit,
+    baseline,
+    compare,
+    study,
+    infer,
+    export,
+)
 
 app = typer.Typer(
     name="siser",

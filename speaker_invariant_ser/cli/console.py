@@ -116,10 +116,11 @@ def opened(folder: Path) -> "Run":
 
 
 def opened_models(folder: Path) -> "Run | Export":
-    """Open a run as `opened` does, or an export."""
-    from speaker_invariant_ser.inference.exported import EXPORT, Export
+    """Open a run as `opened` does, an export, or a model that comes with the package."""
+    from speaker_invariant_ser.inference.exported import Export, open_models
 
-    return Export.open(folder) if (folder / EXPORT).is_file() else opened(folder)
+    source = open_models(folder)
+    return source if isinstance(source, Export) else opened(folder)
 
 
 def show_evaluation(report: "RunReport") -> None:

@@ -1,4 +1,4 @@
-"""`siser corpora` and `siser recipes`: list what the package knows."""
+"""`siser corpora`, `siser recipes` and `siser models`: list what the package knows and holds."""
 
 import itertools
 
@@ -42,6 +42,24 @@ def recipes(as_json: Json = False) -> None:
     width = max(map(len, facts))
     for name, fact in facts.items():
         say(f"{name:{width}}  {fact}")
+
+
+def models(as_json: Json = False) -> None:
+    """List the models that come with the package; `siser infer --model NAME` uses one, and its card says what it is good for."""
+    from speaker_invariant_ser.files import read_json
+    from speaker_invariant_ser.inference.exported import shipped_models
+
+    facts = {}
+    for name, folder in shipped_models().items():
+        labels = read_json(next(folder.rglob("model.json")))["labels"]
+        facts[name] = {"emotions": ", ".join(labels), "card": str(folder / "README.md")}
+    if as_json:
+        show_json(facts)
+        return
+    for name, fact in facts.items():
+        say(name)
+        for key, value in fact.items():
+            say(f"    {key + ':':10} {value}")
 
 
 def summary(recipe: str) -> str:

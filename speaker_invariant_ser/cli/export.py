@@ -19,6 +19,12 @@ def export(
     ] = None,
     fold: Annotated[str | None, typer.Option(help="With --onnx: the fold whose model is taken, where a run has several.")] = None,
     seed: Annotated[int | None, typer.Option(help="With --onnx: the seed whose model is taken, where a run has several.")] = None,
+    evaluated: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --out: an evaluated run of the same recipe, whose results the card of a model trained with --final has."
+        ),
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the model card, such as cc0-1.0.")] = "other",
 ) -> None:
     """Write the models of a run into a folder, or one of them into an ONNX file, that can be passed on.
@@ -38,7 +44,7 @@ def export(
     from speaker_invariant_ser.report.export import export_run
 
     assert out
-    number = export_run(source, out, licence)
+    number = export_run(source, out, licence, opened(evaluated) if evaluated else None)
     say(f"{number} {'model' if number == 1 else 'models'} -> {out}   next: siser infer {out} FILES --out predictions.csv")
 
 

@@ -13,6 +13,8 @@ from speaker_invariant_ser.files import read_json, sha256
 from speaker_invariant_ser.models.model import DESCRIPTION
 from speaker_invariant_ser.runs import Run
 
+SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that come with the package
+DEFAULT_MODEL = "emodb-five"
 FORMAT = 1
 EXPORT, MODELS = "export.json", "models"
 
@@ -61,11 +63,21 @@ class Export:
         return cls(folder, tuple(folder / name for name in hashes))
 
 
-def open_models(folder: Path | str) -> Run | Export:
-    """Open a run, or an export of one.
+def shipped_models() -> dict[str, Path]:
+    """Return the models that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{EXPORT}"))}
+
+
+def open_models(source: Path | str) -> Run | Export:
+    """Open a run, an export of one, or a model that comes with the package.
+
+    Args:
+        source: A folder, or the name of a model that `shipped_models` lists; an existing folder takes precedence.
 
     Raises:
-        RunError: The folder is neither, is damaged, or was changed since training or export.
+        RunError: It is none of them, is damaged, or was changed since training or export.
     """
-    folder = Path(folder)
+    folder = Path(source)
+    if not folder.exists():
+        folder = shipped_models().get(str(source), folder)
     return Export.open(folder) if (folder / EXPORT).is_file() else Run.open(folder)

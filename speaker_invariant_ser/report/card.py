@@ -7,13 +7,12 @@ Reporting, FAT* 2019). No speaker is named.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.errors import RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport
-from speaker_invariant_ser.files import read_json, writing
+from speaker_invariant_ser.files import read_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
@@ -43,27 +42,6 @@ class Source:
     citation: str
     url: str
     language: str
-
-
-def write_card(run: Run, evaluated: Run, report: RunReport, path: Path, licence: str = "other", name: str = "") -> None:
-    """Write the card of a run's models.
-
-    Args:
-        run: The run whose models the card is about.
-        evaluated: The run that was evaluated: the same, or one with the same recipe that leaves speakers out.
-        report: The report of `evaluated`.
-        path: The file to write.
-        licence: Licence of the weights, an identifier of the Hugging Face Hub such as `cc0-1.0`.
-        name: Name of the model; by default that of the run's folder.
-
-    Raises:
-        RunError: The recipes of the two runs differ in what the model is, or no model is trained.
-        WriteError: The file cannot be written.
-    """
-    require_same_model(run, evaluated)
-    text = render_card(run, report, licence, name or run.folder.resolve().name)
-    with writing(path, "w") as file:
-        file.write(text)
 
 
 def require_same_model(run: Run, evaluated: Run) -> None:

@@ -9,11 +9,11 @@ from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, wri
 from speaker_invariant_ser.inference.exported import EXPORT, FORMAT, MODELS
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
-from speaker_invariant_ser.report.card import CARD, render_card
+from speaker_invariant_ser.report.card import CARD, render_card, require_same_model
 from speaker_invariant_ser.runs import Run
 
 
-def export_run(run: Run, folder: Path | str, licence: str = "other") -> int:
+def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: Run | None = None) -> int:
     """Write the models of a run and a card about them.
 
     Models are numbered, because folds may have the names of their test speakers. The hashes of what they were trained with are
@@ -23,18 +23,19 @@ def export_run(run: Run, folder: Path | str, licence: str = "other") -> int:
         run: A run whose models are all trained; the card has the results if it is evaluated.
         folder: A new folder.
         licence: Licence of the weights, an identifier such as `cc0-1.0`.
+        evaluated: An evaluated run with the same recipe, for the results of a model that was trained on all speakers.
 
     Returns:
         Number of models.
 
     Raises:
-        RunError: A model is not trained or damaged.
+        RunError: A model is not trained or damaged, or `evaluated` measures another recipe or is not evaluated.
         WriteError: The folder is not empty or cannot be written.
     """
     folder = refuse_existing(folder, "choose another --out")
     name, hashes = folder.resolve().name, {}
     specs = run.all_models()
-    text = card_of(run, licence, name)
+    text = card_of(run, licence, name, evaluated)
     with new_folder(folder) as partial:
         for number, spec in enumerate(specs, start=1):
             target = partial / MODELS / str(number)
@@ -48,8 +49,11 @@ def export_run(run: Run, folder: Path | str, licence: str = "other") -> int:
     return len(specs)
 
 
-def card_of(run: Run, licence: str, name: str) -> str:
+def card_of(run: Run, licence: str, name: str, evaluated: Run | None) -> str:
     """Return the model card; without results for a run that is not evaluated."""
+    if evaluated:
+        require_same_model(run, evaluated)
+        return render_card(run, read_report(evaluated.folder), licence, name)
     if (run.folder / REPORT / JSON).is_file():
         return render_card(run, read_report(run.folder), licence, name)
     labels = ", ".join(read_description(run.model_specs[0].folder / DESCRIPTION)["labels"])
