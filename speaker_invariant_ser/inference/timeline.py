@@ -50,32 +50,33 @@ class Recording:
         channel: As in `audio.decode`.
         notes: Defects that leave it usable, complete after the last block.
         samples: Samples at 16 kHz so far.
-        peak: Largest absolute sample so far.
+        extremes: Smallest and largest sample so far.
     """
 
     path: Path
     channel: str = MIX
     notes: list[str] = field(default_factory=list)
     samples: int = 0
-    peak: float = 0.0
+    extremes: tuple[float, float] = (np.inf, -np.inf)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield blocks of float32 samples [S] at 16 kHz.
 
         Raises:
-            AudioError: The file cannot be decoded, is truncated, silent or too short; the last two after the last block.
+            AudioError: The file cannot be decoded or is truncated; after the last block also if it is silent, constant or short.
         """
         try:
             for block in self.decoded():
                 self.samples += len(block)
-                self.peak = max(self.peak, audio.peak_of(block))
+                low, high = self.extremes
+                self.extremes = min(low, float(block.min(initial=low))), max(high, float(block.max(initial=high)))
                 yield block
         except (soundfile.SoundFileError, OSError) as error:
             raise AudioError(explain(self.path, error)) from None
-        audio.check(np.full(self.samples and 1, self.peak, np.float32), 1, self.path, self.notes)
-        if self.samples < audio.MIN_SECONDS * audio.SAMPLE_RATE:
+        if 0 < self.samples < audio.MIN_SECONDS * audio.SAMPLE_RATE:
             seconds = self.samples / audio.SAMPLE_RATE
             raise AudioError(f"{self.path}: {seconds:.4f} s is too short, expected at least {audio.MIN_SECONDS} s")
+        audio.check(np.array(self.extremes if self.samples else (), np.float32), 1, self.path, self.notes)
 
     def decoded(self) -> Iterator[np.ndarray]:
         """Yield the blocks, resampled."""

@@ -1,18 +1,17 @@
 """`siser train` says how long it takes, and asks before it trains very many models."""
 
-import json
 import shutil
 import sys
 from types import SimpleNamespace
 
 import pytest
 from conftest import TINY
+from helpers import without_hashes
 
 from speaker_invariant_ser.cli import train as command
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingLines, training_progress
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.models.binding import HASHES
 from speaker_invariant_ser.recipe import TrainSection
 
 
@@ -21,8 +20,7 @@ def lines(trained, tmp_path):
     """A function that tells of an epoch of a model at a time, seconds; the run has three models of 30 epochs, one is trained."""
     run = shutil.copytree(trained.folder, tmp_path / "run")
     (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("seeds = 1", "seeds = 3"))
-    for path, key in ((run / "split.json", "bound"), (run / "folds" / "fixed" / "model.json", HASHES)):
-        path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != key}))
+    without_hashes(run)
     (run / "folds" / "fixed").rename(run / "folds" / "seed-0")
     (run / "folds" / "fixed").mkdir()
     (run / "folds" / "seed-0").rename(run / "folds" / "fixed" / "seed-0")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, tone
+from helpers import without_hashes
 
 import speaker_invariant_ser
 from speaker_invariant_ser.cli.app import run as siser
@@ -130,6 +131,7 @@ def test_what_the_models_were_not_trained_on_is_noted_unless_they_do_not_know(tr
     soundfile.write(tmp_path / "telephone.wav", np.fft.irfft(spectrum), RATE)
     soundfile.write(tmp_path / "same.wav", voice(0), RATE)
     old = shutil.copytree(trained.folder, tmp_path / "old")
+    without_hashes(old)
     for path in old.rglob("model.json"):
         described = json.loads(path.read_text())
         assert described.pop("trained_range")["bandwidth"] == [8000, 8000]
@@ -185,6 +187,7 @@ def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
 def with_temperature(run, folder: Path, temperature: float | str | None) -> Path:
     """Copy a run and write another temperature into its model."""
     copy = Path(shutil.copytree(run.folder, folder))
+    without_hashes(copy)
     path = copy / "folds" / "fixed" / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "temperature": temperature}))
     return copy
