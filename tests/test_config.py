@@ -73,7 +73,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ("[encoder]\nchannels = [8, 0]", "encoder.channels.1 = 0"),
         ("[features]\nhop_ms = 0.01", "features.hop_ms = 0.01"),
         ("[train]\nseed = 5000000000", "train.seed = 5000000000"),
-        ("[split]\nscheme = 'random'", "split.scheme = 'random'.*'loso', 'group-kfold', .* or 'domain'"),
+        ("[split]\nscheme = 'random'", "split.scheme = 'random'.*'loso', 'group-kfold', .* or 'all'"),
         ("[split]\ntest = '[03]'", r'split.test = .*should be a list, such as \["03", "08"\]'),
         ("[split]\ntest = [3]", "split.test.0 = 3"),
         (

@@ -49,7 +49,7 @@ def test_a_failed_report_leaves_the_former_one(tmp_path):
 
 
 @pytest.mark.parametrize("own", [*OWN, "report.json alone"])
-@pytest.mark.parametrize("command", ["audit {tmp}/table.csv --quick", "compare {tmp}/run", "baseline {tmp}/data"])
+@pytest.mark.parametrize("command", ["audit {tmp}/table.csv", "compare {tmp}/run", "baseline {tmp}/data"])
 def test_a_folder_that_is_not_a_former_report_alone_is_refused(command, own, tmp_path, capsys):
     if own == "report.json alone":
         (tmp_path / "out").mkdir()

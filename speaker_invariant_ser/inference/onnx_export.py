@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.data.f0 import F0_RANGE, HOP, PEAK, tracker_version
-from speaker_invariant_ser.errors import RunError, SetupError, shorten, unknown
+from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
 from speaker_invariant_ser.inference.onnx_model import ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
@@ -63,9 +63,10 @@ def one_model(run: Run, fold: str | None = None, seed: int | None = None) -> Mod
     if len(specs) > 1:
         folds, seeds = ({getattr(spec, part) for spec in specs} for part in ("split", "seed"))
         options = ["--fold"] * (len(folds) > 1) + ["--seed"] * (len(seeds) > 1)
+        models = f"{counted(len(specs), 'model')} ({shorten(spec.name for spec in specs)})"
         raise RunError(
-            f"{run.folder} has {len(specs)} models ({shorten(spec.name for spec in specs)}), and an ONNX file holds one: choose "
-            f"with {' and '.join(options)}, or train one on all speakers (siser train --final)"
+            f"{run.folder} has {models}, and an ONNX file holds one: choose with {' and '.join(options)}, or train one on all "
+            "speakers (siser train --final)"
         )
     return specs[0]
 

@@ -33,10 +33,11 @@ COMMANDS = {
     "compare": "compare {tmp}/a {tmp}/a --out {tmp}/compared",
     "study": "study {tmp}/study.toml --results {tmp}/results --runs {tmp}/runs --jobs 1 --device cpu --quiet",
     "infer": "infer {tmp}/a {wav} --out {tmp}/p.csv --device cpu --quiet",
+    "export": "export {tmp}/a --out {tmp}/export",
     "demo": "demo --out {tmp}/demo --jobs 1 --device cpu --quiet",
 }
 QUICK_VERBS = ("prepare", "add-f0", "train", "compare", "infer")  # where limits suffice, they take less than a second
-NO_FILES = {"corpora", "recipes"}  # verbs that write nothing
+NO_FILES = {"corpora", "recipes", "models"}  # verbs that write nothing
 MEGABYTE = 2**20
 SMALL_FILES = (0, 1000, 20_000, 100_000)  # bytes
 LITTLE_MEMORY = (0, MEGABYTE, 20 * MEGABYTE, 60 * MEGABYTE, 150 * MEGABYTE, 400 * MEGABYTE)  # more than now

@@ -219,7 +219,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(demo, tmp_path, monkey
 def test_speech_is_refused_by_a_recipe_for_images(prepared, tmp_path):
     longer = replace(prepared.utterances[0], samples=16000)
     speech = replace(prepared, utterances=(longer, *prepared.utterances[1:]))
-    with pytest.raises(RecipeError, match="expects images of 8 rows .* has 16000 samples .is this an audio corpus"):
+    with pytest.raises(RecipeError, match="expects images of 8 rows .* has 16,000 samples .is this an audio corpus"):
         train(recipe(), speech, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from helpers import without_hashes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from speaker_invariant_ser.cli.app import run as siser
@@ -80,6 +81,7 @@ def test_finish_writes_models_trained_earlier_once(run):
 
 
 def test_each_seed_has_a_folder_and_an_unfinished_model_has_none(run):
+    without_hashes(run.folder)
     recipe = run.folder / "recipe.toml"
     recipe.write_text(recipe.read_text().replace("seeds = 1", "seeds = 2"))
     fold = run.folder / "folds" / "fixed"
@@ -104,7 +106,7 @@ def test_missing_tensorboard_is_reported_before_anything_is_written(trained, pre
     arguments = [str(trained.folder / "recipe.toml"), "--data", str(prepared.folder), "--out", str(tmp_path / "out")]
     assert siser(["train", *arguments, "--device", "cpu", "--tensorboard"]) == 2
     output = capsys.readouterr().err
-    assert output.startswith("error: TensorBoard is missing") and "pip install 'speaker-invariant-ser[tensorboard]'" in output
+    assert "\nerror: TensorBoard is missing" in output and "pip install 'speaker-invariant-ser[tensorboard]'" in output
     assert not list(tmp_path.iterdir())
 
 

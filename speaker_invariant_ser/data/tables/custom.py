@@ -167,7 +167,7 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern
     """Return a file-name pattern, checked; a field that occurs twice must have the same value both times.
 
     >>> compile_pattern("{speaker}/{emotion}_*.wav").match("s1/sad_3.wav")
-    {'speaker': 's1', 'emotion': 'sad'}
+    {'emotion': 'sad', 'speaker': 's1'}
     """
     if not pattern:
         raise CorpusError('a folder needs --pattern, such as --pattern "{speaker}/{emotion}/*_{text}.wav"')
