@@ -147,6 +147,9 @@ class Run:
                 Split(fold["name"], *(tuple(fold[part]) for part in parts), *(tuple(fold.get(part, ())) for part in optional))
                 for fold in record["folds"]
             ]
+            texts = [text for s in splits for text in (s.name, *s.train, *s.dev, *s.test, *s.texts, *s.held_out)]
+            if not all(isinstance(text, str) for text in texts) or len({split.name for split in splits}) < len(splits):
+                raise ValueError("expected names as texts, and every fold once")
             recipe, table = read_saved_recipe(folder / RECIPE), tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))
             data = resolve_links(folder / os.path.expanduser(record["data"])) if record["data"] else None
             run = cls(folder, recipe, splits, data, dict(record["sha256"]), record, table)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.data.tables.columns import read_rows
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
 
@@ -92,7 +93,7 @@ def read_table(path: Path) -> list[Line]:
 def number_of(path: Path, line: int, text: str) -> float:
     """Return a time in seconds; raise ManifestError if it is no number."""
     try:
-        return float(text)
+        return names.number_of(text)
     except ValueError:
         raise ManifestError(f"{path}, line {line}: {text!r} is no time in seconds") from None
 

@@ -331,6 +331,7 @@ def test_a_bare_array_is_refused(tmp_path):
 
 
 INVALID_CELLS = {
+    "a separator": ({"d1": [1, 2, "1_0", 4, 5, 6]}, "d1 in row 3 is '1_0'; a dimension needs a number in every row"),
     "a word": ({"d1": [1, 2, "loud", 4, 5, 6]}, "d1 in row 3 is 'loud'; a dimension needs a number in every row"),
     "a gap": ({"d1": [1, "", 3, 4, 5, 6]}, "d1 in row 2 is ''; a dimension"),
     "NaN": ({"d1": [1, 2, 3, 4, "nan", "-inf"]}, "the embedding of row 5, row 6 contains NaN"),

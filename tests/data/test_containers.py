@@ -251,3 +251,21 @@ def test_a_header_that_contradicts_itself_is_noted_or_rejected(tmp_path, ending,
             audio.decode(path)
     else:
         assert audio.decode(path).notes == tuple(f"its header contradicts itself: {text}" for text in expected)
+
+
+SHORT = [*chunks.CONTAINERS, b"fLaC", b"OggS", b"ID3", b"\xff\xfb"]
+
+
+@pytest.mark.parametrize("begin", SHORT)
+def test_a_file_that_ends_in_its_header_is_rejected(tmp_path, begin):
+    for size in (*range(len(begin), 48, 5), 64):
+        for filling in (b"\0", b" ", b"\xff"):
+            (tmp_path / "clip.wav").write_bytes(begin.ljust(size, filling))
+            with pytest.raises(AudioError, match="clip.wav"):
+                audio.decode(tmp_path / "clip.wav")
+
+
+def test_a_number_beyond_the_limits_of_python_is_no_length(tmp_path):
+    (tmp_path / "clip.sph").write_bytes(b"NIST_1A\n   1024\nsample_count -i " + b"9" * 5000)
+    with pytest.raises(AudioError, match=r"clip\.sph"):
+        audio.decode(tmp_path / "clip.sph")

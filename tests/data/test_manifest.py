@@ -43,6 +43,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path,speaker,emotion\na.wav,,sad\nb.wav,1,\n", "empty speaker in row 1; empty emotion in row 2"),
         ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"impossible start and end: a.wav \(2 to 1 s\)"),
         ("path,speaker,emotion,start,end\na.wav,1,sad,0:01,1\n", "start in row 1 is '0:01': expected seconds"),
+        ("path,speaker,emotion,start,end\na.wav,1,sad,1_0,11\n", "start in row 1 is '1_0': expected seconds"),
         ("path,speaker,emotion\na.wav,1,sad\na.wav,1,glad\n", r"none of 2 rows .* conflicting emotions \(glad, sad\)"),
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
         (

@@ -5,6 +5,8 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import soundfile
 from helpers import section
@@ -244,6 +246,19 @@ def test_bytes_that_are_not_utf8_matter_only_where_they_are_needed(tmp_path, col
 def test_utf16_is_named(tmp_path):
     with pytest.raises(ManifestError, match="it is UTF-16 or not a text; save it as CSV in UTF-8"):
         read_table(Request(write_table(tmp_path / "t.csv", BASE, "utf-16")))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_the_character_nul_is_named(tmp_path, ending):
+    table, rows = tmp_path / f"t{ending}", [dict(row) for row in BASE]
+    rows[2]["speaker"] += "\0"
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+    else:
+        mark = "," if ending == ".csv" else "\t"
+        table.write_text("\n".join([mark.join(rows[0]), *(mark.join(row.values()) for row in rows)]))
+    with pytest.raises(ManifestError, match=f"t{ending}: speaker in row 3 holds the character NUL"):
+        read_table(Request(table))
 
 
 def test_rows_inside_an_unclosed_quotation_mark_are_an_error(tmp_path):

@@ -165,7 +165,9 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / "a.wav").read_bytes() if name != "j.bin" else b"RIFFRAFF")
     (tmp_path / "pipe.old").unlink(missing_ok=True)
     os.mkfifo(tmp_path / "pipe.old")
-    assert list_audio(tmp_path) == ["a.wav"]
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert list_audio(tmp_path) == ["a.wav", "pipe.wav"], "what is called a recording is not left out"
+    os.unlink(tmp_path / "pipe.wav")
     unusable = dict(list_unusable(tmp_path))
     assert set(unusable) == {name for name, reason in names.items() if reason}
     assert all(names[name] in reason for name, reason in unusable.items())

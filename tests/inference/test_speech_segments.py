@@ -32,6 +32,7 @@ def test_rttm_and_tables_hold_the_same_segments(name, text, tmp_path):
     [
         ("s.rttm", "SPEAKER call 1 0.5 1.5\n", "line 1: 5 fields; expected SPEAKER file channel"),
         ("s.rttm", "SPEAKER call 1 x 1 <NA> <NA> ann\n", "line 1: 'x' is no time"),
+        ("s.rttm", "SPEAKER call 1 1_0 1 <NA> <NA> ann\n", "line 1: '1_0' is no time"),
         ("s.rttm", "SPEAKER call 1 1 0 <NA> <NA> ann\n", "line 1: a segment from 1 to 1 s"),
         ("s.rttm", "nothing\n", "no segments"),
         ("s.csv", "file,start,end\na,3,1\n", "line 2: a segment from 3 to 1 s"),

@@ -15,6 +15,7 @@ LINEAR = {1: "PCM", 3: "floating-point", 6: "A-law", 7: "mu-law"}  # format tags
 UNKNOWN_LENGTH = 2**31 - 2**16  # programs that stream audio state about this many bytes, or more
 # Names that no further chunk has: behind them another recording begins
 CONTAINED_ONCE = (b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff")
+HEAD = 64  # bytes from which a container is recognised
 MAX_CHUNKS = 10_000  # of a damaged file there could be millions
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # tags that programs append to any file
 
@@ -62,12 +63,12 @@ def scan(file: Readable, head: bytes, size: int) -> Layout | None:
 
     Args:
         file: The file, open for reading.
-        head: Its first 64 bytes at least.
+        head: Its first 64 bytes, fewer if it has no more.
         size: Its size in bytes.
     """
     for magic, read in CONTAINERS.items():
         if head.startswith(magic):
-            return read(file, head, size)
+            return read(file, head.ljust(HEAD, b"\0"), size)
     return None
 
 
@@ -158,7 +159,7 @@ def read_sphere(file: Readable, head: bytes, size: int) -> Layout | None:
     """Read NIST SPHERE, whose header is text; one with compressed audio has a length of its own."""
     begin = int(head[8:16]) if head[8:16].strip().isdigit() else 1024
     text = peek(file, 0, begin)
-    fields = dict(re.findall(rb"(sample_count|channel_count|sample_n_bytes) -i (\d+)", text))
+    fields = dict(re.findall(rb"(sample_count|channel_count|sample_n_bytes) -i (\d{1,18})\b", text))
     if b"sample_count" not in fields or re.search(rb"sample_coding -s\d+ \S*,", text):
         return None
     length = int(fields[b"sample_count"]) * int(fields.get(b"channel_count", 1)) * int(fields.get(b"sample_n_bytes", 2))
@@ -213,6 +214,7 @@ def layout(
         pad: Mask of the multiple that a chunk's length is padded to.
         tag: Format tag of a WAV.
     """
+    begin = min(begin, size)
     following = begin + length + (-length & pad)
     if length == 0 and form and not unread_from(file, following, size, form, pad):
         return Layout(begin, begin, 0, 0, tag, field)  # really empty, if only chunks follow

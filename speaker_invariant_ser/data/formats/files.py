@@ -87,7 +87,7 @@ def walk(folder: Path | str) -> Iterator[str]:
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             if holds(os.DirEntry.is_dir, entry):
                 pending.append(name)
-            elif not entry.name.startswith(NOTES_OF_A_MAC) and (holds(os.DirEntry.is_file, entry) or entry.is_symlink()):
+            elif not entry.name.startswith(NOTES_OF_A_MAC):  # also a pipe or a device, which `require_file` refuses
                 yield name
 
 

@@ -15,7 +15,6 @@ from speaker_invariant_ser.data.formats.splice import Spliced
 from speaker_invariant_ser.errors import AudioError, quoted
 
 MAX_MISSING = 0.01  # share of the stated audio that may be missing: some recorders state slightly too much
-HEAD = 64  # bytes from which a container is recognised
 MPEG = (b"ID3", b"\xff")  # how MPEG audio begins
 MPEG_SUFFIXES = (".mp3", ".mp2", ".mpga")  # of which all is searched for a beginning: elsewhere libsndfile is asked
 SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # codecs in which every sample stands for itself
@@ -91,7 +90,7 @@ def open_recording(path: Path | str) -> Opened:
 def examine(raw: chunks.Readable, content: bytes | Spliced) -> Recording:
     """Compare the header of an open file with what it holds; `content` is what libsndfile gets if there is nothing to correct."""
     raw.seek(0)
-    head, size = raw.read(HEAD), raw.seek(0, os.SEEK_END)
+    head, size = raw.read(chunks.HEAD), raw.seek(0, os.SEEK_END)
     plain = Recording(content)
     layout = chunks.scan(raw, head, size)
     if layout:

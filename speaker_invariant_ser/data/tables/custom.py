@@ -22,7 +22,7 @@ from speaker_invariant_ser.data.manifest import (
     require_valid,
 )
 from speaker_invariant_ser.data.tables.columns import read_columns
-from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
+from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
@@ -300,7 +300,7 @@ def make_utterances(columns: Columns, corpus: str) -> list[Utterance]:
 def number(text: str) -> float:
     """Return a cell as a number: 0 for an empty cell, NaN for other text."""
     try:
-        return float(text or 0)
+        return number_of(text or "0")
     except ValueError:
         return math.nan
 

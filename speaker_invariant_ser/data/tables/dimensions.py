@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser.data.tables.names import is_missing
+from speaker_invariant_ser.data.tables.names import is_missing, number_of
 from speaker_invariant_ser.errors import AuditError, shorten, unknown
 
 MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speakers are no coincidence
@@ -101,9 +101,11 @@ def to_numbers(cells: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
     if isinstance(cells, np.ndarray):
         return cells
     try:
-        return np.array(cells, dtype=np.float64)
+        if not any("_" in cell for cell in cells):  # which Python would skip
+            return np.array(cells, dtype=np.float64)
     except ValueError:
-        first = next(row for row, cell in enumerate(cells) if not is_number(cell))
+        pass
+    first = next(row for row, cell in enumerate(cells) if not is_number(cell))
     raise AuditError(
         f"{source} in row {first + 1} is '{cells[first]}'; a dimension needs a number in every row. Remove the column if it is "
         "not a dimension"
@@ -113,7 +115,7 @@ def to_numbers(cells: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
 def is_number(cell: str) -> bool:
     """Whether a cell can be read as a number."""
     try:
-        float(cell)
+        number_of(cell)
     except ValueError:
         return False
     return True

@@ -132,6 +132,20 @@ def segment_id(path: str, start: float, end: float) -> str:
     return f"{path}@{start:.12g}-{end:.12g}" if start or end else path
 
 
+def number_of(cell: str) -> float:
+    """Return a cell as a number; raise ValueError for other text, also for what Python alone takes as a number.
+
+    >>> number_of("1.5e3")
+    1500.0
+    >>> number_of("1_000")
+    Traceback (most recent call last):
+    ValueError: '1_000' is no number
+    """
+    if "_" in cell or not cell.isascii():
+        raise ValueError(f"{cell!r} is no number")
+    return float(cell)
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a text can be encoded in UTF-8; undecodable bytes, which Python keeps as surrogates, cannot."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

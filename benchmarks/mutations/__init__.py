@@ -1,0 +1,1 @@
+"""Damaged inputs of every kind that the command line reads, drawn from a seed; see `faults.py`."""
