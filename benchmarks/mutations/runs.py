@@ -279,11 +279,11 @@ def runs(
     folder: Path, run: Path, prepared: Path, clip: Path, number: int | None, seed: int, only: Collection[str] = ()
 ) -> list[Fault]:
     """Write tampered copies of a run and of a prepared corpus, with the commands that read them; of `only` these kinds."""
-    recipe, end = folder / "recipe.toml", ("--quiet", "--device", "cpu")
+    recipe, end, quick = folder / "recipe.toml", ("--quiet", "--device", "cpu"), ("--quick", "--no-baseline", "--jobs", "1")
     recipe.write_text(RECIPE, encoding="utf-8")
     kinds: list[tuple[str, Path, list[Mutation], Callable[[str, str], list[str]]]] = [
         ("model", run, TRAINED, lambda copy, out: ["infer", copy, str(clip), "--out", f"{out}.csv", *end]),
-        ("run", run, EVALUATED, lambda copy, out: ["evaluate", copy, "--data", str(prepared), "--quick", "--no-baseline", "--jobs", "1", *end]),
+        ("run", run, EVALUATED, lambda copy, out: ["evaluate", copy, "--data", str(prepared), *quick, *end]),
         ("report", run, COMPARED, lambda copy, out: ["compare", str(run), copy, "--out", out]),
         (
             "corpus",

@@ -258,7 +258,7 @@ SHORT = [*chunks.CONTAINERS, b"fLaC", b"OggS", b"ID3", b"\xff\xfb"]
 
 @pytest.mark.parametrize("begin", SHORT)
 def test_a_file_that_ends_in_its_header_is_rejected(tmp_path, begin):
-    for size in (*range(len(begin), 48, 5), 64):
+    for size in (*range(len(begin), 13), 24, 64):
         for filling in (b"\0", b" ", b"\xff"):
             (tmp_path / "clip.wav").write_bytes(begin.ljust(size, filling))
             with pytest.raises(AudioError, match="clip.wav"):

@@ -50,6 +50,16 @@ def other_data(record):
     record["sha256"]["audio.i16"] = "0" * 64
 
 
+@edit(SPLIT)
+def repeat_fold(record):
+    record["folds"] *= 2
+
+
+@edit(SPLIT)
+def name_by_a_list(record):
+    record["folds"][0]["name"] = ["fixed"]
+
+
 @edit(MODEL)
 def permute_labels(described):
     described["labels"] = described["labels"][1:] + described["labels"][:1]
@@ -97,6 +107,8 @@ CHANGES = {
     "test and train swapped": (swap_test_and_train, f"{SPLIT}: fixed: train = .* is not what .*{MODEL} was trained with"),
     "held_out emptied": (empty_held_out, rf"{SPLIT}: fixed: held_out = \[\] is not what"),
     "other data": (other_data, rf"{SPLIT}: sha256 = .* is not what"),
+    "a fold twice": (repeat_fold, "expected names as texts, and every fold once"),
+    "a list as a name": (name_by_a_list, "expected names as texts, and every fold once"),
     "permuted labels": (permute_labels, rf"{MODEL}: labels = \[.*\] is not what"),
     "another hop": (change_hop, rf"{MODEL}: features = \{{.* is not what"),
     "an entry removed": (remove_entry, "was trained with emotion, which was removed since"),

@@ -137,8 +137,8 @@ def examine_mpeg(data: bytes, plain: Recording) -> Recording:
     """Count the frames of MPEG audio; layer 3 gets a header with their number unless it has a right one."""
     stream = mpeg.scan(data)
     if not stream or not stream.frames:
-        if data.startswith(b"ID3"):
-            untagged = Spliced([memoryview(data)[mpeg.id3_end(data, 0) :]])
+        if (end := mpeg.id3_end(data, 0)) and not data.startswith(b"ID3", end):  # a tag that is cut off has no end
+            untagged = Spliced([memoryview(data)[end:]])
             return examine(untagged, untagged)
         raise soundfile.SoundFileError("no frames of MPEG audio in it")
     notes = []
