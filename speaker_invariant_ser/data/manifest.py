@@ -97,6 +97,8 @@ def read_manifest(path: Path | str) -> list[Utterance]:
     missing = [name for name in COLUMNS if name not in columns and name not in LATER]
     if missing:
         raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")
+    if unclear := [name for name in NUMBERS if None in columns[name]]:
+        raise ManifestError(f"{path}: {shorten(unclear)} in row {columns[unclear[0]].index(None) + 1} is no number")
     absent = [""] * len(columns["id"])
     return [Utterance(*row) for row in zip(*(columns.get(name, absent) for name in COLUMNS), strict=True)]
 

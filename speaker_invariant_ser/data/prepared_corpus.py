@@ -70,9 +70,14 @@ class PreparedCorpus:
             utterances = read_manifest(folder / MANIFEST)
         except ManifestError as error:
             raise PreparedCorpusError(f"{folder} is damaged: {error}") from None
-        if any(utterance.offset < 0 or utterance.samples <= 0 for utterance in utterances):
-            raise PreparedCorpusError(f"{folder} is damaged: a negative position or length in {MANIFEST}; prepare it again")
-        needed = max((u.offset + u.samples for u in utterances), default=0)
+        needed = 0
+        for utterance in utterances:
+            if utterance.offset != needed or utterance.samples <= 0:
+                raise PreparedCorpusError(
+                    f"{folder} is damaged: {utterance.id} in {MANIFEST} begins at sample {utterance.offset} and has "
+                    f"{utterance.samples}, expected {needed} and at least 1; prepare it again"
+                )
+            needed += utterance.samples
         size = (folder / AUDIO).stat().st_size
         if size != 2 * needed or not needed:
             raise PreparedCorpusError(

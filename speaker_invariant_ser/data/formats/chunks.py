@@ -259,6 +259,8 @@ def behind(file: Readable, position: int, size: int) -> int:
 
 
 def peek(file: Readable, position: int, count: int) -> bytes:
-    """Return `count` bytes at a position, fewer at the end of the file."""
+    """Return `count` bytes at a position, fewer at the end of the file, none where the system has no such position."""
+    if position >= 2**63:
+        return b""
     file.seek(position)
     return file.read(count)
