@@ -179,6 +179,18 @@ def other_file(rng: Rng, samples: np.ndarray) -> tuple[bytes, str]:
     return content, list(FORMATS.values())[rng.integers(len(FORMATS))][0]
 
 
+def head_of(name: str) -> Callable:
+    """Return a mutation that keeps a part of the header alone, of which some bytes are changed."""
+
+    def mutate(rng: Rng, samples: np.ndarray) -> tuple[bytes, str]:
+        data = bytearray(encoded(samples, name)[: int(rng.integers(3, 40))])
+        for position in rng.integers(0, len(data), 2):
+            data[position] = max(data[position], int(rng.integers(0, 256)) * (position > 4))
+        return bytes(data), FORMATS[name][0]
+
+    return mutate
+
+
 def as_alaw(rng: Rng, samples: np.ndarray) -> tuple[bytes, str]:
     """Call 16-bit PCM A-law."""
     data = bytearray(encoded(samples, "wav"))
@@ -202,6 +214,7 @@ MUTATIONS: list[Mutation] = [
     *((f"samples: constant in {name}", True, samples_of(name, lambda x: np.full_like(x, 0.25)))
       for name in ("wav", "flac", "float")),
     *((f"samples: zero in {name}", True, samples_of(name, lambda x: 0 * x)) for name in ("wav", "flac", "ogg")),
+    *((f"head of {name}", True, head_of(name)) for name in FORMATS),
     ("too short", True, samples_of("wav", lambda x: x[:900])),
     ("channels cancel", True, samples_of("wav", lambda x: np.stack([x, -x], 1))),
     ("removed bytes", True, remove),

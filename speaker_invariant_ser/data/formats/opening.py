@@ -100,6 +100,8 @@ def examine(raw: chunks.Readable, content: bytes | Spliced) -> Recording:
             return look(mapped(raw), plain)
     name = os.fsdecode(content) if isinstance(content, bytes) else ""
     if known := "" if head.startswith(MPEG) else identify.identify(name, head, layout):
+        if not name:
+            raise soundfile.SoundFileError(f"what follows its ID3 tag {known}")  # the caller names the file
         raise AudioError(f"{name}: {known}")
     if head.startswith(MPEG) or name.lower().endswith(MPEG_SUFFIXES):
         return examine_mpeg(whole(raw), plain)
@@ -113,7 +115,9 @@ def examine_layout(layout: chunks.Layout, raw: chunks.Readable, plain: Recording
         data = raw.read(layout.end - layout.begin)
         return examine_mpeg(data, Recording(Spliced([data])))
     if layout.fault:
-        raise AudioError(f"{os.fsdecode(plain.content) if isinstance(plain.content, bytes) else 'recording'}: {layout.fault}")
+        if isinstance(plain.content, Spliced):
+            raise soundfile.SoundFileError(layout.fault)
+        raise AudioError(f"{os.fsdecode(plain.content)}: {layout.fault}")
     held = layout.end - layout.begin
     plain.notes += [f"{layout.doubt}; its speed may be wrong"] if layout.doubt else []
     plain.missing, plain.unread = layout.missing, layout.unread / max(1, held)
