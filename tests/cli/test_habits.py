@@ -32,7 +32,7 @@ def test_h_is_help_on_every_verb(verb, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["infer"], "Missing argument 'run'. Try `siser infer --help`."),
+        (["infer"], "Missing argument 'inputs'. Try `siser infer --help`."),
         (["train", "--zzz"], "No such option: --zzz. Try `siser train --help`."),
         (["add-f0", "a", "b"], "Got unexpected extra argument (b). Try `siser add-f0 --help`."),
         (["trian"], "No such command 'trian'. Did you mean 'train'? Try `siser --help`."),
