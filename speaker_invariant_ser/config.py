@@ -6,6 +6,7 @@ also those that its methods do not use; reading it renames the former and drops 
 
 import difflib
 import json
+import re
 import tomllib
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ METHODS: dict[str, dict[str, type[MethodSection]]] = {
 DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversary": "grl", "extra_adversaries": "grl"}
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 
+LONG_KEY = re.compile(r"""(?<![\w"'-])(([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")  # takes minutes where much longer
 SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
 DEFAULT_RECIPE = "default"  # what is trained where no recipe is named
 
@@ -62,11 +64,7 @@ OLD_ADVERSARY_KEYS = {
 OLD_KEYS = {
     "adversary": OLD_ADVERSARY_KEYS,
     "extra_adversaries": OLD_ADVERSARY_KEYS,
-    "augment": {
-        "virtual": "virtual_speakers",
-        "mixup_within": "mixup_same_emotion",
-        "mixup_across": "mixup_any_emotion",
-    },
+    "augment": {"virtual": "virtual_speakers", "mixup_within": "mixup_same_emotion", "mixup_across": "mixup_any_emotion"},
     "release": {"trained": "in_training", "decision": "classify"},
     "train": {"resident_gb": "cache_gb"},
 }
@@ -151,7 +149,9 @@ def read_tables(path: Path | str, kind: str = "recipe", example: str = "recipes/
     try:
         if path.exists() and not path.is_file():
             raise RecipeError(f"{path} is not a regular file: expected a TOML file such as {example}")
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        if LONG_KEY.search(text := path.read_text(encoding="utf-8-sig")):
+            raise ValueError("a key of more than 20 parts")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise RecipeError(f"no {kind} at {path}: expected a TOML file such as {example}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -97,6 +97,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
             "extra_adversaries.1.inner_steps = 3: .* expected extra_adversaries.1.learning_rate above 0",
         ),
         ("[train", "not valid TOML"),
+        ("a" + ".'a'.a" * 50_000 + " = 1", "not valid TOML: a key of more than 20 parts"),
     ],
 )
 def test_errors_name_file_key_value_and_what_is_allowed(tmp_path, text, message):

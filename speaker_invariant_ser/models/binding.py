@@ -60,6 +60,8 @@ def require_unchanged(folder: Path, described: Mapping[str, Any]) -> bool:
     if HASHES not in described:
         return False
     recorded = recorded_hashes(path, described)
+    if unrecorded := weights_of(folder) - recorded[FILES].keys():
+        raise RunError(f"{path} is damaged: it has no hash of {sorted(unrecorded)[0]}; {REMEDY}")
     for name, expected in recorded[FILES].items():
         if not (folder / name).is_file():
             raise RunError(f"{folder / name} is missing; {REMEDY}")
@@ -71,6 +73,11 @@ def require_unchanged(folder: Path, described: Mapping[str, Any]) -> bool:
     values = {name: value for name, value in described.items() if name != HASHES}
     require_same(recorded[MODEL], values, dict.fromkeys(values, path), path)
     return True
+
+
+def weights_of(folder: Path) -> set[str]:
+    """Return the names of a model's files of weights, all of which have hashes."""
+    return {path.name for path in folder.iterdir() if path.suffix == ".safetensors" and path.stem != "checkpoint"}
 
 
 def require_same_run(folder: Path, described: Mapping[str, Any], run: Mapping[str, Any], origin: Mapping[str, Path]) -> None:

@@ -85,6 +85,11 @@ def damage_hashes(described):
     described["sha256"]["run"] = [1]
 
 
+@edit(MODEL)
+def remove_hashes_of_files(described):
+    described["sha256"]["files"] = {}
+
+
 def weights_changed(change):
     def apply(run):
         save_file({name: change(value) for name, value in load_file(run / WEIGHTS).items()}, run / WEIGHTS)
@@ -114,6 +119,7 @@ CHANGES = {
     "an entry removed": (remove_entry, "was trained with emotion, which was removed since"),
     "hashes removed": (remove_hashes, f"{MODEL} has no sha256, which every model of this run was written with"),
     "damaged hashes": (damage_hashes, f"{MODEL} is damaged: sha256 = .*, expected hashes of files, model and run"),
+    "no hashes of files": (remove_hashes_of_files, f"{MODEL} is damaged: it has no hash of model.safetensors"),
     "int weights": (weights_changed(lambda value: value.int()), f"{WEIGHTS} is damaged or was changed since training"),
     "a flipped sign": (weights_changed(lambda value: -value), "its SHA-256 is .*, expected .* by model.json; restore it"),
     "recipe": (edit_recipe, r"recipe.toml: recipe.toml: audit = \{.* is not what"),
