@@ -140,9 +140,8 @@ def require_auditable(table: Embeddings) -> None:
     """
     speakers = sorted(set(table.speaker))
     if len(speakers) < 2:
-        raise AuditError(
-            f"an audit needs at least 2 speakers with 2 or more utterances each; there are {len(speakers)} ({shorten(speakers)})"
-        )
+        found = f"there is 1 ({speakers[0]})" if speakers else "there are none"
+        raise AuditError(f"an audit needs at least 2 speakers with 2 or more utterances each; {found}")
     if not table.scored.any():
         raise AuditError("no utterance is marked as scored; attackers need at least one to be scored on")
     not_finite = ~np.isfinite(table.embedding).all(axis=1)

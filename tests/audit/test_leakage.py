@@ -269,7 +269,7 @@ def one_speaker() -> Embeddings:
     "make, message",
     [
         (with_nan, "the embedding of clip3 contains NaN or infinity"),
-        (one_speaker, r"needs at least 2 speakers .*; there are 1 \(s0\)"),
+        (one_speaker, r"needs at least 2 speakers .*; there is 1 \(s0\)"),
         (lambda: replace(small_table(), scored=np.zeros(200, bool)), "no utterance is marked as scored"),
     ],
 )

@@ -102,6 +102,7 @@ PATHS = {
     "D:/data/a.wav": "a path of Windows with a drive",
     "https://example.org/a.wav": "a web address is not opened: download the file",
     "s3://bucket/a.wav": "a web address is not opened",
+    "file:///data/a.wav": "a file: address is not opened: write the path without file://",
     '"a.wav"': "the quotation marks are taken as part of its name",
     "'a.wav'": "the quotation marks",
     "~/a.wav": "~ is not replaced by your home folder",

@@ -125,7 +125,10 @@ def explain_missing(path: Path | str) -> str:
     name = text.rpartition("/")[2]
     if os.path.islink(path):
         return f"{path}: is a link to a missing file"
-    if URL.search(text):
+    address = URL.search(text)
+    if address and address[2].lower() == "file":
+        hint = "a file: address is not opened: write the path without file:// in front"
+    elif address:
         hint = "a web address is not opened: download the file and write where it is on this machine"
     elif WINDOWS_PATH.search(text):
         hint = "a path of Windows with a drive leads nowhere on this machine: write it relative to the table's folder"

@@ -69,18 +69,7 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
         raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
-    require_no_nul(table.column_names, table.columns, path)
     return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
-
-
-def require_no_nul(names: Sequence[str], columns: Sequence[pyarrow.ChunkedArray], path: Path | str) -> None:
-    """Raise ManifestError if a cell holds the character NUL, which ends a name in one program and not in another."""
-    for name, column in zip(names, columns, strict=True):
-        if not pyarrow.types.is_string(column.type):
-            continue
-        index = pyarrow.compute.index(pyarrow.compute.match_substring(column, "\0"), True).as_py()
-        if index >= 0:
-            raise ManifestError(f"{path}: {name} in row {index + 1} holds the character NUL, which no text has; remove it")
 
 
 def shared_texts(column: pyarrow.ChunkedArray) -> list:
@@ -102,7 +91,6 @@ def read_parquet(path: Path | str) -> dict[str, list[str]]:
         plain = [field.name for field in table.schema if not pyarrow.types.is_nested(storage(field.type))]
         texts = [pyarrow.compute.fill_null(table[name].cast(pyarrow.string()), "") for name in plain]
     require_unique_columns([name.strip() for name in plain], path)
-    require_no_nul(plain, texts, path)
     return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
 
 

@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
-from speaker_invariant_ser.data.tables.unify import require_utf8, unify, without_contradictions
+from speaker_invariant_ser.data.tables.unify import require_text, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
 Columns = dict[str, list[str]]
@@ -234,7 +234,7 @@ def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
     foreign = [name for name, cells in stripped.items() if source.is_file() and not all(map(is_utf8, cells))]
     for name in foreign:
         if name in NEEDED:
-            require_utf8(name, stripped[name], source)
+            require_text(name, stripped[name], source)
         stripped[name] = [cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for cell in stripped[name]]
     return stripped, [f"{name} is not UTF-8: read as Windows-1252" for name in foreign]
 

@@ -57,9 +57,9 @@ def spellings(
         same_speaker: As in `unify`.
 
     Raises:
-        ManifestError: As in `unify`; also for bytes that are not UTF-8.
+        ManifestError: As in `unify`; also for bytes that are not UTF-8, and for the character NUL.
     """
-    require_utf8(column, values, source)
+    require_text(column, values, source)
     spelling = names.one_spelling(values)
     notes = []
     if same := names.groups(spelling, names.same_key):
@@ -87,14 +87,16 @@ def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
     )
 
 
-def require_utf8(column: str, values: Sequence[str], source: object) -> None:
-    """Raise ManifestError for a cell that is not UTF-8."""
+def require_text(column: str, values: Sequence[str], source: object) -> None:
+    """Raise ManifestError for a cell that is not UTF-8 or holds NUL, which ends a name in one program and not in another."""
     row = next((row for row, value in enumerate(values, start=1) if not names.is_utf8(value)), 0)
     if row:
         raise ManifestError(
             f"{source}: {column} in row {row} is {values[row - 1]!a}, which is not UTF-8; save the table again as UTF-8 "
             '(Excel: "CSV UTF-8")'
         )
+    if row := next((row for row, value in enumerate(values, start=1) if "\0" in value), 0):
+        raise ManifestError(f"{source}: {column} in row {row} holds the character NUL, which no text has; remove it")
 
 
 def without_contradictions(listing: Listing) -> Listing:
