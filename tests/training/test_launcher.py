@@ -252,7 +252,7 @@ def test_workers_end_with_the_main_process(long_training, signal_number):
     process, workers = long_training
     assert len(workers) == 2
     os.kill(process.pid, signal_number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == -signal_number
 
 
