@@ -1,5 +1,8 @@
 """Relative links lead to files that exist, files named in the text are in the repository, and the README is short."""
 
+import importlib.util
+import re
+
 import pytest
 from documents import MARKDOWN, RECIPES, ROOT, files, find, links, plain_text
 
@@ -48,3 +51,9 @@ def test_a_broken_link_and_a_missing_file_would_be_noticed():
     ]
     assert not find("recipes/nothing.toml") and not find("nothing.py")
     assert find("recipes/emodb.toml") and find("data/prepare.py") and find("recipe.py")
+
+
+def test_modules_of_the_reference_exist():
+    """As `make docs` would find, but without it."""
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "modules.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 20 and not [name for name in names if importlib.util.find_spec(name) is None]
