@@ -224,8 +224,10 @@ def long_training(prepared, tmp_path):
     out, data = str(tmp_path / "run"), str(prepared.folder)
     recipe = make_recipe(LONG, ["train.seeds=4", "train.epochs=40000"]).model_dump()
     code = (
+        "import signal\n"
         "from speaker_invariant_ser.training.launcher import *\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell starts in the background
         f"    train(Recipe.model_validate({recipe}), PreparedCorpus.open({data!r}), {out!r}, device='cpu', jobs=2)\n"
     )
     (tmp_path / "train.py").write_text(code)
@@ -252,7 +254,7 @@ def test_workers_end_with_the_main_process(long_training, signal_number):
     process, workers = long_training
     assert len(workers) == 2
     os.kill(process.pid, signal_number)
-    process.communicate(timeout=120)
+    process.communicate(timeout=60)
     assert process.returncode == -signal_number
 
 
