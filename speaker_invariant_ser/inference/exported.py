@@ -10,18 +10,20 @@ from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import read_json, sha256
-from speaker_invariant_ser.models.model import DESCRIPTION
+from speaker_invariant_ser.inference.hub import download, is_hub
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.runs import Run
 
 SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that come with the package
 DEFAULT_MODEL = "emodb-five"
 FORMAT = 1
-EXPORT, MODELS = "export.json", "models"
+EXPORT, MODELS, CARD = "export.json", "models", "README.md"
+FILES = (EXPORT, CARD, f"{MODELS}/*/{DESCRIPTION}", f"{MODELS}/*/{WEIGHTS}")  # of an export; no other file is downloaded
 
 
 @dataclass(frozen=True)
 class Export:
-    """An opened export.
+    """An opened export, or the folder of a single model.
 
     Attributes:
         folder: The folder.
@@ -69,15 +71,29 @@ def shipped_models() -> dict[str, Path]:
 
 
 def open_models(source: Path | str) -> Run | Export:
-    """Open a run, an export of one, or a model that comes with the package.
+    """Open a run, an export of one, one model of a run, a model that comes with the package, or one of the hub.
 
     Args:
-        source: A folder, or the name of a model that `shipped_models` lists; an existing folder takes precedence.
+        source: A folder; the name of a model that `shipped_models` lists, where there is no such folder; or `hf:OWNER/NAME` with
+            or without `@REVISION`.
 
     Raises:
-        RunError: It is none of them, is damaged, or was changed since training or export.
+        RunError: It is none of them, is damaged, was changed since training or export, or cannot be downloaded.
+        SetupError: A model of the hub is named, and huggingface_hub is not installed.
     """
+    if is_hub(source):
+        return open_downloaded(str(source))
     folder = Path(source)
     if not folder.exists():
         folder = shipped_models().get(str(source), folder)
+    if (folder / DESCRIPTION).is_file():
+        return Export(folder, (folder,))
     return Export.open(folder) if (folder / EXPORT).is_file() else Run.open(folder)
+
+
+def open_downloaded(source: str) -> Export:
+    """Download an export from the hub, and open it."""
+    folder = download(source, FILES)
+    if not (folder / EXPORT).is_file():
+        raise RunError(f"{source} has no {EXPORT}: expected a model that `siser export` wrote")
+    return Export.open(folder)

@@ -18,7 +18,6 @@ from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import ModelSpec, Run, flattened
 
-CARD = "README.md"
 # Keys of a recipe that may differ between a model to be used and the run that its recipe was evaluated with: those that say who
 # is trained on, how the epoch is selected, and what is measured.
 USE_ONLY = (

@@ -6,10 +6,10 @@ from pathlib import Path
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, read_report
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
-from speaker_invariant_ser.inference.exported import EXPORT, FORMAT, MODELS
+from speaker_invariant_ser.inference.exported import CARD, EXPORT, FORMAT, MODELS
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
-from speaker_invariant_ser.report.card import CARD, render_card, require_same_model
+from speaker_invariant_ser.report.card import render_card, require_same_model
 from speaker_invariant_ser.runs import Run
 
 

@@ -1,0 +1,68 @@
+"""Models on the Hugging Face Hub, named `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, by huggingface_hub (extra `hub`)."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from speaker_invariant_ser.errors import RunError, SetupError
+
+PREFIX = "hf:"
+NAME = re.compile(rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+LOG_IN = "`hf auth login`"
+
+
+def is_hub(source: object) -> bool:
+    """Return whether a model is named as one of the hub; an existing folder of such a name is written `./hf:...`."""
+    return str(source).startswith(PREFIX)
+
+
+def download(source: str, patterns: Sequence[str]) -> Path:
+    """Download files of a repository into the cache of huggingface_hub, or find them there.
+
+    Without a connection, a repository that was downloaded completely before is taken from the cache.
+
+    Args:
+        source: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`: a branch, a tag, or the hash of a commit, which alone never changes.
+        patterns: Patterns of the files to download; no other file is.
+
+    Returns:
+        The folder that holds the files.
+
+    Raises:
+        RunError: The name is none, the repository or revision does not exist or is not open to this user, or there is no
+            connection.
+        SetupError: huggingface_hub is not installed.
+    """
+    match = NAME.fullmatch(source)
+    if not match:
+        raise RunError(f"{source}: expected {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
+    repository, revision = match["repository"], match["revision"]
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[hub]" ({error})') from None
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision, allow_patterns=list(patterns), library_name="speaker_invariant_ser"
+        )
+    except errors.GatedRepoError:
+        page = f"https://huggingface.co/{repository}"
+        raise RunError(f"{source}: access is restricted; accept its conditions at {page}, then log in with {LOG_IN}") from None
+    except errors.RepositoryNotFoundError:
+        raise RunError(f"{source}: no such model on the hub, or a private one; check the name, or log in with {LOG_IN}") from None
+    except errors.RevisionNotFoundError:
+        raise RunError(f"{source}: the repository has no revision {revision}; expected a branch, a tag or a commit") from None
+    except errors.HFValidationError as error:
+        raise RunError(f"{source}: {first_line(error)}") from None
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # base class of its HTTP library, whichever that is
+        raise RunError(
+            f"{source}: cannot be downloaded and is not in the cache ({first_line(error)}); check the connection, or download it "
+            "elsewhere and name its folder"
+        ) from None
+    return Path(folder)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
