@@ -383,7 +383,7 @@ def inner_rows(folder: Path) -> Iterator[dict[str, float]]:
         yield from ({"inner_fold": number, **row} for row in read_rows(path))
 
 
-def best_epoch(rows: list[dict[str, float]]) -> dict[str, float]:
+def best_epoch(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the row of metrics.csv whose weights were saved: the last one that was the best so far on the dev speakers."""
     return [row for row in rows if row["best"]][-1]
 

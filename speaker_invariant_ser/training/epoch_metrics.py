@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.runs import best_epoch
 from speaker_invariant_ser.training.adversary_step import Adversaries, AdversaryResult
 from speaker_invariant_ser.training.objective import TaskLosses
 
@@ -101,22 +102,44 @@ def write_metrics(path: Path, rows: Sequence[Row]) -> None:
             table.writerow({name: value if isinstance(value, int) else format(value, ".6g") for name, value in row.items()})
 
 
-def why_diverged(row: Row, emotions: int) -> str:
-    """Say why the weights of an epoch are not worth keeping; empty if they are.
+def why_diverged(rows: Sequence[Row], emotions: int) -> str:
+    """Say why the weights of the selected epoch are not worth keeping; empty if they are.
 
-    A classifier that knows nothing has a cross-entropy of log C. A training that works never ends ten times above that, with
-    any loss of the recipe; one whose weights exploded is hundreds of times above it, with losses that are finite.
+    A classifier that knows nothing has a cross-entropy of log C. A training that works never gets ten times above that, with any
+    loss of the recipe; one whose weights exploded is hundreds of times above it, with losses that are finite. Some come back from
+    there with dead weights: the same answer for every utterance, and at best the loss of a classifier that knows nothing.
 
     Args:
-        row: The epoch's row of metrics.csv.
+        rows: Rows of metrics.csv, of all epochs.
         emotions: Number C of emotions.
 
-    >>> why_diverged({"epoch": 3, "emotion_loss": 250.0, "dev_loss": 1.2}, 3)
-    'emotion loss 250 in the selected epoch 3; a classifier that knows nothing has 1.10'
+    >>> exploded = {"epoch": 1, "best": 1, "emotion_loss": 250.0, "dev_loss": 1.2}
+    >>> why_diverged([exploded], 3)
+    'emotion loss 250 in the selected epoch 1; a classifier that knows nothing has 1.10'
+    >>> why_diverged([exploded, {"epoch": 2, "best": 1, "emotion_loss": 1.2, "dev_loss": 1.1}], 3)
+    'emotion loss 250 in epoch 1, and still 1.10 in the selected epoch 2; a classifier that knows nothing has 1.10'
+    >>> why_diverged([exploded, {"epoch": 2, "best": 1, "emotion_loss": 0.8, "dev_loss": 1.1}], 3)
+    ''
     """
-    uninformed, loss = math.log(emotions), max(row["emotion_loss"], row.get("dev_loss", 0.0))
-    if loss <= DIVERGED * uninformed:
+    uninformed, selected = math.log(emotions), best_epoch(rows)
+    worst = max(rows, key=largest_loss)
+    if largest_loss(worst) <= DIVERGED * uninformed:
         return ""
-    return (
-        f"emotion loss {loss:.3g} in the selected epoch {row['epoch']:.0f}; a classifier that knows nothing has {uninformed:.2f}"
-    )
+    if (loss := largest_loss(selected)) > DIVERGED * uninformed:
+        text = f"emotion loss {loss:.3g} in the selected epoch {selected['epoch']:.0f}"
+    elif (loss := min(losses_of(selected))) >= uninformed:
+        text = f"emotion loss {largest_loss(worst):.3g} in epoch {worst['epoch']:.0f}, "
+        text += f"and still {loss:.2f} in the selected epoch {selected['epoch']:.0f}"
+    else:
+        return ""
+    return f"{text}; a classifier that knows nothing has {uninformed:.2f}"
+
+
+def losses_of(row: Row) -> list[float]:
+    """Return the emotion losses of an epoch: of the training, and of the dev speakers if there are any."""
+    return [row[name] for name in ("emotion_loss", "dev_loss") if name in row]
+
+
+def largest_loss(row: Row) -> float:
+    """Return the larger emotion loss of an epoch."""
+    return max(losses_of(row))

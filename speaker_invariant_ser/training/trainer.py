@@ -29,7 +29,7 @@ from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, save_model
 from speaker_invariant_ser.processes import EpochProgress
-from speaker_invariant_ser.runs import METRICS, ModelSpec, Run, best_epoch
+from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
 from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, fingerprint_of, load_checkpoint, save_checkpoint
@@ -157,7 +157,7 @@ class Trainer:
             self.save_checkpoint_if_due(epoch_ended=True)
             if progress and self.fabric.is_global_zero:
                 progress(self.spec.name, self.state.rows[-1])
-        if reason := why_diverged(best_epoch(self.state.rows), len(self.model.labels)):
+        if reason := why_diverged(self.state.rows, len(self.model.labels)):
             raise RunError(f"fold {self.spec.name}: training diverged ({reason}); {self.remedy}")
         if self.fabric.is_global_zero:
             self.save_best()
