@@ -27,6 +27,7 @@ from speaker_invariant_ser.cli.prepare import add_f0, prepare
 from speaker_invariant_ser.cli.progress import is_first_process
 from speaker_invariant_ser.cli.study import study, sweep
 from speaker_invariant_ser.cli.train import train
+from speaker_invariant_ser.data.formats.quiet import move_stderr
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.processes import memory_errors
 
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words after `siser`; those of this process by default.
     """
     open_standard_files()
+    move_stderr()
     signal.signal(signal.SIGTERM, interrupt)
     silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -23,6 +23,7 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import MIX
+from speaker_invariant_ser.data.formats.quiet import move_stderr
 from speaker_invariant_ser.errors import AudioError
 from speaker_invariant_ser.processes import bounded_jobs, set_up_worker
 
@@ -72,7 +73,7 @@ def workers(jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     fork = sys.platform == "linux" and threading.active_count() == 1
-    with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=set_up_worker) as pool:
+    with ProcessPoolExecutor(jobs, get_context("fork" if fork else "spawn"), initializer=set_up_decoder) as pool:
         try:
             with warnings.catch_warnings():  # threads of linear algebra libraries are safe to fork
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -80,6 +81,12 @@ def workers(jobs: int) -> Iterator[Executor | None]:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C the remaining work is not needed
+
+
+def set_up_decoder() -> None:
+    """Set up a worker process whose decoders print nothing."""
+    set_up_worker()
+    move_stderr()
 
 
 def decode_chunk(jobs: Sequence[Job], treatment: Treatment, scratch: str, slot: int) -> tuple[list[Result], str]:

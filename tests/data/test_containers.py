@@ -1,6 +1,9 @@
 """What a header gets wrong: all that a file holds is read, or a note or a rejection says how much is not."""
 
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +186,39 @@ def test_mp3_with_a_wrong_length_or_more_behind_it(tmp_path, mp3, mode):
     assert "is truncated" in decoded(tmp_path, "a.mp3", data[: len(data) // 2])
     tags = b"ID3\x04\0\0\0\0\x08\0" + bytes(1024)
     assert decoded(tmp_path, "a.mp3", tags + data + b"TAG" + b"x" * 125) == (SECONDS, "")
+
+
+MUTED = """
+import os, sys
+from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.formats.quiet import move_stderr
+audio.decode("a.mp3")
+move_stderr()
+print("ours", file=sys.stderr)
+audio.decode("a.mp3")
+os.write(2, b"the end")
+"""
+
+
+def test_what_the_decoder_of_mp3_prints_stays_off_the_terminal(tmp_path, mp3):
+    """In the command line, and nothing else with it."""
+    data = bytearray(mp3["CONSTANT"])
+    for position in np.random.default_rng(1).integers(len(data) // 2, len(data) * 3 // 4, 40):
+        data[position] ^= 0x55
+    (tmp_path / "a.mp3").write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", MUTED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, after = done.stderr.split("ours\n")
+    assert "error" in before and after == "the end"
+
+
+@pytest.mark.parametrize("ending", ["mp3", "wav", "w64", "rf64", "aiff", "au", "caf", "flac", "ogg", "sph", "voc"])
+def test_a_file_that_is_cut_anywhere_in_its_head_is_an_error_of_ours(tmp_path, ending):
+    name = f"a.{ending}"
+    data = written(tmp_path, name, **({"format": "NIST"} if name == "a.sph" else {}))
+    for length in range(1, 50):
+        (tmp_path / name).write_bytes(data[:length])
+        with pytest.raises(AudioError, match=re.escape(name)):
+            audio.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT, no length", "VARIABLE, no length", "VARIABLE"])

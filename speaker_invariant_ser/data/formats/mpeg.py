@@ -110,7 +110,7 @@ def scan(data: bytes) -> MpegStream | None:
 
 
 def word(data: bytes, position: int) -> int:
-    """Return four bytes as a number; fewer at the end of the data are too small to be a header."""
+    """Return four bytes as a number, fewer at the end of the data, which are too small to be a header."""
     return int.from_bytes(data[position : position + 4], "big")
 
 
@@ -178,15 +178,16 @@ def declared_frames(data: bytes, position: int) -> int | None:
     for name, offset in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
         tag = data.find(name, position + 13, position + 42)
         if tag >= 0:
-            stated = name == b"VBRI" or data[tag + 7] & 1
-            return int.from_bytes(data[tag + offset : tag + offset + 4], "big") if stated else 0
+            stated = name == b"VBRI" or word(data, tag + 4) & 1
+            return word(data, tag + offset) if stated else 0
     return None
 
 
 def encoder_tag(data: bytes, position: int) -> bytes:
     """Return LAME's extension of a frame that states a length, which says how much silence the encoder added."""
     tag = max(data.find(name, position + 13, position + 42) for name in (b"Xing", b"Info"))
-    fields = 8 + sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if tag >= 0 and data[tag + 7] & bit)
+    flags = word(data, tag + 4) if tag >= 0 else 0
+    fields = 8 + sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
     extension = data[tag + fields : tag + fields + 36] if tag >= 0 else b""
     return extension if extension[:4] in (b"LAME", b"Lavf", b"Lavc", b"GOGO") else b""
 

@@ -11,6 +11,7 @@ import soundfile
 
 from speaker_invariant_ser.data.formats import chunks, flac, identify, mpeg, ogg
 from speaker_invariant_ser.data.formats.flac import Mapped
+from speaker_invariant_ser.data.formats.quiet import silenced
 from speaker_invariant_ser.data.formats.splice import Spliced
 from speaker_invariant_ser.errors import AudioError, quoted
 
@@ -79,7 +80,8 @@ def open_recording(path: Path | str) -> Opened:
             recording = examine(raw, os.fsencode(path))
         if isinstance(recording.content, Spliced):
             recording.content.seek(0)
-        file = ForwardFile(recording.content)
+        with silenced():
+            file = ForwardFile(recording.content)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: the suffix .raw, which has no header
         raise AudioError(identify.explain(path, error)) from None
     except (MemoryError, OverflowError):

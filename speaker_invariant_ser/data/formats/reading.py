@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from speaker_invariant_ser.data.formats.files import require_file
 from speaker_invariant_ser.data.formats.identify import existing
 from speaker_invariant_ser.data.formats.opening import Opened, open_recording
+from speaker_invariant_ser.data.formats.quiet import silenced
 
 BLOCK = 2**20  # frames processed at once, which bounds memory
 
@@ -34,7 +35,8 @@ class Reader:
 
     def read(self, frames: int, dtype: str) -> np.ndarray:
         """Return up to `frames` frames [S, channels], fewer at the end of the file."""
-        block = self.opened.file.read(frames, dtype=dtype, always_2d=True) if frames else np.zeros((0, 1), dtype)
+        with silenced() if self.opened.file.format == "MP3" else nullcontext():
+            block = self.opened.file.read(frames, dtype=dtype, always_2d=True) if frames else np.zeros((0, 1), dtype)
         self.position += len(block)
         return block
 
