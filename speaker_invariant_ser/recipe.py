@@ -49,10 +49,11 @@ class SplitSection(Section):
             "another without; all trains one model to be used and tests nobody."
         ),
     )
-    folds: int = Field(5, ge=2, description="Number of groups of speakers (group-kfold, domain).")
+    folds: int = Field(5, ge=2, le=1000, description="Number of groups of speakers (group-kfold, domain).")
     text_folds: int = Field(
         0,
         ge=0,
+        le=1000,
         description="Test on unseen texts only, with the texts divided into this many groups; 0: training and test share texts.",
     )
     test: tuple[str, ...] = Field((), description="Test speakers (fixed; domain, instead of folds).")
@@ -60,6 +61,7 @@ class SplitSection(Section):
     dev_speakers: int = Field(
         2,
         ge=0,
+        le=100_000,
         description=(
             "Number of training speakers set apart to select the epoch; 0 trains on all speakers that are not tested, also those "
             "that the corpus's own lists or sessions would make dev speakers, and needs train.refit = true."
@@ -103,8 +105,8 @@ class FeaturesSection(Section):
     mels: int = Field(64, ge=8, le=256, description="Number of mel bands.")
     window_ms: float = Field(25.0, ge=5, le=200, description="Analysis window, milliseconds.")
     hop_ms: float = Field(10.0, ge=1, le=100, description="Hop between windows, milliseconds.")
-    f_min: float = Field(20.0, ge=0, description="Lowest frequency of the mel bands, Hz.")
-    f_max: float = Field(8000.0, gt=0, description="Highest frequency of the mel bands, Hz.")
+    f_min: float = Field(20.0, ge=0, le=100_000, description="Lowest frequency of the mel bands, Hz.")
+    f_max: float = Field(8000.0, gt=0, le=100_000, description="Highest frequency of the mel bands, Hz.")
     normalise: Literal["corpus", "utterance", "speaker"] = Field(
         "utterance",
         description=(
@@ -178,7 +180,7 @@ class EmotionSection(Section):
 class TrainSection(Section):
     """Optimisation."""
 
-    epochs: int = Field(40, ge=1, description="Maximum number of epochs.")
+    epochs: int = Field(40, ge=1, le=100_000, description="Maximum number of epochs.")
     refit: bool = Field(
         False,
         description=(
@@ -195,9 +197,9 @@ class TrainSection(Section):
             "and trains for `epochs`."
         ),
     )
-    epoch_clips: int = Field(0, ge=0, description="Utterances per epoch, drawn again for each epoch; 0: all.")
-    patience: int = Field(0, ge=0, description="Stop after this many epochs without a new best; 0 disables.")
-    batch_size: int = Field(16, ge=2, description="Utterances per batch, over all processes.")
+    epoch_clips: int = Field(0, ge=0, le=10**9, description="Utterances per epoch, drawn again for each epoch; 0: all.")
+    patience: int = Field(0, ge=0, le=100_000, description="Stop after this many epochs without a new best; 0 disables.")
+    batch_size: int = Field(16, ge=2, le=100_000, description="Utterances per batch, over all processes.")
     batches: Literal["shuffled", "balanced"] = Field(
         "shuffled", description="Every utterance once per epoch, or every speaker and emotion equally often."
     )
@@ -205,7 +207,7 @@ class TrainSection(Section):
     schedule: Literal["one-cycle", "cosine", "constant"] = Field("one-cycle", description="Learning rate schedule, per step.")
     weight_decay: float = Field(0.02, ge=0, le=10, description="Weight decay of AdamW.")
     gradient_clip: float = Field(
-        5.0, ge=0, description="Largest gradient norm, for the model and for each adversary separately; 0 disables."
+        5.0, ge=0, le=1e6, description="Largest gradient norm, for the model and for each adversary separately; 0 disables."
     )
     ema: float = Field(
         0.98, ge=0, lt=1, description="Decay per step of the moving average of the weights, which is what is saved; 0 disables."
@@ -222,6 +224,7 @@ class TrainSection(Section):
     probe_every: int = Field(
         0,
         ge=0,
+        le=100_000,
         description=(
             "Train a fresh attacker on the embedding every N epochs, for the training curves; 0 disables. Needs audit.holdout "
             "above 0."
@@ -236,6 +239,7 @@ class TrainSection(Section):
     cache_gb: float = Field(
         4.0,
         ge=0,
+        le=10_000,
         description="Log-mel spectrograms kept on the training device, gigabytes per model; others are read when needed.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random in training.")
@@ -281,7 +285,7 @@ class AuditSection(Section):
             "attackers are scored on utterances that the encoder was trained on."
         ),
     )
-    folds: int = Field(5, ge=2, description="Cross-validation folds of the attackers.")
+    folds: int = Field(5, ge=2, le=100, description="Cross-validation folds of the attackers.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of held-out utterances, folds, attackers and permutations.")
 
 

@@ -5,7 +5,7 @@ classes, so that a key which the chosen method does not use is refused. No torch
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -17,6 +17,27 @@ class Section(BaseModel):
     """A frozen table of a recipe; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def numbers_are_no_booleans(cls, table: object) -> object:
+        """Turn true and false into text where a number is expected: pydantic refuses text, but takes booleans as 1 and 0."""
+        if not isinstance(table, Mapping):
+            return table
+        numeric = {key for key, field in cls.model_fields.items() if is_numeric(field.annotation)}
+        return {key: without_booleans(value) if key in numeric else value for key, value in table.items()}
+
+
+def is_numeric(annotation: object) -> bool:
+    """Return whether an annotation is of a number, or of a list of numbers."""
+    return annotation in (int, float) or any(map(is_numeric, get_args(annotation)))
+
+
+def without_booleans(value: object) -> object:
+    """Return a value, or a list of values, with booleans as text."""
+    if isinstance(value, list | tuple):
+        return [without_booleans(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class MethodSection(Section):
@@ -89,7 +110,7 @@ class AdversarySettings(MethodSection):
         ),
     )
     steepness: float = Field(
-        10.0, gt=0, description="Steepness g of Ganin's ramp, strength * (2 / (1 + exp(-g * progress)) - 1) (ganin)."
+        10.0, gt=0, le=1000, description="Steepness g of Ganin's ramp, strength * (2 / (1 + exp(-g * progress)) - 1) (ganin)."
     )
     warm_up: float = Field(
         0.2,
@@ -152,7 +173,7 @@ class TrainedClassifierSettings(ClassifierSettings):
     gradient_penalty: float = Field(
         0.0, ge=0, le=1000, description="Weight of the squared norm of the classification loss's gradient at the input (R1)."
     )
-    reset_every: int = Field(0, ge=0, description="Re-initialise one speaker classifier every N steps; 0 disables.")
+    reset_every: int = Field(0, ge=0, le=10**9, description="Re-initialise one speaker classifier every N steps; 0 disables.")
     learning_rate: float = Field(
         0.0,
         ge=0,

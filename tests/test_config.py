@@ -5,6 +5,7 @@ import shutil
 import tomllib
 import warnings
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
@@ -27,6 +28,7 @@ from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_methods import is_numeric
 from speaker_invariant_ser.training.adversarial_examples import PERTURBATIONS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -73,6 +75,8 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ("[encoder]\nchannels = [8, 0]", "encoder.channels.1 = 0"),
         ("[features]\nhop_ms = 0.01", "features.hop_ms = 0.01"),
         ("[train]\nseed = 5000000000", "train.seed = 5000000000"),
+        ("[audit]\nfolds = 99999999999999999999", "audit.folds = 99999999999999999999: should be less than or equal to 100"),
+        ("[features]\nhop_ms = true", "features.hop_ms = 'true': should be a valid number"),
         ("[split]\nscheme = 'random'", "split.scheme = 'random'.*'loso', 'group-kfold', .* or 'all'"),
         ("[split]\ntest = '[03]'", r'split.test = .*should be a list, such as \["03", "08"\]'),
         ("[split]\ntest = [3]", "split.test.0 = 3"),
@@ -180,6 +184,27 @@ def test_every_key_has_a_description_and_every_method_a_docstring(section):
     for settings in METHODS[section].values():
         assert settings.__doc__
         assert all(field.description for name, field in settings.model_fields.items() if name != "name"), settings
+
+
+def numeric_keys():
+    """Every key of every method whose value is a number or a list of numbers: section, method, key, and whether it is a list."""
+    for section, annotation in {name: field.annotation for name, field in Recipe.model_fields.items()}.items():
+        methods = METHODS[section].values() if section in METHODS else [annotation]
+        for settings in methods:
+            for key, field in settings.model_fields.items():
+                if is_numeric(field.annotation):
+                    yield section, settings, key, get_origin(field.annotation) is tuple
+
+
+@pytest.mark.parametrize("value", [10**20, -(10**20), True])
+def test_every_number_has_a_range_and_is_no_boolean(value):
+    keys = list(numeric_keys())
+    assert len(keys) > 90
+    for section, settings, key, is_list in keys:
+        table = {"name": settings.model_fields["name"].default} if section in METHODS else {}
+        table[key] = [value, value] if is_list else value
+        with pytest.raises(RecipeError, match=rf"{section}[.0]*\.{key}.* = "):
+            make_recipe({section: [table] if section == "extra_adversaries" else table})
 
 
 @pytest.mark.parametrize(

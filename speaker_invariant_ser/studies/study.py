@@ -16,7 +16,7 @@ from speaker_invariant_ser.features.functionals import FEATURE_SETS
 from speaker_invariant_ser.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # strict: true is no seed
 SEED_KEYS = ("train.seed", "train.seeds")  # the study's own
 
 

@@ -53,13 +53,14 @@ DIGITS, STEP_DIGITS = 4, 10  # significant digits of sampled numbers: of a range
 class SweepSettings(Section):
     """Search of hyperparameters with `siser sweep`; all other commands ignore this table."""
 
-    trials: int = Field(30, ge=1, description="Number of configurations to try.")
+    trials: int = Field(30, ge=1, le=100_000, description="Number of configurations to try.")
     folds: int | tuple[str, ...] = Field(
         3, description="Folds that every configuration is trained on: a number, spread evenly over all folds, or their names."
     )
     leak_weight: float = Field(
         0.5,
         ge=0,
+        le=1000,
         description=(
             "Weight of the speaker leak in the objective: dev UAR minus this weight times the excess over chance of the "
             "strongest closed-form attacker; 0: dev UAR alone."

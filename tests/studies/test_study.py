@@ -264,6 +264,7 @@ WRONG = {
     'name = "x"\nbaseline = "prosody"\nseeds = [1]': "arm x: seeds = [1]: a baseline has no seed",
     'name = "x"\nrecipe = "tiny.toml"\nseeds = [1, 1]': "arm x: seed 1 occurs more than once",
     'name = "x"\nrecipe = "tiny.toml"\nseeds = ["one"]': "arms.2.seeds.0 = 'one': should be a valid integer",
+    'name = "x"\nrecipe = "tiny.toml"\nseeds = [true]': "arms.2.seeds.0 = True: should be a valid integer",
     'name = "x"\nrecipe = "tiny.toml"\ncorpora = ["tone"]': "arm x: unknown corpus 'tone', did you mean 'tones'?",
     'name = "x"\nrecipe = "gone.toml"': "arm x: no recipe at",
     'name = "x"\nrecipe = "tiny.toml"\nset = {"train.epohcs" = 3}': "unknown key in [train] 'epohcs', did you mean 'epochs'?",
