@@ -44,6 +44,7 @@ from mutations.tables import tables
 ANSWERS = ("rejected", "warned", "right", "undetectable", "silent", "traceback", "hang")
 FINDINGS = ("silent", "traceback", "hang")
 ADDRESS_SPACE = 8 * 2**30  # bytes; importing the libraries takes half of it
+MAX_MEMORY = 1e9  # bytes that predicting the damaged recordings may take
 TOLERANCE = 0.02  # of a probability, between two encodings of a recording
 
 
@@ -60,8 +61,10 @@ def serve(connection: Connection, address_space: int) -> None:
     """Run commands that arrive through a pipe, in this process, until None arrives."""
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     from speaker_invariant_ser.cli.app import silence_libraries
+    from speaker_invariant_ser.data.formats.quiet import move_stderr
 
     silence_libraries()
+    move_stderr()
     while arguments := connection.recv():
         connection.send(answer_of(arguments))
 
@@ -169,10 +172,11 @@ def try_recordings(faults: Sequence[Fault], run: Path, reference: Path, folder: 
             results.add(fault, judge_row(fault, rows.get(shown(fault.path)), expected), answer)
         return answer.peak
     print("the folder fails: ", "hang" if answer is None else answer.trace or answer.error)
-    pending = [list(faults)]
+    pending, peak = [list(faults)], answer.peak if answer else 0
     while pending:
         group = pending.pop()
         answer, rows = predict([os.fsdecode(fault.path) for fault in group], run, folder / f"{len(pending)}.csv", child, 5)
+        peak = max(peak, answer.peak if answer else 0)
         if answer is not None and answer.code in (0, 1) and not answer.trace:
             for fault in group:
                 results.add(fault, judge_row(fault, rows.get(shown(fault.path)), expected), answer)
@@ -180,7 +184,7 @@ def try_recordings(faults: Sequence[Fault], run: Path, reference: Path, folder: 
             results.add(group[0], judge(group[0], answer, []), answer)
         else:
             pending += [group[: len(group) // 2], group[len(group) // 2 :]]
-    return 0
+    return peak
 
 
 Rows = dict[str, dict[str, str]]
@@ -283,6 +287,8 @@ def measure(folder: Path, numbers: tuple[int, int, int], seed: int, seconds: flo
             child.stop()  # a new process, whose memory is that of predicting
             results.topic, damaged = "recordings", recordings(folder / "recordings", numbers[0], seed)
             memory = try_recordings(damaged, run, clip, folder, child, results)
+            if memory >= MAX_MEMORY:
+                results.findings.append(f"recordings: infer takes {memory / 1e9:.2f} GB")
             child.stop()
         if numbers[1]:
             results.topic = "tables"

@@ -301,11 +301,6 @@ def unequal_speakers(world: World) -> None:
     world.speaker = np.where(np.arange(len(world.speaker)) % 2 == 0, 0, world.speaker)
 
 
-def constant(world: World) -> None:
-    """Release nothing."""
-    world.embedding = np.ones_like(world.embedding)
-
-
 WORLDS: dict[str, Plant] = {
     "noise": lambda world: None,
     "correlated noise": correlated,
@@ -318,7 +313,6 @@ WORLDS: dict[str, Plant] = {
     "exact copies": copied(0.0, 1.0),
     "scaled and mirrored copies": copied(0.0, -0.5),
     "copies with noise": copied(0.01, 1.0),
-    "constant": constant,
 }
 
 

@@ -21,6 +21,8 @@ FORMATS = {  # name: suffix, format and codec of libsndfile
     "aiff": (".aiff", "AIFF", "PCM_16"),
     "au": (".au", "AU", "PCM_16"),
     "caf": (".caf", "CAF", "PCM_16"),
+    "sphere": (".sph", "NIST", "PCM_16"),
+    "voc": (".voc", "VOC", "PCM_16"),
     "flac": (".flac", "FLAC", "PCM_16"),
     "ogg": (".ogg", "OGG", "VORBIS"),
     "mp3": (".mp3", "MP3", "MPEG_LAYER_III"),
@@ -200,7 +202,7 @@ def as_alaw(rng: Rng, samples: np.ndarray) -> tuple[bytes, str]:
 
 MUTATIONS: list[Mutation] = [
     *((f"intact {name}", False, intact(name))
-      for name in ("wav", "wav24", "float", "w64", "rf64", "aiff", "au", "caf", "flac")),
+      for name in ("wav", "wav24", "float", "w64", "rf64", "aiff", "au", "caf", "sphere", "voc", "flac")),
     *((f"{name} called {suffix}", False, intact(name, suffix))
       for name, suffix in (("wav", ".flac"), ("flac", ".wav"), ("wav", ".mp3"))),
     *((f"truncated {name}", name != "mp3" or None, cut(name)) for name in FORMATS),

@@ -164,6 +164,8 @@ NPZS: list[Mutation] = [
     *((f"embedding with {value}", True, with_array("embedding", filled(value))) for value in (np.nan, np.inf, -np.inf)),
     ("embedding of 1e37", None, with_array("embedding", lambda x: x * np.float32(1e37))),
     ("embedding constant", True, with_array("embedding", np.ones_like)),
+    ("embedding too small", True, with_array("embedding", lambda x: 1e-170 * x.astype(float))),
+    ("one embedding repeated", True, with_array("embedding", lambda x: np.where(np.arange(len(x))[:, None] % 9, x, 0))),
     ("embedding of objects", True, with_array("embedding", lambda x: x.astype(object))),
     ("embedding of text", True, with_array("embedding", lambda x: x.astype(str))),
     ("embedding complex", True, with_array("embedding", lambda x: x.astype(complex))),

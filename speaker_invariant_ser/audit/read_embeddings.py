@@ -22,7 +22,7 @@ from speaker_invariant_ser.data.tables.columns import read_columns, read_vectors
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
-from speaker_invariant_ser.data.tables.near_rows import copies
+from speaker_invariant_ser.data.tables.near_rows import copies, repeated_embedding
 from speaker_invariant_ser.data.tables.unify import spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
 
@@ -33,6 +33,7 @@ FIELDS = ("speaker", "emotion", "text", "id", "scored", "recording")
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
 ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
 MAX_VALUE = 1e18  # its square is finite in single precision
+MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
 YES_NO = {"1": True, "0": False, "true": True, "false": False}
 INVALID_NPZ = (  # errors that numpy and zipfile raise for invalid or damaged files
     OSError,
@@ -149,10 +150,11 @@ def make_embeddings(
     require_no_empty_label(labels, source)
     require_unique_ids(ids, source)
     require_finite(embedding, ids, source)
+    require_different(embedding, source)
     (speaker, speaker_notes), (emotion, emotion_notes), (text, text_notes) = (
         unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in ("speaker", "emotion", "text")
     )
-    notes = [*speaker_notes, *emotion_notes, *text_notes]
+    notes = [*speaker_notes, *emotion_notes, *text_notes, *repeated_embedding(embedding, speaker)]
     group = np.array([name or f"\n{row}" for row, name in enumerate(labels["recording"])]) if "recording" in labels else None
     return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
 
@@ -340,6 +342,21 @@ def require_finite(embedding: np.ndarray, ids: Sequence[str], source: Path | str
             f"{source}: the embedding of {shorten(ids[row] for row in invalid)} contains NaN, infinity or a number beyond "
             f"{MAX_VALUE:g}; remove or correct these utterances"
         )
+
+
+def require_different(embedding: np.ndarray, source: Path | str) -> None:
+    """Raise AuditError if all embeddings are equal, or if a dimension differs by so little that its variance is computed as 0.
+
+    Attackers are at chance then, whatever the differences say.
+    """
+    spread = embedding.max(axis=0) - embedding.min(axis=0) if len(embedding) > 1 else np.ones(1)
+    if not spread.any():
+        raise AuditError(
+            f"{source}: all {len(embedding)} embeddings are equal; expected one of each utterance (was the right array saved?)"
+        )
+    small = np.flatnonzero((spread > 0) & (spread < MIN_DIFFERENCE)) + 1
+    if small.size:
+        raise AuditError(f"{source}: dimension {shorten(small)} differs by less than {MIN_DIFFERENCE:g}; scale or remove it")
 
 
 def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:

@@ -46,7 +46,7 @@ def test_plants(planted, name, attackers, expected):
     assert conclude(planted, planted.PLANTS[name], attackers) == expected
 
 
-@pytest.mark.parametrize("name", ["32 codes", "exact copies", "scaled and mirrored copies", "copies with noise", "constant"])
+@pytest.mark.parametrize("name", ["32 codes", "exact copies", "scaled and mirrored copies", "copies with noise"])
 def test_worlds_without_a_code_give_no_alarm(planted, name):
     assert conclude(planted, planted.WORLDS[name], ("logistic", "knn"))[0] is not False
 

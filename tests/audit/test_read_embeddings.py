@@ -258,10 +258,19 @@ def test_dimensions_are_of_tables_only(tmp_path):
         read_embeddings(npz(tmp_path), dimensions=("d*",))
 
 
-def test_a_constant_embedding_is_valid(write):
-    changes = {f"d{index}": [0.0] * UTTERANCES for index in range(DIMENSIONS)}
-    path = write(embedding=np.zeros((UTTERANCES, DIMENSIONS))) if write().suffix == ".npz" else write(**changes)
-    assert not read_embeddings(path)[0].embedding.any()
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (np.zeros(UTTERANCES), f"all {UTTERANCES} embeddings are equal; expected one of each utterance"),
+        (1e-170 * np.arange(UTTERANCES), r"dimension 1, .* differs by less than 1e-100; scale or remove it"),
+    ],
+)
+def test_embeddings_that_are_equal_or_nearly_are_refused(write, values, message):
+    """Attackers are at chance there, which says nothing of the speaker."""
+    npz_changes = {"embedding": np.tile(values[:, None], (1, DIMENSIONS))}
+    path = write(**npz_changes) if write().suffix == ".npz" else write(**{f"d{index}": values for index in range(DIMENSIONS)})
+    with pytest.raises(AuditError, match=message):
+        read_embeddings(path)
 
 
 INVALID_LABELS = {

@@ -250,6 +250,17 @@ def test_rows_listed_twice_give_the_verdict_of_rows_listed_once(tmp_path, way):
     assert twice.notes == ["160 of 320 rows are equal or nearly equal to another row of the same speaker: taken once"]
 
 
+def test_one_embedding_of_several_speakers_is_noted_unless_embeddings_are_codes(tmp_path):
+    rows, speaker = embeddings(np.random.default_rng(0))
+    np.savez(tmp_path / "codes.npz", embedding=rows[np.arange(160) % 30], speaker=speaker)
+    rows[::40] = 0
+    np.savez(tmp_path / "failed.npz", embedding=rows, speaker=speaker)
+    assert not read_embeddings(tmp_path / "codes.npz").notes
+    assert read_embeddings(tmp_path / "failed.npz").notes == [
+        "4 of 160 embeddings, of 4 speakers, are one and the same: were they computed?"
+    ]
+
+
 def test_of_a_trained_and_a_scored_row_the_scored_one_is_taken(tmp_path):
     rows, speaker = embeddings(np.random.default_rng(0))
     scored = np.repeat([0, 1], 160)

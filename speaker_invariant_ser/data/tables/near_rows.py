@@ -3,6 +3,8 @@
 An attacker that is fitted on one of two copies recognises the other, whatever the embedding says of the speaker.
 """
 
+from collections import Counter
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -13,6 +15,7 @@ MIN_DIMENSIONS = 4  # in fewer, different rows are close to each other by chance
 CLOSE = 0.05  # of a copy: its distance as a share of that of the 16th neighbour
 COARSE = 2.5  # distances in the projection are up to so many times too large or too small
 DISCRETE = 0.1  # share of different rows below which rows are codes, which repeat by themselves
+MIN_REPEATED = 3  # utterances with one and the same row from which a note says so
 ACROSS = 0.1  # share of the pairs of equal rows that may be of two speakers before equal rows are codes
 
 
@@ -81,3 +84,14 @@ def close_pairs(rows: np.ndarray) -> np.ndarray:
     usual = np.median(np.linalg.norm(rows - rows[neighbour[:, -1]], axis=1))
     pairs = np.stack([row, other], axis=1)[exact < CLOSE * usual]
     return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def repeated_embedding(embedding: np.ndarray, speaker: np.ndarray) -> list[str]:
+    """Return a note if several speakers have one and the same row among different ones, such as zeros where a step failed."""
+    rows = [row.tobytes() for row in np.ascontiguousarray(embedding)]
+    counts = Counter(rows)
+    repeated, count = counts.most_common(1)[0]
+    speakers = len({name for name, row in zip(speaker.tolist(), rows, strict=True) if row == repeated})
+    if count < MIN_REPEATED or speakers < 2 or len(counts) - 1 < (len(rows) - count) / 2:  # few different ones are codes
+        return []
+    return [f"{count} of {len(rows)} embeddings, of {speakers} speakers, are one and the same: were they computed?"]
