@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from embedding_tables import linear_code, make_table
+from sklearn.neural_network import MLPClassifier
 
 from speaker_invariant_ser.api import audit as siser_audit
 from speaker_invariant_ser.audit import attackers, embeddings
@@ -17,7 +18,7 @@ from speaker_invariant_ser.audit.embeddings import draw_sample
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
-from speaker_invariant_ser.report.tables import not_converged
+from speaker_invariant_ser.report.tables import NETWORKS, STOPPED, not_converged
 
 
 @pytest.fixture
@@ -91,6 +92,15 @@ def test_fits_that_do_not_converge_are_counted_and_named(monkeypatch):
     assert "sample" not in stopped.summary
     speaker = Speaker.model_validate(stopped.summary)
     assert not_converged(speaker) == ["not converged at the limit of iterations: logistic in 100 % of the fits"]
+    speaker.attackers["mlp"] = speaker.attackers["logistic"]  # a network, which stops so on purpose
+    assert not_converged(speaker)[1] == f"{STOPPED}: mlp in 100 % of the fits"
+
+
+def test_networks_stop_after_the_epochs_that_reports_state():
+    made = {name: attacker.make(0.1, 0) for name, attacker in attackers.ATTACKERS.items() if attacker.input == "embedding"}
+    networks = {name: model for name, model in made.items() if isinstance(model, MLPClassifier)}
+    assert tuple(networks) == NETWORKS
+    assert all(f"after {model.max_iter} epochs" in STOPPED for model in networks.values())
 
 
 @pytest.mark.parametrize("wish, shown", [([], False), (["-W", "default"], True)])

@@ -138,7 +138,8 @@ def about_strongest(speaker: Speaker) -> str:
         text += f" Its accuracy is {percent(strongest.accuracy)}{seed_deviation(strongest)}."
     if any(score.reads == "frames" for score in speaker.attackers.values()):
         text += " Attackers of frame-level features are no candidates: a recipient of embeddings does not have these features."
-    return text + "".join(f" N{reason[1:]}." for reason in (*not_tried(speaker), *not_converged(speaker)))
+    notes = (*not_tried(speaker), *not_converged(speaker))
+    return text + "".join(f" {note[0].upper()}{note[1:]}." for note in notes)
 
 
 def about_chance(speaker: Speaker) -> str:
