@@ -18,7 +18,7 @@ def move_stderr() -> None:
     """Give Python's standard error a descriptor of its own, if it is descriptor 2."""
     if writes_to_descriptor_2():
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
-        sys.stderr = open(os.dup(STDERR), "w", buffering=1, encoding=encoding, errors=errors)  # noqa: SIM115, for good
+        sys.stderr = open(os.dup(STDERR), "w", buffering=1, encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115, for good
 
 
 def writes_to_descriptor_2() -> bool:
