@@ -6,6 +6,7 @@
     siser.train("default", "data/emodb", "runs/emodb")
     summary = siser.evaluate("runs/emodb")
     rows = siser.predict("runs/emodb", ["call.wav"])
+    prediction = siser.load_model().predict_file("call.wav")
 
 Importing the package is fast and loads no torch; each function imports what it needs.
 
@@ -14,8 +15,7 @@ A module imports only from packages to its left, or from its own, without a circ
     common <- data <- features <- models, adversaries <- runs, audit <- training, evaluation, inference <- report <- api, demos
     <- cli
 
-Common are the modules next to the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`
-and `api`.
+Common are the modules next to the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`.
 Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
 """
 
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 from speaker_invariant_ser import api
 from speaker_invariant_ser import audit as audit_package
-from speaker_invariant_ser.api import add_f0, evaluate, load_model, predict, prepare, read_recipe, train
+from speaker_invariant_ser.api import add_f0, evaluate, load_model, pipeline, predict, prepare, read_recipe, train
 
 __version__ = "0.4.0"
-__all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "predict", "prepare", "read_recipe", "train"]
+__all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "pipeline", "predict", "prepare", "read_recipe", "train"]
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.api import audit

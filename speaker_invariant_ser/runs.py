@@ -284,29 +284,6 @@ class Run:
         return [spec for spec in done if spec.split.name == name]
 
 
-def model_folder(folder: Path | str, fold: str | None = None) -> Path:
-    """Return the folder of a model.
-
-    Args:
-        folder: A run, or the folder of a model.
-        fold: A fold of the run; needed if there are several.
-
-    Raises:
-        RunError: The run has no trained model, or several to choose from; or `fold` is given, and the folder is no run.
-    """
-    folder = Path(folder)
-    if fold is None and not (folder / RECIPE).is_file():
-        return folder
-    run = Run.open(folder)
-    specs = run.trained_models() if fold is None else run.models_of_fold(fold)
-    if len(specs) > 1:
-        raise RunError(
-            f"{folder} has {counted(len(specs), 'model')}: name one by `fold`, such as {specs[0].split.name!r}, or by its "
-            f"folder, such as {specs[0].folder}; siser.predict averages all of them"
-        )
-    return specs[0].folder
-
-
 def portable_path(data: Path, run: Path) -> str:
     """Return the path of a prepared corpus as a run stores it: without the names of the machine's outer folders and its user.
 

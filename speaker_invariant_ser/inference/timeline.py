@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -15,9 +16,13 @@ from speaker_invariant_ser.data.formats.identify import explain
 from speaker_invariant_ser.data.formats.opening import MAX_MISSING
 from speaker_invariant_ser.data.formats.reading import reader_of
 from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.inference.onnx_model import OnnxModel
 from speaker_invariant_ser.inference.predict import mean_probabilities
 from speaker_invariant_ser.inference.windows import Cut, Cutter, cut, to_samples
-from speaker_invariant_ser.models.model import SerModel
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.inference.predict import Models
+    from speaker_invariant_ser.models.model import SerModel
 
 WINDOWS = 32  # predicted at a time
 
@@ -97,9 +102,7 @@ class Recording:
         return samples if rate == audio.SAMPLE_RATE else stream.resample_chunk(samples, last=last)
 
 
-def timeline(
-    models: Sequence[SerModel], blocks: Iterable[np.ndarray], window: float = 4.0, hop: float = 2.0
-) -> Iterator[WindowPrediction]:
+def timeline(models: "Models", blocks: Iterable[np.ndarray], window: float = 4.0, hop: float = 2.0) -> Iterator[WindowPrediction]:
     """Predict the windows of a recording, in order; memory does not grow with its length.
 
     Args:
@@ -115,7 +118,7 @@ def timeline(
     yield from predict_cuts(models, cut(blocks, *to_samples(window, hop)))
 
 
-def predict_cuts(models: Sequence[SerModel], cuts: Iterable[Cut]) -> Iterator[WindowPrediction]:
+def predict_cuts(models: "Models", cuts: Iterable[Cut]) -> Iterator[WindowPrediction]:
     """Predict windows, a bounded number at a time."""
     waiting = iter(cuts)
     while some := list(islice(waiting, WINDOWS)):
@@ -151,7 +154,7 @@ class StreamingClassifier:
 
     Example:
         ```python
-        classifier = StreamingClassifier(siser.load_model("runs/final/folds/all"), window=4, hop=2)
+        classifier = siser.load_model("runs/final").stream(window=4, hop=2)
         for samples in microphone:
             for window in classifier.push(samples, 48_000):
                 print(f"{window.start:.1f} to {window.end:.1f} s: {window.label}")
@@ -159,9 +162,9 @@ class StreamingClassifier:
         ```
     """
 
-    def __init__(self, models: SerModel | Sequence[SerModel], window: float = 4.0, hop: float = 2.0) -> None:
-        self.models = [models] if isinstance(models, SerModel) else list(models)
-        if self.models[0].settings.features.transductive:
+    def __init__(self, models: "SerModel | OnnxModel | Models", window: float = 4.0, hop: float = 2.0) -> None:
+        self.models: Models = models if isinstance(models, Sequence) else [models]  # type: ignore[assignment]  # of one kind
+        if not isinstance(first := self.models[0], OnnxModel) and first.settings.features.transductive:
             raise SerError("this model subtracts the mean over all recordings of a speaker, which a stream does not have")
         self.cutter = Cutter(*to_samples(window, hop))
         self.rate = 0
@@ -191,9 +194,7 @@ class StreamingClassifier:
         if self.rate and rate != self.rate:
             raise SerError(f"a sample rate of {rate} Hz after {self.rate} Hz; start a new StreamingClassifier")
         if not self.rate:
-            if rate < audio.MIN_RATE:
-                raise SerError(f"a sample rate of {rate} Hz, expected at least {audio.MIN_RATE} Hz")
-            self.rate = rate
+            self.rate = checked_rate(rate)
             self.stream = soxr.ResampleStream(rate, audio.SAMPLE_RATE, 1, dtype="float32") if rate != audio.SAMPLE_RATE else None
 
     def resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
@@ -201,15 +202,24 @@ class StreamingClassifier:
         return self.stream.resample_chunk(samples, last=last) if self.stream else samples
 
 
-def checked(samples: np.ndarray) -> np.ndarray:
-    """Return samples [S] as float32; raise SerError if they are not one channel of audio."""
+def checked_rate(rate: object) -> int:
+    """Return a sample rate in Hz; raise SerError if it is no whole number or too low."""
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer):
+        raise SerError(f"a sample rate of {rate!r}: expected a whole number of Hz, such as {audio.SAMPLE_RATE}")
+    if rate < audio.MIN_RATE:
+        raise SerError(f"a sample rate of {rate} Hz, expected at least {audio.MIN_RATE} Hz")
+    return int(rate)
+
+
+def checked(samples: np.ndarray, name: str = "samples") -> np.ndarray:
+    """Return samples [S] as float32; raise SerError, which calls them `name`, if they are not one channel of audio."""
     samples = np.asarray(samples)
     if samples.ndim != 1:
-        raise SerError(f"samples of shape {samples.shape}: expected one channel, [S]; take or average the channels before")
+        raise SerError(f"{name} of shape {samples.shape}: expected one channel, [S]; take or average the channels before")
     if samples.dtype == np.int16:
         return audio.to_float32(samples)
     if samples.dtype.kind != "f":
-        raise SerError(f"samples of type {samples.dtype}: expected int16, or floats in [-1, 1]")
+        raise SerError(f"{name} of type {samples.dtype}: expected int16, or floats in [-1, 1]")
     if not np.isfinite(peak := audio.peak_of(samples)) or peak > audio.MAX_PEAK:
-        raise SerError(f"samples up to {peak:.3g}: expected floats in [-1, 1]")
+        raise SerError(f"{name} up to {peak:.3g}: expected floats in [-1, 1]")
     return samples.astype(np.float32)

@@ -63,7 +63,7 @@ def test_the_documents_show_the_whole_public_api():
     "code",
     [
         "import speaker_invariant_ser as siser\nsiser.trian('a')",
-        "import speaker_invariant_ser as siser\nsiser.load_model()",
+        "import speaker_invariant_ser as siser\nsiser.train()",
         "import speaker_invariant_ser as siser\nsiser.load_model('a', no_such_argument=1)",
         f"from {NAME}.data.corpora.base import NoSuchName",
         f"from {NAME}.no_such_module import anything",

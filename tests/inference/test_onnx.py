@@ -159,11 +159,31 @@ def test_infer_with_a_file_gives_the_rows_of_the_run_without_torch(trained, cnn,
         assert np.ptp(numbers, axis=1).max() < 1e-4
 
 
-def test_python_predicts_with_a_file_too(cnn, folder):
+def test_python_predicts_with_a_file_too(trained, cnn, folder):
     import speaker_invariant_ser
 
-    (row,) = speaker_invariant_ser.predict(cnn, folder / "05_level_a.wav")
-    assert row["error"] == "" and row["label"] in EMOTIONS
+    path = folder / "05_level_a.wav"
+    (row,) = speaker_invariant_ser.predict(cnn, path)
+    classifier, run = (speaker_invariant_ser.load_model(source) for source in (cnn, trained))
+    prediction = classifier.predict_file(path)
+    assert row["error"] == "" and prediction.probabilities == {label: row[f"p_{label}"] for label in classifier.labels}
+    assert prediction.probabilities == pytest.approx(run.predict_file(path).probabilities, abs=1e-4)
+    np.testing.assert_allclose(classifier.embed(path), run.embed(path), atol=1e-4)
+    (window,) = classifier.timeline(path)
+    samples = soundfile.read(path, dtype="int16")[0]
+    stream = classifier.stream()
+    assert [*stream.push(samples, RATE), *stream.finish()] == [window] and window.label == prediction.emotion
+    with pytest.raises(RunError, match="is an ONNX file, which has no PyTorch module"):
+        classifier.module  # noqa: B018
+
+
+def test_python_predicts_with_a_file_without_torch(cnn, folder):
+    code = f"""import sys, speaker_invariant_ser as siser
+classifier = siser.load_model({str(cnn)!r})
+classifier.timeline({str(folder / "05_level_a.wav")!r})
+print("torch" in sys.modules, classifier.predict_file({str(folder / "05_level_a.wav")!r}).emotion)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "False"
 
 
 @pytest.mark.parametrize(

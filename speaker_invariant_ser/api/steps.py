@@ -1,8 +1,4 @@
-"""The public API: the steps of the command line as functions, offered as `import speaker_invariant_ser as siser`.
-
-Each function imports what it needs when it is called, so that importing the package is fast and does not load torch.
-Paths may be given as text. A wrong request raises a subclass of `errors.SerError` that says what would be right.
-"""
+"""The steps of the command line as functions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +12,6 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.evaluation.summary import RunReport
     from speaker_invariant_ser.inference.predict import Row
-    from speaker_invariant_ser.models.model import SerModel
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
 
@@ -311,32 +306,6 @@ def audit(
         table, notes = embeddings_of(embeddings, labels, same_speaker)
     audited = auditing.audit_table(table, auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs), progress)
     return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
-
-
-def load_model(folder: Path | str, device: str = "cpu", *, fold: str | None = None) -> "SerModel":
-    """Load one trained model.
-
-    Args:
-        folder: A run; or the folder of a model: `folds/FOLD` of a run, or `folds/FOLD/seed-S` where there are several seeds.
-        device: Where to put the weights: `cpu`, `cuda`, or `auto` for the first GPU if there is one.
-        fold: Name of the fold, for a run with several.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        RunError: The folder holds no model, several, or a damaged one, or the fold is unknown.
-        RecipeError: There is no such device.
-
-    Example:
-        ```python
-        model = siser.load_model("runs/emodb", fold="03")
-        ```
-    """
-    from speaker_invariant_ser.models import model
-    from speaker_invariant_ser.runs import model_folder
-
-    return model.load_model(model_folder(folder, fold), str(model.choose_device(device)))
 
 
 def predict(
