@@ -285,6 +285,21 @@ def read_report(folder: Path) -> RunReport:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
 
 
+def read_results(folder: Path) -> "RunReport | UnauditedReport | None":
+    """Read the report of a run, also one without an audit; None for a run that is not evaluated.
+
+    Raises:
+        RunError: report.json is damaged, or lacks a key.
+    """
+    path = folder / REPORT / JSON
+    if not path.is_file():
+        return None
+    try:
+        return UnauditedReport.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return read_report(folder)
+
+
 def reason_unaudited(content: bytes) -> str | None:
     """Return why the run of a report.json could not be audited, None for any other content."""
     try:

@@ -68,7 +68,7 @@ class Classifier:
         RunError: The models have different labels.
 
     Example:
-        Half a second of a tone is no speech, and the warnings say how it differs from what the model was trained on:
+        Half a second of a tone is no speech, and warnings say how it differs from what the model was trained on:
 
         >>> import numpy as np
         >>> import speaker_invariant_ser as siser
@@ -80,7 +80,7 @@ class Classifier:
         >>> prediction.emotion in classifier.labels, round(sum(prediction.probabilities.values()), 6)
         (True, 1.0)
         >>> prediction.warnings[0]
-        'lasts 0.50 s (the model was trained on 1.46 to 6.20 s)'
+        'band limited to 0.5 kHz (the model was trained on 7.8 to 8.0 kHz)'
         >>> classifier.embed(tone, 8000).shape
         (32,)
     """

@@ -1,5 +1,7 @@
 """Write a model card: what a model was trained on, how it does on unseen speakers, and how much of a speaker its embedding holds.
 
+Of a run that was not evaluated, or that could not be audited, the card says so.
+
 The form is that of the Hugging Face Hub: a README.md that begins with metadata in YAML (Mitchell et al., Model Cards for Model
 Reporting, FAT* 2019). No speaker is named.
 """
@@ -10,8 +12,9 @@ from dataclasses import dataclass
 
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
-from speaker_invariant_ser.errors import RunError, counted, shorten
-from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
+from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
 from speaker_invariant_ser.files import read_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 from speaker_invariant_ser.report.formatting import interval, percent
@@ -41,6 +44,7 @@ class Source:
     citation: str
     url: str
     language: str
+    key: str
 
 
 def require_same_model(run: Run, evaluated: Run) -> None:
@@ -57,12 +61,18 @@ def require_same_model(run: Run, evaluated: Run) -> None:
         raise RunError(f"{evaluated.folder} was trained on other data than {run.folder} (the hashes differ)")
 
 
-def render_card(run: Run, report: RunReport, licence: str, name: str) -> str:
-    """Return the text of the card."""
+def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: str, name: str) -> str:
+    """Return the text of the card.
+
+    Args:
+        run: A run with trained models.
+        report: The results of its evaluation, or of that of the same recipe with folds; None if there are none.
+        licence: Licence of the weights.
+        name: Name of the model.
+    """
     specs = run.trained_models()
-    description = read_json(specs[0].folder / DESCRIPTION)
-    sources = sources_of(report.settings.corpora)
-    final = not any(spec.split.test for spec in specs)
+    described = [read_json(spec.folder / DESCRIPTION) for spec in specs]
+    sources = sources_of(report.settings.corpora if report else corpora_of(run))
     template = templates().get_template("card.md.j2")
     return template.render(
         name=name,
@@ -70,52 +80,87 @@ def render_card(run: Run, report: RunReport, licence: str, name: str) -> str:
         licence=licence,
         report=report,
         sources=sources,
-        final=final,
-        description=description,
+        final=not any(spec.split.test for spec in specs),
+        description=described[0],
+        calibrated=all(each.get("temperature") is not None for each in described),
         models=counted(len(specs), "model"),
         size=f"{sum((spec.folder / WEIGHTS).stat().st_size for spec in specs) / 1e6:.1f} MB",
         speakers=training_speakers(specs),
-        recall=recall_rows(report),
+        contamination=contamination(specs),
+        recall=recall_rows(report) if report else [],
         percent=percent,
         interval=interval,
         count=counted,
     )
 
 
+def corpora_of(run: Run) -> list[str]:
+    """Return the names of the corpora that a run was trained on; empty where its prepared corpus is not where it was."""
+    try:
+        prepared = PreparedCorpus.open(run.data) if run.data else None
+        if prepared:
+            run.require_data(prepared)
+    except (PreparedCorpusError, RunError):
+        return []
+    return list(prepared.settings["corpora"]) if prepared else []
+
+
 def sources_of(corpora: Sequence[str]) -> list[Source]:
     """Describe the corpora of that name; a corpus that is not known is data of the user's own."""
     known: Mapping[str, Corpus] = known_corpora()
     return [
-        Source(known[name].title, known[name].licence, known[name].citation, known[name].url, known[name].language)
+        Source(known[name].title, known[name].licence, known[name].citation, known[name].url, known[name].language, name)
         if name in known
-        else Source(name, "not known to the program", "", "", "")
+        else Source(name, "not known to the program", "", "", "", name)
         for name in corpora
     ]
 
 
-def metadata(report: RunReport, sources: Sequence[Source], licence: str, name: str) -> list[str]:
+def metadata(report: RunReport | UnauditedReport | None, sources: Sequence[Source], licence: str, name: str) -> list[str]:
     """Return the lines of the YAML metadata; strings are written as JSON, which YAML includes."""
     languages = sorted({code for source in sources for code in source.language.split(",") if code})
-    uar = {"name": "UAR on unseen speakers", "type": "recall", "value": round(report.emotion.uar.value, 4)}
-    result = {
-        "name": name,
-        "results": [
-            {
-                "task": {"type": "audio-classification", "name": "speech emotion recognition"},
-                "dataset": {"name": ", ".join(source.title for source in sources), "type": "-".join(report.settings.corpora)},
-                "metrics": [uar],
-            }
-        ],
-    }
     fields = {
         "license": licence,
         "language": languages,
         "library_name": "speaker_invariant_ser",
         "pipeline_tag": "audio-classification",
         "tags": ["speech-emotion-recognition", "speaker-invariant"],
-        "model-index": [result],
+        "model-index": [result_of(report, sources, name)] if report else [],
     }
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
+
+
+def result_of(report: RunReport | UnauditedReport, sources: Sequence[Source], name: str) -> dict[str, object]:
+    """Return the results of a model as the hub lists them."""
+    uar = {"name": "UAR on unseen speakers", "type": "recall", "value": round(report.emotion.uar.value, 4)}
+    return {
+        "name": name,
+        "results": [
+            {
+                "task": {"type": "audio-classification", "name": "speech emotion recognition"},
+                "dataset": {
+                    "name": ", ".join(source.title for source in sources),
+                    "type": "-".join(source.key for source in sources),
+                },
+                "metrics": [uar],
+            }
+        ],
+    }
+
+
+def contamination(specs: Sequence[ModelSpec]) -> str:
+    """Say which speakers of the corpora the models know, so that no result on them is taken for one on unseen speakers."""
+    known = {name for spec in specs for name in (*spec.split.train, *spec.split.dev, *spec.split.unlabelled)}
+    unseen = {name for spec in specs for name in spec.split.test} - known
+    if not any(spec.split.test for spec in specs):
+        return f"It knows all {counted(len(known), 'speaker')} of these recordings."
+    if len({spec.split.name for spec in specs}) > 1 and not unseen:
+        return (
+            f"Each model was trained with some speakers left out, but together they know all {counted(len(known), 'speaker')} of "
+            "these recordings: for their average, which `siser infer` gives, no speaker of them is unseen."
+        )
+    known_words = f"It knows {counted(len(known), 'speaker')} of these recordings"
+    return f"{known_words}; {len(unseen)} more were neither trained on nor used to select an epoch."
 
 
 def training_speakers(specs: Sequence[ModelSpec]) -> str:
@@ -124,6 +169,6 @@ def training_speakers(specs: Sequence[ModelSpec]) -> str:
     return " or ".join(map(str, numbers)) + " speakers"
 
 
-def recall_rows(report: RunReport) -> list[tuple[str, str]]:
+def recall_rows(report: RunReport | UnauditedReport) -> list[tuple[str, str]]:
     """Return the recall of each emotion."""
     return [(emotion, percent(value)) for emotion, value in report.emotion.per_class.items()]

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from speaker_invariant_ser.errors import counted
-from speaker_invariant_ser.evaluation.summary import JSON, REPORT, read_report
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation.summary import read_report, read_results
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
-from speaker_invariant_ser.inference.exported import CARD, EXPORT, FORMAT, MODELS
+from speaker_invariant_ser.inference.exported import CARD, EXPORT, FORMAT, MODELS, Export
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.report.card import render_card, require_same_model
@@ -49,17 +49,31 @@ def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: 
     return len(specs)
 
 
-def card_of(run: Run, licence: str, name: str, evaluated: Run | None) -> str:
-    """Return the model card; without results for a run that is not evaluated."""
+def card_of(run: Run, licence: str, name: str, evaluated: Run | None = None) -> str:
+    """Return the model card of a run.
+
+    Args:
+        run: A run with trained models; a run that is not evaluated has a card that says so.
+        licence: Licence of the weights, an identifier such as `cc0-1.0`.
+        name: Name of the model.
+        evaluated: As for `export_run`.
+
+    Raises:
+        RunError: No model is trained, or `evaluated` measures another recipe or is not evaluated.
+    """
     if evaluated:
         require_same_model(run, evaluated)
-        return render_card(run, read_report(evaluated.folder), licence, name)
-    if (run.folder / REPORT / JSON).is_file():
-        return render_card(run, read_report(run.folder), licence, name)
-    labels = ", ".join(read_description(run.model_specs[0].folder / DESCRIPTION)["labels"])
-    return (
-        f"---\nlicense: {licence}\nlibrary_name: speaker_invariant_ser\npipeline_tag: audio-classification\n---\n\n# {name}\n\n"
-        f"{counted(len(run.model_specs), 'model')} of speech emotion: {labels}. Not evaluated: nothing is known of how well "
-        f"it does on unseen speakers, nor of how much of a speaker its embedding holds.\n\n"
-        "    siser infer FOLDER recordings/ --out predictions.csv\n"
-    )
+        return render_card(run, read_results(evaluated.folder) or read_report(evaluated.folder), licence, name)
+    return render_card(run, read_results(run.folder), licence, name)
+
+
+def read_card(export: Export) -> str:
+    """Return the model card that comes with an export.
+
+    Raises:
+        RunError: It has none.
+    """
+    path = export.folder / CARD
+    if not path.is_file():
+        raise RunError(f"{export.folder} has no {CARD}: expected a run, or a folder that `siser export` wrote")
+    return path.read_text(encoding="utf-8", errors="replace")

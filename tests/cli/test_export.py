@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from conftest import EMOTIONS, SPEAKERS, TEXTS, TINY, prepare_table
 from helpers import occurrences
 from reports import run_report
@@ -15,6 +17,7 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.inference.exported import Export
+from speaker_invariant_ser.report.card import render_card
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.training.launcher import train
 
@@ -75,10 +78,81 @@ def test_an_export_infers_as_its_run_does(run, exported, folder, tmp_path):
     assert api.predict(elsewhere, files, device="cpu") == api.predict(run, files, device="cpu")
 
 
-def test_a_run_that_is_not_evaluated_is_exported_with_a_plain_card(trained, tmp_path):
-    run = shutil.copytree(trained.folder, tmp_path / "run")
+def test_the_card_of_a_run_that_is_not_evaluated_says_so(trained, tmp_path, capsys):
+    run, moved = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "moved" / "run"
     assert siser(["export", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert "Not evaluated" in (tmp_path / "out" / "README.md").read_text()
+    assert siser(["card", str(run)]) == 0
+    exported, printed = (tmp_path / "out" / "README.md").read_text(), capsys.readouterr().out
+    for card in (exported, printed):
+        for part in (
+            "Not evaluated: ",
+            "not calibrated",
+            "Not measured. ",
+            "It knows 4 speakers",
+            "; 2 more were",
+            "## Not to be used",
+        ):
+            assert part in card, part
+        assert "model-index" not in card and "UAR" not in card
+    moved.parent.mkdir()
+    run.rename(moved)
+    assert siser(["card", str(moved)]) == 0
+    assert "Not known: the run is not evaluated, and its prepared corpus is not where it was" in capsys.readouterr().out
+
+
+def test_the_card_of_a_run_that_could_not_be_audited_has_its_emotions_and_the_reason(run, tmp_path):
+    report = run_report().to_json()
+    unaudited = {key: report[key] for key in ("run", "note", "verdict", "emotion", "settings", "baseline")}
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    (copy / "report" / "report.json").write_text(json.dumps({**unaudited, "unaudited": "too few utterances", "speaker": None}))
+    out = tmp_path / "README.md"
+    assert siser(["card", str(copy), "--out", str(out), "--licence", "mit"]) == 0
+    card = out.read_text()
+    assert "UAR of the worst speaker" in card and "Not measured: too few utterances." in card and 'license: "mit"' in card
+    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["metrics"][0]["value"] > 0
+
+
+def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_knows(run, tmp_path, capsys):
+    report = run_report()
+    known = report.model_copy(update={"settings": report.settings.model_copy(update={"corpora": ["emodb", "mine"]})})
+    splits = [replace(run.splits[0], name=name, train=train, dev=(), test=test) for name, train, test in FOLDS]
+    for folds, part in (
+        (splits, "together they know all 2 speakers"),
+        ([replace(splits[0], test=())], "It knows all 1 speaker of"),
+    ):
+        card = render_card(several(run, folds), known, "other", "name")
+        metadata = yaml.safe_load(card.split("---")[1])
+        assert metadata["language"] == ["de"] and metadata["model-index"][0]["results"][0]["dataset"]["type"] == "emodb-mine"
+        assert part in card and "**EMO-DB**, recorded and described by Burkhardt" in card
+        assert "**mine**, data of the one who trained it. Licence: not known to the program." in card
+        assert "strongest attacker" in card and "chance, given the emotion" in card and "baseline: " in card
+
+
+FOLDS = (("1", ("a",), ("b",)), ("2", ("b",), ("a",)))
+
+
+def several(run, splits):
+    """A run with these folds, whose models are all that of the given one."""
+    specs = [replace(run.model_specs[0], split=split, name=split.name) for split in splits]
+    return SimpleNamespace(trained_models=lambda: specs)
+
+
+def test_the_card_of_an_export_is_the_one_that_comes_with_it(run, exported, tmp_path, capsys):
+    assert siser(["card", str(exported)]) == 0
+    assert capsys.readouterr().out == (exported / "README.md").read_text()
+    assert siser(["card", "emodb-five"]) == 0 and "# emodb-five" in capsys.readouterr().out
+    (tmp_path / "README.md").touch()
+    bare = shutil.copytree(exported, tmp_path / "bare", ignore=shutil.ignore_patterns("README.md"))
+    for words, message in (
+        ([str(bare)], "bare has no README.md: expected a run, or a folder that `siser export` wrote"),
+        ([str(run.folder / "folds" / "fixed")], "fixed has no README.md: expected a run"),
+        (["model.onnx"], "model.onnx: an ONNX file has no card: expected the run that it was exported from"),
+        ([str(tmp_path / "none")], "none is not a run folder (does not exist)"),
+        ([str(exported), "--licence", "mit"], "--evaluated and --licence are for the card of a run"),
+        ([str(run.folder), "--out", str(tmp_path / "README.md")], "exists already: choose another --out"),
+    ):
+        assert siser(["card", *words]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_export_refuses_what_is_not_a_new_folder_and_an_untrained_fold(run, exported, tmp_path, capsys):
