@@ -39,9 +39,8 @@ def load_model(
         ```
     """
     from speaker_invariant_ser.inference.classifier import load_classifier
-    from speaker_invariant_ser.inference.exported import DEFAULT_MODEL
 
-    return load_classifier(DEFAULT_MODEL if source is None else source, fold, device)
+    return load_classifier(source, fold, device)
 
 
 def pipeline(

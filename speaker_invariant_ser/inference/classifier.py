@@ -240,7 +240,8 @@ class Classifier:
 
     def predictions(self, clips: Sequence[tuple[np.ndarray, Sequence[str]]]) -> list[Prediction]:
         """Predict clips, float32 [S] at 16 kHz with notes about each."""
-        probabilities = mean_probabilities(self.models, [clip for clip, _ in clips])
+        with memory_errors():
+            probabilities = mean_probabilities(self.models, [clip for clip, _ in clips])
         if not np.isfinite(probabilities).all():
             raise RunError(f"{self.name}: its output is not finite, because its weights overflow; train it again")
         trained = join_ranges([model.settings.trained_range for model in self.models])
@@ -274,11 +275,12 @@ class Classifier:
             )
 
 
-def load_classifier(source: "Run | Export | Path | str", fold: str | None = None, device: str = "cpu") -> Classifier:
+def load_classifier(source: "Run | Export | Path | str | None", fold: str | None = None, device: str = "cpu") -> Classifier:
     """Load what `siser.load_model` describes.
 
     Args:
-        source: A run, a model folder of one, an export, an ONNX file, the name of a shipped model, or `hf:OWNER/NAME`.
+        source: A run, a model folder of one, an export, an ONNX file, the name of a shipped model, or `hf:OWNER/NAME`; None for
+            the default model.
         fold: Load the models of this fold of a run alone, one per seed; by default those of all folds.
         device: `cpu`, `cuda`, or `auto` for the first GPU if there is one.
 
@@ -288,10 +290,11 @@ def load_classifier(source: "Run | Export | Path | str", fold: str | None = None
     """
     if not is_hub(source) and is_onnx(source):
         return Classifier(load_models(source, fold, device), str(source))
-    from speaker_invariant_ser.inference.exported import CARD, open_models
+    from speaker_invariant_ser.inference.exported import CARD, DEFAULT_MODEL, open_models
     from speaker_invariant_ser.models.model import choose_device, load_model
     from speaker_invariant_ser.runs import Run
 
+    source = DEFAULT_MODEL if source is None else source
     opened = open_models(source) if isinstance(source, Path | str) else source
     name = str(source) if isinstance(source, Path | str) else str(opened.folder)
     if isinstance(opened, Run):

@@ -117,8 +117,8 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
     known = report.model_copy(update={"settings": report.settings.model_copy(update={"corpora": ["emodb", "mine"]})})
     splits = [replace(run.splits[0], name=name, train=train, dev=(), test=test) for name, train, test in FOLDS]
     for folds, part in (
-        (splits, "together they know all 2 speakers"),
-        ([replace(splits[0], test=())], "It knows all 1 speaker of"),
+        (splits, "together they know all 4 speakers"),
+        ([replace(splits[0], test=())], "It knows all 2 speakers of"),
     ):
         card = render_card(several(run, folds), known, "other", "name")
         metadata = yaml.safe_load(card.split("---")[1])
@@ -128,7 +128,7 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
         assert "strongest attacker" in card and "chance, given the emotion" in card and "baseline: " in card
 
 
-FOLDS = (("1", ("a",), ("b",)), ("2", ("b",), ("a",)))
+FOLDS = (("1", ("a", "b"), ("c", "d")), ("2", ("c", "d"), ("a", "b")))
 
 
 def several(run, splits):

@@ -107,7 +107,9 @@ def test_a_model_is_loaded_from_whatever_holds_it(classifier, trained, tmp_path)
     exported = tmp_path / "exported"
     assert command(["export", str(trained.folder), "--out", str(exported)]) == 0
     assert siser.load_model(exported).card == exported / "README.md"
-    assert command(["infer", str(exported), str(exported / "no.wav")]) == 1, "the model of a fold is one for siser infer, too"
+    assert command(["infer", "--model", str(folder), str(exported / "no.wav")]) == 1, (
+        "siser infer takes the folder of a model, too"
+    )
 
 
 def test_several_models_are_averaged_and_have_no_common_embedding(trained, clips):
