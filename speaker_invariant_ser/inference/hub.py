@@ -1,7 +1,9 @@
 """Models on the Hugging Face Hub, named `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, by huggingface_hub (extra `hub`)."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError, SetupError
@@ -43,9 +45,10 @@ def download(source: str, patterns: Sequence[str]) -> Path:
     except ImportError as error:
         raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[hub]" ({error})') from None
     try:
-        folder = huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=list(patterns), library_name="speaker_invariant_ser"
-        )
+        with progress_on_terminals():
+            folder = huggingface_hub.snapshot_download(
+                repository, revision=revision, allow_patterns=list(patterns), library_name="speaker_invariant_ser"
+            )
     except errors.GatedRepoError:
         page = f"https://huggingface.co/{repository}"
         raise RunError(f"{source}: access is restricted; accept its conditions at {page}, then log in with {LOG_IN}") from None
@@ -61,6 +64,25 @@ def download(source: str, patterns: Sequence[str]) -> Path:
             "elsewhere and name its folder"
         ) from None
     return Path(folder)
+
+
+@contextmanager
+def progress_on_terminals() -> Iterator[None]:
+    """Let huggingface_hub show its progress bars only where standard error is a terminal."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public by its documentation, but not marked so
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    hidden = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
 
 
 def first_line(error: Exception) -> str:

@@ -26,6 +26,7 @@ def repository(tmp_path, monkeypatch):
 
     def snapshot_download(repository, *, revision, allow_patterns, library_name):
         calls.append((repository, revision))
+        assert huggingface_hub.utils.are_progress_bars_disabled(), "standard error is no terminal here"
         folder = tmp_path / f"snapshot-{len(calls)}"
         for path in stored.rglob("*"):
             name = path.relative_to(stored)
@@ -43,6 +44,7 @@ def repository(tmp_path, monkeypatch):
 def test_a_model_of_the_hub_is_opened_and_nothing_else_is_downloaded(repository, source):
     opened = open_models(source)
     files = sorted(str(path.relative_to(opened.folder)) for path in opened.folder.rglob("*") if path.is_file())
+    assert not huggingface_hub.utils.are_progress_bars_disabled()
     assert files == ["README.md", "export.json", "models/1/model.json", "models/1/model.safetensors"]
     assert repository[1] == [("owner/emotion-1.0", None if isinstance(source, str) else "refs/pr/1")]
 
