@@ -88,7 +88,7 @@ def run_command(arguments: Sequence[str]) -> int:
     if arguments[0] != "segments":
         return run(arguments)
     from speaker_invariant_ser.errors import SerError
-    from speaker_invariant_ser.inference.segments import read_segments
+    from speaker_invariant_ser.inference.parts.segments import read_segments
 
     try:
         read_segments(arguments[1])
@@ -198,7 +198,7 @@ def predict(inputs: list[str], run: Path, out: Path, child: Child, times: int = 
         return answer, {}
     with open(out, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return answer, {shown(row["path"]): row for row in rows}
+    return answer, {shown(row["file"]): row for row in rows}
 
 
 def shown(path: str | bytes) -> str:
@@ -217,7 +217,7 @@ def judge_row(fault: Fault, row: dict[str, str] | None, expected: Rows) -> str:
     probabilities = [float(cell) for name, cell in row.items() if name.startswith("p_")]
     if not (abs(sum(probabilities) - 1) < 1e-3 and all(0 <= value <= 1 for value in probabilities)):
         return "silent"
-    if row["notes"]:
+    if row["warnings"]:
         return "warned"
     if fault.detectable is None:
         return "undetectable"

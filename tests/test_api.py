@@ -240,7 +240,7 @@ def test_predict_agrees_with_infer(trained, folder, tmp_path):
     assert command(arguments) == 1
     with open(tmp_path / "p.csv", encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
-    assert [row["label"] for row in rows] == [row["label"] for row in written]
+    assert [row["emotion"] for row in rows] == [row["emotion"] for row in written]
     assert [f"{row['p_level']:.6f}" for row in rows[:4]] == [row["p_level"] for row in written[:4]]
     assert siser.predict(str(trained.folder), files[0], device="cpu") == rows[:1]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.evaluation.summary import RunReport
-    from speaker_invariant_ser.inference.predict import Row
+    from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.recipe import Recipe
     from speaker_invariant_ser.runs import Run
 
@@ -330,8 +330,8 @@ def predict(
         progress: Called with files done and files in total.
 
     Returns:
-        A row for each file: `path`, `label`, `confidence`, `p_LABEL` for each emotion, `calibrated` (whether temperatures correct
-        these), `notes` about the recording, and `error`, empty where the file could be used. With `each`, also `channel`.
+        A row for each file: `file`, `emotion`, `confidence`, `p_EMOTION` for each emotion, `warnings` about the recording,
+        `error`, empty where the file could be used, and the other columns of the table that `siser infer` writes.
 
     Raises:
         RunError: The run has no trained model, or needs `one_speaker`.
@@ -340,17 +340,18 @@ def predict(
     Example:
         ```python
         for row in siser.predict("runs/emodb", ["call.wav", "more/"]):
-            print(row["path"], row["label"], row["confidence"], row["error"])
+            print(row["file"], row["emotion"], row["confidence"], row["error"])
         ```
     """
-    from speaker_invariant_ser.data.formats.channels import CHOICES, EACH, require_choice
-    from speaker_invariant_ser.inference import predict as inference
     from speaker_invariant_ser.inference.inputs import find_inputs
+    from speaker_invariant_ser.inference.loading import load_models
+    from speaker_invariant_ser.inference.predict import predict as predict_files
+    from speaker_invariant_ser.inference.settings import Settings
 
-    require_choice(channel, (*CHOICES, EACH))
+    settings = Settings(channel)
     inputs = find_inputs([files] if isinstance(files, Path | str) else files)
-    models = inference.load_models(run, fold, device, one_speaker)
-    return list(inference.predict(models, inputs, progress, channel))
+    name = str(getattr(run, "folder", run))
+    return list(predict_files(load_models(run, fold, device, one_speaker), inputs, progress, settings, name))
 
 
 def open_run(run: "Run | Path | str") -> "Run":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.summary import Report, RunReport, TableReport, UnauditedReport
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.exported import Export
-    from speaker_invariant_ser.inference.predict import Row
+    from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.report.tables import Table
     from speaker_invariant_ser.runs import Run
 
@@ -231,12 +231,12 @@ def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> 
 
 
 def show_predictions(predictions: Sequence["Row"]) -> None:
-    """Print the label and the confidence of each file."""
+    """Print the emotion and the confidence of each file."""
     from speaker_invariant_ser.report.formatting import percent
     from speaker_invariant_ser.report.tables import Table
 
-    rows = [(Path(str(row["path"])).name, str(row["label"]), percent(float(row["confidence"] or 0))) for row in predictions]
-    show_table(Table(["file", "label", "confidence"], rows))
+    rows = [(Path(str(row["file"])).name, str(row["emotion"]), percent(float(row["confidence"] or 0))) for row in predictions]
+    show_table(Table(["file", "emotion", "confidence"], rows))
 
 
 def show_table(table: "Table", transductive: bool = False) -> None:

@@ -1,22 +1,27 @@
 """`siser infer`: predict emotions for audio files."""
 
 import glob
-from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speaker_invariant_ser.cli.console import opened_models, say, show_table, warn
-from speaker_invariant_ser.cli.options import Channels, Device, Quiet
+from speaker_invariant_ser.cli.options import Channels, Device, Quiet, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import counted
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.inference.predict import Row
+    from speaker_invariant_ser.inference.archive import Archive
+    from speaker_invariant_ser.inference.inputs import Input
+    from speaker_invariant_ser.inference.rows import Row
+    from speaker_invariant_ser.inference.settings import Settings
+    from speaker_invariant_ser.inference.tables import Summary
 
 DEFAULT_MODEL = "emodb-five"  # of those that come with the package
 MODEL_FILES = ("export.json", "recipe.toml", "split.json")  # of an export, or of a run
+WINDOW = 4.0  # seconds, where a timeline is wanted and nothing else is said
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
 CALIBRATED = "calibrated, by temperatures fitted on speakers that the models were not trained on"
@@ -25,16 +30,26 @@ UNCALIBRATED = (
 )
 
 
+class Engine(StrEnum):
+    """What runs the models."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def infer(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Audio files, folders, globs, or .txt lists with one path a line; the first may be the model, as for --model.",
+            help="Audio files, folders, globs, .txt lists with one path a line, or - for such a list on standard input; "
+            "the first may be the model, as for --model.",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Table to write: .csv, .jsonl or .parquet. Without it, a short table is printed."),
+        typer.Option(
+            help="Table to write: .csv, .jsonl or .parquet; with --engine ray a folder. Without it, a short table is printed."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -50,58 +65,158 @@ def infer(
     ] = False,
     channel: Annotated[
         Channels,
-        typer.Option(
-            help="Of files with several channels: their mean, the left (first), the right (second), or a row for each channel."
-        ),
+        typer.Option(help="Of files with several channels: their mean, the left (first), the right (second), or rows for each."),
     ] = Channels.MIX,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Seconds, 0.5 to 30: a row for each window, too. {WINDOW:g} with --hop or --plot.", show_default="none"
+        ),
+    ] = None,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Seconds from one window to the next, at most --window.", show_default="half the window"),
+    ] = None,
+    vad: Annotated[bool, typer.Option("--vad", help="Predict the stretches of speech alone; needs the extra [vad].")] = False,
+    segments: Annotated[
+        Path | None,
+        typer.Option(help="Segments to predict, from a diariser: .rttm, or a table with the columns file, start, end, speaker."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Folder for a picture of each recording's timeline.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="File for the embedding of each row (.npz); needs --out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Emotions to choose from, separated by commas; their probabilities sum to 1 then.")
+    ] = None,
+    min_confidence: Annotated[float, typer.Option(help="Below this confidence, 0 to 1, the emotion is `uncertain`.")] = 0.0,
+    shard: Annotated[
+        str | None, typer.Option(help="K/N: every N-th recording from number K on, for job K of N; each needs its own --out.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, callback=warn_of_cores, help="Processes; by default as many as there are cores, fewer for few recordings."
+        ),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="local, or ray: a Ray cluster; needs the extra [ray].")] = Engine.LOCAL,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier table of predictions in --out; no other file is replaced.")
     ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Predict the emotion of audio files.
+    """Predict the emotion of audio files, as a whole or over time.
 
-    Without a model, that of the package is taken. Writes a row for each file: label, confidence, the probability of each emotion,
-    whether these are calibrated, notes about defects, about channels that differ and about recording conditions outside those of
-    the training, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown formats are
-    errors.
+    Without a model, that of the package is taken. Writes a row for each file, and for each window, segment and speaker that is
+    asked for: emotion, confidence, the probability of each emotion, warnings about defects and about recording conditions outside
+    those of the training, or an error for a file that cannot be used. Folders are searched for recordings; those of unknown
+    formats are errors. After an interruption, the same command continues.
     """
-    from speaker_invariant_ser.inference.predict import calibrated, is_onnx, load_models, predict
+    from speaker_invariant_ser.inference.inputs import find_inputs, shard_of
+    from speaker_invariant_ser.inference.settings import Settings
 
+    refuse_outputs(out, embeddings, engine, overwrite)
     chosen, inputs = model_and_inputs(model, inputs)
-    source = chosen if is_onnx(chosen) else opened_models(chosen)
-    with progress_bars(quiet) as progress:
-        from speaker_invariant_ser.inference.inputs import find_inputs
-        from speaker_invariant_ser.inference.tables import open_table, require_table
-
-        if out:
-            require_table(out, overwrite)
-        found = find_inputs(inputs, warn)
-        models = load_models(source, fold, device, one_speaker)
-        expected = len(models) if fold is not None or isinstance(source, Path) else source.number
-        if len(models) < expected:
-            warn(f"{chosen}: only {len(models)} of {counted(expected, 'model')} trained; predictions average these")
-        failures, notes, rows = [], [], 0
-        shown: list[Row] = []
-        table = open_table(out, models[0].labels, channel == Channels.EACH, overwrite) if out else nullcontext(shown.append)
-        with table as write:
-            for row in predict(models, found, lambda done, total: progress("predicting", done, total), channel.value):
-                write(row)
-                rows += 1
-                if row["error"]:
-                    failures.append(str(row["error"]))
-                elif row["notes"]:
-                    notes.append(f"{row['path']}: {row['notes']}")
-    if not out:
-        show_predictions(shown)
-    unit = "row" if channel == Channels.EACH else "file"
-    target = f" -> {out}" if out else ""
-    say(f"{rows - len(failures)} of {counted(rows, unit)}{' of one speaker (transductive)' * one_speaker}{target}")
+    found = find_inputs(inputs, warn)
+    found = shard_of(found, shard) if shard else found
+    window = window or (WINDOW if hop or (plot and not vad and segments is None) else 0.0)
+    settings = Settings(
+        channel=channel.value,
+        window=window,
+        hop=window / 2 if hop is None else hop,
+        vad=vad,
+        segments=segments_for(segments, found) if segments else None,
+        labels=tuple(label.strip() for label in labels.split(",")) if labels is not None else (),
+        min_confidence=min_confidence,
+        embeddings=embeddings is not None,
+    )
+    archive = open_archive(chosen, found, settings, fold, device, one_speaker, plot, jobs, quiet)
+    unit = "row" if settings.in_parts or channel == Channels.EACH else "file"
+    summary = predicted(archive, out, embeddings, engine, overwrite)
+    target = f"{' of one speaker (transductive)' * one_speaker}{f' -> {out}' if out else ''}"
+    say(f"{summary.rows - summary.failed} of {counted(summary.rows, unit)}{target}")
     say(f"model: {chosen}")
-    say(f"confidence: {CALIBRATED if calibrated(models) else UNCALIBRATED}")
-    report_notes(notes, out)
-    report_failures(failures, out)
+    say(f"confidence: {CALIBRATED if archive.predictor.schema.calibrated else UNCALIBRATED}")
+    report_notes(summary, out)
+    report_failures(summary, out)
+
+
+def refuse_outputs(out: Path | None, embeddings: Path | None, engine: Engine, overwrite: bool) -> None:
+    """Raise an error for outputs that may not be written, before any work."""
+    if embeddings and not out:
+        raise typer.BadParameter("--embeddings needs --out: the table says what each embedding is of.")
+    if engine == Engine.RAY:
+        if not out or embeddings:
+            raise typer.BadParameter("--engine ray writes a folder of tables: expected --out FOLDER, and no --embeddings.")
+        return
+    if out:
+        from speaker_invariant_ser.inference.tables import require_embeddings, require_table
+
+        require_table(out, overwrite)
+        if embeddings:
+            require_embeddings(embeddings, overwrite)
+
+
+def segments_for(path: Path, found: "list[Input]") -> dict:
+    """Return the segments of each recording; warn of those of other recordings."""
+    from speaker_invariant_ser.inference.parts.segments import match, read_segments
+
+    matched, missing = match(read_segments(path), [item.path for item in found])
+    if not matched:
+        raise typer.BadParameter(f"{path}: none of its {counted(len(missing), 'recording')} is among the inputs.")
+    if missing:
+        warn(f"{path}: {counted(len(missing), 'recording')} not among the inputs, such as {missing[0]}")
+    return matched
+
+
+def open_archive(
+    chosen: Path,
+    found: "list[Input]",
+    settings: "Settings",
+    fold: str | None,
+    device: str,
+    one_speaker: bool,
+    plot: Path | None,
+    jobs: int | None,
+    quiet: bool,
+) -> "Archive":
+    """Load the models, and combine them with the recordings."""
+    from speaker_invariant_ser.inference.archive import Archive
+    from speaker_invariant_ser.inference.loading import fingerprint, is_onnx, load_models
+    from speaker_invariant_ser.inference.predict import Predictor, speaker_mean
+    from speaker_invariant_ser.inference.workers import Loading
+
+    source = chosen if is_onnx(chosen) else opened_models(chosen)
+    models = load_models(source, fold, device, one_speaker)
+    expected = len(models) if fold is not None or isinstance(source, Path) else source.number
+    if len(models) < expected:
+        warn(f"{chosen}: only {len(models)} of {counted(expected, 'model')} trained; predictions average these")
+    plots = None
+    if plot:
+        from speaker_invariant_ser.report.timeline import TimelinePlots, picture_names
+
+        plots = TimelinePlots(plot, picture_names([item.path for item in found]))
+    mean = speaker_mean(models[0], found, settings.channel)
+    predictor = Predictor.of(models, settings, f"{chosen}:{fold}" if fold else str(chosen), mean, plots)
+    loading = Loading(chosen if isinstance(source, Path) else source.folder, fold, device, one_speaker)
+    return Archive(predictor, loading, found, fingerprint(source, fold), jobs, lambda: progress_bars(quiet))
+
+
+def predicted(archive: "Archive", out: Path | None, embeddings: Path | None, engine: Engine, overwrite: bool) -> "Summary":
+    """Predict all recordings, into `out` or onto the terminal, and return the summary."""
+    if engine == Engine.RAY and out:
+        from speaker_invariant_ser.inference.cluster import predict_on_ray
+
+        return predict_on_ray(archive, out, overwrite)
+    if out:
+        results = archive.write(out, overwrite, embeddings)
+        if results.continued:
+            say(f"continued after {counted(results.continued, 'recording')} of an interrupted call")
+        return results.summary
+    from speaker_invariant_ser.inference.archive import summary_of
+
+    rows = list(archive.rows())
+    show_predictions(rows)
+    return summary_of(rows)
 
 
 def model_and_inputs(model: str | None, words: list[str]) -> tuple[Path, list[str]]:
@@ -124,15 +239,24 @@ def is_model(word: str) -> bool:
 
 
 def show_predictions(rows: "list[Row]") -> None:
-    """Print a table of predictions."""
+    """Print a table of predictions; columns that no row needs are left out."""
     from speaker_invariant_ser.report.tables import Table
 
-    channel = ["channel"] * any("channel" in row for row in rows)
+    parts, each = any(row["level"] != "file" for row in rows), any(row["channel"] not in ("mix", "mono") for row in rows)
+    speakers = any(row["speaker"] for row in rows)
+    header = ["file", *["channel"] * each, *["level", "seconds"] * parts, *["speaker"] * speakers, "emotion", "confidence"]
     cells = [
-        [str(row["path"]), *(str(row[name]) for name in channel), str(row["label"] or "-"), percent(row["confidence"])]
+        [
+            str(row["file"]),
+            *[str(row["channel"])] * each,
+            *[str(row["level"]), f"{row['start']:.1f}-{row['end']:.1f}" if row["end"] is not None else "-"] * parts,
+            *[str(row["speaker"] or "-")] * speakers,
+            str(row["emotion"] or "-"),
+            percent(row["confidence"]),
+        ]
         for row in rows
     ]
-    show_table(Table(["file", *channel, "emotion", "confidence"], cells))
+    show_table(Table(header, cells))
 
 
 def percent(value: object) -> str:
@@ -140,18 +264,19 @@ def percent(value: object) -> str:
     return f"{100 * value:.0f} %" if isinstance(value, float) else "-"
 
 
-def report_notes(notes: list[str], out: Path | None) -> None:
-    """Warn of files that were used although something is wrong with them."""
-    for note in notes[:SHOWN_NOTES] if out else notes:
+def report_notes(summary: "Summary", out: Path | None) -> None:
+    """Warn of recordings that were used although something is wrong with them."""
+    for note in summary.notes[:SHOWN_NOTES] if out else summary.notes:
         warn(note)
-    if out and len(notes) > SHOWN_NOTES:
-        warn(f"{counted(len(notes), 'file')} with notes, in column `notes` of {out}")
+    if out and summary.noted > SHOWN_NOTES:
+        warn(f"{counted(summary.noted, 'file')} with warnings, in column `warnings` of {out}")
 
 
-def report_failures(failures: list[str], out: Path | None) -> None:
-    """Warn of files that could not be used, and exit with 1 if there are any."""
-    for reason in failures[:SHOWN_FAILURES] if out else failures:
+def report_failures(summary: "Summary", out: Path | None) -> None:
+    """Warn of what could not be used, and exit with 1 if there is anything."""
+    for reason in summary.failures[:SHOWN_FAILURES] if out else summary.failures:
         warn(reason)
-    if failures:
-        warn(f"{counted(len(failures), 'file')} failed{f'; the reasons are in column `error` of {out}' if out else ''}")
+    if summary.failed:
+        place = f"; the reasons are in column `error` of {out}" if out else ""
+        warn(f"{counted(summary.failed, 'row')} failed{place}")
         raise typer.Exit(1)

@@ -15,9 +15,14 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import Evaluation, evaluate
 from speaker_invariant_ser.evaluation.summary import REPORT
+from speaker_invariant_ser.inference.archive import Archive
 from speaker_invariant_ser.inference.inputs import find_inputs
-from speaker_invariant_ser.inference.predict import Row, load_models, predict
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.predict import Predictor
+from speaker_invariant_ser.inference.rows import Row, columns
+from speaker_invariant_ser.inference.settings import Settings
 from speaker_invariant_ser.inference.tables import open_table
+from speaker_invariant_ser.inference.workers import Loading
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_comparison, write_run_report
@@ -121,9 +126,10 @@ def textbook_recipe(strength: float, seed: int) -> Recipe:
 def infer_unseen_speaker(run: Run, out: Path, device: str) -> list[Row]:
     """Predict one sentence of one unseen speaker in every emotion, as `siser infer` does, and write predictions.csv."""
     models = load_models(run, device=device)
-    paths = find_inputs([out / "corpus" / f"{synthesis.UNSEEN_SPEAKERS[0]}_*_t00.wav"])
-    rows = list(predict(models, paths))
-    with open_table(out / "predictions.csv", models[0].labels) as write:
+    found = find_inputs([out / "corpus" / f"{synthesis.UNSEEN_SPEAKERS[0]}_*_t00.wav"])
+    archive = Archive(Predictor.of(models, Settings(), run.folder.name), Loading(run.folder), found, [], jobs=1)
+    rows = list(archive.rows())
+    with open_table(out / "predictions.csv", columns(models[0].labels)) as write:
         for row in rows:
             write(row)
     return rows

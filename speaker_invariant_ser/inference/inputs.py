@@ -1,6 +1,9 @@
 """From what a user names (files, folders, globs, lists) to audio files, and from those to decoded clips."""
 
 import glob
+import hashlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +17,7 @@ from speaker_invariant_ser.errors import AudioError, SerError, counted
 from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
+STDIN = "-"  # a list of paths on standard input
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how "Unicode text" of Windows begins
 BLOCK = 64  # files, or windows of samples, decoded before the models run: bounds memory
 
@@ -47,8 +51,8 @@ def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | 
     """List recordings, in the order given and without repetitions.
 
     Args:
-        inputs: Files, folders, globs, or .txt lists with one path a line. Files that do not exist stay in the list, so that
-            prediction can report them, and so do recordings below a folder that cannot be used.
+        inputs: Files, folders, globs, .txt lists with one path a line, or - for such a list on standard input. Files that do not
+            exist stay in the list, so that prediction can report them, and so do recordings below a folder that cannot be used.
         notify: Called with a sentence about a list whose paths are relative to the current folder.
 
     Returns:
@@ -61,6 +65,9 @@ def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | 
     for item in map(str, inputs):
         if not item:
             raise SerError("an empty input: expected a file, folder, glob or .txt list (is a variable unset?)")
+        if item == STDIN:
+            found += [Input(Path(name)) for name in names_in(sys.stdin.buffer.read(), "standard input")]
+            continue
         if Path(item).is_dir():
             found += files_in_folder(item)
         elif item.lower().endswith(".txt"):
@@ -87,17 +94,56 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
     try:
         require_file(Path(path))
         content = Path(path).read_bytes()
-        lines = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig").splitlines()
-    except (AudioError, OSError, UnicodeDecodeError) as error:
+    except (AudioError, OSError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None
-    names, folder = [line.strip() for line in lines if line.strip()], Path(path).parent
-    if not names:
-        raise SerError(f"{path}: an empty list, expected one path a line")
+    names, folder = names_in(content, path), Path(path).parent
     here = {name for name in names if is_only_here(name, folder)}
     if here and notify:
         of_all = f"{len(here)} of {counted(len(set(names)), 'file')}"
         notify(f"{path}: {of_all} taken from the current folder, since not beside the list")
     return [Input(Path(name) if name in here else folder / name) for name in names]
+
+
+def names_in(content: bytes, source: str) -> list[str]:
+    """Return the lines of a list of paths that are not blank."""
+    try:
+        lines = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SerError(
+            f"{source}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})"
+        ) from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise SerError(f"{source}: an empty list, expected one path a line")
+    return names
+
+
+def shard_of(inputs: Sequence[Input], shard: str) -> list[Input]:
+    """Return every N-th recording, from number K on, for a shard K/N.
+
+    >>> [str(item.path) for item in shard_of([Input(Path(name)) for name in "abcde"], "2/3")]
+    ['b', 'e']
+
+    Raises:
+        SerError: It is no shard.
+    """
+    number, _, total = shard.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise SerError(f"--shard {shard}: expected K/N with 1 <= K <= N, such as 3/16 for the third of sixteen jobs")
+    return list(inputs[int(number) - 1 :: int(total)])
+
+
+def digest_of(inputs: Sequence[Input]) -> str:
+    """Return a hash of the names, sizes and times of recordings: it changes when one of them is replaced."""
+    digest = hashlib.sha256()
+    for item in inputs:
+        try:
+            status = item.path.stat()
+            about = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            about = "missing"
+        digest.update(os.fsencode(f"{item.path}\0{about}\0{item.reason}\0"))
+    return digest.hexdigest()
 
 
 def files_matching(pattern: str) -> list[Path]:

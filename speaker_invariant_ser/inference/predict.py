@@ -1,113 +1,41 @@
 """Predict emotions for audio files. A file that cannot be used gives a row with its error, and the others are predicted.
 
-Models of a run import torch when they are loaded; an ONNX file does without.
-
 Shapes: S samples, M mel bands, C emotions, N utterances.
 """
 
-import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges, outside
-from speaker_invariant_ser.data.formats.channels import EACH, MIX
-from speaker_invariant_ser.errors import AudioError, RunError
-from speaker_invariant_ser.inference.inputs import Decoded, Input, clips_of, cut_windows, decode_blocks
-from speaker_invariant_ser.inference.onnx_model import ENDING, OnnxModel
+from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges
+from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.inference.inputs import WINDOW, Input, channels_of, clips_of, cut_windows, decode_blocks
+from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.parts.pieces import Piece, Source, Watch
+from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence
+from speaker_invariant_ser.inference.settings import Settings, chosen_columns
 from speaker_invariant_ser.processes import memory_errors
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.inference.exported import Export
+    from speaker_invariant_ser.inference.loading import Models
     from speaker_invariant_ser.models.model import SerModel
-    from speaker_invariant_ser.recipe import FeaturesSection
-    from speaker_invariant_ser.runs import Run
 
-    Models = Sequence[SerModel] | Sequence[OnnxModel]
-
-Row = dict[str, str | float | bool | None]  # keys as `predict` describes them
-
-
-def load_models(
-    source: "Run | Export | Path | str", fold: str | None = None, device: str = "auto", one_speaker: bool = False
-) -> "Models":
-    """Load the models of a run, or of an export: a folder or an ONNX file.
-
-    Args:
-        source: The run or export, its folder, or an ONNX file, which holds one model.
-        fold: Load the models of this fold alone (one per seed); by default those of all folds. An export has no folds.
-        device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
-        one_speaker: Whether all files to predict are of one speaker; models with features.normalise = "speaker" need that.
-
-    Returns:
-        One model per fold and seed, all with the same labels.
-
-    Raises:
-        RunError: No model is trained, the fold is unknown, the models are for images, or `one_speaker` does not fit them.
-    """
-    if is_onnx(source):
-        return [load_onnx(source, fold, device, one_speaker)]
-    from speaker_invariant_ser.inference.exported import open_models
-    from speaker_invariant_ser.models.model import choose_device, load_model
-
-    source = open_models(source) if isinstance(source, Path | str) else source
-    models = [load_model(folder, str(choose_device(device))) for folder in model_folders(source, fold)]
-    if len({model.labels for model in models}) > 1:
-        raise RunError(f"{source.folder} is damaged: its models have different labels")
-    if models[0].settings.features.front != "log-mel":
-        raise RunError(f"{source.folder} was trained on images, not on speech: expected a run whose features.front is log-mel")
-    require_one_speaker(source.folder, models[0].settings.features, one_speaker)
-    return models
-
-
-def is_onnx(source: object) -> TypeGuard[Path | str]:
-    """Return whether this is the path of an ONNX file, and not of a folder of such a name."""
-    return isinstance(source, Path | str) and Path(source).suffix.lower() == ENDING and not Path(source).is_dir()
-
-
-def load_onnx(path: Path | str, fold: str | None, device: str, one_speaker: bool) -> OnnxModel:
-    """Load an ONNX file; raise RunError where it is none of ours, or an option of `load_models` does not fit it."""
-    options = {"--fold": fold is not None, "--one-speaker": one_speaker, f"--device {device}": device not in ("auto", "cpu")}
-    for option in (option for option, given in options.items() if given):
-        raise RunError(f"{option}: {path} is one model that predicts every recording on its own, on the CPU; leave it out")
-    return OnnxModel(path)
-
-
-def model_folders(source: "Run | Export", fold: str | None) -> list[Path]:
-    """Return the folders of the models, of one fold or of all."""
-    from speaker_invariant_ser.runs import Run
-
-    if isinstance(source, Run):
-        return [spec.folder for spec in (source.trained_models() if fold is None else source.models_of_fold(fold))]
-    if fold is not None:
-        raise RunError(
-            f"--fold {fold}: {source.folder} is an export, whose models do not say of which fold they are; leave it out"
-        )
-    return list(source.models)
-
-
-def require_one_speaker(folder: Path, features: "FeaturesSection", one_speaker: bool) -> None:
-    """Raise RunError unless `one_speaker` is set exactly for models that normalise by speaker."""
-    if features.transductive and not one_speaker:
-        raise RunError(
-            f"{folder} subtracts the mean over all utterances of a speaker (features.normalise = speaker), and files do not "
-            "name their speaker: call it once for each speaker, with all files of that speaker and --one-speaker"
-        )
-    if one_speaker and not features.transductive:
-        raise RunError(
-            f"--one-speaker: {folder} predicts every file on its own (features.normalise = {features.normalise}); leave it out"
-        )
+BATCH = 64  # pieces predicted together, at most 30 s each: bounds memory
+CHUNK_FILES, CHUNK_BYTES = 64, 2**26  # recordings predicted together: what an interruption can lose
 
 
 def predict(
     models: "Models",
     inputs: Sequence[Input],
     progress: Callable[[int, int], None] | None = None,
-    channel: str = MIX,
+    settings: Settings | None = None,
+    name: str = "",
 ) -> Iterator[Row]:
-    """Predict the emotion of each file, averaged over models.
+    """Predict the emotion of each recording, averaged over models.
 
     A recording longer than 30 s is cut into equal windows, whose probabilities are averaged with their lengths as weights.
     Models that normalise by speaker take all files as one speaker's, and decode them once before for the speaker's mean.
@@ -116,33 +44,22 @@ def predict(
         models: Models with the same labels.
         inputs: Recordings.
         progress: Called with files done and files in total.
-        channel: Of files with several channels: `mix` for their mean, `left`, `right`, or `each` for a row for each channel.
+        settings: Parts of the recordings that get rows, and emotions they can have.
+        name: What the column `model` says.
 
     Yields:
-        A row for each file, in order: path, label, confidence (probability of the label), p_<label> for each emotion, notes about
-        defects that leave it usable and about recording conditions that the models were not trained on, error, which is empty
-        where label and probabilities are filled, and the other way round, and calibrated: whether probabilities are corrected by
-        temperatures. With `each`, also channel: left and right, mono, or a number.
+        Rows for each recording, in order, with the keys that `rows.columns` lists. `emotion`, `confidence` and probabilities are
+        filled where `error` is empty, and the other way round; `warnings` names defects that leave a recording usable, and
+        recording conditions that the models were not trained on; times are in seconds.
     """
-    labels, trained_range = models[0].labels, join_ranges([model.settings.trained_range for model in models])
-    mean = speaker_mean(models[0], inputs, channel)
-    scaled = calibrated(models)
-    for block in decode_blocks(inputs, channel):
-        probabilities = iter(probabilities_or_none(models, clips_of(block), mean))
-        for part in block:
-            outcome = next(probabilities) if isinstance(part.clip, np.ndarray) else part.clip
-            if isinstance(outcome, np.ndarray) and not np.isfinite(outcome).all():
-                outcome = AudioError(f"{part.path}: the models' output is not finite, their weights overflow; train them again")
-            if isinstance(outcome, AudioError | None):
-                row = failure(part, outcome, labels)
-            else:
-                row = success(part, outcome, labels, trained_range)
-            row["calibrated"] = scaled
-            if channel != EACH:
-                del row["channel"]
-            yield row
+    settings = settings or Settings()
+    predictor = Predictor.of(models, settings, name, speaker_mean(models[0], inputs, settings.channel))
+    done = 0
+    for chunk in chunks_of(inputs):
+        for pending in predictor.recordings(chunk):
+            yield from (result.row for result in rows_of(pending, predictor.schema))
             if progress:
-                progress(part.number + 1, len(inputs))
+                progress(done := done + pending.ends_file, len(inputs))
 
 
 def speaker_mean(model: "SerModel | OnnxModel", inputs: Sequence[Input], channel: str) -> np.ndarray | None:
@@ -158,20 +75,147 @@ def speaker_mean(model: "SerModel | OnnxModel", inputs: Sequence[Input], channel
     return mean_log_mel(model.logmel, blocks)
 
 
-def probabilities_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None) -> list[np.ndarray | None]:
-    """Return `mean_probabilities` of every clip; None for a clip that does not fit into memory with the models."""
+@dataclass(frozen=True)
+class Predictor:
+    """Models and settings: all that is needed to predict recordings, in this process or in another.
+
+    Attributes:
+        models: Models with the same labels.
+        settings: What is wanted of recordings.
+        schema: What all rows have in common.
+        columns: Positions of the wanted emotions among those of the models.
+        trained_range: Recording conditions that the models were trained on, if they know.
+        mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
+        plots: Draws the timeline of a recording, if wanted.
+    """
+
+    models: "Models"
+    settings: Settings
+    schema: Schema
+    columns: list[int]
+    trained_range: TrainedRange | None = None
+    mean: np.ndarray | None = None
+    plots: "Plots | None" = None
+
+    @classmethod
+    def of(
+        cls, models: "Models", settings: Settings, name: str = "", mean: np.ndarray | None = None, plots: "Plots | None" = None
+    ) -> "Predictor":
+        """Combine models and settings.
+
+        Raises:
+            SerError: The models know none of the wanted emotions, or have no common embedding although it is wanted.
+        """
+        chosen = chosen_columns(models[0].labels, settings.labels)
+        labels = tuple(models[0].labels[index] for index in chosen)
+        if settings.embeddings and len(models) > 1:
+            raise SerError(
+                f"embeddings of {len(models)} models have nothing in common: choose a model with --fold, or use an export of one"
+            )
+        schema = Schema(labels, name, calibrated(models), settings.min_confidence, settings.window > 0)
+        return cls(models, settings, schema, chosen, join_ranges([each.settings.trained_range for each in models]), mean, plots)
+
+    def recordings(self, chunk: "Chunk") -> Iterator[Pending]:
+        """Predict the recordings of a chunk together, and yield each when it is complete, in order."""
+        queue: deque[Pending] = deque()
+        batch: list[tuple[Pending, Piece]] = []
+        samples = 0
+        for pending, piece in self.pieces(chunk, queue):
+            if piece:
+                pending.waiting += 1
+                batch.append((pending, piece))
+                samples += len(piece.clip)
+            if len(batch) >= BATCH or samples >= BATCH * WINDOW:
+                self.apply(batch)
+                batch, samples = [], 0
+            while queue and queue[0].ended and not queue[0].waiting:
+                yield queue.popleft()
+        self.apply(batch)
+        yield from queue
+
+    def pieces(self, chunk: "Chunk", queue: deque[Pending]) -> Iterator[tuple[Pending, Piece | None]]:
+        """Yield the pieces of all recordings of a chunk, after each recording None; add recordings to the queue as they begin."""
+        for item in chunk.items:
+            names = channels_of(item, self.settings.channel)
+            for name in names:
+                watch = self.plots.watch() if self.plots else None
+                pending = Pending(Source(item, name, self.settings, self.trained_range, watch), ends_file=name == names[-1])
+                queue.append(pending)
+                for piece in pending.source:
+                    yield pending, piece
+                pending.ended = True
+                yield pending, None
+
+    def apply(self, batch: "Sequence[tuple[Pending, Piece]]") -> None:
+        """Predict pieces, and note the outcomes with their recordings."""
+        silent = [silence(piece) for _, piece in batch]
+        clips = [piece.clip for (_, piece), outcome in zip(batch, silent, strict=True) if outcome is None]
+        outputs = iter(outputs_or_none(self.models, clips, self.mean))
+        for (pending, piece), outcome in zip(batch, silent, strict=True):
+            pending.add(piece, outcome or self.outcome(pending, piece, next(outputs)))
+
+    def outcome(self, pending: Pending, piece: Piece, output: "tuple[np.ndarray, np.ndarray] | None") -> Outcome:
+        """Return what the models say of a piece; None stands for memory that ran out."""
+        path = pending.source.item.path
+        if output is None:
+            return Outcome(None, error=f"{path}: does not fit into memory beside the models; cut it into parts")
+        probability, embedding = output
+        if not np.isfinite(probability).all():
+            return Outcome(None, error=f"{path}: the models' output is not finite, their weights overflow; train them again")
+        chosen = probability[self.columns].astype(float)
+        total = chosen.sum()
+        chosen = chosen / total if total > 0 else np.full(len(chosen), 1 / len(chosen))
+        kept = embedding if self.settings.embeddings else None
+        warnings = pending.source.conditions(piece.clip) if self.settings.in_parts else ()  # of a whole recording it is known
+        return Outcome(chosen, kept, tuple(warnings))
+
+
+class Chunk(NamedTuple):
+    """Consecutive recordings that are predicted together: the position of the first, and the recordings."""
+
+    first: int
+    items: Sequence[Input]
+
+
+def chunks_of(inputs: Sequence[Input], first: int = 0) -> Iterator[Chunk]:
+    """Divide recordings, from number `first` on, into chunks of a limited number and size on disk."""
+    begin, size = first, 0
+    for index in range(first, len(inputs)):
+        bytes_here = size_of(inputs[index].path)
+        if index > begin and (index - begin == CHUNK_FILES or size + bytes_here > CHUNK_BYTES):
+            yield Chunk(begin, inputs[begin:index])
+            begin, size = index, 0
+        size += bytes_here
+    if begin < len(inputs):
+        yield Chunk(begin, inputs[begin:])
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it cannot be found out."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def outputs_or_none(
+    models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """Return probabilities [C] and embedding [D] of every clip; None for one that does not fit into memory with the models."""
+    if not clips:
+        return []
     try:
         with memory_errors():
-            return list(mean_probabilities(models, clips, mean))
+            return list(zip(*outputs(models, clips, mean), strict=True))
     except MemoryError:
         if len(clips) == 1:
             return [None]
     middle = len(clips) // 2
-    return [*probabilities_or_none(models, clips[:middle], mean), *probabilities_or_none(models, clips[middle:], mean)]
+    return [*outputs_or_none(models, clips[:middle], mean), *outputs_or_none(models, clips[middle:], mean)]
 
 
-def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
-    """Compute emotion probabilities, averaged over models and windows, corrected by the models' temperatures if `calibrated`.
+def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Apply models to clips of at most 30 s.
 
     Args:
         models: Models with the same labels.
@@ -179,14 +223,22 @@ def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.n
         mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
 
     Returns:
-        Probabilities, [N, C]; every row sums to 1.
+        Probabilities [N, C], averaged over models and corrected by their temperatures if `calibrated`, and the embeddings [N, D]
+        of the first model.
     """
+    means = None if mean is None else np.tile(mean, (len(clips), 1))
+    scaled = calibrated(models)
+    by_model = [output_of(model, clips, means, scaled) for model in models]
+    return np.mean([probability for probability, _ in by_model], axis=0), by_model[0][1]
+
+
+def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
+    """Compute emotion probabilities [N, C] of clips of any length, averaged over windows weighted by their lengths."""
     if not clips:
         return np.zeros((0, len(models[0].labels)))
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
-    means = None if mean is None else np.tile(mean, (len(windows), 1))
-    by_window = np.mean([probability_of(model, windows, means, calibrated(models)) for model in models], axis=0)
+    by_window, _ = outputs(models, windows, mean)
     clip_index = np.repeat(np.arange(len(clips)), [len(parts) for parts in windows_by_clip])
     length = np.array([len(window) for window in windows], dtype=float)
     total = np.zeros((len(clips), by_window.shape[1]))
@@ -199,37 +251,28 @@ def calibrated(models: "Models") -> bool:
     return all(model.settings.temperature is not None for model in models)
 
 
-def probability_of(
+def output_of(
     model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool
-) -> np.ndarray:
-    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are; an ONNX file has applied its own."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are, and its embeddings [N, D].
+
+    An ONNX file has applied its temperature.
+    """
     if isinstance(model, OnnxModel):
-        return model.apply(clips).probability
+        return model.apply(clips)
     from speaker_invariant_ser.models.apply import apply_to_clips
     from speaker_invariant_ser.models.calibration import apply_temperature
 
-    probability, temperature = apply_to_clips(model, clips, means).probability, model.settings.temperature
-    return apply_temperature(probability, temperature) if scaled and temperature else probability
+    applied, temperature = apply_to_clips(model, clips, means), model.settings.temperature
+    probability = apply_temperature(applied.probability, temperature) if scaled and temperature else applied.probability
+    return probability, applied.embedding
 
 
-def success(part: Decoded, probability: np.ndarray, labels: Sequence[str], trained_range: TrainedRange | None) -> Row:
-    """Return the row of a recording with these probabilities [C]; its notes name conditions outside the range."""
-    assert isinstance(part.clip, np.ndarray)
-    notes = [*part.notes, *(outside(trained_range, part.clip) if trained_range else ())]
-    best = int(probability.argmax())
-    by_label = {f"p_{label}": float(value) for label, value in zip(labels, probability, strict=True)}
-    row: Row = {"path": printable(str(part.path)), "channel": part.channel, "label": labels[best]}
-    return {**row, "confidence": float(probability[best]), **by_label, "notes": "; ".join(notes), "error": ""}
+class Plots(Protocol):
+    """Draws timelines of recordings, as `report.timeline.TimelinePlots` does."""
 
+    def watch(self) -> Watch:
+        """Return what looks at the blocks of a recording as they pass."""
 
-def failure(part: Decoded, error: AudioError | None, labels: Sequence[str]) -> Row:
-    """Return the row of a recording that could not be used; without an error, memory ran out."""
-    empty: Row = {f"p_{label}": None for label in labels}
-    row: Row = {"path": printable(str(part.path)), "channel": part.channel, "label": "", "confidence": None}
-    reason = str(error or f"{part.path}: does not fit into memory beside the models; cut it into parts")
-    return {**row, **empty, "notes": "; ".join(part.notes), "error": printable(reason)}
-
-
-def printable(text: str) -> str:
-    r"""Return the text with bytes that are not UTF-8, as file names may have, as \xNN: one such name must not spoil a table."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    def draw(self, pending: Pending, labels: Sequence[str]) -> None:
+        """Draw the timeline of a recording."""

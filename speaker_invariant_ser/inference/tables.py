@@ -1,34 +1,233 @@
-"""Write predictions as a table: .csv, .jsonl or .parquet."""
+"""Write predictions as a table (.csv, .jsonl or .parquet) and embeddings (.npz); what an interruption leaves is continued.
+
+Rows are written as they are done, into a hidden folder beside the table:
+
+rows.jsonl       complete rows
+embeddings.f32   the embedding of each row, if wanted
+journal          after each chunk a line: recordings, rows, failures and bytes so far
+request          what the rows answer: other inputs, models or settings begin anew
+
+When all are done, the table is made of them. What the last line of the journal does not count is dropped when work continues.
+"""
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
-from speaker_invariant_ser.files import cell_for_people, held, writing
-from speaker_invariant_ser.inference.predict import Row
+from speaker_invariant_ser.files import cell_for_people, held, keep_own, partial_of, private_folder, remove, write_errors, writing
+from speaker_invariant_ser.inference.parts.pieces import FILE
+from speaker_invariant_ser.inference.rows import TIMES, Result, Row
 
-TYPES = {name: pyarrow.string() for name in ("path", "channel", "label", "notes", "error")} | {"calibrated": pyarrow.bool_()}
-NEEDED = {"path", "label", "confidence", "error"}  # columns of every table of predictions, those of 0.1.0 included
+NUMBERS = ("confidence", *TIMES)
+NEEDED = (
+    {"file", "emotion", "confidence", "error"},
+    {"path", "label", "confidence", "error"},
+)  # the latter until 0.4
 MAX_HEAD = 2**16  # bytes of the first line
+SHOWN = 1_000  # lines of a summary that are kept
+GROUP = 10_000  # rows of Parquet written together
+ROWS, EMBEDDINGS, JOURNAL, REQUEST = "rows.jsonl", "embeddings.f32", "journal", "request"
+NAMED = ("file", "channel", "level", "start", "end", "speaker", "emotion")  # what an embedding file says of each embedding
 
 Write = Callable[[Row], object]
 
 
+class Progress(NamedTuple):
+    """How far a table is: recordings, rows, rows with an error, and bytes of rows.jsonl and embeddings.f32."""
+
+    files: int = 0
+    rows: int = 0
+    failed: int = 0
+    row_bytes: int = 0
+    embedding_bytes: int = 0
+
+
+@dataclass
+class Summary:
+    """What is said of a table at its end.
+
+    Attributes:
+        rows: Number of rows.
+        failed: Number of rows with an error.
+        failures: The first errors.
+        noted: Number of recordings that are used although something is wrong with them.
+        notes: What is wrong with the first of them.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    noted: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        self.rows += 1
+        if row["error"]:
+            self.failed += 1
+            self.failures += [str(row["error"])] * (len(self.failures) < SHOWN)
+        elif row["warnings"] and row["level"] == FILE:
+            self.noted += 1
+            self.notes += [f"{row['file']}: {row['warnings']}"] * (len(self.notes) < SHOWN)
+
+
+@dataclass
+class Results:
+    """An open table of predictions.
+
+    Attributes:
+        path: The table.
+        columns: Its columns.
+        work: Folder for what is not complete yet.
+        embeddings: File for embeddings; None if they are not wanted.
+        done: How far it is.
+        continued: Recordings that an earlier call had done.
+        summary: What is said of it at the end.
+    """
+
+    path: Path
+    columns: list[str]
+    work: Path
+    embeddings: Path | None = None
+    done: Progress = field(default_factory=Progress)
+    continued: int = 0
+    summary: Summary = field(default_factory=Summary)
+
+    def begin(self, request: str) -> None:
+        """Take over what an interrupted call with the same request left, or begin anew."""
+        mark = self.work / REQUEST
+        if not (mark.is_file() and mark.read_text(encoding="utf-8") == request):
+            for name in (ROWS, EMBEDDINGS, JOURNAL):
+                remove(self.work / name)
+            mark.write_text(request, encoding="utf-8")
+        self.done = last_line(keep_own(self.work / JOURNAL), self.work)
+        self.continued = self.done.files
+        for name, size in ((ROWS, self.done.row_bytes), (EMBEDDINGS, self.done.embedding_bytes)):
+            path = keep_own(self.work / name)
+            path.touch()
+            os.truncate(path, size)
+
+    def add(self, files: int, results: Sequence[Result]) -> None:
+        """Write the rows of the next `files` recordings."""
+        with write_errors(self.path):
+            lines = "".join(json.dumps(result.row, ensure_ascii=False) + "\n" for result in results).encode()
+            append(self.work / ROWS, lines)
+            vectors = b"".join(vector_of(result).tobytes() for result in results) if self.embeddings else b""
+            append(self.work / EMBEDDINGS, vectors)
+            self.done = Progress(
+                self.done.files + files,
+                self.done.rows + len(results),
+                self.done.failed + sum(bool(result.row["error"]) for result in results),
+                self.done.row_bytes + len(lines),
+                self.done.embedding_bytes + len(vectors),
+            )
+            append(self.work / JOURNAL, (json.dumps(self.done) + "\n").encode())
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows so far."""
+        with open(self.work / ROWS, encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def finish(self) -> Summary:
+        """Make the table, and the file of embeddings, of the rows; return a summary."""
+        summary = Summary()
+        if self.embeddings:
+            write_embeddings(self.embeddings, self)
+        ending = self.path.suffix.lower()
+        with writing(self.path, mode_of(ending)) as file, WRITERS[ending](file, self.columns) as write:
+            for row in self.rows():
+                write(row)
+                summary.add(row)
+        return summary
+
+
+def last_line(journal: Path, work: Path) -> Progress:
+    """Return what the last complete line of a journal counts, if the files have that many bytes."""
+    done = Progress()
+    try:
+        sizes = [(work / name).stat().st_size if (work / name).exists() else 0 for name in (ROWS, EMBEDDINGS)]
+        content = journal.read_bytes() if journal.exists() else b""
+    except OSError:
+        return done
+    complete = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            counts = Progress(*map(int, json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            break
+        if not line.endswith(b"\n") or counts.row_bytes > sizes[0] or counts.embedding_bytes > sizes[1]:
+            break
+        done, complete = counts, complete + len(line)
+    if journal.exists():
+        os.truncate(journal, complete)
+    return done
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write bytes behind those of a file, all or an error."""
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+def vector_of(result: Result) -> np.ndarray:
+    """Return the embedding of a row, empty without one."""
+    return result.embedding if result.embedding is not None else np.zeros(0, np.float32)
+
+
 @contextmanager
-def open_table(path: Path | str, labels: Sequence[str], channels: bool = False, overwrite: bool = False) -> Iterator[Write]:
-    """Open a table of predictions for writing; the file appears when all rows are written.
+def open_results(
+    path: Path | str,
+    columns: Sequence[str],
+    request: Mapping[str, Any],
+    overwrite: bool = False,
+    embeddings: Path | None = None,
+) -> Iterator[Results]:
+    """Open a table of predictions; it appears when all rows are there, and what is done before an interruption is kept.
 
     Args:
-        path: The file; its ending (.csv, .jsonl, .parquet) is the format.
-        labels: Emotions, in the order of the models.
-        channels: Whether rows name their channel.
+        path: The table; its ending (.csv, .jsonl, .parquet) is the format.
+        columns: Its columns.
+        request: What the rows answer; rows of an interrupted call with an equal request are kept.
+        overwrite: As for `require_table`.
+        embeddings: File for embeddings (.npz).
+
+    Raises:
+        SerError: Another ending.
+        WriteError: The file may not be replaced, cannot be written, or another process is writing it.
+    """
+    path = Path(path)
+    require_table(path, overwrite)
+    with held(path):
+        with write_errors(path):
+            work = private_folder(work_folder(path))
+            results = Results(path, list(columns), work, embeddings)
+            results.begin(json.dumps(request, sort_keys=True))
+        yield results
+        results.summary = results.finish()
+        for name in (JOURNAL, ROWS, EMBEDDINGS, REQUEST):
+            remove(work / name)
+        if not any(work.iterdir()):
+            work.rmdir()
+
+
+@contextmanager
+def open_table(path: Path | str, names: Sequence[str], overwrite: bool = False) -> Iterator[Write]:
+    """Open a table for rows that are known already.
+
+    Args:
+        path: The table.
+        names: Its columns.
         overwrite: As for `require_table`.
 
     Yields:
@@ -40,11 +239,18 @@ def open_table(path: Path | str, labels: Sequence[str], channels: bool = False, 
     """
     path = Path(path)
     ending = require_table(path, overwrite)
-    probabilities = [f"p_{label}" for label in labels]
-    columns = ["path", *["channel"] * channels, "label", "confidence", *probabilities, "calibrated", "notes", "error"]
-    mode = "wb" if ending == ".parquet" else "w"
-    with held(path), writing(path, mode) as file, WRITERS[ending](file, columns) as write:
+    with held(path), writing(path, mode_of(ending)) as file, WRITERS[ending](file, names) as write:
         yield write
+
+
+def mode_of(ending: str) -> str:
+    """Return how a table is opened for writing."""
+    return "wb" if ending == ".parquet" else "w"
+
+
+def work_folder(path: Path) -> Path:
+    """Return the folder for what is not complete yet; it is hidden."""
+    return partial_of(path).with_suffix(".unfinished")
 
 
 def require_table(path: Path, overwrite: bool) -> str:
@@ -61,7 +267,9 @@ def require_table(path: Path, overwrite: bool) -> str:
     ending = path.suffix.lower()
     if ending not in WRITERS:
         raise SerError(f"{path}: {unknown('ending', path.suffix, WRITERS)}")
-    if path.exists() and not path.is_dir():  # a folder is refused where the file is written
+    if path.is_dir():
+        raise WriteError(f"cannot write {path}: a folder of that name exists")
+    if path.exists():
         if not is_table(path, ending):
             raise WriteError(f"{path} exists already and is no table of predictions, so it is not replaced: choose another --out")
         if not overwrite:
@@ -75,27 +283,77 @@ def is_table(path: Path, ending: str) -> bool:
         if not path.is_file():
             return False
         if ending == ".parquet":
-            return set(pyarrow.parquet.read_schema(path).names) >= NEEDED
-        with open(path, encoding="utf-8") as file:
-            head = file.readline(MAX_HEAD)
-        return set(json.loads(head) if ending == ".jsonl" else next(csv.reader([head]), ())) >= NEEDED
+            names = set(pyarrow.parquet.read_schema(path).names)
+        else:
+            with open(path, encoding="utf-8") as file:
+                head = file.readline(MAX_HEAD)
+            names = set(json.loads(head) if ending == ".jsonl" else next(csv.reader([head]), ()))
+        return any(names >= needed for needed in NEEDED)
     except (OSError, ValueError, TypeError, RecursionError, csv.Error, pyarrow.ArrowException):
         return False
 
 
+def require_embeddings(path: Path, overwrite: bool) -> None:
+    """Raise an error unless embeddings may be written to a path: a new .npz, or one of ours with `overwrite`."""
+    if path.suffix.lower() != ".npz":
+        raise SerError(f"{path}: {unknown('ending', path.suffix, ['.npz'])}")
+    if path.is_dir():
+        raise WriteError(f"cannot write {path}: a folder of that name exists")
+    if path.exists():
+        if not is_embeddings(path):
+            raise WriteError(f"{path} exists already and holds no embeddings of `siser infer`, so it is not replaced")
+        if not overwrite:
+            raise WriteError(f"{path} holds embeddings already: replace it with --overwrite, or choose another --embeddings")
+
+
+def is_embeddings(path: Path) -> bool:
+    """Return whether a file was written by `write_embeddings`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return set(archive.namelist()) == {f"{name}.npy" for name in ("embedding", *NAMED)}
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def write_embeddings(path: Path, results: Results) -> None:
+    """Write the embeddings of all rows that have one, and what each is of, as arrays of an .npz file.
+
+    Embeddings of windows, segments and recordings stand side by side; `level` tells them apart.
+    """
+    rows = [[str(row[name]) if name not in TIMES else row[name] for name in NAMED] for row in results.rows() if has_vector(row)]
+    size = (results.work / EMBEDDINGS).stat().st_size // 4
+    count = len(rows)
+    shape = (count, size // count if count else 0)
+    vectors = np.memmap(results.work / EMBEDDINGS, np.float32, "r", shape=shape) if size else np.zeros(shape, np.float32)
+    with writing(path, "wb") as file:
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(NAMED)
+        named = {name: np.array(values, float if name in TIMES else str) for name, values in zip(NAMED, columns, strict=True)}
+        with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+            for name, array in {"embedding": vectors, **named}.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def has_vector(row: Row) -> bool:
+    """Return whether a row has an embedding: every prediction has."""
+    return row["confidence"] is not None
+
+
 @contextmanager
 def csv_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
-    """Write CSV, numbers with six decimals."""
-    writer = csv.DictWriter(file, columns)
-    writer.writeheader()
-    yield lambda row: writer.writerow({name: csv_cell(cell) for name, cell in row.items()})
+    """Write CSV, probabilities with six decimals, seconds with three."""
+    writer = csv.writer(file)
+    writer.writerow([cell_for_people(name) for name in columns])
+    yield lambda row: writer.writerow([csv_cell(name, row[name]) for name in columns])
 
 
-def csv_cell(cell: str | float | bool | None) -> str | None:
-    """Return how CSV has a cell."""
+def csv_cell(name: str, cell: str | float | bool | None) -> str | None:
+    """Return how CSV has a cell of a column."""
     if isinstance(cell, str):
         return cell_for_people(cell)
-    return str(cell).lower() if isinstance(cell, bool) else f"{cell:.6f}" if isinstance(cell, float) else cell
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return None if cell is None else f"{cell:.3f}" if name in TIMES else f"{cell:.6f}"
 
 
 @contextmanager
@@ -106,11 +364,30 @@ def jsonl_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
 
 @contextmanager
 def parquet_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
-    """Write Parquet; rows wait in memory, since the format stores them in large groups."""
-    types = [(name, TYPES.get(name, pyarrow.float64())) for name in columns]
-    rows: list[Row] = []
-    yield rows.append
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(types)), file)
+    """Write Parquet, in groups of rows."""
+    schema = pyarrow.schema([(name, type_of(name)) for name in columns])
+    group: list[Row] = []
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+            group.clear()
+
+        def write(row: Row) -> None:
+            group.append(row)
+            if len(group) == GROUP:
+                flush()
+
+        yield write
+        if group:
+            flush()
+
+
+def type_of(name: str) -> pyarrow.DataType:
+    """Return the type of a column of Parquet."""
+    if name in NUMBERS or name.startswith("p_"):
+        return pyarrow.float64()
+    return pyarrow.bool_() if name == "calibrated" else pyarrow.string()
 
 
 WRITERS: dict[str, Callable[[IO[Any], Sequence[str]], AbstractContextManager[Write]]] = {

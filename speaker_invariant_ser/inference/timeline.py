@@ -1,27 +1,21 @@
 """Emotion over time: predictions for the windows of a recording of any length, from a file or while it is being recorded."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 import soxr
 
 from speaker_invariant_ser.data import audio
-from speaker_invariant_ser.data.formats.channels import MIX
-from speaker_invariant_ser.data.formats.identify import explain
-from speaker_invariant_ser.data.formats.opening import MAX_MISSING
-from speaker_invariant_ser.data.formats.reading import reader_of
-from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.parts.windows import Cut, Cutter, cut, to_samples
 from speaker_invariant_ser.inference.predict import mean_probabilities
-from speaker_invariant_ser.inference.windows import Cut, Cutter, cut, to_samples
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.inference.predict import Models
+    from speaker_invariant_ser.inference.loading import Models
     from speaker_invariant_ser.models.model import SerModel
 
 WINDOWS = 32  # predicted at a time
@@ -45,61 +39,17 @@ class WindowPrediction:
     confidence: float
     probabilities: dict[str, float]
 
-
-@dataclass
-class Recording:
-    """A recording that is decoded block by block, so that its length does not matter; iterate once over its blocks.
-
-    Attributes:
-        path: The file.
-        channel: As in `audio.decode`.
-        notes: Defects that leave it usable, complete after the last block.
-        samples: Samples at 16 kHz so far.
-        extremes: Smallest and largest sample so far.
-    """
-
-    path: Path
-    channel: str = MIX
-    notes: list[str] = field(default_factory=list)
-    samples: int = 0
-    extremes: tuple[float, float] = (np.inf, -np.inf)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield blocks of float32 samples [S] at 16 kHz.
-
-        Raises:
-            AudioError: The file cannot be decoded or is truncated; after the last block also if it is silent, constant or short.
-        """
-        try:
-            for block in self.decoded():
-                self.samples += len(block)
-                low, high = self.extremes
-                self.extremes = min(low, float(block.min(initial=low))), max(high, float(block.max(initial=high)))
-                yield block
-        except (soundfile.SoundFileError, OSError) as error:
-            raise AudioError(explain(self.path, error)) from None
-        if 0 < self.samples < audio.MIN_SECONDS * audio.SAMPLE_RATE:
-            seconds = self.samples / audio.SAMPLE_RATE
-            raise AudioError(f"{self.path}: {seconds:.4f} s is too short, expected at least {audio.MIN_SECONDS} s")
-        audio.check(np.array(self.extremes if self.samples else (), np.float32), 1, self.path, self.notes)
-
-    def decoded(self) -> Iterator[np.ndarray]:
-        """Yield the blocks, resampled."""
-        with reader_of(self.path) as reader:
-            file = reader.opened.file
-            _, frames = audio.locate(file, 0, 0, np.inf, self.path)
-            self.notes += reader.opened.notes
-            stream = soxr.ResampleStream(file.samplerate, audio.SAMPLE_RATE, 1, dtype="float32")
-            for block in audio.mono_blocks(reader, frames, self.path, self.channel, self.notes):
-                yield self.resampled(stream, file.samplerate, block, reader.position >= frames)
-            missing = max(reader.opened.missing, 1 - reader.position / frames if frames and not audio.is_estimate(file) else 0)
-            if missing > MAX_MISSING:
-                raise AudioError(f"{self.path}: is truncated, {missing:.0%} of the audio that its header declares is missing")
-
-    @staticmethod
-    def resampled(stream: soxr.ResampleStream, rate: int, samples: np.ndarray, last: bool) -> np.ndarray:
-        """Return a block at 16 kHz."""
-        return samples if rate == audio.SAMPLE_RATE else stream.resample_chunk(samples, last=last)
+    @classmethod
+    def of(cls, start: int, end: int, probability: np.ndarray, labels: Sequence[str]) -> "WindowPrediction":
+        """Return the prediction for a stretch of samples with these probabilities [C]."""
+        best = int(probability.argmax())
+        return cls(
+            start=start / audio.SAMPLE_RATE,
+            end=end / audio.SAMPLE_RATE,
+            label=labels[best],
+            confidence=float(probability[best]),
+            probabilities={label: float(value) for label, value in zip(labels, probability, strict=True)},
+        )
 
 
 def timeline(models: "Models", blocks: Iterable[np.ndarray], window: float = 4.0, hop: float = 2.0) -> Iterator[WindowPrediction]:
@@ -123,19 +73,8 @@ def predict_cuts(models: "Models", cuts: Iterable[Cut]) -> Iterator[WindowPredic
     waiting = iter(cuts)
     while some := list(islice(waiting, WINDOWS)):
         probability = mean_probabilities(models, [each.clip for each in some])
-        yield from (describe(each, row, models[0].labels) for each, row in zip(some, probability, strict=True))
-
-
-def describe(window: Cut, probability: np.ndarray, labels: Sequence[str]) -> WindowPrediction:
-    """Return the prediction of a window with these probabilities [C]."""
-    best = int(probability.argmax())
-    return WindowPrediction(
-        start=window.start / audio.SAMPLE_RATE,
-        end=(window.start + len(window.clip)) / audio.SAMPLE_RATE,
-        label=labels[best],
-        confidence=float(probability[best]),
-        probabilities={label: float(value) for label, value in zip(labels, probability, strict=True)},
-    )
+        for each, row in zip(some, probability, strict=True):
+            yield WindowPrediction.of(each.start, each.start + len(each.clip), row, models[0].labels)
 
 
 class StreamingClassifier:

@@ -1,6 +1,9 @@
 """Draw the timeline of a recording: waveform, probabilities of the emotions, and the emotion of each window or segment."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +14,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.data.formats.channels import MIX, MONO
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.inference.parts.pieces import Watch
+from speaker_invariant_ser.inference.rows import Pending
 from speaker_invariant_ser.inference.timeline import WindowPrediction
 from speaker_invariant_ser.report.figure import STYLE, label
 from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
@@ -22,7 +28,7 @@ SIZE = (10.0, 4.2)  # inches
 LETTER = 0.009  # share of the time axis that a letter of an emotion's name takes
 
 
-class Envelope:
+class Envelope(Watch):
     """Peaks of a recording that goes by in blocks, one for every 20 ms."""
 
     def __init__(self) -> None:
@@ -46,6 +52,55 @@ class Envelope:
         width = -(-len(peaks) // COLUMNS)
         columns = np.pad(peaks, (0, -len(peaks) % width)).reshape(-1, width).max(axis=1)
         return (np.arange(len(columns)) + 0.5) * width * STEP / SAMPLE_RATE, columns
+
+
+@dataclass
+class TimelinePlots:
+    """Draw the timeline of each recording into a folder, as NAME.timeline.png.
+
+    Attributes:
+        folder: The folder.
+        names: Names of the pictures by recording, see `picture_names`.
+    """
+
+    folder: Path
+    names: Mapping[Path, str] = field(repr=False)
+
+    def watch(self) -> Envelope:
+        """Return what looks at the blocks of a recording as they pass."""
+        return Envelope()
+
+    def draw(self, pending: Pending, labels: Sequence[str]) -> None:
+        """Draw a recording, unless it could not be decoded."""
+        source = pending.source
+        if source.error or not isinstance(source.watch, Envelope):
+            return
+        windows = [
+            WindowPrediction.of(piece.start, piece.end, piece.outcome.probability, labels)
+            for piece in pending.predicted
+            if piece.outcome.probability is not None
+        ]
+        windows.sort(key=lambda window: (window.start, window.end))
+        channel = "" if source.channel in (MIX, MONO) else f" ({source.channel})"
+        ending = "" if source.channel in (MIX, MONO) else f"-{source.channel}"
+        path = self.folder / f"{self.names[source.item.path]}{ending}.timeline.png"
+        draw_timeline(path, f"{source.item.path.name}{channel}", source.watch, windows)
+
+
+def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for the picture of each recording: that of the file without its ending, numbered where several have it.
+
+    >>> picture_names([Path("a/x.wav"), Path("b/x.wav"), Path("b/y.wav")])
+    {PosixPath('a/x.wav'): 'x-1', PosixPath('b/x.wav'): 'x-2', PosixPath('b/y.wav'): 'y'}
+    """
+    counts = Counter(path.stem for path in paths)
+    used = {stem for stem, number in counts.items() if number == 1}
+    names = {}
+    for path in paths:
+        numbered = (f"{path.stem}-{number}" for number in count(1))
+        names[path] = path.stem if counts[path.stem] == 1 else next(name for name in numbered if name not in used)
+        used.add(names[path])
+    return names
 
 
 def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[WindowPrediction]) -> None:

@@ -105,7 +105,7 @@ def test_a_list_is_relative_to_its_folder_then_to_the_current_one(trained, folde
     with open("p.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     paths = ["lists/beside.wav", "here.wav", str(folder / "06_level_a.wav"), "lists/no.wav"]
-    assert [row["path"] for row in rows] == paths and [bool(row["error"]) for row in rows] == [False, False, False, True]
+    assert [row["file"] for row in rows] == paths and [bool(row["error"]) for row in rows] == [False, False, False, True]
     said = "lists/l.txt: 1 of 4 files taken from the current folder, since not beside the list"
     assert f"warning: {said}" in capsys.readouterr().err
 

@@ -82,6 +82,6 @@ def test_a_recording_that_does_not_fit_into_memory_costs_its_own_row(trained, tm
     )
     assert completed.returncode == 1 and "Traceback" not in completed.stderr, completed.stderr
     with open(tmp_path / "p.csv", encoding="utf-8", newline="") as file:
-        rows = {os.path.basename(row["path"]): row for row in csv.DictReader(file)}
-    assert rows["short.wav"]["label"] and not rows["short.wav"]["error"]
-    assert "too long to be decoded at once" in rows["hours.wav"]["error"] and not rows["hours.wav"]["label"]
+        rows = {os.path.basename(row["file"]): row for row in csv.DictReader(file)}
+    assert rows["short.wav"]["emotion"] and not rows["short.wav"]["error"]
+    assert "too long to be decoded at once" in rows["hours.wav"]["error"] and not rows["hours.wav"]["emotion"]

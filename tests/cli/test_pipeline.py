@@ -19,7 +19,8 @@ from speaker_invariant_ser.evaluation import evaluate as evaluation
 from speaker_invariant_ser.evaluation import model_outputs
 from speaker_invariant_ser.evaluation.predictions import read_predictions
 from speaker_invariant_ser.inference.inputs import WINDOW, cut_windows
-from speaker_invariant_ser.inference.predict import load_models, mean_probabilities
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.predict import mean_probabilities
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
@@ -189,7 +190,7 @@ def test_several_seeds_in_every_command(workdir, folder, baseline, tmp_path, cap
     assert "SD over 2 seeds" in " ".join(capsys.readouterr().out.split())
     out = tmp_path / "p.csv"
     assert siser(["infer", str(run), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
-    inferred = {row["path"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
+    inferred = {row["file"].rsplit("/", 1)[-1]: float(row["p_level"]) for row in rows_of(out)}
     predictions = replace(read_predictions(run / "predictions.csv"), temperatures=emotion["calibration"]["temperatures"])
     level = predictions.calibrated[:, predictions.labels.index("level")]
     for name in predictions.id:
@@ -271,10 +272,10 @@ def test_infer_gives_a_row_for_every_file_even_an_unusable_one(workdir, folder, 
     assert "not readable as audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
     for row in rows:
         if row["error"]:
-            assert row["label"] == row["confidence"] == ""
+            assert row["emotion"] == row["confidence"] == ""
         else:
             probability = {label: float(row[f"p_{label}"]) for label in EMOTIONS}
-            assert row["label"] == max(probability, key=probability.get)
+            assert row["emotion"] == max(probability, key=probability.get)
             assert float(row["confidence"]) == max(probability.values())
     assert "2 files failed" in capsys.readouterr().err
 
@@ -282,7 +283,7 @@ def test_infer_gives_a_row_for_every_file_even_an_unusable_one(workdir, folder, 
 def test_infer_agrees_with_evaluate(workdir, folder, tmp_path):
     out = tmp_path / "p.csv"
     assert siser(["infer", str(workdir / "run"), str(folder), "--out", str(out), "--fold", "fixed", "--device", "cpu"]) == 0
-    inferred = {row["path"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
+    inferred = {row["file"].rsplit("/", 1)[-1]: row for row in rows_of(out)}
     assert len(inferred) == 72
     (model,) = load_models(Run.open(workdir / "run"), "fixed", "cpu")
     for row in rows_of(workdir / "run" / "predictions.csv"):

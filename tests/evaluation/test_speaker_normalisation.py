@@ -20,7 +20,8 @@ from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.features.log_mel import LogMel, Normalise
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.inference.inputs import find_inputs
-from speaker_invariant_ser.inference.predict import load_models, predict
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
@@ -177,7 +178,7 @@ def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder
     assert siser(command) == 2
     assert "files do not name their speaker: call it once for each speaker" in capsys.readouterr().err and not out.exists()
     assert siser([*command, "--one-speaker"]) == 0 and "of one speaker (transductive)" in capsys.readouterr().out
-    inferred = {row["path"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
+    inferred = {row["file"].rsplit("/", 1)[-1]: row for row in csv.DictReader(out.read_text().splitlines())}
     rows = [row for row in csv.DictReader((run.folder / "predictions.csv").read_text().splitlines()) if row["speaker"] == "05"]
     assert len(rows) == len(inferred) == 12
     temperature = load_model(run.model_specs[0].folder).settings.temperature

@@ -71,16 +71,16 @@ def test_every_recording_is_a_row_or_rejected_and_noted_by_both_verbs(trained, t
         == 0
     )
     assert siser(["infer", str(trained.folder), str(folder), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 1
-    rows = {os.path.relpath(row["path"], folder): row for row in rows_of(tmp_path / "p.csv")}
+    rows = {os.path.relpath(row["file"], folder): row for row in rows_of(tmp_path / "p.csv")}
     kept = {utterance.source for utterance in PreparedCorpus.open(tmp_path / "data").utterances}
     rejected = {row["file"]: row["reason"] for row in rows_of(tmp_path / "data" / "rejected.csv")}
     warned = {row["file"]: row["reason"] for row in rows_of(tmp_path / "data" / "warned.csv")}
-    predicted = {name for name, row in rows.items() if row["label"]}
+    predicted = {name for name, row in rows.items() if row["emotion"]}
     assert kept == predicted and set(rejected) == set(rows) - predicted
     for name, reason in rejected.items():
         assert rows[name]["error"].endswith(reason), name
     for name in kept:  # what a model was not trained on, prepare cannot know
-        notes = [note for note in rows[name]["notes"].split("; ") if "(the model was trained on " not in note]
+        notes = [note for note in rows[name]["warnings"].split("; ") if "(the model was trained on " not in note]
         assert "; ".join(notes) == warned.get(name, ""), name
     on_disk = {os.path.relpath(path, folder) for path in folder.rglob("*") if not path.is_dir()}
     assert on_disk - set(rows) == {"notes.txt", "labels.csv", "picture.png", "script", "archive.bin", "._s1_x.wav"}
@@ -111,11 +111,11 @@ def infer(run, folder: Path, *options: str) -> list[dict[str, str]]:
 
 def test_channels_that_differ_are_told_and_can_be_predicted_one_by_one(trained, calls, capsys):
     mixed = infer(trained, calls)
-    assert "hold different sounds" in mixed[0]["notes"] and not mixed[1]["notes"] and "channel" not in mixed[0]
+    assert "hold different sounds" in mixed[0]["warnings"] and not mixed[1]["warnings"] and "channel" not in mixed[0]
     assert "call.wav: its channels hold different sounds" in capsys.readouterr().err
     each = infer(trained, calls, "--channel", "each")
     assert [row["channel"] for row in each] == ["left", "right", "mono", "1", "2", "3", "mix"]
-    assert not any(row["notes"] for row in each) and each[-1]["error"]
+    assert not any(row["warnings"] for row in each) and each[-1]["error"]
     left, right = infer(trained, calls, "--channel", "left"), infer(trained, calls, "--channel", "right")
     numbers = ("label", "confidence", "p_rising", "p_falling", "p_level")
     for name in numbers:
@@ -139,7 +139,7 @@ def test_what_the_models_were_not_trained_on_is_noted_unless_they_do_not_know(tr
     for run, note in ((trained.folder, "band limited to 3.5 kHz (the model was trained on 8.0 kHz)"), (old, "")):
         command = ["infer", str(run), str(tmp_path / "telephone.wav"), str(tmp_path / "same.wav"), "--device", "cpu"]
         assert siser([*command, "--out", str(tmp_path / "p.csv"), "--overwrite"]) == 0
-        assert [row["notes"] for row in rows_of(tmp_path / "p.csv")] == [note, ""]
+        assert [row["warnings"] for row in rows_of(tmp_path / "p.csv")] == [note, ""]
         assert (f"telephone.wav: {note}" in capsys.readouterr().err) is bool(note)
 
 
@@ -173,7 +173,7 @@ def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
     monkeypatch.setattr(predict, "mean_probabilities", small_memory)
     rows = list(predict.predict(models, found))
     for row, other in zip(rows[:2], expected[:2], strict=True):
-        assert row["label"] == other["label"] and row["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
+        assert row["emotion"] == other["emotion"] and row["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
     assert "does not fit into memory beside the models" in rows[2]["error"]
 
     def no_memory(decoded, rate):
@@ -209,7 +209,7 @@ def test_confidences_are_corrected_by_the_temperature_of_the_dev_speakers(traine
     for row, other in zip(rows, scaled, strict=True):
         expected = apply_temperature(np.array([[row[f"p_{label}"] for label in model.labels]]), 5.0)[0]
         assert [other[f"p_{label}"] for label in model.labels] == pytest.approx(expected, abs=1e-6)
-        assert other["label"] == row["label"] and other["confidence"] == pytest.approx(expected.max(), abs=1e-6)
+        assert other["emotion"] == row["emotion"] and other["confidence"] == pytest.approx(expected.max(), abs=1e-6)
     assert max(row["confidence"] - other["confidence"] for row, other in zip(rows, scaled, strict=True)) > 0.01
     assert set(numbers) == {f"p_{label}" for label in model.labels}
 

@@ -83,8 +83,8 @@ def test_a_long_recording_is_a_row_with_the_reason_and_nothing_of_it_is_decoded(
     files = [str(tmp_path / name) for name in ("long.flac", "short.flac")]
     assert siser(["infer", str(trained.folder), *files, "--out", str(out), "--device", "cpu"]) == 1
     long, short = csv.DictReader(out.read_text().splitlines())
-    assert "60 s at 16000 Hz are too long to be decoded at once, expected at most 10 s" in long["error"] and not long["label"]
-    assert short["label"] and not short["error"]
+    assert "60 s at 16000 Hz are too long to be decoded at once, expected at most 10 s" in long["error"] and not long["emotion"]
+    assert short["emotion"] and not short["error"]
 
 
 def test_weights_that_overflow_give_an_error_and_never_nan(trained, folder, tmp_path):
@@ -97,6 +97,6 @@ def test_weights_that_overflow_give_an_error_and_never_nan(trained, folder, tmp_
     assert all(value.isfinite().all() for value in load_file(fold / "model.safetensors").values())
     (row,) = api.predict(run, folder / "05_level_a.wav", device="cpu")
     assert "05_level_a.wav: the models' output is not finite, their weights overflow" in row["error"]
-    assert row["label"] == "" and row["confidence"] is None and row["p_level"] is None
+    assert row["emotion"] == "" and row["confidence"] is None and row["p_level"] is None
     with pytest.raises(RunError, match="folds/fixed: the model's outputs are not finite, its weights overflow; train it again"):
         api.evaluate(run, data=trained.data, device="cpu", quick=True, baseline=False)

@@ -8,8 +8,8 @@ import pytest
 from conftest import RATE
 
 from speaker_invariant_ser.errors import ManifestError, SerError, SetupError
-from speaker_invariant_ser.inference import vad
-from speaker_invariant_ser.inference.segments import Segment, match, read_segments
+from speaker_invariant_ser.inference.parts import vad
+from speaker_invariant_ser.inference.parts.segments import Segment, match, read_segments
 
 EXPECTED = {"call": [Segment(0.5, 2.0, "ann"), Segment(2.0, 3.25, "bob")], "other": [Segment(0.0, 1.0)]}
 RTTM = """;; a comment

@@ -8,9 +8,10 @@ from conftest import RATE, tone
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.inference.parts.recording import Recording
+from speaker_invariant_ser.inference.parts.windows import Cutter, cut, to_samples
 from speaker_invariant_ser.inference.predict import mean_probabilities
-from speaker_invariant_ser.inference.timeline import Recording, StreamingClassifier, timeline
-from speaker_invariant_ser.inference.windows import Cutter, cut, to_samples
+from speaker_invariant_ser.inference.timeline import StreamingClassifier, timeline
 from speaker_invariant_ser.models.model import load_model
 
 

@@ -16,7 +16,8 @@ from speaker_invariant_ser.errors import RecipeError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.inference.inputs import find_inputs
-from speaker_invariant_ser.inference.predict import load_models, predict
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.models.apply import apply_to_clips, apply_to_dataset
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
 from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
@@ -196,7 +197,7 @@ def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
     stored = dict(zip(evaluation.predictions.id, evaluation.predictions.calibrated, strict=True))
     assert len(rows) == 12 and not any(row["error"] for row in rows) and all(row["calibrated"] for row in rows)
     for row in rows:
-        expected = stored[row["path"].rsplit("/", 1)[-1]]
+        expected = stored[row["file"].rsplit("/", 1)[-1]]
         close = 0.2 if recipe.release.name == "quantise" else 1e-4
         assert [row[f"p_{label}"] for label in evaluation.predictions.labels] == pytest.approx(expected.tolist(), abs=close)
 

@@ -14,7 +14,8 @@ from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
 from speaker_invariant_ser.inference.inputs import find_inputs
-from speaker_invariant_ser.inference.predict import load_models, predict
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.recipe import Recipe
@@ -108,7 +109,7 @@ def test_a_recipe_with_prosody_trains_resumes_to_the_same_bits_and_is_used(name,
     assert len(rows) == 12 and not any(row["error"] for row in rows)
     for row in rows:
         probability = [row[f"p_{label}"] for label in evaluation.predictions.labels]
-        before = stored[Path(row["path"]).name][None]
+        before = stored[Path(row["file"]).name][None]
         expected = apply_temperature(before, evaluation.predictions.temperatures[whole.model_specs[0].name])[0]
         assert probability == pytest.approx(expected.tolist(), abs=1e-4)
 

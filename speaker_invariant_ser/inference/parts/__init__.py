@@ -1,0 +1,1 @@
+"""Parts of recordings: windows, segments, speech; decoded block by block."""
