@@ -330,8 +330,7 @@ def predict(
         progress: Called with files done and files in total.
 
     Returns:
-        A row for each file: `file`, `emotion`, `confidence`, `p_EMOTION` for each emotion, `warnings` about the recording,
-        `error`, empty where the file could be used, and the other columns of the table that `siser infer` writes.
+        A row for each file, with the columns of the table that `siser infer` writes; `error` is empty if it could be used.
 
     Raises:
         RunError: The run has no trained model, or needs `one_speaker`.

@@ -52,7 +52,7 @@ def export(
 
 def write_onnx(run: "Run", path: Path, fold: str | None, seed: int | None) -> None:
     """Write one model of a run as an ONNX file."""
-    from speaker_invariant_ser.inference.onnx_export import export_onnx, one_model
+    from speaker_invariant_ser.inference.onnx.export import export_onnx, one_model
 
     spec = one_model(run, fold, seed)
     difference = export_onnx(spec.folder, path)

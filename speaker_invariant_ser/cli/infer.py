@@ -137,7 +137,7 @@ def infer(
     say(f"model: {chosen}")
     say(f"confidence: {CALIBRATED if archive.predictor.schema.calibrated else UNCALIBRATED}")
     report_notes(summary, out)
-    report_failures(summary, out)
+    report_failures(summary, out, unit)
 
 
 def refuse_outputs(out: Path | None, embeddings: Path | None, engine: Engine, overwrite: bool) -> None:
@@ -272,11 +272,11 @@ def report_notes(summary: "Summary", out: Path | None) -> None:
         warn(f"{counted(summary.noted, 'file')} with warnings, in column `warnings` of {out}")
 
 
-def report_failures(summary: "Summary", out: Path | None) -> None:
+def report_failures(summary: "Summary", out: Path | None, unit: str) -> None:
     """Warn of what could not be used, and exit with 1 if there is anything."""
     for reason in summary.failures[:SHOWN_FAILURES] if out else summary.failures:
         warn(reason)
     if summary.failed:
         place = f"; the reasons are in column `error` of {out}" if out else ""
-        warn(f"{counted(summary.failed, 'row')} failed{place}")
+        warn(f"{counted(summary.failed, unit)} failed{place}")
         raise typer.Exit(1)

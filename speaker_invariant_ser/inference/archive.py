@@ -9,7 +9,7 @@ from pathlib import Path
 
 from speaker_invariant_ser import __version__
 from speaker_invariant_ser.inference.inputs import Input, digest_of
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.predict import Predictor, chunks_of
 from speaker_invariant_ser.inference.rows import Row, columns
 from speaker_invariant_ser.inference.settings import Settings

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.inference.onnx_model import ENDING, OnnxModel
+from speaker_invariant_ser.inference.onnx.model import ENDING, OnnxModel
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.exported import Export

@@ -14,7 +14,7 @@ import numpy as np
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.inputs import WINDOW, Input, channels_of, clips_of, cut_windows, decode_blocks
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.pieces import Piece, Source, Watch
 from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence
 from speaker_invariant_ser.inference.settings import Settings, chosen_columns
@@ -110,7 +110,7 @@ class Predictor:
         labels = tuple(models[0].labels[index] for index in chosen)
         if settings.embeddings and len(models) > 1:
             raise SerError(
-                f"embeddings of {len(models)} models have nothing in common: choose a model with --fold, or use an export of one"
+                f"embeddings of several models ({len(models)}) have nothing in common: choose one with --fold, or an export"
             )
         schema = Schema(labels, name, calibrated(models), settings.min_confidence, settings.window > 0)
         return cls(models, settings, schema, chosen, join_ranges([each.settings.trained_range for each in models]), mean, plots)

@@ -233,7 +233,7 @@ def test_a_file_name_that_is_not_utf8_does_not_spoil_the_table(workdir, folder, 
     for ending in (".csv", ".jsonl", ".parquet"):
         out = tmp_path / f"p{ending}"
         assert siser(["infer", str(workdir / "run"), str(tmp_path / "wavs"), "--out", str(out), "--device", "cpu"]) == 0
-    assert rows_of(tmp_path / "p.csv")[0]["path"].endswith("f\\xfcr [b]1.wav")
+    assert rows_of(tmp_path / "p.csv")[0]["file"].endswith("f\\xfcr [b]1.wav")
 
 
 def test_the_report_shows_plots_that_exist(workdir):

@@ -17,7 +17,7 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.model_outputs import dev_temperature
-from speaker_invariant_ser.inference import inputs, predict
+from speaker_invariant_ser.inference import inputs, loading, predict
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
@@ -111,13 +111,13 @@ def infer(run, folder: Path, *options: str) -> list[dict[str, str]]:
 
 def test_channels_that_differ_are_told_and_can_be_predicted_one_by_one(trained, calls, capsys):
     mixed = infer(trained, calls)
-    assert "hold different sounds" in mixed[0]["warnings"] and not mixed[1]["warnings"] and "channel" not in mixed[0]
+    assert "hold different sounds" in mixed[0]["warnings"] and not mixed[1]["warnings"] and mixed[0]["channel"] == "mix"
     assert "call.wav: its channels hold different sounds" in capsys.readouterr().err
     each = infer(trained, calls, "--channel", "each")
     assert [row["channel"] for row in each] == ["left", "right", "mono", "1", "2", "3", "mix"]
     assert not any(row["warnings"] for row in each) and each[-1]["error"]
     left, right = infer(trained, calls, "--channel", "left"), infer(trained, calls, "--channel", "right")
-    numbers = ("label", "confidence", "p_rising", "p_falling", "p_level")
+    numbers = ("emotion", "confidence", "p_rising", "p_falling", "p_level")
     for name in numbers:
         assert each[0][name] == left[0][name] == each[2][name] and each[1][name] == right[0][name]
     assert left[0]["p_rising"] != right[0]["p_rising"] and left[0]["p_rising"] != mixed[0]["p_rising"]
@@ -158,11 +158,11 @@ def test_the_api_predicts_channels(trained, calls):
 
 def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
     """Memory that runs out while a file is decoded, or while the models run, costs the row of that file only."""
-    models = predict.load_models(trained, device="cpu")
+    models = loading.load_models(trained, device="cpu")
     shutil.copy(calls / "mono.wav", calls / "long.wav")
     found = find_inputs([calls / "mono.wav", calls / "long.wav", calls / "call.wav"])
     expected = list(predict.predict(models, found))
-    compute, resample = predict.mean_probabilities, inputs.audio.resample
+    compute, resample = predict.outputs, inputs.audio.resample
 
     def small_memory(models, clips, mean=None):
         if len(clips) > 1 or any(np.array_equal(other, clip) for other in clips):
@@ -170,7 +170,7 @@ def test_what_does_not_fit_into_memory_is_one_row(trained, calls, monkeypatch):
         return compute(models, clips, mean)
 
     clip = inputs.decode(0, found[2], "mix").clip
-    monkeypatch.setattr(predict, "mean_probabilities", small_memory)
+    monkeypatch.setattr(predict, "outputs", small_memory)
     rows = list(predict.predict(models, found))
     for row, other in zip(rows[:2], expected[:2], strict=True):
         assert row["emotion"] == other["emotion"] and row["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
@@ -230,7 +230,8 @@ def test_only_an_earlier_table_is_replaced_and_only_on_request(trained, calls, e
     assert siser(command) == 2
     assert "is a table of predictions already: replace it with --overwrite, or choose another --out" in capsys.readouterr().err
     assert out.read_bytes() == content
-    assert siser([*command, "--overwrite", "--channel", "left"]) == 0 and out.read_bytes() == content
+    assert siser([*command, "--overwrite", "--min-confidence", "1"]) == 0 and out.read_bytes() != content
+    assert siser([*command, "--overwrite"]) == 0 and out.read_bytes() == content
     for foreign in (b"path,speaker,emotion\na.wav,1,sad\n", b"", b"PAR1", b'{"path": 3}', b"[" * 99_999, b"[1]", b"\xff\n", b'"'):
         out.write_bytes(foreign)
         for options in ([], ["--overwrite"]):

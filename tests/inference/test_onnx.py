@@ -16,9 +16,9 @@ from helpers import model_of, section
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import RunError, SetupError
-from speaker_invariant_ser.inference import onnx_export
-from speaker_invariant_ser.inference.onnx_export import export_onnx, one_model
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.onnx import export as onnx_export
+from speaker_invariant_ser.inference.onnx.export import export_onnx, one_model
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
@@ -152,6 +152,7 @@ def test_infer_with_a_file_gives_the_rows_of_the_run_without_torch(trained, cnn,
     rows, expected = rows_of(tmp_path / "onnx.csv"), rows_of(tmp_path / "run.csv")
     assert len(rows) == len(expected) == 3 and rows[0].keys() == expected[0].keys() and rows[2]["error"]
     for row, other in zip(rows, expected, strict=True):
+        assert {row.pop("model"), other.pop("model")} == {str(cnn), str(trained.folder)}
         assert {name: cell for name, cell in row.items() if not is_number(name)} == {
             name: cell for name, cell in other.items() if not is_number(name)
         }

@@ -26,7 +26,7 @@ from speaker_invariant_ser.data.f0 import F0_RANGE, HOP, PEAK, tracker_version
 from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
-from speaker_invariant_ser.inference.onnx_model import ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
+from speaker_invariant_ser.inference.onnx.model import ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model

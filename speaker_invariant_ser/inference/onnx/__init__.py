@@ -1,0 +1,1 @@
+"""Models as ONNX files: write them, and predict with them without torch."""

@@ -1,0 +1,101 @@
+"""Predictions on a local Ray of two actors: the rows of a local call, although an actor is killed, and resumption."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.errors import SetupError, WriteError
+from speaker_invariant_ser.inference import cluster, predict
+from speaker_invariant_ser.inference.archive import Archive
+from speaker_invariant_ser.inference.inputs import find_inputs
+from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.settings import Settings
+from speaker_invariant_ser.inference.workers import Loading
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*Ray.*:FutureWarning")
+
+
+def rows_in(out: Path) -> list[dict]:
+    return [row for path in sorted(out.glob("part-*.parquet")) for row in pyarrow.parquet.read_table(path).to_pylist()]
+
+
+@pytest.fixture
+def archive(trained, folder, tmp_path, monkeypatch) -> Archive:
+    """Recordings in chunks of six; one file is no recording, and one ends the process that predicts it."""
+    monkeypatch.setattr(predict, "CHUNK_FILES", 6)
+    place = tmp_path / "archive"
+    place.mkdir()
+    for number, path in enumerate(sorted(folder.glob("*.wav"))[:30]):
+        os.symlink(path, place / f"{number:02}.wav")
+    (place / "30.wav").write_text("no sound")
+    models = load_models(trained, device="cpu")
+    predictor = predict.Predictor.of(models, Settings(), "tones")
+    return Archive(predictor, Loading(trained.folder, device="cpu"), find_inputs([place]), ["one"], jobs=2)
+
+
+class Fragile(cluster.ChunkPredictor):
+    """An actor that ends at the second chunk the first time, as on a machine that is taken away, and always at recording 20."""
+
+    def __call__(self, batch):
+        texts = [str(text) for text in batch["chunk"]]
+        mark = self.out.parent / "was-killed"
+        if any(text.startswith("[6,") for text in texts) and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any("20.wav" in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
+
+
+def test_a_killed_actor_costs_nothing_and_a_second_start_resumes(archive, tmp_path, monkeypatch):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import tests
+    out = tmp_path / "parts"
+    monkeypatch.setattr(cluster, "ChunkPredictor", Fragile)
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    summary = cluster.predict_on_ray(archive, out)
+    assert (tmp_path / "was-killed").exists() and (summary.rows, summary.failed) == (31, 2)
+    expected = list(replace(archive, jobs=1).rows())
+    for row, other in zip(rows_in(out), expected, strict=True):
+        assert row["file"] == other["file"]
+        if row["file"].endswith("20.wav"):
+            assert "ended without a result" in row["error"]
+        else:
+            assert (row["emotion"], row["error"]) == (other["emotion"], other["error"])
+            assert row["p_level"] == pytest.approx(other["p_level"], abs=1e-5) if row["emotion"] else row["p_level"] is None
+    # A second start predicts what is missing, and nothing else.
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    (out / "part-000000000.parquet").unlink()
+    monkeypatch.undo()
+    monkeypatch.setattr(predict, "CHUNK_FILES", 6)  # which undo has undone, too
+    assert cluster.predict_on_ray(archive, out).rows == 31
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert [name for name in times if times[name] != kept.get(name)] == ["part-000000000.parquet"]
+    # Another request is refused, and replaces the parts only when asked to.
+    other = replace(archive, inputs=archive.inputs[:6])
+    with pytest.raises(WriteError, match="holds predictions of other recordings, models or settings"):
+        cluster.prepare_folder(out, other, overwrite=False)
+    cluster.prepare_folder(out, other, overwrite=True)
+    assert [path.name for path in out.iterdir()] == ["request.json"]
+
+
+def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    command = ["infer", str(trained.folder), str(tmp_path / "archive"), "--engine", "ray", "--out", str(out), "--overwrite"]
+    assert siser(command) == 2 and "holds other files, such as notes.txt: choose a new folder" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_ray_is_an_extra(archive, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SetupError, match=r"--engine ray needs Ray: pip install 'speaker-invariant-ser\[ray\]'"):
+        cluster.predict_on_ray(archive, tmp_path / "parts")
