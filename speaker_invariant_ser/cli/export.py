@@ -97,7 +97,7 @@ def text_of_card(model: str, evaluated: Path | None, licence: str) -> str:
     """Return the card of a run, made of what is known of it, or that of an export, which comes with it."""
     from speaker_invariant_ser.errors import RunError
     from speaker_invariant_ser.inference.exported import Export
-    from speaker_invariant_ser.inference.predict import is_onnx
+    from speaker_invariant_ser.inference.loading import is_onnx
     from speaker_invariant_ser.report.export import card_of, read_card
 
     if is_onnx(model):

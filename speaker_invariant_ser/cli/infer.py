@@ -13,11 +13,11 @@ from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import counted
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.inference.archive import Archive
+    from speaker_invariant_ser.inference.archives.archive import Archive
+    from speaker_invariant_ser.inference.archives.tables import Summary
     from speaker_invariant_ser.inference.inputs import Input
     from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.inference.settings import Settings
-    from speaker_invariant_ser.inference.tables import Summary
 
 DEFAULT_MODEL = "emodb-five"  # of those that come with the package
 MODEL_FILES = ("export.json", "recipe.toml", "split.json")  # of an export, or of a run
@@ -149,7 +149,7 @@ def refuse_outputs(out: Path | None, embeddings: Path | None, engine: Engine, ov
             raise typer.BadParameter("--engine ray writes a folder of tables: expected --out FOLDER, and no --embeddings.")
         return
     if out:
-        from speaker_invariant_ser.inference.tables import require_embeddings, require_table
+        from speaker_invariant_ser.inference.archives.tables import require_embeddings, require_table
 
         require_table(out, overwrite)
         if embeddings:
@@ -180,10 +180,10 @@ def open_archive(
     quiet: bool,
 ) -> "Archive":
     """Load the models, and combine them with the recordings."""
-    from speaker_invariant_ser.inference.archive import Archive
+    from speaker_invariant_ser.inference.archives.archive import Archive
+    from speaker_invariant_ser.inference.archives.workers import Loading
     from speaker_invariant_ser.inference.loading import fingerprint, is_onnx, load_models
     from speaker_invariant_ser.inference.predict import Predictor, speaker_mean
-    from speaker_invariant_ser.inference.workers import Loading
 
     source = chosen if is_onnx(chosen) else opened_models(chosen)
     models = load_models(source, fold, device, one_speaker)
@@ -204,7 +204,7 @@ def open_archive(
 def predicted(archive: "Archive", out: Path | None, embeddings: Path | None, engine: Engine, overwrite: bool) -> "Summary":
     """Predict all recordings, into `out` or onto the terminal, and return the summary."""
     if engine == Engine.RAY and out:
-        from speaker_invariant_ser.inference.cluster import predict_on_ray
+        from speaker_invariant_ser.inference.archives.cluster import predict_on_ray
 
         return predict_on_ray(archive, out, overwrite)
     if out:
@@ -212,7 +212,7 @@ def predicted(archive: "Archive", out: Path | None, embeddings: Path | None, eng
         if results.continued:
             say(f"continued after {counted(results.continued, 'recording')} of an interrupted call")
         return results.summary
-    from speaker_invariant_ser.inference.archive import summary_of
+    from speaker_invariant_ser.inference.archives.archive import summary_of
 
     rows = list(archive.rows())
     show_predictions(rows)

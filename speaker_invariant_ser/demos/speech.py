@@ -15,14 +15,14 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import Evaluation, evaluate
 from speaker_invariant_ser.evaluation.summary import REPORT
-from speaker_invariant_ser.inference.archive import Archive
+from speaker_invariant_ser.inference.archives.archive import Archive
+from speaker_invariant_ser.inference.archives.tables import open_table
+from speaker_invariant_ser.inference.archives.workers import Loading
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.predict import Predictor
 from speaker_invariant_ser.inference.rows import Row, columns
 from speaker_invariant_ser.inference.settings import Settings
-from speaker_invariant_ser.inference.tables import open_table
-from speaker_invariant_ser.inference.workers import Loading
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_comparison, write_run_report

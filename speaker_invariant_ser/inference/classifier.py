@@ -16,10 +16,11 @@ from speaker_invariant_ser.data.formats.channels import MIX, Mixing, require_cho
 from speaker_invariant_ser.errors import RunError, SerError, counted
 from speaker_invariant_ser.inference.hub import is_hub
 from speaker_invariant_ser.inference.inputs import cut_windows
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
-from speaker_invariant_ser.inference.predict import calibrated, is_onnx, load_models, mean_probabilities
+from speaker_invariant_ser.inference.loading import is_onnx, load_models
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
+from speaker_invariant_ser.inference.parts.recording import Recording
+from speaker_invariant_ser.inference.predict import calibrated, mean_probabilities
 from speaker_invariant_ser.inference.timeline import (
-    Recording,
     StreamingClassifier,
     WindowPrediction,
     checked,
@@ -30,7 +31,7 @@ from speaker_invariant_ser.processes import memory_errors
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.exported import Export
-    from speaker_invariant_ser.inference.predict import Models
+    from speaker_invariant_ser.inference.loading import Models
     from speaker_invariant_ser.models.model import SerModel
     from speaker_invariant_ser.runs import Run
 
@@ -231,7 +232,7 @@ class Classifier:
             stream = siser.load_model().stream(window=4, hop=2)
             for samples in microphone:
                 for window in stream.push(samples, 48_000):
-                    print(f"{window.start:.1f} to {window.end:.1f} s: {window.label}")
+                    print(f"{window.start:.1f} to {window.end:.1f} s: {window.emotion}")
             last = stream.finish()
             ```
         """

@@ -163,8 +163,9 @@ class Predictor:
         if not np.isfinite(probability).all():
             return Outcome(None, error=f"{path}: the models' output is not finite, their weights overflow; train them again")
         chosen = probability[self.columns].astype(float)
-        total = chosen.sum()
-        chosen = chosen / total if total > 0 else np.full(len(chosen), 1 / len(chosen))
+        if self.settings.labels:
+            total = chosen.sum()
+            chosen = chosen / total if total > 0 else np.full(len(chosen), 1 / len(chosen))
         kept = embedding if self.settings.embeddings else None
         warnings = pending.source.conditions(piece.clip) if self.settings.in_parts else ()  # of a whole recording it is known
         return Outcome(chosen, kept, tuple(warnings))

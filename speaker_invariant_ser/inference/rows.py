@@ -206,8 +206,8 @@ def make_row(
 
 def mean_of(values: Sequence[np.ndarray | None], pieces: Sequence[Predicted]) -> np.ndarray:
     """Return the mean of arrays, weighted by the lengths of their pieces."""
-    weights = [piece.end - piece.start for piece in pieces]
-    return np.average(np.stack([value for value in values if value is not None]), axis=0, weights=weights)
+    known = [value for value in values if value is not None]
+    return known[0] if len(known) == 1 else np.average(known, axis=0, weights=[piece.end - piece.start for piece in pieces])
 
 
 def printable(text: str) -> str:

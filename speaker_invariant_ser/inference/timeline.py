@@ -10,7 +10,7 @@ import soxr
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.windows import Cut, Cutter, cut, to_samples
 from speaker_invariant_ser.inference.predict import mean_probabilities
 
@@ -28,14 +28,14 @@ class WindowPrediction:
     Attributes:
         start: Beginning in seconds.
         end: End in seconds.
-        label: The most probable emotion.
+        emotion: The most probable emotion.
         confidence: Its probability.
         probabilities: Probability of each emotion.
     """
 
     start: float
     end: float
-    label: str
+    emotion: str
     confidence: float
     probabilities: dict[str, float]
 
@@ -46,7 +46,7 @@ class WindowPrediction:
         return cls(
             start=start / audio.SAMPLE_RATE,
             end=end / audio.SAMPLE_RATE,
-            label=labels[best],
+            emotion=labels[best],
             confidence=float(probability[best]),
             probabilities={label: float(value) for label, value in zip(labels, probability, strict=True)},
         )
@@ -96,7 +96,7 @@ class StreamingClassifier:
         classifier = siser.load_model("runs/final").stream(window=4, hop=2)
         for samples in microphone:
             for window in classifier.push(samples, 48_000):
-                print(f"{window.start:.1f} to {window.end:.1f} s: {window.label}")
+                print(f"{window.start:.1f} to {window.end:.1f} s: {window.emotion}")
         last = classifier.finish()
         ```
     """

@@ -179,10 +179,10 @@ def runs(windows: Sequence[WindowPrediction]) -> list[tuple[float, float, str]]:
     """Return (start, end, emotion) of stretches, joined where they touch and agree."""
     joined: list[tuple[float, float, str]] = []
     for start, end, window in stretches(windows):
-        if joined and joined[-1][2] == window.label and start - joined[-1][1] < 1e-6:
-            joined[-1] = (joined[-1][0], end, window.label)
+        if joined and joined[-1][2] == window.emotion and start - joined[-1][1] < 1e-6:
+            joined[-1] = (joined[-1][0], end, window.emotion)
         else:
-            joined.append((start, end, window.label))
+            joined.append((start, end, window.emotion))
     return joined
 
 

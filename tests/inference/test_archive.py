@@ -22,7 +22,8 @@ from conftest import EMOTIONS, RATE, SPEAKERS, TEXTS, tone
 import speaker_invariant_ser as siser_api
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.inference import predict, tables, workers
+from speaker_invariant_ser.inference import predict
+from speaker_invariant_ser.inference.archives import tables, workers
 from speaker_invariant_ser.inference.inputs import Input, find_inputs, shard_of
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.parts.pieces import Source

@@ -11,12 +11,13 @@ import pytest
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import SetupError, WriteError
-from speaker_invariant_ser.inference import cluster, predict
-from speaker_invariant_ser.inference.archive import Archive
+from speaker_invariant_ser.inference import predict
+from speaker_invariant_ser.inference.archives import cluster
+from speaker_invariant_ser.inference.archives.archive import Archive
+from speaker_invariant_ser.inference.archives.workers import Loading
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.settings import Settings
-from speaker_invariant_ser.inference.workers import Loading
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*Ray.*:FutureWarning")
 

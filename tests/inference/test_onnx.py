@@ -173,7 +173,7 @@ def test_python_predicts_with_a_file_too(trained, cnn, folder):
     (window,) = classifier.timeline(path)
     samples = soundfile.read(path, dtype="int16")[0]
     stream = classifier.stream()
-    assert [*stream.push(samples, RATE), *stream.finish()] == [window] and window.label == prediction.emotion
+    assert [*stream.push(samples, RATE), *stream.finish()] == [window] and window.emotion == prediction.emotion
     with pytest.raises(RunError, match="is an ONNX file, which has no PyTorch module"):
         classifier.module  # noqa: B018
 

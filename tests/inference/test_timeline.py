@@ -64,7 +64,7 @@ def test_a_timeline_has_the_probabilities_of_its_windows_alone(model, long_clip)
         clip = long_clip[round(window.start * RATE) : round(window.end * RATE)]
         alone = mean_probabilities([model], [clip])[0]
         np.testing.assert_allclose(list(window.probabilities.values()), alone, atol=1e-5)
-        assert window.label == model.labels[int(alone.argmax())] and window.confidence == max(window.probabilities.values())
+        assert window.emotion == model.labels[int(alone.argmax())] and window.confidence == max(window.probabilities.values())
 
 
 @pytest.mark.parametrize("block", [1, 640, 50_000])
@@ -79,8 +79,8 @@ def test_a_stream_has_the_windows_of_the_file(model, long_clip, tmp_path, block,
     streamed += classifier.finish()
     recording = Recording(tmp_path / "long.wav")
     offline = list(timeline([model], recording, window=1.5, hop=0.7))
-    assert [(window.start, window.end, window.label) for window in streamed] == [
-        (window.start, window.end, window.label) for window in offline
+    assert [(window.start, window.end, window.emotion) for window in streamed] == [
+        (window.start, window.end, window.emotion) for window in offline
     ]
     assert recording.samples == len(soxr.resample(samples.astype(np.float32), rate, RATE))
     for one, other in zip(streamed, offline, strict=True):

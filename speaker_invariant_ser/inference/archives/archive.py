@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speaker_invariant_ser import __version__
+from speaker_invariant_ser.inference.archives.tables import Results, Summary, open_results
+from speaker_invariant_ser.inference.archives.workers import Loading, default_jobs, predict_chunks, start_workers
 from speaker_invariant_ser.inference.inputs import Input, digest_of
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.predict import Predictor, chunks_of
 from speaker_invariant_ser.inference.rows import Row, columns
 from speaker_invariant_ser.inference.settings import Settings
-from speaker_invariant_ser.inference.tables import Results, Summary, open_results
-from speaker_invariant_ser.inference.workers import Loading, default_jobs, predict_chunks, start_workers
 
 Bars = Callable[[], AbstractContextManager[Callable[[str, int, int], None]]]
 

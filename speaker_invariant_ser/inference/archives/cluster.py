@@ -23,12 +23,12 @@ import pyarrow.parquet
 
 from speaker_invariant_ser.errors import SetupError, WriteError
 from speaker_invariant_ser.files import held, read_json, remove, write_errors, write_json, writing
-from speaker_invariant_ser.inference.archive import Archive
+from speaker_invariant_ser.inference.archives.archive import Archive
+from speaker_invariant_ser.inference.archives.tables import Summary, parquet_writer
+from speaker_invariant_ser.inference.archives.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.predict import Chunk, Predictor, chunks_of
 from speaker_invariant_ser.inference.rows import Result, columns
-from speaker_invariant_ser.inference.tables import Summary, parquet_writer
-from speaker_invariant_ser.inference.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.processes import cores
 
 REQUEST, PART = "request.json", "part-{:09}.parquet"

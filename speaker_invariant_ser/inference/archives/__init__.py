@@ -1,0 +1,1 @@
+"""Archives of recordings: worker processes, tables that survive interruptions, clusters."""
