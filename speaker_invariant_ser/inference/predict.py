@@ -16,7 +16,7 @@ from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.inputs import WINDOW, Input, channels_of, clips_of, cut_windows, decode_blocks
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.pieces import Piece, Source, Watch
-from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence
+from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence, weighted_mean
 from speaker_invariant_ser.inference.settings import Settings, chosen_columns
 from speaker_invariant_ser.processes import memory_errors
 
@@ -240,11 +240,13 @@ def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.n
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
     by_window, _ = outputs(models, windows, mean)
-    clip_index = np.repeat(np.arange(len(clips)), [len(parts) for parts in windows_by_clip])
-    length = np.array([len(window) for window in windows], dtype=float)
-    total = np.zeros((len(clips), by_window.shape[1]))
-    np.add.at(total, clip_index, by_window * length[:, None])
-    return total / total.sum(axis=1, keepdims=True)
+    ends = np.cumsum([len(parts) for parts in windows_by_clip])[:-1]
+    return np.stack(
+        [
+            weighted_mean(rows, [len(part) for part in parts])
+            for rows, parts in zip(np.split(by_window, ends), windows_by_clip, strict=True)
+        ]
+    )
 
 
 def calibrated(models: "Models") -> bool:

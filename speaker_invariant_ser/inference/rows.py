@@ -206,8 +206,12 @@ def make_row(
 
 def mean_of(values: Sequence[np.ndarray | None], pieces: Sequence[Predicted]) -> np.ndarray:
     """Return the mean of arrays, weighted by the lengths of their pieces."""
-    known = [value for value in values if value is not None]
-    return known[0] if len(known) == 1 else np.average(known, axis=0, weights=[piece.end - piece.start for piece in pieces])
+    return weighted_mean([value for value in values if value is not None], [piece.end - piece.start for piece in pieces])
+
+
+def weighted_mean(values: Sequence[np.ndarray] | np.ndarray, weights: Sequence[int]) -> np.ndarray:
+    """Return the weighted mean of arrays; a single one as it is, to the last bit."""
+    return values[0] if len(values) == 1 else np.average(values, axis=0, weights=weights)
 
 
 def printable(text: str) -> str:

@@ -130,7 +130,16 @@ def test_where_to_get_a_corpus_is_a_sentence(name, tmp_path):
     assert not corpus.layout.endswith(".") and not re.search(r"\b1 [a-z]+s\b", str(corpus_facts(corpus)["holds"]))
 
 
-SEVERAL = ("speakers, highest", "seeds", "runs compared", "rows are equal", "embeddings are equal", "of its bytes", "files of {unpacked")  # never one
+SEVERAL = (
+    "speakers, highest",
+    "seeds",
+    "runs compared",
+    "rows are equal",
+    "embeddings are equal",
+    "embeddings, of {speakers} speakers",
+    "of its bytes",
+    "files of {unpacked",
+)  # never one
 
 
 def test_numbers_of_things_are_written_by_one_function():

@@ -42,7 +42,7 @@ def test_a_file_its_wave_and_the_command_line_have_the_same_numbers(classifier, 
     assert command(["infer", str(tmp_path / "a.wav"), "--out", str(tmp_path / "a.jsonl"), "--device", "cpu", "--quiet"]) == 0
     row = json.loads((tmp_path / "a.jsonl").read_text())
     prediction = classifier.predict_file(tmp_path / "a.wav")
-    assert prediction.probabilities == {label: row[f"p_{label}"] for label in classifier.labels}
+    assert prediction.probabilities == pytest.approx({label: row[f"p_{label}"] for label in classifier.labels}, abs=1e-9)
     assert prediction.confidence == row["confidence"] == prediction.probabilities[prediction.emotion]
     samples, _ = soundfile.read(tmp_path / "a.wav", dtype="int16" if subtype == "PCM_16" else "float32")
     assert classifier.predict(samples.T, rate) == prediction
