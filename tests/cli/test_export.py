@@ -86,7 +86,7 @@ def test_the_card_of_a_run_that_is_not_evaluated_says_so(trained, tmp_path, caps
     for card in (exported, printed):
         for part in (
             "Not evaluated: ",
-            "not calibrated",
+            "Its confidence is calibrated",
             "Not measured. ",
             "It knows 4 speakers",
             "; 2 more were",
