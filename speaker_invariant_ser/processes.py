@@ -1,6 +1,7 @@
 """Worker processes: how many cores and how much memory there are, how workers end, and how long work reports its progress."""
 
 import errno
+import mmap
 import os
 import re
 import signal
@@ -25,7 +26,7 @@ OUT_OF_MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|bad_alloc|failed to map segment|launch worker thread|start new thread",
     re.IGNORECASE,
 )
-LOW_MEMORY, RESERVE = 2**28, 2**21  # bytes
+LOW_MEMORY, RESERVE, BLAS_BUFFER = 2**28, 2**21, 2**26  # bytes
 EpochProgress = Callable[[str, dict[str, float]], None]  # name of a model (fold and seed), its latest row of metrics.csv
 
 
@@ -136,6 +137,25 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
+def reserve_blas() -> None:
+    """Let OpenBLAS, of which numpy and scipy have a copy each, allocate its buffer where address space is limited.
+
+    It does so in its first computation. Where it cannot, it ends the process without an error, or tries again for ever.
+
+    Raises:
+        OSError: There is too little memory; `memory_errors` makes a MemoryError of it.
+    """
+    if not resource or resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    import numpy as np  # slow to import, for a command line that only shows help
+    from scipy.linalg import cholesky
+
+    matrix = np.eye(256)
+    for compute in (matrix.dot, cholesky):
+        mmap.mmap(-1, BLAS_BUFFER).close()
+        compute(matrix)
+
+
 def library_errors() -> tuple[type[Exception], ...]:
     """Return the types of errors that libraries raise where memory runs out; of pyarrow only if it is imported."""
     arrow = getattr(sys.modules.get("pyarrow"), "ArrowException", None)
@@ -149,10 +169,11 @@ def memory_is_low() -> bool:
 
 
 def set_up_worker() -> None:
-    """Set up a worker process: it leaves Ctrl-C to the main process, and ends with it."""
+    """Set up a worker process: it leaves Ctrl-C to the main process, ends with it, and has the memory to compute."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    reserve_blas()
 
 
 def end_with_parent() -> None:

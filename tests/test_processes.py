@@ -1,6 +1,7 @@
 """Memory that is available to a process, from files of /proc and /sys, and the number of trainings that fit into it."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -141,3 +142,34 @@ def test_training_imports_no_more_than_it_needs():
     """scikit-learn, which the online probe alone needs, would take a quarter of what a process without batches does."""
     code = "import sys, speaker_invariant_ser.training.launcher; print(*{'sklearn', 'pandas', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout == "\n"
+
+
+SCARCE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from scipy.linalg import cholesky
+from speaker_invariant_ser.processes import memory_errors, reserve_blas
+
+def leave(megabytes):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, -1))
+
+leave(int(sys.argv[1]))
+try:
+    with memory_errors():
+        reserve_blas()
+    leave(2)
+    print(np.eye(99).dot(np.eye(99)).sum(), cholesky(np.eye(99)).sum())
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are those of Linux")
+@pytest.mark.parametrize("megabytes, printed", [(20, "MemoryError"), (400, "99.0 99.0")])
+def test_matrices_are_computed_or_refused_where_memory_is_scarce(megabytes, printed):
+    """Without `reserve_blas`, OpenBLAS ends the process or tries to allocate its buffer for ever."""
+    arguments = [sys.executable, "-c", SCARCE, str(megabytes)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    assert done.stdout.strip() == printed and not done.returncode, done.stderr

@@ -29,7 +29,7 @@ from speaker_invariant_ser.cli.study import study, sweep
 from speaker_invariant_ser.cli.train import train
 from speaker_invariant_ser.data.formats.quiet import move_stderr
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.processes import memory_errors
+from speaker_invariant_ser.processes import memory_errors, memory_is_low, reserve_blas
 
 WRONG_REQUEST = 2
 INTERRUPTED = 130  # as shells number it: 128 + SIGINT
@@ -111,7 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal's encoding lacks
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == WRONG_REQUEST and memory_is_low():  # libraries that are loaded in part may crash when they are unloaded
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def silence_libraries() -> None:
@@ -155,6 +159,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         with memory_errors():
+            if VERBS.keys() & arguments[:1]:
+                reserve_blas()
             code = app(args=list(arguments) or ["--help"], prog_name="siser", standalone_mode=False) or 0
         if code == INTERRUPTED and is_first_process():
             say(f"stopped{HINTS.get(arguments[0], '')}", error=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from speaker_invariant_ser.cli.app import VERBS
+from speaker_invariant_ser.cli.app import VERBS, silence_libraries
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 
@@ -73,6 +73,7 @@ def run_limited(words: str, kind: int, limit: int) -> tuple[int, str]:
             for descriptor in (1, 2):
                 os.dup2(writer, descriptor)
             sys.stdout, sys.stderr = (open(descriptor, "w", closefd=False) for descriptor in (1, 2))  # noqa: SIM115
+            silence_libraries()  # as `main` does
             resource.setrlimit(kind, (limit, limit))
             code = siser(words.split())
         except BaseException:
