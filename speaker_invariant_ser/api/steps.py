@@ -47,7 +47,7 @@ def prepare(
         name: Name of your own data; by default that of the file or folder.
         columns: Your table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         unlabelled: Accept utterances of your own data without an emotion.
-        same_speaker: Whether speaker names that differ only in case, blanks, leading zeros or `.0` are one speaker. By default
+        same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker. By default
             such names are an error.
         channel: Of files with several channels: `mix` for their mean, `left` (the first) or `right` (the second).
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.

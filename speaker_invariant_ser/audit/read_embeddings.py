@@ -23,7 +23,7 @@ from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lin
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import copies, repeated_embedding
-from speaker_invariant_ser.data.tables.unify import spellings
+from speaker_invariant_ser.data.tables.unify import doubtful_names, spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def make_embeddings(
     (speaker, speaker_notes), (emotion, emotion_notes), (text, text_notes) = (
         unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in ("speaker", "emotion", "text")
     )
-    notes = [*speaker_notes, *emotion_notes, *text_notes, *repeated_embedding(embedding, speaker)]
+    notes = [*speaker_notes, *emotion_notes, *text_notes, *doubtful_names("speaker", labels["speaker"])]
+    notes += repeated_embedding(embedding, speaker)
     group = np.array([name or f"\n{row}" for row, name in enumerate(labels["recording"])]) if "recording" in labels else None
     return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
 

@@ -79,7 +79,7 @@ SameSpeaker = Annotated[
     bool | None,
     typer.Option(
         "--same-speaker/--distinct-speakers",
-        help="Whether speaker names that differ only in case, blanks, leading zeros or .0 are one speaker.",
+        help="Whether speaker names that differ only in case, separators, leading zeros, .0 or similar letters are one speaker.",
         show_default="an error",
     ),
 ]

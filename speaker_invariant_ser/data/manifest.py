@@ -127,8 +127,9 @@ def require_valid(
         *impossible_segments(utterances),
     ]
     if not utterances:
+        what = "file" if Path(source).is_dir() else "row"
         problems.append(
-            f"none of {counted(len(rejected), 'row')} can be used, the first: {': '.join(rejected[0])}"
+            f"none of {counted(len(rejected), what)} can be used, the first: {': '.join(rejected[0])}"
             if rejected
             else "contains no utterances"
         )

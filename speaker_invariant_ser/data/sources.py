@@ -30,7 +30,7 @@ class Source:
         pattern: Pattern of the paths in a folder, such as `{speaker}/{emotion}/*.wav`.
         columns: Name of a field -> name of its column in the table.
         unlabelled: Whether the user's own data may lack emotions.
-        same_speaker: Whether speaker names that differ only in case, blanks, leading zeros or `.0` are one speaker; None: such
+        same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker; None: such
             names are an error.
     """
 

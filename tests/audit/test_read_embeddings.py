@@ -157,10 +157,14 @@ def test_numbers_without_the_stem_are_labels_and_named(tmp_path, stem, label):
 @pytest.mark.parametrize(
     "names, text",
     [
-        (("pitch", "energy"), "pitch, energy are numbers and have no common stem and number, such as dim_0"),
+        (
+            ("pitch", "energy x"),
+            "pitch, energy x are numbers and have no common stem and number, such as dim_0; name the dimensions, once for each "
+            "name or pattern, such as --dimensions pitch --dimensions 'energy x'",
+        ),
         (
             ("a1", "a2", "b1", "b2"),
-            r"a1 to a2 \(2\), b1 to b2 \(2\) are numbers and have several stems.*such as --dimensions 'a\*'",
+            r"a1 to a2 \(2\), b1 to b2 \(2\) are numbers and have several stems.*such as --dimensions 'a\[0-9\]\*'",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from speaker_invariant_ser.data.corpora.base import Corpus, Counts, count_differ
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.data.manifest import COLUMNS, Utterance, read_manifest
 from speaker_invariant_ser.data.tables.columns import read_rows
+from speaker_invariant_ser.data.tables.names import groups
 from speaker_invariant_ser.errors import CorpusError
 
 CORPORA = known_corpora()
@@ -95,6 +96,7 @@ def test_file_names_are_parsed_as_documented(name, layout, tmp_path):
     reasons = {row["file"]: row["reason"] for row in csv.DictReader(rejected)}
     expected_number = sum(not row.get("rejected") for row in rows)
     assert len(kept) == expected_number, f"{len(kept)} utterances are kept, {expected_number} rows are not rejected: {reasons}"
+    assert not groups({utterance.speaker for utterance in kept.values()}), "different speakers have names that are alike"
     for row in rows:
         if row.get("rejected"):
             assert row["path"] in reasons, f"{row['path']} is kept, but the table says: rejected"

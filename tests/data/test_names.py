@@ -18,6 +18,7 @@ from speaker_invariant_ser.data.manifest import Listing, Utterance, combine, sel
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.data.tables import names
+from speaker_invariant_ser.data.tables.columns import read_rows
 from speaker_invariant_ser.data.tables.custom import Request, read_table
 from speaker_invariant_ser.errors import AuditError, ManifestError, SplitError
 
@@ -37,6 +38,11 @@ ALIKE = {  # rewritings that a person sees
     "inner blanks": lambda name: name.replace(" ", "  "),
     "wide letters": lambda name: name.replace("a", "ａ").replace("3", "３"),
     "digits of another script": lambda name: name.replace("3", "٣"),
+    "separators": lambda name: name.replace(" ", "_"),
+    "no separators": lambda name: name.replace(" ", ""),
+    "a point": lambda name: f"{name}." if name.isascii() else name,
+    "Cyrillic letters": lambda name: name.replace("a", "\u0430"),
+    "Greek letters": lambda name: name.replace("r", "R").replace("n", "N").replace("a", "\u03b1"),
 }
 COLUMNS = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition")
 
@@ -79,7 +85,8 @@ def test_names_that_are_alike_are_an_error_or_a_named_note(tmp_path, column, way
     if column == "speaker":
         with pytest.raises(ManifestError, match=r"speaker .*may be one person.*--same-speaker.*--distinct-speakers") as error:
             read_table(Request(table))
-        assert all(f"'{name}'" in str(error.value) for name in different) or "more" in str(error.value)
+        shown = [ascii(name) if names.latin(name) in VALUES else f"'{name}'" for name in different]
+        assert all(name in str(error.value) for name in shown) or "more" in str(error.value)
         together = read_table(Request(table, same_speaker=True))
         assert len({u.speaker for u in together.utterances}) == len(VALUES) and "one speaker" in together.notes[-1]
         apart = read_table(Request(table, same_speaker=False))
@@ -115,9 +122,11 @@ def test_audited_tables_follow_the_same_rule(tmp_path, rewrite):
         assert len(set(distinct.embeddings.speaker)) > len(VALUES) and "different speakers" in distinct.notes[0]
 
 
-@pytest.mark.parametrize(
-    "first, second", [("s1", "s10"), ("1.05", "1.5"), ("1 1", "11"), ("0", "00x"), ("a-b", "ab"), ("1e3", "1000")]
-)
+DIFFERENT = [("s1", "s10"), ("1.05", "1.5"), ("1 1", "11"), ("0", "00x"), ("1_1", "11"), ("1e3", "1000"), ("-1", "1")]
+DIFFERENT += [("spk_1_2", "spk_12"), ("1.5", "15"), ("\u041c\u0430\u0440\u0438\u044f", "Mapu"), ("\u0436", "x")]
+
+
+@pytest.mark.parametrize("first, second", DIFFERENT)
 def test_different_names_stay_different_without_a_word(tmp_path, first, second):
     rows = [{"path": f"{n}.wav", "speaker": name, "emotion": "a"} for n, name in enumerate((first, second))]
     listing = read_table(Request(write_table(tmp_path / "t.csv", rows)))
@@ -162,6 +171,7 @@ def test_a_corpus_with_one_name_in_two_normal_forms_is_not_split():
 
 
 MISSING = ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "-", "?", "undefined", "#N/A", " nan "]
+MISSING += ["n.a.", "\u2013", "\u2014", "---", "...", "none.", "TBD", "Missing", "unlabeled", "#REF!", "not available", "_"]
 
 
 @pytest.mark.parametrize("word", MISSING)
@@ -193,13 +203,34 @@ def test_missing_words_in_optional_columns_are_empty(tmp_path):
     assert {getattr(only, name) for name in optional} == {""}
 
 
-def test_a_folder_and_the_command_line_refuse_missing_words(tmp_path, capsys):
-    for name in ("a/None.wav", "b/sad.wav"):
-        (tmp_path / name).parent.mkdir()
+@pytest.mark.parametrize("word", ["nan", "TBD", "-"])
+def test_a_folder_rejects_the_files_whose_names_say_that_a_label_is_missing(tmp_path, word, capsys):
+    for name in (f"in/a/{word}.wav", f"in/{word}/sad.wav", "in/b/sad.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
         soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-0.3, 0.3, 4000), 16_000)
-    command = ["prepare", "folder", str(tmp_path), str(tmp_path / "out"), "--pattern", "{speaker}/{emotion}.wav"]
-    assert siser(command) == 2
-    assert "emotion in row 1 is 'None', which stands for a missing value" in capsys.readouterr().err
+    command = ["prepare", "folder", str(tmp_path / "in"), str(tmp_path / "out"), "--pattern", "{speaker}/{emotion}.wav"]
+    assert siser(command) == 0 and "2 files rejected" in capsys.readouterr().err
+    (kept,) = PreparedCorpus.open(tmp_path / "out").utterances
+    rejected = {row["file"]: row["reason"] for row in read_rows(tmp_path / "out" / "rejected.csv", ())}
+    reasons = {name: f"its {name} is '{word}', which stands for a missing value" for name in ("speaker", "emotion")}
+    assert kept.source == "b/sad.wav" and len(rejected) == 2
+    assert rejected[f"a/{word}.wav"] == reasons["emotion"] and set(rejected.values()) == set(reasons.values())
+    (tmp_path / "in/b/sad.wav").unlink()
+    assert siser([*command[:3], str(tmp_path / "other"), *command[4:]]) == 2
+    assert "none of 2 files can be used, the first: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["unknown", "Other", "mixed"])
+def test_labels_that_say_nothing_are_kept_with_a_named_warning(tmp_path, word):
+    rows = [{"path": f"{n}.wav", "speaker": word if n else "a", "emotion": word if n > 2 else "sad"} for n in range(5)]
+    listing = read_table(Request(write_table(tmp_path / "t.csv", rows)))
+    assert [(u.speaker, u.emotion) for u in listing.utterances] == [(row["speaker"], row["emotion"]) for row in rows]
+    assert [note.split(" counts as ")[0] for note in listing.notes] == [
+        f"speaker '{word}' (4 rows)",
+        f"emotion '{word}' (2 rows)",
+    ]
+    np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).normal(size=(5, 2)), speaker=[row["speaker"] for row in rows])
+    assert read_embeddings(tmp_path / "t.npz").notes == [listing.notes[0]]
 
 
 BASE = [{"path": f"{n}.wav", "speaker": f"s{n % 2}", "emotion": "sad"} for n in range(4)]

@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
-from speaker_invariant_ser.data.tables.unify import require_text, unify, without_contradictions
+from speaker_invariant_ser.data.tables.unify import doubtful_names, require_text, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
 Columns = dict[str, list[str]]
@@ -185,15 +185,16 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern
     return parsed
 
 
-def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabelled: bool = False) -> Listing:
+def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     """Turn columns of text into utterances, each segment once.
+
+    In folders and databases, rows without speaker or emotion are rejected one by one: files of another kind, or rows that were
+    never labelled. In a table they are an error.
 
     Args:
         columns: Columns under their names in the source.
         request: Names of columns, and whether emotions are needed.
         folder: Folder that paths are relative to.
-        reject_unlabelled: Whether rows without speaker or emotion are rejected one by one, as in databases with rows that were
-            never labelled. Otherwise such a row is an error of the table.
 
     Raises:
         ManifestError: A column is missing or a row is invalid; the message lists every problem.
@@ -210,13 +211,12 @@ def listing_of(columns: Columns, request: Request, folder: Path, reject_unlabell
         require_single_lines({name: columns[name] for name in NEEDED}, request.source)
         require_no_swallowed_rows(columns, request.source)
     missing = {name: [is_missing(cell) for cell in columns[name]] for name in needed}
-    if reject_unlabelled:
-        labelled = [not any(row) for row in zip(*missing.values(), strict=True)]
-        unlabelled = compress(columns["path"], (not complete for complete in labelled))
-        rejected += [(path, f"has no label for {' or '.join(needed)}") for path in unlabelled]
-        columns = {name: list(compress(cells, labelled)) for name, cells in columns.items()}
+    if request.source.is_dir():
+        columns, unlabelled = without_unlabelled(columns, missing)
+        rejected += unlabelled
     else:
         require_no_missing_words(columns, missing, request)
+    notes += [note for name in NEEDED[1:] for note in doubtful_names(name, columns[name])]
     columns |= {name: without_missing_words(columns[name]) for name in NEEDED[1:]}
     listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))
@@ -237,6 +237,19 @@ def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
             require_text(name, stripped[name], source)
         stripped[name] = [cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for cell in stripped[name]]
     return stripped, [f"{name} is not UTF-8: read as Windows-1252" for name in foreign]
+
+
+def without_unlabelled(columns: Columns, missing: Mapping[str, Sequence[bool]]) -> tuple[Columns, list[tuple[str, str]]]:
+    """Return the columns without rows in which a needed label is missing, and these rows as rejected."""
+    rejected = []
+    for row, path in enumerate(columns["path"]):
+        labels = {name: columns[name][row] for name, flags in missing.items() if flags[row]}
+        if labels:
+            words = (f"its {name} is '{word}', which stands for a missing value" for name, word in labels.items() if word)
+            empty = [name for name, word in labels.items() if not word]
+            rejected.append((path, "; ".join([*words, *([f"has no label for {' and '.join(empty)}"] if empty else [])])))
+    labelled = [not any(flags) for flags in zip(*missing.values(), strict=True)]
+    return {name: list(compress(cells, labelled)) for name, cells in columns.items()}, rejected
 
 
 def require_no_missing_words(columns: Columns, missing: Mapping[str, Sequence[bool]], request: Request) -> None:

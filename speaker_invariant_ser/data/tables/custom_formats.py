@@ -69,7 +69,7 @@ def read_audformat(request: Request) -> Listing:
         # NaT, which differs from itself, stands for the end of the file
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]
     plain = replace(request, name=request.corpus, pattern="", columns={})
-    return listing_of(columns, plain, folder, reject_unlabelled=True)
+    return listing_of(columns, plain, folder)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def read_datasets(request: Request) -> Listing:
     columns = {name: list(compress(values, has_audio)) for name, values in columns.items()}
     others = {name: column for name, column in request.columns.items() if name != "path"}
     plain = replace(request, name=request.corpus, pattern="", columns=others)
-    listing = listing_of(columns, plain, request.scratch, reject_unlabelled=True)
+    listing = listing_of(columns, plain, request.scratch)
     return replace(listing, rejected=[*rejected, *listing.rejected])
 
 

@@ -8,12 +8,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
-from speaker_invariant_ser.errors import AuditError, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, quoted, shorten, unknown
 
 MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speakers are no coincidence
 
@@ -46,7 +47,7 @@ def choose_dimensions(
         raise AuditError(
             f"{path}: which columns are the dimensions? {described(numeric) or 'none'} are numbers and "
             f"{'have several stems' if stems else 'have no common stem and number, such as dim_0'}; "
-            f"name the dimensions with --dimensions, such as --dimensions '{next(iter(stems), '')}*'"
+            f"name the dimensions, once for each name or pattern, such as {example(numeric, stems)}"
         )
     notes = []
     if others := [name for name in numeric if name not in chosen]:
@@ -54,6 +55,16 @@ def choose_dimensions(
     if words:
         notes.append(f"not numeric, and not used as dimensions: {', '.join(words)}")
     return chosen, notes
+
+
+def example(numeric: Sequence[str], stems: Iterable[str]) -> str:
+    """Return options that name dimensions: by the pattern of a stem, or else by the last two names.
+
+    >>> example(["1", "2", "f1", "f2"], ["", "f"]), example(["age", "a b", "c"], [])
+    ("--dimensions '[0-9]*'", "--dimensions 'a b' --dimensions c")
+    """
+    patterns = [f"{escape(stem)}[0-9]*" for stem in stems][:1] or [escape(name) for name in numeric[-2:]]
+    return " ".join(f"--dimensions {quoted(pattern)}" for pattern in patterns)
 
 
 def holds_numbers(cells: Sequence[str] | np.ndarray, words_allowed: bool) -> bool:

@@ -2,7 +2,8 @@
 
 Two spellings are *the same* if a reader cannot tell them apart: other Unicode normal forms, invisible characters, other kinds of
 blanks, blanks at the ends. These are always taken as one name. Two spellings are *alike* if they may well mean the same, but need
-not: upper and lower case, leading zeros, `.0`, inner blanks. Of these a person has to decide.
+not: upper and lower case, leading zeros, `.0`, inner blanks, separators, letters of other scripts that look the same. Of these a
+person has to decide.
 """
 
 import re
@@ -14,16 +15,35 @@ from speaker_invariant_ser.errors import shorten
 
 JOINERS = "\u200c\u200d"  # invisible, but scripts such as Bengali and Persian need them to look right
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # beside category Cf
-MISSING = frozenset(("", "nan", "none", "null", "n/a", "na", "<na>", "#n/a", "-", "--", "?", "undefined"))
+DASHES = "\u2010-\u2015\u2212-"
+SEPARATORS = re.compile(rf"(?:[\s_'`\u2018\u2019\u02bc{DASHES}]|(?<!\d)\.|\.(?!\d))+")  # a point between digits is none
+SIGN = re.compile(rf"[{DASHES}](?=\d)")
+SMALL = (  # letters of Cyrillic and Greek, of which the small ones or the capitals look like Latin letters
+    "\u0430\u0432\u0435\u0455\u0456\u0458\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0501\u051b\u051d"
+    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7"
+)
+LATIN = "abesijkmhopctyxdqwabezhikmnoptyx"
+LOOKALIKES = str.maketrans(SMALL + SMALL.upper(), LATIN + LATIN.upper())
+MISSING = frozenset(
+    (
+        *("", "nan", "nat", "none", "null", "nil", "na", "n/a", "<na>", "#n/a", "undefined", "missing", "tbd", "tba", "todo"),
+        *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated"),
+    )
+)
+PLACEHOLDER = re.compile(rf"[?._\u2026{DASHES}]+|#(?:name|null|num|ref|value|div/0)[!?]")  # signs; errors of spreadsheets
+DOUBTFUL = frozenset(("unknown", "unk", "other", "others", "oth", "unsure", "unclear", "ambiguous", "mixed", "xxx"))
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell is empty or holds a word that programs write for a missing value.
+    """Return whether a cell is empty or holds what programs and people write for a missing value.
 
-    >>> [is_missing(text) for text in ("", "NaN", "N/A", "Nana")]
-    [True, True, True, False]
+    >>> [is_missing(text) for text in ("", "NaN", "n.a.", "\u2013", "TBD", "#REF!")]
+    [True, True, True, True, True, True]
+    >>> [is_missing(text) for text in ("Nana", "none of these", "unknown", "-1")]
+    [False, False, False, False]
     """
-    return same_key(text).casefold() in MISSING
+    word = same_key(text).casefold()
+    return word.replace(".", "").strip() in MISSING or bool(PLACEHOLDER.fullmatch(word))
 
 
 def clean(text: str) -> str:
@@ -50,15 +70,27 @@ def alike_key(text: str) -> str:
 
     >>> alike_key("Anna B") == alike_key("annab"), alike_key("s03") == alike_key("S3"), alike_key("3.0") == alike_key("3")
     (True, True, True)
-    >>> alike_key("1 1") == alike_key("11"), alike_key("1.05") == alike_key("1.5"), alike_key("10") == alike_key("1")
+    >>> alike_key("spk_1") == alike_key("spk-01") == alike_key("SPK 1"), alike_key("1_1") == alike_key("1-1")
+    (True, True)
+    >>> alike_key("1 1") == alike_key("11"), alike_key("1.05") == alike_key("1.5"), alike_key("-1") == alike_key("1")
     (False, False, False)
     """
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(text)).casefold())
     if not name.isascii():
-        name = "".join(str(unicodedata.decimal(c, c)) for c in name)
-    name = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", re.sub(r"\s+", " ", name))  # one blank between two digits stays
+        name = "".join(str(unicodedata.decimal(c, c)) for c in latin(name))
+    name = ("-" if SIGN.match(name) else "") + SEPARATORS.sub(" ", name)
+    name = re.sub(r"(?<!\d) +| +(?!\d)", "", name)  # between two digits one stays
     name = re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", name)
     return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", name)
+
+
+def latin(text: str) -> str:
+    """Return a text with Latin letters in place of Cyrillic and Greek ones that look like them.
+
+    >>> latin("\u0430nn\u0430"), latin("\u039d\u0430t")
+    ('anna', 'Nat')
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(LOOKALIKES))
 
 
 def one_spelling(names: Iterable[str], key: Callable[[str], str] = same_key) -> dict[str, str]:
@@ -105,7 +137,7 @@ def describe_groups(alike: Iterable[Iterable[str]], maximum: int = 5) -> str:
 
 def quoted(names: list[str]) -> list[str]:
     """Return names in quotation marks, as escapes where they are the same to the eye."""
-    hidden = len(set(map(same_key, names))) < len(names)
+    hidden = len({latin(same_key(name)) for name in names}) < len(names)
     return [ascii(name) if hidden else f"'{name}'" for name in names]
 
 

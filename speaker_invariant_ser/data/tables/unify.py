@@ -82,9 +82,20 @@ def spellings(
 def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
     """Return the message about speaker names that may be of one person."""
     return (
-        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, blanks, leading zeros "
-        "or .0; add --same-speaker if they are one person, --distinct-speakers if they are not"
+        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, separators, "
+        "leading zeros, .0 or look-alike letters; add --same-speaker if they are one person, --distinct-speakers if they are not"
     )
+
+
+def doubtful_names(column: str, values: Sequence[str]) -> Notes:
+    """Return a note on labels that say that the label is not known: they are kept, but most likely mean nothing in common."""
+    counts = Counter(value for value in values if names.same_key(value).casefold() in names.DOUBTFUL)
+    if not counts:
+        return []
+    what = {"speaker": "one speaker, though more may be meant", "emotion": "an emotion like any other"}[column]
+    advice = " or drop it with labels.map in the recipe" if column == "emotion" else ""
+    rows = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
+    return [f"{column} {rows} counts as {what}; leave these rows out{advice} if that is wrong"]
 
 
 def require_text(column: str, values: Sequence[str], source: object) -> None:
