@@ -4,8 +4,8 @@ A near copy is the same sound in another encoding, at another level or of opposi
 model that learned from one is not tested by the other, so that splits keep them together.
 
 Candidates are found by fingerprints: the spectral envelope around the loudest moments of each utterance, which a copy has as
-well. Waveforms then decide: two utterances are near copies if they correlate where they overlap. The time is nearly linear in the
-amount of audio.
+well. Waveforms then decide: two utterances are near copies if they correlate where they overlap. So does periodic
+sound, such as tones of one pitch. The time is nearly linear in the amount of audio.
 """
 
 from collections import defaultdict
@@ -90,9 +90,8 @@ def copies_note(utterances: Sequence[Utterance]) -> list[str]:
         return []
     return [
         f"{counted(len(copies), 'utterance shares', 'utterances share')} audio with others, "
-        "as overlapping segments or near copies "
-        f"({counted(len(set(copies)), 'group')}): "
-        "each group stays on one side of every split"
+        f"as overlapping segments or near copies ({counted(len(set(copies)), 'group')}): each group stays on one side of every "
+        "split; synthetic sound that repeats, such as tones of one pitch, counts as copied, too"
     ]
 
 

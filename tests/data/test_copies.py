@@ -92,6 +92,15 @@ def test_clips_without_copies_silence_and_short_clips_stay_alone():
     assert groups_of({f"{number}": speech(number, 0.5) for number in range(40)} | quiet) == []
 
 
+def test_tones_of_one_pitch_are_near_copies_as_the_warning_says():
+    times = np.arange(2 * RATE) / RATE
+    tones = {f"{hertz} {phase}": 0.3 * np.sin(2 * np.pi * hertz * times + phase) for hertz in (200, 300) for phase in (0, 1)}
+    assert groups_of({name: tone + noise(number) / 50 for number, (name, tone) in enumerate(tones.items())}) == [
+        {"200 0", "200 1"},
+        {"300 0", "300 1"},
+    ]
+
+
 def test_windows_of_one_recording_are_one_group():
     whole = speech(5, 12.0)
     windows = {f"{start}": whole[start * RATE // 2 : start * RATE // 2 + 3 * RATE] for start in range(18)}
@@ -131,7 +140,7 @@ def test_prepare_marks_utterances_that_share_audio(windowed):
     assert all(group[0].id == name for name, group in groups.items())
     assert windowed.settings["notes"] == [
         "51 utterances share audio with others, as overlapping segments or near copies (10 groups): each group stays on one side "
-        "of every split"
+        "of every split; synthetic sound that repeats, such as tones of one pitch, counts as copied, too"
     ]
     assert all(utterance.recorded_in == (utterance.source if utterance.end else "") for utterance in windowed.utterances)
 
