@@ -83,10 +83,14 @@ def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple
         return jobs, ""
     if not requested:
         jobs = min(jobs, max(1, available // model_bytes))
-    line = f"training {counted(jobs, 'model')} at a time"
+    line, advice = f"training {counted(jobs, 'model')} at a time", ""
     if jobs * model_bytes > available:
         line += " may run out of memory"
-    return jobs, f"{line}: {available / 1e9:.1f} GB of memory are available, a model takes about {model_bytes / 1e9:.1f} GB"
+        advice = f"; lower {'--jobs or ' * (jobs > 1)}train.batch_size, or prepare shorter utterances"
+    return (
+        jobs,
+        f"{line}: {available / 1e9:.1f} GB of memory are available, a model takes about {model_bytes / 1e9:.1f} GB{advice}",
+    )
 
 
 # Of version 2 and 1: folder, limit, use, and the statistic of cached files, which are dropped when memory is needed.

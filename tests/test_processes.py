@@ -128,6 +128,8 @@ def test_as_many_models_as_cores_and_memory_allow(monkeypatch, requested, models
     monkeypatch.setattr(processes, "available_memory", lambda: available and int(available))
     chosen, printed = jobs_that_fit(requested, models, 8 * 10**8)
     assert chosen == jobs and printed.startswith(line) and bool(printed) == bool(line)
+    lowered = f"; lower {'--jobs or ' * (jobs > 1)}train.batch_size, or prepare shorter utterances"
+    assert printed.endswith(lowered) == ("run out" in line)
 
 
 def test_no_limits_where_the_system_has_none(tmp_path, monkeypatch):
