@@ -241,7 +241,11 @@ def test_a_column_of_vectors_is_the_embedding(tmp_path, kind):
         ([[1, 2, 3]] * 5 + [None], {}, "emb in row 6 is missing; expected equally many numbers in every row"),
         ([None] + [[1, 2, 3]] * 5, {}, "emb in row 1 is missing"),
         ([[1, 2, None]] + [[1, 2, 3]] * 5, {}, "the embedding of row 1 contains NaN"),
-        (NUMBERS.tolist(), {"f_0": [1.0] * 6, "f_1": [2.0] * 6}, "several stems; name the dimensions with --dimensions"),
+        (
+            NUMBERS.tolist(),
+            {"f_0": [1.0] * 6, "f_1": [2.0] * 6},
+            "several stems; name the dimensions, once for each name or pattern, such as --dimensions",
+        ),
         (NUMBERS.tolist(), {"emb_0": [1.0] * 6}, "column emb_0 occurs more than once"),
     ],
 )

@@ -127,18 +127,20 @@ def groups(names: Iterable[str], key: Callable[[str], str] = alike_key) -> list[
 
 
 def describe_groups(alike: Iterable[Iterable[str]], maximum: int = 5) -> str:
-    """Return groups of spellings in words; those that look the same are written as escapes.
+    r"""Return groups of spellings in words; those that look the same are written as escapes.
 
     >>> describe_groups([["03", "3"], ["Anna", "anna"]])
     "'03' and '3', 'Anna' and 'anna'"
+    >>> print(describe_groups([["a  b", "a b"]]))
+    'a \x20b' and 'a b'
     """
     return shorten((" and ".join(quoted(group)) for group in map(list, alike)), maximum)
 
 
 def quoted(names: list[str]) -> list[str]:
     """Return names in quotation marks, as escapes where they are the same to the eye."""
-    hidden = len({latin(same_key(name)) for name in names}) < len(names)
-    return [ascii(name) if hidden else f"'{name}'" for name in names]
+    hidden = len({latin(" ".join(same_key(name).split())) for name in names}) < len(names)
+    return [ascii(name).replace("  ", r" \x20") if hidden else f"'{name}'" for name in names]
 
 
 def find(name: str, known: Iterable[str]) -> str:
