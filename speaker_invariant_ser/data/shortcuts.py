@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.conditions.measures import bandwidth
+from speaker_invariant_ser.data.formats.identify import existing
+from speaker_invariant_ser.data.formats.opening import open_recording
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.tables.names import groups
-from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.errors import AudioError, shorten
 from speaker_invariant_ser.indexing import to_indices
 
 NEIGHBOURS = 15
@@ -266,9 +267,9 @@ def channel_numbers(utterances: Sequence[Utterance], audio: np.ndarray, paths: S
 
 
 def file_kind(path: Path) -> str:
-    """Return container, codec, sampling rate and channels of a file as its header says; empty if there is no such header."""
+    """Return container, codec, sampling rate and channels of a file; empty if it cannot be read any more."""
     try:
-        info = soundfile.info(str(path))
-    except (OSError, RuntimeError, ValueError, TypeError):  # another library may have read it
+        with open_recording(existing(path)).file as file:
+            return f"{file.format} {file.subtype} {file.samplerate} {file.channels}"
+    except AudioError:
         return ""
-    return f"{info.format} {info.subtype} {info.samplerate} {info.channels}"

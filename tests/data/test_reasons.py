@@ -109,6 +109,9 @@ PATHS = {
     "A.WAV": "there is a.wav: upper and lower case",
     "a.flac": "there is a.wav",
     "a  .wav": "no such file",
+    "SUB/a.wav": "there is sub: upper and lower case",
+    "sub /x/a.wav": "there is sub: upper and lower case, blanks",
+    "other/x/a.wav": "no such file; there is no folder ",
     "other.wav": "other.wav: no such file",
 }
 
@@ -116,6 +119,7 @@ PATHS = {
 @pytest.mark.parametrize("name, expected", PATHS.items())
 def test_a_path_that_leads_nowhere_says_why(tmp_path, name, expected):
     soundfile.write(tmp_path / "a.wav", SOUND, RATE)
+    (tmp_path / "sub").mkdir()
     for path in (Path(tmp_path, name), f"{tmp_path}/{name}"):
         with pytest.raises(AudioError, match="no such file") as caught:
             audio.decode(path)

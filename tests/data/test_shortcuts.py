@@ -15,6 +15,7 @@ from speaker_invariant_ser.data.shortcuts import (
     NEIGHBOURS,
     PROPERTIES,
     examine,
+    file_kind,
     nearest_neighbours,
     score_number,
 )
@@ -197,3 +198,15 @@ def test_recordings_of_two_channels_are_warned_of(tmp_path, capsys):
     error = capsys.readouterr().err
     for name in ("bandwidth", "offset", "file_kind"):
         assert f"warning: {PROPERTIES[name]} alone predicts the emotion of unseen speakers with 100% UAR" in error
+
+
+def test_the_kind_of_a_file_is_found_as_decoding_finds_it(tmp_path, capfd):
+    """Under the name that a table gives it, without messages of the decoder about a header that is wrong."""
+    sound = 0.1 * np.random.default_rng(0).standard_normal(48_000)
+    (tmp_path / "J\u00f6rg").mkdir()
+    soundfile.write(tmp_path / "J\u00f6rg" / "a.wav", sound, 16_000, subtype="ULAW")
+    soundfile.write(tmp_path / "b.mp3", sound, 16_000)
+    (tmp_path / "c.mp3").write_bytes(2 * (tmp_path / "b.mp3").read_bytes())
+    assert file_kind(tmp_path / "Jo\u0308rg\\a.wav") == "WAV ULAW 16000 1"
+    assert file_kind(tmp_path / "b.mp3") == file_kind(tmp_path / "c.mp3") == "MP3 MPEG_LAYER_III 16000 1"
+    assert file_kind(tmp_path / "gone.wav") == "" and capfd.readouterr().err == ""

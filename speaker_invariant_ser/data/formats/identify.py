@@ -122,7 +122,7 @@ def convert(path: Path | str) -> str:
 def explain_missing(path: Path | str) -> str:
     """Return why there is no file at `path`, with what is wrong in the path where that can be seen."""
     text = str(path)
-    name = text.rpartition("/")[2]
+    name, missing = text.rpartition("/")[2], first_missing(text)
     if os.path.islink(path):
         return f"{path}: is a link to a missing file"
     address = URL.search(text)
@@ -138,11 +138,20 @@ def explain_missing(path: Path | str) -> str:
         hint = "the quotation marks are taken as part of its name: leave them out"
     elif "/~" in text or text.startswith("~"):
         hint = "~ is not replaced by your home folder here: write it in full"
-    elif similar := [other for other in siblings(path) if alike(other, name)]:
+    elif similar := [other for other in siblings(missing) if alike(other, os.path.basename(missing))]:
         hint = f"there is {similar[0]}: upper and lower case, blanks and endings count"
+    elif missing != text:
+        hint = f"there is no folder {missing}"
     else:
         return f"{path}: no such file"
     return f"{path}: no such file; {hint}"
+
+
+def first_missing(path: str) -> str:
+    """Return the shortest beginning of a path that does not exist: the path, or a folder on the way to it."""
+    while (folder := os.path.dirname(path)) and not os.path.isdir(folder):
+        path = folder
+    return path
 
 
 def siblings(path: Path | str) -> list[str]:
