@@ -182,8 +182,9 @@ def test_words_for_missing_values_are_refused_in_every_kind_of_own_data(tmp_path
     rows = [{"path": f"{n}.wav", **good} for n in range(3)]
     rows[1][column] = word
     table = write_table(tmp_path / "t.csv", rows)
-    with pytest.raises(ManifestError, match=rf"{column} in row 2 is '.*', which stands for a missing value\. Fill in"):
+    with pytest.raises(ManifestError, match=rf"{column} in row 2 is '.*', which stands for a missing value\. Fill in") as error:
         read_table(Request(table))
+    assert ("--unlabelled" in str(error.value)) == (column == "emotion")
     if column == "emotion":
         unlabelled = read_table(Request(table, unlabelled=True)).utterances
         assert [u.emotion for u in unlabelled] == ["sad", "", "sad"]

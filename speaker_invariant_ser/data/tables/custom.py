@@ -261,7 +261,7 @@ def require_no_missing_words(columns: Columns, missing: Mapping[str, Sequence[bo
             words = shorten(dict.fromkeys(f"'{columns[name][row - 1]}'" for row in rows))
             problems.append(f"{name} in row {shorten(rows)} is {words}, which stands for a missing value")
     if problems:
-        accept = ", accept utterances without emotion with --unlabelled" if "emotion" in missing else ""
+        accept = ", accept utterances without emotion with --unlabelled" if any(missing.get("emotion", ())) else ""
         raise ManifestError(
             f"{request.source}: {'; '.join(problems)}. Fill in these cells, remove the rows{accept}, or rename what is a name"
         )
