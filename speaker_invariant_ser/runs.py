@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,7 @@ from speaker_invariant_ser.models.binding import HASHES, REMEDY, require_same_ru
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.recipe import Recipe
 
+DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # no names of folders on Windows
 MAX_NAME = 200  # characters of a folder; file systems allow 255 bytes, of which temporary names need some
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
 INNER_METRICS, INNER_PREDICTIONS = "inner-metrics.csv", "inner-predictions.csv"
@@ -302,10 +304,12 @@ def folder_name(fold: str) -> str:
 
     A name that would be too long for file systems is cut, and a hash of it is added.
 
-    >>> folder_name("a/b"), len(folder_name("\N{BENGALI LETTER KA}" * 100))
-    ('a%2Fb', 197)
+    >>> folder_name("a/b"), folder_name("con"), len(folder_name("\N{BENGALI LETTER KA}" * 100))
+    ('a%2Fb', '%63on', 197)
     """
     quoted = quote(fold, safe=" ").replace(".", "%2E")
+    if DEVICES.fullmatch(quoted):
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
     if len(quoted) <= MAX_NAME:
         return quoted
     return f"{quoted[: MAX_NAME - 20].rstrip('%')}~{hashlib.sha256(fold.encode()).hexdigest()[:16]}"

@@ -177,11 +177,14 @@ def in_words(accuracy: float, chance: float) -> tuple[str, str]:
 
     >>> in_words(0.196, 0.15), in_words(0.708, 0.214), in_words(0.32, 0.3)
     (('1 of 5', '1 of 7'), ('7 of 10', '1 of 5'), ('32 of 100', '30 of 100'))
+    >>> in_words(0.5, 0.5)
+    ('5 of 10', '5 of 10')
     """
-    for texts in ((few(accuracy), few(chance)), (of(accuracy, 100), of(chance, 100))):
+    rounded = few(accuracy), few(chance)
+    for texts in (rounded, (of(accuracy, 100), of(chance, 100)), (of(accuracy, 1000), of(chance, 1000))):
         if texts[0] != texts[1]:
             return texts
-    return of(accuracy, 1000), of(chance, 1000)
+    return rounded
 
 
 def few(share: float) -> str:
