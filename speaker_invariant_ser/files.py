@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 from collections.abc import Collection, Iterator
@@ -20,7 +19,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from speaker_invariant_ser.errors import WriteError, shorten
+from speaker_invariant_ser.errors import SerError, WriteError, shorten
 
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
@@ -37,11 +36,7 @@ REASONS = {
     errno.ELOOP: "its symbolic links form a loop",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
-
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
-MAX_TEXT = 200_000_000  # bytes of a JSON file
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+MAX_TEXT = 200_000_000  # bytes of a JSON file or another text
 
 
 @contextmanager
@@ -280,11 +275,8 @@ def remove_leftovers(path: Path | str) -> None:
 def scratch_folder(path: Path | str) -> Iterator[Path]:
     """Make a folder for files that are needed only while `path` is made.
 
-    Args:
-        path: The folder that is being made.
-
     Yields:
-        The scratch folder, of the same name in every call; it is removed at the end.
+        The scratch folder, of the same name in every call for `path`; it is removed at the end.
 
     Raises:
         WriteError: Another process is using it.
@@ -315,6 +307,8 @@ def locked(path: Path, kind: str) -> Iterator[None]:
     lock = partial_of(path).with_suffix(f".{kind}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as undo:
+        if lock.is_symlink():  # planted: a lock is a file
+            lock.unlink()
         try:
             undo.enter_context(FileLock(lock, timeout=0))
         except Timeout:
@@ -370,28 +364,33 @@ def write_json(path: Path | str, value: object) -> None:
         file.write("\n")
 
 
+def require_regular(path: Path | str) -> Path:
+    """Return the path; raise SerError for a pipe, from which reading could block for ever, and a device, which need not end."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise SerError(f"{path} is not a regular file: it is a pipe or a device, and is not read")
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a text; raise SerError for a pipe or a device, ValueError if it is too large, or OSError."""
+    if require_regular(path).exists() and (size := path.stat().st_size) > MAX_TEXT:
+        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {MAX_TEXT / 1e6:.0f} MB")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file in UTF-8.
 
     Raises:
         FileNotFoundError: There is no such file.
+        SerError: It is a pipe or a device.
         ValueError: It is no JSON, too large, or nested too deeply.
     """
-    if (size := path.stat().st_size) > MAX_TEXT:
-        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {MAX_TEXT / 1e6:.0f} MB")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path).decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def cell_for_people(text: str) -> str:
-    """Return a cell of a table that people open in a spreadsheet; an apostrophe precedes what could be a formula.
-
-    >>> cell_for_people("=1+1"), cell_for_people("-1.5"), cell_for_people("a=b")
-    ("'=1+1", '-1.5', 'a=b')
-    """
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def sha256(path: Path | str) -> str:

@@ -5,14 +5,21 @@ from pathlib import Path
 
 import pytest
 from reports import run_report, table_report
+from speaker_invariant_ser.inference.onnx_model import OnnxModel
+from speaker_invariant_ser.inference.segments import read_segments
 
 from speaker_invariant_ser import files
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data.corpora.base import list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus
+from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.demos.folder import MARK
-from speaker_invariant_ser.errors import WriteError
-from speaker_invariant_ser.evaluation.summary import REPORT_FILES
+from speaker_invariant_ser.errors import ManifestError, SerError, WriteError
+from speaker_invariant_ser.evaluation.summary import REPORT_FILES, read_report
+from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.studies.measure import remove_run
+from speaker_invariant_ser.studies.results import read_result
 
 PACKAGE = Path(files.__file__).parent
 OWN = {"notes.md": "mine", "report.json.bak": "mine", "thesis/chapter.tex": "mine"}
@@ -103,3 +110,39 @@ def test_folders_are_removed_in_few_places():
     """Whoever adds one shows here that it cannot meet a user's folder: checkpoints and trials are hidden or in a sweep."""
     modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "rmtree(" in path.read_text()}
     assert modules == {"files.py", "training/checkpoints.py", "studies/sweep.py"}
+
+
+READERS = {
+    "table": lambda path: read_columns(path.with_suffix(".parquet"), {}),
+    "segments": lambda path: read_segments(path.with_suffix(".rttm")),
+    "model": lambda path: load_model(path.parent),
+    "ONNX file": lambda path: OnnxModel(path.with_suffix(".onnx")),
+    "report": lambda path: read_report(path.parent),
+    "result of a study": lambda path: read_result(path),
+    "labels of IEMOCAP": lambda path: list_corpus(get_corpus("iemocap"), path.parent),
+}
+NAMES = {
+    "table": "x.parquet",
+    "segments": "x.rttm",
+    "model": "model.json",
+    "ONNX file": "x.onnx",
+    "report": "report/report.json",
+    "labels of IEMOCAP": "EmoEvaluation/x.txt",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_pipes_and_devices_are_not_read(tmp_path, name):
+    """Reading a pipe could block for ever, and /dev/zero does not end; /dev/null stands for both here."""
+    device = tmp_path / NAMES.get(name, "x")
+    device.parent.mkdir(exist_ok=True)
+    device.symlink_to("/dev/null")
+    with pytest.raises(SerError, match=f"^{device} is not a regular file: it is a pipe or a device, and is not read$"):
+        READERS[name](tmp_path / "x")
+
+
+def test_the_size_of_texts_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_TEXT", 5)
+    (tmp_path / "x.rttm").write_text("123456")
+    with pytest.raises(ManifestError, match=r"x.rttm cannot be read as RTTM \(0 MB, expected at most 0 MB\)"):
+        read_segments(tmp_path / "x.rttm")

@@ -7,6 +7,7 @@ import pytest
 from speaker_invariant_ser import files
 from speaker_invariant_ser.errors import WriteError
 from speaker_invariant_ser.files import (
+    locked,
     new_folder,
     partial_of,
     private_folder,
@@ -113,3 +114,13 @@ def test_a_link_is_removed_without_what_it_leads_to(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     files.remove(tmp_path / "link")
     assert (tmp_path / "folder" / "file").exists() and not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["lock", "scratch-lock"])
+def test_a_link_in_place_of_a_lock_is_removed(tmp_path, kind):
+    victim, lock = tmp_path / "victim", partial_of(tmp_path / "out").with_suffix(f".{kind}")
+    victim.write_text("old")
+    lock.symlink_to(victim)
+    with locked(tmp_path / "out", kind):
+        assert not lock.is_symlink()
+    assert victim.read_text() == "old" and not lock.exists()

@@ -18,7 +18,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.manifest import COLUMNS
-from speaker_invariant_ser.data.tables.columns import read_columns, read_vectors, require_unique_columns
+from speaker_invariant_ser.data.tables.columns import read_columns, read_vectors, require_memory, require_unique_columns
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FIELDS = ("speaker", "emotion", "text", "id", "scored", "recording")
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
 ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
+COPIES = 4  # of embeddings that an audit keeps in memory, about
 MAX_VALUE = 1e18  # its square is finite in single precision
 MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
 YES_NO = {"1": True, "0": False, "true": True, "false": False}
@@ -191,6 +192,7 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] =
                 file = np.load(source, allow_pickle=False)
                 names = list(getattr(file, "files", ()))  # a bare array, as in an .npy file, has none
                 chosen = match_fields(names, columns, path, needed=("embedding", "speaker"))
+                require_memory(path, COPIES * sum(member.file_size for member in file.zip.infolist()), "its arrays")
                 arrays = {field: file[name] for field, name in chosen.items()}
         except INVALID_NPZ as error:
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""

@@ -6,9 +6,12 @@ A prepared corpus keeps every label. A map is applied when a model is trained or
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
-from speaker_invariant_ser.data.tables.names import alike_key, contains, find
+from speaker_invariant_ser.data.tables.names import alike_key, contains, find, is_utf8
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
@@ -26,6 +29,16 @@ MAPS: dict[str, Mapping[str, str] | None] = {
     "five": FIVE_MAP,
     "five-merged": {**FIVE_MAP, "excited": "happy", "calm": "neutral"},
 }
+
+
+def require_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels of a model; raise ValueError unless they are at least two different names of one line each."""
+    if len(set(labels)) < max(2, len(labels)) or not all(len(label.splitlines()) == 1 and is_utf8(label) for label in labels):
+        raise ValueError("labels: expected at least two different names of one line each")
+    return labels
+
+
+LabelNames = Annotated[tuple[str, ...], AfterValidator(require_names)]
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
+from speaker_invariant_ser.data.tables.columns import cell_for_people
 from speaker_invariant_ser.errors import AudioError, PreparedCorpusError, counted, shorten
 from speaker_invariant_ser.files import (
-    cell_for_people,
     keep_own,
     locked,
     partial_of,

@@ -33,7 +33,15 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     require_held_out,
 )
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
-from speaker_invariant_ser.evaluation.summary import Against, RunReport, RunSettings, UnauditedReport, read_report
+from speaker_invariant_ser.evaluation.summary import (
+    QUICK_REPORT,
+    REPORT,
+    Against,
+    RunReport,
+    RunSettings,
+    UnauditedReport,
+    read_report,
+)
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
     Baseline,
@@ -44,6 +52,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Speaker,
 )
 from speaker_invariant_ser.files import held
+from speaker_invariant_ser.models.binding import require_no_links
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -124,11 +133,12 @@ def evaluate(
         telephone: Also score the test utterances as a telephone transmits them.
 
     Raises:
-        RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match.
+        RunError: A fold is missing or damaged, a column is unknown, the two runs do not match, or the report's folder is a link.
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
         WriteError: Another process is evaluating the run, or it cannot be written.
     """
     progress = progress or (lambda *_: None)
+    require_no_links(run.folder / name for name in (REPORT, QUICK_REPORT))
     with held(run.folder / PREDICTIONS):
         return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone)
 

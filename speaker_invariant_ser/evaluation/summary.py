@@ -5,7 +5,6 @@ an older version did not write is optional here, stays absent when the report is
 kept. Rates are shares from 0 to 1; None (null) is a value that is not defined, such as an interval over a single speaker.
 """
 
-import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -23,6 +22,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     StrongestAttacker,
     Uar,
 )
+from speaker_invariant_ser.files import read_bytes, read_json
 
 REPORT, JSON = "report", "report.json"  # folder and file in a run folder
 QUICK_REPORT = "report-quick"  # folder of a report of closed-form attackers beside a full one
@@ -239,18 +239,22 @@ class ComparisonReport(Part):
 
 def is_report(path: Path) -> bool:
     """Return whether a file is the JSON of a report or of a comparison, of any version."""
+    if not path.is_file():
+        return False
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         first = content["runs"][0] if "runs" in content else content
         return {"verdict", "speaker"} <= set(first)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
 def holds_full_report(folder: Path) -> bool:
     """Return whether a folder holds the report of an audit by all attackers, which one with --quick must not replace."""
+    if not (folder / JSON).is_file():
+        return False
     try:
-        content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        content = read_json(folder / JSON)
         return content["settings"]["audit"]["quick"] is False
     except (OSError, ValueError, LookupError, TypeError):
         return False  # none, a comparison, or damaged
@@ -269,7 +273,7 @@ def read_report(folder: Path) -> RunReport:
     path = folder / REPORT / JSON
     again = f"evaluate it again with `siser evaluate {quoted(folder)}`"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if (reason := reason_unaudited(content)) is not None:
             raise RunError(f"{folder} cannot be compared, because it could not be audited: {reason}")
         return RunReport.model_validate_json(content)
@@ -281,7 +285,7 @@ def read_report(folder: Path) -> RunReport:
         if first["type"] == "missing":
             raise RunError(f"{path} is damaged or of another version, it has no {key}: {again}") from None
         raise RunError(f"{path} is damaged ({key}{': ' if key else ''}{first['msg']}): {again}") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
 
 

@@ -7,11 +7,12 @@ Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level 
 dimension, C emotions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
+from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
@@ -62,8 +64,8 @@ class ModelSettings(BaseModel):
     confidence of predictions and is no part of the logits; None where none was fitted.
     """
 
-    labels: tuple[str, ...]
-    sample_rate: int
+    labels: LabelNames
+    sample_rate: Literal[16_000]
     features: FeaturesSection
     encoder: EncoderSection
     emotion: EmotionSection
@@ -72,6 +74,13 @@ class ModelSettings(BaseModel):
     release: ReleaseSection = NoRelease()
     trained_range: TrainedRange | None = None
     temperature: float | None = Field(None, ge=TEMPERATURE_RANGE[0], le=TEMPERATURE_RANGE[1])
+
+
+class Origin(BaseModel):
+    """How a model was made, as model.json says."""
+
+    trained: dict[str, str | int] = {}
+    versions: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -283,13 +292,22 @@ def read_description(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: expected a table of JSON")
     if described.get("format") != FORMAT:
         raise RunError(f"{path}: written in format {described.get('format')}, this version reads format {FORMAT}")
+    with description_errors(path):
+        Origin.model_validate(described)
     return described
 
 
 def parse_description(path: Path, described: Mapping[str, Any]) -> ModelSettings:
     """Return the settings in the contents of model.json; `path` is for the error."""
-    try:
+    with description_errors(path):
         return ModelSettings.model_validate({name: saved(name, table) for name, table in described.items()})
+
+
+@contextmanager
+def description_errors(path: Path) -> Iterator[None]:
+    """Turn errors about the contents of a model.json into RunError."""
+    try:
+        yield
     except ValidationError as error:
         raise RunError(f"{path} is damaged: {'; '.join(map(explain, error.errors()))}") from None
     except (ValueError, AttributeError) as error:

@@ -15,7 +15,7 @@ from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, Part, SpeakerResult, Uar, WorstSpeaker
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import require_regular, writing
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
 
@@ -132,7 +132,7 @@ def read_result(path: Path) -> Result | None:
         StudyError: The file is damaged or not a result.
     """
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return Result.model_validate_json(require_regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:

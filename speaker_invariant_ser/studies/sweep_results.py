@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from speaker_invariant_ser.config import toml_value, write_toml
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
+from speaker_invariant_ser.data.tables.columns import cell_for_people
 from speaker_invariant_ser.errors import RunError, counted
-from speaker_invariant_ser.files import cell_for_people, write_json, writing
+from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.report.figure import Plot, add_legend, save
 from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST

@@ -78,7 +78,7 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
         if metadata["owner"] != fingerprint:
             raise RunError(f"{path} belongs to another run, fold, seed or precision; {remedy}")
         return unpack(json.loads(metadata["state"]), tensors)
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path} is damaged ({reason}); {remedy}") from None
 

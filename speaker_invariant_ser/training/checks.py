@@ -89,7 +89,7 @@ def check_methods(recipe: Recipe) -> int:
     Raises:
         RecipeError: The encoder is unknown, band limits are impossible, or methods do not go together.
     """
-    model = build_model(recipe, ("", ""))
+    model = build_model(recipe, ("any", "other"))
     Adversaries(recipe, model, [2 for _ in recipe.adversaries])
     if recipe.perturb.name == "cross" and not isinstance(recipe.adversary, TrainedClassifierSettings):
         raise RecipeError(

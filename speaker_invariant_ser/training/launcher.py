@@ -24,6 +24,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.files import partial_of
+from speaker_invariant_ser.models.binding import require_no_links
 from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
@@ -112,6 +113,7 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
     if not (resume and out.is_dir() and any(out.iterdir())):
         return Run.create(out, recipe, splits, prepared)
     run = replace(Run.open(out), data=prepared.folder.absolute())  # the corpus may have moved
+    require_no_links(out.rglob("*"))
     run.require_same(recipe, splits, prepared)
     for spec in run.model_specs:
         if spec.done:

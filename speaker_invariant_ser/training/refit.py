@@ -29,7 +29,7 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, require_emotions
 from speaker_invariant_ser.errors import RunError, SplitError
-from speaker_invariant_ser.files import partial_of, resumable_folder, writing
+from speaker_invariant_ser.files import partial_of, require_regular, resumable_folder, writing
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
@@ -280,7 +280,7 @@ def fits_nothing_later(recipe: Recipe) -> bool:
 def read_logits(path: Path) -> np.ndarray:
     """Read the logits [N, C] that an inner fold has written."""
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(require_regular(path), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}); remove {path.parent} to train this inner fold again") from None
 

@@ -376,8 +376,8 @@ class Trainer:
                 part.load_state_dict(state[name])
             self.state = LoopState(**state["loop"])
             self.totals = EpochTotals(self.fabric.device, state["totals"])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
 
 

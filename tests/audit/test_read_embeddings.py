@@ -445,3 +445,19 @@ def test_damaged_files_are_refused_or_read(tmp_path, kind):
         assert len({len(table.embedding), *(len(getattr(table, name)) for name in ("id", "speaker", "emotion", "scored"))}) == 1
         assert np.isfinite(table.embedding).all() and all(table.speaker) and table.scored.any()
     assert read and refused, "some mutations should be harmless and some not"
+
+
+def test_a_small_file_that_unpacks_to_more_than_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, embedding=np.zeros((1000, 100)), speaker=np.array(["s"]))
+    with pytest.raises(AuditError, match="embedding has 1,000 rows, speaker has 1; expected one per utterance"):
+        read_embeddings(path)
+    monkeypatch.setattr("speaker_invariant_ser.data.tables.columns.available_memory", lambda: 10**6)
+    with pytest.raises(AuditError, match="bomb.npz: its arrays take 0.0 GB of memory, and 0.0 GB are available"):
+        read_embeddings(path)
+
+
+def test_a_parquet_table_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("speaker_invariant_ser.data.tables.columns.available_memory", lambda: 100)
+    with pytest.raises(AuditError, match="v.parquet: 6 rows of 2 columns take 0.0 GB of memory, and 0.0 GB are available"):
+        read_embeddings(vectors(tmp_path, LISTS["list"], list(NUMBERS)))

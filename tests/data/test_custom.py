@@ -213,7 +213,7 @@ class Touch:
 
 
 @AUDFORMAT_WARNINGS
-@pytest.mark.parametrize("place", ["tag", "pickle alone", "pickle beside the table", "name of a table"])
+@pytest.mark.parametrize("place", ["tag", "pickle alone", "pickle beside the table", "name of a table", "merges"])
 def test_an_audformat_database_runs_no_program(audformat_folder, tmp_path, capsys, place):
     header, proof, message = audformat_folder / "db.yaml", tmp_path / "proof", ""
     tables = list(audformat_folder.glob("db.files.*"))
@@ -221,6 +221,10 @@ def test_an_audformat_database_runs_no_program(audformat_folder, tmp_path, capsy
         tag = f"proof: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{proof}']]"
         header.write_text(f"{header.read_text()}{tag}\n")
         message = r"db.yaml, line \d+: could not determine a constructor for the tag .*python/object.*: remove it"
+    elif place == "merges":  # each line repeats what the one before it repeats: for ever
+        lines = (f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
+        header.write_text(f"{header.read_text()}b0: &b0 {{x: 1}}\n{''.join(lines)}")
+        message = r"db.yaml, line \d+: could not determine a constructor for the tag .*:merge'"
     elif place == "name of a table":
         header.write_text(header.read_text().replace("\n  files:", "\n  x/../files:"))
         message = "db.yaml: the table 'x/../files' has a slash in its name; rename it"

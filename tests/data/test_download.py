@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         part = server.body[first:]
         self.send_response(206 if first else 200)
         if server.sends_length:
-            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Content-Length", str(len(part)) if server.sends_length is True else server.sends_length)
         self.end_headers()
         if server.breaks:
             server.breaks -= 1
@@ -172,6 +172,13 @@ def test_a_transfer_ends_at_the_size_that_is_stated(server, tmp_path, stated, se
     with pytest.raises(DownloadError, match=message):
         fetch(server, tmp_path, **stated)
     assert len(server.requests) == 1 and not list(tmp_path.rglob("*.zip*"))
+
+
+@pytest.mark.parametrize("answer", [{"redirect": "http://["}, {"sends_length": "many"}])
+def test_an_answer_that_makes_no_sense_is_an_error(server, tmp_path, answer):
+    vars(server).update(answer)
+    with pytest.raises(DownloadError, match=r"emodb.zip: the server's answer cannot be used \("):
+        fetch(server, tmp_path)
 
 
 def test_redirects_within_the_server_are_followed_and_no_others(server, emodb, tmp_path):

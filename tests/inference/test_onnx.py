@@ -282,3 +282,65 @@ def test_files_that_are_no_models_are_refused(cnn, folder, tmp_path, capsys):
         assert siser(["infer", str(cnn), wav, "--out", str(tmp_path / "out.csv"), *option]) == 2
         assert f"error: {' '.join(option[:1])}" in (said := capsys.readouterr().err) and "leave it out" in said
     assert not (tmp_path / "out.csv").exists()
+
+
+def constant(name: str, values):
+    return onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(np.array(values)))
+
+
+def forged(nodes=(), **metadata) -> bytes:
+    """Return an ONNX file that computes two constants and says that it was exported."""
+    made = {node.output[0]: node for node in nodes}
+    values = {"probabilities": [0.25, 0.75], "embedding": [1, 2, 3]}
+    nodes = [made.get(name, constant(name, np.float32(value))) for name, value in values.items()]
+    waveform = onnx.helper.make_tensor_value_info("waveform", onnx.TensorProto.FLOAT, ["S"])
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in values]
+    graph = onnx.helper.make_graph(nodes, "graph", [waveform], outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    said = {"format": "1", "labels": '["anger", "joy"]', "embedding_size": "3", "settings": "{}", **metadata}
+    onnx.helper.set_model_props(model, said)
+    return model.SerializeToString()
+
+
+FORGED = {
+    "no labels": ({"labels": "[]"}, "its metadata has no valid labels"),
+    "labels that are numbers": ({"labels": "[1, 2]"}, "its metadata has no valid labels"),
+    "a text as labels": ({"labels": '"ab"'}, "its metadata has no valid labels"),
+    "deep": ({"labels": "[" * 100_000}, "its metadata has no valid labels"),
+    "a label less": ({"labels": '["a", "b", "c"]'}, r"shape \(2,\) and \(3,\), expected 3 probabilities and 3 dimensions"),
+    "negative size": ({"embedding_size": "-1"}, "its metadata has no valid embedding_size"),
+    "huge size": ({"embedding_size": "1" + 12 * "0"}, "its metadata has no valid embedding_size"),
+    "temperature": ({"settings": '{"temperature": NaN}'}, "its metadata has no valid settings"),
+    "no probabilities": ({"nodes": [constant("probabilities", np.float32([-5, 6]))]}, "its probabilities do not add up to 1"),
+    "a matrix": ({"nodes": [constant("embedding", np.ones((3, 3), np.float32))]}, r"\(3, 3\), expected 2 prob"),
+    "cannot run": (
+        {"nodes": [onnx.helper.make_node("Concat", ["waveform", "waveform"], ["embedding"], axis=5)]},
+        "cannot be read as an ONNX model",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, message", FORGED.values(), ids=FORGED)
+def test_a_forged_file_is_refused(change, message, tmp_path):
+    (tmp_path / "forged.onnx").write_bytes(forged(**change))
+    with pytest.raises(RunError, match=f"forged.onnx .*{message}"):
+        OnnxModel(tmp_path / "forged.onnx").apply([np.zeros(1600, np.float32)])
+
+
+def test_a_file_of_another_interface_is_refused(tmp_path):
+    model = onnx.load_from_string(forged())
+    model.graph.input[0].name = "sound"
+    with pytest.raises(RunError, match="x was not written by .*: it does not compute probabilities and embedding of a waveform"):
+        OnnxModel(model.SerializeToString(), "x")
+
+
+def test_a_file_that_names_files_of_others_is_refused(tmp_path):
+    """Weights may lie in files of their own; of those that lead out of the folder nothing is read."""
+    model = onnx.load_from_string(forged())
+    weights = model.graph.initializer.add(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": "/etc/passwd", "offset": "0", "length": "8"}.items():
+        weights.external_data.add(key=key, value=value)
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Identity", ["w"], ["probabilities"]))
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(RunError, match=r"x.onnx cannot be read as an ONNX model: .*[Ee]xternal data path"):
+        OnnxModel(tmp_path / "x.onnx")

@@ -201,3 +201,16 @@ def test_hashes_are_the_same_on_every_machine(trained):
 def test_a_run_stores_no_absolute_path_and_no_user_name(data, run, stored, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     assert portable_path(data, run) == stored
+
+
+@pytest.mark.parametrize("place", ["report", "report-quick", "folds"])
+def test_no_command_writes_through_a_link_in_a_run(place, run, prepared, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(run / place, ignore_errors=True)
+    (run / place).symlink_to(outside)
+    shutil.copyfile(run / "recipe.toml", tmp_path / "recipe.toml")
+    command = f"train {tmp_path}/recipe.toml --out {run} --resume" if place == "folds" else f"evaluate {run}"
+    assert siser([*command.split(), "--data", str(prepared.folder), "--device", "cpu"]) == 2
+    assert f"error: {run / place} is a link, to which this command would write" in capsys.readouterr().err
+    assert not any(outside.iterdir())

@@ -256,6 +256,28 @@ def test_a_model_whose_weights_and_description_do_not_match_is_refused(trained, 
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        *(("labels", labels, "labels: expected at least two different names of one line each")
+          for labels in (["a"], ["a", "a", "b"], ["", "a", "b"], ["a\nb", "c", "d"], ["\ud800", "a", "b"])),
+        ("sample_rate", 10**9, "sample_rate = 1000000000: should be 16000"),
+        ("trained", [1], r"trained = \[1\]: should be a valid dictionary"),
+        ("trained", {"device": ["cpu"]}, "trained.device.str = .*: should be a valid string"),
+        ("versions", [1], r"versions = \[1\]: should be a valid dictionary"),
+        ("trained_range", {"level": [math.nan, 0]}, "trained_range.level.0 = nan: should be a finite number"),
+    ],
+)  # fmt: skip
+def test_a_forged_description_is_refused(trained, tmp_path, key, value, message):
+    """Whoever forges a description makes its hashes fit, so that they are removed here."""
+    save_model(load_model(trained.model_specs[0].folder), tmp_path)
+    described = {**json.loads((tmp_path / DESCRIPTION).read_text()), key: value}
+    del described["sha256"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described))
+    with pytest.raises(RunError, match=f"^{tmp_path / DESCRIPTION} is damaged: .*{message}"):
+        load_model(tmp_path)
+
+
 def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
     model = load_model(trained.model_specs[0].folder)
     model.head[0].bias.data[0] = math.nan

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from speaker_invariant_ser.errors import RunError, WriteError
-from speaker_invariant_ser.training.checkpoints import load_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import FORMAT, digest, load_checkpoint, save_checkpoint
 
 
 def state():
@@ -86,3 +86,23 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
 def test_nothing_is_pickled(tmp_path):
     save_checkpoint(tmp_path / "checkpoint", state(), "this run")
     assert all(isinstance(tensor, torch.Tensor) for tensor in load_file(tmp_path / "checkpoint").values())
+
+
+@pytest.mark.parametrize(
+    "state", ["[" * 100_000, '{"pairs": 5}', '{"tensor": "7", "channels_last": true}', "9" * 6000, "null, 1"]
+)
+def test_a_forged_state_is_refused(tmp_path, state):
+    """Whoever forges a checkpoint makes its hash fit."""
+    path, tensors = tmp_path / "checkpoint", {"0": torch.zeros(2)}
+    metadata = {"format": str(FORMAT), "owner": "this run", "state": state}
+    save_file(tensors, path, {**metadata, "sha256": digest(tensors, metadata)})
+    with pytest.raises(RunError, match=f"{path} is damaged .*; remove {path} to train this fold from its beginning"):
+        load_checkpoint(path, "this run")
+
+
+def test_a_tensor_that_is_forged_is_refused(tmp_path):
+    path, tensors = tmp_path / "checkpoint", {"0": torch.zeros(2)}
+    metadata = {"format": str(FORMAT), "owner": "this run", "state": '{"tensor": "0", "channels_last": true}'}
+    save_file(tensors, path, {**metadata, "sha256": digest(tensors, metadata)})
+    with pytest.raises(RunError, match=f"{path} is damaged .required rank 4"):
+        load_checkpoint(path, "this run")

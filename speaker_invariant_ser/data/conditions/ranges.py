@@ -7,7 +7,7 @@ outside only if it is further away than margins that can be heard: speakers and 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, FiniteFloat
 
 from speaker_invariant_ser.data.conditions.measures import measure
 from speaker_invariant_ser.data.manifest import Utterance
@@ -20,7 +20,7 @@ BANDWIDTH_FACTOR = 1.2
 CLIPPED_MARGIN = 0.005  # of the samples
 RANGE_MARGIN = 3.0  # dB that pauses are closer to the speech
 
-Limits = tuple[float, float]
+Limits = tuple[FiniteFloat, FiniteFloat]
 
 
 class TrainedRange(BaseModel):

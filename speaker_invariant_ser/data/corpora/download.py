@@ -118,8 +118,8 @@ def retrieve(download: Download, archive: Path, progress: TaskProgress | None) -
                 f"{download.url}: {explain(error)}; what was received is kept, repeat the same command to resume"
             ) from None
         except ValueError as error:  # pooch raises it for a wrong checksum
-            if "hash" not in str(error):
-                raise
+            if "hash" not in str(error):  # an address or a length that is none
+                raise DownloadError(f"{download.url}: the server's answer cannot be used ({error})") from None
             raise DownloadError(
                 f"{download.url}: the downloaded file does not have the checksum {download.hash} and was removed. "
                 "Try again; if the error repeats, the file at this address has changed"

@@ -1,6 +1,7 @@
-"""Read tables as columns of text: CSV, TSV and Parquet. No type is inferred unless the caller names one."""
+"""Tables as columns of text: CSV, TSV and Parquet are read without inferring types that the caller does not name."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from speaker_invariant_ser.errors import ManifestError, shorten
+from speaker_invariant_ser.files import require_regular
+from speaker_invariant_ser.processes import available_memory
+
+CELL_BYTES = 64  # of a cell that is read as text, about
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -147,8 +154,19 @@ def storage(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 def open_parquet(path: Path | str) -> pyarrow.Table:
     """Return the table of a Parquet file, which is opened here because pyarrow interprets some paths itself."""
-    with open(path, "rb") as file:
+    with open(require_regular(path), "rb") as file:
+        size = pyarrow.parquet.read_metadata(file)
+        cells = f"{size.num_rows:,} rows of {size.num_columns:,} columns"
+        require_memory(path, CELL_BYTES * size.num_rows * size.num_columns, cells)
+        file.seek(0)
         return pyarrow.parquet.read_table(file)
+
+
+def require_memory(path: Path | str, needed: int, content: str) -> None:
+    """Raise ManifestError for a table that does not fit into memory: a small file may unpack to any size."""
+    available = available_memory()
+    if available is not None and needed > available:
+        raise ManifestError(f"{path}: {content} take {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available")
 
 
 @contextmanager
@@ -183,3 +201,12 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
                 f"{path} cannot be read as a CSV table in UTF-8: it is UTF-16 or not a text; save it as CSV in UTF-8"
             )
         return [name.strip() for name in names], rows.line_num
+
+
+def cell_for_people(text: str) -> str:
+    """Return a cell of a table that people open in a spreadsheet; an apostrophe precedes what could be a formula.
+
+    >>> cell_for_people("=1+1"), cell_for_people("-1.5"), cell_for_people("a=b")
+    ("'=1+1", '-1.5', 'a=b')
+    """
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text

@@ -75,15 +75,21 @@ def read_audformat(request: Request) -> Listing:
 def read_header(path: Path) -> dict[str, Any]:
     """Return the content of db.yaml, read as plain values.
 
-    `audformat.Database.load` is not used: it reads YAML that may name Python functions to be called, and pickles.
+    `audformat.Database.load` is not used: it reads YAML that may name Python functions to be called, and pickles. Merge keys
+    (`<<`), which audformat does not write, are refused: a few lines of them take for ever.
 
     Raises:
         CorpusError: The file is damaged, or has a tag other than those of plain values.
         SetupError: PyYAML, which audformat needs, is not installed.
     """
     yaml = import_optional("yaml", "audformat")
+
+    class PlainLoader(yaml.SafeLoader):  # type: ignore[name-defined]  # optional, so it cannot be imported for types
+        def flatten_mapping(self, node: object) -> None:
+            """Merge nothing, so that a merge key is met as a tag that is not one of plain values."""
+
     try:
-        header = yaml.safe_load(path.read_bytes())
+        header = PlainLoader(path.read_bytes()).get_single_data()
     except yaml.constructor.ConstructorError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise CorpusError(

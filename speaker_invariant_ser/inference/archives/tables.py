@@ -24,8 +24,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from speaker_invariant_ser.data.tables.columns import cell_for_people
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
-from speaker_invariant_ser.files import cell_for_people, held, keep_own, partial_of, private_folder, remove, write_errors, writing
+from speaker_invariant_ser.files import held, keep_own, partial_of, private_folder, remove, write_errors, writing
 from speaker_invariant_ser.inference.parts.pieces import FILE
 from speaker_invariant_ser.inference.rows import TIMES, Result, Row
 

@@ -3,21 +3,27 @@
 Shapes: S samples, C emotions, D embedding dimension, N clips.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, Json, ValidationError
 
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
+from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.files import require_regular
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 ENDING = ".onnx"
 FORMAT = 1
 INPUT, OUTPUTS = "waveform", ("probabilities", "embedding")
+NUMBERS = "tensor(float)"  # the type of both, as onnxruntime calls it
+MAX_DIM = 100_000
 
 
 class OnnxOutputs(NamedTuple):
@@ -31,7 +37,16 @@ class OnnxSettings(BaseModel):
     """What predicting needs of the settings of the model that was exported."""
 
     trained_range: TrainedRange | None = None
-    temperature: float | None = None
+    temperature: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+class OnnxMetadata(BaseModel):
+    """What an ONNX file says of itself, all of it as text."""
+
+    format: int
+    labels: Json[LabelNames]
+    embedding_size: int = Field(ge=1, le=MAX_DIM)
+    settings: Json[OnnxSettings]
 
 
 class OnnxModel:
@@ -56,38 +71,55 @@ class OnnxModel:
     def __init__(self, source: Path | str | bytes, name: str = "") -> None:
         import onnxruntime
 
-        name = name or str(source)
+        self.name = name or str(source)
+        if not isinstance(source, bytes):
+            require_regular(source)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only
-        with load_errors(name):
+        options.log_severity_level = 4  # it would print names from the file as they are
+        with load_errors(self.name):
             model = source if isinstance(source, bytes) else str(source)
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
-            stored = int(self.metadata["format"])
-            self.labels: tuple[str, ...] = tuple(json.loads(self.metadata["labels"]))
-            self.dim = int(self.metadata["embedding_size"])
-            self.settings = OnnxSettings.model_validate_json(self.metadata["settings"])
-        except (KeyError, ValueError, TypeError):
-            raise RunError(
-                f"{name} was not written by `siser export`: its metadata lacks format, labels or embedding size"
-            ) from None
-        if stored != FORMAT:
-            raise RunError(f"{name}: written in format {stored}, this version reads format {FORMAT}")
+            described = OnnxMetadata.model_validate(self.metadata)
+        except ValidationError as error:
+            reason = "lacks" if error.errors()[0]["type"] == "missing" else "has no valid"
+            key = error.errors()[0]["loc"][0]
+            raise RunError(f"{self.name} was not written by `siser export`: its metadata {reason} {key}") from None
+        if described.format != FORMAT:
+            raise RunError(f"{self.name}: written in format {described.format}, this version reads format {FORMAT}")
+        require_interface(self.session, self.name)
+        self.labels, self.dim, self.settings = described.labels, described.embedding_size, described.settings
 
     def apply(self, clips: Sequence[np.ndarray]) -> OnnxOutputs:
         """Apply the model to N clips, float32 [S] each, in [-1, 1] at 16 kHz.
 
         Raises:
             MemoryError: A clip is too long for the memory there is.
+            RunError: The file computes something else than probabilities and an embedding.
         """
         outputs = OnnxOutputs(np.zeros((len(clips), len(self.labels)), np.float32), np.zeros((len(clips), self.dim), np.float32))
-        with memory_errors():
-            for index, clip in enumerate(clips):
-                results = self.session.run(OUTPUTS, {INPUT: np.ascontiguousarray(clip, np.float32)})
-                outputs.probability[index], outputs.embedding[index] = results
+        for index, clip in enumerate(clips):
+            with run_errors(self.name):
+                probability, embedding = self.session.run(OUTPUTS, {INPUT: np.ascontiguousarray(clip, np.float32)})
+            if (probability.shape, embedding.shape) != ((len(self.labels),), (self.dim,)):
+                raise RunError(
+                    f"{self.name} is damaged: it computes arrays of shape {probability.shape} and {embedding.shape}, expected "
+                    f"{len(self.labels)} probabilities and {self.dim} dimensions"
+                )
+            if (probability < 0).any() or abs(probability.sum() - 1) > 0.01:
+                raise RunError(f"{self.name} is damaged: its probabilities do not add up to 1")
+            outputs.probability[index], outputs.embedding[index] = probability, embedding
         return outputs
+
+
+def require_interface(session: "InferenceSession", name: str) -> None:
+    """Raise RunError unless a model takes a waveform [S] and computes probabilities and an embedding."""
+    inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
+    outputs = [(node.name, node.type) for node in session.get_outputs()]
+    if inputs != [(INPUT, NUMBERS, 1)] or outputs != [(output, NUMBERS) for output in OUTPUTS]:
+        raise RunError(f"{name} was not written by `siser export`: it does not compute {' and '.join(OUTPUTS)} of a {INPUT}")
 
 
 @contextmanager
@@ -99,19 +131,25 @@ def load_errors(name: str) -> Iterator[None]:
         yield
     except errors.NoSuchFile:
         raise RunError(f"{name} does not exist; make it with `siser export RUN --onnx {name}`") from None
-    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented) as error:
+    except library_errors() as error:
         reason = str(error).splitlines()[0].rpartition("failed:")[2]
         raise RunError(f"{name} cannot be read as an ONNX model: {reason}") from None
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Raise MemoryError where onnxruntime could not allocate memory."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
+def run_errors(name: str) -> Iterator[None]:
+    """Raise MemoryError where onnxruntime could not allocate memory, and RunError where it cannot compute the model."""
     try:
         yield
-    except (errors.RuntimeException, errors.Fail) as error:
+    except library_errors() as error:
+        reason = str(error).splitlines()[0]
         if "allocate" in str(error):
-            raise MemoryError(str(error).splitlines()[0]) from None
-        raise
+            raise MemoryError(reason) from None
+        raise RunError(f"{name} is damaged: it cannot be computed ({reason})") from None
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """Return all types of errors that onnxruntime raises."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    return tuple(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -17,6 +17,7 @@ from pathlib import Path
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.data.tables.columns import read_rows
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
+from speaker_invariant_ser.files import read_bytes
 
 RTTM = ".rttm"
 FIELDS = 8  # of a line of RTTM that are needed; two more may follow
@@ -61,10 +62,10 @@ Line = tuple[int, str, float, float, str]  # number of the line, recording, star
 def read_rttm(path: Path) -> list[Line]:
     """Read the SPEAKER lines of an RTTM file; lines of other types and comments (;;) are skipped."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise ManifestError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ManifestError(f"{path} cannot be read as RTTM ({error})") from None
     return [read_line(path, number, text.split()) for number, text in enumerate(lines, 1) if text.startswith("SPEAKER")]
 
