@@ -132,9 +132,13 @@ def ray_cluster(jobs: int | None) -> Iterator[Any]:
         import ray
     except ImportError:
         raise SetupError("--engine ray needs Ray: pip install 'speaker-invariant-ser[ray]'") from None
-    processors = None if os.environ.get("RAY_ADDRESS") else jobs or cores()  # a cluster knows its own
+    local = not os.environ.get("RAY_ADDRESS")
+    processors = jobs or cores() if local else None  # a cluster knows its own
+    system = {"worker_niceness": 0} if local else None  # with Ray's 15, whatever else the machine does goes first
     if not ray.is_initialized():
-        ray.init(num_cpus=processors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            num_cpus=processors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _system_config=system
+        )
     try:
         yield ray
     finally:
