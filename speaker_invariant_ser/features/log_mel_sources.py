@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import FULL_SCALE, pad, to_float32, to_int16
 from speaker_invariant_ser.data.conditions.telephone import telephone
-from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.features.log_mel import FrontEnd, mask_of
 from speaker_invariant_ser.features.prosody import PROSODY_ROWS, prosody_rows
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
 PREFETCH = 4  # batches that are loaded before they are asked for
 BATCH_SIZE = 32  # utterances whose log-mels are computed together
@@ -56,7 +58,7 @@ class StreamedLogMels:
         by_telephone: Which of them are wanted as a telephone transmits them, [N]; None: none. F0 stays that of the recording.
     """
 
-    prepared: PreparedCorpus
+    prepared: "PreparedCorpus"
     indices: np.ndarray
     logmel: FrontEnd
     by_telephone: np.ndarray | None = None

@@ -7,12 +7,15 @@ README.md                the model card
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import read_json, sha256
 from speaker_invariant_ser.inference.hub import download, is_hub
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
-from speaker_invariant_ser.runs import Run
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.runs import Run
 
 SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that come with the package
 DEFAULT_MODEL = "emodb-five"
@@ -70,7 +73,7 @@ def shipped_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{EXPORT}"))}
 
 
-def open_models(source: Path | str) -> Run | Export:
+def open_models(source: Path | str) -> "Run | Export":
     """Open a run, an export of one, one model of a run, a model that comes with the package, or one of the hub.
 
     Args:
@@ -88,7 +91,11 @@ def open_models(source: Path | str) -> Run | Export:
         folder = shipped_models().get(str(source), folder)
     if (folder / DESCRIPTION).is_file():
         return Export(folder, (folder,))
-    return Export.open(folder) if (folder / EXPORT).is_file() else Run.open(folder)
+    if (folder / EXPORT).is_file():
+        return Export.open(folder)
+    from speaker_invariant_ser.runs import Run
+
+    return Run.open(folder)
 
 
 def open_downloaded(source: str) -> Export:

@@ -63,9 +63,9 @@ def load_onnx(path: Path | str, fold: str | None, device: str, one_speaker: bool
 
 def model_folders(source: "Run | Export", fold: str | None) -> list[Path]:
     """Return the folders of the models, of one fold or of all."""
-    from speaker_invariant_ser.runs import Run
+    from speaker_invariant_ser.inference.exported import Export
 
-    if isinstance(source, Run):
+    if not isinstance(source, Export):
         return [spec.folder for spec in (source.trained_models() if fold is None else source.models_of_fold(fold))]
     if fold is not None:
         raise RunError(

@@ -6,17 +6,19 @@ N utterances.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.features.log_mel_sources import clip_batches, padded_width
 from speaker_invariant_ser.models.model import Output, SerModel
 from speaker_invariant_ser.models.release import content_noise
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.features.dataset import LogMelDataset
 
 BATCH_SIZE = 32  # utterances embedded together
 
@@ -128,7 +130,7 @@ def clip_inputs(
         yield ModelInput(indices, *model.mels(audio, samples, mean), noise)
 
 
-def apply_to_dataset(model: SerModel, dataset: LogMelDataset, batch_size: int | None = None) -> Outputs:
+def apply_to_dataset(model: SerModel, dataset: "LogMelDataset", batch_size: int | None = None) -> Outputs:
     """Apply a model to a dataset, without augmentation, and leave the model in evaluation mode.
 
     Args:

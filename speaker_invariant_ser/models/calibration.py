@@ -3,8 +3,6 @@
 import math
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 TEMPERATURE_RANGE = 0.05, 20.0
 
@@ -19,7 +17,9 @@ def apply_temperature(probability: np.ndarray, temperature: float | np.ndarray) 
     Returns:
         Probabilities [N, C].
     """
-    return softmax(log_probability(probability) / temperature, axis=1)
+    scaled = log_probability(probability) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def log_probability(probability: np.ndarray) -> np.ndarray:
@@ -39,6 +39,9 @@ def fit_temperature(truth: np.ndarray, probability: np.ndarray) -> float:
     Returns:
         A temperature from 0.05 to 20.
     """
+    from scipy.optimize import minimize_scalar  # here, because inference does without
+    from scipy.special import log_softmax
+
     logits = log_probability(probability)
 
     def loss(log_temperature: float) -> float:

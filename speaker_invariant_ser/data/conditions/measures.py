@@ -1,7 +1,6 @@
 """Numbers that describe the recording conditions of a clip: duration, level, bandwidth, clipping and noise."""
 
 import numpy as np
-from scipy.fft import rfft
 
 from speaker_invariant_ser.data.audio import FULL_SCALE, SAMPLE_RATE, to_int16
 
@@ -49,7 +48,7 @@ def bandwidth(clip: np.ndarray) -> float:
     """Return the frequency in Hz above which a clip, int16 [S], has no more than BAND_FLOOR of its strongest band's energy."""
     starts = np.linspace(0, max(0, len(clip) - FFT), WINDOWS).astype(int)
     windows = [np.pad(clip[start : start + FFT], (0, max(0, FFT - len(clip)))) for start in starts]
-    power = (np.abs(rfft((np.array(windows) * np.hanning(FFT)).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
+    power = (np.abs(np.fft.rfft((np.array(windows) * np.hanning(FFT)).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
     bands = power.reshape(BANDS, -1).mean(axis=1)
     present = np.flatnonzero(bands > BAND_FLOOR * bands.max())
     return (present[-1] + 1) * SAMPLE_RATE / 2 / BANDS if len(present) else 0.0

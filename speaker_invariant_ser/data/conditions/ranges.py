@@ -5,12 +5,15 @@ outside only if it is further away than margins that can be heard: speakers and 
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, FiniteFloat
 
 from speaker_invariant_ser.data.conditions.measures import measure
-from speaker_invariant_ser.data.manifest import Utterance
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.data.manifest import Utterance
 
 MAX_UTTERANCES = 1000  # measured for a range; more would not change a percentile noticeably
 PERCENTILES = 1, 99
@@ -36,7 +39,7 @@ class TrainedRange(BaseModel):
 DIGITS = {"seconds": 2, "level": 1, "bandwidth": 0, "clipped": 4, "range": 1}
 
 
-def range_of(utterances: Sequence[Utterance], audio: np.ndarray) -> TrainedRange:
+def range_of(utterances: Sequence["Utterance"], audio: np.ndarray) -> TrainedRange:
     """Measure the range of recording conditions of utterances.
 
     Args:

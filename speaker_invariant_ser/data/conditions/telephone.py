@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import butter, sosfilt
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 
@@ -18,6 +17,8 @@ ORDER = 4  # of the Butterworth filter at either end: 24 dB per octave
 @cache
 def band_filter() -> np.ndarray:
     """Return the band-pass filter as second-order sections."""
+    from scipy.signal import butter  # here, because its import takes longer than predicting a recording
+
     return butter(ORDER, BAND, "bandpass", fs=TELEPHONE_RATE, output="sos")
 
 
@@ -32,6 +33,8 @@ def telephone(clip: np.ndarray) -> np.ndarray:
     Returns:
         Float32 [S] in [-1, 1] at 16 kHz.
     """
+    from scipy.signal import sosfilt
+
     narrow = sosfilt(band_filter(), soxr.resample(clip, SAMPLE_RATE, TELEPHONE_RATE))
     coded = io.BytesIO()
     kind = {"samplerate": TELEPHONE_RATE, "format": "RAW", "subtype": "ULAW"}

@@ -18,17 +18,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from speaker_invariant_ser.data.tables.columns import cell_for_people
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
 from speaker_invariant_ser.files import held, keep_own, partial_of, private_folder, remove, write_errors, writing
 from speaker_invariant_ser.inference.parts.pieces import FILE
 from speaker_invariant_ser.inference.rows import TIMES, Result, Row
+
+if TYPE_CHECKING:
+    import pyarrow
 
 NUMBERS = ("confidence", *TIMES)
 NEEDED = (
@@ -284,14 +285,24 @@ def is_table(path: Path, ending: str) -> bool:
         if not path.is_file():
             return False
         if ending == ".parquet":
-            names = set(pyarrow.parquet.read_schema(path).names)
+            names = set(parquet_columns(path))
         else:
             with open(path, encoding="utf-8") as file:
                 head = file.readline(MAX_HEAD)
             names = set(json.loads(head) if ending == ".jsonl" else next(csv.reader([head]), ()))
         return any(names >= needed for needed in NEEDED)
-    except (OSError, ValueError, TypeError, RecursionError, csv.Error, pyarrow.ArrowException):
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
         return False
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file; none if it is none."""
+    import pyarrow.parquet  # here, because other tables do without
+
+    try:
+        return pyarrow.parquet.read_schema(path).names
+    except (OSError, pyarrow.ArrowException):
+        return []
 
 
 def require_embeddings(path: Path, overwrite: bool) -> None:
@@ -366,6 +377,8 @@ def jsonl_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
 @contextmanager
 def parquet_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
     """Write Parquet, in groups of rows."""
+    import pyarrow.parquet
+
     schema = pyarrow.schema([(name, type_of(name)) for name in columns])
     group: list[Row] = []
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
@@ -384,8 +397,10 @@ def parquet_writer(file: IO[Any], columns: Sequence[str]) -> Iterator[Write]:
             flush()
 
 
-def type_of(name: str) -> pyarrow.DataType:
+def type_of(name: str) -> "pyarrow.DataType":
     """Return the type of a column of Parquet."""
+    import pyarrow
+
     if name in NUMBERS or name.startswith("p_"):
         return pyarrow.float64()
     return pyarrow.bool_() if name == "calibrated" else pyarrow.string()

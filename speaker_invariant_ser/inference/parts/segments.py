@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speaker_invariant_ser.data.tables import names
-from speaker_invariant_ser.data.tables.columns import read_rows
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
 from speaker_invariant_ser.files import read_bytes
 
@@ -84,6 +83,8 @@ def read_line(path: Path, number: int, fields: Sequence[str]) -> Line:
 
 def read_table(path: Path) -> list[Line]:
     """Read a table of segments."""
+    from speaker_invariant_ser.data.tables.columns import read_rows  # here, because others do without pyarrow
+
     rows = read_rows(path, ("file", "start", "end"))
     return [
         (line, row["file"], number_of(path, line, row["start"]), number_of(path, line, row["end"]), row.get("speaker", ""))
