@@ -24,7 +24,8 @@ import pyarrow.parquet
 from speaker_invariant_ser.errors import SetupError, WriteError
 from speaker_invariant_ser.files import held, read_json, remove, write_errors, write_json, writing
 from speaker_invariant_ser.inference.archives.archive import Archive
-from speaker_invariant_ser.inference.archives.tables import Summary, parquet_writer
+from speaker_invariant_ser.inference.archives.formats import parquet_writer
+from speaker_invariant_ser.inference.archives.tables import Summary
 from speaker_invariant_ser.inference.archives.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.predict import Chunk, Predictor, chunks_of
