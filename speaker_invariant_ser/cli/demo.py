@@ -28,7 +28,8 @@ def demo(
     """Run every step on synthesised speech, in minutes.
 
     Generates the built-in corpus, prepares it, trains the textbook model without and with an adversary and the recipe default,
-    evaluates and compares them, and infers. Every model is trained for 20 epochs, half of what the recipes have.
+    evaluates and compares them, and infers, last with the model that comes with the package. Every model is trained for 20
+    epochs, half of what the recipes have.
     """
     run = demo_digits if digits else demo_speech
     run(out or Path("siser-demo-digits" if digits else "siser-demo"), seed, device, jobs, quiet)
@@ -46,6 +47,8 @@ def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> No
     say()
     say("Predictions of the default recipe for an unseen speaker:")
     show_predictions(result.predictions)
+    say("Predictions of the model that comes with the package, which was trained on human speech, for synthetic clips:")
+    show_predictions(result.shipped)
     say(f"report: {result.report}")
 
 
