@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from speaker_invariant_ser import __version__
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import (
     RELEASED_BITS,
@@ -374,7 +375,12 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
             },
             "audit": settings.described,
             "date": today(),
-            "versions": {name: version(name) for name in ("speaker-invariant-ser", "scikit-learn", "numpy")},
+            "versions": versions_of("scikit-learn", "numpy"),
         },
         "baseline": None,
     }
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the version of this package, of the code that runs and not of what is installed, and those of others."""
+    return {"speaker-invariant-ser": __version__, **{name: version(name) for name in packages}}

@@ -6,7 +6,6 @@ selected: the hyperparameters in CLASSIFIERS were fixed beforehand.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.audit.audit import AuditSettings, audit, today
+from speaker_invariant_ser.audit.audit import AuditSettings, audit, today, versions_of
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
@@ -128,7 +127,6 @@ def describe(
     prepared: PreparedCorpus, recipe: Recipe, splits: Sequence[Split], baseline: Baseline, settings: AuditSettings
 ) -> dict:
     """Describe all that is needed to repeat a baseline, in the form of `TableSettings`."""
-    packages = ("speaker-invariant-ser", "scikit-learn", "numpy")
     return {
         "table": {
             "features": baseline.features,
@@ -141,7 +139,7 @@ def describe(
         },
         "audit": settings.described,
         "date": today(),
-        "versions": {name: version(name) for name in packages},
+        "versions": versions_of("scikit-learn", "numpy"),
     }
 
 

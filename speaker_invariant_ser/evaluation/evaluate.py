@@ -6,13 +6,12 @@ The steps: apply every model (`model_outputs`), compare with another run, audit 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
 
-from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today
+from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today, versions_of
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
@@ -364,7 +363,6 @@ def mean_curve(curves: Curves) -> dict[str, list[float]]:
 
 def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> RunSettings:
     """Describe all that is needed to repeat the evaluation."""
-    packages = ("speaker-invariant-ser", "torch", "torchaudio", "scikit-learn", "numpy")
     folds = [{**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, prepared)} for split in run.splits]
     return RunSettings.model_validate(
         {
@@ -377,7 +375,7 @@ def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> Run
             "trained": run.model_specs[0].trained,
             "data_sha256": run.hashes,
             "folds": folds,
-            "versions": {name: version(name) for name in packages},
+            "versions": versions_of("torch", "torchaudio", "scikit-learn", "numpy"),
             "audit": settings.described,
             "date": today(),
         }
