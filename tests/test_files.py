@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 from reports import run_report, table_report
-from speaker_invariant_ser.inference.onnx_model import OnnxModel
-from speaker_invariant_ser.inference.segments import read_segments
 
 from speaker_invariant_ser import files
 from speaker_invariant_ser.cli.app import run as siser
@@ -16,6 +14,8 @@ from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.demos.folder import MARK
 from speaker_invariant_ser.errors import ManifestError, SerError, WriteError
 from speaker_invariant_ser.evaluation.summary import REPORT_FILES, read_report
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
+from speaker_invariant_ser.inference.parts.segments import read_segments
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.studies.measure import remove_run

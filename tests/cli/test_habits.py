@@ -135,6 +135,7 @@ SEVERAL = (
     "seeds",
     "runs compared",
     "rows are equal",
+    "probabilities and {self.dim}",
     "embeddings are equal",
     "embeddings, of {speakers} speakers",
     "of its bytes",

@@ -34,6 +34,7 @@ COMMANDS = {
     "study": "study {tmp}/study.toml --results {tmp}/results --runs {tmp}/runs --jobs 1 --device cpu --quiet",
     "infer": "infer {tmp}/a {wav} --out {tmp}/p.csv --device cpu --quiet",
     "export": "export {tmp}/a --out {tmp}/export",
+    "card": "card {tmp}/a --out {tmp}/card.md",
     "demo": "demo --out {tmp}/demo --jobs 1 --device cpu --quiet",
 }
 QUICK_VERBS = ("prepare", "add-f0", "train", "compare", "infer")  # where limits suffice, they take less than a second
