@@ -33,6 +33,7 @@ import torch
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data import audio
+from speaker_invariant_ser.data.f0 import remembered
 from speaker_invariant_ser.features.log_mel_sources import clip_batches
 from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.archives.workers import Loading
@@ -121,6 +122,7 @@ def plain_loop(model: SerModel, paths: Sequence[Path]) -> list[str]:
 
 def time_stages(model: SerModel, paths: Sequence[Path]) -> dict[str, float]:
     """Time each stage alone, on one thread."""
+    remembered().clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -248,7 +250,8 @@ def measure_ray(models: Sequence[SerModel], paths: Sequence[Path], folder: Path)
 
 
 def timed(side: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
+    """Return the seconds that a call takes; F0 of an earlier one is forgotten."""
+    remembered().clear()
     begin = time.perf_counter()
     side()
     return time.perf_counter() - begin

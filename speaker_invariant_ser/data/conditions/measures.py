@@ -5,6 +5,7 @@ import numpy as np
 from speaker_invariant_ser.data.audio import FULL_SCALE, SAMPLE_RATE, to_int16
 
 FFT, WINDOWS, BANDS = 512, 16, 32  # samples of a spectrum, spectra of an utterance, and bands of 250 Hz
+HANNING = np.hanning(FFT)
 BAND_FLOOR = 1e-6  # -60 dB
 NEAR_PEAK = 0.98  # of the largest sample: what counts as clipped; resampling moves clipped samples by as much
 MIN_POWER = 1e-10  # of a quiet part of a long clip
@@ -46,9 +47,10 @@ def excerpt_of(clip: np.ndarray) -> np.ndarray:
 
 def bandwidth(clip: np.ndarray) -> float:
     """Return the frequency in Hz above which a clip, int16 [S], has no more than BAND_FLOOR of its strongest band's energy."""
-    starts = np.linspace(0, max(0, len(clip) - FFT), WINDOWS).astype(int)
-    windows = [np.pad(clip[start : start + FFT], (0, max(0, FFT - len(clip)))) for start in starts]
-    power = (np.abs(np.fft.rfft((np.array(windows) * np.hanning(FFT)).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
+    padded = clip if len(clip) >= FFT else np.pad(clip, (0, FFT - len(clip)))
+    starts = np.linspace(0, len(padded) - FFT, WINDOWS).astype(int)
+    windows = padded[starts[:, None] + np.arange(FFT)] * HANNING
+    power = (np.abs(np.fft.rfft(windows.astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
     bands = power.reshape(BANDS, -1).mean(axis=1)
     present = np.flatnonzero(bands > BAND_FLOOR * bands.max())
     return (present[-1] + 1) * SAMPLE_RATE / 2 / BANDS if len(present) else 0.0
