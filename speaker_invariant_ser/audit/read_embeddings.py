@@ -370,7 +370,7 @@ def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) 
         words = {f"'{cells[row - 1]}'" for row in rows} - {"''"}
         if rows:
             written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
-            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}")
+            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
 
 
 def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:

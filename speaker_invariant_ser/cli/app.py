@@ -38,6 +38,7 @@ HINTS = {  # what an interrupted command leaves behind
     "sweep": "; finished trials and trained folds are kept, continue with --resume",
     "prepare": "; decoded audio is kept, repeat the command to continue",
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
+    "infer": "; with --out, the rows that are done are kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
 MAX_REASON = 200  # characters of what a library says
@@ -47,6 +48,7 @@ REMEDIES = {  # what to lower, or to leave out, where memory runs out
     "evaluate": "try --jobs 1, or --quick for fewer attackers",
     "audit": "try --jobs 1, or --quick for fewer attackers",
     "baseline": "try --jobs 1, or --quick for fewer attackers",
+    "infer": "try --jobs 1, or --window for long recordings",
 }
 OTHER_REMEDY = "free some, or raise the limit (ulimit -v)"
 COMMANDS = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.inference.settings import Settings
 
 DEFAULT_MODEL = "emodb-five"  # of those that come with the package
-MODEL_FILES = ("export.json", "recipe.toml", "split.json")  # of an export, or of a run
+MODEL_FILES = ("export.json", "recipe.toml", "split.json", "model.json")  # of an export, a run, or one model of a run
 WINDOW = 4.0  # seconds, where a timeline is wanted and nothing else is said
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
@@ -54,7 +54,8 @@ def infer(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Run folder, the folder or ONNX file that `siser export` made of one, or a model that `siser models` lists.",
+            help="Run folder, or that of one of its models; the folder or ONNX file that `siser export` made of one; a model "
+            "that `siser models` lists; or hf:OWNER/NAME.",
             show_default=DEFAULT_MODEL,
         ),
     ] = None,
@@ -115,14 +116,16 @@ def infer(
     from speaker_invariant_ser.inference.settings import Settings
 
     refuse_outputs(out, embeddings, engine, overwrite)
+    if plot and plot.exists() and not plot.is_dir():
+        raise typer.BadParameter(f"--plot {plot}: a file of that name exists, expected a folder.")
     chosen, inputs = model_and_inputs(model, inputs)
     found = find_inputs(inputs, warn)
     found = shard_of(found, shard) if shard else found
-    window = window or (WINDOW if hop or (plot and not vad and segments is None) else 0.0)
+    window, hop = window_and_hop(window, hop, plot is not None and not vad and segments is None)
     settings = Settings(
         channel=channel.value,
         window=window,
-        hop=window / 2 if hop is None else hop,
+        hop=hop,
         vad=vad,
         segments=segments_for(segments, found) if segments else None,
         labels=tuple(label.strip() for label in labels.split(",")) if labels is not None else (),
@@ -153,7 +156,19 @@ def refuse_outputs(out: Path | None, embeddings: Path | None, engine: Engine, ov
 
         require_table(out, overwrite)
         if embeddings:
-            require_embeddings(embeddings, overwrite)
+            require_embeddings(embeddings, overwrite, out)
+
+
+def window_and_hop(window: float | None, hop: float | None, wanted: bool) -> tuple[float, float]:
+    """Return window and hop in seconds, 0 for none: as they are given, or the usual ones if windows are wanted."""
+    from speaker_invariant_ser.inference.parts.windows import to_samples
+
+    if window is None and hop is None and not wanted:
+        return 0.0, 0.0
+    window = WINDOW if window is None else window
+    hop = window / 2 if hop is None else hop
+    to_samples(window, hop)  # raises an error where they are out of range
+    return window, hop
 
 
 def segments_for(path: Path, found: "list[Input]") -> dict:
@@ -231,11 +246,20 @@ def model_and_inputs(model: str | None, words: list[str]) -> tuple[Path, list[st
 
 
 def is_model(word: str) -> bool:
-    """Return whether a word stands for a model and not for recordings; of what does not exist, a name without an ending does."""
+    """Return whether a word stands for a model and not for recordings.
+
+    Of what does not exist, models of the hub and names without an ending do; the number of a version, as in `emo-1.0`, is none.
+    """
+    from speaker_invariant_ser.inference.hub import is_hub
+    from speaker_invariant_ser.inference.inputs import STDIN
+
     path = Path(word)
     if path.is_dir():
         return any((path / name).is_file() for name in MODEL_FILES)
-    return path.suffix.lower() == ".onnx" or not (path.exists() or path.suffix or glob.has_magic(word))
+    if path.exists() or word == STDIN:
+        return path.suffix.lower() == ".onnx"
+    ending = path.suffix[1:].lower()
+    return is_hub(word) or ending == "onnx" or not (glob.has_magic(word) or (ending and not ending.isdecimal()))
 
 
 def show_predictions(rows: "list[Row]") -> None:

@@ -88,7 +88,13 @@ def open_models(source: Path | str) -> "Run | Export":
         return open_downloaded(str(source))
     folder = Path(source)
     if not folder.exists():
-        folder = shipped_models().get(str(source), folder)
+        shipped = shipped_models()
+        if str(source) not in shipped:
+            names = ", ".join(shipped)
+            raise RunError(
+                f"{source} is not a run folder (does not exist) and no model of the package (expected one of: {names})"
+            )
+        folder = shipped[str(source)]
     if (folder / DESCRIPTION).is_file():
         return Export(folder, (folder,))
     if (folder / EXPORT).is_file():

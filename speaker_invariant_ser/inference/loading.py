@@ -68,9 +68,9 @@ def model_folders(source: "Run | Export", fold: str | None) -> list[Path]:
     if not isinstance(source, Export):
         return [spec.folder for spec in (source.trained_models() if fold is None else source.models_of_fold(fold))]
     if fold is not None:
-        raise RunError(
-            f"--fold {fold}: {source.folder} is an export, whose models do not say of which fold they are; leave it out"
-        )
+        single = source.models == (source.folder,)
+        kind = "a single model" if single else "an export, whose models do not say of which fold they are"
+        raise RunError(f"--fold {fold}: {source.folder} is {kind}; leave it out")
     return list(source.models)
 
 

@@ -1,5 +1,6 @@
 """Draw the timeline of a recording: waveform, probabilities of the emotions, and the emotion of each window or segment."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.formats.channels import MIX, MONO
@@ -25,6 +26,9 @@ from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
 STEP = 320  # samples of a value of the envelope: 20 ms
 COLUMNS = 2_000  # values of the envelope that are drawn
 SIZE = (10.0, 4.2)  # inches
+TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)  # seconds between ticks, whole for the clock
+MAX_TICKS = 10
+MAX_STEM = 200  # bytes of a name; file systems allow 255, of which endings and temporary names need some
 LETTER = 0.009  # share of the time axis that a letter of an emotion's name takes
 
 
@@ -93,14 +97,21 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     >>> picture_names([Path("a/x.wav"), Path("b/x.wav"), Path("b/y.wav")])
     {PosixPath('a/x.wav'): 'x-1', PosixPath('b/x.wav'): 'x-2', PosixPath('b/y.wav'): 'y'}
     """
-    counts = Counter(path.stem for path in paths)
+    counts = Counter(map(stem_of, paths))
     used = {stem for stem, number in counts.items() if number == 1}
     names = {}
     for path in paths:
-        numbered = (f"{path.stem}-{number}" for number in count(1))
-        names[path] = path.stem if counts[path.stem] == 1 else next(name for name in numbered if name not in used)
+        stem = stem_of(path)
+        numbered = (f"{stem}-{number}" for number in count(1))
+        names[path] = stem if counts[stem] == 1 else next(name for name in numbered if name not in used)
         used.add(names[path])
     return names
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending, cut where the names of its pictures would be too long."""
+    name = os.fsencode(path.stem)
+    return path.stem if len(name) <= MAX_STEM else name[:MAX_STEM].decode("utf-8", "ignore")
 
 
 def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[WindowPrediction]) -> None:
@@ -126,6 +137,7 @@ def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[
         draw_probabilities(probability, windows, labels)
         draw_emotions(emotion, windows, labels, end)
         emotion.set(xlim=(0, end), xlabel="time")
+        emotion.xaxis.set_major_locator(MultipleLocator(tick_step(end)))
         emotion.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, end)))
         patches = [Patch(color=colour_of(index)) for index in range(len(labels))]
         figure.legend(patches[::-1], [label(name) for name in labels[::-1]], loc="outside right center")  # as they are stacked
@@ -184,6 +196,15 @@ def runs(windows: Sequence[WindowPrediction]) -> list[tuple[float, float, str]]:
         else:
             joined.append((start, end, window.emotion))
     return joined
+
+
+def tick_step(end: float) -> int:
+    """Return the seconds between two ticks of an axis: a round number for a clock, for about ten ticks at most.
+
+    >>> tick_step(0.5), tick_step(18.2), tick_step(400), tick_step(36_000)
+    (1, 2, 60, 3600)
+    """
+    return next((step for step in TICKS if end / step <= MAX_TICKS), max(TICKS[-1], round(end / MAX_TICKS)))
 
 
 def clock(seconds: float, end: float) -> str:

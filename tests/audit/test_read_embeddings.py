@@ -283,8 +283,8 @@ def test_embeddings_that_are_equal_or_nearly_are_refused(write, values, message)
 
 
 INVALID_LABELS = {
-    "speaker in row 3": ({"speaker": ["a", "a", " ", "b", "b", "b"]}, "empty speaker in row 3$"),
-    "emotion in some rows": ({"emotion": ["", "", "x", "x", "x", "x"]}, "empty emotion in row 1, 2$"),
+    "speaker in row 3": ({"speaker": ["a", "a", " ", "b", "b", "b"]}, "empty speaker in row 3; every row needs one$"),
+    "emotion in some rows": ({"emotion": ["", "", "x", "x", "x", "x"]}, "empty emotion in row 1, 2; every row needs one$"),
     "an id twice": ({"id": ["a", "b", "a", "c", "d", "e"]}, "id a occurs more than once$"),
     "scored": ({"scored": ["1", "0", "2", "1", "1", "1"]}, "scored in row 3 is '2'; expected 1 .* or 0$"),
     "none scored": ({"scored": ["0"] * 6}, "scored is 0 for all utterances; attackers need at least one to be scored on$"),

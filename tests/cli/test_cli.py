@@ -92,7 +92,7 @@ CASES = {
     "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
     "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
     "infer {run}": "is the model: expected audio files, folders, globs or .txt lists after it",
-    "infer nobody {folder} --out {tmp}/p.csv": "nobody is not a run folder (does not exist)",
+    "infer nobody {folder} --out {tmp}/p.csv": "nobody is not a run folder (does not exist) and no model of the package",
     "demo --out {tmp}": "choose another --out; only a former demo is replaced",
     "infer {run} {tmp}/gone.txt --out {tmp}/p.csv": "cannot be read as a list",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set encoder.name=cn": "unknown encoder.name 'cn'",

@@ -21,6 +21,7 @@ from conftest import EMOTIONS, RATE, SPEAKERS, TEXTS, tone
 
 import speaker_invariant_ser as siser_api
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.cli.infer import model_and_inputs
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference import predict
 from speaker_invariant_ser.inference.archives import tables, workers
@@ -190,9 +191,12 @@ def test_emotions_can_be_restricted_and_doubted(trained, call, tmp_path, capsys)
         (["--labels", "rising,rising"], "names an emotion twice"),
         (["--min-confidence", "80"], "min_confidence = 80: expected 0 to 1"),
         (["--window", "0.1"], "window of 0.1 s: expected 0.5 to 30 s"),
+        (["--window", "0"], "window of 0 s: expected 0.5 to 30 s"),
         (["--window", "4", "--hop", "5"], "hop of 5 s"),
+        (["--hop", "0"], "hop of 0 s: expected more than 0"),
         (["--vad", "--segments", str(call / "segments.csv")], "leave out --vad or --segments"),
         (["--embeddings", str(tmp_path / "e.npz")], "--embeddings needs --out"),
+        (["--plot", str(call / "segments.csv")], "segments.csv: a file of that name exists, expected a folder"),
         (["--shard", "0/3"], "--shard 0/3: expected K/N"),
         (["--engine", "ray"], "expected --out FOLDER"),
     ]:
@@ -274,6 +278,27 @@ def test_twenty_kills_lose_and_repeat_nothing(trained, archive, ending, tmp_path
     with np.load(tmp_path / "e.npz") as found, np.load(io.BytesIO(expected[1])) as before:
         assert all(np.array_equal(found[name], before[name]) for name in before.files if name not in ("start", "end"))
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_call_that_ends_between_embeddings_and_table_is_continued(trained, folder, tmp_path, monkeypatch, capsys):
+    out, embeddings = tmp_path / "p.csv", tmp_path / os.fsdecode(b"e\xe9.npz")
+    options = ["--fold", "fixed", "--device", "cpu", "--embeddings", str(embeddings)]
+    command = ["infer", str(trained.folder), str(folder / "05_level_a.wav"), *options]
+    write = tables.write_embeddings
+
+    def killed(path, results):
+        write(path, results)
+        raise KilledError
+
+    monkeypatch.setattr(tables, "write_embeddings", killed)
+    with pytest.raises(KilledError):
+        siser([*command, "--out", str(out)])
+    monkeypatch.undo()
+    assert embeddings.exists() and not out.exists()
+    assert siser([*command, "--out", str(tmp_path / "q.csv")]) == 2  # of another table they are not replaced
+    assert "holds embeddings already" in capsys.readouterr().err
+    assert siser([*command, "--out", str(out)]) == 0 and "continued after 1 recording" in capsys.readouterr().out
+    assert len(rows_of(out)) == 1 and sorted(path.name for path in tmp_path.iterdir()) == sorted([embeddings.name, "p.csv"])
 
 
 def test_a_killed_process_is_continued_and_another_request_begins_anew(trained, archive, tmp_path, capsys):
@@ -368,6 +393,38 @@ def test_paths_come_from_standard_input(trained, folder, tmp_path, monkeypatch, 
     assert "standard input: an empty list, expected one path a line" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("-", False),
+        ("missing", True),
+        ("runs/emo-1.0", True),
+        ("missing.wav", False),
+        ("missing.m4a", False),
+        ("missing[1]", False),
+        ("missing.onnx", True),
+        ("hf:owner/emo-v1.wav", True),
+        ("emodb-five", True),
+        (".", False),
+    ],
+)
+def test_the_first_word_is_the_model_or_a_recording(word, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert model_and_inputs(None, [word, "a.wav"]) == (
+        (Path(word), ["a.wav"]) if expected else (Path("emodb-five"), [word, "a.wav"])
+    )
+    assert model_and_inputs("m", [word]) == (Path("m"), [word])
+
+
+def test_the_folder_of_one_model_is_a_model(trained, folder, tmp_path, capsys):
+    (spec,) = trained.trained_models()
+    name = str(folder / "05_level_a.wav")
+    (row,) = infer(SimpleNamespace(folder=spec.folder), tmp_path / "p.csv", name)
+    assert (row["file"], row["model"]) == (name, str(spec.folder))
+    assert siser(["infer", str(spec.folder), name, "--fold", "fixed"]) == 2
+    assert f"--fold fixed: {spec.folder} is a single model; leave it out" in capsys.readouterr().err
+
+
 def test_embeddings_are_those_of_the_model_and_can_be_audited(trained, archive, folder, tmp_path, capsys):
     out, embeddings = tmp_path / "p.csv", tmp_path / "e.npz"
     infer(trained, out, str(archive), "--embeddings", str(embeddings), code=1)
@@ -401,6 +458,8 @@ def test_timelines_are_drawn_under_names_of_their_own(trained, call, tmp_path):
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["call-1.timeline.png", "call-2.timeline.png"]
     names = picture_names([Path(name) for name in ("a/x.wav", "b/x.wav", "x-1.wav", "y.flac", "y.wav")])
     assert len(set(names.values())) == 5 and names[Path("x-1.wav")] == "x-1"
+    long = [Path("ä" * 125 + f"{number}.wav") for number in range(2)]  # the picture's name, and its temporary one, fit 255 bytes
+    assert list(picture_names(long).values()) == ["ä" * 100 + "-1", "ä" * 100 + "-2"]
 
 
 def test_rows_are_printed_without_a_table(trained, call, capsys):

@@ -71,12 +71,15 @@ def test_a_killed_actor_costs_nothing_and_a_second_start_resumes(archive, tmp_pa
         else:
             assert (row["emotion"], row["error"]) == (other["emotion"], other["error"])
             assert row["p_level"] == pytest.approx(other["p_level"], abs=1e-5) if row["emotion"] else row["p_level"] is None
-    # A second start predicts what is missing, and nothing else.
+    assert pyarrow.parquet.read_table(out).num_rows == 31  # the folder is one table to readers of Parquet
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith("part-")) == ["_request.json"]
+    # A second start predicts what is missing, and nothing else; recordings that were predicted alone do not stand for a chunk.
+    cluster.write_part(out / cluster.SINGLE.format(0), archive.predictor, expected[:1])
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     (out / "part-000000000.parquet").unlink()
     monkeypatch.undo()
     monkeypatch.setattr(predict, "CHUNK_FILES", 6)  # which undo has undone, too
-    assert cluster.predict_on_ray(archive, out).rows == 31
+    assert cluster.predict_on_ray(archive, out).rows == 31 and not list(out.glob(".*"))
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert [name for name in times if times[name] != kept.get(name)] == ["part-000000000.parquet"]
     # Another request is refused, and replaces the parts only when asked to.
@@ -84,7 +87,7 @@ def test_a_killed_actor_costs_nothing_and_a_second_start_resumes(archive, tmp_pa
     with pytest.raises(WriteError, match="holds predictions of other recordings, models or settings"):
         cluster.prepare_folder(out, other, overwrite=False)
     cluster.prepare_folder(out, other, overwrite=True)
-    assert [path.name for path in out.iterdir()] == ["request.json"]
+    assert [path.name for path in out.iterdir()] == ["_request.json"]
 
 
 def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from speaker_invariant_ser.inference.timeline import WindowPrediction
-from speaker_invariant_ser.report.timeline import Envelope, draw_probabilities, draw_timeline, runs, stretches
+from speaker_invariant_ser.report.timeline import Envelope, clock, draw_probabilities, draw_timeline, runs, stretches, tick_step
 
 
 def window(start, end, label):
@@ -50,6 +50,13 @@ def test_probabilities_fill_the_axis_but_for_gaps():
     top = axes.collections[-1].get_paths()[0].vertices
     assert top[:, 1].max() == pytest.approx(1) and len(axes.collections) == 3
     assert not any(2 < time < 5 and height > 0 for time, height in top)
+
+
+@pytest.mark.parametrize("end", [0.3, 7, 18.2, 75, 3_599, 36_000, 1e6])
+def test_ticks_are_where_their_clock_says(end):
+    step = tick_step(end)
+    labels = [clock(second, end) for second in np.arange(0, end, step)]
+    assert step == int(step) and 1 <= len(labels) <= 11 and len(set(labels)) == len(labels)
 
 
 @pytest.mark.parametrize("windows", [OVERLAPPING, []])

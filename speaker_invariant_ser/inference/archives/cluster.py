@@ -3,10 +3,10 @@
 Recordings and the folder of the result must have the same paths on all machines. The folder has
 
 part-NNNNNNNNN.parquet   the rows of a chunk, numbered by its first recording
-request.json             what the rows answer; another request is refused
+_request.json            what the rows answer; another request is refused. Readers of Parquet skip such names
 
 Each part is written by the actor that predicted it, under a temporary name first. A second start predicts the chunks whose parts
-are missing.
+are missing. Where a chunk fails again and again, each recording gets a hidden part of its own until all of the chunk are there.
 """
 
 import json
@@ -29,10 +29,11 @@ from speaker_invariant_ser.inference.archives.tables import Summary
 from speaker_invariant_ser.inference.archives.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.predict import Chunk, Predictor, chunks_of
-from speaker_invariant_ser.inference.rows import Result, columns
+from speaker_invariant_ser.inference.rows import Row, columns
 from speaker_invariant_ser.processes import cores
 
-REQUEST, PART = "request.json", "part-{:09}.parquet"
+REQUEST, PART = "_request.json", "part-{:09}.parquet"
+SINGLE = ".part-{:09}.single.parquet"  # of one recording of a chunk that failed
 RETRIES = 2  # of a chunk whose actor ended, before its recordings are predicted one by one
 
 
@@ -44,28 +45,29 @@ class ChunkPredictor:
         loading: How to load the models.
         out: Folder of the parts.
         folder: Current folder of the caller, for relative paths.
+        name: Name of a part, `PART` or `SINGLE`.
     """
 
-    def __init__(self, predictor: Predictor, loading: Loading, out: Path, folder: Path) -> None:
+    def __init__(self, predictor: Predictor, loading: Loading, out: Path, folder: Path, name: str = PART) -> None:
         os.chdir(folder)
         use_one_thread()
-        self.predictor, self.out = replace(predictor, models=loading.models()), out
+        self.predictor, self.out, self.name = replace(predictor, models=loading.models()), out, name
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predict the chunks of a batch; return the number of recordings of each."""
         for text in batch["chunk"]:
             first, items = json.loads(text)
             chunk = Chunk(first, [Input(Path(path), reason) for path, reason in items])
-            write_part(self.out, first, self.predictor, predict_chunk(self.predictor, chunk))
+            rows = [result.row for result in predict_chunk(self.predictor, chunk)]
+            write_part(self.out / self.name.format(first), self.predictor, rows)
         return {"recordings": np.array([len(json.loads(text)[1]) for text in batch["chunk"]])}
 
 
-def write_part(out: Path, first: int, predictor: Predictor, results: Sequence[Result]) -> None:
+def write_part(path: Path, predictor: Predictor, rows: Sequence[Row]) -> None:
     """Write the rows of a chunk."""
-    names = columns(predictor.schema.labels)
-    with writing(out / PART.format(first), "wb") as file, parquet_writer(file, names) as write:
-        for result in results:
-            write(result.row)
+    with writing(path, "wb") as file, parquet_writer(file, columns(predictor.schema.labels)) as write:
+        for row in rows:
+            write(row)
 
 
 def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summary:
@@ -84,17 +86,30 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
     with held(out), write_errors(out):
         prepare_folder(out, archive, overwrite)
         with ray_cluster(archive.jobs) as ray, archive.bars() as progress:
-            map_chunks(ray, archive, missing(out, list(chunks_of(archive.inputs))), out, progress)
-            alone = [
-                Chunk(chunk.first + index, [item])
-                for chunk in missing(out, list(chunks_of(archive.inputs)))
-                for index, item in enumerate(chunk.items)
-            ]
-            map_chunks(ray, archive, missing(out, alone), out, progress)
-        for chunk in missing(out, alone):
-            unusable = Chunk(chunk.first, [Input(chunk.items[0].path, DIED)])
-            write_part(out, chunk.first, archive.predictor, predict_chunk(archive.predictor, unusable))
+            chunks = list(chunks_of(archive.inputs))
+            map_chunks(ray, archive, missing(out, chunks), out, progress)
+            failed = missing(out, chunks)
+            alone = [single for chunk in failed for single in singles_of(chunk)]
+            map_chunks(ray, archive, missing(out, alone, SINGLE), out, progress, SINGLE)
+        for chunk in failed:
+            rows = [row for single in singles_of(chunk) for row in rows_of_single(out, archive.predictor, single)]
+            write_part(out / PART.format(chunk.first), archive.predictor, rows)
+        for path in out.glob(SINGLE.replace("{:09}", "*")):
+            remove(path)
     return summary_of_parts(out)
+
+
+def singles_of(chunk: Chunk) -> list[Chunk]:
+    """Return each recording of a chunk as a chunk of its own."""
+    return [Chunk(chunk.first + index, [item]) for index, item in enumerate(chunk.items)]
+
+
+def rows_of_single(out: Path, predictor: Predictor, single: Chunk) -> list[Row]:
+    """Return the rows of a recording that was predicted alone; without a part, it has ended its actor each time."""
+    path = out / SINGLE.format(single.first)
+    if path.is_file():
+        return pyarrow.parquet.read_table(path).to_pylist()
+    return [result.row for result in predict_chunk(predictor, Chunk(single.first, [Input(single.items[0].path, DIED)]))]
 
 
 def prepare_folder(out: Path, archive: Archive, overwrite: bool) -> None:
@@ -102,7 +117,7 @@ def prepare_folder(out: Path, archive: Archive, overwrite: bool) -> None:
     request = archive.request
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     foreign = [name for name in found if name != REQUEST and not (name.startswith("part-") and name.endswith(".parquet"))]
-    foreign = [name for name in foreign if not name.startswith(".part-")]  # what a killed actor left
+    foreign = [name for name in foreign if not name.startswith((".part-", "..part-"))]  # not complete, or of single recordings
     if foreign or (found and REQUEST not in found):
         raise WriteError(f"{out} holds other files, such as {(foreign or found)[0]}: choose a new folder")
     if found and read_json(out / REQUEST) != json.loads(json.dumps(request)):
@@ -117,9 +132,9 @@ def prepare_folder(out: Path, archive: Archive, overwrite: bool) -> None:
     write_json(out / REQUEST, request)
 
 
-def missing(out: Path, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return the chunks that have no part yet."""
-    return [chunk for chunk in chunks if not (out / PART.format(chunk.first)).is_file()]
+def missing(out: Path, chunks: Sequence[Chunk], name: str = PART) -> list[Chunk]:
+    """Return the chunks that have no part of such a name yet."""
+    return [chunk for chunk in chunks if not (out / name.format(chunk.first)).is_file()]
 
 
 @contextmanager
@@ -146,8 +161,15 @@ def ray_cluster(jobs: int | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def map_chunks(ray: Any, archive: Archive, chunks: Sequence[Chunk], out: Path, progress: Callable[[str, int, int], None]) -> None:
-    """Predict chunks on actors; those whose actors end again and again stay without a part."""
+def map_chunks(
+    ray: Any,
+    archive: Archive,
+    chunks: Sequence[Chunk],
+    out: Path,
+    progress: Callable[[str, int, int], None],
+    name: str = PART,
+) -> None:
+    """Predict chunks on actors, into parts of such a name; those whose actors end again and again stay without one."""
     if not chunks:
         return
     from ray.data import ActorPoolStrategy, DataContext
@@ -160,7 +182,7 @@ def map_chunks(ray: Any, archive: Archive, chunks: Sequence[Chunk], out: Path, p
     loading = replace(archive.loading, source=Path(os.path.abspath(archive.loading.source)))
     predicted = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         ChunkPredictor,
-        fn_constructor_args=(replace(archive.predictor, models=()), loading, out, Path.cwd()),
+        fn_constructor_args=(replace(archive.predictor, models=()), loading, out, Path.cwd(), name),
         batch_size=1,
         compute=ActorPoolStrategy(size=actors),
         num_cpus=1,

@@ -6,6 +6,7 @@ rows.jsonl       complete rows
 embeddings.f32   the embedding of each row, if wanted
 journal          after each chunk a line: recordings, rows, failures and bytes so far
 request          what the rows answer: other inputs, models or settings begin anew
+finishing        the file of embeddings that is being written: it is there before the table, and then no file of others
 
 When all are done, the table is made of them. What the last line of the journal does not count is dropped when work continues.
 """
@@ -22,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from speaker_invariant_ser.errors import SerError, WriteError, unknown
-from speaker_invariant_ser.files import held, keep_own, partial_of, private_folder, remove, write_errors, writing
+from speaker_invariant_ser.files import held, is_own, keep_own, partial_of, private_folder, remove, write_errors, writing
 from speaker_invariant_ser.inference.archives.formats import WRITERS, Write, is_table
 from speaker_invariant_ser.inference.parts.pieces import FILE
 from speaker_invariant_ser.inference.rows import TIMES, Result, Row
 
 SHOWN = 1_000  # lines of a summary that are kept
-ROWS, EMBEDDINGS, JOURNAL, REQUEST = "rows.jsonl", "embeddings.f32", "journal", "request"
+ROWS, EMBEDDINGS, JOURNAL, REQUEST, FINISHING = "rows.jsonl", "embeddings.f32", "journal", "request", "finishing"
 NAMED = ("file", "channel", "level", "start", "end", "speaker", "emotion")  # what an embedding file says of each embedding
 
 
@@ -97,7 +98,7 @@ class Results:
         """Take over what an interrupted call with the same request left, or begin anew."""
         mark = self.work / REQUEST
         if not (mark.is_file() and mark.read_text(encoding="utf-8") == request):
-            for name in (ROWS, EMBEDDINGS, JOURNAL):
+            for name in (ROWS, EMBEDDINGS, JOURNAL, FINISHING):
                 remove(self.work / name)
             mark.write_text(request, encoding="utf-8")
         self.done = last_line(keep_own(self.work / JOURNAL), self.work)
@@ -132,6 +133,8 @@ class Results:
         """Make the table, and the file of embeddings, of the rows; return a summary."""
         summary = Summary()
         if self.embeddings:
+            with write_errors(self.path):
+                keep_own(self.work / FINISHING).write_bytes(os.fsencode(os.path.abspath(self.embeddings)))
             write_embeddings(self.embeddings, self)
         ending = self.path.suffix.lower()
         with writing(self.path, mode_of(ending)) as file, WRITERS[ending](file, self.columns) as write:
@@ -204,7 +207,7 @@ def open_results(
             results.begin(json.dumps(request, sort_keys=True))
         yield results
         results.summary = results.finish()
-        for name in (JOURNAL, ROWS, EMBEDDINGS, REQUEST):
+        for name in (JOURNAL, ROWS, EMBEDDINGS, REQUEST, FINISHING):
             remove(work / name)
         if not any(work.iterdir()):
             work.rmdir()
@@ -266,8 +269,18 @@ def require_table(path: Path, overwrite: bool) -> str:
     return ending
 
 
-def require_embeddings(path: Path, overwrite: bool) -> None:
-    """Raise an error unless embeddings may be written to a path: a new .npz, or one of ours with `overwrite`."""
+def require_embeddings(path: Path, overwrite: bool, table: Path) -> None:
+    """Raise an error unless embeddings may be written to a path.
+
+    Args:
+        path: A new .npz, or one of ours.
+        overwrite: Whether one of ours may be replaced; one that an interrupted call wrote just before its table always is.
+        table: The table of the embeddings.
+
+    Raises:
+        SerError: Another ending.
+        WriteError: The file may not be replaced.
+    """
     if path.suffix.lower() != ".npz":
         raise SerError(f"{path}: {unknown('ending', path.suffix, ['.npz'])}")
     if path.is_dir():
@@ -275,8 +288,14 @@ def require_embeddings(path: Path, overwrite: bool) -> None:
     if path.exists():
         if not is_embeddings(path):
             raise WriteError(f"{path} exists already and holds no embeddings of `siser infer`, so it is not replaced")
-        if not overwrite:
+        if not overwrite and not is_finishing(table, path):
             raise WriteError(f"{path} holds embeddings already: replace it with --overwrite, or choose another --embeddings")
+
+
+def is_finishing(table: Path, embeddings: Path) -> bool:
+    """Return whether an interrupted call was writing these embeddings, and had not yet written their table."""
+    mark = work_folder(table) / FINISHING
+    return is_own(mark) and mark.is_file() and mark.read_bytes() == os.fsencode(os.path.abspath(embeddings))
 
 
 def is_embeddings(path: Path) -> bool:
