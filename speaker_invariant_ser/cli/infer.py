@@ -119,20 +119,20 @@ def infer(
     if plot and plot.exists() and not plot.is_dir():
         raise typer.BadParameter(f"--plot {plot}: a file of that name exists, expected a folder.")
     chosen, inputs = model_and_inputs(model, inputs)
-    found = find_inputs(inputs, warn)
-    found = shard_of(found, shard) if shard else found
+    everything = find_inputs(inputs, warn)
+    found = shard_of(everything, shard) if shard else everything
     window, hop = window_and_hop(window, hop, plot is not None and not vad and segments is None)
     settings = Settings(
         channel=channel.value,
         window=window,
         hop=hop,
         vad=vad,
-        segments=segments_for(segments, found) if segments else None,
+        segments=segments_for(segments, everything) if segments else None,
         labels=tuple(label.strip() for label in labels.split(",")) if labels is not None else (),
         min_confidence=min_confidence,
         embeddings=embeddings is not None,
     )
-    archive = open_archive(chosen, found, settings, fold, device, one_speaker, plot, jobs, quiet)
+    archive = open_archive(chosen, everything, found, settings, fold, device, one_speaker, plot, jobs, quiet)
     unit = "row" if settings.in_parts or channel == Channels.EACH else "file"
     summary = predicted(archive, out, embeddings, engine, overwrite)
     target = f"{' of one speaker (transductive)' * one_speaker}{f' -> {out}' if out else ''}"
@@ -185,6 +185,7 @@ def segments_for(path: Path, found: "list[Input]") -> dict:
 
 def open_archive(
     chosen: Path,
+    everything: "list[Input]",
     found: "list[Input]",
     settings: "Settings",
     fold: str | None,
@@ -194,7 +195,7 @@ def open_archive(
     jobs: int | None,
     quiet: bool,
 ) -> "Archive":
-    """Load the models, and combine them with the recordings."""
+    """Load the models, and combine them with the recordings of a shard; what depends on others is that of all shards."""
     from speaker_invariant_ser.inference.archives.archive import Archive
     from speaker_invariant_ser.inference.archives.workers import Loading
     from speaker_invariant_ser.inference.loading import fingerprint, is_onnx, load_models
@@ -209,8 +210,8 @@ def open_archive(
     if plot:
         from speaker_invariant_ser.report.timeline import TimelinePlots, picture_names
 
-        plots = TimelinePlots(plot, picture_names([item.path for item in found]))
-    mean = speaker_mean(models[0], found, settings.channel)
+        plots = TimelinePlots(plot, picture_names([item.path for item in everything]))
+    mean = speaker_mean(models[0], everything, settings.channel)
     predictor = Predictor.of(models, settings, f"{chosen}:{fold}" if fold else str(chosen), mean, plots)
     loading = Loading(chosen if isinstance(source, Path) else source.folder, fold, device, one_speaker)
     return Archive(predictor, loading, found, fingerprint(source, fold), jobs, lambda: progress_bars(quiet))

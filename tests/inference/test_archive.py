@@ -462,6 +462,17 @@ def test_timelines_are_drawn_under_names_of_their_own(trained, call, tmp_path):
     assert list(picture_names(long).values()) == ["ä" * 100 + "-1", "ä" * 100 + "-2"]
 
 
+def test_a_shard_has_segments_and_picture_names_of_all_inputs(trained, call, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(call / "call.wav", tmp_path / name)
+    (tmp_path / "s.csv").write_text(f"file,start,end\n{tmp_path}/a/call.wav,0,1\n")
+    words = [str(tmp_path / "a"), str(tmp_path / "b"), "--segments", str(tmp_path / "s.csv"), "--plot", str(tmp_path / "plots")]
+    (row,) = infer(trained, tmp_path / "p.csv", *words, "--shard", "2/2")
+    assert row["file"] == str(tmp_path / "b" / "call.wav") and row["warnings"] == "no segment is listed for it"
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["call-2.timeline.png"]
+
+
 def test_rows_are_printed_without_a_table(trained, call, capsys):
     command = ["infer", str(trained.folder), str(call / "call.wav"), "--segments", str(call / "segments.csv"), "--device", "cpu"]
     assert siser(command) == 0
