@@ -1,11 +1,14 @@
 """Predictions on a local Ray of two actors: the rows of a local call, although an actor is killed, and resumption."""
 
+import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
@@ -71,7 +74,6 @@ def test_a_killed_actor_costs_nothing_and_a_second_start_resumes(archive, tmp_pa
         else:
             assert (row["emotion"], row["error"]) == (other["emotion"], other["error"])
             assert row["p_level"] == pytest.approx(other["p_level"], abs=1e-5) if row["emotion"] else row["p_level"] is None
-    assert pyarrow.parquet.read_table(out).num_rows == 31  # the folder is one table to readers of Parquet
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith("part-")) == ["_request.json"]
     # A second start predicts what is missing, and nothing else; recordings that were predicted alone do not stand for a chunk.
     cluster.write_part(out / cluster.SINGLE.format(0), archive.predictor, expected[:1])
@@ -88,6 +90,34 @@ def test_a_killed_actor_costs_nothing_and_a_second_start_resumes(archive, tmp_pa
         cluster.prepare_folder(out, other, overwrite=False)
     cluster.prepare_folder(out, other, overwrite=True)
     assert [path.name for path in out.iterdir()] == ["_request.json"]
+
+
+def test_a_call_that_ends_amid_the_recordings_of_a_failed_chunk_loses_and_doubles_nothing(archive, tmp_path, monkeypatch):
+    """Without Ray, in this process: the chunk of recording 20 fails, then the call ends at this recording."""
+    out, ended = tmp_path / "parts", []
+
+    def mapped(ray, archive, chunks, out, progress, name=cluster.PART):
+        actor = cluster.ChunkPredictor(archive.predictor, archive.loading, out, Path.cwd(), name)
+        for chunk in chunks:
+            if not any(item.path.name == "20.wav" for item in chunk.items):
+                items = [(str(item.path), item.reason) for item in chunk.items]
+                actor({"chunk": np.array([json.dumps([chunk.first, items])])})
+            elif name == cluster.SINGLE and not ended:
+                ended.append(chunk.first)
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "map_chunks", mapped)
+    monkeypatch.setattr(cluster, "ray_cluster", lambda jobs: nullcontext())
+    with pytest.raises(KeyboardInterrupt):
+        cluster.predict_on_ray(archive, out)
+    assert ended == [20] and sorted(path.name for path in out.glob(".*")) == [
+        cluster.SINGLE.format(18),
+        cluster.SINGLE.format(19),
+    ]
+    summary = cluster.predict_on_ray(archive, out)
+    assert (summary.rows, summary.failed) == (31, 2) and not list(out.glob(".*"))
+    assert [row["file"] for row in rows_in(out)] == [str(item.path) for item in archive.inputs]
+    assert pyarrow.parquet.read_table(out).num_rows == 31  # the folder is one table to readers of Parquet
 
 
 def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):
