@@ -18,7 +18,13 @@ import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.manifest import COLUMNS
-from speaker_invariant_ser.data.tables.columns import read_columns, read_vectors, require_memory, require_unique_columns
+from speaker_invariant_ser.data.tables.columns import (
+    read_columns,
+    read_vectors,
+    require_memory,
+    require_unique_columns,
+    separator_hint,
+)
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
@@ -201,12 +207,8 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] =
     labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
     left_out = [name for name in names if name not in chosen.values()]
     notes = [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
-    return (
-        embedding,
-        labels,
-        [f"dimension {number}" for number in range(embedding.shape[-1] if embedding.ndim == 2 else 0)],
-        notes,
-    )
+    width = embedding.shape[-1] if embedding.ndim == 2 else 0
+    return embedding, labels, [f"dimension {number}" for number in range(width)], notes
 
 
 def to_texts(array: np.ndarray, source: str) -> list[str]:
@@ -276,11 +278,8 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     require_unique_columns([*others, *dimensions_of], path)
     others |= dimensions_of
     never = [name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS]
-    names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions)
-    if never:
-        notes.append(f"labels and row numbers that are not used: {', '.join(never)}")
-    if nested:
-        notes.append(f"nested, and not used as dimensions: {', '.join(nested)}")
+    names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions, nested)
+    notes += [f"labels and row numbers that are not used: {', '.join(never)}"] if never else []
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]
     embedding = np.stack(values, axis=1) if values else np.zeros((len(labels["speaker"]), 0))
     return embedding, labels, names, notes
@@ -316,7 +315,7 @@ def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, n
             chosen[field] = columns[field] if field in columns else usual[0]
     if missing := [field for field in needed if field not in chosen]:
         raise AuditError(
-            f"{path}: no {' and no '.join(missing)}; found {shorten(names, 10) or 'no names'}. "
+            f"{path}: no {' and no '.join(missing)}; found {shorten(names, 10) or 'no names'}{separator_hint(names)}. "
             f"If it has another name, give it with --column {missing[0]}=NAME"
         )
     return chosen

@@ -82,15 +82,19 @@ def show_refit(run: "Run") -> None:
 
 def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     """Print what was prepared, and how well emotion is recognised from properties that should not matter."""
-    from speaker_invariant_ser.data.fold_sizes import MIN_TRAINING_SPEAKERS
+    from speaker_invariant_ser.data.fold_sizes import MIN_SPEAKERS, MIN_TRAINING_SPEAKERS
     from speaker_invariant_ser.errors import counted
 
     settings = prepared.settings
-    nouns = {"utterances": "utterance", "speakers": "speaker"}
+    nouns = {name: name.removesuffix("s") for name in ("utterances", "speakers", "emotions", "texts")}
     counts = ", ".join(counted(count, nouns.get(name, name), name) for name, count in settings["counts"].items())
     say(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
     speakers = len({utterance.speaker for utterance in prepared.utterances})
-    if speakers <= MIN_TRAINING_SPEAKERS:
+    if settings["counts"]["emotions"] == 1:
+        say("1 emotion: too few to train; at least 2 are needed")
+    if speakers < MIN_SPEAKERS:
+        say(f"{counted(speakers, 'speaker')}: too few to train; at least {MIN_SPEAKERS} are needed: two to train on, one to test")
+    elif speakers <= MIN_TRAINING_SPEAKERS:
         say(f"{counted(speakers, 'speaker')}: few to train on where others are tested; results on new speakers will be poor")
     if settings.get("unlabelled"):
         number = counted(settings["unlabelled"], "utterance has", "utterances have")

@@ -6,6 +6,7 @@ from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.recipe import SplitSection
 
+MIN_SPEAKERS = 3  # two to train on, one to test
 MIN_TRAINING_SPEAKERS = 5  # with fewer, a network learns these speakers rather than emotion
 
 

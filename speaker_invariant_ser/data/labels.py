@@ -105,7 +105,10 @@ def map_labels(
     new = {label: table.get(label) or by_key.get(alike_key(label)) or "" for label in ("", *sorted(counts))}
     mapped = [replace(utterance, emotion=new[utterance.emotion]) for utterance in utterances]
     if not any(utterance.emotion for utterance in mapped):
-        raise RecipeError(f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}")
+        raise RecipeError(
+            f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}. "
+            "--set labels.map=full takes them as they are"
+        )
     merged = {label: (new[label], counts[label]) for label in sorted(counts) if new[label] not in ("", label)}
     dropped = {label: counts[label] for label in sorted(counts) if not new[label]}
     kept = [utterance for utterance, unlabelled in zip(mapped, without, strict=True) if utterance.emotion or unlabelled]

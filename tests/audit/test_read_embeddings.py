@@ -224,7 +224,7 @@ def plain_row(row, kind: pyarrow.DataType) -> list:
 
 @pytest.mark.parametrize("kind", LISTS.values(), ids=LISTS)
 def test_a_column_of_vectors_is_the_embedding(tmp_path, kind):
-    other = {"age": [30] * 6, "words": [["a"], ["b"], [], ["c"], ["d"], ["e"]]}
+    other = {"raw": [b"\xff\x80"] * 6, "age": [30] * 6, "words": [["a"], ["b"], [], ["c"], ["d"], ["e"]]}
     table, names, notes = read_embeddings(vectors(tmp_path, kind, list(NUMBERS), **other))
     assert names == ["emb_0", "emb_1", "emb_2"]
     np.testing.assert_array_equal(table.embedding, NUMBERS)
@@ -246,11 +246,18 @@ def test_a_column_of_vectors_is_the_embedding(tmp_path, kind):
             {"f_0": [1.0] * 6, "f_1": [2.0] * 6},
             "several stems; name the dimensions, once for each name or pattern, such as --dimensions",
         ),
+        (
+            [[[1.0, 2.0]]] * 6,
+            {"raw": [b"\xff\x80"] * 6},
+            "in .parquet also one column of lists of numbers; found raw ('\\udcff\\udc80'), emb (nested)",
+        ),
         (NUMBERS.tolist(), {"emb_0": [1.0] * 6}, "column emb_0 occurs more than once"),
     ],
 )
 def test_vectors_of_other_shapes_are_refused(tmp_path, rows, columns, error):
-    path = vectors(tmp_path, pyarrow.list_(pyarrow.float64()), rows, **columns)
+    depth = 2 if isinstance((rows[0] or [0])[0], list) else 1
+    kind = pyarrow.list_(pyarrow.float64()) if depth == 1 else pyarrow.list_(pyarrow.list_(pyarrow.float64()))
+    path = vectors(tmp_path, kind, rows, **columns)
     with pytest.raises(AuditError, match=re.escape(error)):
         read_embeddings(path)
 
@@ -360,7 +367,11 @@ INVALID_CELLS = {
     ),
     "decimal commas": (
         {"d0": ['"0,5"'] * 6, "d1": ['"1,5"'] * 6, "d2": None},
-        "no dimensions; expected numbers, in a text table one column per dimension",
+        r"no dimensions; expected numbers, in a text table one column per dimension.*found d0 \('0,5'\), d1 \('1,5'\)",
+    ),
+    "lists as text": (
+        {"d0": ['"[0.1, 0.2, 0.3, 0.4, 0.5]"'] * 6, "d1": None, "d2": None},
+        r"no dimensions; .*; found d0 \('\[0.1, 0.2, 0.3, 0.4,'\.\.\.\)",
     ),
     "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|contains a line break"),
 }
@@ -379,7 +390,8 @@ INVALID_FILES = {
     "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
     "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
     "speaker,d0,d0\na,1,2\n": "column d0 occurs more than once",
-    "speaker;d0\na;1\n": "no speaker; found speaker;d0",
+    "speaker;d0\na;1\n": r"no speaker; found speaker;d0 \(separated by semicolons or tabs\?",
+    "speaker;d0\na;1,5\n": r"cannot be read as a CSV table.*\(separated by semicolons or tabs\?.*decimal points",
 }
 
 

@@ -1,10 +1,13 @@
 """The folds in words, and the warning where they are trained on few speakers."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.cli.console import show_prepared
 from speaker_invariant_ser.data.fold_sizes import about_few_speakers, describe_folds
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.recipe import SplitSection
@@ -71,3 +74,21 @@ def test_train_says_how_many_speakers_it_trains_on_before_it_trains(prepared, tm
     printed = capsys.readouterr()
     assert "6 folds: 3 speakers to train on, 2 to select the epoch on, 1 to test on" in printed.out
     assert "warning: only 3 speakers to train on in fold 01" in printed.err and "`split.dev_speakers = 1` leaves 4" in printed.err
+
+
+@pytest.mark.parametrize(
+    "speakers, emotions, said",
+    [
+        (1, 3, "1 speaker, 3 emotions; 1 speaker: too few to train; at least 3 are needed: two to train on, one to test"),
+        (2, 2, "2 speakers, 2 emotions; 2 speakers: too few to train; at least 3"),
+        (4, 2, "4 speakers, 2 emotions; 4 speakers: few to train on where others are tested"),
+        (9, 1, "9 speakers, 1 emotion; 1 emotion: too few to train; at least 2 are needed"),
+    ],
+)
+def test_prepare_says_what_is_too_few_to_train(speakers, emotions, said, capsys):
+    shortcuts = dict.fromkeys(["length", "padding", "level"])
+    settings = {"counts": {"speakers": speakers, "emotions": emotions}, "seconds": 0.0, "shortcuts": shortcuts}
+    utterances = [SimpleNamespace(speaker=f"s{number}") for number in range(speakers)]
+    show_prepared(SimpleNamespace(settings=settings, utterances=utterances), Path("out"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "; ".join([lines[0].removesuffix(", 0.0 minutes -> out"), *lines[1:]]).startswith(said)

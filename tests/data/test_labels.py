@@ -58,7 +58,7 @@ def test_a_map_applies_to_the_original_labels_even_when_applied_twice(prepared):
     [
         ("fife", "unknown map 'fife', did you mean 'five'"),
         ({"hapy": "happy"}, "unknown emotion 'hapy', did you mean 'happy'"),
-        ("five", "no utterance has any of its labels; found bored"),
+        ("five", "no utterance has any of its labels; found bored. --set labels.map=full takes them"),
     ],
 )
 def test_impossible_maps_raise_an_error(chosen, message):

@@ -173,6 +173,7 @@ def test_a_corpus_with_one_name_in_two_normal_forms_is_not_split():
 
 MISSING = ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "-", "?", "undefined", "#N/A", " nan "]
 MISSING += ["n.a.", "\u2013", "\u2014", "---", "...", "none.", "TBD", "Missing", "unlabeled", "#REF!", "not available", "_"]
+MISSING += ["(none)", "[NULL]", "'-'", "\\N", "no label", "<none>"]
 
 
 @pytest.mark.parametrize("word", MISSING)

@@ -18,7 +18,7 @@ UNSUPPORTED_SUFFIXES = frozenset(
     | {".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".ogv", ".amr", ".awb", ".gsm", ".spx", ".ac3", ".eac3", ".dts", ".ape"}
     | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".mpga", ".weba", ".adts"}
 )
-HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".sln", ".vox", ".g722", ".g729"})
+HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".sln", ".vox"})
 TEXT_SUFFIXES = frozenset(  # files that stand beside recordings in great number, and are not opened to see whether they are some
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".lab", ".textgrid", ".trn", ".wrd", ".phn", ".srt"}
     | {".eaf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".npy", ".npz", ".png", ".jpg", ".zip", ".gz", ".py"}

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,8 +75,20 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
-        raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}") from None
+        hint = separator_hint(names) if isinstance(error, pyarrow.ArrowInvalid) else ""
+        raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}{hint}") from None
     return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def separator_hint(names: Iterable[str]) -> str:
+    """Return a remark on the separator of a table whose columns have these names, "" if they show no other one.
+
+    >>> separator_hint(["path;speaker"]), separator_hint(["path", "speaker"])
+    (' (separated by semicolons or tabs? Commas are expected, tabs in a .tsv; decimal points, not commas)', '')
+    """
+    if not any(sign in name for name in names for sign in ";\t"):
+        return ""
+    return " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv; decimal points, not commas)"
 
 
 def shared_texts(column: pyarrow.ChunkedArray) -> list:
@@ -87,8 +99,13 @@ def shared_texts(column: pyarrow.ChunkedArray) -> list:
     try:
         cells = column.to_pylist()
     except UnicodeDecodeError:
-        cells = [cell.decode("utf-8", "surrogateescape") for cell in column.cast(pyarrow.binary()).to_pylist()]
+        cells = decoded(column.cast(pyarrow.binary()))
     return [texts.setdefault(cell, cell) for cell in cells]
+
+
+def decoded(column: pyarrow.ChunkedArray) -> list[str]:
+    """Return bytes as text, those that are not UTF-8 as surrogates, and missing cells as empty text."""
+    return [(cell or b"").decode("utf-8", "surrogateescape") for cell in column.to_pylist()]
 
 
 def read_parquet(path: Path | str) -> dict[str, list[str]]:
@@ -96,9 +113,17 @@ def read_parquet(path: Path | str) -> dict[str, list[str]]:
     with parquet_errors(path):
         table = open_parquet(path)
         plain = [field.name for field in table.schema if not pyarrow.types.is_nested(storage(field.type))]
-        texts = [pyarrow.compute.fill_null(table[name].cast(pyarrow.string()), "") for name in plain]
+        texts = [parquet_texts(table[name]) for name in plain]
     require_unique_columns([name.strip() for name in plain], path)
-    return {name.strip(): text.to_pylist() for name, text in zip(plain, texts, strict=True)}
+    return {name.strip(): text for name, text in zip(plain, texts, strict=True)}
+
+
+def parquet_texts(column: pyarrow.ChunkedArray) -> list[str]:
+    """Return the cells of a column that is not nested as text."""
+    types = pyarrow.types
+    if any(test(column.type) for test in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)):
+        return decoded(column)
+    return pyarrow.compute.fill_null(column.cast(pyarrow.string()), "").to_pylist()
 
 
 def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -21,7 +21,7 @@ from speaker_invariant_ser.data.manifest import (
     remove_duplicates,
     require_valid,
 )
-from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.data.tables.columns import read_columns, separator_hint
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_text, unify, without_contradictions
@@ -284,10 +284,8 @@ def own_names(columns: Columns, request: Request) -> Columns:
         if present:
             chosen[name] = columns[present[0] or ""]
     if missing := [name for name in request.needed if name not in chosen]:
-        wrong_separator = any(sign in name for name in columns for sign in ";\t")
-        hint = " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv)" if wrong_separator else ""
         raise ManifestError(
-            f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{hint}, "
+            f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{separator_hint(columns)}, "
             f"needed {', '.join(request.needed)}; name a column with --column {missing[0]}=NAME"
         )
     return chosen

@@ -20,7 +20,7 @@ MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speake
 
 
 def choose_dimensions(
-    cells: Mapping[str, Sequence[str] | np.ndarray], path: Path, patterns: Sequence[str] = ()
+    cells: Mapping[str, Sequence[str] | np.ndarray], path: Path, patterns: Sequence[str] = (), nested: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Choose dimensions among the columns that may be dimensions.
 
@@ -28,17 +28,25 @@ def choose_dimensions(
         cells: The candidates: text, or an array of numbers.
         path: The table, for error messages.
         patterns: Patterns (`fnmatch`) of the dimensions' names; without, the columns with a common stem and a number are taken.
+        nested: Columns of lists or structures that are no vectors of numbers.
 
     Returns:
         The names of the dimensions, and notes on what was left out.
 
     Raises:
-        AuditError: No pattern is given and the names have no stem or several; or a pattern matches no number.
+        AuditError: No column holds numbers; no pattern is given and the names have no stem or several; or a pattern matches no
+            number.
     """
     in_stems = {name for names in numbered(cells).values() for name in names}
     numeric = [name for name, column in cells.items() if holds_numbers(column, name in in_stems)]
     words = [name for name in cells if name not in numeric]
     stems = numbered(numeric)
+    if not (numeric or patterns) and (nested or any(map(len, cells.values()))):
+        found = [*(shown(name, cells[name]) for name in words), *(f"{name} (nested)" for name in nested)]
+        raise AuditError(
+            f"{path}: the embedding has no dimensions; expected numbers, in a text table one column per dimension, "
+            f"in .parquet also one column of lists of numbers; found {shorten(found, 10)}"
+        )
     if patterns:
         chosen = matching(numeric, patterns, path)
     elif len(stems) == 1 or not numeric:
@@ -54,7 +62,19 @@ def choose_dimensions(
         notes.append(f"numbers that are not used as dimensions: {described(others)}; --dimensions names others")
     if words:
         notes.append(f"not numeric, and not used as dimensions: {', '.join(words)}")
+    if nested:
+        notes.append(f"nested, and not used as dimensions: {', '.join(nested)}")
     return chosen, notes
+
+
+def shown(name: str, cells: Sequence[str] | np.ndarray) -> str:
+    """Return a column of text in words, with the beginning of its first cell.
+
+    >>> shown("emb", ["[0.1, 0.2, 0.3, 0.4, 0.5]"]), shown("d0", ["0,5"])
+    ("emb ('[0.1, 0.2, 0.3, 0.4,'...)", "d0 ('0,5')")
+    """
+    first = str(cells[0])
+    return f"{name} ({first[:20]!a}{'...' if len(first) > 20 else ''})"
 
 
 def example(numeric: Sequence[str], stems: Iterable[str]) -> str:

@@ -26,8 +26,8 @@ LATIN = "abesijkmhopctyxdqwabezhikmnoptyx"
 LOOKALIKES = str.maketrans(SMALL + SMALL.upper(), LATIN + LATIN.upper())
 MISSING = frozenset(
     (
-        *("", "nan", "nat", "none", "null", "nil", "na", "n/a", "<na>", "#n/a", "undefined", "missing", "tbd", "tba", "todo"),
-        *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated"),
+        *("", "nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "undefined", "missing", "tbd", "tba", "todo"),
+        *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated", "no label", "\\n"),
     )
 )
 PLACEHOLDER = re.compile(rf"[?._\u2026{DASHES}]+|#(?:name|null|num|ref|value|div/0)[!?]")  # signs; errors of spreadsheets
@@ -37,12 +37,12 @@ DOUBTFUL = frozenset(("unknown", "unk", "other", "others", "oth", "unsure", "unc
 def is_missing(text: str) -> bool:
     """Return whether a cell is empty or holds what programs and people write for a missing value.
 
-    >>> [is_missing(text) for text in ("", "NaN", "n.a.", "\u2013", "TBD", "#REF!")]
-    [True, True, True, True, True, True]
+    >>> [is_missing(text) for text in ("", "NaN", "n.a.", "\u2013", "TBD", "#REF!", "(none)", "[null]", "'-'", "()")]
+    [True, True, True, True, True, True, True, True, True, True]
     >>> [is_missing(text) for text in ("Nana", "none of these", "unknown", "-1")]
     [False, False, False, False]
     """
-    word = same_key(text).casefold()
+    word = same_key(text).casefold().strip(" ()[]<>'\"")  # also in brackets or quotes
     return word.replace(".", "").strip() in MISSING or bool(PLACEHOLDER.fullmatch(word))
 
 
