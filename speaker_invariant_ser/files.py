@@ -307,7 +307,7 @@ def locked(path: Path, kind: str) -> Iterator[None]:
     lock = partial_of(path).with_suffix(f".{kind}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as undo:
-        if lock.is_symlink():  # planted: a lock is a file
+        if lock.is_symlink() or (lock.is_file() and lock.stat().st_nlink > 1):  # planted: opening it would empty another file
             lock.unlink()
         try:
             undo.enter_context(FileLock(lock, timeout=0))

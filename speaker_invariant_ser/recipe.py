@@ -104,7 +104,7 @@ class FeaturesSection(Section):
     )
     mels: int = Field(64, ge=8, le=256, description="Number of mel bands.")
     window_ms: float = Field(25.0, ge=5, le=200, description="Analysis window, milliseconds.")
-    hop_ms: float = Field(10.0, ge=1, le=100, description="Hop between windows, milliseconds.")
+    hop_ms: float = Field(10.0, ge=2, le=100, description="Hop between windows, milliseconds.")
     f_min: float = Field(20.0, ge=0, le=100_000, description="Lowest frequency of the mel bands, Hz.")
     f_max: float = Field(8000.0, gt=0, le=100_000, description="Highest frequency of the mel bands, Hz.")
     normalise: Literal["corpus", "utterance", "speaker"] = Field(
@@ -165,7 +165,7 @@ class FeaturesSection(Section):
 class EmotionSection(Section):
     """The emotion classifier on the embedding: linear, or with one hidden layer."""
 
-    hidden: int = Field(64, ge=0, le=65536, description="Units of the hidden layer; 0: a linear classifier.")
+    hidden: int = Field(64, ge=0, le=4096, description="Units of the hidden layer; 0: a linear classifier.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate before the last layer.")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
     class_weights: bool = Field(True, description="Weight classes by their inverse frequency, as UAR does.")

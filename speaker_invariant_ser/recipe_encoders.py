@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from speaker_invariant_ser.recipe_methods import MethodSection, Section, named
 
-Channels = Annotated[int, Field(ge=1, le=2048)]
+Channels = Annotated[int, Field(ge=1, le=512)]
 Stream = Literal["log-mel", "prosody"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -91,7 +91,7 @@ class EncoderSettings(MethodSection):
 
     streams: ClassVar[frozenset[Stream]] = frozenset({"log-mel"})  # what `features.streams` must be
 
-    dim: int = Field(128, ge=2, le=8192, description="Dimension of the embedding.")
+    dim: int = Field(128, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
@@ -100,7 +100,7 @@ class CnnSettings(EncoderSettings):
 
     name: Literal["cnn"] = "cnn"
     channels: tuple[Channels, ...] = Field(
-        (24, 48, 96, 128), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
+        (24, 48, 96, 128), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 512."
     )
 
 
@@ -109,7 +109,7 @@ class ImageSettings(EncoderSettings):
 
     name: Literal["image"] = "image"
     channels: tuple[Channels, ...] = Field(
-        (24, 48, 96, 128), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
+        (24, 48, 96, 128), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 512."
     )
 
 
@@ -119,10 +119,8 @@ class ProsodySettings(EncoderSettings):
     streams: ClassVar[frozenset[Stream]] = frozenset({"prosody"})
 
     name: Literal["prosody"] = "prosody"
-    width: int = Field(
-        64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways."
-    )
-    dim: int = Field(64, ge=2, le=8192, description="Dimension of the embedding.")
+    width: int = Field(64, ge=2, le=512, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways.")
+    dim: int = Field(64, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
@@ -131,12 +129,10 @@ class CrnnSettings(EncoderSettings):
 
     name: Literal["crnn"] = "crnn"
     channels: tuple[Channels, ...] = Field(
-        (24, 48, 64), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 2048."
+        (24, 48, 64), min_length=1, max_length=8, description="Output channels of each convolutional stage, 1 to 512."
     )
-    width: int = Field(
-        64, ge=2, le=1024, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways."
-    )
-    dim: int = Field(64, ge=2, le=8192, description="Dimension of the embedding.")
+    width: int = Field(64, ge=2, le=512, multiple_of=2, description="Channels of each convolution; units of the LSTM, both ways.")
+    dim: int = Field(64, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
@@ -145,11 +141,11 @@ class AcrnnSettings(EncoderSettings):
 
     name: Literal["acrnn"] = "acrnn"
     channels: tuple[Channels, ...] = Field(
-        (64, 64), min_length=1, max_length=8, description="Output channels of each convolution, 1 to 2048."
+        (64, 64), min_length=1, max_length=8, description="Output channels of each convolution, 1 to 512."
     )
-    width: int = Field(256, ge=1, le=4096, description="Units of the linear layer before the LSTM.")
-    cells: int = Field(128, ge=1, le=1024, description="Cells of the LSTM in each direction.")
-    dim: int = Field(64, ge=2, le=8192, description="Dimension of the embedding.")
+    width: int = Field(256, ge=1, le=512, description="Units of the linear layer before the LSTM.")
+    cells: int = Field(128, ge=1, le=256, description="Cells of the LSTM in each direction.")
+    dim: int = Field(64, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in the encoder.")
 
 
@@ -162,7 +158,7 @@ class FusionSettings(EncoderSettings):
     log_mel: Literal["crnn", "cnn", "acrnn"] = Field(
         "crnn", description="Encoder of the log-mel stream, with its default settings."
     )
-    dim: int = Field(64, ge=2, le=4096, description="Dimension of each stream's embedding; that of the model is twice as large.")
+    dim: int = Field(64, ge=2, le=512, description="Dimension of each stream's embedding; that of the model is twice as large.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in both encoders.")
 
 

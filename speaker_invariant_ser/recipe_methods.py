@@ -320,7 +320,7 @@ class KernelErasureSettings(MethodSection):
     """Iterated erasure against nonlinear classifiers, fitted on the training speakers after training."""
 
     name: Literal["kernel"] = "kernel"
-    rounds: int = Field(8, ge=1, le=100, description="Maximum number of rounds.")
+    rounds: int = Field(8, ge=1, le=32, description="Maximum number of rounds.")
 
 
 class NoRelease(MethodSection):

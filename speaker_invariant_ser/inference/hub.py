@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from speaker_invariant_ser.errors import RunError, SetupError
+from speaker_invariant_ser.errors import RunError, SetupError, first_line
 
 PREFIX = "hf:"
-NAME = re.compile(rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+NAME = re.compile(rf"(?!.*\.\.){PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)  # no way upwards
 LOG_IN = "`hf auth login`"
 
 
@@ -83,8 +83,3 @@ def progress_on_terminals() -> Iterator[None]:
     finally:
         if hidden:
             enable_progress_bars()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -135,9 +135,11 @@ def region_row(source: Source, schema: Schema, region: Region, pieces: Sequence[
 
 def speaker_rows(source: Source, schema: Schema, by_region: dict[int, list[Predicted]]) -> Iterator[Result]:
     """Yield a row for each speaker of the segments, from the beginning of the first to the end of the last."""
-    for speaker in dict.fromkeys(region.speaker for region in source.regions if region.speaker):
-        own = [index for index, region in enumerate(source.regions) if region.speaker == speaker and not region.error]
-        pieces = [piece for index in own for piece in by_region[index]]
+    by_speaker: dict[str, list[Predicted]] = {}
+    for index, region in enumerate(source.regions):
+        if region.speaker and not region.error:
+            by_speaker.setdefault(region.speaker, []).extend(by_region[index])
+    for speaker, pieces in by_speaker.items():
         if pieces:
             times = min(piece.start for piece in pieces), max(piece.end for piece in pieces)
             yield make_row(source, schema, SPEAKER, times, speaker, pieces, common_warnings(pieces))

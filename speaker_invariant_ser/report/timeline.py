@@ -97,12 +97,13 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     >>> picture_names([Path("a/x.wav"), Path("b/x.wav"), Path("b/y.wav")])
     {PosixPath('a/x.wav'): 'x-1', PosixPath('b/x.wav'): 'x-2', PosixPath('b/y.wav'): 'y'}
     """
-    counts = Counter(map(stem_of, paths))
+    stems = {path: stem_of(path) for path in paths}
+    counts = Counter(stems.values())
     used = {stem for stem, number in counts.items() if number == 1}
+    numbers = {stem: count(1) for stem in counts}
     names = {}
-    for path in paths:
-        stem = stem_of(path)
-        numbered = (f"{stem}-{number}" for number in count(1))
+    for path, stem in stems.items():
+        numbered = (f"{stem}-{number}" for number in numbers[stem])
         names[path] = stem if counts[stem] == 1 else next(name for name in numbered if name not in used)
         used.add(names[path])
     return names

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,14 +13,40 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.files import partial_of, writing
-from speaker_invariant_ser.runs import INNER, ModelSpec, Run
+from speaker_invariant_ser.runs import INNER, ModelSpec, Run, best_epoch
 
 FORMAT = 2  # 1 was that of version 0.1.0, whose state has other parts
 CHECKPOINT = "checkpoint.safetensors"
 
 State = dict[str, Any]  # dicts, lists and tuples of tensors, numbers, text and None
+
+
+@dataclass
+class LoopState:
+    """Where the loop is, and what it has kept so far."""
+
+    epoch: int = 1  # the current one, from 1
+    batch: int = 0  # the next one of the epoch
+    step: int = 0  # updates so far, over all epochs
+    learning_rate: float = 0.0  # of the latest update
+    rows: list[dict[str, float]] = field(default_factory=list)  # of metrics.csv
+    best_dev_uar: float = -1.0
+    best_dev_loss: float = 0.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    attacker_accuracy: float = 0.0  # of the latest online probe
+
+    def require_possible(self, steps: int) -> None:
+        """Raise an error unless a training with so many steps an epoch can be here."""
+        if not (0 <= self.batch <= steps and self.step == (self.epoch - 1) * steps + self.batch):
+            raise ValueError(f"epoch {self.epoch}, batch {self.batch} and step {self.step} do not go together")
+        if [row["epoch"] for row in self.rows] != list(range(1, self.epoch)):
+            raise ValueError("loop.rows are not one for each epoch")
+        for row in self.rows:
+            require_like(row, dict.fromkeys(row, 0.0) | dict.fromkeys(("best", "emotion_loss", "emotion_accuracy"), 0.0), "row")
+        if self.rows:
+            best_epoch(self.rows)
 
 
 class Stateful(Protocol):
@@ -79,8 +105,46 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
             raise RunError(f"{path} belongs to another run, fold, seed or precision; {remedy}")
         return unpack(json.loads(metadata["state"]), tensors)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path} is damaged ({reason}); {remedy}") from None
+        raise RunError(f"{path} is damaged ({first_line(error)}); {remedy}") from None
+
+
+def restore(part: Stateful, state: State, name: str) -> None:
+    """Let a part of a training continue from what a checkpoint has under its name.
+
+    Raises:
+        ValueError, TypeError, LookupError, RuntimeError, AttributeError: It does not have the form of the part's own state.
+    """
+    require_like(state[name], part.state_dict(), name)
+    part.load_state_dict(state[name])
+
+
+def require_like(value: Any, example: Any, where: str) -> None:
+    """Raise ValueError unless a value has the form of an example: keys, lengths, types, and the shapes of tensors.
+
+    A list whose example is empty may have any length; so may a dict.
+
+    Args:
+        value: A part of a state, as `load_checkpoint` returns it.
+        example: The same part of a training that has just begun.
+        where: What the part is called.
+    """
+    match example:
+        case Tensor():
+            same = isinstance(value, Tensor) and (value.shape, value.dtype) == (example.shape, example.dtype)
+        case Mapping():
+            same = isinstance(value, dict) and (not example or value.keys() == example.keys())
+        case list() | tuple():
+            same = isinstance(value, list) and len(value) in (len(example), len(value) * (not example))
+        case float():
+            same = isinstance(value, float | int) and not isinstance(value, bool)
+        case _:
+            same = type(value) is type(example)
+    if not same:
+        raise ValueError(f"{where} has another form")
+    if isinstance(example, Mapping | list | tuple) and example:
+        keys = example if isinstance(example, Mapping) else range(len(example))
+        for key in keys:
+            require_like(value[key], example[key], f"{where}.{key}")
 
 
 def fingerprint_of(run: Run, spec: ModelSpec, precision: str) -> str:

@@ -57,6 +57,13 @@ class EpochTotals:
             self.sums[f"{result.name}_gradient"] += result.squared_gradient
             self.sums[f"{result.name}_correct"] += result.correct
 
+    def require_possible(self, steps: int) -> None:
+        """Raise ValueError unless these can be sums over so many steps."""
+        values = self.values()
+        negative = [name for name, value in values.items() if name.endswith("_gradient") and value < 0]
+        if negative or (steps and not values.get("clips", 0) > 0):
+            raise ValueError("totals are not those of an epoch")
+
     def values(self) -> dict[str, float]:
         """Return every sum as a number."""
         return {name: value.item() for name, value in self.sums.items()}

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.recipe import TrainSection
+from speaker_invariant_ser.training.checkpoints import require_like
 
 STATISTICS_BATCHES = 64  # that batch-norm statistics of averaged weights are estimated from; more would hardly change a mean
 
@@ -70,6 +71,10 @@ class Optimizers:
     def load_state_dict(self, state: dict[str, dict]) -> None:
         """Continue from the state of a checkpoint."""
         for index, optimizer in enumerate(self.each()):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for number, moments in state[str(index)]["state"].items():
+                example = {"step": torch.zeros(()), "exp_avg": parameters[number], "exp_avg_sq": parameters[number]}
+                require_like(moments, {name: value.detach() for name, value in example.items()}, f"moments of weight {number}")
             optimizer.load_state_dict(state[str(index)])
 
 
@@ -193,6 +198,8 @@ class EpochEndAverage:
     def load_state_dict(self, state: dict[str, list[dict[str, Tensor]]]) -> None:
         """Continue with the weights of the last epochs."""
         device = next(self.model.parameters()).device
+        for weights in state["last"]:
+            require_like(weights, self.model.state_dict(), "weights of an epoch")
         self.last.extend({name: value.to(device) for name, value in weights.items()} for weights in state["last"])
 
 

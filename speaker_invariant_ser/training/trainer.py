@@ -7,7 +7,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from speaker_invariant_ser.data.conditions.ranges import range_of
 from speaker_invariant_ser.data.labels import labels_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gather_rows
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
@@ -32,7 +31,16 @@ from speaker_invariant_ser.processes import EpochProgress
 from speaker_invariant_ser.runs import METRICS, ModelSpec, Run
 from speaker_invariant_ser.training.adversary_step import Adversaries
 from speaker_invariant_ser.training.batching import BatchLabels, BatchLoader
-from speaker_invariant_ser.training.checkpoints import CHECKPOINT, Stateful, fingerprint_of, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import (
+    CHECKPOINT,
+    LoopState,
+    Stateful,
+    fingerprint_of,
+    load_checkpoint,
+    require_like,
+    restore,
+    save_checkpoint,
+)
 from speaker_invariant_ser.training.checks import target_values
 from speaker_invariant_ser.training.epoch_metrics import (
     EpochTotals,
@@ -55,21 +63,6 @@ from speaker_invariant_ser.training.post_training import fit_eraser_and_release
 from speaker_invariant_ser.training.timing import PhaseTimer
 
 CHECKPOINT_SECONDS = 10.0  # between checkpoints: the most that an interruption costs
-
-
-@dataclass
-class LoopState:
-    """Where the loop is, and what it has kept so far."""
-
-    epoch: int = 1  # the current one, from 1
-    batch: int = 0  # the next one of the epoch
-    step: int = 0  # updates so far, over all epochs
-    learning_rate: float = 0.0  # of the latest update
-    rows: list[Row] = field(default_factory=list)  # of metrics.csv
-    best_dev_uar: float = -1.0
-    best_dev_loss: float = 0.0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    attacker_accuracy: float = 0.0  # of the latest online probe
 
 
 class Trainer:
@@ -373,12 +366,15 @@ class Trainer:
         state = load_checkpoint(path, self.fingerprint)
         try:
             for name, part in self.stateful_parts().items():
-                part.load_state_dict(state[name])
+                restore(part, state, name)
+            require_like(state["loop"], {**vars(self.state), "rows": []}, "loop")
             self.state = LoopState(**state["loop"])
+            self.state.require_possible(self.batches.steps)
             self.totals = EpochTotals(self.fabric.device, state["totals"])
-        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{path} is of another version ({reason}); remove it to train this fold from its beginning") from None
+            self.totals.require_possible(self.state.batch)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            reason = f"{path} is damaged or of another version ({first_line(error)})"
+            raise RunError(f"{reason}; remove it to train this fold from its beginning") from None
 
 
 def stops_early(rows: Sequence[Row], patience: int) -> bool:

@@ -482,3 +482,65 @@ def test_rows_are_printed_without_a_table(trained, call, capsys):
 
 def test_inputs_that_are_listed_twice_are_one_row(folder):
     assert len(find_inputs([folder / "05_level_a.wav", folder / "05_level_a.wav", folder])) == 72
+
+
+REQUEST = {"a": 1}
+GOOD = {"file": "a.wav", "level": "file", "confidence": 0.5, "error": "", "warnings": ""}
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe", "folder", "binary"])
+def test_what_is_planted_for_partial_results_is_not_followed(tmp_path, planted):
+    """Neither is a file that a link leads to changed, nor does a pipe stop the call."""
+    work, victim = tables.work_folder(tmp_path / "t.jsonl"), tmp_path / "victim"
+    work.mkdir()
+    victim.write_text("mine")
+    (work / "notes").write_text("foreign")
+    for name in (tables.REQUEST, tables.ROWS, tables.EMBEDDINGS, tables.JOURNAL):
+        path = work / name
+        {"link": lambda at: at.symlink_to(victim), "pipe": os.mkfifo, "folder": Path.mkdir}.get(
+            planted, lambda at: at.write_bytes(b"\xff\xfe")
+        )(path)
+    with tables.open_results(tmp_path / "t.jsonl", list(GOOD), REQUEST) as results:
+        assert not results.continued
+        results.add(1, [SimpleNamespace(row=GOOD, embedding=None)])
+    assert json.loads((tmp_path / "t.jsonl").read_text()) == GOOD
+    assert victim.read_text() == "mine" and [path.name for path in work.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize(
+    "journal",
+    ["[-1, 1, 0, 0, 0]", "[1, 1, 0, -5, 0]", "[9, 1, 0, 3, 0]", "[1, 1, 2, 3, 0]", "[1e999, 1, 0, 3, 0]", "{}", "[" * 9_999],
+)
+def test_a_forged_journal_begins_anew(tmp_path, journal):
+    work = tables.work_folder(tmp_path / "t.jsonl")
+    work.mkdir()
+    (work / tables.REQUEST).write_text(json.dumps(REQUEST))
+    (work / tables.JOURNAL).write_text(journal + "\n")
+    (work / tables.ROWS).write_text("{}\n")
+    with tables.open_results(tmp_path / "t.jsonl", list(GOOD), REQUEST) as results:
+        assert results.done == tables.Progress()
+
+
+@pytest.mark.parametrize(
+    "row", ["{}", "[]", "3", "[" * 9_999, json.dumps({**GOOD, "confidence": {}}), "\n".join([json.dumps(GOOD)] * 2)]
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_forged_rows_are_one_line(tmp_path, row, ending):
+    out = tmp_path / f"t.{ending}"
+    work = tables.work_folder(out)
+    work.mkdir()
+    (work / tables.REQUEST).write_text(json.dumps(REQUEST))
+    (work / tables.ROWS).write_text(row + "\n")
+    (work / tables.JOURNAL).write_text(json.dumps([1, 1, 0, len(row) + 1, 0]) + "\n")
+    with (
+        pytest.raises(SerError, match=f"{work} is damaged .*; remove it to begin anew"),
+        tables.open_results(out, list(GOOD), REQUEST),
+    ):
+        pass
+    assert not out.exists()
+
+
+def test_many_recordings_of_one_name_and_long_names_have_pictures():
+    names = picture_names([Path(f"{number}/a.wav") for number in range(20_000)] + [Path("ä" * 120 + ".wav")])
+    assert len(set(names.values())) == 20_001
+    assert max(len(f".{name}-right.timeline.png.partial".encode(errors="surrogateescape")) for name in names.values()) <= 255

@@ -98,7 +98,9 @@ def test_what_goes_wrong_with_the_hub_is_one_line(kind, message, monkeypatch, ca
     assert line.startswith("error: hf:owner/emotion@v9: ") and message in line
 
 
-@pytest.mark.parametrize("source", ["hf:emotion", "hf:", "hf:a/b/c", "hf:a/b@", "hf:a/b c", "hf:../b/c"])
+@pytest.mark.parametrize(
+    "source", ["hf:emotion", "hf:", "hf:a/b/c", "hf:a/b@", "hf:a/b c", "hf:../b/c", "hf:../b", "hf:a/b@../../c", "hf:a/b@/c"]
+)
 def test_a_name_that_is_none_is_refused(source):
     with pytest.raises(RunError, match="expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION"):
         open_models(source)

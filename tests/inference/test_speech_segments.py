@@ -8,8 +8,12 @@ import pytest
 from conftest import RATE
 
 from speaker_invariant_ser.errors import ManifestError, SerError, SetupError
+from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.parts import vad
+from speaker_invariant_ser.inference.parts.pieces import Region, Source
 from speaker_invariant_ser.inference.parts.segments import Segment, match, read_segments
+from speaker_invariant_ser.inference.rows import Schema, speaker_rows
+from speaker_invariant_ser.inference.settings import Settings
 
 EXPECTED = {"call": [Segment(0.5, 2.0, "ann"), Segment(2.0, 3.25, "bob")], "other": [Segment(0.0, 1.0)]}
 RTTM = """;; a comment
@@ -103,3 +107,14 @@ def test_stretches_are_those_that_the_detector_reports(monkeypatch):
     monkeypatch.setattr(silero, "VADIterator", Detector)
     found = list(vad.speech([np.zeros(51_300, np.float32)]))
     assert found == [(0.25, 25_000 / RATE), (41_000 / RATE, 51_300 / RATE)]
+
+
+def test_hostile_segments_end(tmp_path):
+    """Times beyond all recordings, names that no path can have, and as many speakers as segments."""
+    (tmp_path / "s.rttm").write_text("SPEAKER call 1 0 1e308 <NA> <NA> bob\n")
+    with pytest.raises(ManifestError, match=r"line 1: a segment from 0 to 1e\+308 s; expected 0 <= start < end <= 1e\+08"):
+        read_segments(tmp_path / "s.rttm")
+    assert match({"a\0b": [Segment(0, 1)]}, [Path("a.wav")]) == ({}, ["a\0b"])
+    regions = [Region("segment", 0, 1, f"speaker {number}") for number in range(20_000)]
+    source = Source(Input(Path("a.wav")), "mix", Settings(), regions=regions)
+    assert not list(speaker_rows(source, Schema((), "", False), {index: [] for index in range(len(regions))}))

@@ -1,14 +1,22 @@
 """Checkpoints restore values and memory order to the bit; anything else is refused with an error that names the file."""
 
+import copy
 import errno
+import functools
+import operator
 import os
+import random
+from itertools import islice
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 
 from speaker_invariant_ser.errors import RunError, WriteError
-from speaker_invariant_ser.training.checkpoints import FORMAT, digest, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.checkpoints import CHECKPOINT, FORMAT, digest, load_checkpoint, save_checkpoint
+from speaker_invariant_ser.training.epoch_metrics import why_diverged
+from speaker_invariant_ser.training.trainer import Trainer
 
 
 def state():
@@ -106,3 +114,62 @@ def test_a_tensor_that_is_forged_is_refused(tmp_path):
     save_file(tensors, path, {**metadata, "sha256": digest(tensors, metadata)})
     with pytest.raises(RunError, match=f"{path} is damaged .required rank 4"):
         load_checkpoint(path, "this run")
+
+
+def paths_in(value, path=()):
+    """Yield the paths to all parts of a state."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from paths_in(value[key], (*path, key))
+
+
+def mutated(state, rng):
+    """Return a copy of a state with one part replaced or removed."""
+    state = copy.deepcopy(state)
+    part = rng.choice(["loop", "optimizers", "totals", "learning_rate_schedule", *state])
+    path = rng.choice([path for path in paths_in(state) if path[0] == part])
+    parent = functools.reduce(operator.getitem, path[:-1], state)
+    if rng.random() < 0.3:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = rng.choice(["x", None, -1, 10**400, {}, [1], {"best": "x"}, torch.zeros(3), torch.tensor(-1.0)])
+    return state
+
+
+def test_a_mutated_state_is_refused_in_one_line_or_trains_on(trained, prepared, tmp_path):
+    spec, rng, fabric = trained.model_specs[0], random.Random(0), Fabric(accelerator="cpu", devices=1)
+    training = Trainer(trained, prepared, spec, fabric, tmp_path)
+    training.train_epoch()
+    training.end_epoch()
+    training.state.epoch, training.state.batch = 2, 0
+    step(training)
+    training.save_checkpoint()
+    path, fingerprint = tmp_path / CHECKPOINT, training.fingerprint
+    whole = load_checkpoint(path, fingerprint)
+    refused = 0
+    for _ in range(60):
+        save_checkpoint(path, mutated(whole, rng), fingerprint)
+        if error := error_of(training.resume):
+            refused += 1
+            assert "\n" not in error and str(path) in error and error.endswith("to train this fold from its beginning")
+        else:
+            step(training)
+            why_diverged(training.state.rows, 3)
+    assert refused >= 45
+
+
+def error_of(resume):
+    """Return the error of a resumption; None without one."""
+    try:
+        resume()
+    except RunError as error:
+        return str(error)
+
+
+def step(training):
+    """Take the next step of a training."""
+    for batch in islice(training.batches.epoch(training.state.epoch, training.state.batch, training.timer), 1):
+        training.training_step(*batch)
+        training.state.batch, training.state.step = training.state.batch + 1, training.state.step + 1

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speaker_invariant_ser.errors import SerError, WriteError, unknown
+from speaker_invariant_ser.errors import SerError, WriteError, first_line, unknown
 from speaker_invariant_ser.files import held, is_own, keep_own, partial_of, private_folder, remove, write_errors, writing
 from speaker_invariant_ser.inference.archives.formats import WRITERS, Write, is_table
 from speaker_invariant_ser.inference.parts.pieces import FILE
@@ -96,15 +96,15 @@ class Results:
 
     def begin(self, request: str) -> None:
         """Take over what an interrupted call with the same request left, or begin anew."""
-        mark = self.work / REQUEST
-        if not (mark.is_file() and mark.read_text(encoding="utf-8") == request):
-            for name in (ROWS, EMBEDDINGS, JOURNAL, FINISHING):
-                remove(self.work / name)
-            mark.write_text(request, encoding="utf-8")
-        self.done = last_line(keep_own(self.work / JOURNAL), self.work)
+        mark, *others = (own_file(self.work / name) for name in (REQUEST, ROWS, EMBEDDINGS, JOURNAL, FINISHING))
+        if not (mark.exists() and mark.stat().st_size == len(request.encode()) and mark.read_bytes() == request.encode()):
+            for path in (mark, *others):
+                remove(path)
+            mark.write_bytes(request.encode())
+        self.done = last_line(self.work / JOURNAL, self.work)
         self.continued = self.done.files
         for name, size in ((ROWS, self.done.row_bytes), (EMBEDDINGS, self.done.embedding_bytes)):
-            path = keep_own(self.work / name)
+            path = self.work / name
             path.touch()
             os.truncate(path, size)
 
@@ -132,15 +132,20 @@ class Results:
     def finish(self) -> Summary:
         """Make the table, and the file of embeddings, of the rows; return a summary."""
         summary = Summary()
-        if self.embeddings:
-            with write_errors(self.path):
-                keep_own(self.work / FINISHING).write_bytes(os.fsencode(os.path.abspath(self.embeddings)))
-            write_embeddings(self.embeddings, self)
         ending = self.path.suffix.lower()
-        with writing(self.path, mode_of(ending)) as file, WRITERS[ending](file, self.columns) as write:
-            for row in self.rows():
-                write(row)
-                summary.add(row)
+        try:
+            if self.embeddings:
+                with write_errors(self.path):
+                    own_file(self.work / FINISHING).write_bytes(os.fsencode(os.path.abspath(self.embeddings)))
+                write_embeddings(self.embeddings, self)
+            with writing(self.path, mode_of(ending)) as file, WRITERS[ending](file, self.columns) as write:
+                for row in self.rows():
+                    write(row)
+                    summary.add(row)
+                if (summary.rows, summary.failed) != (self.done.rows, self.done.failed):
+                    raise ValueError(f"{summary.rows} rows, expected {self.done.rows}")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # not as `add` writes them
+            raise SerError(f"{self.work} is damaged ({first_line(error)}); remove it to begin anew") from None
         return summary
 
 
@@ -156,14 +161,23 @@ def last_line(journal: Path, work: Path) -> Progress:
     for line in content.splitlines(keepends=True):
         try:
             counts = Progress(*map(int, json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             break
-        if not line.endswith(b"\n") or counts.row_bytes > sizes[0] or counts.embedding_bytes > sizes[1]:
+        if not line.endswith(b"\n") or not (0 <= counts.row_bytes <= sizes[0] and 0 <= counts.embedding_bytes <= sizes[1]):
+            break
+        if not 0 <= counts.failed <= counts.rows or not 0 <= counts.files <= counts.rows:  # each recording has a row
             break
         done, complete = counts, complete + len(line)
     if journal.exists():
         os.truncate(journal, complete)
     return done
+
+
+def own_file(path: Path) -> Path:
+    """Return the path of a file for partial results; what is planted in its place, such as a link or a pipe, is removed."""
+    if not keep_own(path).is_file():
+        remove(path)
+    return path
 
 
 def append(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ with the recording, the channel, the start and the duration in seconds, and the 
 if there are speakers, speaker.
 """
 
-import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from speaker_invariant_ser.errors import ManifestError, SerError, counted, short
 from speaker_invariant_ser.files import read_bytes
 
 RTTM = ".rttm"
+MAX_SECONDS = 1e8  # three years
 FIELDS = 8  # of a line of RTTM that are needed; two more may follow
 
 
@@ -47,8 +48,10 @@ def read_segments(path: Path | str) -> dict[str, list[Segment]]:
     listed = read_rttm(path) if path.suffix.lower() == RTTM else read_table(path)
     segments: dict[str, list[Segment]] = defaultdict(list)
     for line, file, start, end, speaker in listed:
-        if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
-            raise ManifestError(f"{path}, line {line}: a segment from {start:g} to {end:g} s; expected 0 <= start < end")
+        if not 0 <= start < end <= MAX_SECONDS:
+            raise ManifestError(
+                f"{path}, line {line}: a segment from {start:g} to {end:g} s; expected 0 <= start < end <= {MAX_SECONDS:g}"
+            )
         segments[file].append(Segment(start, end, speaker))
     if not segments:
         raise ManifestError(f"{path}: no segments")
@@ -120,7 +123,7 @@ def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> 
     found: dict[Path, list[Segment]] = {}
     missing = []
     for name, listed in segments.items():
-        candidates = by_name.get(name) or by_name.get(str(Path(name).resolve()), [])
+        candidates = by_name.get(name) or by_name.get(os.path.realpath(name) if "\0" not in name else "", [])
         if len(candidates) > 1:
             raise SerError(f"segments of {name}: {shorten(map(str, candidates))} have this name; give paths in the table")
         if candidates:
