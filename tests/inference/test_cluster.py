@@ -17,9 +17,10 @@ from speaker_invariant_ser.errors import SetupError, WriteError
 from speaker_invariant_ser.inference import predict
 from speaker_invariant_ser.inference.archives import cluster
 from speaker_invariant_ser.inference.archives.archive import Archive
-from speaker_invariant_ser.inference.archives.workers import Loading
+from speaker_invariant_ser.inference.archives.workers import Loading, predict_chunk
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.rows import columns
 from speaker_invariant_ser.inference.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*Ray.*:FutureWarning")
@@ -127,6 +128,26 @@ def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):
     command = ["infer", str(trained.folder), str(tmp_path / "archive"), "--engine", "ray", "--out", str(out), "--overwrite"]
     assert siser(command) == 2 and "holds other files, such as notes.txt: choose a new folder" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_damaged_parts_are_predicted_again_and_foreign_ones_refused(archive, tmp_path):
+    out, names = tmp_path / "parts", columns(archive.predictor.schema.labels)
+    cluster.prepare_folder(out, archive, overwrite=False)
+    chunks = list(predict.chunks_of(archive.inputs))
+    results = [predict_chunk(archive.predictor, chunk) for chunk in chunks[:2]]
+    for chunk, found in zip(chunks, results, strict=False):
+        cluster.write_part(out / cluster.PART.format(chunk.first), archive.predictor, [result.row for result in found])
+    good = out / cluster.PART.format(chunks[0].first)
+    (out / cluster.PART.format(chunks[1].first)).write_bytes(b"PAR1 but no more")
+    pyarrow.parquet.write_table(pyarrow.table({"other": [1]}), out / cluster.PART.format(chunks[2].first))
+    cluster.remove_damaged(out, chunks, names)
+    assert [path.name for path in out.glob("part-*")] == [good.name]
+    (out / "part-000000001.parquet").touch()
+    with pytest.raises(WriteError, match="holds part-000000001.parquet, which is no part of these recordings"):
+        cluster.remove_damaged(out, chunks, names)
+    (out / cluster.REQUEST).write_text("{")
+    with pytest.raises(WriteError, match="holds predictions of other recordings, models or settings"):
+        cluster.prepare_folder(out, archive, overwrite=False)
 
 
 def test_ray_is_an_extra(archive, tmp_path, monkeypatch):

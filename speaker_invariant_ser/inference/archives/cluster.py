@@ -24,7 +24,7 @@ import pyarrow.parquet
 from speaker_invariant_ser.errors import SetupError, WriteError
 from speaker_invariant_ser.files import held, read_json, remove, write_errors, write_json, writing
 from speaker_invariant_ser.inference.archives.archive import Archive
-from speaker_invariant_ser.inference.archives.formats import parquet_writer
+from speaker_invariant_ser.inference.archives.formats import parquet_columns, parquet_writer
 from speaker_invariant_ser.inference.archives.tables import Summary
 from speaker_invariant_ser.inference.archives.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.inference.inputs import Input
@@ -85,8 +85,9 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
     out = Path(os.path.abspath(out))
     with held(out), write_errors(out):
         prepare_folder(out, archive, overwrite)
+        chunks = list(chunks_of(archive.inputs))
+        remove_damaged(out, chunks, columns(archive.predictor.schema.labels))
         with ray_cluster(archive.jobs) as ray, archive.bars() as progress:
-            chunks = list(chunks_of(archive.inputs))
             map_chunks(ray, archive, missing(out, chunks), out, progress)
             failed = missing(out, chunks)
             alone = [single for chunk in failed for single in singles_of(chunk)]
@@ -120,7 +121,7 @@ def prepare_folder(out: Path, archive: Archive, overwrite: bool) -> None:
     foreign = [name for name in foreign if not name.startswith((".part-", "..part-"))]  # not complete, or of single recordings
     if foreign or (found and REQUEST not in found):
         raise WriteError(f"{out} holds other files, such as {(foreign or found)[0]}: choose a new folder")
-    if found and read_json(out / REQUEST) != json.loads(json.dumps(request)):
+    if found and not is_request(out / REQUEST, request):
         if not overwrite:
             raise WriteError(
                 f"{out} holds predictions of other recordings, models or settings: replace them with --overwrite, or choose "
@@ -130,6 +131,28 @@ def prepare_folder(out: Path, archive: Archive, overwrite: bool) -> None:
             remove(out / name)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / REQUEST, request)
+
+
+def is_request(path: Path, request: dict[str, object]) -> bool:
+    """Return whether a file holds this request."""
+    try:
+        return read_json(path) == json.loads(json.dumps(request))
+    except (OSError, ValueError):
+        return False
+
+
+def remove_damaged(out: Path, chunks: Sequence[Chunk], names: Sequence[str]) -> None:
+    """Remove parts that cannot be read or have other columns, so that they are predicted again.
+
+    Raises:
+        WriteError: There is a part of none of these chunks.
+    """
+    known = {PART.format(chunk.first) for chunk in chunks}
+    for path in sorted(out.glob("part-*.parquet")):
+        if path.name not in known:
+            raise WriteError(f"{out} holds {path.name}, which is no part of these recordings: choose a new folder")
+        if parquet_columns(path) != list(names):
+            remove(path)
 
 
 def missing(out: Path, chunks: Sequence[Chunk], name: str = PART) -> list[Chunk]:
