@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +58,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=100_000, help="recordings of `flat`")
+    parser.add_argument("--watch", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.watch:
+        watch(arguments.watch)
     paths = sorted(path for folder in arguments.folders for path in folder.rglob("*.wav"))
     results: dict[str, object] = {"files": len(paths), "jobs": arguments.jobs, "processor": processor()}
     if not paths and {"loop", "limit", "start", "ray"} & set(arguments.only):
@@ -183,31 +185,37 @@ def measure_flatness(folder: Path, files: int, jobs: int) -> dict[str, object]:
     seconds = time.perf_counter() - begin
     early, late = watch.early_and_late()
     print(f"{results.summary.rows} rows in {seconds:.0f} s; after a tenth: {early}; at the end: {late}")
-    return {"flat_files": files, "flat_seconds": round(seconds), "flat_early": early, "flat_late": late}
+    course = [round(sample["mb"]) for sample in deciles(watch.samples)]
+    print(f"MB in the course of it: {course}")
+    return {"flat_files": files, "flat_seconds": round(seconds), "flat_early": early, "flat_late": late, "flat_mb": course}
+
+
+def deciles(samples: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Return ten samples, evenly spaced."""
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, 10).astype(int)]
 
 
 class Watcher:
-    """Samples memory, descriptors and number of this process and its children, twice a second."""
+    """Samples memory, descriptors and number of this process and its children twice a second, from a process of its own.
+
+    A thread would not do: worker processes are forked only where there is no second one.
+    """
 
     def __init__(self) -> None:
         """Begin without samples."""
         self.samples: list[dict[str, float]] = []
-        self.stop = threading.Event()
 
     def __enter__(self) -> "Watcher":
         """Begin to watch."""
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        threading.Timer(1.0, self.thread.start).start()  # worker processes are forked before a second thread runs
+        command = [sys.executable, __file__, "--watch", str(os.getpid())]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self.stop.set()
-
-    def watch(self) -> None:
-        """Take samples until the end."""
-        while not self.stop.wait(0.5):
-            self.samples.append(usage())
+        """Stop, and take the samples."""
+        self.process.terminate()
+        output, _ = self.process.communicate()
+        self.samples = [json.loads(line) for line in output.splitlines() if line.endswith("}")]
 
     def early_and_late(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the sample after a tenth of the time, and the largest values of the last tenth."""
@@ -216,10 +224,17 @@ class Watcher:
         return self.samples[tenth], {name: max(sample[name] for sample in last) for name in last[0]}
 
 
-def usage() -> dict[str, float]:
+def watch(pid: int) -> None:
+    """Print a sample of a process and its children twice a second."""
+    while True:
+        print(json.dumps(usage(pid)), flush=True)
+        time.sleep(0.5)
+
+
+def usage(parent: int) -> dict[str, float]:
     """Return memory (MB of all processes, shared pages divided among them), descriptors and number of processes."""
     found = {"mb": 0.0, "descriptors": 0.0, "processes": 0.0}
-    for pid in [os.getpid(), *children_of(os.getpid())]:
+    for pid in {parent, *children_of(parent)} - {os.getpid()}:
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             found["mb"] += int(rollup.partition("Pss:")[2].split()[0]) // 1024
