@@ -5,7 +5,7 @@ Shapes: S samples.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -139,12 +139,11 @@ class Source:
         return [Segment(*times) for times in speech(Recording(self.item.path, MIX if self.channel == MONO else self.channel))]
 
 
-class Watch:
+class Watch(Protocol):
     """Something that looks at the blocks of a recording as they pass, such as `report.timeline.Envelope`."""
 
     def watch(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the blocks as they are."""
-        raise NotImplementedError
 
 
 def region_of(segment: Segment) -> Region:
