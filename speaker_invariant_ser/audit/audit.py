@@ -23,9 +23,9 @@ from speaker_invariant_ser.audit.embeddings import (
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
 from speaker_invariant_ser.audit.information import codelength, usable_bits
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
-from speaker_invariant_ser.audit.trials import make_trials
 from speaker_invariant_ser.audit.verdict import verdict
-from speaker_invariant_ser.audit.verification import Verification, verify, verify_without_background
+from speaker_invariant_ser.audit.verification.trials import make_trials
+from speaker_invariant_ser.audit.verification.verify import Verification, verify, verify_without_background
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.indexing import one_hot, to_indices
 from speaker_invariant_ser.processes import TaskProgress

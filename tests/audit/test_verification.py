@@ -7,24 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from speaker_invariant_ser.audit import trials as trials_module
-from speaker_invariant_ser.audit.trials import (
-    MAX_PAIRS,
-    SCORERS,
-    Trials,
-    TwoCovariance,
-    draw_pairs,
-    make_trials,
-    pair_of_rank,
-)
-from speaker_invariant_ser.audit.verification import (
-    equal_error_rate,
-    linkability,
-    pool_trials,
-    pooled_eer,
-    verify,
-    verify_without_background,
-)
+from speaker_invariant_ser.audit.verification import scorers as scorers_module
+from speaker_invariant_ser.audit.verification.error_rates import equal_error_rate, linkability, pool_trials, pooled_eer
+from speaker_invariant_ser.audit.verification.scorers import SCORERS, TwoCovariance
+from speaker_invariant_ser.audit.verification.trials import MAX_PAIRS, Trials, draw_pairs, make_trials, pair_of_rank
+from speaker_invariant_ser.audit.verification.verify import verify, verify_without_background
 
 EMOTIONS = 4
 
@@ -127,7 +114,7 @@ def test_the_trained_back_end_ignores_directions_of_emotion():
     ],
 )
 def test_a_large_code_is_recognised_with_a_small_background(background, utterances, dims, monkeypatch):
-    monkeypatch.setattr(trials_module, "MAX_DIMENSIONS", 200)
+    monkeypatch.setattr(scorers_module, "MAX_DIMENSIONS", 200)
     columns = make_columns(code=1.5, count=4, dims=dims)
     others = make_columns(code=1.5, count=background, utterances=utterances, dims=dims, seed=1, prefix="q")
     summary = verify([make_trials(*columns, *others[:2])]).summary

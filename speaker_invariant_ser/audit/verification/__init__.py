@@ -1,0 +1,1 @@
+"""Verification of unseen speakers: trials between embeddings, their scores and error rates."""
