@@ -121,6 +121,25 @@ def test_a_call_that_ends_amid_the_recordings_of_a_failed_chunk_loses_and_double
     assert pyarrow.parquet.read_table(out).num_rows == 31  # the folder is one table to readers of Parquet
 
 
+def test_a_recording_that_waits_for_an_ended_actor_is_predicted_in_a_later_pass(archive, tmp_path, monkeypatch):
+    """Without Ray: the chunk of recording 20 fails, and its neighbours lose their first pass to it."""
+    out, passes = tmp_path / "parts", []
+
+    def mapped(ray, archive, chunks, out, progress, name=cluster.PART):
+        actor = cluster.ChunkPredictor(archive.predictor, archive.loading, out, Path.cwd(), name)
+        passes.append(name)
+        lost = {20} if name == cluster.PART or passes.count(name) > 1 else {19, 20, 21}
+        for chunk in chunks:
+            items = [(str(item.path), item.reason) for item in chunk.items]
+            if not lost & set(range(chunk.first, chunk.first + len(items))):
+                actor({"chunk": np.array([json.dumps([chunk.first, items])])})
+
+    monkeypatch.setattr(cluster, "map_chunks", mapped)
+    monkeypatch.setattr(cluster, "ray_cluster", lambda jobs: nullcontext())
+    summary = cluster.predict_on_ray(archive, out)
+    assert (summary.rows, summary.failed) == (31, 2) and passes == [cluster.PART, *[cluster.SINGLE] * 3]
+
+
 def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):
     out = tmp_path / "mine"
     out.mkdir()

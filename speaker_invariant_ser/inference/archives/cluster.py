@@ -34,6 +34,7 @@ from speaker_invariant_ser.processes import cores
 
 REQUEST, PART = "_request.json", "part-{:09}.parquet"
 SINGLE = ".part-{:09}.single.parquet"  # of one recording of a chunk that failed
+Progress = Callable[[str, int, int], None]
 RETRIES = 2  # of a chunk whose actor ended, before its recordings are predicted one by one
 
 
@@ -91,13 +92,23 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
             map_chunks(ray, archive, missing(out, chunks), out, progress)
             failed = missing(out, chunks)
             alone = [single for chunk in failed for single in singles_of(chunk)]
-            map_chunks(ray, archive, missing(out, alone, SINGLE), out, progress, SINGLE)
+            map_until_settled(ray, archive, alone, out, progress)
         for chunk in failed:
             rows = [row for single in singles_of(chunk) for row in rows_of_single(out, archive.predictor, single)]
             write_part(out / PART.format(chunk.first), archive.predictor, rows)
         for path in out.glob(SINGLE.replace("{:09}", "*")):
             remove(path)
     return summary_of_parts(out)
+
+
+def map_until_settled(ray: Any, archive: Archive, singles: Sequence[Chunk], out: Path, progress: Progress) -> None:
+    """Predict single recordings until a pass adds none: another recording may have ended the actor that one of them waited for."""
+    waiting = missing(out, singles, SINGLE)
+    while waiting:
+        map_chunks(ray, archive, waiting, out, progress, SINGLE)
+        before, waiting = len(waiting), missing(out, waiting, SINGLE)
+        if len(waiting) == before:
+            return
 
 
 def singles_of(chunk: Chunk) -> list[Chunk]:
@@ -189,7 +200,7 @@ def map_chunks(
     archive: Archive,
     chunks: Sequence[Chunk],
     out: Path,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     name: str = PART,
 ) -> None:
     """Predict chunks on actors, into parts of such a name; those whose actors end again and again stay without one."""
@@ -207,7 +218,7 @@ def map_chunks(
         ChunkPredictor,
         fn_constructor_args=(replace(archive.predictor, models=()), loading, out, Path.cwd(), name),
         batch_size=1,
-        compute=ActorPoolStrategy(size=actors),
+        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),  # none waits behind one that ends the actor
         num_cpus=1,
         max_restarts=-1,
         max_task_retries=RETRIES,
