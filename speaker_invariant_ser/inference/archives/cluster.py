@@ -102,7 +102,7 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
 
 
 def map_until_settled(ray: Any, archive: Archive, singles: Sequence[Chunk], out: Path, progress: Progress) -> None:
-    """Predict single recordings until a pass adds none: another recording may have ended the actor that one of them waited for."""
+    """Predict single recordings until a pass adds none: another may have ended the actor that one waited for."""
     waiting = missing(out, singles, SINGLE)
     while waiting:
         map_chunks(ray, archive, waiting, out, progress, SINGLE)
