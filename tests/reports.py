@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary import (
     Against,
     AuditRecord,
@@ -33,20 +34,17 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     GroupResult,
     Information,
     MeanUar,
-    Part,
     Reliability,
     ReliabilityBin,
-    Scorer,
     SelectedEpoch,
     Speaker,
     SpeakerResult,
     StrongestAttacker,
     Tail,
     Uar,
-    Unseen,
-    Verification,
     WorstSpeaker,
 )
+from speaker_invariant_ser.evaluation.unseen_parts import Scorer, Unseen, Verification
 from speaker_invariant_ser.report.plots import Points
 
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")

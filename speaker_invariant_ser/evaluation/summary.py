@@ -11,13 +11,13 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, ValidationError
 
 from speaker_invariant_ser.errors import RunError, quoted
+from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary_parts import (
     AtChance,
     Baseline,
     ChanceLevels,
     Control,
     Emotion,
-    Part,
     Speaker,
     StrongestAttacker,
     Uar,

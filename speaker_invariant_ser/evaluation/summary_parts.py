@@ -1,21 +1,14 @@
 """The emotion and speaker parts of report.json, typed; `summary` has the whole and says what holds for its keys."""
 
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.unseen_parts import Unseen
 
 AtChance = bool | Literal["undecided"]
-
-
-class Part(BaseModel):
-    """A part of report.json."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the keys and values of report.json; keys that were never given are absent."""
-        return self.model_dump(mode="json", exclude_unset=True)
 
 
 # ---- emotion
@@ -252,47 +245,6 @@ class Information(Part):
     mdl: CodeLength
     log2_speakers: float
     given_emotion_bits: float | None = None
-
-
-class Scorer(Part):
-    """Error rates of one verification scorer; `per_encoder` is the equal error rate of each encoder."""
-
-    eer: float | None
-    low: float | None
-    high: float | None
-    same_emotion: float | None
-    cross_emotion: float | None
-    linkability: float | None
-    per_encoder: list[float | None] = Field(default_factory=list)
-
-
-class Verification(Part):
-    """Speaker verification; the first three numbers are those of the trained scorer."""
-
-    eer: float | None
-    low: float | None
-    high: float | None
-    cosine: Scorer
-    trained: Scorer
-    target_trials: int
-    nontarget_trials: int
-    same_text_left_out: bool
-
-
-class Unseen(Part):
-    """Attackers and verification on speakers that the encoder was not trained on; either half may be null."""
-
-    accuracy: float | None
-    low: float | None
-    high: float | None
-    balanced_accuracy: float | None
-    attacker: str | None
-    chance: float | None
-    speakers: int | None
-    decisions: int | None
-    eer: float | None
-    linkability: float | None
-    verification: Verification | None
 
 
 class Outputs(Part):

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
-from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, Part, SpeakerResult, Uar, WorstSpeaker
+from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, SpeakerResult, Uar, WorstSpeaker
 from speaker_invariant_ser.files import require_regular, writing
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened

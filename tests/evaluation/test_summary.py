@@ -11,8 +11,8 @@ from reports import against_report, demo_report, run_report, seeded_report, tabl
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary import ComparisonReport, RunReport, TableReport, read_report
-from speaker_invariant_ser.evaluation.summary_parts import Part
 from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.report.write import write_report
 

@@ -3,7 +3,8 @@
 from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
-from speaker_invariant_ser.evaluation.summary_parts import Outputs, Scorer, Speaker, Unseen, Verification
+from speaker_invariant_ser.evaluation.summary_parts import Outputs, Speaker
+from speaker_invariant_ser.evaluation.unseen_parts import Scorer, Unseen, Verification
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
