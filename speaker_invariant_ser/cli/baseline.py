@@ -23,6 +23,8 @@ class Features(StrEnum):
     FUNCTIONALS = "functionals"
     EGEMAPS = "egemaps"
     COMPARE = "compare"
+    LOG_MEL = "log-mel"
+    RESEMBLYZER = "resemblyzer"
 
 
 def baseline(
@@ -31,7 +33,8 @@ def baseline(
         Features,
         typer.Option(
             help="prosody: 22 clip-relative functionals; functionals: percentiles of the log-mel and its deltas; egemaps and "
-            "compare: sets of openSMILE, with the extra opensmile."
+            "compare: sets of openSMILE, with the extra opensmile; log-mel: mean and deviation of 40 bands; resemblyzer: a "
+            "speaker encoder, with the extra judge."
         ),
     ] = Features.PROSODY,
     recipe: Annotated[

@@ -1,4 +1,4 @@
-"""Clip-level feature vectors for classifiers without a network: what `siser baseline` can be run on.
+"""Clip-level feature vectors that need no training: what `siser baseline`, `siser embed` and `siser audit-encoders` know by name.
 
 Add a set of features by an entry in FEATURE_SETS: a function that returns `(clip, f0) -> [D]`.
 """
@@ -34,11 +34,13 @@ class FeatureSet:
         about: What it holds, in a few words.
         open: Returns the function that computes it; raises SetupError where a package is missing.
         needs_f0: Whether that function is given F0.
+        network: Whether a trained network computes it.
     """
 
     about: str
     open: Callable[[], Functionals]
     needs_f0: bool = False
+    network: bool = False
 
 
 def compute_features(name: str, prepared: PreparedCorpus, indices: Sequence[int], progress: Progress | None = None) -> np.ndarray:
@@ -57,15 +59,25 @@ def compute_features(name: str, prepared: PreparedCorpus, indices: Sequence[int]
         SetupError: A package that the set needs is not installed; the message has the command that installs it.
         PreparedCorpusError: The corpus's file of F0 has become shorter since it was opened.
     """
-    chosen = FEATURE_SETS[name]
-    functionals, rows = chosen.open(), []
-    if chosen.needs_f0 and not prepared.f0_start:
-        require_tracker(prepared)
+    features, rows = open_features(name, prepared), []
     for done, index in enumerate(indices, start=1):
-        rows.append(functionals(prepared.clip(index), f0_of(prepared, index) if chosen.needs_f0 else None))
+        rows.append(features(index))
         if progress:
             progress(done, len(indices))
     return np.array(rows, dtype=np.float64)
+
+
+def open_features(name: str, prepared: PreparedCorpus) -> Callable[[int], np.ndarray]:
+    """Return the function that computes a set of features [D] of one utterance, given by its position.
+
+    Raises:
+        SetupError: As `compute_features`.
+    """
+    chosen = FEATURE_SETS[name]
+    functionals = chosen.open()
+    if chosen.needs_f0 and not prepared.f0_start:
+        require_tracker(prepared)
+    return lambda index: functionals(prepared.clip(index), f0_of(prepared, index) if chosen.needs_f0 else None)
 
 
 def require_tracker(prepared: PreparedCorpus) -> None:
@@ -85,6 +97,16 @@ def open_prosody() -> Functionals:
     def functionals(clip: np.ndarray, f0: np.ndarray | None) -> np.ndarray:
         assert f0 is not None
         return prosody_functionals(clip, f0)
+
+    return functionals
+
+
+def open_log_mel() -> Functionals:
+    """Return mean and standard deviation over time of each log-mel band [80]: what any spectral encoder starts from."""
+
+    def functionals(clip: np.ndarray, f0: np.ndarray | None) -> np.ndarray:
+        mels = log_mel(clip)
+        return np.concatenate([mels.mean(axis=1), mels.std(axis=1)])
 
     return functionals
 
@@ -149,9 +171,37 @@ def import_opensmile(name: str) -> "opensmile.Smile":
     return opensmile.Smile(feature_set=getattr(opensmile.FeatureSet, name), feature_level=opensmile.FeatureLevel.Functionals)
 
 
+def open_resemblyzer() -> Functionals:
+    """Return the embedding [256] of Resemblyzer's speaker encoder.
+
+    It was trained on LibriSpeech and VoxCeleb to tell speakers apart, with the loss of Wan et al. (ICASSP 2018). Silence is cut
+    out first, by its own rules; a clip in which it finds no speech is embedded as it is.
+
+    Raises:
+        SetupError: The package resemblyzer is not installed, or lacks one that it needs.
+    """
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+    except ImportError as error:
+        raise SetupError(
+            "Resemblyzer is not installed, which the features resemblyzer need: "
+            f'pip install "speaker-invariant-ser[judge]" ({error})'
+        ) from None
+    encoder = VoiceEncoder("cpu", verbose=False)
+
+    def functionals(clip: np.ndarray, f0: np.ndarray | None) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):  # digital silence has no level to normalise
+            speech = preprocess_wav(clip, SAMPLE_RATE)
+            return np.nan_to_num(encoder.embed_utterance(speech if len(speech) else clip))
+
+    return functionals
+
+
 FEATURE_SETS = {
+    "log-mel": FeatureSet("mean and deviation of log-mel bands", open_log_mel),
     "prosody": FeatureSet(f"{len(PROSODY)} clip-relative prosody functionals", open_prosody, needs_f0=True),
     "functionals": FeatureSet("percentiles of centred log-mels, deltas and delta-deltas", open_percentiles),
     "egemaps": FeatureSet("eGeMAPSv02 functionals of openSMILE", lambda: open_opensmile("eGeMAPSv02")),
     "compare": FeatureSet("ComParE 2016 functionals of openSMILE", lambda: open_opensmile("ComParE_2016")),
+    "resemblyzer": FeatureSet("Resemblyzer's speaker encoder", open_resemblyzer, network=True),
 }

@@ -6,11 +6,12 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from speaker_invariant_ser.cli.baseline import Features
 from speaker_invariant_ser.data.f0 import track_f0
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.features import functionals
 from speaker_invariant_ser.features.functionals import FEATURE_SETS, compute_features, percentile_functionals
-from speaker_invariant_ser.features.prosody_functionals import PROSODY, prosody_functionals, rhythm_numbers, skewness
+from speaker_invariant_ser.features.prosody_functionals import PROSODY, log_mel, prosody_functionals, rhythm_numbers, skewness
 
 RATE = 16_000
 SEMITONES_UP = 2 ** (3 / 12)
@@ -137,10 +138,17 @@ def test_without_a_tracker_the_message_says_how_to_install_it(monkeypatch, prepa
         compute_features("prosody", prepared, [0])
 
 
-@pytest.mark.parametrize("name", ["egemaps", "compare"])
-def test_without_opensmile_the_message_says_how_to_install_it(name, monkeypatch, prepared):
-    monkeypatch.setitem(sys.modules, "opensmile", None)
-    with pytest.raises(SetupError, match=r'pip install "speaker-invariant-ser\[opensmile\]"'):
+@pytest.mark.parametrize(
+    "name, package, extra",
+    [
+        ("egemaps", "opensmile", "opensmile"),
+        ("compare", "opensmile", "opensmile"),
+        ("resemblyzer", "resemblyzer", "judge"),
+    ],
+)
+def test_without_its_package_the_message_says_how_to_install_it(name, package, extra, monkeypatch, prepared):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SetupError, match=rf'pip install "speaker-invariant-ser\[{extra}\]"'):
         compute_features(name, prepared, [0])
 
 
@@ -167,8 +175,28 @@ def test_opensmile_is_given_audio_and_rate_and_asked_for_functionals(name, expec
     assert values.tolist() == [[prepared.utterances[index].samples, 0, 0] for index in (0, 1)]
 
 
-def test_every_set_says_what_it_is():
-    assert set(FEATURE_SETS) == {"prosody", "functionals", "egemaps", "compare"}
+def test_resemblyzer_is_given_speech_or_the_whole_clip_where_it_finds_none(monkeypatch, prepared):
+    """A stub of its interface: what is left without silence, and the embedding of that."""
+    stub = ModuleType("resemblyzer")
+    stub.preprocess_wav = lambda clip, rate: clip[: rate // 10] if clip is not silent else clip[:0]
+    stub.VoiceEncoder = lambda device, verbose: SimpleNamespace(
+        embed_utterance=lambda speech: np.array([len(speech), np.nan], dtype=np.float32)
+    )
+    monkeypatch.setitem(sys.modules, "resemblyzer", stub)
+    silent = prepared.clip(1)
+    monkeypatch.setattr(type(prepared), "clip", lambda self, index: silent if index == 1 else np.ones(RATE, np.float32))
+    assert compute_features("resemblyzer", prepared, [0, 1]).tolist() == [[RATE // 10, 0], [len(silent), 0]]
+
+
+def test_log_mel_statistics_follow_the_spectrum_and_not_the_level(prepared):
+    values = compute_features("log-mel", prepared, [0, 1])
+    mels = log_mel(prepared.clip(0))
+    assert values.shape == (2, 80) and np.allclose(values[0], [*mels.mean(axis=1), *mels.std(axis=1)])
+    assert np.allclose(FEATURE_SETS["log-mel"].open()(prepared.clip(1) / 2, None), values[1], atol=1e-4)
+
+
+def test_every_set_says_what_it_is_and_is_an_option_of_the_baseline():
+    assert list(FEATURE_SETS) and set(FEATURE_SETS) == set(Features)
     assert FEATURE_SETS["prosody"].needs_f0 and "22" in FEATURE_SETS["prosody"].about
 
 
