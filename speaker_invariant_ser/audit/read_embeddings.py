@@ -158,12 +158,11 @@ def make_embeddings(
     require_unique_ids(ids, source)
     require_finite(embedding, ids, source)
     require_different(embedding, source)
-    (speaker, speaker_notes), (emotion, emotion_notes), (text, text_notes) = (
-        unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in ("speaker", "emotion", "text")
-    )
-    notes = [*speaker_notes, *emotion_notes, *text_notes, *doubtful_names("speaker", labels["speaker"])]
-    notes += repeated_embedding(embedding, speaker)
-    group = np.array([name or f"\n{row}" for row, name in enumerate(labels["recording"])]) if "recording" in labels else None
+    names = ("speaker", "emotion", "text", "recording")
+    unified = [unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in names]
+    speaker, emotion, text, recording = (cells for cells, _ in unified)
+    notes = [note for _, label_notes in unified for note in label_notes] + repeated_embedding(embedding, speaker)
+    group = np.array([name or f"\n{row}" for row, name in enumerate(recording)]) if recording.any() else None
     return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
 
 
@@ -184,6 +183,7 @@ def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speak
         spelling, notes = spellings(name, cells, source, same_speaker)
     except ManifestError as error:
         raise AuditError(str(error)) from None
+    notes += doubtful_names(name, cells) if name != "emotion" else []
     return np.array(["" if is_missing(cell) else spelling[cell] for cell in cells], dtype=str), notes
 
 

@@ -173,7 +173,7 @@ def test_a_corpus_with_one_name_in_two_normal_forms_is_not_split():
 
 MISSING = ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "-", "?", "undefined", "#N/A", " nan "]
 MISSING += ["n.a.", "\u2013", "\u2014", "---", "...", "none.", "TBD", "Missing", "unlabeled", "#REF!", "not available", "_"]
-MISSING += ["(none)", "[NULL]", "'-'", "\\N", "no label", "<none>"]
+MISSING += ["(none)", "[NULL]", "'-'", "\\N", "no label", "<none>", "Keine Angabe", "no disponible", "н/д"]
 
 
 @pytest.mark.parametrize("word", MISSING)
@@ -223,7 +223,7 @@ def test_a_folder_rejects_the_files_whose_names_say_that_a_label_is_missing(tmp_
     assert "none of 2 files can be used, the first: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["unknown", "Other", "mixed"])
+@pytest.mark.parametrize("word", ["unknown", "Other", "mixed", "k. A.", "Unbekannt", "-1", "\u2212999", "99", "999.0"])
 def test_labels_that_say_nothing_are_kept_with_a_named_warning(tmp_path, word):
     rows = [{"path": f"{n}.wav", "speaker": word if n else "a", "emotion": word if n > 2 else "sad"} for n in range(5)]
     listing = read_table(Request(write_table(tmp_path / "t.csv", rows)))
@@ -234,6 +234,25 @@ def test_labels_that_say_nothing_are_kept_with_a_named_warning(tmp_path, word):
     ]
     np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).normal(size=(5, 2)), speaker=[row["speaker"] for row in rows])
     assert read_embeddings(tmp_path / "t.npz").notes == [listing.notes[0]]
+
+
+def test_codes_among_numbers_are_named_where_they_are_unlike_the_others_in_every_column_that_groups(tmp_path):
+    for cells, codes in ("12345", ["-1"]), (["-1", "0", "1"], []), (["97", "98", "99"], []), ("12345", ["999"]):
+        names = [*cells, *codes]
+        rows = [{"path": f"{n}.wav", "speaker": name, "emotion": "a", "recording": name} for n, name in enumerate(names)]
+        notes = read_table(Request(write_table(tmp_path / "t.csv", rows))).notes
+        assert [note.split(" counts")[0] for note in notes] == [
+            f"{column} '{code}' (1 row)" for column in ("speaker", "recording") for code in codes
+        ]
+
+
+def test_words_for_missing_values_and_spellings_count_in_every_label_of_an_audited_table(tmp_path):
+    embedding = np.random.default_rng(0).normal(size=(6, 2))
+    recording = ["nan", "None", "Jörg", unicodedata.normalize("NFD", "Jörg"), "n/a", "x"]
+    np.savez(tmp_path / "t.npz", embedding=embedding, speaker=list("aabbcc"), recording=recording, text=recording)
+    table = read_embeddings(tmp_path / "t.npz").embeddings
+    assert len(set(table.group)) == 5 and table.group[2] == table.group[3]
+    assert table.text.tolist() == ["", "", "Jörg", "Jörg", "", "x"]
 
 
 BASE = [{"path": f"{n}.wav", "speaker": f"s{n % 2}", "emotion": "sad"} for n in range(4)]

@@ -44,6 +44,7 @@ OPTIONAL = (
     "start",
     "end",
 )
+GROUPED = (*NEEDED[1:], "text", "session", "recording")  # columns in which equal cells keep utterances together
 ALIASES = {  # other common names of these columns, used where ours is absent
     "path": ("file", "filename", "audio"),
     "speaker": ("speaker_id", "spk", "actor"),
@@ -216,7 +217,7 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
         rejected += unlabelled
     else:
         require_no_missing_words(columns, missing, request)
-    notes += [note for name in NEEDED[1:] for note in doubtful_names(name, columns[name])]
+    notes += [note for name in GROUPED for note in doubtful_names(name, columns.get(name, []))]
     columns |= {name: without_missing_words(columns[name]) for name in NEEDED[1:]}
     listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))

@@ -27,11 +27,21 @@ LOOKALIKES = str.maketrans(SMALL + SMALL.upper(), LATIN + LATIN.upper())
 MISSING = frozenset(
     (
         *("", "nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "undefined", "missing", "tbd", "tba", "todo"),
-        *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated", "no label", "\\n"),
+        *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated", "no label", "\\n", "n/d"),
+        *("keine angabe", "nicht verfügbar", "non disponible", "non renseigné", "no disponible", "non disponibile"),
+        *("não disponível", "niet beschikbaar", "brak danych", "нет данных", "н/д"),
     )
 )
 PLACEHOLDER = re.compile(rf"[?._\u2026{DASHES}]+|#(?:name|null|num|ref|value|div/0)[!?]")  # signs; errors of spreadsheets
-DOUBTFUL = frozenset(("unknown", "unk", "other", "others", "oth", "unsure", "unclear", "ambiguous", "mixed", "xxx"))
+DOUBTFUL = frozenset(  # also abbreviations of "not specified" that may be somebody's initials
+    (
+        *("unknown", "unk", "other", "others", "oth", "unsure", "unclear", "ambiguous", "mixed", "xxx", "k.a.", "n.d.", "s.d."),
+        *("unbekannt", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend"),
+        *("nieznany", "неизвестно", "不明", "未知", "sonstige", "sonstiges", "andere", "autre", "otro", "altro"),
+    )
+)
+
+WHOLE = re.compile(rf"([{DASHES}]?)(\d{{1,18}})(?:[.,]0+)?")
 
 
 def is_missing(text: str) -> bool:
@@ -44,6 +54,30 @@ def is_missing(text: str) -> bool:
     """
     word = same_key(text).casefold().strip(" ()[]<>'\"")  # also in brackets or quotes
     return word.replace(".", "").strip() in MISSING or bool(PLACEHOLDER.fullmatch(word))
+
+
+def doubtful(values: Iterable[str]) -> set[str]:
+    """Return the names that probably say that the name is not known: some words, and codes such as -1 or 999.
+
+    >>> sorted(doubtful(["1", "2", "-1", "Unknown", "K. A."])), doubtful(["-1", "0", "1"]), doubtful(["98", "99"])
+    (['-1', 'K. A.', 'Unknown'], set(), set())
+    """
+    texts = {value: same_key(value).casefold().replace(" ", "") for value in set(values)}
+    numbers = {value: int("-" * bool(match[1]) + match[2]) for value, text in texts.items() if (match := WHOLE.fullmatch(text))}
+    ordered = sorted(set(numbers.values()))
+    codes = {value for value, number in numbers.items() if is_code(number, ordered)}
+    return codes | {value for value, text in texts.items() if text in DOUBTFUL}
+
+
+def is_code(number: int, ordered: list[int]) -> bool:
+    """Return whether a number looks like a code for a missing value among different numbers, which are sorted and include it.
+
+    That is the only negative number, but for a scale such as -1, 0, 1; and 99, 999 ... far above every other number.
+    """
+    below = ordered[: ordered.index(number)]
+    if number < 0:
+        return not below and all(other >= 0 for other in ordered[1:]) and ordered[-1] != -number
+    return number > 9 and set(str(number)) == {"9"} and number == ordered[-1] and all(2 * other < number for other in below)
 
 
 def clean(text: str) -> str:

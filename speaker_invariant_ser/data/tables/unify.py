@@ -89,13 +89,16 @@ def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
 
 def doubtful_names(column: str, values: Sequence[str]) -> Notes:
     """Return a note on labels that say that the label is not known: they are kept, but most likely mean nothing in common."""
-    counts = Counter(value for value in values if names.same_key(value).casefold() in names.DOUBTFUL)
-    if not counts:
+    known = names.doubtful(values)
+    if not known:
         return []
-    what = {"speaker": "one speaker, though more may be meant", "emotion": "an emotion like any other"}[column]
-    advice = " or drop it with labels.map in the recipe" if column == "emotion" else ""
+    what, advice = {
+        "speaker": ("one speaker, though more may be meant", "leave these rows out"),
+        "emotion": ("an emotion like any other", "leave these rows out or drop it with labels.map in the recipe"),
+    }.get(column, (f"one {column}", "leave these cells empty"))
+    counts = Counter(value for value in values if value in known)
     rows = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
-    return [f"{column} {rows} counts as {what}; leave these rows out{advice} if that is wrong"]
+    return [f"{column} {rows} counts as {what}; {advice} if that is wrong"]
 
 
 def require_text(column: str, values: Sequence[str], source: object) -> None:
