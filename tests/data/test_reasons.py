@@ -159,24 +159,29 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
         ".e.wav": "is hidden",
         "._f.wav": None,
         "g.txt": None,
-        "h": "its ending (none) is none of audio",
-        "i.bak": "its ending .bak is none of audio",
+        "h": "its ending (none) is none of its kind; rename it to end with .wav",
+        "i.bak": "its ending .bak is none of its kind",
         "j.bin": None,
         ".git/k.wav": "is hidden",
+        "l.m4a": "holds a recording, but its ending .m4a is none of its kind; rename it to end with .wav",
+        "m.raw": "holds a recording, but its ending .raw is none of its kind; rename it to end with .wav",
+        "n.mpga": "",
     }
+    other = {"b.M4A": b"\0\0\0\x20ftypM4A ", "c.gsm": b"\xd0" * 33, "d.pcm": bytes(100), "j.bin": b"RIFFRAFF"}
     soundfile.write(tmp_path / "a.wav", SOUND, RATE)
     (tmp_path / ".git").mkdir()
     for name in list(names)[1:]:
-        (tmp_path / name).write_bytes((tmp_path / "a.wav").read_bytes() if name != "j.bin" else b"RIFFRAFF")
+        (tmp_path / name).write_bytes((tmp_path / "a.wav").read_bytes() if name not in other else other[name])
     (tmp_path / "pipe.old").unlink(missing_ok=True)
     os.mkfifo(tmp_path / "pipe.old")
     os.mkfifo(tmp_path / "pipe.wav")
-    assert list_audio(tmp_path) == ["a.wav", "pipe.wav"], "what is called a recording is not left out"
+    assert list_audio(tmp_path) == ["a.wav", "n.mpga", "pipe.wav"], "what is called a recording is not left out"
     os.unlink(tmp_path / "pipe.wav")
     unusable = dict(list_unusable(tmp_path))
     assert set(unusable) == {name for name, reason in names.items() if reason}
     assert all(names[name] in reason for name, reason in unusable.items())
-    assert {str(item.path.relative_to(tmp_path)): item.reason for item in find_inputs([tmp_path])} == {"a.wav": "", **unusable}
+    reasons = {str(item.path.relative_to(tmp_path)): item.reason for item in find_inputs([tmp_path])}
+    assert reasons == {"a.wav": "", "n.mpga": "", **unusable}
 
 
 def test_a_list_in_utf16_is_read(tmp_path):

@@ -86,7 +86,7 @@ def test_every_recording_is_a_row_or_rejected_and_noted_by_both_verbs(trained, t
     assert on_disk - set(rows) == {"notes.txt", "labels.csv", "picture.png", "script", "archive.bin", "._s1_x.wav"}
     assert set(warned) == {"s1_stereo.wav", "s2_cancel.wav", "s3_clipped.wav", "s1_behind.wav"}
     assert "ffmpeg -i s1_a.m4a s1_a.wav" in rejected["s1_a.m4a"] and "begins with a dot" in rejected[".hidden/s1_z.wav"]
-    assert "its ending .old is none of audio" in rejected["s1_backup.wav.old"] and "(none)" in rejected["s1_noending"]
+    assert "its ending .old is none of its kind" in rejected["s1_backup.wav.old"] and "(none)" in rejected["s1_noending"]
 
 
 @pytest.fixture

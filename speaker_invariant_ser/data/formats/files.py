@@ -11,12 +11,12 @@ from speaker_invariant_ser.errors import AudioError
 
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".opus", ".w64"}
-    | {".rf64", ".sph", ".voc"}
+    | {".rf64", ".sph", ".voc", ".mpga"}
 )
 UNSUPPORTED_SUFFIXES = frozenset(
     {".m4a", ".m4b", ".m4v", ".aac", ".mp4", ".3gp", ".3g2", ".mov", ".qt", ".webm", ".mkv", ".mka", ".wma", ".wmv", ".asf"}
     | {".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".ogv", ".amr", ".awb", ".gsm", ".spx", ".ac3", ".eac3", ".dts", ".ape"}
-    | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".mpga", ".weba", ".adts"}
+    | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".weba", ".adts"}
 )
 HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".sln", ".vox"})
 TEXT_SUFFIXES = frozenset(  # files that stand beside recordings in great number, and are not opened to see whether they are some
@@ -24,10 +24,17 @@ TEXT_SUFFIXES = frozenset(  # files that stand beside recordings in great number
     | {".eaf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".npy", ".npz", ".png", ".jpg", ".zip", ".gz", ".py"}
     | {".toml", ".yaml", ".yml", ".log", ".ini", ".html", ".i16", ".f32", ".safetensors", ".pt", ".lock", ".partial"}
 )
-RECORDING = re.compile(  # how recordings begin, by which those with another ending are recognised
-    rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF|caff|NIST_1A|Creative Voice File|ID3[\x02-\x04]|riff\x2e\x91\xcf\x11"
-    rb"|....ftyp|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|#!AMR|wvpk",
-    re.DOTALL,
+ENDINGS = {  # how recordings begin that can be read, by which those with another ending are recognised, and their ending
+    rb"RIFF....WAVE|RF64....WAVE": ".wav",
+    rb"fLaC": ".flac",
+    rb"FORM....AIF": ".aiff",
+    rb"caff": ".caf",
+    rb"NIST_1A": ".sph",
+    rb"Creative Voice File": ".voc",
+    rb"riff\x2e\x91\xcf\x11": ".w64",
+}
+RECORDING = re.compile(  # how other recordings begin, of which some can be read
+    rb"OggS|ID3[\x02-\x04]|....ftyp|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|#!AMR|wvpk", re.DOTALL
 )
 NOTES_OF_A_MAC = "._"  # how the names of files begin that a Mac puts beside others on foreign disks
 
@@ -63,11 +70,15 @@ def list_unusable(folder: Path | str) -> list[tuple[str, str]]:
 def reason_against(folder: Path | str, name: str) -> str:
     """Return why a file below a folder is a recording that cannot be used; empty if it can be, or is no recording."""
     suffix = suffix_of(name)
+    head = b"" if suffix in SUFFIXES or suffix in TEXT_SUFFIXES else first_bytes(os.path.join(folder, name))
+    ending = next((ending for pattern, ending in ENDINGS.items() if re.match(pattern, head, re.DOTALL)), "")
+    if ending and not is_hidden(name):
+        return f"holds a recording, but its ending {suffix or '(none)'} is none of its kind; rename it to end with {ending}"
     if suffix in HEADERLESS_SUFFIXES:
         return f"{suffix} has no header; convert it with its own rate and format: ffmpeg -f s16le -ar 8000 -ac 1 -i IN OUT.wav"
     if suffix in UNSUPPORTED_SUFFIXES:
         return f"{suffix} is not supported; {convert(name)}"
-    if suffix in TEXT_SUFFIXES or not (suffix in SUFFIXES or RECORDING.match(first_bytes(os.path.join(folder, name)))):
+    if suffix in TEXT_SUFFIXES or not (suffix in SUFFIXES or ending or RECORDING.match(head)):
         return ""
     if is_hidden(name):
         return "is hidden: its name, or that of a folder, begins with a dot; rename it if it is to be used"
