@@ -31,7 +31,7 @@ MARGIN = 0.05  # a warning needs a confidence interval this far above chance, in
 ALPHA = 0.01  # of each warning, where emotions are random
 PERMUTATIONS = 500
 DOMINANT_SHARE = 0.8  # share of one emotion in a speaker's utterances from which the speaker predicts the emotion
-MIN_UTTERANCES = 5  # per speaker, for that share to be meaningful
+MIN_UTTERANCES = 2  # per speaker, for that share to be meaningful; whether so few can be chance, the permutations tell
 MIN_EXCESS = 0.25  # of the share of such speakers over that with random emotions
 
 

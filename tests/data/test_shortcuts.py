@@ -67,6 +67,13 @@ def test_speakers_and_texts_of_one_emotion_are_named():
     assert any(line.startswith("100% of the texts") for line in warnings)
 
 
+@pytest.mark.parametrize("clips, warned", [(4, True), (2, True), (1, False)])
+def test_few_clips_of_each_speaker_are_enough_where_all_are_of_one_emotion(clips, warned):
+    utterances = corpus(6 * clips, speakers=6, text=lambda n: "", emotion=lambda n: EMOTIONS[n % 6 % 3])
+    warnings = examine_with(utterances, np.random.default_rng(0))["warnings"]
+    assert [line.partition(" have nearly")[0] for line in warnings] == ["100% of the speakers"] * warned
+
+
 def test_shared_texts_are_warned_of_with_advice():
     checks = examine_with(corpus(), np.random.default_rng(0))
     assert checks["shared_texts"] == {"share": 1.0} and any("split.text_folds" in line for line in checks["warnings"])
