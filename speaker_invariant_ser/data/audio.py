@@ -240,16 +240,23 @@ def require_range(samples: np.ndarray, path: Path | str) -> np.ndarray:
 
 
 def check(samples: np.ndarray, rate: int, path: Path | str, notes: Sequence[str] = ()) -> np.ndarray:
-    """Return samples [S] if they are usable; raise AudioError if they are empty, shorter than 0.1 s, silent or constant."""
-    if samples.size == 0:
-        raise AudioError(f"{path}: contains no samples")
-    if samples.size < MIN_SECONDS * rate:
-        raise AudioError(f"{path}: {samples.size / rate:.4f} s is too short, expected at least {MIN_SECONDS} s")
-    if peak_of(samples) / full_scale(samples) * FULL_SCALE <= 0.5:
-        raise AudioError("; ".join([f"{path}: is silent (all samples are zero at 16 bits)", *notes]))
-    if (float(samples.max()) - float(samples.min())) / full_scale(samples) * FULL_SCALE <= 0.5:
-        raise AudioError("; ".join([f"{path}: is constant (all samples are equal at 16 bits), which is no sound", *notes]))
+    """Return samples [S] if they are usable; raise AudioError, with the notes, for what `reason_against` says."""
+    if reason := reason_against(samples, rate):
+        raise AudioError("; ".join([f"{path}: {reason}", *notes]))
     return samples
+
+
+def reason_against(samples: np.ndarray, rate: int) -> str:
+    """Return why samples [S] cannot be used: they are none, shorter than 0.1 s, silent or constant; empty if they can."""
+    if samples.size == 0:
+        return "contains no samples"
+    if samples.size < MIN_SECONDS * rate:
+        return f"{samples.size / rate:.4f} s is too short, expected at least {MIN_SECONDS} s"
+    if peak_of(samples) / full_scale(samples) * FULL_SCALE <= 0.5:
+        return "is silent (all samples are zero at 16 bits)"
+    if (float(samples.max()) - float(samples.min())) / full_scale(samples) * FULL_SCALE <= 0.5:
+        return "is constant (all samples are equal at 16 bits), which is no sound"
+    return ""
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

@@ -173,7 +173,8 @@ def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment)
             raise decoded
         samples = decoded.samples
         if treatment.trim_db or treatment.loudness is not None:
-            samples, notes = apply_treatment(audio.check(samples, audio.SAMPLE_RATE, path), treatment, path)
+            audio.check(samples, audio.SAMPLE_RATE, path, decoded.notes)
+            samples, notes = apply_treatment(samples, treatment, path, decoded.notes)
         clip = audio.check(audio.to_int16(samples), audio.SAMPLE_RATE, path, decoded.notes)
     except AudioError as error:
         return np.zeros(0, np.int16), Result(error=str(error))
@@ -202,12 +203,18 @@ def from_json(text: str) -> list[Result]:
     return [Result._make((*cells[:-1], tuple(cells[-1]))) for cells in json.loads(text)]
 
 
-def apply_treatment(samples: np.ndarray, treatment: Treatment, path: str) -> tuple[np.ndarray, list[str]]:
-    """Trim and normalise samples [S] at 16 kHz; return notes where that was impossible; raise AudioError if too few are left."""
+def apply_treatment(
+    samples: np.ndarray, treatment: Treatment, path: str, known: Sequence[str] = ()
+) -> tuple[np.ndarray, list[str]]:
+    """Trim and normalise samples [S] at 16 kHz; return notes where that was impossible.
+
+    Raises:
+        AudioError: Too few are left; the reason ends with the notes that are `known`.
+    """
     samples = audio.to_float32(samples)
     notes: list[str] = []
     if treatment.trim_db:
-        samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed")
+        samples = audio.check(trim(samples, treatment.trim_db), audio.SAMPLE_RATE, f"{path}, trimmed", known)
     if treatment.loudness is not None:
         samples, notes = normalise_loudness(samples, treatment.loudness)
     return samples, notes

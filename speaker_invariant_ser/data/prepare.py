@@ -244,7 +244,7 @@ def judge(utterances: Sequence[Utterance], results: Sequence[Result], path: Path
     return Judged(
         kept=[placed[index] for index in kept],
         results=[results[index] for index in kept],
-        rejected=[(names[index], reasons[index]) for index in sorted(reasons)],
+        rejected=[(names[index], "; ".join((reasons[index], *results[index].notes))) for index in sorted(reasons)],
         warned=warned,
         dropped=bool(repeated),
     )
