@@ -13,7 +13,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -248,9 +249,10 @@ class Run:
     def model_specs(self) -> list[ModelSpec]:
         """All models, seed by seed."""
         several, model_specs = len(self.seeds) > 1, []
+        folders = folder_names([split.name for split in self.splits])
         for seed in self.seeds:
             for split in self.splits:
-                folder = self.folder / FOLDS / folder_name(split.name)
+                folder = self.folder / FOLDS / folders[split.name]
                 name = with_seed(split.name, seed) if several else split.name
                 model_specs.append(ModelSpec(split, seed, name, folder / f"seed-{seed}" if several else folder))
         return model_specs
@@ -310,9 +312,23 @@ def folder_name(fold: str) -> str:
     quoted = quote(fold, safe=" ").replace(".", "%2E")
     if DEVICES.fullmatch(quoted):
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
-    if len(quoted) <= MAX_NAME:
-        return quoted
+    return quoted if len(quoted) <= MAX_NAME else with_hash(quoted, fold)
+
+
+def with_hash(quoted: str, fold: str) -> str:
+    """Return the name of a folder, cut if it is long, with a hash of the fold's name."""
     return f"{quoted[: MAX_NAME - 20].rstrip('%')}~{hashlib.sha256(fold.encode()).hexdigest()[:16]}"
+
+
+def folder_names(folds: Iterable[str]) -> dict[str, str]:
+    """Return the name of each fold's folder; those that differ in case alone get a hash, as many file systems take them as one.
+
+    >>> folder_names(["a", "b"]), len(folder_names(["Anna", "anna"])["anna"])
+    ({'a': 'a', 'b': 'b'}, 21)
+    """
+    names = {fold: folder_name(fold) for fold in folds}
+    counts = Counter(name.casefold() for name in names.values())
+    return {fold: name if counts[name.casefold()] == 1 else with_hash(name, fold) for fold, name in names.items()}
 
 
 def flattened(recipe: Recipe) -> dict[str, object]:
