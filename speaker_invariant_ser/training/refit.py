@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,10 @@ class InnerTrainer(Trainer):
         if self.fabric.is_global_zero:
             assert self.dev_data is not None, "an inner fold has a group to score"
             logits = apply_to_dataset(self.average.averaged, self.dev_data).logits
+            content = BytesIO()  # not the file: numpy's error of an incomplete write does not say that the disk is full
+            np.save(content, logits, allow_pickle=False)
             with writing(logits_file(self.work, self.state.epoch), "wb") as file:
-                np.save(file, logits, allow_pickle=False)
+                file.write(content.getbuffer())
             loss, uar = score_logits(logits, self.dev_data.emotion)
         return self.fabric.broadcast({"dev_loss": loss, "dev_uar": uar})
 

@@ -201,6 +201,18 @@ def test_the_error_for_an_unwritable_folder_names_it(tmp_path):
         generate(tmp_path / "taken")
 
 
+def test_a_file_that_does_not_fit_on_the_disk_is_an_error_with_advice(tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"s01_.*\.wav: the file would be larger than .* \(ulimit -f\) allows"):
+            generate(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [*tmp_path.iterdir()]
+
+
 def test_espeak_prints_nothing(capfd):
     speak("s05", "neutral", 0)
     assert capfd.readouterr() == ("", "")

@@ -21,6 +21,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -278,5 +279,7 @@ def _amplitude(decibels: Any) -> Any:
 
 def _write(path: Path, samples: np.ndarray) -> None:
     """Write samples as a 16-bit wav file."""
+    wav = BytesIO()  # not the file: soundfile takes an incomplete write, as on a full disk, for a fault of its own
+    soundfile.write(wav, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
     with writing(path, "wb") as file:
-        soundfile.write(file, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        file.write(wav.getbuffer())
