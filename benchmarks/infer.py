@@ -32,7 +32,7 @@ import torch
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data import audio
-from speaker_invariant_ser.data.f0 import remembered
+from speaker_invariant_ser.data.f0.tracker import remembered
 from speaker_invariant_ser.features.log_mel_sources import clip_batches
 from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.archives.workers import Loading

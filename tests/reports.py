@@ -171,7 +171,7 @@ def baseline_classifier(speakers: list[str], uar: float) -> BaselineClassifier:
     )
 
 
-def unavailable_baseline(reason: str = "the F0 tracker swift-f0 is not installed: pip install swift-f0") -> Baseline:
+def unavailable_baseline(reason: str = "torchaudio does not fit torch") -> Baseline:
     return Baseline(
         features="prosody",
         dimensions=None,

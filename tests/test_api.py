@@ -18,7 +18,7 @@ from speaker_invariant_ser import api
 from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.data.f0 import F0
+from speaker_invariant_ser.data.f0.stored import F0
 from speaker_invariant_ser.errors import (
     AuditError,
     CorpusError,

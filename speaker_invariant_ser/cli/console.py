@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.rows import Row
-    from speaker_invariant_ser.report.tables import Table
+    from speaker_invariant_ser.report.table import Table
     from speaker_invariant_ser.runs import Run
 
 
@@ -215,7 +215,7 @@ def show_comparison(reports: Sequence["RunReport"]) -> None:
 def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> None:
     """Print the accuracies of the selected epoch, `columns` of metrics.csv, and that of the strongest fresh attacker."""
     from speaker_invariant_ser.report.formatting import against_chance, percent
-    from speaker_invariant_ser.report.tables import Table
+    from speaker_invariant_ser.report.table import Table
 
     level = outcomes[0].leakage.chance
 
@@ -237,7 +237,7 @@ def show_outcomes(outcomes: Sequence["Outcome"], columns: Mapping[str, str]) -> 
 def show_predictions(predictions: Sequence["Row"]) -> None:
     """Print the emotion and the confidence of each file."""
     from speaker_invariant_ser.report.formatting import percent
-    from speaker_invariant_ser.report.tables import Table
+    from speaker_invariant_ser.report.table import Table
 
     rows = [(Path(str(row["file"])).name, str(row["emotion"]), percent(float(row["confidence"] or 0))) for row in predictions]
     show_table(Table(["file", "emotion", "confidence"], rows))
@@ -250,9 +250,10 @@ def show_table(table: "Table", transductive: bool = False) -> None:
     from rich.table import Table as Rendered
     from rich.text import Text
 
-    from speaker_invariant_ser.report.tables import mark_transductive
+    if transductive:
+        from speaker_invariant_ser.report.tables import mark_transductive
 
-    table = mark_transductive(table) if transductive else table
+        table = mark_transductive(table)
     rendered = Rendered(box=box.SIMPLE_HEAD)
     for header in table.head:
         rendered.add_column(Text(printable(header)))  # Text: square brackets in a name are no markup

@@ -265,7 +265,7 @@ def is_model(word: str) -> bool:
 
 def show_predictions(rows: "list[Row]") -> None:
     """Print a table of predictions; columns that no row needs are left out."""
-    from speaker_invariant_ser.report.tables import Table
+    from speaker_invariant_ser.report.table import Table
 
     parts, each = any(row["level"] != "file" for row in rows), any(row["channel"] not in ("mix", "mono") for row in rows)
     speakers = any(row["speaker"] for row in rows)

@@ -105,7 +105,7 @@ def add_f0(
     continue where it stopped.
     """
     from speaker_invariant_ser.data.decoding import workers
-    from speaker_invariant_ser.data.f0 import F0
+    from speaker_invariant_ser.data.f0.stored import F0
     from speaker_invariant_ser.data.prepare import add_f0 as add
 
     with workers(jobs) as pool, progress_bars(quiet) as progress:

@@ -7,12 +7,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.compute
-import pyarrow.csv
-import pyarrow.parquet
-
-from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.data.tables.names import describe_groups, find, groups, is_utf8
 from speaker_invariant_ser.errors import ManifestError, counted, shorten, unknown
 from speaker_invariant_ser.files import writing
@@ -76,24 +70,29 @@ class Listing:
 
 
 COLUMNS = tuple(column.name for column in fields(Utterance))
-NUMBERS = {"start": pyarrow.float64(), "end": pyarrow.float64(), "offset": pyarrow.int64(), "samples": pyarrow.int64()}
+NUMBERS = {"start": "float64", "end": "float64", "offset": "int64", "samples": "int64"}
 # Columns whose values divide utterances into groups, such as domains
 GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", "copies", *NUMBERS))
 LATER = ("recording", "copies")  # columns that manifests of earlier versions do not have
-TYPES = {name: NUMBERS.get(name, pyarrow.string()) for name in COLUMNS}
 
 
 def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
     """Write utterances as CSV; an interrupted write leaves no file."""
+    import pyarrow.csv  # here and below, because many who need utterances do without pyarrow
+
     columns = {name: [getattr(utterance, name) for utterance in utterances] for name in COLUMNS}
-    arrays = [pyarrow.array(column, TYPES[name]) for name, column in columns.items()]
+    arrays = [pyarrow.array(column, NUMBERS.get(name, "string")) for name, column in columns.items()]
     with writing(path, "wb") as file:
         pyarrow.csv.write_csv(pyarrow.table(arrays, names=list(COLUMNS)), file)
 
 
 def read_manifest(path: Path | str) -> list[Utterance]:
     """Read the utterances that `write_manifest` wrote; raise ManifestError if the file is not a manifest."""
-    columns = read_columns(path, TYPES)
+    import pyarrow
+
+    from speaker_invariant_ser.data.tables.columns import read_columns
+
+    columns = read_columns(path, {name: pyarrow.type_for_alias(kind) for name, kind in NUMBERS.items()})
     missing = [name for name in COLUMNS if name not in columns and name not in LATER]
     if missing:
         raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")

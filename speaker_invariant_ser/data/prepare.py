@@ -22,7 +22,9 @@ import numpy as np
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.copies import copies_note, with_copies
 from speaker_invariant_ser.data.decoding import Job, Result, Treatment
-from speaker_invariant_ser.data.f0 import F0, HOP, file_bytes, tracker_version, write_f0
+from speaker_invariant_ser.data.f0.frames import HOP
+from speaker_invariant_ser.data.f0.stored import F0, file_bytes, write_f0
+from speaker_invariant_ser.data.f0.tracker import TRACKER_VERSION
 from speaker_invariant_ser.data.formats.identify import existing
 from speaker_invariant_ser.data.manifest import (
     Listing,
@@ -54,7 +56,6 @@ from speaker_invariant_ser.files import (
 from speaker_invariant_ser.processes import TaskProgress
 
 LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
-VERSIONS = (*LIBRARIES, "swift-f0")  # what the result depends on, with and without F0
 
 Compare = Callable[[Sequence[Utterance]], list[str]]  # kept utterances -> differences from the expected counts
 Remark = tuple[str, str]  # file, reason
@@ -150,7 +151,9 @@ def add_f0(folder: Path | str, pool: Executor | None = None, progress: TaskProgr
     path = folder / F0
     if prepared.f0_start and sha256(path) == prepared.settings["sha256"][F0]:
         return prepared
-    partial = partial_of(path).with_suffix(f".{version('swift-f0')}.partial")  # another version would continue its own part
+    partial = partial_of(path).with_suffix(
+        f".{TRACKER_VERSION.replace(' ', '-')}.partial"
+    )  # another version would continue its own part
     with worker_death_reported(folder), write_errors(path), locked(path, "lock"):
         require_space(path, file_bytes(prepared.utterances))
         digest = write_f0(keep_own(partial), folder / AUDIO, prepared.utterances, pool, progress)
@@ -163,7 +166,7 @@ def add_f0(folder: Path | str, pool: Executor | None = None, progress: TaskProgr
 def with_f0(description: dict, digest: str) -> dict:
     """Add the hash of the F0 file and the tracker's version to the contents of prepare.json; return them."""
     description["sha256"][F0] = digest
-    description["f0"] = {"tracker": tracker_version(), "hop": HOP}
+    description["f0"] = {"tracker": TRACKER_VERSION, "hop": HOP}
     return description
 
 
@@ -182,7 +185,7 @@ def worker_death_reported(out: Path) -> Iterator[None]:
 def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
     """Return the SHA-256 of everything that determines the result: the request, file sizes and times, library versions."""
     digest = hashlib.sha256()
-    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [version(name) for name in VERSIONS])
+    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [*map(version, LIBRARIES), TRACKER_VERSION])
     digest.update(repr(request).encode())
     for utterance in listing.utterances:
         digest.update(repr(utterance).encode("utf-8", "surrogateescape"))

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data import audio
-from speaker_invariant_ser.data.f0 import F0, VALUE, file_bytes, first_values, frames_of
+from speaker_invariant_ser.data.f0.frames import frames_of
+from speaker_invariant_ser.data.f0.stored import F0, VALUE, file_bytes, first_values
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten

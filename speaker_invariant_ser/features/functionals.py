@@ -3,7 +3,6 @@
 Add a set of features by an entry in FEATURE_SETS: a function that returns `(clip, f0) -> [D]`.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.data.f0 import track_f0
+from speaker_invariant_ser.data.f0.tracker import track_f0
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.features.prosody import deltas
@@ -75,15 +74,7 @@ def open_features(name: str, prepared: PreparedCorpus) -> Callable[[int], np.nda
     """
     chosen = FEATURE_SETS[name]
     functionals = chosen.open()
-    if chosen.needs_f0 and not prepared.f0_start:
-        require_tracker(prepared)
     return lambda index: functionals(prepared.clip(index), f0_of(prepared, index) if chosen.needs_f0 else None)
-
-
-def require_tracker(prepared: PreparedCorpus) -> None:
-    """Raise SetupError if F0 would have to be tracked and the tracker is missing."""
-    if importlib.util.find_spec("swift_f0") is None:
-        raise SetupError(f"{prepared.folder} has no F0, and the F0 tracker swift-f0 is not installed: pip install swift-f0")
 
 
 def f0_of(prepared: PreparedCorpus, index: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from speaker_invariant_ser.features.mel_scale import bands_below
 from speaker_invariant_ser.recipe import FeaturesSection
 
 FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
+TOGETHER = 4  # clips whose spectra a CPU computes at once: those of more do not fit into its cache
 SPLIT_HZ = 1000.0  # between the low and the high bands whose power ratio is the spectral tilt
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
 
@@ -84,7 +85,9 @@ class LogMel(nn.Module):
         Returns:
             Natural logarithm of mel power [B, M, T], and frames [B].
         """
-        return torch.log(self.mel(audio) + FLOOR), 1 + samples // self.hop
+        few = len(audio) <= TOGETHER or audio.device.type != "cpu"
+        mel = self.mel(audio) if few else torch.cat([self.mel(clips) for clips in audio.split(TOGETHER)])
+        return torch.log(mel + FLOOR), 1 + samples // self.hop
 
 
 class Pixels(nn.Module):

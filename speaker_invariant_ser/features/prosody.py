@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speaker_invariant_ser.data.f0 import frames_of, track_f0
+from speaker_invariant_ser.data.f0.frames import frames_of
+from speaker_invariant_ser.data.f0.tracker import track_f0
 from speaker_invariant_ser.features.log_mel import mask_of
 
 F0_ROWS = 2  # F0 in Hz and confidence
@@ -39,7 +40,7 @@ def track_batch(audio: Tensor, samples: Tensor) -> Tensor:
         samples: Their lengths, [B].
 
     Returns:
-        F0 in Hz and confidence [B, 2, T], see `data.f0.compute_f0`, on the device of the audio; 0 in the padding.
+        F0 in Hz and confidence [B, 2, T], see `data.f0.tracker.compute_f0`, on the device of the audio; 0 in the padding.
     """
     counts: Sequence[int] = samples.tolist()
     batch = np.zeros((len(counts), F0_ROWS, frames_of(audio.shape[1])), dtype=np.float32)

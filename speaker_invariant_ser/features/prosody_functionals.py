@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.data.f0 import HOP, PEAK
+from speaker_invariant_ser.data.f0.frames import HOP
+from speaker_invariant_ser.data.f0.tracker import PEAK
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.features.prosody import VOICED
 from speaker_invariant_ser.recipe import FeaturesSection

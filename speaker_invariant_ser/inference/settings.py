@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.data.formats.channels import CHOICES, EACH, MIX, require_choice
 from speaker_invariant_ser.errors import SerError, unknown
-from speaker_invariant_ser.inference.parts.segments import Segment
 from speaker_invariant_ser.inference.parts.windows import to_samples
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.inference.parts.segments import Segment
 
 WINDOW, HOP = 4.0, 2.0  # seconds, where a timeline is wanted and nothing else is said
 
@@ -34,7 +37,7 @@ class Settings:
     window: float = 0.0
     hop: float = 0.0
     vad: bool = False
-    segments: Mapping[Path, Sequence[Segment]] | None = field(default=None, repr=False)
+    segments: "Mapping[Path, Sequence[Segment]] | None" = field(default=None, repr=False)
     labels: tuple[str, ...] = ()
     min_confidence: float = 0.0
     embeddings: bool = False

@@ -1,8 +1,8 @@
 """Tables that both the report pages and the console show: headers, rows and number formatting."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
@@ -24,6 +24,7 @@ from speaker_invariant_ser.report.formatting import (
     percent,
     seed_deviation,
 )
+from speaker_invariant_ser.report.table import Table
 
 MAX_UNFOLDED_ROWS = 15
 TRANSDUCTIVE = "transductive"
@@ -48,26 +49,6 @@ class NamedRun(Protocol):
     @property
     def transductive(self) -> bool:
         """Whether features were normalised with the mean of all utterances of the speaker."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes:
-        head: Column headers.
-        rows: Cells, row by row.
-        folded: Summary line of the fold that hides the table on the page; "" shows it at once.
-        strong: Positions of the rows to emphasise.
-        numbers: All columns but the first hold numbers.
-    """
-
-    kind: ClassVar[str] = "table"
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    folded: str = ""
-    strong: Sequence[int] = ()
-    numbers: bool = True
 
 
 def fold_line(rows: Sequence[object], noun: str) -> str:

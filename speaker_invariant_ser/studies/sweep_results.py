@@ -20,7 +20,7 @@ from speaker_invariant_ser.files import write_json, writing
 from speaker_invariant_ser.report.figure import Plot, add_legend, save
 from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST
-from speaker_invariant_ser.report.tables import Table
+from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.runs import split_hash
 from speaker_invariant_ser.studies.sweep_folds import Scores
 from speaker_invariant_ser.studies.sweep_space import Sweep

@@ -5,7 +5,7 @@ from itertools import chain
 
 from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.report.formatting import SMALL_P
-from speaker_invariant_ser.report.tables import Table
+from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.studies.results import Machine, Result
 from speaker_invariant_ser.studies.rows import Mean, Row
 from speaker_invariant_ser.studies.study import Study

@@ -14,7 +14,7 @@ from speaker_invariant_ser.cli import console
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.console import printable, show_table
 from speaker_invariant_ser.cli.progress import progress_bars
-from speaker_invariant_ser.report.tables import Table
+from speaker_invariant_ser.report.table import Table
 
 CLEAR, TITLE, EIGHT_BIT, TURNED, LINE = "\x1b[2J", "\x1b]0;owned\x07", "\x9b31m", "\u202eevil\u202c", "a\nerror: b\u2028c"
 HOSTILE = f"{CLEAR}{TITLE}{EIGHT_BIT}{TURNED}{LINE}"

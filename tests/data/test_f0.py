@@ -1,16 +1,19 @@
 """F0 of a prepared corpus: stored in order, resumed to the same bytes, added later without any other change."""
 
 import json
-from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
 from conftest import prepare_table
+from swift_f0 import SwiftF0
 
 from speaker_invariant_ser.cli.app import run
-from speaker_invariant_ser.data import f0
 from speaker_invariant_ser.data.decoding import workers
-from speaker_invariant_ser.data.f0 import F0, compute_f0, frames_of, track_f0
+from speaker_invariant_ser.data.f0 import stored
+from speaker_invariant_ser.data.f0.frames import HOP, frames_of
+from speaker_invariant_ser.data.f0.stored import F0
+from speaker_invariant_ser.data.f0.tracker import BLOCK, TRACKER_VERSION, compute_f0, track_f0
 from speaker_invariant_ser.data.prepare import add_f0
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, SETTINGS, PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError
@@ -36,7 +39,7 @@ def stop_after(monkeypatch, clips):
         done.append(clip)
         return compute_f0(clip)
 
-    monkeypatch.setattr(f0, "compute_f0", counted)
+    monkeypatch.setattr(stored, "compute_f0", counted)
 
 
 def test_f0_of_each_utterance_is_that_of_its_clip(prepared_f0):
@@ -74,25 +77,25 @@ def test_processes_in_parallel_give_the_same_bytes(plain, prepared_f0):
 
 def test_an_interruption_loses_a_chunk_at_most_and_the_next_call_continues(plain, prepared_f0, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 2 * f0.CHUNK + 3)
+        stop_after(patch, 2 * stored.CHUNK + 3)
         add_f0(plain.folder)
     assert not PreparedCorpus.open(plain.folder).f0_start
     (part,) = plain.folder.glob(".f0*.partial")
     part.write_bytes(part.read_bytes() + b"half of an utterance")  # a process that was killed while it wrote
     steps = []
     add_f0(plain.folder, progress=lambda task, done, total: steps.append((task, done, total)))
-    assert steps[0] == ("tracking F0 (continued)", 3 * f0.CHUNK, 72)
+    assert steps[0] == ("tracking F0 (continued)", 3 * stored.CHUNK, 72)
     assert contents(plain.folder) == contents(prepared_f0.folder)
 
 
 def test_an_interrupted_prepare_continues_with_f0(folder, tmp_path, prepared_f0, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, f0.CHUNK)
+        stop_after(patch, stored.CHUNK)
         prepare_table(folder / "corpus.csv", tmp_path / "data", f0=True)
     assert not (tmp_path / "data").exists()
     steps = []
     prepare_table(folder / "corpus.csv", tmp_path / "data", f0=True, progress=lambda *step: steps.append(step))
-    assert ("tracking F0 (continued)", 2 * f0.CHUNK, 72) in steps
+    assert ("tracking F0 (continued)", 2 * stored.CHUNK, 72) in steps
     assert contents(tmp_path / "data") == contents(prepared_f0.folder)
 
 
@@ -114,7 +117,7 @@ def test_nothing_is_tracked_again_unless_the_file_was_changed(plain, monkeypatch
 def test_a_link_planted_for_f0_is_not_written_through(plain, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("old")
-    (plain.folder / f".{F0[:-4]}.f32.{version('swift-f0')}.partial").symlink_to(victim)
+    (plain.folder / f".{F0[:-4]}.f32.{TRACKER_VERSION.replace(' ', '-')}.partial").symlink_to(victim)
     add_f0(plain.folder)
     assert victim.read_text() == "old" and not (plain.folder / F0).is_symlink()
 
@@ -142,3 +145,33 @@ def test_a_clip_that_was_tracked_before_gets_a_copy_of_the_same_result():
     first[:] = 0
     assert np.array_equal(track_f0(clip), expected) and expected.any()
     assert not np.array_equal(track_f0(clip[:-300]), expected)
+
+
+def glide(samples, seed=0):
+    """A gliding buzz in noise, with a pause of digital silence."""
+    rng, times = np.random.default_rng(seed), np.arange(samples) / 16_000
+    phase = 2 * np.pi * np.cumsum(150 + 60 * np.sin(3 * times)) / 16_000
+    clip = sum(np.sin(k * phase) / k for k in range(1, 12)) / 4 + 0.01 * rng.standard_normal(samples)
+    clip[samples // 3 : samples // 2] = 0
+    return clip.astype(np.float32)
+
+
+@pytest.mark.parametrize("samples", [100, 255, 256, 4_001, 40_000, (BLOCK + 100) * HOP + 3])
+def test_f0_is_what_the_package_of_the_weights_computes(samples):
+    clip = glide(samples)
+    expected = SwiftF0(threads=1).detect(np.pad(clip * np.float32(0.5 / np.abs(clip).max()), (0, HOP)), 16_000)
+    f0, confidence = compute_f0(clip)
+    voiced = expected.confidence >= 0.5
+    assert np.allclose(confidence, expected.confidence, atol=1e-4)
+    assert np.allclose(f0[voiced], expected.pitch_hz[voiced], atol=0.01)
+    assert samples < 4_000 or (voiced.mean() > 0.5 and not voiced.all())
+
+
+def test_f0_has_the_same_bits_with_any_number_of_threads():
+    alone = compute_f0(glide(40_000))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert np.array_equal(compute_f0(glide(40_000)), alone)
+    finally:
+        torch.set_num_threads(threads)

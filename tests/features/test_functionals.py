@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from speaker_invariant_ser.cli.baseline import Features
-from speaker_invariant_ser.data.f0 import track_f0
+from speaker_invariant_ser.data.f0.tracker import track_f0
 from speaker_invariant_ser.errors import SetupError
 from speaker_invariant_ser.features import functionals
 from speaker_invariant_ser.features.functionals import FEATURE_SETS, compute_features, percentile_functionals
@@ -132,12 +132,6 @@ def test_progress_counts_clips(prepared):
     assert counts == [(1, 2), (2, 2)]
 
 
-def test_without_a_tracker_the_message_says_how_to_install_it(monkeypatch, prepared):
-    monkeypatch.setattr(functionals.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SetupError, match=f"{prepared.folder} has no F0, and .* swift-f0 is not installed: pip install swift-f0"):
-        compute_features("prosody", prepared, [0])
-
-
 @pytest.mark.parametrize(
     "name, package, extra",
     [
@@ -202,6 +196,5 @@ def test_every_set_says_what_it_is_and_is_an_option_of_the_baseline():
 
 def test_stored_f0_gives_the_same_numbers_and_needs_no_tracker(prepared, prepared_f0, monkeypatch):
     tracked = compute_features("prosody", prepared, [0, 5])
-    monkeypatch.setattr(functionals.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(functionals, "track_f0", None)
     assert np.array_equal(compute_features("prosody", prepared_f0, [0, 5]), tracked)

@@ -5,7 +5,8 @@ import pytest
 import soxr
 import torch
 
-from speaker_invariant_ser.data.f0 import HOP, track_f0
+from speaker_invariant_ser.data.f0.frames import HOP
+from speaker_invariant_ser.data.f0.tracker import track_f0
 from speaker_invariant_ser.features.log_mel import LogMel
 from speaker_invariant_ser.features.prosody import CHANNELS, deltas, prosody_rows, quantiles, relative_prosody
 from speaker_invariant_ser.recipe import FeaturesSection

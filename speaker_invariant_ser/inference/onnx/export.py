@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speaker_invariant_ser.data.f0 import F0_RANGE, HOP, PEAK, tracker_version
+from speaker_invariant_ser.data.f0.frames import HOP
+from speaker_invariant_ser.data.f0.tracker import F0_RANGE, PEAK, TRACKER_LICENCE, TRACKER_VERSION
 from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
@@ -128,6 +129,7 @@ def build(model: SerModel) -> "onnx.ModelProto":
     try:
         import onnx.inliner
         import onnxscript  # noqa: F401  # what torch.onnx needs
+        import swift_f0  # noqa: F401  # whose graph becomes part of the file
     except ImportError as error:
         raise SetupError(f'ONNX export needs onnx and onnxscript: pip install "speaker-invariant-ser[onnx]" ({error})') from None
     with torch.no_grad(), quiet():
@@ -185,7 +187,7 @@ class OneClip(nn.Module):
 
 
 def track(waveform: Tensor, frames: int) -> Tensor:
-    """Return F0 in Hz and confidence [1, 2, T] of a waveform [S], as `data.f0.compute_f0` does for any but digital silence.
+    """Return F0 in Hz and confidence [1, 2, T] of a waveform [S], as `data.f0.tracker.compute_f0` does for any but digital silence.
 
     There the confidence is 0 here too, and frames that are not voiced have no F0 for the model.
     """
@@ -282,7 +284,7 @@ def describe(proto: "onnx.ModelProto", model: SerModel, weights: str) -> None:
     import onnx.helper
 
     settings = model.settings.model_dump(mode="json")
-    licence = {"f0": f"{tracker_version()}\n\n{distribution('swift-f0').read_text('licenses/LICENSE')}"}
+    licence = {"f0": f"{TRACKER_VERSION}\n\n{TRACKER_LICENCE.read_text(encoding='utf-8')}"}
     metadata = {
         "format": str(FORMAT),
         "labels": json.dumps(model.labels, ensure_ascii=False),

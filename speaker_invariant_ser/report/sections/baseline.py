@@ -4,7 +4,8 @@ from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import Baseline
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.sections.blocks import Block, Section, Text
-from speaker_invariant_ser.report.tables import Table, baseline_name, classifiers_table, fold_line
+from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.tables import baseline_name, classifiers_table, fold_line
 
 
 def baseline_section(baseline: Baseline) -> Section:

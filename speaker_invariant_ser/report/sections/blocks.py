@@ -8,7 +8,8 @@ from typing import ClassVar
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import Against, RunReport
 from speaker_invariant_ser.report.figure import Plot
-from speaker_invariant_ser.report.tables import Table, mark_transductive
+from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.tables import mark_transductive
 
 ABOUT_TRANSDUCTIVE = (
     "Transductive: features were normalised with the mean log-mel over all utterances of the speaker, test speakers included. "

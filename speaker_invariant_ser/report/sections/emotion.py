@@ -18,7 +18,8 @@ from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import decimal, interval, percent, points, seed_deviation
 from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
-from speaker_invariant_ser.report.tables import Table, about_refit, fold_line
+from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.tables import about_refit, fold_line
 
 
 def emotion_sections(emotion: Emotion) -> list[Section]:

@@ -18,7 +18,8 @@ from speaker_invariant_ser.report.formatting import (
 )
 from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Plots, Section, Text, about_learned
-from speaker_invariant_ser.report.tables import Table, run_name
+from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.tables import run_name
 
 NON_INFERIOR = {
     True: "yes: not worse by more than the margin",

@@ -7,7 +7,7 @@ from speaker_invariant_ser.evaluation.summary import Fold, RunSettings, TableSet
 from speaker_invariant_ser.evaluation.summary_parts import SelectedEpoch
 from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.sections.blocks import Block, Section, Text
-from speaker_invariant_ser.report.tables import Table
+from speaker_invariant_ser.report.table import Table
 
 SETTINGS = "Settings"
 LISTED_ELSEWHERE = ("folds", "versions", "threat")

@@ -18,10 +18,10 @@ from speaker_invariant_ser.report.formatting import (
 )
 from speaker_invariant_ser.report.plots import Score, rows_height
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
+from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import (
     CHANCE_LEVELS,
     MAX_UNFOLDED_ROWS,
-    Table,
     attackers_table,
     by_accuracy,
     chance_table,

@@ -1,0 +1,1 @@
+"""Fundamental frequency (F0) of utterances."""
