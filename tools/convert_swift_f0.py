@@ -2,8 +2,8 @@
 
     python tools/convert_swift_f0.py
 
-`speaker_invariant_ser/data/f0/network.py` computes with the result. Needs the extra [onnx]. The names of the tensors in the ONNX file
-are those of one version of swift-f0: for another one, look at its graph first, and compare F0 of a corpus afterwards.
+`speaker_invariant_ser/data/f0/network.py` computes with the result. Needs the extra [onnx]. The names of the tensors in the ONNX
+file are those of one version of swift-f0: for another one, look at its graph first, and compare F0 of a corpus afterwards.
 """
 
 import shutil

@@ -23,6 +23,7 @@ BANDS, FLOOR = 128, 1e-8
 CHANNELS = 12
 BLOCKS = ((7, 3, 1), (7, 1, 17), (5, 1, 27), (3, 1, 40), (3, 1, 48), (7, 3, 2))  # size in rows and frames, dilation in rows
 CANDIDATES = 95  # pitches, one band each
+ROWS = (128, 128, 128, 128, 108, 96)  # of each block's result, that the candidates depend on
 WIDTH = 16  # frames that widths are a multiple of, because oneDNN compiles kernels for each width that it sees
 
 
@@ -38,8 +39,10 @@ class Block(nn.Module):
     def __init__(self, rows: int, frames: int, dilation: int) -> None:
         super().__init__()
         self.reach = dilation * (rows // 2)
-        shape = {"kernel_size": (rows, frames), "padding": (self.reach, frames // 2), "dilation": (dilation, 1)}
-        self.inner, self.outer = (nn.Conv2d(CHANNELS, CHANNELS, **shape) for _ in range(2))
+        self.inner, self.outer = (
+            nn.Conv2d(CHANNELS, CHANNELS, (rows, frames), padding=(self.reach, frames // 2), dilation=(dilation, 1))
+            for _ in range(2)
+        )
 
     def forward(self, x: Tensor, frames: int, rows: int) -> Tensor:
         """Compute the first `rows` rows for x [1, C, R, W] with `frames` frames that are no padding."""
@@ -48,17 +51,20 @@ class Block(nn.Module):
 
 
 class Voicing(nn.Module):
-    """Logit of the confidence that a frame is voiced, from pitch candidates and the mean of the spectra."""
+    """Logit of the confidence that a frame is voiced, from pitch candidates and the mean of the spectra.
+
+    At last it computes in double precision, because the bits of a convolution in one dimension depend on the number of threads.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.candidates = nn.Conv2d(4, 4, (5, 1), padding=(2, 0))
-        self.inner, self.outer = nn.Conv1d(5, 16, 3, padding=1), nn.Conv1d(16, 1, 1)
+        self.inner, self.outer = nn.Conv1d(5, 16, 3, padding=1).double(), nn.Conv1d(16, 1, 1).double()
 
     def forward(self, candidates: Tensor, spectra: Tensor) -> Tensor:
         """Compute it [T] for candidates [1, 4, R, T] and log spectra [1, 3, R, T]."""
         summary = torch.cat((self.candidates(candidates).amax(dim=2), spectra.mean(dim=(1, 2))[None]), dim=1)
-        return self.outer(self.inner(summary).relu_())[0, 0]
+        return self.outer(self.inner(summary.double()).relu_())[0, 0]
 
 
 class SwiftF0(nn.Module):
@@ -81,28 +87,20 @@ class SwiftF0(nn.Module):
         self.logits, self.voicing = nn.Conv2d(4, 1, 1), Voicing()
         self.register_buffer("pitch", torch.empty(CANDIDATES, dtype=torch.float64))  # logarithms of Hz
         self.load_state_dict(tensors)
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute pitch in Hz, float64 [T], and the confidence that it is voiced [T], of samples [S] at 16 kHz, T = S // 256."""
+        """Compute pitch in Hz, float64 [T], and the confidence that it is voiced, float64 [T], of samples [S] at 16 kHz, T = S // 256."""
         spectra = self.log_spectra(samples)
         frames = spectra.shape[3]
         padded = F.pad(spectra, (0, -frames % WIDTH)).contiguous(memory_format=torch.channels_last)
         x = rectify(self.first(padded), frames)
-        for block, rows in zip(self.blocks, self.rows(), strict=True):
+        for block, rows in zip(self.blocks, ROWS, strict=True):
             x = block(x, frames, rows)
         candidates = self.candidates(x)[:, :, :CANDIDATES, :frames].relu_().contiguous()
-        logits = (candidates[0] * self.logits.weight[0]).sum(
-            dim=0
-        ) + self.logits.bias  # oneDNN's depends on the number of threads
+        logits = self.logits.bias + (candidates[0] * self.logits.weight[0]).sum(dim=0)  # oneDNN's bits depend on threads
         return self.pitch_of(logits), self.voicing(candidates, spectra).sigmoid()
-
-    def rows(self) -> list[int]:
-        """Return how many rows of each block's result are needed: one more than candidates at last, and what that depends on."""
-        needed = [CANDIDATES + 1]
-        for block in reversed(self.blocks[1:]):
-            needed.append(min(BANDS, needed[-1] + 2 * block.reach))
-        return needed[::-1]
 
     def log_spectra(self, samples: Tensor) -> Tensor:
         """Return log magnitudes in bands [1, 3, R, T] of spectra by three windows; frame t is centred on sample 256 t."""

@@ -187,7 +187,7 @@ class OneClip(nn.Module):
 
 
 def track(waveform: Tensor, frames: int) -> Tensor:
-    """Return F0 in Hz and confidence [1, 2, T] of a waveform [S], as `data.f0.tracker.compute_f0` does for any but digital silence.
+    """Return F0 in Hz and confidence [1, 2, T] of a waveform [S], as `compute_f0` does for any but digital silence.
 
     There the confidence is 0 here too, and frames that are not voiced have no F0 for the model.
     """
