@@ -91,7 +91,7 @@ class SwiftF0(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute pitch in Hz, float64 [T], and the confidence that it is voiced, float64 [T], of samples [S] at 16 kHz, T = S // 256."""
+        """Compute pitch in Hz and the confidence that it is voiced, float64 [T] each, of samples [S] at 16 kHz, T = S // 256."""
         spectra = self.log_spectra(samples)
         frames = spectra.shape[3]
         padded = F.pad(spectra, (0, -frames % WIDTH)).contiguous(memory_format=torch.channels_last)
