@@ -2,8 +2,8 @@
 
     python benchmarks/infer.py [FOLDER ...] [--only loop limit start flat ray] [--jobs 2] [--files 100000]
 
-loop    all wav files of the folders with the model of the package: `siser infer`'s table in `jobs` processes, against the loop that
-        a user writes, one recording at a time: librosa.load, F0 by the package swift-f0, log-mel, the model, each with its own
+loop    all wav files of the folders with the model of the package: `siser infer`'s table in `jobs` processes, against the loop a
+        user writes, one recording at a time: librosa.load, F0 by the package swift-f0, log-mel, the model, each with its default
         number of threads; and against the same loop with the package's own F0
 limit   the same table, against its stages timed alone on one core (decoding, resampling, features, encoder, each in batches),
         added and divided by the number of cores
