@@ -172,13 +172,13 @@ def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source
         The checked recipe.
 
     Raises:
-        RecipeError: An unknown key or a value out of range; the message names `source`, key, value and what is allowed.
+        RecipeError: An unknown key or a value out of range; the message names source, key, value and what is allowed.
 
     Warns:
         FutureWarning: Keys of version 0.1.0 that have been renamed.
     """
     merged, old = renamed({section: table for section, table in tables.items() if section != SWEEP}, source)
-    from_0_1_0 = dumped_by_0_1_0(merged)
+    from_0_1_0, overrides = dumped_by_0_1_0(merged), [*overrides]
     changes, old_overrides = renamed(override_tables(overrides), "--set")
     for section, keys in changes.items():
         table = merged.setdefault(section, {})
@@ -190,8 +190,16 @@ def make_recipe(tables: Mapping[str, Any], overrides: Iterable[str] = (), source
         merged = {section: saved(section, table, changes.get(section, ())) for section, table in merged.items()}
     if names := old | old_overrides:
         renames = ", ".join(f"{before} is now {after}" for before, after in names.items())
-        warnings.warn(f"{source}: old recipe keys, which the next version will not read: {renames}", FutureWarning, stacklevel=2)
-    return validated(merged, source)
+        origin = f"{source} with {', '.join(overrides)}" if old_overrides else source
+        warnings.warn(f"{origin}: old recipe keys, which the next version will not read: {renames}", FutureWarning, stacklevel=2)
+    try:
+        return validated(merged, source)
+    except RecipeError as error:
+        if not overrides:
+            raise
+        make_recipe(tables, source=source)  # raises an error about `source` alone if it is wrong without overrides
+        wrong = [text for text in overrides if text.partition("=")[0].strip() in str(error)]
+        return validated(merged, f"{source} with {', '.join(wrong or overrides)}")
 
 
 def override_tables(overrides: Iterable[str]) -> dict[str, dict[str, object]]:
@@ -225,9 +233,6 @@ def parse_override(text: str) -> tuple[str, str, object]:
         return section, key, tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):
         return section, key, value.strip()
-
-
-# Keys of version 0.1.0
 
 
 def renamed(tables: Mapping[str, Any], source: str = "recipe") -> tuple[dict[str, Any], dict[str, str]]:
@@ -303,8 +308,6 @@ def dumped_by_0_1_0(tables: Mapping[str, Any]) -> bool:
     return all(known_keys(section) <= set(tables.get(section, ())) for section in SINCE_0_1_0)
 
 
-# Errors
-
 EXAMPLES = dict.fromkeys(("test", "dev"), '["03", "08"]') | dict.fromkeys(("source", "unlabelled"), '["emodb"]')  # lists of text
 
 
@@ -368,9 +371,6 @@ def section_keys(section: str) -> Iterable[str]:
     """Return the keys of a section without methods."""
     settings = Recipe.model_fields[section].annotation
     return getattr(settings, "model_fields", ())
-
-
-# Writing
 
 
 def write_toml(recipe: Recipe, only_set: bool = False) -> str:

@@ -161,6 +161,21 @@ def test_a_malformed_override_is_refused(text):
         make_recipe({}, [text])
 
 
+def test_a_wrong_override_is_named_and_not_taken_for_a_fault_of_the_file(tmp_path):
+    path = write(tmp_path, "[train]\nepochs = 3\n")
+    for text in ("train.epochs=-3", "trian.epochs=3", "train.epoch=3", "split.scheme=losso"):
+        with pytest.raises(RecipeError, match=re.escape(f"{path} with {text}: ")):
+            read_recipe(path, [text])
+    with pytest.raises(RecipeError, match=re.escape(f"{path} with train.epochs=0: train.epochs = 0: ")):
+        read_recipe(path, ["train.seed=1", "train.epochs=0"])
+    path.write_text("[train]\nepochs = 0\n")
+    with pytest.raises(RecipeError, match=re.escape(f"{path}: train.epochs = 0: ")):
+        read_recipe(path, ["train.seed=-1"])
+    assert read_recipe(path, ["train.epochs=2"]).train.epochs == 2
+    with pytest.warns(FutureWarning, match=re.escape(f"{path} with train.epochs=1, train.resident_gb=1: old recipe keys")):
+        read_recipe(path, ["train.epochs=1", "train.resident_gb=1"])
+
+
 def test_an_override_cannot_change_a_list_of_tables():
     with pytest.raises(RecipeError, match=r"extra_adversaries.strength: \[\[extra_adversaries\]\] is a list of tables"):
         make_recipe({"extra_adversaries": [{}]}, ["extra_adversaries.strength=1"])

@@ -93,4 +93,4 @@ def settings_of(prepared: "PreparedCorpus", recipe: Path | None, overrides: list
     if recipe:
         return read_with_warnings(recipe, overrides)
     split = default_split(prepared.utterances).model_dump(exclude_unset=True)
-    return make_recipe({"split": split}, overrides, source="--set")
+    return make_recipe({"split": split}, overrides, source="the corpus's default split")

@@ -88,7 +88,7 @@ class Arm:
         if prepared is None:
             return None
         split = default_split(prepared.utterances).model_dump(exclude_unset=True)
-        return make_recipe({"split": split}, self.overrides, source="set")
+        return make_recipe({"split": split}, self.overrides, source="the default split")
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def read_arm(path: Path, table: ArmTable, seeds: Sequence[int], corpora: Collect
         seeds=(None,) if table.baseline else table.seeds or tuple(seeds),
     )
     try:
-        arm.resolved(0) if arm.recipe else make_recipe({}, arm.overrides, source="set")
+        arm.resolved(0) if arm.recipe else make_recipe({}, arm.overrides, source="the default split")
     except RecipeError as error:
         raise StudyError(f"{where}: {error}") from None
     return arm
