@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from speaker_invariant_ser.recipe_encoders import SOUND_ONLY, AugmentSection, CnnSettings, EncoderSection, Stream
+from speaker_invariant_ser.recipe_encoders import SOUND_ONLY, AugmentSection, CnnSettings, EmotionSection, EncoderSection, Stream
 from speaker_invariant_ser.recipe_methods import (
     AdversarySection,
     BottleneckSection,
@@ -162,21 +162,6 @@ class FeaturesSection(Section):
         return self.normalise == "speaker"
 
 
-class EmotionSection(Section):
-    """The emotion classifier on the embedding: linear, or with one hidden layer."""
-
-    hidden: int = Field(64, ge=0, le=4096, description="Units of the hidden layer; 0: a linear classifier.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate before the last layer.")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
-    class_weights: bool = Field(True, description="Weight classes by their inverse frequency, as UAR does.")
-    logit_adjustment: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Tau of logit adjustment: tau * log(class share) is added to the logits in training; 0 disables.",
-    )
-
-
 class TrainSection(Section):
     """Optimisation."""
 
@@ -314,6 +299,18 @@ class Recipe(Section):
         """Return the settings of all adversaries, that of [adversary] first."""
         return self.adversary, *self.extra_adversaries
 
+    @property
+    def fits_after_training(self) -> bool:
+        """Whether an eraser or a release is fitted after training, so that inner folds and epochs do not have it."""
+        return self.erase.name != "none" or self.release.fitted_later
+
+    @model_validator(mode="after")
+    def codes_are_of_the_embedding(self) -> Self:
+        """Refuse to erase what codes are chosen by: they are trained on embeddings before erasure."""
+        if self.release.name == "codes" and self.erase.name != "none":
+            raise ValueError(f"erase.name = {self.erase.name} with release.name = codes: expected erase.name = none")
+        return self
+
     @model_validator(mode="after")
     def probe_has_held_out_utterances(self) -> Self:
         """Refuse an online probe that would have no utterances to be scored on."""
@@ -366,11 +363,8 @@ class Recipe(Section):
             )
         expected = sorted(self.encoder.streams)
         if sorted(self.features.streams) != expected:
-            streams = ", ".join(f'"{stream}"' for stream in self.features.streams)
-            raise ValueError(
-                f"encoder.name = {self.encoder.name} with features.streams = [{streams}]: expected features.streams = "
-                f"[{', '.join(f'{chr(34)}{stream}{chr(34)}' for stream in expected)}]"
-            )
+            given = f"encoder.name = {self.encoder.name} with features.streams = {list(self.features.streams)}"
+            raise ValueError(f"{given}: expected features.streams = {expected}".replace("'", '"'))
         return self
 
     @model_validator(mode="after")

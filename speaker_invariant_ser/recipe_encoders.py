@@ -1,4 +1,4 @@
-"""Recipe sections [encoder], whose `name` chooses the network, and [augment]: what it gets in training. No torch here."""
+"""Recipe sections [encoder], whose `name` chooses the network, [emotion], its classifier, and [augment]. No torch here."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -84,6 +84,21 @@ SOUND_ONLY = (
     "time_masks",
     "virtual_speakers",
 )
+
+
+class EmotionSection(Section):
+    """The emotion classifier on the embedding: linear, or with one hidden layer."""
+
+    hidden: int = Field(64, ge=0, le=4096, description="Units of the hidden layer; 0: a linear classifier.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate before the last layer.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Label smoothing.")
+    class_weights: bool = Field(True, description="Weight classes by their inverse frequency, as UAR does.")
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Tau of logit adjustment: tau * log(class share) is added to the logits in training; 0 disables.",
+    )
 
 
 class EncoderSettings(MethodSection):

@@ -5,7 +5,7 @@ classes, so that a key which the chosen method does not use is refused. No torch
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -326,16 +326,16 @@ class KernelErasureSettings(MethodSection):
 class NoRelease(MethodSection):
     """The embedding leaves the model unchanged."""
 
-    name: Literal["none"] = "none"
+    fitted_later: ClassVar[bool] = False  # after training, by `training.post_training`
+    classifies_before: ClassVar[bool] = True
 
-    @property
-    def classifies_before(self) -> bool:
-        """Whether emotion is classified before the embedding is changed; without a release nothing is changed."""
-        return True
+    name: Literal["none"] = "none"
 
 
 class ReleaseSettings(MethodSection):
-    """What all methods have that change the embedding before it leaves the model."""
+    """What all methods have that change the embedding with statistics of the trained encoder."""
+
+    fitted_later: ClassVar[bool] = True
 
     in_training: bool = Field(False, description="Apply the release during training as well.")
     classify: Literal["before", "after"] = Field(
@@ -364,6 +364,16 @@ class QuantiseSettings(ReleaseSettings):
     step: float = Field(1.0, gt=0, le=100, description="Step size, relative to an embedding of unit variance.")
 
 
+class CodesSettings(MethodSection):
+    """One of a few vectors, the codes, in place of the embedding; they are trained by the emotion loss."""
+
+    fitted_later: ClassVar[bool] = False
+    classifies_before: ClassVar[bool] = False
+
+    name: Literal["codes"] = "codes"
+    cells: int = Field(16, ge=2, le=64, description="Number of codes; what leaves the model is one of so many vectors.")
+
+
 BottleneckSection = Annotated[NoBottleneck | VibSettings | FsqSettings, *named("none")]
 AdversarySection = Annotated[
     GradientReversalSettings
@@ -379,4 +389,4 @@ AdversarySection = Annotated[
 ]
 PerturbSection = Annotated[NoPerturbation | FgmSettings | VatSettings | CrossGradientSettings, *named("none")]
 EraseSection = Annotated[NoErasure | LeaceSettings | KernelErasureSettings, *named("none")]
-ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings, *named("none")]
+ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings | CodesSettings, *named("none")]

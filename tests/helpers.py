@@ -13,8 +13,8 @@ from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.features.dataset import LogMelDataset
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
-from speaker_invariant_ser.recipe_encoders import CnnSettings
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import CnnSettings, EmotionSection
 from speaker_invariant_ser.runs import ModelSpec, Run
 
 

@@ -259,6 +259,11 @@ def test_a_method_with_separate_steps_needs_a_learning_rate(name):
         make_recipe({"adversary": {"name": name}})
 
 
+def test_codes_are_chosen_by_the_embedding_before_erasure():
+    with pytest.raises(RecipeError, match=r"erase.name = leace with release.name = codes: expected erase.name = none$"):
+        make_recipe({"release": {"name": "codes"}, "erase": {"name": "leace"}})
+
+
 def test_a_section_without_a_name_has_the_default_method():
     recipe = make_recipe({"adversary": {"heads": 2}, "extra_adversaries": [{"target": "sex"}], "bottleneck": {}})
     assert [settings.name for settings in recipe.adversaries] == ["grl", "grl"] and recipe.bottleneck.name == "none"

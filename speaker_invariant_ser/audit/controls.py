@@ -65,6 +65,8 @@ def output_changes(recipe: Recipe) -> str:
         changes.append(f"with Gaussian noise of {release.sigma:g} times each dimension's standard deviation")
     if release.name == "quantise":
         changes.append(f"each dimension rounded to steps of {release.step:g} times its standard deviation")
+    if release.name == "codes":
+        changes.append(f"replaced by the nearest of {release.cells} codes")
     return "".join(f", {change}" for change in changes)
 
 

@@ -181,7 +181,7 @@ def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float
     """Fit the temperature of a refit model on what its inner folds predicted, after the selected epoch.
 
     Returns:
-        The temperature; None without inner folds, and with an eraser or a release, which are fitted after training: the
+        The temperature; None without inner folds, and with an eraser or a release that is fitted after training: the
         predictions of inner folds do not have them.
 
     Raises:
@@ -201,7 +201,7 @@ def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float
 
 def has_inner_temperature(recipe: Recipe) -> bool:
     """Return whether the predictions of inner folds are those of models like the final one."""
-    return recipe.train.inner_folds > 0 and recipe.erase.name == recipe.release.name == "none"
+    return recipe.train.inner_folds > 0 and not recipe.fits_after_training
 
 
 def classify(

@@ -14,7 +14,7 @@ import numpy as np
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange, join_ranges
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.inputs import WINDOW, Input, channels_of, clips_of, cut_windows, decode_blocks
-from speaker_invariant_ser.inference.onnx.model import OnnxModel
+from speaker_invariant_ser.inference.onnx.model import OnnxModel, OnnxOutputs
 from speaker_invariant_ser.inference.parts.pieces import Piece, Source, Watch
 from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence, weighted_mean
 from speaker_invariant_ser.inference.settings import Settings, chosen_columns
@@ -112,7 +112,8 @@ class Predictor:
             raise SerError(
                 f"embeddings of several models ({len(models)}) have nothing in common: choose one with --fold, or an export"
             )
-        schema = Schema(labels, name, calibrated(models), settings.min_confidence, settings.window > 0)
+        codes = len(models) == 1 and models[0].releases_codes
+        schema = Schema(labels, name, calibrated(models), settings.min_confidence, settings.window > 0, codes)
         return cls(models, settings, schema, chosen, join_ranges([each.settings.trained_range for each in models]), mean, plots)
 
     def recordings(self, chunk: "Chunk") -> Iterator[Pending]:
@@ -154,12 +155,12 @@ class Predictor:
         for (pending, piece), outcome in zip(batch, silent, strict=True):
             pending.add(piece, outcome or self.outcome(pending, piece, next(outputs)))
 
-    def outcome(self, pending: Pending, piece: Piece, output: "tuple[np.ndarray, np.ndarray] | None") -> Outcome:
+    def outcome(self, pending: Pending, piece: Piece, output: "Output | None") -> Outcome:
         """Return what the models say of a piece; None stands for memory that ran out."""
         path = pending.source.item.path
         if output is None:
             return Outcome(None, error=f"{path}: does not fit into memory beside the models; cut it into parts")
-        probability, embedding = output
+        probability, embedding, code = output
         if not np.isfinite(probability).all():
             return Outcome(None, error=f"{path}: the models' output is not finite, their weights overflow; train them again")
         chosen = probability[self.columns].astype(float)
@@ -168,7 +169,15 @@ class Predictor:
             chosen = chosen / total if total > 0 else np.full(len(chosen), 1 / len(chosen))
         kept = embedding if self.settings.embeddings else None
         warnings = pending.source.conditions(piece.clip) if self.settings.in_parts else ()  # of a whole recording it is known
-        return Outcome(chosen, kept, tuple(warnings))
+        return Outcome(chosen, kept, tuple(warnings), code=code)
+
+
+class Output(NamedTuple):
+    """What models compute for a clip: probabilities [C], and of the first model embedding [D] and, if it releases codes, code."""
+
+    probability: np.ndarray
+    embedding: np.ndarray
+    code: int | None
 
 
 class Chunk(NamedTuple):
@@ -199,15 +208,14 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def outputs_or_none(
-    models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None
-) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """Return probabilities [C] and embedding [D] of every clip; None for one that does not fit into memory with the models."""
+def outputs_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None) -> list[Output | None]:
+    """Return the output for every clip; None for one that does not fit into memory with the models."""
     if not clips:
         return []
     try:
         with memory_errors():
-            return list(zip(*outputs(models, clips, mean), strict=True))
+            probability, embedding, code = outputs(models, clips, mean)
+            return list(map(Output, probability, embedding, [None] * len(clips) if code is None else code.tolist()))
     except MemoryError:
         if len(clips) == 1:
             return [None]
@@ -215,7 +223,7 @@ def outputs_or_none(
     return [*outputs_or_none(models, clips[:middle], mean), *outputs_or_none(models, clips[middle:], mean)]
 
 
-def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> OnnxOutputs:
     """Apply models to clips of at most 30 s.
 
     Args:
@@ -225,12 +233,12 @@ def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | No
 
     Returns:
         Probabilities [N, C], averaged over models and corrected by their temperatures if `calibrated`, and the embeddings [N, D]
-        of the first model.
+        and codes [N] of the first model.
     """
     means = None if mean is None else np.tile(mean, (len(clips), 1))
     scaled = calibrated(models)
     by_model = [output_of(model, clips, means, scaled) for model in models]
-    return np.mean([probability for probability, _ in by_model], axis=0), by_model[0][1]
+    return by_model[0]._replace(probability=np.mean([output.probability for output in by_model], axis=0))
 
 
 def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
@@ -239,7 +247,7 @@ def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.n
         return np.zeros((0, len(models[0].labels)))
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
-    by_window, _ = outputs(models, windows, mean)
+    by_window = outputs(models, windows, mean).probability
     ends = np.cumsum([len(parts) for parts in windows_by_clip])[:-1]
     return np.stack(
         [
@@ -254,10 +262,8 @@ def calibrated(models: "Models") -> bool:
     return all(model.settings.temperature is not None for model in models)
 
 
-def output_of(
-    model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are, and its embeddings [N, D].
+def output_of(model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool) -> OnnxOutputs:
+    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are, its embeddings [N, D] and codes [N].
 
     An ONNX file has applied its temperature.
     """
@@ -268,7 +274,7 @@ def output_of(
 
     applied, temperature = apply_to_clips(model, clips, means), model.settings.temperature
     probability = apply_temperature(applied.probability, temperature) if scaled and temperature else applied.probability
-    return probability, applied.embedding
+    return OnnxOutputs(probability, applied.embedding, applied.code)
 
 
 class Plots(Protocol):

@@ -19,14 +19,15 @@ Row = dict[str, str | float | bool | None]  # keys as `columns` lists them
 WINDOW, SPEAKER = "window", "speaker"  # levels, beside those of regions
 NO_SPEECH, UNCERTAIN = "no speech", "uncertain"
 SILENT = 0.5 / 2**15  # peak of what is silent at 16 bits
+CODE = "code"  # column of models that release codes
 TIMES = ("start", "end", "duration")  # columns in seconds
 
 
-def columns(labels: Sequence[str]) -> list[str]:
-    """Return the columns of a table of predictions of these emotions."""
+def columns(labels: Sequence[str], codes: bool = False) -> list[str]:
+    """Return the columns of a table of predictions of these emotions, with those of the codes that a model releases."""
     probabilities = [f"p_{label}" for label in labels]
     before = ["file", "channel", "level", "start", "end", "speaker", "emotion", "confidence"]
-    return [*before, *probabilities, "duration", "warnings", "error", "model", "calibrated"]
+    return [*before, *probabilities, *([CODE] if codes else []), "duration", "warnings", "error", "model", "calibrated"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Schema:
         calibrated: Whether probabilities are corrected by temperatures.
         min_confidence: Predictions below this confidence are "uncertain".
         windows: Whether windows get rows of their own.
+        codes: Whether rows have the codes that the model releases.
     """
 
     labels: tuple[str, ...]
@@ -46,15 +48,22 @@ class Schema:
     calibrated: bool
     min_confidence: float = 0.0
     windows: bool = False
+    codes: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table."""
+        return columns(self.labels, self.codes)
 
 
 class Outcome(NamedTuple):
-    """What the models say of a piece: probabilities [C] and embedding [D], None each where the piece is silent or failed."""
+    """What the models say of a piece: probabilities [C], embedding [D] and code, each None where it is silent or failed."""
 
     probability: np.ndarray | None
     embedding: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
+    code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,7 @@ def make_row(
         "emotion": UNCERTAIN if confidence is not None and confidence < schema.min_confidence else emotion,
         "confidence": confidence,
         **{f"p_{label}": value for label, value in zip(schema.labels, values, strict=True)},
+        **({CODE: " ".join(str(piece.outcome.code) for piece in usable if not error)} if schema.codes else {}),
         "duration": source.samples / SAMPLE_RATE if has_times else None,
         "warnings": "; ".join(dict.fromkeys(warnings)),
         "error": printable(error),

@@ -42,6 +42,7 @@ class Outputs:
         probability: Emotion probabilities, [N, C].
         rate: Upper bound on what the embedding carries, in nats, [N]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [N, D].
+        code: Number of the code that the embedding is, from 0, int64 [N]; None where the model releases no codes.
         frame_features: Where asked for, the frame-level features of each utterance, float16 [F, T_n] without padding.
     """
 
@@ -50,6 +51,7 @@ class Outputs:
     probability: np.ndarray
     rate: np.ndarray
     bottleneck: np.ndarray
+    code: np.ndarray | None = None
     frame_features: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
@@ -62,6 +64,7 @@ class Outputs:
             probability=np.zeros((number, classes), dtype=np.float32),
             rate=np.zeros(number, dtype=np.float32),
             bottleneck=np.zeros((number, dim), dtype=np.float32),
+            code=np.zeros(number, dtype=np.int64) if model.releases_codes else None,
         )
 
     def put(self, indices: np.ndarray, output: Output) -> None:
@@ -71,6 +74,8 @@ class Outputs:
         self.probability[indices] = output.logits.softmax(dim=1).cpu().numpy()
         self.rate[indices] = output.rate.cpu().numpy()
         self.bottleneck[indices] = output.bottleneck.cpu().numpy()
+        if self.code is not None and output.code is not None:
+            self.code[indices] = output.code.cpu().numpy()
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from speaker_invariant_ser.models.encoders import Encoder
-from speaker_invariant_ser.recipe import EmotionSection
+from speaker_invariant_ser.recipe_encoders import EmotionSection
 
 
 def classifier(dim: int, settings: EmotionSection, classes: int) -> nn.Sequential:

@@ -36,8 +36,8 @@ from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
 from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
-from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
-from speaker_invariant_ser.recipe_encoders import EncoderSection
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import EmotionSection, EncoderSection
 from speaker_invariant_ser.recipe_methods import (
     BottleneckSection,
     EraseSection,
@@ -89,6 +89,7 @@ class Output:
 
     Attributes:
         embedding: What leaves the model, [B, D].
+        code: Number of the code that the embedding is, from 0, [B]; None where the model releases no codes.
         logits: Emotion logits, [B, C].
         branch_logits: Of each of R classifiers whose predictions `logits` averages, [B, R, C]; None with one classifier.
         head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.classify`).
@@ -99,6 +100,7 @@ class Output:
     """
 
     embedding: Tensor
+    code: Tensor | None
     logits: Tensor
     branch_logits: Tensor | None
     head_input: Tensor
@@ -138,6 +140,11 @@ class SerModel(nn.Module):
     def noisy(self) -> bool:
         """Whether bottleneck or release add noise."""
         return self.bottleneck.noisy or self.release.noisy
+
+    @property
+    def releases_codes(self) -> bool:
+        """Whether the embedding is one of a few codes."""
+        return self.settings.release.name == "codes"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -201,7 +208,7 @@ class SerModel(nn.Module):
             logits = self.head.average(branch_logits)
         else:
             branch_logits, logits = None, self.head(head_input)
-        return Output(embedding, logits, branch_logits, head_input, rate, bottleneck, features, counts)
+        return Output(embedding, self.release.code(erased), logits, branch_logits, head_input, rate, bottleneck, features, counts)
 
     def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:
         """Return noise for bottleneck and release where the audio is not at hand.

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from speaker_invariant_ser.adversaries.base import Adversary, AdversaryBatch
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.models.model import ModelSettings, Output, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, Recipe
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_encoders import EmotionSection
 from speaker_invariant_ser.recipe_methods import NoPerturbation, PerturbationSettings, PerturbSection
 from speaker_invariant_ser.training.adversarial_examples import (
     PERTURBATIONS,
@@ -124,7 +125,7 @@ class Objective(nn.Module):
 
     def fields(self, output: Output) -> dict[str, Tensor]:
         """Return the fields of an output; frame-level features, which are large, only where an adversary gets them."""
-        left_out = ("head_input", "bottleneck") if self.need_frames else ("head_input", "bottleneck", "frame_features")
+        left_out = ("head_input", "code") if self.need_frames else ("head_input", "code", "frame_features")
         return {name: value for name, value in vars(output).items() if name not in left_out and value is not None}
 
     def perturbation_of(

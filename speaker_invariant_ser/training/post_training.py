@@ -27,7 +27,7 @@ def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Reci
         recipe: The recipe.
         seed: Seed of everything random; the recipe's if None. The same arguments give the same result.
     """
-    if recipe.erase.name == recipe.release.name == "none":
+    if not recipe.fits_after_training:
         return
     seed = recipe.train.seed if seed is None else seed
     fitted = copy.deepcopy(model).cpu().eval()

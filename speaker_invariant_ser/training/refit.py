@@ -145,7 +145,7 @@ def inner_splits(split: Split, recipe: Recipe, utterances: Sequence[Utterance]) 
 class InnerScores:
     """Loss and UAR of each epoch, from the first, over the predictions of all inner folds together.
 
-    `temperature` is fitted on these after the selected epoch; None with an eraser or a release, which inner folds do not have.
+    `temperature` is fitted on these after the selected epoch; None with `Recipe.fits_after_training`.
     """
 
     loss: tuple[float, ...]
@@ -272,12 +272,7 @@ def pool(work: Path, splits: Sequence[Split], prepared: PreparedCorpus, recipe: 
     write_metrics(work / INNER_METRICS, [*inner_rows(work)])
     probability = torch.from_numpy(logits(scores.epoch)).softmax(dim=1).numpy()
     write_predictions(work / INNER_PREDICTIONS, scored, labels, probability)
-    return replace(scores, temperature=fit_temperature(truth, probability)) if fits_nothing_later(recipe) else scores
-
-
-def fits_nothing_later(recipe: Recipe) -> bool:
-    """Return whether a trained model is the final one, without an eraser or a release that is fitted after training."""
-    return recipe.erase.name == recipe.release.name == "none"
+    return scores if recipe.fits_after_training else replace(scores, temperature=fit_temperature(truth, probability))
 
 
 def read_logits(path: Path) -> np.ndarray:

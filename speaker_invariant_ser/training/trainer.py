@@ -211,6 +211,7 @@ class Trainer:
         self.state.learning_rate = self.optimizers.model.param_groups[0]["lr"]
         self.optimizers.step()
         self.learning_rate_schedule.step()
+        self.model.release.after_step(outputs["bottleneck"].detach(), self.share_done)
         self.average.after_step(self.model)
         self.totals.add_task(losses, outputs["logits"], labels.emotion, emotion_gradient)
         self.totals.add_adversaries(results, len(labels.emotion))
@@ -318,6 +319,7 @@ class Trainer:
         row |= adversary_columns(sums, self.adversaries, steps, progress=(state.step - 1) / max(1, self.total_steps - 1))
         if self.recipe.bottleneck.name != "none":
             row["rate_bits"] = sums["rate_loss"] / sums["clips"] / math.log(2)
+        row |= self.model.release.columns()
         if self.objective.perturbation:
             row["moved_loss"] = sums["perturbed_loss"] / sums["clips"]  # the stable name of the column
         return row

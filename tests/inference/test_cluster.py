@@ -20,7 +20,6 @@ from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.archives.workers import Loading, predict_chunk
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
-from speaker_invariant_ser.inference.rows import columns
 from speaker_invariant_ser.inference.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*Ray.*:FutureWarning")
@@ -150,7 +149,7 @@ def test_foreign_folders_are_refused(archive, trained, tmp_path, capsys):
 
 
 def test_damaged_parts_are_predicted_again_and_foreign_ones_refused(archive, tmp_path):
-    out, names = tmp_path / "parts", columns(archive.predictor.schema.labels)
+    out, names = tmp_path / "parts", archive.predictor.schema.columns
     cluster.prepare_folder(out, archive, overwrite=False)
     chunks = list(predict.chunks_of(archive.inputs))
     results = [predict_chunk(archive.predictor, chunk) for chunk in chunks[:2]]

@@ -22,8 +22,8 @@ from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, load_model, save_model
-from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
-from speaker_invariant_ser.recipe_encoders import FusionSettings, ProsodySettings
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import EmotionSection, FusionSettings, ProsodySettings
 from speaker_invariant_ser.runs import METRICS
 
 onnx = pytest.importorskip("onnx", reason='ONNX export needs the extra: pip install "speaker-invariant-ser[onnx]"')
@@ -44,8 +44,9 @@ def saved(folder: Path, clips=(), **sections) -> Path:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.momentum = 1.0
         with torch.no_grad():
-            model.train()(torch.from_numpy(np.stack(clips)), torch.full((len(clips),), len(clips[0])))
+            output = model.train()(torch.from_numpy(np.stack(clips)), torch.full((len(clips),), len(clips[0])))
         model.release.fit(torch.randn(64, model.dim))
+        model.release.after_step(output.bottleneck, 0.0)
     folder.mkdir()
     save_model(model, folder)
     return folder
@@ -107,6 +108,28 @@ def test_functionals_and_a_release_that_rounds_are_computed_too(tmp_path):
     assert export_onnx(folder, tmp_path / "model.onnx") < 1e-4
     embedding = OnnxModel(tmp_path / "model.onnx").apply(clips[:3]).embedding
     assert (embedding % 0.5 == 0).all() and len({*map(bytes, embedding)}) == 3
+
+
+def test_codes_are_released_by_the_file_and_by_the_model_and_named_in_the_table(tmp_path):
+    clips = [speechlike(1, seed) for seed in range(8)]
+    folder = saved(tmp_path / "model", clips, release=section("release", name="codes", cells=8))
+    assert export_onnx(folder, tmp_path / "model.onnx") < 1e-4
+    model, file = load_model(folder), OnnxModel(tmp_path / "model.onnx")
+    outputs, expected = file.apply(clips), apply_to_clips(model, clips, batch_size=1)
+    assert np.array_equal(outputs.code, expected.code) and len({*outputs.code}) > 1
+    assert np.array_equal(outputs.embedding, model.release.codes.detach().numpy()[outputs.code]), "to the last bit"
+    for number, clip in enumerate([clips[0], np.concatenate([clips[0], clips[1]])]):
+        soundfile.write(tmp_path / f"{number}.wav", clip, RATE, subtype="FLOAT")
+    files = [str(tmp_path / f"{number}.wav") for number in range(2)]
+    for source in (folder, tmp_path / "model.onnx"):
+        table, embeddings = tmp_path / f"{source.name}.csv", tmp_path / f"{source.name}.npz"
+        options = ["--window", "1", "--hop", "1", "--out", str(table), "--embeddings", str(embeddings)]
+        assert siser(["infer", str(source), *files, *options]) == 0
+        codes = [str(code) for code in outputs.code[:2]]
+        assert [row["code"] for row in rows_of(table)] == [codes[0], codes[0], *codes, " ".join(codes)], "of each window"
+        with np.load(embeddings) as arrays:
+            assert arrays["code"].tolist() == [row["code"] for row in rows_of(table)]
+        assert siser(["infer", str(source), *files, *options, "--overwrite"]) == 0, "known as embeddings of `siser infer`"
 
 
 def test_the_metadata_says_what_a_user_needs_and_nothing_of_this_machine(fusion):

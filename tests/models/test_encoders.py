@@ -13,8 +13,8 @@ from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.encoders import AttentivePooling, SegmentPooling
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.models.recurrent_encoders import AttentionPooling, Bidirectional
-from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection, Recipe
-from speaker_invariant_ser.recipe_encoders import CnnSettings, FusionSettings
+from speaker_invariant_ser.recipe import FeaturesSection, Recipe
+from speaker_invariant_ser.recipe_encoders import CnnSettings, EmotionSection, FusionSettings
 
 FROZEN = {
     "cnn": 2,

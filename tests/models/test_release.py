@@ -1,5 +1,7 @@
 """Noise as a function of the utterance, and the releases."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from helpers import model_of, section
 from scipy import stats
 
 from speaker_invariant_ser.features.log_mel import mask_of
-from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
+from speaker_invariant_ser.models.release import RELEASES, TEMPERATURES, content_noise, mel_noise
 
 
 def random_audio(seed=0):
@@ -133,3 +135,68 @@ def test_a_nearly_constant_dimension_is_not_amplified():
     fitted.fit(x)
     released = fitted(x)
     assert released[:, 0].std().item() == pytest.approx(1, abs=0.02) and released[:, 1].std() < 1e-3
+
+
+def trained_codes(cells=8, utterances=64, dim=6, share_done=0.0):
+    """Return a release in training whose codes have been moved to embeddings, and the embeddings [N, D]."""
+    torch.manual_seed(0)
+    module, x = release("codes", dim=dim, cells=cells).train(), torch.randn(utterances, dim)
+    module.after_step(x, share_done)
+    return module, x
+
+
+def test_what_leaves_the_model_is_the_nearest_code_to_the_last_bit():
+    module, x = trained_codes()
+    codes, expected = module.codes, torch.cdist(x, module.codes).argmin(dim=1)
+    assert torch.equal(module.eval()(x), codes[expected]) and torch.equal(module.code(x), expected)
+    assert len(expected.unique()) > 4, "or nothing was tested"
+    tied = codes[:1].clone()
+    with torch.no_grad():
+        codes[[2, 5]] = tied
+    assert module.code(tied).item() == 0, "of equal ones the first"
+    with torch.no_grad():
+        codes[0] += 1
+    assert module.code(tied).item() == 2
+
+
+def test_in_training_it_is_the_mean_of_the_codes_weighted_by_nearness_which_hardens():
+    module, x = trained_codes(share_done=0.5)
+    assert module.temperature.item() == pytest.approx(math.sqrt(math.prod(TEMPERATURES)))
+    weights = (-(torch.cdist(x, module.codes).square() / 6) / module.temperature).softmax(dim=1)
+    released = module(x.requires_grad_())
+    assert torch.allclose(released, weights @ module.codes, atol=1e-5)
+    for gradient in torch.autograd.grad((released * torch.randn(64, 6)).sum(), (x, module.codes)):
+        assert (gradient.abs().sum(dim=1) > 0).all(), "of every utterance, and of every code"
+    errors = []
+    for share_done in (0.0, 0.5, 1.0):
+        module.after_step(x.detach(), share_done)
+        errors.append((module(x) - module.codes[module.code(x)]).square().mean().item())
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_codes_of_no_utterance_are_moved_to_utterances_of_the_batch_until_half_of_training():
+    module, x = trained_codes(cells=8)
+    rows = [(x == code).all(dim=1).nonzero().flatten().tolist() for code in module.codes.detach()]
+    assert rows == [[4], [12], [20], [28], [36], [44], [52], [60]], "all at first, evenly spread over the batch"
+    for share_done in (0.2, 0.6):
+        with torch.no_grad():
+            module.codes[3] = 100.0
+        before = module.codes.detach().clone()
+        for _ in range(40):
+            module.after_step(x, share_done)
+        moved = (module.codes != before).any(dim=1)
+        assert moved.tolist() == [share_done < 0.5 and number == 3 for number in range(8)]
+    assert module.used.tolist() == [number != 3 for number in range(8)] and module.columns()["codes_used"] == 7
+    few, x = trained_codes(cells=64, utterances=10)
+    assert int((few.usage > 0).sum()) >= 10, "more codes than utterances: the rest are moved by the next batches"
+
+
+def test_the_perplexity_is_that_of_the_codes_shares_and_one_where_they_collapse():
+    module, x = trained_codes(cells=8)
+    for _ in range(200):
+        module.after_step(x, 0.9)
+    share = torch.bincount(module.code(x), minlength=8) / 64
+    assert module.columns()["codes_perplexity"] == pytest.approx(torch.special.entr(share).sum().exp().item(), rel=1e-3)
+    for _ in range(200):
+        module.after_step(x[:1].expand(64, 6), 0.9)
+    assert module.columns() == {"codes_used": 1, "codes_perplexity": pytest.approx(1, abs=1e-3)}

@@ -9,8 +9,8 @@ from speaker_invariant_ser.adversaries.discriminators import GradientReversal
 from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.models import encoders
 from speaker_invariant_ser.models.model import ModelSettings, SerModel
-from speaker_invariant_ser.recipe import EmotionSection, FeaturesSection
-from speaker_invariant_ser.recipe_encoders import CnnSettings
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import CnnSettings, EmotionSection
 from speaker_invariant_ser.training.adversarial_examples import (
     PERTURBATIONS,
     PerturbationInput,

@@ -13,7 +13,7 @@ from speaker_invariant_ser.inference.archives.workers import Loading, default_jo
 from speaker_invariant_ser.inference.inputs import Input, digest_of
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.predict import Predictor, chunks_of
-from speaker_invariant_ser.inference.rows import Row, columns
+from speaker_invariant_ser.inference.rows import Row
 from speaker_invariant_ser.inference.settings import Settings
 
 Bars = Callable[[], AbstractContextManager[Callable[[str, int, int], None]]]
@@ -72,8 +72,7 @@ class Archive:
             SerError: A path has another ending.
             WriteError: A file may not be replaced, or cannot be written.
         """
-        schema = self.predictor.schema
-        with open_results(path, columns(schema.labels), self.request, overwrite, embeddings) as results:
+        with open_results(path, self.predictor.schema.columns, self.request, overwrite, embeddings) as results:
             jobs = self.jobs or default_jobs(len(self.inputs) - results.done.files, self.in_parallel)
             task = "predicting (continued)" if results.continued else "predicting"
             with start_workers(self.predictor, jobs, self.loading) as workers, self.bars() as progress:

@@ -29,7 +29,7 @@ from speaker_invariant_ser.inference.archives.tables import Summary
 from speaker_invariant_ser.inference.archives.workers import DIED, Loading, predict_chunk, use_one_thread
 from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.predict import Chunk, Predictor, chunks_of
-from speaker_invariant_ser.inference.rows import Row, columns
+from speaker_invariant_ser.inference.rows import Row
 from speaker_invariant_ser.processes import cores
 
 REQUEST, PART = "_request.json", "part-{:09}.parquet"
@@ -66,7 +66,7 @@ class ChunkPredictor:
 
 def write_part(path: Path, predictor: Predictor, rows: Sequence[Row]) -> None:
     """Write the rows of a chunk."""
-    with writing(path, "wb") as file, parquet_writer(file, columns(predictor.schema.labels)) as write:
+    with writing(path, "wb") as file, parquet_writer(file, predictor.schema.columns) as write:
         for row in rows:
             write(row)
 
@@ -87,7 +87,7 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
     with held(out), write_errors(out):
         prepare_folder(out, archive, overwrite)
         chunks = list(chunks_of(archive.inputs))
-        remove_damaged(out, chunks, columns(archive.predictor.schema.labels))
+        remove_damaged(out, chunks, archive.predictor.schema.columns)
         with ray_cluster(archive.jobs) as ray, archive.bars() as progress:
             map_chunks(ray, archive, missing(out, chunks), out, progress)
             failed = missing(out, chunks)

@@ -26,7 +26,7 @@ from speaker_invariant_ser.errors import SerError, WriteError, first_line, unkno
 from speaker_invariant_ser.files import held, is_own, keep_own, partial_of, private_folder, remove, write_errors, writing
 from speaker_invariant_ser.inference.archives.formats import WRITERS, Write, is_table
 from speaker_invariant_ser.inference.parts.pieces import FILE
-from speaker_invariant_ser.inference.rows import TIMES, Result, Row
+from speaker_invariant_ser.inference.rows import CODE, TIMES, Result, Row
 
 SHOWN = 1_000  # lines of a summary that are kept
 ROWS, EMBEDDINGS, JOURNAL, REQUEST, FINISHING = "rows.jsonl", "embeddings.f32", "journal", "request", "finishing"
@@ -316,7 +316,7 @@ def is_embeddings(path: Path) -> bool:
     """Return whether a file was written by `write_embeddings`."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return set(archive.namelist()) == {f"{name}.npy" for name in ("embedding", *NAMED)}
+            return set(archive.namelist()) - {f"{CODE}.npy"} == {f"{name}.npy" for name in ("embedding", *NAMED)}
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -326,14 +326,15 @@ def write_embeddings(path: Path, results: Results) -> None:
 
     Embeddings of windows, segments and recordings stand side by side; `level` tells them apart.
     """
-    rows = [[str(row[name]) if name not in TIMES else row[name] for name in NAMED] for row in results.rows() if has_vector(row)]
+    names = [*NAMED, *([CODE] if CODE in results.columns else [])]
+    rows = [[str(row[name]) if name not in TIMES else row[name] for name in names] for row in results.rows() if has_vector(row)]
     size = (results.work / EMBEDDINGS).stat().st_size // 4
     count = len(rows)
     shape = (count, size // count if count else 0)
     vectors = np.memmap(results.work / EMBEDDINGS, np.float32, "r", shape=shape) if size else np.zeros(shape, np.float32)
     with writing(path, "wb") as file:
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(NAMED)
-        named = {name: np.array(values, float if name in TIMES else str) for name, values in zip(NAMED, columns, strict=True)}
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+        named = {name: np.array(values, float if name in TIMES else str) for name, values in zip(names, columns, strict=True)}
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             for name, array in {"embedding": vectors, **named}.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:

@@ -1,8 +1,8 @@
 """Write a trained model as an ONNX file that computes everything from the waveform on, and is checked against the model.
 
 Input `waveform`: float32 [S], one clip in [-1, 1] at 16 kHz, of any length. Outputs: `probabilities` [C], corrected by the
-model's temperature if it has one, and `embedding` [D]. The whole clip is one window: whoever calls it
-cuts recordings longer than 30 s, as `siser infer` does.
+model's temperature if it has one, `embedding` [D], and of a model that releases codes the number `code` of the one that the
+embedding is. The whole clip is one window: whoever calls it cuts recordings longer than 30 s, as `siser infer` does.
 
 Shapes: S samples, M mel bands, T frames, C emotions, D embedding dimension.
 """
@@ -27,12 +27,11 @@ from speaker_invariant_ser.data.f0.tracker import F0_RANGE, PEAK, TRACKER_LICENC
 from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
-from speaker_invariant_ser.inference.onnx.model import ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
+from speaker_invariant_ser.inference.onnx.model import CODE, ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model
 from speaker_invariant_ser.models.release import StandardisedRelease
-from speaker_invariant_ser.recipe_methods import FsqSettings, QuantiseSettings
 from speaker_invariant_ser.runs import ModelSpec, Run
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def build(model: SerModel) -> "onnx.ModelProto":
             OneClip(model).eval(),
             (torch.zeros(TRACED),),
             input_names=[INPUT],
-            output_names=OUTPUTS,
+            output_names=(*OUTPUTS, CODE) if model.releases_codes else OUTPUTS,
             dynamic_shapes=({0: "samples"},),
             opset_version=OPSET,
             dynamo=True,
@@ -167,7 +166,7 @@ def quiet() -> Iterator[None]:
 
 
 class OneClip(nn.Module):
-    """What the file computes: probabilities [C] and embedding [D] of one clip [S]."""
+    """What the file computes: probabilities [C], embedding [D] and, of a model that releases codes, the code of one clip [S]."""
 
     def __init__(self, model: SerModel) -> None:
         super().__init__()
@@ -177,13 +176,14 @@ class OneClip(nn.Module):
             del release.fitted
             setattr(release, "fitted", fitted)  # noqa: B010  # no tensor, on which the trace cannot branch
 
-    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute both for a waveform [S]."""
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Compute them for a waveform [S]."""
         rows, frames = self.model.logmel(waveform[None], torch.full((1,), waveform.shape[0], dtype=torch.int64))
         if self.model.logmel.needs_f0:
             rows = torch.cat((rows, prosody_rows(rows, track(waveform, rows.shape[2]), self.model.logmel.low_bands)), dim=1)
         output = self.model.from_mels(rows, frames)
-        return (output.logits / (self.model.settings.temperature or 1)).softmax(dim=1)[0], output.embedding[0]
+        probabilities = (output.logits / (self.model.settings.temperature or 1)).softmax(dim=1)[0]
+        return probabilities, output.embedding[0], *(() if output.code is None else (output.code[0],))
 
 
 def track(waveform: Tensor, frames: int) -> Tensor:
@@ -311,7 +311,7 @@ def largest_difference(model: SerModel, exported: OnnxModel) -> float:
         probability = apply_temperature(expected.probability, model.settings.temperature or 1)
         parts = (actual.probability - probability, actual.embedding - expected.embedding)
         differences.append(max(float(np.abs(part).max()) for part in parts))
-    rounds = isinstance(model.settings.bottleneck, FsqSettings) or isinstance(model.settings.release, QuantiseSettings)
+    rounds = model.settings.bottleneck.name == "fsq" or model.settings.release.name in ("quantise", "codes")
     return float(np.median(differences)) if rounds else float(np.max(differences))
 
 

@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 ENDING = ".onnx"
 FORMAT = 1
 INPUT, OUTPUTS = "waveform", ("probabilities", "embedding")
-NUMBERS = "tensor(float)"  # the type of both, as onnxruntime calls it
+CODE = "code"  # a third output of models that release codes
+NUMBERS, WHOLE = "tensor(float)", "tensor(int64)"  # types of both, and of the code, as onnxruntime calls them
 MAX_DIM = 100_000
 
 
 class OnnxOutputs(NamedTuple):
-    """Emotion probabilities [N, C] and embeddings [N, D] of N clips."""
+    """Emotion probabilities [N, C] and embeddings [N, D] of N clips, and codes [N] where the model releases some."""
 
     probability: np.ndarray
     embedding: np.ndarray
+    code: np.ndarray | None = None
 
 
 class OnnxSettings(BaseModel):
@@ -62,6 +64,7 @@ class OnnxModel:
         labels: The C emotions, in the order of the probabilities.
         dim: Dimension D of the embedding.
         settings: What predicting needs of the settings of the model that was exported.
+        releases_codes: Whether it releases codes.
         metadata: What the file says of itself.
 
     Raises:
@@ -89,7 +92,7 @@ class OnnxModel:
             raise RunError(f"{self.name} was not written by `siser export`: its metadata {reason} {key}") from None
         if described.format != FORMAT:
             raise RunError(f"{self.name}: written in format {described.format}, this version reads format {FORMAT}")
-        require_interface(self.session, self.name)
+        self.releases_codes = require_interface(self.session, self.name)
         self.labels, self.dim, self.settings = described.labels, described.embedding_size, described.settings
 
     def apply(self, clips: Sequence[np.ndarray]) -> OnnxOutputs:
@@ -99,11 +102,13 @@ class OnnxModel:
             MemoryError: A clip is too long for the memory there is.
             RunError: The file computes something else than probabilities and an embedding.
         """
-        outputs = OnnxOutputs(np.zeros((len(clips), len(self.labels)), np.float32), np.zeros((len(clips), self.dim), np.float32))
+        code = np.zeros(len(clips), np.int64) if self.releases_codes else None
+        probabilities = np.zeros((len(clips), len(self.labels)), np.float32)
+        outputs = OnnxOutputs(probabilities, np.zeros((len(clips), self.dim), np.float32), code)
         for index, clip in enumerate(clips):
             with run_errors(self.name):
-                probability, embedding = self.session.run(OUTPUTS, {INPUT: np.ascontiguousarray(clip, np.float32)})
-            if (probability.shape, embedding.shape) != ((len(self.labels),), (self.dim,)):
+                probability, embedding, *codes = self.session.run(None, {INPUT: np.ascontiguousarray(clip, np.float32)})
+            if (probability.shape, embedding.shape) != ((len(self.labels),), (self.dim,)) or any(code.shape for code in codes):
                 raise RunError(
                     f"{self.name} is damaged: it computes arrays of shape {probability.shape} and {embedding.shape}, expected "
                     f"{len(self.labels)} probabilities and {self.dim} dimensions"
@@ -111,15 +116,19 @@ class OnnxModel:
             if (probability < 0).any() or abs(probability.sum() - 1) > 0.01:
                 raise RunError(f"{self.name} is damaged: its probabilities do not add up to 1")
             outputs.probability[index], outputs.embedding[index] = probability, embedding
+            if outputs.code is not None:
+                outputs.code[index] = codes[0]
         return outputs
 
 
-def require_interface(session: "InferenceSession", name: str) -> None:
-    """Raise RunError unless a model takes a waveform [S] and computes probabilities and an embedding."""
+def require_interface(session: "InferenceSession", name: str) -> bool:
+    """Raise RunError unless a model takes a waveform [S] and computes probabilities and an embedding; return if a code, too."""
     inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
     outputs = [(node.name, node.type) for node in session.get_outputs()]
-    if inputs != [(INPUT, NUMBERS, 1)] or outputs != [(output, NUMBERS) for output in OUTPUTS]:
+    expected = [(output, NUMBERS) for output in OUTPUTS]
+    if inputs != [(INPUT, NUMBERS, 1)] or outputs not in (expected, [*expected, (CODE, WHOLE)]):
         raise RunError(f"{name} was not written by `siser export`: it does not compute {' and '.join(OUTPUTS)} of a {INPUT}")
+    return outputs != expected
 
 
 @contextmanager
