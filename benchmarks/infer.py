@@ -3,8 +3,8 @@
     python benchmarks/infer.py [FOLDER ...] [--only loop limit start flat ray] [--jobs 2] [--files 100000]
 
 loop    all wav files of the folders with the model of the package: `siser infer`'s table in `jobs` processes, against the loop a
-        user writes, one recording at a time: librosa.load, F0 by the package swift-f0, log-mel, the model, each with its default
-        number of threads; and against the same loop with the package's own F0
+        user writes, one recording at a time: librosa.load, F0 by the package swift-f0, log-mel and the model, with the
+        fastest number of threads; and against the same loop with the package's own F0
 limit   the same table, against its stages timed alone on one core (decoding, resampling, features, encoder, each in batches),
         added and divided by the number of cores
 start   `siser infer one.wav` against `python -c "import torch, torchaudio"`, the whole processes
@@ -40,7 +40,8 @@ from speaker_invariant_ser.features.log_mel_sources import clip_batches
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.archives.workers import Loading
-from speaker_invariant_ser.inference.exported import DEFAULT_MODEL, open_models
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
+from speaker_invariant_ser.inference.exported import open_models
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.predict import Predictor
@@ -121,7 +122,7 @@ def write_table(models: Sequence[SerModel], paths: Sequence[Path], folder: Path,
 @torch.inference_mode()
 def plain_loop(model: SerModel, paths: Sequence[Path]) -> list[str]:
     """Predict recordings one by one, as a user's script does, from libraries and the model alone."""
-    labels, tracker = [], SwiftF0()
+    labels, tracker = [], SwiftF0(threads=1)  # its threads, which wait busily, would hold up those of torch
     for path in paths:
         wave, rate = librosa.load(path, sr=audio.SAMPLE_RATE)
         tracked = tracker.detect(np.pad(wave * (PEAK / np.abs(wave).max()), (0, HOP)), rate)

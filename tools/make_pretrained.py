@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.inference.exported import DEFAULT_MODEL, SHIPPED
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
+from speaker_invariant_ser.inference.exported import SHIPPED
 
 FIVE = ("--set", "labels.map=five")
 INNER = ("--set", "train.inner_folds=5")

@@ -11,6 +11,7 @@ from speaker_invariant_ser.cli.console import opened_models, say, show_table, wa
 from speaker_invariant_ser.cli.options import Channels, Device, Quiet, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import counted
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL, WINDOW
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.archives.archive import Archive
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.inference.settings import Settings
 
-DEFAULT_MODEL = "emodb-five"  # of those that come with the package
 MODEL_FILES = ("export.json", "recipe.toml", "split.json", "model.json")  # of an export, a run, or one model of a run
-WINDOW = 4.0  # seconds, where a timeline is wanted and nothing else is said
 SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
 CALIBRATED = "calibrated, by temperatures fitted on speakers that the models were not trained on"

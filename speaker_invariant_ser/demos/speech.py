@@ -16,7 +16,8 @@ from speaker_invariant_ser.demos.folder import clear_demo
 from speaker_invariant_ser.evaluation.evaluate import Evaluation, evaluate
 from speaker_invariant_ser.evaluation.summary import REPORT
 from speaker_invariant_ser.inference.archives.tables import open_table
-from speaker_invariant_ser.inference.exported import DEFAULT_MODEL, Export, open_models
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
+from speaker_invariant_ser.inference.exported import Export, open_models
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.predict import predict

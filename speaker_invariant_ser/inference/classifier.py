@@ -14,6 +14,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.conditions.ranges import join_ranges, outside
 from speaker_invariant_ser.data.formats.channels import MIX, Mixing, require_choice
 from speaker_invariant_ser.errors import RunError, SerError, counted
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
 from speaker_invariant_ser.inference.hub import is_hub
 from speaker_invariant_ser.inference.inputs import cut_windows
 from speaker_invariant_ser.inference.loading import is_onnx, load_models
@@ -291,7 +292,7 @@ def load_classifier(source: "Run | Export | Path | str | None", fold: str | None
     """
     if not is_hub(source) and is_onnx(source):
         return Classifier(load_models(source, fold, device), str(source))
-    from speaker_invariant_ser.inference.exported import CARD, DEFAULT_MODEL, open_models
+    from speaker_invariant_ser.inference.exported import CARD, open_models
     from speaker_invariant_ser.models.model import choose_device, load_model
     from speaker_invariant_ser.runs import Run
 

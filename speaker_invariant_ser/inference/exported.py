@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.runs import Run
 
 SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that come with the package
-DEFAULT_MODEL = "emodb-five"
 FORMAT = 1
 EXPORT, MODELS, CARD = "export.json", "models", "README.md"
 FILES = (EXPORT, CARD, f"{MODELS}/*/{DESCRIPTION}", f"{MODELS}/*/{WEIGHTS}")  # of an export; no other file is downloaded

@@ -12,8 +12,6 @@ from speaker_invariant_ser.inference.parts.windows import to_samples
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.parts.segments import Segment
 
-WINDOW, HOP = 4.0, 2.0  # seconds, where a timeline is wanted and nothing else is said
-
 
 @dataclass(frozen=True)
 class Settings:

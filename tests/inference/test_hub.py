@@ -14,7 +14,8 @@ from huggingface_hub import errors
 import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.inference.exported import DEFAULT_MODEL, open_models, shipped_models
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
+from speaker_invariant_ser.inference.exported import open_models, shipped_models
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The model that comes with the package answers without anything else, and with the numbers it was made with."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from conftest import RATE, tone
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
-from speaker_invariant_ser.inference.exported import DEFAULT_MODEL, shipped_models
+from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
+from speaker_invariant_ser.inference.exported import shipped_models
 
 FIVE = ["angry", "fearful", "happy", "neutral", "sad"]
 EXPECTED = [[0.0125, 0.9178, 0.0183, 0.0125, 0.0389], [0.0048, 0.8009, 0.0034, 0.0854, 0.1054]]
@@ -54,3 +57,12 @@ def test_the_package_stays_small_and_the_card_says_what_the_model_is_good_for():
     assert card.startswith('---\nlicense: "cc0-1.0"\n')
     for part in ("UAR of the worst speaker", "strongest attacker", "EMO-DB", "Not to be used", "nobody is left to test it"):
         assert part in card
+
+
+def test_one_recording_is_predicted_without_libraries_that_are_slow_to_import(recordings):
+    slow = ["pyarrow", "onnxruntime", "scipy", "librosa", "sklearn", "matplotlib", "speaker_invariant_ser.evaluation.summary"]
+    code = f"""import sys
+from speaker_invariant_ser.cli.app import run
+print(run(["infer", {str(recordings / "0.wav")!r}, "--device", "cpu"]), "torch" in sys.modules, {{*{slow}}} & {{*sys.modules}})"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 True set()"
