@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from speaker_invariant_ser.recipe_methods import MethodSection, Section, named
 
 Channels = Annotated[int, Field(ge=1, le=512)]
-Stream = Literal["log-mel", "prosody"]
+Stream = Literal["log-mel", "prosody", "waveform"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -109,6 +109,11 @@ class EncoderSettings(MethodSection):
     dim: int = Field(128, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate in the encoder.")
 
+    @property
+    def on_waveform(self) -> bool:
+        """Whether the encoder gets the waveform, and neither log-mels nor prosody."""
+        return "waveform" in self.streams
+
 
 class CnnSettings(EncoderSettings):
     """Convolutional network over the log-mel spectrogram (and its deltas), then attentive statistics pooling."""
@@ -177,6 +182,40 @@ class FusionSettings(EncoderSettings):
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate in both encoders.")
 
 
+class PretrainedSettings(EncoderSettings):
+    """A pre-trained speech encoder: a learned weighted sum of its layers, then attentive statistics pooling."""
+
+    streams: ClassVar[frozenset[Stream]] = frozenset({"waveform"})
+
+    name: Literal["pretrained"] = "pretrained"
+    source: str = Field(
+        "microsoft/wavlm-base-plus",
+        min_length=1,
+        description="Checkpoint of transformers: a folder, or OWNER/NAME of the Hugging Face Hub (see docs/pretrained.md).",
+    )
+    revision: str = Field(
+        "", description="Branch, tag or commit on the hub; empty: the main branch. A run holds the commit it was trained with."
+    )
+    sha256: str = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="SHA-256 of the checkpoint's files, which must be these; empty: any. A run holds that of its own.",
+    )
+    layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
+        (), description="Layers that are used; 0 is the input of the first transformer layer. Empty: all."
+    )
+    dim: int = Field(128, ge=2, le=1024, description="Dimension of the embedding.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate before the embedding.")
+
+    @model_validator(mode="after")
+    def layers_are_in_order(self) -> Self:
+        """Refuse layers that are repeated or not in ascending order."""
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"encoder.layers = {list(self.layers)}: expected each layer once, in ascending order")
+        return self
+
+
 EncoderSection = Annotated[
-    CnnSettings | ImageSettings | ProsodySettings | CrnnSettings | AcrnnSettings | FusionSettings, *named("cnn")
+    CnnSettings | ImageSettings | ProsodySettings | CrnnSettings | AcrnnSettings | FusionSettings | PretrainedSettings,
+    *named("cnn"),
 ]

@@ -26,6 +26,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, Prepared
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, counted, shorten, unknown
+from speaker_invariant_ser.features.pretrained.front import require_cache
 from speaker_invariant_ser.files import new_folder, read_json, refuse_existing, resolve_links, write_json
 from speaker_invariant_ser.models.binding import HASHES, REMEDY, require_same_run, require_unchanged
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
@@ -222,6 +223,7 @@ class Run:
         prepared.require_audio()
         if self.recipe.features.needs_f0:
             prepared.require_f0()
+        require_cache(self.recipe.encoder, prepared)
         for split, fold in zip(self.splits, self.record["folds"], strict=True):
             if fold.get("sha256", now := split_hash(split, prepared)) != now:
                 raise RunError(

@@ -3,12 +3,14 @@
 import csv
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from checkpoints import save_checkpoint
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.prepare import prepare
@@ -78,6 +80,12 @@ def prepare_table(table: Path, out: Path, change=lambda utterances: utterances, 
     """Prepare a table of audio files, after `change` was applied to its utterances."""
     listing = read_table(Request(table))
     return prepare([replace(listing, utterances=change(listing.utterances))], out, **options)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Return the folder of a small pre-trained checkpoint of an architecture, see `checkpoints.ARCHITECTURES`."""
+    return cache(lambda name: save_checkpoint(name, tmp_path_factory.mktemp("checkpoints") / name))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.features.log_mel_sources import clip_batches
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.erasure import ERASERS
@@ -106,8 +107,9 @@ def logmel(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.n
     """Return mean and standard deviation over time of each mel band [N, 2 M]."""
     statistics = np.zeros((len(waveforms), 2 * model.settings.features.mels), dtype=np.float32)
     device = next(model.parameters()).device
+    front = FRONTS[model.settings.features.front](model.settings.features, model.settings.sample_rate).to(device)
     for rows, audio, samples in clip_batches(waveforms, BATCH_SIZE, device):
-        mels, frames = model.logmel(audio, samples)
+        mels, frames = front(audio, samples)
         for row, mel, count in zip(rows, mels.cpu().numpy(), frames.tolist(), strict=True):
             statistics[row] = np.concatenate([mel[:, :count].mean(axis=1), mel[:, :count].std(axis=1)])
     return statistics

@@ -13,8 +13,8 @@ import typer
 
 from speaker_invariant_ser.cli.console import say, show_trained, warn
 from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
-from speaker_invariant_ser.cli.progress import duration, is_first_process, training_progress
-from speaker_invariant_ser.errors import quoted
+from speaker_invariant_ser.cli.progress import duration, is_first_process, progress_bars, training_progress
+from speaker_invariant_ser.errors import counted, quoted
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -94,6 +94,8 @@ def train(
         show_folds(settings, labelled)
     if not (yes or resume):
         confirm_many(settings, prepared)
+    if shown and settings.encoder.on_waveform:
+        compute_layers(settings, labelled, device, quiet)
     with training_progress(quiet or not shown, out, settings.train) as progress:
         from speaker_invariant_ser.training import launcher
 
@@ -106,6 +108,19 @@ def train(
         evaluate = f"evaluate {quoted(out)}" if run.record["data"] else f"evaluate {quoted(out)} --data {quoted(data)}"
         command = f"infer {quoted(out)} FILES --out predictions.csv" if final else evaluate
         say(f"run: {out}   next: siser {command}")
+
+
+def compute_layers(settings: "Recipe", prepared: "PreparedCorpus", device: str, quiet: bool) -> None:
+    """Compute the layers of a frozen pre-trained encoder into the corpus, unless they are there; after the recipe was checked."""
+    from speaker_invariant_ser.features.pretrained.front import layers_folder, use_cache
+    from speaker_invariant_ser.models.model import choose_device
+    from speaker_invariant_ser.training.checks import check_waveform
+
+    check_waveform(settings)
+    if (folder := layers_folder(settings.encoder, prepared)) and not folder.is_dir():
+        say(f"layers of {counted(len(prepared.unmapped or prepared.utterances), 'utterance')}, computed once -> {folder}")
+        with progress_bars(quiet) as progress:
+            use_cache(settings.encoder, prepared, choose_device(device), progress)
 
 
 def show_folds(settings: "Recipe", labelled: "PreparedCorpus") -> None:
@@ -172,6 +187,8 @@ def draw_preview(path: Path, settings: "Recipe", prepared: "PreparedCorpus") -> 
     """Plot what the encoder gets for some training utterances, with and without augmentation."""
     if settings.features.front != "log-mel":
         raise typer.BadParameter(f"--preview plots log-mel features; features.front of this recipe is {settings.features.front}.")
+    if settings.encoder.on_waveform:
+        raise typer.BadParameter(f"--preview plots log-mel features, which encoder.name = {settings.encoder.name} does not get.")
     from speaker_invariant_ser.report.augmentation_preview import preview_clips, write_preview
 
     write_preview(path, preview_clips(settings, prepared), settings.features)

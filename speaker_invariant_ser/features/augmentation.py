@@ -40,10 +40,11 @@ class Augment:
     Args:
         settings: Section [augment] of the recipe.
         features: Section [features]: the log-mels that come in.
+        changes: False where what comes in are no log-mels, and stays as it is.
     """
 
-    def __init__(self, settings: AugmentSection, features: FeaturesSection) -> None:
-        self.settings, self.features = settings, features
+    def __init__(self, settings: AugmentSection, features: FeaturesSection, changes: bool = True) -> None:
+        self.settings, self.features, self.changes = settings, features, changes
         self.time_mask = round(settings.time_mask_ms / features.hop_ms)
         self.width, self.shape = white_noise(features)
         self.draws = {
@@ -72,6 +73,8 @@ class Augment:
         Returns:
             Log-mel [B, M, T'] or [B, M + 4, T'], and frames [B].
         """
+        if not self.changes:
+            return mels, frames
         s = self.settings
         draw = dict(zip(self.draws, draws.split(list(self.draws.values()), dim=1), strict=True))
         mels, prosody = mels[:, : self.features.mels], mels[:, self.features.mels :]

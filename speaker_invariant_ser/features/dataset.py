@@ -113,7 +113,7 @@ def open_dataset(
     streamed = StreamedLogMels(prepared, chosen, logmel, by_telephone)
     frames, speakers = streamed.frames[: len(utterances)], [utterance.speaker for utterance in utterances]
     emotion = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)
-    cached = 4 * row_count(logmel) * int(streamed.frames.sum()) <= 1e9 * cache_gb
+    cached = logmel.value_bytes * row_count(logmel) * int(streamed.frames.sum()) <= 1e9 * cache_gb
     return LogMelDataset(
         source=CachedLogMels.compute(streamed) if cached else streamed,
         frames=frames,

@@ -40,7 +40,27 @@ def import_torchaudio() -> ModuleType:
     return torchaudio
 
 
-class LogMel(nn.Module):
+class FrontEnd(nn.Module):
+    """What turns audio into the rows that the model gets.
+
+    Attributes:
+        bands: Number M of rows, prosody rows apart.
+        needs_f0: Whether prosody rows follow.
+        low_bands: Mel bands below 1 kHz, for these.
+        value_bytes: Bytes of a value.
+    """
+
+    bands: int
+    needs_f0 = False
+    low_bands = 1
+    value_bytes = 4
+
+    def frames_of(self, samples: int) -> int:
+        """Return the number of frames of a clip."""
+        raise NotImplementedError
+
+
+class LogMel(FrontEnd):
     """Log-mel spectrogram of zero-padded batches.
 
     Frame t is centred on sample t * hop, with zeros beyond both ends. A clip of S samples therefore has 1 + S // hop frames,
@@ -75,6 +95,10 @@ class LogMel(nn.Module):
             pad_mode="constant",
         )
 
+    def frames_of(self, samples: int) -> int:
+        """Return the number of frames of a clip."""
+        return 1 + samples // self.hop
+
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Compute log-mels.
 
@@ -90,27 +114,29 @@ class LogMel(nn.Module):
         return torch.log(mel + FLOOR), 1 + samples // self.hop
 
 
-class Pixels(nn.Module):
+class Pixels(FrontEnd):
     """Images instead of audio: samples are pixels, column after column with `mels` pixels each; nothing is computed.
 
-    The image [M, T] takes the place of the log-mel. `hop` is chosen so that 1 + S // hop, by which training counts frames,
-    is T for images at most one column wider than high.
+    The image [M, T] takes the place of the log-mel.
     """
 
     device_marker: Tensor
 
     def __init__(self, settings: FeaturesSection, sample_rate: int) -> None:
         super().__init__()
-        self.bands, self.hop, self.needs_f0, self.low_bands = settings.mels, settings.mels + 1, False, 1
+        self.bands = settings.mels
         self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
+
+    def frames_of(self, samples: int) -> int:
+        """Return the number of columns of an image."""
+        return samples // self.bands
 
     def forward(self, pixels: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Return images [B, M, T] and their columns [B] of pixels [B, S] and pixel counts [B], multiples of M."""
-        assert pixels.shape[1] <= self.bands * self.hop, "wider than frames are counted"
+        assert pixels.shape[1] <= self.bands * (self.bands + 1), "wider than an image may be"
         return pixels.unflatten(1, (-1, self.bands)).transpose(1, 2), samples // self.bands
 
 
-FrontEnd = LogMel | Pixels
 FRONTS: dict[str, Callable[[FeaturesSection, int], FrontEnd]] = {"log-mel": LogMel, "pixels": Pixels}
 
 

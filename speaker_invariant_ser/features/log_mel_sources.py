@@ -66,7 +66,7 @@ class StreamedLogMels:
     @property
     def frames(self) -> np.ndarray:
         """Number of frames of each utterance, [N]."""
-        return 1 + np.array([self.prepared.utterances[index].samples for index in self.indices]) // self.logmel.hop
+        return np.array([self.logmel.frames_of(self.prepared.utterances[index].samples) for index in self.indices])
 
     def read(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield log-mel [B, M, T] and frames [B] of each batch of indices, see `LogMelSource`."""
@@ -116,7 +116,8 @@ class CachedLogMels:
         frames = torch.from_numpy(streamed.frames)
         start = frames.cumsum(0) - frames
         device = device_of(streamed.logmel)
-        rows = torch.empty(int(frames.sum()), row_count(streamed.logmel), device=device)
+        dtype = torch.float16 if streamed.logmel.value_bytes == 2 else torch.float32
+        rows = torch.empty(int(frames.sum()), row_count(streamed.logmel), device=device, dtype=dtype)
         batches = length_sorted_batches(streamed.frames, BATCH_SIZE)
         for batch, (mels, count) in zip(batches, streamed.read(batches), strict=True):
             real = mask_of(count, mels.shape[2])

@@ -1,16 +1,14 @@
 """Models on the Hugging Face Hub, named `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, by huggingface_hub (extra `hub`)."""
 
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from speaker_invariant_ser.errors import RunError, SetupError, first_line
+from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
 
 PREFIX = "hf:"
-NAME = re.compile(rf"(?!.*\.\.){PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)  # no way upwards
-LOG_IN = "`hf auth login`"
+NAME = re.compile(rf"{PREFIX}(?P<repository>{REPOSITORY.pattern})(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 
 
 def is_hub(source: object) -> bool:
@@ -19,9 +17,7 @@ def is_hub(source: object) -> bool:
 
 
 def download(source: str, patterns: Sequence[str]) -> Path:
-    """Download files of a repository into the cache of huggingface_hub, or find them there.
-
-    Without a connection, a repository that was downloaded completely before is taken from the cache.
+    """Download files of a repository, or find them in the cache (see `features.pretrained.hub.snapshot`).
 
     Args:
         source: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`: a branch, a tag, or the hash of a commit, which alone never changes.
@@ -38,48 +34,4 @@ def download(source: str, patterns: Sequence[str]) -> Path:
     match = NAME.fullmatch(source)
     if not match:
         raise RunError(f"{source}: expected {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
-    repository, revision = match["repository"], match["revision"]
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[hub]" ({error})') from None
-    try:
-        with progress_on_terminals():
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=list(patterns), library_name="speaker_invariant_ser"
-            )
-    except errors.GatedRepoError:
-        page = f"https://huggingface.co/{repository}"
-        raise RunError(f"{source}: access is restricted; accept its conditions at {page}, then log in with {LOG_IN}") from None
-    except errors.RepositoryNotFoundError:
-        raise RunError(f"{source}: no such model on the hub, or a private one; check the name, or log in with {LOG_IN}") from None
-    except errors.RevisionNotFoundError:
-        raise RunError(f"{source}: the repository has no revision {revision}; expected a branch, a tag or a commit") from None
-    except errors.HFValidationError as error:
-        raise RunError(f"{source}: {first_line(error)}") from None
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # base class of its HTTP library, whichever that is
-        raise RunError(
-            f"{source}: cannot be downloaded and is not in the cache ({first_line(error)}); check the connection, or download it "
-            "elsewhere and name its folder"
-        ) from None
-    return Path(folder)
-
-
-@contextmanager
-def progress_on_terminals() -> Iterator[None]:
-    """Let huggingface_hub show its progress bars only where standard error is a terminal."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public by its documentation, but not marked so
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    hidden = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if hidden:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hidden:
-            enable_progress_bars()
+    return snapshot(source, match["repository"], match["revision"], patterns, extra="hub")

@@ -25,7 +25,8 @@ from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
-from speaker_invariant_ser.features.log_mel import FRONTS, Normalise, subtract_mean
+from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
+from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import read_json, write_json, writing
@@ -123,8 +124,8 @@ class SerModel(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.logmel = FRONTS[settings.features.front](settings.features, settings.sample_rate)
-        self.normalise = Normalise(settings.features.normalise, settings.features.mels)
+        self.logmel = open_front(settings.features, settings.encoder, settings.sample_rate)
+        self.normalise = Normalise(settings.features.normalise, 0 if settings.encoder.on_waveform else settings.features.mels)
         self.encoder = ENCODERS[settings.encoder.name](Layout.of(settings.features), settings.encoder)
         self.bottleneck = BOTTLENECKS[settings.bottleneck.name](self.encoder.dim, settings.bottleneck)
         self.eraser = ERASERS[settings.erase.name](self.dim, settings.erase)
@@ -196,7 +197,9 @@ class SerModel(nn.Module):
             noise: For bottleneck and release, [2, B, D]; by default as `noise_for` has it.
         """
         of_bottleneck, of_release = self.noise_for(mels, frames) if noise is None else noise
-        x = encoder_input(mels, self.normalise(mels, frames), frames, self.settings.features)
+        settings = self.settings
+        raw = settings.encoder.on_waveform
+        x = mels if raw else encoder_input(mels, self.normalise(mels, frames), frames, settings.features)
         features, counts = self.encoder.frame_features(x, frames)
         bottleneck, rate = self.bottleneck(self.encoder.embed(features, counts).float(), of_bottleneck)
         erased = self.eraser(bottleneck)

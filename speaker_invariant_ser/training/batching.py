@@ -74,7 +74,7 @@ class BatchLoader:
     ) -> None:
         self.dataset, self.settings, self.seed, self.device = dataset, recipe.train, seed, device
         self.rank, self.rows = rank, slice(rank, None, world)
-        self.augment = Augment(recipe.augment, recipe.features)
+        self.augment = Augment(recipe.augment, recipe.features, changes=not recipe.encoder.on_waveform)
         self.frames = self.on_device(dataset.frames)
         self.labels = [self.on_device(values) for values in (dataset.emotion, *dataset.targets)]
         self.label_counts = [classes, *target_counts]

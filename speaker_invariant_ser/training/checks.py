@@ -13,14 +13,16 @@ from speaker_invariant_ser.data.manifest import GROUPABLE
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
-from speaker_invariant_ser.features.log_mel import FRONTS
 from speaker_invariant_ser.features.log_mel_sources import row_count
+from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_encoders import SOUND_ONLY
 from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
 from speaker_invariant_ser.training.adversary_step import Adversaries, errors_name_table
 from speaker_invariant_ser.training.objective import build_model
 
+LOG_MEL_ONLY = (*SOUND_ONLY, "mixup_same_emotion", "mixup_any_emotion")  # keys of [augment]
 TARGETS = ("speaker", *GROUPABLE)  # columns that an adversary may have as its target; unlabelled utterances have no emotion
 
 
@@ -44,6 +46,7 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
         RecipeError: Something in the recipe cannot be, or does not fit the corpus.
         PreparedCorpusError: The recipe needs F0, and the corpus has none.
     """
+    check_waveform(recipe)
     dim = check_methods(recipe)
     check_images(recipe, prepared)
     if recipe.features.needs_f0:
@@ -59,10 +62,10 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
 
 def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
     """Return how many bytes the training of a model takes on a CPU, about: process, cached log-mels, longest batch."""
-    logmel = FRONTS[recipe.features.front](recipe.features, SAMPLE_RATE)
-    frames = [1 + utterance.samples // logmel.hop for utterance in prepared.utterances]
+    logmel = open_front(recipe.features, recipe.encoder, SAMPLE_RATE)
+    frames = [logmel.frames_of(utterance.samples) for utterance in prepared.utterances]
     copies = 1 + (recipe.augment.telephone > 0)
-    every, allowed = copies * 4 * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
+    every, allowed = copies * logmel.value_bytes * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
     frame_bytes = FRAME_BYTES.get(recipe.encoder.name, OTHER_FRAME_BYTES)
     return PROCESS_BYTES + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
 
@@ -97,6 +100,33 @@ def check_methods(recipe: Recipe) -> int:
             f"{recipe.adversary.name} has none; expected grl or another adversary with a classifier"
         )
     return model.dim
+
+
+def check_waveform(recipe: Recipe) -> None:
+    """Check that a recipe whose encoder gets the waveform asks for nothing that is defined for log-mels only.
+
+    Raises:
+        RecipeError: It does.
+    """
+    if not recipe.encoder.on_waveform:
+        return
+    used = {f"augment.{name}": value for name in LOG_MEL_ONLY if (value := getattr(recipe.augment, name))}
+    if used:
+        keys = ", ".join(f"{key} = {value:g}" for key, value in used.items())
+        raise RecipeError(
+            f"{keys} with encoder.name = {recipe.encoder.name}: augmentation is defined for log-mels, which this encoder does "
+            "not get; expected 0 for each, as in recipes/pretrained.toml"
+        )
+    if recipe.perturb.name != "none":
+        raise RecipeError(
+            f"perturb.name = {recipe.perturb.name} with encoder.name = {recipe.encoder.name}: perturbations are defined for "
+            "log-mels only; expected perturb.name = none"
+        )
+    if recipe.features.normalise != "utterance":
+        raise RecipeError(
+            f"features.normalise = {recipe.features.normalise} with encoder.name = {recipe.encoder.name}: it is about log-mels, "
+            "and the encoder's own feature extractor normalises audio; expected features.normalise = utterance"
+        )
 
 
 def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:

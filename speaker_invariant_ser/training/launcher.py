@@ -23,10 +23,13 @@ from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
+from speaker_invariant_ser.features.pretrained.checkpoint import pinned
+from speaker_invariant_ser.features.pretrained.front import require_cache, use_cache
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.binding import require_no_links
 from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.checks import check_device, check_recipe, model_memory
@@ -75,6 +78,8 @@ def train(
         WriteError: The folder exists, or cannot be written.
     """
     device_type = check_device(device, devices).type
+    if isinstance(recipe.encoder, PretrainedSettings):  # the run holds what its checkpoint was
+        recipe = recipe.model_copy(update={"encoder": pinned(recipe.encoder)})
     prepared.require_audio()
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
@@ -85,6 +90,7 @@ def train(
     if launched_externally():
         return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
     run = open_run(recipe, splits, prepared, Path(out), resume)
+    cache_layers(recipe, prepared, device_type)
     waiting = [spec for spec in run.model_specs if not spec.done]
     # Of all models, not of those left, and whatever memory there is: threads, and so the last bits, stay the same on resume.
     wanted = min(jobs or cores(), cores(), len(run.model_specs))
@@ -119,6 +125,12 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
         if spec.done:
             remove_checkpoint(spec.folder)
     return run
+
+
+def cache_layers(recipe: Recipe, prepared: PreparedCorpus, device: str) -> None:
+    """Compute the layers of a frozen pre-trained encoder that the corpus does not have yet, and check those that it has."""
+    use_cache(recipe.encoder, prepared, torch.device(device))
+    require_cache(recipe.encoder, prepared)
 
 
 @contextmanager
@@ -166,6 +178,7 @@ def train_in_external_processes(
     with launched_fabric(recipe.train.precision, device, local_world, world // local_world) as fabric:
         if fabric.is_global_zero:
             open_run(recipe, splits, prepared, out, resume)
+            cache_layers(recipe, prepared, device)
         fabric.barrier()
         run = Run.open(out)
         for spec in [spec for spec in run.model_specs if not spec.done]:

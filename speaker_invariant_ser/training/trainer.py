@@ -24,6 +24,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gather_rows
 from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
+from speaker_invariant_ser.features.pretrained.front import use_cache
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, save_model
@@ -86,6 +87,7 @@ class Trainer:
         self.fingerprint = fingerprint_of(run, spec, self.precision)
         torch.manual_seed(spec.seed)
 
+        use_cache(recipe.encoder, prepared)
         labels = labels_of(prepared.utterances, recipe.split)
         target_counts = [
             len(target_values(prepared, spec.split, adversary.target, recipe.augment.virtual_speakers))
@@ -96,7 +98,8 @@ class Trainer:
         self.adversaries = Adversaries(recipe, self.model, target_counts).to(device)
         self.train_data, self.dev_data = self.open_data(prepared, labels)
         self.probe = OnlineProbe.open(prepared, spec.split, self.model, self.train_data) if recipe.train.probe_every else None
-        self.model.normalise.fit(self.train_data.sample())
+        if not recipe.encoder.on_waveform:
+            self.model.normalise.fit(self.train_data.sample())
         self.batches = BatchLoader(
             self.train_data, recipe, len(labels), target_counts, spec.seed, device, fabric.global_rank, fabric.world_size
         )

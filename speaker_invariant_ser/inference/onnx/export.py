@@ -110,6 +110,9 @@ def require_exportable(model: SerModel, folder: Path) -> None:
     """Raise RunError, with the reason, for a model that no ONNX file can compute from one waveform alone."""
     settings = model.settings
     reasons = {
+        "its encoder is a pre-trained checkpoint, which is not part of the model and is loaded from its source": (
+            settings.encoder.on_waveform
+        ),
         "it was trained on images, and the input of the file is a waveform": settings.features.front != "log-mel",
         "it subtracts the mean over all recordings of a speaker (features.normalise = speaker), and the file gets a single one": (
             settings.features.transductive

@@ -1,0 +1,131 @@
+"""The network of a checkpoint, by transformers: clips in, all its layers out.
+
+Shapes: B batch, S samples, L layers, T frames, H dimension of a frame.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from speaker_invariant_ser.data.audio import SAMPLE_RATE
+from speaker_invariant_ser.errors import RecipeError, SetupError, first_line
+from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
+
+WITHOUT_EFFECT = ("masked_spec_embed",)  # weights that only pre-training needs, which checkpoints may lack
+
+
+class Backbone(nn.Module):
+    """A pre-trained encoder with its feature extractor.
+
+    Clips are given as they are, one at a time or several of equal length: group norm (wav2vec2-base) and positional
+    convolutions (data2vec-audio) would see the padding of others. An encoder with a fixed window gets the silence that it was
+    trained with, and its frames are left out.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Raises:
+        SetupError: transformers is not installed.
+        RecipeError: The weights are damaged or belong to another architecture, or the checkpoint wants to run code of its own.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.network, self.extractor = load(checkpoint)
+
+    def forward(self, clips: Tensor, layers: Sequence[int]) -> Tensor:
+        """Compute layers of clips.
+
+        Args:
+            clips: Of equal length, in [-1, 1] at 16 kHz, without padding, [B, S].
+            layers: Which ones.
+
+        Returns:
+            Every frame of every layer normalised to mean 0 and variance 1, [B, L, T, H].
+        """
+        frames = self.checkpoint.frames_of(clips.shape[1])
+        hidden = self.network(**self.inputs(clips), output_hidden_states=True).hidden_states
+        chosen = torch.stack([hidden[layer].float() for layer in layers], dim=1)
+        if self.checkpoint.window:
+            windows = len(chosen) // len(clips)
+            chosen = chosen.unflatten(0, (len(clips), windows)).transpose(1, 2).flatten(2, 3)[:, :, :frames]
+        self.require_frames(chosen.shape[2], frames, clips.shape[1])
+        return F.layer_norm(chosen, chosen.shape[-1:])
+
+    def inputs(self, clips: Tensor) -> dict[str, Tensor]:
+        """Return what the checkpoint's own feature extractor makes of clips, on their device."""
+        window = self.checkpoint.window or max(clips.shape[1], self.checkpoint.shortest)
+        windows = F.pad(clips, (0, -clips.shape[1] % window)).unflatten(1, (-1, window)).flatten(0, 1)
+        made = self.extractor([*windows.cpu().numpy()], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        name = self.network.main_input_name
+        return {name: made[name].to(clips.device)}
+
+    def require_frames(self, frames: int, expected: int, samples: int) -> None:
+        """Raise RecipeError where the encoder does not make the frames that its configuration promises."""
+        if frames != expected:
+            raise RecipeError(
+                f"encoder.source = {self.checkpoint.name}: {self.checkpoint.architecture} makes {frames} frames of {samples} "
+                f"samples in its layers, expected {expected}; its layers cannot be used"
+            )
+
+
+def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Load the network of a checkpoint, in evaluation mode, and its feature extractor."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise SetupError(
+            f'encoder.name = pretrained needs transformers: pip install "speaker-invariant-ser[pretrained]" ({error})'
+        ) from None
+    name = f"encoder.source = {checkpoint.name}"
+    if checkpoint.architecture not in transformers.CONFIG_MAPPING:
+        raise RecipeError(
+            f"{name}: model_type = {checkpoint.architecture} is none of transformers {transformers.__version__}, and code that "
+            "comes with a checkpoint is never run (trust_remote_code)"
+        )
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with silent_transformers():
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(checkpoint.folder, **options)
+            network, report = transformers.AutoModel.from_pretrained(
+                checkpoint.folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+        raise RecipeError(f"{name}: cannot be loaded ({first_line(error)})") from None
+    missing = [key for key in report["missing_keys"] if not key.endswith(WITHOUT_EFFECT)]
+    if missing or report["mismatched_keys"]:
+        key = sorted(missing)[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
+        raise RecipeError(
+            f"{name}: its weights are incomplete or of another network ({key}); expected all of {checkpoint.architecture}"
+        )
+    if checkpoint.window:
+        network = network.get_encoder()
+    for part in (network.config, network):
+        for key in ("layerdrop", "encoder_layerdrop"):
+            if hasattr(part, key):
+                setattr(part, key, 0.0)  # a layer that is skipped has no output
+    network.config.apply_spec_augment = False  # draws from numpy's global generator, whatever the seed
+    return network.eval().requires_grad_(False), extractor
+
+
+@contextmanager
+def silent_transformers() -> Iterator[None]:
+    """Let transformers neither log nor show progress bars: what it says is about its own internals."""
+    from transformers.utils import logging as messages
+
+    level, bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity(logging.CRITICAL)
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(level)
+        if bars:
+            messages.enable_progress_bar()

@@ -1,0 +1,179 @@
+"""Front ends of pre-trained encoders: the layers of a frozen one, which may come from a cache, or the waveform.
+
+Shapes: B batch, S samples, L layers, T frames, H dimension of a frame.
+"""
+
+from collections import OrderedDict
+from functools import cache
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.features.log_mel import FRONTS, FrontEnd
+from speaker_invariant_ser.features.pretrained.backbone import Backbone
+from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint, open_checkpoint
+from speaker_invariant_ser.features.pretrained.layer_cache import (
+    LayerCache,
+    cache_folder,
+    digest_of_clip,
+    open_cache,
+    write_cache,
+)
+from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.recipe import FeaturesSection
+from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
+
+REMEMBERED = 500_000_000  # bytes of layers of the latest clips: all models of an ensemble ask for the same ones
+
+
+class LayerSource:
+    """The layers of clips, from a cache where they are in one, computed otherwise; shared by all models of a process.
+
+    The network is loaded when a clip is not in a cache for the first time.
+
+    Args:
+        checkpoint: The checkpoint.
+        layers: Its layers.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...]) -> None:
+        self.checkpoint, self.layers = checkpoint, layers
+        self.caches: dict[Path, LayerCache] = {}
+        self.latest: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.bytes, self.lock = 0, RLock()
+        self.backbone: Backbone | None = None
+
+    def of(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
+        """Return the layers of a clip, float32 [S]: float16 [T, L * H]."""
+        digest = digest_of_clip(clip)
+        for opened in self.caches.values():
+            if (values := opened.read(digest)) is not None:
+                return values
+        with self.lock:
+            if digest not in self.latest:
+                self.remember(digest, self.compute(clip, device))
+            self.latest.move_to_end(digest)
+            return self.latest[digest]
+
+    def remember(self, digest: bytes, values: np.ndarray) -> None:
+        """Keep layers, and forget the oldest ones beyond a limit."""
+        self.latest[digest] = values
+        self.bytes += values.nbytes
+        while self.bytes > REMEMBERED and len(self.latest) > 1:
+            self.bytes -= self.latest.popitem(last=False)[1].nbytes
+
+    @torch.no_grad()
+    def compute(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
+        """Compute the layers of a clip, float32 [S]: float16 [T, L * H]."""
+        if self.backbone is None:
+            self.backbone = Backbone(self.checkpoint)
+        self.backbone.to(device)
+        with torch.autocast(device.type, enabled=False):
+            (layers,) = self.backbone(torch.from_numpy(np.ascontiguousarray(clip))[None].to(device), self.layers)
+        return layers.transpose(0, 1).flatten(1).half().cpu().numpy()
+
+
+@cache
+def source_of(checkpoint: Checkpoint, layers: tuple[int, ...]) -> LayerSource:
+    """Return the source of a checkpoint's layers in this process."""
+    return LayerSource(checkpoint, layers)
+
+
+class FrozenLayers(FrontEnd):
+    """All chosen layers of a frozen encoder, in the place of the log-mel: [B, L * H, T], float16.
+
+    The encoder is no part of the model: it is loaded from its checkpoint.
+
+    Args:
+        settings: Section [encoder] of the recipe.
+    """
+
+    device_marker: Tensor
+
+    def __init__(self, settings: PretrainedSettings) -> None:
+        super().__init__()
+        checkpoint = open_checkpoint(settings)
+        self.source = source_of(checkpoint, checkpoint.layers(settings.layers))
+        self.bands, self.value_bytes = len(self.source.layers) * checkpoint.width, 2
+        self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
+
+    def __deepcopy__(self, memo: dict) -> "FrozenLayers":
+        """Return a copy that shares the encoder."""
+        copied = object.__new__(FrozenLayers)
+        copied.__dict__ = {**self.__dict__, "_buffers": dict(self._buffers)}
+        return copied
+
+    def frames_of(self, samples: int) -> int:
+        """Return the number of frames of a clip."""
+        return self.source.checkpoint.frames_of(samples)
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layers [B, L * H, T], zero in padding, and frames [B] of zero-padded clips [B, S] and their lengths [B]."""
+        device = self.device_marker.device
+        clips = [clip[:count] for clip, count in zip(audio.cpu().numpy(), samples.tolist(), strict=True)]
+        layers = [self.source.of(clip, device) for clip in clips]
+        frames = [len(values) for values in layers]
+        batch = np.zeros((len(layers), max(frames), self.bands), dtype=np.float16)
+        for row, values in zip(batch, layers, strict=True):
+            row[: len(values)] = values
+        return torch.from_numpy(batch).to(device).transpose(1, 2), torch.tensor(frames, device=device)
+
+
+def open_front(features: FeaturesSection, encoder: EncoderSettings, sample_rate: int) -> FrontEnd:
+    """Return the front end of a recipe.
+
+    Raises:
+        RecipeError: Impossible band limits, or a checkpoint that cannot be used.
+    """
+    if isinstance(encoder, PretrainedSettings):
+        return FrozenLayers(encoder)
+    return FRONTS[features.front](features, sample_rate)
+
+
+def use_cache(
+    encoder: EncoderSettings, prepared: PreparedCorpus, device: torch.device | None = None, progress: TaskProgress | None = None
+) -> None:
+    """Let models of this process take a corpus's layers from its cache; nothing happens with other encoders.
+
+    Args:
+        encoder: Section [encoder] of the recipe.
+        prepared: The corpus.
+        device: Where layers are computed, and written, if there is no cache; None if none is to be made.
+        progress: Called with the task, utterances done and utterances in total.
+
+    Raises:
+        PreparedCorpusError: The cache is damaged.
+        WriteError: The cache cannot be written.
+    """
+    if not isinstance(encoder, PretrainedSettings):
+        return
+    checkpoint = open_checkpoint(encoder)
+    source = source_of(checkpoint, checkpoint.layers(encoder.layers))
+    opened = open_cache(prepared, checkpoint, source.layers)
+    if opened is None and device is not None:
+        write_cache(prepared, checkpoint, source.layers, lambda clip: source.compute(clip, device), progress)
+        opened = open_cache(prepared, checkpoint, source.layers)
+    if opened is not None:
+        source.caches[opened.folder] = opened
+
+
+def layers_folder(encoder: EncoderSettings, prepared: PreparedCorpus) -> Path | None:
+    """Return the folder of the cache of a frozen encoder's layers, whether it is there or not; None for other encoders."""
+    if not isinstance(encoder, PretrainedSettings):
+        return None
+    checkpoint = open_checkpoint(encoder)
+    return cache_folder(prepared, checkpoint, checkpoint.layers(encoder.layers))
+
+
+def require_cache(encoder: EncoderSettings, prepared: PreparedCorpus) -> None:
+    """Use a corpus's cache after its files were checked; raise PreparedCorpusError that names one that was changed."""
+    use_cache(encoder, prepared)
+    if isinstance(encoder, PretrainedSettings):
+        checkpoint = open_checkpoint(encoder)
+        if opened := open_cache(prepared, checkpoint, checkpoint.layers(encoder.layers)):
+            opened.require_unchanged()

@@ -1,0 +1,157 @@
+"""Checkpoints that cannot be used: one line with the reason, before anything of them is run."""
+
+import builtins
+import json
+
+import huggingface_hub
+import pytest
+from checkpoints import describe_checkpoint
+from huggingface_hub import errors
+from safetensors.torch import load_file, save_file
+
+from speaker_invariant_ser.cli.app import run as command
+from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
+from speaker_invariant_ser.features.pretrained import checkpoint as module
+from speaker_invariant_ser.features.pretrained.backbone import Backbone
+from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
+
+
+def opened(source, **keys):
+    return open_checkpoint(PretrainedSettings(source=str(source), **keys))
+
+
+def test_what_a_checkpoint_is_follows_from_its_files(tmp_path):
+    checkpoint = opened(describe_checkpoint(tmp_path / "any", num_hidden_layers=12, hidden_size=768))
+    assert (checkpoint.depth, checkpoint.width, checkpoint.shortest) == (12, 768, 400)
+    assert [checkpoint.frames_of(samples) for samples in (1, 400, 719, 720, 16_000)] == [1, 1, 1, 2, 49]
+    assert checkpoint.layers(()) == tuple(range(13)) and checkpoint.layers((0, 12)) == (0, 12)
+    with pytest.raises(RecipeError, match=r"encoder.layers: .*any has layers 0 to 12, and no layer 13"):
+        checkpoint.layers((0, 13))
+
+
+FOLDERS = {
+    r"no config\.json; expected a checkpoint": lambda folder: (folder / "config.json").unlink(),
+    r"no weights as safetensors .* pickled weights": lambda folder: (folder / "model.safetensors").rename(
+        folder / "pytorch_model.bin"
+    ),
+    r"no preprocessor_config\.json": lambda folder: (folder / "preprocessor_config.json").unlink(),
+    r"config\.json is damaged": lambda folder: (folder / "config.json").write_text("{"),
+    r"config\.json is damaged: expected a table": lambda folder: (folder / "config.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("message", FOLDERS)
+def test_an_incomplete_folder_is_refused(message, tmp_path):
+    folder = describe_checkpoint(tmp_path / "any")
+    FOLDERS[message](folder)
+    with pytest.raises(RecipeError, match=message):
+        opened(folder)
+
+
+CONFIGS = {
+    r"model_type = bert is no speech encoder .*config\.json has no conv_kernel": {"model_type": "bert", "conv_kernel": None},
+    r"made for audio at 8000 Hz .*expected 16000 Hz": {"rate": 8000},
+}
+
+
+@pytest.mark.parametrize("message", CONFIGS)
+def test_another_architecture_or_rate_is_refused(message, tmp_path):
+    folder, config = tmp_path / "any", CONFIGS[message]
+    describe_checkpoint(folder, **config)
+    table = {key: value for key, value in json.loads((folder / "config.json").read_text()).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(table))
+    with pytest.raises(RecipeError, match=message):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    "source, revision, message",
+    [
+        ("no/such/folder", "", "encoder.source = no/such/folder: no such folder; expected one, or OWNER/NAME"),
+        ("..", "main", "encoder.revision = main: .. is a folder, which has no revisions"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(source, revision, message):
+    with pytest.raises(RecipeError, match=message):
+        opened(source, revision=revision)
+
+
+HUB = {
+    "access is restricted; accept its conditions at https://huggingface.co/owner/gated": errors.GatedRepoError,
+    "no such model on the hub": errors.RepositoryNotFoundError,
+    "the repository has no revision v2": errors.RevisionNotFoundError,
+    "cannot be downloaded and is not in the cache .*check the connection": errors.LocalEntryNotFoundError,
+}
+
+
+@pytest.mark.parametrize("message", HUB)
+def test_a_repository_that_cannot_be_downloaded_is_refused(message, monkeypatch):
+    def fail(repository, **options):
+        error = HUB[message]
+        raise error.__new__(error, "any")
+
+    module.downloaded.cache_clear()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(RunError, match=f"encoder.source = owner/gated: {message}"):
+        opened("owner/gated", revision="v2")
+
+
+def test_a_repository_is_downloaded_once_and_its_commit_kept(monkeypatch, tmp_path):
+    calls, folder = [], describe_checkpoint(tmp_path / ("c" * 40))
+    module.downloaded.cache_clear()
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda repository, **options: calls.append((repository, options)) or str(folder)
+    )
+    settings = module.pinned(PretrainedSettings(source="owner/name"))
+    assert (settings.source, settings.revision) == ("owner/name", "c" * 40) and opened("owner/name").commit == "c" * 40
+    ((repository, options),) = calls
+    assert (repository, options["revision"]) == ("owner/name", None)
+    assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in options["allow_patterns"])
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def blocked(name, *rest):
+        if name == "transformers":
+            raise ImportError("blocked")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", blocked)
+    with pytest.raises(SetupError, match=r'pip install "speaker-invariant-ser\[pretrained\]"'):
+        Backbone(opened(describe_checkpoint(tmp_path / "any")))
+
+
+def test_damaged_incomplete_and_foreign_weights_are_refused(checkpoint, tmp_path):
+    with pytest.raises(RecipeError, match=r"any: cannot be loaded \("):
+        Backbone(opened(describe_checkpoint(tmp_path / "any")))
+    own = describe_checkpoint(tmp_path / "own", model_type="mert_model", auto_map={"AutoModel": "modeling.MERTModel"})
+    (own / "modeling.py").write_text("raise SystemExit('this code was run')")
+    with pytest.raises(RecipeError, match=r"model_type = mert_model is none of transformers .* never run \(trust_remote_code\)"):
+        Backbone(opened(own))
+    weights = load_file(checkpoint("wavlm") / "model.safetensors")
+    part = describe_checkpoint(tmp_path / "part")
+    for name in ("config.json", "preprocessor_config.json"):
+        (part / name).write_bytes((checkpoint("wavlm") / name).read_bytes())
+    save_file({name: tensor for name, tensor in weights.items() if "layers.1" not in name}, part / "model.safetensors")
+    with pytest.raises(RecipeError, match=r"its weights are incomplete or of another network \(encoder\.layers\.1\."):
+        Backbone(opened(part))
+
+
+def test_train_names_a_wrong_source_and_methods_that_need_log_mels(prepared, tmp_path, capsys):
+    source = describe_checkpoint(tmp_path / "any")
+    arguments = ["train", "pretrained", "--data", str(prepared.folder), "--out", str(tmp_path / "run"), "--quiet", "--yes"]
+    wrong = {
+        "encoder.source=nowhere": "encoder.source = nowhere: no such folder",
+        "augment.tempo=0.1": "augment.tempo = 0.1 with encoder.name = pretrained: augmentation is defined for log-mels",
+        "perturb.name=vat": "perturb.name = vat with encoder.name = pretrained: perturbations are defined for log-mels only",
+        "features.normalise=speaker": "features.normalise = speaker with encoder.name = pretrained",
+        "encoder.layers=[2, 1]": "encoder.layers = [2, 1]: expected each layer once, in ascending order",
+        "encoder.layers=[3]": "has layers 0 to 2, and no layer 3",
+        'features.streams=["log-mel"]': 'encoder.name = pretrained with features.streams = ["log-mel"]: expected',
+    }
+    for override, message in wrong.items():
+        assert command([*arguments, "--set", f"encoder.source={source}", "--set", override]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.splitlines()[-1].startswith("error:") and not (tmp_path / "run").exists()
