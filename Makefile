@@ -29,7 +29,7 @@ reference: $(READY)
 	$(BIN)/python tools/command_reference.py
 	$(BIN)/python tools/corpus_pages.py
 	$(BIN)/python tools/draw_architecture.py
-	$(BIN)/siser study recipes/study-arms.toml --table > /dev/null
+	for name in arms methods; do $(BIN)/siser study recipes/study-$$name.toml --table > /dev/null || exit 1; done
 
 # The mark is written last, so that an interrupted set-up is repeated.
 $(READY): pyproject.toml constraints.txt tools/fit_torchaudio.py

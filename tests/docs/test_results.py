@@ -1,4 +1,4 @@
-"""The page of arms is the one that the result files give."""
+"""The pages of the studies are those that the result files give."""
 
 import pytest
 from documents import ROOT
@@ -9,18 +9,14 @@ from speaker_invariant_ser.studies.rows import gather
 from speaker_invariant_ser.studies.study import read_study
 
 RESULTS = ROOT / "recipes" / "results"
-STUDY = read_study(ROOT / "recipes" / "study-arms.toml")
+STUDIES = [study for path in sorted((ROOT / "recipes").glob("study-*.toml")) if (study := read_study(path)).page]
 
 
-@pytest.fixture(scope="module")
-def rows():
-    return gather(STUDY, RESULTS)
-
-
-def test_the_page_of_arms_is_up_to_date(rows):
-    page = ROOT / "docs" / "arms.md"
-    assert STUDY.page and STUDY.page.resolve() == page and rows
-    assert page.read_text(encoding="utf-8") == updated(STUDY, page, rows), "run `make reference`"
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.path.stem)
+def test_the_page_of_a_study_is_up_to_date(study):
+    rows, page = gather(study, RESULTS), study.page.resolve()
+    assert page.parent == ROOT / "docs"
+    assert page.read_text(encoding="utf-8") == updated(study, page, rows), "run `make reference`"
     for path, picture in pictures(page, rows).items():
         assert path.read_text(encoding="utf-8") == picture, f"{path.name}: run `make reference`"
 
