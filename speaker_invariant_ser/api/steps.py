@@ -191,6 +191,7 @@ def evaluate(
     quick: bool = False,
     baseline: bool = True,
     telephone: bool = False,
+    judge: Path | str | None = None,
     device: str = "auto",
     jobs: int = 1,
     progress: TaskProgress | None = None,
@@ -205,6 +206,7 @@ def evaluate(
         quick: Use closed-form attackers only: fast, never claims chance.
         baseline: Measure what the 22 prosody functionals and an SVM reach on the same folds; takes seconds.
         telephone: Also score the test utterances as heard over a telephone: `emotion.by_telephone` of the report.
+        judge: Table of embeddings of the same utterances by a speaker encoder, joined by id: what the recordings reveal.
         device: `auto` (the first GPU, otherwise the CPU), `cpu` or `cuda`.
         jobs: Attackers fitted in parallel.
         progress: Called with task, steps done and steps in total.
@@ -226,9 +228,9 @@ def evaluate(
 
     require_at_least(1, jobs=jobs)
     opened, other = open_run(run), against if against is None else open_run(against)
-    prepared = opened.open_data(None if data is None else Path(data))
+    prepared, judged = opened.open_data(None if data is None else Path(data)), None if judge is None else Path(judge)
     try:
-        result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline, telephone)
+        result = evaluation.evaluate(opened, prepared, device, progress, by, other, quick, jobs, baseline, telephone, judged)
     except evaluation.UnauditedError as error:
         write_unaudited_report(error.report, error.curves, opened.folder)
         raise
@@ -246,6 +248,7 @@ def audit(
     columns: Mapping[str, str] | None = None,
     dimensions: Sequence[str] = (),
     same_speaker: bool | None = None,
+    judge: Path | str | None = None,
     quick: bool = False,
     seed: int = 0,
     jobs: int = 1,
@@ -262,6 +265,7 @@ def audit(
         columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem.
         same_speaker: As in `prepare`.
+        judge: As in `evaluate`; a table with the ids of `embeddings`.
         quick: Use closed-form attackers only, of a large table a sample (`sample` in the result): fast, never claims chance.
         seed: Seed of folds, attackers and permutations, 0 to 2^31 - 1.
         jobs: Attackers fitted in parallel.
@@ -289,6 +293,7 @@ def audit(
     """
     from speaker_invariant_ser.audit import audit as auditing
     from speaker_invariant_ser.audit.read_embeddings import embeddings_of, read_embeddings
+    from speaker_invariant_ser.audit.verification.judge import read_judge
     from speaker_invariant_ser.errors import AuditError
 
     require_at_least(1, jobs=jobs)
@@ -304,7 +309,8 @@ def audit(
         raise AuditError("embeddings as an array need the argument speaker, and no columns or dimensions")
     else:
         table, notes = embeddings_of(embeddings, labels, same_speaker)
-    audited = auditing.audit_table(table, auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs), progress)
+    settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
+    audited = auditing.audit_table(table, settings, progress, None if judge is None else read_judge(judge))
     return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
 
 

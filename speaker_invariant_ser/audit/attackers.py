@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
@@ -31,6 +32,7 @@ MAX_TUNING_UTTERANCES = 3000  # a setting is chosen on at most this many utteran
 MAX_COVARIANCE_DIMENSIONS = 512  # LDA and QDA see the principal components of wider embeddings
 MAX_ITERATIONS = 500  # of the logistic regression
 MIN_PROBABILITY, MIN_DISTANCE = 1e-300, 1e-9  # whose logarithms are finite
+MIN_LOG_POSTERIOR = -1000.0  # of a speaker whom an attacker rules out; finite in half precision
 INTERRUPTED = "Training interrupted by user"  # warning of scikit-learn's networks, which swallow Ctrl-C and return half trained
 
 Inputs = np.ndarray | Sequence[np.ndarray]  # embeddings [N, D], or frame-level features of N utterances, each [F, T]
@@ -126,11 +128,13 @@ class Prediction(NamedTuple):
         speaker: Predicted speakers [N].
         named: Speakers [N] with the highest score; usually the predicted ones.
         margin: By how much that score exceeds the second [N]. Comparable within one fitted attacker.
+        log_posterior: Log of the softmax of the scores [N, K], at least `MIN_LOG_POSTERIOR`.
     """
 
     speaker: np.ndarray
     named: np.ndarray
     margin: np.ndarray
+    log_posterior: np.ndarray
 
 
 def predict_with_margin(model: Pipeline, inputs: Inputs) -> Prediction:
@@ -145,12 +149,17 @@ def predict_with_margin(model: Pipeline, inputs: Inputs) -> Prediction:
     if hasattr(model, "decision_function"):
         predicted, scores = model.predict(inputs), model.decision_function(inputs)
         if scores.ndim == 1:  # two speakers
-            return Prediction(predicted, predicted, np.abs(scores))
+            return Prediction(predicted, predicted, np.abs(scores), log_posteriors(np.stack([0 * scores, scores], axis=1)))
     else:
         probability = model.predict_proba(inputs).astype(float)
         predicted, scores = model.classes_[probability.argmax(axis=1)], np.log(np.maximum(probability, MIN_PROBABILITY))
     second, first = np.partition(scores, -2, axis=1)[:, -2:].T
-    return Prediction(predicted, model.classes_[scores.argmax(axis=1)], np.nan_to_num(first - second))
+    return Prediction(predicted, model.classes_[scores.argmax(axis=1)], np.nan_to_num(first - second), log_posteriors(scores))
+
+
+def log_posteriors(scores: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the softmax of scores [N, K], bounded so that sums of several are finite."""
+    return np.maximum(log_softmax(np.nan_to_num(scores), axis=1), MIN_LOG_POSTERIOR)
 
 
 def sample_utterances(speaker: np.ndarray, maximum: int, seed: int) -> np.ndarray:

@@ -20,16 +20,18 @@ from speaker_invariant_ser.audit.embeddings import (
     significant_bits,
     without_single_utterances,
 )
-from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, plan_folds
-from speaker_invariant_ser.audit.information import codelength, usable_bits
+from speaker_invariant_ser.audit.folds import FOLDS, REPEATS
+from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
 from speaker_invariant_ser.audit.verdict import verdict
-from speaker_invariant_ser.audit.verification.trials import make_trials
-from speaker_invariant_ser.audit.verification.verify import Verification, verify, verify_without_background
+from speaker_invariant_ser.audit.verification.judge import Judge
+from speaker_invariant_ser.audit.verification.several_clips import CLIPS
+from speaker_invariant_ser.audit.verification.unseen import Encoder, UnseenSpeakers, halves, measure_unseen
 from speaker_invariant_ser.files import sha256
-from speaker_invariant_ser.indexing import one_hot, to_indices
+from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.processes import TaskProgress
 
+JUDGE = "judge"  # name of the control
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
 
 
@@ -71,7 +73,7 @@ class Audit:
         controls: Leakage of other inputs and of the embedding, all under the closed-form attackers.
         information: Usable bits and online code length.
         unseen: Leakage of speakers that the encoder was not trained on, under the closed-form attackers; None if not measured.
-        verification: Verification of unseen speakers; None if not measured.
+        verification: Verification of unseen speakers, and what follows from it; None if not measured.
         sample: What a quick audit used of a large table; None where everything was used.
         significant_bits: Significant binary digits that the embeddings were rounded to.
     """
@@ -82,7 +84,7 @@ class Audit:
     controls: dict[str, Leakage]
     information: dict
     unseen: Leakage | None
-    verification: Verification | None
+    verification: UnseenSpeakers | None
     sample: Sample | None = None
     significant_bits: int = RELEASED_BITS
 
@@ -104,6 +106,7 @@ class Audit:
             "selectivity": controls["embedding"]["accuracy"] - controls["shuffled"]["accuracy"],
             "information": self.information,
             "unseen": unseen_summary(self.unseen, self.verification),
+            "clips": clips_summary(self.leakage, self.verification),
             **({"sample": asdict(self.sample)} if self.sample else {}),
         }
 
@@ -115,6 +118,7 @@ def audit(
     unseen: Sequence[Embeddings] | None = None,
     settings: AuditSettings | None = None,
     progress: TaskProgress | None = None,
+    judge: Judge | None = None,
 ) -> Audit:
     """Audit the embeddings of one or several encoders; decisions are pooled over encoders.
 
@@ -127,14 +131,20 @@ def audit(
             scored utterances of the first table.
         settings: Settings of the audit.
         progress: Called with the step's name, the units done and the total.
+        judge: Embeddings of the same utterances by another encoder, attacked as a control and verified as a ceiling.
 
     Returns:
         The results.
 
     Raises:
-        AuditError: A table has fewer than two usable speakers, nothing to score, or values that are not finite.
+        AuditError: A table has fewer than two usable speakers, nothing to score, or values that are not finite; or the judge
+            lacks an utterance.
     """
     settings, progress = settings or AuditSettings(), progress or ignore_progress
+    if judge:
+        for table in (*tables, *(unseen or ())):
+            judge.require(table.id)
+        controls = {**(controls or {}), JUDGE: [judge.of(table.id) for table in tables]}
     bits = significant_bits(tables, settings.significant_bits)
     tables, unseen = rounded(tables, bits), unseen and rounded(unseen, bits)
     leakage = measure_leakage(
@@ -151,9 +161,15 @@ def audit(
         quick=settings.quick,
         scored=scored,
         controls=attack_controls(tables, controls or {}, leakage if settings.quick else None, settings, progress),
-        information=measure_information(tables, settings, progress),
+        information=measure_information(
+            tables,
+            ("linear",) if settings.quick else ("linear", "mlp"),
+            settings.folds,
+            settings.seed,
+            lambda done, total: progress("measuring information", done, total),
+        ),
         unseen=attack_unseen(unseen or [], settings, progress),
-        verification=verify_unseen(tables, unseen, settings, progress),
+        verification=verify_unseen(tables, unseen, judge, settings, progress),
         significant_bits=bits,
     )
 
@@ -163,7 +179,12 @@ def rounded(tables: Sequence[Embeddings], bits: int) -> list[Embeddings]:
     return [replace(table, embedding=round_significant(table.embedding, bits)) for table in tables]
 
 
-def audit_table(table: Embeddings, settings: AuditSettings | None = None, progress: TaskProgress | None = None) -> Audit:
+def audit_table(
+    table: Embeddings,
+    settings: AuditSettings | None = None,
+    progress: TaskProgress | None = None,
+    judge: Judge | None = None,
+) -> Audit:
     """Audit embeddings of any encoder; attackers are scored on the utterances that the table marks.
 
     A quick audit uses a sample of a large table (see `draw_sample`), so that it takes less than a minute.
@@ -172,17 +193,21 @@ def audit_table(table: Embeddings, settings: AuditSettings | None = None, progre
         table: The embeddings.
         settings: Settings of the audit.
         progress: Called with the step's name, the units done and the total.
+        judge: As in `audit`; it needs a row of every utterance of the table.
 
     Returns:
         The results.
 
     Raises:
-        AuditError: There are fewer than two usable speakers, nothing to score, or values that are not finite.
+        AuditError: There are fewer than two usable speakers, nothing to score, or values that are not finite; or the judge
+            lacks an utterance.
     """
     settings = settings or AuditSettings()
+    if judge:
+        judge.require(table.id)
     scored: Scored = "given" if table.scored.all() else "held-out"
     drawn, sample = draw_sample(table, settings.seed) if settings.quick else (table, None)
-    return replace(audit([drawn], scored, settings=settings, progress=progress), sample=sample)
+    return replace(audit([drawn], scored, settings=settings, progress=progress, judge=judge), sample=sample)
 
 
 def ignore_progress(step: str, done: int, total: int) -> None:
@@ -238,42 +263,6 @@ def with_shuffled_speakers(table: Embeddings, seed: int) -> Embeddings:
     return replace(table, speaker=speaker, frames=None)
 
 
-def measure_information(tables: Sequence[Embeddings], settings: AuditSettings, progress: TaskProgress) -> dict:
-    """Compute usable bits about the speaker given the emotion and the online code length, both pooled over encoders."""
-    families = ("linear",) if settings.quick else ("linear", "mlp")
-    tables = [without_single_utterances(table) for table in tables]
-    bits: dict[str, list[np.ndarray]] = {family: [] for family in families}
-    code_lengths = []
-    for done, table in enumerate(tables, start=1):
-        plan = plan_folds(table, settings.folds, settings.seed)
-        folds = [(fold.train, fold.test) for fold in plan.folds if fold.repeat == 0]
-        groups = table.text if plan.grouped_by_text else table.group
-        for family in families:
-            bits[family].append(usable_bits(table.embedding, table.speaker, table.emotion, folds, family, groups, settings.seed))
-        code_lengths.append(codelength(table.embedding, table.speaker, settings.seed))
-        progress("measuring information", done, len(tables))
-    with_embedding_bits, uniform_bits = np.sum(code_lengths, axis=0)
-    return {
-        "v_bits": {family: float(np.nanmean(np.concatenate(encoder_bits))) for family, encoder_bits in bits.items()},
-        "mdl": {
-            "codelength_bits": float(with_embedding_bits),
-            "uniform_bits": float(uniform_bits),
-            "compression": float(uniform_bits / with_embedding_bits),
-        },
-        "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
-        "given_emotion_bits": float(np.mean([speaker_bits_given_emotion(table) for table in tables])),
-    }
-
-
-def speaker_bits_given_emotion(table: Embeddings) -> float:
-    """Return the conditional entropy of the speaker given the emotion, bits: 0 where the emotion names the speaker."""
-    names, emotions = to_indices(table.speaker), to_indices(table.emotion)
-    joint = np.zeros((names.max() + 1, emotions.max() + 1))
-    np.add.at(joint, (names, emotions), 1 / len(names))
-    share = joint / joint.sum(axis=0)
-    return float(-(joint * np.log2(np.where(share > 0, share, 1))).sum())
-
-
 def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progress: TaskProgress) -> Leakage | None:
     """Measure leakage of speakers that encoders were not trained on; None if no encoder has two of them."""
     tables = [without_single_utterances(table) for table in unseen]
@@ -285,28 +274,19 @@ def attack_unseen(unseen: Sequence[Embeddings], settings: AuditSettings, progres
 
 
 def verify_unseen(
-    tables: Sequence[Embeddings], unseen: Sequence[Embeddings] | None, settings: AuditSettings, progress: TaskProgress
-) -> Verification | None:
+    tables: Sequence[Embeddings],
+    unseen: Sequence[Embeddings] | None,
+    judge: Judge | None,
+    settings: AuditSettings,
+    progress: TaskProgress,
+) -> UnseenSpeakers | None:
     """Verify unseen speakers with the training speakers as background, or a table's own speakers if there are no others."""
-    progress("verifying unseen speakers", 0, 1)
     if unseen is None:
-        table = tables[0].select(tables[0].scored)
-        result = verify_without_background(table.embedding, table.speaker, table.emotion, table.text, settings.seed)
+        encoders = halves(tables[0].select(tables[0].scored), settings.seed)
     else:
-        result = verify(
-            [
-                make_trials(
-                    table.embedding,
-                    table.speaker,
-                    table.emotion,
-                    table.text,
-                    background.embedding,
-                    background.speaker,
-                    seed=settings.seed,
-                )
-                for table, background in zip(unseen, tables, strict=True)
-            ]
-        )
+        encoders = [Encoder(table, background, settings.seed) for table, background in zip(unseen, tables, strict=True)]
+    progress("verifying unseen speakers", 0, 1)
+    result = measure_unseen(encoders, judge)
     progress("verifying unseen speakers", 1, 1)
     return result
 
@@ -323,7 +303,7 @@ def control_summary(leakage: Leakage) -> dict:
     }
 
 
-def unseen_summary(leakage: Leakage | None, verification: Verification | None) -> dict | None:
+def unseen_summary(leakage: Leakage | None, verification: UnseenSpeakers | None) -> dict | None:
     """Return the part about unseen speakers for report.json; None without either result, null values without one of them."""
     if leakage is None and verification is None:
         return None
@@ -340,12 +320,26 @@ def unseen_summary(leakage: Leakage | None, verification: Verification | None) -
     }
 
 
+def clips_summary(leakage: Leakage, verification: UnseenSpeakers | None) -> list[dict]:
+    """Return what is identified and verified from several clips of one person, for report.json; null where not measured."""
+    verified = verification.clips if verification else {}
+    identified = {clips: score and asdict(score) for clips, score in leakage.clips.items()}
+    return [{"clips": clips, "identification": identified.get(clips), "verification": verified.get(clips)} for clips in CLIPS]
+
+
 def today() -> str:
     """Return the date, UTC, as in 2026-01-31."""
     return datetime.now(UTC).date().isoformat()
 
 
-def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditSettings, notes: Sequence[str] = ()) -> dict:
+def table_summary(
+    path: Path,
+    table: Embeddings,
+    speaker: dict,
+    settings: AuditSettings,
+    notes: Sequence[str] = (),
+    judge: Judge | None = None,
+) -> dict:
     """Return the content of report.json for the audit of a table of embeddings.
 
     Args:
@@ -354,6 +348,7 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
         speaker: `Audit.summary`.
         settings: Settings of the audit.
         notes: What `read_embeddings` remarked on the table.
+        judge: The judge, if there was one.
 
     Returns:
         The content, without results on emotion.
@@ -376,6 +371,7 @@ def table_summary(path: Path, table: Embeddings, speaker: dict, settings: AuditS
             "audit": settings.described,
             "date": today(),
             "versions": versions_of("scikit-learn", "numpy"),
+            "judge": judge and judge.described,
         },
         "baseline": None,
     }

@@ -29,6 +29,7 @@ class FoldResult(NamedTuple):
     converged: bool
     named: np.ndarray
     margin: np.ndarray
+    log_posterior: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class EncoderPredictions:
         converged: For each attacker and fold, whether its fit converged.
         named: For each attacker and fold, the speaker it would name if it were sure, see `attackers.Prediction`.
         margin: For each attacker and fold, how sure it was of each test utterance.
+        log_posterior: For each closed-form attacker and fold, log posteriors of the speakers for each test utterance, float16.
     """
 
     plan: FoldPlan
@@ -54,6 +56,7 @@ class EncoderPredictions:
     converged: dict[str, list[bool]] = field(default_factory=dict)
     named: dict[str, list[np.ndarray]] = field(default_factory=dict)
     margin: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    log_posterior: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def votes(self, attackers: Sequence[str]) -> np.ndarray:
         """Return the share of repeats that predict each speaker [n, K], from the attacker given for each fold."""
@@ -165,6 +168,7 @@ def run_attackers(
             defaultdict(list),
             named=defaultdict(list),
             margin=defaultdict(list),
+            log_posterior=defaultdict(list),
         )
         for table, plan, indices in zip(tables, plans, speakers, strict=True)
     ]
@@ -177,6 +181,8 @@ def run_attackers(
         result.converged[name].append(fitted.converged)
         result.named[name].append(fitted.named)
         result.margin[name].append(fitted.margin)
+        if fitted.log_posterior is not None:
+            result.log_posterior[name].append(fitted.log_posterior)
         if progress:
             progress(done, len(tasks))
     return results
@@ -216,7 +222,14 @@ def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold,
             ATTACKERS[name], select_rows(inputs, fold.train), speaker[fold.train], fold.tuning, seed + fold.repeat
         )
         prediction = predict_with_margin(fitted, select_rows(inputs, fold.test))
-        return FoldResult(prediction.speaker, validation_correct, converged, prediction.named, prediction.margin)
+        return FoldResult(
+            prediction.speaker,
+            validation_correct,
+            converged,
+            prediction.named,
+            prediction.margin,
+            prediction.log_posterior.astype(np.float16) if ATTACKERS[name].quick else None,
+        )
 
 
 def choose_strongest(

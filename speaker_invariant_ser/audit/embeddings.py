@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from speaker_invariant_ser.data.tables.near_rows import copies
 from speaker_invariant_ser.errors import AuditError, shorten
 from speaker_invariant_ser.indexing import spread_order, to_indices
 
@@ -62,6 +63,17 @@ class Embeddings:
     def speaker_and_emotion(self) -> np.ndarray:
         """One label [N] for each combination of speaker and emotion, by which folds are stratified."""
         return np.char.add(np.char.add(self.speaker.astype(str), "\n"), self.emotion.astype(str))
+
+
+def taken_once(table: Embeddings, notes: list[str]) -> tuple[Embeddings, list[str]]:
+    """Leave out rows that are copies of another row of the same speaker, of two copies one that is not scored; with a note."""
+    order = np.argsort(~table.scored, kind="stable")
+    repeated = np.zeros(len(order), dtype=bool)
+    repeated[order] = copies(table.embedding[order], table.speaker[order])
+    if not repeated.any():
+        return table, notes
+    left_out = f"{repeated.sum()} of {len(order)} rows are equal or nearly equal to another row of the same speaker: taken once"
+    return table.select(~repeated), [*notes, left_out]
 
 
 def speakers_with_one_utterance(table: Embeddings) -> list[str]:

@@ -22,6 +22,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
+from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.errors import SerError, unknown
 from speaker_invariant_ser.indexing import one_hot, spread_order, to_indices
 
@@ -43,6 +45,58 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
+def measure_information(
+    tables: Sequence[Embeddings],
+    families: Sequence[str],
+    folds: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict:
+    """Compute usable bits about the speaker given the emotion and the online code length, both pooled over encoders.
+
+    Args:
+        tables: Embeddings of each encoder.
+        families: Families of classifiers, keys of `FAMILIES`.
+        folds: Folds of the cross-validation.
+        seed: Seed of folds and classifiers.
+        progress: Called with the encoders done and in total.
+
+    Returns:
+        The part `information` of report.json.
+    """
+    tables = [without_single_utterances(table) for table in tables]
+    bits: dict[str, list[np.ndarray]] = {family: [] for family in families}
+    code_lengths = []
+    for done, table in enumerate(tables, start=1):
+        plan = plan_folds(table, folds, seed)
+        splits = [(fold.train, fold.test) for fold in plan.folds if fold.repeat == 0]
+        groups = table.text if plan.grouped_by_text else table.group
+        for family in families:
+            bits[family].append(usable_bits(table.embedding, table.speaker, table.emotion, splits, family, groups, seed))
+        code_lengths.append(codelength(table.embedding, table.speaker, seed))
+        progress(done, len(tables))
+    with_embedding_bits, uniform_bits = np.sum(code_lengths, axis=0)
+    return {
+        "v_bits": {family: float(np.nanmean(np.concatenate(encoder_bits))) for family, encoder_bits in bits.items()},
+        "mdl": {
+            "codelength_bits": float(with_embedding_bits),
+            "uniform_bits": float(uniform_bits),
+            "compression": float(uniform_bits / with_embedding_bits),
+        },
+        "log2_speakers": float(np.log2(max(len(set(table.speaker)) for table in tables))),
+        "given_emotion_bits": float(np.mean([speaker_bits_given_emotion(table) for table in tables])),
+    }
+
+
+def speaker_bits_given_emotion(table: Embeddings) -> float:
+    """Return the conditional entropy of the speaker given the emotion, bits: 0 where the emotion names the speaker."""
+    names, emotions = to_indices(table.speaker), to_indices(table.emotion)
+    joint = np.zeros((names.max() + 1, emotions.max() + 1))
+    np.add.at(joint, (names, emotions), 1 / len(names))
+    share = joint / joint.sum(axis=0)
+    return float(-(joint * np.log2(np.where(share > 0, share, 1))).sum())
+
+
 def usable_bits(
     embedding: np.ndarray,
     speaker: np.ndarray,

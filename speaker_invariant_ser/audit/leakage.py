@@ -38,6 +38,7 @@ from speaker_invariant_ser.audit.embeddings import (
     without_single_utterances,
 )
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
+from speaker_invariant_ser.audit.several_clips import Identification, identify_from_several_clips
 from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Reason, Score
 from speaker_invariant_ser.audit.tails import Tails, allow_for_texts, measure_tails
 from speaker_invariant_ser.indexing import to_indices
@@ -95,6 +96,7 @@ class Leakage:
         converged: For each attacker, the share of its fits that converged before the limit of their iterations.
         nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
         tails: The speaker that is recognised best, and the utterances that attackers are surest about.
+        clips: Identification from several clips of one person by the strongest closed-form attacker.
     """
 
     speakers: int
@@ -115,6 +117,7 @@ class Leakage:
     converged: dict[str, float] = field(default_factory=dict)
     nested_texts: float = 0.0
     tails: Tails = field(default_factory=Tails)
+    clips: dict[int, Identification | None] = field(default_factory=dict)
 
     @property
     def conclusion(self) -> Conclusion:
@@ -261,6 +264,7 @@ def measure_leakage(
         converged={name: float(np.mean([fit for result in results for fit in result.converged[name]])) for name in usable},
         nested_texts=nested_texts(tables),
         tails=tails,
+        clips=identify_from_several_clips(results, tables, pooled.labels, seed),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.embeddings import Embeddings, taken_once
 from speaker_invariant_ser.data.manifest import COLUMNS
 from speaker_invariant_ser.data.tables.columns import (
     read_columns,
@@ -28,7 +28,7 @@ from speaker_invariant_ser.data.tables.columns import (
 from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
-from speaker_invariant_ser.data.tables.near_rows import copies, repeated_embedding
+from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
 
@@ -107,15 +107,7 @@ def read_embeddings(
         AuditError: The file cannot be read, a field is missing or invalid, or an embedding is not finite.
     """
     path = Path(path)
-    if path.suffix.lower() not in READERS:
-        raise AuditError(f"{path}: {unknown('ending', path.suffix, READERS)}")
-    if not path.is_file():
-        raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
-    try:
-        embedding, labels, names, notes = READERS[path.suffix.lower()](path, columns or {}, dimensions)
-        require_single_lines(labels, path)
-    except ManifestError as error:
-        raise AuditError(str(error)) from None
+    embedding, labels, names, notes = read_content(path, columns or {}, dimensions)
     table, further_notes = make_embeddings(embedding, labels, path, same_speaker)
     suspicious = [names[column] for column in speaker_numbers(table.embedding, table.speaker)]
     if suspicious:
@@ -124,6 +116,22 @@ def read_embeddings(
             "if it is an index or a label"
         )
     return ReadTable(table, names, [*notes, *further_notes])
+
+
+def read_content(
+    path: Path, columns: Mapping[str, str], dimensions: Sequence[str], needed: Sequence[str] = ("speaker",)
+) -> Content:
+    """Read a table as it is; `needed` are the labels that it has to have. Raises AuditError as `read_embeddings` does."""
+    if path.suffix.lower() not in READERS:
+        raise AuditError(f"{path}: {unknown('ending', path.suffix, READERS)}")
+    if not path.is_file():
+        raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
+    try:
+        content = READERS[path.suffix.lower()](path, columns, dimensions, needed)
+        require_single_lines(content[1], path)
+        return content
+    except ManifestError as error:
+        raise AuditError(str(error)) from None
 
 
 def make_embeddings(
@@ -166,17 +174,6 @@ def make_embeddings(
     return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
 
 
-def taken_once(table: Embeddings, notes: list[str]) -> tuple[Embeddings, list[str]]:
-    """Leave out rows that are copies of another row of the same speaker, of two copies one that is not scored; with a note."""
-    order = np.argsort(~table.scored, kind="stable")
-    repeated = np.zeros(len(order), dtype=bool)
-    repeated[order] = copies(table.embedding[order], table.speaker[order])
-    if not repeated.any():
-        return table, notes
-    left_out = f"{repeated.sum()} of {len(order)} rows are equal or nearly equal to another row of the same speaker: taken once"
-    return table.select(~repeated), [*notes, left_out]
-
-
 def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speaker: bool | None) -> tuple[np.ndarray, list[str]]:
     """Return labels [N] in one spelling, "" where missing, and notes; raise AuditError as `unify.spellings` does."""
     try:
@@ -187,7 +184,7 @@ def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speak
     return np.array(["" if is_missing(cell) else spelling[cell] for cell in cells], dtype=str), notes
 
 
-def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] = ()) -> Content:
+def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], needed: Sequence[str]) -> Content:
     """Read an .npz file without unpickling anything."""
     if dimensions:
         raise AuditError(f"{path}: --dimensions names columns of a table; an .npz file has the array embedding")
@@ -197,7 +194,7 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] =
             with open(path, "rb") as source:
                 file = np.load(source, allow_pickle=False)
                 names = list(getattr(file, "files", ()))  # a bare array, as in an .npy file, has none
-                chosen = match_fields(names, columns, path, needed=("embedding", "speaker"))
+                chosen = match_fields(names, columns, path, needed=("embedding", *needed))
                 require_memory(path, COPIES * sum(member.file_size for member in file.zip.infolist()), "its arrays")
                 arrays = {field: file[name] for field, name in chosen.items()}
         except INVALID_NPZ as error:
@@ -267,10 +264,10 @@ def label_texts(values: "ArrayLike", name: str) -> list[str]:
     return stripped_texts(cells.tolist(), name)
 
 
-def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[str] = ()) -> Content:
+def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], needed: Sequence[str]) -> Content:
     """Read a .csv, .tsv or .parquet file with one column per dimension, or in .parquet a column of vectors."""
     cells = read_columns(path, {})
-    chosen = match_fields(cells, columns, path, needed=("speaker",))
+    chosen = match_fields(cells, columns, path, needed)
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
     vectors, nested = read_vectors(path)
     others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
@@ -281,7 +278,7 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions, nested)
     notes += [f"labels and row numbers that are not used: {', '.join(never)}"] if never else []
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]
-    embedding = np.stack(values, axis=1) if values else np.zeros((len(labels["speaker"]), 0))
+    embedding = np.stack(values, axis=1) if values else np.zeros((len(next(iter(cells.values()), ())), 0))
     return embedding, labels, names, notes
 
 
@@ -390,7 +387,7 @@ def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
     return scored
 
 
-READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str]], Content]] = {
+READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str], Sequence[str]], Content]] = {
     ".npz": read_npz,
     ".csv": read_columnar,
     ".tsv": read_columnar,

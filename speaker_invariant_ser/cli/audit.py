@@ -10,6 +10,7 @@ from speaker_invariant_ser.cli.options import (
     CORES,
     AttackerJobs,
     Columns,
+    JudgeTable,
     Quick,
     Quiet,
     SameSpeaker,
@@ -31,6 +32,7 @@ def audit(
         ),
     ] = None,
     same_speaker: SameSpeaker = None,
+    judge: JudgeTable = None,
     quick: Quick = False,
     significant_bits: Annotated[
         int,
@@ -57,13 +59,17 @@ def audit(
         progress("loading", 0, 1)
         from speaker_invariant_ser.audit import audit as auditing
         from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+        from speaker_invariant_ser.audit.verification.judge import read_judge
         from speaker_invariant_ser.data.tables.dimensions import described
 
         embeddings, names, notes = read_embeddings(table, columns, dimensions or (), same_speaker)
+        judged = read_judge(judge) if judge else None
+        if judged:
+            judged.require(embeddings.id)
         progress("loading", 1, 1)
         settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs, significant_bits=significant_bits)
         try:
-            audited = auditing.audit_table(embeddings, settings, progress)
+            audited = auditing.audit_table(embeddings, settings, progress, judged)
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
         speaker = audited.summary
@@ -79,7 +85,7 @@ def audit(
         from speaker_invariant_ser.report.write import write_report
 
         remarks = [f"dimensions: {described(names)}", *notes]
-        report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks))
+        report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks, judged))
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
     size = f"{counted(utterances, 'utterance')} of {counted(speakers, 'speaker')}, {counted(len(names), 'dimension')}"
     say(f"{table}: {size}: {described(names)}")

@@ -189,10 +189,12 @@ def show_baseline(report: "TableReport") -> None:
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
-    """Print the attackers' accuracies and the chance levels."""
+    """Print the attackers' accuracies, the chance levels, and what is known of unseen speakers and of several clips."""
     from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_converged, not_tried
+    from speaker_invariant_ser.report.unseen_tables import clips_table, unseen_table
 
-    for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker)):
+    unseen = unseen_table(speaker.unseen) if speaker.unseen else None
+    for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker), unseen, clips_table(speaker)):
         if table:
             show_table(table, transductive)
     for text in (*not_tried(speaker), *not_converged(speaker)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import opened, say, show_comparison, show_evaluation, show_json, show_unaudited, warn
-from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, Quick, Quiet, require_former_report
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, JudgeTable, Quick, Quiet, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import RunError
 
@@ -37,6 +37,7 @@ def evaluate(
         bool,
         typer.Option("--telephone", help="Also score the test utterances by telephone (300 to 3400 Hz, mu-law)."),
     ] = False,
+    judge: JudgeTable = None,
     device: Device = "auto",
     jobs: AttackerJobs = CORES,
     as_json: Json = False,
@@ -56,7 +57,9 @@ def evaluate(
         from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 
         try:
-            result = evaluation.evaluate(evaluated, prepared, device, progress, by or (), other, quick, jobs, baseline, telephone)
+            result = evaluation.evaluate(
+                evaluated, prepared, device, progress, by or (), other, quick, jobs, baseline, telephone, judge
+            )
         except evaluation.UnauditedError as error:
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             raise typer.Exit(1) from None

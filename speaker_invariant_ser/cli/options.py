@@ -71,6 +71,14 @@ Quick = Annotated[
     bool,
     typer.Option("--quick", help="Closed-form attackers only (logistic regression, LDA, QDA, k-NN): fast, never claims chance."),
 ]
+JudgeTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge",
+        metavar="TABLE",
+        help="Embeddings of the same utterances by a speaker encoder, joined by id: what the recordings themselves reveal.",
+    ),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="OURS=THEIRS, the table's name of a column, such as speaker=spk_id; may be repeated."),

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audi
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
+from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
@@ -116,6 +118,7 @@ def evaluate(
     jobs: int = 1,
     with_baseline: bool = True,
     telephone: bool = False,
+    judge: Path | None = None,
 ) -> Evaluation:
     """Evaluate emotion on the test speakers and audit the embeddings of all models; write predictions.csv into the run.
 
@@ -130,8 +133,10 @@ def evaluate(
         jobs: Attackers fitted in parallel.
         with_baseline: Measure what the 22 prosody functionals reach on the same folds without a network.
         telephone: Also score the test utterances as a telephone transmits them.
+        judge: Table of embeddings of the same utterances by another encoder, joined by id: what the recordings themselves reveal.
 
     Raises:
+        AuditError: The judge's table cannot be read, or lacks an utterance.
         RunError: A fold is missing or damaged, a column is unknown, the two runs do not match, or the report's folder is a link.
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
         WriteError: Another process is evaluating the run, or it cannot be written.
@@ -139,7 +144,7 @@ def evaluate(
     progress = progress or (lambda *_: None)
     require_no_links(run.folder / name for name in (REPORT, QUICK_REPORT))
     with held(run.folder / PREDICTIONS):
-        return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone)
+        return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone, judge)
 
 
 def evaluate_alone(
@@ -153,6 +158,7 @@ def evaluate_alone(
     jobs: int,
     with_baseline: bool,
     telephone: bool,
+    judge: Path | None,
 ) -> Evaluation:
     """Do what `evaluate` does, while no other process evaluates the run."""
     model_specs = run.all_models()
@@ -164,6 +170,7 @@ def evaluate_alone(
     require_held_out(run, prepared)
     other_report, others = (read_report(against.folder), predictions_of(against, tested)) if against else (None, None)
 
+    judged = judge_of(judge, run, prepared) if judge else None
     heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None
     outputs = apply_models(run, prepared, device, quick, progress)
     paired = None
@@ -184,9 +191,9 @@ def evaluate_alone(
     if heard:
         parts["by_telephone"] = uar_over_seeds(heard)
     emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
-    described, note = describe(run, prepared, settings), prepared.settings.get("note", "")
+    described, note = describe(run, prepared, settings, judged), prepared.settings.get("note", "")
     try:
-        audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress)
+        audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress, judged)
     except AuditError as error:
         raise UnauditedError(unaudited_report(run, note, emotion, described, baseline, str(error)), curves) from None
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
@@ -194,6 +201,14 @@ def evaluate_alone(
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
     report = assemble(run, note, emotion, speaker, paired, described, baseline)
     return Evaluation(report, predictions, curves, outputs.tables[0])
+
+
+def judge_of(path: Path, run: Run, prepared: PreparedCorpus) -> Judge:
+    """Read the table of a judge, and check before anything is computed that it has every utterance that is audited."""
+    judge, parts = read_judge(path), (*attacked_parts(run.recipe), "dev", "test")
+    rows = {index for split in run.splits for part in parts for index in split.indices(part, prepared.utterances)}
+    judge.require([prepared.utterances[index].id for index in sorted(rows)])
+    return judge
 
 
 def copies_share(run: Run, prepared: PreparedCorpus) -> float:
@@ -361,7 +376,7 @@ def mean_curve(curves: Curves) -> dict[str, list[float]]:
     return {name: [float(np.mean([row[name] for row in rows])) for rows in epochs] for name in names}
 
 
-def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> RunSettings:
+def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings, judge: Judge | None) -> RunSettings:
     """Describe all that is needed to repeat the evaluation."""
     folds = [{**asdict(split), "held_out": len(split.held_out), "sha256": split_hash(split, prepared)} for split in run.splits]
     return RunSettings.model_validate(
@@ -378,5 +393,6 @@ def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings) -> Run
             "versions": versions_of("torch", "torchaudio", "scikit-learn", "numpy"),
             "audit": settings.described,
             "date": today(),
+            "judge": judge and judge.described,
         }
     )

@@ -151,6 +151,7 @@ class RunSettings(Part):
     versions: dict[str, str]
     audit: AuditRecord
     date: str = ""  # of the evaluation, UTC
+    judge: dict[str, JsonValue] | None = None
 
 
 class TableSettings(Part):
@@ -160,6 +161,7 @@ class TableSettings(Part):
     audit: AuditRecord
     versions: dict[str, str]
     date: str = ""  # of the audit, UTC
+    judge: dict[str, JsonValue] | None = None
 
 
 # ---- the whole

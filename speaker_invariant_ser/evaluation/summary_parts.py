@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from speaker_invariant_ser.evaluation.part import Part
-from speaker_invariant_ser.evaluation.unseen_parts import Unseen
+from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
 
 AtChance = bool | Literal["undecided"]
 
@@ -310,6 +310,7 @@ class Speaker(Part):
     nested_texts: float | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None
+    clips: list[Clips] = Field(default_factory=list)
 
 
 # ---- baselines without a network

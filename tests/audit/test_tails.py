@@ -11,6 +11,7 @@ from speaker_invariant_ser.audit import audit as auditing
 from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest, surest_weight
 from speaker_invariant_ser.audit.embeddings import Embeddings, nested_texts, round_significant, significant_bits
 from speaker_invariant_ser.audit.folds import plan_folds
+from speaker_invariant_ser.audit.information import speaker_bits_given_emotion
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.studies.sweep_folds import Scores
@@ -110,7 +111,7 @@ def test_nothing_is_at_chance_where_the_emotion_determines_the_speaker(coded, sw
 def test_what_the_emotion_leaves_unknown_of_the_speaker(emotion, bits):
     table = make_table(200, speakers=5)
     named = replace(table, emotion=table.speaker if emotion == "speaker" else np.full(200, "same"))
-    assert auditing.speaker_bits_given_emotion(named) == pytest.approx(bits)
+    assert speaker_bits_given_emotion(named) == pytest.approx(bits)
 
 
 def test_a_sweep_of_corpora_without_room_ends_with_the_reason():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verification import scorers as scorers_module
 from speaker_invariant_ser.audit.verification.error_rates import equal_error_rate, linkability, pool_trials, pooled_eer
-from speaker_invariant_ser.audit.verification.scorers import SCORERS, TwoCovariance
+from speaker_invariant_ser.audit.verification.scorers import SCORERS, TwoCovariance, fit_scorers
 from speaker_invariant_ser.audit.verification.trials import MAX_PAIRS, Trials, draw_pairs, make_trials, pair_of_rank
-from speaker_invariant_ser.audit.verification.verify import verify, verify_without_background
+from speaker_invariant_ser.audit.verification.unseen import halves
+from speaker_invariant_ser.audit.verification.verify import Verification, verify
 
 EMOTIONS = 4
 
@@ -35,12 +37,19 @@ def trials_of_some(seed=0, background=8, count=4, max_pairs=MAX_PAIRS, **options
     embedding, speaker, emotion, text = make_columns(seed=seed, count=background + count, **options)
     tested = np.isin(speaker, np.unique(speaker)[:count])
     columns = embedding[tested], speaker[tested], emotion[tested], text[tested]
-    return make_trials(*columns, embedding[~tested], speaker[~tested], max_pairs, seed)
+    return make_trials(*columns, fit_scorers(embedding[~tested], speaker[~tested]), max_pairs, seed)
+
+
+def verify_halves(embedding, speaker, emotion, text) -> Verification | None:
+    """Verification of a table whose halves are each other's background."""
+    ids = np.char.mod("u%d", np.arange(len(speaker)))
+    table = Embeddings(embedding, ids, speaker, emotion, text, np.ones(len(speaker), dtype=bool))
+    return verify([encoder.trials for encoder in halves(table)])
 
 
 def summary_of(*columns) -> dict:
     """The summary of a verification without background."""
-    return verify_without_background(*columns).summary
+    return verify_halves(*columns).summary
 
 
 # ---- what is recognised
@@ -117,7 +126,7 @@ def test_a_large_code_is_recognised_with_a_small_background(background, utteranc
     monkeypatch.setattr(scorers_module, "MAX_DIMENSIONS", 200)
     columns = make_columns(code=1.5, count=4, dims=dims)
     others = make_columns(code=1.5, count=background, utterances=utterances, dims=dims, seed=1, prefix="q")
-    summary = verify([make_trials(*columns, *others[:2])]).summary
+    summary = verify([make_trials(*columns, fit_scorers(*others[:2]))]).summary
     assert summary["trained"]["eer"] < 0.2 and summary["cosine"]["eer"] < 0.2
 
 
@@ -146,7 +155,7 @@ def test_pairs_with_the_same_text_are_left_out():
 
 def test_pairs_with_the_same_text_stay_if_there_are_no_others():
     embedding, speaker, emotion, _ = make_columns()
-    result = verify_without_background(embedding, speaker, emotion, text=speaker)
+    result = verify_halves(embedding, speaker, emotion, text=speaker)
     assert not result.same_text_left_out and result.target_trials == 8 * 120
 
 
@@ -217,10 +226,10 @@ def test_linkability_of_known_distributions():
 
 def test_encoders_without_both_kinds_of_trials_are_skipped():
     one_speaker = trials_of_some(count=1)
-    one_utterance_each = make_trials(*make_columns(count=3, utterances=1), *make_columns(prefix="q")[:2])
+    one_utterance_each = make_trials(*make_columns(count=3, utterances=1), fit_scorers(*make_columns(prefix="q")[:2]))
     valid = trials_of_some(count=3)
     assert one_speaker is None and one_utterance_each is None
-    assert verify([one_speaker, one_utterance_each]) is None and verify_without_background(*make_columns(count=3)) is None
+    assert verify([one_speaker, one_utterance_each]) is None and verify_halves(*make_columns(count=3)) is None
     assert verify([one_speaker, valid]).summary == verify([valid]).summary
     assert verify([trials_of_some(count=2)]).summary["low"] is None  # no interval from two speakers
     assert valid.utterances == 48 and verify([valid, valid]).target_trials == 2 * valid.target.sum()
@@ -254,7 +263,7 @@ def test_many_utterances_need_little_memory():
     columns = make_columns(code=0.5, count=50, utterances=400, dims=64)
     others = make_columns(code=0.5, count=20, utterances=50, dims=64, seed=1)
     tracemalloc.start()
-    trials = make_trials(*columns, *others[:2])
+    trials = make_trials(*columns, fit_scorers(*others[:2]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 190_000 < len(trials.target) <= 200_000 and trials.target.sum() > 90_000

@@ -25,6 +25,7 @@ from reports import (
     seeded_report,
     selected_epoch,
     table_report,
+    with_judge,
 )
 
 from speaker_invariant_ser.cli.console import show_answers, show_comparison
@@ -170,6 +171,12 @@ def test_the_report_has_every_measurement(written):
             "Controls",
             "untrained encoder",
             "EER, all pairs",
+            "C_llr^min",
+            "trained (semi-informed)",
+            "In the words of the VoicePrivacy challenges",
+            "Several clips of one person",
+            "equal error rate, clipped, most exposed speaker (08)",
+            "rank of the true speaker among 3, mean over 10 speakers",
             "linkability",
             "temperature",
             HASH,
@@ -186,6 +193,19 @@ def test_the_report_has_every_measurement(written):
         "losses",
         "accuracies",
     }
+
+
+def test_a_judge_is_the_ceiling_of_controls_and_verification(tmp_path, written):
+    rows = (
+        "| ceiling: the recording itself (judge) | 99.0 % |",
+        "| ceiling: the recording itself (judge, unprotected) | 2.0 % | 0.0 to 7.0 % | 1.0 % | 3.0 % | 0.08 | 0.97 |",
+        "| the recording itself (judge), equal error rate | 2.0 % | 0.0 to 7.0 % | 50.0 % |",
+        "| linkage to voice prints, AUC | 77.0 % | 72.0 to 82.0 % | 50.0 % |",
+        "| linkage to voice prints, equal error rate | 30.0 % | 25.0 to 35.0 % | 50.0 % |",
+    )
+    judged = write(tmp_path, with_judge(run_report())).markdown
+    assert all(row in judged for row in rows) and "voice prints made of other recordings" in judged
+    assert not any(row in written["run"].markdown for row in rows) and "learned on other speakers" not in written["run"].markdown
 
 
 @pytest.mark.parametrize("kind", ["run", "demo"])

@@ -32,6 +32,7 @@ from speaker_invariant_ser.report.tables import (
     pareto_front,
     run_name,
 )
+from speaker_invariant_ser.report.unseen_tables import clips_table, unseen_table
 from speaker_invariant_ser.report.write import cell, write_comparison, write_report
 
 
@@ -61,7 +62,8 @@ def test_the_console_prints_the_tables_of_the_report(report, tmp_path, capsys):
     markdown = (write_report(report, tmp_path / "report").parent / "report.md").read_text(encoding="utf-8")
     show_evaluation(report)
     printed = capsys.readouterr().out
-    for table in (key_table(report), attackers_table(report.speaker), chance_table(report.speaker)):
+    unseen, clips = unseen_table(report.speaker.unseen), clips_table(report.speaker)
+    for table in (key_table(report), attackers_table(report.speaker), chance_table(report.speaker), unseen, clips):
         assert_in_markdown(table, markdown)
         assert_on_console(table, printed)
     assert all(sentence in printed for sentence in report.verdict)
@@ -91,6 +93,15 @@ def test_the_key_table_has_value_interval_and_chance():
     assert rows["emotion UAR, unseen speakers, mean over speakers"] == ["71.3 %", "65.3 to 77.3 %", "14.3 %"]
     assert rows["speaker accuracy, strongest attacker (svm)"] == ["70.8 %", "65.8 to 75.8 %", "21.4 %"]
     assert rows["verification, equal error rate"] == ["31.0 %", "26.0 to 36.0 %", "50.0 %"]
+
+
+def test_the_table_of_clips_has_a_row_for_each_number_of_clips():
+    one, five, ten = clips_table(run_report().speaker).rows
+    assert one == ["1", "70.8 %", "65.8 to 75.8 %", "21.0 %", "370", "31.0 %", "26.0 to 36.0 %"]
+    assert five[0] == "5" and ten == ["10", *["-"] * 6]
+    unmeasured = [{"clips": 1, "identification": None, "verification": None}]
+    assert clips_table(changed(run_report(), speaker__clips=[]).speaker) is None
+    assert clips_table(changed(run_report(), speaker__clips=unmeasured).speaker) is None
 
 
 def test_attackers_are_ranked_below_the_strongest():

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
-from sklearn.metrics import roc_curve
+from scipy.special import xlogy
+from sklearn.isotonic import isotonic_regression
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from speaker_invariant_ser.audit.verification.trials import Trials, has_both_kinds
 
 LINKABILITY_BINS = 10  # of scores
-MIN_SPEAKERS = 3  # for an interval of the equal error rate
-SCORE_LEVELS, RESAMPLES = 1000, 200  # of that interval
+MIN_SPEAKERS = 3  # for an interval
+SCORE_LEVELS, RESAMPLES = 1000, 200  # of intervals
+
+Interval = tuple[float, float] | tuple[None, None]
 
 
 def pooled_eer(tables: Sequence[Trials], name: str) -> float | None:
@@ -55,8 +59,82 @@ def equal_error_rate(score: np.ndarray, target: np.ndarray, weight: np.ndarray |
     return float(np.interp(0.0, false_acceptance - (1 - acceptance), false_acceptance))
 
 
-def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[float, float] | tuple[None, None]:
-    """Compute the 95 % confidence interval of the pooled equal error rate over speakers by a Bayesian bootstrap.
+def area_under_curve(score: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Return the probability that a target trial scores higher than a nontarget trial, ties counted half; 0.5 is chance.
+
+    >>> area_under_curve(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    0.75
+    """
+    return float(roc_auc_score(target, score, sample_weight=weight))
+
+
+def minimum_cost(score: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Compute C_llr^min, the cost of log-likelihood ratios after the best monotonic calibration of the scores, bits.
+
+    0 means that speakers are told apart without error, 1 that scores contain nothing about the speaker. Unlike the equal error
+    rate it counts every threshold. Target and nontarget trials weigh the same in total, so that posteriors after isotonic
+    regression (pool adjacent violators) are those of equal priors, and the cost is their cross-entropy in bits (Brümmer and du
+    Preez, Computer Speech and Language 2006). The calibration is fitted on the trials that it is scored on, as usual, so that
+    noise costs slightly less than 1.
+
+    Args:
+        score: Scores [P], higher for more similar pairs.
+        target: Whether one speaker speaks both utterances [P].
+        weight: Weights of the trials [P].
+
+    Returns:
+        Cost, 0 to 1.
+
+    >>> minimum_cost(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, True, False, False]))
+    0.5
+    """
+    weight = np.ones(len(score)) if weight is None else weight
+    levels, level = np.unique(score, return_inverse=True)
+    mated, other = (np.bincount(level[kind], weight[kind], len(levels)) / weight[kind].sum() / 2 for kind in (target, ~target))
+    posterior = isotonic_regression(mated / (mated + other), sample_weight=mated + other, y_min=0, y_max=1)
+    return float(-(xlogy(mated, posterior) + xlogy(other, 1 - posterior)).sum() / np.log(2))
+
+
+def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> Interval:
+    """Compute the 95 % confidence interval of the pooled equal error rate over speakers; see `resampled_levels`.
+
+    Args:
+        tables: Trials of each encoder.
+        name: Name of the scorer.
+        seed: Seed of the weights.
+
+    Returns:
+        Lower and upper end, 0 to 1; None with fewer than three speakers.
+    """
+    resampled = resampled_levels(tables, name, seed)
+    if resampled is None:
+        return None, None
+    false_rejection, true_rejection = (np.cumsum(share, axis=0) for share in resampled)
+    rates = [
+        np.interp(0.0, rejected - accepted, rejected)
+        for rejected, accepted in zip(false_rejection.T, (1 - true_rejection).T, strict=True)
+    ]
+    return percentiles(rates)
+
+
+def auc_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> Interval:
+    """Compute the 95 % confidence interval of the area under the curve over speakers, as `eer_interval` does."""
+    resampled = resampled_levels(tables, name, seed)
+    if resampled is None:
+        return None, None
+    target, nontarget = resampled
+    below = np.cumsum(nontarget, axis=0) - nontarget / 2  # nontarget trials below a level, and half of those at it
+    return percentiles((target * below).sum(axis=0))
+
+
+def percentiles(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of resampled values."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_levels(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+    """Resample speakers by a Bayesian bootstrap: the distribution of target and of nontarget trials over levels of the score.
 
     Each speaker gets a random weight; a target trial weighs as its speaker, a nontarget trial as the product of its two
     speakers (Owen, Annals of Applied Statistics 2007). Weights are drawn instead of speakers (Rubin, Annals of Statistics
@@ -70,11 +148,12 @@ def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[fl
         seed: Seed of the weights.
 
     Returns:
-        Lower and upper end, 0 to 1; None with fewer than three speakers.
+        Shares of the target and of the nontarget trials at each level [SCORE_LEVELS, RESAMPLES], each of sum 1 over levels; None
+        with fewer than three speakers.
     """
     names = np.unique(np.concatenate([trials.speakers for trials in tables]))
     if len(names) < MIN_SPEAKERS:
-        return None, None
+        return None
     shape = 1 - 1 / np.mean([len(trials.speakers) for trials in tables])
     speaker_weights = np.random.default_rng(seed).gamma(shape, 1 / shape, (len(names), RESAMPLES)).astype(np.float32)
     score, _, weight = pool_trials(tables, name)
@@ -88,14 +167,8 @@ def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> tuple[fl
             weight_by_level[kind] = weight_by_level[kind] + resampled / resampled.sum(axis=0) * (
                 weights.mean(axis=0) * trials.utterances
             )
-    below = {kind: np.cumsum(total, axis=0) / total.sum(axis=0) for kind, total in weight_by_level.items()}
-    false_rejection, false_acceptance = below[True], 1 - below[False]
-    rates = [
-        np.interp(0.0, rejected - accepted, rejected)
-        for rejected, accepted in zip(false_rejection.T, false_acceptance.T, strict=True)
-    ]
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
+    target, nontarget = (total / total.sum(axis=0) for total in weight_by_level.values())
+    return target, nontarget
 
 
 def resampled_histogram(trials: Trials, levels: np.ndarray, kind: bool, weights: np.ndarray) -> np.ndarray:

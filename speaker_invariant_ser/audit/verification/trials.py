@@ -1,14 +1,15 @@
 """Verification trials: pairs of utterances, scored by how similar their embeddings are.
 
-Shapes: N utterances, D dimensions, P pairs, K speakers, M background utterances.
+Shapes: N utterances, D dimensions, P pairs, K speakers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
 
-from speaker_invariant_ser.audit.verification.scorers import Cosine, Scorer, TwoCovariance
+from speaker_invariant_ser.audit.verification.scorers import Scorer
 from speaker_invariant_ser.indexing import to_indices
 
 MAX_PAIRS = 200_000  # per encoder
@@ -52,8 +53,7 @@ def make_trials(
     speaker: np.ndarray,
     emotion: np.ndarray,
     text: np.ndarray,
-    background: np.ndarray,
-    background_speaker: np.ndarray,
+    scorers: Mapping[str, Scorer],
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> Trials | None:
@@ -67,8 +67,7 @@ def make_trials(
         speaker: Speaker of each utterance [N].
         emotion: Emotion of each utterance [N].
         text: Text of each utterance [N], "" where unknown.
-        background: Embeddings of other speakers [M, D], on which scorers are fitted.
-        background_speaker: Their speakers [M].
+        scorers: Scorers by name, fitted on embeddings of other speakers.
         max_pairs: With more pairs, a sample of this size is drawn, half of it target pairs if there are as many.
         seed: Seed of the sample.
 
@@ -84,7 +83,6 @@ def make_trials(
         left, right, target = left[different_text], right[different_text], target[different_text]
     if not has_both_kinds(target):
         return None
-    scorers: dict[str, Scorer] = {"cosine": Cosine(background), "trained": TwoCovariance(background, background_speaker)}
     return Trials(
         score={name: scorer.compare(embedding, left, right) for name, scorer in scorers.items()},
         target=target,

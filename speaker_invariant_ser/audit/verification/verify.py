@@ -9,13 +9,15 @@ Shapes: N utterances, D dimensions, P pairs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from speaker_invariant_ser.audit.verification.error_rates import eer_interval, linkability, pool_trials, pooled_eer
-from speaker_invariant_ser.audit.verification.scorers import SCORERS
-from speaker_invariant_ser.audit.verification.trials import Trials, make_trials
-
-HEADLINE = "trained"  # chosen in advance: the better of two scorers would be optimistic
+from speaker_invariant_ser.audit.verification.error_rates import (
+    eer_interval,
+    linkability,
+    minimum_cost,
+    pool_trials,
+    pooled_eer,
+)
+from speaker_invariant_ser.audit.verification.scorers import HEADLINE, SCORERS
+from speaker_invariant_ser.audit.verification.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -69,33 +71,6 @@ def verify(trials_by_encoder: Sequence[Trials | None]) -> Verification | None:
     )
 
 
-def verify_without_background(
-    embedding: np.ndarray, speaker: np.ndarray, emotion: np.ndarray, text: np.ndarray, seed: int = 0
-) -> Verification | None:
-    """Verify the speakers of a table without background: each half of the speakers is the background of the other half.
-
-    Args:
-        embedding: Embeddings [N, D].
-        speaker: Speaker of each utterance [N].
-        emotion: Emotion of each utterance [N].
-        text: Text of each utterance [N], "" where unknown.
-        seed: Seed of the halves and of the sample of pairs.
-
-    Returns:
-        The results, in which `per_encoder` has one entry for each half; None with fewer than four speakers.
-    """
-    names = np.random.default_rng(seed).permutation(np.unique(speaker))
-    if len(names) < 4:
-        return None
-    first = np.isin(speaker, names[: len(names) // 2])
-    return verify(
-        [
-            make_trials(embedding[half], speaker[half], emotion[half], text[half], embedding[~half], speaker[~half], seed=seed)
-            for half in (first, ~first)
-        ]
-    )
-
-
 def evaluate_scorer(tables: Sequence[Trials], name: str) -> dict:
     """Compute the results of one scorer, pooled over encoders.
 
@@ -105,7 +80,7 @@ def evaluate_scorer(tables: Sequence[Trials], name: str) -> dict:
 
     Returns:
         Equal error rate with its 95 % confidence interval over all trials, over trials with the same emotion and across
-        emotions; linkability; the equal error rate of each encoder. None where undefined.
+        emotions; C_llr^min; linkability; the equal error rate of each encoder. None where undefined.
     """
     low, high = eer_interval(tables, name)
     return {
@@ -114,6 +89,7 @@ def evaluate_scorer(tables: Sequence[Trials], name: str) -> dict:
         "high": high,
         "same_emotion": pooled_eer([trials.select(trials.same_emotion) for trials in tables], name),
         "cross_emotion": pooled_eer([trials.select(~trials.same_emotion) for trials in tables], name),
+        "cllr_min": minimum_cost(*pool_trials(tables, name)),
         "linkability": linkability(*pool_trials(tables, name)),
         "per_encoder": [pooled_eer([trials], name) for trials in tables],
     }

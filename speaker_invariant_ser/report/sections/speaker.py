@@ -4,20 +4,19 @@ from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Outputs, Speaker
-from speaker_invariant_ser.evaluation.unseen_parts import Scorer, Unseen, Verification
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
     HasAccuracy,
     decimal,
     interval,
-    interval_or_dash,
     percent,
     points,
     seed_deviation,
 )
 from speaker_invariant_ser.report.plots import Score, rows_height
-from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
+from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
+from speaker_invariant_ser.report.sections.unseen import clips_section, unseen_section
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import (
     CHANCE_LEVELS,
@@ -28,6 +27,7 @@ from speaker_invariant_ser.report.tables import (
     not_converged,
     not_tried,
 )
+from speaker_invariant_ser.report.unseen_tables import clips_table
 
 CONTROLS = {
     "emotion": "floor: true emotion",
@@ -39,6 +39,7 @@ CONTROLS = {
     "logmel": "ceiling: log-mel",
     "without_adversary": "lambda = 0 baseline",
     "prosody": "prosody baseline",
+    "judge": "ceiling: the recording itself (judge)",
 }
 ABOUT_CONTROLS = {
     "emotion": "The true emotion alone is a floor.",
@@ -48,6 +49,7 @@ ABOUT_CONTROLS = {
     "random_encoder": "An untrained encoder shows what training added or removed.",
     "logmel": "Mean and standard deviation of each utterance's log-mel show what can be identified before any encoder.",
     "prosody": "The 22 numbers of the prosody baseline show what recognising emotion without a network reveals.",
+    "judge": "The embeddings of the judge, a speaker encoder, show what the recordings themselves reveal.",
 }
 SCORED = {
     "held-out": "Only utterances that the encoder was not trained on are scored.",
@@ -62,6 +64,13 @@ WARNING = (
     "Warning: the attackers were scored on utterances that the encoder was trained on, because none were held out. Their "
     "accuracy on new utterances of the same speakers may be higher or lower. Train again with audit.holdout above 0 before "
     "relying on it."
+)
+KNOWLEDGE = (
+    "In the words of the VoicePrivacy challenges, with the embedding in the place of anonymised speech: the attackers below and "
+    "the trained scorer of verification are semi-informed (they learned from labelled embeddings of this encoder); the cosine is "
+    "lazy-informed (it compares embeddings, but learned nothing about speakers from any); linkage to voice prints has recordings "
+    "of the speaker alone, like an ignorant attacker, but learned from embeddings of others; a judge's embeddings are those of "
+    "the unprotected recordings."
 )
 NO_BITS = 0.1  # that the emotion leaves unknown of the speaker, below which usable bits say nothing
 AT_CHANCE = {
@@ -85,6 +94,7 @@ def speaker_sections(speaker: Speaker, with_plot: bool, threat: str = "") -> lis
         *([controls_section(speaker)] if speaker.controls else []),
         *([information_section(speaker)] if speaker.information else []),
         unseen_section(speaker.unseen),
+        *([clips_section(speaker)] if clips_table(speaker) else []),
     ]
 
 
@@ -96,6 +106,7 @@ def attackers_section(speaker: Speaker, with_plot: bool, threat: str) -> Section
         [
             Text(about_attackers(speaker)),
             *([Text(threat)] if threat else []),
+            Text(KNOWLEDGE),
             Text(about_chance(speaker)),
             *([Plots([attackers_plot(speaker, "attackers")])] if with_plot else []),
             attackers_table(speaker),
@@ -271,61 +282,3 @@ def information_section(speaker: Speaker) -> Section:
         ["compression", f"{decimal(code.compression)} ×"],
     ]
     return Section("Information", [Text(about), Table(["measure", "value"], rows, numbers=False)], 3)
-
-
-def unseen_section(unseen: Unseen | None) -> Section:
-    """Return verification, and attackers trained on speakers that the encoder was not trained on."""
-    title = "Verification" if unseen and unseen.accuracy is None else "Speakers unseen by the encoder"
-    if unseen is None:
-        return Section(title, [Text("Not measured: too few speakers.")], 3)
-    about, measures = "", []
-    if unseen.verification:
-        about = (
-            "Verification decides whether two utterances are of the same speaker: an equal error rate (EER) of 50 % is chance, "
-            "0 % is perfect. Both scorers were fitted on other speakers only; the trained one was chosen as the headline in "
-            "advance. Linkability ranges from 0, two utterances cannot be linked, to 1."
-        )
-        if unseen.verification.trained.same_emotion is None:
-            about += (
-                " No emotion has pairs both of one and of two speakers, so that these rates may be about the emotion as much as "
-                "about the speaker."
-            )
-        measures = verification_rows(unseen, unseen.verification)
-    if unseen.accuracy is not None:
-        speakers = counted(unseen.speakers or 0, "speaker")
-        about += (
-            f" The closed-form attackers were also trained on {speakers} that the encoder was not trained on, "
-            f"{counted(unseen.decisions or 0, 'decision')}. These are a fold's test speakers and, if there are any, its dev "
-            "speakers, which selected the epoch."
-        )
-        accuracy = f"{percent(unseen.accuracy)} ({interval(unseen)})"
-        measures += [
-            [f"accuracy of the strongest attacker ({unseen.attacker})", accuracy],
-            ["chance given the true emotion", percent(unseen.chance)],
-        ]
-    blocks: list[Block] = [Text(about.strip()), Table(["measure", "value"], measures, numbers=False)]
-    if unseen.verification:
-        blocks.append(scorers_table(unseen.verification))
-    return Section(title, blocks, 3)
-
-
-def verification_rows(unseen: Unseen, verification: Verification) -> list[list[str]]:
-    """Return the headline numbers of verification."""
-    trials = f"{verification.target_trials:,} of one speaker, {verification.nontarget_trials:,} of two"
-    return [
-        ["equal error rate", percent(unseen.eer)],
-        ["linkability", decimal(unseen.linkability)],
-        ["pairs of utterances", trials],
-    ]
-
-
-def scorers_table(verification: Verification) -> Table:
-    """Return the error rates of both scorers."""
-    rows = [scorer_row("cosine", verification.cosine), scorer_row("trained", verification.trained)]
-    return Table(["scorer", "EER, all pairs", "95 % CI", "same emotion", "across emotions", "linkability"], rows)
-
-
-def scorer_row(name: str, scorer: Scorer) -> list[str]:
-    """Return one row of the scorers' table."""
-    rates = [percent(scorer.same_emotion), percent(scorer.cross_emotion)]
-    return [name, percent(scorer.eer), interval_or_dash(scorer), *rates, decimal(scorer.linkability)]
