@@ -50,6 +50,8 @@ def paths(tmp_path, folder, prepared, trained):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "dir.csv").mkdir()
     (tmp_path / "twice.csv").write_text("id,path,speaker,emotion\nu1,a.wav,1,x\nu2,a.wav,2,y\n")
+    (tmp_path / "judge.csv").write_text("id,x_0,x_1\nrow 1,0.5,1\n")
+    (tmp_path / "no_ids.csv").write_text("x_0,x_1\n0.5,1\n")
     (tmp_path / "two_speakers.csv").write_text("speaker,emotion,d0\n" + "".join(f"{row % 2},x,{row}.5\n" for row in range(20)))
     (tmp_path / "embeddings_of_one_speaker.csv").write_text(
         "speaker,emotion,d0,d1\n" + "".join(f"1,x,{row}.5,{row % 3}.5\n" for row in range(20))
@@ -135,6 +137,9 @@ CASES = {
     "audit {tmp}/two_speakers.csv --column speaker --out {tmp}/out": "expected two words with = between",
     "audit {tmp}/two_speakers.csv --out {folder}": "only a former report is replaced",
     "audit {tmp}/embeddings_of_one_speaker.csv --out {tmp}/out": "an audit needs at least 2",
+    "audit {tmp}/two_speakers.csv --dimensions d0 --judge {tmp}/no_ids.csv --out {tmp}/out": "no id; the table of a judge needs",
+    "audit {tmp}/two_speakers.csv --dimensions d0 --judge {tmp}/judge.csv --out {tmp}/out": "no row for 19 of 20 utterances",
+    "evaluate {run} --judge {tmp}/judge.csv": "judge.csv: no row for",
     "baseline {tmp}/empty --out {tmp}/out": "is not a prepared corpus",
     "baseline {data} --features mfcc --out {tmp}/out": "'mfcc' is not one of 'prosody', 'functionals', 'egemaps', 'compare'",
     "baseline {data} --out {folder}": "only a former report is replaced",
