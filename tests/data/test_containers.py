@@ -132,6 +132,28 @@ def test_the_last_frame_of_any_flac_is_found(tmp_path, subtype):
         assert flac.scan((tmp_path / "a.flac").read_bytes())[:2] == (samples, samples), (channels, rate, samples)
 
 
+@pytest.mark.parametrize("samples", [127 * 4096 + 1, 128 * 4096, 128 * 4096 + 1, 2047 * 4096 + 1, 2048 * 4096 + 1])
+def test_a_flac_of_any_number_of_frames_is_whole(tmp_path, samples):
+    """The number of a frame takes two bytes from 128 on, and three from 2048 on."""
+    sound = np.zeros(samples, np.int16)
+    sound[::4096] = 1
+    soundfile.write(tmp_path / "a.flac", sound, 16_000)
+    assert flac.scan((tmp_path / "a.flac").read_bytes())[:2] == (samples, samples)
+
+
+def test_the_number_of_a_frame_is_read_whatever_its_length():
+    info = np.array([4096, 4096], ">u2").tobytes() + bytes(6) + (16_000 << 44 | 15 << 36).to_bytes(8, "big") + bytes(16)
+    for number in [2**bits - 1 for bits in range(1, 32)] + [2**bits for bits in range(31)]:
+        coded = [number]
+        for further in range(1, 7):  # as in UTF-8, and beyond
+            if number >= 128 and number < 2 ** (5 * further + 6):
+                parts = [number >> 6 * part & 0x3F for part in range(further)][::-1]
+                coded = [0xFF00 >> further + 1 & 0xFF | number >> 6 * further, *(0x80 | part for part in parts)]
+                break
+        head = bytes([0xFF, 0xF8, 0xC5, 0x08, *coded])
+        assert flac.end_of_frame((head + bytes([flac.crc8(head)])).ljust(16, b"\0"), info) == 4096 * (number + 1), number
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_ogg_that_is_chained_or_cut_is_noted(tmp_path, subtype):
     data = written(tmp_path, "a.ogg", subtype=subtype)

@@ -55,9 +55,9 @@ def end_of_frame(head: bytes, info: bytes) -> int:
     """Return the number of samples up to the end of the frame that begins with `head`; 0 if no frame begins there."""
     if head[2] < 16 or head[3] & 1 or not fits(head, info):
         return 0
-    extra = max(0, 7 - (head[4] ^ 0xFF).bit_length())  # leading ones: further bytes of the number, as in UTF-8
-    number = head[4] & 0x7F if not extra else head[4] & (0x3F >> extra - 1)
-    size_code, position = head[2] >> 4, 5 + max(0, extra - 1)
+    ones = 8 - (head[4] ^ 0xFF).bit_length()  # leading ones: bytes of the number if it has several, as in UTF-8
+    number = head[4] & 0x7F >> ones
+    size_code, position = head[2] >> 4, 4 + max(1, ones)
     for byte in head[5:position]:
         number = number << 6 | byte & 0x3F
     if size_code == 1:
