@@ -87,6 +87,12 @@ def test_a_copy_is_found_and_nothing_else(make, way):
     assert sorted(min(group) for group in groups) == sorted(name.split()[0] for name in planted)
 
 
+def test_copies_of_steady_noise_are_found_though_other_moments_are_the_loudest():
+    originals = {f"{number}": noise(number, 1.0) for number in range(40)}
+    planted = {f"{number} again": sound + 0.45 * noise(100 + int(number), 1.0) for number, sound in originals.items()}
+    assert sorted(map(len, groups_of(originals | planted))) == [2] * 40
+
+
 def test_clips_without_copies_silence_and_short_clips_stay_alone():
     quiet = {"zeros": np.zeros(RATE), "zeros too": np.zeros(RATE), "short": speech(1)[:800], "short too": speech(1)[:800]}
     assert groups_of({f"{number}": speech(number, 0.5) for number in range(40)} | quiet) == []
