@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from speaker_invariant_ser.cli.audit import audit
+from speaker_invariant_ser.cli.audit import audit, audit_encoders, embed
 from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.console import say
 from speaker_invariant_ser.cli.corpora import corpora, models, recipes
@@ -40,6 +40,8 @@ HINTS = {  # what an interrupted command leaves behind
     "prepare": "; decoded audio is kept, repeat the command to continue",
     "add-f0": "; F0 tracked so far is kept, repeat the command to continue",
     "infer": "; with --out, the rows that are done are kept, repeat the command to continue",
+    "embed": "; embeddings computed so far are kept, repeat the command to continue",
+    "audit-encoders": "; results and embeddings computed so far are kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
 MAX_REASON = 200  # characters of what a library says
@@ -48,6 +50,7 @@ REMEDIES = {  # what to lower, or to leave out, where memory runs out
     "train": "lower train.batch_size or --jobs, or prepare shorter utterances",
     "evaluate": "try --jobs 1, or --quick for fewer attackers",
     "audit": "try --jobs 1, or --quick for fewer attackers",
+    "audit-encoders": "try --jobs 1, or an encoder with fewer dimensions",
     "baseline": "try --jobs 1, or --quick for fewer attackers",
     "infer": "try --jobs 1, or --window for long recordings",
 }
@@ -63,6 +66,8 @@ COMMANDS = (
     sweep,
     evaluate,
     audit,
+    embed,
+    audit_encoders,
     baseline,
     compare,
     study,

@@ -1,24 +1,41 @@
-"""`siser audit`: measure the speaker information in a table of embeddings."""
+"""Audits: `siser audit` of a table of embeddings, `siser embed` to make one, `siser audit-encoders` to compare encoders."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_answers, show_json, show_speaker, warn, warn_of_copies
+from speaker_invariant_ser.cli.console import say, show_answers, show_json, show_speaker, show_table, warn, warn_of_copies
 from speaker_invariant_ser.cli.options import (
     CORES,
     AttackerJobs,
     Columns,
+    Device,
+    Json,
     JudgeTable,
     Quick,
     Quiet,
     SameSpeaker,
     column_names,
+    recipe_names,
     require_former_report,
 )
 from speaker_invariant_ser.cli.progress import progress_bars
-from speaker_invariant_ser.errors import AuditError, counted
+from speaker_invariant_ser.errors import AuditError, SplitError, counted, quoted
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.processes import TaskProgress
+    from speaker_invariant_ser.studies.encoders.compare import Comparison
+    from speaker_invariant_ser.studies.encoders.results import EncoderResult
+
+Deviation = Annotated[
+    bool,
+    typer.Option("--deviation", help="Pool frame-level features by mean and standard deviation, instead of the mean alone."),
+]
+ENCODERS = (
+    "a feature set (log-mel, prosody, functionals, egemaps, compare, resemblyzer), untrained, a run or model, hf:OWNER/NAME, or "
+    "a table of embeddings with the ids of the corpus"
+)
 
 
 def audit(
@@ -95,3 +112,144 @@ def audit(
     say(*report.verdict)
     path = write_report(report, out, points=map_points(embeddings))  # last, so that a full disk does not cost the results
     say(f"report: {path}")
+
+
+def embed(
+    encoder: Annotated[str, typer.Argument(help=f"The encoder: {ENCODERS}.")],
+    data: Annotated[Path, typer.Argument(help="The prepared corpus.")],
+    out: Annotated[Path, typer.Option(help="The table, a new .npz file.")],
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer that is the embedding; all: the last, and each as an array layer_NAME.", show_default="the last"
+        ),
+    ] = None,
+    deviation: Deviation = False,
+    fold: Annotated[str | None, typer.Option(help="Fold of a run whose model is used.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embed a prepared corpus by any encoder, into a table that `siser audit` reads.
+
+    The table has speaker, emotion, text and id of each utterance that has an emotion, and where it is known scored: 0 for those
+    that the encoder was trained on. An interrupted call continues when it is repeated.
+    """
+    from speaker_invariant_ser.errors import WriteError
+    from speaker_invariant_ser.files import remove
+
+    if out.suffix.lower() != ".npz":
+        raise typer.BadParameter(f"--out {out}: expected a name that ends with .npz.")
+    if out.exists():
+        raise WriteError(f"{out} exists; remove it, or choose another --out")
+    with progress_bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+        from speaker_invariant_ser.studies.encoders import embedding
+        from speaker_invariant_ser.studies.encoders.sources import OUTPUT, Request, open_encoders
+
+        prepared = PreparedCorpus.open(data)
+        prepared.require_audio()
+        encoders = open_encoders(Request(encoder, prepared, fold, deviation, device))
+        embedding.require_one(encoders, encoder)
+        progress("loading", 1, 1)
+        indices, work = embedding.labelled_indices(prepared), embedding.blocks_folder(out)
+        layers = embedding.embed_utterances(
+            encoders[0], prepared, indices, work, lambda done, total: progress("embedding utterances", done, total)
+        )
+        arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer)
+        embedding.write_arrays(out, arrays)
+        remove(work)
+    if as_json:
+        shape = {name: values.shape[1] for name, values in layers.items()}
+        show_json({"encoder": encoder, "utterances": len(indices), "dimensions": arrays[OUTPUT].shape[1], "layers": shape})
+        return
+    size = f"{counted(len(indices), 'utterance')}, {counted(arrays[OUTPUT].shape[1], 'dimension')}"
+    others = f" of layer {layer or list(layers)[-1]} ({', '.join(layers)})" if len(layers) > 1 else ""
+    say(f"{encoder}: {size}{others} -> {out}   next: siser audit {quoted(out)}")
+
+
+def audit_encoders(
+    data: Annotated[Path, typer.Argument(help="The prepared corpus.")],
+    encoders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=f"Encoders: {ENCODERS}; NAME=ENCODER gives one another name in the table. Without any, the table is made again "
+            "from the results in --out.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results, a file for each encoder; those that are there are kept.")
+    ] = Path("siser-encoders"),
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Page in Markdown, new or with marks for the table.", show_default="encoders.md in --out"),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
+    ] = None,
+    deviation: Deviation = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure again what has a result of another encoder, recipe or corpus.")
+    ] = False,
+    device: Device = "auto",
+    jobs: AttackerJobs = CORES,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare encoders: what each says about emotion on unseen speakers, and about the speaker.
+
+    A linear classifier and a network recognise emotion from the embeddings, on the folds of a recipe or of the run that is
+    compared; closed-form attackers recognise the speakers of the same utterances. Each layer of an encoder is measured. Results
+    are written encoder by encoder; the next call measures what is missing. One table and one picture show all of them.
+    """
+    with progress_bars(quiet) as progress:
+        progress("loading", 0, 1)
+        from speaker_invariant_ser.cli.baseline import settings_of
+        from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+        from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names
+        from speaker_invariant_ser.studies.encoders.page import PAGE, notes, table_of, write_page
+
+        prepared = PreparedCorpus.open(data)
+        require_different_names(encoders or ())
+        if encoders:
+            prepared.require_audio()
+        settings = settings_of(prepared, recipe, overrides or [])
+        labelled = prepared.labelled(settings.labels.map, settings.split)
+        words = [data, "{}", "--out", out, *(["--recipe", recipe] if recipe else [])]
+        words += [word for text in overrides or () for word in ("--set", text)] + ["--deviation"] * deviation
+        command = " ".join(["siser audit-encoders", *("{}" if word == "{}" else quoted(word) for word in words)])
+        comparison = Comparison(labelled, settings, out, command, refresh, deviation, device, jobs)
+        progress("loading", 1, 1)
+        measured = [measure(comparison, text, data, progress) for text in encoders or ()]
+    page = page or out / PAGE
+    results = write_page(out, page)
+    if as_json:
+        show_json([result.to_json() for result in results])
+        return
+    if there := [result.encoder for result, was_there in measured if was_there]:
+        say(f"measured before: {', '.join(there)}")
+    show_table(table_of(results))
+    for line in notes(results):
+        say(line)
+    say(f"page: {page}")
+
+
+def measure(comparison: "Comparison", encoder: str, data: Path, progress: "TaskProgress") -> tuple["EncoderResult", bool]:
+    """Measure one encoder; a split that the corpus does not allow is an error that names the options."""
+    from speaker_invariant_ser.studies.encoders.compare import audit_encoder
+
+    try:
+        return audit_encoder(comparison, encoder, progress)
+    except SplitError as error:
+        raise SplitError(f"{data}: {error}; choose another split with --recipe or --set split.scheme=...") from None
+    except AuditError as error:
+        raise AuditError(f"{encoder}: {error}") from None

@@ -53,10 +53,19 @@ def updated(study: Study, page: Path, rows: Rows) -> str:
     Raises:
         StudyError: The page has no marks, so that its text would be lost.
     """
-    begin, end = marks(study)
-    generated = f"{begin}\n\n{block(study, page, rows)}\n\n{end}"
+    return with_block(page, marks(study), block(study, page, rows), study.path.stem)
+
+
+def with_block(page: Path, marks: tuple[str, str], generated: str, title: str) -> str:
+    """Return the text of a page with the part between two marks replaced, or a new page with a title if there is none.
+
+    Raises:
+        StudyError: The page has no marks, so that its text would be lost.
+    """
+    begin, end = marks
+    generated = f"{begin}\n\n{generated}\n\n{end}"
     if not page.is_file():
-        return f"# {study.path.stem}\n\n{generated}\n"
+        return f"# {title}\n\n{generated}\n"
     text = page.read_text(encoding="utf-8")
     before, opening, rest = text.partition(begin)
     _, closing, after = rest.partition(end)

@@ -1,7 +1,7 @@
-"""The picture of a study on one corpus, as SVG: emotion UAR against the strongest attacker, one point for each arm.
+"""Pictures of emotion UAR against the strongest attacker, as SVG: one point for each arm of a study, or for each encoder.
 
-It is drawn here and not by a plotting library, so that the same results give the same file everywhere. Networks and baselines
-differ in colour and shape, closed-form attackers and all attackers in filling.
+They are drawn here and not by a plotting library, so that the same results give the same file everywhere. Networks and what
+needs none differ in colour and shape, closed-form attackers and all attackers in filling.
 """
 
 import math
@@ -14,10 +14,42 @@ from speaker_invariant_ser.studies.rows import Mean, Row
 
 WIDTH, HEIGHT = 760, 570
 FRAME = Box(64, 34, 744, 466)  # of the plot
-SIZE, RADIUS, BAR = 13, 5.5, 1.5  # of letters, points and error bars, pixels
+SIZE, RADIUS, BAR, DOT = 13, 5.5, 1.5, 2.5  # of letters, points, error bars and layers, pixels
 NETWORK, BASELINE, INK, GREY = "#0072b2", "#c1440e", "#22303c", "#6b7680"
 PADDING, TICKS = 0.05, 8  # share of the range that is added at each end; about how many ticks
 FONT = "font-family='Helvetica, Arial, sans-serif'"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is drawn of an arm or an encoder.
+
+    Attributes:
+        name: Its label.
+        uar: Emotion UAR.
+        attacker: Accuracy of the strongest attacker.
+        chance: Speaker accuracy by chance.
+        baseline: Whether it is drawn as one without a network.
+        quick: Whether only closed-form attackers were tried, and others may be stronger.
+        path: Names, attackers' accuracies and UARs of the layers below, from the first to the one before the point.
+    """
+
+    name: str
+    uar: Mean
+    attacker: Mean
+    chance: float
+    baseline: bool
+    quick: bool
+    path: tuple[tuple[str, float, float], ...] = ()
+
+
+Kind = tuple[bool, bool, str]  # baseline, quick, and their text in the legend
+KINDS: tuple[Kind, ...] = (
+    (False, False, "network, all attackers"),
+    (False, True, "network, closed-form attackers"),
+    (True, False, "baseline, all attackers"),
+    (True, True, "baseline, closed-form attackers"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,42 +82,78 @@ def axis(values: Sequence[float], start: float, end: float) -> Axis:
 
 
 def draw(corpus: str, rows: Sequence[Row]) -> str:
-    """Return the picture of a corpus.
+    """Return the picture of the arms of a study on a corpus."""
+    points = [Point(row.arm.name, row.uar, row.attacker, row.chance, row.baseline, row.quick) for row in rows]
+    return draw_points(corpus, points, rows[0].emotion_chance)
+
+
+def draw_points(
+    title: str, points: Sequence[Point], emotion_chance: float, kinds: Sequence[Kind] = KINDS, chance_line: bool = False
+) -> str:
+    """Return a picture.
 
     Args:
-        corpus: Its name.
-        rows: Its arms with their results.
+        title: Its title.
+        points: What is drawn.
+        emotion_chance: UAR of guessing.
+        kinds: What the legend calls the kinds of points.
+        chance_line: Draw a line at `emotion_chance`, and the vertical axis down to it.
     """
-    chances = [100 * row.chance for row in rows]
-    across = axis([*ends([row.attacker for row in rows]), *chances], FRAME.left, FRAME.right)
-    up = axis(ends([row.uar for row in rows]), FRAME.bottom, FRAME.top)
-    points = [(across.pixel(100 * row.attacker.value), up.pixel(100 * row.uar.value)) for row in rows]
-    bars = [bar for row, point in zip(rows, points, strict=True) for bar in error_bars(row, point, across, up)]
-    boxes = place(points, [row.arm.name for row in rows], bars, FRAME, SIZE, RADIUS)
+    chances = [100 * point.chance for point in points]
+    layers = [layer for point in points for layer in point.path]
+    accuracies = [*ends([point.attacker for point in points]), *(100 * accuracy for _, accuracy, _ in layers), *chances]
+    uars = [*ends([point.uar for point in points]), *(100 * uar for _, _, uar in layers), *[100 * emotion_chance] * chance_line]
+    across, up = axis(accuracies, FRAME.left, FRAME.right), axis(uars, FRAME.bottom, FRAME.top)
+    places = [(across.pixel(100 * point.attacker.value), up.pixel(100 * point.uar.value)) for point in points]
+    paths = [path_of(point, place, across, up) for point, place in zip(points, places, strict=True)]
+    bars = [bar for point, place in zip(points, places, strict=True) for bar in error_bars(point, place, across, up)]
+    dots = [Box(x - DOT, y - DOT, x + DOT, y + DOT) for path in paths for x, y in path[:-1]]
+    boxes = place(places, [point.name for point in points], [*bars, *dots], FRAME, SIZE, RADIUS)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' role='img'>",
-        f"<title>{escape(caption(corpus, rows))}</title>",
+        f"<title>{escape(caption(title, points))}</title>",
         f"<rect width='{WIDTH}' height='{HEIGHT}' rx='8' fill='#ffffff'/>",
         *chance_band(chances, across),
-        *draw_axes(corpus, rows, across, up),
-        *draw_front(points),
+        *(chance_across(emotion_chance, up) if chance_line else ()),
+        *draw_axes(title, emotion_chance, across, up),
+        *draw_front(places),
         *(
             f"<path d='M{bar.left:.1f} {bar.top:.1f}H{bar.right:.1f}V{bar.bottom:.1f}H{bar.left:.1f}z' fill='{colour}' "
             "fill-opacity='0.4'/>"
-            for bar, colour in zip(bars, [colour_of(row) for row in rows for _ in range(2)], strict=True)
+            for bar, colour in zip(bars, [colour_of(point) for point in points for _ in range(2)], strict=True)
         ),
-        *(part for row, point, box in zip(rows, points, boxes, strict=True) for part in draw_label(row, point, box)),
-        *(draw_point(point, row.baseline, row.quick) for row, point in zip(rows, points, strict=True)),
-        *legend(rows),
+        *(part for point, path in zip(points, paths, strict=True) for part in draw_path(point, path)),
+        *(part for point, at, box in zip(points, places, boxes, strict=True) for part in draw_label(point, at, box)),
+        *(draw_point(at, point.baseline, point.quick) for point, at in zip(points, places, strict=True)),
+        *legend(points, kinds),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def caption(corpus: str, rows: Sequence[Row]) -> str:
+def caption(title: str, points: Sequence[Point]) -> str:
     """Return the text alternative of the picture."""
-    arms = "; ".join(f"{row.arm.name}: UAR {100 * row.uar.value:.1f}, attacker {100 * row.attacker.value:.1f}" for row in rows)
-    return f"{corpus}: emotion UAR against the strongest attacker's accuracy, in percent. {arms}."
+    arms = "; ".join(
+        f"{point.name}: UAR {100 * point.uar.value:.1f}, attacker {100 * point.attacker.value:.1f}" for point in points
+    )
+    return f"{title}: emotion UAR against the strongest attacker's accuracy, in percent. {arms}."
+
+
+def path_of(point: Point, end: tuple[float, float], across: Axis, up: Axis) -> list[tuple[float, float]]:
+    """Return the pixels of the layers below a point, and the point's own at the end."""
+    return [*((across.pixel(100 * accuracy), up.pixel(100 * uar)) for _, accuracy, uar in point.path), end]
+
+
+def draw_path(point: Point, path: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the line through the layers of an encoder, with a dot and a name for each; nothing for one without layers."""
+    if len(path) < 2:
+        return []
+    colour, line = colour_of(point), " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
+    parts = [f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='1.2' stroke-opacity='0.7'/>"]
+    for (name, _, _), (x, y) in zip(point.path, path[:-1], strict=True):
+        parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{DOT}' fill='{colour}'/>")
+        parts.append(label_text(x, y - 5, name, "middle", colour, size=10))
+    return parts
 
 
 def ends(scores: Sequence[Mean]) -> list[float]:
@@ -93,10 +161,10 @@ def ends(scores: Sequence[Mean]) -> list[float]:
     return [100 * end for mean in scores for end in (mean.value, mean.low, mean.high) if end is not None]
 
 
-def error_bars(row: Row, point: tuple[float, float], across: Axis, up: Axis) -> list[Box]:
-    """Return the two error bars of an arm, of no length where there is no interval."""
-    (x, y), half = point, BAR / 2
-    attacker, uar = row.attacker, row.uar
+def error_bars(point: Point, at: tuple[float, float], across: Axis, up: Axis) -> list[Box]:
+    """Return the two error bars of a point, of no length where there is no interval."""
+    (x, y), half = at, BAR / 2
+    attacker, uar = point.attacker, point.uar
     left, right = (x if end is None else across.pixel(100 * end) for end in (attacker.low, attacker.high))
     bottom, top = (y if end is None else up.pixel(100 * end) for end in (uar.low, uar.high))
     return [Box(left, y - half, right, y + half), Box(x - half, top, x + half, bottom)]
@@ -113,7 +181,16 @@ def chance_band(chances: Sequence[float], across: Axis) -> list[str]:
     ]
 
 
-def draw_axes(corpus: str, rows: Sequence[Row], across: Axis, up: Axis) -> list[str]:
+def chance_across(chance: float, up: Axis) -> list[str]:
+    """Return the line of the UAR of guessing."""
+    y = up.pixel(100 * chance)
+    return [
+        f"<path d='M{FRAME.left} {y:.1f}H{FRAME.right}' stroke='{GREY}' stroke-width='1.5' stroke-opacity='0.7'/>",
+        label_text(FRAME.right, y - 5, f"chance {100 * chance:.1f}", "end", colour=GREY),
+    ]
+
+
+def draw_axes(title: str, emotion_chance: float, across: Axis, up: Axis) -> list[str]:
     """Return frame lines, ticks and the names of the axes."""
     parts = [
         f"<path d='M{FRAME.left} {FRAME.top}V{FRAME.bottom}H{FRAME.right}' fill='none' stroke='{INK}' stroke-width='1'/>",
@@ -126,12 +203,12 @@ def draw_axes(corpus: str, rows: Sequence[Row], across: Axis, up: Axis) -> list[
         y = up.pixel(value)
         parts.append(f"<path d='M{FRAME.left} {y:.1f}h-5' stroke='{INK}'/>")
         parts.append(label_text(FRAME.left - 9, y + 4, f"{value:g}", "end"))
-    name = f"emotion UAR on unseen speakers, % (chance {100 * rows[0].emotion_chance:.1f})"
+    name = f"emotion UAR on unseen speakers, % (chance {100 * emotion_chance:.1f})"
     middle = (FRAME.top + FRAME.bottom) / 2
     parts += [
         label_text((FRAME.left + FRAME.right) / 2, FRAME.bottom + 41, "speaker accuracy of the strongest attacker, %", "middle"),
         f"<g transform='rotate(-90 20 {middle})'>{label_text(20, middle, name, 'middle')}</g>",
-        label_text(FRAME.right, FRAME.top - 14, corpus, "end", weight="bold"),
+        label_text(FRAME.right, FRAME.top - 14, title, "end", weight="bold"),
     ]
     return parts
 
@@ -147,13 +224,13 @@ def draw_front(points: Sequence[tuple[float, float]]) -> list[str]:
     ]
 
 
-def draw_label(row: Row, point: tuple[float, float], box: Box) -> list[str]:
+def draw_label(point: Point, at: tuple[float, float], box: Box) -> list[str]:
     """Return a label, and a line that leads to it from its point where it is not beside it."""
-    x, y = point
+    x, y = at
     near = (min(max(x, box.left), box.right), min(max(y, box.top), box.bottom))
-    distance = math.dist(point, near)
-    colour = colour_of(row)
-    parts = [label_text((box.left + box.right) / 2, box.bottom - 4, row.arm.name, "middle", colour)]
+    distance = math.dist(at, near)
+    colour = colour_of(point)
+    parts = [label_text((box.left + box.right) / 2, box.bottom - 4, point.name, "middle", colour)]
     if distance > 2 * RADIUS + 6:
         parts.insert(0, f"<path d='M{x:.1f} {y:.1f}L{near[0]:.1f} {near[1]:.1f}' stroke='{colour}' stroke-width='0.7'/>")
     return parts
@@ -170,16 +247,10 @@ def draw_point(point: tuple[float, float], baseline: bool, quick: bool) -> str:
     return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{RADIUS}' {style}/>"
 
 
-def legend(rows: Sequence[Row]) -> list[str]:
+def legend(points: Sequence[Point], kinds: Sequence[Kind]) -> list[str]:
     """Return the legend, of the kinds of points that occur."""
-    kinds = (
-        (False, False, "network, all attackers"),
-        (False, True, "network, closed-form attackers"),
-        (True, False, "baseline, all attackers"),
-        (True, True, "baseline, closed-form attackers"),
-    )
-    shown = {(row.baseline, row.quick) for row in rows}
-    networks = any(not row.baseline for row in rows)
+    shown = {(point.baseline, point.quick) for point in points}
+    networks = any(not point.baseline for point in points)
     parts = []
     for baseline, quick, text in kinds:
         if (baseline, quick) in shown:
@@ -188,9 +259,9 @@ def legend(rows: Sequence[Row]) -> list[str]:
     return parts
 
 
-def colour_of(row: Row) -> str:
-    """Return the colour of an arm."""
-    return BASELINE if row.baseline else NETWORK
+def colour_of(point: Point) -> str:
+    """Return the colour of a point."""
+    return BASELINE if point.baseline else NETWORK
 
 
 def label_text(

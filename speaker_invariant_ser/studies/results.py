@@ -107,13 +107,18 @@ class Machine(Part):
     instructions: list[str] = Field(default_factory=list)
 
 
-class Result(Part):
-    """The content of a result file."""
+class Measurement(Part):
+    """How, when and where a result was measured."""
 
     command: str
     date: str
     machine: Machine
     versions: dict[str, str]
+
+
+class Result(Measurement):
+    """The content of a result file."""
+
     recipe: dict[str, Any]
     recipe_sha256: str
     data_sha256: dict[str, str]

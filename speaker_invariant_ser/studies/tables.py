@@ -6,7 +6,7 @@ from itertools import chain
 from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.report.formatting import SMALL_P
 from speaker_invariant_ser.report.table import Table
-from speaker_invariant_ser.studies.results import Machine, Result
+from speaker_invariant_ser.studies.results import Machine, Measurement
 from speaker_invariant_ser.studies.rows import Mean, Row
 from speaker_invariant_ser.studies.study import Study
 
@@ -117,7 +117,7 @@ def about_few_speakers(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def about_measurement(results: Sequence[Result]) -> str:
+def about_measurement(results: Sequence[Measurement]) -> str:
     """Say when, where and with what results were measured."""
     dates = sorted({result.date for result in results})
     machines = dict.fromkeys(machine_text(result.machine) for result in results)

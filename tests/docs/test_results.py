@@ -1,8 +1,10 @@
-"""The pages of the studies are those that the result files give."""
+"""The pages of studies and of encoders are those that the result files give."""
 
 import pytest
 from documents import ROOT
 
+from speaker_invariant_ser.studies.encoders.page import files
+from speaker_invariant_ser.studies.encoders.results import read_all
 from speaker_invariant_ser.studies.page import pictures, updated
 from speaker_invariant_ser.studies.results import read_result, table_sha256
 from speaker_invariant_ser.studies.rows import gather
@@ -31,3 +33,16 @@ def test_every_result_is_of_a_study_and_names_what_makes_it_again():
         assert (result.corpus, result.arm, result.seed) == (cell.corpus, cell.arm.name, cell.seed)
         assert result.command.startswith("siser ") and result.machine.processor and result.date and result.versions, path
         assert result.recipe_sha256 == table_sha256(result.recipe), path
+
+
+ENCODERS = sorted((RESULTS / "encoders").iterdir())
+
+
+@pytest.mark.parametrize("folder", ENCODERS, ids=lambda folder: folder.name)
+def test_the_page_of_encoders_is_up_to_date_and_says_what_makes_it_again(folder):
+    page = ROOT / "docs" / "encoders.md"
+    for path, text in files(folder, page).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make reference`"
+    for result in read_all(folder):
+        assert result.command.startswith(f"siser audit-encoders data/{folder.name} ")
+        assert result.corpus == folder.name and f"--out recipes/results/encoders/{folder.name}" in result.command

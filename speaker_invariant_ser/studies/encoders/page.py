@@ -1,0 +1,131 @@
+"""The table and the picture of all encoders on a corpus, and the page that holds them, from the result files alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from speaker_invariant_ser.audit.statistics import leaves_room
+from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.evaluation.summary_parts import Uar
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.studies.encoders.results import EncoderResult, LayerNumbers, read_all
+from speaker_invariant_ser.studies.page import with_block
+from speaker_invariant_ser.studies.picture import Point, draw_points
+from speaker_invariant_ser.studies.rows import Mean
+from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, escape, markdown, score, share
+
+PAGE = "encoders.md"  # beside the results, where no other page is named
+HEAD = ("encoder", "dimensions", "UAR, linear", "UAR, MLP", "strongest attacker", "chance", "excess")
+KIND_NAMES = {"linear": "Linear", "mlp": "MLP"}
+KINDS = ((False, False, "trained network"), (True, False, "without training"))
+ABOUT = (
+    "In %, with 95 % CI. UAR: emotion on speakers that neither the classifier nor the encoder was trained on, pooled over them; "
+    "the interval is over speakers. Strongest attacker: speaker accuracy of the closed-form attackers in one cross-validation, "
+    "the strongest selected on validation utterances; all attackers may be stronger. Chance: speaker accuracy given the true "
+    "emotion. Excess: attacker minus chance. The order is that of the linear classifier. Picture: the linear classifier; lines "
+    "join the layers of an encoder."
+)
+
+
+def marks(corpus: str) -> tuple[str, str]:
+    """Return the lines between which the results on a corpus are written into a page."""
+    return f"<!-- siser audit-encoders {corpus}: begin -->", f"<!-- siser audit-encoders {corpus}: end -->"
+
+
+def read_results(folder: Path) -> list[EncoderResult]:
+    """Read the results in a folder; raise StudyError unless all are of one corpus and one recipe."""
+    results = read_all(folder)
+    for key in ("corpus", "data_sha256", "recipe"):
+        values = [getattr(result, key) for result in results]
+        other = next((result for result in results if getattr(result, key) != values[0]), None)
+        if other:
+            raise StudyError(
+                f"{folder}: the results of {results[0].encoder} and {other.encoder} differ in {key}: expected those of one "
+                "corpus and recipe in a folder"
+            )
+    return results
+
+
+def table_of(results: Sequence[EncoderResult]) -> Table:
+    """Return the table, a row for each encoder, or for each layer of one that has several."""
+    return Table(HEAD, [cells(result, layer) for result in results for layer in result.layers])
+
+
+def cells(result: EncoderResult, layer: LayerNumbers) -> list[str]:
+    """Return the cells of a layer."""
+    attacker, chance = layer.speaker.strongest, layer.speaker.chance
+    name = f"{result.encoder}, {layer.layer}" if len(result.layers) > 1 else result.encoder
+    return [
+        f"{name}: {result.about}" if layer is result.layers[0] else name,
+        f"{layer.dimensions:,}",
+        *(score(mean_of(layer.emotion[kind].uar)) for kind in ("linear", "mlp")),
+        f"{score(attacker_of(layer))} {attacker.name}{TRAINED * (layer.speaker.scored == 'trained')}",
+        f"{share(chance)} of {layer.speaker.speakers}",
+        share(attacker.accuracy - chance) if leaves_room(chance) else "-",
+    ]
+
+
+def mean_of(uar: Uar) -> Mean:
+    """Return a UAR as tables show it."""
+    return Mean(uar.value, uar.low, uar.high, None)
+
+
+def attacker_of(layer: LayerNumbers) -> Mean:
+    """Return the accuracy of the strongest attacker."""
+    strongest = layer.speaker.strongest
+    return Mean(strongest.accuracy, strongest.low, strongest.high, None)
+
+
+def notes(results: Sequence[EncoderResult]) -> list[str]:
+    """Return the lines below the table: chance, what its marks mean, and where it was measured."""
+    first = results[0]
+    lines = [f"{first.utterances:,} utterances of {first.speakers} speakers; UAR by chance: {share(first.chance)}."]
+    lines += [f"{KIND_NAMES[kind]}: {numbers.settings}." for kind, numbers in first.output.emotion.items()]
+    if any(layer.speaker.scored == "trained" for result in results for layer in result.layers):
+        lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
+    if folds := [result.encoder for result in results if result.models > 1]:
+        lines.append(f"One model for each fold, which attackers learn from the training speakers of: {', '.join(folds)}.")
+    return [*lines, about_measurement(results)]
+
+
+def picture(results: Sequence[EncoderResult]) -> str:
+    """Return the picture, as SVG."""
+    return draw_points(results[0].corpus, [point_of(result) for result in results], results[0].chance, KINDS, chance_line=True)
+
+
+def point_of(result: EncoderResult) -> Point:
+    """Return what is drawn of an encoder: its last layer, and the way there."""
+    path = tuple(
+        (layer.layer, layer.speaker.strongest.accuracy, layer.emotion["linear"].uar.value) for layer in result.layers[:-1]
+    )
+    output = result.output
+    uar = mean_of(output.emotion["linear"].uar)
+    return Point(result.encoder, uar, attacker_of(output), output.speaker.chance, not result.network, False, path)
+
+
+def files(folder: Path, page: Path) -> dict[Path, str]:
+    """Return the page and the picture beside it, with the results in a folder, by path.
+
+    Raises:
+        StudyError: A result is damaged, they cannot be compared, or the page has no marks for them.
+    """
+    results = read_results(folder)
+    if not results:
+        raise StudyError(f"{folder} has no results of `siser audit-encoders`; name encoders to measure")
+    corpus = results[0].corpus
+    drawn = page.with_name(f"{page.stem}-{corpus}.svg")
+    lines = [
+        markdown(table_of(results)),
+        "\n".join(f"{escape(line)}<br>" for line in notes(results)),
+        f"![{corpus}: emotion UAR against the strongest attacker, by encoder]({drawn.name})",
+        ABOUT,
+    ]
+    return {page: with_block(page, marks(corpus), "\n\n".join(lines), "Encoders"), drawn: picture(results)}
+
+
+def write_page(folder: Path, page: Path) -> list[EncoderResult]:
+    """Write the page and its picture; return the results that they show."""
+    for path, text in files(folder, page).items():
+        with writing(path) as file:
+            file.write(text)
+    return read_results(folder)

@@ -1,0 +1,109 @@
+"""The file of one encoder's results on a corpus. Keys are stable: they are added to, never renamed. Rates are shares, 0 to 1."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from speaker_invariant_ser.errors import StudyError, shorten
+from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSpeaker
+from speaker_invariant_ser.files import require_regular, writing
+from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, compact
+
+
+class ClassifierNumbers(Part):
+    """Emotion results of one classifier on unseen speakers."""
+
+    settings: str
+    uar: Uar
+    uar_mean_over_speakers: MeanUar
+    accuracy: float
+    worst_speaker: WorstSpeaker
+
+
+class AttackerNumbers(Part):
+    """What the closed-form attackers identify.
+
+    `chance` is given the true emotion. `scored` says which utterances they were scored on: held-out (the encoder was not trained
+    on them), trained (it was), given (all, none of which it was trained on as far as is known).
+    """
+
+    strongest: StrongestNumbers
+    attackers: dict[str, float]
+    chance: float
+    speakers: int
+    utterances: int
+    scored: str
+    grouped_by_text: bool
+
+
+class LayerNumbers(Part):
+    """Results of one layer; `emotion` by classifier, linear and mlp."""
+
+    layer: str
+    dimensions: int
+    emotion: dict[str, ClassifierNumbers]
+    speaker: AttackerNumbers
+
+
+class EncoderResult(Measurement):
+    """The content of a result file; `models` is the number of models whose embeddings were pooled, one for each fold of a run."""
+
+    recipe: dict[str, Any]
+    data_sha256: dict[str, str]
+    corpus: str
+    encoder: str
+    about: str
+    identity: list[str]
+    network: bool
+    models: int
+    chance: float
+    utterances: int
+    speakers: int
+    layers: list[LayerNumbers]
+
+    @property
+    def output(self) -> LayerNumbers:
+        """The last layer, which is what the encoder puts out."""
+        return self.layers[-1]
+
+
+def result_path(folder: Path, encoder: str) -> Path:
+    """Return the result file of an encoder, named like it.
+
+    >>> result_path(Path("out"), "hf:owner/name").as_posix()
+    'out/hf-owner-name.json'
+    """
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', encoder).strip('-.') or 'encoder'}.json"
+
+
+def read_encoder_result(path: Path) -> EncoderResult | None:
+    """Read a result file; None if there is none. Raise StudyError if it is damaged or something else."""
+    try:
+        return EncoderResult.model_validate_json(require_regular(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ": ".join([".".join(map(str, first["loc"])) or "the file", first["msg"]])
+        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({where}); remove it") from None
+
+
+def write_encoder_result(path: Path, result: EncoderResult) -> None:
+    """Write a result file; raise WriteError where that fails."""
+    with writing(path) as file:
+        file.write(compact(result.to_json()) + "\n")
+
+
+def read_all(folder: Path) -> list[EncoderResult]:
+    """Read all results in a folder, those with the highest UAR of a linear classifier first."""
+    results = [result for path in sorted(folder.glob("*.json")) if (result := read_encoder_result(path))]
+    return sorted(results, key=lambda result: -result.output.emotion["linear"].uar.value)
+
+
+def why_other(result: EncoderResult, wanted: EncoderResult) -> str:
+    """Say in what a result differs from what is asked for, ignoring numbers, dates and names; empty if in nothing."""
+    kinds = {"data_sha256": "other data", "identity": "another encoder", "recipe": "another recipe"}
+    return shorten(text for key, text in kinds.items() if getattr(result, key) != getattr(wanted, key))

@@ -1,0 +1,314 @@
+"""Encoders by name, tables of their embeddings, and their comparison: planted emotion and speakers are found."""
+
+import json
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.errors import AuditError, RunError, StudyError
+from speaker_invariant_ser.indexing import one_hot
+from speaker_invariant_ser.studies.encoders import embedding, sources
+from speaker_invariant_ser.studies.encoders.compare import split_name
+from speaker_invariant_ser.studies.encoders.measure import PROBES, attacked_tables, embed_all
+from speaker_invariant_ser.studies.encoders.sources import SOURCES, Encoder, Request, open_encoders, pool
+
+
+def planted(prepared, path, layers, **changes):
+    """Write a table with these layers, each (weight of the emotion, weight of the speaker), in another order than the corpus."""
+    utterances, rng = prepared.utterances[::-1], np.random.default_rng(0)
+    speaker, emotion = (np.array([getattr(row, name) for row in utterances]) for name in ("speaker", "emotion"))
+
+    def embeddings(of_emotion, of_speaker):
+        noise = rng.standard_normal((len(utterances), 9))
+        return np.hstack([of_emotion * one_hot(emotion), of_speaker * one_hot(speaker)]) + 0.3 * noise
+
+    arrays = {f"layer_{name}": embeddings(*weights) for name, weights in layers.items()}
+    labels = {"id": np.array([row.id for row in utterances]), "speaker": speaker, "emotion": emotion}
+    np.savez(path, embedding=list(arrays.values())[-1], **(arrays if len(arrays) > 1 else {}), **{**labels, **changes})
+    return path
+
+
+@pytest.fixture(scope="module")
+def tables(prepared, tmp_path_factory):
+    """A table of the emotion alone, and one whose first layer is of the speaker and whose last is of the emotion."""
+    folder = tmp_path_factory.mktemp("tables")
+    planted(prepared, folder / "emotion.npz", {"only": (2, 0)})
+    return [
+        str(folder / "emotion.npz"),
+        str(planted(prepared, folder / "deep.npz", {"low": (0, 2), "high": (2, 0.2)})),
+    ]
+
+
+NAMES = {"features": "log-mel", "untrained": "untrained", "table": "TABLE", "models": "RUN"}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_an_encoder_of_every_kind_embeds_an_utterance_alone_as_among_others(kind, prepared, trained, tables):
+    name = {"TABLE": tables[1], "RUN": str(trained.folder)}.get(NAMES[kind], NAMES[kind])
+    (encoder,) = open_encoders(Request(name, prepared))
+    together, alone = encoder.embed([5, 0, 11]), encoder.embed([0])
+    for layer, values in together.items():
+        assert values.dtype == np.float32 and values.shape == (3, alone[layer].shape[1]) and np.isfinite(values).all()
+        assert np.allclose(values[1], alone[layer][0], atol=1e-4 * np.abs(values).max()), layer
+        assert not np.allclose(values[0], values[1])
+    assert encoder.about and encoder.identity and encoder.network == (kind in ("table", "models"))
+    assert list(together)[-1] == ("high" if kind == "table" else "embedding")
+
+
+def test_the_rows_of_a_table_are_found_by_id(prepared, tables):
+    (encoder,) = open_encoders(Request(tables[0], prepared))
+    file = np.load(tables[0])
+    row = file["id"].tolist().index(prepared.utterances[3].id)
+    assert np.allclose(encoder.embed([3])["embedding"][0], file["embedding"][row], rtol=1e-6)
+
+
+def test_frames_are_pooled_by_mean_and_if_asked_by_deviation(prepared, trained):
+    frames = [np.array([[1, 3], [2, 2]]), np.array([[5], [7]])]
+    assert pool(frames, deviation=False).tolist() == [[2, 2], [5, 7]]
+    assert pool(frames, deviation=True).tolist() == [[2, 2, 1, 0], [5, 7, 0, 0]]
+    plain, wide = (open_encoders(Request(str(trained.folder), prepared, deviation=deviation))[0] for deviation in (False, True))
+    assert 2 * plain.embed([0])["frames"].shape[1] == wide.embed([0])["frames"].shape[1] and plain.identity != wide.identity
+
+
+def test_a_run_is_measured_on_its_own_fold_and_attacked_on_its_training_speakers(prepared, trained, tiny, tmp_path):
+    encoders = open_encoders(Request(str(trained.folder), prepared))
+    embedded = embed_all(encoders, prepared, tiny.split, tmp_path, lambda step, done, total: None)
+    assert [(fold.test, model) for fold, model in embedded.folds] == [(("05", "06"), 0)]
+    (table,), scored = attacked_tables(embedded, "embedding")
+    (split,) = trained.splits
+    assert set(table.speaker) == set(split.train) and scored == "held-out"
+    assert set(table.id[table.scored]) == set(split.held_out) and len(split.held_out) > 0
+    assert encoders[0].trained.isdisjoint(split.held_out)
+
+
+def test_without_held_out_utterances_all_are_scored_and_the_result_says_so(prepared, trained, tiny, tmp_path):
+    (encoder,) = open_encoders(Request(str(trained.folder), prepared))
+    everything = frozenset(utterance.id for utterance in prepared.utterances)
+    embedded = embed_all([replace(encoder, trained=everything)], prepared, tiny.split, tmp_path, lambda *step: None)
+    (table,), scored = attacked_tables(embedded, "embedding")
+    assert table.scored.all() and scored == "trained"
+
+
+def test_one_model_of_a_run_is_refused_on_the_corpus_it_was_trained_on(prepared, prepared_f0, trained):
+    folder = str(trained.model_specs[0].folder)
+    with pytest.raises(RunError, match=rf"{re.escape(folder)} was trained on speakers of .*: name its run"):
+        open_encoders(Request(folder, prepared))
+    other = replace(prepared, settings={**prepared.settings, "sha256": {}})
+    (encoder,) = open_encoders(Request(folder, other))
+    assert encoder.split is None and not encoder.trained
+
+
+# ---- blocks
+
+
+def counting(calls, stop=None):
+    """Return an encoder that notes its calls, and is interrupted in one of them."""
+
+    def embed(indices):
+        calls.append(list(indices))
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return {"low": np.array(indices, np.float32)[:, None], "embedding": np.ones((len(indices), 2), np.float32)}
+
+    return Encoder("counts", "counting", embed)
+
+
+def test_interrupted_blocks_are_continued_damaged_ones_computed_again_and_others_not_used(prepared, tmp_path):
+    indices, calls = range(72), []
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed_utterances(counting(calls, stop=2), prepared, indices, tmp_path)
+    layers = embedding.embed_utterances(counting(calls), prepared, indices, tmp_path)
+    assert [len(call) for call in calls] == [32, 32, 32, 8] and layers["low"][:, 0].tolist() == list(indices)
+    (second,) = tmp_path.rglob("00000032.npz")
+    second.write_bytes(second.read_bytes()[:-40])
+    assert np.array_equal(embedding.embed_utterances(counting(calls), prepared, indices, tmp_path)["low"], layers["low"])
+    assert [len(call) for call in calls[4:]] == [32]
+    other = replace(counting(calls), identity="another")
+    embedding.embed_utterances(other, prepared, indices, tmp_path)
+    assert len(calls) == 8
+
+
+def test_an_embedding_that_is_not_finite_is_named(prepared, tmp_path):
+    broken = Encoder("broken", "broken", lambda indices: {"embedding": np.array([[index, np.inf] for index in indices])})
+    with pytest.raises(RunError, match=f"{re.escape(prepared.utterances[4].id)}: its embedding .* NaN or infinity"):
+        embedding.embed_utterances(broken, prepared, [4], tmp_path)
+
+
+# ---- siser embed
+
+
+def test_a_table_of_a_feature_set_is_audited_as_it_is(prepared, tmp_path, capsys):
+    out = tmp_path / "a table.npz"
+    assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"log-mel: 72 utterances, 80 dimensions -> {out}   next: siser audit '{out}'\n"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    table, _, notes = read_embeddings(out)
+    assert table.embedding.shape == (72, 80) and not notes
+    assert table.id.tolist() == [utterance.id for utterance in prepared.utterances]
+    assert {name: len(set(getattr(table, name))) for name in ("speaker", "emotion", "text")} == {
+        "speaker": 6,
+        "emotion": 3,
+        "text": 4,
+    }
+    assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out} exists; remove it, or choose another --out\n"
+
+
+def test_the_layers_of_a_run_are_arrays_that_can_be_audited_and_compared(prepared, trained, tmp_path, capsys):
+    out, (split,) = tmp_path / "t.npz", trained.splits
+    command = ["embed", str(trained.folder), str(prepared.folder), "--layer", "all", "--fold", split.name, "--json"]
+    assert siser([*command, "--out", str(out)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["utterances"] == 72 and list(printed["layers"]) == ["frames", "embedding"] and printed["dimensions"] == 12
+    table, _, _ = read_embeddings(out)
+    frames, _, _ = read_embeddings(out, {"embedding": "layer_frames"})
+    assert frames.embedding.shape == (72, printed["layers"]["frames"]) and table.embedding.shape == (72, 12)
+    new = {row.id for row in prepared.utterances if row.speaker not in split.train or row.id in split.held_out}
+    assert set(table.id[table.scored]) == new and len(new) < 72
+    (again,) = open_encoders(Request(str(out), prepared))
+    assert list(again.embed([0])) == ["frames", "embedding"] and len(again.trained) == 72 - len(new)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["egemasp"], "error: unknown encoder 'egemasp', did you mean 'egemaps'? Expected one of: log-mel, prosody, "),
+        (["no.npz"], "error: no such file: no.npz"),
+        (["log-mel", "--out", "t.csv"], "error: Invalid value: --out t.csv: expected a name that ends with .npz."),
+        (["log-mel", "--fold", "01"], "error: --fold 01: log-mel is not a run; leave it out"),
+        (["log-mel", "--layer", "3"], "error: --layer: unknown layer '3'. Expected one of: embedding, all"),
+    ],
+)
+def test_what_cannot_be_embedded_is_one_line(words, message, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["embed", words[0], str(prepared.folder), "--out", "t.npz", *words[1:]]
+    assert siser(command) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_run_of_several_models_needs_a_fold(prepared, trained):
+    (encoder,) = open_encoders(Request(str(trained.folder), prepared))
+    with pytest.raises(RunError, match=r"runs/a has 2 models, .*: choose one with --fold \(fixed, fixed\)"):
+        embedding.require_one([encoder, encoder], "runs/a")
+    with pytest.raises(RunError, match=r"runs/a has 2 models, .* name one of them, such as a/1"):
+        sources.require_single("runs/a", ["a/1", "a/2"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: {"id": np.arange(len(rows))},
+            r"has no row for 72 of 72 utterances of .*expected the ids of its manifest.csv",
+        ),
+        (lambda rows: {"speaker": np.roll([row.speaker for row in rows], 1)}, "its speakers are not those of the same ids"),
+        (lambda rows: {"embedding": np.full((len(rows), 2), np.nan)}, "NaN, infinity"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_corpus_is_refused(change, message, prepared, tmp_path):
+    path = planted(prepared, tmp_path / "t.npz", {"only": (1, 1)})
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, **change(prepared.utterances[::-1])})
+    with pytest.raises(AuditError, match=message):
+        open_encoders(Request(str(path), prepared))
+
+
+# ---- siser audit-encoders
+
+
+@pytest.fixture(scope="module")
+def compared(prepared, tables, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert siser(["audit-encoders", str(prepared.folder), *tables, "--out", str(out), "--jobs", "1"]) == 0
+    return out
+
+
+def test_planted_emotion_and_speakers_are_found_in_their_layers(compared):
+    emotion, deep = (json.loads((compared / f"{name}.json").read_text()) for name in ("emotion", "deep"))
+    low, high = deep["layers"]
+    assert [low["layer"], high["layer"]] == ["low", "high"] and len(emotion["layers"]) == 1
+    for kind in PROBES:
+        assert low["emotion"][kind]["uar"]["value"] < 0.6 < 0.9 < high["emotion"][kind]["uar"]["value"]
+    assert low["speaker"]["strongest"]["accuracy"] > 0.9 > 0.6 > high["speaker"]["strongest"]["accuracy"]
+    only = emotion["layers"][0]["speaker"]
+    assert only["strongest"]["accuracy"] < 0.4 and set(only["attackers"]) == {"logistic", "lda", "qda", "knn"}
+    assert only["speakers"] == 6 and only["utterances"] == 72 and only["scored"] == "given"
+    assert deep["chance"] == pytest.approx(1 / 3) and deep["utterances"] == 72
+    assert low["emotion"]["linear"]["uar"]["low"] <= low["emotion"]["linear"]["uar"]["value"]
+
+
+def test_the_page_has_a_row_for_each_layer_and_the_picture_a_point_for_each_encoder(compared):
+    page = (compared / "encoders.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[0].lstrip("| ") for row in rows if "emotion" not in row] == [
+        "deep, low: a table of embeddings",
+        "deep, high",
+    ]
+    assert len(rows) == 3 and "72 utterances of 6 speakers; UAR by chance: 33.3." in page
+    (name,) = re.findall(r"!\[.*\]\((.*)\)", page)
+    texts = [node.text for node in ElementTree.parse(compared / name).iter() if node.tag.endswith("text")]
+    assert {"emotion", "deep", "low", "chance 33.3"} <= set(texts)
+
+
+def test_what_is_there_is_not_measured_again_unless_it_is_of_something_else(compared, prepared, tables, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "emotion.json").write_bytes((compared / "emotion.json").read_bytes())
+    before = (out / "emotion.json").read_text()
+    command = ["audit-encoders", str(prepared.folder), "--out", str(out), "--jobs", "1"]
+    assert siser([*command, tables[0]]) == 0
+    printed = capsys.readouterr().out
+    assert "measured before: emotion" in printed and "page:" in printed and (out / "emotion.json").read_text() == before
+    assert siser([*command, f"emotion={tables[1]}"]) == 2
+    expected = f"error: {out / 'emotion.json'} is of another encoder; --refresh measures it again, or choose another --out\n"
+    assert capsys.readouterr().err == expected
+    assert siser([*command, "--set", "audit.seed=1", "--json"]) == 0
+    assert [result["encoder"] for result in json.loads(capsys.readouterr().out)] == ["emotion"]
+    assert siser([*command, "--set", "labels.map={rising='a', falling='b'}", "--refresh", tables[0]]) == 0
+    result = json.loads((out / "emotion.json").read_text())
+    assert result["utterances"] == 48 and "--set" in result["command"] and result["command"].startswith("siser audit-encoders ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "has no results of `siser audit-encoders`; name encoders to measure"),
+        (["log-mel", "nothing"], "unknown encoder 'nothing'"),
+        (["log-mel", "log-mel"], "two encoders are named log-mel: give one another name, NAME=ENCODER"),
+        (["log-mel", "--set", "split.scheme=all"], 'split.scheme = "all" trains on all speakers and tests none'),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(words, message, prepared, tmp_path, capsys):
+    assert siser(["audit-encoders", str(prepared.folder), *words, "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_results_of_two_recipes_are_not_put_into_one_table(compared, tmp_path):
+    from speaker_invariant_ser.studies.encoders.page import read_results
+
+    for path in compared.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert len(read_results(tmp_path)) == 2
+    other = json.loads((tmp_path / "deep.json").read_text())
+    other["recipe"]["audit"]["folds"] = 9
+    (tmp_path / "deep.json").write_text(json.dumps(other))
+    with pytest.raises(StudyError, match="differ in recipe"):
+        read_results(tmp_path)
+    (tmp_path / "deep.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"deep.json is not a result of `siser audit-encoders` \(.*\); remove it"):
+        read_results(tmp_path)
+
+
+def test_a_path_that_contains_an_equals_sign_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    assert split_name("a=b") == ("a=b", "a=b") and split_name("x=a=b") == ("x", "a=b")
+    assert split_name("./a=b/") == ("a=b", "./a=b/")
