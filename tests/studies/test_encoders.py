@@ -194,9 +194,9 @@ def test_what_cannot_be_embedded_is_one_line(words, message, prepared, tmp_path,
 
 def test_a_run_of_several_models_needs_a_fold(prepared, trained):
     (encoder,) = open_encoders(Request(str(trained.folder), prepared))
-    with pytest.raises(RunError, match=r"runs/a has 2 models, .*: choose one with --fold \(fixed, fixed\)"):
+    with pytest.raises(RunError, match=r"runs/a has several models, .*: choose one with --fold \(fixed, fixed\)"):
         embedding.require_one([encoder, encoder], "runs/a")
-    with pytest.raises(RunError, match=r"runs/a has 2 models, .* name one of them, such as a/1"):
+    with pytest.raises(RunError, match=r"runs/a has several models, .* name one of them, such as a/1"):
         sources.require_single("runs/a", ["a/1", "a/2"])
 
 

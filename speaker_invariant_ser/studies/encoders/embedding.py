@@ -62,9 +62,7 @@ def require_one(encoders: Sequence[Encoder], source: str) -> None:
     """Raise RunError if an encoder has several models, one for each fold."""
     if len(encoders) > 1:
         names = shorten(encoder.split.name for encoder in encoders if encoder.split)
-        raise RunError(
-            f"{source} has {len(encoders)} models, whose embeddings have nothing in common: choose one with --fold ({names})"
-        )
+        raise RunError(f"{source} has several models, whose embeddings have nothing in common: choose one with --fold ({names})")
 
 
 def require_finite_layers(layers: Layers, ids: Sequence[str]) -> None:

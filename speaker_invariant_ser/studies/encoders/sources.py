@@ -166,7 +166,7 @@ def require_single(source: str, folders: Sequence[Path]) -> None:
     """Raise RunError if there are several models."""
     if len(folders) > 1:
         raise RunError(
-            f"{source} has {len(folders)} models, whose embeddings have nothing in common, and was not trained on this corpus: "
+            f"{source} has several models, whose embeddings have nothing in common, and was not trained on this corpus: "
             f"name one of them, such as {folders[0]}"
         )
 
