@@ -115,8 +115,8 @@ def infer(
     from speaker_invariant_ser.inference.settings import Settings
 
     refuse_outputs(out, embeddings, engine, overwrite)
-    if plot and plot.exists() and not plot.is_dir():
-        raise typer.BadParameter(f"--plot {plot}: a file of that name exists, expected a folder.")
+    if plot:
+        require_folder(plot)
     chosen, inputs = model_and_inputs(model, inputs)
     everything = find_inputs(inputs, warn)
     found = shard_of(everything, shard) if shard else everything
@@ -156,6 +156,15 @@ def refuse_outputs(out: Path | None, embeddings: Path | None, engine: Engine, ov
         require_table(out, overwrite)
         if embeddings:
             require_embeddings(embeddings, overwrite, out)
+
+
+def require_folder(plot: Path) -> None:
+    """Raise an error unless pictures can be written into a folder, before any work."""
+    from speaker_invariant_ser.inference.archives.tables import require_writable
+
+    if plot.exists() and not plot.is_dir():
+        raise typer.BadParameter(f"--plot {plot}: a file of that name exists, expected a folder.")
+    require_writable(plot / "NAME.timeline.png")
 
 
 def window_and_hop(window: float | None, hop: float | None, wanted: bool) -> tuple[float, float]:
@@ -209,7 +218,8 @@ def open_archive(
     if plot:
         from speaker_invariant_ser.report.timeline import TimelinePlots, picture_names
 
-        plots = TimelinePlots(plot, picture_names([item.path for item in everything]))
+        names = picture_names([item.path for item in everything], channels=settings.channel != Channels.MIX)
+        plots = TimelinePlots(plot, names, models[0].labels, settings.min_confidence)
     mean = speaker_mean(models[0], everything, settings.channel)
     predictor = Predictor.of(models, settings, f"{chosen}:{fold}" if fold else str(chosen), mean, plots)
     loading = Loading(chosen if isinstance(source, Path) else source.folder, fold, device, one_speaker)

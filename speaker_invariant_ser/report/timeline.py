@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.data.formats.channels import MIX, MONO
+from speaker_invariant_ser.data.formats.channels import MIX, MONO, NAMES
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.inference.parts.pieces import Watch
-from speaker_invariant_ser.inference.rows import Pending
+from speaker_invariant_ser.inference.rows import UNCERTAIN, Pending
 from speaker_invariant_ser.inference.timeline import WindowPrediction
 from speaker_invariant_ser.report.figure import STYLE, label
 from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
@@ -65,10 +65,14 @@ class TimelinePlots:
     Attributes:
         folder: The folder.
         names: Names of the pictures by recording, see `picture_names`.
+        emotions: All that the models know: an emotion has the same colour in every picture of them.
+        min_confidence: Below it a window or segment is drawn as "uncertain".
     """
 
     folder: Path
     names: Mapping[Path, str] = field(repr=False)
+    emotions: Sequence[str] = ()
+    min_confidence: float = 0.0
 
     def watch(self) -> Envelope:
         """Return what looks at the blocks of a recording as they pass."""
@@ -84,21 +88,33 @@ class TimelinePlots:
             for piece in pending.predicted
             if piece.outcome.probability is not None
         ]
+        windows = [
+            replace(window, emotion=UNCERTAIN) if window.confidence < self.min_confidence else window for window in windows
+        ]
         windows.sort(key=lambda window: (window.start, window.end))
         channel = "" if source.channel in (MIX, MONO) else f" ({source.channel})"
         ending = "" if source.channel in (MIX, MONO) else f"-{source.channel}"
         path = self.folder / f"{self.names[source.item.path]}{ending}.timeline.png"
-        draw_timeline(path, f"{source.item.path.name}{channel}", source.watch, windows)
+        draw_timeline(path, f"{source.item.path.name}{channel}", source.watch, windows, self.emotions)
 
 
-def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
+def picture_names(paths: Sequence[Path], channels: bool = False) -> dict[Path, str]:
     """Return a name for the picture of each recording: that of the file without its ending, numbered where several have it.
+
+    Args:
+        paths: The recordings.
+        channels: Whether pictures of channels have the channel added to the name, as in `x-left`: a recording that is called so
+            is numbered, too.
 
     >>> picture_names([Path("a/x.wav"), Path("b/x.wav"), Path("b/y.wav")])
     {PosixPath('a/x.wav'): 'x-1', PosixPath('b/x.wav'): 'x-2', PosixPath('b/y.wav'): 'y'}
+    >>> picture_names([Path("x.wav"), Path("x-left.wav")], channels=True)
+    {PosixPath('x.wav'): 'x', PosixPath('x-left.wav'): 'x-left-1'}
     """
     stems = {path: stem_of(path) for path in paths}
     counts = Counter(stems.values())
+    if channels:
+        counts.update([stem for stem in counts if without_channel(stem) in counts])
     used = {stem for stem, number in counts.items() if number == 1}
     numbers = {stem: count(1) for stem in counts}
     names = {}
@@ -109,13 +125,21 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
+def without_channel(stem: str) -> str | None:
+    """Return a name without the channel at its end; None if it has none."""
+    name, _, channel = stem.rpartition("-")
+    return name if channel in NAMES or channel.isdecimal() else None
+
+
 def stem_of(path: Path) -> str:
     """Return the name of a file without its ending, cut where the names of its pictures would be too long."""
     name = os.fsencode(path.stem)
     return path.stem if len(name) <= MAX_STEM else name[:MAX_STEM].decode("utf-8", "ignore")
 
 
-def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[WindowPrediction]) -> None:
+def draw_timeline(
+    path: Path, title: str, envelope: Envelope, windows: Sequence[WindowPrediction], emotions: Sequence[str] = ()
+) -> None:
     """Draw a timeline as PNG, or in the format of another ending that matplotlib knows.
 
     Args:
@@ -123,6 +147,7 @@ def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[
         title: What the recording is called.
         envelope: Its peaks.
         windows: Predictions, in order; they may overlap, and there may be gaps between them.
+        emotions: All that the model knows, in its order, which gives them their colours; by default those of the windows.
 
     Raises:
         WriteError: The file cannot be written.
@@ -135,20 +160,16 @@ def draw_timeline(path: Path, title: str, envelope: Envelope, windows: Sequence[
         wave.fill_between(times, -peaks, peaks, color=GREY, linewidth=0)
         wave.set(ylim=(-1, 1), yticks=[], title=label(title, 90))
         labels = list(windows[0].probabilities) if windows else []
-        draw_probabilities(probability, windows, labels)
-        draw_emotions(emotion, windows, labels, end)
+        colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(emotions or labels)}
+        draw_probabilities(probability, windows, [colours[name] for name in labels])
+        draw_emotions(emotion, windows, colours, end)
         emotion.set(xlim=(0, end), xlabel="time")
         emotion.xaxis.set_major_locator(MultipleLocator(tick_step(end)))
         emotion.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, end)))
-        patches = [Patch(color=colour_of(index)) for index in range(len(labels))]
+        patches = [Patch(color=colours[name]) for name in labels]
         figure.legend(patches[::-1], [label(name) for name in labels[::-1]], loc="outside right center")  # as they are stacked
         with writing(path, "wb") as file:
             figure.savefig(file, format=path.suffix.lstrip(".") or "png")
-
-
-def colour_of(index: int) -> str:
-    """Return the colour of an emotion."""
-    return COLOURS[index % len(COLOURS)]
 
 
 def stretches(windows: Sequence[WindowPrediction]) -> Iterator[tuple[float, float, WindowPrediction]]:
@@ -164,24 +185,22 @@ def stretches(windows: Sequence[WindowPrediction]) -> Iterator[tuple[float, floa
             yield start, end, window
 
 
-def draw_probabilities(axes: Axes, windows: Sequence[WindowPrediction], labels: Sequence[str]) -> None:
-    """Draw the probabilities of each stretch on top of each other."""
+def draw_probabilities(axes: Axes, windows: Sequence[WindowPrediction], colours: Sequence[str]) -> None:
+    """Draw the probabilities of each stretch on top of each other, each emotion in its colour."""
     edges, heights = [], []
     for start, end, window in stretches(windows):
-        values = [window.probabilities[name] for name in labels]
+        values = list(window.probabilities.values())
         edges += [start, start, end, end]
-        heights += [[0.0] * len(labels), values, values, [0.0] * len(labels)]
+        heights += [[0.0] * len(values), values, values, [0.0] * len(values)]
     if edges:
-        colours = [colour_of(index) for index in range(len(labels))]
         axes.stackplot(edges, np.transpose(heights), colors=colours, linewidth=0)
     axes.set(ylim=(0, 1), ylabel="probability", yticks=[0, 0.5, 1])
 
 
-def draw_emotions(axes: Axes, windows: Sequence[WindowPrediction], labels: Sequence[str], end: float) -> None:
-    """Draw the emotion of neighbouring stretches that agree as one bar with its name."""
+def draw_emotions(axes: Axes, windows: Sequence[WindowPrediction], colours: Mapping[str, str], end: float) -> None:
+    """Draw the emotion of neighbouring stretches that agree as one bar with its name; what has no colour is grey."""
     for first, last, name in runs(windows):
-        colour = colour_of(labels.index(name)) if name in labels else GREY
-        axes.barh(0, last - first, left=first, height=1, color=colour, linewidth=0)
+        axes.barh(0, last - first, left=first, height=1, color=colours.get(name, GREY), linewidth=0)
         if last - first >= LETTER * len(name) * end:
             axes.text((first + last) / 2, 0, label(name), ha="center", va="center", color="white", fontsize=8.5, clip_on=True)
     axes.set(ylim=(-0.5, 0.5), yticks=[])

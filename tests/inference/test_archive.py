@@ -1,6 +1,7 @@
 """Archives of recordings: one schema, timelines and segments, nothing lost by interruptions, whatever the jobs."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -25,12 +26,14 @@ from speaker_invariant_ser.cli.infer import model_and_inputs
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference import predict
 from speaker_invariant_ser.inference.archives import tables, workers
+from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.inputs import Input, find_inputs, shard_of
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.parts.pieces import Source
 from speaker_invariant_ser.inference.parts.segments import Segment
 from speaker_invariant_ser.inference.rows import columns
 from speaker_invariant_ser.inference.settings import Settings
+from speaker_invariant_ser.report import timeline as timeline_plots
 from speaker_invariant_ser.report.timeline import picture_names
 
 LABELS = ("falling", "level", "rising")
@@ -460,6 +463,44 @@ def test_timelines_are_drawn_under_names_of_their_own(trained, call, tmp_path):
     assert len(set(names.values())) == 5 and names[Path("x-1.wav")] == "x-1"
     long = [Path("ä" * 125 + f"{number}.wav") for number in range(2)]  # the picture's name, and its temporary one, fit 255 bytes
     assert list(picture_names(long).values()) == ["ä" * 100 + "-1", "ä" * 100 + "-2"]
+
+
+def test_timelines_show_what_is_uncertain_in_the_colours_that_the_models_have(trained, call, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(timeline_plots, "draw_timeline", lambda *arguments: drawn.append(arguments[3:]))
+    words = [str(call / "call.wav"), "--plot", str(tmp_path), "--labels", "rising,level", "--min-confidence"]
+    for confidence in ("1", "0.4"):
+        infer(trained, tmp_path / "p.csv", *words, confidence)
+    (uncertain, emotions), (certain, _) = drawn
+    assert {window.emotion for window in uncertain} == {"uncertain"} and {*certain[0].probabilities} == {"rising", "level"}
+    assert {window.emotion for window in certain} <= {"rising", "level"} and emotions == LABELS
+
+
+@pytest.mark.parametrize("option", [["--plot", "plots"], ["--embeddings", "e.npz"]])
+def test_a_folder_that_takes_no_files_is_found_before_anything_is_predicted(option, trained, call, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    command = ["infer", str(trained.folder), str(call / "call.wav"), "--out", str(tmp_path / "p.csv"), option[0]]
+    assert siser([*command, str(tmp_path / "file" / option[1])]) == 2
+    assert f"cannot write {tmp_path}/file/{option[1]}" in (error := capsys.readouterr().err)
+    assert "a part of the path is a file, not a folder" in error
+    monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)
+    assert siser([*command, str(tmp_path / "new" / option[1])]) == 2
+    assert "no permission to write here; choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "permission denied")
+
+
+def test_rows_with_another_mean_of_the_speaker_are_not_continued(trained, tmp_path):
+    """The mean is that of all shards: it can change although the recordings of this one do not."""
+    models = load_models(trained, device="cpu")
+    requests = [
+        Archive(predict.Predictor.of(models, Settings(), mean=mean), workers.Loading(tmp_path), [], []).request
+        for mean in (None, np.zeros(4), np.ones(4), np.ones(4))
+    ]
+    assert requests[2] == requests[3] and requests[0] != requests[1] != requests[2]
 
 
 def test_a_shard_has_segments_and_picture_names_of_all_inputs(trained, call, tmp_path):

@@ -1,11 +1,24 @@
 """The timeline of a recording: peaks, stretches that do not overlap, and a picture of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from speaker_invariant_ser.inference.timeline import WindowPrediction
-from speaker_invariant_ser.report.timeline import Envelope, clock, draw_probabilities, draw_timeline, runs, stretches, tick_step
+from speaker_invariant_ser.report.palette import GREY
+from speaker_invariant_ser.report.timeline import (
+    Envelope,
+    clock,
+    draw_emotions,
+    draw_probabilities,
+    draw_timeline,
+    runs,
+    stretches,
+    tick_step,
+)
 
 
 def window(start, end, label):
@@ -46,10 +59,16 @@ def test_windows_that_overlap_meet_in_the_middle_and_neighbours_that_agree_are_j
 
 def test_probabilities_fill_the_axis_but_for_gaps():
     axes = Figure().subplots()
-    draw_probabilities(axes, APART, ["angry", "happy", "sad"])
+    draw_probabilities(axes, APART, ["red", "green", "blue"])
     top = axes.collections[-1].get_paths()[0].vertices
     assert top[:, 1].max() == pytest.approx(1) and len(axes.collections) == 3
     assert not any(2 < time < 5 and height > 0 for time, height in top)
+
+
+def test_an_emotion_has_its_own_colour_and_what_has_none_is_grey():
+    axes = Figure().subplots()
+    draw_emotions(axes, [window(0, 4, "sad"), replace(window(4, 8, "sad"), emotion="uncertain")], {"sad": "#ff0000"}, 8)
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == ["#ff0000", GREY]
 
 
 @pytest.mark.parametrize("end", [0.3, 7, 18.2, 75, 3_599, 36_000, 1e6])

@@ -24,7 +24,7 @@ CHANNELS = 12
 BLOCKS = ((7, 3, 1), (7, 1, 17), (5, 1, 27), (3, 1, 40), (3, 1, 48), (7, 3, 2))  # size in rows and frames, dilation in rows
 CANDIDATES = 95  # pitches, one band each
 ROWS = (128, 128, 128, 128, 108, 96)  # of each block's result, that the candidates depend on
-WIDTH = 16  # frames that widths are a multiple of, because oneDNN compiles kernels for each width that it sees
+WIDTH = 8  # frames that widths are a multiple of, because oneDNN compiles kernels for each width that it sees
 
 
 class Block(nn.Module):
@@ -63,7 +63,10 @@ class Voicing(nn.Module):
 
     def forward(self, candidates: Tensor, spectra: Tensor) -> Tensor:
         """Compute it [T] for candidates [1, 4, R, T] and log spectra [1, 3, R, T]."""
-        summary = torch.cat((self.candidates(candidates).amax(dim=2), spectra.mean(dim=(1, 2))[None]), dim=1)
+        highest = self.candidates(candidates)
+        while (rows := highest.shape[2]) > 1:  # amax takes three times as long along this dimension
+            highest = torch.maximum(highest[:, :, : (rows + 1) // 2], highest[:, :, rows // 2 :])
+        summary = torch.cat((highest[:, :, 0], spectra.mean(dim=(1, 2))[None]), dim=1)
         return self.outer(self.inner(summary.double()).relu_())[0, 0]
 
 

@@ -47,7 +47,7 @@ class Archive:
     @property
     def request(self) -> dict[str, object]:
         """What the rows answer; another request has other rows."""
-        schema, settings = self.predictor.schema, self.predictor.settings
+        schema, settings, mean = self.predictor.schema, self.predictor.settings, self.predictor.mean
         return {
             "version": __version__,
             "models": self.models,
@@ -55,6 +55,7 @@ class Archive:
             "settings": str(settings),
             "segments": segments_digest(settings),
             "inputs": digest_of(self.inputs),
+            "mean": "" if mean is None else hashlib.sha256(mean.tobytes()).hexdigest(),  # of a speaker, in all shards
         }
 
     def write(self, path: Path, overwrite: bool = False, embeddings: Path | None = None) -> Results:

@@ -13,6 +13,7 @@ When all are done, the table is made of them. What the last line of the journal 
 
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -293,7 +294,7 @@ def require_embeddings(path: Path, overwrite: bool, table: Path) -> None:
 
     Raises:
         SerError: Another ending.
-        WriteError: The file may not be replaced.
+        WriteError: The file may not be replaced, or its folder takes no files.
     """
     if path.suffix.lower() != ".npz":
         raise SerError(f"{path}: {unknown('ending', path.suffix, ['.npz'])}")
@@ -304,6 +305,15 @@ def require_embeddings(path: Path, overwrite: bool, table: Path) -> None:
             raise WriteError(f"{path} exists already and holds no embeddings of `siser infer`, so it is not replaced")
         if not overwrite and not is_finishing(table, path):
             raise WriteError(f"{path} holds embeddings already: replace it with --overwrite, or choose another --embeddings")
+    require_writable(path)
+
+
+def require_writable(path: Path) -> None:
+    """Raise WriteError unless the folder of a path takes new files, or the first of its parents that exists does."""
+    with write_errors(path):
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def is_finishing(table: Path, embeddings: Path) -> bool:
