@@ -204,8 +204,28 @@ class PretrainedSettings(EncoderSettings):
     layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
         (), description="Layers that are used; 0 is the input of the first transformer layer. Empty: all."
     )
+    train: str = Field(
+        "frozen",
+        pattern=r"^(frozen|lora|all|top [1-9][0-9]?)$",
+        description=(
+            'What of the pre-trained encoder is trained: nothing (frozen), its last N transformer layers ("top 2"), low-rank '
+            "updates of the feed-forward layers (lora), or all. Frozen, its layers are computed once into the prepared corpus."
+        ),
+    )
+    learning_rate: float = Field(
+        1e-4,
+        gt=0,
+        le=10,
+        description="Peak learning rate of what is trained of the pre-trained encoder; no effect if frozen.",
+    )
+    lora_rank: int = Field(8, ge=1, le=1024, description="Rank of the updates; no effect unless train is lora.")
     dim: int = Field(128, ge=2, le=1024, description="Dimension of the embedding.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate before the embedding.")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the pre-trained encoder is trained."""
+        return self.train == "frozen"
 
     @model_validator(mode="after")
     def layers_are_in_order(self) -> Self:

@@ -38,7 +38,7 @@ from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
 from speaker_invariant_ser.recipe import FeaturesSection
-from speaker_invariant_ser.recipe_encoders import EmotionSection, EncoderSection
+from speaker_invariant_ser.recipe_encoders import EmotionSection, EncoderSection, PretrainedSettings
 from speaker_invariant_ser.recipe_methods import (
     BottleneckSection,
     EraseSection,
@@ -151,6 +151,13 @@ class SerModel(nn.Module):
     def labels(self) -> tuple[str, ...]:
         """The C emotions, in the order of the logits."""
         return self.settings.labels
+
+    def fine_tuned(self) -> list[dict[str, Any]]:
+        """Return the optimizer's group of what is trained of a pre-trained encoder, with its learning rate, if there is any."""
+        settings, trained = self.settings.encoder, getattr(self.encoder, "trained", None)
+        if trained is None or not isinstance(settings, PretrainedSettings):
+            return []
+        return [{"params": list(trained.parameters()), "lr": settings.learning_rate}]
 
     def forward(self, audio: Tensor, samples: Tensor, speaker_mean: Tensor | None = None) -> Output:
         """Compute the output for audio; noise, if the model adds some, is a function of the audio.

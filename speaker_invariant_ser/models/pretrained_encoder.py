@@ -1,12 +1,16 @@
-"""Pre-trained encoders: layers of a frozen network in, embeddings out.
+"""Pre-trained encoders: layers of a frozen network, or the waveform, in; embeddings out.
 
-Shapes: B batch, L layers, H dimension of a frame, T frames, D embedding dimension.
+Shapes: B batch, S samples, L layers, H dimension of a frame, T frames, D embedding dimension.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.features.pretrained.backbone import Backbone, trained_part
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.features.streams import Layout
 from speaker_invariant_ser.models.encoders import AttentivePooling, Norm1d, SingleBranch, freeze
@@ -40,12 +44,41 @@ class PretrainedEncoder(SingleBranch):
         self.project = nn.Linear(self.pool.outputs_per_channel * self.frame_dim, self.dim)
         freeze(self.project.bias)
         self.norm = Norm1d(self.dim)
+        self.network: tuple[Backbone, ...] = ()
+        if not settings.frozen:
+            with torch.random.fork_rng(devices=[]):  # what is drawn for weights that are loaded changes no others
+                backbone = Backbone(checkpoint)
+            self.trained = trained_part(backbone, settings)
+            self.network = (backbone,)  # in a tuple, so that weights that are not trained are no part of the model
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PretrainedEncoder":
+        """Move the network with the model."""
+        for network in self.network:
+            network._apply(fn)
+        return super()._apply(fn, recurse)
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weighted sum [B, H, T] of layers [B, L * H, T], zero in padding, and their frames [B]."""
+        """Return the weighted sum of layers [B, H, T], zero in padding, and their frames [B].
+
+        Args:
+            x: Layers [B, L * H, T] of a frozen encoder, or the waveform [B, 1, S].
+            frames: Unpadded frames, or samples, of each clip, [B].
+        """
+        for network in self.network:
+            x, frames = self.compute_layers(network, x[:, 0], frames)
         layers = x.float().unflatten(1, (len(self.layers), self.frame_dim))
         summed = torch.einsum("l,blht->bht", self.layer_weights.softmax(dim=0), layers)
         return summed * mask_of(frames, x.shape[2])[:, None], frames
+
+    def compute_layers(self, network: Backbone, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layers [B, L * H, T], zero in padding, and frames [B] of clips [B, S]; those of equal length together."""
+        counts = [network.checkpoint.frames_of(count) for count in samples.tolist()]
+        groups, rows = [], []
+        for length in samples.unique().tolist():
+            rows.append((samples == length).nonzero()[:, 0])
+            layers = network(audio[rows[-1], :length], self.layers).transpose(2, 3).flatten(1, 2)
+            groups.append(F.pad(layers, (0, max(counts) - layers.shape[2])))
+        return torch.cat(groups)[torch.cat(rows).argsort()], torch.tensor(counts, device=audio.device)
 
     def embed(self, x: Tensor, frames: Tensor) -> Tensor:
         """Return embeddings [B, D] of frame-level features [B, H, T] with frames [B]."""

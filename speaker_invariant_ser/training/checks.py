@@ -14,10 +14,11 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.features.log_mel_sources import row_count
+from speaker_invariant_ser.features.pretrained.checkpoint import WEIGHTS, open_checkpoint
 from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_encoders import SOUND_ONLY
+from speaker_invariant_ser.recipe_encoders import SOUND_ONLY, PretrainedSettings
 from speaker_invariant_ser.recipe_methods import TrainedClassifierSettings
 from speaker_invariant_ser.training.adversary_step import Adversaries, errors_name_table
 from speaker_invariant_ser.training.objective import build_model
@@ -67,7 +68,25 @@ def model_memory(recipe: Recipe, prepared: PreparedCorpus) -> int:
     copies = 1 + (recipe.augment.telephone > 0)
     every, allowed = copies * logmel.value_bytes * row_count(logmel) * sum(frames), int(1e9 * recipe.train.cache_gb)
     frame_bytes = FRAME_BYTES.get(recipe.encoder.name, OTHER_FRAME_BYTES)
-    return PROCESS_BYTES + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
+    weights = 0
+    if isinstance(recipe.encoder, PretrainedSettings):
+        frame_bytes, weights = pretrained_memory(recipe.encoder, row_count(logmel))
+    return PROCESS_BYTES + weights + min(every, allowed) + frame_bytes * recipe.train.batch_size * max(frames)
+
+
+def pretrained_memory(settings: PretrainedSettings, rows: int) -> tuple[int, int]:
+    """Return bytes for each frame of a batch, and for weights, of a training on a pre-trained encoder: estimated, not measured.
+
+    Args:
+        settings: Section [encoder] of the recipe.
+        rows: Rows of its input: a frozen encoder's layers, of which the network is not loaded, or the waveform.
+    """
+    if settings.frozen:
+        return 3 * 4 * rows, 0  # float32 copies: the batch, its padding, and what the backward pass needs
+    checkpoint = open_checkpoint(settings)
+    activations = 80 * checkpoint.depth * checkpoint.width * checkpoint.frames_of(SAMPLE_RATE) // SAMPLE_RATE
+    files = sum(path.stat().st_size for path in checkpoint.folder.glob(WEIGHTS))
+    return activations + 1500, 4 * files  # the convolutions; weights, gradients and moments
 
 
 def check_device(name: str, devices: int) -> torch.device:

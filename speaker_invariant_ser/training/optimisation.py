@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -16,11 +16,13 @@ from speaker_invariant_ser.training.checkpoints import require_like
 
 STATISTICS_BATCHES = 64  # that batch-norm statistics of averaged weights are estimated from; more would hardly change a mean
 
-# From an optimizer, the peak learning rate and the number of steps of a training.
-LEARNING_RATE_SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, float, int], lr_scheduler.LRScheduler]] = {
-    "one-cycle": lambda optimizer, peak, steps: lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps),
-    "cosine": lambda optimizer, peak, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
-    "constant": lambda optimizer, peak, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+# From an optimizer, whose learning rates are the peaks, and the number of steps of a training.
+LEARNING_RATE_SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], lr_scheduler.LRScheduler]] = {
+    "one-cycle": lambda optimizer, steps: lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps
+    ),
+    "cosine": lambda optimizer, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
+    "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, factor=1.0),
 }
 
 
@@ -34,11 +36,20 @@ class Optimizers:
         parameters: What AdamW trains.
         separate_groups: Parameter groups of Adam; none if no adversary has a learning rate of its own.
         settings: [train] of the recipe.
+        fine_tuned: Parameter groups, with a learning rate, of those of `parameters` that a pre-trained encoder has.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], separate_groups: list[dict], settings: TrainSection) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        separate_groups: list[dict],
+        settings: TrainSection,
+        fine_tuned: Sequence[dict] = (),
+    ) -> None:
+        apart = {id(parameter) for group in fine_tuned for parameter in group["params"]}
+        others = [parameter for parameter in parameters if id(parameter) not in apart]
         self.model: torch.optim.Optimizer = torch.optim.AdamW(
-            [*parameters], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            [{"params": others}, *fine_tuned], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self.adversaries = torch.optim.Adam(separate_groups, betas=(0.5, 0.999)) if separate_groups else None
 

@@ -109,9 +109,9 @@ class Trainer:
 
         self.total_steps = recipe.train.epochs * self.batches.steps
         parameters = [*self.objective.parameters(), *self.adversaries.shared_parameters()]
-        self.optimizers = Optimizers(parameters, self.adversaries.separate_groups(), recipe.train)
+        self.optimizers = Optimizers(parameters, self.adversaries.separate_groups(), recipe.train, self.model.fine_tuned())
         schedule = LEARNING_RATE_SCHEDULES[recipe.train.schedule]
-        self.learning_rate_schedule = schedule(self.optimizers.model, recipe.train.learning_rate, self.total_steps)
+        self.learning_rate_schedule = schedule(self.optimizers.model, self.total_steps)
         self.average = weight_average(self.model, recipe.train)
 
         self.state = LoopState(best_weights=copy.deepcopy(self.model.state_dict()))

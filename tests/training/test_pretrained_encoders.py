@@ -1,43 +1,157 @@
-"""Training on a pre-trained encoder: for every architecture from a checkpoint to predictions, with resumption."""
+"""Training on a pre-trained encoder, frozen or not: from a checkpoint to predictions, with resumption to the same bits."""
 
+import builtins
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from checkpoints import ARCHITECTURES
 from conftest import TINY
+from helpers import assert_same_bits
+from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, read_recipe
+from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.pretrained import front
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
+from speaker_invariant_ser.inference.onnx.export import export_onnx
 from speaker_invariant_ser.inference.predict import predict
+from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
+from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.objective import build_model
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "pretrained.toml"
 
 
-def small(source: Path, **sections):
+def small(source: Path, epochs: int = 1, **encoder):
     """The shipped recipe with a small head, a split for the tones and few epochs."""
     tables = read_recipe(RECIPE).model_dump(exclude_unset=True)
-    tables["encoder"] |= {"source": str(source), "dim": 8}
-    tables |= {"split": TINY["split"], "emotion": TINY["emotion"], "train": {"epochs": 2, "batch_size": 10}}
-    for name, keys in sections.items():
-        tables[name] = {**tables.get(name, {}), **keys}
-    return make_recipe(tables)
+    tables["encoder"] |= {"source": str(source), "dim": 8, **encoder}
+    return make_recipe(
+        tables | {"split": TINY["split"], "emotion": TINY["emotion"], "train": {"epochs": epochs, "batch_size": 10}}
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_frozen_encoder_is_trained_on_evaluated_and_used(name, checkpoint, prepared, folder, tmp_path):
+def test_a_frozen_encoder_is_trained_on_and_used(name, checkpoint, prepared, folder, tmp_path):
     run = train(small(checkpoint(name)), prepared, tmp_path / "run", device="cpu")
-    evaluation = evaluate(run, prepared, device="cpu", quick=True)
-    assert evaluation.report.speaker.speakers == 3
-    front.source_of.cache_clear()  # so that the layers below are computed, and not from the corpus's cache
-    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
+    model = load_model(run.model_specs[0].folder)
+    assert model.settings.encoder.source == str(checkpoint(name)) and len(model.settings.encoder.sha256) == 64
+    assert (model.encoder.layer_weights != 0).any() and model.encoder.layer_weights.shape == (3,)
+    assert not any("trained" in key for key in model.state_dict()), "weights of the checkpoint are not copied"
+    clips = [prepared.clip(index) for index in (0, 30, 71)]
+    cached = apply_to_clips(model, clips).embedding
+    front.source_of.cache_clear()  # so that layers are computed from here on
+    computed = load_model(run.model_specs[0].folder)
+    for clip, embedding in zip(clips, cached, strict=True):
+        assert np.abs(apply_to_clips(computed, [clip]).embedding[0] - embedding).max() < 1e-4, "alone, in a batch, from the cache"
     rows = list(predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])))
     assert len(rows) == 12 and not any(row["error"] for row in rows)
-    for row in rows:
+
+
+def test_a_run_is_evaluated_from_the_cache_and_infer_gives_the_same(checkpoint, prepared, folder, tmp_path, monkeypatch):
+    run = train(small(checkpoint("wavlm")), prepared, tmp_path / "run", device="cpu")
+    front.source_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(front, "Backbone", None)  # nothing is computed
+        prepared = run.open_data(prepared.folder)
+        evaluation = evaluate(run, prepared, device="cpu", quick=True)
+    assert evaluation.report.speaker.speakers == 3
+    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
+    front.source_of.cache_clear()
+    for row in predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])):
         probability = [row[f"p_{label}"] for label in evaluation.predictions.labels]
         expected = apply_temperature(stored[Path(row["file"]).name][None], evaluation.predictions.temperatures["fixed"])[0]
         assert probability == pytest.approx(expected.tolist(), abs=1e-4)
+    with pytest.raises(RunError, match="cannot be exported to ONNX: its encoder is a pre-trained checkpoint"):
+        export_onnx(run.model_specs[0].folder, tmp_path / "model.onnx")
+
+
+MODES = [("wavlm", "frozen"), ("hubert", "top 1"), ("wavlm", "lora"), ("whisper", "lora")]
+
+
+@pytest.mark.parametrize("name, mode", MODES)
+def test_an_interrupted_training_resumes_to_the_same_bits(name, mode, checkpoint, prepared, tmp_path, monkeypatch):
+    recipe = small(checkpoint(name), epochs=2, train=mode)
+    whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
+    steps, training_step = [], trainer.Trainer.training_step
+
+    def stopping(self, *batch):
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        steps.append(training_step(self, *batch))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(trainer.Trainer, "training_step", stopping)
+        train(recipe, prepared, tmp_path / "interrupted", device="cpu")
+    assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
+    names = load_file(whole.model_specs[0].folder / "model.safetensors")
+    trained = {name.split(".")[2] for name in names if name.startswith("encoder.trained.")}
+    assert {"frozen": not trained, "top 1": trained == {"0"}, "lora": all("-lora_" in part for part in trained)}[mode]
+
+
+@pytest.mark.parametrize("mode, changed", [("top 1", 16), ("lora", 8), ("all", 50)])
+def test_what_is_trained_learns_at_its_own_rate_and_padding_changes_nothing(mode, changed, checkpoint):
+    recipe = small(checkpoint("wav2vec2"), train=mode, lora_rank=2, learning_rate=3e-5)
+    torch.manual_seed(0)
+    model = build_model(recipe, ("a", "b"))
+    (group,) = model.fine_tuned()
+    assert group["lr"] == 3e-5 and sum(parameter.requires_grad for parameter in group["params"]) == changed
+    audio, samples = 0.1 * torch.randn(3, 9000), torch.tensor([3000, 9000, 3000])
+    audio *= torch.arange(9000) < samples[:, None]
+    model(audio, samples).logits.square().sum().backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in group["params"])
+    model.eval()
+    with torch.no_grad():
+        together = model(audio, samples).embedding
+        assert (model(audio[2:, :3000], samples[2:]).embedding[0] - together[2]).abs().max() < 1e-4
+        other = deepcopy(model)
+        for parameter in other.fine_tuned()[0]["params"]:
+            parameter += 0.5
+        assert not torch.equal(other(audio, samples).embedding, together), "a copy has a network of its own"
+        assert torch.equal(model(audio, samples).embedding, together)
+        again = build_model(recipe, ("a", "b")).eval()
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(again(audio, samples).embedding, together)
+
+
+REFUSED = {
+    "encoder.train = top 3: .* has 2 transformer layers": {"train": "top 3"},
+    r"encoder.train = top 1 with encoder.layers = \[0, 1\]: these layers come before what is trained": {
+        "train": "top 1",
+        "layers": (0, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_trained_is_refused(message, checkpoint):
+    with pytest.raises(RecipeError, match=message):
+        build_model(small(checkpoint("wavlm"), **REFUSED[message]), ("a", "b"))
+
+
+def test_without_peft_the_extra_is_named(checkpoint, monkeypatch):
+    real = builtins.__import__
+
+    def blocked(name, *rest):
+        if name == "peft":
+            raise ImportError("blocked")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", blocked)
+    with pytest.raises(SetupError, match=r'encoder.train = lora needs peft: pip install "speaker-invariant-ser\[pretrained\]"'):
+        build_model(small(checkpoint("wavlm"), train="lora"), ("a", "b"))
+
+
+def test_a_run_is_not_resumed_with_another_checkpoint(checkpoint, prepared, tmp_path):
+    train(small(checkpoint("wavlm")), prepared, tmp_path / "run", device="cpu")
+    with pytest.raises(RunError, match=r"was started with another recipe: encoder\.\w+ was .*, now"):
+        train(small(checkpoint("hubert")), prepared, tmp_path / "run", resume=True, device="cpu")

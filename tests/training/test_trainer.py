@@ -422,7 +422,7 @@ def test_soft_cross_entropy_equals_torch_for_single_labels():
 @pytest.mark.parametrize("name", LEARNING_RATE_SCHEDULES)
 def test_schedules_never_exceed_the_peak_and_decay_unless_constant(name):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule, rates = LEARNING_RATE_SCHEDULES[name](optimizer, 0.5, 40), []
+    schedule, rates = LEARNING_RATE_SCHEDULES[name](optimizer, 40), []
     for _ in range(40):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()

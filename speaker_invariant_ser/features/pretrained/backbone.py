@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RecipeError, SetupError, first_line
 from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
+FEED_FORWARD = ("intermediate_dense", "output_dense", "fc1", "fc2")  # linear layers in transformer layers of all architectures
 WITHOUT_EFFECT = ("masked_spec_embed",)  # weights that only pre-training needs, which checkpoints may lack
 
 
@@ -74,6 +76,66 @@ class Backbone(nn.Module):
                 f"encoder.source = {self.checkpoint.name}: {self.checkpoint.architecture} makes {frames} frames of {samples} "
                 f"samples in its layers, expected {expected}; its layers cannot be used"
             )
+
+
+def trained_part(backbone: Backbone, settings: PretrainedSettings) -> nn.Module:
+    """Return what of an encoder is trained; of that, what the chosen layers depend on requires gradients.
+
+    LoRA (Hu et al., ICLR 2022) is put at the feed-forward layers: WavLM computes attention from the weights of its projections,
+    which would pass by an update of these.
+
+    Args:
+        backbone: The encoder; with LoRA it is changed.
+        settings: Section [encoder] of the recipe.
+
+    Raises:
+        RecipeError: The encoder has fewer layers, or none that LoRA updates, or the chosen layers come before what is trained.
+        SetupError: peft is not installed.
+    """
+    part = chosen_part(backbone, settings).requires_grad_(True)
+    with torch.enable_grad():
+        layers = backbone(torch.zeros(1, SAMPLE_RATE), backbone.checkpoint.layers(settings.layers))
+        if layers.requires_grad:
+            layers.sum().backward()
+    for parameter in part.parameters():
+        parameter.requires_grad_(parameter.grad is not None)  # processes that share a batch wait for every gradient
+        parameter.grad = None
+    if not any(parameter.requires_grad for parameter in part.parameters()):
+        raise RecipeError(
+            f"encoder.train = {settings.train} with encoder.layers = {list(settings.layers)}: these layers come before what is "
+            "trained; expected later ones"
+        )
+    return part
+
+
+def chosen_part(backbone: Backbone, settings: PretrainedSettings) -> nn.Module:
+    """Return the part of an encoder that `encoder.train` names."""
+    network, name = backbone.network, backbone.checkpoint.name
+    if settings.train == "all":
+        return network
+    if settings.train == "lora":
+        return add_lora(network, settings.lora_rank, name)
+    count, layers = int(settings.train.removeprefix("top ")), getattr(network, "layers", None) or network.encoder.layers
+    if count > len(layers):
+        raise RecipeError(f"encoder.train = {settings.train}: {name} has {len(layers)} transformer layers")
+    return nn.ModuleList(layers[-count:])
+
+
+def add_lora(network: Any, rank: int, name: str) -> nn.ModuleDict:
+    """Add low-rank updates to a network, and return them by name."""
+    try:
+        import peft
+    except ImportError as error:
+        raise SetupError(f'encoder.train = lora needs peft: pip install "speaker-invariant-ser[pretrained]" ({error})') from None
+    targets = sorted({part for part, _ in network.named_modules() if part.rpartition(".")[2] in FEED_FORWARD})
+    if not targets:
+        raise RecipeError(
+            f"encoder.train = lora: {name} has no layers named {', '.join(FEED_FORWARD)}; expected frozen, top N or all"
+        )
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    network = peft.inject_adapter_in_model(config, network)
+    added = {part: module for part, module in network.named_modules() if part.endswith((".lora_A.default", ".lora_B.default"))}
+    return nn.ModuleDict({part.replace(".", "-"): module for part, module in added.items()})
 
 
 def load(checkpoint: Checkpoint) -> tuple[Any, Any]:

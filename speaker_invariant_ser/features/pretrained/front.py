@@ -83,6 +83,14 @@ def source_of(checkpoint: Checkpoint, layers: tuple[int, ...]) -> LayerSource:
     return LayerSource(checkpoint, layers)
 
 
+def layer_source(encoder: EncoderSettings) -> LayerSource | None:
+    """Return where the layers of a frozen pre-trained encoder come from; None for any other encoder."""
+    if not isinstance(encoder, PretrainedSettings) or not encoder.frozen:
+        return None
+    checkpoint = open_checkpoint(encoder)
+    return source_of(checkpoint, checkpoint.layers(encoder.layers))
+
+
 class FrozenLayers(FrontEnd):
     """All chosen layers of a frozen encoder, in the place of the log-mel: [B, L * H, T], float16.
 
@@ -96,9 +104,10 @@ class FrozenLayers(FrontEnd):
 
     def __init__(self, settings: PretrainedSettings) -> None:
         super().__init__()
-        checkpoint = open_checkpoint(settings)
-        self.source = source_of(checkpoint, checkpoint.layers(settings.layers))
-        self.bands, self.value_bytes = len(self.source.layers) * checkpoint.width, 2
+        source = layer_source(settings)
+        assert source, "the encoder is frozen"
+        self.source = source
+        self.bands, self.value_bytes = len(source.layers) * source.checkpoint.width, 2
         self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
 
     def __deepcopy__(self, memo: dict) -> "FrozenLayers":
@@ -124,6 +133,25 @@ class FrozenLayers(FrontEnd):
         return torch.from_numpy(batch).to(device).transpose(1, 2), torch.tensor(frames, device=device)
 
 
+class Waveform(FrontEnd):
+    """The waveform as it is, in the place of the log-mel: [B, 1, S]; a frame is a sample."""
+
+    device_marker: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bands = 1
+        self.register_buffer("device_marker", torch.empty(0), persistent=False)  # tells which device the module is on
+
+    def frames_of(self, samples: int) -> int:
+        """Return the number of samples."""
+        return samples
+
+    def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return zero-padded clips [B, 1, S] and their lengths [B]."""
+        return audio[:, None], samples
+
+
 def open_front(features: FeaturesSection, encoder: EncoderSettings, sample_rate: int) -> FrontEnd:
     """Return the front end of a recipe.
 
@@ -131,14 +159,14 @@ def open_front(features: FeaturesSection, encoder: EncoderSettings, sample_rate:
         RecipeError: Impossible band limits, or a checkpoint that cannot be used.
     """
     if isinstance(encoder, PretrainedSettings):
-        return FrozenLayers(encoder)
+        return FrozenLayers(encoder) if encoder.frozen else Waveform()
     return FRONTS[features.front](features, sample_rate)
 
 
 def use_cache(
     encoder: EncoderSettings, prepared: PreparedCorpus, device: torch.device | None = None, progress: TaskProgress | None = None
 ) -> None:
-    """Let models of this process take a corpus's layers from its cache; nothing happens with other encoders.
+    """Let models of this process take a corpus's layers from its cache; nothing happens unless the encoder is a frozen one.
 
     Args:
         encoder: Section [encoder] of the recipe.
@@ -150,30 +178,24 @@ def use_cache(
         PreparedCorpusError: The cache is damaged.
         WriteError: The cache cannot be written.
     """
-    if not isinstance(encoder, PretrainedSettings):
+    if not (source := layer_source(encoder)):
         return
-    checkpoint = open_checkpoint(encoder)
-    source = source_of(checkpoint, checkpoint.layers(encoder.layers))
-    opened = open_cache(prepared, checkpoint, source.layers)
+    opened = open_cache(prepared, source.checkpoint, source.layers)
     if opened is None and device is not None:
-        write_cache(prepared, checkpoint, source.layers, lambda clip: source.compute(clip, device), progress)
-        opened = open_cache(prepared, checkpoint, source.layers)
+        write_cache(prepared, source.checkpoint, source.layers, lambda clip: source.compute(clip, device), progress)
+        opened = open_cache(prepared, source.checkpoint, source.layers)
     if opened is not None:
         source.caches[opened.folder] = opened
 
 
 def layers_folder(encoder: EncoderSettings, prepared: PreparedCorpus) -> Path | None:
     """Return the folder of the cache of a frozen encoder's layers, whether it is there or not; None for other encoders."""
-    if not isinstance(encoder, PretrainedSettings):
-        return None
-    checkpoint = open_checkpoint(encoder)
-    return cache_folder(prepared, checkpoint, checkpoint.layers(encoder.layers))
+    source = layer_source(encoder)
+    return cache_folder(prepared, source.checkpoint, source.layers) if source else None
 
 
 def require_cache(encoder: EncoderSettings, prepared: PreparedCorpus) -> None:
     """Use a corpus's cache after its files were checked; raise PreparedCorpusError that names one that was changed."""
     use_cache(encoder, prepared)
-    if isinstance(encoder, PretrainedSettings):
-        checkpoint = open_checkpoint(encoder)
-        if opened := open_cache(prepared, checkpoint, checkpoint.layers(encoder.layers)):
-            opened.require_unchanged()
+    if (source := layer_source(encoder)) and (opened := open_cache(prepared, source.checkpoint, source.layers)):
+        opened.require_unchanged()
