@@ -33,8 +33,8 @@ Deviation = Annotated[
     typer.Option("--deviation", help="Pool frame-level features by mean and standard deviation, instead of the mean alone."),
 ]
 ENCODERS = (
-    "a feature set (log-mel, prosody, functionals, egemaps, compare, resemblyzer), untrained, a run or model, hf:OWNER/NAME, or "
-    "a table of embeddings with the ids of the corpus"
+    "a feature set (log-mel, prosody, functionals, egemaps, compare, resemblyzer), untrained, a run or model, the "
+    "folder of a pre-trained checkpoint, hf:OWNER/NAME, or a table of embeddings with the ids of the corpus"
 )
 
 

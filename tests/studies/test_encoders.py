@@ -5,13 +5,19 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import huggingface_hub
 import numpy as np
 import pytest
+import torch
 
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import AuditError, RunError, StudyError
+from speaker_invariant_ser.features.pretrained.backbone import Backbone
+from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.indexing import one_hot
+from speaker_invariant_ser.inference.exported import shipped_models
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.studies.encoders import embedding, sources
 from speaker_invariant_ser.studies.encoders.compare import split_name
 from speaker_invariant_ser.studies.encoders.measure import PROBES, attacked_tables, embed_all
@@ -44,20 +50,44 @@ def tables(prepared, tmp_path_factory):
     ]
 
 
-NAMES = {"features": "log-mel", "untrained": "untrained", "table": "TABLE", "models": "RUN"}
+NAMES = {"features": "log-mel", "untrained": "untrained", "hub": "hf:owner/wavlm@v1"}
+LAST = {"table": "high", "pretrained": "2", "hub": "2"}  # layer; others have "embedding"
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_an_encoder_of_every_kind_embeds_an_utterance_alone_as_among_others(kind, prepared, trained, tables):
-    name = {"TABLE": tables[1], "RUN": str(trained.folder)}.get(NAMES[kind], NAMES[kind])
+def test_an_encoder_of_every_kind_embeds_an_utterance_alone_as_among_others(
+    kind, prepared, trained, tables, checkpoint, monkeypatch
+):
+    if kind in ("pretrained", "hub"):
+        NAMES["pretrained"] = str(checkpoint("wavlm"))
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(checkpoint("wavlm")))
+    name = {"table": tables[1], "models": str(trained.folder), **NAMES}[kind]
     (encoder,) = open_encoders(Request(name, prepared))
     together, alone = encoder.embed([5, 0, 11]), encoder.embed([0])
     for layer, values in together.items():
         assert values.dtype == np.float32 and values.shape == (3, alone[layer].shape[1]) and np.isfinite(values).all()
         assert np.allclose(values[1], alone[layer][0], atol=1e-4 * np.abs(values).max()), layer
         assert not np.allclose(values[0], values[1])
-    assert encoder.about and encoder.identity and encoder.network == (kind in ("table", "models"))
-    assert list(together)[-1] == ("high" if kind == "table" else "embedding")
+    assert encoder.about and encoder.identity and encoder.network == (kind not in ("features", "untrained"))
+    assert list(together)[-1] == LAST.get(kind, "embedding")
+
+
+def test_the_layers_of_a_checkpoint_are_those_of_its_network(prepared, checkpoint):
+    """Pooled by mean and deviation; every frame of every layer is normalised, so that deviations over dimensions are 1."""
+    (encoder,) = open_encoders(Request(str(checkpoint("wavlm")), prepared, deviation=True))
+    layers = encoder.embed([0])
+    read = open_checkpoint(PretrainedSettings(source=str(checkpoint("wavlm"))))
+    with torch.inference_mode():
+        (frames,) = Backbone(read)(torch.from_numpy(prepared.clip(0))[None], range(read.depth + 1))
+    for layer, values in zip(layers.values(), frames, strict=True):
+        assert np.allclose(layer[0], torch.cat([values.mean(0), values.std(0, correction=0)]), atol=2e-3)
+
+
+def test_an_export_on_the_hub_is_a_model_of_this_package(prepared, monkeypatch):
+    folder = str(shipped_models()["emodb-five"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: folder)
+    (encoder,) = open_encoders(Request("hf:owner/emotion", prepared))
+    assert "trained on emotions" in encoder.about and list(encoder.embed([0])) == ["frames", "embedding"]
 
 
 def test_the_rows_of_a_table_are_found_by_id(prepared, tables):

@@ -1,9 +1,8 @@
-"""Encoders by name: sets of features, an untrained model, tables, and models of ours.
+"""Encoders by name: sets of features, an untrained model, tables, pre-trained encoders, and models of this package.
 
-`SOURCES` has an entry for each kind. Another kind of encoder, such as pre-trained ones by their name on the hub, is an entry
-there: a test of the name, and a function that opens it.
+`SOURCES` has an entry for each kind. Another kind of encoder is another entry: a test of the name, and a function that opens it.
 
-Shapes: B utterances of a batch, N utterances, D dimensions, F dimensions of frame-level features, T frames.
+Shapes: B utterances of a batch, N utterances, D dimensions, F dimensions of frame-level features, T frames, L layers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,20 +15,23 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser import __version__
-from speaker_invariant_ser.audit.read_embeddings import READERS, require_finite, to_floats, to_mask
+from speaker_invariant_ser.audit.read_embeddings import READERS, read_content, require_finite, to_floats, to_mask
 from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.errors import AuditError, ManifestError, RunError, counted, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, RunError, counted, shorten, unknown
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts
 from speaker_invariant_ser.features.functionals import FEATURE_SETS, open_features
+from speaker_invariant_ser.features.pretrained.checkpoint import CONFIG, open_checkpoint
+from speaker_invariant_ser.features.pretrained.front import source_of, use_cache
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.files import read_json, sha256
-from speaker_invariant_ser.inference.exported import Export, open_models, shipped_models
-from speaker_invariant_ser.inference.hub import is_hub
+from speaker_invariant_ser.inference.exported import EXPORT, Export, open_models, shipped_models
+from speaker_invariant_ser.inference.hub import NAME, download, is_hub
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.binding import HASHES, RUN, digest
 from speaker_invariant_ser.models.model import DESCRIPTION, SerModel, choose_device, load_model
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.training.objective import build_model
 
 if TYPE_CHECKING:
@@ -112,8 +114,8 @@ def kind_of(name: str) -> Source:
         if source.matches(name):
             return source
     raise AuditError(
-        f"{unknown('encoder', name, [*FEATURE_SETS, UNTRAINED, *shipped_models()])}, or the folder of a run or model, "
-        f"hf:OWNER/NAME, or a table of embeddings ({', '.join(TABLES)})"
+        f"{unknown('encoder', name, [*FEATURE_SETS, UNTRAINED, *shipped_models()])}, or the folder of a run, model or "
+        f"checkpoint, hf:OWNER/NAME, or a table of embeddings ({', '.join(TABLES)})"
     )
 
 
@@ -136,6 +138,54 @@ def open_untrained(request: Request) -> list[Encoder]:
     model = model.to(choose_device(request.device)).eval()
     about = "the default recipe's encoder with its initial weights"
     return [Encoder(about, f"{UNTRAINED} {__version__} {pooling_of(request)}", model_embedding(model, request), network=False)]
+
+
+def open_hub(request: Request) -> list[Encoder]:
+    """Open a repository of the hub: a model that `siser export` wrote, or a checkpoint of transformers.
+
+    Raises:
+        RunError: The name is none, there is no such repository, or it cannot be downloaded.
+        SetupError: huggingface_hub is not installed.
+    """
+    if (download(request.source, (EXPORT, CONFIG)) / EXPORT).is_file():
+        return open_trained(request)
+    match = NAME.fullmatch(request.source)
+    assert match, "download refuses other names"
+    return open_pretrained(request, match["repository"], match["revision"] or "")
+
+
+def open_pretrained(request: Request, source: str | None = None, revision: str = "") -> list[Encoder]:
+    """Open a checkpoint of transformers: all layers of its frames, from the corpus's cache where a training has put them there.
+
+    Args:
+        request: What is asked for; its source is a folder, unless a repository is given.
+        source: OWNER/NAME of the hub.
+        revision: Revision of the repository.
+
+    Raises:
+        RecipeError: It cannot be used: no weights as safetensors, another architecture, another sampling rate.
+        SetupError: transformers is not installed.
+    """
+    settings = PretrainedSettings(source=source or request.source, revision=revision)
+    use_cache(settings, request.prepared)
+    checkpoint, device = open_checkpoint(settings), choose_device(request.device)
+    layers = source_of(checkpoint, checkpoint.layers(()))
+
+    def embed(indices: Sequence[int]) -> Layers:
+        flat = [layers.of(request.prepared.clip(index), device) for index in indices]
+        frames = [values.reshape(len(values), len(layers.layers), checkpoint.width) for values in flat]  # [T, L, H]
+        pooled = {
+            layer: pool([values[:, row].T for values in frames], request.deviation) for row, layer in enumerate(layers.layers)
+        }
+        return {str(layer): values for layer, values in pooled.items()}
+
+    about = f"pre-trained {checkpoint.architecture}, {checkpoint.depth} layers"
+    return [Encoder(about, f"checkpoint {checkpoint.sha256} {pooling_of(request)}", embed)]
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a folder is a checkpoint of transformers, and no export of this package."""
+    return (Path(name) / CONFIG).is_file() and not (Path(name) / EXPORT).is_file()
 
 
 def open_trained(request: Request) -> list[Encoder]:
@@ -197,6 +247,7 @@ def model_of_fold(spec: "ModelSpec", run: "Run", request: Request) -> Encoder:
 def model_of(folder: Path, request: Request) -> Encoder:
     """Return a model that was trained on none of the corpus's speakers as an encoder."""
     model = load_model(folder, str(choose_device(request.device)))
+    use_cache(model.settings.encoder, request.prepared)
     if model.settings.features.front != "log-mel":
         raise RunError(f"{folder} was trained on images, not on speech: expected a model whose features.front is log-mel")
     about = f"{model.settings.encoder.name} of this package, trained on emotions"
@@ -252,13 +303,11 @@ def open_table(request: Request) -> list[Encoder]:
         AuditError: The table is missing or damaged, utterances are missing in it, or its speakers are others.
     """
     path, prepared = Path(request.source), request.prepared
-    if not path.is_file():
-        raise AuditError(f"no such file: {path}")
+    _, labels, _, _ = read_content(path, {}, ())
     names = layer_names(path)
-    _, labels, _, _ = read(path, {})
     arrays, row_of = {}, rows_by_utterance(path, labels, prepared)
     for name in names or [OUTPUT]:
-        values = to_floats(read(path, {"embedding": f"{LAYER}{name}"} if names else {})[0], path)
+        values = to_floats(read_content(path, {"embedding": f"{LAYER}{name}"} if names else {}, ())[0], path)
         require_finite(values, [f"row {row}" for row in range(1, len(values) + 1)], path)
         arrays[name] = values.astype(np.float32)
 
@@ -292,23 +341,16 @@ def layer_names(path: Path) -> list[str]:
     """Return the names of the layers in an .npz file, in order; none in other tables."""
     if path.suffix.lower() != ".npz":
         return []
-    read(path, {})  # refuses what is no such file
     with ZipFile(path) as file:
         names = [Path(name).stem for name in file.namelist()]
     return [name.removeprefix(LAYER) for name in names if name.startswith(LAYER)]
-
-
-def read(path: Path, columns: dict[str, str]) -> tuple[np.ndarray, dict[str, list[str]], list[str], list[str]]:
-    """Read a table as `siser audit` does; raise AuditError if it cannot be read."""
-    try:
-        return READERS[path.suffix.lower()](path, columns, ())
-    except ManifestError as error:
-        raise AuditError(str(error)) from None
 
 
 SOURCES = {  # the first that matches is taken
     "features": Source(lambda name: name in FEATURE_SETS, open_feature_set),
     UNTRAINED: Source(lambda name: name == UNTRAINED, open_untrained),
     "table": Source(lambda name: Path(name).suffix.lower() in TABLES and not Path(name).is_dir(), open_table),
-    "models": Source(lambda name: is_hub(name) or Path(name).exists() or name in shipped_models(), open_trained),
+    "pretrained": Source(is_checkpoint, open_pretrained),
+    "hub": Source(is_hub, open_hub),
+    "models": Source(lambda name: Path(name).exists() or name in shipped_models(), open_trained),
 }
