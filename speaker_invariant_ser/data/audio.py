@@ -263,8 +263,22 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     """Convert floats in [-1, 1] to int16, rounded and limited to full scale; return int16 unchanged."""
     if samples.dtype == np.int16:
         return samples
+    return rounded(samples).astype(np.int16)
+
+
+def at_16_bits(samples: np.ndarray) -> np.ndarray:
+    """Return samples [S] as float32 with the values that a prepared corpus holds: rounded to 16 bits, limited to full scale."""
+    if samples.dtype == np.int16:
+        return to_float32(samples)
+    scaled = rounded(samples)
+    scaled *= np.float32(1 / FULL_SCALE)
+    return scaled
+
+
+def rounded(samples: np.ndarray) -> np.ndarray:
+    """Return floats in [-1, 1] as whole numbers of 16 bits, still float32."""
     scaled = samples * np.float32(FULL_SCALE)
-    return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled).astype(np.int16)
+    return np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
 
 
 def to_float32(samples: np.ndarray) -> np.ndarray:

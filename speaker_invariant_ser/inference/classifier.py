@@ -126,7 +126,8 @@ class Classifier:
         Args:
             wave: One channel [S] or several [channels, S], which are averaged: int16, or floats in [-1, 1]. A list or tuple is
                 several recordings.
-            rate: Sample rate in Hz, at least 1000; for a list also one for each. Audio is resampled as `siser infer` does.
+            rate: Sample rate in Hz, at least 1000; for a list also one for each. Audio is resampled, and rounded to 16 bits, as
+                `siser prepare` and `siser infer` do.
 
         Returns:
             A prediction; for a list, one for each.
@@ -314,7 +315,7 @@ def clip_of_file(path: Path | str, channel: str = MIX) -> tuple[np.ndarray, Sequ
     """Return a recording as float32 [S] at 16 kHz, and notes about defects that leave it usable."""
     decoded = audio.decode(path, channel=require_choice(channel))
     with memory_errors():
-        clip = audio.to_float32(audio.resample(decoded, audio.SAMPLE_RATE))
+        clip = audio.at_16_bits(audio.resample(decoded, audio.SAMPLE_RATE))
     return audio.check(clip, audio.SAMPLE_RATE, path, decoded.notes), decoded.notes
 
 
@@ -338,7 +339,7 @@ def clip_of(wave: object, rate: object, name: str = "the wave") -> tuple[np.ndar
         notes = [*notes, *mixing.notes()]
     else:
         samples = channels[0]
-    clip = audio.resample(audio.Decoded(samples, rate), audio.SAMPLE_RATE)
+    clip = audio.at_16_bits(audio.resample(audio.Decoded(samples, rate), audio.SAMPLE_RATE))
     return audio.check(clip, audio.SAMPLE_RATE, name, notes), notes
 
 

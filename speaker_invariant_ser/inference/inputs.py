@@ -194,7 +194,7 @@ def decode(number: int, item: Input, channel: str) -> Decoded:
             raise AudioError(f"{item.path}: {item.reason}")
         decoded = audio.decode(item.path, channel=MIX if channel == MONO else channel)
         with memory_errors():
-            clip = audio.to_float32(audio.resample(decoded, audio.SAMPLE_RATE))
+            clip = audio.at_16_bits(audio.resample(decoded, audio.SAMPLE_RATE))
         clip = audio.check(clip, audio.SAMPLE_RATE, item.path, decoded.notes)
     except AudioError as error:
         return Decoded(number, item.path, channel, error)

@@ -137,8 +137,8 @@ class StreamingClassifier:
             self.stream = soxr.ResampleStream(rate, audio.SAMPLE_RATE, 1, dtype="float32") if rate != audio.SAMPLE_RATE else None
 
     def resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
-        """Return samples at 16 kHz."""
-        return self.stream.resample_chunk(samples, last=last) if self.stream else samples
+        """Return samples at 16 kHz, rounded to 16 bits as a prepared corpus is."""
+        return audio.at_16_bits(self.stream.resample_chunk(samples, last=last) if self.stream else samples)
 
 
 def checked_rate(rate: object) -> int:

@@ -12,6 +12,7 @@ from conftest import RATE, tone
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
+from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError, RunError, SerError
 from speaker_invariant_ser.inference.classifier import Classifier, clip_of
 from speaker_invariant_ser.models.apply import apply_to_clips
@@ -27,7 +28,7 @@ def classifier():
 def clips():
     """Waves of 0.4 s to 3 s."""
     parts = [tone(f"0{n % 6 + 1}", ("rising", "falling", "level")[n % 3], "abcd"[n % 4]) for n in range(12)]
-    return [np.concatenate(parts[: n + 1]).astype(np.float32) for n in range(4)]
+    return [audio.at_16_bits(np.concatenate(parts[: n + 1]).astype(np.float32)) for n in range(4)]
 
 
 def probabilities(predictions) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from helpers import without_hashes
 
 import speaker_invariant_ser
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data import decoding
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.model_outputs import dev_temperature
-from speaker_invariant_ser.inference import inputs, loading, predict
+from speaker_invariant_ser.inference import classifier, inputs, loading, predict, timeline
 from speaker_invariant_ser.inference.inputs import find_inputs
+from speaker_invariant_ser.inference.parts.recording import Recording
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 
@@ -239,3 +242,24 @@ def test_only_an_earlier_table_is_replaced_and_only_on_request(trained, calls, e
             assert "exists already and is no table of predictions, so it is not replaced" in capsys.readouterr().err
         assert out.read_bytes() == foreign
     assert sorted(path.name for path in calls.iterdir() if path.name.startswith((".", "p"))) == [f"p{ending}"]
+
+
+@pytest.mark.parametrize("rate, subtype", [(24_000, "PCM_16"), (RATE, "PCM_24"), (44_100, "FLOAT")])
+def test_models_see_the_samples_that_prepare_would_store(rate, subtype, tmp_path):
+    path = tmp_path / "quiet.wav"
+    soundfile.write(path, 0.01 * np.random.default_rng(0).standard_normal(rate), rate, subtype)
+    ((stored, _),) = decoding.decode_all([(str(path), 0.0, 0.0)], decoding.Treatment())
+    expected = stored / np.float32(2**15)
+    wave, _ = soundfile.read(path, dtype="float32")
+    stream = timeline.StreamingClassifier(
+        [SimpleNamespace(settings=SimpleNamespace(features=SimpleNamespace(transductive=False)))]
+    )
+    stream.set_rate(rate)
+    for clip in (
+        inputs.decode(0, inputs.Input(path), "mix").clip,
+        np.concatenate(list(Recording(path))),
+        classifier.clip_of_file(path)[0],
+        classifier.clip_of(wave, rate)[0],
+        np.concatenate([stream.resampled(wave, last=False), stream.resampled(wave[:0], last=True)]),
+    ):
+        assert clip.dtype == np.float32 and np.array_equal(clip, expected)

@@ -68,5 +68,5 @@ class Recording:
 
     @staticmethod
     def resampled(stream: soxr.ResampleStream, rate: int, samples: np.ndarray, last: bool) -> np.ndarray:
-        """Return a block at 16 kHz."""
-        return samples if rate == audio.SAMPLE_RATE else stream.resample_chunk(samples, last=last)
+        """Return a block at 16 kHz, rounded to 16 bits as a prepared corpus is."""
+        return audio.at_16_bits(samples if rate == audio.SAMPLE_RATE else stream.resample_chunk(samples, last=last))
