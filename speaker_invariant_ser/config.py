@@ -16,6 +16,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.files import read_bytes
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import EncoderSection
 from speaker_invariant_ser.recipe_methods import (
@@ -146,11 +147,10 @@ def saved_recipe(tables: Mapping[str, Any], source: str) -> Recipe:
 
 def read_tables(path: Path | str, kind: str = "recipe", example: str = "recipes/emodb.toml") -> dict[str, Any]:
     """Return the tables of a TOML file; `kind` and `example` are what error messages call it and give as an example."""
-    path = Path(path)
     try:
-        if path.exists() and not path.is_file():
+        if (path := Path(path)).exists() and not path.is_file():
             raise RecipeError(f"{path} is not a regular file: expected a TOML file such as {example}")
-        if LONG_KEY.search(text := path.read_text(encoding="utf-8-sig")):
+        if LONG_KEY.search(text := read_bytes(path, 10**6).decode("utf-8-sig")):
             raise ValueError("a key of more than 20 parts")
         return tomllib.loads(text)
     except FileNotFoundError:

@@ -372,10 +372,10 @@ def require_regular(path: Path | str) -> Path:
     return path
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, maximum: int = MAX_TEXT) -> bytes:
     """Return the content of a text; raise SerError for a pipe or a device, ValueError if it is too large, or OSError."""
-    if require_regular(path).exists() and (size := path.stat().st_size) > MAX_TEXT:
-        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {MAX_TEXT / 1e6:.0f} MB")
+    if require_regular(path).exists() and (size := path.stat().st_size) > maximum:
+        raise ValueError(f"{size / 1e6:.0f} MB, expected at most {maximum / 1e6:.0f} MB")
     return path.read_bytes()
 
 

@@ -66,6 +66,26 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return max(0, min(bounds)) if bounds else None
 
 
+@contextmanager
+def memory_limited() -> Iterator[None]:
+    """Let an allocation beyond the available memory fail, with MemoryError, where Linux would end some process for it.
+
+    For reading what anybody may have made: a kilobyte of a compressed file can hold any number of gigabytes. Where the system
+    does not say how much memory is available, nothing is limited.
+    """
+    available = available_memory()
+    if not resource or available is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = 1024 * numbers_in(Path("/proc/self/status")).get("VmSize", 0)
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + available, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple[int, str]:
     """Return how many models to train at the same time, and a line for the user where memory is short.
 

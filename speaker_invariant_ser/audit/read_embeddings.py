@@ -29,8 +29,9 @@ from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lin
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
-from speaker_invariant_ser.data.tables.unify import doubtful_names, spellings
+from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
+from speaker_invariant_ser.processes import memory_limited
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -128,6 +129,7 @@ def read_content(
         raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
     try:
         content = READERS[path.suffix.lower()](path, columns, dimensions, needed)
+        require_short(content[1], path)
         require_single_lines(content[1], path)
         return content
     except ManifestError as error:
@@ -188,7 +190,7 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
     """Read an .npz file without unpickling anything."""
     if dimensions:
         raise AuditError(f"{path}: --dimensions names columns of a table; an .npz file has the array embedding")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), memory_limited():
         warnings.simplefilter("ignore")  # numpy warns of headers that it corrected
         try:
             with open(path, "rb") as source:
@@ -274,7 +276,7 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}
     require_unique_columns([*others, *dimensions_of], path)
     others |= dimensions_of
-    never = [name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS]
+    never = dict.fromkeys(name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS)
     names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions, nested)
     notes += [f"labels and row numbers that are not used: {', '.join(never)}"] if never else []
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]

@@ -301,8 +301,8 @@ def read_results(folder: Path) -> "RunReport | UnauditedReport | None":
     if not path.is_file():
         return None
     try:
-        return UnauditedReport.model_validate_json(path.read_bytes())
-    except ValidationError:
+        return UnauditedReport.model_validate_json(read_bytes(path))
+    except ValueError:  # pydantic's, or of a file that is too large
         return read_report(folder)
 
 

@@ -14,6 +14,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import EACH, MIX, MONO
 from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, is_only_here, list_unusable, require_file
 from speaker_invariant_ser.errors import AudioError, SerError, counted
+from speaker_invariant_ser.files import read_bytes
 from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
@@ -93,8 +94,8 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
     """Return the paths in a text file, one a line: beside the list, or in the current folder where the file is only there."""
     try:
         require_file(Path(path))
-        content = Path(path).read_bytes()
-    except (AudioError, OSError) as error:
+        content = read_bytes(Path(path))
+    except (AudioError, OSError, ValueError) as error:
         raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None
     names, folder = names_in(content, path), Path(path).parent
     here = {name for name in names if is_only_here(name, folder)}

@@ -16,7 +16,7 @@ from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, SpeakerResult, Uar, WorstSpeaker
-from speaker_invariant_ser.files import require_regular, writing
+from speaker_invariant_ser.files import read_bytes, writing
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
 
@@ -138,13 +138,15 @@ def read_result(path: Path) -> Result | None:
         StudyError: The file is damaged or not a result.
     """
     try:
-        return Result.model_validate_json(require_regular(path).read_bytes())
+        return Result.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise StudyError(f"{path} is not a result of a study ({key}{': ' if key else ''}{first['msg']}); remove it") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} is not a result of a study ({error}); remove it") from None
 
 
 def write_result(path: Path, result: Result) -> None:

@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from speaker_invariant_ser import processes
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.errors import AuditError
 
@@ -473,3 +474,22 @@ def test_a_parquet_table_that_does_not_fit_into_memory_is_refused(tmp_path, monk
     monkeypatch.setattr("speaker_invariant_ser.data.tables.columns.available_memory", lambda: 100)
     with pytest.raises(AuditError, match="v.parquet: 6 rows of 2 columns take 0.0 GB of memory, and 0.0 GB are available"):
         read_embeddings(vectors(tmp_path, LISTS["list"], list(NUMBERS)))
+
+
+@pytest.mark.parametrize("content", ["lists", "dictionary"])
+def test_a_small_parquet_file_of_gigabytes_is_refused(tmp_path, monkeypatch, content):
+    path = tmp_path / "a.parquet"
+    repeated = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(400, np.int32)), pyarrow.array(["x" * 10**6]))
+    zeros = pyarrow.array(np.zeros(2 * 10**7, np.float16))
+    held = pyarrow.FixedSizeListArray.from_arrays(zeros, 10**7) if content == "lists" else repeated
+    rows = len(held)
+    pyarrow.parquet.write_table(pyarrow.table({"speaker": ["a", "b"] * (rows // 2), "x": held}), path, compression="zstd")
+    monkeypatch.setattr(processes, "available_memory", lambda: 2 * 10**7)  # the file itself is small
+    with pytest.raises(AuditError, match="its content does not fit into memory"):
+        read_embeddings(path)
+
+
+def test_a_label_of_ten_thousand_characters_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", embedding=np.eye(4), speaker=np.array(["a", "b", "a", "b" * 10_001]))
+    with pytest.raises(AuditError, match="speaker in row 4 has 10,001 characters, expected at most 10,000"):
+        read_embeddings(tmp_path / "a.npz")

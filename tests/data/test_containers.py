@@ -154,6 +154,19 @@ def test_the_number_of_a_frame_is_read_whatever_its_length():
         assert flac.end_of_frame((head + bytes([flac.crc8(head)])).ljust(16, b"\0"), info) == 4096 * (number + 1), number
 
 
+def test_files_of_any_size_are_examined_within_limits(tmp_path, monkeypatch):
+    (tmp_path / "a.mp3").write_bytes(written(tmp_path, "a.mp3"))
+    with open(tmp_path / "a.mp3", "ab") as file:
+        file.truncate(2**32 + 1)  # zeros, which take no room on the disk
+    with pytest.raises(AudioError, match="4 GB of MPEG audio, expected at most 4"):
+        audio.decode(tmp_path / "a.mp3")
+    data, samples = written(tmp_path, "a.flac"), int(SECONDS * RATE)
+    assert flac.scan(data + b"\xff\xf8\x10\x00" * 1000)[:2] == (samples, samples)
+    for limit in ("MAX_SEARCHED", "BLOCK", "MAX_TAIL", "MAX_CANDIDATES"):
+        monkeypatch.setattr(flac, limit, 100)
+    assert flac.scan(data + b"\xff\xf8\x10\x00" * 1000 + data) == (samples, 0, 2 * len(data) + 4000)  # not searched to the end
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_ogg_that_is_chained_or_cut_is_noted(tmp_path, subtype):
     data = written(tmp_path, "a.ogg", subtype=subtype)

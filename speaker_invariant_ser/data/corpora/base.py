@@ -9,6 +9,7 @@ from pathlib import Path
 from speaker_invariant_ser.data.formats.files import list_audio
 from speaker_invariant_ser.data.manifest import Listing, Utterance
 from speaker_invariant_ser.errors import CorpusError, counted
+from speaker_invariant_ser.files import read_bytes
 
 Fields = dict[str, str]  # fields of an Utterance by name, or `source` and `rejected`
 UNKNOWN_FILE = "not a file of"  # beginning of the reason for audio that the corpus does not describe
@@ -99,6 +100,14 @@ def by_file_name(parse: Callable[[Path], Fields | None]) -> Callable[[Path], Ite
                 yield {"source": source, **fields}
 
     return find
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a corpus's file of labels; raise CorpusError where it cannot be read or is too large."""
+    try:
+        return read_bytes(path).decode(errors="replace")
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path}: cannot be read ({error})") from None
 
 
 def list_corpus(corpus: Corpus, folder: Path | str) -> Listing:

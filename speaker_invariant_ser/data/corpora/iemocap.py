@@ -20,10 +20,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, read_text
 from speaker_invariant_ser.data.formats.files import find_audio
 from speaker_invariant_ser.data.tables.columns import read_rows
-from speaker_invariant_ser.files import require_regular
 
 EMOTIONS = {
     "neu": "neutral",
@@ -82,7 +81,7 @@ def read_labels(folder: Path) -> dict[str, str]:
         labels |= {Path(row["path"]).stem.upper(): row["emotion"] for row in read_rows(table, ("path", "emotion"))}
     for text in sorted(folder.rglob("*.txt")):
         if text.parent.name.lower() == "emoevaluation" and not text.name.startswith("."):  # subfolders hold single annotators
-            matches = LABEL.finditer(require_regular(text).read_text(encoding="utf-8", errors="replace"))
+            matches = LABEL.finditer(read_text(text))
             labels |= {match["turn"].upper(): match["label"] for match in matches}
     return labels
 

@@ -26,9 +26,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields
+from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, read_text
 from speaker_invariant_ser.data.formats.files import find_audio
-from speaker_invariant_ser.files import require_regular
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad", "O": "other"}
 STYLES = {"T": "improvised", "S": "improvised", "R": "read", "P": "natural"}
@@ -73,7 +72,7 @@ def read_labels(folder: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
     for text in sorted(folder.rglob("*.txt")):
         if text.name.lower() in TABLES:
-            matches = LABEL.finditer(require_regular(text).read_text(encoding="utf-8", errors="replace"))
+            matches = LABEL.finditer(read_text(text))
             labels |= {match["turn"]: match["label"] for match in matches}
     return labels
 

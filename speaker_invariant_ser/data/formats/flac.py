@@ -8,6 +8,10 @@ Mapped = bytes | mmap
 
 STREAMINFO = 8  # position of the block with the sample rate and the number of samples
 COUNT_BITS = 36
+MAX_SEARCHED = 2**28  # bytes in which another file is searched for
+BLOCK = 2**20  # of these at once
+MAX_TAIL = 2**25  # bytes, at the end, in which the last frame is searched for; it has 2**24 at most, and tags may follow
+MAX_CANDIDATES = 100_000  # places there that may be a frame; by chance there are a thousand
 APPENDED = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # how another file of this kind begins
 RATE_CODES = {
     88_200: 1,
@@ -39,16 +43,28 @@ def scan(data: Mapped) -> FlacStream:
     Args:
         data: The file, which begins with `fLaC`; an `mmap` serves.
     """
-    end = min((at for tag in APPENDED if (at := data.find(tag, 8)) >= 0), default=len(data))
+    end = next_file(data)
     info = bytes(data[STREAMINFO : STREAMINFO + 34])
     stated = int.from_bytes(info[10:18], "big") & (1 << COUNT_BITS) - 1
     for sync in (b"\xff\xf8", b"\xff\xf9"):  # frames of equal length, or of different lengths
         at = end
-        while (at := data.rfind(sync, STREAMINFO + 34, at)) >= 0:
+        for _ in range(MAX_CANDIDATES):
+            if (at := data.rfind(sync, max(STREAMINFO + 34, end - MAX_TAIL), at)) < 0:
+                break
             if held := end_of_frame(bytes(data[at : at + 16]).ljust(16, b"\0"), info):
                 return FlacStream(stated, held, end)
             at += 1
     return FlacStream(stated, 0, end)
+
+
+def next_file(data: Mapped) -> int:
+    """Return where another file of this kind begins behind the first one; the end if there is none."""
+    for begin in range(STREAMINFO, min(len(data), MAX_SEARCHED), BLOCK):
+        block, at = data[begin : begin + BLOCK + len(APPENDED[0])], -1  # bytes are searched quickly, a mapped file is not
+        while (at := block.find(APPENDED[0][:4], at + 1)) >= 0:  # without its zeros, which would make the search slow
+            if block.startswith(APPENDED, at):
+                return begin + at
+    return len(data)
 
 
 def end_of_frame(head: bytes, info: bytes) -> int:

@@ -4,6 +4,7 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+from speaker_invariant_ser.data.formats.flac import Mapped
 from speaker_invariant_ser.data.formats.splice import Spliced
 
 BITRATES = {  # kbit/s by (MPEG-1, layer); index 0 is a free format, whose frames have no stated size
@@ -19,6 +20,8 @@ SAME_STREAM = 0xFFFE0C00  # bits of a header that all frames of a stream share: 
 MAX_JUNK = 2**16  # bytes in which the first frame is searched for
 MAX_PADDING = 2**16  # zeros that may stand between tags and the first frame
 TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
+MAX_TAG = max(map(len, TAGS))
+MAX_BYTES = 2**32  # of a file, three days at 128 kbit/s: its frames are counted one by one
 
 
 class Header(NamedTuple):
@@ -80,11 +83,11 @@ def layer(bits: int) -> int:
     return 4 - (bits >> 17 & 3)
 
 
-def scan(data: bytes) -> MpegStream | None:
+def scan(data: Mapped) -> MpegStream | None:
     """List the frames of MPEG audio; None if the data does not begin with such frames, tags apart.
 
     Args:
-        data: The whole file, or the part of another container that holds the stream.
+        data: The whole file, for which an `mmap` serves, or the part of another container that holds the stream.
     """
     position = first_frame(data)
     if position is None:
@@ -109,19 +112,24 @@ def scan(data: bytes) -> MpegStream | None:
     return MpegStream(first, frames, declared, [(start, end) for start, end in ranges if end > start], lost, encoder)
 
 
-def word(data: bytes, position: int) -> int:
+def begins(data: Mapped, prefixes: tuple[bytes, ...], position: int) -> bool:
+    """Return whether one of `prefixes` is at `position`."""
+    return data[position : position + MAX_TAG].startswith(prefixes)
+
+
+def word(data: Mapped, position: int) -> int:
     """Return four bytes as a number, fewer at the end of the data, which are too small to be a header."""
     return int.from_bytes(data[position : position + 4], "big")
 
 
-def frame_at(data: bytes, position: int, first: int) -> Header | None:
+def frame_at(data: Mapped, position: int, first: int) -> Header | None:
     """Return the header of a whole frame of the same stream as `first`, None if there is none at `position`."""
     bits = word(data, position)
     header = header_of(bits) if (bits ^ first) & SAME_STREAM == 0 else None
     return header if header and position + header.size <= len(data) else None
 
 
-def first_frame(data: bytes) -> int | None:
+def first_frame(data: Mapped) -> int | None:
     """Return the position of the first frame behind the tags of a file; None if another kind of data is there."""
     position = id3_end(data, 0)
     if data[position : position + 1] == b"\0":  # padding
@@ -136,20 +144,20 @@ def first_frame(data: bytes) -> int | None:
     return None
 
 
-def is_start(data: bytes, position: int) -> bool:
+def is_start(data: Mapped, position: int) -> bool:
     """Return whether a frame is at `position`, and behind it another one of the same stream, a tag or the end."""
     header = header_of(word(data, position))
     return header is not None and continues(data, position + header.size, word(data, position))
 
 
-def continues(data: bytes, position: int, first: int) -> bool:
+def continues(data: Mapped, position: int, first: int) -> bool:
     """Return whether a frame of the same stream, a tag or the end of the data is at `position`."""
-    return position >= len(data) or bool(frame_at(data, position, first)) or data.startswith(TAGS, position)
+    return position >= len(data) or bool(frame_at(data, position, first)) or begins(data, TAGS, position)
 
 
-def id3_end(data: bytes, position: int) -> int:
+def id3_end(data: Mapped, position: int) -> int:
     """Return the end of the ID3v2 tags at `position`, which is `position` if there are none."""
-    while data.startswith(b"ID3", position) and position + 10 <= len(data):
+    while begins(data, TAGS[-1:], position) and position + 10 <= len(data):
         size = 0
         for byte in data[position + 6 : position + 10]:
             size = size << 7 | byte & 127
@@ -157,13 +165,13 @@ def id3_end(data: bytes, position: int) -> int:
     return position
 
 
-def tag_bytes(data: bytes, position: int) -> int:
+def tag_bytes(data: Mapped, position: int) -> int:
     """Return the number of bytes of the tags at `position`; a tag without a size at its head is taken to reach the end."""
     end = id3_end(data, position)
-    return (len(data) if data.startswith(TAGS, end) else min(end, len(data))) - position
+    return (len(data) if begins(data, TAGS, end) else min(end, len(data))) - position
 
 
-def resynchronise(data: bytes, position: int, first: int) -> int:
+def resynchronise(data: Mapped, position: int, first: int) -> int:
     """Return the position of the next two consecutive frames of the stream behind `position`, the end if there are none."""
     position = max(position + 1, id3_end(data, position)) - 1
     while (position := data.find(b"\xff", position + 1)) >= 0:
@@ -173,7 +181,7 @@ def resynchronise(data: bytes, position: int, first: int) -> int:
     return len(data)
 
 
-def declared_frames(data: bytes, position: int) -> int | None:
+def declared_frames(data: Mapped, position: int) -> int | None:
     """Return the number of frames that the frame at `position` states (as Xing, Info or VBRI), None for a frame of audio."""
     for name, offset in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
         tag = data.find(name, position + 13, position + 42)
@@ -183,7 +191,7 @@ def declared_frames(data: bytes, position: int) -> int | None:
     return None
 
 
-def encoder_tag(data: bytes, position: int) -> bytes:
+def encoder_tag(data: Mapped, position: int) -> bytes:
     """Return LAME's extension of a frame that states a length, which says how much silence the encoder added."""
     tag = max(data.find(name, position + 13, position + 42) for name in (b"Xing", b"Info"))
     flags = word(data, tag + 4) if tag >= 0 else 0
@@ -192,7 +200,7 @@ def encoder_tag(data: bytes, position: int) -> bytes:
     return extension if extension[:4] in (b"LAME", b"Lavf", b"Lavc", b"GOGO") else b""
 
 
-def with_length(data: bytes, stream: MpegStream) -> Spliced:
+def with_length(data: Mapped, stream: MpegStream) -> Spliced:
     """Return the frames of a stream behind a frame that states their number, from which libsndfile takes the length."""
     view = memoryview(data)
     return Spliced([length_frame(stream), *(view[begin:end] for begin, end in stream.ranges)])

@@ -14,6 +14,7 @@ from speaker_invariant_ser.data.formats.flac import Mapped
 from speaker_invariant_ser.data.formats.quiet import silenced
 from speaker_invariant_ser.data.formats.splice import Spliced
 from speaker_invariant_ser.errors import AudioError, quoted
+from speaker_invariant_ser.processes import memory_errors, memory_limited
 
 MAX_MISSING = 0.01  # share of the stated audio that may be missing: some recorders state slightly too much
 MPEG = (b"ID3", b"\xff")  # how MPEG audio begins
@@ -106,7 +107,7 @@ def examine(raw: chunks.Readable, content: bytes | Spliced) -> Recording:
             raise soundfile.SoundFileError(f"what follows its ID3 tag {known}")  # the caller names the file
         raise AudioError(f"{name}: {known}")
     if head.startswith(MPEG) or name.lower().endswith(MPEG_SUFFIXES):
-        return examine_mpeg(whole(raw), plain)
+        return examine_mpeg(mapped(raw), plain)
     return plain
 
 
@@ -114,7 +115,8 @@ def examine_layout(layout: chunks.Layout, raw: chunks.Readable, plain: Recording
     """Correct the length of a container of chunks, and read a stream of MPEG inside it as such."""
     if layout.tag in chunks.MPEG_TAGS:
         raw.seek(layout.begin)
-        data = raw.read(layout.end - layout.begin)
+        with memory_limited():
+            data = raw.read(layout.end - layout.begin)
         return examine_mpeg(data, Recording(Spliced([data])))
     if layout.fault:
         if isinstance(plain.content, Spliced):
@@ -129,21 +131,27 @@ def examine_layout(layout: chunks.Layout, raw: chunks.Readable, plain: Recording
 
 
 def mapped(raw: chunks.Readable) -> Mapped:
-    """Return the file mapped into memory, for as long as the result or a view of it exists."""
-    return mmap(raw.fileno(), 0, access=ACCESS_READ) if isinstance(raw, BufferedReader) else whole(raw)
+    """Return the file mapped into memory for as long as the result or a view of it exists; MemoryError where it is too large."""
+    if not isinstance(raw, BufferedReader):
+        return whole(raw)
+    with memory_errors():
+        return mmap(raw.fileno(), 0, access=ACCESS_READ)
 
 
 def whole(raw: chunks.Readable) -> bytes:
     """Return the content of a file."""
     raw.seek(0)
-    return raw.read()
+    with memory_limited():
+        return raw.read()
 
 
-def examine_mpeg(data: bytes, plain: Recording) -> Recording:
+def examine_mpeg(data: Mapped, plain: Recording) -> Recording:
     """Count the frames of MPEG audio; layer 3 gets a header with their number unless it has a right one."""
+    if len(data) > mpeg.MAX_BYTES:
+        raise soundfile.SoundFileError(f"{len(data) / 1e9:.0f} GB of MPEG audio, expected at most {mpeg.MAX_BYTES / 1e9:.0f}")
     stream = mpeg.scan(data)
     if not stream or not stream.frames:
-        if (end := mpeg.id3_end(data, 0)) and not data.startswith(b"ID3", end):  # a tag that is cut off has no end
+        if (end := mpeg.id3_end(data, 0)) and not mpeg.begins(data, (b"ID3",), end):  # a tag that is cut off has no end
             untagged = Spliced([memoryview(data)[end:]])
             return examine(untagged, untagged)
         raise soundfile.SoundFileError("no frames of MPEG audio in it")

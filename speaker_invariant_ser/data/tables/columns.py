@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from speaker_invariant_ser.errors import ManifestError, shorten
 from speaker_invariant_ser.files import require_regular
-from speaker_invariant_ser.processes import available_memory
+from speaker_invariant_ser.processes import available_memory, memory_limited
 
 CELL_BYTES = 64  # of a cell that is read as text, about
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
@@ -49,8 +49,12 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     Raises:
         ManifestError: The table does not exist or cannot be read, or a column name occurs twice.
     """
-    if Path(path).suffix.lower() == ".parquet":
-        return read_parquet(path)
+    with enough_memory(path):
+        return read_parquet(path) if Path(path).suffix.lower() == ".parquet" else read_text_columns(path, types)
+
+
+def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
+    """Read the columns of a CSV or TSV file, as `read_columns` does."""
     quoting = Path(path).suffix.lower() != ".tsv"  # a quotation mark in a .tsv is an ordinary character
     delimiter = "," if quoting else "\t"
     if Path(path).exists() and not Path(path).is_file():
@@ -141,7 +145,7 @@ def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:
     """
     if Path(path).suffix.lower() != ".parquet":
         return {}, []
-    with parquet_errors(path):
+    with enough_memory(path), parquet_errors(path):
         table = open_parquet(path)
         nested = [field for field in table.schema if pyarrow.types.is_nested(storage(field.type))]
         numeric = [field.name for field in nested if is_vector(storage(field.type))]
@@ -184,7 +188,8 @@ def open_parquet(path: Path | str) -> pyarrow.Table:
         cells = f"{size.num_rows:,} rows of {size.num_columns:,} columns"
         require_memory(path, CELL_BYTES * size.num_rows * size.num_columns, cells)
         file.seek(0)
-        return pyarrow.parquet.read_table(file)
+        # In this thread alone: a thread of pyarrow that finds no memory ends the process
+        return pyarrow.parquet.ParquetFile(file, pre_buffer=False).read(use_threads=False)
 
 
 def require_memory(path: Path | str, needed: int, content: str) -> None:
@@ -195,12 +200,24 @@ def require_memory(path: Path | str, needed: int, content: str) -> None:
 
 
 @contextmanager
+def enough_memory(path: Path | str) -> Iterator[None]:
+    """Raise ManifestError where reading a table takes more memory than is available, whatever its header says."""
+    try:
+        with memory_limited():
+            yield
+    except MemoryError as error:
+        raise ManifestError(f"{path}: its content does not fit into memory ({error})") from None
+
+
+@contextmanager
 def parquet_errors(path: Path | str) -> Iterator[None]:
     """Turn errors of reading a Parquet file into ManifestError."""
     try:
         yield
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
+    except MemoryError:  # pyarrow's own is an ArrowException as well
+        raise
     except (OSError, pyarrow.ArrowException) as error:
         raise ManifestError(
             f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "

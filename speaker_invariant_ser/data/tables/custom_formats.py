@@ -24,6 +24,7 @@ from speaker_invariant_ser.data.tables.custom import (
     require_folder,
 )
 from speaker_invariant_ser.errors import CorpusError, SetupError, shorten
+from speaker_invariant_ser.files import read_bytes
 
 Series = Any  # pandas and datasets are optional, so their types cannot be imported here
 Index = Any
@@ -31,6 +32,7 @@ Database = Any
 Dataset = Any
 
 SPLIT_NAMES = set(PARTITIONS)
+MAX_YAML = 10**7  # bytes of db.yaml, which are read in half a minute
 
 
 def read_audformat(request: Request) -> Listing:
@@ -89,7 +91,7 @@ def read_header(path: Path) -> dict[str, Any]:
             """Merge nothing, so that a merge key is met as a tag that is not one of plain values."""
 
     try:
-        header = PlainLoader(path.read_bytes()).get_single_data()
+        header = PlainLoader(read_bytes(path, MAX_YAML)).get_single_data()
     except yaml.constructor.ConstructorError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise CorpusError(

@@ -38,8 +38,8 @@ def choose_dimensions(
             number.
     """
     in_stems = {name for names in numbered(cells).values() for name in names}
-    numeric = [name for name, column in cells.items() if holds_numbers(column, name in in_stems)]
-    words = [name for name in cells if name not in numeric]
+    kind = {name: holds_numbers(column, name in in_stems) for name, column in cells.items()}
+    numeric, words = ([name for name in cells if kind[name] is number] for number in (True, False))
     stems = numbered(numeric)
     if not (numeric or patterns) and (nested or any(map(len, cells.values()))):
         found = [*(shown(name, cells[name]) for name in words), *(f"{name} (nested)" for name in nested)]
@@ -58,7 +58,8 @@ def choose_dimensions(
             f"name the dimensions, once for each name or pattern, such as {example(numeric, stems)}"
         )
     notes = []
-    if others := [name for name in numeric if name not in chosen]:
+    taken = set(chosen)
+    if others := [name for name in numeric if name not in taken]:
         notes.append(f"numbers that are not used as dimensions: {described(others)}; --dimensions names others")
     if words:
         notes.append(f"not numeric, and not used as dimensions: {', '.join(words)}")
@@ -123,7 +124,8 @@ def described(names: Sequence[str]) -> str:
     """
     stems = numbered(names)
     ranges = [f"{members[0]} to {members[-1]} ({len(members)})" for members in stems.values()]
-    single = [name for name in names if not any(name in members for members in stems.values())]
+    in_ranges = {name for members in stems.values() for name in members}
+    single = [name for name in names if name not in in_ranges]
     return shorten([*ranges, *single], 10)
 
 

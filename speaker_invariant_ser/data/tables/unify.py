@@ -10,6 +10,7 @@ from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.errors import ManifestError, counted, shorten
 
 SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition", "recording")
+MAX_LABEL = 10_000  # characters of a cell, which may be a transcript
 Notes = list[str]
 
 
@@ -59,6 +60,7 @@ def spellings(
     Raises:
         ManifestError: As in `unify`; also for bytes that are not UTF-8, and for the character NUL.
     """
+    require_short({column: values}, source)
     require_text(column, values, source)
     spelling = names.one_spelling(values)
     notes = []
@@ -99,6 +101,16 @@ def doubtful_names(column: str, values: Sequence[str]) -> Notes:
     counts = Counter(value for value in values if value in known)
     rows = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
     return [f"{column} {rows} counts as {what}; {advice} if that is wrong"]
+
+
+def require_short(columns: Mapping[str, Sequence[str]], source: object) -> None:
+    """Raise ManifestError for a cell of more than MAX_LABEL characters: comparing such names takes for ever."""
+    for column, values in columns.items():
+        row = next((row for row, value in enumerate(values, start=1) if len(value) > MAX_LABEL), 0)
+        if row:
+            raise ManifestError(
+                f"{source}: {column} in row {row} has {len(values[row - 1]):,} characters, expected at most {MAX_LABEL:,}"
+            )
 
 
 def require_text(column: str, values: Sequence[str], source: object) -> None:
