@@ -15,6 +15,7 @@ from speaker_invariant_ser.studies.rows import Mean, Row
 WIDTH, HEIGHT = 760, 570
 FRAME = Box(64, 34, 744, 466)  # of the plot
 SIZE, RADIUS, BAR, DOT = 13, 5.5, 1.5, 2.5  # of letters, points, error bars and layers, pixels
+LAYER_SIZE = 10  # of the names of layers
 NETWORK, BASELINE, INK, GREY = "#0072b2", "#c1440e", "#22303c", "#6b7680"
 PADDING, TICKS = 0.05, 8  # share of the range that is added at each end; about how many ticks
 FONT = "font-family='Helvetica, Arial, sans-serif'"
@@ -107,7 +108,11 @@ def draw_points(
     places = [(across.pixel(100 * point.attacker.value), up.pixel(100 * point.uar.value)) for point in points]
     paths = [path_of(point, place, across, up) for point, place in zip(points, places, strict=True)]
     bars = [bar for point, place in zip(points, places, strict=True) for bar in error_bars(point, place, across, up)]
-    dots = [Box(x - DOT, y - DOT, x + DOT, y + DOT) for path in paths for x, y in path[:-1]]
+    dots = [
+        dot_box(layer[0], at)
+        for point, path in zip(points, paths, strict=True)
+        for layer, at in zip(point.path, path, strict=False)
+    ]
     boxes = place(places, [point.name for point in points], [*bars, *dots], FRAME, SIZE, RADIUS)
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' role='img'>",
@@ -144,6 +149,12 @@ def path_of(point: Point, end: tuple[float, float], across: Axis, up: Axis) -> l
     return [*((across.pixel(100 * accuracy), up.pixel(100 * uar)) for _, accuracy, uar in point.path), end]
 
 
+def dot_box(name: str, at: tuple[float, float]) -> Box:
+    """Return what the dot of a layer and the name above it cover."""
+    (x, y), half = at, max(DOT, 0.3 * LAYER_SIZE * len(name))
+    return Box(x - half, y - 5 - LAYER_SIZE, x + half, y + DOT)
+
+
 def draw_path(point: Point, path: Sequence[tuple[float, float]]) -> list[str]:
     """Return the line through the layers of an encoder, with a dot and a name for each; nothing for one without layers."""
     if len(path) < 2:
@@ -152,7 +163,7 @@ def draw_path(point: Point, path: Sequence[tuple[float, float]]) -> list[str]:
     parts = [f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-width='1.2' stroke-opacity='0.7'/>"]
     for (name, _, _), (x, y) in zip(point.path, path[:-1], strict=True):
         parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{DOT}' fill='{colour}'/>")
-        parts.append(label_text(x, y - 5, name, "middle", colour, size=10))
+        parts.append(label_text(x, y - 5, name, "middle", colour, size=LAYER_SIZE))
     return parts
 
 
