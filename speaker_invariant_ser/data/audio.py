@@ -168,7 +168,8 @@ def locate(file: soundfile.SoundFile, start: float, end: float, max_seconds: flo
         raise AudioError(f"{path}: its header declares no length, as in a stream; convert it to a new file with ffmpeg or flac")
     first, last = round(start * rate), round(end * rate) if end else frames
     if not 0 <= first <= last or last > frames + MAX_MISSING * rate:
-        raise AudioError(f"{path}: no segment from {start} to {end} s in {frames / rate:.3f} s of audio")
+        hint = "; start and end are in seconds, not in milliseconds or samples" if first > frames else ""
+        raise AudioError(f"{path}: no segment from {start} to {end} s in {frames / rate:.3f} s of audio{hint}")
     if last - first > max_seconds * rate:
         raise AudioError(
             f"{path}: {(last - first) / rate:.0f} s are too long for one utterance, expected at most {max_seconds:g} s; "
