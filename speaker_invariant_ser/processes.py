@@ -60,9 +60,7 @@ def available_memory(root: Path = Path("/")) -> int | None:
     meminfo = numbers_in(root / "proc/meminfo")
     bounds = [1024 * meminfo["MemAvailable"]] if "MemAvailable" in meminfo else []
     bounds += control_group_bounds(root)
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
-    if resource and limit != resource.RLIM_INFINITY:
-        bounds.append(limit - 1024 * numbers_in(root / "proc/self/status").get("VmSize", 0))
+    bounds += [left] if (left := address_space_left(root)) is not None else []
     return max(0, min(bounds)) if bounds else None
 
 
@@ -84,6 +82,25 @@ def memory_limited() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def address_space_left(root: Path = Path("/")) -> int | None:
+    """Return how many bytes `ulimit -v` leaves this process, None if there is no such limit; `root` is where proc/ is."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    if not resource or limit == resource.RLIM_INFINITY:
+        return None
+    return limit - 1024 * numbers_in(root / "proc/self/status").get("VmSize", 0)
+
+
+def require_address_space(needed: int) -> None:
+    """Raise MemoryError if `ulimit -v` leaves too little to train: torch ends the process, without an error, where it runs out.
+
+    Args:
+        needed: Bytes that training takes beside those of the process, about.
+    """
+    left = address_space_left()
+    if left is not None and left < LOW_MEMORY + needed:
+        raise MemoryError(f"ulimit -v leaves {left / 1e6:.0f} MB, training takes about {(LOW_MEMORY + needed) / 1e6:.0f} MB")
 
 
 def jobs_that_fit(requested: int | None, models: int, model_bytes: int) -> tuple[int, str]:

@@ -175,3 +175,13 @@ def test_matrices_are_computed_or_refused_where_memory_is_scarce(megabytes, prin
     arguments = [sys.executable, "-c", SCARCE, str(megabytes)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     assert done.stdout.strip() == printed and not done.returncode, done.stderr
+
+
+def test_training_is_refused_where_address_space_would_run_out(monkeypatch):
+    """torch ends the process without an error there."""
+    monkeypatch.setattr(processes, "address_space_left", lambda: 3 * 10**8)
+    processes.require_address_space(10**7)
+    with pytest.raises(MemoryError, match=r"ulimit -v leaves 300 MB, training takes about 368 MB"):
+        processes.require_address_space(10**8)
+    monkeypatch.setattr(processes, "address_space_left", lambda: None)
+    processes.require_address_space(10**12)

@@ -86,7 +86,7 @@ def show_outcome(outcome: "Outcome", number: str) -> None:
     """Print a line about a cell: its result on standard output, why there is none on standard error."""
     name = outcome.cell.name
     if outcome.error is not None:
-        if not isinstance(outcome.error, SerError):
+        if not isinstance(outcome.error, SerError | MemoryError):
             for line in "".join(traceback.format_exception(outcome.error)).splitlines():
                 say(line, error=True)
         say(f"error: {name}: {' '.join(outcome.reason.split())}", error=True)

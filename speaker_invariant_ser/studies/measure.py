@@ -18,7 +18,7 @@ from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, Repor
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker, Uar
 from speaker_invariant_ser.files import partial_of, remove_known
 from speaker_invariant_ser.models.model import load_model
-from speaker_invariant_ser.processes import cores
+from speaker_invariant_ser.processes import cores, memory_errors
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_run_report
 from speaker_invariant_ser.runs import FOLDS, RECIPE, SPLIT, Run, flattened, rows_so_far
@@ -65,11 +65,14 @@ def measure(job: Job) -> None:
 
     Raises:
         SerError: The recipe does not fit the corpus, there are too few utterances to attack, a folder cannot be written ...
+        MemoryError: Memory ran out, whatever a library says.
     """
     prepared = PreparedCorpus.open(job.data)
     recipe = job.cell.arm.resolved(job.cell.seed, prepared)
     assert recipe
-    numbers, report = measure_network(job, recipe, prepared) if job.cell.arm.recipe else measure_svm(job, recipe, prepared)
+    measure_arm = measure_network if job.cell.arm.recipe else measure_svm
+    with memory_errors():
+        numbers, report = measure_arm(job, recipe, prepared)
     recorded = recorded_recipe(recipe, baseline=job.cell.arm.recipe is None)
     result = {
         "command": job.command,

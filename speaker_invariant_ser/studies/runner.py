@@ -168,7 +168,8 @@ def outcome_of(job: Job, error: BaseException | None) -> Outcome:
     if isinstance(error, BrokenProcessPool):
         text = "its process was killed, perhaps because memory ran out; the same command continues it"
         return Outcome(job.cell, "failed", reason=text, error=StudyError(text))
-    return Outcome(job.cell, "failed", reason=str(error), error=error)
+    ran_out = "memory ran out: " if isinstance(error, MemoryError) else ""
+    return Outcome(job.cell, "failed", reason=f"{ran_out}{error}", error=error)
 
 
 def command_of(study: Study, cell: Cell, options: Options) -> str:

@@ -27,12 +27,12 @@ from speaker_invariant_ser.features.pretrained.checkpoint import pinned
 from speaker_invariant_ser.features.pretrained.front import require_cache, use_cache
 from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.binding import require_no_links
-from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, set_up_worker
+from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, require_address_space, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
-from speaker_invariant_ser.training.checks import check_device, check_recipe, model_memory
+from speaker_invariant_ser.training.checks import PROCESS_BYTES, check_device, check_recipe, model_memory
 from speaker_invariant_ser.training.optimisation import choose_precision
 from speaker_invariant_ser.training.refit import inner_splits, train_model
 
@@ -89,6 +89,8 @@ def train(
     check_recipe(recipe, prepared, [*splits, *inner], processes)
     if launched_externally():
         return train_in_external_processes(recipe, splits, prepared, Path(out), resume, device_type, progress)
+    memory = model_memory(recipe, prepared)
+    require_address_space(memory - PROCESS_BYTES)
     run = open_run(recipe, splits, prepared, Path(out), resume)
     cache_layers(recipe, prepared, device_type)
     waiting = [spec for spec in run.model_specs if not spec.done]
@@ -97,7 +99,7 @@ def train(
     threads = max(1, cores() // (wanted * devices))
     fitting, line = wanted, ""
     if waiting and device_type == "cpu":  # what a process takes beside a GPU was not measured
-        fitting, line = jobs_that_fit(jobs, len(waiting), devices * model_memory(recipe, prepared))
+        fitting, line = jobs_that_fit(jobs, len(waiting), devices * memory)
     if line:
         notify(line)
     if wanted * devices > 1 and waiting:

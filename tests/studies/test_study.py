@@ -234,6 +234,19 @@ def test_a_failed_measurement_does_not_end_the_study(path, pretend, monkeypatch,
     assert "warning: tones-cnn-s0: measured with another recipe: adversary.strength was 0.0" in capsys.readouterr().err
 
 
+def test_a_measurement_that_runs_out_of_memory_is_one_error_line(path, monkeypatch, capsys):
+    def run_out(*arguments):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(runner, "in_child", in_thread)
+    monkeypatch.setattr("speaker_invariant_ser.studies.measure.measure_network", run_out)
+    options = ["--runs", str(path.parent / "runs"), "--seeds", "1", "--jobs", "1", "--quiet"]
+    assert siser(["study", str(path), *options, "--only", "cnn"]) == 1
+    captured = capsys.readouterr().err
+    assert re.search("^error: tones-cnn-s0: memory ran out: .*allocate memory", captured, re.MULTILINE)
+    assert "Traceback" not in captured
+
+
 def test_what_another_process_is_measuring_is_skipped(path):
     with locked(path.parent / "runs" / "tones-cnn-s0", "study-lock"):
         (outcome,) = run(path, ["cnn"]).values()
