@@ -29,7 +29,7 @@ reference: $(READY)
 	$(BIN)/python tools/command_reference.py
 	$(BIN)/python tools/corpus_pages.py
 	$(BIN)/python tools/draw_architecture.py
-	for name in arms methods; do $(BIN)/siser study recipes/study-$$name.toml --table > /dev/null || exit 1; done
+	for name in arms front methods; do $(BIN)/siser study recipes/study-$$name.toml --table > /dev/null || exit 1; done
 	$(BIN)/python tools/encoder_page.py
 
 # The mark is written last, so that an interrupted set-up is repeated.

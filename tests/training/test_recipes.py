@@ -166,6 +166,13 @@ def test_a_recipe_is_the_default_with_a_method_that_it_describes(path):
     assert all(recipe[key] == default[key] for key in kept)
 
 
+def test_the_private_recipe_is_prosody_with_the_adversary_of_the_method_heads():
+    arms = {arm.name: arm for arm in read_study(RECIPES / "study-front.toml").arms}
+    private, baseline = read_recipe(RECIPES / "private.toml"), arms["prosody-lambda0"].resolved(0)
+    assert private.adversary == read_recipe(RECIPES / "methods" / "heads.toml").adversary
+    assert private == baseline.model_copy(update={"adversary": private.adversary}) == arms["prosody-heads"].resolved(0)
+
+
 METHOD_TABLES = ("adversary", "bottleneck", "perturb", "erase", "release")
 
 
