@@ -59,15 +59,18 @@ def speaker_error_rates(tables: Sequence[Trials], name: str) -> SpeakerMeans | N
     Returns:
         The rates; None where no speaker has both kinds of trials.
     """
-    rates = {}
+    rates, of_speaker = {}, [trials_of_speakers(trials) for trials in tables]
     for speaker in np.unique(np.concatenate([trials.speakers for trials in tables])):
-        own = [trials.select(involves(trials, speaker)) for trials in tables if speaker in trials.speakers]
+        own = [trials.select(rows[speaker]) for trials, rows in zip(tables, of_speaker, strict=True) if speaker in rows]
         rate = pooled_eer(own, name)
         if rate is not None:
             rates[str(speaker)] = min(rate, CHANCE)
     return SpeakerMeans.of(rates) if rates else None
 
 
-def involves(trials: Trials, speaker: str) -> np.ndarray:
-    """Return whether a speaker takes part in each trial [P]."""
-    return (trials.speaker_pair == np.searchsorted(trials.speakers, speaker)).any(axis=1)
+def trials_of_speakers(trials: Trials) -> dict[str, np.ndarray]:
+    """Return the positions of the trials that each speaker takes part in."""
+    position = np.concatenate([np.arange(len(trials.target)), np.flatnonzero(~trials.target)])
+    speaker = np.concatenate([trials.speaker_pair[:, 0], trials.speaker_pair[~trials.target, 1]])
+    ends = np.cumsum(np.bincount(speaker, minlength=len(trials.speakers)))[:-1]
+    return dict(zip(trials.speakers.tolist(), np.split(position[np.argsort(speaker, kind="stable")], ends), strict=True))

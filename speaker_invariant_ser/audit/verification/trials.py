@@ -38,7 +38,7 @@ class Trials:
     same_text_left_out: bool
 
     def select(self, pairs: np.ndarray) -> "Trials":
-        """Return the pairs given by a boolean mask."""
+        """Return the pairs given by a boolean mask or by positions."""
         return replace(
             self,
             score={name: values[pairs] for name, values in self.score.items()},

@@ -144,8 +144,10 @@ def measure_unseen(encoders: Sequence[Encoder], judge: Judge | None = None) -> U
         return None
     tables = [table for table in trials if table is not None]
     ranks = [ranks for encoder in encoders if (ranks := encoder.ranks) is not None]
-    clips = {1: clip_summary(tables)} | {
-        count: clip_summary([encoder.trials_of_groups(count) for encoder in encoders]) for count in CLIPS if count > 1
+    single = {key: verification.summary[key] for key in ("eer", "low", "high", "target_trials", "nontarget_trials")}
+    clips = {
+        count: single if count == 1 else clip_summary([encoder.trials_of_groups(count) for encoder in encoders])
+        for count in CLIPS
     }
     results = UnseenSpeakers(
         verification=verification,
