@@ -219,6 +219,8 @@ def unseen_results() -> Unseen:
             same_text_left_out=True,
             per_speaker=SpeakerMeans(mean=0.29, **around(0.29), worst=0.11, speaker="08", speakers=10),
             rank=Ranks(mean=0.21, **around(0.21), worst=0.04, speaker="16", speakers=10, enrolled=3),
+            judge=None,
+            linkage=None,
         ),
     )
 
@@ -338,6 +340,7 @@ def run_settings(folds: list[str], speakers: list[str]) -> RunSettings:
         versions={"speaker-invariant-ser": "0.1.0", "torch": "2.13.0"},
         audit=AUDIT,
         date="2026-11-29",
+        judge=None,
     )
 
 
@@ -465,6 +468,7 @@ def table_report() -> TableReport:
             audit=AUDIT,
             versions={"scikit-learn": "1.9.1"},
             date="2026-11-29",
+            judge=None,
         ),
         baseline=None,
     )
