@@ -110,6 +110,7 @@ def open_dataset(
     utterances = [prepared.utterances[index] for index in (*indices, *unlabelled)]
     chosen = np.tile([*indices, *unlabelled], 1 + with_telephone)
     by_telephone = np.arange(len(chosen)) >= len(utterances) if with_telephone else None
+    logmel.use_cache(prepared)
     streamed = StreamedLogMels(prepared, chosen, logmel, by_telephone)
     frames, speakers = streamed.frames[: len(utterances)], [utterance.speaker for utterance in utterances]
     emotion = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)

@@ -5,6 +5,7 @@ Shapes: B batch, S samples, M mel bands, T frames.
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from speaker_invariant_ser.errors import RecipeError, SetupError
 from speaker_invariant_ser.features.mel_scale import bands_below
 from speaker_invariant_ser.recipe import FeaturesSection
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
 FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
 TOGETHER = 4  # clips whose spectra a CPU computes at once: those of more do not fit into its cache
@@ -58,6 +62,9 @@ class FrontEnd(nn.Module):
     def frames_of(self, samples: int) -> int:
         """Return the number of frames of a clip."""
         raise NotImplementedError
+
+    def use_cache(self, prepared: "PreparedCorpus") -> None:
+        """Take from a prepared corpus what it has of this front end's results; nothing by default."""
 
 
 class LogMel(FrontEnd):

@@ -283,6 +283,15 @@ def plot_gradients(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> None:
     add_legend(axes, lines, list(keys.values()))
 
 
+def plot_layers(axes: Axes, layers: Sequence[int], weights: Mapping[str, Sequence[float]]) -> None:
+    """Plot the weights of an encoder's layers, one thin line for each model, and 1 / L of equal weights dashed."""
+    for row in weights.values():
+        axes.plot(layers, row, "o-", color=BLUE, linewidth=1, markersize=3.5, alpha=0.75)
+    axes.axhline(1 / len(layers), color=GREY, linewidth=1.2, linestyle="--")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes.set(xlabel="layer of the pre-trained encoder", ylabel="weight", ylim=(0, None))
+
+
 def draw_columns(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> list[Line2D]:
     """Draw a thin line over the epochs for each model and column; return one line of each column, for the legend."""
     lines = []

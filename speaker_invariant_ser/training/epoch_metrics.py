@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.models.pretrained_encoder import PretrainedEncoder
 from speaker_invariant_ser.runs import best_epoch
 from speaker_invariant_ser.training.adversary_step import Adversaries, AdversaryResult
 from speaker_invariant_ser.training.objective import TaskLosses
@@ -96,6 +98,15 @@ def adversary_columns(sums: Mapping[str, float], adversaries: Adversaries, steps
             row |= {f"{name}_loss_uninformed": uninformed, f"{name}_accuracy": accuracy}
         row[f"{name}_gradient"] = math.sqrt(sums[f"{name}_gradient"] / steps)
     return row
+
+
+def layer_columns(model: SerModel) -> Row:
+    """Return the weights of a pre-trained encoder's layers, which add up to 1; nothing for any other encoder."""
+    encoder = model.encoder
+    if not isinstance(encoder, PretrainedEncoder):
+        return {}
+    weights = encoder.layer_weights.detach().softmax(dim=0).tolist()
+    return {f"layer_{layer}": weight for layer, weight in zip(encoder.layers, weights, strict=True)}
 
 
 def write_metrics(path: Path, rows: Sequence[Row]) -> None:

@@ -24,7 +24,6 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.distributed import gather_rows
 from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
-from speaker_invariant_ser.features.pretrained.front import use_cache
 from speaker_invariant_ser.models.apply import apply_to_dataset
 from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, save_model
@@ -47,6 +46,7 @@ from speaker_invariant_ser.training.epoch_metrics import (
     EpochTotals,
     Row,
     adversary_columns,
+    layer_columns,
     task_columns,
     why_diverged,
     write_metrics,
@@ -87,7 +87,6 @@ class Trainer:
         self.fingerprint = fingerprint_of(run, spec, self.precision)
         torch.manual_seed(spec.seed)
 
-        use_cache(recipe.encoder, prepared)
         labels = labels_of(prepared.utterances, recipe.split)
         target_counts = [
             len(target_values(prepared, spec.split, adversary.target, recipe.augment.virtual_speakers))
@@ -318,7 +317,7 @@ class Trainer:
         """Return the epoch's row of metrics.csv, without dev scores and seconds."""
         steps, state = self.batches.steps, self.state
         row: Row = {"epoch": state.epoch, "step": state.step, "learning_rate": state.learning_rate}
-        row |= task_columns(sums, steps)
+        row |= task_columns(sums, steps) | layer_columns(self.average.averaged)
         row |= adversary_columns(sums, self.adversaries, steps, progress=(state.step - 1) / max(1, self.total_steps - 1))
         if self.recipe.bottleneck.name != "none":
             row["rate_bits"] = sums["rate_loss"] / sums["clips"] / math.log(2)

@@ -23,6 +23,7 @@ from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.report.sections.training import curve_plots
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
@@ -64,6 +65,11 @@ def test_a_run_is_evaluated_from_the_cache_and_infer_gives_the_same(checkpoint, 
         prepared = run.open_data(prepared.folder)
         evaluation = evaluate(run, prepared, device="cpu", quick=True)
     assert evaluation.report.speaker.speakers == 3
+    (row,) = evaluation.curves["fixed"]
+    weights = [row[f"layer_{layer}"] for layer in range(3)]
+    assert sum(weights) == pytest.approx(1, abs=1e-6) and len(set(weights)) == 3
+    plots = {plot.name: plot for plot in curve_plots(evaluation.curves, "dev speakers")}
+    assert plots["layers"].draw.keywords["weights"] == {"fixed": weights} and plots["layers"].draw.keywords["layers"] == [0, 1, 2]
     stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
     front.source_of.cache_clear()
     for row in predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])):

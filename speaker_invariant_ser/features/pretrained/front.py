@@ -47,6 +47,13 @@ class LayerSource:
         self.bytes, self.lock = 0, RLock()
         self.backbone: Backbone | None = None
 
+    def use_cache(self, prepared: PreparedCorpus) -> bool:
+        """Take layers from the cache of a prepared corpus; return whether there is one."""
+        opened = open_cache(prepared, self.checkpoint, self.layers)
+        if opened is not None:
+            self.caches[opened.folder] = opened
+        return opened is not None
+
     def of(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
         """Return the layers of a clip, float32 [S]: float16 [T, L * H]."""
         digest = digest_of_clip(clip)
@@ -116,6 +123,10 @@ class FrozenLayers(FrontEnd):
         copied.__dict__ = {**self.__dict__, "_buffers": dict(self._buffers)}
         return copied
 
+    def use_cache(self, prepared: PreparedCorpus) -> None:
+        """Take layers from the cache of a prepared corpus, if it has one."""
+        self.source.use_cache(prepared)
+
     def frames_of(self, samples: int) -> int:
         """Return the number of frames of a clip."""
         return self.source.checkpoint.frames_of(samples)
@@ -178,14 +189,9 @@ def use_cache(
         PreparedCorpusError: The cache is damaged.
         WriteError: The cache cannot be written.
     """
-    if not (source := layer_source(encoder)):
-        return
-    opened = open_cache(prepared, source.checkpoint, source.layers)
-    if opened is None and device is not None:
+    if (source := layer_source(encoder)) and not source.use_cache(prepared) and device is not None:
         write_cache(prepared, source.checkpoint, source.layers, lambda clip: source.compute(clip, device), progress)
-        opened = open_cache(prepared, source.checkpoint, source.layers)
-    if opened is not None:
-        source.caches[opened.folder] = opened
+        source.use_cache(prepared)
 
 
 def layers_folder(encoder: EncoderSettings, prepared: PreparedCorpus) -> Path | None:

@@ -10,6 +10,7 @@ from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 from speaker_invariant_ser.report.tables import adversary_accuracy
+from speaker_invariant_ser.runs import best_epoch
 
 TIMES = {  # columns seconds_NAME of metrics.csv
     "data": "loading audio",
@@ -20,6 +21,7 @@ TIMES = {  # columns seconds_NAME of metrics.csv
     "checkpoint": "checkpoints",
 }
 LOSSES = {"emotion_loss": "emotion loss", "adversary_loss": "adversary's loss"}
+LAYER = "layer_"  # columns of metrics.csv: weight of a pre-trained encoder's layer
 GRADIENTS = {"emotion_gradient": "of the emotion loss", "adversary_gradient": "of the adversarial loss, reversed"}
 
 
@@ -79,7 +81,18 @@ def curve_plots(curves: Curves, scored: str) -> list[Plot]:
     if all_have(curves, *GRADIENTS):
         norms = partial(plots.plot_gradients, curves=curves, keys=GRADIENTS)
         drawn.append(Plot("gradients", "Gradient norms at the embedding; the adversarial one includes lambda.", norms, 3.0))
+    if weights := layer_weights(curves):
+        layers = [int(column.removeprefix(LAYER)) for column in next(iter(curves.values()))[0] if column.startswith(LAYER)]
+        caption = "Weights of the pre-trained encoder's layers after the selected epoch; dashed: all equal."
+        drawn.append(Plot("layers", caption, partial(plots.plot_layers, layers=layers, weights=weights), 3.0))
     return drawn
+
+
+def layer_weights(curves: Curves) -> dict[str, list[float]]:
+    """Return the weights of a pre-trained encoder's layers after the selected epoch, by model; empty for other encoders."""
+    selected = {name: best_epoch([dict(row) for row in rows]) for name, rows in curves.items()}
+    weights = {name: [value for key, value in row.items() if key.startswith(LAYER)] for name, row in selected.items()}
+    return weights if all(weights.values()) else {}
 
 
 def all_have(curves: Curves, *columns: str) -> bool:
