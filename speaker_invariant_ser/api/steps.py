@@ -247,6 +247,7 @@ def audit(
     *,
     columns: Mapping[str, str] | None = None,
     dimensions: Sequence[str] = (),
+    discrete: str = "",
     same_speaker: bool | None = None,
     judge: Path | str | None = None,
     quick: bool = False,
@@ -264,6 +265,7 @@ def audit(
         scored: 1 for utterances that the encoder was not trained on, 0 for others, [N]; attackers are scored on the first only.
         columns: A table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         dimensions: Patterns of a table's columns that are dimensions, such as `["f_*"]`; by default, those with a common stem.
+        discrete: A table's column of codes, to be audited instead of dimensions and certified; the table needs a column `scored`.
         same_speaker: As in `prepare`.
         judge: As in `evaluate`; a table with the ids of `embeddings`.
         quick: Use closed-form attackers only, of a large table a sample (`sample` in the result): fast, never claims chance.
@@ -304,13 +306,13 @@ def audit(
         if labels:
             words = f"omit the arguments {', '.join(labels)}, or pass an array"
             raise AuditError(f"{embeddings}: the table file already contains its labels; {words}")
-        table, _, notes = read_embeddings(embeddings, columns, dimensions, same_speaker)
-    elif speaker is None or columns or dimensions:
-        raise AuditError("embeddings as an array need the argument speaker, and no columns or dimensions")
+        table, _, notes = read_embeddings(embeddings, columns, dimensions, same_speaker, discrete)
+    elif speaker is None or columns or dimensions or discrete:
+        raise AuditError("embeddings as an array need the argument speaker, and no columns, dimensions or discrete")
     else:
         table, notes = embeddings_of(embeddings, labels, same_speaker)
     settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs)
-    audited = auditing.audit_table(table, settings, progress, None if judge is None else read_judge(judge))
+    audited = auditing.audit_table(table, settings, progress, None if judge is None else read_judge(judge), discrete)
     return {**audited.summary, "notes": [*notes, *([audited.sample.described] if audited.sample else [])]}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from speaker_invariant_ser import __version__
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
+from speaker_invariant_ser.audit.certificate import Certificate, certify
 from speaker_invariant_ser.audit.embeddings import (
     RELEASED_BITS,
     Embeddings,
@@ -76,6 +77,7 @@ class Audit:
         verification: Verification of unseen speakers, and what follows from it; None if not measured.
         sample: What a quick audit used of a large table; None where everything was used.
         significant_bits: Significant binary digits that the embeddings were rounded to.
+        certificate: What bounds every attacker, where what is released is one of a few codes.
     """
 
     leakage: Leakage
@@ -87,6 +89,7 @@ class Audit:
     verification: UnseenSpeakers | None
     sample: Sample | None = None
     significant_bits: int = RELEASED_BITS
+    certificate: Certificate | None = None
 
     @property
     def summary(self) -> dict:
@@ -108,6 +111,7 @@ class Audit:
             "unseen": unseen_summary(self.unseen, self.verification),
             "clips": clips_summary(self.leakage, self.verification),
             **({"sample": asdict(self.sample)} if self.sample else {}),
+            **({"certificate": self.certificate.summary} if self.certificate else {}),
         }
 
 
@@ -184,16 +188,19 @@ def audit_table(
     settings: AuditSettings | None = None,
     progress: TaskProgress | None = None,
     judge: Judge | None = None,
+    column: str = "",
 ) -> Audit:
     """Audit embeddings of any encoder; attackers are scored on the utterances that the table marks.
 
-    A quick audit uses a sample of a large table (see `draw_sample`), so that it takes less than a minute.
+    A quick audit uses a sample of a large table (see `draw_sample`), so that it takes less than a minute. Codes are certified on
+    the whole table.
 
     Args:
         table: The embeddings.
         settings: Settings of the audit.
         progress: Called with the step's name, the units done and the total.
         judge: As in `audit`; it needs a row of every utterance of the table.
+        column: Name of the column that the codes of the table are from.
 
     Returns:
         The results.
@@ -207,7 +214,11 @@ def audit_table(
         judge.require(table.id)
     scored: Scored = "given" if table.scored.all() else "held-out"
     drawn, sample = draw_sample(table, settings.seed) if settings.quick else (table, None)
-    return replace(audit([drawn], scored, settings=settings, progress=progress, judge=judge), sample=sample)
+    audited = replace(audit([drawn], scored, settings=settings, progress=progress, judge=judge), sample=sample)
+    if table.code is None:
+        return audited
+    certified = certify([table], [""], "given", settings.seed)
+    return replace(audited, certificate=Certificate(column, len(np.unique(table.code)), (certified,)))
 
 
 def ignore_progress(step: str, done: int, total: int) -> None:

@@ -36,6 +36,7 @@ class Embeddings:
         frames: Frame-level features of the encoder before pooling, float16 [F, T] for each utterance, if available.
         group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
             recording; None if none do, as far as is known.
+        code: Where the embedding is one of a few codes, its number or name; otherwise None.
     """
 
     embedding: np.ndarray
@@ -46,13 +47,15 @@ class Embeddings:
     scored: np.ndarray
     frames: list[np.ndarray] | None = None
     group: np.ndarray | None = None
+    code: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> "Embeddings":
         """Return the utterances given by a boolean mask or by positions."""
         positions = np.arange(len(self.id))[rows]
         columns = {name: getattr(self, name)[positions] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
         frames = self.frames and [self.frames[position] for position in positions]
-        return Embeddings(**columns, frames=frames, group=None if self.group is None else self.group[positions])
+        known = {name: values[positions] for name in ("group", "code") if (values := getattr(self, name)) is not None}
+        return Embeddings(**columns, frames=frames, **known)
 
     @property
     def unit(self) -> np.ndarray:

@@ -9,7 +9,6 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,19 +29,26 @@ from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, spea
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
+from speaker_invariant_ser.data.tables.vectors import (
+    require_different,
+    require_finite,
+    require_no_empty_label,
+    require_unique_ids,
+    to_floats,
+    to_mask,
+)
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
+from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.processes import memory_limited
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 FIELDS = ("speaker", "emotion", "text", "id", "scored", "recording")
+CODE, MAX_CODES = "code", 1000  # what is released, where it is one of a few codes; and how many there may be
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
 ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
 COPIES = 4  # of embeddings that an audit keeps in memory, about
-MAX_VALUE = 1e18  # its square is finite in single precision
-MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
-YES_NO = {"1": True, "0": False, "true": True, "false": False}
 INVALID_NPZ = (  # errors that numpy and zipfile raise for invalid or damaged files
     OSError,
     EOFError,
@@ -83,8 +89,9 @@ def read_embeddings(
     columns: Mapping[str, str] | None = None,
     dimensions: Sequence[str] = (),
     same_speaker: bool | None = None,
+    discrete: str = "",
 ) -> ReadTable:
-    """Read a table of embeddings.
+    """Read a table of embeddings, or of codes.
 
     An .npz file has the arrays `embedding` [N, D] and `speaker` [N], and optionally `emotion`, `text` and `id` [N] (text or
     integers) and `scored` [N]: 1 where the encoder was not trained on the utterance, 0 where it was. In .csv, .tsv and
@@ -100,6 +107,8 @@ def read_embeddings(
         columns: The table's name for a field, for example {"speaker": "spk_id"}.
         dimensions: Patterns (`fnmatch`) of the columns that are dimensions.
         same_speaker: Whether speaker names that are alike are one speaker, as in `unify`.
+        discrete: Column or array of codes, one of a few values; the embedding is then its one-hot vector, and dimensions are not
+            used. The column `scored` says which utterances the codes were not fitted on.
 
     Returns:
         The embeddings, the names of their dimensions, and notes on the table.
@@ -108,7 +117,11 @@ def read_embeddings(
         AuditError: The file cannot be read, a field is missing or invalid, or an embedding is not finite.
     """
     path = Path(path)
-    embedding, labels, names, notes = read_content(path, columns or {}, dimensions)
+    if discrete and dimensions:
+        raise AuditError(f"{path}: --discrete audits one column of codes: leave out --dimensions or --discrete")
+    columns = {**(columns or {}), **({CODE: discrete} if discrete else {})}
+    needed = (CODE, "speaker") if discrete else ("speaker",)
+    embedding, labels, names, notes = read_content(path, columns, dimensions, needed)
     table, further_notes = make_embeddings(embedding, labels, path, same_speaker)
     suspicious = [names[column] for column in speaker_numbers(table.embedding, table.speaker)]
     if suspicious:
@@ -164,6 +177,7 @@ def make_embeddings(
     rows = [f"row {row}" for row in range(1, count + 1)]
     ids = [name or row for name, row in zip(labels.get("id", rows), rows, strict=True)]
     scored = to_mask(labels.get("scored", ["1"] * count), source)
+    code = np.array(labels[CODE]) if CODE in labels else None
     require_no_empty_label(labels, source)
     require_unique_ids(ids, source)
     require_finite(embedding, ids, source)
@@ -173,7 +187,8 @@ def make_embeddings(
     speaker, emotion, text, recording = (cells for cells, _ in unified)
     notes = [note for _, label_notes in unified for note in label_notes] + repeated_embedding(embedding, speaker)
     group = np.array([name or f"\n{row}" for row, name in enumerate(recording)]) if recording.any() else None
-    return taken_once(Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group), notes)
+    table = Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group, code=code)
+    return (table, notes) if code is not None else taken_once(table, notes)
 
 
 def unify_labels(name: str, cells: Sequence[str], source: Path | str, same_speaker: bool | None) -> tuple[np.ndarray, list[str]]:
@@ -196,14 +211,17 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
             with open(path, "rb") as source:
                 file = np.load(source, allow_pickle=False)
                 names = list(getattr(file, "files", ()))  # a bare array, as in an .npy file, has none
-                chosen = match_fields(names, columns, path, needed=("embedding", *needed))
+                needed = needed if CODE in columns else ("embedding", *needed)
+                chosen = match_fields(names, columns, path, needed)
                 require_memory(path, COPIES * sum(member.file_size for member in file.zip.infolist()), "its arrays")
                 arrays = {field: file[name] for field, name in chosen.items()}
         except INVALID_NPZ as error:
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
-    embedding = np.asarray(arrays.pop("embedding"))
+    embedding = np.asarray(arrays.pop("embedding", ()))
     labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
+    if CODE in columns:
+        return codes_of(labels, columns[CODE], path)
     left_out = [name for name in names if name not in chosen.values()]
     notes = [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
     width = embedding.shape[-1] if embedding.ndim == 2 else 0
@@ -271,6 +289,8 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     cells = read_columns(path, {})
     chosen = match_fields(cells, columns, path, needed)
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
+    if CODE in columns:
+        return codes_of(labels, columns[CODE], path)
     vectors, nested = read_vectors(path)
     others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
     dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}
@@ -282,6 +302,34 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]
     embedding = np.stack(values, axis=1) if values else np.zeros((len(next(iter(cells.values()), ())), 0))
     return embedding, labels, names, notes
+
+
+def codes_of(labels: dict[str, list[str]], column: str, path: Path) -> Content:
+    """Return the codes of a table as one-hot vectors.
+
+    Args:
+        labels: Fields of the table, with its codes.
+        column: The table's name of the codes.
+        path: The table, for error messages.
+
+    Raises:
+        AuditError: A code is missing, there are too many, or the table does not say which utterances they were fitted on.
+    """
+    codes = labels[CODE]
+    if "scored" not in labels:
+        raise AuditError(
+            f"{path}: --discrete {column} needs a column scored: 1 for utterances that the codes were not fitted on, and 0 for "
+            "those that they were fitted on, which certify nothing"
+        )
+    if missing := [row for row, code in enumerate(codes, start=1) if is_missing(code)]:
+        raise AuditError(f"{path}: empty {column} in row {shorten(missing)}; every row needs a code")
+    values = sorted(set(codes))
+    if len(values) > min(MAX_CODES, max(2, len(codes) // 2)):
+        raise AuditError(
+            f"{path}: --discrete {column}: {len(values)} different values in {counted(len(codes), 'row')}; expected a few codes, "
+            f"at most {MAX_CODES}, that rows share"
+        )
+    return one_hot(codes), labels, [f"{column} = {value}" for value in values], []
 
 
 def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
@@ -318,75 +366,6 @@ def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, n
             f"If it has another name, give it with --column {missing[0]}=NAME"
         )
     return chosen
-
-
-def to_floats(embedding: np.ndarray, source: Path | str) -> np.ndarray:
-    """Convert embeddings [N, D] to double precision, unless they are in single precision; raise AuditError if they cannot be."""
-    if embedding.ndim != 2 or embedding.dtype.kind not in "fiub":
-        raise AuditError(
-            f"{source}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
-        )
-    utterances, dimensions = embedding.shape
-    if not utterances:
-        raise AuditError(f"{source} has no utterances")
-    if not dimensions:
-        raise AuditError(f"{source}: the embedding has no dimensions; expected numbers, in a text table one column per dimension")
-    with np.errstate(over="ignore"):  # numbers beyond double precision become infinite, which `require_finite` reports
-        return embedding.astype(np.float32 if embedding.dtype == np.float32 else np.float64)
-
-
-def require_finite(embedding: np.ndarray, ids: Sequence[str], source: Path | str) -> None:
-    """Raise AuditError if an embedding has NaN, infinity or a value whose square overflows."""
-    invalid = np.flatnonzero(~(np.abs(embedding) < MAX_VALUE).all(axis=1)).tolist()
-    if invalid:
-        raise AuditError(
-            f"{source}: the embedding of {shorten(ids[row] for row in invalid)} contains NaN, infinity or a number beyond "
-            f"{MAX_VALUE:g}; remove or correct these utterances"
-        )
-
-
-def require_different(embedding: np.ndarray, source: Path | str) -> None:
-    """Raise AuditError if all embeddings are equal, or if a dimension differs by so little that its variance is computed as 0.
-
-    Attackers are at chance then, whatever the differences say.
-    """
-    spread = embedding.max(axis=0) - embedding.min(axis=0) if len(embedding) > 1 else np.ones(1)
-    if not spread.any():
-        raise AuditError(
-            f"{source}: all {len(embedding)} embeddings are equal; expected one of each utterance (was the right array saved?)"
-        )
-    small = np.flatnonzero((spread > 0) & (spread < MIN_DIFFERENCE)) + 1
-    if small.size:
-        raise AuditError(f"{source}: dimension {shorten(small)} differs by less than {MIN_DIFFERENCE:g}; scale or remove it")
-
-
-def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:
-    """Raise AuditError if an utterance has no speaker, or no emotion where there are emotions."""
-    for name in ("speaker", "emotion"):
-        cells = labels.get(name, ())
-        rows = [row for row, label in enumerate(cells, start=1) if is_missing(label)]
-        words = {f"'{cells[row - 1]}'" for row in rows} - {"''"}
-        if rows:
-            written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
-            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
-
-
-def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
-    """Raise AuditError if an id occurs more than once."""
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise AuditError(f"{source}: id {shorten(repeated)} occurs more than once")
-
-
-def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
-    """Convert the column `scored` to booleans [N]; raise AuditError for other values than 0 and 1, or if none is 1."""
-    for row, cell in enumerate(cells, start=1):
-        if cell.lower() not in YES_NO:
-            raise AuditError(f"{source}: scored in row {row} is '{cell}'; expected 1 (not trained on by the encoder) or 0")
-    scored = np.array([YES_NO[cell.lower()] for cell in cells])
-    if not scored.any():
-        raise AuditError(f"{source}: scored is 0 for all utterances; attackers need at least one to be scored on")
-    return scored
 
 
 READERS: dict[str, Callable[[Path, Mapping[str, str], Sequence[str], Sequence[str]], Content]] = {

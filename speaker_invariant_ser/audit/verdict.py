@@ -1,5 +1,6 @@
 """The verdict of a report in words: emotion recognition on unseen speakers, and what the attackers conclude about the speaker."""
 
+import math
 from collections.abc import Mapping
 
 from speaker_invariant_ser.errors import counted
@@ -125,7 +126,7 @@ def speaker_verdict(speaker: Mapping) -> str:
         speaker: Part `speaker` of report.json.
 
     Returns:
-        Two sentences.
+        Two sentences, and one on the certificate where there is one.
     """
     strongest, margin = speaker["strongest"], 100 * speaker["margin"]
     name = strongest["name"] if len(strongest["chosen"]) == 1 else f"mostly {strongest['name']}"
@@ -138,9 +139,41 @@ def speaker_verdict(speaker: Mapping) -> str:
     size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
     values = {"size": size and f", {size}", **tail_values(speaker)}
     conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
+    certificate = certificate_verdict(speaker.get("certificate"))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
-        f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}."
+        f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}.{certificate}"
+    )
+
+
+CERTIFIED = {
+    "held-out": "held-out utterances of training speakers",
+    "unseen": "utterances of test speakers",
+    "given": "utterances that the codes were not fitted on",
+}
+
+
+def certificate_verdict(certificate: Mapping | None) -> str:
+    """State the highest bound on the first kind of clips that has one; "" where no codes are released.
+
+    Args:
+        certificate: Part `speaker.certificate` of report.json.
+    """
+    if certificate is None:
+        return ""
+    populations = [population for population in certificate["populations"] if population["models"]]
+    if not populations:
+        return f" No certificate: {certificate['populations'][0]['unavailable']}."
+    models = populations[0]["models"]
+    worst = max(models, key=lambda model: model["bound"])
+    clips = f"{worst['utterances']:,} {CERTIFIED[populations[0]['clips']]}"
+    if worst["bound"] >= 1:
+        return f" No certificate: {clips} are too few to bound what a code reveals."
+    several = "" if len(models) == 1 else f"; the worst of {len(models)} models"
+    bound, confidence = math.ceil(1000 * worst["bound"]) / 10, 100 * (1 - certificate["delta"])
+    return (
+        f" No attacker who gets the code of one clip can name the speaker in more than {bound:.1f} % (balanced over "
+        f"{worst['speakers']} speakers{several}), with {confidence:.0f} % confidence ({clips})."
     )
 
 

@@ -48,6 +48,12 @@ def audit(
             help='Columns that are dimensions, such as "f_*"; may be repeated. By default, those with a common stem and a number.'
         ),
     ] = None,
+    discrete: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN", help="Audit this column of codes instead of dimensions, and certify it; needs a column scored."
+        ),
+    ] = "",
     same_speaker: SameSpeaker = None,
     judge: JudgeTable = None,
     quick: Quick = False,
@@ -68,6 +74,9 @@ def audit(
     for an utterance that the encoder was not trained on, and 0 for one that it was: attackers learn from those but are not scored
     on them. In .csv, .tsv and .parquet these are columns, and the dimensions are columns with a common stem and a number, such as
     dim_0 to dim_767; --dimensions names others. In .parquet they may also be one column of lists of numbers.
+
+    Of a system that releases one of a few codes, --discrete names the column of codes. No attacker whatever can exceed the
+    certificate that the report then has. scored has to be there: utterances that the codes were fitted on certify nothing.
     """
     columns = column_names(column)
     if not as_json:
@@ -79,14 +88,14 @@ def audit(
         from speaker_invariant_ser.audit.verification.judge import read_judge
         from speaker_invariant_ser.data.tables.dimensions import described
 
-        embeddings, names, notes = read_embeddings(table, columns, dimensions or (), same_speaker)
+        embeddings, names, notes = read_embeddings(table, columns, dimensions or (), same_speaker, discrete)
         judged = read_judge(judge) if judge else None
         if judged:
             judged.require(embeddings.id)
         progress("loading", 1, 1)
         settings = auditing.AuditSettings(seed=seed, quick=quick, jobs=jobs, significant_bits=significant_bits)
         try:
-            audited = auditing.audit_table(embeddings, settings, progress, judged)
+            audited = auditing.audit_table(embeddings, settings, progress, judged, discrete)
         except AuditError as error:
             raise AuditError(f"{table}: {error}") from None
         speaker = audited.summary

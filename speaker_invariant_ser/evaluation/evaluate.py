@@ -5,7 +5,7 @@ The steps: apply every model (`model_outputs`), compare with another run, audit 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
+from speaker_invariant_ser.evaluation.certificates import certify_run
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances, speaker_and_emotion
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
@@ -196,6 +197,7 @@ def evaluate_alone(
         audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress, judged)
     except AuditError as error:
         raise UnauditedError(unaudited_report(run, note, emotion, described, baseline, str(error)), curves) from None
+    audited = replace(audited, certificate=certify_run(run, outputs))
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})

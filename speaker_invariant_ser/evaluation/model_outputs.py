@@ -247,8 +247,8 @@ def embed_with_rate(
     held_out = set(split.held_out)
     scored = np.array([utterance.speaker not in trained or utterance.id in held_out for utterance in utterances])
     output = apply_to_clips(model, clips, clip_means, frame_features=with_frames)
-    frames = output.frame_features if with_frames else None
-    return Embeddings(output.embedding, **columns, scored=scored, frames=frames, group=independent_units(utterances)), output.rate
+    frames, group = output.frame_features if with_frames else None, independent_units(utterances)
+    return Embeddings(output.embedding, **columns, scored=scored, frames=frames, group=group, code=output.code), output.rate
 
 
 def clips_of(

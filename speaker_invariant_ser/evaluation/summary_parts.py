@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
 
@@ -311,6 +312,7 @@ class Speaker(Part):
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None
     clips: list[Clips] = Field(default_factory=list)
+    certificate: CertificatePart | None = None  # where what is released is one of a few codes
 
 
 # ---- baselines without a network

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from speaker_invariant_ser.evaluation.certificate_parts import SeveralClips
 from speaker_invariant_ser.evaluation.summary import SpeakerDifference
 from speaker_invariant_ser.evaluation.summary_parts import ReliabilityBin, SpeakerResult
 from speaker_invariant_ser.report.figure import add_legend, label
@@ -304,6 +305,19 @@ def draw_columns(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> list[Li
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.set(xlabel="epoch")
     return lines
+
+
+def plot_certificate(axes: Axes, curve: Sequence[SeveralClips], chance: float) -> None:
+    """Plot the bound for every attacker, and the estimate for one, against the number of clips of one person."""
+    clips = range(len(curve))
+    lines = axes.plot(clips, [100 * several.bound for several in curve], "o-", color=RUST, linewidth=1.6)
+    known = [(place, 100 * several.estimate) for place, several in enumerate(curve) if several.estimate is not None]
+    texts = ["bound for every attacker", "estimate for one attacker"] if known else ["bound for every attacker"]
+    lines += axes.plot(*zip(*known, strict=True), "o-", color=BLUE, linewidth=1.2, markerfacecolor="none") if known else []
+    lines.append(axes.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle="--"))
+    axes.set_xticks(clips, [str(several.clips) for several in curve])
+    axes.set(xlabel="clips of one person", ylabel="balanced accuracy, %", ylim=(0, 102), xlim=(-0.3, len(curve) - 0.7))
+    add_legend(axes, lines, [*texts, "chance"])
 
 
 def plot_map(axes: Axes, position: np.ndarray, classes: np.ndarray) -> None:

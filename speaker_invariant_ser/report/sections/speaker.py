@@ -16,6 +16,7 @@ from speaker_invariant_ser.report.formatting import (
 )
 from speaker_invariant_ser.report.plots import Score, rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
+from speaker_invariant_ser.report.sections.certificate import certificate_section
 from speaker_invariant_ser.report.sections.unseen import clips_section, unseen_section
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import (
@@ -90,6 +91,7 @@ def speaker_sections(speaker: Speaker, with_plot: bool, threat: str = "") -> lis
     """
     return [
         attackers_section(speaker, with_plot, threat),
+        *([certificate_section(speaker.certificate)] if speaker.certificate else []),
         *([outputs_section(speaker.outputs)] if speaker.outputs else []),
         *([controls_section(speaker)] if speaker.controls else []),
         *([information_section(speaker)] if speaker.information else []),

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser import __version__
-from speaker_invariant_ser.audit.read_embeddings import READERS, read_content, require_finite, to_floats, to_mask
+from speaker_invariant_ser.audit.read_embeddings import READERS, read_content
 from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
+from speaker_invariant_ser.data.tables.vectors import require_finite, to_floats, to_mask
 from speaker_invariant_ser.errors import AuditError, RunError, counted, shorten, unknown
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts
 from speaker_invariant_ser.features.functionals import FEATURE_SETS, open_features

@@ -1,0 +1,284 @@
+"""Certificates: how well any attacker whatever can name the speaker from one of M codes, by counting.
+
+Of K speakers, each as likely as the others, an attacker who gets one code z and knows P(z | s) of every speaker s does best by
+naming the speaker with the largest P(z | s). No attacker has a higher balanced accuracy than
+
+    B = (1/K) * sum over z of max over s of P(z | s).
+
+With n_s clips of each speaker, A is the same with the observed shares. The maximum is convex, so that A is too high on average,
+and another code of one clip changes A by at most 1 / (K n_s). By McDiarmid's inequality, with probability 1 - delta or more
+
+    B <= A + sqrt(ln(1/delta) / (2 K^2) * sum over s of 1/n_s).
+
+Clips of one recording are not independent: where m of a speaker's clips are, they count as one that changes A by m / (K n_s).
+
+r clips of one person are r codes. For every distribution Q, P_s(z) <= K B Q(z) with Q(z) = max_s P_s(z) / (K B), so that r
+independent clips are named with a balanced accuracy of at most (K B)^r / K: maximal leakage adds up over clips. This holds
+whenever the bound on B does, and is soon above 1, where it says nothing.
+
+The bound needs a codebook that was fixed on other clips, a closed set of speakers, and clips of each of them that are drawn
+independently or in independent groups. It says nothing of other speakers. Of several codebooks, each is certified with delta
+divided by their number, so that all bounds hold together.
+
+Jovanovic, Balunovic, Dimitrov and Vechev, "FARE: Provably Fair Representation Learning with Practical Certificates", ICML 2023
+(finite representations); Issa, Wagner and Kamath, "An Operational Approach to Information Leakage", IEEE Trans. Inf. Theory 2020
+(maximal leakage).
+
+Shapes: N clips, K speakers, M codes, W draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.indexing import to_indices
+
+DELTA = 0.05  # probability that one of the bounds is too low
+CLIPS = (1, 5, 10)  # of one person
+PERMUTATIONS = 100  # of the speakers, for what clips without a leak would give
+DRAWS = 400  # groups of clips of each speaker that accuracies are estimated on, at most
+MIN_DRAWS, MAX_NUMBERS = 20, 4_000_000  # at least; fewer than DRAWS where they would take more numbers
+PRIOR = 0.5  # added to the counts of the attacker that accuracies are estimated with
+
+Origin = Literal["held-out", "unseen", "given"]
+
+
+@dataclass(frozen=True)
+class Several:
+    """What the codes of some clips of one person reveal, as balanced accuracies.
+
+    Attributes:
+        clips: Number of clips.
+        bound: No attacker is better, with the certificate's confidence; 1 where nothing is known.
+        estimate: Accuracy of an attacker who knows how often every speaker has each code and takes clips as independent, an
+            estimate and no certificate; None where a speaker has too few clips.
+    """
+
+    clips: int
+    bound: float
+    estimate: float | None
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What is certified of one codebook.
+
+    Attributes:
+        name: Name of the model; "" of a table.
+        speakers: Number of speakers K; chance is 1/K.
+        utterances: Number of clips that were counted.
+        clips_per_speaker: Number of clips of each speaker.
+        cells_used: Number of codes that occur.
+        perplexity: Of the codes, 1 where all clips have one.
+        plug_in: A, the balanced accuracy of the best attacker on these clips.
+        bound: No attacker's balanced accuracy is higher.
+        smallest: The bound that these clips would give on average if they revealed nothing.
+        curve: The same for several clips of one person.
+    """
+
+    name: str
+    speakers: int
+    utterances: int
+    clips_per_speaker: dict[str, int]
+    cells_used: int
+    perplexity: float
+    plug_in: float
+    bound: float
+    smallest: float
+    curve: tuple[Several, ...]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Certificates of all codebooks on one kind of clips.
+
+    Attributes:
+        clips: "held-out": of training speakers, not trained on; "unseen": of test speakers; "given": as a table says.
+        certified: One for each codebook.
+        unavailable: Why there is none; "" where there are some.
+    """
+
+    clips: Origin
+    certified: tuple[Certified, ...] = ()
+    unavailable: str = ""
+
+    @property
+    def summary(self) -> dict:
+        """The population for report.json."""
+        bounds = [each.bound for each in self.certified]
+        worst, mean = (max(bounds), float(np.mean(bounds))) if bounds else (None, None)
+        models = [asdict(each) for each in self.certified]
+        return {"clips": self.clips, "worst": worst, "mean": mean, "models": models, "unavailable": self.unavailable}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Certificates of what one of a few codes reveals.
+
+    Attributes:
+        column: What was counted: "code", or a column of a table.
+        cells: Number of codes M.
+        populations: On which clips, the first one first.
+        delta: Probability that a bound of a population is too low.
+    """
+
+    column: str
+    cells: int
+    populations: tuple[Population, ...]
+    delta: float = DELTA
+
+    @property
+    def summary(self) -> dict:
+        """The part `speaker.certificate` of report.json; keys are stable."""
+        populations = [population.summary for population in self.populations]
+        return {"column": self.column, "cells": self.cells, "delta": self.delta, "populations": populations}
+
+
+def certify(tables: Sequence[Embeddings], names: Sequence[str], clips: Origin, seed: int = 0) -> Population:
+    """Certify the codes of one or several models, with confidence 1 - DELTA for all of them together.
+
+    Args:
+        tables: For each model, clips with their codes. Only those are counted that are marked as scored.
+        names: Names of the models.
+        clips: What the clips are.
+        seed: Seed of permutations and draws; bounds do not depend on it.
+
+    Returns:
+        The certificates, or the reason why there is none.
+
+    Raises:
+        AuditError: A codebook was fitted on the clips that would be counted: none is marked as scored.
+    """
+    scored = [table.select(table.scored) for table in tables]
+    if not all(len(table.id) for table in scored):
+        raise AuditError("the codes were fitted on all clips, and clips that they were fitted on certify nothing")
+    usable = [(table, name) for table, name in zip(scored, names, strict=True) if len(set(table.speaker)) > 1]
+    if len(usable) < len(scored):
+        return Population(clips, unavailable="the clips of a model are of a single speaker")
+    return Population(clips, tuple(certify_codes(table, name, DELTA / len(usable), seed) for table, name in usable))
+
+
+def certify_codes(table: Embeddings, name: str = "", delta: float = DELTA, seed: int = 0) -> Certified:
+    """Certify the codes of one model on clips that its codebook was not fitted on.
+
+    Args:
+        table: The clips, of two speakers or more.
+        name: Name of the model.
+        delta: Probability that the bound is too low.
+        seed: Seed of permutations and draws.
+    """
+    assert table.code is not None, "codes are certified"
+    speakers, speaker = np.unique(table.speaker, return_inverse=True)
+    code, rng = to_indices(table.code), np.random.default_rng(seed)
+    counts, slack = count(speaker, code), deviation(speaker, table.unit, delta)
+    permuted = [plug_in(count(rng.permutation(speaker), code)) for _ in range(PERMUTATIONS)]
+    share = counts.sum(axis=0) / counts.sum()
+    bound = min(1.0, plug_in(counts) + slack)
+    return Certified(
+        name=name,
+        speakers=len(speakers),
+        utterances=len(code),
+        clips_per_speaker=dict(zip(speakers.tolist(), counts.sum(axis=1).tolist(), strict=True)),
+        cells_used=counts.shape[1],
+        perplexity=float(np.exp(-(share * np.log(share)).sum())),
+        plug_in=plug_in(counts),
+        bound=bound,
+        smallest=min(1.0, float(np.mean(permuted)) + slack),
+        curve=tuple(Several(clips, compose(bound, len(speakers), clips), estimate(counts, clips, rng)) for clips in CLIPS),
+    )
+
+
+def count(speaker: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Return how often each speaker has each code, [K, M], from integers [N].
+
+    >>> count(np.array([0, 0, 1]), np.array([0, 1, 1])).tolist()
+    [[1, 1], [0, 1]]
+    """
+    shape = speaker.max() + 1, code.max() + 1
+    return np.bincount(np.ravel_multi_index((speaker, code), shape), minlength=np.prod(shape)).reshape(shape)
+
+
+def plug_in(counts: np.ndarray) -> float:
+    """Return A = (1/K) * sum over codes of the largest share of a speaker, from counts [K, M].
+
+    >>> plug_in(np.array([[3, 1], [1, 3]])), plug_in(np.array([[5, 5], [1, 1]]))
+    (0.75, 0.5)
+    """
+    return float((counts / counts.sum(axis=1, keepdims=True)).max(axis=0).sum() / len(counts))
+
+
+def deviation(speaker: np.ndarray, unit: np.ndarray, delta: float) -> float:
+    """Return how far the truth can be above A: sqrt(ln(1/delta) / 2 * sum over units of (m / (K n_s))^2), m clips in a unit.
+
+    Args:
+        speaker: Speaker of each clip as integers 0 .. K-1, [N].
+        unit: Equal for clips that are not independent, [N]. Those of several speakers change what each of these has.
+        delta: Probability that the bound is too low.
+
+    >>> speaker = np.repeat([0, 1], 100)
+    >>> round(deviation(speaker, np.arange(200), 0.05), 4)
+    0.0865
+    >>> round(deviation(speaker, np.arange(200) // 2, 0.05), 4)  # 50 independent pairs of each speaker
+    0.1224
+    """
+    clips = np.bincount(speaker)
+    change = np.bincount(to_indices(unit), weights=1 / (len(clips) * clips[speaker]))
+    return float(np.sqrt(np.log(1 / delta) / 2 * np.square(change).sum()))
+
+
+def compose(bound: float, speakers: int, clips: int) -> float:
+    """Return the bound on the balanced accuracy with several clips of one person: (K B)^r / K, at most 1.
+
+    >>> compose(0.5, 2, 10), round(compose(0.15, 10, 5), 3)
+    (0.5, 0.759)
+    """
+    return min(1.0, (speakers * bound) ** clips / speakers)
+
+
+def estimate(counts: np.ndarray, clips: int, rng: np.random.Generator) -> float | None:
+    """Estimate the balanced accuracy of an attacker who gets the codes of several clips of one person.
+
+    The clips are drawn without replacement, a group of each speaker at a time. The attacker names the speaker s with the largest
+    sum of ln P(z | s) over the codes, with P(z | s) from all clips but the groups: (counts + 1/2) / (n_s - r + M/2). Speakers who
+    are equally likely share the success.
+
+    Args:
+        counts: How often each speaker has each code, [K, M].
+        clips: Number of clips r.
+        rng: Of the draws.
+
+    Returns:
+        The accuracy; None unless every speaker has more than r clips.
+    """
+    if counts.sum(axis=1).min() <= clips:
+        return None
+    speakers, cells = counts.shape
+    draws = min(DRAWS, max(MIN_DRAWS, MAX_NUMBERS // (speakers * max(speakers, cells))))
+    drawn = np.stack([draw(own, clips, draws, rng) for own in counts], axis=1)  # [W, K, M]
+    rest = counts - drawn + PRIOR
+    log_share = np.log(rest / rest.sum(axis=2, keepdims=True))
+    likelihood = drawn @ log_share.swapaxes(1, 2)  # [W, K, K]: of a group of a speaker, under each speaker
+    best = likelihood >= likelihood.max(axis=2, keepdims=True) - 1e-9
+    return float((best.diagonal(axis1=1, axis2=2) / best.sum(axis=2)).mean())
+
+
+def draw(counts: np.ndarray, clips: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw groups of a speaker's clips, each clip once before any is drawn again.
+
+    Args:
+        counts: How often the speaker has each code, [M].
+        clips: Number of clips in a group.
+        draws: Number of groups W.
+        rng: Of the draws.
+
+    Returns:
+        How often each group has each code, [W, M].
+    """
+    groups = counts.sum() // clips
+    codes = np.tile(np.repeat(np.arange(len(counts)), counts), (-(-draws // groups), 1))
+    grouped = rng.permuted(codes, axis=1)[:, : groups * clips].reshape(-1, clips)[:draws]
+    return (grouped[:, :, None] == np.arange(len(counts))).sum(axis=1)

@@ -1,0 +1,86 @@
+"""Checks of tables of vectors and their labels.
+
+Shapes: N utterances, D dimensions.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from speaker_invariant_ser.data.tables.names import is_missing
+from speaker_invariant_ser.errors import AuditError, shorten
+
+MAX_VALUE = 1e18  # its square is finite in single precision
+MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
+YES_NO = {"1": True, "0": False, "true": True, "false": False}
+
+
+def to_floats(embedding: np.ndarray, source: Path | str) -> np.ndarray:
+    """Convert embeddings [N, D] to double precision, unless they are in single precision; raise AuditError if they cannot be."""
+    if embedding.ndim != 2 or embedding.dtype.kind not in "fiub":
+        raise AuditError(
+            f"{source}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
+        )
+    utterances, dimensions = embedding.shape
+    if not utterances:
+        raise AuditError(f"{source} has no utterances")
+    if not dimensions:
+        raise AuditError(f"{source}: the embedding has no dimensions; expected numbers, in a text table one column per dimension")
+    with np.errstate(over="ignore"):  # numbers beyond double precision become infinite, which `require_finite` reports
+        return embedding.astype(np.float32 if embedding.dtype == np.float32 else np.float64)
+
+
+def require_finite(embedding: np.ndarray, ids: Sequence[str], source: Path | str) -> None:
+    """Raise AuditError if an embedding has NaN, infinity or a value whose square overflows."""
+    invalid = np.flatnonzero(~(np.abs(embedding) < MAX_VALUE).all(axis=1)).tolist()
+    if invalid:
+        raise AuditError(
+            f"{source}: the embedding of {shorten(ids[row] for row in invalid)} contains NaN, infinity or a number beyond "
+            f"{MAX_VALUE:g}; remove or correct these utterances"
+        )
+
+
+def require_different(embedding: np.ndarray, source: Path | str) -> None:
+    """Raise AuditError if all embeddings are equal, or if a dimension differs by so little that its variance is computed as 0.
+
+    Attackers are at chance then, whatever the differences say.
+    """
+    spread = embedding.max(axis=0) - embedding.min(axis=0) if len(embedding) > 1 else np.ones(1)
+    if not spread.any():
+        raise AuditError(
+            f"{source}: all {len(embedding)} embeddings are equal; expected one of each utterance (was the right array saved?)"
+        )
+    small = np.flatnonzero((spread > 0) & (spread < MIN_DIFFERENCE)) + 1
+    if small.size:
+        raise AuditError(f"{source}: dimension {shorten(small)} differs by less than {MIN_DIFFERENCE:g}; scale or remove it")
+
+
+def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:
+    """Raise AuditError if an utterance has no speaker, or no emotion where there are emotions."""
+    for name in ("speaker", "emotion"):
+        cells = labels.get(name, ())
+        rows = [row for row, label in enumerate(cells, start=1) if is_missing(label)]
+        words = {f"'{cells[row - 1]}'" for row in rows} - {"''"}
+        if rows:
+            written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
+            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
+
+
+def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
+    """Raise AuditError if an id occurs more than once."""
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise AuditError(f"{source}: id {shorten(repeated)} occurs more than once")
+
+
+def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
+    """Convert the column `scored` to booleans [N]; raise AuditError for other values than 0 and 1, or if none is 1."""
+    for row, cell in enumerate(cells, start=1):
+        if cell.lower() not in YES_NO:
+            raise AuditError(f"{source}: scored in row {row} is '{cell}'; expected 1 (not trained on by the encoder) or 0")
+    scored = np.array([YES_NO[cell.lower()] for cell in cells])
+    if not scored.any():
+        raise AuditError(f"{source}: scored is 0 for all utterances; attackers need at least one to be scored on")
+    return scored

@@ -1,0 +1,47 @@
+"""The part `speaker.certificate` of report.json, typed; `audit.certificate` says what the numbers are."""
+
+from typing import Literal
+
+from speaker_invariant_ser.evaluation.part import Part
+
+
+class SeveralClips(Part):
+    """Balanced accuracy with several clips of one person: no attacker exceeds `bound`; `estimate` is one attacker's."""
+
+    clips: int
+    bound: float
+    estimate: float | None
+
+
+class CertifiedModel(Part):
+    """The certificate of one model's codes; `name` is "" for a table."""
+
+    name: str
+    speakers: int
+    utterances: int
+    clips_per_speaker: dict[str, int]
+    cells_used: int
+    perplexity: float
+    plug_in: float
+    bound: float
+    smallest: float
+    curve: list[SeveralClips]
+
+
+class CertifiedPopulation(Part):
+    """Certificates on one kind of clips, with the highest and the mean bound; null and empty where `unavailable` says why."""
+
+    clips: Literal["held-out", "unseen", "given"]
+    worst: float | None
+    mean: float | None
+    models: list[CertifiedModel]
+    unavailable: str
+
+
+class CertificatePart(Part):
+    """Certificates of what one of `cells` codes reveals; all bounds of a population hold with probability 1 - `delta`."""
+
+    column: str
+    cells: int
+    delta: float
+    populations: list[CertifiedPopulation]

@@ -1,0 +1,97 @@
+"""Section on certificates: what no attacker can exceed who gets one of a few codes."""
+
+from functools import partial
+
+from speaker_invariant_ser.errors import counted, shorten
+from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart, CertifiedModel, CertifiedPopulation
+from speaker_invariant_ser.report import plots
+from speaker_invariant_ser.report.figure import Plot
+from speaker_invariant_ser.report.formatting import decimal, percent
+from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
+from speaker_invariant_ser.report.table import Table
+
+CLIPS = {
+    "held-out": "held-out utterances of training speakers",
+    "unseen": "utterances of test speakers",
+    "given": "utterances that the codes were not fitted on",
+}
+
+
+def certificate_section(certificate: CertificatePart) -> Section:
+    """Return the bounds on each kind of clips, with a plot of the first."""
+    confidence = f"{100 * (1 - certificate.delta):.0f} % confidence"
+    about = (
+        f"What is released is one of {certificate.cells} codes ({certificate.column}), so that counting bounds every attacker. "
+        "The best attacker there can be knows how often each speaker has each code, and names the one who has the given code "
+        "most often. Plug-in is its balanced accuracy with the shares of these clips; the bound adds what chance can hide "
+        f"(McDiarmid's inequality). All bounds of a table hold together with {confidence}. Smallest is the bound that these "
+        "clips would give on average if codes revealed nothing: only more clips make it smaller. All of this is about these "
+        "speakers, each as likely as the others, and holds for clips that are drawn independently of each other and were not "
+        "used to choose the model."
+    )
+    blocks: list[Block] = [Text(about)]
+    for population in certificate.populations:
+        blocks += population_blocks(population)
+    return Section("Certificate", blocks, 3)
+
+
+def population_blocks(population: CertifiedPopulation) -> list[Block]:
+    """Return the bounds on one kind of clips, or why there are none."""
+    clips = CLIPS[population.clips]
+    if not population.models:
+        return [Text(f"No certificate on {clips}: {population.unavailable}.")]
+    worst = worst_model(population)
+    mean = "" if len(population.models) == 1 else f", on average over {len(population.models)} models {percent(population.mean)}"
+    text = f"On {clips}: at most {percent(population.worst)}{mean}, where chance is {percent(1 / worst.speakers)}."
+    plot = Plot(
+        f"certificate-{population.clips}",
+        f"Balanced accuracy from the codes of 1, 5 and 10 clips of one of {counted(worst.speakers, 'speaker')}, on {clips}"
+        f"{f' (model {worst.name})' if worst.name else ''}: the bound for every attacker, and the estimate for one who knows how "
+        "often each speaker has each code.",
+        partial(plots.plot_certificate, curve=worst.curve, chance=1 / worst.speakers),
+        2.6,
+    )
+    rows = [
+        [f"{several.clips}", "none" if several.bound >= 1 else percent(several.bound), percent(several.estimate)]
+        for several in worst.curve
+    ]
+    curve = Table(["clips", "bound", "estimate"], rows)
+    return [Text(text + about_several(worst)), Plots([plot], curve), models_table(population)]
+
+
+def about_several(worst: CertifiedModel) -> str:
+    """Say what is known of several clips of one person."""
+    nothing = [str(several.clips) for several in worst.curve if several.bound >= 1]
+    text = " With r clips of one person it is at most (K * bound)^r / K; the estimate is of one attacker, and no certificate."
+    return text + (f" For {' and '.join(nothing)} clips there is no bound." if nothing else "")
+
+
+def models_table(population: CertifiedPopulation) -> Table:
+    """Return a row for each model."""
+    head = ["model", "speakers", "clips", "clips per speaker", "codes used", "perplexity", "plug-in", "bound", "smallest"]
+    rows = [
+        [
+            model.name or "table",
+            str(model.speakers),
+            f"{model.utterances:,}",
+            per_speaker(model),
+            str(model.cells_used),
+            decimal(model.perplexity, 1),
+            percent(model.plug_in),
+            percent(model.bound),
+            percent(model.smallest),
+        ]
+        for model in population.models
+    ]
+    return Table(head, rows)
+
+
+def per_speaker(model: CertifiedModel) -> str:
+    """Return the number of clips per speaker, or the smallest and the largest."""
+    counts = sorted(set(model.clips_per_speaker.values()))
+    return shorten(map(str, counts), 1) if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+
+
+def worst_model(population: CertifiedPopulation) -> CertifiedModel:
+    """Return the model with the highest bound."""
+    return max(population.models, key=lambda model: model.bound)
