@@ -169,11 +169,11 @@ def certificate_verdict(certificate: Mapping | None) -> str:
     clips = f"{worst['utterances']:,} {CERTIFIED[populations[0]['clips']]}"
     if worst["bound"] >= 1:
         return f" No certificate: {clips} are too few to bound what a code reveals."
-    several = "" if len(models) == 1 else f"; the worst of {len(models)} models"
+    several = "" if len(models) == 1 else f"; the worst of {counted(len(models), 'model')}"
     bound, confidence = math.ceil(1000 * worst["bound"]) / 10, 100 * (1 - certificate["delta"])
     return (
         f" No attacker who gets the code of one clip can name the speaker in more than {bound:.1f} % (balanced over "
-        f"{worst['speakers']} speakers{several}), with {confidence:.0f} % confidence ({clips})."
+        f"{counted(worst['speakers'], 'speaker')}{several}), with {confidence:.0f} % confidence ({clips})."
     )
 
 

@@ -41,7 +41,8 @@ def population_blocks(population: CertifiedPopulation) -> list[Block]:
     if not population.models:
         return [Text(f"No certificate on {clips}: {population.unavailable}.")]
     worst = worst_model(population)
-    mean = "" if len(population.models) == 1 else f", on average over {len(population.models)} models {percent(population.mean)}"
+    several = len(population.models)
+    mean = "" if several == 1 else f", on average over {counted(several, 'model')} {percent(population.mean)}"
     text = f"On {clips}: at most {percent(population.worst)}{mean}, where chance is {percent(1 / worst.speakers)}."
     plot = Plot(
         f"certificate-{population.clips}",
