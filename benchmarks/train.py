@@ -1,12 +1,13 @@
 """Measure the speed of training: against a plain loop and the former network, from disk, and with many models on one GPU.
 
-    python benchmarks/train.py EMODB [--data PREPARED] [--only speed step stream gpu] [--folds 10] [--epochs 40] [--seeds 1]
+    python benchmarks/train.py EMODB [--data PREPARED] [--only speed step stream gpu pretrained] [--folds 10] [--epochs 40]
 
 speed    EMO-DB, leave-one-speaker-out, recipes/cnn.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
          which has the same model, folds, batch size, epochs and epoch selection
 step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the former network
          (recipes/textbook.toml): training_step.py; with --data, EMODB is not needed
 stream   one epoch of 300 hours of synthetic audio, which do not fit into memory, against 2.5 hours, which do
+pretrained  a frozen pre-trained encoder with cached layers, against a loop that runs it in every epoch; EMODB is not needed
 gpu      all folds x 5 seeds on one GPU, as many at the same time as there are cores, against one after another
 
 EMODB is the folder of the original corpus; PREPARED is what `siser prepare emodb` made of it, or it is prepared first. Times are
@@ -52,7 +53,7 @@ from speaker_invariant_ser.training import launcher
 from speaker_invariant_ser.training.optimisation import choose_precision
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cnn.toml"
-PARTS = ("speed", "step", "stream", "gpu")
+PARTS = ("speed", "step", "stream", "gpu", "pretrained")
 NEED_EMODB = {"speed", "gpu"}
 STEP_PHASES = ("data", "features", "network", "adversary", "update")  # columns seconds_PHASE of metrics.csv
 GPU_SEEDS = 5
@@ -348,6 +349,10 @@ def main() -> None:
             result["step"] = measure_steps(data, options.recipes, options.rounds)
         if "stream" in options.only:
             result |= stream(options.scratch)
+        if "pretrained" in options.only:
+            from pretrained_loop import measure_pretrained  # needs transformers
+
+            result["pretrained"] = measure_pretrained(options.epochs)
         if "gpu" in options.only:
             result["gpu"] = gpu(task)
     print(json.dumps(result))

@@ -1,0 +1,134 @@
+"""Training on a frozen pre-trained encoder: with cached layers, and by a plain loop that runs the encoder in every epoch.
+
+Weights are random, because speed does not depend on them. The corpus is noise.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers.utils import logging
+
+from speaker_invariant_ser.config import make_recipe, read_recipe
+from speaker_invariant_ser.data.prepare import prepare
+from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import make_splits
+from speaker_invariant_ser.data.tables.custom import Request, read_table
+from speaker_invariant_ser.features.log_mel import mask_of
+from speaker_invariant_ser.features.pretrained.backbone import Backbone
+from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
+from speaker_invariant_ser.models.encoders import AttentivePooling
+from speaker_invariant_ser.recipe import Recipe
+from speaker_invariant_ser.training import launcher
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "pretrained.toml"
+RATE, CLIPS, SPEAKERS, EMOTIONS = 16_000, 72, 6, ("angry", "neutral", "sad")
+FOLDS, EPOCHS, BATCH = 3, 40, 16
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (64,) * 7}
+BASE_SECONDS = 12.0  # of audio that the base-sized encoder is measured on, in clips of 3 s
+
+
+def measure_pretrained(epochs: int | None = None) -> dict:
+    """Compare cached layers with a loop that computes them in every epoch, and measure a base-sized encoder."""
+    epochs = epochs or EPOCHS
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepared = noise_corpus(folder)
+        recipe = recipe_of(save(TINY, folder / "tiny"), epochs)
+        started = time.perf_counter()
+        launcher.train(recipe, prepared, folder / "run", device="cpu")
+        ours_s = time.perf_counter() - started
+        print(f"cached layers, {FOLDS} folds, {epochs} epochs: {ours_s:.1f} s, the cache included")
+        started = time.perf_counter()
+        plain_loop(recipe, prepared)
+        plain_s = time.perf_counter() - started
+        print(f"plain loop: {plain_s:.1f} s, {plain_s / ours_s:.1f} times as long")
+        per_hour = base_seconds_per_hour(folder)
+        print(f"a base-sized encoder: {per_hour / 60:.1f} minutes for an hour of audio, {torch.get_num_threads()} threads, once")
+    seconds = {"ours_s": round(ours_s, 1), "plain_s": round(plain_s, 1), "base_s_per_hour": round(per_hour)}
+    return {**seconds, "times_as_fast": round(plain_s / ours_s, 1)}
+
+
+def save(sizes: dict, folder: Path) -> Path:
+    """Save a WavLM checkpoint with random weights."""
+    logging.disable_progress_bar()
+    transformers.WavLMModel(transformers.WavLMConfig(**sizes)).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
+
+
+def noise_corpus(folder: Path) -> PreparedCorpus:
+    """Prepare clips of 2 to 4 s."""
+    rng, rows = np.random.default_rng(0), ["path,speaker,emotion"]
+    for number in range(CLIPS):
+        clip = 0.1 * rng.standard_normal(rng.integers(2 * RATE, 4 * RATE))
+        soundfile.write(folder / f"{number}.wav", clip, RATE, subtype="PCM_16")
+        rows.append(f"{number}.wav,{number % SPEAKERS},{EMOTIONS[number // SPEAKERS % len(EMOTIONS)]}")
+    (folder / "corpus.csv").write_text("\n".join(rows))
+    return prepare([read_table(Request(folder / "corpus.csv"))], folder / "data")
+
+
+def recipe_of(source: Path, epochs: int) -> Recipe:
+    """Return the shipped recipe for this checkpoint."""
+    tables = read_recipe(RECIPE).model_dump(exclude_unset=True)
+    tables["encoder"]["source"] = str(source)
+    tables["split"] = {"scheme": "group-kfold", "folds": FOLDS, "dev_speakers": 1}
+    return make_recipe({**tables, "train": {"epochs": epochs, "batch_size": BATCH}})
+
+
+class Head(torch.nn.Module):
+    """Weighted sum of layers, pooling and a linear classifier."""
+
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        self.weights, self.pool = torch.nn.Parameter(torch.zeros(layers)), AttentivePooling(width)
+        self.classify = torch.nn.Sequential(torch.nn.Linear(2 * width, 128), torch.nn.ReLU(), torch.nn.Linear(128, len(EMOTIONS)))
+
+    def forward(self, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return logits for layers [B, L, T, H] with frames [B]."""
+        x = torch.einsum("l,blth->bht", self.weights.softmax(dim=0), F.layer_norm(hidden, hidden.shape[-1:]))
+        return self.classify(self.pool(x * mask_of(frames, x.shape[2])[:, None], frames))
+
+
+def plain_loop(recipe: Recipe, prepared: PreparedCorpus) -> None:
+    """Train a head for every fold; the frozen encoder runs on padded batches in every epoch, as tutorials have it."""
+    checkpoint = open_checkpoint(recipe.encoder)
+    network, extractor = (backbone := Backbone(checkpoint)).network, backbone.extractor
+    index = {emotion: number for number, emotion in enumerate(EMOTIONS)}
+    for split in make_splits(recipe.split, prepared.utterances):
+        head = Head(checkpoint.depth + 1, checkpoint.width)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
+        parts = {part: np.array(split.indices(part, prepared.utterances)) for part in ("train", "dev")}
+        for epoch in range(recipe.train.epochs):
+            for part, chosen in parts.items():
+                order = np.random.default_rng(epoch).permutation(chosen)
+                for batch in np.array_split(order, max(1, len(order) // BATCH)):
+                    clips = [prepared.clip(number) for number in batch]
+                    inputs = extractor(clips, sampling_rate=RATE, padding=True, return_attention_mask=True, return_tensors="pt")
+                    with torch.no_grad():
+                        hidden = torch.stack(network(**inputs, output_hidden_states=True).hidden_states, dim=1)
+                    frames = torch.tensor([checkpoint.frames_of(len(clip)) for clip in clips])
+                    with torch.set_grad_enabled(part == "train"):
+                        emotion = torch.tensor([index[prepared.utterances[number].emotion] for number in batch])
+                        loss = F.cross_entropy(head(hidden, frames), emotion)
+                    if part == "train":
+                        optimizer.zero_grad()
+                        loss.backward()
+                        optimizer.step()
+
+
+def base_seconds_per_hour(folder: Path) -> float:
+    """Measure an encoder of the size of WavLM Base on clips of 3 s; return seconds for an hour of audio."""
+    backbone = Backbone(open_checkpoint(recipe_of(save({}, folder / "base"), 1).encoder))
+    clip = 0.1 * torch.randn(1, 3 * RATE)
+    with torch.no_grad():
+        backbone(clip, range(13))
+        started = time.perf_counter()
+        for _ in range(int(BASE_SECONDS / 3)):
+            backbone(clip, range(13))
+        return (time.perf_counter() - started) / BASE_SECONDS * 3600
