@@ -106,11 +106,9 @@ def doubtful_names(column: str, values: Sequence[str]) -> Notes:
 def require_short(columns: Mapping[str, Sequence[str]], source: object) -> None:
     """Raise ManifestError for a cell of more than MAX_LABEL characters: comparing such names takes for ever."""
     for column, values in columns.items():
-        row = next((row for row, value in enumerate(values, start=1) if len(value) > MAX_LABEL), 0)
-        if row:
-            raise ManifestError(
-                f"{source}: {column} in row {row} has {len(values[row - 1]):,} characters, expected at most {MAX_LABEL:,}"
-            )
+        for row, length in enumerate(map(len, values), start=1):
+            if length > MAX_LABEL:
+                raise ManifestError(f"{source}: {column} in row {row} has {length:,} characters, expected at most {MAX_LABEL:,}")
 
 
 def require_text(column: str, values: Sequence[str], source: object) -> None:

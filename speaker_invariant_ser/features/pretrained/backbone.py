@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.errors import RecipeError, SetupError, first_line
+from speaker_invariant_ser.errors import RecipeError, SetupError, counted, first_line
 from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
@@ -117,7 +117,7 @@ def chosen_part(backbone: Backbone, settings: PretrainedSettings) -> nn.Module:
         return add_lora(network, settings.lora_rank, name)
     count, layers = int(settings.train.removeprefix("top ")), getattr(network, "layers", None) or network.encoder.layers
     if count > len(layers):
-        raise RecipeError(f"encoder.train = {settings.train}: {name} has {len(layers)} transformer layers")
+        raise RecipeError(f"encoder.train = {settings.train}: {name} has {counted(len(layers), 'transformer layer')}")
     return nn.ModuleList(layers[-count:])
 
 
