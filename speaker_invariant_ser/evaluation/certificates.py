@@ -11,6 +11,9 @@ NOT_HELD_OUT = (
     "the codes were fitted on all utterances of the training speakers (audit.holdout = 0), and utterances that codes were fitted "
     "on certify nothing"
 )
+NOT_INDEPENDENT = (
+    "each code depends on all utterances of its speaker (features.normalise = speaker), which are not independent of each other"
+)
 
 
 def certify_run(run: Run, outputs: ModelOutputs) -> Certificate | None:
@@ -29,6 +32,9 @@ def certify_run(run: Run, outputs: ModelOutputs) -> Certificate | None:
     release, seed = run.recipe.release, run.recipe.audit.seed
     if not isinstance(release, CodesSettings):
         return None
+    if run.recipe.features.transductive:
+        nothing = (Population("held-out", unavailable=NOT_INDEPENDENT), Population("unseen", unavailable=NOT_INDEPENDENT))
+        return Certificate("code", release.cells, nothing)
     names, splits = [spec.name for spec in run.model_specs], [spec.split for spec in run.model_specs]
     unseen = [table.select(np.isin(table.speaker, split.test)) for table, split in zip(outputs.unseen, splits, strict=True)]
     held_out = Population("held-out", unavailable=NOT_HELD_OUT)

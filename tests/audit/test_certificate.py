@@ -148,10 +148,11 @@ def test_all_bounds_of_several_models_hold_together():
     assert single["models"] == [] and single["worst"] is None and "a single speaker" in single["unavailable"]
 
 
-def run_of(held_out, release="codes"):
+def run_of(held_out, release="codes", normalise="utterance"):
     """A run of two models, and its outputs: training speakers a and b, dev speaker c, test speakers d and e."""
     specs = [SimpleNamespace(name=name, split=SimpleNamespace(held_out=held_out, test=("d", "e"))) for name in "12"]
-    recipe = SimpleNamespace(release=section("release", name=release), audit=SimpleNamespace(seed=0))
+    features = SimpleNamespace(transductive=normalise == "speaker")
+    recipe = SimpleNamespace(release=section("release", name=release), audit=SimpleNamespace(seed=0), features=features)
     tables = [table_of(["a", "b"] * 50, [0, 1] * 50, scored=np.arange(100) < 60)] * 2
     unseen = [table_of(["c", "d", "e"] * 40, np.arange(120) // 3 % 2)] * 2
     return SimpleNamespace(recipe=recipe, model_specs=specs), SimpleNamespace(tables=tables, unseen=unseen)
@@ -164,6 +165,13 @@ def test_a_run_is_certified_on_held_out_utterances_and_on_test_speakers():
     refused, _ = certify_run(*run_of(())).populations
     assert not refused.certified and "audit.holdout = 0" in refused.unavailable
     assert certify_run(*run_of(("u0",), release="quantise")) is None
+
+
+def test_codes_that_depend_on_all_utterances_of_a_speaker_are_not_certified():
+    certificate = certify_run(*run_of(("u0",), normalise="speaker"))
+    assert [population.clips for population in certificate.populations] == ["held-out", "unseen"]
+    assert all(not each.certified and "features.normalise = speaker" in each.unavailable for each in certificate.populations)
+    assert certificate_verdict(certificate.summary).startswith(" No certificate: each code depends on all utterances")
 
 
 def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
