@@ -250,6 +250,14 @@ def test_a_table_that_does_not_fit_the_corpus_is_refused(change, message, prepar
         open_encoders(Request(str(path), prepared))
 
 
+def test_a_table_of_an_encoder_that_was_trained_on_tested_speakers_is_not_compared(prepared, tmp_path, capsys):
+    trained = prepared.utterances[0].speaker
+    scored = np.array([row.speaker != trained for row in prepared.utterances[::-1]])
+    path = planted(prepared, tmp_path / "t.npz", {"only": (1, 1)}, scored=scored)
+    assert siser(["audit-encoders", str(prepared.folder), str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    assert f"was trained on speakers who are tested (scored = 0: {trained})" in capsys.readouterr().err
+
+
 # ---- siser audit-encoders
 
 

@@ -19,6 +19,7 @@ from speaker_invariant_ser.audit.leakage import Leakage, finite_or_none
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
+from speaker_invariant_ser.errors import AuditError, shorten
 from speaker_invariant_ser.evaluation.baseline import CLASSIFIERS, Classifier, classifier_results, feature_table, predict_fold
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
@@ -98,7 +99,7 @@ def measure_encoder(
 
     Raises:
         SplitError: The speakers do not allow the split, or none is tested.
-        AuditError: There are too few utterances to attack.
+        AuditError: There are too few utterances to attack, or the encoder was trained on a speaker who is tested.
     """
     embedded = embed_all(encoders, prepared, recipe.split, work, progress)
     for layer in embedded.layers[0]:
@@ -121,6 +122,7 @@ def embed_all(
     utterances = prepared.utterances
     if encoders[0].split is None:
         folds = [(fold, 0) for fold in make_splits(split, utterances)]
+        require_not_trained(encoders[0], [fold for fold, _ in folds], utterances)
     else:
         folds = [(encoder.split, number) for number, encoder in enumerate(encoders) if encoder.split]
     require_test_speakers([fold for fold, _ in folds], "comparison of encoders")
@@ -132,6 +134,17 @@ def embed_all(
     tested = [utterances[index] for fold, _ in folds for index in fold.indices("test", utterances)]
     rows = {index: row for row, index in enumerate(labelled)}
     return Embedded(encoders, layers, rows, utterances, folds, headline(domains_of(split, tested)))
+
+
+def require_not_trained(encoder: Encoder, folds: Sequence[Split], utterances: Sequence[Utterance]) -> None:
+    """Raise AuditError if an encoder is known to be trained on a speaker who is tested."""
+    tested = {speaker for fold in folds for speaker in fold.test}
+    trained = sorted(tested & {utterance.speaker for utterance in utterances if utterance.id in encoder.trained})
+    if trained:
+        raise AuditError(
+            f"the encoder was trained on speakers who are tested (scored = 0: {shorten(trained)}); expected one that was trained "
+            "on none of them, or a run, whose models are each tested on speakers that they were not trained on"
+        )
 
 
 def counted_as(step: str, progress: TaskProgress, before: int = 0, total: int | None = None) -> FitProgress:

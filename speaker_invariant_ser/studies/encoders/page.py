@@ -19,11 +19,11 @@ HEAD = ("encoder", "dimensions", "UAR, linear", "UAR, MLP", "strongest attacker"
 KIND_NAMES = {"linear": "Linear", "mlp": "MLP"}
 KINDS = ((False, False, "trained network"), (True, False, "without training"))
 ABOUT = (
-    "In %, with 95 % CI. UAR: emotion on speakers that neither the classifier nor the encoder was trained on, pooled over them; "
-    "the interval is over speakers. Strongest attacker: speaker accuracy of the closed-form attackers in one cross-validation, "
-    "the strongest selected on validation utterances; all attackers may be stronger. Chance: speaker accuracy given the true "
-    "emotion. Excess: attacker minus chance. The order is that of the linear classifier. Picture: the linear classifier; lines "
-    "join the layers of an encoder."
+    "In %, with 95 % CI. UAR: emotion on speakers that the classifier was not trained on, nor, as far as is known, the encoder, "
+    "pooled over them; the interval is over speakers. Strongest attacker: speaker accuracy of the closed-form attackers in one "
+    "cross-validation, the strongest selected on validation utterances; all attackers may be stronger. Chance: speaker accuracy "
+    "given the true emotion. Excess: attacker minus chance. The order is that of the linear classifier. Picture: the linear "
+    "classifier; lines join the layers of an encoder."
 )
 
 
