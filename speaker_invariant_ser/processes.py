@@ -77,7 +77,8 @@ def memory_limited() -> Iterator[None]:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     in_use = 1024 * numbers_in(Path("/proc/self/status")).get("VmSize", 0)
-    resource.setrlimit(resource.RLIMIT_AS, (in_use + available, hard))
+    limit = in_use + available if soft == resource.RLIM_INFINITY else min(in_use + available, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from speaker_invariant_ser.audit.verdict import CERTIFIED
 from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart, CertifiedModel, CertifiedPopulation
 from speaker_invariant_ser.report import plots
@@ -9,12 +10,6 @@ from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 from speaker_invariant_ser.report.table import Table
-
-CLIPS = {
-    "held-out": "held-out utterances of training speakers",
-    "unseen": "utterances of test speakers",
-    "given": "utterances that the codes were not fitted on",
-}
 
 
 def certificate_section(certificate: CertificatePart) -> Section:
@@ -37,7 +32,7 @@ def certificate_section(certificate: CertificatePart) -> Section:
 
 def population_blocks(population: CertifiedPopulation) -> list[Block]:
     """Return the bounds on one kind of clips, or why there are none."""
-    clips = CLIPS[population.clips]
+    clips = CERTIFIED[population.clips]
     if not population.models:
         return [Text(f"No certificate on {clips}: {population.unavailable}.")]
     worst = worst_model(population)
