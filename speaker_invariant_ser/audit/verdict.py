@@ -153,6 +153,15 @@ CERTIFIED = {
 }
 
 
+def at_most(bound: float) -> str:
+    """Write a bound as a percentage, rounded up: a lower number would not be certified.
+
+    >>> at_most(0.28101)
+    '28.2 %'
+    """
+    return f"{math.ceil(1000 * bound) / 10:.1f} %"
+
+
 def certificate_verdict(certificate: Mapping | None) -> str:
     """State the highest bound on the first kind of clips that has one; "" where no codes are released.
 
@@ -170,9 +179,9 @@ def certificate_verdict(certificate: Mapping | None) -> str:
     if worst["bound"] >= 1:
         return f" No certificate: {clips} are too few to bound what a code reveals."
     several = "" if len(models) == 1 else f"; the worst of {counted(len(models), 'model')}"
-    bound, confidence = math.ceil(1000 * worst["bound"]) / 10, 100 * (1 - certificate["delta"])
+    confidence = 100 * (1 - certificate["delta"])
     return (
-        f" No attacker who gets the code of one clip can name the speaker in more than {bound:.1f} % (balanced over "
+        f" No attacker who gets the code of one clip can name the speaker in more than {at_most(worst['bound'])} (balanced over "
         f"{counted(worst['speakers'], 'speaker')}{several}), with {confidence:.0f} % confidence ({clips})."
     )
 

@@ -193,6 +193,7 @@ def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
     texts, tables = ([block for block in blocks if isinstance(block, kind)] for kind in (Text, Table))
     assert any("audit.holdout = 0" in block.text for block in texts) and len(tables) == 1
     assert [row[:4] for row in tables[0].rows] == [["1", "2", "80", "40"], ["2", "2", "80", "40"]]
+    assert [row[7] for row in tables[0].rows] == [f"{math.ceil(1000 * worst) / 10:.1f} %"] * 2, "bounds are rounded up"
 
 
 def codes_table(path, **changes):

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from speaker_invariant_ser.audit.verdict import CERTIFIED
+from speaker_invariant_ser.audit.verdict import CERTIFIED, at_most
 from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart, CertifiedModel, CertifiedPopulation
 from speaker_invariant_ser.report import plots
@@ -37,8 +37,8 @@ def population_blocks(population: CertifiedPopulation) -> list[Block]:
         return [Text(f"No certificate on {clips}: {population.unavailable}.")]
     worst = worst_model(population)
     several = len(population.models)
-    mean = "" if several == 1 else f", on average over {counted(several, 'model')} {percent(population.mean)}"
-    text = f"On {clips}: at most {percent(population.worst)}{mean}, where chance is {percent(1 / worst.speakers)}."
+    mean = "" if several == 1 else f", on average over {counted(several, 'model')} {at_most(population.mean or 0)}"
+    text = f"On {clips}: at most {at_most(worst.bound)}{mean}, where chance is {percent(1 / worst.speakers)}."
     plot = Plot(
         f"certificate-{population.clips}",
         f"Balanced accuracy from the codes of 1, 5 and 10 clips of one of {counted(worst.speakers, 'speaker')}, on {clips}"
@@ -48,7 +48,7 @@ def population_blocks(population: CertifiedPopulation) -> list[Block]:
         2.6,
     )
     rows = [
-        [f"{several.clips}", "none" if several.bound >= 1 else percent(several.bound), percent(several.estimate)]
+        [f"{several.clips}", "none" if several.bound >= 1 else at_most(several.bound), percent(several.estimate)]
         for several in worst.curve
     ]
     curve = Table(["clips", "bound", "estimate"], rows)
@@ -74,7 +74,7 @@ def models_table(population: CertifiedPopulation) -> Table:
             str(model.cells_used),
             decimal(model.perplexity, 1),
             percent(model.plug_in),
-            percent(model.bound),
+            at_most(model.bound),
             percent(model.smallest),
         ]
         for model in population.models
