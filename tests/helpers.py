@@ -3,7 +3,9 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -89,3 +91,10 @@ def model_of(**sections):
     torch.manual_seed(0)
     small = {"features": FeaturesSection(mels=24), "encoder": CnnSettings(channels=(4,), dim=12), "emotion": EmotionSection()}
     return SerModel(ModelSettings(labels=("a", "b", "c"), sample_rate=16_000, **{**small, **sections})).eval()
+
+
+def fake_hub(monkeypatch, download, sizes=None):
+    """Let a function take the place of huggingface_hub's download, from a repository of files of these sizes, in bytes."""
+    files = [SimpleNamespace(rfilename=name, size=size) for name, size in (sizes or {}).items()]
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *_, **__: SimpleNamespace(siblings=files))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

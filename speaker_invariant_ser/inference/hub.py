@@ -8,6 +8,7 @@ from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
 
 PREFIX = "hf:"
+MAX_BYTES = 1_000_000_000  # of an export; a model with its weights is a few MB
 NAME = re.compile(rf"{PREFIX}(?P<repository>{REPOSITORY.pattern})(?:@(?P<revision>\w[\w./-]*))?", re.ASCII)
 
 
@@ -27,11 +28,11 @@ def download(source: str, patterns: Sequence[str]) -> Path:
         The folder that holds the files.
 
     Raises:
-        RunError: The name is none, the repository or revision does not exist or is not open to this user, or there is no
-            connection.
+        RunError: The name is none, the repository or revision does not exist or is not open to this user, its files are
+            too many or too large, or there is no connection.
         SetupError: huggingface_hub is not installed.
     """
     match = NAME.fullmatch(source)
     if not match:
         raise RunError(f"{source}: expected {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
-    return snapshot(source, match["repository"], match["revision"], patterns, extra="hub")
+    return snapshot(source, match["repository"], match["revision"], patterns, extra="hub", limit=MAX_BYTES)

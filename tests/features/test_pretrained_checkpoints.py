@@ -3,9 +3,9 @@
 import builtins
 import json
 
-import huggingface_hub
 import pytest
 from checkpoints import describe_checkpoint
+from helpers import fake_hub
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
@@ -92,17 +92,22 @@ def test_a_repository_that_cannot_be_downloaded_is_refused(message, monkeypatch)
         raise error.__new__(error, "any")
 
     module.downloaded.cache_clear()
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    fake_hub(monkeypatch, fail)
     with pytest.raises(RunError, match=f"encoder.source = owner/gated: {message}"):
         opened("owner/gated", revision="v2")
+
+
+def test_an_encoder_that_is_too_large_is_not_downloaded(monkeypatch):
+    module.downloaded.cache_clear()
+    fake_hub(monkeypatch, lambda *_, **__: pytest.fail("downloaded"), {"model.safetensors": 25 * 10**9})
+    with pytest.raises(RunError, match="encoder.source = owner/huge: 25.0 GB to download, expected at most 20 GB"):
+        opened("owner/huge")
 
 
 def test_a_repository_is_downloaded_once_and_its_commit_kept(monkeypatch, tmp_path):
     calls, folder = [], describe_checkpoint(tmp_path / ("c" * 40))
     module.downloaded.cache_clear()
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda repository, **options: calls.append((repository, options)) or str(folder)
-    )
+    fake_hub(monkeypatch, lambda repository, **options: calls.append((repository, options)) or str(folder))
     settings = module.pinned(PretrainedSettings(source="owner/name"))
     assert (settings.source, settings.revision) == ("owner/name", "c" * 40) and opened("owner/name").commit == "c" * 40
     ((repository, options),) = calls

@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import soundfile
 from conftest import RATE, tone
+from helpers import fake_hub
 from huggingface_hub import errors
 
 import speaker_invariant_ser as siser
@@ -25,7 +26,7 @@ def repository(tmp_path, monkeypatch):
     for name in ("pytorch_model.bin", "handler.py", "models/1/weights.pt"):
         (stored / name).write_text("code")
 
-    def snapshot_download(repository, *, revision, allow_patterns, library_name):
+    def snapshot_download(repository, *, revision, allow_patterns, **_):
         calls.append((repository, revision))
         assert huggingface_hub.utils.are_progress_bars_disabled(), "standard error is no terminal here"
         folder = tmp_path / f"snapshot-{len(calls)}"
@@ -37,7 +38,7 @@ def repository(tmp_path, monkeypatch):
         folder.mkdir(exist_ok=True)
         return str(folder)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    fake_hub(monkeypatch, snapshot_download)
     return stored, calls
 
 
@@ -70,6 +71,31 @@ def test_a_repository_without_an_export_or_with_a_changed_one_is_refused(reposit
         open_models("hf:owner/emotion")
 
 
+HUGE = {"models/1/model.safetensors": 1_500_000_000}
+MANY = {f"models/{number}/model.json": 1 for number in range(1001)}
+
+
+@pytest.mark.parametrize(
+    "sizes, message", [(HUGE, "1.5 GB to download, expected at most 1 GB"), (MANY, "1,001 files to download")]
+)
+def test_more_than_a_model_takes_is_not_downloaded(sizes, message, monkeypatch):
+    fake_hub(monkeypatch, lambda *_, **__: pytest.fail("downloaded"), {**sizes, "other.bin": 10**12})
+    with pytest.raises(RunError, match=f"^hf:owner/emotion: {message}"):
+        open_models("hf:owner/emotion")
+
+
+def test_without_a_connection_only_the_cache_is_used(repository, monkeypatch):
+    def fail(*_, **__):
+        raise failure(errors.OfflineModeIsEnabled)
+
+    options, download = [], huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "model_info", fail)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *names, **keys: options.append(keys) or download(*names, **keys)
+    )
+    assert open_models("hf:owner/emotion").models and options[0]["local_files_only"]
+
+
 def failure(kind: type[Exception], message: str = "what the server says\nin many lines") -> Exception:
     """Return an error of the hub without the answer of a server that its constructor wants."""
     error = kind.__new__(kind)
@@ -93,7 +119,12 @@ def test_what_goes_wrong_with_the_hub_is_one_line(kind, message, monkeypatch, ca
     def fail(*_, **__):
         raise failure(kind)
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    def not_there(*_, local_files_only, **__):
+        assert local_files_only
+        raise failure(errors.LocalEntryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", not_there)
     assert command(["infer", "--model", "hf:owner/emotion@v9", "a.wav"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: hf:owner/emotion@v9: ") and message in line

@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from helpers import fake_hub
 
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
@@ -60,7 +60,7 @@ def test_an_encoder_of_every_kind_embeds_an_utterance_alone_as_among_others(
 ):
     if kind in ("pretrained", "hub"):
         NAMES["pretrained"] = str(checkpoint("wavlm"))
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(checkpoint("wavlm")))
+        fake_hub(monkeypatch, lambda name, **options: str(checkpoint("wavlm")))
     name = {"table": tables[1], "models": str(trained.folder), **NAMES}[kind]
     (encoder,) = open_encoders(Request(name, prepared))
     together, alone = encoder.embed([5, 0, 11]), encoder.embed([0])
@@ -85,7 +85,7 @@ def test_the_layers_of_a_checkpoint_are_those_of_its_network(prepared, checkpoin
 
 def test_an_export_on_the_hub_is_a_model_of_this_package(prepared, monkeypatch):
     folder = str(shipped_models()["emodb-five"])
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: folder)
+    fake_hub(monkeypatch, lambda name, **options: folder)
     (encoder,) = open_encoders(Request("hf:owner/emotion", prepared))
     assert "trained on emotions" in encoder.about and list(encoder.embed([0])) == ["frames", "embedding"]
 

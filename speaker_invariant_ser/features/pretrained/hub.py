@@ -2,20 +2,23 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from speaker_invariant_ser.errors import RunError, SetupError, first_line
+from speaker_invariant_ser.errors import RunError, SetupError, counted, first_line
 
 REPOSITORY = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+", re.ASCII)  # OWNER/NAME, no way upwards
 LOG_IN = "`hf auth login`"
+MAX_FILES = 1000
+TIMEOUT = 10.0  # seconds without an answer; downloads have the same by default (HF_HUB_DOWNLOAD_TIMEOUT)
 
 
-def snapshot(source: str, repository: str, revision: str | None, patterns: Sequence[str], extra: str) -> Path:
+def snapshot(source: str, repository: str, revision: str | None, patterns: Sequence[str], extra: str, limit: int) -> Path:
     """Download files of a repository into the cache of huggingface_hub, or find them there.
 
-    Without a connection, a repository that was downloaded completely before is taken from the cache.
+    Their number and sizes are checked before. Without a connection, a repository that was downloaded completely before is taken
+    from the cache.
 
     Args:
         source: How the user has named it.
@@ -23,12 +26,14 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
         revision: A branch, a tag, or the hash of a commit; None for the main branch.
         patterns: Patterns of the files to download; no other file is.
         extra: Extra of this package that huggingface_hub belongs to.
+        limit: Maximum number of bytes of all files together.
 
     Returns:
         The folder that holds the files; its name is the hash of the commit.
 
     Raises:
-        RunError: The repository or revision does not exist or is not open to this user, or there is no connection.
+        RunError: The repository or revision does not exist or is not open to this user, its files are too many or too large,
+            or there is no connection.
         SetupError: huggingface_hub is not installed.
     """
     try:
@@ -37,10 +42,25 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
     except ImportError as error:
         raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[{extra}]" ({error})') from None
     try:
+        unreachable = None
+        try:
+            files = huggingface_hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings or []
+            require_small(source, {file.rfilename: file.size or 0 for file in files}, patterns, limit)
+        except errors.RevisionNotFoundError:
+            raise
+        except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # as below
+            unreachable = error
         with progress_on_terminals():
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=list(patterns), library_name="speaker_invariant_ser"
-            )
+            try:
+                folder = huggingface_hub.snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    library_name="speaker_invariant_ser",
+                    local_files_only=unreachable is not None,
+                )
+            except errors.LocalEntryNotFoundError as error:
+                raise unreachable or error from None
     except errors.GatedRepoError:
         page = f"https://huggingface.co/{repository}"
         raise RunError(f"{source}: access is restricted; accept its conditions at {page}, then log in with {LOG_IN}") from None
@@ -56,6 +76,20 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
             "elsewhere and name its folder"
         ) from None
     return Path(folder)
+
+
+def require_small(source: str, sizes: Mapping[str, int], patterns: Sequence[str], limit: int) -> None:
+    """Raise RunError where the files of a repository to download, of these sizes, are too many or too large."""
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # public, but not marked so
+
+    names = list(filter_repo_objects(sizes, allow_patterns=list(patterns)))
+    if len(names) > MAX_FILES:
+        raise RunError(f"{source}: {counted(len(names), 'file')} to download, expected at most {MAX_FILES:,}")
+    if (total := sum(sizes[name] for name in names)) > limit:
+        raise RunError(
+            f"{source}: {total / 1e9:.1f} GB to download, expected at most {limit / 1e9:g} GB; to use it nevertheless, "
+            "download it and name its folder"
+        )
 
 
 @contextmanager
