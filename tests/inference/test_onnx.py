@@ -335,6 +335,8 @@ FORGED = {
     "huge size": ({"embedding_size": "1" + 12 * "0"}, "its metadata has no valid embedding_size"),
     "temperature": ({"settings": '{"temperature": NaN}'}, "its metadata has no valid settings"),
     "no probabilities": ({"nodes": [constant("probabilities", np.float32([-5, 6]))]}, "its probabilities do not add up to 1"),
+    "not a number": ({"nodes": [constant("probabilities", np.float32([np.nan, 1]))]}, "its probabilities do not add up to 1"),
+    "infinite": ({"nodes": [constant("embedding", np.float32([1, np.inf, 3]))]}, "its embedding is not finite"),
     "a matrix": ({"nodes": [constant("embedding", np.ones((3, 3), np.float32))]}, r"\(3, 3\), expected 2 prob"),
     "cannot run": (
         {"nodes": [onnx.helper.make_node("Concat", ["waveform", "waveform"], ["embedding"], axis=5)]},

@@ -113,8 +113,10 @@ class OnnxModel:
                     f"{self.name} is damaged: it computes arrays of shape {probability.shape} and {embedding.shape}, expected "
                     f"{len(self.labels)} probabilities and {self.dim} dimensions"
                 )
-            if (probability < 0).any() or abs(probability.sum() - 1) > 0.01:
+            if not ((probability >= 0).all() and abs(probability.sum() - 1) <= 0.01):  # also where some are NaN
                 raise RunError(f"{self.name} is damaged: its probabilities do not add up to 1")
+            if not np.isfinite(embedding).all():
+                raise RunError(f"{self.name} is damaged: its embedding is not finite")
             outputs.probability[index], outputs.embedding[index] = probability, embedding
             if outputs.code is not None:
                 outputs.code[index] = codes[0]
