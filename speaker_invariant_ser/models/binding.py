@@ -6,6 +6,7 @@ the labels and the recipe. They reveal changes and mix-ups. They are no signatur
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from speaker_invariant_ser.files import sha256
 
 HASHES, FILES, MODEL, RUN = "sha256", "files", "model", "run"
 REMEDY = "restore it from a copy, or train again"
+BESIDE = re.compile(r"(?!\.)[\w.-]+", re.ASCII)  # name of a file beside model.json: no path, and none of a hidden file
 MAX_SHOWN = 80  # characters of a value in a message
 
 
@@ -103,6 +105,10 @@ def recorded_hashes(path: Path, described: Mapping[str, Any]) -> dict[str, dict[
     if not all(isinstance(part, dict) and all(isinstance(value, str) for value in part.values()) for part in parts):
         raise RunError(
             f"{path} is damaged: {HASHES} = {shown(recorded)}, expected hashes of {FILES}, {MODEL} and {RUN}; {REMEDY}"
+        )
+    if foreign := [name for name in recorded[FILES] if not BESIDE.fullmatch(name)]:
+        raise RunError(
+            f"{path} is damaged: {HASHES}.{FILES} has {shown(foreign[0])}, expected names of files beside it; {REMEDY}"
         )
     return recorded
 

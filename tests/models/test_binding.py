@@ -90,6 +90,16 @@ def remove_hashes_of_files(described):
     described["sha256"]["files"] = {}
 
 
+def foreign_file(name):
+    """Return a change by which model.json names a file that is not beside it."""
+
+    @edit(MODEL)
+    def apply(described):
+        described["sha256"]["files"][name] = "0" * 64
+
+    return apply
+
+
 def weights_changed(change):
     def apply(run):
         save_file({name: change(value) for name, value in load_file(run / WEIGHTS).items()}, run / WEIGHTS)
@@ -120,6 +130,12 @@ CHANGES = {
     "hashes removed": (remove_hashes, f"{MODEL} has no sha256, which every model of this run was written with"),
     "damaged hashes": (damage_hashes, f"{MODEL} is damaged: sha256 = .*, expected hashes of files, model and run"),
     "no hashes of files": (remove_hashes_of_files, f"{MODEL} is damaged: it has no hash of model.safetensors"),
+    "a file above": (
+        foreign_file("../../recipe.toml"),
+        'sha256.files has "../../recipe.toml", expected names of files beside it',
+    ),
+    "an absolute file": (foreign_file("/etc/passwd"), 'sha256.files has "/etc/passwd", expected names'),
+    "the folder above": (foreign_file(".."), r"sha256.files has \"\.\.\", expected names"),
     "int weights": (weights_changed(lambda value: value.int()), f"{WEIGHTS} is damaged or was changed since training"),
     "a flipped sign": (weights_changed(lambda value: -value), "its SHA-256 is .*, expected .* by model.json; restore it"),
     "recipe": (edit_recipe, r"recipe.toml: recipe.toml: audit = \{.* is not what"),
