@@ -20,6 +20,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from speaker_invariant_ser.errors import SerError, WriteError, shorten
+from speaker_invariant_ser.processes import memory_limited
 
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
@@ -36,7 +37,7 @@ REASONS = {
     errno.ELOOP: "its symbolic links form a loop",
     errno.ENAMETOOLONG: "the name is too long for the file system",
 }
-MAX_TEXT = 200_000_000  # bytes of a JSON file or another text
+MAX_TEXT, MAX_SETTINGS = 200_000_000, 10_000_000  # bytes of a text, and of one of a few settings, such as model.json
 
 
 @contextmanager
@@ -107,8 +108,7 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     Raises:
         WriteError: The file cannot be written.
     """
-    path = Path(path)
-    partial = partial_of(path)
+    partial = partial_of(path := Path(path))
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -379,7 +379,7 @@ def read_bytes(path: Path, maximum: int = MAX_TEXT) -> bytes:
     return path.read_bytes()
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, maximum: int = MAX_TEXT) -> Any:
     """Read a JSON file in UTF-8.
 
     Raises:
@@ -388,7 +388,8 @@ def read_json(path: Path) -> Any:
         ValueError: It is no JSON, too large, or nested too deeply.
     """
     try:
-        return json.loads(read_bytes(path).decode())
+        with memory_limited():  # objects of Python may take 20 times the bytes of the file
+            return json.loads(read_bytes(path, maximum).decode())
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

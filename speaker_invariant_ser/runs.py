@@ -9,6 +9,7 @@ predict the speakers that they were not trained on, after the selected epoch.
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -27,12 +28,13 @@ from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, counted, shorten, unknown
 from speaker_invariant_ser.features.pretrained.front import require_cache
-from speaker_invariant_ser.files import new_folder, read_json, refuse_existing, resolve_links, write_json
+from speaker_invariant_ser.files import new_folder, read_bytes, read_json, refuse_existing, resolve_links, write_json
 from speaker_invariant_ser.models.binding import HASHES, REMEDY, require_same_run, require_unchanged
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.recipe import Recipe
 
 DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # no names of folders on Windows
+MAX_METRICS = 100_000_000  # bytes of metrics.csv; an epoch takes less than 1 kB
 MAX_NAME = 200  # characters of a folder; file systems allow 255 bytes, of which temporary names need some
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
 INNER_METRICS, INNER_PREDICTIONS = "inner-metrics.csv", "inner-predictions.csv"
@@ -63,7 +65,7 @@ class ModelSpec:
     @property
     def trained(self) -> dict[str, str | int]:
         """Device, precision and number of processes of the training; empty for a model of an early version."""
-        return read_json(self.folder / DESCRIPTION).get("trained", {})
+        return read_description(self.folder / DESCRIPTION).get("trained", {})
 
     def metrics(self) -> list[dict[str, float]]:
         """Read metrics.csv.
@@ -352,11 +354,11 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: A cell is not a number.
+        ValueError: A cell is not a number, or the file is too large.
         TypeError: A row has too few cells.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    text = read_bytes(path, MAX_METRICS).decode()
+    return [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
 
 
 def rows_so_far(folder: Path) -> list[dict[str, float]]:

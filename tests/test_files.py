@@ -6,18 +6,21 @@ from pathlib import Path
 import pytest
 from reports import run_report, table_report
 
-from speaker_invariant_ser import files
+from speaker_invariant_ser import files, processes
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora.base import list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus
+from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.demos.folder import MARK
-from speaker_invariant_ser.errors import ManifestError, SerError, WriteError
+from speaker_invariant_ser.errors import ManifestError, RunError, SerError, WriteError
 from speaker_invariant_ser.evaluation.summary import REPORT_FILES, read_report
+from speaker_invariant_ser.inference.exported import Export
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.segments import read_segments
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.write import write_report
+from speaker_invariant_ser.runs import ModelSpec
 from speaker_invariant_ser.studies.measure import remove_run
 from speaker_invariant_ser.studies.results import read_result
 
@@ -141,8 +144,35 @@ def test_pipes_and_devices_are_not_read(tmp_path, name):
         READERS[name](tmp_path / "x")
 
 
-def test_the_size_of_texts_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_TEXT", 5)
-    (tmp_path / "x.rttm").write_text("123456")
-    with pytest.raises(ManifestError, match=r"x.rttm cannot be read as RTTM \(0 MB, expected at most 0 MB\)"):
+def too_large(path: Path, size: int) -> Path:
+    """Write an empty file of a size; what is too large is refused before it is read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_the_size_of_texts_is_limited(tmp_path):
+    too_large(tmp_path / "x.rttm", 201_000_000)
+    with pytest.raises(ManifestError, match=r"x.rttm cannot be read as RTTM \(201 MB, expected at most 200 MB\)"):
         read_segments(tmp_path / "x.rttm")
+
+
+def test_files_that_are_too_large_for_what_they_hold_are_refused(tmp_path):
+    too_large(tmp_path / "model.json", 11_000_000)
+    with pytest.raises(RunError, match="model.json is damaged: 11 MB, expected at most 10 MB"):
+        load_model(tmp_path)
+    too_large(tmp_path / "export.json", 11_000_000)
+    with pytest.raises(RunError, match="export.json is damaged .11 MB, expected at most 10 MB"):
+        Export.open(tmp_path)
+    too_large(tmp_path / "metrics.csv", 101_000_000)
+    with pytest.raises(RunError, match="metrics.csv is damaged or missing: 101 MB, expected at most 100 MB"):
+        ModelSpec(Split("a", ("1", "2"), (), ("3",)), 0, "a", tmp_path).metrics()
+
+
+def test_json_that_takes_more_memory_than_there_is_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "available_memory", lambda: 20_000_000)
+    monkeypatch.setattr(files.json, "loads", lambda _: bytearray(500_000_000))
+    (tmp_path / "split.json").write_text("[]")
+    with pytest.raises(MemoryError):
+        files.read_json(tmp_path / "split.json")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import read_json, sha256
+from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
 from speaker_invariant_ser.inference.hub import download, is_hub
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 
@@ -49,9 +49,13 @@ class Export:
         """
         path = folder / EXPORT
         try:
-            record = read_json(path)
+            record = read_json(path, MAX_SETTINGS)
             hashes: dict[str, str] = {str(name): str(digest) for name, digest in record["models"].items()}
-            if record["format"] != FORMAT or not hashes or not all(Path(name).parent == Path(MODELS) for name in hashes):
+            if (
+                record["format"] != FORMAT
+                or not hashes
+                or any(Path(name).parent != Path(MODELS) or ".." in name for name in hashes)
+            ):
                 raise ValueError(f"expected format {FORMAT} and folders in {MODELS}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error}); export the run again") from None

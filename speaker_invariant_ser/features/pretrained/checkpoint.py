@@ -16,7 +16,7 @@ from typing import Any
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RecipeError, shorten
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
-from speaker_invariant_ser.files import read_json, sha256
+from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"
@@ -178,7 +178,7 @@ def read_checkpoint(folder: Path, source: str, commit: str, files: tuple[tuple[P
 def read_table(path: Path) -> dict[str, Any]:
     """Read a JSON file with a table."""
     try:
-        table = read_json(path)
+        table = read_json(path, MAX_SETTINGS)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
     if not isinstance(table, dict):
