@@ -7,6 +7,7 @@ Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level 
 dimension, C emotions.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
 from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
-from speaker_invariant_ser.files import read_json, write_json, writing
+from speaker_invariant_ser.files import MAX_SETTINGS, read_json, write_json, writing
 from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE
@@ -277,8 +278,10 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     folder = Path(folder)
     described = read_description(folder / DESCRIPTION)
     require_unchanged(folder, described)
+    settings = parse_description(folder / DESCRIPTION, described)
     try:
-        model = SerModel(parse_description(folder / DESCRIPTION, described))
+        with parameters_limited(folder, settings):
+            model = SerModel(settings)
     except RecipeError as error:  # an encoder, bottleneck ... that this version does not have
         raise RunError(f"{folder / DESCRIPTION}: {error}") from None
     try:
@@ -297,10 +300,37 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     return model.eval().to(device)
 
 
+@contextmanager
+def parameters_limited(folder: Path, settings: ModelSettings) -> Iterator[None]:
+    """Raise RunError as soon as a model under construction has more bytes of parameters than its file of weights.
+
+    Otherwise a forged model.json could take any amount of memory. The network of a pre-trained encoder is not counted: its
+    weights are in a file of its own.
+    """
+    if isinstance(settings.encoder, PretrainedSettings) or not (folder / WEIGHTS).is_file():
+        yield
+        return
+    limit, thread, used = (folder / WEIGHTS).stat().st_size, threading.get_ident(), 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal used
+        if parameter is None or threading.get_ident() != thread:  # another thread may construct a model of its own
+            return
+        used += parameter.nbytes
+        if used > limit:
+            raise RunError(f"{folder / DESCRIPTION} describes a larger model than that of {WEIGHTS}, which has {limit} bytes")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """Return the contents of model.json."""
     try:
-        described = read_json(path)
+        described = read_json(path, MAX_SETTINGS)
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path.parent} is not a trained fold: it has no {DESCRIPTION}") from None
     except ValueError as error:

@@ -282,6 +282,21 @@ def test_a_forged_description_is_refused(trained, tmp_path, key, value, message)
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "section, sizes", [("emotion", {"hidden": 4096}), ("encoder", {"channels": [512] * 8})], ids=["head", "encoder"]
+)
+def test_a_description_of_a_larger_model_is_refused_before_memory_is_taken(trained, tmp_path, monkeypatch, section, sizes):
+    save_model(load_model(trained.model_specs[0].folder), tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    del described["sha256"]
+    described["labels"] = [str(number) for number in range(1000)]
+    described[section] |= sizes
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described))
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: pytest.fail("constructed"))
+    with pytest.raises(RunError, match=f"{DESCRIPTION} describes a larger model than that of {WEIGHTS}, which has [0-9]+ bytes"):
+        load_model(tmp_path)
+
+
 def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
     model = load_model(trained.model_specs[0].folder)
     model.head[0].bias.data[0] = math.nan
