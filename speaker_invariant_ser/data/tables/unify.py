@@ -104,7 +104,7 @@ def doubtful_names(column: str, values: Sequence[str]) -> Notes:
 
 
 def require_short(columns: Mapping[str, Sequence[str]], source: object) -> None:
-    """Raise ManifestError for a cell of more than MAX_LABEL characters: comparing such names takes for ever."""
+    """Raise ManifestError for a cell of more than MAX_LABEL characters: comparing such names takes hours."""
     for column, values in columns.items():
         for row, length in enumerate(map(len, values), start=1):
             if length > MAX_LABEL:
