@@ -21,7 +21,15 @@ UNMEASURED = {  # keys that depend on the run
     "Uar": {"seeds", "deviation"},  # of groups
     "SelectedEpoch": {"adversary_accuracy"},
     "Emotion": {"refit", "near_copies", "by_telephone"},
-    "Speaker": {"rate_bits", "learned", "outputs", "adversary_head", "near_copies", "sample"},  # of tables
+    "Speaker": {
+        "rate_bits",
+        "learned",
+        "outputs",
+        "adversary_head",
+        "near_copies",
+        "sample",
+        "certificate",
+    },  # of tables, and of codes
     "AttackerScore": {"converged"},  # of older versions
 }
 
