@@ -26,6 +26,8 @@ def repository(tmp_path, monkeypatch):
     for name in ("pytorch_model.bin", "handler.py", "models/1/weights.pt"):
         (stored / name).write_text("code")
 
+    huggingface_hub.utils.enable_progress_bars()  # other tests may have disabled them
+
     def snapshot_download(repository, *, revision, allow_patterns, **_):
         calls.append((repository, revision))
         assert huggingface_hub.utils.are_progress_bars_disabled(), "standard error is no terminal here"
