@@ -29,6 +29,8 @@ COMMANDS = {
     "sweep": "sweep {tmp}/sweep.toml --data {tmp}/data --out {tmp}/sweep --trials 1 --device cpu --quiet",
     "evaluate": "evaluate {tmp}/a --data {tmp}/data --no-baseline --quick --jobs 1 --device cpu --quiet",
     "audit": "audit {tmp}/t.npz --quick --jobs 1 --out {tmp}/audit --quiet",
+    "embed": "embed prosody {f0} --out {tmp}/e.npz --quiet",
+    "audit-encoders": "audit-encoders {f0} prosody --recipe {tmp}/tiny.toml --out {tmp}/encoders --jobs 1 --quiet",
     "baseline": "baseline {f0} --recipe {tmp}/tiny.toml --quick --jobs 1 --out {tmp}/base --quiet",
     "compare": "compare {tmp}/a {tmp}/a --out {tmp}/compared",
     "study": "study {tmp}/study.toml --results {tmp}/results --runs {tmp}/runs --jobs 1 --device cpu --quiet",
