@@ -71,7 +71,7 @@ def area_under_curve(score: np.ndarray, target: np.ndarray, weight: np.ndarray |
 def minimum_cost(score: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Compute C_llr^min, the cost of log-likelihood ratios after the best monotonic calibration of the scores, bits.
 
-    0 means that speakers are told apart without error, 1 that scores contain nothing about the speaker. Unlike the equal error
+    0 means that speakers are distinguished without error, 1 that scores contain nothing about the speaker. Unlike the equal error
     rate it counts every threshold. Target and nontarget trials weigh the same in total, so that posteriors after isotonic
     regression (pool adjacent violators) are those of equal priors, and the cost is their cross-entropy in bits (Brümmer and du
     Preez, Computer Speech and Language 2006). The calibration is fitted on the trials that it is scored on, as usual, so that
