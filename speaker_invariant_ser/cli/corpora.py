@@ -46,12 +46,12 @@ def recipes(as_json: Json = False) -> None:
 
 def models(as_json: Json = False) -> None:
     """List the models that come with the package; `siser infer --model NAME` uses one, and its card says what it is good for."""
-    from speaker_invariant_ser.files import read_json
     from speaker_invariant_ser.inference.exported import shipped_models
+    from speaker_invariant_ser.models.model import read_description
 
     facts = {}
     for name, folder in shipped_models().items():
-        labels = read_json(next(folder.rglob("model.json")))["labels"]
+        labels = read_description(next(folder.rglob("model.json")))["labels"]
         facts[name] = {"emotions": ", ".join(labels), "card": str(folder / "README.md")}
     if as_json:
         show_json(facts)

@@ -15,8 +15,7 @@ from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
-from speaker_invariant_ser.files import MAX_SETTINGS, read_json
-from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import ModelSpec, Run, flattened
@@ -71,7 +70,7 @@ def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: s
         name: Name of the model.
     """
     specs = run.trained_models()
-    described = [read_json(spec.folder / DESCRIPTION, MAX_SETTINGS) for spec in specs]
+    described = [read_description(spec.folder / DESCRIPTION) for spec in specs]
     sources = sources_of(report.settings.corpora if report else corpora_of(run))
     template = templates().get_template("card.md.j2")
     return template.render(

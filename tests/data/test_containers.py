@@ -1,5 +1,6 @@
 """What a header gets wrong: all that a file holds is read, or a note or a rejection says how much is not."""
 
+import io
 import re
 import struct
 import subprocess
@@ -97,6 +98,19 @@ def test_a_file_that_was_cut_or_lengthened_is_noted_or_rejected(tmp_path, name):
 def test_a_caf_stream_of_unknown_length_is_read(tmp_path):
     data = with_length(written(tmp_path, "a.caf"), CONTAINERS["a.caf"][1], lambda value: -5)
     assert decoded(tmp_path, "a.caf", data) == (SECONDS, "")
+
+
+def test_the_length_of_a_voc_block_is_modulo_16_mb(tmp_path):
+    data = written(tmp_path, "a.voc")
+    for samples in (2**23, 2**24 + 5):
+        size = 12 + 2 * samples
+        long = data[:27] + (size % 2**24).to_bytes(3, "little") + data[30:42] + bytes(2 * samples) + b"\0"
+        layout = chunks.scan(io.BytesIO(long), long[: chunks.HEAD], len(long))
+        assert (layout.begin, layout.stated, layout.missing, layout.unread) == (26, 4 + size, 0, 0)
+    (tmp_path / "long.voc").write_bytes(long)
+    assert audio.probe(tmp_path / "long.voc") == (samples, RATE)
+    cut = long[:-100_000]  # what is missing cannot be told, but much lies behind the length that is stated
+    assert chunks.scan(io.BytesIO(cut), cut[: chunks.HEAD], len(cut)).unread
 
 
 def test_an_empty_recording_with_further_chunks_stays_empty(tmp_path):

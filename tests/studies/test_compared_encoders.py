@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -131,6 +132,15 @@ def test_one_model_of_a_run_is_refused_on_the_corpus_it_was_trained_on(prepared,
     other = replace(prepared, settings={**prepared.settings, "sha256": {}})
     (encoder,) = open_encoders(Request(folder, other))
     assert encoder.split is None and not encoder.trained
+
+
+@pytest.mark.parametrize("forged", [["sha256"], {"run": {}}, {"files": {}, "model": {}, "run": []}, " " * 10**7])
+def test_a_model_whose_hashes_are_forged_is_refused(forged, prepared, trained, tmp_path):
+    folder = shutil.copytree(trained.model_specs[0].folder, tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**described, "sha256": forged}))
+    with pytest.raises(RunError, match=r"model\.json is damaged: (sha256 = .*, expected hashes|10 MB, expected at most 10 MB)"):
+        open_encoders(Request(str(folder), prepared))
 
 
 # ---- blocks

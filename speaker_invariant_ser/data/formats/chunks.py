@@ -17,6 +17,7 @@ UNKNOWN_LENGTH = 2**31 - 2**16  # programs that stream audio state about this ma
 CONTAINED_ONCE = (b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff")
 HEAD = 64  # bytes from which a container is recognised
 MAX_CHUNKS = 10_000  # of a damaged file there could be millions
+VOC_SOUND = (1, 9)  # types of blocks that hold samples
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # tags that programs append to any file
 
 
@@ -167,13 +168,15 @@ def read_sphere(file: Readable, head: bytes, size: int) -> Layout | None:
 
 
 def read_voc(file: Readable, head: bytes, size: int) -> Layout | None:
-    """Read Creative Voice, whose blocks end with an empty one."""
+    """Read Creative Voice, whose blocks end with an empty one; blocks of more than 16 MB state their length modulo 2**24."""
     begin = position = struct.unpack_from("<H", head, 20)[0]
     for _ in range(MAX_CHUNKS):
         block = peek(file, position, 4)
         if len(block) < 4 or block[0] == 0:
             break
         position += 4 + int.from_bytes(block[1:], "little")
+        multiples, rest = divmod(size - position, 2**24)
+        position += multiples * 2**24 if block[0] in VOC_SOUND and multiples > 0 and rest <= 1 else 0  # 1: the empty block
     return Layout(begin, min(position, size), position - begin, behind(file, position + 1, size))
 
 

@@ -26,12 +26,12 @@ from speaker_invariant_ser.features.functionals import FEATURE_SETS, open_featur
 from speaker_invariant_ser.features.pretrained.checkpoint import CONFIG, open_checkpoint
 from speaker_invariant_ser.features.pretrained.front import source_of, use_cache
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
-from speaker_invariant_ser.files import read_json, sha256
+from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.inference.exported import EXPORT, Export, open_models, shipped_models
 from speaker_invariant_ser.inference.hub import NAME, download, is_hub
 from speaker_invariant_ser.models.apply import apply_to_clips
-from speaker_invariant_ser.models.binding import HASHES, RUN, digest
-from speaker_invariant_ser.models.model import DESCRIPTION, SerModel, choose_device, load_model
+from speaker_invariant_ser.models.binding import HASHES, RUN, digest, recorded_hashes
+from speaker_invariant_ser.models.model import DESCRIPTION, SerModel, choose_device, load_model, read_description
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.training.objective import build_model
 
@@ -224,8 +224,10 @@ def require_single(source: str, folders: Sequence[Path]) -> None:
 
 def require_other_corpus(request: Request, folder: Path) -> None:
     """Raise RunError if a model, of which only its folder is known, says that it was trained on this corpus."""
-    recorded = read_json(folder / DESCRIPTION).get(HASHES, {})
-    if recorded.get(RUN, {}).get("sha256") == digest(corpus_hashes(request.prepared)):
+    path = folder / DESCRIPTION
+    described = read_description(path)
+    recorded = recorded_hashes(path, described)[RUN] if HASHES in described else {}
+    if recorded.get("sha256") == digest(corpus_hashes(request.prepared)):
         raise RunError(
             f"{request.source} was trained on speakers of {request.prepared.folder}: name its run, which says on "
             "whom (`siser embed`: with --fold)"
