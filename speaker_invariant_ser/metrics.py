@@ -209,8 +209,17 @@ def cluster_interval(
         return float("nan"), float("nan")
     cells = (members * classes + truth) * classes + predicted
     tables = np.bincount(cells, minlength=count * classes**2).reshape(count, classes**2)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    scores = mean_recall((drawn @ tables).reshape(resamples, classes, classes))
+    drawn = draw_clusters(count, resamples, seed)
+    return central_interval(mean_recall((drawn @ tables).reshape(resamples, classes, classes)))
+
+
+def draw_clusters(count: int, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each of so many clusters is in each bootstrap resample, [resamples, count]."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+
+
+def central_interval(scores: np.ndarray) -> tuple[float, float]:
+    """Return the central 95 % of the scores of resamples [R], undefined ones (NaN) left out; both bounds are NaN without any."""
     if np.isnan(scores).all():
         return float("nan"), float("nan")
     low, high = np.nanpercentile(scores, [2.5, 97.5])
@@ -236,3 +245,99 @@ def mean_interval(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> t
     drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def ccc(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Compute the concordance correlation coefficient (CCC): 1 for predictions that equal the truth. Lin, Biometrics 45, 1989.
+
+    It is Pearson's correlation, reduced where predictions have another mean or deviation than the truth. A constant prediction
+    has 0. Variances are those of the population (1 / N).
+
+    Args:
+        truth: True values [N].
+        predicted: Predicted values [N].
+
+    Returns:
+        The coefficient, -1 to 1; NaN where truth and predictions are the same constant.
+
+    Raises:
+        SerError: The lists are empty, of different length, or hold a value that is not finite.
+
+    >>> ccc(np.array([1.0, 2.0, 3.0]), np.array([2.0, 3.0, 4.0]))  # 2 * 2/3 / (2/3 + 2/3 + 1)
+    0.571428...
+    """
+    return float(ccc_of_moments(moments(*valid_values(truth, predicted)).sum(axis=0)))
+
+
+def valid_values(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two lists of numbers as float64 [N]; raise SerError if they are empty, of different length, or not finite."""
+    truth, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    require_same_length(truth, predicted)
+    if truth.ndim != 1 or not truth.size:
+        raise SerError(f"truth and predictions: expected lists of at least one value, not arrays of shape {truth.shape}")
+    if not (np.isfinite(truth).all() and np.isfinite(predicted).all()):
+        raise SerError("truth and predictions must be finite; some are NaN or infinite")
+    return truth, predicted
+
+
+def moments(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return what a CCC is computed from the sums of, for lists x and y [N]: 1, x, y, x x, y y and x y, [N, 6]."""
+    return np.stack((np.ones_like(truth), truth, predicted, truth * truth, predicted * predicted, truth * predicted), axis=1)
+
+
+def ccc_of_moments(sums: np.ndarray) -> np.ndarray:
+    """Return the CCC [...] of sums [..., 6], see `moments`; NaN where it is undefined."""
+    number, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    # N squared times covariance, variances and squared difference of the means
+    both, each = number * xy - x * y, number * (xx + yy) - x * x - y * y + (x - y) ** 2
+    defined = each > 1e-12 * np.maximum(number, 1) ** 2
+    return np.clip(np.divide(2 * both, each, out=np.full(np.shape(number), np.nan), where=defined), -1, 1)
+
+
+def ccc_interval(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    clusters: np.ndarray,
+    seeds: np.ndarray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Compute the 95 % bootstrap interval of the CCC by resampling whole clusters, as `cluster_interval` does for the UAR.
+
+    Args:
+        truth: True values [N].
+        predicted: Predicted values [N].
+        clusters: Speaker of each utterance [N].
+        seeds: Training seed of each prediction [N]; the score of a resample is the mean of the CCCs of all seeds.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Lower and upper bound, both NaN with fewer than two clusters.
+
+    Raises:
+        SerError: As `ccc`.
+    """
+    truth, predicted = valid_values(truth, predicted)
+    members, runs = to_indices(clusters), to_indices(np.zeros(len(truth)) if seeds is None else seeds)
+    count, parts = int(members.max()) + 1, int(runs.max()) + 1
+    if count < 2:
+        return float("nan"), float("nan")
+    sums = np.zeros((count, parts, 6))
+    np.add.at(sums, (members, runs), moments(truth, predicted))
+    drawn = draw_clusters(count, resamples, seed)
+    return central_interval(ccc_of_moments(np.tensordot(drawn, sums, axes=1)).mean(axis=1))
+
+
+def pearson(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Compute Pearson's correlation of two lists [N]; NaN where one is constant; raise SerError as `ccc` does."""
+    truth, predicted = valid_values(truth, predicted)
+    deviations = truth - truth.mean(), predicted - predicted.mean()
+    scale = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
+    return float((deviations[0] * deviations[1]).sum() / scale) if scale > 1e-12 else float("nan")
+
+
+def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Compute the root of the mean squared error of two lists [N]; raise SerError as `ccc` does."""
+    truth, predicted = valid_values(truth, predicted)
+    return float(np.sqrt(np.mean((truth - predicted) ** 2)))

@@ -8,6 +8,7 @@ from speaker_invariant_ser.recipe_methods import MethodSection, Section, named
 
 Channels = Annotated[int, Field(ge=1, le=512)]
 Stream = Literal["log-mel", "prosody", "waveform"]
+Dimension = Literal["arousal", "valence", "dominance"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

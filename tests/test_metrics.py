@@ -211,3 +211,44 @@ def test_the_coverage_of_the_interval_is_about_95_percent():
 
 def test_one_speaker_has_no_interval():
     assert np.isnan(metrics.cluster_interval(np.array([0, 1]), np.array([0, 1]), np.array(["a", "a"]), 2)).all()
+
+
+def random_values(seed=0, utterances=200, speakers=10):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(utterances)
+    return truth, 0.5 * truth + 0.2 * rng.random(utterances), np.arange(utterances) * speakers // utterances
+
+
+def test_ccc_has_the_values_of_its_definition():
+    x = np.array([0.0, 0.5, 1.0])
+    assert metrics.ccc(x, x) == 1 and metrics.ccc(x, 1 - x) == pytest.approx(-1)
+    assert metrics.ccc(x, x + 0.5) == pytest.approx(2 / 3.5)  # variances 1/6 each, means 1/2 apart: 2/6 / (2/6 + 1/4)
+    assert metrics.ccc(x, np.full(3, 0.9)) == 0 and np.isnan(metrics.ccc(np.ones(3), np.ones(3)))
+    truth, predicted, _ = random_values()
+    variance, apart = truth.var() + predicted.var(), (truth.mean() - predicted.mean()) ** 2
+    assert metrics.ccc(truth, predicted) == pytest.approx(2 * np.cov(truth, predicted, bias=True)[0, 1] / (variance + apart))
+    assert metrics.pearson(truth, predicted) == pytest.approx(np.corrcoef(truth, predicted)[0, 1])
+    assert metrics.rmse(x, x + 0.5) == 0.5 and np.isnan(metrics.pearson(x, np.ones(3)))
+
+
+def test_the_interval_of_the_ccc_resamples_speakers_and_averages_seeds():
+    truth, predicted, speaker = random_values()
+    low, high = metrics.ccc_interval(truth, predicted, speaker)
+    assert low < metrics.ccc(truth, predicted) < high
+    scores = []
+    for drawn in np.random.default_rng(0).multinomial(10, np.full(10, 0.1), size=2000):
+        rows = np.repeat(np.arange(200), drawn[speaker])
+        scores.append(metrics.ccc(truth[rows], predicted[rows]))
+    assert (low, high) == pytest.approx(tuple(np.percentile(scores, [2.5, 97.5])))
+    twice = [np.concatenate((values, values)) for values in (truth, predicted, speaker)]
+    assert metrics.ccc_interval(*twice, np.repeat([0, 1], 200)) == pytest.approx((low, high))
+    assert np.isnan(metrics.ccc_interval(truth, predicted, np.zeros(200))).all()
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [([0.1], [0.1, 0.2], "must be two lists"), ([], [], "at least one value"), ([0.1, np.nan], [0.1, 0.2], "must be finite")],
+)
+def test_values_that_have_no_ccc_are_refused(truth, predicted, message):
+    with pytest.raises(SerError, match=message):
+        metrics.ccc(np.array(truth), np.array(predicted))

@@ -28,6 +28,7 @@ def prepare(
     columns: Mapping[str, str] | None = None,
     unlabelled: bool = False,
     same_speaker: bool | None = None,
+    scale: tuple[float, float] | None = None,
     channel: str = "mix",
     trim_db: float = 0.0,
     loudness: float | None = None,
@@ -49,6 +50,7 @@ def prepare(
         unlabelled: Accept utterances of your own data without an emotion.
         same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker. By default
             such names are an error.
+        scale: Lowest and highest value of your own data's arousal, valence and dominance; by default 0 and 1.
         channel: Of files with several channels: `mix` for their mean, `left` (the first) or `right` (the second).
         trim_db: Trim both ends where they are this many dB below the peak, 0 to 120; 0 trims nothing.
         loudness: Normalise every utterance to this loudness, -70 to 0 LUFS (ITU-R BS.1770).
@@ -74,7 +76,7 @@ def prepare(
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 
     require_at_least(1, jobs=jobs)
-    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled, same_speaker)
+    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled, same_speaker, scale)
     treatment = Treatment(trim_db, loudness, require_choice(channel))
     with workers(jobs) as pool:
         return prepare_sources([wanted], Path(out), treatment, tuple(only), download, pool, progress, f0)

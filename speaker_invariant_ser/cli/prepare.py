@@ -55,6 +55,14 @@ def prepare(
         typer.Option("--unlabelled", help="Accept utterances of your own data without an emotion; see split.unlabelled."),
     ] = False,
     same_speaker: SameSpeaker = None,
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOWEST HIGHEST",
+            help="Scale of your own data's arousal, valence and dominance, such as 1 5.",
+            show_default="0 1",
+        ),
+    ] = None,
     channel: Annotated[
         Channel, typer.Option(help="Of files with several channels: their mean, the left (first), or the right (second).")
     ] = Channel.MIX,
@@ -81,7 +89,8 @@ def prepare(
 
     others = [pair(text, "--also", "nemo=~/nemo") for text in also or ()]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
-    first = Source(corpus, Path(os.path.expanduser(source)), name, pattern, column_names(column), unlabelled, same_speaker)
+    folder = Path(os.path.expanduser(source))
+    first = Source(corpus, folder, name, pattern, column_names(column), unlabelled, same_speaker, scale)
     sources = [first, *(replace(first, corpus=kind, path=Path(os.path.expanduser(path)), name="") for kind, path in others)]
     with workers(jobs) as pool, progress_bars(quiet) as progress:  # workers first: they fork, and progress bars start a thread
         prepared = prepare_sources(

@@ -41,6 +41,9 @@ class Utterance:
     offset: int = 0  # first sample in the prepared audio
     samples: int = 0  # length in the prepared audio; 0 before the corpus is prepared
     copies: str = ""  # the same for utterances that share audio, see `copies`; empty for all others
+    arousal: float | None = None  # 0 (calm) to 1 (excited), see `tables.ratings`; None where it was not rated
+    valence: float | None = None  # 0 (negative) to 1 (positive)
+    dominance: float | None = None  # 0 (weak) to 1 (strong)
 
     @property
     def recorded_in(self) -> str:
@@ -70,10 +73,11 @@ class Listing:
 
 
 COLUMNS = tuple(column.name for column in fields(Utterance))
+DIMENSIONS = ("arousal", "valence", "dominance")  # columns that a manifest has where any utterance was rated
 NUMBERS = {"start": "float64", "end": "float64", "offset": "int64", "samples": "int64"}
 # Columns whose values divide utterances into groups, such as domains
-GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", "copies", *NUMBERS))
-LATER = ("recording", "copies")  # columns that manifests of earlier versions do not have
+GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", "copies", *NUMBERS, *DIMENSIONS))
+LATER = ("recording", "copies", *DIMENSIONS)  # columns that manifests of earlier versions do not have
 
 
 def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
@@ -81,9 +85,13 @@ def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
     import pyarrow.csv  # here and below, because many who need utterances do without pyarrow
 
     columns = {name: [getattr(utterance, name) for utterance in utterances] for name in COLUMNS}
-    arrays = [pyarrow.array(column, NUMBERS.get(name, "string")) for name, column in columns.items()]
+    columns = {
+        name: cells for name, cells in columns.items() if name not in DIMENSIONS or any(cell is not None for cell in cells)
+    }
+    types = NUMBERS | dict.fromkeys(DIMENSIONS, "float64")
+    arrays = [pyarrow.array(column, types.get(name, "string")) for name, column in columns.items()]
     with writing(path, "wb") as file:
-        pyarrow.csv.write_csv(pyarrow.table(arrays, names=list(COLUMNS)), file)
+        pyarrow.csv.write_csv(pyarrow.table(arrays, names=list(columns)), file)
 
 
 def read_manifest(path: Path | str) -> list[Utterance]:
@@ -92,14 +100,19 @@ def read_manifest(path: Path | str) -> list[Utterance]:
 
     from speaker_invariant_ser.data.tables.columns import read_columns
 
-    columns = read_columns(path, {name: pyarrow.type_for_alias(kind) for name, kind in NUMBERS.items()})
+    types = NUMBERS | dict.fromkeys(DIMENSIONS, "float64")
+    columns = read_columns(path, {name: pyarrow.type_for_alias(kind) for name, kind in types.items()})
     missing = [name for name in COLUMNS if name not in columns and name not in LATER]
     if missing:
         raise ManifestError(f"{path}: no column {shorten(missing)}; a manifest has {', '.join(COLUMNS)}")
     if unclear := [name for name in NUMBERS if None in columns[name]]:
         raise ManifestError(f"{path}: {shorten(unclear)} in row {columns[unclear[0]].index(None) + 1} is no number")
-    absent = [""] * len(columns["id"])
-    return [Utterance(*row) for row in zip(*(columns.get(name, absent) for name in COLUMNS), strict=True)]
+    for name in (name for name in DIMENSIONS if name in columns):
+        for row, value in enumerate(columns[name], start=1):
+            if value is not None and not 0 <= value <= 1:
+                raise ManifestError(f"{path}: {name} in row {row} is {value:g}; expected 0 to 1, or an empty cell")
+    absent = {name: [None if name in DIMENSIONS else ""] * len(columns["id"]) for name in LATER}
+    return [Utterance(*row) for row in zip(*(columns.get(name) or absent[name] for name in COLUMNS), strict=True)]
 
 
 def require_valid(
@@ -189,8 +202,9 @@ def select(listings: Sequence[Listing], conditions: Sequence[tuple[str, str]]) -
     """
     wanted = defaultdict(set)
     for column, value in conditions:
-        if column not in COLUMNS:
-            raise ManifestError(f"--only {column}={value}: {unknown('column', column, COLUMNS)}")
+        if column not in COLUMNS or column in DIMENSIONS:
+            possible = [name for name in COLUMNS if name not in DIMENSIONS]
+            raise ManifestError(f"--only {column}={value}: {unknown('column', column, possible)}")
         wanted[column].add(value)
     for column, values in wanted.items():
         present = values_of(column, utterances_of(listings))

@@ -13,6 +13,7 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
+from speaker_invariant_ser.data.tables.ratings import UNIT, Scale
 from speaker_invariant_ser.data.tables.unify import unify
 from speaker_invariant_ser.errors import CorpusError
 from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
@@ -32,6 +33,7 @@ class Source:
         unlabelled: Whether the user's own data may lack emotions.
         same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker; None: such
             names are an error.
+        scale: Lowest and highest value of the ratings of arousal, valence and dominance in the user's own data; None: 0 and 1.
     """
 
     corpus: str
@@ -41,6 +43,7 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
     unlabelled: bool = False
     same_speaker: bool | None = None
+    scale: Scale | None = None
 
     @property
     def is_own(self) -> bool:
@@ -59,7 +62,16 @@ class Source:
         """
         if self.is_own:
             return CUSTOM_FORMATS[self.corpus](
-                Request(self.path, self.name, self.pattern, self.columns, scratch, self.unlabelled, self.same_speaker)
+                Request(
+                    source=self.path,
+                    name=self.name,
+                    pattern=self.pattern,
+                    columns=self.columns,
+                    scratch=scratch,
+                    unlabelled=self.unlabelled,
+                    same_speaker=self.same_speaker,
+                    scale=self.scale or UNIT,
+                )
             )
         return unify(list_corpus(get_corpus(self.corpus, CUSTOM_FORMATS), self.path), self.path, self.same_speaker)
 
@@ -111,7 +123,7 @@ def require_own_data(sources: Sequence[Source]) -> None:
     """Raise CorpusError for an option that is about the user's own data where there is none: it would have no effect."""
     first = sources[0]
     own = any(source.is_own for source in sources)
-    for option in ("name", "pattern", "columns", "unlabelled"):
+    for option in ("name", "pattern", "columns", "unlabelled", "scale"):
         if getattr(first, option) and not (first.is_own if option == "name" else own):
             flag = "--column" if option == "columns" else f"--{option}"
             raise CorpusError(f"{flag}: for your own data only, {first.corpus} is a known corpus; leave it out")

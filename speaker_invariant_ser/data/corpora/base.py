@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats.files import list_audio
-from speaker_invariant_ser.data.manifest import Listing, Utterance
+from speaker_invariant_ser.data.manifest import DIMENSIONS, Listing, Utterance
+from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, outside_note, ratings_of
 from speaker_invariant_ser.errors import CorpusError, counted
 from speaker_invariant_ser.files import read_bytes
 
@@ -50,8 +51,9 @@ class Corpus:
 
     `find(folder)` yields one dictionary per audio file. Either it holds `source` (path relative to the folder), `speaker`,
     `emotion` and, where the corpus provides them, `id`, `text`, `sex`, `language`, `session`, `style`, `intensity`,
-    `repetition`, `partition`; or it holds `source` and `rejected`, the reason why this file cannot be used. Audio files that
-    `find` does not yield are rejected as well, unless they match `other_files`.
+    `repetition`, `partition`, and `arousal`, `valence`, `dominance` as numbers of `scale`; or it holds `source` and `rejected`,
+    the reason why this file cannot be used. Audio files that `find` does not yield are rejected as well, unless they match
+    `other_files`.
 
     Attributes:
         name: Name on the command line and in manifests; the module's name.
@@ -68,6 +70,7 @@ class Corpus:
         note: A limitation of the corpus that every report prints; empty where there is none.
         counts_rejected: Whether `counts` include files that `find` rejects, such as files without an agreed label.
         download: Archives for `siser prepare --download`; empty where the corpus is not openly licensed.
+        scale: Lowest and highest value of its ratings of arousal, valence and dominance; None where it has none.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Corpus:
     note: str = ""
     counts_rejected: bool = False
     download: tuple[Download, ...] = ()
+    scale: Scale | None = None
 
 
 def by_file_name(parse: Callable[[Path], Fields | None]) -> Callable[[Path], Iterator[Fields]]:
@@ -137,7 +141,8 @@ def list_corpus(corpus: Corpus, folder: Path | str) -> Listing:
     for source in sorted(set(list_audio(folder)) - {fields["source"] for fields in files}):
         if not any(fnmatchcase(source.lower(), pattern) for pattern in corpus.other_files):
             rejected.append((source, f"{UNKNOWN_FILE} {corpus.title} by its name: expected {corpus.layout}"))
-    return Listing(utterances, rejected, folder, corpus.note)
+    notes = outside_note((fields for fields in files if "rejected" not in fields), corpus.scale or UNIT)
+    return Listing(utterances, rejected, folder, corpus.note, notes=notes)
 
 
 def with_unique_ids(corpus: Corpus, files: Iterable[Fields]) -> list[Utterance]:
@@ -148,8 +153,10 @@ def with_unique_ids(corpus: Corpus, files: Iterable[Fields]) -> list[Utterance]:
         name = fields.get("id") or fields["source"].rpartition("/")[2].rpartition(".")[0]
         name = fields["source"] if name in used else name
         used.add(name)
-        values = {"corpus": corpus.name, "language": corpus.language, **fields, "id": name}
-        utterances.append(Utterance(**values))  # type: ignore[arg-type]  # no corpus yields `start` or the other numbers
+        labels = {key: value for key, value in fields.items() if key not in DIMENSIONS}
+        values = {"corpus": corpus.name, "language": corpus.language, **labels, "id": name}
+        rated = ratings_of(fields, corpus.scale or UNIT)
+        utterances.append(Utterance(**values, **rated))  # type: ignore[arg-type]  # no corpus yields `start` or the other numbers
     return utterances
 
 
@@ -199,6 +206,7 @@ def corpus_facts(corpus: Corpus) -> dict[str, str | list[str]]:
         "get it": corpus.url + (", or with --download" if corpus.download else ""),
         "language": corpus.language,
         "holds": [counts_text(release, counts) for release, counts in corpus.counts.items()],
+        **({"ratings": "{}, {} and {} from {:g} to {:g}".format(*DIMENSIONS, *corpus.scale)} if corpus.scale else {}),
         "layout": corpus.layout,
         **({"note": corpus.note} if corpus.note else {}),
     }

@@ -11,6 +11,8 @@ Labels are in `Session1/dialog/EmoEvaluation/Ses01F_impro04.txt`, one line per t
 
     [140.2250 - 145.6000]   Ses01F_impro05_F019   ang   [1.5000, 4.0000, 4.5000]
 
+The numbers are valence, activation (arousal here) and dominance, the mean of the annotators' ratings from 1 to 5.
+
 One re-upload has all labels in `iemocap_full_dataset.csv`. Turns without a majority label are marked xxx (2507 of 10039) and are
 rejected. All other labels keep their own names; merging (happy and excited in the usual four classes) and dropping is done by
 `labels.map` in the recipe. The files in `dialog/wav/` are whole dialogues, not utterances.
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, read_text
 from speaker_invariant_ser.data.formats.files import find_audio
+from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.data.tables.columns import read_rows
 
 EMOTIONS = {
@@ -39,7 +42,10 @@ EMOTIONS = {
 STYLES = {"impro": "improvised", "script": "scripted"}
 SEXES = {"F": "female", "M": "male"}
 NAME = re.compile(r"SES0(?P<session>[1-5])[FM]_(?P<style>IMPRO|SCRIPT)\d\d(?:_\d)?[A-Z]?_(?P<sex>[FM])\d{3}")
-LABEL = re.compile(r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>Ses\w+)\s+(?P<label>[a-z]{3})\s")
+LABEL = re.compile(
+    r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>Ses\w+)\s+(?P<label>[a-z]{3})\s"
+    r"(?:[ \t]*\[(?P<valence>[\w.-]+),[ \t]*(?P<arousal>[\w.-]+),[ \t]*(?P<dominance>[\w.-]+)\])?"
+)
 
 
 def find(folder: Path) -> Iterator[Fields]:
@@ -48,7 +54,7 @@ def find(folder: Path) -> Iterator[Fields]:
     for path in find_audio(folder) if labels else ():
         relative = path.relative_to(folder)
         if fields := parse(relative):
-            yield {"source": relative.as_posix(), **fields, **read_label(labels.get(path.stem.upper(), ""))}
+            yield {"source": relative.as_posix(), **fields, **read_label(labels.get(path.stem.upper(), {}))}
 
 
 def parse(path: Path) -> Fields | None:
@@ -67,22 +73,23 @@ def parse(path: Path) -> Fields | None:
     }
 
 
-def read_label(label: str) -> Fields:
-    """Return the emotion, or the reason why the turn has none."""
+def read_label(labels: Fields) -> Fields:
+    """Return emotion and ratings, or the reason why the turn has no emotion."""
+    label = labels.get("label", "")
     if label in EMOTIONS:
-        return {"emotion": EMOTIONS[label]}
+        return {"emotion": EMOTIONS[label], **{name: labels[name] for name in DIMENSIONS if name in labels}}
     return {"rejected": "no majority label" if label == "xxx" else "no label in dialog/EmoEvaluation"}
 
 
-def read_labels(folder: Path) -> dict[str, str]:
-    """Return the three-letter labels by upper-case name of the turn."""
-    labels: dict[str, str] = {}
+def read_labels(folder: Path) -> dict[str, Fields]:
+    """Return the three-letter label and, where there are any, the ratings by upper-case name of the turn."""
+    labels: dict[str, Fields] = {}
     for table in sorted(folder.rglob("iemocap_full_dataset.csv")):
-        labels |= {Path(row["path"]).stem.upper(): row["emotion"] for row in read_rows(table, ("path", "emotion"))}
+        labels |= {Path(row["path"]).stem.upper(): {"label": row["emotion"]} for row in read_rows(table, ("path", "emotion"))}
     for text in sorted(folder.rglob("*.txt")):
         if text.parent.name.lower() == "emoevaluation" and not text.name.startswith("."):  # subfolders hold single annotators
             matches = LABEL.finditer(read_text(text))
-            labels |= {match["turn"].upper(): match["label"] for match in matches}
+            labels |= {match["turn"].upper(): match.groupdict("") for match in matches}
     return labels
 
 
@@ -120,4 +127,5 @@ CORPUS = Corpus(
     ),
     find=find,
     other_files=("*dialog/wav/*",),
+    scale=(1, 5),
 )

@@ -14,8 +14,9 @@ one line per turn:
 
     UTD-IMPROV-S01A-F01-T-FM03.avi; A; A:2.200000; V:1.800000; D:3.400000 ; N:3.800000;
 
-A angry, H happy, N neutral, S sad, O other, X no agreement (555 of 8438 turns, which are rejected). Only target and read turns of
-a scene have the same words.
+A angry, H happy, N neutral, S sad, O other, X no agreement (555 of 8438 turns, which are rejected). The numbers are the mean
+ratings of activation (arousal here), valence, dominance and naturalness, from 1 to 5. Only target and read turns of a scene have
+the same words.
 
 Many loaders use the target actor as the speaker, which is wrong for half of the other turns; some use the second letter of FM.
 That the first letter is the speaker is our inference from turns with published transcripts: the target actor asks for the cue and
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, read_text
 from speaker_invariant_ser.data.formats.files import find_audio
+from speaker_invariant_ser.data.manifest import DIMENSIONS
 
 EMOTIONS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad", "O": "other"}
 STYLES = {"T": "improvised", "S": "improvised", "R": "read", "P": "natural"}
@@ -36,7 +38,11 @@ SAME_WORDS = ("T", "R")
 NAME = re.compile(
     r"(?:MSP|UTD)-IMPROV-(?P<turn>S(?P<text>[01]\d|20)[AHNS]-[FM]0(?P<session>[1-6])-(?P<style>[TSRP])-(?P<sex>[FM])[FM]\d\d)"
 )
-LABEL = re.compile(rf"^{NAME.pattern}\.(?:avi|wav);\s*(?P<label>[A-Z]);", re.MULTILINE)
+LABEL = re.compile(
+    rf"^{NAME.pattern}\.(?:avi|wav);[ \t]*(?P<label>[A-Z]);"
+    r"(?:[ \t]*A:(?P<arousal>[\w.-]+)[ \t]*;[ \t]*V:(?P<valence>[\w.-]+)[ \t]*;[ \t]*D:(?P<dominance>[\w.-]+))?",
+    re.MULTILINE,
+)
 TABLES = ("evalution.txt", "evaluation.txt")
 
 
@@ -46,7 +52,7 @@ def find(folder: Path) -> Iterator[Fields]:
     for path in find_audio(folder) if labels else ():
         match = NAME.fullmatch(path.stem.upper())
         if match:
-            yield {"source": path.relative_to(folder).as_posix(), **parse(match), **read_label(labels.get(match["turn"], ""))}
+            yield {"source": path.relative_to(folder).as_posix(), **parse(match), **read_label(labels.get(match["turn"], {}))}
 
 
 def parse(match: re.Match[str]) -> Fields:
@@ -60,20 +66,21 @@ def parse(match: re.Match[str]) -> Fields:
     }
 
 
-def read_label(label: str) -> Fields:
-    """Return the emotion, or the reason why the turn has none."""
+def read_label(labels: Fields) -> Fields:
+    """Return emotion and ratings, or the reason why the turn has no emotion."""
+    label = labels.get("label", "")
     if label in EMOTIONS:
-        return {"emotion": EMOTIONS[label]}
+        return {"emotion": EMOTIONS[label], **{name: labels[name] for name in DIMENSIONS}}
     return {"rejected": "no majority label" if label == "X" else "no label in Evalution.txt"}
 
 
-def read_labels(folder: Path) -> dict[str, str]:
-    """Return the one-letter labels by turn, without the prefix: it differs between label file and audio."""
-    labels: dict[str, str] = {}
+def read_labels(folder: Path) -> dict[str, Fields]:
+    """Return one-letter label and ratings by turn, without the prefix: it differs between label file and audio."""
+    labels: dict[str, Fields] = {}
     for text in sorted(folder.rglob("*.txt")):
         if text.name.lower() in TABLES:
             matches = LABEL.finditer(read_text(text))
-            labels |= {match["turn"]: match["label"] for match in matches}
+            labels |= {match["turn"]: match.groupdict("") for match in matches}
     return labels
 
 
@@ -97,5 +104,6 @@ CORPUS = Corpus(
         "turn), with labels in Evalution.txt"
     ),
     find=find,
+    scale=(1, 5),
     note="The speaker of a turn is inferred from its file name; the session, which both actors share, is documented.",
 )

@@ -7,6 +7,7 @@ was cut again (0000). All labels are in `Labels/labels_consensus.csv`, in older 
     MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1
 
     EmoClass    A angry, C contempt, D disgust, F fear, H happy, N neutral, S sad, U surprise, O other, X no agreement
+    EmoAct      mean rating of activation (arousal here), from 1 to 7; EmoVal of valence, EmoDom of dominance
     SpkrID      a number, or Unknown
     Split_Set   Train, Development (formerly Validation), Test1, Test2; the labels of Test3 are not published
 
@@ -37,6 +38,7 @@ PARTITIONS = {"train": "train", "development": "dev", "validation": "dev", "test
 SEXES = {"female": "female", "male": "male"}
 TABLES = ("labels_consensus.csv", "labels_concensus.csv")
 COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
+RATINGS = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 NAME = re.compile(r"MSP-PODCAST_(?P<session>\d+|test3)(?:_\d+)+", re.IGNORECASE)
 
 
@@ -62,6 +64,7 @@ def read_row(row: dict[str, str]) -> Fields:
         "emotion": EMOTIONS[row["EmoClass"]],
         "sex": SEXES.get(row["Gender"].lower(), ""),
         "partition": PARTITIONS.get(row["Split_Set"].lower(), ""),
+        **{name: row[column] for name, column in RATINGS.items() if column in row},
     }
 
 
@@ -87,4 +90,5 @@ CORPUS = Corpus(
     layout="files named like Audios/MSP-PODCAST_0001_0008.wav (recording, segment), with Labels/labels_consensus.csv",
     find=find,
     counts_rejected=True,
+    scale=(1, 7),
 )

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from speaker_invariant_ser.data.formats.files import is_only_here, list_audio, list_unusable
 from speaker_invariant_ser.data.manifest import (
     COLUMNS,
+    DIMENSIONS,
     Listing,
     Utterance,
     reject_invalid_names,
@@ -24,6 +26,7 @@ from speaker_invariant_ser.data.manifest import (
 from speaker_invariant_ser.data.tables.columns import read_columns, separator_hint
 from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
+from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_ratings, require_scale
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_text, unify, without_contradictions
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
@@ -44,6 +47,7 @@ OPTIONAL = (
     "start",
     "end",
 )
+FIELDS = (*NEEDED, *OPTIONAL, *DIMENSIONS)
 GROUPED = (*NEEDED[1:], "text", "session", "recording")  # columns in which equal cells keep utterances together
 ALIASES = {  # other common names of these columns, used where ours is absent
     "path": ("file", "filename", "audio"),
@@ -53,6 +57,7 @@ ALIASES = {  # other common names of these columns, used where ours is absent
     "text": ("transcription", "transcript", "sentence"),
 }
 SEXES = {"f": "female", "w": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+NOT_IN_NAMES = ("id", "source", "corpus", "start", "end", "offset", "samples", "copies")  # fields that no path of a file has
 MAX_SECONDS = 1e9  # no recording is as long
 PARTITIONS = {
     "train": "train",
@@ -80,9 +85,10 @@ class Request:
         scratch: Folder for audio that is stored inside tables.
         unlabelled: Whether utterances may have no emotion, and the table no such column.
         same_speaker: Whether speaker names that are alike are one speaker, as in `unify`.
+        scale: Lowest and highest value of the ratings of arousal, valence and dominance.
 
     Raises:
-        ManifestError: A key of `columns` is not a field, or the corpus name is not valid UTF-8.
+        ManifestError: A key of `columns` is not a field, the corpus name is not valid UTF-8, or the scale is none.
     """
 
     source: Path
@@ -92,13 +98,15 @@ class Request:
     scratch: Path = Path()
     unlabelled: bool = False
     same_speaker: bool | None = None
+    scale: Scale = UNIT
 
     def __post_init__(self) -> None:
         if not is_utf8(self.corpus):
             raise ManifestError(f"--name {self.corpus!a}: not UTF-8; choose a name that can be written in a table")
         for name in self.columns:
-            if name not in (*NEEDED, *OPTIONAL):
-                raise ManifestError(f"--column {name}={self.columns[name]}: {unknown('column', name, (*NEEDED, *OPTIONAL))}")
+            if name not in FIELDS:
+                raise ManifestError(f"--column {name}={self.columns[name]}: {unknown('column', name, FIELDS)}")
+        require_scale(self.scale)
 
     @property
     def corpus(self) -> str:
@@ -114,7 +122,7 @@ class Request:
 def read_table(request: Request) -> Listing:
     """List the utterances of a CSV, TSV or Parquet table.
 
-    The columns path, speaker and emotion are needed; those in OPTIONAL are used where present, all others are ignored.
+    The columns path, speaker and emotion are needed; others in FIELDS are used where present, all others are ignored.
     Everything is text: speaker `03` stays `03`. `path` is absolute or relative to the table's folder, or to the current folder
     where the file is only there; `start` and `end` are seconds into the file.
 
@@ -179,7 +187,7 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern
         parts = counted(len(parsed.parts), "part")
         raise CorpusError(f"--pattern {pattern[:100]}...: {parts} (texts and wildcards), expected at most {MAX_PARTS}")
     for name in parsed.fields:
-        if name not in COLUMNS or name in ("id", "source", "corpus", "start", "end", "offset", "samples", "copies"):
+        if name not in COLUMNS or name in (*NOT_IN_NAMES, *DIMENSIONS):
             raise CorpusError(f"--pattern {pattern}: {unknown('field', name, ('speaker', 'emotion', *OPTIONAL[1:-2]))}")
     if missing := [name for name in needed if name not in parsed.fields]:
         raise CorpusError(f"--pattern {pattern}: needs {' and '.join('{' + name + '}' for name in missing)}")
@@ -204,6 +212,7 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     columns |= {name: without_missing_words(cells) for name, cells in columns.items() if name not in NEEDED}
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
+    require_ratings(columns, request.scale, request.source)
     needed = request.needed[1:]
     rejected: list[tuple[str, str]] = []
     if request.source.is_dir():
@@ -219,7 +228,7 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
         require_no_missing_words(columns, missing, request)
     notes += [note for name in GROUPED for note in doubtful_names(name, columns.get(name, []))]
     columns |= {name: without_missing_words(columns[name]) for name in NEEDED[1:]}
-    listing = Listing(make_utterances(columns, request.corpus), rejected, folder, "", request.unlabelled, notes)
+    listing = Listing(make_utterances(columns, request.corpus, request.scale), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))
     listing = remove_duplicates(listing)
     require_valid(listing.utterances, request.source, listing.rejected, listing.unlabelled)
@@ -277,7 +286,7 @@ def without_missing_words(cells: list[str]) -> list[str]:
 def own_names(columns: Columns, request: Request) -> Columns:
     """Return the columns that are fields of an utterance, under the fields' names; raise ManifestError for missing ones."""
     chosen = {}
-    for name in (*NEEDED, *OPTIONAL):
+    for name in FIELDS:
         given = request.columns.get(name)
         if given and given not in columns:
             raise ManifestError(f"{request.source}: --column {name}={given}: {unknown('column', given, columns)}")
@@ -292,7 +301,7 @@ def own_names(columns: Columns, request: Request) -> Columns:
     return chosen
 
 
-def make_utterances(columns: Columns, corpus: str) -> list[Utterance]:
+def make_utterances(columns: Columns, corpus: str, scale: Scale = UNIT) -> list[Utterance]:
     """Return one utterance per row of stripped cells."""
     rows = len(columns["path"])
     texts = {name: columns.get(name, [""] * rows) for name in OPTIONAL}
@@ -306,7 +315,17 @@ def make_utterances(columns: Columns, corpus: str) -> list[Utterance]:
     texts |= {"corpus": [corpus] * rows, "speaker": columns["speaker"], "emotion": columns["emotion"], "source": columns["path"]}
     names = [name for name in COLUMNS if name in texts or name in ("start", "end")]
     cells = [{**texts, "start": start, "end": end}[name] for name in names]
-    return [Utterance(*row) for row in zip(*cells, strict=True)]  # in the order of COLUMNS
+    utterances = [Utterance(*row) for row in zip(*cells, strict=True)]  # in the order of COLUMNS
+    rated = {name: columns[name] for name in DIMENSIONS if name in columns}
+    if not rated:
+        return utterances
+    ratings = (dict(zip(rated, row, strict=True)) for row in zip(*rated.values(), strict=True))
+    return [with_ratings(utterance, ratings_of(row, scale)) for utterance, row in zip(utterances, ratings, strict=True)]
+
+
+def with_ratings(utterance: Utterance, ratings: Mapping[str, Any]) -> Utterance:
+    """Return an utterance with ratings, by dimension."""
+    return replace(utterance, **ratings)
 
 
 def number(text: str) -> float:

@@ -13,8 +13,7 @@ from typing import Any
 from speaker_invariant_ser.data.manifest import Listing
 from speaker_invariant_ser.data.tables.custom import (
     ALIASES,
-    NEEDED,
-    OPTIONAL,
+    FIELDS,
     PARTITIONS,
     Columns,
     Request,
@@ -36,7 +35,7 @@ MAX_YAML = 10**7  # bytes of db.yaml, which are read in half a minute
 
 
 def read_audformat(request: Request) -> Listing:
-    """List the utterances of an audformat database: the schemes emotion and speaker, and those in OPTIONAL where present.
+    """List the utterances of an audformat database: the schemes emotion and speaker, and others in FIELDS where present.
 
     Emotion may be in a table of segments and speaker in a table of files. `request.columns` may name a scheme, a field of a
     scheme's labels (such as a speaker's gender), or TABLE.COLUMN where several tables have a scheme.
@@ -55,7 +54,7 @@ def read_audformat(request: Request) -> Listing:
         load_tables(database, folder)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
-    series = {name: values for name in (*NEEDED[1:], *OPTIONAL) if (values := series_of(name, database, request)) is not None}
+    series = {name: values for name in FIELDS[1:] if (values := series_of(name, database, request)) is not None}
     needed = request.needed[1:]
     if missing := [name for name in needed if name not in series]:
         raise CorpusError(
@@ -168,7 +167,7 @@ def as_text(series: Series) -> list[str]:
 def read_datasets(request: Request) -> Listing:
     """List the utterances of a Hugging Face dataset that was written with `save_to_disk`.
 
-    A column of type Audio, speaker and emotion are needed; those in OPTIONAL are used where present. Audio inside the tables is
+    A column of type Audio, speaker and emotion are needed; others in FIELDS are used where present. Audio inside the tables is
     written to `request.scratch` first. The names of the dataset's splits become `partition`.
 
     Raises:
