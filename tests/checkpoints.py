@@ -85,7 +85,7 @@ CONFIG = {
 
 def describe_checkpoint(folder: Path, weights: str = "model.safetensors", rate: int = RATE, **config) -> Path:
     """Write the files of a checkpoint without weights into a new folder: all that is needed where its layers are cached."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
     (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": rate}))
     (folder / weights).write_bytes(b"none")

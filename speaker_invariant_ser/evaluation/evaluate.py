@@ -53,18 +53,14 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     SelectedEpoch,
     Speaker,
 )
+from speaker_invariant_ser.features.pretrained.places import recipe_without_path
 from speaker_invariant_ser.files import held
 from speaker_invariant_ser.models.binding import require_no_links
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
-CURVE_COLUMNS = (  # of metrics.csv, averaged over the models for report.json
-    "adversary_loss",
-    "adversary_loss_uninformed",
-    "adversary_accuracy",
-    "adversary_gradient",
-    "emotion_gradient",
-)
+# Columns of metrics.csv that are averaged over the models for report.json.
+CURVE_COLUMNS = "adversary_loss", "adversary_loss_uninformed", "adversary_accuracy", "adversary_gradient", "emotion_gradient"
 Curves = Mapping[str, list[dict[str, float]]]  # name of a model -> rows of its metrics.csv
 
 
@@ -384,7 +380,7 @@ def describe(run: Run, prepared: PreparedCorpus, settings: AuditSettings, judge:
     return RunSettings.model_validate(
         {
             "threat": describe_threat_model(run.recipe),
-            "recipe": run.recipe.model_dump(mode="json"),
+            "recipe": recipe_without_path(run.recipe),
             "transductive": run.recipe.features.transductive,
             "corpora": prepared.settings["corpora"],
             "labels": prepared.mapped.table(),

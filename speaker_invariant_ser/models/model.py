@@ -28,6 +28,7 @@ from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
 from speaker_invariant_ser.features.pretrained.front import open_front
+from speaker_invariant_ser.features.pretrained.places import with_path, without_path
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import MAX_SETTINGS, read_json, write_json, writing
@@ -249,7 +250,8 @@ def save_model(
     with writing(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(weights))
     versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
-    described: dict[str, Any] = {"format": FORMAT, **format_1_keys(model.settings.model_dump(mode="json")), "versions": versions}
+    settings = model.settings.model_copy(update={"encoder": without_path(model.settings.encoder)})
+    described: dict[str, Any] = {"format": FORMAT, **format_1_keys(settings.model_dump(mode="json")), "versions": versions}
     described["trained"] = dict(trained or {})
     write_json(folder / DESCRIPTION, {**described, HASHES: hashes_of(folder, described, run or {})})
 
@@ -279,6 +281,7 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     described = read_description(folder / DESCRIPTION)
     require_unchanged(folder, described)
     settings = parse_description(folder / DESCRIPTION, described)
+    settings = settings.model_copy(update={"encoder": with_path(settings.encoder, folder)})
     try:
         with parameters_limited(folder, settings):
             model = SerModel(settings)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary import read_report, read_results
+from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, FORMAT, MODELS, Export
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
@@ -41,7 +42,8 @@ def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: 
             target = partial / MODELS / str(number)
             target.mkdir(parents=True)
             shutil.copyfile(spec.folder / WEIGHTS, target / WEIGHTS)
-            described = {key: value for key, value in read_description(spec.folder / DESCRIPTION).items() if key != HASHES}
+            described = description_without_path(read_description(spec.folder / DESCRIPTION))
+            described.pop(HASHES, None)
             write_json(target / DESCRIPTION, {**described, HASHES: hashes_of(target, described, {})})
             hashes[f"{MODELS}/{number}"] = sha256(target / DESCRIPTION)
         (partial / CARD).write_text(text, encoding="utf-8")

@@ -25,7 +25,7 @@ from speaker_invariant_ser.runs import FOLDS, RECIPE, SPLIT, Run, flattened, row
 from speaker_invariant_ser.studies.machine import describe_machine
 from speaker_invariant_ser.studies.results import Numbers, Result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.study import Cell
-from speaker_invariant_ser.training.launcher import train
+from speaker_invariant_ser.training.launcher import train, with_checkpoint
 from speaker_invariant_ser.training.tensorboard import EVENTS
 
 
@@ -125,7 +125,7 @@ def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str
     if not (folder / SPLIT).is_file():
         return ""
     run = Run.open(folder)
-    old, new = flattened(run.recipe), flattened(recipe)
+    old, new = flattened(run.recipe), flattened(with_checkpoint(recipe, run.recipe.encoder))
     if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
         return f"with another recipe ({shorten(changed, 3)})"
     return "" if all(prepared.settings["sha256"].get(name) == value for name, value in run.hashes.items()) else "on other data"

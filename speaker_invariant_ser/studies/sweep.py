@@ -23,11 +23,19 @@ from speaker_invariant_ser.files import locked, refuse_existing, write_errors
 from speaker_invariant_ser.processes import TaskProgress, bounded_jobs, cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
-from speaker_invariant_ser.studies.sweep_folds import FoldOutputs, FoldTask, Result, Workers, open_workers, trial_folder
+from speaker_invariant_ser.studies.sweep_folds import (
+    FoldOutputs,
+    FoldTask,
+    Result,
+    Workers,
+    open_workers,
+    trial_folder,
+    with_same_checkpoint,
+)
 from speaker_invariant_ser.studies.sweep_results import SweepResult, TrialResult, write_results
-from speaker_invariant_ser.studies.sweep_space import Choices, Sweep
+from speaker_invariant_ser.studies.sweep_space import Choices, Sweep, flattened
 from speaker_invariant_ser.training.checks import check_device, check_recipe
-from speaker_invariant_ser.training.launcher import open_run
+from speaker_invariant_ser.training.launcher import held_encoder, open_run, with_checkpoint
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -70,7 +78,7 @@ def run_sweep(
         WriteError: The folder exists, or cannot be written.
     """
     require_optuna()
-    plan = make_plan(sweep, prepared, Path(out), device)
+    plan = make_plan(with_same_checkpoint(sweep, Path(out) / JOURNAL, resume), prepared, Path(out), device)
     total = trials or sweep.settings.trials
     with open_study(plan, resume) as study:
         search = Search(plan, study, total, jobs := bounded_jobs(jobs, total), progress or (lambda name, done, total: None))
@@ -116,11 +124,10 @@ class Plan:
         """All that decides the result of a trial, by which a study is recognised when it is resumed."""
         settings = self.sweep.settings.model_dump(mode="json", exclude={"trials", "folds"})
         searched = {key: [type(values).__name__, *asdict(values).values()] for key, values in self.sweep.space.items()}
-        hashes = {name: self.prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)}
         request = {
             "recipe": self.sweep.recipe.model_dump(mode="json"),
             "sweep": {**settings, "folds": [split.name for split in self.splits], **searched},
-            "corpus": hashes,
+            "corpus": {name: self.prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)},
         }
         return json.loads(json.dumps(request))  # as it is read again
 
@@ -227,15 +234,6 @@ def require_same_request(old: Mapping[str, Any], plan: Plan) -> None:
         raise RunError(f"{plan.out} was started with another request: {shorten(changed)}. Use the same, or another --out")
 
 
-def flattened(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a request by their keys, those of the recipe as section.key."""
-    values: dict[str, Any] = {}
-    for section, content in request["recipe"].items():
-        keys = content.items() if isinstance(content, Mapping) else enumerate(content, start=1)
-        values |= {f"{section}.{key}": value for key, value in keys}
-    return values | {f"{part}.{key}": value for part in ("sweep", "corpus") for key, value in request[part].items()}
-
-
 def requeue_interrupted(storage: "JournalStorage") -> None:
     """Queue the trials that were running when a process was killed: they keep their number and their configuration."""
     from optuna.trial import TrialState
@@ -247,6 +245,12 @@ def requeue_interrupted(storage: "JournalStorage") -> None:
 
 
 # The search
+
+
+def open_trial(plan: Plan, recipe: Recipe, number: int) -> Run:
+    """Create the run of a trial, or open it with the folds that it has trained before it was interrupted."""
+    folder = trial_folder(plan.out, number)
+    return open_run(with_checkpoint(recipe, held_encoder(folder)), plan.splits, plan.prepared, folder, resume=True)
 
 
 @dataclass
@@ -326,12 +330,8 @@ class Search:
         except RecipeError as error:
             self.fail(trial, str(error))
             return
-        self.running[trial.number] = running = RunningTrial(trial, self.open_run(recipe, trial.number))
+        self.running[trial.number] = running = RunningTrial(trial, open_trial(self.plan, recipe, trial.number))
         self.start_fold(running, workers)
-
-    def open_run(self, recipe: Recipe, number: int) -> Run:
-        """Create the run of a trial, or open it with the folds that it has trained before it was interrupted."""
-        return open_run(recipe, self.plan.splits, self.plan.prepared, trial_folder(self.plan.out, number), resume=True)
 
     def start_fold(self, running: RunningTrial, workers: Workers) -> None:
         """Start the next fold of a trial."""

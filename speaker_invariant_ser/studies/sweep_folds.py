@@ -5,13 +5,14 @@ on the dev speakers of each fold, and the attackers are fitted on training utter
 speakers, as in `siser evaluate --quick`.
 """
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -24,8 +25,9 @@ from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.statistics import leaves_room
+from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import AuditError, RunError
+from speaker_invariant_ser.errors import AuditError, RecipeError, RunError
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
@@ -33,7 +35,8 @@ from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import ModelSpec, Run
-from speaker_invariant_ser.training.launcher import launched_fabric
+from speaker_invariant_ser.studies.sweep_space import Sweep
+from speaker_invariant_ser.training.launcher import launched_fabric, with_checkpoint
 from speaker_invariant_ser.training.refit import train_model
 
 
@@ -167,6 +170,30 @@ def score_folds(folds: Sequence[FoldOutputs], recipe: Recipe) -> Scores:
         accuracy=strongest.score.accuracy,
         chance=leakage.chance["given_emotion"],
     )
+
+
+def with_same_checkpoint(sweep: Sweep, journal: Path, resume: bool) -> Sweep:
+    """Return a sweep that says which checkpoint the pre-trained encoder of its recipe is, the same before and after `resume`.
+
+    Where the checkpoint is searched itself, each trial chooses its own.
+    """
+    if {"encoder.name", "encoder.source", "encoder.revision"} & sweep.space.keys():
+        return sweep
+    held = held_recipe(journal) if resume and journal.is_file() else None
+    return replace(sweep, recipe=with_checkpoint(sweep.recipe, held.encoder if held else None))
+
+
+def held_recipe(journal: Path) -> Recipe | None:
+    """Return the recipe of a study from its journal; None where that has none or is damaged, which opening it says."""
+    with open(journal, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                request = json.loads(line).get("user_attr", {}).get("request")
+                if request:
+                    return saved_recipe(request["recipe"], str(journal))
+            except (ValueError, AttributeError, KeyError, TypeError, RecursionError, RecipeError):
+                continue
+    return None
 
 
 def trial_folder(study: Path, number: int) -> Path:

@@ -309,6 +309,15 @@ def check_values(key: str, space: Mapping[str, Choices | Range], recipe: Recipe,
             raise RecipeError(f"{source} {problems[0]}")
 
 
+def flattened(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a request by their keys, those of the recipe as section.key."""
+    values: dict[str, Any] = {}
+    for section, content in request["recipe"].items():
+        keys = content.items() if isinstance(content, Mapping) else enumerate(content, start=1)
+        values |= {f"{section}.{key}": value for key, value in keys}
+    return values | {f"{part}.{key}": value for part in ("sweep", "corpus") for key, value in request[part].items()}
+
+
 def tried_methods(section: str, space: Mapping[str, Choices | Range], recipe: Recipe) -> list[str]:
     """Return the methods of a section that trials may have."""
     searched = space.get(f"{section}.name")

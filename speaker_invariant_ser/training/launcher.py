@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+from speaker_invariant_ser.config import read_saved_recipe
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
@@ -29,8 +30,8 @@ from speaker_invariant_ser.files import partial_of
 from speaker_invariant_ser.models.binding import require_no_links
 from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, require_address_space, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.recipe_encoders import PretrainedSettings
-from speaker_invariant_ser.runs import ModelSpec, Run, rows_so_far
+from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
+from speaker_invariant_ser.runs import RECIPE, ModelSpec, Run, rows_so_far
 from speaker_invariant_ser.training.checkpoints import remove_checkpoint
 from speaker_invariant_ser.training.checks import PROCESS_BYTES, check_device, check_recipe, model_memory
 from speaker_invariant_ser.training.optimisation import choose_precision
@@ -78,8 +79,7 @@ def train(
         WriteError: The folder exists, or cannot be written.
     """
     device_type = check_device(device, devices).type
-    if isinstance(recipe.encoder, PretrainedSettings):  # the run holds what its checkpoint was
-        recipe = recipe.model_copy(update={"encoder": pinned(recipe.encoder)})
+    recipe = with_checkpoint(recipe, held_encoder(Path(out)) if resume else None)
     prepared.require_audio()
     prepared = prepared.labelled(recipe.labels.map, recipe.split)
     splits = make_splits(recipe.split, prepared.utterances)
@@ -109,6 +109,23 @@ def train(
             for spec in waiting:
                 train_model(run, prepared, spec, fabric, progress)
     return run
+
+
+def with_checkpoint(recipe: Recipe, held: EncoderSettings | None) -> Recipe:
+    """Return a recipe that says which checkpoint its pre-trained encoder is.
+
+    Args:
+        recipe: The recipe.
+        held: Section [encoder] of what is resumed, whose commit is used again; None if nothing is.
+    """
+    if not isinstance(recipe.encoder, PretrainedSettings):
+        return recipe
+    return recipe.model_copy(update={"encoder": pinned(recipe.encoder, held)})
+
+
+def held_encoder(run: Path) -> EncoderSettings | None:
+    """Return section [encoder] of a run's recipe; None if there is no run."""
+    return read_saved_recipe(run / RECIPE).encoder if (run / RECIPE).is_file() else None
 
 
 def launched_externally() -> bool:

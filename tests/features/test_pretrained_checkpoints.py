@@ -14,6 +14,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
 from speaker_invariant_ser.features.pretrained import checkpoint as module
 from speaker_invariant_ser.features.pretrained.backbone import Backbone
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
+from speaker_invariant_ser.features.pretrained.places import without_path
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 
@@ -68,7 +69,11 @@ def test_another_architecture_or_rate_is_refused(message, tmp_path):
 @pytest.mark.parametrize(
     "source, revision, message",
     [
-        ("no/such/folder", "", "encoder.source = no/such/folder: no such folder; expected one, or OWNER/NAME"),
+        (
+            "no/such/folder",
+            "",
+            "encoder.source = no/such/folder: no such folder; expected one, here or",
+        ),
         ("..", "main", "encoder.revision = main: .. is a folder, which has no revisions"),
     ],
 )
@@ -113,6 +118,36 @@ def test_a_repository_is_downloaded_once_and_its_commit_kept(monkeypatch, tmp_pa
     ((repository, options),) = calls
     assert (repository, options["revision"]) == ("owner/name", None)
     assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in options["allow_patterns"])
+
+
+def test_what_is_resumed_keeps_its_commit_and_asks_for_no_other(monkeypatch, tmp_path):
+    folders = {name: describe_checkpoint(tmp_path / name) for name in ("a" * 40, "b" * 40)}
+    asked = []
+    module.downloaded.cache_clear()
+    fake_hub(monkeypatch, lambda _, revision, **__: asked.append(revision) or str(folders[revision or "b" * 40]))
+    held = PretrainedSettings(source="owner/name", revision="a" * 40)
+    assert module.pinned(PretrainedSettings(source="owner/name"), held).revision == "a" * 40 and asked == ["a" * 40]
+    for settings, other in (({"source": "owner/name"}, None), ({"source": "owner/name", "revision": "b" * 40}, held)):
+        assert module.pinned(PretrainedSettings(**settings), other).revision == "b" * 40
+    assert module.pinned(PretrainedSettings(source="owner/name"), held.model_copy(update={"source": "a/b"})).revision == "b" * 40
+
+
+def test_a_folder_is_kept_by_its_name_and_found_in_the_places_that_a_variable_names(monkeypatch, tmp_path):
+    folder = describe_checkpoint(tmp_path / "home" / "encoders" / "any")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings = module.pinned(PretrainedSettings(source=str(folder)))
+    assert settings.source == "~/encoders/any" and settings == module.pinned(PretrainedSettings(source=str(folder)), settings)
+    kept = without_path(settings)
+    assert kept == settings.model_copy(update={"source": "any"}) and without_path(kept) == kept
+    for other in (PretrainedSettings(source="owner/name"), PretrainedSettings(source="a/b", revision="c", sha256="0" * 64)):
+        assert without_path(other) == other, "a repository"
+    with pytest.raises(RecipeError, match="encoder.source = any: no such folder; expected one, here or in a"):
+        open_checkpoint(kept)
+    monkeypatch.setenv("SISER_ENCODERS", f"{tmp_path}:{folder.parent}")
+    assert open_checkpoint(kept).folder == folder
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    with pytest.raises(RecipeError, match="encoder.source = any: its files .* are not those that the model was trained with"):
+        open_checkpoint(kept)
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch, tmp_path):

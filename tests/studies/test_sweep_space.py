@@ -1,10 +1,16 @@
 """The table [sweep] of a recipe: what it may say, and the error for everything else."""
 
+import json
+
 import pytest
+from checkpoints import describe_checkpoint
+from helpers import fake_hub
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.features.pretrained import checkpoint
+from speaker_invariant_ser.studies.sweep_folds import with_same_checkpoint
 from speaker_invariant_ser.studies.sweep_space import Choices, Range, SweepSettings, read_sweep
 
 
@@ -134,3 +140,18 @@ def test_everything_else_ignores_the_table(tmp_path):
     assert "sweep" not in write_toml(recipe)
     with pytest.raises(RecipeError, match="unknown section 'sweep'"):
         read_recipe(tmp_path / "recipe.toml", ["sweep.trials=3"])
+
+
+def test_a_continued_search_has_the_checkpoint_that_it_was_started_with(tmp_path, monkeypatch):
+    folders = {name: describe_checkpoint(tmp_path / name) for name in ("a" * 40, "b" * 40)}
+    fake_hub(monkeypatch, lambda _, revision, **__: str(folders[revision or "b" * 40]))
+    checkpoint.downloaded.cache_clear()
+    head = '[encoder]\nname = "pretrained"\nsource = "owner/name"\n[features]\nstreams = ["waveform"]\n[augment]\n'
+    head += "tempo = 0.0\nwarp = 0.0\nequaliser_db = 0.0\nfrequency_masks = 0\ntime_masks = 0\n"
+    sweep, journal = sweep_of(tmp_path, '"encoder.dropout" = [0.1, 0.2]', head), tmp_path / "journal.jsonl"
+    started = sweep.recipe.model_copy(update={"encoder": sweep.recipe.encoder.model_copy(update={"revision": "a" * 40})})
+    journal.write_text("[]\n{\n" + json.dumps({"user_attr": {"request": {"recipe": started.model_dump(mode="json")}}}) + "\n")
+    for resume, expected in ((True, "a" * 40), (False, "b" * 40)):
+        assert with_same_checkpoint(sweep, journal, resume).recipe.encoder.revision == expected
+    searched = sweep_of(tmp_path, 'encoder.source = ["owner/name", "owner/other"]', head)
+    assert with_same_checkpoint(searched, journal, True) is searched

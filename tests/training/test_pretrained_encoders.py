@@ -1,6 +1,7 @@
 """Training on a pre-trained encoder, frozen or not: from a checkpoint to predictions, with resumption to the same bits."""
 
 import builtins
+import json
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES
 from conftest import TINY
-from helpers import assert_same_bits
+from helpers import assert_same_bits, occurrences
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, read_recipe
@@ -21,8 +22,10 @@ from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.onnx.export import export_onnx
 from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.binding import digest
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.report.export import export_run
 from speaker_invariant_ser.report.sections.training import curve_plots
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
@@ -155,6 +158,26 @@ def test_without_peft_the_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", blocked)
     with pytest.raises(SetupError, match=r'encoder.train = lora needs peft: pip install "speaker-invariant-ser\[pretrained\]"'):
         build_model(small(checkpoint("wavlm"), train="lora"), ("a", "b"))
+
+
+def test_a_model_has_the_name_of_its_checkpoint_and_no_path(checkpoint, prepared, tmp_path, monkeypatch):
+    run = train(small(checkpoint("wavlm")), prepared, tmp_path / "run", device="cpu")
+    place, (spec,) = str(checkpoint("wavlm").parent), run.model_specs
+    assert "recipe.toml" in occurrences(run.folder, place) and occurrences(spec.folder, place) == []
+    assert occurrences(prepared.folder / "pretrained", place) == []
+    path = spec.folder / "model.json"
+    described = json.loads(path.read_text())  # as version 0.6.0 wrote it
+    described["encoder"]["source"] = str(checkpoint("wavlm"))
+    described["sha256"]["model"]["encoder"] = digest(described["encoder"])
+    path.write_text(json.dumps(described))
+    assert export_run(run, tmp_path / "export") == 1 and occurrences(tmp_path / "export", place) == []
+    model = tmp_path / "export" / "models" / "1"
+    with pytest.raises(RunError, match="encoder.source = wavlm: no such folder"):
+        load_model(model)
+    monkeypatch.setenv("SISER_ENCODERS", place)
+    clips = [prepared.clip(3)]
+    expected = apply_to_clips(load_model(spec.folder), clips).embedding
+    assert (apply_to_clips(load_model(model), clips).embedding == expected).all()
 
 
 def test_a_run_is_not_resumed_with_another_checkpoint(checkpoint, prepared, tmp_path):

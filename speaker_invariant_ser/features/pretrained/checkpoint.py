@@ -6,7 +6,6 @@ safetensors. Pickled weights are not loaded and code that comes with a checkpoin
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +15,9 @@ from typing import Any
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RecipeError, shorten
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
+from speaker_invariant_ser.features.pretrained.places import PLACES, find_folder, portable
 from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
-from speaker_invariant_ser.recipe_encoders import PretrainedSettings
+from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 
 CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"
 WEIGHTS = "model*.safetensors"  # one file, or several with an index
@@ -106,21 +106,33 @@ def open_checkpoint(settings: PretrainedSettings) -> Checkpoint:
     return checkpoint
 
 
-def pinned(settings: PretrainedSettings) -> PretrainedSettings:
-    """Return the settings with the commit and the hash of the checkpoint that is there: what a run is trained with."""
+def pinned(settings: PretrainedSettings, held: EncoderSettings | None = None) -> PretrainedSettings:
+    """Return the settings with the commit and the hash of the checkpoint that is there: what a run is trained with.
+
+    Args:
+        settings: Section [encoder] of the recipe.
+        held: That of a run which is continued. Its checkpoint is used again where the recipe names the same source and no
+            revision: the main branch may have moved since.
+    """
+    source = portable(settings.source)
+    if isinstance(held, PretrainedSettings) and portable(held.source) == source and not settings.revision:
+        source = held.source
+        settings = settings.model_copy(update={"revision": held.revision, "sha256": settings.sha256 or held.sha256})
     checkpoint = open_checkpoint(settings)
-    return settings.model_copy(update={"revision": checkpoint.commit, "sha256": checkpoint.sha256})
+    return settings.model_copy(update={"source": source, "revision": checkpoint.commit, "sha256": checkpoint.sha256})
 
 
 def located(source: str, revision: str) -> tuple[Path, str]:
     """Return the folder of a checkpoint, and its commit if it is one of the hub."""
-    folder = Path(os.path.expanduser(source))
-    if folder.is_dir():
+    if folder := find_folder(source, revision):
         if revision:
             raise RecipeError(f"encoder.revision = {revision}: {source} is a folder, which has no revisions; leave it out")
         return folder, ""
     if not REPOSITORY.fullmatch(source):
-        raise RecipeError(f"encoder.source = {source}: no such folder; expected one, or OWNER/NAME of the Hugging Face Hub")
+        raise RecipeError(
+            f"encoder.source = {source}: no such folder; expected one, here or in a folder that {PLACES} names, or OWNER/NAME of "
+            "the Hugging Face Hub"
+        )
     return downloaded(source, revision)
 
 

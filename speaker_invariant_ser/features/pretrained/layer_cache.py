@@ -203,7 +203,7 @@ def describe(work: Path, prepared: PreparedCorpus, checkpoint: Checkpoint, layer
     """Return the contents of cache.json."""
     return {
         "format": FORMAT,
-        "source": checkpoint.name,
+        "source": checkpoint.name if checkpoint.commit else Path(checkpoint.name).name,
         "revision": checkpoint.commit,
         "checkpoint_sha256": checkpoint.sha256,
         "architecture": checkpoint.architecture,
