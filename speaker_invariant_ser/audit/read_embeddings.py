@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings, taken_once
+from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.manifest import COLUMNS
 from speaker_invariant_ser.data.tables.columns import (
     read_columns,
@@ -48,6 +49,7 @@ FIELDS = ("speaker", "emotion", "text", "id", "scored", "recording")
 CODE, MAX_CODES = "code", 1000  # what is released, where it is one of a few codes; and how many there may be
 LABELS = {*COLUMNS, *FIELDS, *ALIASES, *(name for names in ALIASES.values() for name in names)}  # never dimensions
 ROW_NUMBERS = {"", "index", "unnamed: 0", "__index_level_0__"}  # as pandas writes them; in a sorted table they leak the speaker
+NPZ = "an .npz file of arrays"
 COPIES = 4  # of embeddings that an audit keeps in memory, about
 INVALID_NPZ = (  # errors that numpy and zipfile raise for invalid or damaged files
     OSError,
@@ -211,11 +213,15 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
             with open(path, "rb") as source:
                 file = np.load(source, allow_pickle=False)
                 names = list(getattr(file, "files", ()))  # a bare array, as in an .npy file, has none
+                if not any(member.endswith(".npy") for member in (file.zip.namelist() if names else ())):
+                    raise ValueError("it holds no arrays")
                 needed = needed if CODE in columns else ("embedding", *needed)
                 chosen = match_fields(names, columns, path, needed)
                 require_memory(path, COPIES * sum(member.file_size for member in file.zip.infolist()), "its arrays")
                 arrays = {field: file[name] for field, name in chosen.items()}
         except INVALID_NPZ as error:
+            if wrong := mistaken(path, NPZ, "a CSV table needs the ending .csv"):
+                raise AuditError(wrong) from None
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
     embedding = np.asarray(arrays.pop("embedding", ()))

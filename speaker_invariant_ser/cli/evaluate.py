@@ -98,6 +98,15 @@ def compare(
         raise typer.Exit(1)
 
 
+def require_different_folders(runs: Sequence[Path]) -> None:
+    """Raise RunError for a run that is given twice, be it by links or another spelling of its path."""
+    given: dict[Path, Path] = {}
+    for run in runs:
+        if (first := given.setdefault(run.resolve(), run)) is not run:
+            other = "is given twice" if first == run else f"is the same run as {first}"
+            raise RunError(f"{run} {other}: give each run once")
+
+
 def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
     """Read the reports of runs.
 
@@ -105,10 +114,11 @@ def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
         The reports, and for each run without a usable one the reason.
 
     Raises:
-        RunError: No run has a usable report.
+        RunError: No run has a usable report, or one is given twice.
     """
     from speaker_invariant_ser.evaluation.summary import read_report
 
+    require_different_folders(runs)
     reports, skipped = [], []
     for run in runs:
         try:

@@ -20,7 +20,7 @@ from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
-from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.certificates import certify_run
 from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances, speaker_and_emotion
@@ -134,11 +134,13 @@ def evaluate(
 
     Raises:
         AuditError: The judge's table cannot be read, or lacks an utterance.
-        RunError: A fold is missing or damaged, a column is unknown, the two runs do not match, or the report's folder is a link.
+        RunError: A fold is missing or damaged, a column is unknown, the two runs do not match or are one, or a report is a link.
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
         WriteError: Another process is evaluating the run, or it cannot be written.
     """
     progress = progress or (lambda *_: None)
+    if against and against.folder.samefile(run.folder):
+        raise RunError(f"{against.folder} is the run that is evaluated: expected another one to compare with")
     require_no_links(run.folder / name for name in (REPORT, QUICK_REPORT))
     with held(run.folder / PREDICTIONS):
         return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone, judge)
@@ -165,14 +167,12 @@ def evaluate_alone(
     domains = domains_of(run.recipe.split, tested)
     columns = group_columns(list(compress(tested, headline(domains))), by)
     require_held_out(run, prepared)
-    other_report, others = (read_report(against.folder), predictions_of(against, tested)) if against else (None, None)
+    other = (against, read_report(against.folder), predictions_of(against, tested)) if against else None
 
     judged = judge_of(judge, run, prepared) if judge else None
     heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None
     outputs = apply_models(run, prepared, device, quick, progress)
-    paired = None
-    if against and other_report and others:
-        paired = compare_with(against, other_report, others, outputs.predictions, domains)
+    paired = compare_with(*other, outputs.predictions, domains) if other else None
     write_predictions(run.folder / PREDICTIONS, outputs.predictions)
     baseline, features = baseline_of_run(prepared, run.recipe, run.splits, progress) if with_baseline else (None, {})
     controls = dict(outputs.controls)

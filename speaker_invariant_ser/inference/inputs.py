@@ -12,6 +12,7 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import EACH, MIX, MONO
+from speaker_invariant_ser.data.formats.content import HEAD, mistaken_for_text
 from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, is_only_here, list_unusable, require_file
 from speaker_invariant_ser.errors import AudioError, SerError, counted
 from speaker_invariant_ser.files import read_bytes
@@ -19,6 +20,8 @@ from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
 STDIN = "-"  # a list of paths on standard input
+LIST = "text in UTF-8 with one path a line"
+UTF_32 = b"\xff\xfe\0\0"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how "Unicode text" of Windows begins
 BLOCK = 64  # files, or windows of samples, decoded before the models run: bounds memory
 
@@ -96,7 +99,7 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
         require_file(Path(path))
         content = read_bytes(Path(path))
     except (AudioError, OSError, ValueError) as error:
-        raise SerError(f"{path}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})") from None
+        raise SerError(f"{path}: cannot be read as a list of paths, expected {LIST} ({error})") from None
     names, folder = names_in(content, path), Path(path).parent
     here = {name for name in names if is_only_here(name, folder)}
     if here and notify:
@@ -106,13 +109,14 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
 
 
 def names_in(content: bytes, source: str) -> list[str]:
-    """Return the lines of a list of paths that are not blank."""
+    """Return the lines of a list of paths that are not blank; text of Windows in UTF-16 is read, too."""
+    unicode = content.startswith(UTF_16) and not content.startswith(UTF_32)
+    if wrong := "" if unicode else mistaken_for_text(source, content[:HEAD], LIST):
+        raise SerError(wrong)
     try:
-        lines = content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig").splitlines()
+        lines = content.decode("utf-16" if unicode else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SerError(
-            f"{source}: cannot be read as a list of paths, expected UTF-8 text with one path a line ({error})"
-        ) from None
+        raise SerError(f"{source}: cannot be read as a list of paths, expected {LIST} ({error})") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise SerError(f"{source}: an empty list, expected one path a line")

@@ -352,7 +352,7 @@ def test_nothing_is_unpickled(tmp_path):
 def test_a_bare_array_is_refused(tmp_path):
     with open(tmp_path / "t.npz", "wb") as file:
         np.save(file, content()["embedding"])
-    with pytest.raises(AuditError, match="no embedding and no speaker; found no names"):
+    with pytest.raises(AuditError, match="is an .npy array, expected an .npz file of arrays"):
         read_embeddings(tmp_path / "t.npz")
 
 
@@ -386,8 +386,9 @@ def test_invalid_cells_are_refused(tmp_path, case):
 
 
 INVALID_FILES = {
-    "": "cannot be read as a CSV table",
-    "speaker,d0\n": "has no utterances|cannot be read as a CSV table",
+    "": "is empty, expected a CSV table in UTF-8",
+    "speaker,d0": "has no utterances",
+    "speaker,d0\n": "has no utterances",
     "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
     "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
     "speaker,d0,d0\na,1,2\n": "column d0 occurs more than once",

@@ -57,7 +57,8 @@ def paths(tmp_path, folder, prepared, trained):
         "speaker,emotion,d0,d1\n" + "".join(f"1,x,{row}.5,{row % 3}.5\n" for row in range(20))
     )
     os.mkfifo(tmp_path / "pipe")
-    return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder}
+    (tmp_path / "link").symlink_to(trained.folder)
+    return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder, "link": tmp_path / "link"}
 
 
 CASES = {
@@ -125,9 +126,11 @@ CASES = {
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set split.scheme=ravdess-five": "needs the corpus ravdess",
     "train {tmp}/good.toml --data {data} --out {tmp}/out --set adversary.target=corpus": "trains on one corpus only",
     "evaluate {run} --against {tmp}/nothing": "is not a run folder (does not exist)",
-    "evaluate {run} --against {run}": "evaluate it first with `siser evaluate",
+    "evaluate {run} --against {link}": "is the run that is evaluated: expected another one to compare with",
     "evaluate {run} --by txet": "unknown column 'txet', did you mean 'text'",
     "compare {run}": "evaluate it first with `siser evaluate",
+    "compare {run} {tmp}/nothing {run}/.": "tones is given twice: give each run once",
+    "compare {run} {link}": "link is the same run as /",
     "compare {run} --out {folder}": "only a former report is replaced",
     "compare": "Missing argument 'runs'",
     "audit {tmp}/nothing.npz": "no such file",

@@ -297,7 +297,7 @@ def test_bytes_that_are_not_utf8_matter_only_where_they_are_needed(tmp_path, col
 
 
 def test_utf16_is_named(tmp_path):
-    with pytest.raises(ManifestError, match="it is UTF-16 or not a text; save it as CSV in UTF-8"):
+    with pytest.raises(ManifestError, match="is text in UTF-16, expected a CSV table in UTF-8; save it in that form"):
         read_table(Request(write_table(tmp_path / "t.csv", BASE, "utf-16")))
 
 

@@ -58,13 +58,13 @@ FIRST_BYTES = {  # first bytes -> what the reason says
 }
 NO_SOUND = {
     b"": "is empty (0 bytes)",
-    bytes(5000): "holds only zeros",
-    b"\0\5\x16\7": "holds a Mac's notes on a file",
+    bytes(5000): "is nothing but zeros, not audio; its copy or download was perhaps not finished",
+    b"\0\5\x16\7": "is a Mac's notes on another file, not audio; it can be deleted",
     b"PK\3\4": "is a ZIP archive, not audio; unpack it",
-    b"\x1f\x8b\x08": "is a compressed archive",
+    b"\x1f\x8b\x08": "is compressed (gzip), not audio; unpack it: gunzip < ",
     b"%PDF-1.7": "is a PDF document",
     b"\x89PNG\r\n": "is a picture",
-    "path,speaker".encode("utf-16"): "is text (UTF-16), not audio",
+    "path,speaker".encode("utf-16"): "is text in UTF-16, not audio",
     b"\n<!DOCTYPE html><title>404": "is a page of the web or XML",
     b'{"error": "not found"}': "is text, perhaps JSON",
     b"MThd\0\0\0\6": "is MIDI",
@@ -190,5 +190,5 @@ def test_a_list_in_utf16_is_read(tmp_path):
         (tmp_path / "list.txt").write_text("grün.wav\n", encoding=encoding)
         assert [item.path.name for item in find_inputs([tmp_path / "list.txt"])] == ["grün.wav"]
     (tmp_path / "list.txt").write_bytes("grün.wav\n".encode("cp1252"))
-    with pytest.raises(SerError, match="expected UTF-8 text with one path a line"):
+    with pytest.raises(SerError, match="expected text in UTF-8 with one path a line"):
         find_inputs([tmp_path / "list.txt"])

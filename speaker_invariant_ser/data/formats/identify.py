@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats import chunks, ogg
+from speaker_invariant_ser.data.formats.content import SAVE, advice, is_text, kind_of
 from speaker_invariant_ser.errors import quoted
 
 FORMAT_TAGS = {  # codecs in WAV that libsndfile does not read, by format tag
@@ -57,18 +58,8 @@ SOUND = {  # what the first bytes say of recordings that ffmpeg reads and libsnd
     rb"\x00\x00\x01[\xba\xb3]": "an MPEG film",
     rb"G@.{186}G": "an MPEG transport stream",
 }
-OTHER = {  # what the first bytes say of files that hold no sound
-    rb"version https://git-lfs": "is a git-LFS pointer, not audio; fetch the real file with `git lfs pull`",
-    rb"\x00\x05\x16[\x07\x00]": "holds a Mac's notes on a file, not the file itself; it can be deleted",
-    rb"PK\x03\x04": "is a ZIP archive, not audio; unpack it",
-    rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd": "is a compressed archive, not audio; unpack it",
-    rb"%PDF": "is a PDF document, not audio",
-    rb"\x89PNG|\xff\xd8\xff|GIF8": "is a picture, not audio",
-    rb"\xff\xfe|\xfe\xff": "is text (UTF-16), not audio",
-    rb"\s*<(!doctype html|html|\?xml)": "is a page of the web or XML, not audio: perhaps the answer to a download that failed",
-    rb"\s*[{\[]": "is text, perhaps JSON, not audio",
-}
 MIDI = rb"MThd"
+TEXT = "is text, not audio; a list of recordings for `siser infer` has the ending .txt"
 WINDOWS_PATH = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")
 URL = re.compile(r"(^|/)(https?|ftp|s3|gs|hf|file):/{1,3}[^/]", re.IGNORECASE)  # pathlib makes one slash of two
 QUOTES = tuple("\"'`“”‘’„«»")
@@ -87,6 +78,7 @@ def explain(path: Path | str, error: Exception) -> str:
     reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
     damaged = "is damaged or truncated" if "lost sync" in reason else "not readable as audio"
     advice = f"; {convert(path)}" if layout else ""
+    known = known or ("" if layout or not is_text(head) else TEXT)
     return f"{path}: {known or f'{damaged} ({reason}){advice}'}"
 
 
@@ -94,8 +86,6 @@ def identify(path: Path | str, head: bytes, layout: chunks.Layout | None) -> str
     """Return what a file is by its first bytes, and what can be done about it; empty if they do not tell."""
     if not head:
         return "is empty (0 bytes)"
-    if not head.strip(b"\0"):
-        return "holds only zeros, as of a copy or download that was not finished"
     if layout and layout.tag in FORMAT_TAGS:
         return f"is WAV with {FORMAT_TAGS[layout.tag]} (format tag 0x{layout.tag:x}), which is not supported; {convert(path)}"
     if head.startswith(b"OggS") and (codec := ogg.codec_of(head)) not in ogg.READABLE:
@@ -105,9 +95,8 @@ def identify(path: Path | str, head: bytes, layout: chunks.Layout | None) -> str
     for pattern, name in SOUND.items():
         if re.match(pattern, head, re.DOTALL):
             return f"is {name}, which is not supported; {convert(path)}"
-    for pattern, text in OTHER.items():
-        if re.match(pattern, head, re.IGNORECASE):
-            return text
+    if kind := kind_of(head):
+        return f"is {kind.name}, not audio{'' if kind.remedy == SAVE else advice(kind, path)}"
     return "is MIDI, which holds notes and no sound" if head.startswith(MIDI) else ""
 
 

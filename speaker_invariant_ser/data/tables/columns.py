@@ -13,10 +13,12 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.errors import ManifestError, shorten
 from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.processes import available_memory, memory_limited
 
+TABLE = "a CSV table in UTF-8"
 CELL_BYTES = 64  # of a cell that is read as text, about
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -59,9 +61,15 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
     delimiter = "," if quoting else "\t"
     if Path(path).exists() and not Path(path).is_file():
         raise ManifestError(f"{path} is not a regular file, expected a CSV table")
+    if wrong := mistaken(path, TABLE):
+        raise ManifestError(wrong)
     try:
-        names, lines = read_header(path, delimiter)
+        names, lines, ended = read_header(path, delimiter)
         require_unique_columns(names, path)
+        if not names:
+            raise ManifestError(f"{path} is empty, expected {TABLE}")
+        if ended:
+            return {name: [] for name in names}
         convert = pyarrow.csv.ConvertOptions(
             column_types={name: types.get(name, pyarrow.string()) for name in names},
             strings_can_be_null=False,
@@ -80,7 +88,7 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
         hint = separator_hint(names) if isinstance(error, pyarrow.ArrowInvalid) else ""
-        raise ManifestError(f"{path} cannot be read as a CSV table in UTF-8: {error}{hint}") from None
+        raise ManifestError(f"{path} cannot be read as {TABLE}: {error}{hint}") from None
     return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
@@ -219,8 +227,10 @@ def parquet_errors(path: Path | str) -> Iterator[None]:
     except MemoryError:  # pyarrow's own is an ArrowException as well
         raise
     except (OSError, pyarrow.ArrowException) as error:
+        wrong = mistaken(path, "a Parquet table", "a CSV table needs the ending .csv")
         raise ManifestError(
-            f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "
+            wrong
+            or f"{path} cannot be read as a Parquet table of text and numbers ({error}); for audio in a Hugging Face dataset use "
             "`siser prepare datasets`, after save_to_disk"
         ) from None
 
@@ -232,17 +242,16 @@ def require_unique_columns(names: Sequence[str], path: Path | str) -> None:
         raise ManifestError(f"{path}: column {shorten(repeated)} occurs more than once")
 
 
-def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int]:
-    """Return a CSV file's column names without surrounding blanks, and the number of their line; empty lines may precede it."""
+def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]:
+    """Return a CSV file's column names without outer blanks, the number of their line, and whether the file ends with it.
+
+    Empty lines may precede it.
+    """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
         first = next((row for row in rows if row), [])
         names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in first]
-        if any("\0" in name for name in names):
-            raise ManifestError(
-                f"{path} cannot be read as a CSV table in UTF-8: it is UTF-16 or not a text; save it as CSV in UTF-8"
-            )
-        return [name.strip() for name in names], rows.line_num
+        return [name.strip() for name in names], rows.line_num, not file.read(1)
 
 
 def cell_for_people(text: str) -> str:

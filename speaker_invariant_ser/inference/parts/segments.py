@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
 from speaker_invariant_ser.files import read_bytes
@@ -63,6 +64,8 @@ Line = tuple[int, str, float, float, str]  # number of the line, recording, star
 
 def read_rttm(path: Path) -> list[Line]:
     """Read the SPEAKER lines of an RTTM file; lines of other types and comments (;;) are skipped."""
+    if wrong := mistaken(path, "RTTM in UTF-8"):
+        raise ManifestError(wrong)
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
