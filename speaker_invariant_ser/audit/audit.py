@@ -11,7 +11,7 @@ import numpy as np
 
 from speaker_invariant_ser import __version__
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
-from speaker_invariant_ser.audit.certificate import Certificate, certify
+from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
 from speaker_invariant_ser.audit.embeddings import (
     RELEASED_BITS,
     Embeddings,

@@ -1,6 +1,8 @@
-"""The part `speaker.certificate` of report.json, typed; `audit.certificate` says what the numbers are."""
+"""The part `speaker.certificate` of report.json, typed; `audit.certificates` says what the numbers are."""
 
 from typing import Literal
+
+from pydantic import Field
 
 from speaker_invariant_ser.evaluation.part import Part
 
@@ -14,7 +16,11 @@ class SeveralClips(Part):
 
 
 class CertifiedModel(Part):
-    """The certificate of one model's codes; `name` is "" for a table."""
+    """The certificate of one model's codes; `name` is "" for a table.
+
+    `limits` are bounds by several inequalities, of which `limit` names the smallest, which is `bound`. Reports of version 0.6
+    have neither: their bounds are McDiarmid's.
+    """
 
     name: str
     speakers: int
@@ -26,6 +32,8 @@ class CertifiedModel(Part):
     bound: float
     smallest: float
     curve: list[SeveralClips]
+    limit: str = "mcdiarmid"
+    limits: dict[str, float | None] = Field(default_factory=dict)
 
 
 class CertifiedPopulation(Part):

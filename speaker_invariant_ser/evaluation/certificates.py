@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speaker_invariant_ser.audit.certificate import Certificate, Population, certify
+from speaker_invariant_ser.audit.certificates.certificate import Certificate, Population, certify
 from speaker_invariant_ser.evaluation.model_outputs import ModelOutputs
 from speaker_invariant_ser.recipe_methods import CodesSettings
 from speaker_invariant_ser.runs import Run

@@ -151,7 +151,7 @@ class CodesRelease(Release):
     step moves all of them. How many are used, and their perplexity exp(H), H the entropy of their shares, is in metrics.csv: with
     a perplexity near 1 the codes have collapsed.
 
-    What one utterance reveals is at most log M, whoever attacks it, and `audit.certificate` bounds it by counting.
+    What one utterance reveals is at most log M, whoever attacks it, and `audit.certificates` bounds it by counting.
 
     Known failures: several utterances of a speaker give several codes, and their frequencies reveal more than one does. An
     utterance near the border of two cells may get the other code where the audio differs by one bit. Fewer codes than emotions

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import section
 
-from speaker_invariant_ser.audit.certificate import CLIPS, certify, certify_codes, compose, deviation, estimate
+from speaker_invariant_ser.audit.certificates.certificate import CLIPS, certify, certify_codes, compose, estimate
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.audit.verdict import certificate_verdict
@@ -70,33 +70,42 @@ def test_a_planted_leak_is_never_certified_away(leak):
     counts = rng.multinomial(200, shares, (WORLDS, speakers))
     assert truth == pytest.approx(leak + (1 - leak) * (1 / speakers)) and (bounds(counts) >= truth).all()
     speaker, code = np.repeat(np.arange(speakers), 200), np.concatenate([np.repeat(np.arange(cells), own) for own in counts[0]])
-    assert certify_codes(table_of(speaker, code)).bound == pytest.approx(min(1, bounds(counts[:1])[0]))
+    assert certify_codes(table_of(speaker, code)).limits["mcdiarmid"] == pytest.approx(min(1, bounds(counts[:1])[0]))
 
 
 def test_small_cases_by_hand():
     certified = certify_codes(table_of(["a"] * 4 + ["b"] * 6, [0, 0, 0, 1, 0, 0, 1, 1, 1, 1]))
     slack = math.sqrt(math.log(20) / 8 * (1 / 4 + 1 / 6))
-    assert certified.plug_in == pytest.approx((3 / 4 + 4 / 6) / 2) and certified.bound == 1.0 and slack > 0.39
+    assert certified.plug_in == pytest.approx((3 / 4 + 4 / 6) / 2) and certified.limits["mcdiarmid"] == 1.0 and slack > 0.39
     assert (certified.speakers, certified.utterances, certified.cells_used) == (2, 10, 2)
     assert certified.clips_per_speaker == {"a": 4, "b": 6} and certified.perplexity == pytest.approx(2)
     alike = certify_codes(table_of(np.arange(2000) % 2, np.arange(2000) // 2 % 2))
-    assert alike.plug_in == 0.5 and alike.bound == pytest.approx(0.5 + math.sqrt(math.log(20) / 8 * 2 / 1000))
+    assert alike.plug_in == 0.5 and alike.limits["mcdiarmid"] == pytest.approx(0.5 + math.sqrt(math.log(20) / 8 * 2 / 1000))
+    assert (alike.bound, alike.limit) == (alike.limits["binomial"], "binomial")
     collapsed = certify_codes(table_of(np.arange(60) % 3, np.zeros(60, int)))
     assert (collapsed.plug_in, collapsed.cells_used, collapsed.perplexity) == (pytest.approx(1 / 3), 1, pytest.approx(1))
 
 
-@pytest.mark.parametrize(("clips", "speakers", "smallest"), [(4481, 9, 0.158), (7442, 91, 0.038), (378, 9, 0.28)])
-def test_the_smallest_bound_is_that_of_codes_which_reveal_nothing(clips, speakers, smallest):
+@pytest.mark.parametrize(
+    ("clips", "speakers", "by_mcdiarmid", "smallest", "limit"),
+    [(4481, 9, 0.158, 0.151, "bentkus"), (7442, 91, 0.038, 0.028, "bentkus"), (378, 9, 0.28, 0.256, "binomial")],
+)
+def test_the_smallest_bound_is_that_of_codes_which_reveal_nothing(clips, speakers, by_mcdiarmid, smallest, limit):
     code = np.random.default_rng(0).integers(0, 16, clips)
     certified = certify_codes(table_of(np.arange(clips) % speakers, code))
-    assert certified.smallest == pytest.approx(smallest, abs=0.002) and certified.bound == pytest.approx(smallest, abs=0.03)
+    assert certified.limits["mcdiarmid"] == pytest.approx(by_mcdiarmid, abs=0.006)
+    assert certified.smallest == pytest.approx(smallest, abs=0.002) and certified.limit == limit
+    assert certified.bound == pytest.approx(smallest, abs=0.006) == certified.limits[limit]
 
 
 def test_clips_of_one_recording_count_as_one():
     speaker, code = np.arange(400) % 2, np.arange(400) // 2 % 4
     alone, pairs = (certify_codes(table_of(speaker, code, group=group)) for group in (None, np.arange(400) // 4 * 2 + speaker))
-    assert pairs.bound - pairs.plug_in == pytest.approx(math.sqrt(2) * (alone.bound - alone.plug_in))
-    assert deviation(np.zeros(5, int), np.zeros(5, int), 0.05) == pytest.approx(math.sqrt(math.log(20) / 2)), "all of one unit"
+    slack, slack_of_pairs = (each.limits["mcdiarmid"] - each.plug_in for each in (alone, pairs))
+    assert slack_of_pairs == pytest.approx(math.sqrt(2) * slack)
+    assert alone.limit == "binomial" and pairs.limit == "bentkus" and pairs.limits["binomial"] is None
+    single = certify_codes(table_of(speaker, code, group=np.zeros(400)))
+    assert single.bound == pytest.approx(1 - 0.05 * (1 - single.plug_in)), "Markov's inequality"
 
 
 def accuracy_of_several(shares, clips):
@@ -139,8 +148,9 @@ def test_only_clips_that_the_codes_were_not_fitted_on_are_counted():
 def test_all_bounds_of_several_models_hold_together():
     table = table_of(np.arange(200) % 2, np.arange(200) // 2 % 2)
     (alone,), several = certify([table], ["a"], "unseen").certified, certify([table] * 3, list("abc"), "unseen")
-    slack = [each.bound - each.plug_in for each in (alone, *several.certified)]
+    slack = [each.limits["mcdiarmid"] - each.plug_in for each in (alone, *several.certified)]
     assert slack[1:] == pytest.approx([slack[0] * math.sqrt(math.log(60) / math.log(20))] * 3)
+    assert several.certified[0].bound > alone.bound
     summary = several.summary
     assert summary["worst"] == pytest.approx(summary["mean"]) and [each["name"] for each in summary["models"]] == list("abc")
     assert [each["clips"] for each in summary["models"][0]["curve"]] == list(CLIPS)
@@ -194,6 +204,7 @@ def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
     assert any("audit.holdout = 0" in block.text for block in texts) and len(tables) == 1
     assert [row[:4] for row in tables[0].rows] == [["1", "2", "80", "40"], ["2", "2", "80", "40"]]
     assert [row[7] for row in tables[0].rows] == [f"{math.ceil(1000 * worst) / 10:.1f} %"] * 2, "bounds are rounded up"
+    assert [row[8] for row in tables[0].rows] == ["binomial"] * 2
 
 
 def codes_table(path, **changes):
@@ -223,6 +234,7 @@ def test_a_column_of_codes_is_audited_and_certified(tmp_path, capsys):
     assert (certificate["column"], certificate["cells"], certificate["delta"]) == ("cell", 4, 0.05)
     assert (population["clips"], model["utterances"], model["speakers"], model["cells_used"]) == ("given", 90, 3, 4)
     assert model["plug_in"] == pytest.approx(1 / 3) and model["plug_in"] < model["bound"] == population["worst"] < 0.7
+    assert model["limit"] == "binomial" and model["limits"]["binomial"] == model["bound"] < model["limits"]["mcdiarmid"]
     page = (out / "report.md").read_text()
     assert "### Certificate" in page and (out / "certificate-given.png").is_file()
 

@@ -11,6 +11,8 @@ from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text
 from speaker_invariant_ser.report.table import Table
 
+LIMITS = {"mcdiarmid": "McDiarmid", "chernoff": "Chernoff", "bentkus": "Bentkus", "binomial": "binomial"}
+
 
 def certificate_section(certificate: CertificatePart) -> Section:
     """Return the bounds on each kind of clips, with a plot of the first."""
@@ -18,8 +20,10 @@ def certificate_section(certificate: CertificatePart) -> Section:
     about = (
         f"What is released is one of {certificate.cells} codes ({certificate.column}), so that counting bounds every attacker. "
         "The best attacker there can be knows how often each speaker has each code, and names the one who has the given code "
-        "most often. Plug-in is its balanced accuracy with the shares of these clips; the bound adds what chance can hide "
-        f"(McDiarmid's inequality). All bounds of a table hold together with {confidence}. Smallest is the bound that these "
+        "most often. Plug-in is its balanced accuracy with the shares of these clips; the bound adds what chance can hide. "
+        "It is the smallest of several limits, and the column limit says which: McDiarmid's and Chernoff's hold for all clips, "
+        "Bentkus's is lower where all clips count alike, and the binomial one is for independent clips, equally many of each "
+        f"speaker. All bounds of a table hold together with {confidence}. Smallest is the bound that these "
         "clips would give on average if codes revealed nothing: only more clips make it smaller. All of this is about these "
         "speakers, each as likely as the others, and holds for clips that are drawn independently of each other and were not "
         "used to choose the model."
@@ -64,7 +68,18 @@ def about_several(worst: CertifiedModel) -> str:
 
 def models_table(population: CertifiedPopulation) -> Table:
     """Return a row for each model."""
-    head = ["model", "speakers", "clips", "clips per speaker", "codes used", "perplexity", "plug-in", "bound", "smallest"]
+    head = [
+        "model",
+        "speakers",
+        "clips",
+        "clips per speaker",
+        "codes used",
+        "perplexity",
+        "plug-in",
+        "bound",
+        "limit",
+        "smallest",
+    ]
     rows = [
         [
             model.name or "table",
@@ -75,6 +90,7 @@ def models_table(population: CertifiedPopulation) -> Table:
             decimal(model.perplexity, 1),
             percent(model.plug_in),
             at_most(model.bound),
+            LIMITS.get(model.limit, model.limit),
             percent(model.smallest),
         ]
         for model in population.models

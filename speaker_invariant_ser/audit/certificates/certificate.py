@@ -5,8 +5,8 @@ naming the speaker with the largest P(z | s). No attacker has a higher balanced 
 
     B = (1/K) * sum over z of max over s of P(z | s).
 
-With n_s clips of each speaker, A is the same with the observed shares. The maximum is convex, so that A is too high on average,
-and another code of one clip changes A by at most 1 / (K n_s). By McDiarmid's inequality, with probability 1 - delta or more
+With n_s clips of each speaker, A is the same with the observed shares, and B is bounded by the smallest of several limits that
+are functions of A (`audit.certificates.limits`). The oldest of them is McDiarmid's: with probability 1 - delta or more
 
     B <= A + sqrt(ln(1/delta) / (2 K^2) * sum over s of 1/n_s).
 
@@ -33,6 +33,7 @@ from typing import Literal
 
 import numpy as np
 
+from speaker_invariant_ser.audit.certificates.limits import limits, smallest_limit
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
@@ -75,9 +76,11 @@ class Certified:
         cells_used: Number of codes that occur.
         perplexity: Of the codes, 1 where all clips have one.
         plug_in: A, the balanced accuracy of the best attacker on these clips.
-        bound: No attacker's balanced accuracy is higher.
-        smallest: The bound that these clips would give on average if they revealed nothing.
+        bound: No attacker's balanced accuracy is higher: the smallest of the limits.
+        smallest: The bound that these clips would give if A were what it is on average where nothing is revealed.
         curve: The same for several clips of one person.
+        limit: Name of the limit that the bound is.
+        limits: All limits by name; None where one does not apply.
     """
 
     name: str
@@ -90,6 +93,8 @@ class Certified:
     bound: float
     smallest: float
     curve: tuple[Several, ...]
+    limit: str
+    limits: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -174,10 +179,12 @@ def certify_codes(table: Embeddings, name: str = "", delta: float = DELTA, seed:
     assert table.code is not None, "codes are certified"
     speakers, speaker = np.unique(table.speaker, return_inverse=True)
     code, rng = to_indices(table.code), np.random.default_rng(seed)
-    counts, slack = count(speaker, code), deviation(speaker, table.unit, delta)
+    counts = count(speaker, code)
     permuted = [plug_in(count(rng.permutation(speaker), code)) for _ in range(PERMUTATIONS)]
     share = counts.sum(axis=0) / counts.sum()
-    bound = min(1.0, plug_in(counts) + slack)
+    computed = limits(plug_in(counts), speaker, table.unit, delta)
+    limit, bound = smallest_limit(computed)
+    _, smallest = smallest_limit(limits(float(np.mean(permuted)), speaker, table.unit, delta))
     return Certified(
         name=name,
         speakers=len(speakers),
@@ -187,8 +194,10 @@ def certify_codes(table: Embeddings, name: str = "", delta: float = DELTA, seed:
         perplexity=float(np.exp(-(share * np.log(share)).sum())),
         plug_in=plug_in(counts),
         bound=bound,
-        smallest=min(1.0, float(np.mean(permuted)) + slack),
+        smallest=smallest,
         curve=tuple(Several(clips, compose(bound, len(speakers), clips), estimate(counts, clips, rng)) for clips in CLIPS),
+        limit=limit,
+        limits=computed,
     )
 
 
@@ -209,25 +218,6 @@ def plug_in(counts: np.ndarray) -> float:
     (0.75, 0.5)
     """
     return float((counts / counts.sum(axis=1, keepdims=True)).max(axis=0).sum() / len(counts))
-
-
-def deviation(speaker: np.ndarray, unit: np.ndarray, delta: float) -> float:
-    """Return how far the truth can be above A: sqrt(ln(1/delta) / 2 * sum over units of (m / (K n_s))^2), m clips in a unit.
-
-    Args:
-        speaker: Speaker of each clip as integers 0 .. K-1, [N].
-        unit: Equal for clips that are not independent, [N]. Those of several speakers change what each of these has.
-        delta: Probability that the bound is too low.
-
-    >>> speaker = np.repeat([0, 1], 100)
-    >>> round(deviation(speaker, np.arange(200), 0.05), 4)
-    0.0865
-    >>> round(deviation(speaker, np.arange(200) // 2, 0.05), 4)  # 50 independent pairs of each speaker
-    0.1224
-    """
-    clips = np.bincount(speaker)
-    change = np.bincount(to_indices(unit), weights=1 / (len(clips) * clips[speaker]))
-    return float(np.sqrt(np.log(1 / delta) / 2 * np.square(change).sum()))
 
 
 def compose(bound: float, speakers: int, clips: int) -> float:

@@ -1,0 +1,1 @@
+"""Certificates: bounds on every attacker who gets one of a few codes."""
