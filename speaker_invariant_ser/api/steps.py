@@ -27,6 +27,8 @@ def prepare(
     name: str = "",
     columns: Mapping[str, str] | None = None,
     unlabelled: bool = False,
+    votes: str = "",
+    annotators: Sequence[str] = (),
     same_speaker: bool | None = None,
     scale: tuple[float, float] | None = None,
     channel: str = "mix",
@@ -48,6 +50,9 @@ def prepare(
         name: Name of your own data; by default that of the file or folder.
         columns: Your table's name of each column, by ours, such as `{"speaker": "spk_id"}`.
         unlabelled: Accept utterances of your own data without an emotion.
+        votes: Columns of your table that begin so hold the annotators' votes for an emotion, such as `votes_` for
+            `votes_angry`, which is also the default if there are any.
+        annotators: Names or patterns of columns of your table that hold one annotator's labels each.
         same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker. By default
             such names are an error.
         scale: Lowest and highest value of your own data's arousal, valence and dominance; by default 0 and 1.
@@ -76,7 +81,18 @@ def prepare(
     from speaker_invariant_ser.data.sources import Source, prepare_sources
 
     require_at_least(1, jobs=jobs)
-    wanted = Source(corpus, Path(source).expanduser(), name, pattern, columns or {}, unlabelled, same_speaker, scale)
+    wanted = Source(
+        corpus=corpus,
+        path=Path(source).expanduser(),
+        name=name,
+        pattern=pattern,
+        columns=columns or {},
+        unlabelled=unlabelled,
+        same_speaker=same_speaker,
+        scale=scale,
+        votes=votes,
+        annotators=tuple(annotators),
+    )
     treatment = Treatment(trim_db, loudness, require_choice(channel))
     with workers(jobs) as pool:
         return prepare_sources([wanted], Path(out), treatment, tuple(only), download, pool, progress, f0)

@@ -18,6 +18,7 @@ import numpy as np
 from speaker_invariant_ser.audit.embeddings import Embeddings, taken_once
 from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.manifest import COLUMNS
+from speaker_invariant_ser.data.tables.cells import require_single_lines
 from speaker_invariant_ser.data.tables.columns import (
     read_columns,
     read_vectors,
@@ -25,7 +26,7 @@ from speaker_invariant_ser.data.tables.columns import (
     require_unique_columns,
     separator_hint,
 )
-from speaker_invariant_ser.data.tables.custom import ALIASES, require_single_lines
+from speaker_invariant_ser.data.tables.custom import ALIASES
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding

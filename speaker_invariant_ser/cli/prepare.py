@@ -54,6 +54,20 @@ def prepare(
         bool,
         typer.Option("--unlabelled", help="Accept utterances of your own data without an emotion; see split.unlabelled."),
     ] = False,
+    votes: Annotated[
+        str,
+        typer.Option(
+            metavar="PREFIX",
+            help="Columns PREFIXangry, PREFIXsad ... of your table hold annotators' votes for these emotions, or shares.",
+            show_default="votes_, if there are any",
+        ),
+    ] = "",
+    annotators: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of your table with one annotator's labels, or pattern of several; may be repeated."
+        ),
+    ] = None,
     same_speaker: SameSpeaker = None,
     scale: Annotated[
         tuple[float, float] | None,
@@ -89,8 +103,18 @@ def prepare(
 
     others = [pair(text, "--also", "nemo=~/nemo") for text in also or ()]
     conditions = [pair(text, "--only", "style=speech") for text in only or ()]
-    folder = Path(os.path.expanduser(source))
-    first = Source(corpus, folder, name, pattern, column_names(column), unlabelled, same_speaker, scale)
+    first = Source(
+        corpus=corpus,
+        path=Path(os.path.expanduser(source)),
+        name=name,
+        pattern=pattern,
+        columns=column_names(column),
+        unlabelled=unlabelled,
+        same_speaker=same_speaker,
+        scale=scale,
+        votes=votes,
+        annotators=tuple(annotators or ()),
+    )
     sources = [first, *(replace(first, corpus=kind, path=Path(os.path.expanduser(path)), name="") for kind, path in others)]
     with workers(jobs) as pool, progress_bars(quiet) as progress:  # workers first: they fork, and progress bars start a thread
         prepared = prepare_sources(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.data.tables.names import alike_key, contains, find, is_utf8
+from speaker_invariant_ser.data.tables.votes import emotions_of, renamed
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
 
@@ -50,12 +51,14 @@ class Mapped:
         merged: Label -> (new label, number of utterances) for labels that were renamed or merged.
         dropped: Label -> number of utterances for labels that were dropped.
         unlabelled: Number of utterances of a domain that is trained on without labels; these are kept whatever their label.
+        votes: Emotion -> number of utterances whose annotators' votes for it were dropped.
     """
 
     name: str
     merged: dict[str, tuple[str, int]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     unlabelled: int = 0
+    votes: dict[str, int] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -66,11 +69,13 @@ class Mapped:
         parts += [
             f"{counted(self.unlabelled, 'utterance')} of the unlabelled domain, whose labels are used for testing only"
         ] * bool(self.unlabelled)
+        votes = [f"{emotion} (of {counted(count, 'utterance')})" for emotion, count in self.votes.items()]
+        parts += [f"dropped votes for {shorten(votes, 20)}"] * bool(votes)
         return "; ".join(parts)
 
     def table(self) -> dict[str, object]:
-        """Return the fields for JSON."""
-        return asdict(self)
+        """Return the fields for JSON; that of votes where there are any."""
+        return {name: value for name, value in asdict(self).items() if name != "votes" or value}
 
 
 def map_labels(
@@ -95,15 +100,18 @@ def map_labels(
     without = [is_unlabelled(utterance, split) for utterance in utterances]
     require_labels(utterances, without)
     counts = Counter(utterance.emotion for utterance in utterances if utterance.emotion)
+    voted = emotions_of(utterance.votes for utterance in utterances)
     if table is None:
         return list(utterances), Mapped(name, unlabelled=sum(without))
+    known = sorted({*counts, *voted})
     if name == "own":
-        table = {find(label, counts): new_label for label, new_label in table.items()}
-    if name == "own" and (absent := [label for label in table if label not in counts]):
-        raise RecipeError(f"labels.map: {unknown('emotion', absent[0], sorted(counts))}")
+        table = {find(label, known): new_label for label, new_label in table.items()}
+    if name == "own" and (absent := [label for label in table if label not in known]):
+        raise RecipeError(f"labels.map: {unknown('emotion', absent[0], known)}")
     by_key = {alike_key(label): new_label for label, new_label in table.items()}
-    new = {label: table.get(label) or by_key.get(alike_key(label)) or "" for label in ("", *sorted(counts))}
-    mapped = [replace(utterance, emotion=new[utterance.emotion]) for utterance in utterances]
+    new = {label: table.get(label) or by_key.get(alike_key(label)) or "" for label in ("", *known)}
+    votes = {text: renamed(text, new.__getitem__) for text in {utterance.votes for utterance in utterances}}
+    mapped = [replace(u, emotion=new[u.emotion], votes=votes[u.votes]) for u in utterances]
     if not any(utterance.emotion for utterance in mapped):
         raise RecipeError(
             f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}. "
@@ -112,7 +120,8 @@ def map_labels(
     merged = {label: (new[label], counts[label]) for label in sorted(counts) if new[label] not in ("", label)}
     dropped = {label: counts[label] for label in sorted(counts) if not new[label]}
     kept = [utterance for utterance, unlabelled in zip(mapped, without, strict=True) if utterance.emotion or unlabelled]
-    return kept, Mapped(name, merged, dropped, sum(without))
+    dropped_votes = {label: voted[label] for label in sorted(voted) if not new[label]}
+    return kept, Mapped(name, merged, dropped, sum(without), dropped_votes)
 
 
 def is_unlabelled(utterance: Utterance, split: SplitSection | None) -> bool:

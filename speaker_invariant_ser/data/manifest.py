@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speaker_invariant_ser.data.tables.names import describe_groups, find, groups, is_utf8
+from speaker_invariant_ser.data.tables.votes import annotators_of, as_text, require_votes
 from speaker_invariant_ser.errors import ManifestError, counted, shorten, unknown
 from speaker_invariant_ser.files import writing
 
@@ -44,6 +45,7 @@ class Utterance:
     arousal: float | None = None  # 0 (calm) to 1 (excited), see `tables.ratings`; None where it was not rated
     valence: float | None = None  # 0 (negative) to 1 (positive)
     dominance: float | None = None  # 0 (weak) to 1 (strong)
+    votes: str = ""  # of several annotators about the emotion, see `tables.votes`
 
     @property
     def recorded_in(self) -> str:
@@ -76,8 +78,10 @@ COLUMNS = tuple(column.name for column in fields(Utterance))
 DIMENSIONS = ("arousal", "valence", "dominance")  # columns that a manifest has where any utterance was rated
 NUMBERS = {"start": "float64", "end": "float64", "offset": "int64", "samples": "int64"}
 # Columns whose values divide utterances into groups, such as domains
-GROUPABLE = tuple(name for name in COLUMNS if name not in ("id", "speaker", "emotion", "source", "copies", *NUMBERS, *DIMENSIONS))
-LATER = ("recording", "copies", *DIMENSIONS)  # columns that manifests of earlier versions do not have
+NOT_GROUPABLE = ("id", "speaker", "emotion", "source", "copies", "votes", *NUMBERS, *DIMENSIONS)
+GROUPABLE = tuple(name for name in COLUMNS if name not in NOT_GROUPABLE)
+LATER = ("recording", "copies", *DIMENSIONS, "votes")  # columns that manifests of earlier versions do not have
+WHERE_KNOWN = (*DIMENSIONS, "votes")  # columns that are written only if an utterance has a value
 
 
 def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
@@ -86,7 +90,7 @@ def write_manifest(path: Path | str, utterances: Sequence[Utterance]) -> None:
 
     columns = {name: [getattr(utterance, name) for utterance in utterances] for name in COLUMNS}
     columns = {
-        name: cells for name, cells in columns.items() if name not in DIMENSIONS or any(cell is not None for cell in cells)
+        name: cells for name, cells in columns.items() if name not in WHERE_KNOWN or any(cell not in ("", None) for cell in cells)
     }
     types = NUMBERS | dict.fromkeys(DIMENSIONS, "float64")
     arrays = [pyarrow.array(column, types.get(name, "string")) for name, column in columns.items()]
@@ -111,6 +115,7 @@ def read_manifest(path: Path | str) -> list[Utterance]:
         for row, value in enumerate(columns[name], start=1):
             if value is not None and not 0 <= value <= 1:
                 raise ManifestError(f"{path}: {name} in row {row} is {value:g}; expected 0 to 1, or an empty cell")
+    require_votes(columns.get("votes", ()), path)
     absent = {name: [None if name in DIMENSIONS else ""] * len(columns["id"]) for name in LATER}
     return [Utterance(*row) for row in zip(*(columns.get(name) or absent[name] for name in COLUMNS), strict=True)]
 
@@ -278,8 +283,8 @@ def contradiction(utterances: Iterable[Utterance], columns: Sequence[str] = ("em
 def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
     """Combine corpora into one listing.
 
-    With several corpora, the corpus name is put before every id, speaker, text, session and recording, so that speaker 03 of one
-    corpus and speaker 03 of another stay two speakers.
+    With several corpora, the corpus name is put before every id, speaker, text, session, recording and annotator, so that
+    speaker 03 of one corpus and speaker 03 of another stay two speakers.
 
     Returns:
         The listing, and the path of each utterance's audio file.
@@ -315,9 +320,11 @@ def combine(listings: Sequence[Listing]) -> tuple[Listing, list[Path]]:
 
 
 def with_corpus_prefix(utterance: Utterance) -> Utterance:
-    """Put the corpus name before id, speaker, text, session and recording; empty labels stay empty."""
+    """Put the corpus name before id, speaker, text, session, recording and annotators; empty labels stay empty."""
     prefixed: dict[str, Any] = {
         name: f"{utterance.corpus}-{value}" if (value := getattr(utterance, name)) else ""
         for name in ("speaker", "text", "session", "recording")
     }
+    if annotators := annotators_of(utterance.votes):
+        prefixed["votes"] = as_text({f"{utterance.corpus}-{name}": label for name, label in annotators.items()})
     return replace(utterance, id=f"{utterance.corpus}/{utterance.id}", **prefixed)

@@ -12,7 +12,7 @@ from speaker_invariant_ser.data.manifest import Listing, Utterance, select
 from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.custom import Request
-from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
+from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS, WITH_VOTES
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale
 from speaker_invariant_ser.data.tables.unify import unify
 from speaker_invariant_ser.errors import CorpusError
@@ -34,6 +34,8 @@ class Source:
         same_speaker: Whether speaker names that are alike, such as `3` and `03`, are one speaker; None: such
             names are an error.
         scale: Lowest and highest value of the ratings of arousal, valence and dominance in the user's own data; None: 0 and 1.
+        votes: Beginning of the names of columns that hold the votes for an emotion; empty: `votes_`, if there are any.
+        annotators: Names or patterns of columns that hold one annotator's labels each.
     """
 
     corpus: str
@@ -44,6 +46,8 @@ class Source:
     unlabelled: bool = False
     same_speaker: bool | None = None
     scale: Scale | None = None
+    votes: str = ""
+    annotators: Sequence[str] = ()
 
     @property
     def is_own(self) -> bool:
@@ -71,6 +75,8 @@ class Source:
                     unlabelled=self.unlabelled,
                     same_speaker=self.same_speaker,
                     scale=self.scale or UNIT,
+                    votes=self.votes,
+                    annotators=self.annotators,
                 )
             )
         return unify(list_corpus(get_corpus(self.corpus, CUSTOM_FORMATS), self.path), self.path, self.same_speaker)
@@ -123,6 +129,9 @@ def require_own_data(sources: Sequence[Source]) -> None:
     """Raise CorpusError for an option that is about the user's own data where there is none: it would have no effect."""
     first = sources[0]
     own = any(source.is_own for source in sources)
+    for option in ("votes", "annotators"):
+        if getattr(first, option) and not any(source.corpus in WITH_VOTES for source in sources):
+            raise CorpusError(f"--{option}: for {', '.join(WITH_VOTES)}, and not for {first.corpus}; leave it out")
     for option in ("name", "pattern", "columns", "unlabelled", "scale"):
         if getattr(first, option) and not (first.is_own if option == "name" else own):
             flag = "--column" if option == "columns" else f"--{option}"

@@ -4,7 +4,6 @@ Every format becomes columns of text named like the fields of `Utterance`; `list
 `custom_formats.py` adds audformat databases and Hugging Face datasets, and lists all formats.
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,16 +22,25 @@ from speaker_invariant_ser.data.manifest import (
     remove_duplicates,
     require_valid,
 )
+from speaker_invariant_ser.data.tables.cells import (
+    NEEDED,
+    Columns,
+    number,
+    readable,
+    require_no_swallowed_rows,
+    require_seconds,
+    require_single_lines,
+    without_line_breaks,
+    without_missing_words,
+)
 from speaker_invariant_ser.data.tables.columns import read_columns, separator_hint
-from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, number_of, segment_id
+from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_ratings, require_scale
-from speaker_invariant_ser.data.tables.unify import doubtful_names, require_text, unify, without_contradictions
+from speaker_invariant_ser.data.tables.unify import doubtful_names, unify, without_contradictions
+from speaker_invariant_ser.data.tables.vote_columns import majority_labels, read_votes, vote_notes
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
-Columns = dict[str, list[str]]
-
-NEEDED = ("path", "speaker", "emotion")
 OPTIONAL = (
     "id",
     "text",
@@ -57,8 +65,7 @@ ALIASES = {  # other common names of these columns, used where ours is absent
     "text": ("transcription", "transcript", "sentence"),
 }
 SEXES = {"f": "female", "w": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
-NOT_IN_NAMES = ("id", "source", "corpus", "start", "end", "offset", "samples", "copies")  # fields that no path of a file has
-MAX_SECONDS = 1e9  # no recording is as long
+NOT_IN_NAMES = ("id", "source", "corpus", "start", "end", "offset", "samples", "copies", "votes")  # fields that no path has
 PARTITIONS = {
     "train": "train",
     "training": "train",
@@ -86,9 +93,12 @@ class Request:
         unlabelled: Whether utterances may have no emotion, and the table no such column.
         same_speaker: Whether speaker names that are alike are one speaker, as in `unify`.
         scale: Lowest and highest value of the ratings of arousal, valence and dominance.
+        votes: Beginning of the names of columns that hold the votes for an emotion, see `read_votes`.
+        annotators: Names or patterns of columns that hold one annotator's labels each.
 
     Raises:
-        ManifestError: A key of `columns` is not a field, the corpus name is not valid UTF-8, or the scale is none.
+        ManifestError: A key of `columns` is not a field, the corpus name is not valid UTF-8, the scale is none, or votes are
+            given in two ways.
     """
 
     source: Path
@@ -99,10 +109,16 @@ class Request:
     unlabelled: bool = False
     same_speaker: bool | None = None
     scale: Scale = UNIT
+    votes: str = ""
+    annotators: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not is_utf8(self.corpus):
             raise ManifestError(f"--name {self.corpus!a}: not UTF-8; choose a name that can be written in a table")
+        if self.votes and self.annotators:
+            raise ManifestError(
+                f"--votes {self.votes} and --annotators {self.annotators[0]} are two ways to give votes; expected one"
+            )
         for name in self.columns:
             if name not in FIELDS:
                 raise ManifestError(f"--column {name}={self.columns[name]}: {unknown('column', name, FIELDS)}")
@@ -208,7 +224,8 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     Raises:
         ManifestError: A column is missing or a row is invalid; the message lists every problem.
     """
-    columns, notes = readable(own_names(columns, request), request.source)
+    columns, from_votes, spelling_notes = with_votes(columns, request)
+    columns, notes = readable(columns, request.source)
     columns |= {name: without_missing_words(cells) for name, cells in columns.items() if name not in NEEDED}
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
@@ -220,33 +237,59 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     else:
         require_single_lines({name: columns[name] for name in NEEDED}, request.source)
         require_no_swallowed_rows(columns, request.source)
+    ties = columns["tie"]
     missing = {name: [is_missing(cell) for cell in columns[name]] for name in needed}
+    if from_votes and "emotion" in missing:
+        missing["emotion"] = [flag and not tie for flag, tie in zip(missing["emotion"], ties, strict=True)]
     if request.source.is_dir():
         columns, unlabelled = without_unlabelled(columns, missing)
         rejected += unlabelled
     else:
         require_no_missing_words(columns, missing, request)
+    if not request.unlabelled:
+        columns, tied = without_ties(columns)
+        rejected += tied
     notes += [note for name in GROUPED for note in doubtful_names(name, columns.get(name, []))]
     columns |= {name: without_missing_words(columns[name]) for name in NEEDED[1:]}
     listing = Listing(make_utterances(columns, request.corpus, request.scale), rejected, folder, "", request.unlabelled, notes)
     listing = without_contradictions(unify(reject_invalid_names(listing), request.source, request.same_speaker))
     listing = remove_duplicates(listing)
     require_valid(listing.utterances, request.source, listing.rejected, listing.unlabelled)
-    return listing
+    texts, emotions = ([getattr(utterance, name) for utterance in listing.utterances] for name in ("votes", "emotion"))
+    return replace(listing, notes=[*listing.notes, *spelling_notes, *vote_notes(texts, emotions, from_votes)])
 
 
-def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
-    """Strip cells, and read optional columns of a table that are not UTF-8 as Windows-1252, with a note.
+def with_votes(columns: Columns, request: Request) -> tuple[Columns, bool, list[str]]:
+    """Return the columns that are fields of an utterance, with `votes`, and the reason of a `tie` where there is no majority.
 
-    Names of files in a folder may be anything; those that are not UTF-8 are rejected later, one by one.
+    Returns:
+        The columns, whether `emotion` is the majority of the votes, because the source has no such column, and notes.
+
+    Raises:
+        ManifestError: As `own_names` and `read_votes`, or a row of a table has neither a label nor votes.
     """
-    stripped = {name: [cell.strip() for cell in cells] for name, cells in columns.items()}
-    foreign = [name for name, cells in stripped.items() if source.is_file() and not all(map(is_utf8, cells))]
-    for name in foreign:
-        if name in NEEDED:
-            require_text(name, stripped[name], source)
-        stripped[name] = [cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for cell in stripped[name]]
-    return stripped, [f"{name} is not UTF-8: read as Windows-1252" for name in foreign]
+    emotion = present_name("emotion", columns, request)
+    given = columns[emotion] if emotion else []
+    fields = {present_name(name, columns, request) for name in FIELDS}
+    others = {name: cells for name, cells in columns.items() if name not in fields}
+    texts, notes = read_votes(others, request.source, request.votes, request.annotators, given)
+    from_votes = bool(texts) and not emotion
+    majority, ties = majority_labels(texts) if from_votes else ([], [])
+    without = [row for row, text in enumerate(texts, start=1) if not text]
+    if from_votes and without and not request.unlabelled and request.source.is_file():
+        raise ManifestError(
+            f"{request.source}: no votes in row {shorten(without)}, and no column emotion; fill in these cells, remove the rows, "
+            "or accept utterances without emotion with --unlabelled"
+        )
+    own = own_names({**columns, "emotion": majority} if from_votes else columns, request)
+    rows = len(own["path"])
+    return {**own, "votes": texts or [""] * rows, "tie": ties or [""] * rows}, from_votes, notes
+
+
+def without_ties(columns: Columns) -> tuple[Columns, list[tuple[str, str]]]:
+    """Return the columns without rows whose votes have no majority, and these rows as rejected."""
+    rejected = [(path, reason) for path, reason in zip(columns["path"], columns["tie"], strict=True) if reason]
+    return {name: list(compress(cells, (not tie for tie in columns["tie"]))) for name, cells in columns.items()}, rejected
 
 
 def without_unlabelled(columns: Columns, missing: Mapping[str, Sequence[bool]]) -> tuple[Columns, list[tuple[str, str]]]:
@@ -277,12 +320,6 @@ def require_no_missing_words(columns: Columns, missing: Mapping[str, Sequence[bo
         )
 
 
-def without_missing_words(cells: list[str]) -> list[str]:
-    """Return the cells of a column with empty strings for missing values."""
-    words = {cell for cell in set(cells) if is_missing(cell)}
-    return ["" if cell in words else cell for cell in cells] if words else cells
-
-
 def own_names(columns: Columns, request: Request) -> Columns:
     """Return the columns that are fields of an utterance, under the fields' names; raise ManifestError for missing ones."""
     chosen = {}
@@ -290,15 +327,20 @@ def own_names(columns: Columns, request: Request) -> Columns:
         given = request.columns.get(name)
         if given and given not in columns:
             raise ManifestError(f"{request.source}: --column {name}={given}: {unknown('column', given, columns)}")
-        present = [option for option in (given, name, *ALIASES.get(name, ())) if option in columns]
-        if present:
-            chosen[name] = columns[present[0] or ""]
+        if present := present_name(name, columns, request):
+            chosen[name] = columns[present]
     if missing := [name for name in request.needed if name not in chosen]:
         raise ManifestError(
             f"{request.source}: no column {', '.join(missing)}; found {shorten(columns, 10)}{separator_hint(columns)}, "
             f"needed {', '.join(request.needed)}; name a column with --column {missing[0]}=NAME"
         )
     return chosen
+
+
+def present_name(name: str, columns: Columns, request: Request) -> str:
+    """Return the name of the column that holds a field, as the request or we call it; empty if there is none."""
+    options = (request.columns.get(name), name, *ALIASES.get(name, ()))
+    return next((option for option in options if option and option in columns), "")
 
 
 def make_utterances(columns: Columns, corpus: str, scale: Scale = UNIT) -> list[Utterance]:
@@ -312,10 +354,14 @@ def make_utterances(columns: Columns, corpus: str, scale: Scale = UNIT) -> list[
         name or segment_id(path, first, last)
         for name, path, first, last in zip(texts["id"], columns["path"], start, end, strict=True)
     ]
-    texts |= {"corpus": [corpus] * rows, "speaker": columns["speaker"], "emotion": columns["emotion"], "source": columns["path"]}
-    names = [name for name in COLUMNS if name in texts or name in ("start", "end")]
-    cells = [{**texts, "start": start, "end": end}[name] for name in names]
-    utterances = [Utterance(*row) for row in zip(*cells, strict=True)]  # in the order of COLUMNS
+    texts |= {
+        "corpus": [corpus] * rows,
+        "source": columns["path"],
+        **{key: columns[key] for key in ("speaker", "emotion", "votes")},
+    }
+    names = [*texts, "start", "end"]
+    cells = [*texts.values(), start, end]
+    utterances = [Utterance(**dict(zip(names, row, strict=True))) for row in zip(*cells, strict=True)]
     rated = {name: columns[name] for name in DIMENSIONS if name in columns}
     if not rated:
         return utterances
@@ -326,49 +372,6 @@ def make_utterances(columns: Columns, corpus: str, scale: Scale = UNIT) -> list[
 def with_ratings(utterance: Utterance, ratings: Mapping[str, Any]) -> Utterance:
     """Return an utterance with ratings, by dimension."""
     return replace(utterance, **ratings)
-
-
-def number(text: str) -> float:
-    """Return a cell as a number: 0 for an empty cell, NaN for other text."""
-    try:
-        return number_of(text or "0")
-    except ValueError:
-        return math.nan
-
-
-def require_no_swallowed_rows(columns: Columns, source: Path) -> None:
-    """Raise ManifestError for a cell that holds further rows of the table: its quotation mark was never closed."""
-    endings = {ending for path in columns["path"] if (ending := os.path.splitext(path)[1])}
-    for name in (name for name in columns if name not in NEEDED):
-        for row, cell in enumerate(columns[name], start=1):
-            if "\n" in cell and any(ending in cell for ending in endings):
-                raise ManifestError(f"{source}: {name} in row {row} contains further rows; check for an unclosed quotation mark")
-
-
-def require_single_lines(columns: Columns, source: Path) -> None:
-    """Raise ManifestError for a line break inside a cell: most likely an unclosed quotation mark that swallowed rows."""
-    for name, values in columns.items():
-        row = next((row for row, cell in enumerate(values, start=1) if "\n" in cell or "\r" in cell), 0)
-        if row:
-            raise ManifestError(f"{source}: {name} in row {row} contains a line break; check for an unclosed quotation mark")
-
-
-def without_line_breaks(columns: Columns) -> tuple[Columns, list[tuple[str, str]]]:
-    """Return the columns of a folder or database without rows that have a line break in a needed cell, and these as rejected."""
-    broken = [any(len(cell.splitlines()) > 1 for cell in row) for row in zip(*(columns[name] for name in NEEDED), strict=True)]
-    rejected = [(path, "its name or a label has a line break; rename it") for path in compress(columns["path"], broken)]
-    return {name: list(compress(cells, (not flag for flag in broken))) for name, cells in columns.items()}, rejected
-
-
-def require_seconds(columns: Columns, source: Path) -> None:
-    """Raise ManifestError for a start or end that is not a number."""
-    for name in ("start", "end"):
-        cells = enumerate(columns.get(name, ()), start=1)
-        invalid = [(row, cell) for row, cell in cells if not abs(number(cell)) < MAX_SECONDS]
-        if invalid:
-            row, cell = invalid[0]
-            more = f" and in {counted(len(invalid) - 1, 'more row')}" if len(invalid) > 1 else ""
-            raise ManifestError(f"{source}: {name} in row {row} is '{cell}'{more}: expected seconds, such as 12.5")
 
 
 def require_folder(path: Path) -> Path:

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from speaker_invariant_ser.data.manifest import Listing
+from speaker_invariant_ser.data.tables.cells import Columns
 from speaker_invariant_ser.data.tables.custom import (
     ALIASES,
     FIELDS,
     PARTITIONS,
-    Columns,
     Request,
     listing_of,
     read_pattern,
@@ -69,7 +69,7 @@ def read_audformat(request: Request) -> Listing:
     for name in ("start", "end"):
         # NaT, which differs from itself, stands for the end of the file
         columns[name] = ["" if time != time else f"{time.total_seconds():.9g}" for time in frame[name]]
-    plain = replace(request, name=request.corpus, pattern="", columns={})
+    plain = replace(request, name=request.corpus, pattern="", columns={}, votes="", annotators=())
     return listing_of(columns, plain, folder)
 
 
@@ -253,3 +253,4 @@ CUSTOM_FORMATS: dict[str, Callable[[Request], Listing]] = {
     "audformat": read_audformat,
     "datasets": read_datasets,
 }
+WITH_VOTES = ("csv", "tsv", "parquet", "datasets")  # whose columns may hold the votes of annotators
