@@ -16,6 +16,7 @@ from speaker_invariant_ser.audit.embeddings import (
     RELEASED_BITS,
     Embeddings,
     Sample,
+    compress_outliers,
     draw_sample,
     round_significant,
     significant_bits,
@@ -149,6 +150,7 @@ def audit(
         for table in (*tables, *(unseen or ())):
             judge.require(table.id)
         controls = {**(controls or {}), JUDGE: [judge.of(table.id) for table in tables]}
+    tables, unseen = compressed(tables), unseen and compressed(unseen)
     bits = significant_bits(tables, settings.significant_bits)
     tables, unseen = rounded(tables, bits), unseen and rounded(unseen, bits)
     leakage = measure_leakage(
@@ -176,6 +178,11 @@ def audit(
         verification=verify_unseen(tables, unseen, judge, settings, progress),
         significant_bits=bits,
     )
+
+
+def compressed(tables: Sequence[Embeddings]) -> list[Embeddings]:
+    """Return tables whose extreme values are compressed, so that they hide no leak from attackers that standardise."""
+    return [replace(table, embedding=compress_outliers(table.embedding)) for table in tables]
 
 
 def rounded(tables: Sequence[Embeddings], bits: int) -> list[Embeddings]:

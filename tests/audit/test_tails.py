@@ -8,8 +8,15 @@ import pytest
 from embedding_tables import SpeakerCode, make_table, occasional_code
 
 from speaker_invariant_ser.audit import audit as auditing
+from speaker_invariant_ser.audit.attackers import standardised_lda
 from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest, surest_weight
-from speaker_invariant_ser.audit.embeddings import Embeddings, nested_texts, round_significant, significant_bits
+from speaker_invariant_ser.audit.embeddings import (
+    Embeddings,
+    compress_outliers,
+    nested_texts,
+    round_significant,
+    significant_bits,
+)
 from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.audit.information import speaker_bits_given_emotion
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
@@ -195,3 +202,16 @@ def test_a_large_offset_is_audited_at_a_precision_that_keeps_differences():
     assert bits == 22 and step <= 0.01 / 32
     assert np.corrcoef(round_significant(shifted.embedding, bits)[:, 0], table.embedding[:, 0])[0, 1] > 0.999
     assert significant_bits([replace(table, embedding=np.ones((220, 4)))], 11) == 11
+
+
+@pytest.mark.parametrize("value", [1e4, 1e17, -1e300])
+def test_an_extreme_utterance_hides_no_leak_from_attackers_that_standardise(value):
+    speaker = np.arange(200) % 4
+    embedding = np.random.default_rng(0).standard_normal((200, 3))
+    embedding[np.arange(200), np.minimum(speaker, 2)] += 2
+    assert compress_outliers(embedding) is embedding
+    planted = np.vstack([np.full((1, 3), value), embedding])
+    limited, speaker = compress_outliers(planted), np.append(0, speaker)
+    assert standardised_lda().fit(limited, speaker).score(limited[1:], speaker[1:]) > 0.6
+    assert np.array_equal(limited[1:], embedding)
+    assert np.array_equal(np.argsort(limited, axis=0), np.argsort(planted, axis=0))

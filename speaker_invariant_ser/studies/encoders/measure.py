@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
-from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage, rounded
+from speaker_invariant_ser.audit.audit import AuditSettings, compressed, quick_leakage, rounded
 from speaker_invariant_ser.audit.cross_validation import FitProgress
 from speaker_invariant_ser.audit.embeddings import RELEASED_BITS, Embeddings, significant_bits
 from speaker_invariant_ser.audit.leakage import Leakage, finite_or_none
@@ -110,6 +110,7 @@ def measure_encoder(
         }
         progress(f"attacking{step}", 0, 1)
         tables, scored = attacked_tables(embedded, layer)
+        tables = compressed(tables)
         leakage = quick_leakage(rounded(tables, significant_bits(tables, RELEASED_BITS)), settings, repeats=1)
         progress(f"attacking{step}", 1, 1)
         yield layer_numbers(layer, embedded.layers[0][layer].shape[1], predictions, leakage, scored), predictions["linear"]
