@@ -12,18 +12,11 @@ import numpy as np
 from speaker_invariant_ser import __version__
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
-from speaker_invariant_ser.audit.embeddings import (
-    RELEASED_BITS,
-    Embeddings,
-    Sample,
-    compress_outliers,
-    draw_sample,
-    round_significant,
-    significant_bits,
-    without_single_utterances,
-)
+from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS
 from speaker_invariant_ser.audit.information import measure_information
+from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
+from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification.judge import Judge
@@ -150,9 +143,7 @@ def audit(
         for table in (*tables, *(unseen or ())):
             judge.require(table.id)
         controls = {**(controls or {}), JUDGE: [judge.of(table.id) for table in tables]}
-    tables, unseen = compressed(tables), unseen and compressed(unseen)
-    bits = significant_bits(tables, settings.significant_bits)
-    tables, unseen = rounded(tables, bits), unseen and rounded(unseen, bits)
+    tables, unseen, bits = attackable(tables, unseen, settings.significant_bits)
     leakage = measure_leakage(
         tables,
         QUICK_ATTACKERS if settings.quick else None,
@@ -178,16 +169,6 @@ def audit(
         verification=verify_unseen(tables, unseen, judge, settings, progress),
         significant_bits=bits,
     )
-
-
-def compressed(tables: Sequence[Embeddings]) -> list[Embeddings]:
-    """Return tables whose extreme values are compressed, so that they hide no leak from attackers that standardise."""
-    return [replace(table, embedding=compress_outliers(table.embedding)) for table in tables]
-
-
-def rounded(tables: Sequence[Embeddings], bits: int) -> list[Embeddings]:
-    """Round all embeddings to this many significant binary digits."""
-    return [replace(table, embedding=round_significant(table.embedding, bits)) for table in tables]
 
 
 def audit_table(

@@ -2,24 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from speaker_invariant_ser.data.tables.near_rows import copies
 from speaker_invariant_ser.errors import AuditError, shorten
-from speaker_invariant_ser.indexing import spread_order, to_indices
-
-# What a quick audit uses of a table, at most: with as much it takes half a minute of one core.
-MAX_UTTERANCES, MAX_SPEAKERS, MAX_DIMENSIONS = 4000, 100, 192
-MIN_PER_SPEAKER = 10  # utterances of each speaker that a sample keeps, if there are as many
-
-RELEASED_BITS = 11  # significant binary digits of float16
-MAX_BITS = 53  # of double precision
-MAX_SPANS = 10  # widths of the middle 80 % beyond which values are compressed
-STEPS_PER_DEVIATION = 32  # rounding to steps of 1/32 of a deviation adds less than 0.01 % to the variance
+from speaker_invariant_ser.indexing import to_indices
 
 
 @dataclass(frozen=True)
@@ -111,56 +100,6 @@ def nested_texts(tables: Sequence[Embeddings]) -> float:
     return nested / max(scored, 1)
 
 
-def round_significant(values: np.ndarray, bits: int) -> np.ndarray:
-    """Round numbers to this many significant binary digits, as float16 (11) and float32 (24) do within their range.
-
-    >>> round_significant(np.array([1 / 3, 1000.3, -0.1]), 11).tolist()
-    [0.333251953125, 1000.5, -0.0999755859375]
-    """
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits).astype(values.dtype)
-
-
-def compress_outliers(embedding: np.ndarray) -> np.ndarray:
-    """Return embeddings [N, D] whose extreme values are compressed, in the same order, as the logarithm of a logarithm.
-
-    Attackers standardise by mean and deviation. A single value of 1e17 would let all others of its dimension shrink to one
-    number, and a leak in them with it. Extreme are values that lie beyond the middle 80 % of their dimension by more than
-    `MAX_SPANS` times its width, which is 25 standard deviations of a normal distribution.
-    """
-    if not np.isfinite(embedding).all():
-        return embedding  # reported by `require_auditable`
-    low, high = np.quantile(embedding.astype(float), (0.1, 0.9), axis=0)
-    span = high - low
-    limited = np.clip(embedding, low - MAX_SPANS * span, high + MAX_SPANS * span)
-    columns = (limited != embedding).any(axis=0) & (span > 0)
-    if not columns.any():
-        return embedding
-    compressed, span, limited = embedding.astype(float), span[columns], limited[:, columns]
-    beyond = (compressed[:, columns] - limited) / span
-    compressed[:, columns] = limited + span * np.sign(beyond) * np.log1p(np.log1p(np.abs(beyond)))
-    return compressed.astype(embedding.dtype)
-
-
-def significant_bits(tables: Sequence[Embeddings], bits: int) -> int:
-    """Return the precision at which tables are audited: `bits`, or more where rounding would remove what attackers can see.
-
-    That is where a dimension has a large offset: values about 1000 that differ by 0.01. A step of rounding is then at most
-    1 / `STEPS_PER_DEVIATION` of each dimension's standard deviation.
-
-    Args:
-        tables: Embeddings of each encoder.
-        bits: Significant binary digits that are wanted.
-    """
-    for table in tables:
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite values are reported by `require_auditable`
-            deviation, largest = table.embedding.std(axis=0, dtype=np.float64), np.abs(table.embedding).max(axis=0).astype(float)
-        varying = (deviation > 0) & np.isfinite(deviation)
-        needed = np.ceil(np.log2(STEPS_PER_DEVIATION * largest[varying] / deviation[varying]))
-        bits = max([bits, *needed.astype(int).tolist()])
-    return min(bits, MAX_BITS)
-
-
 def without_single_utterances(table: Embeddings) -> Embeddings:
     """Return the table without the speakers who have a single utterance."""
     return table.select(~np.isin(table.speaker, speakers_with_one_utterance(table)))
@@ -200,100 +139,3 @@ def to_common_indices(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """
     indices = to_indices(np.concatenate(columns))
     return np.split(indices, np.cumsum([len(column) for column in columns])[:-1])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a quick audit used of a table: how many of how many, and how the sample was drawn.
-
-    Attributes:
-        utterances: Utterances used, stratified by speaker and emotion.
-        of_utterances: Utterances of the table.
-        speakers: Speakers used.
-        of_speakers: Speakers of the table.
-        dimensions: Principal components used of the standardised dimensions; all dimensions where that is their number.
-        of_dimensions: Dimensions of the table.
-        variance: Share of the variance of the standardised dimensions that is used.
-        seed: Seed of the draw.
-    """
-
-    utterances: int
-    of_utterances: int
-    speakers: int
-    of_speakers: int
-    dimensions: int
-    of_dimensions: int
-    variance: float
-    seed: int
-
-    @property
-    def described(self) -> str:
-        """The sample in words."""
-        parts = []
-        if self.utterances < self.of_utterances:
-            parts.append(f"{self.utterances:,} of {self.of_utterances:,} utterances")
-        if self.speakers < self.of_speakers:
-            parts.append(f"{self.speakers:,} of {self.of_speakers:,} speakers")
-        if self.dimensions < self.of_dimensions:
-            components = f"{self.dimensions} principal components of {self.of_dimensions:,} dimensions"
-            parts.append(f"{components} ({100 * self.variance:.0f} % of their variance)")
-        return f"a quick audit of a sample (seed {self.seed}): {', '.join(parts)}; without --quick, all is used"
-
-
-def draw_sample(table: Embeddings, seed: int) -> tuple[Embeddings, Sample | None]:
-    """Draw what a quick audit uses of a large table.
-
-    Args:
-        table: The table.
-        seed: Seed of the draw.
-
-    Returns:
-        At most MAX_UTTERANCES utterances of MAX_SPEAKERS speakers, as many of each kind as in the table but at least
-        MIN_PER_SPEAKER, in MAX_DIMENSIONS principal components; and what that is of the table, None for the whole table.
-    """
-    drawn = draw_rows(draw_speakers(table, seed), seed)
-    drawn, variance = reduce_dimensions(drawn)
-    if drawn is table:
-        return table, None
-    utterances, speakers, dimensions = len(drawn.id), len(np.unique(drawn.speaker)), drawn.embedding.shape[1]
-    of_utterances, of_speakers, of_dimensions = len(table.id), len(np.unique(table.speaker)), table.embedding.shape[1]
-    return drawn, Sample(utterances, of_utterances, speakers, of_speakers, dimensions, of_dimensions, variance, seed)
-
-
-def draw_speakers(table: Embeddings, seed: int) -> Embeddings:
-    """Return the utterances of at most MAX_SPEAKERS speakers who can be audited, those with scored utterances first."""
-    if len(np.unique(table.speaker)) <= MAX_SPEAKERS:
-        return table
-    table = without_single_utterances(table)
-    names = np.random.default_rng(seed).permutation(np.unique(table.speaker))
-    names = names[np.argsort(~np.isin(names, table.speaker[table.scored]), kind="stable")]
-    return table.select(np.isin(table.speaker, names[:MAX_SPEAKERS]))
-
-
-def draw_rows(table: Embeddings, seed: int) -> Embeddings:
-    """Return at most MAX_UTTERANCES utterances; half of them or more are scored ones, if there are as many."""
-    if len(table.id) <= MAX_UTTERANCES:
-        return table
-    scored, others = np.flatnonzero(table.scored), np.flatnonzero(~table.scored)
-    number = min(len(scored), max(MAX_UTTERANCES - len(others), MAX_UTTERANCES // 2))
-    drawn = []
-    for rows, count in ((scored, number), (others, MAX_UTTERANCES - number)):
-        order = rows[spread_order(to_indices(table.speaker_and_emotion[rows]), seed)]
-        rank = np.empty(len(order), dtype=int)  # of each utterance among those of its speaker
-        for name in np.unique(table.speaker[order]):
-            own = table.speaker[order] == name
-            rank[own] = np.arange(own.sum())
-        drawn.append(order[np.argsort(rank >= MIN_PER_SPEAKER, kind="stable")][:count])
-    return table.select(np.sort(np.concatenate(drawn)))
-
-
-def reduce_dimensions(table: Embeddings) -> tuple[Embeddings, float]:
-    """Return the principal components of standardised embeddings, and their share of the variance.
-
-    No labels enter, so that chance stays chance; speakers whom only the dimensions left out reveal are missed.
-    """
-    if min(table.embedding.shape) <= MAX_DIMENSIONS:
-        return table, 1.0
-    components = PCA(MAX_DIMENSIONS, svd_solver="covariance_eigh")
-    embedding = components.fit_transform(StandardScaler().fit_transform(table.embedding))
-    return replace(table, embedding=embedding, frames=None), float(components.explained_variance_ratio_.sum())

@@ -12,9 +12,10 @@ from embedding_tables import linear_code, make_table
 from sklearn.neural_network import MLPClassifier
 
 from speaker_invariant_ser.api import audit as siser_audit
-from speaker_invariant_ser.audit import attackers, embeddings
+from speaker_invariant_ser.audit import attackers
 from speaker_invariant_ser.audit.audit import AuditSettings, audit_table
-from speaker_invariant_ser.audit.embeddings import draw_sample
+from speaker_invariant_ser.audit.inputs import sample as sampling
+from speaker_invariant_ser.audit.inputs.sample import draw_sample
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
@@ -25,7 +26,7 @@ from speaker_invariant_ser.report.tables import NETWORKS, STOPPED, not_converged
 def small(monkeypatch):
     """Limits that small tables exceed."""
     for name, limit in (("MAX_UTTERANCES", 100), ("MAX_SPEAKERS", 5), ("MAX_DIMENSIONS", 12)):
-        monkeypatch.setattr(embeddings, name, limit)
+        monkeypatch.setattr(sampling, name, limit)
 
 
 def test_a_small_table_is_used_as_it_is():

@@ -10,15 +10,17 @@ from embedding_tables import SpeakerCode, make_table, occasional_code
 from speaker_invariant_ser.audit import audit as auditing
 from speaker_invariant_ser.audit.attackers import standardised_lda
 from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest, surest_weight
-from speaker_invariant_ser.audit.embeddings import (
-    Embeddings,
-    compress_outliers,
-    nested_texts,
-    round_significant,
-    significant_bits,
-)
+from speaker_invariant_ser.audit.embeddings import Embeddings, nested_texts
 from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.audit.information import speaker_bits_given_emotion
+from speaker_invariant_ser.audit.inputs import sample as sampling
+from speaker_invariant_ser.audit.inputs.scaling import (
+    attackable,
+    compress_outliers,
+    round_significant,
+    significant_bits,
+    to_one_scale,
+)
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.studies.sweep_folds import Scores
@@ -195,13 +197,13 @@ def test_embeddings_are_rounded_before_they_are_attacked(bits, monkeypatch):
 
 def test_a_large_offset_is_audited_at_a_precision_that_keeps_differences():
     table = make_table(220, dims=4)
-    assert significant_bits([table], 11) == 11
+    assert significant_bits(table.embedding, 11) == 11
     shifted = replace(table, embedding=1000 + table.embedding / 100)
-    bits = significant_bits([shifted], 11)
+    bits = significant_bits(shifted.embedding, 11)
     step = 2.0 ** (10 - bits)
     assert bits == 22 and step <= 0.01 / 32
     assert np.corrcoef(round_significant(shifted.embedding, bits)[:, 0], table.embedding[:, 0])[0, 1] > 0.999
-    assert significant_bits([replace(table, embedding=np.ones((220, 4)))], 11) == 11
+    assert significant_bits(np.ones((220, 4)), 11) == 11
 
 
 @pytest.mark.parametrize("value", [1e4, 1e17, -1e300])
@@ -215,3 +217,46 @@ def test_an_extreme_utterance_hides_no_leak_from_attackers_that_standardise(valu
     assert standardised_lda().fit(limited, speaker).score(limited[1:], speaker[1:]) > 0.6
     assert np.array_equal(limited[1:], embedding)
     assert np.array_equal(np.argsort(limited, axis=0), np.argsort(planted, axis=0))
+
+
+@pytest.mark.parametrize("hidden", ["in many cells", "in a row of a sparse table", "in a quick sample"])
+def test_values_of_very_different_sizes_hide_no_leak(hidden, monkeypatch):
+    """Linear attackers, which standardise, and which were at chance before: values of one size fell together."""
+    rng, speaker = np.random.default_rng(0), np.arange(440) % 4
+    embedding = rng.standard_normal((440, 12)) + 1.5 * np.eye(12)[speaker]
+    if hidden == "in many cells":
+        large = rng.random(embedding.shape) < 0.25
+        embedding[large] *= 1e6
+    elif hidden == "in a row of a sparse table":
+        embedding = np.maximum(embedding - 1.2, 0)
+        embedding[0] = 1e17
+    else:
+        monkeypatch.setattr(sampling, "MAX_DIMENSIONS", 6)
+        embedding[0] = 1e17
+    table = replace(make_table(440, dims=12, speakers=4), embedding=embedding)
+    table, _ = sampling.reduce_dimensions(table)
+    (attacked,), _, _ = attackable([table], None, 11)
+    leakage = measure_leakage([attacked], ["lda"], permutations=0, repeats=1)
+    assert leakage.attackers["lda"].accuracy > 0.4
+
+
+@pytest.mark.parametrize("distribution", ["standard_normal", "standard_exponential", "standard_t", "codes", "sparse"])
+def test_dimensions_of_ordinary_distributions_are_attacked_as_they_are(distribution):
+    rng = np.random.default_rng(0)
+    if distribution == "codes":
+        embedding = rng.integers(0, 32, 500)[:, None] == np.arange(32)
+    elif distribution == "sparse":
+        embedding = np.maximum(rng.standard_normal((500, 20)) - 1, 0)
+    else:
+        embedding = getattr(rng, distribution)(*[4] * (distribution == "standard_t"), size=(500, 20))
+    embedding = embedding.astype(float)
+    assert to_one_scale(embedding) is embedding
+
+
+def test_tested_speakers_are_brought_to_the_scale_of_the_others():
+    table = make_table(220, dims=3)
+    other = replace(table, embedding=np.where(table.embedding > 1.5, 1e9, table.embedding))
+    (given,), (unseen,), _ = attackable([table], [other], 53)
+    assert given.embedding.shape == unseen.embedding.shape == (220, 3)
+    same = table.embedding == other.embedding
+    assert np.array_equal(given.embedding[same], unseen.embedding[same]) and 2 < unseen.embedding.max() < 100

@@ -12,9 +12,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
-from speaker_invariant_ser.audit.audit import AuditSettings, compressed, quick_leakage, rounded
+from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.cross_validation import FitProgress
-from speaker_invariant_ser.audit.embeddings import RELEASED_BITS, Embeddings, significant_bits
+from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import Leakage, finite_or_none
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -110,8 +111,8 @@ def measure_encoder(
         }
         progress(f"attacking{step}", 0, 1)
         tables, scored = attacked_tables(embedded, layer)
-        tables = compressed(tables)
-        leakage = quick_leakage(rounded(tables, significant_bits(tables, RELEASED_BITS)), settings, repeats=1)
+        tables, _, _ = attackable(tables, None, RELEASED_BITS)
+        leakage = quick_leakage(tables, settings, repeats=1)
         progress(f"attacking{step}", 1, 1)
         yield layer_numbers(layer, embedded.layers[0][layer].shape[1], predictions, leakage, scored), predictions["linear"]
 

@@ -1,0 +1,1 @@
+"""What attackers are given: embeddings at the precision of their release, on scales that attackers can use."""
