@@ -27,7 +27,7 @@ from speaker_invariant_ser.data.tables.columns import (
     separator_hint,
 )
 from speaker_invariant_ser.data.tables.custom import ALIASES
-from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, speaker_numbers, to_numbers
+from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, described, speaker_numbers, to_numbers
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
@@ -228,7 +228,7 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
     embedding = np.asarray(arrays.pop("embedding", ()))
     labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
     if CODE in columns:
-        return codes_of(labels, columns[CODE], path)
+        return codes_of(labels, columns[CODE], path, [name for name in names if name not in chosen.values()])
     left_out = [name for name in names if name not in chosen.values()]
     notes = [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
     width = embedding.shape[-1] if embedding.ndim == 2 else 0
@@ -297,7 +297,8 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     chosen = match_fields(cells, columns, path, needed)
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
     if CODE in columns:
-        return codes_of(labels, columns[CODE], path)
+        others = [name for name in cells if name not in chosen.values() and name.lower() not in LABELS | ROW_NUMBERS]
+        return codes_of(labels, columns[CODE], path, [*others, *read_vectors(path)[0]])
     vectors, nested = read_vectors(path)
     others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
     dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}
@@ -311,13 +312,14 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     return embedding, labels, names, notes
 
 
-def codes_of(labels: dict[str, list[str]], column: str, path: Path) -> Content:
+def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequence[str] = ()) -> Content:
     """Return the codes of a table as one-hot vectors.
 
     Args:
         labels: Fields of the table, with its codes.
         column: The table's name of the codes.
         path: The table, for error messages.
+        others: What else the table has beside labels.
 
     Raises:
         AuditError: A code is missing, there are too many, or the table does not say which utterances they were fitted on.
@@ -336,7 +338,10 @@ def codes_of(labels: dict[str, list[str]], column: str, path: Path) -> Content:
             f"{path}: --discrete {column}: {len(values)} different values in {counted(len(codes), 'row')}; expected a few codes, "
             f"at most {MAX_CODES}, that rows share"
         )
-    return one_hot(codes), labels, [f"{column} = {value}" for value in values], []
+    notes = (
+        [f"audited and certified is {column} alone, as if nothing else were released: not {described(others)}"] if others else []
+    )
+    return one_hot(codes), labels, [f"{column} = {value}" for value in values], notes
 
 
 def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:

@@ -146,6 +146,7 @@ def speaker_verdict(speaker: Mapping) -> str:
     )
 
 
+CODE = "code"  # what a run with codes releases; a table has a column of another name
 CERTIFIED = {
     "held-out": "held-out utterances of training speakers",
     "unseen": "utterances of test speakers",
@@ -163,7 +164,7 @@ def at_most(bound: float) -> str:
 
 
 def certificate_verdict(certificate: Mapping | None) -> str:
-    """State the highest bound on the first kind of clips that has one; "" where no codes are released.
+    """State the highest bound on the first kind of clips that is bounded; "" where no codes are released.
 
     Args:
         certificate: Part `speaker.certificate` of report.json.
@@ -173,17 +174,26 @@ def certificate_verdict(certificate: Mapping | None) -> str:
     populations = [population for population in certificate["populations"] if population["models"]]
     if not populations:
         return f" No certificate: {certificate['populations'][0]['unavailable']}."
-    models = populations[0]["models"]
-    worst = max(models, key=lambda model: model["bound"])
-    clips = f"{worst['utterances']:,} {CERTIFIED[populations[0]['clips']]}"
-    if worst["bound"] >= 1:
-        return f" No certificate: {clips} are too few to bound what a code reveals."
+    bounded = [population for population in populations if worst_of(population)["bound"] < 1]
+    chosen = (bounded or populations)[0]
+    models, worst = chosen["models"], worst_of(chosen)
+    clips = f"{worst['utterances']:,} {CERTIFIED[chosen['clips']]}"
+    if not bounded:
+        return f" No certificate: the bound from {clips} is 100 %."
+    others = [CERTIFIED[population["clips"]] for population in populations if population not in bounded]
+    none = "".join(f" The bound from {kind} is 100 %." for kind in others)
+    column = "" if certificate["column"] == CODE else f" ({certificate['column']})"
     several = "" if len(models) == 1 else f"; the worst of {counted(len(models), 'model')}"
     confidence = 100 * (1 - certificate["delta"])
     return (
-        f" No attacker who gets the code of one clip can name the speaker in more than {at_most(worst['bound'])} (balanced over "
-        f"{counted(worst['speakers'], 'speaker')}{several}), with {confidence:.0f} % confidence ({clips})."
+        f" No attacker who gets the code{column} of one clip and nothing else can name the speaker in more than "
+        f"{at_most(worst['bound'])} (balanced over {counted(worst['speakers'], 'speaker')}{several}), with {confidence:.0f} % confidence ({clips}).{none}"
     )
+
+
+def worst_of(population: Mapping) -> Mapping:
+    """Return the model of a population whose codes have the highest bound."""
+    return max(population["models"], key=lambda model: model["bound"])
 
 
 def tail_values(speaker: Mapping) -> dict[str, float | str]:

@@ -189,13 +189,13 @@ def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
     sentence = certificate_verdict(summary)
     worst = summary["populations"][1]["worst"]
     assert sentence == (
-        f" No attacker who gets the code of one clip can name the speaker in more than {math.ceil(1000 * worst) / 10:.1f} % "
-        "(balanced over 2 speakers; the worst of 2 models), with 95 % confidence (80 utterances of test speakers)."
+        " No attacker who gets the code of one clip and nothing else can name the speaker in more than "
+        f"{math.ceil(1000 * worst) / 10:.1f} % (balanced over 2 speakers; the worst of 2 models), with 95 % confidence (80 utterances of test speakers)."
     )
-    few = certify_run(*run_of(("u0",))).summary
-    assert certificate_verdict(few) == (
-        " No certificate: 60 held-out utterances of training speakers are too few to bound what a code reveals."
-    )
+    both = certify_run(*run_of(("u0",))).summary
+    assert certificate_verdict(both) == f"{sentence} The bound from held-out utterances of training speakers is 100 %."
+    few = {**both, "populations": both["populations"][:1]}
+    assert certificate_verdict(few) == (" No certificate: the bound from 60 held-out utterances of training speakers is 100 %.")
     refused = {**summary, "populations": summary["populations"][:1]}
     assert certificate_verdict(refused).startswith(" No certificate: the codes were fitted on")
     assert certificate_verdict(None) == ""
@@ -227,7 +227,9 @@ def test_a_column_of_codes_is_audited_and_certified(tmp_path, capsys):
     path, out = codes_table(tmp_path / "t.csv"), tmp_path / "out"
     assert siser(["audit", path, "--discrete", "cell", "--quick", "--jobs", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "cell = 1 to cell = 4" in printed and "No attacker who gets the code of one clip" in " ".join(printed.split())
+    assert "cell = 1 to cell = 4" in printed and "No attacker who gets the code (cell) of one clip and nothing" in " ".join(
+        printed.split()
+    )
     certificate = json.loads((out / "report.json").read_text())["speaker"]["certificate"]
     (population,) = certificate["populations"]
     (model,) = population["models"]
@@ -250,6 +252,14 @@ def test_codes_are_read_alike_from_every_format(tmp_path):
     for table in tables:
         assert len(table.id) == 120 and table.code.tolist() == cells and table.embedding.sum(axis=1).tolist() == [1] * 120
         assert table.scored.sum() == 90 and np.array_equal(table.embedding.argmax(axis=1) + 1, table.code.astype(int))
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_what_a_table_of_codes_has_besides_is_named_as_not_certified(ending, tmp_path):
+    """A coarse column can be certified while a finer one beside it names everybody."""
+    path = codes_table(tmp_path / f"t.{ending}", fine_1=["2"] * 120, fine_2=["3"] * 120, text=["a"] * 120)
+    notes = read_embeddings(path, discrete="cell").notes
+    assert notes == ["audited and certified is cell alone, as if nothing else were released: not fine_1 to fine_2 (2)"]
 
 
 @pytest.mark.parametrize(
