@@ -187,7 +187,8 @@ def certificate_verdict(certificate: Mapping | None) -> str:
     confidence = 100 * (1 - certificate["delta"])
     return (
         f" No attacker who gets the code{column} of one clip and nothing else can name the speaker in more than "
-        f"{at_most(worst['bound'])} (balanced over {counted(worst['speakers'], 'speaker')}{several}), with {confidence:.0f} % confidence ({clips}).{none}"
+        f"{at_most(worst['bound'])} (balanced over {counted(worst['speakers'], 'speaker')}{several}), "
+        f"with {confidence:.0f} % confidence ({clips}).{none}"
     )
 
 

@@ -190,7 +190,8 @@ def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
     worst = summary["populations"][1]["worst"]
     assert sentence == (
         " No attacker who gets the code of one clip and nothing else can name the speaker in more than "
-        f"{math.ceil(1000 * worst) / 10:.1f} % (balanced over 2 speakers; the worst of 2 models), with 95 % confidence (80 utterances of test speakers)."
+        f"{math.ceil(1000 * worst) / 10:.1f} % (balanced over 2 speakers; the worst of 2 models), "
+        "with 95 % confidence (80 utterances of test speakers)."
     )
     both = certify_run(*run_of(("u0",))).summary
     assert certificate_verdict(both) == f"{sentence} The bound from held-out utterances of training speakers is 100 %."
