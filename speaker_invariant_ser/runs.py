@@ -37,6 +37,7 @@ DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # no na
 MAX_METRICS = 100_000_000  # bytes of metrics.csv; an epoch takes less than 1 kB
 MAX_NAME = 200  # characters of a folder; file systems allow 255 bytes, of which temporary names need some
 RECIPE, SPLIT, FOLDS, METRICS = "recipe.toml", "split.json", "folds", "metrics.csv"
+CORPORA = "corpora"  # key of split.json: their names
 INNER_METRICS, INNER_PREDICTIONS = "inner-metrics.csv", "inner-predictions.csv"
 INNER = "inner"  # folder of the inner folds in that of an unfinished model: inner/1, inner/2, ...
 
@@ -127,6 +128,7 @@ class Run:
         text, data = write_toml(recipe), portable_path(prepared.folder, folder)
         folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
         record = {"data": data, "sha256": hashes, "labels": prepared.mapped.table(), "folds": folds, "bound": True}
+        record[CORPORA] = prepared.settings.get(CORPORA, [])
         record = json.loads(json.dumps(record))  # as it will be read
         with new_folder(folder) as partial:
             (partial / RECIPE).write_text(text, encoding="utf-8")

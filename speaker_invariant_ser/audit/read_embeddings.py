@@ -297,8 +297,8 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     chosen = match_fields(cells, columns, path, needed)
     labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
     if CODE in columns:
-        others = [name for name in cells if name not in chosen.values() and name.lower() not in LABELS | ROW_NUMBERS]
-        return codes_of(labels, columns[CODE], path, [*others, *read_vectors(path)[0]])
+        besides = [name for name in cells if name not in chosen.values() and name.lower() not in {*LABELS, *ROW_NUMBERS}]
+        return codes_of(labels, columns[CODE], path, [*besides, *read_vectors(path)[0]])
     vectors, nested = read_vectors(path)
     others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
     dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}

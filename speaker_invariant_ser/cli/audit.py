@@ -161,6 +161,8 @@ def embed(
         prepared.require_audio()
         encoders = open_encoders(Request(encoder, prepared, fold, deviation, device))
         embedding.require_one(encoders, encoder)
+        if encoders[0].contamination:
+            warn(f"{encoder} {encoders[0].contamination}; their utterances have scored = 0")
         progress("loading", 1, 1)
         indices, work = embedding.labelled_indices(prepared), embedding.blocks_folder(out)
         layers = embedding.embed_utterances(

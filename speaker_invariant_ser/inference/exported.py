@@ -1,6 +1,6 @@
 """A folder of models alone, as `siser export` writes it: all that inference needs, and nothing about speakers or the machine.
 
-export.json              the models and the SHA-256 of each model.json
+export.json              the models, the SHA-256 of each model.json, and names of the corpora that they were trained on
 models/NUMBER/           model.safetensors and model.json of each model
 README.md                the model card
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that come with the package
 FORMAT = 1
-EXPORT, MODELS, CARD = "export.json", "models", "README.md"
+EXPORT, MODELS, CARD, CORPORA = "export.json", "models", "README.md", "corpora"
 FILES = (EXPORT, CARD, f"{MODELS}/*/{DESCRIPTION}", f"{MODELS}/*/{WEIGHTS}")  # of an export; no other file is downloaded
 
 
@@ -30,10 +30,12 @@ class Export:
     Attributes:
         folder: The folder.
         models: Folders of its models.
+        corpora: Names of the corpora that they were trained on; empty where that is not known.
     """
 
     folder: Path
     models: tuple[Path, ...]
+    corpora: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:
@@ -57,6 +59,7 @@ class Export:
                 or any(Path(name).parent != Path(MODELS) or ".." in name for name in hashes)
             ):
                 raise ValueError(f"expected format {FORMAT} and folders in {MODELS}")
+            corpora = tuple(str(name) for name in record.get(CORPORA, ()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error}); export the run again") from None
         for name, expected in hashes.items():
@@ -68,7 +71,7 @@ class Export:
                     f"{described} was changed since it was exported: its SHA-256 is {found[:12]}..., expected {expected[:12]}... "
                     f"by {EXPORT}; copy it again"
                 )
-        return cls(folder, tuple(folder / name for name in hashes))
+        return cls(folder, tuple(folder / name for name in hashes), corpora)
 
 
 def shipped_models() -> dict[str, Path]:

@@ -18,7 +18,7 @@ from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
-from speaker_invariant_ser.runs import ModelSpec, Run, flattened
+from speaker_invariant_ser.runs import CORPORA, ModelSpec, Run, flattened
 
 # Keys of a recipe that may differ between a model to be used and the run that its recipe was evaluated with: those that say who
 # is trained on, how the epoch is selected, and what is measured.
@@ -94,7 +94,9 @@ def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: s
 
 
 def corpora_of(run: Run) -> list[str]:
-    """Return the names of the corpora that a run was trained on; empty where its prepared corpus is not where it was."""
+    """Return the names of the corpora that a run was trained on; empty where neither it nor its corpus says so."""
+    if recorded := run.record.get(CORPORA):
+        return [str(name) for name in recorded]
     try:
         prepared = PreparedCorpus.open(run.data) if run.data else None
         if prepared:

@@ -7,10 +7,10 @@ from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary import read_report, read_results
 from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
-from speaker_invariant_ser.inference.exported import CARD, EXPORT, FORMAT, MODELS, Export
+from speaker_invariant_ser.inference.exported import CARD, CORPORA, EXPORT, FORMAT, MODELS, Export
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
-from speaker_invariant_ser.report.card import render_card, require_same_model
+from speaker_invariant_ser.report.card import corpora_of, render_card, require_same_model
 from speaker_invariant_ser.runs import Run
 
 
@@ -47,7 +47,7 @@ def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: 
             write_json(target / DESCRIPTION, {**described, HASHES: hashes_of(target, described, {})})
             hashes[f"{MODELS}/{number}"] = sha256(target / DESCRIPTION)
         (partial / CARD).write_text(text, encoding="utf-8")
-        write_json(partial / EXPORT, {"format": FORMAT, "models": hashes})
+        write_json(partial / EXPORT, {"format": FORMAT, "models": hashes, CORPORA: corpora_of(run)})
     return len(specs)
 
 

@@ -19,9 +19,12 @@ from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.inference.exported import shipped_models
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
-from speaker_invariant_ser.studies.encoders import embedding, sources
+from speaker_invariant_ser.report.export import export_run
+from speaker_invariant_ser.studies.encoders import compare, embedding, sources
 from speaker_invariant_ser.studies.encoders.compare import split_name
 from speaker_invariant_ser.studies.encoders.measure import PROBES, attacked_tables, embed_all
+from speaker_invariant_ser.studies.encoders.page import notes, write_page
+from speaker_invariant_ser.studies.encoders.results import read_encoder_result, why_other, write_encoder_result
 from speaker_invariant_ser.studies.encoders.sources import SOURCES, Encoder, Request, open_encoders, pool
 
 
@@ -129,8 +132,7 @@ def test_one_model_of_a_run_is_refused_on_the_corpus_it_was_trained_on(prepared,
     folder = str(trained.model_specs[0].folder)
     with pytest.raises(RunError, match=rf"{re.escape(folder)} was trained on speakers of .*: name its run"):
         open_encoders(Request(folder, prepared))
-    other = replace(prepared, settings={**prepared.settings, "sha256": {}})
-    (encoder,) = open_encoders(Request(folder, other))
+    (encoder,) = open_encoders(Request(folder, named(prepared, "another")))
     assert encoder.split is None and not encoder.trained
 
 
@@ -141,6 +143,45 @@ def test_a_model_whose_hashes_are_forged_is_refused(forged, prepared, trained, t
     (folder / "model.json").write_text(json.dumps({**described, "sha256": forged}))
     with pytest.raises(RunError, match=r"model\.json is damaged: (sha256 = .*, expected hashes|10 MB, expected at most 10 MB)"):
         open_encoders(Request(str(folder), prepared))
+
+
+def named(prepared, corpus):
+    """The corpus under the name of another."""
+    utterances = [replace(row, corpus=corpus) for row in prepared.utterances]
+    return replace(prepared, utterances=utterances, settings={**prepared.settings, "corpora": [corpus], "sha256": {}})
+
+
+def test_a_model_that_says_it_was_trained_on_recordings_of_the_corpus_is_contaminated(prepared, trained, tmp_path):
+    """By the names of corpora, and of speakers where they are known: the hashes of another preparation differ."""
+    (shipped,) = open_encoders(Request("emodb-five", named(prepared, "emodb")))
+    assert shipped.contamination == ("was trained on recordings of emodb, which this corpus is of: it knows 6 of 6 speakers")
+    assert len(shipped.trained) == 72 and shipped.split is None
+    (clean,) = open_encoders(Request("emodb-five", named(prepared, "nemo")))
+    assert (clean.contamination, clean.trained) == ("", frozenset())
+    (corpus,), (split,) = prepared.settings["corpora"], trained.splits
+    known = {*split.train, *split.dev}
+    other = named(prepared, corpus)
+    export_run(trained, tmp_path / "export")
+    for source, speakers in (
+        (trained.folder, known),
+        (trained.model_specs[0].folder, known),
+        (tmp_path / "export", {row.speaker for row in prepared.utterances}),
+    ):
+        (encoder,) = open_encoders(Request(str(source), other))
+        assert encoder.contamination.endswith(f"it knows {len(speakers)} of 6 speakers"), source
+        assert {row.speaker for row in prepared.utterances if row.id in encoder.trained} == speakers
+
+
+def test_a_table_of_a_contaminated_model_has_nothing_to_score(prepared, tmp_path, monkeypatch, capsys):
+    corpus = named(prepared, "emodb")
+    corpus = replace(corpus, settings={**corpus.settings, "sha256": prepared.settings["sha256"]})
+    monkeypatch.setattr(sources.PreparedCorpus, "open", lambda folder: corpus)
+    out = tmp_path / "t.npz"
+    monkeypatch.setattr(embedding, "embed_utterances", lambda encoder, corpus, rows, *rest: {"embedding": np.ones((72, 2))})
+    assert siser(["embed", "emodb-five", str(prepared.folder), "--out", str(out)]) == 0
+    assert "emodb-five was trained on recordings of emodb" in " ".join(capsys.readouterr().err.split())
+    with np.load(out) as file:
+        assert not file["scored"].any()
 
 
 # ---- blocks
@@ -290,6 +331,26 @@ def test_planted_emotion_and_speakers_are_found_in_their_layers(compared):
     assert only["speakers"] == 6 and only["utterances"] == 72 and only["scored"] == "given"
     assert deep["chance"] == pytest.approx(1 / 3) and deep["utterances"] == 72
     assert low["emotion"]["linear"]["uar"]["low"] <= low["emotion"]["linear"]["uar"]["value"]
+
+
+def test_contamination_is_named_by_table_page_json_and_picture(compared, prepared, tiny, tmp_path):
+    comparison = compare.Comparison(prepared, tiny, tmp_path, "siser audit-encoders data {}")
+    encoder = Encoder("a model", "model", lambda indices: {}, contamination="was trained on it")
+    described = compare.describe(comparison, "known", "known", [encoder])
+    clean, known = (read_encoder_result(compared / f"{name}.json") for name in ("emotion", "deep"))
+    assert described.contamination == "was trained on it" and "other training data" in why_other(clean, described)
+    known = known.model_copy(update={"encoder": "known", "contamination": described.contamination})
+    for result in (clean, known):
+        write_encoder_result(tmp_path / f"{result.encoder}.json", result)
+    results = write_page(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    note = "§ known was trained on it. This is no result on unseen speakers."
+    assert note in page and note in notes(results)
+    marked = {
+        line.split()[1].rstrip(",:"): line.count("§") for line in page.splitlines() if line.startswith(("| known", "| emotion"))
+    }
+    assert marked == {"known": 2, "emotion": 0}
+    assert "known §" in next(tmp_path.glob("*.svg")).read_text(encoding="utf-8")
 
 
 def test_the_page_has_a_row_for_each_layer_and_the_picture_a_point_for_each_encoder(compared):

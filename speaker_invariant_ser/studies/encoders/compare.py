@@ -139,4 +139,5 @@ def describe(comparison: Comparison, name: str, text: str, encoders: list[Encode
         utterances=0,
         speakers=len({utterance.speaker for utterance in prepared.utterances if utterance.emotion}),
         layers=[],
+        contamination=encoders[0].contamination,
     )

@@ -16,6 +16,7 @@ from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, esc
 
 PAGE = "encoders.md"  # beside the results, where no other page is named
 HEAD = ("encoder", "dimensions", "UAR, linear", "UAR, MLP", "strongest attacker", "chance", "excess")
+CONTAMINATED = "§"
 KIND_NAMES = {"linear": "Linear", "mlp": "MLP"}
 KINDS = ((False, False, "trained network"), (True, False, "without training"))
 ABOUT = (
@@ -55,10 +56,11 @@ def cells(result: EncoderResult, layer: LayerNumbers) -> list[str]:
     """Return the cells of a layer."""
     attacker, chance = layer.speaker.strongest, layer.speaker.chance
     name = f"{result.encoder}, {layer.layer}" if len(result.layers) > 1 else result.encoder
+    mark = CONTAMINATED * bool(result.contamination)
     return [
         f"{name}: {result.about}" if layer is result.layers[0] else name,
         f"{layer.dimensions:,}",
-        *(score(mean_of(layer.emotion[kind].uar)) for kind in ("linear", "mlp")),
+        *(score(mean_of(layer.emotion[kind].uar)) + mark for kind in ("linear", "mlp")),
         f"{score(attacker_of(layer))} {attacker.name}{TRAINED * (layer.speaker.scored == 'trained')}",
         f"{share(chance)} of {layer.speaker.speakers}",
         share(attacker.accuracy - chance) if leaves_room(chance) else "-",
@@ -83,6 +85,11 @@ def notes(results: Sequence[EncoderResult]) -> list[str]:
     lines += [f"{KIND_NAMES[kind]}: {numbers.settings}." for kind, numbers in first.output.emotion.items()]
     if any(layer.speaker.scored == "trained" for result in results for layer in result.layers):
         lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
+    lines += [
+        f"{CONTAMINATED} {result.encoder} {result.contamination}. This is no result on unseen speakers."
+        for result in results
+        if result.contamination
+    ]
     if folds := [result.encoder for result in results if result.models > 1]:
         lines.append(f"One model for each fold, which attackers learn from the training speakers of: {', '.join(folds)}.")
     return [*lines, about_measurement(results)]
@@ -100,7 +107,8 @@ def point_of(result: EncoderResult) -> Point:
     )
     output = result.output
     uar = mean_of(output.emotion["linear"].uar)
-    return Point(result.encoder, uar, attacker_of(output), output.speaker.chance, not result.network, False, path)
+    name = f"{result.encoder}{f' {CONTAMINATED}' * bool(result.contamination)}"
+    return Point(name, uar, attacker_of(output), output.speaker.chance, not result.network, False, path)
 
 
 def files(folder: Path, page: Path) -> dict[Path, str]:

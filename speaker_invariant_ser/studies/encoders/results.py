@@ -49,7 +49,10 @@ class LayerNumbers(Part):
 
 
 class EncoderResult(Measurement):
-    """The content of a result file; `models` is the number of models whose embeddings were pooled, one for each fold of a run."""
+    """The content of a result file; `models` is the number of models whose embeddings were pooled, one for each fold of a run.
+
+    `contamination` says what of the corpus the encoder was trained on although it was tested on it; "" where nothing is known.
+    """
 
     recipe: dict[str, Any]
     data_sha256: dict[str, str]
@@ -63,6 +66,7 @@ class EncoderResult(Measurement):
     utterances: int
     speakers: int
     layers: list[LayerNumbers]
+    contamination: str = ""
 
     @property
     def output(self) -> LayerNumbers:
@@ -106,4 +110,5 @@ def read_all(folder: Path) -> list[EncoderResult]:
 def why_other(result: EncoderResult, wanted: EncoderResult) -> str:
     """Say in what a result differs from what is asked for, ignoring numbers, dates and names; empty if in nothing."""
     kinds = {"data_sha256": "other data", "identity": "another encoder", "recipe": "another recipe"}
+    kinds["contamination"] = "an encoder of which other training data were known"
     return shorten(text for key, text in kinds.items() if getattr(result, key) != getattr(wanted, key))

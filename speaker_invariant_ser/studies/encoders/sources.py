@@ -33,6 +33,7 @@ from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.binding import HASHES, RUN, digest, recorded_hashes
 from speaker_invariant_ser.models.model import DESCRIPTION, SerModel, choose_device, load_model, read_description
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
+from speaker_invariant_ser.studies.encoders.contamination import TrainedOn, contamination, trained_on
 from speaker_invariant_ser.training.objective import build_model
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Encoder:
         split: The fold that it was trained on; None if it was trained on none of the corpus's speakers, or if that is not known.
         attacked: The parts of that fold that attackers learn from and are scored on.
         trained: Ids of the utterances that it was trained on, as far as that is known.
+        contamination: What of the corpus it was trained on although it is tested on it, as the end of a sentence; "" if nothing.
     """
 
     about: str
@@ -68,6 +70,7 @@ class Encoder:
     split: Split | None = None
     attacked: tuple[str, ...] = ()
     trained: frozenset[str] = frozenset()
+    contamination: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,8 @@ def is_checkpoint(name: str) -> bool:
 def open_trained(request: Request) -> list[Encoder]:
     """Open a run, an export, or one model of either.
 
-    The models of a run that was trained on this corpus embed it each for its own fold. Models of another corpus have heard none
-    of these speakers, and must be one: embeddings of several have nothing in common.
+    The models of a run that was trained on this corpus embed it each for its own fold. Others must be one model: embeddings of
+    several have nothing in common. Where it says that it was trained on recordings of this corpus, it is contaminated.
 
     Raises:
         RunError: It is damaged, has several models for the corpus, or was trained on all of its speakers.
@@ -204,13 +207,19 @@ def open_trained(request: Request) -> list[Encoder]:
             raise RunError(f"--fold {request.fold}: {request.source} is a model without folds; leave it out")
         require_single(request.source, list(opened.models))
         require_other_corpus(request, opened.models[0])
-        return [model_of(opened.models[0], request)]
+        return [contaminated(model_of(opened.models[0], request), request, trained_on(opened))]
     specs = opened.trained_models() if request.fold is None else opened.models_of_fold(request.fold)
     specs = [spec for spec in specs if spec.seed == specs[0].seed]
     if opened.hashes == corpus_hashes(request.prepared):
         return [model_of_fold(spec, opened, request) for spec in specs]
     require_single(request.source, [spec.folder for spec in specs])
-    return [model_of(specs[0].folder, request)]
+    return [contaminated(model_of(specs[0].folder, request), request, trained_on(specs[0], opened))]
+
+
+def contaminated(encoder: Encoder, request: Request, trained: TrainedOn) -> Encoder:
+    """Return the encoder with what of the corpus it was trained on."""
+    what, ids = contamination(request.prepared, trained)
+    return replace(encoder, trained=ids, contamination=what)
 
 
 def require_single(source: str, folders: Sequence[Path]) -> None:
@@ -248,7 +257,7 @@ def model_of_fold(spec: "ModelSpec", run: "Run", request: Request) -> Encoder:
 
 
 def model_of(folder: Path, request: Request) -> Encoder:
-    """Return a model that was trained on none of the corpus's speakers as an encoder."""
+    """Return a model as an encoder, as if it was trained on none of the corpus's speakers."""
     model = load_model(folder, str(choose_device(request.device)))
     use_cache(model.settings.encoder, request.prepared)
     if model.settings.features.front != "log-mel":
