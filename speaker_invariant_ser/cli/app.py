@@ -22,7 +22,7 @@ from speaker_invariant_ser.cli.console import say
 from speaker_invariant_ser.cli.corpora import corpora, models, recipes
 from speaker_invariant_ser.cli.demo import demo
 from speaker_invariant_ser.cli.evaluate import compare, evaluate
-from speaker_invariant_ser.cli.export import card, export
+from speaker_invariant_ser.cli.export import card, export, push
 from speaker_invariant_ser.cli.infer import infer
 from speaker_invariant_ser.cli.prepare import add_f0, prepare
 from speaker_invariant_ser.cli.progress import is_first_process
@@ -73,6 +73,7 @@ COMMANDS = (
     study,
     infer,
     export,
+    push,
     card,
 )
 

@@ -1,4 +1,4 @@
-"""`siser export` and `siser card`: the models of a run alone, to be passed on, and what is known of a model."""
+"""`siser export`, `siser push` and `siser card`: the models of a run alone, to be passed on, and what is known of a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +8,21 @@ import typer
 from speaker_invariant_ser.cli.console import opened, opened_models, say
 
 if TYPE_CHECKING:
+    from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.runs import Run
 
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the model card, such as cc0-1.0.")]
+TrainingData = Annotated[
+    str,
+    typer.Option(
+        help="For the model card, of data of your own: what was recorded, by whom, and under which licence.", metavar="TEXT"
+    ),
+]
+Evaluated = Annotated[
+    Path | None,
+    typer.Option(help="Of a run trained with --final: an evaluated run of the same recipe, whose results the card has."),
+]
+UNSTATED = "other"  # the licence of weights for which none is given
 
 
 def export(
@@ -27,7 +39,8 @@ def export(
             help="With --out: an evaluated run of the same recipe, whose results the card of a model trained with --final has."
         ),
     ] = None,
-    licence: Licence = "other",
+    licence: Licence = UNSTATED,
+    training_data: TrainingData = "",
 ) -> None:
     """Write the models of a run into a folder, or one of them into an ONNX file, that can be passed on.
 
@@ -46,7 +59,7 @@ def export(
     from speaker_invariant_ser.report.export import export_run
 
     assert out
-    number = export_run(source, out, licence, opened(evaluated) if evaluated else None)
+    number = export_run(source, out, licence, opened(evaluated) if evaluated else None, training_data)
     say(f"{number} {'model' if number == 1 else 'models'} -> {out}   next: siser infer {out} FILES --out predictions.csv")
 
 
@@ -69,11 +82,9 @@ def card(
     out: Annotated[
         Path | None, typer.Option(help="New file to write, such as README.md; without it, the card is printed.")
     ] = None,
-    evaluated: Annotated[
-        Path | None,
-        typer.Option(help="Of a run trained with --final: an evaluated run of the same recipe, whose results the card has."),
-    ] = None,
-    licence: Licence = "other",
+    evaluated: Evaluated = None,
+    licence: Licence = UNSTATED,
+    training_data: TrainingData = "",
 ) -> None:
     """Print the model card of a run or model: what it was trained on, and what is known of it.
 
@@ -83,7 +94,7 @@ def card(
     """
     from speaker_invariant_ser.files import refuse_existing, writing
 
-    text = text_of_card(model, evaluated, licence)
+    text = text_of_card(opened_card_source(model), evaluated, licence, training_data)
     if out is None:
         for line in text.splitlines():
             say(line)
@@ -93,18 +104,73 @@ def card(
     say(f"card of {model} -> {out}")
 
 
-def text_of_card(model: str, evaluated: Path | None, licence: str) -> str:
-    """Return the card of a run, made of what is known of it, or that of an export, which comes with it."""
+def opened_card_source(model: str) -> "Run | Export":
+    """Open what has a card: a run, an export, a model of the package, or one of the hub."""
     from speaker_invariant_ser.errors import RunError
-    from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.loading import is_onnx
-    from speaker_invariant_ser.report.export import card_of, read_card
 
     if is_onnx(model):
         raise RunError(f"{model}: an ONNX file has no card: expected the run that it was exported from")
-    source = opened_models(Path(model))
+    return opened_models(Path(model))
+
+
+def text_of_card(source: "Run | Export", evaluated: Path | None, licence: str, training_data: str, name: str = "") -> str:
+    """Return the card of a run, made of what is known of it, or that of an export, which comes with it."""
+    from speaker_invariant_ser.inference.exported import Export
+    from speaker_invariant_ser.report.export import card_of, read_card
+
     if not isinstance(source, Export):
-        return card_of(source, licence, source.folder.resolve().name, opened(evaluated) if evaluated else None)
-    if evaluated or licence != "other":
-        raise typer.BadParameter(f"--evaluated and --licence are for the card of a run; that of {model} is written already.")
+        name = name or source.folder.resolve().name
+        return card_of(source, licence, name, opened(evaluated) if evaluated else None, training_data)
+    if evaluated or licence != UNSTATED or training_data:
+        raise typer.BadParameter(
+            "--evaluated, --licence and --training-data are for the card of a run; "
+            f"that of {source.folder.name} is written already."
+        )
     return read_card(source)
+
+
+def push(
+    model: Annotated[str, typer.Argument(help="Run folder, fully trained; or a folder that `siser export` wrote.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.", metavar="OWNER/NAME")],
+    licence: Licence = UNSTATED,
+    training_data: TrainingData = "",
+    evaluated: Evaluated = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; it is private otherwise.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the models of a repository that exists; its history keeps the former.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to upload to, made if it is missing; default: the main one.", show_default=False)
+    ] = None,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload speech emotion recognition models",
+    dry_run: Annotated[
+        Path | None, typer.Option(help="New folder to write what would be uploaded into; nothing is uploaded.", metavar="FOLDER")
+    ] = None,
+) -> None:
+    """Upload the models of a run and their card to the Hugging Face Hub, where `hf:OWNER/NAME` names them.
+
+    What is uploaded is what `siser export` writes: it has no name of a speaker or file and no path. Nothing is uploaded without
+    the licence of the weights and a description of the training data in the card. Needs the extra hub, and `hf auth login`.
+    """
+    from tempfile import TemporaryDirectory
+
+    from speaker_invariant_ser.errors import counted
+    from speaker_invariant_ser.inference.exported import Export
+    from speaker_invariant_ser.inference.upload import require_repository, upload
+    from speaker_invariant_ser.report.export import write_for_hub
+
+    source = opened_card_source(model)
+    if not isinstance(source, Export):
+        source.all_models()
+    name = require_repository(repository).partition("/")[2]
+    text = text_of_card(source, evaluated, licence, training_data, name)
+    if dry_run:
+        number = write_for_hub(source, dry_run, model, text)
+        say(f"{counted(number, 'model')} -> {dry_run}, as it would be uploaded; leave out --dry-run to upload it")
+        return
+    with TemporaryDirectory() as temporary:
+        number = write_for_hub(source, folder := Path(temporary) / "export", model, text)
+        address = upload(folder, repository, private=not public, revision=revision, message=message, exist_ok=overwrite)
+    named = f"hf:{repository}{f'@{revision}' if revision else ''}"
+    say(f"{counted(number, 'model')} -> {address}   next: siser infer --model {named} FILES --out predictions.csv")

@@ -3,31 +3,31 @@
 Shapes: S samples, C emotions, D embedding dimension.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.conditions.ranges import join_ranges, outside
-from speaker_invariant_ser.data.formats.channels import MIX, Mixing, require_choice
+from speaker_invariant_ser.data.formats.channels import MIX, require_choice
 from speaker_invariant_ser.errors import RunError, SerError, counted
+from speaker_invariant_ser.features.pretrained.hub import REPOSITORY
 from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
-from speaker_invariant_ser.inference.hub import is_hub
+from speaker_invariant_ser.inference.hub import PREFIX, is_hub
 from speaker_invariant_ser.inference.inputs import cut_windows
 from speaker_invariant_ser.inference.loading import is_onnx, load_models
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.recording import Recording
 from speaker_invariant_ser.inference.predict import calibrated, mean_probabilities
+from speaker_invariant_ser.inference.sharing import HubMethods
 from speaker_invariant_ser.inference.timeline import (
     StreamingClassifier,
     WindowPrediction,
-    checked,
-    checked_rate,
     timeline,
 )
+from speaker_invariant_ser.inference.waves import clip_of, clip_of_file
 from speaker_invariant_ser.processes import memory_errors
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Prediction:
     warnings: tuple[str, ...] = ()
 
 
-class Classifier:
+class Classifier(HubMethods):
     """A model, or several whose probabilities are averaged, as `siser.load_model` returns it.
 
     The numbers are those of `siser infer`. Calls from several threads at once are allowed and do not change them: a call keeps
@@ -258,6 +258,45 @@ class Classifier:
             for row, (clip, notes) in zip(probabilities, clips, strict=True)
         ]
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        device: str = "cpu",
+        fold: str | None = None,
+    ) -> "Classifier":
+        """Load a model by the conventions of huggingface_hub: its names and arguments, beside those of `siser.load_model`.
+
+        Args:
+            pretrained_model_name_or_path: OWNER/NAME of the hub, or what `siser.load_model` takes; an existing folder first.
+            force_download: Download files again that are in the cache.
+            token: Token of the hub; by default that of the log-in.
+            cache_dir: Folder of the cache.
+            local_files_only: Use the cache alone.
+            revision: Branch, tag or commit.
+            device: As for `siser.load_model`.
+            fold: As for `siser.load_model`.
+
+        Raises:
+            RunError: As for `siser.load_model`; or a revision of what is no repository.
+            SetupError: huggingface_hub is not installed (extra `hub`).
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).exists() and REPOSITORY.fullmatch(name):
+            name = f"{PREFIX}{name}"
+        if revision is not None:
+            if not is_hub(name) or "@" in name:
+                raise RunError(f"revision {revision}: {name} is no repository without one; leave it out")
+            name = f"{name}@{revision}"
+        given = {"token": token, "cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
+        return load_classifier(name, fold, device, {key: value for key, value in given.items() if value not in (None, False)})
+
     def single(self) -> "SerModel | OnnxModel":
         """Return the only model; raise RunError where there are several."""
         if len(self.models) > 1:
@@ -278,7 +317,12 @@ class Classifier:
             )
 
 
-def load_classifier(source: "Run | Export | Path | str | None", fold: str | None = None, device: str = "cpu") -> Classifier:
+def load_classifier(
+    source: "Run | Export | Path | str | None",
+    fold: str | None = None,
+    device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
+) -> Classifier:
     """Load what `siser.load_model` describes.
 
     Args:
@@ -286,6 +330,7 @@ def load_classifier(source: "Run | Export | Path | str | None", fold: str | None
             the default model.
         fold: Load the models of this fold of a run alone, one per seed; by default those of all folds.
         device: `cpu`, `cuda`, or `auto` for the first GPU if there is one.
+        options: Of a download, as for `snapshot`.
 
     Raises:
         RunError: There is no such model, it is damaged or was changed, the fold is unknown, or the source has no folds.
@@ -298,7 +343,7 @@ def load_classifier(source: "Run | Export | Path | str | None", fold: str | None
     from speaker_invariant_ser.runs import Run
 
     source = DEFAULT_MODEL if source is None else source
-    opened = open_models(source) if isinstance(source, Path | str) else source
+    opened = open_models(source, options) if isinstance(source, Path | str) else source
     name = str(source) if isinstance(source, Path | str) else str(opened.folder)
     if isinstance(opened, Run):
         specs = opened.trained_models() if fold is None else opened.models_of_fold(fold)
@@ -309,49 +354,3 @@ def load_classifier(source: "Run | Export | Path | str | None", fold: str | None
         raise RunError(f"fold {fold!r}: {name} is not a run folder, and has no folds to choose from; leave it out")
     models = [load_model(folder, str(choose_device(device))) for folder in folders]
     return Classifier(models, name, card if card and card.is_file() else None)
-
-
-def clip_of_file(path: Path | str, channel: str = MIX) -> tuple[np.ndarray, Sequence[str]]:
-    """Return a recording as float32 [S] at 16 kHz, and notes about defects that leave it usable."""
-    decoded = audio.decode(path, channel=require_choice(channel))
-    with memory_errors():
-        clip = audio.at_16_bits(audio.resample(decoded, audio.SAMPLE_RATE))
-    return audio.check(clip, audio.SAMPLE_RATE, path, decoded.notes), decoded.notes
-
-
-def clip_of(wave: object, rate: object, name: str = "the wave") -> tuple[np.ndarray, Sequence[str]]:
-    """Return a waveform as float32 [S] at 16 kHz, and notes about defects that leave it usable.
-
-    Args:
-        wave: One channel [S], or several [channels, S].
-        rate: Its sample rate in Hz.
-        name: What error messages call it.
-
-    Raises:
-        SerError: It is no audio.
-    """
-    rate = checked_rate(rate)
-    channels = channels_of(wave, name)
-    notes = next((found for samples in channels if (found := audio.clipping(samples))), [])
-    if len(channels) > 1:
-        mixing = Mixing(len(channels))
-        samples = mixing.add(np.stack(channels, axis=1))
-        notes = [*notes, *mixing.notes()]
-    else:
-        samples = channels[0]
-    clip = audio.at_16_bits(audio.resample(audio.Decoded(samples, rate), audio.SAMPLE_RATE))
-    return audio.check(clip, audio.SAMPLE_RATE, name, notes), notes
-
-
-def channels_of(wave: object, name: str) -> list[np.ndarray]:
-    """Return the channels of a waveform, float32 [S] each."""
-    try:
-        samples = np.asarray(wave)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors that require a gradient or are on a GPU
-        raise SerError(f"{name} is no array of samples: {error}") from None
-    rows = samples[None] if samples.ndim == 1 else samples
-    if rows.ndim != 2 or not 1 <= len(rows) <= max(1, rows.shape[1]):
-        raise SerError(
-            f"{name} has the shape {list(samples.shape)}: expected [S], or [channels, S], the transpose of what soundfile reads"
-        )
-    return [np.ascontiguousarray(checked(row, f"samples of {name}")) for row in rows]

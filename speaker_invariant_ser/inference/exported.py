@@ -5,12 +5,13 @@ models/NUMBER/           model.safetensors and model.json of each model
 README.md                the model card
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
+from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256, write_json
 from speaker_invariant_ser.inference.hub import download, is_hub
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 
@@ -74,24 +75,33 @@ class Export:
         return cls(folder, tuple(folder / name for name in hashes), corpora)
 
 
+def write_index(folder: Path, corpora: Sequence[str] = ()) -> int:
+    """Write export.json into a folder with models, which were trained on these corpora; return the number of models."""
+    described = sorted(folder.glob(f"{MODELS}/*/{DESCRIPTION}"), key=lambda path: int(path.parent.name))
+    hashes = {path.parent.relative_to(folder).as_posix(): sha256(path) for path in described}
+    write_json(folder / EXPORT, {"format": FORMAT, "models": hashes, CORPORA: list(corpora)})
+    return len(hashes)
+
+
 def shipped_models() -> dict[str, Path]:
     """Return the models that come with the package, by name."""
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{EXPORT}"))}
 
 
-def open_models(source: Path | str) -> "Run | Export":
+def open_models(source: Path | str, options: Mapping[str, Any] | None = None) -> "Run | Export":
     """Open a run, an export of one, one model of a run, a model that comes with the package, or one of the hub.
 
     Args:
         source: A folder; the name of a model that `shipped_models` lists, where there is no such folder; or `hf:OWNER/NAME` with
             or without `@REVISION`.
+        options: Of a download, as for `snapshot`.
 
     Raises:
         RunError: It is none of them, is damaged, was changed since training or export, or cannot be downloaded.
         SetupError: A model of the hub is named, and huggingface_hub is not installed.
     """
     if is_hub(source):
-        return open_downloaded(str(source))
+        return open_downloaded(str(source), options)
     folder = Path(source)
     if not folder.exists():
         shipped = shipped_models()
@@ -110,9 +120,9 @@ def open_models(source: Path | str) -> "Run | Export":
     return Run.open(folder)
 
 
-def open_downloaded(source: str) -> Export:
+def open_downloaded(source: str, options: Mapping[str, Any] | None = None) -> Export:
     """Download an export from the hub, and open it."""
-    folder = download(source, FILES)
+    folder = download(source, FILES, options)
     if not (folder / EXPORT).is_file():
         raise RunError(f"{source} has no {EXPORT}: expected a model that `siser export` wrote")
     return Export.open(folder)

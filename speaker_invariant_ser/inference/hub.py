@@ -1,8 +1,9 @@
 """Models on the Hugging Face Hub, named `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, by huggingface_hub (extra `hub`)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
@@ -17,12 +18,13 @@ def is_hub(source: object) -> bool:
     return str(source).startswith(PREFIX)
 
 
-def download(source: str, patterns: Sequence[str]) -> Path:
+def download(source: str, patterns: Sequence[str], options: Mapping[str, Any] | None = None) -> Path:
     """Download files of a repository, or find them in the cache (see `features.pretrained.hub.snapshot`).
 
     Args:
         source: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`: a branch, a tag, or the hash of a commit, which alone never changes.
         patterns: Patterns of the files to download; no other file is.
+        options: As for `snapshot`.
 
     Returns:
         The folder that holds the files.
@@ -35,4 +37,4 @@ def download(source: str, patterns: Sequence[str]) -> Path:
     match = NAME.fullmatch(source)
     if not match:
         raise RunError(f"{source}: expected {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
-    return snapshot(source, match["repository"], match["revision"], patterns, extra="hub", limit=MAX_BYTES)
+    return snapshot(source, match["repository"], match["revision"], patterns, "hub", MAX_BYTES, options)

@@ -9,16 +9,24 @@ Reporting, FAT* 2019). No speaker is named.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
+from speaker_invariant_ser.features.pretrained.places import name_of, with_path
+from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
+from speaker_invariant_ser.inference.upload import UNKNOWN_DATA, UNKNOWN_LICENCE
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
+from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import CORPORA, ModelSpec, Run, flattened
+
+OWN_USAGE = "speaker_invariant_ser"  # the library that loads the model
 
 # Keys of a recipe that may differ between a model to be used and the run that its recipe was evaluated with: those that say who
 # is trained on, how the epoch is selected, and what is measured.
@@ -60,7 +68,33 @@ def require_same_model(run: Run, evaluated: Run) -> None:
         raise RunError(f"{evaluated.folder} was trained on other data than {run.folder} (the hashes differ)")
 
 
-def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: str, name: str) -> str:
+@dataclass(frozen=True)
+class PretrainedSource:
+    """A pre-trained encoder, as a card names it.
+
+    Attributes:
+        name: Repository of the hub, or name of a folder.
+        revision: Commit of the repository; empty for a folder.
+        sha256: SHA-256 of its files.
+        trained: What of it was trained further, as `encoder.train` says it.
+        stated: What its publisher says.
+    """
+
+    name: str
+    revision: str
+    sha256: str
+    trained: str
+    stated: SourceCard
+
+
+def render_card(
+    run: Run,
+    report: RunReport | UnauditedReport | None,
+    licence: str,
+    name: str,
+    training_data: str = "",
+    usage: str = OWN_USAGE,
+) -> str:
     """Return the text of the card.
 
     Args:
@@ -68,14 +102,21 @@ def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: s
         report: The results of its evaluation, or of that of the same recipe with folds; None if there are none.
         licence: Licence of the weights.
         name: Name of the model.
+        training_data: What was recorded, by whom and under which licence, where the corpora are not known to the program.
+        usage: How the model is used: the library that loads it.
     """
     specs = run.trained_models()
     described = [read_description(spec.folder / DESCRIPTION) for spec in specs]
     sources = sources_of(report.settings.corpora if report else corpora_of(run))
+    pretrained = pretrained_source(specs[0].folder, described[0])
     template = templates().get_template("card.md.j2")
     return template.render(
         name=name,
-        metadata=metadata(report, sources, licence, name),
+        metadata=metadata(report, sources, licence, name, pretrained, usage),
+        usage=usage,
+        pretrained=pretrained,
+        training_data=training_data,
+        unknown_data=UNKNOWN_DATA,
         licence=licence,
         report=report,
         sources=sources,
@@ -90,6 +131,19 @@ def render_card(run: Run, report: RunReport | UnauditedReport | None, licence: s
         percent=percent,
         interval=interval,
         count=counted,
+    )
+
+
+def pretrained_source(folder: Path, described: Mapping[str, Any]) -> PretrainedSource | None:
+    """Return the pre-trained encoder of a model, from its folder and the contents of its model.json; None if it has none."""
+    encoder = described["encoder"]
+    if encoder.get("name") != PretrainedSettings.model_fields["name"].default:
+        return None
+    settings = PretrainedSettings.model_validate(encoder)
+    located = with_path(settings, folder)
+    assert isinstance(located, PretrainedSettings)
+    return PretrainedSource(
+        name_of(settings), settings.revision, settings.sha256, settings.train, stated=read_source_card(located)
     )
 
 
@@ -112,19 +166,27 @@ def sources_of(corpora: Sequence[str]) -> list[Source]:
     return [
         Source(known[name].title, known[name].licence, known[name].citation, known[name].url, known[name].language, name)
         if name in known
-        else Source(name, "not known to the program", "", "", "", name)
+        else Source(name, UNKNOWN_LICENCE, "", "", "", name)
         for name in corpora
     ]
 
 
-def metadata(report: RunReport | UnauditedReport | None, sources: Sequence[Source], licence: str, name: str) -> list[str]:
+def metadata(
+    report: RunReport | UnauditedReport | None,
+    sources: Sequence[Source],
+    licence: str,
+    name: str,
+    pretrained: PretrainedSource | None,
+    library: str,
+) -> list[str]:
     """Return the lines of the YAML metadata; strings are written as JSON, which YAML includes."""
     languages = sorted({code for source in sources for code in source.language.split(",") if code})
     fields = {
         "license": licence,
         "language": languages,
-        "library_name": "speaker_invariant_ser",
+        "library_name": library,
         "pipeline_tag": "audio-classification",
+        "base_model": pretrained.name if pretrained and pretrained.revision else "",
         "tags": ["speech-emotion-recognition", "speaker-invariant"],
         "model-index": [result_of(report, sources, name)] if report else [],
     }

@@ -4,27 +4,30 @@ import shutil
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.summary import read_report, read_results
+from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport, read_report, read_results
 from speaker_invariant_ser.features.pretrained.places import description_without_path
-from speaker_invariant_ser.files import new_folder, refuse_existing, sha256, write_json
-from speaker_invariant_ser.inference.exported import CARD, CORPORA, EXPORT, FORMAT, MODELS, Export
+from speaker_invariant_ser.files import new_folder, refuse_existing, write_json
+from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
+from speaker_invariant_ser.inference.upload import require_complete
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
-from speaker_invariant_ser.report.card import corpora_of, render_card, require_same_model
+from speaker_invariant_ser.report.card import OWN_USAGE, corpora_of, render_card, require_same_model
 from speaker_invariant_ser.runs import Run
 
+UNSTATED = "other"  # the licence of weights for which none is given
 
-def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: Run | None = None) -> int:
+
+def export_run(
+    run: Run, folder: Path | str, licence: str = UNSTATED, evaluated: Run | None = None, training_data: str = ""
+) -> int:
     """Write the models of a run and a card about them.
-
-    Models are numbered, because folds may have the names of their test speakers. The hashes of what they were trained with are
-    left out, because a list of speakers could be guessed until its hash matches.
 
     Args:
         run: A run whose models are all trained; the card has the results if it is evaluated.
         folder: A new folder.
         licence: Licence of the weights, an identifier such as `cc0-1.0`.
         evaluated: An evaluated run with the same recipe, for the results of a model that was trained on all speakers.
+        training_data: As for `render_card`.
 
     Returns:
         Number of models.
@@ -34,9 +37,17 @@ def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: 
         WriteError: The folder is not empty or cannot be written.
     """
     folder = refuse_existing(folder, "choose another --out")
-    name, hashes = folder.resolve().name, {}
+    run.all_models()
+    return write_export(run, folder, card_of(run, licence, folder.resolve().name, evaluated, training_data))
+
+
+def write_export(run: Run, folder: Path, card: str) -> int:
+    """Write the models of a run and a card into a new folder, and return the number of models.
+
+    Models are numbered, because folds may have the names of their test speakers. The hashes of what they were trained with are
+    left out, because a list of speakers could be guessed until its hash matches.
+    """
     specs = run.all_models()
-    text = card_of(run, licence, name, evaluated)
     with new_folder(folder) as partial:
         for number, spec in enumerate(specs, start=1):
             target = partial / MODELS / str(number)
@@ -45,13 +56,46 @@ def export_run(run: Run, folder: Path | str, licence: str = "other", evaluated: 
             described = description_without_path(read_description(spec.folder / DESCRIPTION))
             described.pop(HASHES, None)
             write_json(target / DESCRIPTION, {**described, HASHES: hashes_of(target, described, {})})
-            hashes[f"{MODELS}/{number}"] = sha256(target / DESCRIPTION)
-        (partial / CARD).write_text(text, encoding="utf-8")
-        write_json(partial / EXPORT, {"format": FORMAT, "models": hashes, CORPORA: corpora_of(run)})
-    return len(specs)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        return write_index(partial, corpora_of(run))
 
 
-def card_of(run: Run, licence: str, name: str, evaluated: Run | None = None) -> str:
+def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> int:
+    """Write exactly what is uploaded of a run or an export into a new folder.
+
+    Args:
+        source: The run or export.
+        folder: The folder.
+        name: What error messages call the model.
+        card: The model card.
+
+    Returns:
+        Number of models.
+
+    Raises:
+        RunError: The card lacks the licence or the training data, a model is not trained, or the source is a single model.
+        WriteError: The folder is not empty or cannot be written.
+    """
+    require_complete(card, name)
+    folder = refuse_existing(folder, "choose another --dry-run")
+    if isinstance(source, Run):
+        return write_export(source, folder, card)
+    if not (source.folder / EXPORT).is_file():
+        raise RunError(f"{source.folder} is a single model: expected a run, or a folder that `siser export` wrote")
+    with new_folder(folder) as partial:
+        for name in (EXPORT, CARD):
+            shutil.copyfile(source.folder / name, partial / name)
+        for model in source.models:
+            target = partial / model.relative_to(source.folder)
+            target.mkdir(parents=True)
+            for name in (DESCRIPTION, WEIGHTS):
+                shutil.copyfile(model / name, target / name)
+    return source.number
+
+
+def card_of(
+    run: Run, licence: str, name: str, evaluated: Run | None = None, training_data: str = "", usage: str = OWN_USAGE
+) -> str:
     """Return the model card of a run.
 
     Args:
@@ -59,14 +103,18 @@ def card_of(run: Run, licence: str, name: str, evaluated: Run | None = None) -> 
         licence: Licence of the weights, an identifier such as `cc0-1.0`.
         name: Name of the model.
         evaluated: As for `export_run`.
+        training_data: As for `render_card`.
+        usage: As for `render_card`.
 
     Raises:
         RunError: No model is trained, or `evaluated` measures another recipe or is not evaluated.
     """
     if evaluated:
         require_same_model(run, evaluated)
-        return render_card(run, read_results(evaluated.folder) or read_report(evaluated.folder), licence, name)
-    return render_card(run, read_results(run.folder), licence, name)
+        results: RunReport | UnauditedReport | None = read_results(evaluated.folder) or read_report(evaluated.folder)
+    else:
+        results = read_results(run.folder)
+    return render_card(run, results, licence, name, training_data, usage)
 
 
 def read_card(export: Export) -> str:

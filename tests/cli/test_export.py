@@ -97,6 +97,8 @@ def test_the_card_of_a_run_that_is_not_evaluated_says_so(trained, tmp_path, caps
         assert "model-index" not in card and "UAR" not in card
     moved.parent.mkdir()
     run.rename(moved)
+    record = json.loads((moved / "split.json").read_text())
+    (moved / "split.json").write_text(json.dumps({**record, "corpora": []}))  # as before the run said so itself
     assert siser(["card", str(moved)]) == 0
     assert "Not known: the run is not evaluated, and its prepared corpus is not where it was" in capsys.readouterr().out
 
@@ -149,7 +151,7 @@ def test_the_card_of_an_export_is_the_one_that_comes_with_it(run, exported, tmp_
         ([str(run.folder / "folds" / "fixed")], "fixed has no README.md: expected a run"),
         (["model.onnx"], "model.onnx: an ONNX file has no card: expected the run that it was exported from"),
         ([str(tmp_path / "none")], "none is not a run folder (does not exist)"),
-        ([str(exported), "--licence", "mit"], "--evaluated and --licence are for the card of a run"),
+        ([str(exported), "--licence", "mit"], "--evaluated, --licence and --training-data are for the card of a run"),
         ([str(run.folder), "--out", str(tmp_path / "README.md")], "exists already: choose another --out"),
     ):
         assert siser(["card", *words]) == 2

@@ -36,6 +36,7 @@ COMMANDS = {
     "study": "study {tmp}/study.toml --results {tmp}/results --runs {tmp}/runs --jobs 1 --device cpu --quiet",
     "infer": "infer {tmp}/a {wav} --out {tmp}/p.csv --device cpu --quiet",
     "export": "export {tmp}/a --out {tmp}/export",
+    "push": "push {tmp}/a owner/name --licence mit --training-data tones --dry-run {tmp}/upload",
     "card": "card {tmp}/a --out {tmp}/card.md",
     "demo": "demo --out {tmp}/demo --jobs 1 --device cpu --quiet",
 }

@@ -15,6 +15,7 @@ from speaker_invariant_ser.features.pretrained import checkpoint as module
 from speaker_invariant_ser.features.pretrained.backbone import Backbone
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.features.pretrained.places import without_path
+from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 
@@ -195,3 +196,28 @@ def test_train_names_a_wrong_source_and_methods_that_need_log_mels(prepared, tmp
         assert command([*arguments, "--set", f"encoder.source={source}", "--set", override]) == 2
         error = capsys.readouterr().err
         assert message in error and error.splitlines()[-1].startswith("error:") and not (tmp_path / "run").exists()
+
+
+STATED = {
+    "license: mit\ndatasets:\n- a/b\n- c": ("mit", "a/b, c"),
+    "license: other\nlicense_name: own\ndatasets: a": ("own", "a"),
+    "license: other": ("other", "not stated"),
+    "license: [mit, {a: b}, 3]\ndatasets: {a: b}": ("mit", "not stated"),
+    f"license: {'x' * 200}": ("not stated", "not stated"),
+    "license: [": ("not stated", "not stated"),
+    "- a list": ("not stated", "not stated"),
+    "a: " + "[" * 1500: ("not stated", "not stated"),
+}
+
+
+@pytest.mark.parametrize("metadata", STATED, ids=range(len(STATED)))
+def test_licence_and_data_of_a_checkpoint_are_what_its_readme_states(metadata, tmp_path):
+    folder = describe_checkpoint(tmp_path / "any")
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\n# Any\nlicense: gpl\n")
+    stated = read_source_card(PretrainedSettings(source=str(folder)))
+    assert (stated.licence, stated.data) == STATED[metadata]
+
+
+def test_a_checkpoint_that_is_not_there_or_has_no_readme_states_nothing(tmp_path):
+    for source in (tmp_path / "none", describe_checkpoint(tmp_path / "any")):
+        assert read_source_card(PretrainedSettings(source=str(source))) == SourceCard("not stated", "not stated")

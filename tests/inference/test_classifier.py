@@ -14,7 +14,8 @@ import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError, RunError, SerError
-from speaker_invariant_ser.inference.classifier import Classifier, clip_of
+from speaker_invariant_ser.inference.classifier import Classifier
+from speaker_invariant_ser.inference.waves import clip_of
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel
 

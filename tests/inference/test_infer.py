@@ -19,7 +19,7 @@ from speaker_invariant_ser.data import decoding
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.model_outputs import dev_temperature
-from speaker_invariant_ser.inference import classifier, inputs, loading, predict, timeline
+from speaker_invariant_ser.inference import inputs, loading, predict, timeline, waves
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.parts.recording import Recording
 from speaker_invariant_ser.models.calibration import apply_temperature
@@ -258,8 +258,8 @@ def test_models_see_the_samples_that_prepare_would_store(rate, subtype, tmp_path
     for clip in (
         inputs.decode(0, inputs.Input(path), "mix").clip,
         np.concatenate(list(Recording(path))),
-        classifier.clip_of_file(path)[0],
-        classifier.clip_of(wave, rate)[0],
+        waves.clip_of_file(path)[0],
+        waves.clip_of(wave, rate)[0],
         np.concatenate([stream.resampled(wave, last=False), stream.resampled(wave[:0], last=True)]),
     ):
         assert clip.dtype == np.float32 and np.array_equal(clip, expected)

@@ -171,7 +171,14 @@ def test_a_model_has_the_name_of_its_checkpoint_and_no_path(checkpoint, prepared
     described["sha256"]["model"]["encoder"] = digest(described["encoder"])
     path.write_text(json.dumps(described))
     assert export_run(run, tmp_path / "export") == 1 and occurrences(tmp_path / "export", place) == []
-    model = tmp_path / "export" / "models" / "1"
+    model, card = tmp_path / "export" / "models" / "1", (tmp_path / "export" / "README.md").read_text()
+    for part in (
+        "| encoder | wavlm, pre-trained |",
+        "| trained of the encoder | nothing |",
+        "| licence of the encoder | not stated |",
+    ):
+        assert part in card
+    assert "random weights" not in card and "base_model" not in card and place not in card
     with pytest.raises(RunError, match="encoder.source = wavlm: no such folder"):
         load_model(model)
     monkeypatch.setenv("SISER_ENCODERS", place)

@@ -22,6 +22,7 @@ from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSet
 CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"
 WEIGHTS = "model*.safetensors"  # one file, or several with an index
 FILES = (CONFIG, EXTRACTOR, WEIGHTS, "model.safetensors.index.json")
+README = "README.md"  # downloaded as well, for the model card
 MAX_BYTES = 20_000_000_000  # of an encoder; those of 2 billion parameters have 9 GB in single precision
 
 
@@ -139,7 +140,9 @@ def located(source: str, revision: str) -> tuple[Path, str]:
 @cache
 def downloaded(source: str, revision: str) -> tuple[Path, str]:
     """Return the folder with a repository of the hub, and the commit; asked once by each process."""
-    folder = snapshot(f"encoder.source = {source}", source, revision or None, FILES, extra="pretrained", limit=MAX_BYTES)
+    folder = snapshot(
+        f"encoder.source = {source}", source, revision or None, (*FILES, README), extra="pretrained", limit=MAX_BYTES
+    )
     return folder, folder.name
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from speaker_invariant_ser.errors import RunError, SetupError, counted, first_line
 
@@ -14,7 +15,15 @@ MAX_FILES = 1000
 TIMEOUT = 10.0  # seconds without an answer; downloads have the same by default (HF_HUB_DOWNLOAD_TIMEOUT)
 
 
-def snapshot(source: str, repository: str, revision: str | None, patterns: Sequence[str], extra: str, limit: int) -> Path:
+def snapshot(
+    source: str,
+    repository: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    extra: str,
+    limit: int,
+    options: Mapping[str, Any] | None = None,
+) -> Path:
     """Download files of a repository into the cache of huggingface_hub, or find them there.
 
     Their number and sizes are checked before. Without a connection, a repository that was downloaded completely before is taken
@@ -27,6 +36,7 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
         patterns: Patterns of the files to download; no other file is.
         extra: Extra of this package that huggingface_hub belongs to.
         limit: Maximum number of bytes of all files together.
+        options: Of huggingface_hub's own: `token`, `cache_dir`, `force_download` and `local_files_only`.
 
     Returns:
         The folder that holds the files; its name is the hash of the commit.
@@ -36,19 +46,20 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
             or there is no connection.
         SetupError: huggingface_hub is not installed.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[{extra}]" ({error})') from None
-    try:
-        unreachable = None
+    huggingface_hub, errors = open_library(source, extra)
+    remedy = "check the connection, or download it elsewhere and name its folder"
+    options = {**(options or {})}
+    access = {"token": options["token"]} if "token" in options else {}
+    with hub_errors(source, repository, revision, "cannot be downloaded and is not in the cache", remedy):
+        unreachable, local = None, options.pop("local_files_only", False)
         try:
-            files = huggingface_hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT).siblings or []
-            require_small(source, {file.rfilename: file.size or 0 for file in files}, patterns, limit)
+            if not local:
+                about = huggingface_hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT, **access)
+                sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+                require_small(source, sizes, patterns, limit)
         except errors.RevisionNotFoundError:
             raise
-        except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # as below
+        except (OSError, errors.HTTPError) as error:
             unreachable = error
         with progress_on_terminals():
             try:
@@ -57,10 +68,38 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
                     revision=revision,
                     allow_patterns=list(patterns),
                     library_name="speaker_invariant_ser",
-                    local_files_only=unreachable is not None,
+                    local_files_only=local or unreachable is not None,
+                    **options,
                 )
             except errors.LocalEntryNotFoundError as error:
                 raise unreachable or error from None
+    return Path(folder)
+
+
+def open_library(source: str, extra: str) -> tuple[Any, Any]:
+    """Return huggingface_hub and its errors; raise SetupError with the extra if it is not installed."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise SetupError(f'{source} needs huggingface_hub: pip install "speaker-invariant-ser[{extra}]" ({error})') from None
+    return huggingface_hub, errors
+
+
+@contextmanager
+def hub_errors(source: str, repository: str, revision: str | None, failed: str, remedy: str) -> Iterator[None]:
+    """Turn errors of huggingface_hub, which is installed, into RunError of one line.
+
+    Args:
+        source: How the user has named the repository.
+        repository: OWNER/NAME.
+        revision: A branch, a tag, or the hash of a commit; None for the main branch.
+        failed: What failed, where the reason is none that is known.
+        remedy: What to do then.
+    """
+    _, errors = open_library(source, "hub")
+    try:
+        yield
     except errors.GatedRepoError:
         page = f"https://huggingface.co/{repository}"
         raise RunError(f"{source}: access is restricted; accept its conditions at {page}, then log in with {LOG_IN}") from None
@@ -70,12 +109,8 @@ def snapshot(source: str, repository: str, revision: str | None, patterns: Seque
         raise RunError(f"{source}: the repository has no revision {revision}; expected a branch, a tag or a commit") from None
     except errors.HFValidationError as error:
         raise RunError(f"{source}: {first_line(error)}") from None
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # base class of its HTTP library, whichever that is
-        raise RunError(
-            f"{source}: cannot be downloaded and is not in the cache ({first_line(error)}); check the connection, or download it "
-            "elsewhere and name its folder"
-        ) from None
-    return Path(folder)
+    except (OSError, errors.HTTPError) as error:
+        raise RunError(f"{source}: {failed} ({first_line(error)}); {remedy}") from None
 
 
 def require_small(source: str, sizes: Mapping[str, int], patterns: Sequence[str], limit: int) -> None:

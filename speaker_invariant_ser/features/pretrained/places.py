@@ -31,14 +31,17 @@ def portable(source: str) -> str:
     return f"~/{path.relative_to(home).as_posix()}" if path.is_absolute() and path.is_relative_to(home) else source
 
 
-def without_path(settings: EncoderSettings) -> EncoderSettings:
-    """Return settings as a model stores them: a checkpoint that was a folder by its name, without the path."""
-    if not isinstance(settings, PretrainedSettings) or settings.revision:
-        return settings
+def name_of(settings: PretrainedSettings) -> str:
+    """Return what identifies a checkpoint beside its hash: the name of its folder without the path, or its repository."""
     path = os.path.expanduser(settings.source)
-    if not (settings.sha256 or os.path.isabs(path)):  # no training has found it yet: it may be a repository
-        return settings
-    return settings.model_copy(update={"source": Path(os.path.abspath(path)).name or settings.source})
+    if settings.revision or not (settings.sha256 or os.path.isabs(path)):  # without a hash it may be a repository
+        return settings.source
+    return Path(os.path.abspath(path)).name or settings.source
+
+
+def without_path(settings: EncoderSettings) -> EncoderSettings:
+    """Return settings as a model stores them, see `name_of`; those of other encoders are unchanged."""
+    return settings.model_copy(update={"source": name_of(settings)}) if isinstance(settings, PretrainedSettings) else settings
 
 
 def description_without_path(described: Mapping[str, Any]) -> dict[str, Any]:
