@@ -100,6 +100,13 @@ class EmotionSection(Section):
         le=10,
         description="Tau of logit adjustment: tau * log(class share) is added to the logits in training; 0 disables.",
     )
+    labels: Literal["hard", "soft"] = Field(
+        "hard",
+        description=(
+            "What is learned: the label of each utterance (hard), or the distribution of its annotators' votes (soft), which the "
+            "corpus must have; an utterance without votes counts as its label. UAR is always of the labels."
+        ),
+    )
 
 
 class EncoderSettings(MethodSection):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.votes import label_shares
 from speaker_invariant_ser.features.log_mel import FrontEnd, subtract_mean
 from speaker_invariant_ser.features.log_mel_sources import (
     BATCH_SIZE,
@@ -38,6 +39,7 @@ class LogMelDataset:
         targets: For each adversary the indices of its target, [N] each.
         speaker: Index of the speaker among the dataset's speakers, sorted, [N].
         speaker_means: Mean log-mels [K, M] on the device, if `read` is to subtract them; None otherwise.
+        shares: Distribution of the annotators' votes over the model's labels, float32 [N, C]; None: that of the label alone.
     """
 
     source: LogMelSource
@@ -46,6 +48,7 @@ class LogMelDataset:
     targets: tuple[np.ndarray, ...]
     speaker: np.ndarray
     speaker_means: Tensor | None = None
+    shares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -90,6 +93,7 @@ def open_dataset(
     unlabelled: Sequence[int] = (),
     subtract_speaker_means: bool = False,
     with_telephone: bool = False,
+    soft: bool = False,
 ) -> LogMelDataset:
     """Open utterances of a prepared corpus as a dataset on the device of `logmel`.
 
@@ -103,6 +107,7 @@ def open_dataset(
         unlabelled: Further utterances, whose emotion is ignored; they come after the others.
         subtract_speaker_means: Whether speaker means are to be subtracted (features.normalise = "speaker").
         with_telephone: Whether the source holds every utterance a second time, as a telephone transmits it.
+        soft: Whether the votes of annotators are the labels to learn (emotion.labels = "soft").
 
     Returns:
         The dataset, cached or streamed.
@@ -113,13 +118,15 @@ def open_dataset(
     logmel.use_cache(prepared)
     streamed = StreamedLogMels(prepared, chosen, logmel, by_telephone)
     frames, speakers = streamed.frames[: len(utterances)], [utterance.speaker for utterance in utterances]
-    emotion = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)
+    known = to_indices([utterance.emotion for utterance in utterances[: len(indices)]], labels)
+    emotion = np.concatenate((known, np.full(len(unlabelled), -1)))
     cached = logmel.value_bytes * row_count(logmel) * int(streamed.frames.sum()) <= 1e9 * cache_gb
     return LogMelDataset(
         source=CachedLogMels.compute(streamed) if cached else streamed,
         frames=frames,
-        emotion=np.concatenate((emotion, np.full(len(unlabelled), -1))),
+        emotion=emotion,
         targets=tuple(to_indices([getattr(utterance, column) for utterance in utterances]) for column in targets),
         speaker=to_indices(speakers),
         speaker_means=compute_speaker_means(prepared, logmel, set(speakers)).means if subtract_speaker_means else None,
+        shares=label_shares([utterance.votes for utterance in utterances], emotion, labels) if soft else None,
     )

@@ -147,11 +147,10 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels.clamp_min(0), classes).float() * (labels >= 0)[:, None]
 
 
-def mix_labels(own: Tensor, partner: Tensor, weight: Tensor, classes: int) -> Tensor:
-    """Return the shares [B, classes] of mixed labels: `weight` [B] of a clip's own label [B], the rest of its partner's [B].
+def mix_labels(own: Tensor, partner: Tensor, weight: Tensor) -> Tensor:
+    """Return the label shares [B, C] of mixed clips: `weight` [B] of a clip's own [B, C], the rest of its partner's [B, C].
 
-    >>> mix_labels(torch.tensor([0]), torch.tensor([2]), torch.tensor([0.75]), 3).tolist()
+    >>> mix_labels(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0.75])).tolist()
     [[0.75, 0.0, 0.25]]
     """
-    first, second = (one_hot(labels, classes).to(weight.dtype) for labels in (own, partner))
-    return torch.lerp(second, first, weight[:, None])
+    return torch.lerp(partner.to(weight.dtype), own.to(weight.dtype), weight[:, None])

@@ -78,6 +78,7 @@ class BatchLoader:
         self.frames = self.on_device(dataset.frames)
         self.labels = [self.on_device(values) for values in (dataset.emotion, *dataset.targets)]
         self.label_counts = [classes, *target_counts]
+        self.vote_shares = None if dataset.shares is None else self.on_device(dataset.shares)
         copies = recipe.augment.virtual_speakers  # virtual speakers of each real one
         self.virtual_copies = copies
         self.virtual_speakers = (
@@ -93,9 +94,19 @@ class BatchLoader:
         return steps_per_epoch(self.settings, *count_labelled(self.dataset))
 
     def class_shares(self) -> Tensor:
-        """Return the share of an epoch's labelled utterances of each emotion [C], before utterances are mixed."""
+        """Return the share of an epoch's labelled utterances of each emotion [C], before utterances are mixed.
+
+        With votes, that is the mean of the utterances' shares; with balanced batches, of the means of the cells of speaker and
+        emotion, which are drawn equally often.
+        """
         labelled, classes = self.dataset.emotion >= 0, self.label_counts[0]
         counted = self.dataset.emotion[labelled]
+        if self.dataset.shares is not None:
+            shares, cell = self.dataset.shares[labelled], np.arange(len(counted))
+            if self.settings.batches == "balanced":
+                cell = np.unique(np.stack((self.dataset.speaker[labelled], counted)), axis=1, return_inverse=True)[1]
+            size = np.bincount(cell)
+            return torch.from_numpy((shares / size[cell][:, None]).sum(axis=0) / len(size)).float()
         if self.settings.batches == "balanced":
             counted = np.unique(np.stack((self.dataset.speaker[labelled], counted)), axis=1)[1]
         return torch.from_numpy(np.bincount(counted, minlength=classes) / len(counted)).float()
@@ -209,20 +220,21 @@ class BatchLoader:
     def labels_of(self, plan: BatchPlan) -> BatchLabels:
         """Return the labels of all rows, this process's and the others'."""
         own, others = (None, None) if plan.virtual is None else plan.virtual.T
-        first = self.label_indices(plan.chosen, own)
+        emotion, *targets = first = self.label_shares(plan.chosen, own)
         if plan.pairs is None:
-            emotion, *targets = map(one_hot, first, self.label_counts)
             return BatchLabels(emotion, tuple(targets))
-        second = self.label_indices(plan.pairs.partner, others)
+        second = self.label_shares(plan.pairs.partner, others)
         chosen, other, weight, follows = map(
             self.on_device, (plan.chosen, plan.pairs.partner, plan.pairs.weight, plan.pairs.follows)
         )
         share = label_weight(self.frames[chosen], self.frames[other], weight, follows)
-        emotion, *targets = (
-            mix_labels(label, other_label, share, count)
-            for label, other_label, count in zip(first, second, self.label_counts, strict=True)
-        )
+        emotion, *targets = (mix_labels(label, other_label, share) for label, other_label in zip(first, second, strict=True))
         return BatchLabels(emotion, tuple(targets))
+
+    def label_shares(self, chosen: np.ndarray, virtual: np.ndarray | None) -> list[Tensor]:
+        """Return emotion [B, C] and targets [B, K] of utterances as shares: single labels, or annotators' votes for emotions."""
+        emotion, *targets = map(one_hot, self.label_indices(chosen, virtual), self.label_counts)
+        return [emotion if self.vote_shares is None else self.vote_shares[self.on_device(chosen)], *targets]
 
     def label_indices(self, chosen: np.ndarray, virtual: np.ndarray | None) -> list[Tensor]:
         """Return emotion and targets [B] of utterances as integers; a virtual speaker has a label of its own."""

@@ -52,6 +52,7 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
     check_images(recipe, prepared)
     if recipe.features.needs_f0:
         prepared.require_f0()
+    check_votes(recipe, prepared)
     for split in splits:
         for index, settings in enumerate(recipe.adversaries):
             with errors_name_table(index):
@@ -164,6 +165,19 @@ def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:
                 f"{utterance.id} of {prepared.folder} has {counted(utterance.samples, 'sample')} (is this an "
                 "audio corpus? it needs features.front = 'log-mel')"
             )
+
+
+def check_votes(recipe: Recipe, prepared: PreparedCorpus) -> None:
+    """Check that a corpus has votes of annotators where the recipe learns them.
+
+    Raises:
+        RecipeError: No utterance has a vote for an emotion of the label map.
+    """
+    if recipe.emotion.labels == "soft" and not any(utterance.votes for utterance in prepared.utterances):
+        raise RecipeError(
+            f"emotion.labels = soft: no utterance of {prepared.folder} has votes of annotators for its emotions; prepare it with "
+            "--votes or --annotators, or set emotion.labels = hard"
+        )
 
 
 def check_batches(recipe: Recipe, utterances: int, fold: str, processes: int) -> None:

@@ -13,7 +13,7 @@ from speaker_invariant_ser.models.emotion_heads import first_layers
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import StandardisedRelease
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.training.objective import loss_terms
+from speaker_invariant_ser.training.objective import loss_terms, soft_cross_entropy
 
 REFIT_STEPS, REFIT_LEARNING_RATE = 300, 1e-3  # of AdamW over all utterances at once
 
@@ -41,7 +41,8 @@ def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Reci
         if recipe.erase.name != "none":
             labelled = torch.from_numpy(dataset.emotion >= 0)
             emotion = torch.from_numpy(dataset.emotion)[labelled]
-            refit_head(fitted.head, x[labelled], emotion, head_input(fitted), recipe)
+            shares = None if dataset.shares is None else torch.from_numpy(dataset.shares)[labelled]
+            refit_head(fitted.head, x[labelled], emotion, head_input(fitted), recipe, shares)
     model.load_state_dict(fitted.state_dict())
 
 
@@ -72,7 +73,14 @@ def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
     return lambda x: release(x, None if in_training else torch.zeros_like(x))
 
 
-def refit_head(head: nn.Module, x: Tensor, emotion: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe) -> None:
+def refit_head(
+    head: nn.Module,
+    x: Tensor,
+    emotion: Tensor,
+    transform: Callable[[Tensor], Tensor],
+    recipe: Recipe,
+    votes: Tensor | None = None,
+) -> None:
     """Continue the training of the emotion head on the embeddings after erasure, with the recipe's emotion loss.
 
     Every utterance counts once, whatever `train.batches` says.
@@ -83,16 +91,21 @@ def refit_head(head: nn.Module, x: Tensor, emotion: Tensor, transform: Callable[
         emotion: Emotions [N] as integers.
         transform: From embeddings to the head's input, see `head_input`.
         recipe: The recipe.
+        votes: Shares of the annotators' votes [N, C], which are learned in place of the emotions.
     """
     with torch.no_grad():
         classes = head(x[:1]).shape[1]
-    shares = torch.bincount(emotion, minlength=classes) / max(1, len(emotion))
+    shares = torch.bincount(emotion, minlength=classes) / max(1, len(emotion)) if votes is None else votes.mean(dim=0)
     weight, offset = loss_terms(recipe.emotion, shares)
     optimizer = torch.optim.AdamW(head.parameters(), lr=REFIT_LEARNING_RATE, weight_decay=recipe.train.weight_decay)
     head.train()
     for _ in range(REFIT_STEPS):
         logits = head(transform(x)) + offset
-        loss = F.cross_entropy(logits, emotion, weight, label_smoothing=recipe.emotion.label_smoothing)
+        smoothing = recipe.emotion.label_smoothing
+        if votes is None:
+            loss = F.cross_entropy(logits, emotion, weight, label_smoothing=smoothing)
+        else:
+            loss = soft_cross_entropy(logits, votes, weight, smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -127,8 +127,8 @@ class Trainer:
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
         transductive, memory_gb = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
-        telephone = self.recipe.augment.telephone > 0
-        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive, telephone)
+        telephone, soft = self.recipe.augment.telephone > 0, self.recipe.emotion.labels == "soft"
+        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive, telephone, soft)
         if not dev:
             return train_data, None
         memory_gb -= train_data.cached_gb
