@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -80,9 +80,12 @@ def remove(path: Path) -> None:
 
 
 def keep_own(path: Path) -> Path:
-    """Return the path of partial results, removed unless they are this user's own: others could have planted them."""
+    """Return the path of partial results, without what is not this user's own in them: others could have planted it."""
     if not is_own(path):
         remove(path)
+    for content in [*path.rglob("*")] if path.is_dir() else []:
+        if not is_own(content):
+            remove(content)
     return path
 
 
@@ -101,9 +104,6 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: The file; its folder is made if it does not exist.
         mode: "w" for UTF-8 text without newline translation, "wb" for bytes.
-
-    Yields:
-        The open file.
 
     Raises:
         WriteError: The file cannot be written.
@@ -225,11 +225,12 @@ def unfinished_folder(
         if path.exists():
             path.rmdir()
         discard.callback(shutil.rmtree, work, ignore_errors=True)
-        if not is_own(work) or not mark.is_file() or mark.read_text(encoding="utf-8") != request:
+        if is_own(work) and work.is_dir():
+            remove(result)  # whose files may be further names of those beside it
+        if not keep_own(work).is_dir() or not mark.is_file() or mark.read_bytes() != request.encode():
             remove(work)
             work.mkdir()
-            mark.write_text(request, encoding="utf-8")
-        shutil.rmtree(result, ignore_errors=True)
+            mark.write_bytes(request.encode())
         result.mkdir()
         try:
             yield work, result
@@ -320,15 +321,7 @@ def locked(path: Path, kind: str) -> Iterator[None]:
 
 
 def refuse_existing(path: Path | str, advice: str) -> Path:
-    """Return a path that does not exist or is an empty folder.
-
-    Args:
-        path: The path.
-        advice: What the user can do if it exists; the end of the error message.
-
-    Raises:
-        WriteError: Something exists there.
-    """
+    """Return a path that does not exist or is an empty folder; raise WriteError, which ends with `advice`, for any other."""
     path = Path(path)
     if (path.exists() and not path.is_dir()) or (path.is_dir() and any(path.iterdir())):
         raise WriteError(f"{path} exists already: {advice}")
@@ -343,6 +336,13 @@ def require_only(folder: Path | str, names: Collection[str], advice: str) -> Non
     with write_errors(folder):
         if others := sorted(path.name for path in folder.iterdir() if path.name not in names) if folder.exists() else []:
             raise WriteError(f"{folder} holds {shorten(others)}: {advice}")
+
+
+def require_no_links(paths: Iterable[Path]) -> None:
+    """Raise WriteError for a link in place of a folder that is written to: in what somebody else made, it may lead anywhere."""
+    for path in paths:
+        if path.is_symlink() and not path.is_file():
+            raise WriteError(f"{path} is a link, to which this command would write: replace it by the folder itself")
 
 
 def require_space(path: Path | str, needed: int) -> None:

@@ -82,6 +82,24 @@ def test_partial_results_of_another_user_are_not_continued(tmp_path, monkeypatch
     assert not list(private_folder(work).iterdir())
 
 
+@pytest.mark.parametrize("name", ["unfinished folder", "resumable folder"])
+def test_links_and_pipes_inside_a_planted_folder_are_removed(tmp_path, name):
+    """An archive that is unpacked can bring them, and they belong to the user who unpacks it."""
+    victim, partial = tmp_path / "victim", partial_of(tmp_path / "out")
+    victim.mkdir()
+    for folder in (partial, partial / "result", partial / "deep"):
+        folder.mkdir()
+        (folder / "file").symlink_to(victim / "file")
+        (folder / "folder").symlink_to(victim)
+        os.mkfifo(folder / "pipe")
+    (victim / "file").write_text("old")
+    (partial / "hard").hardlink_to(victim / "file")
+    (partial / "request").write_text("request")
+    WRITERS[name](tmp_path / "out")
+    assert (victim / "file").read_text() == "old"
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_fifo() or path.name == "hard"]
+
+
 def test_scratch_of_a_killed_process_is_not_used_again(tmp_path):
     with scratch_folder(tmp_path / "out") as scratch:
         assert not scratch.exists()

@@ -54,8 +54,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Speaker,
 )
 from speaker_invariant_ser.features.pretrained.places import recipe_without_path
-from speaker_invariant_ser.files import held
-from speaker_invariant_ser.models.binding import require_no_links
+from speaker_invariant_ser.files import held, require_no_links
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
@@ -134,9 +133,9 @@ def evaluate(
 
     Raises:
         AuditError: The judge's table cannot be read, or lacks an utterance.
-        RunError: A fold is missing or damaged, a column is unknown, the two runs do not match or are one, or a report is a link.
+        RunError: A fold is missing or damaged, a column is unknown, or the two runs do not match or are one.
         UnauditedError: The speakers have too few utterances for an audit; it has the results on emotion.
-        WriteError: Another process is evaluating the run, or it cannot be written.
+        WriteError: Another process is evaluating the run, its report's folder is a link, or it cannot be written.
     """
     progress = progress or (lambda *_: None)
     if against and against.folder.samefile(run.folder):

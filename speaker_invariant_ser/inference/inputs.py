@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,21 @@ import numpy as np
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import EACH, MIX, MONO
 from speaker_invariant_ser.data.formats.content import HEAD, mistaken_for_text
-from speaker_invariant_ser.data.formats.files import SUFFIXES, find_audio, is_only_here, list_unusable, require_file
+from speaker_invariant_ser.data.formats.files import (
+    SUFFIXES,
+    find_audio,
+    folders_below,
+    is_only_here,
+    lines_in,
+    list_unusable,
+    require_file,
+)
 from speaker_invariant_ser.errors import AudioError, SerError, counted
-from speaker_invariant_ser.files import read_bytes
+from speaker_invariant_ser.files import MAX_TEXT, read_bytes
 from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
+RECURSIVE = "**"  # of a glob: any number of folders
 STDIN = "-"  # a list of paths on standard input
 LIST = "text in UTF-8 with one path a line"
 UTF_32 = b"\xff\xfe\0\0"
@@ -70,7 +80,7 @@ def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | 
         if not item:
             raise SerError("an empty input: expected a file, folder, glob or .txt list (is a variable unset?)")
         if item == STDIN:
-            found += [Input(Path(name)) for name in names_in(sys.stdin.buffer.read(), "standard input")]
+            found += [Input(Path(name)) for name in names_in(read_stdin(), "standard input")]
             continue
         if Path(item).is_dir():
             found += files_in_folder(item)
@@ -108,13 +118,21 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
     return [Input(Path(name) if name in here else folder / name) for name in names]
 
 
+def read_stdin() -> bytes:
+    """Return what standard input holds; raise SerError for more than a list of paths can have."""
+    content = sys.stdin.buffer.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise SerError(f"standard input: more than {MAX_TEXT / 1e6:.0f} MB, expected a list with one path a line")
+    return content
+
+
 def names_in(content: bytes, source: str) -> list[str]:
     """Return the lines of a list of paths that are not blank; text of Windows in UTF-16 is read, too."""
     unicode = content.startswith(UTF_16) and not content.startswith(UTF_32)
     if wrong := "" if unicode else mistaken_for_text(source, content[:HEAD], LIST):
         raise SerError(wrong)
     try:
-        lines = content.decode("utf-16" if unicode else "utf-8-sig").splitlines()
+        lines = lines_in(content.decode("utf-16" if unicode else "utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SerError(f"{source}: cannot be read as a list of paths, expected {LIST} ({error})") from None
     names = [line.strip() for line in lines if line.strip()]
@@ -153,12 +171,25 @@ def digest_of(inputs: Sequence[Input]) -> str:
 
 def files_matching(pattern: str) -> list[Path]:
     """Return the files that a glob matches; brackets alone may also be part of the name of a missing file."""
-    files = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    files = sorted({Path(name) for name in expand(pattern) if Path(name).is_file()})
     if not files and not any(sign in pattern for sign in "*?"):
         return [Path(pattern)]
     if not files:
         raise SerError(f"{pattern}: no file matches this pattern")
     return files
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """Yield the paths that a glob matches; ** stands for every folder once, because links may form any number of loops."""
+    parts = pattern.replace(os.sep, "/").split("/")
+    if RECURSIVE not in parts:
+        yield from glob.glob(pattern)
+        return
+    at = parts.index(RECURSIVE)
+    further = list(dropwhile(RECURSIVE.__eq__, parts[at:])) or ["*"]
+    for base in glob.glob("/".join(parts[:at]) or "/") if at else [""]:
+        for folder in folders_below(base):
+            yield from expand(os.path.join(glob.escape(folder), *further))
 
 
 def decode_blocks(inputs: Sequence[Input], channel: str = MIX) -> Iterator[list[Decoded]]:

@@ -7,7 +7,7 @@ the labels and the recipe. They reveal changes and mix-ups. They are no signatur
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,3 @@ def shown(value: object) -> str:
     """Return a value as a message shows it."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def require_no_links(paths: Iterable[Path]) -> None:
-    """Raise RunError for a link in place of a folder that is written to: in a run of somebody else it may lead anywhere."""
-    for path in paths:
-        if path.is_symlink() and not path.is_file():
-            raise RunError(f"{path} is a link, to which this command would write: replace it by the folder itself")

@@ -26,8 +26,7 @@ from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.features.pretrained.checkpoint import pinned
 from speaker_invariant_ser.features.pretrained.front import require_cache, use_cache
-from speaker_invariant_ser.files import partial_of
-from speaker_invariant_ser.models.binding import require_no_links
+from speaker_invariant_ser.files import partial_of, require_no_links
 from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, require_address_space, set_up_worker
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings

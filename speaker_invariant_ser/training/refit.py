@@ -265,7 +265,8 @@ def pool(work: Path, splits: Sequence[Split], prepared: PreparedCorpus, recipe: 
     truth = to_indices([utterance.emotion for group in scored for utterance in group], labels)
 
     def logits(epoch: int) -> np.ndarray:
-        return np.concatenate([read_logits(logits_file(work / INNER / str(number), epoch)) for number, _ in enumerate(splits, 1)])
+        files = [logits_file(work / INNER / str(number), epoch) for number, _ in enumerate(splits, 1)]
+        return np.concatenate([read_logits(path, (len(group), len(labels))) for path, group in zip(files, scored, strict=True)])
 
     loss, uar = zip(*(score_logits(logits(epoch), truth) for epoch in range(1, recipe.train.epochs + 1)), strict=True)
     scores = InnerScores(loss, uar)
@@ -275,11 +276,15 @@ def pool(work: Path, splits: Sequence[Split], prepared: PreparedCorpus, recipe: 
     return scores if recipe.fits_after_training else replace(scores, temperature=fit_temperature(truth, probability))
 
 
-def read_logits(path: Path) -> np.ndarray:
+def read_logits(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Read the logits [N, C] that an inner fold has written."""
     try:
-        return np.load(require_regular(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with open(require_regular(path), "rb") as file:
+            logits = np.lib.format.read_array(file, allow_pickle=False)
+        if logits.shape != shape or not np.isfinite(logits).all():
+            raise ValueError(f"expected finite numbers, {shape[0]} x {shape[1]}")
+        return logits
+    except (OSError, ValueError, TypeError, MemoryError) as error:
         raise RunError(f"{path} is damaged ({error}); remove {path.parent} to train this inner fold again") from None
 
 

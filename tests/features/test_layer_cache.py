@@ -1,19 +1,22 @@
 """The cache of a frozen encoder's layers: the same bytes after any interruption, and never those of another checkpoint."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import describe_checkpoint
 
-from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, WriteError
+from speaker_invariant_ser.errors import PreparedCorpusError, RecipeError, SerError, WriteError
 from speaker_invariant_ser.features.pretrained import front, layer_cache
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint, pinned
 from speaker_invariant_ser.files import locked, partial_of
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
+from speaker_invariant_ser.studies.encoders.sources import Request, open_encoders
 
 LAYERS = (0, 2)
 
@@ -73,6 +76,8 @@ def test_interrupted_at_any_byte_the_cache_becomes_the_same(corpus, described, t
         with pytest.raises(KeyboardInterrupt):
             layer_cache.write_cache(corpus, checkpoint, LAYERS, stopping)
         assert layer_cache.open_cache(corpus, checkpoint, LAYERS) is None, "a part is no cache"
+        if kept == 63:
+            (partial_of(folder) / "versions.json").write_text("{")
         with open(partial_of(folder) / "layers.f16", "r+b") as file:
             file.write(whole["layers.f16"])
             file.truncate(kept)  # as a killed process leaves it
@@ -121,6 +126,9 @@ DAMAGES = {
     r"clips\.npy is damaged \(": lambda folder: (folder / "clips.npy").write_bytes(b"no array"),
     r"clips\.npy is damaged: its hashes": lambda folder: np.save(folder / "clips.npy", np.zeros((3, 16), np.uint8)),
     r"clips\.npy is damaged or was changed": lambda folder: np.save(folder / "clips.npy", np.zeros((72, 16), np.uint8)),
+    r"clips\.npy is damaged \(the magic string": lambda folder: (folder / "clips.npy").write_bytes(b"PK\3\4" + bytes(99)),
+    r"clips\.npy is damaged \(.*allocate": lambda folder: (folder / "clips.npy").write_bytes(array_header((10**12, 16))),
+    r"clips\.npy is not a regular file": lambda folder: (folder / "clips.npy").unlink() or os.mkfifo(folder / "clips.npy"),
     r"cache\.json is damaged": lambda folder: (folder / "cache.json").write_text("{"),
     r"cache\.json is damaged \(no hashes\)": lambda folder: (folder / "cache.json").write_text('{"sha256": 1}'),
 }
@@ -132,8 +140,33 @@ def test_a_damaged_cache_is_named(message, corpus, described):
     layer_cache.write_cache(corpus, checkpoint, LAYERS, compute)
     front.require_cache(described, corpus)
     DAMAGES[message](layer_cache.cache_folder(corpus, checkpoint, LAYERS))
-    with pytest.raises(PreparedCorpusError, match=message):
+    with pytest.raises(SerError, match=message):
         front.require_cache(described, corpus)
+
+
+def array_header(shape):
+    """Return the beginning of an .npy file that states this shape."""
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def test_an_encoder_is_not_opened_with_a_changed_cache(corpus, described):
+    checkpoint = open_checkpoint(described)
+    layers = checkpoint.layers(())
+    layer_cache.write_cache(corpus, checkpoint, layers, lambda clip: np.repeat(compute(clip)[:, :16], len(layers), axis=1))
+    assert open_encoders(Request(described.source, corpus))
+    damage_layers(layer_cache.cache_folder(corpus, checkpoint, layers))
+    with pytest.raises(PreparedCorpusError, match=r"layers\.f16 is damaged or was changed"):
+        open_encoders(Request(described.source, corpus))
+
+
+def test_a_cache_is_not_written_through_a_link(corpus, described, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (corpus.folder / "pretrained").symlink_to(tmp_path / "outside")
+    with pytest.raises(WriteError, match="pretrained is a link, to which this command would write"):
+        layer_cache.write_cache(corpus, open_checkpoint(described), LAYERS, compute)
+    assert not any((tmp_path / "outside").iterdir())
 
 
 def test_another_checkpoint_other_layers_and_other_audio_have_another_cache(corpus, described, tmp_path):

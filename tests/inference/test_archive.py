@@ -24,7 +24,7 @@ import speaker_invariant_ser as siser_api
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.infer import model_and_inputs
 from speaker_invariant_ser.errors import SerError
-from speaker_invariant_ser.inference import predict
+from speaker_invariant_ser.inference import inputs, predict
 from speaker_invariant_ser.inference.archives import tables, workers
 from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.inputs import Input, find_inputs, shard_of
@@ -394,6 +394,34 @@ def test_paths_come_from_standard_input(trained, folder, tmp_path, monkeypatch, 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
     assert siser(["infer", str(trained.folder), "-", "--out", str(tmp_path / "q.csv")]) == 2
     assert "standard input: an empty list, expected one path a line" in capsys.readouterr().err
+    monkeypatch.setattr(inputs, "MAX_TEXT", 10)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(bytes(11))))
+    with pytest.raises(SerError, match="standard input: more than 0 MB"):
+        find_inputs(["-"])
+
+
+def test_names_in_a_list_are_cut_at_line_breaks_alone(tmp_path):
+    names = ["a\x85b.wav", "a\x1cb.wav", "a\u2028b.wav", "b.wav", "c.wav"]
+    (tmp_path / "list.txt").write_bytes("\n".join(names[:3]).encode() + b"\r\n" + "\r".join(names[3:]).encode())
+    assert [item.path.name for item in find_inputs([tmp_path / "list.txt"])] == names
+
+
+def test_a_glob_lists_every_recording_once_whatever_links_there_are(tmp_path, monkeypatch):
+    """Links to the folder itself: glob would follow each of them forty times, in every order."""
+    monkeypatch.chdir(tmp_path)
+    files = [Path("a.wav"), Path("p/b.wav"), Path("p/q/[c].wav")]
+    for path in (*files, Path(".hidden/d.wav")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    Path("loop").symlink_to(".")
+    Path("p/up").symlink_to("..")
+    Path("p/again").symlink_to("q")
+    for pattern in ("**/*.wav", "**", "./**/**/*.wav", f"{tmp_path}/**/*.wav"):
+        found = [os.path.relpath(item.path.resolve(), tmp_path.resolve()) for item in find_inputs([pattern])]
+        assert sorted(found) == [*map(str, files)], pattern
+    assert [item.path for item in find_inputs(["**/*.wav"])] == files
+    assert [str(item.path) for item in find_inputs(["**/q/**/*.wav"])] == ["p/q/[c].wav"]
+    assert [str(item.path) for item in find_inputs(["p**/*.wav"])] == ["p/b.wav"]
 
 
 @pytest.mark.parametrize(

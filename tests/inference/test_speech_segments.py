@@ -115,6 +115,12 @@ def test_hostile_segments_end(tmp_path):
     with pytest.raises(ManifestError, match=r"line 1: a segment from 0 to 1e\+308 s; expected 0 <= start < end <= 1e\+08"):
         read_segments(tmp_path / "s.rttm")
     assert match({"a\0b": [Segment(0, 1)]}, [Path("a.wav")]) == ({}, ["a\0b"])
+    many = [Segment(number / 100, number / 100 + 0.5) for number in range(10_000)]
+    found, _ = match({"./" * number + "a.wav": many[number::100] for number in range(100)}, [Path("a.wav")])
+    assert found == {Path("a.wav"): many}
+    assert match({"./" * 10**6 + "a.wav": many[:1]}, [Path("a.wav")])[1]
+    with pytest.raises(SerError, match=r"segments of a\.wav: 101 of them overlap at 0\.1 s; expected at most 100"):
+        match({"a": [Segment(number / 1000, 30) for number in range(100_000)]}, [Path("a.wav")])
     regions = [Region("segment", 0, 1, f"speaker {number}") for number in range(20_000)]
     source = Source(Input(Path("a.wav")), "mix", Settings(), regions=regions)
     assert not list(speaker_rows(source, Schema((), "", False), {index: [] for index in range(len(regions))}))

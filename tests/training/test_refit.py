@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -280,9 +281,13 @@ def test_damaged_inner_predictions_are_refused(prepared, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(of_refit(), prepared, tmp_path / "run", device="cpu", progress=stop)
     path = next((tmp_path / "run").rglob("epoch-2.npy"))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(RunError, match=f"{path} is damaged .*; remove {path.parent} to train this inner fold again"):
-        train(of_refit(), prepared, tmp_path / "run", resume=True, device="cpu")
+    whole = path.read_bytes()
+    damaged = BytesIO()
+    np.save(damaged, np.zeros((2, 3), np.float32))
+    for content in (whole[:-9], b"PK\3\4" + bytes(99), damaged.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=f"{path} is damaged .*; remove {path.parent} to train this inner fold again"):
+            train(of_refit(), prepared, tmp_path / "run", resume=True, device="cpu")
 
 
 def test_parallel_and_sequential_refits_of_several_seeds_are_the_same(prepared, tmp_path, monkeypatch):

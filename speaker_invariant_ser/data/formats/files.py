@@ -102,6 +102,21 @@ def walk(folder: Path | str) -> Iterator[str]:
                 yield name
 
 
+def folders_below(folder: str) -> Iterator[str]:
+    """Yield a folder, and those below it that are not hidden, each once whatever links lead to it; links come last."""
+    visited, pending = set(), [folder]
+    while pending:
+        path = pending.pop()
+        if (real := os.path.realpath(path)) in visited or not os.path.isdir(real):
+            continue
+        visited.add(real)
+        yield path
+        below = [entry for entry in entries(path or ".") if holds(os.DirEntry.is_dir, entry) and not is_hidden(entry.name)]
+        below.sort(key=lambda entry: entry.name, reverse=True)
+        links, folders = ([os.path.join(path, e.name) for e in below if e.is_symlink() == link] for link in (True, False))
+        pending = [*links, *pending, *folders]
+
+
 def suffix_of(name: str) -> str:
     """Return the ending of a file in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
@@ -152,6 +167,11 @@ def require_file(path: Path | str) -> None:
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
     if not stat.S_ISREG(mode):
         raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
+
+
+def lines_in(text: str) -> list[str]:
+    """Return the lines of a text; `str.splitlines` would also cut names at characters that end no line in a file."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def is_only_here(name: str, folder: Path | str) -> bool:

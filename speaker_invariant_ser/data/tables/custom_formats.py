@@ -183,6 +183,8 @@ def read_datasets(request: Request) -> Listing:
     columns: Columns = {}
     rejected: list[tuple[str, str]] = []
     for split, part in (loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}).items():
+        if Path(split).name != split:  # files of this name are written
+            raise CorpusError(f"{folder}: the split {split!r} has a slash in its name; rename it")
         part_columns, without_audio = columns_of_split(split, part, datasets, request)
         rejected += [(name, "has no audio") for name in without_audio]
         rows = len(columns.get("path", ()))

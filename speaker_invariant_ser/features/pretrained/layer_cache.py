@@ -27,7 +27,17 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError
 from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
-from speaker_invariant_ser.files import read_json, require_space, resumable_folder, sha256, write_json, writing
+from speaker_invariant_ser.files import (
+    MAX_SETTINGS,
+    read_json,
+    require_no_links,
+    require_regular,
+    require_space,
+    resumable_folder,
+    sha256,
+    write_json,
+    writing,
+)
 from speaker_invariant_ser.processes import TaskProgress
 
 FOLDER, LAYERS, CLIPS, DESCRIPTION, VERSIONS = "pretrained", "layers.f16", "clips.npy", "cache.json", "versions.json"
@@ -119,8 +129,9 @@ def open_cache(prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequenc
     if size != expected:
         raise PreparedCorpusError(f"{path} is damaged: it has {size} bytes, expected {expected}; {remedy(folder)}")
     try:
-        digests = np.load(folder / CLIPS, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(require_regular(folder / CLIPS), "rb") as file:
+            digests = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise PreparedCorpusError(f"{folder / CLIPS} is damaged ({error}); {remedy(folder)}") from None
     if digests.shape != (len(frames), DIGEST) or digests.dtype != np.uint8:
         raise PreparedCorpusError(f"{folder / CLIPS} is damaged: its hashes are not those of the utterances; {remedy(folder)}")
@@ -132,7 +143,7 @@ def read_description(folder: Path) -> dict:
     """Return the contents of cache.json; raise PreparedCorpusError where it is damaged."""
     path = folder / DESCRIPTION
     try:
-        description = read_json(path)
+        description = read_json(path, MAX_SETTINGS)
         if not isinstance(description["sha256"], dict):
             raise ValueError("no hashes")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -160,11 +171,12 @@ def write_cache(
         progress: Called with the task, utterances done and utterances in total.
 
     Raises:
-        WriteError: The folder cannot be written, or another process is writing it.
+        WriteError: The folder cannot be written, leads elsewhere, or another process is writing it.
     """
     folder, utterances = cache_folder(prepared, checkpoint, layers), every_utterance(prepared)
     frame_bytes = VALUE * len(layers) * checkpoint.width
     ends = [*accumulate((frame_bytes * checkpoint.frames_of(utterance.samples) for utterance in utterances), initial=0)]
+    require_no_links([folder.parent])
     with resumable_folder(folder) as work:
         require_space(work, ends[-1])
         require_same_versions(work)
@@ -194,7 +206,11 @@ def samples_of(prepared: PreparedCorpus, utterance: Utterance) -> np.ndarray:
 def require_same_versions(work: Path) -> None:
     """Discard a part that other versions have computed, whose last bits may differ."""
     path, versions = work / VERSIONS, {name: version(name) for name in ("torch", "transformers")}
-    if not path.is_file() or read_json(path) != versions:
+    try:
+        same = path.is_file() and read_json(path, MAX_SETTINGS) == versions
+    except ValueError:
+        same = False
+    if not same:
         (work / LAYERS).unlink(missing_ok=True)
         write_json(path, versions)
 

@@ -12,15 +12,19 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats.content import mistaken
+from speaker_invariant_ser.data.formats.files import lines_in
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
 from speaker_invariant_ser.files import read_bytes
 
 RTTM = ".rttm"
 MAX_SECONDS = 1e8  # three years
+MAX_AT_ONCE = 100  # segments that overlap: each keeps up to 30 s of its recording in memory
+MAX_PATH = 4096  # characters
 FIELDS = 8  # of a line of RTTM that are needed; two more may follow
 
 
@@ -56,7 +60,7 @@ def read_segments(path: Path | str) -> dict[str, list[Segment]]:
         segments[file].append(Segment(start, end, speaker))
     if not segments:
         raise ManifestError(f"{path}: no segments")
-    return {file: sorted(found, key=lambda segment: (segment.start, segment.end)) for file, found in segments.items()}
+    return {file: in_order(found) for file, found in segments.items()}
 
 
 Line = tuple[int, str, float, float, str]  # number of the line, recording, start, end, speaker
@@ -67,7 +71,7 @@ def read_rttm(path: Path) -> list[Line]:
     if wrong := mistaken(path, "RTTM in UTF-8"):
         raise ManifestError(wrong)
     try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = lines_in(read_bytes(path).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ManifestError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:
@@ -117,20 +121,42 @@ def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> 
         The segments of each recording that has any, and the names in `segments` that are no recording.
 
     Raises:
-        SerError: A name fits two recordings.
+        SerError: A name fits two recordings, or too many segments overlap.
     """
     by_name: dict[str, list[Path]] = defaultdict(list)
     for recording in recordings:
         for name in {str(recording), str(recording.resolve()), recording.name, recording.stem}:
             by_name[name].append(recording)
-    found: dict[Path, list[Segment]] = {}
+    found: dict[Path, list[Segment]] = defaultdict(list)
     missing = []
     for name, listed in segments.items():
-        candidates = by_name.get(name) or by_name.get(os.path.realpath(name) if "\0" not in name else "", [])
+        is_path = "\0" not in name and len(name) <= MAX_PATH  # `realpath` takes the square of the length
+        candidates = by_name.get(name) or by_name.get(os.path.realpath(name) if is_path else "", [])
         if len(candidates) > 1:
             raise SerError(f"segments of {name}: {shorten(map(str, candidates))} have this name; give paths in the table")
         if candidates:
-            found[candidates[0]] = sorted([*found.get(candidates[0], []), *listed], key=lambda each: (each.start, each.end))
+            found[candidates[0]] += listed
         else:
             missing.append(name)
-    return found, missing
+    ordered = {recording: in_order(listed) for recording, listed in found.items()}
+    for recording, listed in ordered.items():
+        require_few_at_once(recording, listed)
+    return ordered, missing
+
+
+def in_order(segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments sorted by start, then by end."""
+    return sorted(segments, key=lambda segment: (segment.start, segment.end))
+
+
+def require_few_at_once(recording: Path, segments: Sequence[Segment]) -> None:
+    """Raise SerError for segments in order of which more are in progress at once than memory is meant for."""
+    ends: list[float] = []
+    for segment in segments:
+        while ends and ends[0] <= segment.start:
+            heappop(ends)
+        heappush(ends, segment.end)
+        if len(ends) > MAX_AT_ONCE:
+            raise SerError(
+                f"segments of {recording}: {len(ends)} of them overlap at {segment.start:g} s; expected at most {MAX_AT_ONCE}"
+            )

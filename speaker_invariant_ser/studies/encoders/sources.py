@@ -24,7 +24,7 @@ from speaker_invariant_ser.errors import AuditError, RunError, counted, shorten,
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts
 from speaker_invariant_ser.features.functionals import FEATURE_SETS, open_features
 from speaker_invariant_ser.features.pretrained.checkpoint import CONFIG, open_checkpoint
-from speaker_invariant_ser.features.pretrained.front import source_of, use_cache
+from speaker_invariant_ser.features.pretrained.front import require_cache, source_of
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.inference.exported import EXPORT, Export, open_models, shipped_models
@@ -171,7 +171,7 @@ def open_pretrained(request: Request, source: str | None = None, revision: str =
         SetupError: transformers is not installed.
     """
     settings = PretrainedSettings(source=source or request.source, revision=revision)
-    use_cache(settings, request.prepared)
+    require_cache(settings, request.prepared)
     checkpoint, device = open_checkpoint(settings), choose_device(request.device)
     layers = source_of(checkpoint, checkpoint.layers(()))
 
@@ -259,7 +259,7 @@ def model_of_fold(spec: "ModelSpec", run: "Run", request: Request) -> Encoder:
 def model_of(folder: Path, request: Request) -> Encoder:
     """Return a model as an encoder, as if it was trained on none of the corpus's speakers."""
     model = load_model(folder, str(choose_device(request.device)))
-    use_cache(model.settings.encoder, request.prepared)
+    require_cache(model.settings.encoder, request.prepared)
     if model.settings.features.front != "log-mel":
         raise RunError(f"{folder} was trained on images, not on speech: expected a model whose features.front is log-mel")
     about = f"{model.settings.encoder.name} of this package, trained on emotions"
