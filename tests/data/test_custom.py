@@ -305,6 +305,10 @@ def test_hugging_face_splits_with_different_columns_and_rows_without_audio(tmp_p
     listing = CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
     labels = [(u.speaker, u.text, u.partition) for u in listing.utterances]
     assert labels == [("1", "t1", "train"), ("3", "", "")] and listing.rejected == [("train-0000001", "has no audio")]
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer" / "dataset_dict.json").write_text('{"splits": ["../saved/train"]}')
+    with pytest.raises(CorpusError, match="outer: the split '../saved/train' has a slash in its name; rename it"):
+        CUSTOM_FORMATS["datasets"](Request(tmp_path / "outer", scratch=tmp_path / "scratch" / "0"))
     (tmp_path / "saved" / "train" / "state.json").write_text("{}")
     with pytest.raises(CorpusError, match="or a damaged one"):
         CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
