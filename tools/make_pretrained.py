@@ -26,8 +26,8 @@ def main() -> None:
     data, final, tested = (str(arguments.work / name) for name in ("data", "final", "tested"))
     if not Path(data).is_dir():
         step("prepare", "emodb", str(arguments.corpus), data)
-    step("train", "default", "--final", "--data", data, "--out", final, *FIVE, *INNER, "--jobs", "1", "--resume")
-    step("train", "default", "--data", data, "--out", tested, *FIVE, "--jobs", "1", "--resume")
+    step("train", "no-adversary", "--final", "--data", data, "--out", final, *FIVE, *INNER, "--jobs", "1", "--resume")
+    step("train", "no-adversary", "--data", data, "--out", tested, *FIVE, "--jobs", "1", "--resume")
     step("evaluate", tested, "--data", data)
     target = SHIPPED / DEFAULT_MODEL
     shutil.rmtree(target, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The demo on synthesised speech: generate, prepare, train the textbook model twice and the default recipe, evaluate, infer."""
+"""The demo on synthesised speech: generate, prepare, train the textbook model twice, then the recipes default and private."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ from speaker_invariant_ser.training.launcher import train
 
 STRENGTHS = {"baseline": 0.0, "adversarial": 1.0}  # adversary.strength of each run; 1 is the textbook's, and does not suffice
 SHIPPED_EMOTIONS = ("angry", "neutral", "sad")  # of the clips that the model of the package predicts
+RECIPES = (DEFAULT_RECIPE, "private")  # of the runs of these names, which follow
 EPOCHS = 20  # of every run, half of what the recipes have
 
 
@@ -72,16 +73,16 @@ def run_demo(out: Path, seed: int = 0, device: str = "auto", jobs: int = 2, prog
     synthesis.generate(out / "corpus", seed, lambda done, total: progress("synthesising", done, total))
     prepared = prepare_builtin(out, jobs, progress)
     evaluations: list[Evaluation] = []
-    runs: list[Run] = []
+    runs: dict[str, Run] = {}
     for name, recipe in recipes.items():
         run = train(recipe, prepared, out / name, device=device, progress=epoch_progress(name, progress))
-        baseline = runs[0] if runs else None
+        baseline = next(iter(runs.values()), None)
         evaluation = evaluate(run, prepared, device, prefixed(name, progress), against=baseline, jobs=jobs)
         write_run_report(evaluation, run.folder)
         evaluations.append(evaluation)
-        runs.append(run)
+        runs[name] = run
     report = write_comparison([evaluation.report for evaluation in evaluations], out / REPORT)
-    predictions = infer_unseen_speaker(runs[-1], out, device)
+    predictions = infer_unseen_speaker(runs[DEFAULT_RECIPE], out, device)
     clips = [out / "corpus" / f"{synthesis.UNSEEN_SPEAKERS[0]}_{emotion}_t00.wav" for emotion in SHIPPED_EMOTIONS]
     return Demo(evaluations, predictions, predict_clips(open_models(DEFAULT_MODEL), clips, device), report)
 
@@ -104,16 +105,16 @@ def prepare_builtin(out: Path, jobs: int, progress: TaskProgress) -> PreparedCor
 
 
 def demo_recipes(seed: int = 0) -> dict[str, Recipe]:
-    """Return the recipe of each run by the run's name: the textbook model at each strength, then the default recipe.
+    """Return the recipe of each run by the run's name: the textbook model at each strength, then RECIPES.
 
-    The default recipe selects nothing, and trains on the built-in corpus's dev speakers, too.
+    These select nothing, and train on the built-in corpus's dev speakers, too.
 
     Args:
         seed: `train.seed`.
     """
     split = ["split.scheme=fixed", f"split.test={json.dumps(synthesis.UNSEEN_SPEAKERS)}"]
-    default = read_recipe(DEFAULT_RECIPE, [*split, f"train.epochs={EPOCHS}", f"train.seed={seed}"])
-    return {**{name: textbook_recipe(strength, seed) for name, strength in STRENGTHS.items()}, DEFAULT_RECIPE: default}
+    shipped = {name: read_recipe(name, [*split, f"train.epochs={EPOCHS}", f"train.seed={seed}"]) for name in RECIPES}
+    return {**{name: textbook_recipe(strength, seed) for name, strength in STRENGTHS.items()}, **shipped}
 
 
 def textbook_recipe(strength: float, seed: int) -> Recipe:

@@ -26,7 +26,7 @@ from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-METHODS = sorted((RECIPES / "methods").glob("*.toml"))
+METHODS = [RECIPES / "default.toml", *sorted((RECIPES / "methods").glob("*.toml"))]
 SMALL = {"encoder": TINY["encoder"], "emotion": TINY["emotion"], "split": TINY["split"], "features": TINY["features"]}
 
 
@@ -35,7 +35,7 @@ def small(path):
 
     A tenth is held out whatever the recipe says: three tenths would leave a single batch.
     """
-    recipe, default = (read_recipe(each).model_dump(exclude_unset=True) for each in (path, RECIPES / "default.toml"))
+    recipe, default = (read_recipe(each).model_dump(exclude_unset=True) for each in (path, RECIPES / "no-adversary.toml"))
     tables = {name: dict(table) for name, table in SMALL.items()} | {"train": {"epochs": 3, "batch_size": 10}}
     for name, table in recipe.items():
         changed = {key: value for key, value in table.items() if default.get(name, {}).get(key) != value}
@@ -141,8 +141,8 @@ def test_the_textbook_recipe_writes_out_the_default_model():
     assert textbook == default.model_copy(update={"labels": textbook.labels})
 
 
-@pytest.mark.parametrize(("name", "holdout"), [("default", 0.1), ("emodb", 0.0), ("nemo", 0.0)])
-def test_a_recipe_for_a_corpus_differs_from_the_default_by_what_is_held_out(name, holdout):
+@pytest.mark.parametrize(("name", "holdout"), [("no-adversary", 0.1), ("emodb", 0.0), ("nemo", 0.0)])
+def test_a_recipe_for_a_corpus_differs_from_the_baseline_by_what_is_held_out(name, holdout):
     """The corpora's recipes are the arm that was measured: they are neither tuned to a corpus nor changed by accident."""
     study = read_study(RECIPES / "study-arms.toml")
     (arm,) = (arm for arm in study.arms if arm.name == "fusion-refit")
@@ -156,21 +156,24 @@ MODEL_PARTS = ("logmel", "normalise", "encoder", "bottleneck", "eraser", "releas
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_a_recipe_is_the_default_with_a_method_that_it_describes(path):
+def test_a_recipe_is_the_baseline_with_a_method_that_it_describes(path):
     comment, _, tables = path.read_text().partition("\n\n")
     assert all(line.startswith("# ") for line in comment.splitlines()) and tables.startswith("[split]")
-    recipe, default = (flattened(read_recipe(each)) for each in (path, RECIPES / "default.toml"))
+    recipe, default = (flattened(read_recipe(each)) for each in (path, RECIPES / "no-adversary.toml"))
     changed = {key.split(".")[0] for key in {**recipe, **default} if recipe.get(key) != default.get(key)}
     assert changed and changed <= {*METHOD_TABLES, "augment", "features", "encoder", "emotion", "train", "audit"}
     kept = ("train.epochs", "train.learning_rate", "train.refit", "split.scheme", "features.mels", "augment.tempo")
     assert all(recipe[key] == default[key] for key in kept)
 
 
-def test_the_private_recipe_is_prosody_with_the_adversary_of_the_method_heads():
+def test_the_recipes_default_and_private_have_one_adversary_and_differ_from_their_baselines_by_it():
     arms = {arm.name: arm for arm in read_study(RECIPES / "study-front.toml").arms}
     private, baseline = read_recipe(RECIPES / "private.toml"), arms["prosody-lambda0"].resolved(0)
-    assert private.adversary == read_recipe(RECIPES / "methods" / "heads.toml").adversary
+    default, none = read_recipe(RECIPES / "default.toml"), read_recipe(RECIPES / "no-adversary.toml")
+    assert private.adversary == default.adversary and default.adversary.heads == 4
     assert private == baseline.model_copy(update={"adversary": private.adversary}) == arms["prosody-heads"].resolved(0)
+    assert default == none.model_copy(update={"adversary": default.adversary}) == arms["fusion-heads"].resolved(0)
+    assert none == arms["fusion-lambda0"].resolved(0)
 
 
 METHOD_TABLES = ("adversary", "bottleneck", "perturb", "erase", "release")
