@@ -3,8 +3,8 @@
     python benchmarks/methods.py PREPARED [--rounds 5] [--steps 12]
 
 PREPARED is a prepared corpus with F0, such as EMO-DB. In every round, each method's recipe and the reference,
-recipes/no-adversary.toml, take the given number of steps in turn; the ratio is that of the median rounds. Loading and augmentation are
-part of a step; erasure and release, which follow training, are not. The last line of the output is JSON.
+recipes/no-adversary.toml, take the given number of steps in turn; the ratio is that of the median rounds. Loading and augmentation
+are part of a step; erasure and release, which follow training, are not. The last line of the output is JSON.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)  # as `siser train` has it on two cores
-    recipes = {path.stem: read_recipe(path, ["train.schedule=constant"]) for path in [RECIPES / "default.toml", *sorted(RECIPES.glob("*/*.toml"))]}
+    paths = [RECIPES / "default.toml", *sorted(RECIPES.glob("*/*.toml"))]
+    recipes = {path.stem: read_recipe(path, ["train.schedule=constant"]) for path in paths}
     reference = read_recipe(RECIPES / "no-adversary.toml", ["train.schedule=constant"])
     with tempfile.TemporaryDirectory() as folder, launched_fabric("auto", "cpu") as fabric:
         trainings = {}

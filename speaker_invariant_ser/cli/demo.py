@@ -28,8 +28,8 @@ def demo(
     """Run every step on synthesised speech, in minutes.
 
     Generates the built-in corpus, prepares it, trains the textbook model without and with an adversary and the recipes default
-    and private, evaluates and compares them, and infers, last with the model that comes with the package. Every model is trained for 20
-    epochs, half of what the recipes have.
+    and private, evaluates and compares them, and infers, last with the model that comes with the package. Every model is trained
+    for 20 epochs, half of what the recipes have.
     """
     run = demo_digits if digits else demo_speech
     run(out or Path("siser-demo-digits" if digits else "siser-demo"), seed, device, jobs, quiet)
