@@ -3,8 +3,8 @@
     python benchmarks/methods.py PREPARED [--rounds 5] [--steps 12]
 
 PREPARED is a prepared corpus with F0, such as EMO-DB. In every round, each method's recipe and the reference,
-recipes/no-adversary.toml, take the given number of steps in turn; the ratio is that of the median rounds. Loading and augmentation
-are part of a step; erasure and release, which follow training, are not. The last line of the output is JSON.
+recipes/no-adversary.toml, take the given number of steps in turn; the ratio is that of the median rounds. Loading and
+augmentation are part of a step; erasure and release, which follow training, are not. The last line of the output is JSON.
 """
 
 import argparse
