@@ -28,7 +28,7 @@ from speaker_invariant_ser.data.tables.columns import (
 )
 from speaker_invariant_ser.data.tables.custom import ALIASES
 from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, described, speaker_numbers, to_numbers
-from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
+from speaker_invariant_ser.data.tables.names import find, is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
 from speaker_invariant_ser.data.tables.vectors import (
@@ -129,8 +129,8 @@ def read_embeddings(
     suspicious = [names[column] for column in speaker_numbers(table.embedding, table.speaker)]
     if suspicious:
         notes.append(
-            f"{shorten(suspicious)} holds whole numbers in the order of the speakers, which alone name the speaker; leave it out "
-            "if it is an index or a label"
+            f"{shorten(suspicious)}: every speaker has one value, or a range of whole numbers, of its own there, which alone "
+            "names the speaker; leave it out if it is an index or a label"
         )
     return ReadTable(table, names, [*notes, *further_notes])
 
@@ -365,13 +365,13 @@ def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, n
     for field, name in columns.items():
         if field not in fields:
             raise AuditError(f"--column {field}={name}: {unknown('column', field, fields)}")
-        if name not in names:
+        if find(name, names) not in names:
             raise AuditError(f"{path}: --column {field}={name}: {unknown('column', name, names)}")
     chosen = {}
     for field in fields:
         usual = [name for name in (field, *ALIASES.get(field, ())) if name in names]
         if field in columns or usual:
-            chosen[field] = columns[field] if field in columns else usual[0]
+            chosen[field] = find(columns[field], names) if field in columns else usual[0]
     if missing := [field for field in needed if field not in chosen]:
         raise AuditError(
             f"{path}: no {' and no '.join(missing)}; found {shorten(names, 10) or 'no names'}{separator_hint(names)}. "

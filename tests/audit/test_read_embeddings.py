@@ -1,5 +1,6 @@
 """Tables of embeddings: formats, columns, the message for every invalid table, and damaged files."""
 
+import glob
 import io
 import re
 import zipfile
@@ -163,6 +164,8 @@ def test_numbers_without_the_stem_are_labels_and_named(tmp_path, stem, label):
             "pitch, energy x are numbers and have no common stem and number, such as dim_0; name the dimensions, once for each "
             "name or pattern, such as --dimensions pitch --dimensions 'energy x'",
         ),
+        (("emb[0]", "emb[1]"), r".*such as --dimensions 'emb\[\[\]\[0-9\]\*\]'"),
+        (("mfcc0_mean", "mfcc1_mean"), r".*such as --dimensions 'mfcc\[0-9\]\*_mean'"),
         (
             ("a1", "a2", "b1", "b2"),
             r"a1 to a2 \(2\), b1 to b2 \(2\) are numbers and have several stems.*such as --dimensions 'a\[0-9\]\*'",
@@ -174,7 +177,7 @@ def test_other_numbers_are_asked_about_and_can_be_chosen(tmp_path, names, text):
         numbers_beside(tmp_path, noise(*names))
     _, dimensions, notes = numbers_beside(tmp_path, noise(*names), "*")
     assert dimensions == list(names) and not notes
-    _, dimensions, notes = numbers_beside(tmp_path, noise(*names), names[0], names[1])
+    _, dimensions, notes = numbers_beside(tmp_path, noise(*names), *map(glob.escape, names[:2]))
     assert dimensions == list(names[:2])
     assert notes == ["numbers that are not used as dimensions: b1 to b2 (2); --dimensions names others"] * (len(names) > 2)
     with pytest.raises(AuditError, match=r"--dimensions x\*: unknown column of numbers 'x\*'"):
@@ -185,7 +188,8 @@ def test_other_numbers_are_asked_about_and_can_be_chosen(tmp_path, names, text):
 def test_whole_numbers_that_name_the_speaker_are_warned_of(tmp_path, label):
     _, dimensions, notes = numbers_beside(tmp_path, noise("d0", "d1"), "*", **{label: LABEL_NUMBERS[label]})
     assert dimensions == [label, "d0", "d1"]
-    named = [f"{label} holds whole numbers in the order of the speakers, which alone name the speaker"]
+    text = "every speaker has one value, or a range of whole numbers, of its own there, which alone names the speaker"
+    named = [f"{label}: {text}"]
     assert [note.partition(";")[0] for note in notes] == named * (label in ("age", "number"))
 
 
@@ -193,7 +197,10 @@ def test_a_column_of_an_array_that_names_the_speaker_is_warned_of(tmp_path):
     embedding = np.random.default_rng(0).normal(size=(40, 3))
     embedding[:, 1] = np.arange(40) // 10
     np.savez(tmp_path / "t.npz", embedding=embedding, speaker=np.arange(40) // 10)
-    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("dimension 1 holds whole numbers")
+    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("dimension 1: every speaker has one value")
+    embedding[:, 1] = np.array([0.7, -1.5, 0.2, 0.9])[np.arange(40) // 10]
+    np.savez(tmp_path / "t.npz", embedding=embedding, speaker=np.arange(40) // 10)
+    assert read_embeddings(tmp_path / "t.npz").notes[0].startswith("dimension 1: every speaker has one value")
     np.savez(tmp_path / "t.npz", embedding=np.random.default_rng(0).integers(0, 255, (40, 300)), speaker=np.arange(40) // 10)
     assert not read_embeddings(tmp_path / "t.npz").notes, "quantised embeddings are no labels"
 

@@ -39,6 +39,23 @@ def test_notes_say_what_the_mean_leaves_out(tmp_path, second, expected):
     assert [note[: len(expected)] for note in notes] == ([expected] if expected else []), notes
 
 
+@pytest.mark.parametrize(
+    "second, offsets, expected",
+    [
+        (-FIRST, (0.2, 0.2), "its channels cancel each other (opposite signs?): their mean"),
+        (-0.98 * FIRST + 0.01 * SECOND, (0.3, -0.1), "its channels cancel each other (opposite signs?): their mean is 3"),
+        (SECOND, (0.4, 0.4), "its channels hold different sounds (correlation "),
+        (FIRST, (0.4, -0.4), ""),
+        (0 * FIRST, (0, 0.5), ""),
+    ],
+)
+def test_a_constant_offset_is_no_sound_that_channels_have_in_common(tmp_path, monkeypatch, second, offsets, expected):
+    for block in (RATE * 10, 999):
+        monkeypatch.setattr(audio, "BLOCK", block)
+        notes = stereo(tmp_path / "a.wav", FIRST + offsets[0], second + offsets[1]).notes
+        assert [note[: len(expected)] for note in notes] == ([expected] if expected else []), notes
+
+
 def test_one_active_channel_of_many_is_a_difference_in_level(tmp_path):
     (note,) = stereo(tmp_path / "a.wav", *(0 * NOISE[:3]), FIRST, 0 * FIRST, 0 * FIRST).notes
     assert note == "its channels differ in level: their mean is 16 dB below the loudest; --channel chooses"

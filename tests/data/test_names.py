@@ -296,6 +296,14 @@ def test_bytes_that_are_not_utf8_matter_only_where_they_are_needed(tmp_path, col
         assert listing.notes == ["text is not UTF-8: read as Windows-1252"] * (column == "text")
 
 
+def test_names_of_columns_are_compared_as_names_of_speakers_are(tmp_path):
+    rows = [{"Ko\u0308nig": row["speaker"], "e\u200bmotion": row["emotion"], "path\u00a0": row["path"]} for row in BASE]
+    request = Request(write_table(tmp_path / "t.csv", rows), columns={"speaker": "K\u00f6nig"})
+    assert [utterance.speaker for utterance in read_table(request).utterances] == [row["speaker"] for row in BASE]
+    request = Request(write_table(tmp_path / "t.csv", rows), columns={"speaker": "Ko\u0308nig\u200b"})
+    assert len(read_table(request).utterances) == len(BASE)
+
+
 def test_utf16_is_named(tmp_path):
     with pytest.raises(ManifestError, match="is text in UTF-16, expected a CSV table in UTF-8; save it in that form"):
         read_table(Request(write_table(tmp_path / "t.csv", BASE, "utf-16")))

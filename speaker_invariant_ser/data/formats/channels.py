@@ -17,6 +17,7 @@ CHOICES = (MIX, *NAMES)  # what a user can choose for one utterance of a file
 ADVICE = "--channel chooses"
 MIN_LOSS = 6.1  # dB that the mean is below the loudest channel; half of one channel alone is 6.02
 MAX_DIFFERENT = 0.5  # correlation below which two channels hold different sounds
+SILENT = 1e-14  # power of a sample that is rounding alone, as of a constant offset
 MIN_ACTIVE = 30.0  # dB below the loudest channel up to which another one counts as active
 
 
@@ -50,34 +51,50 @@ class Mixing:
 
     def __init__(self, channels: int) -> None:
         """Begin with no samples."""
+        self.offset: np.ndarray | None = None  # constant offset of each channel in the first block: it is no sound
+        self.count = 0
+        self.sums = np.zeros(channels)  # over samples, without this offset
         self.products = np.zeros((channels, channels))  # sums of products of channels
         self.power = 0.0  # of their mean, as a sum over samples: a difference of products would be inexact where it is small
 
     def add(self, block: np.ndarray) -> np.ndarray:
         """Return the mean [S] over the channels of a block, float32 [S, channels]."""
-        self.products += block.T @ block
-        mean = block.mean(axis=1)
+        if self.offset is None and len(block):
+            self.offset = block.mean(axis=0)
+        sound = block - self.offset if self.offset is not None else block
+        self.count += len(sound)
+        self.sums += sound.sum(axis=0, dtype=np.float64)
+        self.products += sound.T @ sound
+        mean = sound.mean(axis=1)
         self.power += float(np.dot(mean, mean))
-        return mean
+        return block.mean(axis=1)
+
+    def compared(self) -> tuple[np.ndarray, float]:
+        """Return the sums of products of channels, and that of the squares of their mean, all without constant offsets."""
+        samples = max(self.count, 1)
+        power = self.power - float(self.sums.mean()) ** 2 / samples
+        return self.products - np.outer(self.sums, self.sums) / samples, max(power, 0.0)
 
     def notes(self) -> list[str]:
         """Return what a listener of single channels would hear and the mean does not hold, as notes."""
-        power = np.diag(self.products)
+        products, mean_power = self.compared()
+        power = np.diag(products)
         loudest = float(power.max(initial=0))
-        if not loudest:
+        if loudest <= SILENT * self.count:
             return []
-        loss = 10 * math.log10(loudest / self.power) if self.power > 1e-10 * loudest else math.inf
+        loss = 10 * math.log10(loudest / mean_power) if mean_power > 1e-10 * loudest else math.inf
         if loss > MIN_LOSS:
             amount = f"is {loss:.0f} dB below" if math.isfinite(loss) else "has nothing of"
-            if self.power < power.sum() / len(power) ** 2 / 2:
+            if mean_power < power.sum() / len(power) ** 2 / 2:
                 return [f"its channels cancel each other (opposite signs?): their mean {amount} the loudest; {ADVICE}"]
             return [f"its channels differ in level: their mean {amount} the loudest; {ADVICE}"]
-        return self.difference(power, loudest)
+        return self.difference(products, loudest)
 
-    def difference(self, power: np.ndarray, loudest: float) -> list[str]:
+    def difference(self, products: np.ndarray, loudest: float) -> list[str]:
         """Return a note if two active channels hold different sounds."""
+        power = np.diag(products)
         active = np.flatnonzero(power > loudest * 10 ** (-MIN_ACTIVE / 10))
-        products = self.products[np.ix_(active, active)] / np.sqrt(np.outer(power[active], power[active]))
+        products = products[np.ix_(active, active)] / np.sqrt(np.outer(power[active], power[active]))
         lowest = float(products.min(initial=1))
         if lowest >= MAX_DIFFERENT:
             return []

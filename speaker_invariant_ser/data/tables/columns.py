@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from speaker_invariant_ser.data.formats.content import mistaken
+from speaker_invariant_ser.data.tables.names import clean
 from speaker_invariant_ser.errors import ManifestError, shorten
 from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.processes import available_memory, memory_limited
@@ -126,8 +127,8 @@ def read_parquet(path: Path | str) -> dict[str, list[str]]:
         table = open_parquet(path)
         plain = [field.name for field in table.schema if not pyarrow.types.is_nested(storage(field.type))]
         texts = [parquet_texts(table[name]) for name in plain]
-    require_unique_columns([name.strip() for name in plain], path)
-    return {name.strip(): text for name, text in zip(plain, texts, strict=True)}
+    require_unique_columns([clean(name) for name in plain], path)
+    return {clean(name): text for name, text in zip(plain, texts, strict=True)}
 
 
 def parquet_texts(column: pyarrow.ChunkedArray) -> list[str]:
@@ -157,7 +158,7 @@ def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:
         table = open_parquet(path)
         nested = [field for field in table.schema if pyarrow.types.is_nested(storage(field.type))]
         numeric = [field.name for field in nested if is_vector(storage(field.type))]
-        vectors = {name.strip(): stack_lists(table[name], f"{path}: {name}") for name in numeric}
+        vectors = {clean(name): stack_lists(table[name], f"{path}: {name}") for name in numeric}
     return vectors, [field.name for field in nested if field.name not in numeric]
 
 
@@ -243,7 +244,7 @@ def require_unique_columns(names: Sequence[str], path: Path | str) -> None:
 
 
 def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]:
-    """Return a CSV file's column names without outer blanks, the number of their line, and whether the file ends with it.
+    """Return a CSV file's column names as `clean` makes them, the number of their line, and whether the file ends with it.
 
     Empty lines may precede it.
     """
@@ -251,7 +252,7 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]
         rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
         first = next((row for row in rows if row), [])
         names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in first]
-        return [name.strip() for name in names], rows.line_num, not file.read(1)
+        return [clean(name) for name in names], rows.line_num, not file.read(1)
 
 
 def cell_for_people(text: str) -> str:

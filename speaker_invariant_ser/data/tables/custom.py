@@ -34,7 +34,7 @@ from speaker_invariant_ser.data.tables.cells import (
     without_missing_words,
 )
 from speaker_invariant_ser.data.tables.columns import read_columns, separator_hint
-from speaker_invariant_ser.data.tables.names import alike_key, is_missing, is_utf8, segment_id
+from speaker_invariant_ser.data.tables.names import alike_key, find, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_ratings, require_scale
 from speaker_invariant_ser.data.tables.unify import doubtful_names, unify, without_contradictions
@@ -324,7 +324,7 @@ def own_names(columns: Columns, request: Request) -> Columns:
     """Return the columns that are fields of an utterance, under the fields' names; raise ManifestError for missing ones."""
     chosen = {}
     for name in FIELDS:
-        given = request.columns.get(name)
+        given = find(request.columns[name], columns) if name in request.columns else None
         if given and given not in columns:
             raise ManifestError(f"{request.source}: --column {name}={given}: {unknown('column', given, columns)}")
         if present := present_name(name, columns, request):
@@ -339,7 +339,7 @@ def own_names(columns: Columns, request: Request) -> Columns:
 
 def present_name(name: str, columns: Columns, request: Request) -> str:
     """Return the name of the column that holds a field, as the request or we call it; empty if there is none."""
-    options = (request.columns.get(name), name, *ALIASES.get(name, ()))
+    options = (find(request.columns.get(name, ""), columns), name, *ALIASES.get(name, ()))
     return next((option for option in options if option and option in columns), "")
 
 

@@ -5,7 +5,7 @@ row number among the dimensions would decide an audit.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
@@ -16,7 +16,7 @@ import numpy as np
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
 from speaker_invariant_ser.errors import AuditError, quoted, shorten, unknown
 
-MIN_ROWS = 3  # per speaker, from which whole numbers in the order of the speakers are no coincidence
+MIN_ROWS = 3  # per speaker, from which it is no coincidence that each has whole numbers, or one value, of its own
 
 
 def choose_dimensions(
@@ -55,7 +55,7 @@ def choose_dimensions(
         raise AuditError(
             f"{path}: which columns are the dimensions? {described(numeric) or 'none'} are numbers and "
             f"{'have several stems' if stems else 'have no common stem and number, such as dim_0'}; "
-            f"name the dimensions, once for each name or pattern, such as {example(numeric, stems)}"
+            f"name the dimensions, once for each name or pattern, such as {example(numeric)}"
         )
     notes = []
     taken = set(chosen)
@@ -78,14 +78,16 @@ def shown(name: str, cells: Sequence[str] | np.ndarray) -> str:
     return f"{name} ({first[:20]!a}{'...' if len(first) > 20 else ''})"
 
 
-def example(numeric: Sequence[str], stems: Iterable[str]) -> str:
-    """Return options that name dimensions: by the pattern of a stem, or else by the last two names.
+def example(numeric: Sequence[str]) -> str:
+    """Return options that name dimensions: by the pattern that most names have in common, or else by the last two names.
 
-    >>> example(["1", "2", "f1", "f2"], ["", "f"]), example(["age", "a b", "c"], [])
-    ("--dimensions '[0-9]*'", "--dimensions 'a b' --dimensions c")
+    >>> example(["1", "f1", "f2"]), example(["x[0]", "x[1]"]), example(["age", "a b", "c"])
+    ("--dimensions 'f[0-9]*'", "--dimensions 'x[[][0-9]*]'", "--dimensions 'a b' --dimensions c")
     """
-    patterns = [f"{escape(stem)}[0-9]*" for stem in stems][:1] or [escape(name) for name in numeric[-2:]]
-    return " ".join(f"--dimensions {quoted(pattern)}" for pattern in patterns)
+    patterns = Counter(re.sub(r"\d+(?=\D*\Z)", "[0-9]*", escape(name)) for name in numeric)
+    pattern, count = patterns.most_common(1)[0] if patterns else ("dim_*", 2)
+    chosen = [pattern] if count > 1 else [escape(name) for name in numeric[-2:]]
+    return " ".join(f"--dimensions {quoted(pattern)}" for pattern in chosen)
 
 
 def holds_numbers(cells: Sequence[str] | np.ndarray, words_allowed: bool) -> bool:
@@ -155,22 +157,22 @@ def is_number(cell: str) -> bool:
 
 
 def speaker_numbers(embedding: np.ndarray, speaker: np.ndarray) -> list[int]:
-    """Return the dimensions that hold whole numbers in the order of the speakers, as an index of a sorted table does.
+    """Return the dimensions that name the speaker alone, as an index of a sorted table or a label does.
 
     Args:
         embedding: Numbers [N, D].
         speaker: Speakers [N].
 
     Returns:
-        Positions of dimensions in which every speaker has a range of whole numbers of its own.
+        Positions of dimensions in which every speaker has one value, or a range of whole numbers, of its own.
     """
     order = np.argsort(speaker, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], speaker[order][1:] != speaker[order][:-1]]))
     if len(starts) < 2 or len(speaker) < MIN_ROWS * len(starts):
         return []
-    whole = np.flatnonzero((embedding == np.round(embedding)).all(axis=0))
-    numbers = embedding[order][:, whole]
-    low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)  # [K, D'] of each speaker
+    numbers = embedding[order]
+    low, high = np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)  # [K, D] of each speaker
+    label = (embedding == np.round(embedding)).all(axis=0) | (low == high).all(axis=0)
     by_low = np.argsort(low, axis=0)
     low, high = np.take_along_axis(low, by_low, axis=0), np.take_along_axis(high, by_low, axis=0)
-    return whole[(high[:-1] < low[1:]).all(axis=0)].tolist()
+    return np.flatnonzero(label & (high[:-1] < low[1:]).all(axis=0)).tolist()
