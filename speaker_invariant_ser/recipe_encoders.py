@@ -88,7 +88,7 @@ SOUND_ONLY = (
 
 
 class EmotionSection(Section):
-    """The emotion classifier on the embedding: linear, or with one hidden layer."""
+    """The emotion classifier on the embedding, linear or with one hidden layer, and a regressor of dimensions like it."""
 
     hidden: int = Field(64, ge=0, le=4096, description="Units of the hidden layer; 0: a linear classifier.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate before the last layer.")
@@ -107,6 +107,27 @@ class EmotionSection(Section):
             "corpus must have; an utterance without votes counts as its label. UAR is always of the labels."
         ),
     )
+    targets: tuple[Dimension, ...] = Field(
+        (),
+        max_length=3,
+        description=(
+            "Dimensions that are predicted beside the emotion, by a network of its own on the embedding: arousal, valence, "
+            "dominance. The prepared corpus needs ratings of them."
+        ),
+    )
+    targets_weight: float = Field(1.0, gt=0, le=100, description="Weight of the loss of these predictions, 1 - CCC.")
+
+    @model_validator(mode="after")
+    def targets_are_different(self) -> Self:
+        """Refuse a dimension that is named twice, and a weight of the loss without targets."""
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"emotion.targets = [{', '.join(self.targets)}]: expected each dimension once")
+        if not self.targets and self.targets_weight != EmotionSection.model_fields["targets_weight"].default:
+            raise ValueError(
+                f"emotion.targets_weight = {self.targets_weight:g} with emotion.targets = []: there is no such loss; expected "
+                "dimensions such as arousal"
+            )
+        return self
 
 
 class EncoderSettings(MethodSection):

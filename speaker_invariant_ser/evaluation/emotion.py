@@ -8,6 +8,7 @@ import numpy as np
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.errors import RunError, shorten, unknown
+from speaker_invariant_ser.evaluation.dimensions import dimension_results
 from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
@@ -36,7 +37,7 @@ def emotion_results(predictions: Predictions) -> Emotion:
     speakers = per_speaker(predictions)
     worst = min(speakers, key=lambda speaker: speakers[speaker].uar)
     recalls = metrics.recalls(predictions.confusion)
-    before = reliability(truth, predictions.probability)
+    before, rated = reliability(truth, predictions.probability), predictions.dimensions
     return Emotion(
         uar=uar_over_seeds(predictions),
         accuracy=metrics.accuracy(truth, predicted),
@@ -53,6 +54,7 @@ def emotion_results(predictions: Predictions) -> Emotion:
             temperatures=predictions.temperatures, before=before, after=reliability(truth, predictions.calibrated)
         ),
         uar_mean_over_speakers=mean_over_speakers(speakers),
+        **({"dimensions": dimension_results(rated, predictions.speaker, predictions.seed)} if rated else {}),
     )
 
 

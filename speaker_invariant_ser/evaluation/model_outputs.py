@@ -15,10 +15,11 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
+from speaker_invariant_ser.evaluation.dimensions import DimensionValues
 from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join, with_temperatures_of_other_folds
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.models.apply import apply_to_clips
+from speaker_invariant_ser.models.apply import Outputs, apply_to_clips
 from speaker_invariant_ser.models.calibration import fit_temperature
 from speaker_invariant_ser.models.model import SerModel, choose_device, load_model
 from speaker_invariant_ser.processes import TaskProgress
@@ -66,7 +67,8 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
         predictions.append(predict_test_speakers(model, prepared, spec, means, run.recipe))
         table, rate = embed_with_rate(model, prepared, spec.split, parts, means, with_frames)
         tables.append(table)
-        require_finite(spec, predictions[-1].probability, table.embedding)
+        rated = [values.predicted] if (values := predictions[-1].dimensions) else []
+        require_finite(spec, predictions[-1].probability, table.embedding, *rated)
         rates.append(rate[table.scored])
         unseen.append(embed(model, prepared, spec.split, ("dev", "test"), means))
         _, clips, clip_means = clips_of(prepared, spec.split, parts, means)
@@ -123,11 +125,11 @@ def predict_test_speakers(
 
     Models of version 0.2.0 hold no temperature: it is fitted here.
     """
-    utterances, probability = classify(model, prepared, spec.split, "test", means)
+    utterances, outputs = classify(model, prepared, spec.split, "test", means)
     temperature = model.settings.temperature
     if temperature is None:
         temperature = dev_temperature(model, prepared, spec, means) if spec.split.dev else inner_temperature(model, spec, recipe)
-    return predictions_of(model, spec, utterances, probability, temperature)
+    return predictions_of(model, spec, utterances, outputs, temperature)
 
 
 def predict_by_telephone(run: Run, prepared: PreparedCorpus, device: str, progress: TaskProgress) -> Predictions:
@@ -145,8 +147,8 @@ def predict_by_telephone(run: Run, prepared: PreparedCorpus, device: str, progre
     for done, spec in enumerate(run.model_specs, start=1):
         model = load_model(spec.folder, str(choose_device(device)))
         utterances, clips, _ = clips_of(prepared, spec.split, ("test",), None)
-        probability = apply_to_clips(model, [telephone(clip) for clip in clips]).probability
-        parts.append(predictions_of(model, spec, utterances, probability))
+        outputs = apply_to_clips(model, [telephone(clip) for clip in clips])
+        parts.append(predictions_of(model, spec, utterances, outputs))
         progress("applying models by telephone", done, len(run.model_specs))
     return join(parts)
 
@@ -155,10 +157,10 @@ def predictions_of(
     model: SerModel,
     spec: ModelSpec,
     utterances: Sequence[Utterance],
-    probability: np.ndarray,
+    outputs: Outputs,
     temperature: float | None = None,
 ) -> Predictions:
-    """Return the probabilities [N, C] of a model for test utterances as predictions."""
+    """Return the outputs of a model for N test utterances as predictions."""
     return Predictions(
         labels=model.labels,
         id=np.array([utterance.id for utterance in utterances]),
@@ -166,15 +168,16 @@ def predictions_of(
         fold=np.full(len(utterances), spec.split.name),
         seed=np.full(len(utterances), spec.seed),
         truth=to_indices([utterance.emotion for utterance in utterances], model.labels),
-        probability=probability,
+        probability=outputs.probability,
         temperatures={} if temperature is None else {spec.name: temperature},
+        dimensions=DimensionValues.of(model.targets, outputs.dimensions, utterances),
     )
 
 
 def dev_temperature(model: SerModel, prepared: PreparedCorpus, spec: ModelSpec, means: SpeakerMeans | None) -> float:
     """Fit the temperature of a model on its dev speakers."""
-    utterances, probability = classify(model, prepared, spec.split, "dev", means)
-    return fit_temperature(to_indices([utterance.emotion for utterance in utterances], model.labels), probability)
+    utterances, outputs = classify(model, prepared, spec.split, "dev", means)
+    return fit_temperature(to_indices([utterance.emotion for utterance in utterances], model.labels), outputs.probability)
 
 
 def inner_temperature(model: SerModel, spec: ModelSpec, recipe: Recipe) -> float | None:
@@ -206,10 +209,10 @@ def has_inner_temperature(recipe: Recipe) -> bool:
 
 def classify(
     model: SerModel, prepared: PreparedCorpus, split: Split, part: str, means: SpeakerMeans | None
-) -> tuple[list[Utterance], np.ndarray]:
-    """Return the utterances of one part of a fold, and their emotion probabilities [N, C]."""
+) -> tuple[list[Utterance], Outputs]:
+    """Return the utterances of one part of a fold, and the outputs of the model for them."""
     utterances, clips, clip_means = clips_of(prepared, split, (part,), means)
-    return utterances, apply_to_clips(model, clips, clip_means).probability
+    return utterances, apply_to_clips(model, clips, clip_means)
 
 
 def embed(

@@ -15,6 +15,7 @@ import pyarrow.csv
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten
+from speaker_invariant_ser.evaluation.dimensions import DimensionValues, join_values
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.runs import with_seed
@@ -39,6 +40,7 @@ class Predictions:
         truth: True emotions [N] as positions in `labels`.
         probability: Emotion probabilities [N, C] of the model, before any temperature.
         temperatures: Temperature by the name of the model; a model without one has temperature 1.
+        dimensions: Predictions of arousal, valence and dominance, where the models have them.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +51,7 @@ class Predictions:
     truth: np.ndarray
     probability: np.ndarray
     temperatures: dict[str, float] = field(default_factory=dict)
+    dimensions: DimensionValues | None = None
 
     @property
     def predicted(self) -> np.ndarray:
@@ -79,14 +82,16 @@ class Predictions:
 
     def rows(self, selection: np.ndarray) -> "Predictions":
         """Return the rows given by a mask or by positions."""
-        return replace(self, **{name: getattr(self, name)[selection] for name in ARRAYS})
+        dimensions = self.dimensions and self.dimensions.rows(selection)
+        return replace(self, **{name: getattr(self, name)[selection] for name in ARRAYS}, dimensions=dimensions)
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
     """Concatenate the predictions of several models, which have the same labels."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     temperatures = {name: value for part in parts for name, value in part.temperatures.items()}
-    return Predictions(parts[0].labels, **arrays, temperatures=temperatures)
+    dimensions = join_values([part.dimensions for part in parts])
+    return Predictions(parts[0].labels, **arrays, temperatures=temperatures, dimensions=dimensions)
 
 
 def with_temperatures_of_other_folds(predictions: Predictions) -> Predictions:
@@ -129,6 +134,8 @@ def write_predictions(path: Path | str, predictions: Predictions) -> None:
         "confidence": predictions.probability.max(axis=1),
         **{f"p_{label}": predictions.probability[:, column] for column, label in enumerate(labels)},
     }
+    if predictions.dimensions:
+        columns |= {name: pyarrow.array(values, from_pandas=True) for name, values in predictions.dimensions.columns().items()}
     with writing(path, "wb") as file:
         pyarrow.csv.write_csv(pyarrow.table(columns), file)
 
@@ -174,6 +181,7 @@ def from_columns(columns: Mapping[str, list[str]]) -> Predictions:
         seed=np.array(columns.get("seed", ["0"] * len(probability)), dtype=np.int64),
         truth=np.array([labels.index(emotion) for emotion in columns["emotion"]]),
         probability=probability,
+        dimensions=DimensionValues.from_columns(columns),
     )
     require_same_utterances_of_seeds(predictions)
     return predictions

@@ -146,6 +146,38 @@ class Refit(Part):
     calibrated_on: Literal["inner folds", "other folds", ""] = ""
 
 
+class Ccc(Part):
+    """Concordance correlation coefficient over utterances, its 95 % interval over speakers, and the values of the seeds.
+
+    `value` is None where all ratings are equal.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: dict[str, float] = Field(default_factory=dict)
+    deviation: float | None = None
+
+
+class MeanCcc(Part):
+    """Mean of the CCCs of the speakers with different ratings, each with the same weight, and its 95 % interval over speakers."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class DimensionResult(Part):
+    """Results on arousal, valence or dominance, on the utterances with a rating; the CCC of a constant prediction is 0."""
+
+    ccc: Ccc
+    ccc_mean_over_speakers: MeanCcc
+    pearson: float | None
+    rmse: float | None
+    utterances: int
+    per_speaker: dict[str, float | None]
+
+
 class Emotion(Part):
     """Emotion results on unseen speakers; `uar`, the headline, is pooled over test utterances."""
 
@@ -168,6 +200,7 @@ class Emotion(Part):
     refit: Refit | None = None
     near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
     by_telephone: Uar | None = None  # on the test utterances as a telephone transmits them
+    dimensions: dict[str, DimensionResult] | None = None  # of `emotion.targets`, where the recipe has them
 
     @property
     def mean_over_speakers(self) -> MeanUar:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.votes import label_shares
 from speaker_invariant_ser.features.log_mel import FrontEnd, subtract_mean
@@ -40,6 +41,7 @@ class LogMelDataset:
         speaker: Index of the speaker among the dataset's speakers, sorted, [N].
         speaker_means: Mean log-mels [K, M] on the device, if `read` is to subtract them; None otherwise.
         shares: Distribution of the annotators' votes over the model's labels, float32 [N, C]; None: that of the label alone.
+        dimensions: Ratings of `emotion.targets`, float32 [N, R]; NaN where an utterance has none. None without targets.
     """
 
     source: LogMelSource
@@ -49,6 +51,7 @@ class LogMelDataset:
     speaker: np.ndarray
     speaker_means: Tensor | None = None
     shares: np.ndarray | None = None
+    dimensions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -94,6 +97,7 @@ def open_dataset(
     subtract_speaker_means: bool = False,
     with_telephone: bool = False,
     soft: bool = False,
+    dimensions: Sequence[str] = (),
 ) -> LogMelDataset:
     """Open utterances of a prepared corpus as a dataset on the device of `logmel`.
 
@@ -104,10 +108,11 @@ def open_dataset(
         targets: Columns of the manifest, one for each adversary.
         logmel: The front end of the model.
         cache_gb: Gigabytes of log-mels that may stay in memory; a larger dataset is streamed from disk.
-        unlabelled: Further utterances, whose emotion is ignored; they come after the others.
+        unlabelled: Further utterances, whose emotion and ratings are ignored; they come after the others.
         subtract_speaker_means: Whether speaker means are to be subtracted (features.normalise = "speaker").
         with_telephone: Whether the source holds every utterance a second time, as a telephone transmits it.
         soft: Whether the votes of annotators are the labels to learn (emotion.labels = "soft").
+        dimensions: Names of `emotion.targets`.
 
     Returns:
         The dataset, cached or streamed.
@@ -129,4 +134,12 @@ def open_dataset(
         speaker=to_indices(speakers),
         speaker_means=compute_speaker_means(prepared, logmel, set(speakers)).means if subtract_speaker_means else None,
         shares=label_shares([utterance.votes for utterance in utterances], emotion, labels) if soft else None,
+        dimensions=ratings(utterances, len(indices), dimensions) if dimensions else None,
     )
+
+
+def ratings(utterances: Sequence[Utterance], labelled: int, dimensions: Sequence[str]) -> np.ndarray:
+    """Return the ratings of utterances, float32 [N, R]; NaN where one is missing, and after the first `labelled` ones."""
+    values = np.array([[getattr(utterance, name) for name in dimensions] for utterance in utterances], dtype=np.float32)
+    values[labelled:] = np.nan
+    return values

@@ -43,6 +43,7 @@ class Outputs:
         rate: Upper bound on what the embedding carries, in nats, [N]; 0 where nothing bounds it.
         bottleneck: What passes the bottleneck, before eraser and release, [N, D].
         code: Number of the code that the embedding is, from 0, int64 [N]; None where the model releases no codes.
+        dimensions: Values of `emotion.targets`, 0 to 1, [N, R]; None without targets.
         frame_features: Where asked for, the frame-level features of each utterance, float16 [F, T_n] without padding.
     """
 
@@ -52,6 +53,7 @@ class Outputs:
     rate: np.ndarray
     bottleneck: np.ndarray
     code: np.ndarray | None = None
+    dimensions: np.ndarray | None = None
     frame_features: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
@@ -65,6 +67,7 @@ class Outputs:
             rate=np.zeros(number, dtype=np.float32),
             bottleneck=np.zeros((number, dim), dtype=np.float32),
             code=np.zeros(number, dtype=np.int64) if model.releases_codes else None,
+            dimensions=np.zeros((number, len(targets)), dtype=np.float32) if (targets := model.targets) else None,
         )
 
     def put(self, indices: np.ndarray, output: Output) -> None:
@@ -76,6 +79,8 @@ class Outputs:
         self.bottleneck[indices] = output.bottleneck.cpu().numpy()
         if self.code is not None and output.code is not None:
             self.code[indices] = output.code.cpu().numpy()
+        if self.dimensions is not None and output.dimensions is not None:
+            self.dimensions[indices] = output.dimensions.cpu().numpy()
 
 
 @torch.inference_mode()

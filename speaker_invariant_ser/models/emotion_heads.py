@@ -1,4 +1,4 @@
-"""Emotion classifiers on the embedding: linear or with one hidden layer, one for each branch of the encoder.
+"""Emotion classifiers on the embedding: linear or with one hidden layer, one for each branch; and regressors of dimensions.
 
 Shapes: B batch, D embedding dimension, C emotions, R branches.
 """
@@ -67,6 +67,20 @@ def build_head(encoder: Encoder, dim: int, settings: EmotionSection, classes: in
         return classifier(dim, settings, classes)
     assert sum(dims) == dim, "bottlenecks keep the dimension"
     return BranchHeads(dims, settings, classes)
+
+
+def build_regressor(dim: int, settings: EmotionSection) -> nn.Sequential | None:
+    """Return an untrained regressor from embeddings [B, D] to a value of each of `emotion.targets` [B, R]; None without any.
+
+    Args:
+        dim: Dimension of the embedding after the bottleneck; all branches together.
+        settings: Section [emotion] of the recipe.
+    """
+    if not settings.targets:
+        return None
+    regressor = classifier(dim, settings, len(settings.targets))
+    nn.init.constant_(regressor[-1].bias, 0.5)  # type: ignore[arg-type]  # the middle of the scale
+    return regressor
 
 
 def first_layers(head: nn.Sequential | BranchHeads) -> Iterator[tuple[nn.Linear, slice]]:

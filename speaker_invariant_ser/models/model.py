@@ -2,9 +2,10 @@
 
 audio -> streams -> normalise -> encoder -> bottleneck -> eraser -> release -> embedding
                                                                  `-> head -> emotion, before or after the release
+                                                                 `-> regressor -> arousal, valence, dominance, if targets
 
 Shapes: B batch, S samples, M mel bands, T frames, T' frames of the frame-level features, F their dimension, D embedding
-dimension, C emotions.
+dimension, C emotions, R targets.
 """
 
 import threading
@@ -35,7 +36,7 @@ from speaker_invariant_ser.files import MAX_SETTINGS, read_json, write_json, wri
 from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE
-from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head
+from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head, build_regressor
 from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
@@ -58,6 +59,7 @@ NEW_FEATURES = {
     "absolute_f0": False,
     "functionals": False,
 }  # defaults of keys that 0.1.0 does not have
+TARGETS = ("targets", "targets_weight")  # keys of [emotion] that models without targets do not have
 
 
 class ModelSettings(BaseModel):
@@ -100,6 +102,7 @@ class Output:
         bottleneck: What passes the bottleneck, before eraser and release, [B, D].
         frame_features: Frame-level features, the input of pooling, [B, F, T'].
         frame_counts: Number of unpadded frames among these T', [B].
+        dimensions: Values of `emotion.targets`, [B, R], from 0 to 1 except in training; None without targets.
     """
 
     embedding: Tensor
@@ -111,6 +114,7 @@ class Output:
     bottleneck: Tensor
     frame_features: Tensor
     frame_counts: Tensor
+    dimensions: Tensor | None = None
 
 
 class SerModel(nn.Module):
@@ -133,6 +137,7 @@ class SerModel(nn.Module):
         self.eraser = ERASERS[settings.erase.name](self.dim, settings.erase)
         self.release = RELEASES[settings.release.name](self.dim, settings.release)
         self.head = build_head(self.encoder, self.dim, settings.emotion, len(settings.labels))
+        self.regressor = build_regressor(self.dim, settings.emotion)
 
     @property
     def dim(self) -> int:
@@ -153,6 +158,11 @@ class SerModel(nn.Module):
     def labels(self) -> tuple[str, ...]:
         """The C emotions, in the order of the logits."""
         return self.settings.labels
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The R dimensions that are predicted beside the emotion."""
+        return self.settings.emotion.targets
 
     def fine_tuned(self) -> list[dict[str, Any]]:
         """Return the optimizer's group of what is trained of a pre-trained encoder, with its learning rate, if there is any."""
@@ -220,7 +230,11 @@ class SerModel(nn.Module):
             logits = self.head.average(branch_logits)
         else:
             branch_logits, logits = None, self.head(head_input)
-        return Output(embedding, self.release.code(erased), logits, branch_logits, head_input, rate, bottleneck, features, counts)
+        dimensions = self.regressor(head_input).float() if self.regressor else None
+        if dimensions is not None and not self.training:
+            dimensions = dimensions.clamp(0, 1)
+        code = self.release.code(erased)
+        return Output(embedding, code, logits, branch_logits, head_input, rate, bottleneck, features, counts, dimensions)
 
     def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:
         """Return noise for bottleneck and release where the audio is not at hand.
@@ -260,8 +274,9 @@ def format_1_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with the keys of model.json in format 1, so that version 0.1.0 can read the models that it has."""
     names = {new: old for old, new in OLD_KEYS["release"].items()}
     features = {key: value for key, value in settings["features"].items() if NEW_FEATURES.get(key, ...) != value}
+    emotion = {key: value for key, value in settings["emotion"].items() if settings["emotion"]["targets"] or key not in TARGETS}
     release = {names.get(key, key): value for key, value in settings["release"].items()}
-    return {**settings, "features": features, "release": release}
+    return {**settings, "features": features, "emotion": emotion, "release": release}
 
 
 def load_model(folder: Path | str, device: str = "cpu") -> SerModel:

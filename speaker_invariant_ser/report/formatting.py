@@ -56,6 +56,13 @@ def interval(score: HasInterval) -> str:
     return f"{100 * score.low:.1f} to {100 * score.high:.1f} %"
 
 
+def decimal_interval(score: HasInterval) -> str:
+    """Format the 95 % CI of a coefficient with two digits, or say why there is none: it resamples speakers, and needs three."""
+    if score.low is None or score.high is None:
+        return "none: fewer than 3 speakers"
+    return f"{score.low:.2f} to {score.high:.2f}"
+
+
 def interval_or_dash(score: HasInterval) -> str:
     """Format a 95 % CI, or a dash if there is none."""
     return "-" if score.low is None else interval(score)

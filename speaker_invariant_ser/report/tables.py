@@ -1,6 +1,6 @@
 """Tables that both the report pages and the console show: headers, rows and number formatting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 from speaker_invariant_ser.report.formatting import (
     against_chance,
     decimal,
+    decimal_interval,
     interval,
     interval_or_dash,
     p_value,
@@ -101,6 +102,15 @@ def emotion_rows(emotion: Emotion) -> list[list[str]]:
         *source_rows(emotion),
         [f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance],
         *telephone_rows(emotion),
+        *dimension_rows(emotion),
+    ]
+
+
+def dimension_rows(emotion: Emotion) -> list[list[str]]:
+    """Return a row with the CCC of each dimension, whose chance level is that of a constant prediction."""
+    return [
+        [f"{name} CCC, {headline_speakers(emotion)}, pooled", decimal(result.ccc.value), decimal_interval(result.ccc), "0.00"]
+        for name, result in (emotion.dimensions or {}).items()
     ]
 
 
@@ -296,7 +306,19 @@ def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: 
         comparison_row(name, report, position in front)
         for position, (name, report) in enumerate(zip(names, reports, strict=True))
     ]
-    return Table(head, [*rows, *baseline_rows(reports)], strong=front)
+    dimensions = dict.fromkeys(name for report in reports for name in report.emotion.dimensions or ())
+    rows = [row + ccc_cells(report, dimensions) for row, report in zip(rows, reports, strict=True)]
+    others = [[*row, *("" for _ in dimensions)] for row in baseline_rows(reports)]
+    return Table([*head, *(f"{name} CCC, pooled" for name in dimensions)], [*rows, *others], strong=front)
+
+
+def ccc_cells(report: RunReport, dimensions: Iterable[str]) -> list[str]:
+    """Return the CCC of a run on each dimension, with its interval; a dash for one that the run does not predict."""
+    results = report.emotion.dimensions or {}
+    return [
+        f"{decimal(results[name].ccc.value)} ({decimal_interval(results[name].ccc)})" if name in results else "-"
+        for name in dimensions
+    ]
 
 
 def baseline_rows(reports: Sequence[RunReport]) -> list[list[str]]:

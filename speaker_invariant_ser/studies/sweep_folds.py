@@ -150,10 +150,10 @@ def apply_to_fold(spec: ModelSpec, recipe: Recipe, prepared: PreparedCorpus, dev
     """Apply a fold's model to its dev speakers and to its training speakers, and to no one else."""
     model, split = load_model(spec.folder, device), spec.split
     means = compute_speaker_means(prepared, model.logmel, {*split.train, *split.dev}) if recipe.features.transductive else None
-    dev, probability = classify(model, prepared, split, "dev", means)
+    dev, outputs = classify(model, prepared, split, "dev", means)
     return FoldOutputs(
         truth=to_indices([utterance.emotion for utterance in dev], model.labels),
-        predicted=probability.argmax(axis=1),
+        predicted=outputs.probability.argmax(axis=1),
         emotions=len(model.labels),
         table=embed(model, prepared, split, attacked_parts(recipe), means),
     )

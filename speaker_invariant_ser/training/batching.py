@@ -30,10 +30,12 @@ class BatchLabels:
 
     emotion: Tensor  # [B, C]
     targets: tuple[Tensor, ...]  # of each adversary, [B, K]
+    dimensions: Tensor | None = None  # ratings of `emotion.targets` [B, R], NaN where there is none; None without targets
 
     def rows(self, chosen: slice) -> "BatchLabels":
         """Return the labels of some rows."""
-        return BatchLabels(self.emotion[chosen], tuple(target[chosen] for target in self.targets))
+        dimensions = None if self.dimensions is None else self.dimensions[chosen]
+        return BatchLabels(self.emotion[chosen], tuple(target[chosen] for target in self.targets), dimensions)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class BatchLoader:
         self.labels = [self.on_device(values) for values in (dataset.emotion, *dataset.targets)]
         self.label_counts = [classes, *target_counts]
         self.vote_shares = None if dataset.shares is None else self.on_device(dataset.shares)
+        self.dimensions = None if dataset.dimensions is None else self.on_device(dataset.dimensions)
         copies = recipe.augment.virtual_speakers  # virtual speakers of each real one
         self.virtual_copies = copies
         self.virtual_speakers = (
@@ -222,14 +225,24 @@ class BatchLoader:
         own, others = (None, None) if plan.virtual is None else plan.virtual.T
         emotion, *targets = first = self.label_shares(plan.chosen, own)
         if plan.pairs is None:
-            return BatchLabels(emotion, tuple(targets))
+            return BatchLabels(emotion, tuple(targets), self.dimensions_of(plan.chosen))
         second = self.label_shares(plan.pairs.partner, others)
         chosen, other, weight, follows = map(
             self.on_device, (plan.chosen, plan.pairs.partner, plan.pairs.weight, plan.pairs.follows)
         )
         share = label_weight(self.frames[chosen], self.frames[other], weight, follows)
         emotion, *targets = (mix_labels(label, other_label, share) for label, other_label in zip(first, second, strict=True))
-        return BatchLabels(emotion, tuple(targets))
+        dimensions = self.dimensions_of(plan.chosen, plan.pairs.partner, share)
+        return BatchLabels(emotion, tuple(targets), dimensions)
+
+    def dimensions_of(self, chosen: np.ndarray, partner: np.ndarray | None = None, share: Tensor | None = None) -> Tensor | None:
+        """Return the ratings [B, R] of utterances, or their mean with those of partners; NaN where either has none."""
+        if self.dimensions is None:
+            return None
+        values = self.dimensions[self.on_device(chosen)]
+        if partner is None or share is None:
+            return values
+        return torch.lerp(self.dimensions[self.on_device(partner)], values, share[:, None])
 
     def label_shares(self, chosen: np.ndarray, virtual: np.ndarray | None) -> list[Tensor]:
         """Return emotion [B, C] and targets [B, K] of utterances as shares: single labels, or annotators' votes for emotions."""

@@ -58,6 +58,7 @@ def check_recipe(recipe: Recipe, prepared: PreparedCorpus, splits: Sequence[Spli
             with errors_name_table(index):
                 target_values(prepared, split, settings.target, recipe.augment.virtual_speakers)
         check_erase(recipe, dim, len(target_values(prepared, split, "speaker")))
+        check_ratings(recipe, prepared, split)
         utterances = len(split.indices("train", prepared.utterances))
         check_batches(recipe, min(utterances, recipe.train.epoch_clips or utterances), split.name, processes)
 
@@ -178,6 +179,22 @@ def check_votes(recipe: Recipe, prepared: PreparedCorpus) -> None:
             f"emotion.labels = soft: no utterance of {prepared.folder} has votes of annotators for its emotions; prepare it with "
             "--votes or --annotators, or set emotion.labels = hard"
         )
+
+
+def check_ratings(recipe: Recipe, prepared: PreparedCorpus, split: Split) -> None:
+    """Check that a fold trains on different ratings of each of `emotion.targets`.
+
+    Raises:
+        RecipeError: There are none, or all are equal.
+    """
+    for name in recipe.emotion.targets:
+        trained = [getattr(prepared.utterances[index], name) for index in split.indices("train", prepared.utterances)]
+        if len(set(trained) - {None}) < 2:
+            found = "all its ratings are equal" if any(value is not None for value in trained) else "it has no ratings"
+            raise RecipeError(
+                f'emotion.targets = ["{name}"]: {found} of {name} in what fold {split.name} trains on; prepare a corpus with the '
+                f"column {name} (docs/your-own-data.md), or leave {name} out"
+            )
 
 
 def check_batches(recipe: Recipe, utterances: int, fold: str, processes: int) -> None:

@@ -77,6 +77,7 @@ def task_columns(sums: Mapping[str, float], steps: int) -> Row:
         "emotion_loss": sums["emotion_loss"] / sums["clips"],
         "emotion_accuracy": sums["emotion_correct"] / max(1, sums["labelled"]),
         "emotion_gradient": math.sqrt(sums["emotion_gradient"] / steps),
+        **({"dimensions_loss": sums["dimensions_loss"] / sums["clips"]} if "dimensions_loss" in sums else {}),
     }
 
 

@@ -32,6 +32,7 @@ class TaskLosses:
     emotion: Tensor
     rate: Tensor  # nats that the bottleneck lets through, mean over utterances
     perturbed: Tensor | None  # at the adversarially perturbed inputs; None without [perturb]
+    dimensions: Tensor | None = None  # 1 - CCC, mean over `emotion.targets`; None without targets
 
     def by_name(self) -> dict[str, Tensor]:
         """Return the losses that there are, by name."""
@@ -87,6 +88,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.smoothing, self.need_frames = model, settings.label_smoothing, need_frames
+        self.targets_weight = settings.targets_weight
         self.perturbation: Perturbation | None = None
         self.epsilon, self.perturbed_weight = 0.0, 0.0
         if isinstance(perturb, PerturbationSettings):
@@ -151,14 +153,20 @@ class Objective(nn.Module):
             )
         return step * (emotion.sum(dim=1) > 0)[:, None, None] if method.reference == "labels" else step
 
-    def losses(self, outputs: Mapping[str, Tensor], emotion: Tensor) -> TaskLosses:
-        """Compute the losses of a batch of all processes from its outputs and its label shares [B, C]."""
+    def losses(self, outputs: Mapping[str, Tensor], emotion: Tensor, dimensions: Tensor | None = None) -> TaskLosses:
+        """Compute the losses of a batch of all processes from its outputs, its label shares [B, C] and its ratings [B, R]."""
         loss, rate = self.emotion_loss(scored_logits(outputs), emotion), outputs["rate"].mean()
+        rated = None if dimensions is None else ccc_loss(outputs["dimensions"], dimensions)
         if self.perturbation is None:
-            return TaskLosses(loss, rate, perturbed=None)
+            return TaskLosses(loss, rate, perturbed=None, dimensions=rated)
         if self.perturbation.reference == "labels":
-            return TaskLosses(loss, rate, self.emotion_loss(outputs["perturbed"], emotion))
-        return TaskLosses(loss, rate, kl_divergence(outputs["logits"], outputs["perturbed"]))
+            return TaskLosses(loss, rate, self.emotion_loss(outputs["perturbed"], emotion), rated)
+        return TaskLosses(loss, rate, kl_divergence(outputs["logits"], outputs["perturbed"]), rated)
+
+    def further(self, losses: TaskLosses) -> Tensor | float:
+        """Return the weighted sum of the losses that only some recipes have: at perturbed inputs, and of dimensions."""
+        perturbed = 0.0 if losses.perturbed is None else self.perturbed_weight * losses.perturbed
+        return perturbed if losses.dimensions is None else perturbed + self.targets_weight * losses.dimensions
 
     def emotion_loss(self, logits: Tensor, emotion: Tensor) -> Tensor:
         """Return the weighted mean cross-entropy of logits and label shares [B, C], over utterances with a label.
@@ -195,6 +203,27 @@ def soft_cross_entropy(logits: Tensor, shares: Tensor, weight: Tensor, smoothing
     labelled = shares.sum(dim=1) > 0  # smoothing would give the others a label as well
     losses = F.cross_entropy(logits[labelled], shares[labelled], weight, reduction="sum", label_smoothing=smoothing)
     return losses / (shares @ weight).sum().clamp_min(1e-12)
+
+
+def ccc_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return 1 - CCC over the utterances of a batch that have a rating, mean over the dimensions that two or more have.
+
+    Trigeorgis et al., ICASSP 2016; Atmaja and Akagi, Journal of Physics: Conference Series 1896, 2021. Without two ratings of any
+    dimension the loss is 0.
+
+    Args:
+        predicted: [B, R].
+        truth: Ratings [B, R]; NaN where an utterance has none.
+    """
+    rated = ~truth.isnan()
+    number = rated.sum(dim=0).clamp_min(1)
+    x, y = predicted.float(), truth.float().nan_to_num()
+    mean_x, mean_y = ((values * rated).sum(dim=0) / number for values in (x, y))
+    off_x, off_y = ((values - mean) * rated for values, mean in ((x, mean_x), (y, mean_y)))
+    covariance, spread = (off_x * off_y).sum(dim=0) / number, (off_x**2 + off_y**2).sum(dim=0) / number
+    ccc = 2 * covariance / (spread + (mean_x - mean_y) ** 2).clamp_min(1e-8)
+    possible = rated.sum(dim=0) >= 2
+    return ((1 - ccc) * possible).sum() / possible.sum().clamp_min(1)
 
 
 def loss_terms(settings: EmotionSection, shares: Tensor) -> tuple[Tensor, Tensor]:

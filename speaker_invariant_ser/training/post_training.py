@@ -1,7 +1,8 @@
-"""Fit eraser and release after training, on the training speakers alone, and then the emotion head again."""
+"""Fit eraser and release after training, on the training speakers alone, and then emotion head and regressor again."""
 
 import copy
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from speaker_invariant_ser.models.emotion_heads import first_layers
 from speaker_invariant_ser.models.model import SerModel
 from speaker_invariant_ser.models.release import StandardisedRelease
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.training.objective import loss_terms, soft_cross_entropy
+from speaker_invariant_ser.training.objective import ccc_loss, loss_terms, soft_cross_entropy
 
 REFIT_STEPS, REFIT_LEARNING_RATE = 300, 1e-3  # of AdamW over all utterances at once
 
@@ -43,6 +44,8 @@ def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Reci
             emotion = torch.from_numpy(dataset.emotion)[labelled]
             shares = None if dataset.shares is None else torch.from_numpy(dataset.shares)[labelled]
             refit_head(fitted.head, x[labelled], emotion, head_input(fitted), recipe, shares)
+            if fitted.regressor is not None and dataset.dimensions is not None:
+                refit_regressor(fitted.regressor, x, torch.from_numpy(dataset.dimensions), head_input(fitted), recipe)
     model.load_state_dict(fitted.state_dict())
 
 
@@ -59,7 +62,7 @@ def fit_release(model: SerModel, x: Tensor) -> None:
     release.fit(x)
     with torch.no_grad():  # w (mean' + scale' u - mean) / scale + b, where u is the head's input from now on
         shift, factor = (release.norm.running_mean - mean) / scale, release.scale / scale
-        for first, part in first_layers(model.head):
+        for first, part in chain(first_layers(model.head), first_layers(model.regressor) if model.regressor else ()):
             first.bias.add_(first.weight @ shift[part])
             first.weight.mul_(factor[part])
 
@@ -97,16 +100,32 @@ def refit_head(
         classes = head(x[:1]).shape[1]
     shares = torch.bincount(emotion, minlength=classes) / max(1, len(emotion)) if votes is None else votes.mean(dim=0)
     weight, offset = loss_terms(recipe.emotion, shares)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=REFIT_LEARNING_RATE, weight_decay=recipe.train.weight_decay)
-    head.train()
-    for _ in range(REFIT_STEPS):
+    smoothing = recipe.emotion.label_smoothing
+
+    def loss() -> Tensor:
+        """Return the emotion loss of all utterances."""
         logits = head(transform(x)) + offset
-        smoothing = recipe.emotion.label_smoothing
         if votes is None:
-            loss = F.cross_entropy(logits, emotion, weight, label_smoothing=smoothing)
-        else:
-            loss = soft_cross_entropy(logits, votes, weight, smoothing)
+            return F.cross_entropy(logits, emotion, weight, label_smoothing=smoothing)
+        return soft_cross_entropy(logits, votes, weight, smoothing)
+
+    minimise(head, loss, recipe)
+
+
+def refit_regressor(
+    regressor: nn.Module, x: Tensor, dimensions: Tensor, transform: Callable[[Tensor], Tensor], recipe: Recipe
+) -> None:
+    """Continue the training of the regressor of `emotion.targets` in the same way, on embeddings [N, D] and ratings [N, R]."""
+    minimise(regressor, lambda: ccc_loss(regressor(transform(x)), dimensions), recipe)
+
+
+def minimise(module: nn.Module, loss_of: Callable[[], Tensor], recipe: Recipe) -> None:
+    """Take `REFIT_STEPS` steps of AdamW on the parameters of a module, and leave it in evaluation mode."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=REFIT_LEARNING_RATE, weight_decay=recipe.train.weight_decay)
+    module.train()
+    for _ in range(REFIT_STEPS):
+        loss = loss_of()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    head.eval()
+    module.eval()

@@ -127,8 +127,9 @@ class Trainer:
         train, unlabelled, dev = (split.indices(part, prepared.utterances) for part in ("train", "unlabelled", "dev"))
         transductive, memory_gb = self.recipe.features.transductive, self.recipe.train.cache_gb
         logmel = self.model.logmel
-        telephone, soft = self.recipe.augment.telephone > 0, self.recipe.emotion.labels == "soft"
-        train_data = open_dataset(prepared, train, labels, columns, logmel, memory_gb, unlabelled, transductive, telephone, soft)
+        settings = (logmel, memory_gb, unlabelled, transductive, self.recipe.augment.telephone > 0)
+        soft, targets = self.recipe.emotion.labels == "soft", self.recipe.emotion.targets
+        train_data = open_dataset(prepared, train, labels, columns, *settings, soft=soft, dimensions=targets)
         if not dev:
             return train_data, None
         memory_gb -= train_data.cached_gb
@@ -188,7 +189,7 @@ class Trainer:
             labels: Labels of all B rows.
         """
         outputs, emotion_head = self.forward(mels, frames, labels)
-        losses = self.objective.losses(outputs, labels.emotion)
+        losses = self.objective.losses(outputs, labels.emotion, labels.dimensions)
         emotion_gradient = self.emotion_gradient_norm(scored_logits(outputs), labels.emotion, emotion_head)
         self.timer.end_phase("network")
 
@@ -201,8 +202,7 @@ class Trainer:
         # to predict, and has scaled it by lambda; `encoder_loss` carries that gradient to the encoder.
         adversarial_loss = sum(result.encoder_loss for result in results)
         loss = losses.emotion + self.recipe.bottleneck.rate_weight * losses.rate + adversarial_loss
-        if losses.perturbed is not None:
-            loss = loss + self.objective.perturbed_weight * losses.perturbed
+        loss = loss + self.objective.further(losses)
         self.timer.end_phase("adversary")
 
         self.fabric.backward(loss)

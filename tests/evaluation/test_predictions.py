@@ -67,7 +67,7 @@ DAMAGES = {
     "no probabilities": (lambda text: text.replace("p_", "q_"), "no column of probabilities for emotion anger, joy, no, thanks"),
     "another emotion": (lambda text: text.replace('"anger","', '"rage","', 1), "no column of probabilities for emotion rage"),
     "no rows": (lambda text: text.splitlines()[0] + "\n", "no rows"),
-    "empty": (lambda text: "", "cannot be read as a CSV table"),
+    "empty": (lambda text: "", "is empty, expected a CSV table"),
     "cut short": (lambda text: text[: len(text) // 2].rpartition(",")[0], "cannot be read as a CSV table"),
     "no number": (lambda text: last_cell(text, "much"), "could not convert string to float: 'much'"),
     "not finite": (lambda text: last_cell(text, "nan"), "a probability that is not finite"),
@@ -338,13 +338,11 @@ def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared
     by_part = {}
 
     def classify(model, prepared, split, part, means):
-        utterances, probability = original_classify(model, prepared, split, part, means)
-        by_part[part] = (
-            utterances,
-            synthetic_predictions(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability,
-        )
-        assert probability.shape == by_part[part][1].shape
-        return by_part[part]
+        utterances, outputs = original_classify(model, prepared, split, part, means)
+        probability = synthetic_predictions(clips=len(utterances), temperature={"dev": 0.3, "test": 2.0}[part]).probability
+        assert outputs.probability.shape == probability.shape
+        by_part[part] = (utterances, probability)
+        return utterances, replace(outputs, probability=probability)
 
     original_classify = model_outputs.classify
     monkeypatch.setattr(model_outputs, "classify", classify)

@@ -1,11 +1,14 @@
 """Sections on emotion recognition for unseen speakers."""
 
+from collections.abc import Mapping
 from functools import partial
 
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
+    Ccc,
     Confusion,
+    DimensionResult,
     Domains,
     Emotion,
     GroupResult,
@@ -15,7 +18,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 from speaker_invariant_ser.metrics import MIN_CLUSTERS
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
-from speaker_invariant_ser.report.formatting import decimal, interval, percent, points, seed_deviation
+from speaker_invariant_ser.report.formatting import decimal, decimal_interval, interval, percent, points, seed_deviation
 from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.table import Table
@@ -28,6 +31,7 @@ def emotion_sections(emotion: Emotion) -> list[Section]:
     return [
         results_section(emotion),
         *([domains_section(emotion.domains, emotion.refit)] if emotion.domains else []),
+        *([dimensions_section(emotion.dimensions)] if emotion.dimensions else []),
         confusion_section(emotion.confusion, emotion.per_class, seeds),
         speakers_section(emotion),
         *([groups_section(emotion.groups)] if emotion.groups else []),
@@ -114,6 +118,37 @@ def domains_section(domains: Domains, refit: Refit | None = None) -> Section:
         )
     head = ["domain", "UAR", "95 % CI", "chance", "accuracy", "utterances", "speakers"]
     return Section("Source and target domain", [Text(about), Table(head, rows)], 3)
+
+
+def dimensions_section(dimensions: Mapping[str, DimensionResult]) -> Section:
+    """Return the agreement of predictions with ratings of each dimension."""
+    about = (
+        "Predictions on unseen speakers against ratings, 0 to 1. The concordance correlation coefficient (CCC) is Pearson's "
+        "correlation, reduced where predictions have another mean or deviation than the ratings; a constant prediction has 0. "
+        "Pooled, it is over the utterances of all speakers together; the mean over speakers averages the CCC of each speaker "
+        "whose ratings differ. Intervals resample whole speakers."
+    )
+    rows = [
+        [
+            name,
+            decimal(result.ccc.value),
+            decimal_interval(result.ccc) + decimal_deviation(result.ccc),
+            decimal(result.ccc_mean_over_speakers.value),
+            decimal_interval(result.ccc_mean_over_speakers),
+            decimal(result.pearson),
+            decimal(result.rmse),
+            f"{result.utterances:,}",
+            f"{len(result.per_speaker):,}",
+        ]
+        for name, result in dimensions.items()
+    ]
+    head = ["dimension", "CCC, pooled", "95 % CI", "CCC, mean over speakers", "95 % CI", "Pearson", "RMSE"]
+    return Section("Arousal, valence and dominance", [Text(about), Table([*head, "utterances", "speakers"], rows)], 3)
+
+
+def decimal_deviation(ccc: Ccc) -> str:
+    """Write the standard deviation over seeds as it follows an interval; nothing for a single seed."""
+    return "" if ccc.deviation is None else f", SD over {len(ccc.seeds)} seeds {ccc.deviation:.3f}"
 
 
 def confusion_section(confusion: Confusion, recalls: dict[str, float | None], seeds: int) -> Section:
