@@ -187,6 +187,8 @@ def read_settings(path: Path) -> dict:
         raise PreparedCorpusError(f"{path} is damaged: not valid JSON ({error}); prepare the corpus again") from None
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise PreparedCorpusError(f"{path}: written by another version, expected format {FORMAT}; prepare the corpus again")
-    if not isinstance(settings.get("sha256"), dict) or not isinstance(settings.get("corpora"), list):
+    hashes, corpora = settings.get("sha256"), settings.get("corpora")
+    listed = isinstance(corpora, list) and all(isinstance(name, str) for name in corpora)
+    if not listed or not isinstance(hashes, dict) or not all(isinstance(hashes.get(name), str) for name in (AUDIO, MANIFEST)):
         raise PreparedCorpusError(f"{path} is damaged: no hashes or no corpora in it; prepare the corpus again")
     return settings

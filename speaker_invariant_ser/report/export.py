@@ -6,7 +6,7 @@ from pathlib import Path
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport, read_report, read_results
 from speaker_invariant_ser.features.pretrained.places import description_without_path
-from speaker_invariant_ser.files import new_folder, refuse_existing, write_json
+from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
 from speaker_invariant_ser.inference.upload import require_complete
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
@@ -126,4 +126,7 @@ def read_card(export: Export) -> str:
     path = export.folder / CARD
     if not path.is_file():
         raise RunError(f"{export.folder} has no {CARD}: expected a run, or a folder that `siser export` wrote")
-    return path.read_text(encoding="utf-8", errors="replace")
+    try:
+        return read_bytes(path, MAX_SETTINGS).decode(errors="replace")
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read as a model card ({error})") from None

@@ -1,7 +1,9 @@
 """A table of text, as the report pages and the console show it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import ClassVar
 
 
@@ -23,3 +25,13 @@ class Table:
     folded: str = ""
     strong: Sequence[int] = ()
     numbers: bool = True
+
+
+def cell(text: object) -> str:
+    r"""Escape text for Markdown, in tables too, so that nothing in it is markup.
+
+    >>> print(cell("<b> a|b *c* d_e"))
+    &lt;b&gt; a\|b \*c\* d_e
+    """
+    plain = escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"[\\`*|$\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)

@@ -1,8 +1,6 @@
 """Write report.html, report.md and report.json from a typed report: one content in two forms, and the data."""
 
-import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +34,7 @@ from speaker_invariant_ser.report.sections.paired import paired_section
 from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_section
 from speaker_invariant_ser.report.sections.speaker import speaker_sections
 from speaker_invariant_ser.report.sections.training import map_section, training_section
+from speaker_invariant_ser.report.table import cell
 from speaker_invariant_ser.report.tables import by_corpus, emotion_table, pareto_front
 
 if TYPE_CHECKING:
@@ -167,16 +166,6 @@ def write(folder: Path | str, sections: Sequence[Section], content: object) -> P
 def all_plots(sections: Sequence[Section]) -> list[Plot]:
     """Return the plots of all sections."""
     return [plot for section in sections for block in section.blocks if isinstance(block, Plots) for plot in block.plots]
-
-
-def cell(text: object) -> str:
-    r"""Escape text for Markdown, in tables too, so that nothing in it is markup.
-
-    >>> print(cell("<b> a|b *c* d_e"))
-    &lt;b&gt; a\|b \*c\* d_e
-    """
-    plain = escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"[\\`*|$\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
 
 
 def templates() -> jinja2.Environment:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from speaker_invariant_ser.errors import StudyError
 from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.report.table import cell
 from speaker_invariant_ser.studies.picture import draw
 from speaker_invariant_ser.studies.rows import Row
 from speaker_invariant_ser.studies.study import Study
-from speaker_invariant_ser.studies.tables import ABOUT, escape, markdown, notes, table_of
+from speaker_invariant_ser.studies.tables import ABOUT, markdown, notes, table_of
 
 Rows = Mapping[str, Sequence[Row]]  # by corpus, as `rows.gather` returns them
 
@@ -41,7 +42,7 @@ def block(study: Study, page: Path, rows: Rows) -> str:
         parts += [
             f"## {corpus}",
             markdown(table_of(of_corpus)),
-            "\n".join(f"{escape(line)}<br>" for line in notes(study, corpus, of_corpus)),
+            "\n".join(f"{cell(line)}<br>" for line in notes(study, corpus, of_corpus)),
             picture,
         ]
     return "\n\n".join([*parts, ABOUT] if parts else ["No results yet."])

@@ -5,7 +5,7 @@ from itertools import chain
 
 from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.report.formatting import SMALL_P
-from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.studies.results import Machine, Measurement
 from speaker_invariant_ser.studies.rows import Mean, Row
 from speaker_invariant_ser.studies.study import Study
@@ -98,9 +98,9 @@ def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
     lines += [f"{STALE} {row.arm.name}: {row.stale}." for row in rows if row.stale]
     there = {(result.arm, result.seed) for row in rows for result in row.results}
     missing: dict[str, list[str]] = {}
-    for cell in study.cells(corpora=[corpus]):
-        if (cell.arm.name, cell.seed) not in there:
-            missing.setdefault(cell.arm.name, []).extend([] if cell.seed is None else [str(cell.seed)])
+    for wanted in study.cells(corpora=[corpus]):
+        if (wanted.arm.name, wanted.seed) not in there:
+            missing.setdefault(wanted.arm.name, []).extend([] if wanted.seed is None else [str(wanted.seed)])
     if missing:
         arms = [f"{arm} (seed {', '.join(seeds)})" if seeds else arm for arm, seeds in missing.items()]
         lines.append(f"Not measured: {', '.join(arms)}.")
@@ -135,13 +135,4 @@ def machine_text(machine: Machine) -> str:
 def markdown(table: Table) -> str:
     """Return a table as Markdown."""
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    return "\n".join(f"| {' | '.join(escape(str(cell)) for cell in line)} |" for line in lines)
-
-
-def escape(text: str) -> str:
-    r"""Return text that is no markup in a cell.
-
-    >>> print(escape("a|b*"))
-    a\|b\*
-    """
-    return text.replace("|", "\\|").replace("*", "\\*")
+    return "\n".join(f"| {' | '.join(cell(text) for text in line)} |" for line in lines)

@@ -145,9 +145,12 @@ def test_the_card_of_an_export_is_the_one_that_comes_with_it(run, exported, tmp_
     assert capsys.readouterr().out == (exported / "README.md").read_text()
     assert siser(["card", "emodb-five"]) == 0 and "# emodb-five" in capsys.readouterr().out
     (tmp_path / "README.md").touch()
+    large = shutil.copytree(exported, tmp_path / "large")
+    (large / "README.md").write_bytes(b" " * 10_000_001)
     bare = shutil.copytree(exported, tmp_path / "bare", ignore=shutil.ignore_patterns("README.md"))
     for words, message in (
         ([str(bare)], "bare has no README.md: expected a run, or a folder that `siser export` wrote"),
+        ([str(large)], "README.md cannot be read as a model card (10 MB, expected at most 10 MB)"),
         ([str(run.folder / "folds" / "fixed")], "fixed has no README.md: expected a run"),
         (["model.onnx"], "model.onnx: an ONNX file has no card: expected the run that it was exported from"),
         ([str(tmp_path / "none")], "none is not a run folder (does not exist)"),

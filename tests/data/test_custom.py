@@ -52,6 +52,19 @@ def test_csv_tsv_and_parquet_give_the_same_utterances(tmp_path):
         assert labels_of(PreparedCorpus.open(tmp_path / kind)) == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n" * 10**7, r"1000 lines without the names of columns"),
+        ("a" * 50_000_000, r"a line of more than 50 MB, expected the names of columns"),
+    ],
+)
+def test_a_table_without_a_header_ends(tmp_path, content, message):
+    (tmp_path / "table.csv").write_text(content)
+    with pytest.raises(ManifestError, match=message):
+        CUSTOM_FORMATS["csv"](Request(tmp_path / "table.csv"))
+
+
 def test_numbers_in_parquet_are_read_as_text(tmp_path):
     columns = {"path": ["a.wav"], "speaker_id": [3], "label": ["happy"], "start": [0.5], "end": [1.25]}
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")

@@ -112,6 +112,12 @@ def test_prepare_into_a_link_or_an_empty_folder(folder, tmp_path):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "audio.i16").is_file()
 
 
+def change(data, **entries):
+    """Change entries of prepare.json."""
+    settings = json.loads((data / "prepare.json").read_text())
+    (data / "prepare.json").write_text(json.dumps({**settings, **entries}))
+
+
 def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "mine").touch()
@@ -129,6 +135,8 @@ def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
         (lambda data: (data / "audio.i16").write_bytes(b"\0\0"), "has 2 bytes"),
         (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "manifest.csv was changed since it was prepared"),
         (lambda data: (data / "prepare.json").write_text('{"format": 2}'), "no hashes"),
+        (lambda data: change(data, corpora=[1]), "no hashes or no corpora in it"),
+        (lambda data: change(data, sha256={"manifest.csv": sha256(data / "manifest.csv")}), "no hashes or no corpora in it"),
         (shutil.rmtree, "does not exist"),
     ],
 )

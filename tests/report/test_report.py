@@ -39,8 +39,9 @@ from speaker_invariant_ser.report.sections.blocks import Plots, Section
 from speaker_invariant_ser.report.sections.emotion import speakers_section
 from speaker_invariant_ser.report.sections.paired import paired_section
 from speaker_invariant_ser.report.sections.training import TIMES, about_time, map_section, training_section
+from speaker_invariant_ser.report.table import cell
 from speaker_invariant_ser.report.tables import pareto_front
-from speaker_invariant_ser.report.write import cell, write_comparison, write_report
+from speaker_invariant_ser.report.write import write_comparison, write_report
 
 NASTY = '<b>&"$x_1$|*'
 ALWAYS = {"verdict", "confusion", "speakers", "calibration", "attackers"}

@@ -19,7 +19,7 @@ from speaker_invariant_ser.cli.console import show_baseline, show_comparison, sh
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report.formatting import percent
-from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.report.tables import (
     adversary_table,
     attackers_table,
@@ -33,7 +33,7 @@ from speaker_invariant_ser.report.tables import (
     run_name,
 )
 from speaker_invariant_ser.report.unseen_tables import clips_table, unseen_table
-from speaker_invariant_ser.report.write import cell, write_comparison, write_report
+from speaker_invariant_ser.report.write import write_comparison, write_report
 
 
 def cells_of(table: Table) -> set[str]:

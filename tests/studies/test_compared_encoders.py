@@ -366,6 +366,19 @@ def test_the_page_has_a_row_for_each_layer_and_the_picture_a_point_for_each_enco
     assert {"emotion", "deep", "low", "chance 33.3"} <= set(texts)
 
 
+def test_the_name_of_a_corpus_is_no_path_and_no_markup(compared, tmp_path):
+    result = read_encoder_result(compared / "emotion.json")
+    write_encoder_result(tmp_path / "a.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
+    for _ in range(2):  # the second page is put between the marks of the first one
+        write_page(tmp_path, tmp_path / "page.md")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "page-x----script-y-z.svg", "page.md"]
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "<script" not in text and text.count(": begin -->") == text.count("](") == 1
+    (tmp_path / "a.json").write_text("{" * 10**6)
+    with pytest.raises(StudyError, match="is not a result of `siser audit-encoders`"):
+        write_page(tmp_path, tmp_path / "page.md")
+
+
 def test_what_is_there_is_not_measured_again_unless_it_is_of_something_else(compared, prepared, tables, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
@@ -390,7 +403,8 @@ def test_what_is_there_is_not_measured_again_unless_it_is_of_something_else(comp
     [
         ([], "has no results of `siser audit-encoders`; name encoders to measure"),
         (["log-mel", "nothing"], "unknown encoder 'nothing'"),
-        (["log-mel", "log-mel"], "two encoders are named log-mel: give one another name, NAME=ENCODER"),
+        (["log-mel", "log-mel"], "two encoders are named log-mel, and have one file of results: give one another name"),
+        (["a-b=log-mel", "A-B=egemaps"], "two encoders are named a-b and A-B, and have one file of results"),
         (["log-mel", "--set", "split.scheme=all"], 'split.scheme = "all" trains on all speakers and tests none'),
     ],
 )

@@ -11,13 +11,14 @@ from conftest import TINY
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.studies.labels import Box, place
 from speaker_invariant_ser.studies.page import updated
 from speaker_invariant_ser.studies.picture import draw
 from speaker_invariant_ser.studies.results import Result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.rows import gather
 from speaker_invariant_ser.studies.study import read_study
-from speaker_invariant_ser.studies.tables import notes, table_of
+from speaker_invariant_ser.studies.tables import markdown, notes, table_of
 
 STUDY = """
 seeds = [0, 1]
@@ -176,6 +177,14 @@ def test_the_page_keeps_the_text_around_and_the_picture_shows_every_arm(path, ro
     assert {"plain", "new", "svm", "here", "chance 10.0 to 20.0", "network, closed-form attackers"} <= set(texts)
     assert sum(element.tag.endswith("circle") for element in root.iter()) == 2 + 2  # the points, and those of the legend
     assert "new: UAR 77.5, attacker 30.0" in next(element.text for element in root.iter() if element.tag.endswith("title"))
+
+
+def test_no_text_of_a_table_is_markup_on_the_page():
+    page = markdown(Table(["<script>x</script>"], [["`a` [b](javascript:c) ![d](e) |\n\n# f"]]))
+    assert page.splitlines()[::2] == [
+        "| &lt;script&gt;x&lt;/script&gt; |",
+        r"| \`a\` \[b\](javascript:c) !\[d\](e) \| # f |",
+    ]
 
 
 def test_a_page_without_marks_is_left_alone(path, rows):

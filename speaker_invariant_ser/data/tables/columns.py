@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow
@@ -20,6 +21,7 @@ from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.processes import available_memory, memory_limited
 
 TABLE = "a CSV table in UTF-8"
+MAX_HEADER, MAX_EMPTY_LINES = 50_000_000, 1000  # characters of a line of names, and lines before it
 CELL_BYTES = 64  # of a cell that is read as text, about
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -249,10 +251,24 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]
     Empty lines may precede it.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
+        rows = csv.reader(
+            first_lines(file, path), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+        )
         first = next((row for row in rows if row), [])
         names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in first]
         return [clean(name) for name in names], rows.line_num, not file.read(1)
+
+
+def first_lines(file: TextIO, path: Path | str) -> Iterator[str]:
+    """Yield lines up to the header; raise ManifestError for a file that has none where it should be."""
+    for _ in range(MAX_EMPTY_LINES):
+        line = file.readline(MAX_HEADER)
+        if len(line) == MAX_HEADER:
+            raise ManifestError(f"{path}: a line of more than {MAX_HEADER / 1e6:.0f} MB, expected the names of columns")
+        if not line:
+            return
+        yield line
+    raise ManifestError(f"{path}: {MAX_EMPTY_LINES} lines without the names of columns")
 
 
 def cell_for_people(text: str) -> str:

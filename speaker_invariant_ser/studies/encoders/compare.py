@@ -73,9 +73,12 @@ def require_different_names(texts: Sequence[str]) -> None:
     """Raise an error for an unknown kind of encoder, or two of one name, before anything is measured."""
     for text in texts:
         kind_of(split_name(text)[1])
-    twice = [name for name, count in Counter(split_name(text)[0] for text in texts).items() if count > 1]
+    names = {text: split_name(text)[0] for text in texts}
+    files = Counter(result_path(Path(), name).name.casefold() for name in map(names.__getitem__, texts))
+    twice = [name for name in names.values() if files[result_path(Path(), name).name.casefold()] > 1]
     if twice:
-        raise StudyError(f"two encoders are named {twice[0]}: give one another name, NAME=ENCODER")
+        same = " and ".join(dict.fromkeys(twice))
+        raise StudyError(f"two encoders are named {same}, and have one file of results: give one another name, NAME=ENCODER")
 
 
 def audit_encoder(comparison: Comparison, text: str, progress: TaskProgress) -> tuple[EncoderResult, bool]:

@@ -7,12 +7,12 @@ from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.errors import StudyError
 from speaker_invariant_ser.evaluation.summary_parts import Uar
 from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.report.table import Table
-from speaker_invariant_ser.studies.encoders.results import EncoderResult, LayerNumbers, read_all
+from speaker_invariant_ser.report.table import Table, cell
+from speaker_invariant_ser.studies.encoders.results import EncoderResult, LayerNumbers, plain_name, read_all
 from speaker_invariant_ser.studies.page import with_block
 from speaker_invariant_ser.studies.picture import Point, draw_points
 from speaker_invariant_ser.studies.rows import Mean
-from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, escape, markdown, score, share
+from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, markdown, score, share
 
 PAGE = "encoders.md"  # beside the results, where no other page is named
 HEAD = ("encoder", "dimensions", "UAR, linear", "UAR, MLP", "strongest attacker", "chance", "excess")
@@ -30,7 +30,8 @@ ABOUT = (
 
 def marks(corpus: str) -> tuple[str, str]:
     """Return the lines between which the results on a corpus are written into a page."""
-    return f"<!-- siser audit-encoders {corpus}: begin -->", f"<!-- siser audit-encoders {corpus}: end -->"
+    begin, end = (f"<!-- siser audit-encoders {cell(corpus)}: {word} -->" for word in ("begin", "end"))
+    return begin, end
 
 
 def read_results(folder: Path) -> list[EncoderResult]:
@@ -121,11 +122,11 @@ def files(folder: Path, page: Path) -> dict[Path, str]:
     if not results:
         raise StudyError(f"{folder} has no results of `siser audit-encoders`; name encoders to measure")
     corpus = results[0].corpus
-    drawn = page.with_name(f"{page.stem}-{corpus}.svg")
+    drawn = page.with_name(f"{page.stem}-{plain_name(corpus)}.svg")
     lines = [
         markdown(table_of(results)),
-        "\n".join(f"{escape(line)}<br>" for line in notes(results)),
-        f"![{corpus}: emotion UAR against the strongest attacker, by encoder]({drawn.name})",
+        "\n".join(f"{cell(line)}<br>" for line in notes(results)),
+        f"![{cell(corpus)}: emotion UAR against the strongest attacker, by encoder]({drawn.name})",
         ABOUT,
     ]
     return {page: with_block(page, marks(corpus), "\n\n".join(lines), "Encoders"), drawn: picture(results)}

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from speaker_invariant_ser.errors import StudyError, shorten
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSpeaker
-from speaker_invariant_ser.files import require_regular, writing
+from speaker_invariant_ser.files import read_bytes, writing
 from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, compact
+
+MAX_NAME = 100  # characters
 
 
 class ClassifierNumbers(Part):
@@ -80,19 +82,26 @@ def result_path(folder: Path, encoder: str) -> Path:
     >>> result_path(Path("out"), "hf:owner/name").as_posix()
     'out/hf-owner-name.json'
     """
-    return folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', encoder).strip('-.') or 'encoder'}.json"
+    return folder / f"{plain_name(encoder) or 'encoder'}.json"
+
+
+def plain_name(text: str) -> str:
+    """Return a text as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-.")[:MAX_NAME]
 
 
 def read_encoder_result(path: Path) -> EncoderResult | None:
     """Read a result file; None if there is none. Raise StudyError if it is damaged or something else."""
     try:
-        return EncoderResult.model_validate_json(require_regular(path).read_bytes())
+        return EncoderResult.model_validate_json(read_bytes(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
         where = ": ".join([".".join(map(str, first["loc"])) or "the file", first["msg"]])
         raise StudyError(f"{path} is not a result of `siser audit-encoders` ({where}); remove it") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({error}); remove it") from None
 
 
 def write_encoder_result(path: Path, result: EncoderResult) -> None:
