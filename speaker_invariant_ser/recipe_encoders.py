@@ -212,7 +212,7 @@ class FusionSettings(EncoderSettings):
 
 
 class PretrainedSettings(EncoderSettings):
-    """A pre-trained speech encoder: a learned weighted sum of its layers, then attentive statistics pooling."""
+    """A pre-trained speech encoder: a learned weighted sum of its layers, then pooling over the frames."""
 
     streams: ClassVar[frozenset[Stream]] = frozenset({"waveform"})
 
@@ -232,6 +232,14 @@ class PretrainedSettings(EncoderSettings):
     )
     layers: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
         (), description="Layers that are used; 0 is the input of the first transformer layer. Empty: all."
+    )
+    normalise_layers: bool = Field(
+        True,
+        description="Normalise every frame of every layer to mean 0 and variance 1; `siser export --transformers` needs false.",
+    )
+    pooling: Literal["attentive", "mean"] = Field(
+        "attentive",
+        description="Pooling over the frames: attentive statistics, or their mean, as `siser export --transformers` needs it.",
     )
     train: str = Field(
         "frozen",

@@ -31,35 +31,52 @@ def export(
     onnx: Annotated[
         Path | None, typer.Option("--onnx", help="The export: a new ONNX file for one model, which needs no torch (extra onnx).")
     ] = None,
-    fold: Annotated[str | None, typer.Option(help="With --onnx: the fold whose model is taken, where a run has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="With --onnx: the seed whose model is taken, where a run has several.")] = None,
-    evaluated: Annotated[
+    transformers: Annotated[
         Path | None,
         typer.Option(
-            help="With --out: an evaluated run of the same recipe, whose results the card of a model trained with --final has."
+            "--transformers",
+            help="The export: a new folder for one model on a pre-trained encoder, which transformers loads (extra pretrained).",
         ),
     ] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="With --onnx or --transformers: the fold whose model is taken, where a run has several.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="With --onnx or --transformers: the seed whose model is taken, where a run has several.")
+    ] = None,
+    evaluated: Evaluated = None,
     licence: Licence = UNSTATED,
     training_data: TrainingData = "",
 ) -> None:
-    """Write the models of a run into a folder, or one of them into an ONNX file, that can be passed on.
+    """Write the models of a run into a folder, or one of them into an ONNX file or for transformers, to be passed on.
 
     The folder holds the models and a model card, and is all that `siser infer` needs. The ONNX file computes features, emotion
-    probabilities and embedding from a waveform. A run itself names its speakers and held-out files; an export has no name of a
-    speaker or file and no path.
+    probabilities and embedding from a waveform. What is written for transformers is a checkpoint with its encoder, for
+    `transformers.pipeline("audio-classification")`. A run itself names its speakers and held-out files; an export has no name of
+    a speaker or file and no path.
     """
-    if (out is None) == (onnx is None):
-        raise typer.BadParameter("expected one of --out FOLDER and --onnx FILE.")
+    if sum(target is not None for target in (out, onnx, transformers)) != 1:
+        raise typer.BadParameter("expected one of --out FOLDER, --onnx FILE and --transformers FOLDER.")
     source = opened(run)
     if onnx:
         write_onnx(source, onnx, fold, seed)
         return
-    if fold is not None or seed is not None:
-        raise typer.BadParameter("--fold and --seed choose the model of an ONNX file: expected --onnx FILE beside them.")
-    from speaker_invariant_ser.report.export import export_run
+    from speaker_invariant_ser.report.export import export_run, write_for_transformers
 
+    results = opened(evaluated) if evaluated else None
+    if transformers:
+        from speaker_invariant_ser.inference.onnx.export import one_model
+
+        spec = one_model(source, fold, seed, "a checkpoint of transformers")
+        difference = write_for_transformers(source, spec, transformers, licence, results, training_data)
+        say(f"model {spec.name} -> {transformers}, equal to the model within {max(difference, 1e-7):.0e}")
+        return
+    if fold is not None or seed is not None:
+        raise typer.BadParameter(
+            "--fold and --seed choose the model of --onnx FILE or --transformers FOLDER: expected one of these beside them."
+        )
     assert out
-    number = export_run(source, out, licence, opened(evaluated) if evaluated else None, training_data)
+    number = export_run(source, out, licence, results, training_data)
     say(f"{number} {'model' if number == 1 else 'models'} -> {out}   next: siser infer {out} FILES --out predictions.csv")
 
 

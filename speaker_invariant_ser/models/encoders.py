@@ -179,6 +179,19 @@ class AttentivePooling(nn.Module):
         return torch.cat((mean, (variance + 1e-5).sqrt()), dim=1)  # the square root has no gradient at 0
 
 
+class MeanPooling(nn.Module):
+    """The mean over unpadded frames."""
+
+    outputs_per_channel = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Pool x [B, channels, T] with frames [B]: [B, channels]."""
+        return (x.float() * mask_of(frames, x.shape[2])[:, None]).sum(dim=2) / frames[:, None]
+
+
 class SegmentPooling(nn.Module):
     """The mean of each of four equal segments of a clip's unpadded frames, so that left and right are distinguished.
 

@@ -13,15 +13,17 @@ from speaker_invariant_ser.features.log_mel import mask_of
 from speaker_invariant_ser.features.pretrained.backbone import Backbone, trained_part
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.features.streams import Layout
-from speaker_invariant_ser.models.encoders import AttentivePooling, Norm1d, SingleBranch, freeze
+from speaker_invariant_ser.models.encoders import AttentivePooling, MeanPooling, Norm1d, SingleBranch, freeze
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
+
+POOLING: dict[str, type[AttentivePooling] | type[MeanPooling]] = {"attentive": AttentivePooling, "mean": MeanPooling}
 
 
 class PretrainedEncoder(SingleBranch):
-    """A learned weighted sum of the layers of a pre-trained encoder, attentive statistics pooling, and a linear layer.
+    """A learned weighted sum of the layers of a pre-trained encoder, pooling over the frames, and a linear layer.
 
-    Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark", Interspeech 2021. Every frame of every layer has
-    mean 0 and variance 1, so that the weights say how much of each layer is used.
+    Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark", Interspeech 2021. With `normalise_layers` every
+    frame of every layer has mean 0 and variance 1, so that the weights say how much of each layer is used.
 
     Known failure: all layers carry the speaker, and the weights are chosen for the emotion alone; what of the speaker is left is
     for the audit to say.
@@ -39,7 +41,8 @@ class PretrainedEncoder(SingleBranch):
         self.layers = checkpoint.layers(settings.layers)
         self.frame_dim, self.dim = checkpoint.width, settings.dim
         self.layer_weights = nn.Parameter(torch.zeros(len(self.layers)))
-        self.pool = AttentivePooling(self.frame_dim)
+        self.pool = POOLING[settings.pooling](self.frame_dim)
+        self.normalise_layers = settings.normalise_layers
         self.dropout = nn.Dropout(settings.dropout)
         self.project = nn.Linear(self.pool.outputs_per_channel * self.frame_dim, self.dim)
         freeze(self.project.bias)
@@ -76,7 +79,7 @@ class PretrainedEncoder(SingleBranch):
         groups, rows = [], []
         for length in samples.unique().tolist():
             rows.append((samples == length).nonzero()[:, 0])
-            layers = network(audio[rows[-1], :length], self.layers).transpose(2, 3).flatten(1, 2)
+            layers = network(audio[rows[-1], :length], self.layers, self.normalise_layers).transpose(2, 3).flatten(1, 2)
             groups.append(F.pad(layers, (0, max(counts) - layers.shape[2])))
         return torch.cat(groups)[torch.cat(rows).argsort()], torch.tensor(counts, device=audio.device)
 

@@ -26,7 +26,7 @@ from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import CORPORA, ModelSpec, Run, flattened
 
-OWN_USAGE = "speaker_invariant_ser"  # the library that loads the model
+OWN_USAGE, TRANSFORMERS = "speaker_invariant_ser", "transformers"  # the libraries that load a model
 
 # Keys of a recipe that may differ between a model to be used and the run that its recipe was evaluated with: those that say who
 # is trained on, how the epoch is selected, and what is measured.
@@ -94,6 +94,7 @@ def render_card(
     name: str,
     training_data: str = "",
     usage: str = OWN_USAGE,
+    single: ModelSpec | None = None,
 ) -> str:
     """Return the text of the card.
 
@@ -104,8 +105,9 @@ def render_card(
         name: Name of the model.
         training_data: What was recorded, by whom and under which licence, where the corpora are not known to the program.
         usage: How the model is used: the library that loads it.
+        single: The only model that the card is about; by default all of the run.
     """
-    specs = run.trained_models()
+    specs = [single] if single else run.trained_models()
     described = [read_description(spec.folder / DESCRIPTION) for spec in specs]
     sources = sources_of(report.settings.corpora if report else corpora_of(run))
     pretrained = pretrained_source(specs[0].folder, described[0])
@@ -114,6 +116,7 @@ def render_card(
         name=name,
         metadata=metadata(report, sources, licence, name, pretrained, usage),
         usage=usage,
+        others=len(run.trained_models()) - len(specs),
         pretrained=pretrained,
         training_data=training_data,
         unknown_data=UNKNOWN_DATA,

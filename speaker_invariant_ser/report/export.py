@@ -8,11 +8,12 @@ from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport,
 from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
+from speaker_invariant_ser.inference.transformers_export import export_transformers
 from speaker_invariant_ser.inference.upload import require_complete
 from speaker_invariant_ser.models.binding import HASHES, hashes_of
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
-from speaker_invariant_ser.report.card import OWN_USAGE, corpora_of, render_card, require_same_model
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.report.card import OWN_USAGE, TRANSFORMERS, corpora_of, render_card, require_same_model
+from speaker_invariant_ser.runs import ModelSpec, Run
 
 UNSTATED = "other"  # the licence of weights for which none is given
 
@@ -93,8 +94,35 @@ def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> i
     return source.number
 
 
+def write_for_transformers(
+    run: Run, spec: ModelSpec, folder: Path | str, licence: str, evaluated: Run | None = None, training_data: str = ""
+) -> float:
+    """Write one model of a run as a checkpoint of transformers, and a card about it; see `export_transformers`.
+
+    Args:
+        run: The run.
+        spec: Its model.
+        folder: A new folder.
+        licence: As for `export_run`.
+        evaluated: As for `export_run`.
+        training_data: As for `render_card`.
+
+    Returns:
+        The largest difference between probabilities of the checkpoint and of the model.
+    """
+    name = Path(folder).resolve().name
+    card = card_of(run, licence, name, evaluated, training_data, TRANSFORMERS, spec)
+    return export_transformers(spec.folder, folder, card)
+
+
 def card_of(
-    run: Run, licence: str, name: str, evaluated: Run | None = None, training_data: str = "", usage: str = OWN_USAGE
+    run: Run,
+    licence: str,
+    name: str,
+    evaluated: Run | None = None,
+    training_data: str = "",
+    usage: str = OWN_USAGE,
+    single: ModelSpec | None = None,
 ) -> str:
     """Return the model card of a run.
 
@@ -105,6 +133,7 @@ def card_of(
         evaluated: As for `export_run`.
         training_data: As for `render_card`.
         usage: As for `render_card`.
+        single: As for `render_card`.
 
     Raises:
         RunError: No model is trained, or `evaluated` measures another recipe or is not evaluated.
@@ -114,7 +143,7 @@ def card_of(
         results: RunReport | UnauditedReport | None = read_results(evaluated.folder) or read_report(evaluated.folder)
     else:
         results = read_results(run.folder)
-    return render_card(run, results, licence, name, training_data, usage)
+    return render_card(run, results, licence, name, training_data, usage, single)
 
 
 def read_card(export: Export) -> str:

@@ -42,15 +42,16 @@ class Backbone(nn.Module):
         self.checkpoint = checkpoint
         self.network, self.extractor = load(checkpoint)
 
-    def forward(self, clips: Tensor, layers: Sequence[int]) -> Tensor:
+    def forward(self, clips: Tensor, layers: Sequence[int], normalised: bool = True) -> Tensor:
         """Compute layers of clips.
 
         Args:
             clips: Of equal length, in [-1, 1] at 16 kHz, without padding, [B, S].
             layers: Which ones.
+            normalised: Normalise every frame of every layer to mean 0 and variance 1.
 
         Returns:
-            Every frame of every layer normalised to mean 0 and variance 1, [B, L, T, H].
+            The frames of the layers, [B, L, T, H].
         """
         frames = self.checkpoint.frames_of(clips.shape[1])
         hidden = self.network(**self.inputs(clips), output_hidden_states=True).hidden_states
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
             windows = len(chosen) // len(clips)
             chosen = chosen.unflatten(0, (len(clips), windows)).transpose(1, 2).flatten(2, 3)[:, :, :frames]
         self.require_frames(chosen.shape[2], frames, clips.shape[1])
-        return F.layer_norm(chosen, chosen.shape[-1:])
+        return F.layer_norm(chosen, chosen.shape[-1:]) if normalised else chosen
 
     def inputs(self, clips: Tensor) -> dict[str, Tensor]:
         """Return what the checkpoint's own feature extractor makes of clips, on their device."""

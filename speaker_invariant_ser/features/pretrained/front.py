@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.errors import RecipeError
 from speaker_invariant_ser.features.log_mel import FRONTS, FrontEnd
 from speaker_invariant_ser.features.pretrained.backbone import Backbone
 from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint, open_checkpoint
@@ -38,10 +39,11 @@ class LayerSource:
     Args:
         checkpoint: The checkpoint.
         layers: Its layers.
+        normalised: Normalise every frame of every layer.
     """
 
-    def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...]) -> None:
-        self.checkpoint, self.layers = checkpoint, layers
+    def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...], normalised: bool) -> None:
+        self.checkpoint, self.layers, self.normalised = checkpoint, layers, normalised
         self.caches: dict[Path, LayerCache] = {}
         self.latest: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self.bytes, self.lock = 0, RLock()
@@ -49,10 +51,18 @@ class LayerSource:
 
     def use_cache(self, prepared: PreparedCorpus) -> bool:
         """Take layers from the cache of a prepared corpus; return whether there is one."""
-        opened = open_cache(prepared, self.checkpoint, self.layers)
+        opened = self.cache_of(prepared)
         if opened is not None:
             self.caches[opened.folder] = opened
         return opened is not None
+
+    def cache_of(self, prepared: PreparedCorpus) -> LayerCache | None:
+        """Open the cache of a prepared corpus; None if it has none."""
+        return open_cache(prepared, self.checkpoint, self.layers, self.normalised)
+
+    def folder_in(self, prepared: PreparedCorpus) -> Path:
+        """Return the folder of the cache in a prepared corpus, whether it is there or not."""
+        return cache_folder(prepared, self.checkpoint, self.layers, self.normalised)
 
     def of(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
         """Return the layers of a clip, float32 [S]: float16 [T, L * H]."""
@@ -80,14 +90,21 @@ class LayerSource:
             self.backbone = Backbone(self.checkpoint)
         self.backbone.to(device)
         with torch.autocast(device.type, enabled=False):
-            (layers,) = self.backbone(torch.from_numpy(np.ascontiguousarray(clip))[None].to(device), self.layers)
-        return layers.transpose(0, 1).flatten(1).half().cpu().numpy()
+            audio = torch.from_numpy(np.ascontiguousarray(clip))[None].to(device)
+            (layers,) = self.backbone(audio, self.layers, self.normalised)
+        values = layers.transpose(0, 1).flatten(1).half().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise RecipeError(
+                f"encoder.source = {self.checkpoint.name}: its layers have values above 65504, which float16 does not hold; "
+                "set encoder.normalise_layers = true"
+            )
+        return values
 
 
 @cache
-def source_of(checkpoint: Checkpoint, layers: tuple[int, ...]) -> LayerSource:
+def source_of(checkpoint: Checkpoint, layers: tuple[int, ...], normalised: bool) -> LayerSource:
     """Return the source of a checkpoint's layers in this process."""
-    return LayerSource(checkpoint, layers)
+    return LayerSource(checkpoint, layers, normalised)
 
 
 def layer_source(encoder: EncoderSettings) -> LayerSource | None:
@@ -95,7 +112,7 @@ def layer_source(encoder: EncoderSettings) -> LayerSource | None:
     if not isinstance(encoder, PretrainedSettings) or not encoder.frozen:
         return None
     checkpoint = open_checkpoint(encoder)
-    return source_of(checkpoint, checkpoint.layers(encoder.layers))
+    return source_of(checkpoint, checkpoint.layers(encoder.layers), encoder.normalise_layers)
 
 
 class FrozenLayers(FrontEnd):
@@ -190,18 +207,25 @@ def use_cache(
         WriteError: The cache cannot be written.
     """
     if (source := layer_source(encoder)) and not source.use_cache(prepared) and device is not None:
-        write_cache(prepared, source.checkpoint, source.layers, lambda clip: source.compute(clip, device), progress)
+        write_cache(
+            prepared,
+            source.checkpoint,
+            source.layers,
+            lambda clip: source.compute(clip, device),
+            progress,
+            source.normalised,
+        )
         source.use_cache(prepared)
 
 
 def layers_folder(encoder: EncoderSettings, prepared: PreparedCorpus) -> Path | None:
     """Return the folder of the cache of a frozen encoder's layers, whether it is there or not; None for other encoders."""
     source = layer_source(encoder)
-    return cache_folder(prepared, source.checkpoint, source.layers) if source else None
+    return source.folder_in(prepared) if source else None
 
 
 def require_cache(encoder: EncoderSettings, prepared: PreparedCorpus) -> None:
     """Use a corpus's cache after its files were checked; raise PreparedCorpusError that names one that was changed."""
     use_cache(encoder, prepared)
-    if (source := layer_source(encoder)) and (opened := open_cache(prepared, source.checkpoint, source.layers)):
+    if (source := layer_source(encoder)) and (opened := source.cache_of(prepared)):
         opened.require_unchanged()

@@ -6,7 +6,8 @@ pretrained/NAME-KEY/cache.json    the checkpoint (source, revision, SHA-256), la
 pretrained/NAME-KEY/versions.json the versions that computed them
 
 KEY is a hash of the checkpoint's, of the layers and of the audio: another checkpoint, revision or corpus has another folder. The
-values are those of the layers after normalisation, which float16 holds whatever the scale of a layer is.
+values are those of the layers after normalisation, which float16 holds whatever the scale of a layer is; or, in a folder of its
+own, without (`encoder.normalise_layers`).
 
 Shapes: S samples, T frames, L layers, H dimension of a frame, N utterances.
 """
@@ -101,9 +102,15 @@ def digest_of_clip(clip: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(clip, dtype="<f4").data, digest_size=DIGEST).digest()
 
 
-def cache_folder(prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int]) -> Path:
-    """Return the folder of the cache of a checkpoint's layers in a prepared corpus."""
-    facts = [FORMAT, checkpoint.sha256, list(layers), prepared.settings["sha256"][AUDIO]]
+def cache_folder(prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int], normalised: bool = True) -> Path:
+    """Return the folder of the cache of a checkpoint's layers, normalised or not, in a prepared corpus."""
+    facts = [
+        FORMAT,
+        checkpoint.sha256,
+        list(layers),
+        prepared.settings["sha256"][AUDIO],
+        *([] if normalised else ["as they are"]),
+    ]
     name = Path(checkpoint.name).name
     return prepared.folder / FOLDER / f"{name}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
@@ -113,13 +120,15 @@ def every_utterance(prepared: PreparedCorpus) -> Sequence[Utterance]:
     return prepared.unmapped or prepared.utterances
 
 
-def open_cache(prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int]) -> LayerCache | None:
-    """Open the cache of a checkpoint's layers; None if there is none.
+def open_cache(
+    prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int], normalised: bool = True
+) -> LayerCache | None:
+    """Open the cache of a checkpoint's layers, normalised or not; None if there is none.
 
     Raises:
         PreparedCorpusError: It is damaged.
     """
-    folder = cache_folder(prepared, checkpoint, layers)
+    folder = cache_folder(prepared, checkpoint, layers, normalised)
     if not folder.is_dir():
         return None
     read_description(folder)
@@ -157,6 +166,7 @@ def write_cache(
     layers: Sequence[int],
     compute: Compute,
     progress: TaskProgress | None = None,
+    normalised: bool = True,
 ) -> None:
     """Compute the layers of all utterances and write the cache; a part that an interruption left is continued.
 
@@ -169,11 +179,12 @@ def write_cache(
         layers: Its layers.
         compute: Computes the layers of a clip.
         progress: Called with the task, utterances done and utterances in total.
+        normalised: Whether `compute` normalises them.
 
     Raises:
         WriteError: The folder cannot be written, leads elsewhere, or another process is writing it.
     """
-    folder, utterances = cache_folder(prepared, checkpoint, layers), every_utterance(prepared)
+    folder, utterances = cache_folder(prepared, checkpoint, layers, normalised), every_utterance(prepared)
     frame_bytes = VALUE * len(layers) * checkpoint.width
     ends = [*accumulate((frame_bytes * checkpoint.frames_of(utterance.samples) for utterance in utterances), initial=0)]
     require_no_links([folder.parent])
@@ -195,7 +206,7 @@ def write_cache(
                         progress(f"computing layers of {checkpoint.name}", number + 1, len(utterances))
         with writing(work / CLIPS, "wb") as file:
             np.save(file, digests, allow_pickle=False)
-        write_json(work / DESCRIPTION, describe(work, prepared, checkpoint, layers))
+        write_json(work / DESCRIPTION, {**describe(work, prepared, checkpoint, layers), "normalised": normalised})
 
 
 def samples_of(prepared: PreparedCorpus, utterance: Utterance) -> np.ndarray:

@@ -45,13 +45,14 @@ CHECKED = 1600, 4001, 16_000, 39_937, 81_000  # samples of the clips that the fi
 GATES = 0, 3, 1, 2  # torch has the gates of an LSTM in the order input, forget, cell, output; ONNX input, output, forget, cell
 
 
-def one_model(run: Run, fold: str | None = None, seed: int | None = None) -> ModelSpec:
+def one_model(run: Run, fold: str | None = None, seed: int | None = None, kind: str = "an ONNX file") -> ModelSpec:
     """Return the one model of a run, or of one of its folds and seeds.
 
     Args:
         run: The run.
         fold: Name of the fold; needed where several are trained.
         seed: The seed; needed where there are several.
+        kind: What the model is for, of which there is one in each.
 
     Raises:
         RunError: There is no such model, or there are several.
@@ -65,7 +66,7 @@ def one_model(run: Run, fold: str | None = None, seed: int | None = None) -> Mod
         options = ["--fold"] * (len(folds) > 1) + ["--seed"] * (len(seeds) > 1)
         models = f"{counted(len(specs), 'model')} ({shorten(spec.name for spec in specs)})"
         raise RunError(
-            f"{run.folder} has {models}, and an ONNX file holds one: choose with {' and '.join(options)}, or train one on all "
+            f"{run.folder} has {models}, and {kind} holds one: choose with {' and '.join(options)}, or train one on all "
             "speakers (siser train --final)"
         )
     return specs[0]

@@ -173,7 +173,7 @@ def open_pretrained(request: Request, source: str | None = None, revision: str =
     settings = PretrainedSettings(source=source or request.source, revision=revision)
     require_cache(settings, request.prepared)
     checkpoint, device = open_checkpoint(settings), choose_device(request.device)
-    layers = source_of(checkpoint, checkpoint.layers(()))
+    layers = source_of(checkpoint, checkpoint.layers(()), settings.normalise_layers)
 
     def embed(indices: Sequence[int]) -> Layers:
         flat = [layers.of(request.prepared.clip(index), device) for index in indices]
