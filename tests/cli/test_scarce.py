@@ -32,7 +32,7 @@ COMMANDS = {
     "embed": "embed prosody {f0} --out {tmp}/e.npz --quiet",
     "audit-encoders": "audit-encoders {f0} prosody --recipe {tmp}/tiny.toml --out {tmp}/encoders --jobs 1 --quiet",
     "baseline": "baseline {f0} --recipe {tmp}/tiny.toml --quick --jobs 1 --out {tmp}/base --quiet",
-    "compare": "compare {tmp}/a {tmp}/a --out {tmp}/compared",
+    "compare": "compare {tmp}/a {tmp}/b --out {tmp}/compared",
     "study": "study {tmp}/study.toml --results {tmp}/results --runs {tmp}/runs --jobs 1 --device cpu --quiet",
     "infer": "infer {tmp}/a {wav} --out {tmp}/p.csv --device cpu --quiet",
     "export": "export {tmp}/a --out {tmp}/export",
@@ -55,6 +55,7 @@ def paths(tmp_path, folder, prepared, prepared_f0, trained):
     report = Path(__file__).parents[1] / "evaluation" / "report-0.1.0.json"
     (tmp_path / "a" / "report").mkdir(exist_ok=True)
     shutil.copy(report, tmp_path / "a" / "report" / "report.json")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny = write_toml(make_recipe(TINY))
     (tmp_path / "tiny.toml").write_text(tiny)
     (tmp_path / "sweep.toml").write_text(f'{tiny}\n[sweep]\nfolds = 1\n"train.learning_rate" = [0.001, 0.01]\n')
