@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_baseline, show_json
+from speaker_invariant_ser.cli.console import say, show_baseline, show_json, show_unaudited_baseline
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Quick, Quiet, recipe_names, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SplitError
@@ -68,7 +68,7 @@ def baseline(
     settings = settings_of(prepared, recipe, overrides or [])
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.audit.audit import AuditSettings
-        from speaker_invariant_ser.evaluation.baseline import measure_baseline
+        from speaker_invariant_ser.evaluation.baseline import UnauditedBaselineError, measure_baseline
         from speaker_invariant_ser.report.write import write_report
 
         audit_settings = AuditSettings(settings.audit.folds, settings.audit.seed, quick=quick, jobs=jobs)
@@ -76,6 +76,9 @@ def baseline(
             report = measure_baseline(prepared, settings, features.value, audit_settings, progress)
         except SplitError as error:
             raise SplitError(f"{data}: {error}; choose another split with --recipe or --set split.scheme=...") from None
+        except UnauditedBaselineError as error:
+            show_unaudited_baseline(error.baseline, error.verdict, str(error), data, as_json)
+            raise typer.Exit(1) from None
         if as_json:
             show_json(report.to_json())
             return

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
     from speaker_invariant_ser.evaluation.summary import Report, RunReport, TableReport, UnauditedReport
-    from speaker_invariant_ser.evaluation.summary_parts import Speaker
+    from speaker_invariant_ser.evaluation.summary_parts import Baseline, Speaker
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.report.table import Table
@@ -186,6 +186,18 @@ def show_baseline(report: "TableReport") -> None:
     for line in (*report.verdict, report.note):
         if line:
             say(line)
+
+
+def show_unaudited_baseline(baseline: "Baseline", verdict: str, reason: str, data: Path, as_json: bool) -> None:
+    """Print what is known of features that cannot be audited, and why they cannot."""
+    from speaker_invariant_ser.report.tables import classifiers_table
+
+    if as_json:
+        show_json({"verdict": [verdict], "unaudited": reason, "baseline": baseline.to_json()})
+    else:
+        show_table(classifiers_table(baseline))
+        say(verdict)
+    warn(f"{data}: speaker information is not measured, and no report is written: {reason}")
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:

@@ -1,5 +1,6 @@
 """`siser evaluate` and `siser compare`: score a run on its test speakers and audit its embeddings; several runs side by side."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,7 +112,7 @@ def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
     """Read the reports of runs.
 
     Returns:
-        The reports, and for each run without a usable one the reason.
+        The reports, those of one name named by their paths, and for each run without a usable one the reason.
 
     Raises:
         RunError: No run has a usable report, or one is given twice.
@@ -119,13 +120,15 @@ def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
     from speaker_invariant_ser.evaluation.summary import read_report
 
     require_different_folders(runs)
-    reports, skipped = [], []
+    reports, skipped = {}, []
     for run in runs:
         try:
-            reports.append(read_report(opened(run).folder))
+            reports[run] = read_report(opened(run).folder)
         except RunError as error:
             skipped.append(str(error))
     if not reports:
         first, more = skipped[0], len(skipped) - 1
         raise RunError(first + (f"; {more} more without a report" if more else ""))
-    return reports, skipped
+    names = Counter(report.run for report in reports.values())
+    named = [r if names[r.run] == 1 else r.model_copy(update={"run": str(run)}) for run, r in reports.items()]
+    return named, skipped

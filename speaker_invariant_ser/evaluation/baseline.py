@@ -22,7 +22,7 @@ from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
-from speaker_invariant_ser.errors import SetupError, quoted
+from speaker_invariant_ser.errors import AuditError, SetupError, quoted
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_over_speakers, per_speaker, uar_with_interval
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
@@ -67,6 +67,25 @@ CLASSIFIERS: dict[Kind, Classifier] = {
 HEADLINES: dict[str, Kind] = {"prosody": "rbf"}  # by features; linear for the others, which have hundreds of dimensions
 
 
+class UnauditedBaselineError(AuditError):
+    """Features cannot be audited, but their emotion results are known.
+
+    Attributes:
+        baseline: Emotion results on the test speakers.
+        verdict: What they say, as a sentence.
+        reason: Why there is no audit.
+    """
+
+    def __init__(self, baseline: Baseline, verdict: str, reason: str) -> None:
+        """Keep the results beside the reason why there is no audit."""
+        super().__init__(baseline, verdict, reason)  # all, so that the error can be pickled
+        self.baseline, self.verdict, self.reason = baseline, verdict, reason
+
+    def __str__(self) -> str:
+        """Return the reason why there is no audit."""
+        return self.reason
+
+
 def default_split(utterances: Sequence[Utterance]) -> SplitSection:
     """Return the split without a recipe: leave one speaker out, or ten groups of speakers where there are more than 50."""
     if len({utterance.speaker for utterance in utterances}) > MAX_LOSO_SPEAKERS:
@@ -92,7 +111,7 @@ def measure_baseline(
     Raises:
         SplitError: The speakers do not allow the split.
         SetupError: A package that the features need is not installed.
-        AuditError: There are too few utterances to attack.
+        UnauditedBaselineError: There are too few utterances to attack; it has the results on emotion.
     """
     progress = progress or (lambda name, done, total: None)
     prepared.require_audio()
@@ -104,10 +123,13 @@ def measure_baseline(
     table = feature_table(values, [prepared.utterances[index] for index in labelled])
     rows = {index: row for row, index in enumerate(labelled)}
     baseline = score_classifiers(features, values, rows, prepared.utterances, splits, recipe.split, progress)
-    speaker = audit([table], settings=settings, progress=progress).summary
     first = baseline.first
     assert first
     emotion = {"uar": first.uar.to_json(), "per_speaker": first.per_speaker, "chance": baseline.chance}
+    try:
+        speaker = audit([table], settings=settings, progress=progress).summary
+    except AuditError as error:
+        raise UnauditedBaselineError(baseline, f"{first.settings}, no network. {emotion_verdict(emotion)}", str(error)) from None
     return TableReport.model_validate(
         {
             "run": f"{'-'.join(prepared.settings['corpora'])}-{features}",

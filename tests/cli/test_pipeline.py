@@ -204,6 +204,10 @@ def test_runs_are_compared(workdir, baseline, tmp_path, capsys):
     assert "baseline" in output and "not evidence" in output
     assert {"report.html", "report.md", "report.json", "tradeoff.png"} <= {path.name for path in out.iterdir()}
     assert siser(["compare", str(baseline), "--out", str(out)]) == 0  # a former report is replaced
+    copied = shutil.copytree(baseline, tmp_path / "copied" / baseline.name)
+    assert siser(["compare", str(copied), str(baseline), "--out", str(out)]) == 0
+    runs = json.loads((out / "report.json").read_text())["runs"]
+    assert [run["run"] for run in runs] == [str(copied), str(baseline)], "two of one name"
     (workdir / "empty").mkdir()
     capsys.readouterr()
     assert siser(["compare", str(workdir / "empty"), str(baseline), str(workdir / "recipe.toml"), "--out", str(out)]) == 1

@@ -50,3 +50,15 @@ def test_emotion_is_reported_without_an_audit(crowd, capsys):
         and 0 < result["emotion"]["chance"] < 1
         and result["emotion"]["utterances"] == 16
     )
+
+
+def test_a_baseline_reports_emotion_without_an_audit(crowd, tmp_path, capsys):
+    words = ["--features", "log-mel", "--set", "split.scheme=group-kfold", "--set", "split.folds=2", "--quick", "--quiet"]
+    command = ["baseline", str(crowd.data), *words, "--out", str(tmp_path / "report")]
+    assert siser(command) == 1
+    shown = capsys.readouterr()
+    assert "Emotion UAR on 16 unseen speakers" in shown.out and not (tmp_path / "report").exists()
+    assert "speaker information is not measured, and no report is written: an audit needs at least 2 speakers" in shown.err
+    assert siser([*command, "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["unaudited"].startswith("an audit needs") and result["baseline"]["utterances"] == 16

@@ -1,6 +1,7 @@
 """Encoders by name, tables of their embeddings, and their comparison: planted emotion and speakers are found."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -24,7 +25,7 @@ from speaker_invariant_ser.studies.encoders import compare, embedding, sources
 from speaker_invariant_ser.studies.encoders.compare import split_name
 from speaker_invariant_ser.studies.encoders.measure import PROBES, attacked_tables, embed_all
 from speaker_invariant_ser.studies.encoders.page import notes, write_page
-from speaker_invariant_ser.studies.encoders.results import read_encoder_result, why_other, write_encoder_result
+from speaker_invariant_ser.studies.encoders.results import read_encoder_result, result_path, why_other, write_encoder_result
 from speaker_invariant_ser.studies.encoders.sources import SOURCES, Encoder, Request, open_encoders, pool
 
 
@@ -435,3 +436,9 @@ def test_a_path_that_contains_an_equals_sign_is_no_name(tmp_path, monkeypatch):
     (tmp_path / "a=b").mkdir()
     assert split_name("a=b") == ("a=b", "a=b") and split_name("x=a=b") == ("x", "a=b")
     assert split_name("./a=b/") == ("a=b", "./a=b/")
+
+
+def test_encoders_have_files_of_their_own_in_any_script(tmp_path):
+    names = ["ল", "ন", "ন" * 100, "ন" * 99 + "ল", "a b", "a-b", "a  b", "x" * 300, "x" * 301, "hf:o/n"]
+    paths = {result_path(tmp_path, name) for name in names}
+    assert len(paths) == len(names) and all(len(os.fsencode(path.name)) < 255 for path in paths)

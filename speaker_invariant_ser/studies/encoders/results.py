@@ -1,5 +1,6 @@
 """The file of one encoder's results on a corpus. Keys are stable: they are added to, never renamed. Rates are shares, 0 to 1."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,20 @@ class EncoderResult(Measurement):
 
 
 def result_path(folder: Path, encoder: str) -> Path:
-    """Return the result file of an encoder, named like it.
+    """Return the result file of an encoder, named like it; names of other letters, or long ones, get a hash.
 
-    >>> result_path(Path("out"), "hf:owner/name").as_posix()
-    'out/hf-owner-name.json'
+    >>> result_path(Path("out"), "hf:owner/name").as_posix(), result_path(Path("out"), "größe 2").as_posix()
+    ('out/hf-owner-name.json', 'out/gr-e-2~6b17f5d7.json')
     """
-    return folder / f"{plain_name(encoder) or 'encoder'}.json"
+    return folder / f"{plain_name(encoder)}.json"
 
 
 def plain_name(text: str) -> str:
-    """Return a text as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-.")[:MAX_NAME]
+    """Return a text as a part of a file's name; a hash makes it its own where letters are replaced, but for / and :."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-.")[:MAX_NAME]
+    if name and len(text) <= MAX_NAME and re.fullmatch(r"[A-Za-z0-9_.+:/-]+", text):
+        return name
+    return f"{name or 'name'}~{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
 def read_encoder_result(path: Path) -> EncoderResult | None:
@@ -117,7 +121,12 @@ def read_all(folder: Path) -> list[EncoderResult]:
 
 
 def why_other(result: EncoderResult, wanted: EncoderResult) -> str:
-    """Say in what a result differs from what is asked for, ignoring numbers, dates and names; empty if in nothing."""
-    kinds = {"data_sha256": "other data", "identity": "another encoder", "recipe": "another recipe"}
+    """Say in what a result differs from what is asked for, ignoring numbers and dates; empty if in nothing."""
+    kinds = {
+        "encoder": "an encoder of another name",
+        "data_sha256": "other data",
+        "identity": "another encoder",
+        "recipe": "another recipe",
+    }
     kinds["contamination"] = "an encoder of which other training data were known"
     return shorten(text for key, text in kinds.items() if getattr(result, key) != getattr(wanted, key))
