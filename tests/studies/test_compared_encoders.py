@@ -372,7 +372,7 @@ def test_the_name_of_a_corpus_is_no_path_and_no_markup(compared, tmp_path):
     write_encoder_result(tmp_path / "a.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
     for _ in range(2):  # the second page is put between the marks of the first one
         write_page(tmp_path, tmp_path / "page.md")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "page-x----script-y-z.svg", "page.md"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "page-x----script-y-z~063c6c75.svg", "page.md"]
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "<script" not in text and text.count(": begin -->") == len(re.findall(r"(?<!\\)\]\(", text)) == 1
     (tmp_path / "a.json").write_text("{" * 10**6)
