@@ -20,8 +20,8 @@ from functools import partial
 import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
-from speaker_invariant_ser.audit.audit import rounded
-from speaker_invariant_ser.audit.embeddings import Embeddings, significant_bits
+from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.inputs.scaling import attackable
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 
@@ -50,7 +50,8 @@ class World:
         labels = {"speaker": np.char.mod("s%02d", self.speaker), "emotion": np.char.mod("e%d", self.emotion)}
         labels |= {} if self.text is None else {"text": self.text}
         table, _ = embeddings_of(self.embedding, labels)
-        return rounded([table], significant_bits([table], 11))[0]
+        (attacked,), _, _ = attackable([table], None, 11)
+        return attacked
 
 
 Plant = Callable[[World], None]

@@ -18,6 +18,8 @@ from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
+from speaker_invariant_ser.audit.same_text import SameText, attack_same_text
+from speaker_invariant_ser.audit.statistics import MARGIN
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification.judge import Judge
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS
@@ -72,6 +74,8 @@ class Audit:
         sample: What a quick audit used of a large table; None where everything was used.
         significant_bits: Significant binary digits that the embeddings were rounded to.
         certificate: What bounds every attacker, where what is released is one of a few codes.
+        same_text: Whether speakers are recognised by a known sentence; None where folds do not keep texts apart.
+        copies: Share of the rows that are equal or nearly equal to another row of the same speaker, and were left out.
     """
 
     leakage: Leakage
@@ -84,12 +88,18 @@ class Audit:
     sample: Sample | None = None
     significant_bits: int = RELEASED_BITS
     certificate: Certificate | None = None
+    same_text: SameText | None = None
+    copies: float = 0.0
 
     @property
     def summary(self) -> dict:
         """The part `speaker` of report.json; keys are stable."""
         controls = {name: control_summary(leakage) for name, leakage in self.controls.items()}
         summary = self.leakage.summary
+        if self.same_text and self.same_text.leaks and summary["at_chance"] is not False:
+            summary |= {"at_chance": False, "reason": "same_text"}
+        if self.copies > MARGIN and summary["at_chance"] is True:
+            summary |= {"at_chance": "undecided", "reason": "copies"}
         if self.quick:
             not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]
@@ -104,6 +114,8 @@ class Audit:
             "information": self.information,
             "unseen": unseen_summary(self.unseen, self.verification),
             "clips": clips_summary(self.leakage, self.verification),
+            "same_text": self.same_text and asdict(self.same_text),
+            "copies": self.copies,
             **({"sample": asdict(self.sample)} if self.sample else {}),
             **({"certificate": self.certificate.summary} if self.certificate else {}),
         }
@@ -155,6 +167,7 @@ def audit(
     )
     return Audit(
         leakage=leakage,
+        same_text=attack_same_text(tables, leakage, settings, progress),
         quick=settings.quick,
         scored=scored,
         controls=attack_controls(tables, controls or {}, leakage if settings.quick else None, settings, progress),
@@ -203,6 +216,7 @@ def audit_table(
     scored: Scored = "given" if table.scored.all() else "held-out"
     drawn, sample = draw_sample(table, settings.seed) if settings.quick else (table, None)
     audited = replace(audit([drawn], scored, settings=settings, progress=progress, judge=judge), sample=sample)
+    audited = replace(audited, copies=table.copies / (table.copies + len(table.id)))
     if table.code is None:
         return audited
     certified = certify([table], [""], "given", settings.seed)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Embeddings:
         group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
             recording; None if none do, as far as is known.
         code: Where the embedding is one of a few codes, its number or name; otherwise None.
+        copies: Rows that were left out because they are copies of one of these.
     """
 
     embedding: np.ndarray
@@ -38,6 +39,7 @@ class Embeddings:
     frames: list[np.ndarray] | None = None
     group: np.ndarray | None = None
     code: np.ndarray | None = None
+    copies: int = 0
 
     def select(self, rows: np.ndarray) -> "Embeddings":
         """Return the utterances given by a boolean mask or by positions."""
@@ -66,7 +68,7 @@ def taken_once(table: Embeddings, notes: list[str]) -> tuple[Embeddings, list[st
     if not repeated.any():
         return table, notes
     left_out = f"{repeated.sum()} of {len(order)} rows are equal or nearly equal to another row of the same speaker: taken once"
-    return table.select(~repeated), [*notes, left_out]
+    return replace(table.select(~repeated), copies=int(repeated.sum())), [*notes, left_out]
 
 
 def speakers_with_one_utterance(table: Embeddings) -> list[str]:

@@ -66,6 +66,18 @@ class FoldPlan:
         """How often each utterance is scored."""
         return 1 + max(fold.repeat for fold in self.folds)
 
+    def known_emotions(self, emotion: np.ndarray) -> np.ndarray:
+        """Return emotions [N] as integers 0, 1, ..., all as one that no attacker is fitted on where it is scored.
+
+        No attacker knows which speaker such an emotion is of. If emotions were numbers, each with one utterance, speakers that
+        are permuted within each would be the true ones, and no accuracy would be above what is expected of them.
+
+        Args:
+            emotion: Emotion of all utterances as integers [N].
+        """
+        known = [np.intersect1d(emotion[fold.train], emotion[fold.test]) for fold in self.folds]
+        return np.unique(np.where(np.isin(emotion, np.concatenate(known)), emotion, -1), return_inverse=True)[1]
+
 
 def plan_folds(table: Embeddings, folds: int = FOLDS, seed: int = 0, max_repeats: int = REPEATS) -> FoldPlan:
     """Plan the folds of an audit.

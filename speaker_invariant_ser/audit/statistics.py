@@ -25,7 +25,9 @@ MIN_EXPECTED_CORRECT = 30  # with fewer correct predictions the t bound is too l
 BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds the memory
 
 AtChance = bool | Literal["undecided"]
-Reason = Literal["within", "leak", "below", "few", "no_room", "speaker", "surest", "tail", "text_leak", "text"]
+Reason = Literal[
+    "within", "leak", "below", "few", "no_room", "speaker", "surest", "tail", "text_leak", "text", "same_text", "copies"
+]
 
 
 @dataclass(frozen=True)
@@ -331,9 +333,10 @@ class Conclusion:
     Attributes:
         at_chance: True, False or "undecided".
         reason: "within" the margin of chance, "leak", "below" chance (also a leak), one "speaker" or the "surest" utterances are
-            recognised although the average is not, "text_leak" (a leak of the speaker or of the text); undecided: too "few"
+            recognised although the average is not, "text_leak" (a leak of the speaker or of the text), "same_text" (a leak in
+            sentences that the attacker knows from a speaker); undecided: too "few"
             utterances, "no_room" between chance and certainty, one speaker or the surest utterances (the "tail") may be
-            recognised, or the "text" may be what is recognised.
+            recognised, or the "text" may be what is recognised, or "copies" that were left out may have named the speaker.
     """
 
     at_chance: AtChance

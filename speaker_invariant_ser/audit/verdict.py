@@ -49,6 +49,14 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the text and "
         "not the voice"
     ),
+    "same_text": (
+        "The embedding identifies speakers who say a known sentence again: across sentences no attacker is significantly above "
+        "chance, but one that knows the sentences is right for {same:.1f} % (from emotion and sentence alone {same_expected:.1f})"
+    ),
+    "copies": (
+        "Undecided: attackers are at chance, but {copies:.1f} % of the rows are equal or nearly equal to another row of the same "
+        "speaker and were left out; unless they are copies of a recording, they name the speaker"
+    ),
     "starved": (
         "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers before the "
         "erasure either"
@@ -68,8 +76,11 @@ ANSWERS = {  # by the same reason
     "tail": "It is undecided whether the embedding identifies one speaker, or speakers in some utterances.",
     "text_leak": "The embedding identifies speakers, or what they say: no two speakers say the same text.",
     "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
+    "same_text": "The embedding identifies speakers who say a known sentence again.",
+    "copies": "It is undecided whether the embedding identifies speakers: rows that are alike were left out.",
     "starved": "It is undecided whether the embedding identifies speakers: attackers have too few utterances to learn from.",
 }
+FAR_ABOVE = 2.0  # times chance, from which emotions that name the speaker are stated
 SIZES = ((0.15, "small"), (0.4, "moderate"), (1.0, "large"))  # share of the way from chance to 100 %, at most
 
 
@@ -139,11 +150,31 @@ def speaker_verdict(speaker: Mapping) -> str:
     size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
     values = {"size": size and f", {size}", **tail_values(speaker)}
     conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
+    conclusion += frame_level_leak(speaker) + "." + limits_of_chance(speaker)
     certificate = certificate_verdict(speaker.get("certificate"))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
-        f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{frame_level_leak(speaker)}.{certificate}"
+        f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{certificate}"
     )
+
+
+def limits_of_chance(speaker: Mapping) -> str:
+    """Say what else is known of an embedding that is at chance: speakers named by their emotions, or by several clips."""
+    if speaker["reason"] not in ("within", "quick"):
+        return ""
+    texts, chance = [], speaker["chance"]
+    otherwise = max(chance.get("uniform", 1.0), chance.get("majority", 1.0))
+    if chance["given_emotion"] > FAR_ABOVE * otherwise:
+        texts.append(
+            f" The emotions alone name the speaker of {100 * chance['given_emotion']:.1f} % of the utterances, where chance is "
+            f"{100 * otherwise:.1f} % otherwise."
+        )
+    several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips["identification"]]
+    if several and (several[-1]["identification"]["low"] or 0.0) > several[-1]["identification"]["chance"]:
+        identified = several[-1]["identification"]
+        accuracy = with_bounds({**identified, "value": identified["accuracy"]}, "chance", identified["chance"])
+        texts.append(f" But from {several[-1]['clips']} clips of one person, an attacker names the speaker in {accuracy}.")
+    return "".join(texts)
 
 
 CODE = "code"  # what a run with codes releases; a table has a column of another name
@@ -198,9 +229,9 @@ def worst_of(population: Mapping) -> Mapping:
 
 
 def tail_values(speaker: Mapping) -> dict[str, float | str]:
-    """Return what conclusions say of the precision, of one speaker and of the surest utterances, percent; 0 where unknown."""
+    """Return the values that conclusions state beside the accuracy, in percent; 0 where unknown."""
     unknown = {"accuracy": 0.0, "expected": 0.0, "utterances": 0.0}
-    best, surest = (speaker.get(key) or unknown for key in ("best_recognised_speaker", "surest_utterances"))
+    best, surest, same = (speaker.get(key) or unknown for key in ("best_recognised_speaker", "surest_utterances", "same_text"))
     bits = speaker.get("significant_bits")
     return {
         "precision": f", for embeddings rounded to {bits} significant bits" if bits else "",
@@ -209,6 +240,9 @@ def tail_values(speaker: Mapping) -> dict[str, float | str]:
         "recalled": best["utterances"],
         "sure": 100 * surest["accuracy"],
         "sure_expected": 100 * surest["expected"],
+        "same": 100 * same["accuracy"],
+        "same_expected": 100 * same["expected"],
+        "copies": 100 * (speaker.get("copies") or 0.0),
     }
 
 

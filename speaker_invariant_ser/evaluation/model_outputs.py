@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -243,7 +244,7 @@ def embed_with_rate(
 ) -> tuple[Embeddings, np.ndarray]:
     """Return the same embeddings, with frame-level features if asked for, and the bottleneck's rates [N], nats."""
     utterances, clips, clip_means = clips_of(prepared, split, parts, means)
-    columns = {
+    columns: dict[str, Any] = {
         key: np.array([getattr(utterance, key) for utterance in utterances]) for key in ("id", "speaker", "emotion", "text")
     }
     trained = set(split.train) if split.held_out else set()

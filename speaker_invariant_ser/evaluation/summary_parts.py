@@ -309,6 +309,15 @@ class Tail(Part):
     speaker: str = ""
 
 
+class SameText(Part):
+    """What closed-form attackers identify who know the sentences of each speaker; `expected` from emotion and sentence."""
+
+    attacker: str
+    accuracy: float
+    expected: float
+    p_value: float
+
+
 class Speaker(Part):
     """What fresh attackers identify from the embeddings; the last four keys are of runs only."""
 
@@ -345,6 +354,8 @@ class Speaker(Part):
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None
     clips: list[Clips] = Field(default_factory=list)
+    same_text: SameText | None = None  # null where folds do not keep texts apart
+    copies: float | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker
     certificate: CertificatePart | None = None  # where what is released is one of a few codes
 
 

@@ -43,6 +43,7 @@ def speaker(reason: str = "leak", **changes: Any) -> dict:
         "margin": 0.03,
         "reason": reason,
         "significant_bits": 11,
+        "copies": 0.07,
         "best_recognised_speaker": {"accuracy": 0.9, "expected": 0.1, "utterances": 50.0},
         "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
         **changes,
@@ -116,6 +117,8 @@ NUMBERS = (
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
         ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
+        ("same_text", "The embedding identifies speakers who say a known sentence again: across sentences no attacker is signif"),
+        ("copies", "Undecided: attackers are at chance, but 7.0 % of the rows are equal or nearly equal to another row of the"),
         ("starved", "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers "),
     ],
 )
@@ -188,3 +191,26 @@ def test_a_leak_of_frame_level_features_is_mentioned_where_the_embedding_has_non
 def test_a_table_without_emotion_has_a_verdict_on_the_speaker_only():
     assert verdict({"emotion": None, "speaker": speaker()}) == [speaker_verdict(speaker())]
     assert verdict({"emotion": emotion(), "speaker": speaker()}) == [emotion_verdict(emotion()), speaker_verdict(speaker())]
+
+
+CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 40, "speakers": 7}
+
+
+@pytest.mark.parametrize(
+    "reason, changes, sentence",
+    [
+        ("within", {"clips": [{"clips": 10, "identification": CLIPS}]}, "in 31.0 % (95 % CI 25.0 to 37.0, chance 20.0)."),
+        ("within", {"clips": [{"clips": 10, "identification": {**CLIPS, "low": 0.19}}]}, None),
+        ("leak", {"clips": [{"clips": 10, "identification": CLIPS}]}, None),
+        (
+            "within",
+            {"chance": {"given_emotion": 0.9, "uniform": 0.1, "majority": 0.2}},
+            " The emotions alone name the speaker of 90.0 % of the utterances, where chance is 20.0 % otherwise.",
+        ),
+        ("within", {"chance": {"given_emotion": 0.2, "uniform": 0.1, "majority": 0.15}}, None),
+    ],
+    ids=["several clips", "luck", "a leak", "emotions of speakers", "ordinary emotions"],
+)
+def test_what_an_embedding_at_chance_reveals_otherwise_is_stated(reason, changes, sentence):
+    text = speaker_verdict(speaker(reason, **changes))
+    assert text.endswith(sentence) if sentence else ("The emotions alone" not in text and "clips of one person" not in text)

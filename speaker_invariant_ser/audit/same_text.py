@@ -1,0 +1,88 @@
+"""Whether speakers are recognised by a sentence that the attacker knows from them.
+
+Folds are grouped by text, so that no attacker recognises a sentence instead of a voice. An embedding with a code of its own for
+every speaker and sentence is at chance then, although it names everybody who says a known sentence again. So closed-form
+attackers are fitted in folds that do not keep texts apart as well, and compared with speakers that are permuted within emotion
+and text: what the text alone says about the speaker is no leak.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
+from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
+from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA
+from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.processes import TaskProgress
+
+if TYPE_CHECKING:
+    from speaker_invariant_ser.audit.audit import AuditSettings
+
+
+@dataclass(frozen=True)
+class SameText:
+    """The attacker with the smallest p value, in folds that do not keep texts apart.
+
+    Attributes:
+        attacker: Its name.
+        accuracy: Its accuracy.
+        expected: The accuracy of predicting the speaker from the true emotion, the true text, or both.
+        p_value: Permutation p value, corrected for the number of attackers.
+    """
+
+    attacker: str
+    accuracy: float
+    expected: float
+    p_value: float
+
+    @property
+    def leaks(self) -> bool:
+        """Whether it is significantly, and by more than the margin, above what emotion and text alone give."""
+        return self.p_value < TAIL_ALPHA and self.accuracy > self.expected + MARGIN
+
+
+def attack_same_text(
+    tables: Sequence[Embeddings], leakage: Leakage, settings: "AuditSettings", progress: TaskProgress
+) -> SameText | None:
+    """Attack embeddings in folds that do not keep texts apart, if those of the leakage do; None otherwise."""
+    if not (leakage.grouped_by_text and settings.permutations):
+        return None
+    progress("attacking known sentences", 0, 1)
+    without = [replace(table, text=np.full(len(table.id), ""), emotion=emotion_and_text(table), frames=None) for table in tables]
+    seeds = (settings.folds, settings.seed, settings.permutations, settings.jobs)
+    known = measure_leakage(without, QUICK_ATTACKERS, *seeds, repeats=1)
+    progress("attacking known sentences", 1, 1)
+    scores = known.attackers
+    name = min(scores, key=lambda attacker: (scores[attacker].p_value, -scores[attacker].accuracy))
+    p_value = min(1.0, len(scores) * scores[name].p_value)
+    expected = max(known.chance["given_emotion"], leakage.chance["given_emotion"], accuracy_from_text(tables))
+    return SameText(name, scores[name].accuracy, expected, p_value)
+
+
+def emotion_and_text(table: Embeddings) -> np.ndarray:
+    """Return the combination of emotion and text of each utterance [N]; the text alone where it is in no other unit.
+
+    No attacker knows a combination that it is not fitted on, but may know the text.
+    """
+    both = np.char.add(np.char.add(table.emotion.astype(str), "\n"), table.text.astype(str))
+    units = Counter(combination for combination, _ in set(zip(both.tolist(), table.unit.tolist(), strict=True)))
+    several = np.array([units[combination] > 1 for combination in both.tolist()])
+    return np.where(several, both, table.text)
+
+
+def accuracy_from_text(tables: Sequence[Embeddings]) -> float:
+    """Return the accuracy of predicting the speaker who says the text of a scored utterance most often in other utterances."""
+    correct = []
+    for table in tables:
+        text, speaker = to_indices(table.text), to_indices(table.speaker)
+        counts = np.zeros((text.max() + 1, speaker.max() + 1))
+        np.add.at(counts, (text, speaker), 1)
+        others = counts[text]
+        others[np.arange(len(text)), speaker] -= 1
+        correct.append((others.argmax(axis=1) == speaker)[table.scored])
+    return float(np.concatenate(correct).mean())
