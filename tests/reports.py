@@ -311,6 +311,8 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         surest_utterances=Tail(
             attacker="lda", accuracy=strongest + 0.2, expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
         ),
+        same_text=None,
+        copies=0.0,
     )
 
 
