@@ -167,7 +167,9 @@ def audit(
     )
     return Audit(
         leakage=leakage,
-        same_text=attack_same_text(tables, leakage, settings, progress),
+        same_text=attack_same_text(
+            tables, leakage, progress, settings.folds, settings.seed, settings.permutations, settings.jobs
+        ),
         quick=settings.quick,
         scored=scored,
         controls=attack_controls(tables, controls or {}, leakage if settings.quick else None, settings, progress),

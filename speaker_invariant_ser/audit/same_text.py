@@ -9,7 +9,6 @@ and text: what the text alone says about the speaker is no leak.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import TaskProgress
-
-if TYPE_CHECKING:
-    from speaker_invariant_ser.audit.audit import AuditSettings
 
 
 @dataclass(frozen=True)
@@ -47,15 +43,24 @@ class SameText:
 
 
 def attack_same_text(
-    tables: Sequence[Embeddings], leakage: Leakage, settings: "AuditSettings", progress: TaskProgress
+    tables: Sequence[Embeddings], leakage: Leakage, progress: TaskProgress, folds: int, seed: int, permutations: int, jobs: int
 ) -> SameText | None:
-    """Attack embeddings in folds that do not keep texts apart, if those of the leakage do; None otherwise."""
-    if not (leakage.grouped_by_text and settings.permutations):
+    """Attack embeddings in folds that do not keep texts apart, if those of the leakage do; None otherwise.
+
+    Args:
+        tables: Embeddings of each encoder.
+        leakage: Their leakage.
+        progress: Called with the step's name, the units done and the total.
+        folds: Number of folds; this and what follows is as in `measure_leakage`.
+        seed: Seed of folds, attackers and permutations.
+        permutations: Number of permutations; without any, nothing is attacked.
+        jobs: Number of processes.
+    """
+    if not (leakage.grouped_by_text and permutations):
         return None
     progress("attacking known sentences", 0, 1)
     without = [replace(table, text=np.full(len(table.id), ""), emotion=emotion_and_text(table), frames=None) for table in tables]
-    seeds = (settings.folds, settings.seed, settings.permutations, settings.jobs)
-    known = measure_leakage(without, QUICK_ATTACKERS, *seeds, repeats=1)
+    known = measure_leakage(without, QUICK_ATTACKERS, folds, seed, permutations, jobs, repeats=1)
     progress("attacking known sentences", 1, 1)
     scores = known.attackers
     name = min(scores, key=lambda attacker: (scores[attacker].p_value, -scores[attacker].accuracy))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from embedding_tables import linear_code, make_table, occasional_code
 
-from speaker_invariant_ser.audit.audit import Audit, AuditSettings
+from speaker_invariant_ser.audit.audit import Audit
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 from speaker_invariant_ser.audit.same_text import SameText, attack_same_text
@@ -68,13 +68,13 @@ def test_a_code_for_every_speaker_and_text_is_found_in_known_sentences(name, lea
     leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
     assert leakage.grouped_by_text and leakage.attackers["lda"].accuracy < 0.15
     steps: list[str] = []
-    result = attack_same_text([table], leakage, AuditSettings(), lambda step, *rest: steps.append(step))
+    result = attack_same_text([table], leakage, lambda step, *rest: steps.append(step), 5, 0, 1000, 1)
     assert result and result.leaks == leaks, result
     assert set(steps) == {"attacking known sentences"}
 
 
 def test_without_texts_there_are_no_known_sentences(at_chance):
-    assert attack_same_text([make_table(44)], at_chance, AuditSettings(), lambda *rest: None) is None
+    assert attack_same_text([make_table(44)], at_chance, lambda *rest: None, 5, 0, 1000, 1) is None
 
 
 @pytest.mark.parametrize(
