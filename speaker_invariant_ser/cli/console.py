@@ -130,13 +130,15 @@ def opened_models(folder: Path) -> "Run | Export":
 def show_evaluation(report: "RunReport") -> None:
     """Print the tables of a run's report, then its verdict, and how a refit chose its epochs."""
     from speaker_invariant_ser.report.tables import about_refit, key_table
+    from speaker_invariant_ser.report.vote_tables import about_votes
 
     mark = report.transductive
     show_answers(report)
     show_table(key_table(report), mark)
     show_speaker(report.speaker, mark)
     refit = about_refit(report.emotion.refit) if report.emotion.refit else ""
-    for line in (*report.verdict, refit, report.note):
+    votes = about_votes(report.emotion.votes) if report.emotion.votes else ""
+    for line in (*report.verdict, votes, refit, report.note):
         if line:
             say(line)
     warn_of_copies(report.emotion.near_copies, "test utterances", "the model")

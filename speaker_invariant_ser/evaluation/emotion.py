@@ -22,23 +22,31 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Uar,
     WorstSpeaker,
 )
+from speaker_invariant_ser.evaluation.votes import VoteResults, vote_results
 
 DEFAULT_GROUPS = ("sex", "corpus", "language", "session", "style", "intensity")
 MAX_GROUPS = 20  # a default column with more values is not reported
 
 
-def emotion_results(predictions: Predictions) -> Emotion:
+def emotion_results(predictions: Predictions, utterances: Sequence[Utterance] = ()) -> Emotion:
     """Compute the emotion part of report.json, except for its groups, domains and folds.
 
-    Confusion, macro F1 and calibration are computed over the rows of all seeds together; `utterances` counts every test
+    Confusion, macro F1 and calibration are computed over the rows of all seeds together; the field `utterances` counts every test
     utterance once.
+
+    Args:
+        predictions: Predictions for the test utterances.
+        utterances: Utterances with the votes of annotators, the tested ones among them.
+
+    Returns:
+        The emotion part; `votes` only where a tested utterance has votes.
     """
     truth, predicted, classes = predictions.truth, predictions.predicted, len(predictions.labels)
     speakers = per_speaker(predictions)
     worst = min(speakers, key=lambda speaker: speakers[speaker].uar)
     recalls = metrics.recalls(predictions.confusion)
     before, rated = reliability(truth, predictions.probability), predictions.dimensions
-    return Emotion(
+    emotion = Emotion(
         uar=uar_over_seeds(predictions),
         accuracy=metrics.accuracy(truth, predicted),
         macro_f1=metrics.macro_f1(truth, predicted, classes),
@@ -56,6 +64,16 @@ def emotion_results(predictions: Predictions) -> Emotion:
         uar_mean_over_speakers=mean_over_speakers(speakers),
         **({"dimensions": dimension_results(rated, predictions.speaker, predictions.seed)} if rated else {}),
     )
+    return emotion.model_copy(update=vote_parts(predictions, utterances))
+
+
+def vote_parts(predictions: Predictions, utterances: Sequence[Utterance]) -> dict[str, VoteResults]:
+    """Return the field `votes` of the emotion part, nothing for a corpus without votes of annotators."""
+    votes = {utterance.id: utterance.votes for utterance in utterances}
+    texts = [votes.get(name, "") for name in predictions.id.tolist()]
+    arrays = (predictions.truth, predictions.speaker, predictions.seed, predictions.probability)
+    results = vote_results(texts, *arrays, predictions.labels) if any(texts) else None
+    return {"votes": results} if results else {}
 
 
 def chance_uar(predictions: Predictions) -> float:

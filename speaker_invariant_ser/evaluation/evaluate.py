@@ -186,7 +186,8 @@ def evaluate_alone(
     parts: dict[str, Any] = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
     if heard:
         parts["by_telephone"] = uar_over_seeds(heard)
-    emotion = emotion_results(predictions).model_copy(update={**parts, **refit_results(run, folds, predictions)})
+    parts |= refit_results(run, folds, predictions)
+    emotion = emotion_results(predictions, prepared.utterances).model_copy(update=parts)
     described, note = describe(run, prepared, settings, judged), prepared.settings.get("note", "")
     try:
         audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress, judged)

@@ -8,6 +8,7 @@ from pydantic import Field
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
+from speaker_invariant_ser.evaluation.votes import VoteResults
 
 AtChance = bool | Literal["undecided"]
 
@@ -201,6 +202,7 @@ class Emotion(Part):
     near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
     by_telephone: Uar | None = None  # on the test utterances as a telephone transmits them
     dimensions: dict[str, DimensionResult] | None = None  # of `emotion.targets`, where the recipe has them
+    votes: VoteResults | None = None  # where the corpus has votes of annotators
 
     @property
     def mean_over_speakers(self) -> MeanUar:

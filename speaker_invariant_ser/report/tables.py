@@ -26,6 +26,7 @@ from speaker_invariant_ser.report.formatting import (
     seed_deviation,
 )
 from speaker_invariant_ser.report.table import Table
+from speaker_invariant_ser.report.vote_tables import single_annotator_rows
 
 MAX_UNFOLDED_ROWS = 15
 TRANSDUCTIVE = "transductive"
@@ -102,6 +103,7 @@ def emotion_rows(emotion: Emotion) -> list[list[str]]:
         *source_rows(emotion),
         [f"emotion UAR, worst speaker ({worst.speaker})", percent(worst.uar), "", chance],
         *telephone_rows(emotion),
+        *single_annotator_rows(emotion),
         *dimension_rows(emotion),
     ]
 

@@ -15,6 +15,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     Refit,
     ReliabilityBin,
 )
+from speaker_invariant_ser.evaluation.votes import VoteResults
 from speaker_invariant_ser.metrics import MIN_CLUSTERS
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
@@ -23,6 +24,7 @@ from speaker_invariant_ser.report.plots import rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import about_refit, fold_line
+from speaker_invariant_ser.report.vote_tables import votes_table, votes_text
 
 
 def emotion_sections(emotion: Emotion) -> list[Section]:
@@ -30,6 +32,7 @@ def emotion_sections(emotion: Emotion) -> list[Section]:
     seeds = len(emotion.uar.seeds)
     return [
         results_section(emotion),
+        *([votes_section(emotion, emotion.votes)] if emotion.votes else []),
         *([domains_section(emotion.domains, emotion.refit)] if emotion.domains else []),
         *([dimensions_section(emotion.dimensions)] if emotion.dimensions else []),
         confusion_section(emotion.confusion, emotion.per_class, seeds),
@@ -78,6 +81,11 @@ def emotion_table(emotion: Emotion) -> Table:
         ["standard deviation of the speakers' UARs", points(emotion.spread).removeprefix("+")],
     ]
     return Table(["measure", "value"], rows, numbers=False)
+
+
+def votes_section(emotion: Emotion, votes: VoteResults) -> Section:
+    """Return how far the model is from the votes of annotators, and how far they are from each other."""
+    return Section("Votes of annotators", [Text(votes_text(emotion, votes)), votes_table(emotion, votes)], 3)
 
 
 def about_seeds(seeds: int) -> str:
