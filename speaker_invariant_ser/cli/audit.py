@@ -226,7 +226,7 @@ def audit_encoders(
         progress("loading", 0, 1)
         from speaker_invariant_ser.cli.baseline import settings_of
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-        from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names
+        from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names, without_folder
         from speaker_invariant_ser.studies.encoders.page import PAGE, notes, table_of, write_page
 
         prepared = PreparedCorpus.open(data)
@@ -237,7 +237,7 @@ def audit_encoders(
         labelled = prepared.labelled(settings.labels.map, settings.split)
         words = [data, "{}", "--out", out, *(["--recipe", recipe] if recipe else [])]
         words += [word for text in overrides or () for word in ("--set", text)] + ["--deviation"] * deviation
-        command = " ".join(["siser audit-encoders", *("{}" if word == "{}" else quoted(word) for word in words)])
+        command = " ".join(["siser audit-encoders", *("{}" if word == "{}" else quoted(without_folder(word)) for word in words)])
         comparison = Comparison(labelled, settings, out, command, refresh, deviation, device, jobs)
         progress("loading", 1, 1)
         measured = [measure(comparison, text, data, progress) for text in encoders or ()]

@@ -1,7 +1,7 @@
 """Uploads to the hub, without a network: a fake takes the place of huggingface_hub's client."""
 
-import shutil
 import sys
+from inspect import signature
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -16,6 +16,7 @@ from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.inference.classifier import Classifier
 from speaker_invariant_ser.inference.exported import Export, shipped_models
+from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.upload import require_complete
 
 STATED = ["--licence", "mit", "--training-data", "Tones, made by a program, public domain."]
@@ -30,20 +31,25 @@ def hub(monkeypatch):
     """A fake client; the calls are returned, and what goes wrong is chosen by `fails`."""
     hub = SimpleNamespace(calls=[], files={}, fails=None)
 
+    real = huggingface_hub.HfApi
+
     class Client:
         def __init__(self, token, library_name):
             hub.calls.append(("token", token))
 
         def create_repo(self, name, **options):
+            signature(real.create_repo).bind(self, name, **options)
             hub.calls.append(("create_repo", name, options))
             if hub.fails:
                 raise hub.fails
 
         def create_branch(self, name, **options):
+            signature(real.create_branch).bind(self, name, **options)
             hub.calls.append(("create_branch", name, options))
 
-        def upload_folder(self, *, folder_path, **options):
-            hub.files = names_below(folder_path)
+        def upload_folder(self, **options):
+            signature(real.upload_folder).bind(self, **options)
+            hub.files = names_below(options["folder_path"])
             hub.calls.append(("upload_folder", options))
             return SimpleNamespace(commit_url="https://huggingface.co/owner/name/commit/c")
 
@@ -117,6 +123,7 @@ def of_kind(kind, status=None):
         (errors.HfHubHTTPError, 500, "cannot be uploaded (what the server says); check the connection"),
         (errors.GatedRepoError, 403, "access is restricted; accept its conditions at https://huggingface.co/owner/name"),
         (errors.RepositoryNotFoundError, 404, "no such model on the hub, or a private one; check the name"),
+        (errors.HFValidationError, None, "owner/name: what the server says"),
         (errors.OfflineModeIsEnabled, None, "cannot be uploaded (what the server says); check the connection"),
     ],
 )
@@ -182,11 +189,7 @@ def test_a_classifier_without_a_card_or_weights_is_not_uploaded(trained, hub, tm
         single.push_to_hub("owner/name")
     single.save_pretrained(tmp_path / "saved")
     assert siser.load_model(tmp_path / "saved").card is None
-    onnx = Classifier.__new__(Classifier)
-    with pytest.raises(RunError, match="is an ONNX file, which has no weights to save"):
-        from speaker_invariant_ser.inference.onnx.model import OnnxModel
-
-        onnx.models, onnx.card, onnx.name = [OnnxModel.__new__(OnnxModel)], None, "model.onnx"
-        onnx.save_pretrained(tmp_path / "onnx")
+    single.models, single.name = [OnnxModel.__new__(OnnxModel)], "model.onnx"
+    with pytest.raises(RunError, match="model.onnx is an ONNX file, which has no weights to save"):
+        single.save_pretrained(tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists() and hub.calls == []
-    shutil.rmtree(tmp_path / "saved")

@@ -397,6 +397,7 @@ def test_what_is_there_is_not_measured_again_unless_it_is_of_something_else(comp
     assert siser([*command, "--set", "labels.map={rising='a', falling='b'}", "--refresh", tables[0]]) == 0
     result = json.loads((out / "emotion.json").read_text())
     assert result["utterances"] == 48 and "--set" in result["command"] and result["command"].startswith("siser audit-encoders ")
+    assert str(tmp_path) not in result["command"] and str(prepared.folder.parent) not in result["command"]
 
 
 @pytest.mark.parametrize(

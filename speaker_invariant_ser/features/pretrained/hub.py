@@ -107,7 +107,7 @@ def hub_errors(source: str, repository: str, revision: str | None, failed: str, 
         raise RunError(f"{source}: no such model on the hub, or a private one; check the name, or log in with {LOG_IN}") from None
     except errors.RevisionNotFoundError:
         raise RunError(f"{source}: the repository has no revision {revision}; expected a branch, a tag or a commit") from None
-    except errors.HFValidationError as error:
+    except ValueError as error:  # a name that is none, an answer that cannot be used
         raise RunError(f"{source}: {first_line(error)}") from None
     except (OSError, errors.HTTPError) as error:
         raise RunError(f"{source}: {failed} ({first_line(error)}); {remedy}") from None

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RecipeError, RunError, SetupError, shorten
 from speaker_invariant_ser.features.pretrained.checkpoint import README, open_checkpoint
+from speaker_invariant_ser.files import read_bytes
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 NOT_STATED = "not stated"
 MAX_BYTES = 1_000_000  # of a README
+MAX_DEPTH = 50  # of brackets in it
 MAX_NAME = 100  # characters of what is quoted
 
 
@@ -48,10 +51,16 @@ def read_metadata(path: Path) -> Mapping[str, object]:
     except ImportError:
         return {}
     try:
-        metadata = metadata_load(path) if path.is_file() and path.stat().st_size <= MAX_BYTES else None
+        readable = path.is_file() and depth_of(read_bytes(path, MAX_BYTES).decode()) <= MAX_DEPTH
+        metadata = metadata_load(path) if readable else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return metadata or {}
+
+
+def depth_of(text: str) -> int:
+    """Return how deep brackets are nested: deep ones take the parser seconds."""
+    return max(accumulate((char in "[{") - (char in "]}") for char in text), default=0)
 
 
 def names_in(value: object) -> list[str]:

@@ -69,6 +69,16 @@ def split_name(text: str) -> tuple[str, str]:
     return (path.stem if path.is_file() else path.absolute().name if path.is_dir() else text), text
 
 
+def without_folder(word: object) -> str:
+    """Return a word of a command as results have it, which are published: a path of this machine by its name alone.
+
+    >>> without_folder("/home/me/encoders/wavlm"), without_folder("ours=/home/me/run"), without_folder("runs/a")
+    ('wavlm', 'ours=run', 'runs/a')
+    """
+    before, sign, path = str(word).rpartition("=")
+    return f"{before}{sign}{Path(path).name if Path(path).is_absolute() else path}"
+
+
 def require_different_names(texts: Sequence[str]) -> None:
     """Raise an error for an unknown kind of encoder, or two of one name, before anything is measured."""
     for text in texts:
@@ -126,7 +136,7 @@ def describe(comparison: Comparison, name: str, text: str, encoders: list[Encode
     """Return all that is known of a result before it is measured."""
     prepared = comparison.prepared
     return EncoderResult(
-        command=comparison.command.replace("{}", quoted(text)),
+        command=comparison.command.replace("{}", quoted(without_folder(text))),
         date=today(),
         machine=Machine.model_validate(describe_machine()),
         versions=versions_of("scikit-learn", "numpy"),
