@@ -137,15 +137,15 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         The temporary folder, next to `path`.
 
     Raises:
-        WriteError: `path` cannot be written, or exists and is not empty; in the latter case before the block begins.
+        WriteError: `path` cannot be written; or, before the block begins, another process is writing it or it is not empty.
     """
     path = resolve_links(path)
     partial = partial_of(path)
-    with write_errors(path):
+    with write_errors(path), locked(path, "lock"):
         if path.exists():
             path.rmdir()
         remove(partial)
-        partial.mkdir(parents=True)
+        partial.mkdir()
         try:
             yield partial
             os.replace(partial, path)

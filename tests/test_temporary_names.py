@@ -108,6 +108,13 @@ def test_scratch_of_a_killed_process_is_not_used_again(tmp_path):
         assert not scratch.is_symlink()
 
 
+@pytest.mark.parametrize("name", [name for name in WRITERS if "f" in name and name != "file"])
+def test_two_writers_of_one_folder_do_not_mix(tmp_path, name):
+    with locked(tmp_path / "out", "lock"), pytest.raises(WriteError, match="out: another process is writing it"):
+        WRITERS[name](tmp_path / "out")
+    WRITERS[name](tmp_path / "out")
+
+
 def test_two_writers_of_one_file_leave_one_whole_file(tmp_path):
     path = tmp_path / "table.csv"
     with pytest.raises(WriteError, match="cannot write .*table.csv: another process is writing it"), writing(path) as first:

@@ -18,6 +18,7 @@ from speaker_invariant_ser.data.corpora.base import Download
 from speaker_invariant_ser.data.corpora.download import CheckedSession, download_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus, known_corpora
 from speaker_invariant_ser.errors import CorpusError, DownloadError, WriteError
+from speaker_invariant_ser.files import locked
 
 NAMES = ["03a01Fa", "08a02Wb", "09b03Ta", "11a05Na"]
 
@@ -301,3 +302,9 @@ def test_openly_licensed_corpora_can_be_downloaded():
     downloads = [download for corpus in known.values() for download in corpus.download]
     assert all(urlparse(download.url).scheme == "https" and download.bytes > 10**6 for download in downloads)
     assert known["ravdess"].download[0].hash == "md5:bc696df654c87fed845eb13823edef8a"
+
+
+def test_two_downloads_into_one_folder_do_not_mix(emodb, tmp_path):
+    with locked(tmp_path / "emodb", "download-lock"), pytest.raises(WriteError, match="another process is writing it"):
+        download_corpus(emodb, tmp_path / "emodb")
+    assert not list(tmp_path.rglob("*.part"))

@@ -17,7 +17,7 @@ import requests
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
-from speaker_invariant_ser.files import new_folder, private_folder, refuse_existing, remove, require_space, write_errors
+from speaker_invariant_ser.files import locked, new_folder, private_folder, refuse_existing, remove, require_space, write_errors
 from speaker_invariant_ser.processes import TaskProgress
 
 BLOCK = 2**14  # bytes received at once; an interrupted block is requested again
@@ -58,7 +58,7 @@ def download_corpus(corpus: Corpus, folder: Path | str, progress: TaskProgress |
     Raises:
         CorpusError: The corpus is not openly licensed.
         DownloadError: A transfer failed or leads to another host, or an archive has the wrong size or checksum, or is damaged.
-        WriteError: The folder cannot be written, or the disk has too little space.
+        WriteError: The folder cannot be written, the disk has too little space, or another process downloads into it.
     """
     folder = Path(folder).resolve()
     if not corpus.download:
@@ -67,16 +67,17 @@ def download_corpus(corpus: Corpus, folder: Path | str, progress: TaskProgress |
         return folder
     refuse_existing(folder, "name the folder that the corpus should be in")
     require_space(folder, int(SPACE_FACTOR * sum(download.bytes for download in corpus.download)))
-    transfers = private_folder(folder.with_name(f".{folder.name}.download"))
-    archives = [transfers / Path(urlparse(download.url).path).name for download in corpus.download]
-    for archive, download in zip(archives, corpus.download, strict=True):
-        retrieve(download, archive, progress)
-    with new_folder(folder) as partial:
-        for done, archive in enumerate(archives):
-            if progress:
-                progress("unpacking", done, len(archives))
-            unpack(archive, partial)
-    remove(transfers)
+    with write_errors(folder), locked(folder, "download-lock"):
+        transfers = private_folder(folder.with_name(f".{folder.name}.download"))
+        archives = [transfers / Path(urlparse(download.url).path).name for download in corpus.download]
+        for archive, download in zip(archives, corpus.download, strict=True):
+            retrieve(download, archive, progress)
+        with new_folder(folder) as partial:
+            for done, archive in enumerate(archives):
+                if progress:
+                    progress("unpacking", done, len(archives))
+                unpack(archive, partial)
+        remove(transfers)
     return folder
 
 
