@@ -4,7 +4,7 @@ Shapes: S samples, C emotions, D embedding dimension.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,7 +20,7 @@ from speaker_invariant_ser.inference.inputs import cut_windows
 from speaker_invariant_ser.inference.loading import is_onnx, load_models
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.recording import Recording
-from speaker_invariant_ser.inference.predict import calibrated, mean_probabilities
+from speaker_invariant_ser.inference.predict import calibrated, mean_outputs, targets_of
 from speaker_invariant_ser.inference.sharing import HubMethods
 from speaker_invariant_ser.inference.timeline import (
     StreamingClassifier,
@@ -46,12 +46,14 @@ class Prediction:
         confidence: Its probability.
         probabilities: Probability of each emotion; they sum to 1.
         warnings: Defects of the recording, and conditions that the model was not trained on.
+        dimensions: Values from 0 to 1 of arousal, valence and dominance, of a model that predicts them; otherwise empty.
     """
 
     emotion: str
     confidence: float
     probabilities: dict[str, float]
     warnings: tuple[str, ...] = ()
+    dimensions: dict[str, float] = field(default_factory=dict)
 
 
 class Classifier(HubMethods):
@@ -244,8 +246,8 @@ class Classifier(HubMethods):
     def predictions(self, clips: Sequence[tuple[np.ndarray, Sequence[str]]]) -> list[Prediction]:
         """Predict clips, float32 [S] at 16 kHz with notes about each."""
         with memory_errors():
-            probabilities = mean_probabilities(self.models, [clip for clip, _ in clips])
-        if not np.isfinite(probabilities).all():
+            probabilities, dimensions = mean_outputs(self.models, [clip for clip, _ in clips])
+        if not (np.isfinite(probabilities).all() and np.isfinite(dimensions).all()):
             raise RunError(f"{self.name}: its output is not finite, because its weights overflow; train it again")
         trained = join_ranges([model.settings.trained_range for model in self.models])
         return [
@@ -254,8 +256,9 @@ class Classifier(HubMethods):
                 confidence=float(row.max()),
                 probabilities={label: float(value) for label, value in zip(self.labels, row, strict=True)},
                 warnings=(*notes, *(outside(trained, clip) if trained else ())),
+                dimensions=dict(zip(targets_of(self.models), values.tolist(), strict=True)),
             )
-            for row, (clip, notes) in zip(probabilities, clips, strict=True)
+            for row, values, (clip, notes) in zip(probabilities, dimensions, clips, strict=True)
         ]
 
     @classmethod

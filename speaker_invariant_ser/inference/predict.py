@@ -113,7 +113,8 @@ class Predictor:
                 f"embeddings of several models ({len(models)}) have nothing in common: choose one with --fold, or an export"
             )
         codes = len(models) == 1 and models[0].releases_codes
-        schema = Schema(labels, name, calibrated(models), settings.min_confidence, settings.window > 0, codes)
+        wanted = settings.min_confidence, settings.window > 0
+        schema = Schema(labels, name, calibrated(models), *wanted, codes, targets_of(models))
         return cls(models, settings, schema, chosen, join_ranges([each.settings.trained_range for each in models]), mean, plots)
 
     def recordings(self, chunk: "Chunk") -> Iterator[Pending]:
@@ -160,8 +161,8 @@ class Predictor:
         path = pending.source.item.path
         if output is None:
             return Outcome(None, error=f"{path}: does not fit into memory beside the models; cut it into parts")
-        probability, embedding, code = output
-        if not np.isfinite(probability).all():
+        probability, embedding, code, dimensions = output
+        if not np.isfinite(probability).all() or (dimensions is not None and not np.isfinite(dimensions).all()):
             return Outcome(None, error=f"{path}: the models' output is not finite, their weights overflow; train them again")
         chosen = probability[self.columns].astype(float)
         if self.settings.labels:
@@ -169,15 +170,16 @@ class Predictor:
             chosen = chosen / total if total > 0 else np.full(len(chosen), 1 / len(chosen))
         kept = embedding if self.settings.embeddings else None
         warnings = pending.source.conditions(piece.clip) if self.settings.in_parts else ()  # of a whole recording it is known
-        return Outcome(chosen, kept, tuple(warnings), code=code)
+        return Outcome(chosen, kept, tuple(warnings), code=code, dimensions=dimensions)
 
 
 class Output(NamedTuple):
-    """What models compute for a clip: probabilities [C], and of the first model embedding [D] and, if it releases codes, code."""
+    """What models compute for a clip: probabilities [C], embedding [D] and code of the first model, and dimensions [R]."""
 
     probability: np.ndarray
     embedding: np.ndarray
     code: int | None
+    dimensions: np.ndarray | None = None
 
 
 class Chunk(NamedTuple):
@@ -214,8 +216,10 @@ def outputs_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndar
         return []
     try:
         with memory_errors():
-            probability, embedding, code = outputs(models, clips, mean)
-            return list(map(Output, probability, embedding, [None] * len(clips) if code is None else code.tolist()))
+            probability, embedding, code, dimensions = outputs(models, clips, mean)
+            none = [None] * len(clips)
+            codes = none if code is None else code.tolist()
+            return list(map(Output, probability, embedding, codes, none if dimensions is None else dimensions))
     except MemoryError:
         if len(clips) == 1:
             return [None]
@@ -232,29 +236,53 @@ def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | No
         mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
 
     Returns:
-        Probabilities [N, C], averaged over models and corrected by their temperatures if `calibrated`, and the embeddings [N, D]
-        and codes [N] of the first model.
+        Probabilities [N, C], averaged over models and corrected by their temperatures if `calibrated`; the embeddings [N, D] and
+        codes [N] of the first model; and dimensions [N, R], averaged over models.
     """
     means = None if mean is None else np.tile(mean, (len(clips), 1))
     scaled = calibrated(models)
     by_model = [output_of(model, clips, means, scaled) for model in models]
-    return by_model[0]._replace(probability=np.mean([output.probability for output in by_model], axis=0))
+    rated = [output.dimensions for output in by_model if output.dimensions is not None]
+    dimensions = np.mean(rated, axis=0) if targets_of(models) else None
+    return by_model[0]._replace(probability=np.mean([output.probability for output in by_model], axis=0), dimensions=dimensions)
+
+
+def targets_of(models: "Models") -> tuple[str, ...]:
+    """Return the dimensions that models predict beside the emotion; none if they predict different ones."""
+    return models[0].targets if len({model.targets for model in models}) == 1 else ()
 
 
 def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
-    """Compute emotion probabilities [N, C] of clips of any length, averaged over windows weighted by their lengths."""
+    """Compute emotion probabilities [N, C] of clips of any length, as `mean_outputs` does."""
+    return mean_outputs(models, clips, mean)[0]
+
+
+def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute outputs for clips of any length, averaged over windows weighted by their lengths.
+
+    Args:
+        models: Models with the same labels.
+        clips: N clips, float32 [S] at 16 kHz.
+        mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
+
+    Returns:
+        Emotion probabilities [N, C], and dimensions [N, R], of which there may be none.
+    """
+    labels, targets = len(models[0].labels), len(targets_of(models))
     if not clips:
-        return np.zeros((0, len(models[0].labels)))
+        return np.zeros((0, labels)), np.zeros((0, targets))
     windows_by_clip = [cut_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
-    by_window = outputs(models, windows, mean).probability
+    computed = outputs(models, windows, mean)
     ends = np.cumsum([len(parts) for parts in windows_by_clip])[:-1]
-    return np.stack(
-        [
-            weighted_mean(rows, [len(part) for part in parts])
-            for rows, parts in zip(np.split(by_window, ends), windows_by_clip, strict=True)
-        ]
-    )
+
+    def averaged(by_window: np.ndarray) -> np.ndarray:
+        """Return the mean of each clip's windows."""
+        rows = zip(np.split(by_window, ends), windows_by_clip, strict=True)
+        return np.stack([weighted_mean(values, [len(part) for part in parts]) for values, parts in rows])
+
+    dimensions = np.zeros((len(clips), 0)) if computed.dimensions is None else averaged(computed.dimensions)
+    return averaged(computed.probability), dimensions
 
 
 def calibrated(models: "Models") -> bool:
@@ -263,7 +291,7 @@ def calibrated(models: "Models") -> bool:
 
 
 def output_of(model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool) -> OnnxOutputs:
-    """Return a model's probabilities [N, C], `scaled` by its temperature or as they are, its embeddings [N, D] and codes [N].
+    """Return what a model computes for N clips, its probabilities [N, C] `scaled` by its temperature or as they are.
 
     An ONNX file has applied its temperature.
     """
@@ -274,7 +302,7 @@ def output_of(model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means:
 
     applied, temperature = apply_to_clips(model, clips, means), model.settings.temperature
     probability = apply_temperature(applied.probability, temperature) if scaled and temperature else applied.probability
-    return OnnxOutputs(probability, applied.embedding, applied.code)
+    return OnnxOutputs(probability, applied.embedding, applied.code, applied.dimensions)
 
 
 class Plots(Protocol):

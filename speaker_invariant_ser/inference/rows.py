@@ -23,11 +23,12 @@ CODE = "code"  # column of models that release codes
 TIMES = ("start", "end", "duration")  # columns in seconds
 
 
-def columns(labels: Sequence[str], codes: bool = False) -> list[str]:
-    """Return the columns of a table of predictions of these emotions, with those of the codes that a model releases."""
+def columns(labels: Sequence[str], codes: bool = False, dimensions: Sequence[str] = ()) -> list[str]:
+    """Return the columns of a table of predictions of these emotions, with those of the codes and dimensions that a model has."""
     probabilities = [f"p_{label}" for label in labels]
     before = ["file", "channel", "level", "start", "end", "speaker", "emotion", "confidence"]
-    return [*before, *probabilities, *([CODE] if codes else []), "duration", "warnings", "error", "model", "calibrated"]
+    after = ["duration", "warnings", "error", "model", "calibrated", *dimensions]
+    return [*before, *probabilities, *([CODE] if codes else []), *after]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Schema:
         min_confidence: Predictions below this confidence are "uncertain".
         windows: Whether windows get rows of their own.
         codes: Whether rows have the codes that the model releases.
+        dimensions: Dimensions, such as arousal, that the models predict beside the emotion, R.
     """
 
     labels: tuple[str, ...]
@@ -49,21 +51,23 @@ class Schema:
     min_confidence: float = 0.0
     windows: bool = False
     codes: bool = False
+    dimensions: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
         """Columns of the table."""
-        return columns(self.labels, self.codes)
+        return columns(self.labels, self.codes, self.dimensions)
 
 
 class Outcome(NamedTuple):
-    """What the models say of a piece: probabilities [C], embedding [D] and code, each None where it is silent or failed."""
+    """What the models say of a piece: probabilities [C], embedding [D], code and dimensions [R], None where silent or failed."""
 
     probability: np.ndarray | None
     embedding: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
     code: int | None = None
+    dimensions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ def make_row(
     probability = mean_of([piece.outcome.probability for piece in usable], usable) if usable and not error else None
     embeddings = [piece.outcome.embedding for piece in usable]
     embedding = mean_of(embeddings, usable) if probability is not None and embeddings[0] is not None else None
+    dimensions = mean_of([piece.outcome.dimensions for piece in usable], usable) if schema.dimensions and usable else None
     best = int(probability.argmax()) if probability is not None else 0
     confidence = float(probability[best]) if probability is not None else None
     values = [None] * len(schema.labels) if probability is None else [float(value) for value in probability]
@@ -212,7 +217,10 @@ def make_row(
         "error": printable(error),
         "model": printable(schema.model),
         "calibrated": schema.calibrated,
+        **dict.fromkeys(schema.dimensions),
     }
+    if dimensions is not None and not error:
+        row |= {name: float(value) for name, value in zip(schema.dimensions, dimensions, strict=True)}
     return Result(row, None if embedding is None else embedding.astype(np.float32))
 
 

@@ -1,7 +1,7 @@
 """Emotion over time: predictions for the windows of a recording of any length, from a file or while it is being recorded."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.windows import Cut, Cutter, cut, to_samples
-from speaker_invariant_ser.inference.predict import mean_probabilities
+from speaker_invariant_ser.inference.predict import mean_outputs, targets_of
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.loading import Models
@@ -31,6 +31,7 @@ class WindowPrediction:
         emotion: The most probable emotion.
         confidence: Its probability.
         probabilities: Probability of each emotion.
+        dimensions: Values from 0 to 1 of arousal, valence and dominance, of a model that predicts them; otherwise empty.
     """
 
     start: float
@@ -38,10 +39,13 @@ class WindowPrediction:
     emotion: str
     confidence: float
     probabilities: dict[str, float]
+    dimensions: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, start: int, end: int, probability: np.ndarray, labels: Sequence[str]) -> "WindowPrediction":
-        """Return the prediction for a stretch of samples with these probabilities [C]."""
+    def of(
+        cls, start: int, end: int, probability: np.ndarray, labels: Sequence[str], dimensions: Mapping[str, float] | None = None
+    ) -> "WindowPrediction":
+        """Return the prediction for a stretch of samples with these probabilities [C] and dimensions."""
         best = int(probability.argmax())
         return cls(
             start=start / audio.SAMPLE_RATE,
@@ -49,6 +53,7 @@ class WindowPrediction:
             emotion=labels[best],
             confidence=float(probability[best]),
             probabilities={label: float(value) for label, value in zip(labels, probability, strict=True)},
+            dimensions=dict(dimensions or {}),
         )
 
 
@@ -70,11 +75,12 @@ def timeline(models: "Models", blocks: Iterable[np.ndarray], window: float = 4.0
 
 def predict_cuts(models: "Models", cuts: Iterable[Cut]) -> Iterator[WindowPrediction]:
     """Predict windows, a bounded number at a time."""
-    waiting = iter(cuts)
+    waiting, targets = iter(cuts), targets_of(models)
     while some := list(islice(waiting, WINDOWS)):
-        probability = mean_probabilities(models, [each.clip for each in some])
-        for each, row in zip(some, probability, strict=True):
-            yield WindowPrediction.of(each.start, each.start + len(each.clip), row, models[0].labels)
+        computed = mean_outputs(models, [each.clip for each in some])
+        for each, row, values in zip(some, *computed, strict=True):
+            dimensions = dict(zip(targets, values.tolist(), strict=True))
+            yield WindowPrediction.of(each.start, each.start + len(each.clip), row, models[0].labels, dimensions)
 
 
 class StreamingClassifier:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,13 +111,15 @@ def test_functionals_and_a_release_that_rounds_are_computed_too(tmp_path):
     assert (embedding % 0.5 == 0).all() and len({*map(bytes, embedding)}) == 3
 
 
-def test_codes_are_released_by_the_file_and_by_the_model_and_named_in_the_table(tmp_path):
+def test_codes_and_dimensions_are_those_of_the_model_and_named_in_the_table(tmp_path, monkeypatch):
     clips = [speechlike(1, seed) for seed in range(8)]
-    folder = saved(tmp_path / "model", clips, release=section("release", name="codes", cells=8))
+    emotion, release = EmotionSection(hidden=16, targets=("arousal", "dominance")), section("release", name="codes", cells=8)
+    folder = saved(tmp_path / "model", clips, emotion=emotion, release=release)
     assert export_onnx(folder, tmp_path / "model.onnx") < 1e-4
     model, file = load_model(folder), OnnxModel(tmp_path / "model.onnx")
     outputs, expected = file.apply(clips), apply_to_clips(model, clips, batch_size=1)
     assert np.array_equal(outputs.code, expected.code) and len({*outputs.code}) > 1
+    assert outputs.dimensions == pytest.approx(expected.dimensions, abs=1e-4) and file.targets == ("arousal", "dominance")
     assert np.array_equal(outputs.embedding, model.release.codes.detach().numpy()[outputs.code]), "to the last bit"
     for number, clip in enumerate([clips[0], np.concatenate([clips[0], clips[1]])]):
         soundfile.write(tmp_path / f"{number}.wav", clip, RATE, subtype="FLOAT")
@@ -129,7 +132,14 @@ def test_codes_are_released_by_the_file_and_by_the_model_and_named_in_the_table(
         assert [row["code"] for row in rows_of(table)] == [codes[0], codes[0], *codes, " ".join(codes)], "of each window"
         with np.load(embeddings) as arrays:
             assert arrays["code"].tolist() == [row["code"] for row in rows_of(table)]
+        dimensions = [[float(row[name]) for name in ("arousal", "dominance")] for row in rows_of(table)]
+        expected = [*outputs.dimensions[[0, 0, 0, 1]], outputs.dimensions[:2].mean(axis=0)]
+        assert dimensions == pytest.approx(np.array(expected), abs=1e-4)
         assert siser(["infer", str(source), *files, *options, "--overwrite"]) == 0, "known as embeddings of `siser infer`"
+    computed = [np.array([1, 0, 0.0]), np.zeros(12), np.array(3), np.array([0.5, 1.5])]
+    monkeypatch.setattr(file, "session", SimpleNamespace(run=lambda names, inputs: computed))
+    with pytest.raises(RunError, match="model.onnx is damaged: its dimensions are not from 0 to 1"):
+        file.apply(clips)
 
 
 def test_the_metadata_says_what_a_user_needs_and_nothing_of_this_machine(fusion):

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.inference.rows import TIMES, Row
 
 if TYPE_CHECKING:
     import pyarrow
 
-NUMBERS = ("confidence", *TIMES)
+NUMBERS = ("confidence", *TIMES, *DIMENSIONS)
 NEEDED = (
     {"file", "emotion", "confidence", "error"},
     {"path", "label", "confidence", "error"},

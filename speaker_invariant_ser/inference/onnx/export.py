@@ -1,8 +1,9 @@
 """Write a trained model as an ONNX file that computes everything from the waveform on, and is checked against the model.
 
 Input `waveform`: float32 [S], one clip in [-1, 1] at 16 kHz, of any length. Outputs: `probabilities` [C], corrected by the
-model's temperature if it has one, `embedding` [D], and of a model that releases codes the number `code` of the one that the
-embedding is. The whole clip is one window: whoever calls it cuts recordings longer than 30 s, as `siser infer` does.
+model's temperature if it has one, and `embedding` [D]; of a model that releases codes the number `code` of the one that the
+embedding is, and of a model with `emotion.targets` their values, `dimensions` [R]. The whole clip is one window: whoever calls it
+cuts recordings longer than 30 s, as `siser infer` does.
 
 Shapes: S samples, M mel bands, T frames, C emotions, D embedding dimension.
 """
@@ -27,7 +28,7 @@ from speaker_invariant_ser.data.f0.tracker import F0_RANGE, PEAK, TRACKER_LICENC
 from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
-from speaker_invariant_ser.inference.onnx.model import CODE, ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
+from speaker_invariant_ser.inference.onnx.model import CODE, DIMENSIONS, ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model
@@ -140,7 +141,7 @@ def build(model: SerModel) -> "onnx.ModelProto":
             OneClip(model).eval(),
             (torch.zeros(TRACED),),
             input_names=[INPUT],
-            output_names=(*OUTPUTS, CODE) if model.releases_codes else OUTPUTS,
+            output_names=(*OUTPUTS, *([CODE] if model.releases_codes else []), *([DIMENSIONS] if model.targets else [])),
             dynamic_shapes=({0: "samples"},),
             opset_version=OPSET,
             dynamo=True,
@@ -170,7 +171,7 @@ def quiet() -> Iterator[None]:
 
 
 class OneClip(nn.Module):
-    """What the file computes: probabilities [C], embedding [D] and, of a model that releases codes, the code of one clip [S]."""
+    """What the file computes of one clip [S]: probabilities [C], embedding [D], and code and dimensions [R] if there are any."""
 
     def __init__(self, model: SerModel) -> None:
         super().__init__()
@@ -187,7 +188,8 @@ class OneClip(nn.Module):
             rows = torch.cat((rows, prosody_rows(rows, track(waveform, rows.shape[2]), self.model.logmel.low_bands)), dim=1)
         output = self.model.from_mels(rows, frames)
         probabilities = (output.logits / (self.model.settings.temperature or 1)).softmax(dim=1)[0]
-        return probabilities, output.embedding[0], *(() if output.code is None else (output.code[0],))
+        further = (values[0] for values in (output.code, output.dimensions) if values is not None)
+        return probabilities, output.embedding[0], *further
 
 
 def track(waveform: Tensor, frames: int) -> Tensor:
@@ -313,7 +315,9 @@ def largest_difference(model: SerModel, exported: OnnxModel) -> float:
         clip = synthetic_clip(samples)
         expected, actual = apply_to_clips(model, [clip]), exported.apply([clip])
         probability = apply_temperature(expected.probability, model.settings.temperature or 1)
-        parts = (actual.probability - probability, actual.embedding - expected.embedding)
+        parts = [actual.probability - probability, actual.embedding - expected.embedding]
+        if actual.dimensions is not None and expected.dimensions is not None:
+            parts.append(actual.dimensions - expected.dimensions)
         differences.append(max(float(np.abs(part).max()) for part in parts))
     rounds = model.settings.bottleneck.name == "fsq" or model.settings.release.name in ("quantise", "codes")
     return float(np.median(differences)) if rounds else float(np.max(differences))

@@ -15,6 +15,7 @@ from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import require_regular
+from speaker_invariant_ser.recipe_encoders import Dimension
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,22 +23,30 @@ if TYPE_CHECKING:
 ENDING = ".onnx"
 FORMAT = 1
 INPUT, OUTPUTS = "waveform", ("probabilities", "embedding")
-CODE = "code"  # a third output of models that release codes
+CODE, DIMENSIONS = "code", "dimensions"  # further outputs: of models that release codes, of models with targets
 NUMBERS, WHOLE = "tensor(float)", "tensor(int64)"  # types of both, and of the code, as onnxruntime calls them
 MAX_DIM = 100_000
 
 
 class OnnxOutputs(NamedTuple):
-    """Emotion probabilities [N, C] and embeddings [N, D] of N clips, and codes [N] where the model releases some."""
+    """Emotion probabilities [N, C] and embeddings [N, D] of N clips; codes [N] and dimensions [N, R] where the model has them."""
 
     probability: np.ndarray
     embedding: np.ndarray
     code: np.ndarray | None = None
+    dimensions: np.ndarray | None = None
+
+
+class OnnxEmotion(BaseModel):
+    """What predicting needs of section [emotion]."""
+
+    targets: tuple[Dimension, ...] = ()
 
 
 class OnnxSettings(BaseModel):
     """What predicting needs of the settings of the model that was exported."""
 
+    emotion: OnnxEmotion = OnnxEmotion()
     trained_range: TrainedRange | None = None
     temperature: float | None = Field(None, gt=0, allow_inf_nan=False)
 
@@ -65,6 +74,7 @@ class OnnxModel:
         dim: Dimension D of the embedding.
         settings: What predicting needs of the settings of the model that was exported.
         releases_codes: Whether it releases codes.
+        targets: The R dimensions that it predicts beside the emotion.
         metadata: What the file says of itself.
 
     Raises:
@@ -92,8 +102,10 @@ class OnnxModel:
             raise RunError(f"{self.name} was not written by `siser export`: its metadata {reason} {key}") from None
         if described.format != FORMAT:
             raise RunError(f"{self.name}: written in format {described.format}, this version reads format {FORMAT}")
-        self.releases_codes = require_interface(self.session, self.name)
         self.labels, self.dim, self.settings = described.labels, described.embedding_size, described.settings
+        self.targets = described.settings.emotion.targets
+        self.further = require_interface(self.session, self.name, bool(self.targets))
+        self.releases_codes = CODE in self.further
 
     def apply(self, clips: Sequence[np.ndarray]) -> OnnxOutputs:
         """Apply the model to N clips, float32 [S] each, in [-1, 1] at 16 kHz.
@@ -104,11 +116,17 @@ class OnnxModel:
         """
         code = np.zeros(len(clips), np.int64) if self.releases_codes else None
         probabilities = np.zeros((len(clips), len(self.labels)), np.float32)
-        outputs = OnnxOutputs(probabilities, np.zeros((len(clips), self.dim), np.float32), code)
+        dimensions = np.zeros((len(clips), len(self.targets)), np.float32) if self.targets else None
+        outputs = OnnxOutputs(probabilities, np.zeros((len(clips), self.dim), np.float32), code, dimensions)
         for index, clip in enumerate(clips):
             with run_errors(self.name):
-                probability, embedding, *codes = self.session.run(None, {INPUT: np.ascontiguousarray(clip, np.float32)})
-            if (probability.shape, embedding.shape) != ((len(self.labels),), (self.dim,)) or any(code.shape for code in codes):
+                probability, embedding, *others = self.session.run(None, {INPUT: np.ascontiguousarray(clip, np.float32)})
+            further = dict(zip(self.further, others, strict=True))
+            shapes = {name: array.shape for name, array in further.items()}
+            expected = {CODE: (), DIMENSIONS: (len(self.targets),)}
+            if (probability.shape, embedding.shape) != ((len(self.labels),), (self.dim,)) or any(
+                shape != expected[name] for name, shape in shapes.items()
+            ):
                 raise RunError(
                     f"{self.name} is damaged: it computes arrays of shape {probability.shape} and {embedding.shape}, expected "
                     f"{len(self.labels)} probabilities and {self.dim} dimensions"
@@ -119,18 +137,31 @@ class OnnxModel:
                 raise RunError(f"{self.name} is damaged: its embedding is not finite")
             outputs.probability[index], outputs.embedding[index] = probability, embedding
             if outputs.code is not None:
-                outputs.code[index] = codes[0]
+                outputs.code[index] = further[CODE]
+            if outputs.dimensions is not None:
+                if not ((further[DIMENSIONS] >= 0) & (further[DIMENSIONS] <= 1)).all():
+                    raise RunError(f"{self.name} is damaged: its dimensions are not from 0 to 1")
+                outputs.dimensions[index] = further[DIMENSIONS]
         return outputs
 
 
-def require_interface(session: "InferenceSession", name: str) -> bool:
-    """Raise RunError unless a model takes a waveform [S] and computes probabilities and an embedding; return if a code, too."""
+def require_interface(session: "InferenceSession", name: str, with_dimensions: bool) -> tuple[str, ...]:
+    """Raise RunError unless a model takes a waveform [S] and computes probabilities and an embedding.
+
+    Args:
+        session: The model.
+        name: What the error message calls it.
+        with_dimensions: Whether its metadata say that it computes dimensions as well.
+
+    Returns:
+        The names of its further outputs.
+    """
     inputs = [(node.name, node.type, len(node.shape)) for node in session.get_inputs()]
     outputs = [(node.name, node.type) for node in session.get_outputs()]
-    expected = [(output, NUMBERS) for output in OUTPUTS]
-    if inputs != [(INPUT, NUMBERS, 1)] or outputs not in (expected, [*expected, (CODE, WHOLE)]):
+    first, last = [(output, NUMBERS) for output in OUTPUTS], [(DIMENSIONS, NUMBERS)] if with_dimensions else []
+    if inputs != [(INPUT, NUMBERS, 1)] or outputs not in ([*first, *last], [*first, (CODE, WHOLE), *last]):
         raise RunError(f"{name} was not written by `siser export`: it does not compute {' and '.join(OUTPUTS)} of a {INPUT}")
-    return outputs != expected
+    return tuple(output for output, _ in outputs[len(first) :])
 
 
 @contextmanager
