@@ -131,6 +131,14 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
         assert "strongest attacker" in card and "chance, given the emotion" in card and "baseline: " in card
 
 
+def test_the_card_of_one_of_several_models_says_that_the_numbers_are_of_all(run):
+    splits = [replace(run.splits[0], name=name, train=train, dev=(), test=test) for name, train, test in FOLDS]
+    models = several(run, splits)
+    card = render_card(models, run_report(), "other", "name", single=models.trained_models()[0])
+    assert "These numbers are of 2 models of the same recipe" in card and "| weights | 1 model, " in card
+    assert "It knows 2 speakers of these recordings; 2 more were neither" in card
+
+
 FOLDS = (("1", ("a", "b"), ("c", "d")), ("2", ("c", "d"), ("a", "b")))
 
 
