@@ -10,13 +10,14 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES
 from conftest import TINY
-from helpers import assert_same_bits, occurrences
+from helpers import assert_same_bits, fake_hub, occurrences
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.pretrained import front
+from speaker_invariant_ser.features.pretrained.checkpoint import downloaded
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.onnx.export import export_onnx
@@ -27,6 +28,7 @@ from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.export import export_run
 from speaker_invariant_ser.report.sections.training import curve_plots
+from speaker_invariant_ser.studies.measure import why_other_run
 from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
@@ -187,7 +189,18 @@ def test_a_model_has_the_name_of_its_checkpoint_and_no_path(checkpoint, prepared
     assert (apply_to_clips(load_model(model), clips).embedding == expected).all()
 
 
-def test_a_run_is_not_resumed_with_another_checkpoint(checkpoint, prepared, tmp_path):
-    train(small(checkpoint("wavlm")), prepared, tmp_path / "run", device="cpu")
+def test_a_run_is_resumed_with_its_own_checkpoint_and_no_other(checkpoint, prepared, tmp_path, monkeypatch):
+    latest = ["wavlm"]
+    downloaded.cache_clear()
+    fake_hub(monkeypatch, lambda _, revision, **__: str(checkpoint(revision or latest[0])))
+    recipe, folder = small("owner/name"), tmp_path / "run"
+    train(recipe, prepared, folder, device="cpu")
+    latest[0] = "hubert"
+    downloaded.cache_clear()
+    assert train(recipe, prepared, folder, resume=True, device="cpu").recipe.encoder.revision == "wavlm"
+    assert why_other_run(folder, recipe, prepared) == "", "a study continues with it"
+    with pytest.raises(RunError, match=r"was started with another recipe: encoder\.revision was 'wavlm', now 'hubert'"):
+        train(small("owner/name", revision="hubert"), prepared, folder, resume=True, device="cpu")
     with pytest.raises(RunError, match=r"was started with another recipe: encoder\.\w+ was .*, now"):
-        train(small(checkpoint("hubert")), prepared, tmp_path / "run", resume=True, device="cpu")
+        train(small(checkpoint("hubert")), prepared, folder, resume=True, device="cpu")
+    downloaded.cache_clear()
