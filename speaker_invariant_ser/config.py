@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, shown, unknown
 from speaker_invariant_ser.files import read_bytes
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import EncoderSection
@@ -51,7 +51,7 @@ DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversar
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 NEW_KEYS = {"cells"}  # of later methods
 
-LONG_KEY = re.compile(r"""(?<![\w"'-])(([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}""")  # takes minutes where much longer
+TOO_LONG = re.compile(r"""(?<![\w"'-])(?P<key>([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}|(?<!\w)0[xob]\w{999}""")
 SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
 DEFAULT_RECIPE = "default"  # what is trained where no recipe is named
 
@@ -150,8 +150,8 @@ def read_tables(path: Path | str, kind: str = "recipe", example: str = "recipes/
     try:
         if (path := Path(path)).exists() and not path.is_file():
             raise RecipeError(f"{path} is not a regular file: expected a TOML file such as {example}")
-        if LONG_KEY.search(text := read_bytes(path, 10**6).decode("utf-8-sig")):
-            raise ValueError("a key of more than 20 parts")
+        if long := TOO_LONG.search(text := read_bytes(path, 10**6).decode("utf-8-sig")):  # would take minutes, or be no number
+            raise ValueError("a key of more than 20 parts" if long["key"] else "a number of 1000 digits or more")
         return tomllib.loads(text)
     except FileNotFoundError:
         raise RecipeError(f"no {kind} at {path}: expected a TOML file such as {example}") from None
@@ -217,7 +217,7 @@ def validated(tables: Mapping[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(tables)
     except ValidationError as error:
-        raise RecipeError(f"{source}: " + "; ".join(map(explain, error.errors()))) from None
+        raise RecipeError(f"{source}: " + "; ".join(map(explain, error.errors()[:MAX_PROBLEMS]))) from None
 
 
 def parse_override(text: str) -> tuple[str, str, object]:
@@ -326,14 +326,14 @@ def explain(problem: Mapping[str, Any]) -> str:
         text = str(problem["ctx"]["error"])
         return text.replace("adversary.", f"{table_of(location)}.") if location[:1] == ["extra_adversaries"] else text
     if kind in ("model_type", "model_attributes_type"):
-        return f"{key} = {problem['input']!r}: should be a table of keys, and one alone"
+        return f"{key} = {shown(problem['input'])}: should be a table of keys, and one alone"
     if kind == "tuple_type":
         example = (
             " of tables, [[extra_adversaries]]" if len(location) == 1 else f", such as {EXAMPLES.get(location[-1], '[1, 2]')}"
         )
-        return f"{key} = {problem['input']!r}: should be a list{example}"
+        return f"{key} = {shown(problem['input'])}: should be a list{example}"
     wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list").replace(" after validation", "")
-    return f"{key} = {problem['input']!r}: {wrong}"
+    return f"{key} = {shown(problem['input'])}: {wrong}"
 
 
 def located(loc: Sequence[str | int]) -> tuple[list[str], str | None]:

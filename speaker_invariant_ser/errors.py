@@ -19,6 +19,9 @@ import difflib
 import shlex
 from collections.abc import Iterable
 
+# Of what a message shows of a file: problems, names, and characters of a value
+MAX_PROBLEMS, MAX_NAMES, MAX_SHOWN = 20, 500, 200
+
 
 class SerError(Exception):
     """A request that cannot be met; the message names the file, the value, and what is allowed."""
@@ -83,10 +86,23 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
     >>> unknown("corpus", "emdb", ["emodb", "nemo"])
     "unknown corpus 'emdb', did you mean 'emodb'? Expected one of: emodb, nemo"
     """
-    names = [str(name) for name in allowed]
-    close = difflib.get_close_matches(str(value), names, n=1)
+    names, text = [str(name) for name in allowed], str(value)[:MAX_SHOWN]
+    close = difflib.get_close_matches(text, names[:MAX_NAMES], n=1)
     hint = f", did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{value}'{hint} Expected one of: {', '.join(names)}"
+    return f"unknown {kind} '{text}'{hint} Expected one of: {shorten(names, MAX_NAMES)}"
+
+
+def shown(value: object) -> str:
+    """Return a value of a file as a message shows it, cut if it is long.
+
+    >>> shown("a"), len(shown([0] * 1000))
+    ("'a'", 203)
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        text = "a very large number"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def shorten(names: Iterable[object], maximum: int = 5) -> str:

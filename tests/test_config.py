@@ -102,6 +102,9 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ),
         ("[train", "not valid TOML"),
         ("a" + ".'a'.a" * 50_000 + " = 1", "not valid TOML: a key of more than 20 parts"),
+        ("[train]\nepochs = 0x" + "f" * 5000, "not valid TOML: a number of 1000 digits or more"),
+        ("[train]\nepochs = " + "9" * 4000, r"train.epochs = 9{200}\.\.\.: "),
+        ("[train]\n" + "\n".join(f"k{number} = 1" for number in range(2000)), r"unknown key in \[train\] 'k19'[^k]*\Z"),
     ],
 )
 def test_errors_name_file_key_value_and_what_is_allowed(tmp_path, text, message):

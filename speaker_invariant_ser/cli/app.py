@@ -44,6 +44,7 @@ HINTS = {  # what an interrupted command leaves behind
     "audit-encoders": "; results and embeddings computed so far are kept, repeat the command to continue",
     "study": "; results, trained models and checkpoints are kept, repeat the command to continue",
 }
+MAX_MESSAGE = 10_000  # characters of an error
 MAX_REASON = 200  # characters of what a library says
 REMEDIES = {  # what to lower, or to leave out, where memory runs out
     "prepare": "try --jobs 1, or cut long recordings into segments",
@@ -192,7 +193,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def fail(message: str) -> int:
     """Print an error line and return the exit code of a wrong request."""
-    say(f"error: {' '.join(message.split())}", error=True)
+    text = " ".join(message.split())
+    say(f"error: {text if len(text) <= MAX_MESSAGE else f'{text[:MAX_MESSAGE]}...'}", error=True)
     return WRONG_REQUEST
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
-from speaker_invariant_ser.errors import RecipeError, RunError, shorten, unknown
+from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
 from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.features.pretrained.places import with_path, without_path
@@ -374,7 +374,7 @@ def description_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise RunError(f"{path} is damaged: {'; '.join(map(explain, error.errors()))}") from None
+        raise RunError(f"{path} is damaged: {'; '.join(map(explain, error.errors()[:MAX_PROBLEMS]))}") from None
     except (ValueError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 

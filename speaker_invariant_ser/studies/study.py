@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, toml_value
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import RecipeError, StudyError, unknown
+from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, StudyError, shown, unknown
 from speaker_invariant_ser.evaluation.baseline import default_split
 from speaker_invariant_ser.features.functionals import FEATURE_SETS
 from speaker_invariant_ser.recipe import Recipe
@@ -166,7 +166,7 @@ def read_study(path: Path, corpora: Mapping[str, Path] | None = None) -> Study:
     try:
         table = StudyTable.model_validate(read_tables(path, "study", "recipes/study-arms.toml"))
     except ValidationError as error:
-        raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()))) from None
+        raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()[:MAX_PROBLEMS]))) from None
     folders = {name: path.parent / folder for name, folder in table.corpora.items()} | dict(corpora or {})
     arms = tuple(read_arm(path, arm, table.seeds, folders) for arm in table.arms)
     study = Study(path, folders, arms, path.parent / table.page if table.page else None, table.telephone)
@@ -238,6 +238,6 @@ def explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{location} is missing"
     if problem["type"] == "string_pattern_mismatch":
-        return f"{location} = {problem['input']!r}: expected letters, digits and _ . + -, beginning with a letter or digit"
+        return f"{location} = {shown(problem['input'])}: expected letters, digits and _ . + -, beginning with a letter or digit"
     wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list")
-    return f"{location} = {problem['input']!r}: {wrong}"
+    return f"{location} = {shown(problem['input'])}: {wrong}"
