@@ -178,7 +178,7 @@ def run(arguments: Sequence[str]) -> int:
         return int(code)
     except typer.TyperException as error:
         verb = f" {arguments[0]}" if arguments[0] in VERBS else ""
-        message = error.format_message().replace("argument(s)", "argument")
+        message = error.format_message().replace("argument(s)", "argument").replace(": Value error, ", ": ")
         return fail(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try `siser{verb} --help`.")
     except SerError as error:
         return fail(str(error))

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
-from speaker_invariant_ser.data.tables.names import alike_key, contains, find, is_utf8
+from speaker_invariant_ser.data.tables.names import alike_key, clean, contains, find, is_utf8
 from speaker_invariant_ser.data.tables.votes import emotions_of, renamed
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
@@ -75,7 +75,8 @@ class Mapped:
 
     def table(self) -> dict[str, object]:
         """Return the fields for JSON; that of votes where there are any."""
-        return {name: value for name, value in asdict(self).items() if name != "votes" or value}
+        fields = asdict(self) | {"merged": {label: list(new) for label, new in self.merged.items()}}  # JSON has no tuples
+        return {name: value for name, value in fields.items() if name != "votes" or value}
 
 
 def map_labels(
@@ -105,7 +106,7 @@ def map_labels(
         return list(utterances), Mapped(name, unlabelled=sum(without))
     known = sorted({*counts, *voted})
     if name == "own":
-        table = {find(label, known): new_label for label, new_label in table.items()}
+        table = {find(label, known): clean(new_label) for label, new_label in table.items()}
     if name == "own" and (absent := [label for label in table if label not in known]):
         raise RecipeError(f"labels.map: {unknown('emotion', absent[0], known)}")
     by_key = {alike_key(label): new_label for label, new_label in table.items()}

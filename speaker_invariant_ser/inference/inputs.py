@@ -217,8 +217,10 @@ def decode_blocks(inputs: Sequence[Input], channel: str = MIX) -> Iterator[list[
 
 def channels_of(item: Input, channel: str) -> list[str]:
     """Return the names of the channels to decode; that of the mean for a recording whose channels cannot be listed."""
+    if channel != EACH:
+        return [channel]
     try:
-        return audio.channels_of(item.path) if channel == EACH and not item.reason else [channel]
+        return [MIX] if item.reason else audio.channels_of(item.path)
     except AudioError:
         return [MIX]
 

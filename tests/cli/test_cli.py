@@ -94,6 +94,7 @@ CASES = {
     "infer {run} {tmp}/empty/*.wav --out {tmp}/p.csv": "no file matches this pattern",
     "infer {run} {folder} --out {tmp}/p.xls": "unknown ending '.xls'",
     "infer {run} {folder} --out {tmp}/p.csv --fold 9": "unknown trained fold '9'. Expected one of: fixed",
+    "infer {folder} --channel both": "Invalid value for '--channel': 'both' is not one of 'mix', 'left', 'right', 'each'.",
     "infer {run}": "is the model: expected audio files, folders, globs or .txt lists after it",
     "infer nobody {folder} --out {tmp}/p.csv": "nobody is not a run folder (does not exist) and no model of the package",
     "demo --out {tmp}": "choose another --out; only a former demo is replaced",

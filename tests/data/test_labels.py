@@ -80,3 +80,10 @@ def test_every_corpus_with_categories_has_at_least_two_of_the_five():
         if labels:
             assert len(labels & set(MAPS["five"])) >= 2, corpus.name
     assert set(FIVE) == set(MAPS["five"].values())
+
+
+def test_new_labels_that_look_the_same_are_one():
+    kept, mapped = map_labels(
+        {"a": "mu\u0308de", "b": " m\u00fcde\u200b", "m\u00fcde": "mu\u0308de"}, utterances("a", "b", "m\u00fcde")
+    )
+    assert set(emotions(kept)) == {"m\u00fcde"} and mapped.table()["merged"] == {"a": ["m\u00fcde", 1], "b": ["m\u00fcde", 1]}

@@ -22,7 +22,8 @@ def crowd(tmp_path_factory):
         rows.append(f"{number}.wav,s{number},{emotion}")
     (folder / "crowd.csv").write_text("\n".join(rows))
     prepared = prepare_table(folder / "crowd.csv", folder / "data")
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2}, "train": {"epochs": 1, "batch_size": 8}})
+    split, labels = {"scheme": "group-kfold", "folds": 2}, {"map": {"rising": "up", "falling": "down"}}
+    recipe = make_recipe({**TINY, "split": split, "labels": labels, "train": {"epochs": 1, "batch_size": 8}})
     return train(recipe, prepared, folder / "run", device="cpu")
 
 
@@ -37,6 +38,7 @@ def test_emotion_is_reported_without_an_audit(crowd, capsys):
         page = (crowd.folder / "report" / name).read_text(encoding="utf-8")
         assert "Emotion UAR on 16 unseen speakers" in page and "Speaker information was not measured: an audit needs" in page
     written = json.loads((crowd.folder / "report/report.json").read_text(encoding="utf-8"))
+    assert written["settings"]["labels"]["merged"] == {"falling": ["down", 8], "rising": ["up", 8]}
     assert is_report(crowd.folder / "report/report.json") and written["unaudited"].startswith(
         "an audit needs at least 2 speakers"
     )
