@@ -142,7 +142,8 @@ def embed(
     """Embed a prepared corpus by any encoder, into a table that `siser audit` reads.
 
     The table has speaker, emotion, text and id of each utterance that has an emotion, and where it is known scored: 0 for those
-    that the encoder was trained on. An interrupted call continues when it is repeated.
+    that the encoder was trained on. Of runs and models it has the predicted emotion, and the code if they release codes: `siser
+    audit` certifies both (--discrete). An interrupted call continues when it is repeated.
     """
     from speaker_invariant_ser.errors import WriteError
     from speaker_invariant_ser.files import remove
@@ -159,16 +160,17 @@ def embed(
 
         prepared = PreparedCorpus.open(data)
         prepared.require_audio()
-        encoders = open_encoders(Request(encoder, prepared, fold, deviation, device))
+        encoders = open_encoders(Request(encoder, prepared, fold, deviation, device, decisions=True))
         embedding.require_one(encoders, encoder)
         if encoders[0].contamination:
             warn(f"{encoder} {encoders[0].contamination}; their utterances have scored = 0")
         progress("loading", 1, 1)
         indices, work = embedding.labelled_indices(prepared), embedding.blocks_folder(out)
-        layers = embedding.embed_utterances(
+        outputs = embedding.embed_utterances(
             encoders[0], prepared, indices, work, lambda done, total: progress("embedding utterances", done, total)
         )
-        arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer)
+        layers, decisions = embedding.split_decisions(encoders[0], outputs)
+        arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer, decisions)
         embedding.write_arrays(out, arrays)
         remove(work)
     if as_json:

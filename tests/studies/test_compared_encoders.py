@@ -255,6 +255,19 @@ def test_the_layers_of_a_run_are_arrays_that_can_be_audited_and_compared(prepare
     assert set(table.id[table.scored]) == new and len(new) < 72
     (again,) = open_encoders(Request(str(out), prepared))
     assert list(again.embed([0])) == ["frames", "embedding"] and len(again.trained) == 72 - len(new)
+    with np.load(out) as file:
+        assert len(file["predicted"]) == 72 and set(file["predicted"]) <= {row.emotion for row in prepared.utterances}
+
+
+def test_decisions_of_a_model_are_columns_beside_what_they_can_be_certified_on(prepared):
+    rows, rank = list(range(72)), np.arange(72)[:, None]
+    encoder = Encoder("a model", "a", lambda indices: {}, labels=("angry", "sad"))
+    layers, decisions = embedding.split_decisions(encoder, {"embedding": rank / 72, "code": rank % 3, "predicted": rank % 2})
+    assert list(layers) == ["embedding"]
+    table = embedding.table_of_layers(encoder, prepared, rows, layers, None, decisions)
+    assert table["code"][:4].tolist() == [0, 1, 2, 0] and table["predicted"][:3].tolist() == ["angry", "sad", "angry"]
+    assert table["scored"].all(), "it was trained on none of them"
+    assert "scored" not in embedding.table_of_layers(encoder, prepared, rows, layers, None, {})
 
 
 @pytest.mark.parametrize(

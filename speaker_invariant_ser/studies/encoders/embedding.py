@@ -1,7 +1,7 @@
 """Embed utterances in blocks that survive an interruption, and write them as a table that `siser audit` reads."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import AuditError, RunError, shorten, unknown
 from speaker_invariant_ser.files import partial_of, private_folder, writing
-from speaker_invariant_ser.studies.encoders.sources import LAYER, OUTPUT, Encoder, Layers
+from speaker_invariant_ser.studies.encoders.sources import CODE, LAYER, OUTPUT, PREDICTED, Encoder, Layers
 
 BLOCK = 32  # utterances
 ALL = "all"  # layers
@@ -99,8 +99,21 @@ def labelled_indices(prepared: PreparedCorpus) -> list[int]:
     return labelled or list(range(len(prepared.utterances)))
 
 
+def split_decisions(encoder: Encoder, outputs: Layers) -> tuple[Layers, dict[str, np.ndarray]]:
+    """Separate layers from the columns `code` (integers) and `predicted` (emotions), [N] each, of models that have them."""
+    decisions = {name: outputs[name][:, 0] for name in (CODE, PREDICTED) if name in outputs}
+    if PREDICTED in decisions:
+        decisions[PREDICTED] = np.array(encoder.labels)[decisions[PREDICTED]]
+    return {name: values for name, values in outputs.items() if name not in decisions}, decisions
+
+
 def table_of_layers(
-    encoder: Encoder, prepared: PreparedCorpus, indices: Sequence[int], layers: Layers, layer: str | None
+    encoder: Encoder,
+    prepared: PreparedCorpus,
+    indices: Sequence[int],
+    layers: Layers,
+    layer: str | None,
+    decisions: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a table of embeddings.
 
@@ -110,6 +123,7 @@ def table_of_layers(
         indices: Positions of the N embedded utterances.
         layers: Their layers.
         layer: The layer that is `embedding`, by default the last; `all` adds each as an array of its own, `layer_...`.
+        decisions: Codes and predicted emotions; with them the table says which utterances the encoder was trained on, if on any.
 
     Raises:
         AuditError: The encoder has no such layer.
@@ -126,8 +140,8 @@ def table_of_layers(
     units = independent_units(utterances)
     if units is not None:
         arrays["recording"] = units
-    if encoder.trained:
+    if encoder.trained or decisions:
         arrays["scored"] = np.array([utterance.id not in encoder.trained for utterance in utterances])
     if layer == ALL:
         arrays |= {f"{LAYER}{name}": values for name, values in layers.items()}
-    return arrays
+    return arrays | decisions

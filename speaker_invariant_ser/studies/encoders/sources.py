@@ -44,6 +44,7 @@ Layers = dict[str, np.ndarray]  # by name, in order, float32 [B, D] each; what t
 UNTRAINED = "untrained"
 OUTPUT = "embedding"  # name of the only or last layer
 FRAMES = "frames"  # name of our models' frame-level features, the input of pooling
+CODE, PREDICTED = "code", "predicted"  # of models that release codes, and of all our models: integers [B, 1] beside the layers
 LAYER = "layer_"  # a table's arrays of this beginning are layers
 TABLES = tuple(READERS)
 
@@ -61,6 +62,7 @@ class Encoder:
         attacked: The parts of that fold that attackers learn from and are scored on.
         trained: Ids of the utterances that it was trained on, as far as that is known.
         contamination: What of the corpus it was trained on although it is tested on it, as the end of a sentence; "" if nothing.
+        labels: The emotions that it predicts; none of encoders that predict no emotion.
     """
 
     about: str
@@ -71,6 +73,7 @@ class Encoder:
     attacked: tuple[str, ...] = ()
     trained: frozenset[str] = frozenset()
     contamination: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Request:
         fold: The fold whose model is wanted, of a run that was trained on this corpus; None for those of all folds.
         deviation: Pool frame-level features by mean and standard deviation, not by the mean alone.
         device: auto, cpu or cuda.
+        decisions: Return codes and predicted emotions beside the layers, where the encoder has any.
     """
 
     source: str
@@ -90,6 +94,7 @@ class Request:
     fold: str | None = None
     deviation: bool = False
     device: str = "auto"
+    decisions: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,11 +268,12 @@ def model_of(folder: Path, request: Request) -> Encoder:
     if model.settings.features.front != "log-mel":
         raise RunError(f"{folder} was trained on images, not on speech: expected a model whose features.front is log-mel")
     about = f"{model.settings.encoder.name} of this package, trained on emotions"
-    return Encoder(about, f"model {sha256(folder / DESCRIPTION)} {pooling_of(request)}", model_embedding(model, request))
+    identity = f"model {sha256(folder / DESCRIPTION)} {pooling_of(request)}{' decisions' * request.decisions}"
+    return Encoder(about, identity, model_embedding(model, request), labels=model.labels)
 
 
 def model_embedding(model: SerModel, request: Request) -> Callable[[Sequence[int]], Layers]:
-    """Return the function that computes frame-level features, pooled, and the embedding."""
+    """Return the function that computes frame-level features, pooled, the embedding and, where asked for, the decisions."""
     prepared = request.prepared
     speakers = {utterance.speaker for utterance in prepared.utterances}
     means = compute_speaker_means(prepared, model.logmel, speakers) if model.settings.features.transductive else None
@@ -276,7 +282,11 @@ def model_embedding(model: SerModel, request: Request) -> Callable[[Sequence[int
         clips = [prepared.clip(index) for index in indices]
         of_speakers = means.of([prepared.utterances[index].speaker for index in indices]) if means else None
         outputs = apply_to_clips(model, clips, of_speakers, frame_features=True)
-        return {FRAMES: pool(outputs.frame_features, request.deviation), OUTPUT: outputs.embedding}
+        layers = {FRAMES: pool(outputs.frame_features, request.deviation), OUTPUT: outputs.embedding}
+        if request.decisions:
+            layers[PREDICTED] = outputs.logits.argmax(axis=1)[:, None]
+            layers |= {} if outputs.code is None else {CODE: outputs.code[:, None]}
+        return layers
 
     return embed
 
