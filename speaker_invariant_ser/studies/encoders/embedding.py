@@ -1,7 +1,7 @@
 """Embed utterances in blocks that survive an interruption, and write them as a table that `siser audit` reads."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ def table_of_layers(
     indices: Sequence[int],
     layers: Layers,
     layer: str | None,
-    decisions: Mapping[str, np.ndarray],
+    decisions: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a table of embeddings.
 
