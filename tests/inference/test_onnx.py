@@ -280,9 +280,9 @@ def test_one_model_is_chosen_of_several(trained, tmp_path):
 def test_export_says_what_it_expects(trained, cnn, tmp_path, capsys):
     file = str(tmp_path / "model.onnx")
     for options, message in (
-        ([], "expected one of --out FOLDER and --onnx FILE"),
-        (["--onnx", file, "--out", str(tmp_path / "out")], "expected one of --out FOLDER and --onnx FILE"),
-        (["--out", str(tmp_path / "out"), "--fold", "1"], "expected --onnx FILE beside them"),
+        ([], "expected one of --out FOLDER, --onnx FILE and --transformers FOLDER"),
+        (["--onnx", file, "--out", str(tmp_path / "out")], "expected one of --out FOLDER, --onnx FILE and --transformers FOLDER"),
+        (["--out", str(tmp_path / "out"), "--fold", "1"], "expected one of these beside them"),
         (["--onnx", str(tmp_path / "model.onx")], "model.onx: expected the ending .onnx"),
         (["--onnx", str(cnn)], f"{cnn} exists already: choose another --onnx"),
     ):
