@@ -5,6 +5,8 @@ import pytest
 import soundfile
 
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.data.corpora.base import list_corpus
+from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.labels import map_labels
 from speaker_invariant_ser.data.manifest import COLUMNS, Listing, Utterance, combine, read_manifest, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -145,3 +147,37 @@ def test_shares_are_those_of_the_votes_for_known_emotions_or_the_label():
     shares = label_shares(texts, np.array([0, 0, 1, 1, -1]), ["angry", "sad"])
     assert shares.tolist() == [[0.75, 0.25], [0, 1], [0, 1], [0, 1], [0, 0]]
     assert counts_of('{"r1": "sad", "r2": "sad"}') == {"sad": 2}
+
+
+def test_votes_of_crema_d_are_of_listeners_to_the_audio_alone(tmp_path):
+    (tmp_path / "AudioWAV").mkdir()
+    for name in ("1001_DFA_ANG_XX", "1001_DFA_SAD_XX", "1076_MTI_SAD_XX"):
+        (tmp_path / "AudioWAV" / f"{name}.wav").touch()
+    rows = [
+        "7,1,1001_DFA_ANG_XX,A",
+        "8,1,1001_DFA_ANG_XX,N",
+        "7,2,1001_DFA_ANG_XX,H",
+        "9,1,1001_DFA_ANG_XX,?",
+        "7,1,1076_MTI_SAD_XX,S",
+    ]
+    (tmp_path / "finishedResponses.csv").write_text("\n".join(["localid,queryType,clipName,respEmo", *rows]))
+    listing = list_corpus(get_corpus("crema_d"), tmp_path)
+    assert {u.id: u.votes for u in listing.utterances} == {
+        "1001_DFA_ANG_XX": '{"7": "angry", "8": "neutral"}',
+        "1001_DFA_SAD_XX": "",
+    }
+
+
+def test_votes_of_iemocap_are_those_of_the_evaluators(tmp_path):
+    labels = tmp_path / "dialog" / "EmoEvaluation" / "Ses01F_impro05.txt"
+    labels.parent.mkdir(parents=True)
+    turns = []
+    for turn, votes in (("F019", "C-E1:\tAnger;\t()\nC-E2:\tAnger; Frustration;\t()"), ("F020", "C-E1:\tHappiness;\t()")):
+        (tmp_path / f"Ses01F_impro05_{turn}.wav").touch()
+        turns.append(
+            f"[6.2 - 8.2]\tSes01F_impro05_{turn}\tang\t[2.5, 2.5, 3.0]\n{votes}\nC-F1:\tNeutral;\t()\nA-E1:\tval 3;\t()\n"
+        )
+    labels.write_text("\n".join(turns))
+    listing = list_corpus(get_corpus("iemocap"), tmp_path)
+    assert [u.votes for u in listing.utterances] == ['{"angry": 2, "frustrated": 1}', '{"happy": 1}']
+    assert listing.utterances[0].arousal == 0.375

@@ -8,15 +8,22 @@ The file name `1001_IEO_ANG_HI.wav` encodes
     HI      intensity: LO low, MD medium, HI high for IEO ("It's eleven o'clock"); XX unspecified for all other sentences
 
 The label is the emotion that the actor was asked to portray; listeners who only hear the audio recognise it in about two of five
-cases. The release contains every utterance twice: AudioWAV/, used here, and AudioMP3/, where some files are empty. Copies older
-than October 2022 contain 1040_ITH_SAD_X instead of 1040_ITH_SAD_XX. 1076_MTI_SAD_XX contains no speech. A clone made without
-git-lfs contains short text files instead of audio.
+cases. Their answers are the votes, where the folder holds the release's `finishedResponses.csv`: `localid` is the listener,
+`queryType` 1 an answer to the audio alone, `respEmo` the first letter of the emotion.
+
+The release contains every utterance twice: AudioWAV/, used here, and AudioMP3/, where some files are empty. Copies older than
+October 2022 contain 1040_ITH_SAD_X instead of 1040_ITH_SAD_XX. 1076_MTI_SAD_XX contains no speech. A clone made without git-lfs
+contains short text files instead of audio.
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields, by_file_name
+from speaker_invariant_ser.data.tables.columns import read_rows
+from speaker_invariant_ser.data.tables.votes import as_text
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgusted", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 INTENSITIES = {"LO": "low", "MD": "medium", "HI": "high", "XX": "", "X": ""}
@@ -35,6 +42,27 @@ NAME = re.compile(
     rf"(?P<speaker>\d{{4}})_(?P<text>{'|'.join(SENTENCES)})_(?P<emotion>{'|'.join(EMOTIONS)})_(?P<intensity>LO|MD|HI|XX?)",
     re.IGNORECASE,
 )
+RESPONSES, AUDIO_ONLY = "finishedResponses.csv", "1"
+LETTERS = {code[0]: emotion for code, emotion in EMOTIONS.items()}
+
+
+def find(folder: Path) -> Iterator[Fields]:
+    """Yield every utterance, with the votes of listeners to the audio where the folder holds them."""
+    votes = read_votes(folder)
+    for fields in by_file_name(parse)(folder):
+        text = votes.get(Path(fields["source"]).stem.upper(), "")
+        yield {**fields, "votes": text} if text and "rejected" not in fields else fields
+
+
+def read_votes(folder: Path) -> dict[str, str]:
+    """Return the votes about each utterance by its upper-case name, as the text of a manifest."""
+    votes: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for table in sorted(folder.rglob(RESPONSES)):
+        for row in read_rows(table, ("localid", "queryType", "clipName", "respEmo")):
+            emotion = LETTERS.get(row["respEmo"][:1].upper())
+            if emotion and row["queryType"] == AUDIO_ONLY:
+                votes[Path(row["clipName"]).stem.upper()][row["localid"]] = emotion
+    return {name: as_text(labels) for name, labels in votes.items()}
 
 
 def parse(path: Path) -> Fields | None:
@@ -71,7 +99,7 @@ CORPUS = Corpus(
         )
     },
     layout="files named like AudioWAV/1001_IEO_ANG_HI.wav (speaker, sentence, emotion, intensity), but not AudioMP3/",
-    find=by_file_name(parse),
+    find=find,
     other_files=("*.mp3",),
     # The official repository needs git-lfs; this is a re-upload of its AudioWAV folder.
     download=(

@@ -11,7 +11,11 @@ Labels are in `Session1/dialog/EmoEvaluation/Ses01F_impro04.txt`, one line per t
 
     [140.2250 - 145.6000]   Ses01F_impro05_F019   ang   [1.5000, 4.0000, 4.5000]
 
-The numbers are valence, activation (arousal here) and dominance, the mean of the annotators' ratings from 1 to 5.
+    C-E2:   Neutral; Anger; ()
+    C-F1:   Anger;  ()
+
+The numbers are valence, activation (arousal here) and dominance, the mean of the annotators' ratings from 1 to 5. Every emotion
+that an evaluator (C-E) names is a vote; what the actors said of themselves (C-F, C-M) is none.
 
 One re-upload has all labels in `iemocap_full_dataset.csv`. Turns without a majority label are marked xxx (2507 of 10039) and are
 rejected. All other labels keep their own names; merging (happy and excited in the usual four classes) and dropping is done by
@@ -19,6 +23,7 @@ rejected. All other labels keep their own names; merging (happy and excited in t
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +31,7 @@ from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Fields, read
 from speaker_invariant_ser.data.formats.files import find_audio
 from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.data.tables.columns import read_rows
+from speaker_invariant_ser.data.tables.votes import as_text
 
 EMOTIONS = {
     "neu": "neutral",
@@ -46,6 +52,7 @@ LABEL = re.compile(
     r"\[[\d.]+ - [\d.]+\]\s+(?P<turn>Ses\w+)\s+(?P<label>[a-z]{3})\s"
     r"(?:[ \t]*\[(?P<valence>[\w.-]+),[ \t]*(?P<arousal>[\w.-]+),[ \t]*(?P<dominance>[\w.-]+)\])?"
 )
+VOTES = re.compile(r"^C-E\d+:[ \t]*([^(\n]*)", re.MULTILINE)
 
 
 def find(folder: Path) -> Iterator[Fields]:
@@ -74,23 +81,42 @@ def parse(path: Path) -> Fields | None:
 
 
 def read_label(labels: Fields) -> Fields:
-    """Return emotion and ratings, or the reason why the turn has no emotion."""
+    """Return emotion, ratings and votes, or the reason why the turn has no emotion."""
     label = labels.get("label", "")
     if label in EMOTIONS:
-        return {"emotion": EMOTIONS[label], **{name: labels[name] for name in DIMENSIONS if name in labels}}
+        return {"emotion": EMOTIONS[label], **{name: labels[name] for name in (*DIMENSIONS, "votes") if name in labels}}
     return {"rejected": "no majority label" if label == "xxx" else "no label in dialog/EmoEvaluation"}
 
 
 def read_labels(folder: Path) -> dict[str, Fields]:
-    """Return the three-letter label and, where there are any, the ratings by upper-case name of the turn."""
+    """Return the three-letter label and, where there are any, ratings and votes by upper-case name of the turn."""
     labels: dict[str, Fields] = {}
     for table in sorted(folder.rglob("iemocap_full_dataset.csv")):
         labels |= {Path(row["path"]).stem.upper(): {"label": row["emotion"]} for row in read_rows(table, ("path", "emotion"))}
     for text in sorted(folder.rglob("*.txt")):
         if text.parent.name.lower() == "emoevaluation" and not text.name.startswith("."):  # subfolders hold single annotators
-            matches = LABEL.finditer(read_text(text))
-            labels |= {match["turn"].upper(): match.groupdict("") for match in matches}
+            labels |= read_turns(read_text(text))
     return labels
+
+
+def read_turns(text: str) -> dict[str, Fields]:
+    """Return label, ratings and votes of each turn in a file of EmoEvaluation; the votes follow the line of the label."""
+    matches = list(LABEL.finditer(text))
+    ends = [*(match.start() for match in matches[1:]), len(text)]
+    return {
+        match["turn"].upper(): {**match.groupdict(""), "votes": votes_of(text[match.end() : end])}
+        for match, end in zip(matches, ends, strict=True)
+    }
+
+
+def votes_of(lines: str) -> str:
+    r"""Return the evaluators' votes for a turn as the text of a manifest; words that name no emotion are none.
+
+    >>> votes_of("C-E2:\tNeutral;\t()\nC-E3:\tNeutral; Anger;\t(curious)\nC-F1:\tSadness;\t()")
+    '{"neutral": 2, "angry": 1}'
+    """
+    words = (word.strip().lower()[:3] for names in VOTES.findall(lines) for word in names.split(";"))
+    return as_text(Counter(EMOTIONS[word] for word in words if word in EMOTIONS))
 
 
 CORPUS = Corpus(
