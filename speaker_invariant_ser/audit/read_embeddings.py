@@ -139,10 +139,13 @@ def read_content(
     path: Path, columns: Mapping[str, str], dimensions: Sequence[str], needed: Sequence[str] = ("speaker",)
 ) -> Content:
     """Read a table as it is; `needed` are the labels that it has to have. Raises AuditError as `read_embeddings` does."""
+    if path.is_dir():
+        verbs = "`siser evaluate` audits a run, and `siser embed` makes a table of a prepared corpus"
+        raise AuditError(f"{path} is a folder, not a table of embeddings; {verbs}")
     if path.suffix.lower() not in READERS:
         raise AuditError(f"{path}: {unknown('ending', path.suffix, READERS)}")
     if not path.is_file():
-        raise AuditError(f"{path} is a folder, not a table of embeddings" if path.is_dir() else f"no such file: {path}")
+        raise AuditError(f"no such file: {path}")
     try:
         content = READERS[path.suffix.lower()](path, columns, dimensions, needed)
         require_short(content[1], path)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from speaker_invariant_ser.data.prepared_corpus import MANIFEST
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import Report, RunReport
 from speaker_invariant_ser.evaluation.summary_parts import (
@@ -29,6 +30,8 @@ from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.vote_tables import single_annotator_rows
 
 MAX_UNFOLDED_ROWS = 15
+MAX_DATA = 5  # groups of runs on the same data that a note names
+DIFFERENT_DATA = "Not of the same data, but prepared in another way, or of another corpus with the same name"
 TRANSDUCTIVE = "transductive"
 NETWORKS = ("mlp", "mlp_deep")  # attackers whose number of epochs is limited on purpose
 NOT_CONVERGED = "not converged at the limit of iterations"
@@ -370,6 +373,12 @@ def notes_of(reports: Sequence[RunReport]) -> list[str]:
     for note in notes:
         concerned = [report.run for report in reports if report.note == note]
         texts.append(note if len(concerned) == len(reports) else f"{shorten(concerned)}: {note}")
+    data: dict[str, list[str]] = {}
+    for report in reports:
+        data.setdefault(report.settings.data_sha256.get(MANIFEST, ""), []).append(report.run)
+    if len(data) > 1:
+        names = "; ".join(list(map(shorten, data.values()))[:MAX_DATA])
+        texts.append(f"{DIFFERENT_DATA}: {names}. Their numbers may not be comparable.")
     return texts
 
 

@@ -414,9 +414,10 @@ def test_invalid_text_files(tmp_path, text):
 def test_a_missing_file_a_folder_and_an_unknown_ending_are_refused(tmp_path):
     with pytest.raises(AuditError, match=r"^no such file: .*missing\.csv$"):
         read_embeddings(tmp_path / "missing.csv")
-    (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(AuditError, match=r"folder\.npz is a folder, not a table of embeddings$"):
-        read_embeddings(tmp_path / "folder.npz")
+    for name in ("folder.npz", "run"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(AuditError, match=f"{name} is a folder, not a table of embeddings; `siser evaluate` audits a run"):
+            read_embeddings(tmp_path / name)
     with pytest.raises(AuditError, match=r"t\.npy: unknown ending '\.npy', did you mean '\.npz'\? Expected one of: \.npz, \.csv"):
         read_embeddings(tmp_path / "t.npy")
 

@@ -303,6 +303,16 @@ def test_few_speakers_limit_the_p_value_of_a_sign_flip_test(speakers, said, tmp_
     save(next(block for block in section.blocks if isinstance(block, Plots)).plots[0], tmp_path)
 
 
+def test_runs_of_other_data_under_one_name_are_noted(tmp_path):
+    first, second, other = run_report("a"), run_report("b"), run_report("c")
+    hashes = other.settings.data_sha256 | {"manifest.csv": "0" * 64}
+    note = "of another corpus with the same name: a, b; c. Their numbers may not be comparable."
+    assert (
+        note in Written(write_comparison([first, second, changed(other, settings__data_sha256=hashes)], tmp_path / "o")).page.text
+    )
+    assert "another corpus" not in Written(write_comparison([first, second, other], tmp_path / "same")).page.text
+
+
 def test_a_comparison_warns_where_some_attackers_had_fewer_utterances_to_learn_from(tmp_path):
     plain, other = against_report(), run_report("other")
     erased = changed(plain, speaker__learned="held-out")
