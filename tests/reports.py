@@ -1,6 +1,7 @@
 """Synthetic reports, built from the typed model of report.json, for the tests of what shows them."""
 
 from copy import deepcopy
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,7 +56,9 @@ from speaker_invariant_ser.evaluation.unseen_parts import (
     Verification,
     VerifiedGroups,
 )
+from speaker_invariant_ser.features.pretrained.places import recipe_without_path
 from speaker_invariant_ser.report.plots import Points
+from speaker_invariant_ser.runs import Run
 
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")
 ATTACKERS = ("logistic", "lda", "qda", "knn", "svm", "mlp", "mlp_large", "boosting", "frames")
@@ -74,6 +77,16 @@ def changed(report: R, **changes: Any) -> R:
             table = table[name]
         table[last] = jsonable(value)
     return type(report).model_validate(content)
+
+
+def of_run(content: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The content of report.json as if it was of this run, by what a report is known by."""
+    folds = [
+        {**asdict(split), "held_out": len(split.held_out), "sha256": fold["sha256"]}
+        for split, fold in zip(run.splits, run.record["folds"], strict=True)
+    ]
+    own = {"data_sha256": run.hashes, "seeds": list(run.seeds), "recipe": recipe_without_path(run.recipe), "folds": folds}
+    return {**content, "settings": {**content["settings"], **own}}
 
 
 def jsonable(value: Any) -> Any:

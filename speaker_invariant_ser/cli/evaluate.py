@@ -117,13 +117,13 @@ def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
     Raises:
         RunError: No run has a usable report, or one is given twice.
     """
-    from speaker_invariant_ser.evaluation.summary import read_report
+    from speaker_invariant_ser.evaluation.own_report import report_of
 
     require_different_folders(runs)
     reports, skipped = {}, []
     for run in runs:
         try:
-            reports[run] = read_report(opened(run).folder)
+            reports[run] = report_of(opened(run))
         except RunError as error:
             skipped.append(str(error))
     if not reports:

@@ -34,6 +34,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     predict_by_telephone,
     require_held_out,
 )
+from speaker_invariant_ser.evaluation.own_report import report_of
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import (
     QUICK_REPORT,
@@ -42,7 +43,6 @@ from speaker_invariant_ser.evaluation.summary import (
     RunReport,
     RunSettings,
     UnauditedReport,
-    read_report,
 )
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
@@ -166,7 +166,7 @@ def evaluate_alone(
     domains = domains_of(run.recipe.split, tested)
     columns = group_columns(list(compress(tested, headline(domains))), by)
     require_held_out(run, prepared)
-    other = (against, read_report(against.folder), predictions_of(against, tested)) if against else None
+    other = (against, report_of(against), predictions_of(against, tested)) if against else None
 
     judged = judge_of(judge, run, prepared) if judge else None
     heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None

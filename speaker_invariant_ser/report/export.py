@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport, read_report, read_results
+from speaker_invariant_ser.evaluation.own_report import report_of, results_of
+from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
 from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
@@ -140,9 +141,9 @@ def card_of(
     """
     if evaluated:
         require_same_model(run, evaluated)
-        results: RunReport | UnauditedReport | None = read_results(evaluated.folder) or read_report(evaluated.folder)
+        results: RunReport | UnauditedReport | None = results_of(evaluated) or report_of(evaluated)
     else:
-        results = read_results(run.folder)
+        results = results_of(run)
     return render_card(run, results, licence, name, training_data, usage, single)
 
 

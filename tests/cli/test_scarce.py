@@ -4,6 +4,7 @@ Each verb runs in a fork of this process, where libraries are imported already, 
 the size of files (`ulimit -f`). With SISER_ALL_LIMITS set, every verb is tried under many limits, which takes minutes.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
+from reports import of_run
 
 from speaker_invariant_ser.cli.app import VERBS, silence_libraries
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.files import write_json
 
 resource = pytest.importorskip("resource")  # Windows has no limits of this kind
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are those of Linux")
@@ -54,7 +57,7 @@ def paths(tmp_path, folder, prepared, prepared_f0, trained):
     shutil.copytree(trained.folder, tmp_path / "a")
     report = Path(__file__).parents[1] / "evaluation" / "report-0.1.0.json"
     (tmp_path / "a" / "report").mkdir(exist_ok=True)
-    shutil.copy(report, tmp_path / "a" / "report" / "report.json")
+    write_json(tmp_path / "a" / "report" / "report.json", of_run(json.loads(report.read_text(encoding="utf-8")), trained))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny = write_toml(make_recipe(TINY))
     (tmp_path / "tiny.toml").write_text(tiny)
