@@ -80,6 +80,7 @@ ANSWERS = {  # by the same reason
     "copies": "It is undecided whether the embedding identifies speakers: rows that are alike were left out.",
     "starved": "It is undecided whether the embedding identifies speakers: attackers have too few utterances to learn from.",
 }
+CHANCE_EER = 0.5  # equal error rate of a verification that knows nothing
 FAR_ABOVE = 2.0  # times chance, from which emotions that name the speaker are stated
 SIZES = ((0.15, "small"), (0.4, "moderate"), (1.0, "large"))  # share of the way from chance to 100 %, at most
 
@@ -150,7 +151,7 @@ def speaker_verdict(speaker: Mapping) -> str:
     size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
     values = {"size": size and f", {size}", **tail_values(speaker)}
     conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
-    conclusion += frame_level_leak(speaker) + "." + limits_of_chance(speaker)
+    conclusion += frame_level_leak(speaker) + "." + limits_of_chance(speaker) + useless_judge(speaker)
     certificate = certificate_verdict(speaker.get("certificate"))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
@@ -169,12 +170,27 @@ def limits_of_chance(speaker: Mapping) -> str:
             f" The emotions alone name the speaker of {100 * chance['given_emotion']:.1f} % of the utterances, where chance is "
             f"{100 * otherwise:.1f} % otherwise."
         )
-    several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips["identification"]]
+    several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips.get("identification")]
     if several and (several[-1]["identification"]["low"] or 0.0) > several[-1]["identification"]["chance"]:
         identified = several[-1]["identification"]
         accuracy = with_bounds({**identified, "value": identified["accuracy"]}, "chance", identified["chance"])
         texts.append(f" But from {several[-1]['clips']} clips of one person, an attacker names the speaker in {accuracy}.")
+    verified = [clips for clips in speaker.get("clips") or () if clips.get("verification")]
+    if verified and (verified[-1]["verification"]["high"] or 1.0) < CHANCE_EER:
+        rate = verified[-1]["verification"]
+        error = with_bounds({**rate, "value": rate["eer"]}, "chance", CHANCE_EER)
+        texts.append(
+            f" But from {counted(verified[-1]['clips'], 'clip')}, speakers are verified with an equal error rate of {error}."
+        )
     return "".join(texts)
+
+
+def useless_judge(speaker: Mapping) -> str:
+    """Say that a judge does not identify speakers either; "" of one that does, and without one."""
+    judge = (speaker.get("controls") or {}).get("judge")
+    if not judge or (judge["low"] or 0.0) > speaker["chance"]["given_emotion"]:
+        return ""
+    return " The judge does not identify these speakers, so that it is no ceiling, and linkage to it shows nothing."
 
 
 CODE = "code"  # what a run with codes releases; a table has a column of another name

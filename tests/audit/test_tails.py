@@ -219,9 +219,9 @@ def test_an_extreme_utterance_hides_no_leak_from_attackers_that_standardise(valu
     assert np.array_equal(np.argsort(limited, axis=0), np.argsort(planted, axis=0))
 
 
-@pytest.mark.parametrize("hidden", ["in many cells", "in a row of a sparse table", "in a quick sample"])
+@pytest.mark.parametrize("hidden", ["in many cells", "in a row of a sparse table", "in a quick sample", "in the sign of zeros"])
 def test_values_of_very_different_sizes_hide_no_leak(hidden, monkeypatch):
-    """Linear attackers, which standardise, and which were at chance before: values of one size fell together."""
+    """From linear attackers, which standardise: values of one size fell together, and -0.0 is 0.0."""
     rng, speaker = np.random.default_rng(0), np.arange(440) % 4
     embedding = rng.standard_normal((440, 12)) + 1.5 * np.eye(12)[speaker]
     if hidden == "in many cells":
@@ -230,6 +230,9 @@ def test_values_of_very_different_sizes_hide_no_leak(hidden, monkeypatch):
     elif hidden == "in a row of a sparse table":
         embedding = np.maximum(embedding - 1.2, 0)
         embedding[0] = 1e17
+    elif hidden == "in the sign of zeros":
+        zeros = np.where(embedding > 0.5, -0.0, 0.0)
+        embedding = np.where(rng.random(embedding.shape) < 0.3, rng.standard_normal(embedding.shape), zeros)
     else:
         monkeypatch.setattr(sampling, "MAX_DIMENSIONS", 6)
         embedding[0] = 1e17

@@ -70,13 +70,18 @@ def significant_bits(embedding: np.ndarray, bits: int) -> int:
 
 
 def to_one_scale(embedding: np.ndarray) -> np.ndarray:
-    """Return embeddings [N, D] without extreme values, and with ranks as further dimensions where values are crowded."""
+    """Return embeddings [N, D] without extreme values, and further dimensions of what standardising would hide.
+
+    These are ranks, where values are crowded, and the sign of zeros, where some are -0.0, which is released too.
+    """
     compressed = compress_outliers(embedding)
     crowded = np.flatnonzero([is_crowded(values) for values in compressed.T])
-    if not crowded.size:
+    negative = (embedding == 0) & np.signbit(embedding)
+    signed = negative[:, negative.any(axis=0)]
+    if not (crowded.size or signed.size):
         return compressed
-    ranks = stats.rankdata(embedding[:, crowded], axis=0) / (len(embedding) + 1)
-    return np.concatenate([compressed, stats.norm.ppf(ranks).astype(embedding.dtype)], axis=1)
+    ranks = stats.norm.ppf(stats.rankdata(embedding[:, crowded], axis=0) / (len(embedding) + 1))
+    return np.concatenate([compressed, ranks.astype(embedding.dtype), signed.astype(embedding.dtype)], axis=1)
 
 
 def compress_outliers(embedding: np.ndarray) -> np.ndarray:
