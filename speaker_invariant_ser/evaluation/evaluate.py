@@ -23,7 +23,7 @@ from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.certificates import certify_run
-from speaker_invariant_ser.evaluation.comparison import compare, require_same_utterances, speaker_and_emotion
+from speaker_invariant_ser.evaluation.comparison import compare, report_of, require_same_utterances, speaker_and_emotion
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
 from speaker_invariant_ser.evaluation.model_outputs import (
@@ -34,7 +34,6 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     predict_by_telephone,
     require_held_out,
 )
-from speaker_invariant_ser.evaluation.own_report import report_of
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import (
     QUICK_REPORT,

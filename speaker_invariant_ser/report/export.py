@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.own_report import report_of, results_of
+from speaker_invariant_ser.evaluation.comparison import report_of, results_of
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
 from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
