@@ -74,18 +74,23 @@ def is_own(path: Path) -> bool:
 def remove(path: Path) -> None:
     """Remove a file, a link (not what it leads to) or a folder with all it contains, if it exists and can be removed."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+        except RecursionError:
+            raise WriteError(f"cannot remove {path}, which is nested too deeply: remove it with rm -r, or the like") from None
     else:
         path.unlink(missing_ok=True)
 
 
 def keep_own(path: Path) -> Path:
     """Return the path of partial results, without what is not this user's own in them: others could have planted it."""
-    if not is_own(path):
-        remove(path)
-    for content in [*path.rglob("*")] if path.is_dir() else []:
+    pending = [path]
+    while pending:
+        content = pending.pop()
         if not is_own(content):
             remove(content)
+        elif content.is_dir():
+            pending += content.iterdir()
     return path
 
 
@@ -128,13 +133,10 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
-    """Make a temporary folder that becomes `path` if the block ends without an error.
+    """Make a temporary folder, next to `path`, that becomes `path` if the block ends without an error.
 
     Args:
         path: The folder; an empty one may exist.
-
-    Yields:
-        The temporary folder, next to `path`.
 
     Raises:
         WriteError: `path` cannot be written; or, before the block begins, another process is writing it or it is not empty.
@@ -224,7 +226,7 @@ def unfinished_folder(
     with write_errors(path), locked(path, "lock"), ExitStack() as discard:
         if path.exists():
             path.rmdir()
-        discard.callback(shutil.rmtree, work, ignore_errors=True)
+        discard.callback(remove, work)
         if is_own(work) and work.is_dir():
             remove(result)  # whose files may be further names of those beside it
         if not keep_own(work).is_dir() or not mark.is_file() or mark.read_bytes() != request.encode():
@@ -274,10 +276,7 @@ def remove_leftovers(path: Path | str) -> None:
 
 @contextmanager
 def scratch_folder(path: Path | str) -> Iterator[Path]:
-    """Make a folder for files that are needed only while `path` is made.
-
-    Yields:
-        The scratch folder, of the same name in every call for `path`; it is removed at the end.
+    """Make a folder, of the same name in every call for `path`, for files that are needed only while `path` is made.
 
     Raises:
         WriteError: Another process is using it.

@@ -1,6 +1,8 @@
 """Temporary files and folders: planted links are not followed, left-overs are replaced, and results are renamed at once."""
 
+import inspect
 import os
+import sys
 
 import pytest
 
@@ -98,6 +100,30 @@ def test_links_and_pipes_inside_a_planted_folder_are_removed(tmp_path, name):
     WRITERS[name](tmp_path / "out")
     assert (victim / "file").read_text() == "old"
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink() or path.is_fifo() or path.name == "hard"]
+
+
+def test_a_planted_folder_that_is_nested_deeply_is_an_error(tmp_path, monkeypatch):
+    def too_deep(*_, **__):
+        raise RecursionError
+
+    partial_of(tmp_path / "out").mkdir()
+    monkeypatch.setattr("shutil.rmtree", too_deep)
+    with pytest.raises(WriteError, match="cannot remove .*partial, which is nested too deeply: remove it with rm -r"):
+        WRITERS["unfinished folder"](tmp_path / "out")
+
+
+def test_partial_results_that_are_nested_deeply_are_looked_through(tmp_path):
+    work = private_folder(tmp_path / "work")
+    innermost = work.joinpath(*["a"] * 200)
+    innermost.mkdir(parents=True)
+    (innermost / "link").symlink_to("x")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        private_folder(work)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert not (innermost / "link").is_symlink()
 
 
 def test_scratch_of_a_killed_process_is_not_used_again(tmp_path):

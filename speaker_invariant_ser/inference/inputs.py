@@ -29,6 +29,7 @@ from speaker_invariant_ser.processes import memory_errors
 
 WINDOW = 30 * audio.SAMPLE_RATE  # samples; longer recordings are cut into windows of at most this length
 RECURSIVE = "**"  # of a glob: any number of folders
+MAX_LISTED = 10_000_000  # lines of a list of paths, which take some hundred bytes of memory each
 STDIN = "-"  # a list of paths on standard input
 LIST = "text in UTF-8 with one path a line"
 UTF_32 = b"\xff\xfe\0\0"
@@ -128,6 +129,8 @@ def read_stdin() -> bytes:
 
 def names_in(content: bytes, source: str) -> list[str]:
     """Return the lines of a list of paths that are not blank; text of Windows in UTF-16 is read, too."""
+    if content.count(b"\n") > MAX_LISTED:
+        raise SerError(f"{source}: more than {MAX_LISTED / 1e6:.0f} million lines; cut it into several lists")
     unicode = content.startswith(UTF_16) and not content.startswith(UTF_32)
     if wrong := "" if unicode else mistaken_for_text(source, content[:HEAD], LIST):
         raise SerError(wrong)

@@ -166,6 +166,12 @@ def test_a_cache_is_not_written_through_a_link(corpus, described, tmp_path):
     (corpus.folder / "pretrained").symlink_to(tmp_path / "outside")
     with pytest.raises(WriteError, match="pretrained is a link, to which this command would write"):
         layer_cache.write_cache(corpus, open_checkpoint(described), LAYERS, compute)
+    (corpus.folder / "pretrained").unlink()
+    folder = layer_cache.cache_folder(corpus, open_checkpoint(described), LAYERS)
+    folder.parent.mkdir()
+    folder.symlink_to(tmp_path / "outside" / "new")
+    with pytest.raises(WriteError, match=r"wavlm-\w+ is a link, to which this command would write"):
+        layer_cache.write_cache(corpus, open_checkpoint(described), LAYERS, compute)
     assert not any((tmp_path / "outside").iterdir())
 
 

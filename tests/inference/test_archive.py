@@ -400,6 +400,12 @@ def test_paths_come_from_standard_input(trained, folder, tmp_path, monkeypatch, 
         find_inputs(["-"])
 
 
+def test_a_list_of_too_many_lines_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"a\n" * 10_000_001)
+    with pytest.raises(SerError, match="list.txt: more than 10 million lines; cut it into several lists"):
+        find_inputs([tmp_path / "list.txt"])
+
+
 def test_names_in_a_list_are_cut_at_line_breaks_alone(tmp_path):
     names = ["a\x85b.wav", "a\x1cb.wav", "a\u2028b.wav", "b.wav", "c.wav"]
     (tmp_path / "list.txt").write_bytes("\n".join(names[:3]).encode() + b"\r\n" + "\r".join(names[3:]).encode())

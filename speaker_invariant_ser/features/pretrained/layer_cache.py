@@ -187,7 +187,7 @@ def write_cache(
     folder, utterances = cache_folder(prepared, checkpoint, layers, normalised), every_utterance(prepared)
     frame_bytes = VALUE * len(layers) * checkpoint.width
     ends = [*accumulate((frame_bytes * checkpoint.frames_of(utterance.samples) for utterance in utterances), initial=0)]
-    require_no_links([folder.parent])
+    require_no_links([folder.parent, folder])
     with resumable_folder(folder) as work:
         require_space(work, ends[-1])
         require_same_versions(work)
