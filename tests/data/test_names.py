@@ -304,6 +304,13 @@ def test_names_of_columns_are_compared_as_names_of_speakers_are(tmp_path):
     assert len(read_table(request).utterances) == len(BASE)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_another_separator_is_named(tmp_path, separator):
+    (tmp_path / "t.csv").write_text(separator.join(["path", "speaker", "emotion"]) + "\n" + separator.join("abc") + "\n")
+    with pytest.raises(ManifestError, match=r"no column path, speaker, emotion; .*\(separated by semicolons or tabs\?"):
+        read_table(Request(tmp_path / "t.csv"))
+
+
 def test_utf16_is_named(tmp_path):
     with pytest.raises(ManifestError, match="is text in UTF-16, expected a CSV table in UTF-8; save it in that form"):
         read_table(Request(write_table(tmp_path / "t.csv", BASE, "utf-16")))

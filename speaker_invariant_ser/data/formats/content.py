@@ -45,7 +45,7 @@ KINDS = {
     rb"\x89PNG|\xff\xd8\xff|GIF8[79]a": Kind("a picture"),
     rb"\xff\xfe\0\0|\0\0\xfe\xff": Kind("text in UTF-32", SAVE),
     rb"\xff\xfe|\xfe\xff|([\t\r\n -~]\0){4}|(\0[\t\r\n -~]){4}": Kind("text in UTF-16", SAVE),
-    rb"\s*<(!doctype html|html|\?xml)": Kind("a page of the web or XML", "perhaps the answer to a download that failed"),
+    rb"\s*<(!doctype html|html|table|\?xml)": Kind("a page of the web or XML", "perhaps the answer to a download that failed"),
     rb"\s*(\{\s*\"|\[\s*[\"{])": Kind("text, perhaps JSON", SAVE),
 }
 PACKED = {".gz", ".bz2", ".xz", ".zst"}

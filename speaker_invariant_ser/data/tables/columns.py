@@ -256,7 +256,8 @@ def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]
         )
         first = next((row for row in rows if row), [])
         names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in first]
-        return [clean(name) for name in names], rows.line_num, not file.read(1)
+        names = [name.strip() if "\t" in name else clean(name) for name in names]  # a tab tells of another separator
+        return names, rows.line_num, not file.read(1)
 
 
 def first_lines(file: TextIO, path: Path | str) -> Iterator[str]:
