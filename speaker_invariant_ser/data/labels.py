@@ -101,9 +101,9 @@ def map_labels(
     without = [is_unlabelled(utterance, split) for utterance in utterances]
     require_labels(utterances, without)
     counts = Counter(utterance.emotion for utterance in utterances if utterance.emotion)
-    voted = emotions_of(utterance.votes for utterance in utterances)
     if table is None:
         return list(utterances), Mapped(name, unlabelled=sum(without))
+    voted = emotions_of(utterance.votes for utterance in utterances)
     known = sorted({*counts, *voted})
     if name == "own":
         table = {find(label, known): clean(new_label) for label, new_label in table.items()}

@@ -4,16 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from reports import against_report, demo_report, run_report, seeded_report, table_report
 
+from speaker_invariant_ser.cli.console import show_evaluation
+from speaker_invariant_ser.data.tables.votes import as_text
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary import ComparisonReport, RunReport, TableReport, read_report
 from speaker_invariant_ser.files import write_json
+from speaker_invariant_ser.report.vote_tables import votes_table
 from speaker_invariant_ser.report.write import write_report
 
 OLD = Path(__file__).with_name("report-0.1.0.json")
@@ -52,7 +56,9 @@ def write(folder: Path, content) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(trained, prepared, tmp_path_factory):
-    """A small run, evaluated and compared with a copy of itself."""
+    """A small run, evaluated and compared with a copy; each utterance has three votes for its label and one for another."""
+    texts = {u.id: as_text({u.emotion: 3, "level" if u.emotion == "rising" else "rising": 1}) for u in prepared.utterances}
+    prepared = replace(prepared, utterances=[replace(u, votes=texts[u.id]) for u in prepared.utterances])
     folder = tmp_path_factory.mktemp("evaluated") / "run"
     run = type(trained).open(shutil.copytree(trained.folder, folder))
     first = evaluate(run, prepared, "cpu", quick=True)
@@ -76,6 +82,18 @@ def test_an_evaluation_writes_exactly_the_keys_of_the_model(evaluated):
     for part in parts:
         missing = set(type(part).model_fields) - part.model_fields_set
         assert not part.model_extra and missing <= UNMEASURED.get(type(part).__name__, set()), part
+
+
+def test_votes_of_annotators_are_scored_and_printed(evaluated, capsys):
+    emotion = evaluated.report.emotion
+    votes = emotion.votes
+    assert votes.label_is_majority == 1 and votes.utterances == emotion.utterances
+    assert votes.kl == pytest.approx(votes.cross_entropy - 0.811278)  # the entropy of 3/4 and 1/4
+    assert votes.single_annotator.votes == 4 * votes.utterances
+    show_evaluation(evaluated.report)
+    printed = capsys.readouterr().out
+    assert "a single annotator, UAR against the others" in printed and "Jensen-Shannon divergence" in printed
+    assert votes_table(emotion, votes).rows[1][0] == "UAR of a single annotator, against the others"
 
 
 def test_a_written_report_is_read_back_equal(evaluated, tmp_path):

@@ -1,21 +1,13 @@
 """Votes of annotators in the evaluation: exact small cases, known agreement, and what report and console say."""
 
-import json
-import shutil
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from reports import run_report
 
 from speaker_invariant_ser.cli.console import show_evaluation
 from speaker_invariant_ser.data.tables.votes import as_text, counts_table
-from speaker_invariant_ser.evaluation.evaluate import evaluate
-from speaker_invariant_ser.evaluation.summary_parts import Emotion
 from speaker_invariant_ser.evaluation.votes import agreement, single_annotator, vote_results
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
-from speaker_invariant_ser.report.vote_tables import votes_table
-from speaker_invariant_ser.runs import Run
 
 LABELS = ("angry", "sad")
 NAMED = [
@@ -112,20 +104,3 @@ def test_votes_that_are_too_few_for_a_single_annotator_are_said_to_be(texts, rea
     assert sentence in printed and "a single annotator, UAR" not in printed
     (section,) = [section for section in emotion_sections(report.emotion) if section.title == "Votes of annotators"]
     assert sentence in section.blocks[0].text
-
-
-def test_evaluation_writes_and_prints_the_votes(trained, prepared, tmp_path, capsys):
-    run = Run.open(shutil.copytree(trained.folder, tmp_path / "run"))
-    texts = {u.id: as_text({u.emotion: 3, "level" if u.emotion == "rising" else "rising": 1}) for u in prepared.utterances}
-    voted = replace(prepared, utterances=[replace(u, votes=texts[u.id]) for u in prepared.utterances])
-    report = evaluate(run, voted, "cpu", quick=True, with_baseline=False).report
-    votes = json.loads(json.dumps(report.to_json()))["emotion"]["votes"]
-    assert votes["label_is_majority"] == 1 and votes["utterances"] == report.emotion.utterances
-    assert votes["kl"] == pytest.approx(votes["cross_entropy"] - 0.811278)
-    assert votes["single_annotator"]["votes"] == 4 * votes["utterances"]
-    assert Emotion.model_validate(report.emotion.to_json()).votes == report.emotion.votes
-    show_evaluation(report)
-    printed = capsys.readouterr().out
-    assert "a single annotator, UAR against the others" in printed and "Jensen-Shannon divergence" in printed
-    assert votes_table(report.emotion, report.emotion.votes).rows[1][0] == "UAR of a single annotator, against the others"
-    assert "votes" not in run_report().emotion.to_json()
