@@ -192,6 +192,10 @@ def make_embeddings(
     unified = [unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in names]
     speaker, emotion, text, recording = (cells for cells, _ in unified)
     notes = [note for _, label_notes in unified for note in label_notes] + repeated_embedding(embedding, speaker)
+    if not scored.all():
+        notes.append(
+            f"{(~scored).sum()} of {count} rows have scored = 0: attackers learn from them, nothing is concluded about them"
+        )
     group = np.array([name or f"\n{row}" for row, name in enumerate(recording)]) if recording.any() else None
     table = Embeddings(embedding, np.array(ids, dtype=str), speaker, emotion, text, scored, group=group, code=code)
     return (table, notes) if code is not None else taken_once(table, notes)

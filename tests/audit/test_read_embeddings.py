@@ -75,7 +75,11 @@ def test_every_format_gives_the_same_table(write):
 def test_optional_labels_are_read(write):
     ids = [f"clip {number}" for number in range(UTTERANCES)]
     table, _, notes = read_embeddings(write(id=ids, text=list("aabbcc"), scored=[1, 0, 1, 1, 0, 1]))
-    assert list(table.id) == ids and list(table.text) == list("aabbcc") and not notes
+    assert (
+        list(table.id) == ids
+        and list(table.text) == list("aabbcc")
+        and notes == ["2 of 6 rows have scored = 0: attackers learn from them, nothing is concluded about them"]
+    )
     assert table.scored.tolist() == [True, False, True, True, False, True]
 
 
