@@ -244,7 +244,7 @@ def attack_controls(
     inputs = {
         **({} if embedding_leakage else {"embedding": tables}),
         **{name: [with_embedding(*pair) for pair in zip(tables, arrays, strict=True)] for name, arrays in controls.items()},
-        "emotion": [with_embedding(table, one_hot(table.emotion)) for table in tables],
+        "emotion": [with_embedding(table, one_hot(table.given_emotion)) for table in tables],
         "shuffled": [with_shuffled_speakers(table, settings.seed) for table in tables],
     }
     leakages = {"embedding": embedding_leakage} if embedding_leakage else {}
@@ -272,8 +272,8 @@ def with_shuffled_speakers(table: Embeddings, seed: int) -> Embeddings:
     An attacker that predicts these as well as the true speakers memorises, and says nothing about the embedding.
     """
     rng, speaker = np.random.default_rng(seed), table.speaker.copy()
-    for emotion in np.unique(table.emotion):
-        rows = np.flatnonzero(table.emotion == emotion)
+    for emotion in np.unique(table.given_emotion):
+        rows = np.flatnonzero(table.given_emotion == emotion)
         speaker[rows] = speaker[rng.permutation(rows)]
     return replace(table, speaker=speaker, frames=None)
 

@@ -77,8 +77,10 @@ def posteriors_bypass_release(release: ReleaseSection) -> bool:
 
 
 def posteriors(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
-    """Return log posteriors of the emotions [N, C]: the leakage of a system that outputs its decision only."""
-    return np.log(np.maximum(apply_to_clips(model, waveforms, speaker_means).probability, MIN_PROBABILITY))
+    """Return log posteriors of the emotions, and dimensions if any, [N, C + R]: the leakage of a system that outputs no more."""
+    outputs = apply_to_clips(model, waveforms, speaker_means)
+    log_posteriors = np.log(np.maximum(outputs.probability, MIN_PROBABILITY))
+    return log_posteriors if outputs.dimensions is None else np.hstack((log_posteriors, outputs.dimensions))
 
 
 def unreleased(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:

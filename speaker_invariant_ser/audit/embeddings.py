@@ -27,6 +27,7 @@ class Embeddings:
         group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
             recording; None if none do, as far as is known.
         code: Where the embedding is one of a few codes, its number or name; otherwise None.
+        given: What chance "given emotion" is given (see `evaluation.rated.given`); None: the emotion.
         copies: Rows that were left out because they are copies of one of these.
     """
 
@@ -39,6 +40,7 @@ class Embeddings:
     frames: list[np.ndarray] | None = None
     group: np.ndarray | None = None
     code: np.ndarray | None = None
+    given: np.ndarray | None = None
     copies: int = 0
 
     def select(self, rows: np.ndarray) -> "Embeddings":
@@ -46,13 +48,18 @@ class Embeddings:
         positions = np.arange(len(self.id))[rows]
         columns = {name: getattr(self, name)[positions] for name in ("embedding", "id", "speaker", "emotion", "text", "scored")}
         frames = self.frames and [self.frames[position] for position in positions]
-        known = {name: values[positions] for name in ("group", "code") if (values := getattr(self, name)) is not None}
+        known = {name: values[positions] for name in ("group", "code", "given") if (values := getattr(self, name)) is not None}
         return Embeddings(**columns, frames=frames, **known)
 
     @property
     def unit(self) -> np.ndarray:
         """What utterances are independent of each other by: their group, or themselves [N]."""
         return self.id if self.group is None else self.group
+
+    @property
+    def given_emotion(self) -> np.ndarray:
+        """What chance "given emotion" is given [N]: the emotion, or more."""
+        return self.emotion if self.given is None else self.given
 
     @property
     def speaker_and_emotion(self) -> np.ndarray:

@@ -72,7 +72,7 @@ def measure_information(
         splits = [(fold.train, fold.test) for fold in plan.folds if fold.repeat == 0]
         groups = table.text if plan.grouped_by_text else table.group
         for family in families:
-            bits[family].append(usable_bits(table.embedding, table.speaker, table.emotion, splits, family, groups, seed))
+            bits[family].append(usable_bits(table.embedding, table.speaker, table.given_emotion, splits, family, groups, seed))
         code_lengths.append(codelength(table.embedding, table.speaker, seed))
         progress(done, len(tables))
     with_embedding_bits, uniform_bits = np.sum(code_lengths, axis=0)
@@ -90,7 +90,7 @@ def measure_information(
 
 def speaker_bits_given_emotion(table: Embeddings) -> float:
     """Return the conditional entropy of the speaker given the emotion, bits: 0 where the emotion names the speaker."""
-    names, emotions = to_indices(table.speaker), to_indices(table.emotion)
+    names, emotions = to_indices(table.speaker), to_indices(table.given_emotion)
     joint = np.zeros((names.max() + 1, emotions.max() + 1))
     np.add.at(joint, (names, emotions), 1 / len(names))
     share = joint / joint.sum(axis=0)

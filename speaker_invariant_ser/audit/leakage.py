@@ -319,7 +319,7 @@ class PooledLabels:
     def of(cls, tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> "PooledLabels":
         """Pool the labels of each encoder's table."""
         labels = [
-            IntegerLabels(units, to_indices(table.speaker), plan.known_emotions(to_indices(table.emotion)), table.scored)
+            IntegerLabels(units, to_indices(table.speaker), plan.known_emotions(to_indices(table.given_emotion)), table.scored)
             for table, plan, units in zip(tables, plans, to_common_indices([table.unit for table in tables]), strict=True)
         ]
         grouped_by_text = all(plan.grouped_by_text for plan in plans)

@@ -8,8 +8,8 @@ import numpy as np
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.errors import RunError, shorten, unknown
-from speaker_invariant_ser.evaluation.dimensions import dimension_results
 from speaker_invariant_ser.evaluation.predictions import Predictions
+from speaker_invariant_ser.evaluation.rated.dimensions import dimension_results
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
     Confusion,

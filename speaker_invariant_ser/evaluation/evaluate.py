@@ -308,6 +308,7 @@ def speaker_results(
         "learned": learned,
         "outputs": None,
         "adversary_head": classifier,
+        **({"given": outputs.given} if outputs.given else {}),
     }
     speaker = Speaker.model_validate(parts)
     if posteriors_bypass_release(run.recipe.release):

@@ -16,8 +16,10 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
-from speaker_invariant_ser.evaluation.dimensions import DimensionValues
 from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join, with_temperatures_of_other_folds
+from speaker_invariant_ser.evaluation.rated.dimensions import DimensionValues
+from speaker_invariant_ser.evaluation.rated.given import RatingCells, given_emotion
+from speaker_invariant_ser.evaluation.rated.parts import GivenEmotion
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import Outputs, apply_to_clips
@@ -40,6 +42,7 @@ class ModelOutputs:
         unseen: Embeddings of each model's dev and test speakers.
         controls: Name of a control -> for each model, its array for the utterances of `tables`.
         rates: Rates of the bottleneck for the scored utterances of all models, nats.
+        given: What "given emotion" is given beside the emotion, where models predict dimensions.
     """
 
     predictions: Predictions
@@ -47,6 +50,7 @@ class ModelOutputs:
     unseen: list[Embeddings]
     controls: dict[str, list[np.ndarray]]
     rates: np.ndarray
+    given: GivenEmotion | None = None
 
 
 def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, progress: TaskProgress) -> ModelOutputs:
@@ -63,15 +67,21 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
     with_frames = not quick and frame_bytes(run, prepared, means) <= MAX_FRAME_BYTES
     predictions, tables, unseen, rates = [], [], [], []
     controls: dict[str, list[np.ndarray]] = defaultdict(list)
+    cells, by_id = dict[str, RatingCells](), {utterance.id: utterance for utterance in prepared.utterances}
     for done, spec in enumerate(model_specs, start=1):
         model = load_model(spec.folder, str(choose_device(device)))
         predictions.append(predict_test_speakers(model, prepared, spec, means, run.recipe))
         table, rate = embed_with_rate(model, prepared, spec.split, parts, means, with_frames)
+        unseen_table = embed(model, prepared, spec.split, ("dev", "test"), means)
+        if model.targets:
+            trained = [prepared.utterances[index] for index in spec.split.indices("train", prepared.utterances)]
+            cells[spec.name] = RatingCells.fit(model.targets, trained)
+            table, unseen_table = (cells[spec.name].of_table(each, by_id) for each in (table, unseen_table))
         tables.append(table)
+        unseen.append(unseen_table)
         rated = [values.predicted] if (values := predictions[-1].dimensions) else []
         require_finite(spec, predictions[-1].probability, table.embedding, *rated)
         rates.append(rate[table.scored])
-        unseen.append(embed(model, prepared, spec.split, ("dev", "test"), means))
         _, clips, clip_means = clips_of(prepared, spec.split, parts, means)
         for name in controls_for(model, quick):
             controls[name].append(CONTROLS[name](model, clips, clip_means))
@@ -79,7 +89,7 @@ def apply_models(run: Run, prepared: PreparedCorpus, device: str, quick: bool, p
     joined = join(predictions)
     if run.recipe.train.refit and not joined.temperatures:
         joined = with_temperatures_of_other_folds(joined)
-    return ModelOutputs(joined, tables, unseen, controls, np.concatenate(rates))
+    return ModelOutputs(joined, tables, unseen, controls, np.concatenate(rates), given_emotion(cells, tables))
 
 
 def require_finite(spec: ModelSpec, *outputs: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
 from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.rated.parts import DimensionResult, GivenEmotion
 from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
 from speaker_invariant_ser.evaluation.votes import VoteResults
 
@@ -145,38 +146,6 @@ class Refit(Part):
     epochs: dict[str, int]
     calibrated: bool
     calibrated_on: Literal["inner folds", "other folds", ""] = ""
-
-
-class Ccc(Part):
-    """Concordance correlation coefficient over utterances, its 95 % interval over speakers, and the values of the seeds.
-
-    `value` is None where all ratings are equal.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    seeds: dict[str, float] = Field(default_factory=dict)
-    deviation: float | None = None
-
-
-class MeanCcc(Part):
-    """Mean of the CCCs of the speakers with different ratings, each with the same weight, and its 95 % interval over speakers."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class DimensionResult(Part):
-    """Results on arousal, valence or dominance, on the utterances with a rating; the CCC of a constant prediction is 0."""
-
-    ccc: Ccc
-    ccc_mean_over_speakers: MeanCcc
-    pearson: float | None
-    rmse: float | None
-    utterances: int
-    per_speaker: dict[str, float | None]
 
 
 class Emotion(Part):
@@ -352,6 +321,7 @@ class Speaker(Part):
     sample: dict[str, float] | None = None  # what a quick audit used of a large table: how many of how many
     near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
     significant_bits: int | None = None  # binary digits that embeddings were rounded to before they were attacked
+    given: GivenEmotion | None = None  # what "given emotion" is given beside the emotion, where a model predicts dimensions
     nested_texts: float | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None

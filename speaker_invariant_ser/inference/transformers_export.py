@@ -87,6 +87,7 @@ def require_class(settings: ModelSettings, folder: Path) -> None:
         "encoder.pooling": (encoder.pooling, "mean"),
         "encoder.normalise_layers": (str(encoder.normalise_layers).lower(), "false"),
         "emotion.hidden": (settings.emotion.hidden, 0),
+        "emotion.targets": (f"[{', '.join(settings.emotion.targets)}]", "[]"),
         "bottleneck.name": (settings.bottleneck.name, "none"),
         "erase.name": (settings.erase.name, "none" if settings.erase.name == "kernel" else settings.erase.name),
         "release.name": (settings.release.name, settings.release.name if settings.release.classifies_before else "none"),

@@ -93,7 +93,10 @@ REFUSED = {
         {"pooling": "attentive", "normalise_layers": True},
         {"emotion": section("emotion")},
     ),
-    "bottleneck.name = fsq; train one with --set bottleneck.name=none": ({}, {"bottleneck": section("bottleneck", name="fsq")}),
+    "emotion.targets = [arousal], bottleneck.name = fsq; train one with --set emotion.targets=[] --set bottleneck.name=none": (
+        {},
+        {"emotion": section("emotion", hidden=0, targets=["arousal"]), "bottleneck": section("bottleneck", name="fsq")},
+    ),
     "erase.name = kernel; train one with --set erase.name=none": ({}, {"erase": section("erase", name="kernel")}),
     "release.name = codes; train one with --set release.name=none": ({}, {"release": section("release", name="codes")}),
 }

@@ -13,9 +13,9 @@ from helpers import assert_same_bits
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.evaluation.dimensions import DimensionValues, dimension_results
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
+from speaker_invariant_ser.evaluation.rated.dimensions import DimensionValues, dimension_results
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
@@ -172,6 +172,8 @@ def test_the_report_has_the_ccc_of_each_dimension(rated_run, rated_data):
     (values, arousal), results = predicted(rated_run, rated_data), evaluation.report.to_json()["emotion"]["dimensions"]
     assert results["arousal"]["ccc"]["value"] == pytest.approx(metrics.ccc(arousal, values[:, 0]))
     assert results["arousal"]["ccc"]["low"] < results["arousal"]["ccc"]["value"] < results["arousal"]["ccc"]["high"]
+    given = evaluation.report.speaker.given
+    assert given.dimensions == ["arousal", "valence"] and given.share == 0 and given.cells["fixed"].minimum == 20
     assert results["valence"]["utterances"] == 12 and set(results["valence"]["per_speaker"]) == {"4", "5", "6"}
     table = read_predictions(rated_run.folder / PREDICTIONS).dimensions
     assert table.names == ("arousal", "valence") and table.predicted == pytest.approx(values, abs=1e-6)

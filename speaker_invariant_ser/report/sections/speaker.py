@@ -3,6 +3,7 @@
 from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
+from speaker_invariant_ser.evaluation.rated.parts import GivenEmotion
 from speaker_invariant_ser.evaluation.summary_parts import Outputs, Speaker
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
@@ -115,6 +116,7 @@ def attackers_section(speaker: Speaker, with_plot: bool, threat: str) -> Section
             Text(about_strongest(speaker)),
             *([Text(about_tails(speaker))] if about_tails(speaker) else []),
             chance_table(speaker),
+            *([Text(about_given(speaker.given))] if speaker.given else []),
             *([Text(f"Left out, because they have a single utterance: {shorten(left_out, 20)}.")] if left_out else []),
         ],
     )
@@ -200,6 +202,18 @@ def about_tails(speaker: Speaker) -> str:
             "recognised there may be the text and not the voice."
         )
     return text
+
+
+def about_given(given: GivenEmotion) -> str:
+    """Say what chance given the emotion is given where a model predicts dimensions."""
+    cells = max(each.cells for each in given.cells.values())
+    smallest = max(each.minimum for each in given.cells.values())
+    return (
+        f"The true emotion is given with the ratings of {' and '.join(given.dimensions)}, in {given.bins} bins of each, whose "
+        f"edges are quantiles of the training utterances. Cells of fewer than {smallest} training utterances are joined, first "
+        f"over the last dimension. There are up to {counted(cells, 'cell')} in a fold; {percent(given.share)} of the scored "
+        "utterances are in one, the others are given their emotion alone."
+    )
 
 
 def score_of(result: HasAccuracy) -> Score:

@@ -12,7 +12,7 @@ import numpy as np
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import DIMENSIONS, Utterance
-from speaker_invariant_ser.evaluation.summary_parts import Ccc, DimensionResult, MeanCcc
+from speaker_invariant_ser.evaluation.rated.parts import Ccc, DimensionResult, MeanCcc
 
 RATED = "rated_"  # before the name of a dimension: the column of its ratings in predictions.csv
 Measure = Callable[[np.ndarray, np.ndarray], float]

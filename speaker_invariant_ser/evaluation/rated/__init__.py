@@ -1,0 +1,1 @@
+"""Arousal, valence and dominance: results on unseen speakers, and what the audit is given of them."""

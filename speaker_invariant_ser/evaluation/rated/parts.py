@@ -1,0 +1,57 @@
+"""The parts of report.json about dimensions, typed."""
+
+from pydantic import Field
+
+from speaker_invariant_ser.evaluation.part import Part
+
+
+class Ccc(Part):
+    """Concordance correlation coefficient over utterances, its 95 % interval over speakers, and the values of the seeds.
+
+    `value` is None where all ratings are equal.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: dict[str, float] = Field(default_factory=dict)
+    deviation: float | None = None
+
+
+class MeanCcc(Part):
+    """Mean of the CCCs of the speakers with different ratings, each with the same weight, and its 95 % interval over speakers."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class DimensionResult(Part):
+    """Results on arousal, valence or dominance, on the utterances with a rating; the CCC of a constant prediction is 0."""
+
+    ccc: Ccc
+    ccc_mean_over_speakers: MeanCcc
+    pearson: float | None
+    rmse: float | None
+    utterances: int
+    per_speaker: dict[str, float | None]
+
+
+class GivenCells(Part):
+    """Cells of emotion and binned ratings of a model: edges of the bins, training utterances of the smallest cell, and cells."""
+
+    edges: dict[str, list[float]]
+    minimum: int
+    cells: int
+
+
+class GivenEmotion(Part):
+    """What "given emotion" is given beside the emotion: bins of the ratings of these dimensions, fitted on training utterances.
+
+    `share` is that of the scored utterances that are in such a cell; the others are given their emotion alone.
+    """
+
+    dimensions: list[str]
+    bins: int
+    share: float
+    cells: dict[str, GivenCells]  # by the name of the model
