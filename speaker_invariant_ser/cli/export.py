@@ -26,7 +26,9 @@ UNSTATED = "other"  # the licence of weights for which none is given
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, fully trained.")],
+    run: Annotated[
+        str, typer.Argument(help="Run folder, fully trained; with --onnx also an export, or a model that `siser models` lists.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The export: a new folder for all models.")] = None,
     onnx: Annotated[
         Path | None, typer.Option("--onnx", help="The export: a new ONNX file for one model, which needs no torch (extra onnx).")
@@ -57,10 +59,10 @@ def export(
     """
     if sum(target is not None for target in (out, onnx, transformers)) != 1:
         raise typer.BadParameter("expected one of --out FOLDER, --onnx FILE and --transformers FOLDER.")
-    source = opened(run)
     if onnx:
-        write_onnx(source, onnx, fold, seed)
+        write_onnx(run, onnx, fold, seed)
         return
+    source = opened(Path(run))
     from speaker_invariant_ser.report.export import export_run, write_for_transformers
 
     results = opened(evaluated) if evaluated else None
@@ -80,13 +82,19 @@ def export(
     say(f"{number} {'model' if number == 1 else 'models'} -> {out}   next: siser infer {out} FILES --out predictions.csv")
 
 
-def write_onnx(run: "Run", path: Path, fold: str | None, seed: int | None) -> None:
-    """Write one model of a run as an ONNX file."""
-    from speaker_invariant_ser.inference.onnx.export import export_onnx, one_model
+def write_onnx(model: str, path: Path, fold: str | None, seed: int | None) -> None:
+    """Write one model of a run, or that of an export, as an ONNX file."""
+    from speaker_invariant_ser.inference.exported import Export
+    from speaker_invariant_ser.inference.onnx.export import export_onnx, one_model, only_model
 
-    spec = one_model(run, fold, seed)
-    difference = export_onnx(spec.folder, path)
-    say(f"model {spec.name} -> {path}, equal to PyTorch within {difference:.0e}   next: siser infer {path} FILES --out table.csv")
+    source = opened_models(Path(model))
+    if isinstance(source, Export):
+        name, folder = source.folder.name, only_model(source, fold, seed)
+    else:
+        spec = one_model(source, fold, seed)
+        name, folder = spec.name, spec.folder
+    difference = export_onnx(folder, path)
+    say(f"model {name} -> {path}, equal to PyTorch within {difference:.0e}   next: siser infer {path} FILES --out table.csv")
 
 
 def card(

@@ -52,7 +52,8 @@ class Settings:
         if len(set(self.labels)) < len(self.labels):
             raise SerError(f"labels: {', '.join(self.labels)} names an emotion twice")
         if len(self.labels) == 1:
-            raise SerError(f"labels: {self.labels[0]} leaves nothing to choose from, expected at least two emotions")
+            named = self.labels[0] or "an empty list"
+            raise SerError(f"labels: {named} leaves nothing to choose from, expected at least two emotions")
 
     @property
     def in_parts(self) -> bool:

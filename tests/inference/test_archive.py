@@ -191,6 +191,7 @@ def test_emotions_can_be_restricted_and_doubted(trained, call, tmp_path, capsys)
     for options, message in [
         (["--labels", "rising,anger"], "labels: unknown emotion 'anger'"),
         (["--labels", "rising"], "labels: rising leaves nothing to choose from"),
+        (["--labels", ""], "labels: an empty list leaves nothing to choose from"),
         (["--labels", "rising,rising"], "names an emotion twice"),
         (["--min-confidence", "80"], "min_confidence = 80: expected 0 to 1"),
         (["--window", "0.1"], "window of 0.1 s: expected 0.5 to 30 s"),

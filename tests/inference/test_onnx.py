@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,8 @@ from helpers import model_of, section
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import RunError, SetupError
+from speaker_invariant_ser.inference import exported
+from speaker_invariant_ser.inference.exported import write_index
 from speaker_invariant_ser.inference.onnx import export as onnx_export
 from speaker_invariant_ser.inference.onnx.export import export_onnx, one_model
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
@@ -275,6 +278,28 @@ def test_one_model_is_chosen_of_several(trained, tmp_path):
     ):
         with pytest.raises(RunError, match=message):
             one_model(run, *options)
+
+
+def test_the_one_model_of_an_export_is_written(fusion, tmp_path, monkeypatch, capsys):
+    """An export, a model of the package by its name, or the folder of one model stands for a run."""
+    for name in ("alone", "several"):
+        for number in range(1 + (name == "several")):
+            shutil.copytree(fusion, tmp_path / name / "models" / str(number), ignore=shutil.ignore_patterns("*.onnx"))
+        write_index(tmp_path / name)
+    monkeypatch.setattr(exported, "SHIPPED", tmp_path)
+    monkeypatch.setattr(onnx_export, "export_onnx", lambda folder, path: path.write_text(str(folder)) and 1e-6)
+    for source in ("alone", str(tmp_path / "alone"), str(fusion)):
+        file = tmp_path / f"{len(source)}.onnx"
+        assert siser(["export", source, "--onnx", str(file)]) == 0
+        assert load_model(Path(file.read_text())).labels == load_model(fusion).labels
+    capsys.readouterr()
+    for options, message in (
+        (["several"], f"has 2 models, and an ONNX file holds one: expected the folder of one of them, such as {tmp_path}"),
+        (["alone", "--fold", "1"], "do not say of which fold and seed they are; leave it out"),
+        (["alone", "--seed", "1"], "do not say of which fold and seed they are; leave it out"),
+    ):
+        assert siser(["export", *options, "--onnx", str(tmp_path / "new.onnx")]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_export_says_what_it_expects(trained, cnn, tmp_path, capsys):

@@ -28,6 +28,7 @@ from speaker_invariant_ser.data.f0.tracker import F0_RANGE, PEAK, TRACKER_LICENC
 from speaker_invariant_ser.errors import RunError, SetupError, counted, shorten, unknown
 from speaker_invariant_ser.features.prosody import prosody_rows
 from speaker_invariant_ser.files import refuse_existing, sha256, writing
+from speaker_invariant_ser.inference.exported import Export
 from speaker_invariant_ser.inference.onnx.model import CODE, DIMENSIONS, ENDING, FORMAT, INPUT, OUTPUTS, OnnxModel
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
@@ -71,6 +72,24 @@ def one_model(run: Run, fold: str | None = None, seed: int | None = None, kind: 
             "speakers (siser train --final)"
         )
     return specs[0]
+
+
+def only_model(export: Export, fold: str | None = None, seed: int | None = None) -> Path:
+    """Return the folder of the one model of an export.
+
+    Raises:
+        RunError: It has several, or a fold or seed is named, which the models of an export do not have.
+    """
+    if fold is not None or seed is not None:
+        raise RunError(
+            f"--fold, --seed: the models of the export {export.folder} do not say of which fold and seed they are; leave it out"
+        )
+    if export.number > 1:
+        raise RunError(
+            f"{export.folder} has {counted(export.number, 'model')}, and an ONNX file holds one: expected the folder of one of "
+            f"them, such as {export.models[0]}"
+        )
+    return export.models[0]
 
 
 def export_onnx(folder: Path | str, path: Path | str) -> float:
