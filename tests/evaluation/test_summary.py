@@ -33,6 +33,7 @@ UNMEASURED = {  # keys that depend on the run
         "near_copies",
         "sample",
         "certificate",
+        "given",
     },  # of tables, and of codes
     "AttackerScore": {"converged"},  # of older versions
 }
