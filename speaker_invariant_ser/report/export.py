@@ -1,6 +1,7 @@
 """Write the models of a run into a folder that can be passed on: without names of speakers and utterances, and without paths."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
@@ -9,9 +10,10 @@ from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
 from speaker_invariant_ser.features.pretrained.places import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
+from speaker_invariant_ser.inference.hub import is_hub
 from speaker_invariant_ser.inference.transformers_export import export_transformers
 from speaker_invariant_ser.inference.upload import require_complete
-from speaker_invariant_ser.models.binding import HASHES, hashes_of
+from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.report.card import OWN_USAGE, TRANSFORMERS, corpora_of, render_card, require_same_model
 from speaker_invariant_ser.runs import ModelSpec, Run
@@ -49,17 +51,34 @@ def write_export(run: Run, folder: Path, card: str) -> int:
     Models are numbered, because folds may have the names of their test speakers. The hashes of what they were trained with are
     left out, because a list of speakers could be guessed until its hash matches.
     """
-    specs = run.all_models()
+    return copy_models([spec.folder for spec in run.all_models()], folder, card, corpora_of(run))
+
+
+def copy_models(models: Sequence[Path], folder: Path, card: str, corpora: Sequence[str]) -> int:
+    """Write models, a card and the names of the corpora that they were trained on into a new folder; return their number.
+
+    Raises:
+        RunError: A model is damaged, or its weights are a link and it has no hash of them: any file could be passed on so.
+    """
     with new_folder(folder) as partial:
-        for number, spec in enumerate(specs, start=1):
+        for number, model in enumerate(models, start=1):
+            described = read_description(model / DESCRIPTION)
+            if not require_unchanged(model, described):
+                require_no_link(model / WEIGHTS)
             target = partial / MODELS / str(number)
             target.mkdir(parents=True)
-            shutil.copyfile(spec.folder / WEIGHTS, target / WEIGHTS)
-            described = description_without_path(read_description(spec.folder / DESCRIPTION))
+            shutil.copyfile(model / WEIGHTS, target / WEIGHTS)
+            described = description_without_path(described)
             described.pop(HASHES, None)
             write_json(target / DESCRIPTION, {**described, HASHES: hashes_of(target, described, {})})
         (partial / CARD).write_text(card, encoding="utf-8")
-        return write_index(partial, corpora_of(run))
+        return write_index(partial, corpora)
+
+
+def require_no_link(path: Path) -> None:
+    """Raise RunError for a link where a file is passed on: in what somebody else made, it may lead to any file."""
+    if path.is_symlink() or not path.is_file():
+        raise RunError(f"{path} is a link or missing: expected the file itself, which is passed on")
 
 
 def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> int:
@@ -75,7 +94,8 @@ def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> i
         Number of models.
 
     Raises:
-        RunError: The card lacks the licence or the training data, a model is not trained, or the source is a single model.
+        RunError: The card lacks the licence or the training data, a model is not trained or damaged, a file of it is a link to
+            anywhere, or the source is a single model.
         WriteError: The folder is not empty or cannot be written.
     """
     require_complete(card, name)
@@ -84,15 +104,9 @@ def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> i
         return write_export(source, folder, card)
     if not (source.folder / EXPORT).is_file():
         raise RunError(f"{source.folder} is a single model: expected a run, or a folder that `siser export` wrote")
-    with new_folder(folder) as partial:
-        for name in (EXPORT, CARD):
-            shutil.copyfile(source.folder / name, partial / name)
-        for model in source.models:
-            target = partial / model.relative_to(source.folder)
-            target.mkdir(parents=True)
-            for name in (DESCRIPTION, WEIGHTS):
-                shutil.copyfile(model / name, target / name)
-    return source.number
+    if not is_hub(name):  # its cache is made of links
+        require_no_link(source.folder / CARD)
+    return copy_models(source.models, folder, card, source.corpora)
 
 
 def write_for_transformers(

@@ -1,5 +1,7 @@
 """Uploads to the hub, without a network: a fake takes the place of huggingface_hub's client."""
 
+import json
+import shutil
 import sys
 from inspect import signature
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.inference.classifier import Classifier
-from speaker_invariant_ser.inference.exported import Export, shipped_models
+from speaker_invariant_ser.inference.exported import Export, shipped_models, write_index
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.upload import require_complete
 
@@ -80,6 +82,43 @@ def test_what_is_uploaded_is_what_a_dry_run_writes_and_names_nobody(trained, hub
     assert created[2] == {"private": False, "exist_ok": True} and branch[2] == {"branch": "v2", "exist_ok": True}
     assert uploaded[1]["revision"] == "v2" and uploaded[1]["commit_message"] == "better"
     assert "--model hf:owner/name@v2" in capsys.readouterr().out
+
+
+def test_no_file_outside_an_export_is_uploaded(hub, tmp_path, capsys):
+    secret = tmp_path / "token"
+    secret.write_text("secret")
+    (tmp_path / "notes.md").write_text("---\nlicense: mit\n---\n## Training data\nsecret\n")
+
+    def link(folder, name, target):
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+
+    def forget_hashes(folder):
+        path = folder / "models/1/model.json"
+        described = {key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}
+        path.write_text(json.dumps(described))
+        write_index(folder)
+
+    for number, (change, message) in enumerate(
+        (
+            (lambda folder: link(folder, "models/1/model.safetensors", secret), "damaged or was changed since training"),
+            (lambda folder: [forget_hashes(folder), link(folder, "models/1/model.safetensors", secret)], "is a link or missing"),
+            (lambda folder: link(folder, "README.md", tmp_path / "notes.md"), "README.md is a link or missing"),
+        )
+    ):
+        forged = shutil.copytree(shipped_models()["emodb-five"], tmp_path / str(number))
+        change(forged)
+        assert command(["push", str(forged), "owner/name"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and message in line and hub.calls == []
+
+    forged = shutil.copytree(shipped_models()["emodb-five"], tmp_path / "named")
+    (forged / "models" / "1").rename(forged / "models" / "Anna")
+    record = json.loads((forged / "export.json").read_text())
+    models = {"models/Anna": record["models"]["models/1"]}
+    (forged / "export.json").write_text(json.dumps({**record, "models": models, "note": "/home/anna"}))
+    assert command(["push", str(forged), "owner/name"]) == 0
+    assert "models/1/model.json" in hub.files and not any(b"nna" in content for content in hub.files.values())
 
 
 REFUSED = {
