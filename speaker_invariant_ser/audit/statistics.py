@@ -334,9 +334,9 @@ class Conclusion:
         at_chance: True, False or "undecided".
         reason: "within" the margin of chance, "leak", "below" chance (also a leak), one "speaker" or the "surest" utterances are
             recognised although the average is not, "text_leak" (a leak of the speaker or of the text), "same_text" (a leak in
-            sentences that the attacker knows from a speaker); undecided: too "few"
-            utterances, "no_room" between chance and certainty, one speaker or the surest utterances (the "tail") may be
-            recognised, or the "text" may be what is recognised, or "copies" that were left out may have named the speaker.
+            sentences that the attacker knows from a speaker); undecided: too "few" utterances, "no_room" between chance and
+            certainty, one speaker or the surest utterances (the "tail") may be recognised, the "text" may be what is recognised,
+            or "copies" that were left out may have named the speaker.
     """
 
     at_chance: AtChance

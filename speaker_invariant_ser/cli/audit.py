@@ -13,11 +13,12 @@ from speaker_invariant_ser.cli.options import (
     Device,
     Json,
     JudgeTable,
+    Overrides,
     Quick,
     Quiet,
     SameSpeaker,
+    SplitRecipe,
     column_names,
-    recipe_names,
     require_former_report,
 )
 from speaker_invariant_ser.cli.progress import progress_bars
@@ -199,16 +200,8 @@ def audit_encoders(
         Path | None,
         typer.Option(help="Page in Markdown, new or with marks for the table.", show_default="encoders.md in --out"),
     ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
-    ] = None,
+    recipe: SplitRecipe = None,
+    overrides: Overrides = None,
     deviation: Deviation = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure again what has a result of another encoder, recipe or corpus.")

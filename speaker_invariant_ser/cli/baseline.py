@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import say, show_baseline, show_json, show_unaudited_baseline
-from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Quick, Quiet, recipe_names, require_former_report
+from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Overrides, Quick, Quiet, SplitRecipe, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SplitError
 
@@ -37,16 +37,8 @@ def baseline(
             "speaker encoder, with the extra judge."
         ),
     ] = Features.PROSODY,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.",
-            autocompletion=recipe_names,
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
-    ] = None,
+    recipe: SplitRecipe = None,
+    overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of the report; a former report there is replaced.")] = Path("siser-baseline"),
     quick: Quick = False,
     jobs: AttackerJobs = CORES,

@@ -71,6 +71,16 @@ Quick = Annotated[
     bool,
     typer.Option("--quick", help="Closed-form attackers only (logistic regression, LDA, QDA, k-NN): fast, never claims chance."),
 ]
+SplitRecipe = Annotated[
+    Path | None,
+    typer.Option(
+        help="Recipe, or name of one, whose split and labels are used; default: leave one speaker out.",
+        autocompletion=recipe_names,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
+]
 JudgeTable = Annotated[
     Path | None,
     typer.Option(

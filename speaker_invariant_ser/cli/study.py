@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import say, show_table, warn
-from speaker_invariant_ser.cli.options import CORES, Device, Quiet, pair, recipe_names, warn_of_cores
+from speaker_invariant_ser.cli.options import CORES, Device, Overrides, Quiet, pair, recipe_names, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SerError, counted, quoted
 
@@ -127,9 +127,7 @@ def sweep(
     ],
     data: Annotated[Path, typer.Option(help="The prepared corpus.")],
     out: Annotated[Path, typer.Option(help="Folder of the study: a new one, or with --resume one that was interrupted.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
-    ] = None,
+    overrides: Overrides = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of configurations to try; replaces sweep.trials of the recipe.")
     ] = None,

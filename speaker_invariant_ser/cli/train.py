@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speaker_invariant_ser.cli.console import say, show_trained, warn
-from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Quiet, recipe_names
+from speaker_invariant_ser.cli.options import Device, Devices, ModelJobs, Overrides, Quiet, recipe_names
 from speaker_invariant_ser.cli.progress import duration, is_first_process, progress_bars, training_progress
 from speaker_invariant_ser.errors import counted, quoted
 
@@ -38,9 +38,7 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The prepared corpus.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run: a new folder.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, replaces a value of the recipe; may be repeated.")
-    ] = None,
+    overrides: Overrides = None,
     final: Annotated[
         bool,
         typer.Option(

@@ -35,11 +35,11 @@ import numpy as np
 
 from speaker_invariant_ser.audit.certificates.limits import limits, smallest_limit
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.verification.several_clips import CLIPS
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
 
 DELTA = 0.05  # probability that one of the bounds is too low
-CLIPS = (1, 5, 10)  # of one person
 PERMUTATIONS = 100  # of the speakers, for what clips without a leak would give
 DRAWS = 400  # groups of clips of each speaker that accuracies are estimated on, at most
 MIN_DRAWS, MAX_NUMBERS = 20, 4_000_000  # at least; fewer than DRAWS where they would take more numbers
