@@ -26,7 +26,7 @@ UNSTATED = "other"  # the licence of weights for which none is given
 
 
 def export(
-    run: Annotated[
+    model: Annotated[
         str, typer.Argument(help="Run folder, fully trained; with --onnx also an export, or a model that `siser models` lists.")
     ],
     out: Annotated[Path | None, typer.Option(help="The export: a new folder for all models.")] = None,
@@ -60,9 +60,9 @@ def export(
     if sum(target is not None for target in (out, onnx, transformers)) != 1:
         raise typer.BadParameter("expected one of --out FOLDER, --onnx FILE and --transformers FOLDER.")
     if onnx:
-        write_onnx(run, onnx, fold, seed)
+        write_onnx(model, onnx, fold, seed)
         return
-    source = opened(Path(run))
+    source = opened(Path(model))
     from speaker_invariant_ser.report.export import export_run, write_for_transformers
 
     results = opened(evaluated) if evaluated else None

@@ -25,13 +25,13 @@ from speaker_invariant_ser.features.pretrained.backbone import Backbone, silent_
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.files import new_folder, refuse_existing
 from speaker_invariant_ser.inference.exported import CARD
+from speaker_invariant_ser.inference.onnx.export import CHECKED
 from speaker_invariant_ser.models.model import ModelSettings, SerModel, load_model
 from speaker_invariant_ser.models.pretrained_encoder import PretrainedEncoder
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 UNUSED = -1e4  # weight of a layer that the model does not use; softmax makes it 0
 TOLERANCE = 1e-4  # largest difference of a probability
-CHECKED = 1600, 4001, 16_000, 39_937, 81_000  # samples of the clips that both are compared on
 
 
 def export_transformers(folder: Path | str, out: Path | str, card: str) -> float:

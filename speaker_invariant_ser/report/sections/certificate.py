@@ -23,10 +23,10 @@ def certificate_section(certificate: CertificatePart) -> Section:
         "most often. Plug-in is its balanced accuracy with the shares of these clips; the bound adds what chance can hide. "
         "It is the smallest of several limits, and the column limit says which: McDiarmid's and Chernoff's hold for all clips, "
         "Bentkus's is lower where all clips count alike, and the binomial one is for independent clips, equally many of each "
-        f"speaker. All bounds of a table hold together with {confidence}. Smallest is the bound that these "
-        "clips would give on average if codes revealed nothing: only more clips make it smaller. All of this is about these "
-        "speakers, each as likely as the others, and holds for clips that are drawn independently of each other and were not "
-        "used to choose the model."
+        f"speaker. All bounds of a table hold together with {confidence}. Smallest is the bound that these clips would give on "
+        "average if codes revealed nothing: only more clips or fewer codes make it smaller. All of this is about these speakers, "
+        "each as likely as the others, and holds for clips that are drawn independently of each other and were not used to "
+        "choose the model."
     )
     blocks: list[Block] = [Text(about)]
     for population in certificate.populations:

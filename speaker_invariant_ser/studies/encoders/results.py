@@ -127,6 +127,6 @@ def why_other(result: EncoderResult, wanted: EncoderResult) -> str:
         "data_sha256": "other data",
         "identity": "another encoder",
         "recipe": "another recipe",
+        "contamination": "an encoder of which other training data were known",
     }
-    kinds["contamination"] = "an encoder of which other training data were known"
     return shorten(text for key, text in kinds.items() if getattr(result, key) != getattr(wanted, key))
