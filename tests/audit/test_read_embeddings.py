@@ -14,7 +14,8 @@ import pytest
 
 from speaker_invariant_ser import processes
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
-from speaker_invariant_ser.errors import AuditError
+from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.errors import AuditError, ManifestError
 
 UTTERANCES, DIMENSIONS = 6, 3
 SPEAKERS = ["01", "01", "02", "02", "1e3", "1e3"]
@@ -128,7 +129,7 @@ def test_text_columns_are_left_out_and_listed(tmp_path):
 def test_row_numbers_and_manifest_columns_are_not_dimensions(tmp_path, name):
     table, _, notes = read_embeddings(csv(tmp_path, **{name: range(6)}))
     assert notes == [f"labels and row numbers that are not used: {name}"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
-    table, _, notes = read_embeddings(csv(tmp_path, d99=range(6)))
+    table, _, notes = read_embeddings(csv(tmp_path, **{f"d{DIMENSIONS}": range(6)}))
     assert not notes and table.embedding.shape == (UTTERANCES, DIMENSIONS + 1)
 
 
@@ -137,6 +138,36 @@ def numbers_beside(tmp_path, embedding: dict[str, object], *patterns: str, **oth
     speaker = np.repeat([f"s{number}" for number in range(4)], 10)
     pyarrow.csv.write_csv(pyarrow.table({"speaker": speaker, **others, **embedding}), tmp_path / "t.csv")
     return read_embeddings(tmp_path / "t.csv", dimensions=patterns)
+
+
+@pytest.mark.parametrize(
+    "names, between",
+    [("d0 d1 d2", ""), ("d001 d002 d010", "d002 and d010"), ("x_9 x_10 x_12 x_15", "x_10 and x_12, x_12 and x_15")],
+)
+def test_a_gap_in_the_numbers_of_dimensions_is_noted(tmp_path, names, between):
+    notes = numbers_beside(tmp_path, noise(*names.split())).notes
+    assert notes == ([f"no dimension is between {between}: is a column missing?"] if between else [])
+
+
+def test_long_rows_are_read_and_longer_ones_refused_in_words(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text("speaker,text\n" + f"a,{'x' * 3_000_000}\n" * 2)
+    assert [len(cell) for cell in read_columns(path, {})["text"]] == [3_000_000] * 2
+    monkeypatch.setattr("speaker_invariant_ser.data.tables.columns.MAX_ROW", 1_000_000)
+    with pytest.raises(ManifestError, match="a row of more than 1 MB; perhaps a quotation mark is not closed"):
+        read_columns(path, {})
+
+
+@pytest.mark.parametrize(
+    "rows, line", [('a,"5 inch\nb,x\nc,"y', 3), ('a,"5 inch\nb,x', 3), ('a,"x\ny"\nb,"5 inch\nc,x\n', 5), ('"a,5\n"b,x', 3)]
+)
+def test_a_quotation_mark_that_takes_rows_into_its_cell_is_refused(tmp_path, rows, line):
+    path = tmp_path / "t.csv"
+    path.write_text(f"speaker,text\nz,x\n{rows}\n")
+    with pytest.raises(ManifestError, match=f"t.csv: line {line}: a quotation mark that begins a cell is not closed"):
+        read_columns(path, {})
+    path.write_text('speaker,text\na,"x\ny"\nb,"""Hm"\nc,5" or 6"\n')
+    assert read_columns(path, {})["text"] == ["x\ny", '"Hm', '5" or 6"']
 
 
 def noise(*names: str) -> dict[str, np.ndarray]:

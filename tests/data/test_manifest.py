@@ -48,7 +48,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path,speaker,emotion\na.wav,1\n", "cannot be read as a CSV"),
         (
             'path,speaker,emotion\na.wav,1,"sad\nb.wav,1,sad\nc.wav,2,"sad\n',
-            "emotion in row 1 contains a line break; check for an unclosed quotation mark",
+            "line 2: a quotation mark that begins a cell is not closed",
         ),
         ("path,speaker,emotion,end\na.wav,1,sad,inf\n", "end in row 1 is 'inf': expected seconds"),
         ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more row"),

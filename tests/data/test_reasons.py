@@ -153,11 +153,13 @@ def test_a_name_that_exists_is_not_another_one(tmp_path):
 def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
     names = {
         "a.wav": "",
-        "b.M4A": ".m4a is not supported; convert it: ffmpeg -i b.M4A b.wav",
+        "b.M4A": "is MP4 (as .m4a or .mp4), which is not supported; convert it: ffmpeg -i b.M4A b.wav",
         "c.gsm": ".gsm is not supported",
         "d.pcm": ".pcm has no header",
         ".e.wav": "is hidden",
-        "._f.wav": None,
+        "._f.wav": "is hidden",
+        "._o.wav": None,
+        "._p.m4a": None,
         "g.txt": None,
         "h": "its ending (none) is none of its kind; rename it to end with .wav",
         "i.bak": "its ending .bak is none of its kind",
@@ -166,8 +168,17 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
         "l.m4a": "holds a recording, but its ending .m4a is none of its kind; rename it to end with .wav",
         "m.raw": "holds a recording, but its ending .raw is none of its kind; rename it to end with .wav",
         "n.mpga": "",
+        "q.gsm": "is MP4 (as .m4a or .mp4), which is not supported; convert it: ffmpeg -i q.gsm q.wav",
+        "r.bin": "is MP4 (as .m4a or .mp4), which is not supported",
+        "s.m4a": "is a page of the web or XML, not audio",
+        "t.m4a": ".m4a is not supported",
+        "u.ogx": "holds a recording, but its ending .ogx is none of audio",
+        "v.heic": None,
     }
-    other = {"b.M4A": b"\0\0\0\x20ftypM4A ", "c.gsm": b"\xd0" * 33, "d.pcm": bytes(100), "j.bin": b"RIFFRAFF"}
+    mp4, notes = b"\0\0\0\x20ftypM4A ", b"\0\x05\x16\x07\0\2\0\0Mac OS X"
+    other = {"b.M4A": mp4, "q.gsm": mp4, "r.bin": mp4, "c.gsm": b"\xd0" * 33, "d.pcm": bytes(100), "j.bin": b"RIFFRAFF"}
+    other |= {"._o.wav": notes, "._p.m4a": notes, "s.m4a": b"<!doctype html>", "t.m4a": b"", "v.heic": b"\0\0\0\x20ftypheic"}
+    other["u.ogx"] = b"OggS\0\2" + bytes(20) + b"\1\x1e\1vorbis"
     soundfile.write(tmp_path / "a.wav", SOUND, RATE)
     (tmp_path / ".git").mkdir()
     for name in list(names)[1:]:

@@ -6,7 +6,8 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from speaker_invariant_ser.data.formats.identify import convert, explain_missing
+from speaker_invariant_ser.data.formats.content import first_bytes
+from speaker_invariant_ser.data.formats.identify import convert, explain_missing, identify
 from speaker_invariant_ser.errors import AudioError
 
 SUFFIXES = frozenset(
@@ -33,10 +34,11 @@ ENDINGS = {  # how recordings begin that can be read, by which those with anothe
     rb"Creative Voice File": ".voc",
     rb"riff\x2e\x91\xcf\x11": ".w64",
 }
-RECORDING = re.compile(  # how other recordings begin, of which some can be read
-    rb"OggS|ID3[\x02-\x04]|....ftyp|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|#!AMR|wvpk", re.DOTALL
+RECORDING = re.compile(  # how other recordings begin, of which some can be read; MP4 may hold pictures
+    rb"OggS|ID3[\x02-\x04]|....ftyp(?!hei|hev|mif1|msf1|avi[fs])|\x1aE\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|#!AMR|wvpk",
+    re.DOTALL,
 )
-NOTES_OF_A_MAC = "._"  # how the names of files begin that a Mac puts beside others on foreign disks
+NOTES_OF_A_MAC = b"\x00\x05\x16"  # how files begin that a Mac puts beside others on foreign disks, under names with ._ in front
 
 
 def find_audio(folder: Path | str) -> list[Path]:
@@ -69,24 +71,29 @@ def list_unusable(folder: Path | str) -> list[tuple[str, str]]:
 
 def reason_against(folder: Path | str, name: str) -> str:
     """Return why a file below a folder is a recording that cannot be used; empty if it can be, or is no recording."""
-    suffix = suffix_of(name)
-    head = b"" if suffix in SUFFIXES or suffix in TEXT_SUFFIXES else first_bytes(os.path.join(folder, name))
+    suffix, note = suffix_of(name), os.path.basename(name).startswith("._")
+    unopened = suffix in TEXT_SUFFIXES or (suffix in SUFFIXES and not note)
+    head = b"" if unopened else first_bytes(os.path.join(folder, name))
+    if note and head.startswith(NOTES_OF_A_MAC):
+        return ""
     ending = next((ending for pattern, ending in ENDINGS.items() if re.match(pattern, head, re.DOTALL)), "")
     if ending and not is_hidden(name):
         return f"holds a recording, but its ending {suffix or '(none)'} is none of its kind; rename it to end with {ending}"
     if suffix in HEADERLESS_SUFFIXES:
         return f"{suffix} has no header; convert it with its own rate and format: ffmpeg -f s16le -ar 8000 -ac 1 -i IN OUT.wav"
     if suffix in UNSUPPORTED_SUFFIXES:
-        return f"{suffix} is not supported; {convert(name)}"
+        return (identify(name, head, None) if head else "") or f"{suffix} is not supported; {convert(name)}"
     if suffix in TEXT_SUFFIXES or not (suffix in SUFFIXES or ending or RECORDING.match(head)):
         return ""
     if is_hidden(name):
         return "is hidden: its name, or that of a folder, begins with a dot; rename it if it is to be used"
-    return "" if suffix in SUFFIXES else f"holds a recording, but its ending {suffix or '(none)'} is none of audio; rename it"
+    if suffix in SUFFIXES:
+        return ""
+    return identify(name, head, None) or f"holds a recording, but its ending {suffix or '(none)'} is none of audio; rename it"
 
 
 def walk(folder: Path | str) -> Iterator[str]:
-    """Yield all files below a folder, relative to it and with slashes, without notes of a Mac on other files."""
+    """Yield all files below a folder, relative to it and with slashes."""
     visited, pending = set(), [""]
     while pending:
         subfolder = pending.pop()
@@ -98,7 +105,7 @@ def walk(folder: Path | str) -> Iterator[str]:
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             if holds(os.DirEntry.is_dir, entry):
                 pending.append(name)
-            elif not entry.name.startswith(NOTES_OF_A_MAC):  # also a pipe or a device, which `require_file` refuses
+            else:  # also a pipe or a device, which `require_file` refuses
                 yield name
 
 
@@ -125,17 +132,6 @@ def suffix_of(name: str) -> str:
 def is_hidden(name: str) -> bool:
     """Return whether a part of a relative path begins with a dot."""
     return name.startswith(".") or "/." in name
-
-
-def first_bytes(path: str) -> bytes:
-    """Return the first bytes of a file, none if it cannot be opened or is not a regular file."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(16)
-    except OSError:
-        return b""
 
 
 def holds(test: Callable[[os.DirEntry], bool], entry: os.DirEntry) -> bool:

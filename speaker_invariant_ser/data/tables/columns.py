@@ -22,6 +22,7 @@ from speaker_invariant_ser.processes import available_memory, memory_limited
 
 TABLE = "a CSV table in UTF-8"
 MAX_HEADER, MAX_EMPTY_LINES = 50_000_000, 1000  # characters of a line of names, and lines before it
+MAX_ROW = 16_000_000  # bytes of a row of a text table
 CELL_BYTES = 64  # of a cell that is read as text, about
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -81,7 +82,7 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
         with open(path, "rb") as file:  # opened here, because pyarrow interprets some paths itself
             table = pyarrow.csv.read_csv(
                 file,
-                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines, use_threads=False),
+                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=lines, use_threads=False, block_size=MAX_ROW),
                 convert_options=convert,
                 parse_options=pyarrow.csv.ParseOptions(
                     newlines_in_values=quoting, delimiter=delimiter, quote_char='"' if quoting else False
@@ -90,9 +91,34 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
     except FileNotFoundError:
         raise ManifestError(f"no such table: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowInvalid) as error:
+        if "straddl" in str(error):
+            long = f"a row of more than {MAX_ROW / 1e6:.0f} MB; perhaps a quotation mark is not closed"
+            raise ManifestError(f"{path} cannot be read as {TABLE}: {long}") from None
         hint = separator_hint(names) if isinstance(error, pyarrow.ArrowInvalid) else ""
         raise ManifestError(f"{path} cannot be read as {TABLE}: {error}{hint}") from None
+    if quoting:
+        require_closed_quotes(table, path)
     return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def require_closed_quotes(table: pyarrow.Table, path: Path | str) -> None:
+    """Raise ManifestError where rows are part of a cell, because the quotation mark at its begin is not closed."""
+    texts = [column for column in table.columns if pyarrow.types.is_string(column.type)]
+    if not any(pyarrow.compute.any(pyarrow.compute.match_substring(column, "\n")).as_py() for column in texts):
+        return
+    start, limit = 1, csv.field_size_limit(MAX_ROW)
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            for _ in rows:
+                start = rows.line_num + 1
+    except csv.Error:
+        raise ManifestError(
+            f"{path}: line {start}: a quotation mark that begins a cell is not closed, so that rows after it are part of the cell; "
+            'close it, or write """Hm" for "Hm'
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def separator_hint(names: Iterable[str]) -> str:

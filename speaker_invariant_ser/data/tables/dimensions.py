@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def choose_dimensions(
             f"{'have several stems' if stems else 'have no common stem and number, such as dim_0'}; "
             f"name the dimensions, once for each name or pattern, such as {example(numeric)}"
         )
-    notes = []
+    notes = [] if patterns else gaps(chosen)
     taken = set(chosen)
     if others := [name for name in numeric if name not in taken]:
         notes.append(f"numbers that are not used as dimensions: {described(others)}; --dimensions names others")
@@ -108,6 +109,17 @@ def numbered(names: Iterable[str]) -> dict[str, list[str]]:
         if match := re.fullmatch(r"(.*?)\d+", name, re.DOTALL):
             groups[match[1]].append(name)
     return {stem: members for stem, members in groups.items() if len(members) > 1}
+
+
+def gaps(dimensions: Sequence[str]) -> list[str]:
+    """Return a note on numbers that are missing between those of dimensions, none if there are no such numbers.
+
+    >>> gaps(["f_0", "f_1", "f_4"])
+    ['no dimension is between f_1 and f_4: is a column missing?']
+    """
+    numbers = sorted((int(digits), name) for name in dimensions for digits in re.findall(r"\d{1,18}\Z", name))
+    missing = [f"{name} and {following}" for (low, name), (high, following) in pairwise(numbers) if high > low + 1]
+    return [f"no dimension is between {shorten(missing)}: is a column missing?"] if missing else []
 
 
 def matching(names: Sequence[str], patterns: Sequence[str], path: Path) -> list[str]:

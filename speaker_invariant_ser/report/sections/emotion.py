@@ -45,12 +45,16 @@ def results_section(emotion: Emotion) -> Section:
     """Return the overall results, and on what they were measured."""
     folds = {selected.fold for selected in emotion.folds.values()}
     selected = about_refit(emotion.refit) if emotion.refit else "Epochs were selected on dev speakers only."
+    share = emotion.near_copies
+    copies = (
+        "" if share is None else f" Of the test utterances, {percent(share)} share audio with one that the model learned from."
+    )
     about = (
         f"Scored on {counted(emotion.utterances, 'utterance')} of {counted(len(emotion.per_speaker), 'speaker')} in "
         f"{counted(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
         f"{counted(len(emotion.confusion.labels), 'emotion')}. Pooled, which is the headline, it is "
         "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
-        f"either, and the two differ. {about_intervals(len(emotion.per_speaker))}"
+        f"either, and the two differ. {about_intervals(len(emotion.per_speaker))}{copies}"
     )
     seeds = len(emotion.uar.seeds)
     text = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else [])]
