@@ -54,7 +54,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
         ("path,speaker,emotion,end\na.wav,1,sad,1e308\nb.wav,1,sad,x\n", "end in row 1 is '1e308' and in 1 more row"),
         ("path,speaker,emotion," + "x" * 200_000 + "\na.wav,1,sad,\n", "cannot be read as a CSV"),
         ("path,path,speaker,emotion\na,a,1,sad\n", "column path occurs more than once"),
-        ("", "cannot be read as a CSV"),
+        ("", "t.csv is empty, expected a CSV table in UTF-8"),
     ],
 )
 def test_invalid_tables_raise_an_error_that_names_the_problem(tmp_path, text, message):

@@ -114,7 +114,7 @@ def require_closed_quotes(table: pyarrow.Table, path: Path | str) -> None:
                 start = rows.line_num + 1
     except csv.Error:
         raise ManifestError(
-            f"{path}: line {start}: a quotation mark that begins a cell is not closed, so that rows after it are part of the cell; "
+            f"{path}: line {start}: a quotation mark that begins a cell is not closed, so that what follows is part of the cell; "
             'close it, or write """Hm" for "Hm'
         ) from None
     finally:
