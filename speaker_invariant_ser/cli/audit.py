@@ -146,13 +146,11 @@ def embed(
     that the encoder was trained on. Of runs and models it has the predicted emotion, and the code if they release codes: `siser
     audit` certifies both (--discrete). An interrupted call continues when it is repeated.
     """
-    from speaker_invariant_ser.errors import WriteError
-    from speaker_invariant_ser.files import remove
+    from speaker_invariant_ser.files import held, refuse_existing, remove
 
     if out.suffix.lower() != ".npz":
         raise typer.BadParameter(f"--out {out}: expected a name that ends with .npz.")
-    if out.exists():
-        raise WriteError(f"{out} exists; remove it, or choose another --out")
+    refuse_existing(out, another := "remove it, or choose another --out")
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -166,14 +164,16 @@ def embed(
         if encoders[0].contamination:
             warn(f"{encoder} {encoders[0].contamination}; their utterances have scored = 0")
         progress("loading", 1, 1)
-        indices, work = embedding.labelled_indices(prepared), embedding.blocks_folder(out)
-        outputs = embedding.embed_utterances(
-            encoders[0], prepared, indices, work, lambda done, total: progress("embedding utterances", done, total)
-        )
-        layers, decisions = embedding.split_decisions(encoders[0], outputs)
-        arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer, decisions)
-        embedding.write_arrays(out, arrays)
-        remove(work)
+        with held(out):
+            refuse_existing(out, another)  # another process may have written it by now
+            indices, work = embedding.labelled_indices(prepared), embedding.blocks_folder(out)
+            outputs = embedding.embed_utterances(
+                encoders[0], prepared, indices, work, lambda done, total: progress("embedding utterances", done, total)
+            )
+            layers, decisions = embedding.split_decisions(encoders[0], outputs)
+            arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer, decisions)
+            embedding.write_arrays(out, arrays)
+            remove(work)
     if as_json:
         shape = {name: values.shape[1] for name, values in layers.items()}
         show_json({"encoder": encoder, "utterances": len(indices), "dimensions": arrays[OUTPUT].shape[1], "layers": shape})

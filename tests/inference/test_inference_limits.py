@@ -32,6 +32,18 @@ def test_a_second_process_with_the_same_table_says_so(ending, trained, folder, t
     assert siser(command) == 0 and sorted(path.name for path in tmp_path.iterdir()) == [out.name]
 
 
+def test_a_second_process_with_the_same_embeddings_says_so(trained, folder, tmp_path, capsys, monkeypatch):
+    embeddings, words = tmp_path / "e.npz", ["infer", str(trained.folder), str(folder / "05_level_a.wav"), "--device", "cpu"]
+    command = [*words, "--embeddings", str(embeddings), "--out"]
+    with held(embeddings):
+        assert siser([*command, str(tmp_path / "1.csv")]) == 2
+    assert "e.npz: another process is writing it" in capsys.readouterr().err
+    monkeypatch.setattr("speaker_invariant_ser.cli.infer.refuse_outputs", lambda *_: None)  # before the first has finished
+    assert [siser([*command, str(tmp_path / name)]) for name in ("1.csv", "2.csv")] == [0, 2]
+    assert "e.npz holds embeddings already" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.csv", "e.npz"]
+
+
 def test_a_second_evaluation_of_a_run_says_so(trained, tmp_path, capsys):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     (run / "predictions.csv").unlink(missing_ok=True)  # of another test

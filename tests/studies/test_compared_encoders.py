@@ -17,6 +17,7 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import AuditError, RunError, StudyError
 from speaker_invariant_ser.features.pretrained.backbone import Backbone
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
+from speaker_invariant_ser.files import held
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.inference.exported import shipped_models
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
@@ -239,7 +240,17 @@ def test_a_table_of_a_feature_set_is_audited_as_it_is(prepared, tmp_path, capsys
         "text": 4,
     }
     assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 2
-    assert capsys.readouterr().err == f"error: {out} exists; remove it, or choose another --out\n"
+    assert capsys.readouterr().err == f"error: {out} exists already: remove it, or choose another --out\n"
+
+
+def test_a_second_process_with_the_same_table_or_result_says_so(prepared, tmp_path, capsys):
+    out, results = tmp_path / "t.npz", tmp_path / "results"
+    with held(out), held(result_path(results, "log-mel")):
+        assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 2
+        assert "t.npz: another process is writing it" in capsys.readouterr().err
+        assert siser(["audit-encoders", str(prepared.folder), "log-mel", "--out", str(results)]) == 2
+        assert "another process is writing it" in capsys.readouterr().err
+    assert list(results.iterdir()) == [] and not out.exists()
 
 
 def test_the_layers_of_a_run_are_arrays_that_can_be_audited_and_compared(prepared, trained, tmp_path, capsys):

@@ -16,7 +16,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,7 +215,9 @@ def open_results(
     """
     path = Path(path)
     require_table(path, overwrite)
-    with held(path):
+    with held(path), held(embeddings) if embeddings else nullcontext():
+        if embeddings:
+            require_embeddings(embeddings, overwrite, path)  # another process may have written it by now
         with write_errors(path):
             work = private_folder(work_folder(path))
             results = Results(path, list(columns), work, embeddings)

@@ -10,7 +10,7 @@ from speaker_invariant_ser.audit.audit import AuditSettings, today, versions_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import StudyError, quoted
 from speaker_invariant_ser.evaluation.emotion import chance_uar
-from speaker_invariant_ser.files import remove
+from speaker_invariant_ser.files import held, remove
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.studies.encoders.embedding import blocks_folder
@@ -115,15 +115,16 @@ def audit_encoder(comparison: Comparison, text: str, progress: TaskProgress) -> 
         return former, True
     if former and not comparison.refresh:
         raise StudyError(f"{path} is of {why}; --refresh measures it again, or choose another --out")
-    work = blocks_folder(path)
-    settings = AuditSettings(comparison.recipe.audit.folds, comparison.recipe.audit.seed, quick=True, jobs=comparison.jobs)
-    layers, predictions = zip(
-        *measure_encoder(encoders, comparison.prepared, comparison.recipe, settings, work, named(progress, name)), strict=True
-    )
-    emotion = {"chance": chance_uar(predictions[-1]), "utterances": predictions[-1].utterances}
-    result = wanted.model_copy(update={**emotion, "layers": list(layers)})
-    write_encoder_result(path, result)
-    remove(work)
+    with held(path):
+        work = blocks_folder(path)
+        settings = AuditSettings(comparison.recipe.audit.folds, comparison.recipe.audit.seed, quick=True, jobs=comparison.jobs)
+        layers, predictions = zip(
+            *measure_encoder(encoders, comparison.prepared, comparison.recipe, settings, work, named(progress, name)), strict=True
+        )
+        emotion = {"chance": chance_uar(predictions[-1]), "utterances": predictions[-1].utterances}
+        result = wanted.model_copy(update={**emotion, "layers": list(layers)})
+        write_encoder_result(path, result)
+        remove(work)
     return result, False
 
 
