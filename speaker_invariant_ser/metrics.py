@@ -341,3 +341,8 @@ def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Compute the root of the mean squared error of two lists [N]; raise SerError as `ccc` does."""
     truth, predicted = valid_values(truth, predicted)
     return float(np.sqrt(np.mean((truth - predicted) ** 2)))
+
+
+def none_if_nan(value: float) -> float | None:
+    """Return None for NaN, which JSON does not have."""
+    return None if np.isnan(value) else float(value)

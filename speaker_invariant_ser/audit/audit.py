@@ -17,7 +17,7 @@ from speaker_invariant_ser.audit.folds import FOLDS, REPEATS
 from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
-from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, finite_or_none, measure_leakage
+from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, measure_leakage
 from speaker_invariant_ser.audit.same_text import SameText, attack_same_text
 from speaker_invariant_ser.audit.statistics import MARGIN
 from speaker_invariant_ser.audit.verdict import verdict
@@ -26,6 +26,7 @@ from speaker_invariant_ser.audit.verification.several_clips import CLIPS
 from speaker_invariant_ser.audit.verification.unseen import Encoder, UnseenSpeakers, halves, measure_unseen
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.indexing import one_hot
+from speaker_invariant_ser.metrics import none_if_nan
 from speaker_invariant_ser.processes import TaskProgress
 
 JUDGE = "judge"  # name of the control
@@ -311,8 +312,8 @@ def control_summary(leakage: Leakage) -> dict:
     score = leakage.strongest.score
     return {
         "accuracy": score.accuracy,
-        "low": finite_or_none(score.low),
-        "high": finite_or_none(score.high),
+        "low": none_if_nan(score.low),
+        "high": none_if_nan(score.high),
         "balanced_accuracy": score.balanced_accuracy,
         "attacker": leakage.strongest.name,
     }

@@ -27,7 +27,7 @@ class Embeddings:
         group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
             recording; None if none do, as far as is known.
         code: Where the embedding is one of a few codes, its number or name; otherwise None.
-        given: What chance "given emotion" is given (see `evaluation.rated.given`); None: the emotion.
+        given: What chance "given emotion" is conditioned on [N] (see `evaluation.rated.given`); None: the emotion.
         copies: Rows that were left out because they are copies of one of these.
     """
 
@@ -58,7 +58,7 @@ class Embeddings:
 
     @property
     def given_emotion(self) -> np.ndarray:
-        """What chance "given emotion" is given [N]: the emotion, or more."""
+        """What chance "given emotion" is conditioned on [N]: the emotion, or cells of emotion and ratings."""
         return self.emotion if self.given is None else self.given
 
     @property

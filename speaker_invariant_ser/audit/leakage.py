@@ -42,6 +42,7 @@ from speaker_invariant_ser.audit.several_clips import Identification, identify_f
 from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Reason, Score
 from speaker_invariant_ser.audit.tails import Tails, allow_for_texts, measure_tails
 from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.metrics import none_if_nan
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"  # a key in addition to the attackers' names
@@ -153,7 +154,7 @@ class Leakage:
             "attackers": {
                 name: {
                     **score_summary(score),
-                    "validation": finite_or_none(self.validation[name]),
+                    "validation": none_if_nan(self.validation[name]),
                     "reads": ATTACKERS[name].input,  # the attacker's input; key kept stable
                     "converged": self.converged.get(name),
                 }
@@ -178,12 +179,7 @@ class Leakage:
 
 def score_summary(score: Score) -> dict[str, float | None]:
     """Return a score for report.json."""
-    return {key: finite_or_none(value) for key, value in asdict(score).items()}
-
-
-def finite_or_none(value: float) -> float | None:
-    """Replace NaN by None, because JSON has no NaN."""
-    return None if np.isnan(value) else float(value)
+    return {key: none_if_nan(value) for key, value in asdict(score).items()}
 
 
 def measure_leakage(

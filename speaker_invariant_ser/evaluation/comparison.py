@@ -12,7 +12,7 @@ from scipy import stats
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.errors import RunError, counted, quoted
-from speaker_invariant_ser.evaluation.emotion import none_if_nan, per_speaker
+from speaker_invariant_ser.evaluation.emotion import per_speaker
 from speaker_invariant_ser.evaluation.predictions import Predictions
 from speaker_invariant_ser.evaluation.summary import (
     JSON,
@@ -25,6 +25,7 @@ from speaker_invariant_ser.evaluation.summary import (
     read_results,
 )
 from speaker_invariant_ser.features.pretrained.places import recipe_without_path
+from speaker_invariant_ser.metrics import none_if_nan
 from speaker_invariant_ser.runs import Run
 
 MARGIN = 0.01  # of UAR: a smaller loss counts as none

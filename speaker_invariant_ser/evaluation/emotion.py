@@ -52,7 +52,7 @@ def emotion_results(predictions: Predictions, utterances: Sequence[Utterance] = 
         macro_f1=metrics.macro_f1(truth, predicted, classes),
         chance=chance_uar(predictions),
         utterances=predictions.utterances,
-        per_class={label: none_if_nan(recall) for label, recall in zip(predictions.labels, recalls, strict=True)},
+        per_class={label: metrics.none_if_nan(recall) for label, recall in zip(predictions.labels, recalls, strict=True)},
         per_speaker=speakers,
         worst_speaker=WorstSpeaker(speaker=worst, **speakers[worst].to_json()),
         spread=deviation([result.uar for result in speakers.values()]),
@@ -90,7 +90,7 @@ def uar_with_interval(predictions: Predictions) -> Uar:
     low = high = math.nan
     if len(set(predictions.speaker)) >= metrics.MIN_CLUSTERS:
         low, high = metrics.cluster_interval(truth, predicted, predictions.speaker, classes)
-    return Uar(value=metrics.uar(truth, predicted, classes), low=none_if_nan(low), high=none_if_nan(high))
+    return Uar(value=metrics.uar(truth, predicted, classes), low=metrics.none_if_nan(low), high=metrics.none_if_nan(high))
 
 
 def uar_over_seeds(predictions: Predictions) -> Uar:
@@ -135,7 +135,7 @@ def mean_over_speakers(results: Mapping[str, SpeakerResult]) -> MeanUar:
     """Compute the mean of the speakers' UARs, with its 95 % interval over speakers, None for fewer than three."""
     uars = np.array([result.uar for result in results.values()])
     low, high = metrics.mean_interval(uars) if len(uars) >= metrics.MIN_CLUSTERS else (math.nan, math.nan)
-    return MeanUar(value=float(uars.mean()), low=none_if_nan(low), high=none_if_nan(high))
+    return MeanUar(value=float(uars.mean()), low=metrics.none_if_nan(low), high=metrics.none_if_nan(high))
 
 
 def reliability(truth: np.ndarray, probability: np.ndarray) -> Reliability:
@@ -191,8 +191,3 @@ def group_result(predictions: Predictions) -> GroupResult:
         utterances=predictions.utterances,
         speakers=len(set(predictions.speaker)),
     )
-
-
-def none_if_nan(value: float) -> float | None:
-    """Return None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else float(value)

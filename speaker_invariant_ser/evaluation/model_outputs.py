@@ -42,7 +42,7 @@ class ModelOutputs:
         unseen: Embeddings of each model's dev and test speakers.
         controls: Name of a control -> for each model, its array for the utterances of `tables`.
         rates: Rates of the bottleneck for the scored utterances of all models, nats.
-        given: What "given emotion" is given beside the emotion, where models predict dimensions.
+        given: Ratings that "given emotion" is conditioned on beside the emotion, where models predict dimensions.
     """
 
     predictions: Predictions

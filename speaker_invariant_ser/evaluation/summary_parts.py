@@ -321,7 +321,7 @@ class Speaker(Part):
     sample: dict[str, float] | None = None  # what a quick audit used of a large table: how many of how many
     near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
     significant_bits: int | None = None  # binary digits that embeddings were rounded to before they were attacked
-    given: GivenEmotion | None = None  # what "given emotion" is given beside the emotion, where a model predicts dimensions
+    given: GivenEmotion | None = None  # ratings that "given emotion" is conditioned on, where a model predicts dimensions
     nested_texts: float | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None

@@ -64,7 +64,7 @@ def test_ratings_of_a_table_are_mapped_from_their_scale_and_may_be_missing(tmp_p
     ("cells", "options", "message"),
     [
         (("0.2", "1.5"), (), "t.csv: arousal in row 2 is '1.5': expected a number from 0 to 1, or an empty cell; --scale LOWEST"),
-        (("inf", "high"), (), "arousal in row 1 is 'inf' and in 1 more row is none either: expected"),
+        (("inf", "high"), (), "arousal in row 1 is 'inf' (and 1 more row): expected"),
         (("1", "5.1"), ("--scale", "1", "5"), "arousal in row 2 is '5.1': expected a number from 1 to 5"),
         (("1", "5"), ("--scale", "5", "1"), "--scale 5 1: expected the lowest and the highest value of a rating, such as 1 5"),
     ],

@@ -43,7 +43,7 @@ def require_ratings(columns: Mapping[str, Sequence[str]], scale: Scale, source: 
     for name in (name for name in DIMENSIONS if name in columns):
         invalid = [row for row, cell in enumerate(columns[name], start=1) if not is_rating(cell, scale)]
         if invalid:
-            more = f" and in {counted(len(invalid) - 1, 'more row')} is none either" if len(invalid) > 1 else ""
+            more = f" (and {counted(len(invalid) - 1, 'more row')})" if len(invalid) > 1 else ""
             (low, high), row = scale, invalid[0]
             raise ManifestError(
                 f"{source}: {name} in row {row} is '{columns[name][row - 1]}'{more}: expected a number from {low:g} to {high:g}, "

@@ -110,10 +110,10 @@ def result(rated: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, seed: 
     return DimensionResult(
         ccc=Ccc(
             value=over_seeds(metrics.ccc, everyone, rated, predicted, seed),
-            low=finite(low),
-            high=finite(high),
+            low=metrics.none_if_nan(low),
+            high=metrics.none_if_nan(high),
             seeds={name: value for name, value in by_seed.items() if not math.isnan(value)},
-            deviation=None if deviation is None else finite(deviation),
+            deviation=None if deviation is None else metrics.none_if_nan(deviation),
         ),
         ccc_mean_over_speakers=mean_over_speakers(defined),
         pearson=over_seeds(metrics.pearson, everyone, rated, predicted, seed),
@@ -132,7 +132,7 @@ def over_seeds(measure: Measure, rows: np.ndarray, rated: np.ndarray, predicted:
     """Return the mean over seeds of a score of some rows; None where it is undefined, as for a speaker with equal ratings."""
     if measure is metrics.ccc and np.ptp(rated[rows]) == 0:
         return None
-    return finite(fmean(scores_by_seed(measure, rated[rows], predicted[rows], seed[rows]).values()))
+    return metrics.none_if_nan(fmean(scores_by_seed(measure, rated[rows], predicted[rows], seed[rows]).values()))
 
 
 def mean_over_speakers(values: np.ndarray) -> MeanCcc:
@@ -140,9 +140,4 @@ def mean_over_speakers(values: np.ndarray) -> MeanCcc:
     if not len(values):
         return MeanCcc(value=None, low=None, high=None)
     low, high = metrics.mean_interval(values) if len(values) >= metrics.MIN_CLUSTERS else (math.nan, math.nan)
-    return MeanCcc(value=float(values.mean()), low=finite(low), high=finite(high))
-
-
-def finite(value: float) -> float | None:
-    """Return None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else float(value)
+    return MeanCcc(value=float(values.mean()), low=metrics.none_if_nan(low), high=metrics.none_if_nan(high))

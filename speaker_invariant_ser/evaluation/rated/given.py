@@ -1,8 +1,8 @@
-"""What chance "given emotion" is given of a model that predicts dimensions: the emotion, and bins of the ratings.
+"""What chance "given emotion" is conditioned on where a model predicts dimensions: emotion and bins of the ratings.
 
 Speakers who differ in arousal could be told apart by an embedding that holds nothing but emotion, which the category alone does
 not account for. Of each dimension, the ratings of a fold's training utterances are divided into terciles. An utterance is in the
-finest cell of emotion and terciles that is large enough: of all dimensions, else of all but the last, and so on; else it is given
+finest cell of emotion and terciles that is large enough: of all dimensions, else of all but the last, and so on; else in that of
 its emotion alone.
 """
 
@@ -63,7 +63,7 @@ class RatingCells:
         return next((name for name in finest if name in self.names), utterance.emotion)
 
     def of_table(self, table: Embeddings, utterances: Mapping[str, Utterance]) -> Embeddings:
-        """Return embeddings with the cell of each utterance, which are given by id."""
+        """Return embeddings with the cell of each utterance as `given`; utterances are looked up by id."""
         return replace(table, given=np.array([self.of(utterances[str(name)]) for name in table.id]))
 
 

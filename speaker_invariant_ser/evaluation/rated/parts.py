@@ -46,9 +46,9 @@ class GivenCells(Part):
 
 
 class GivenEmotion(Part):
-    """What "given emotion" is given beside the emotion: bins of the ratings of these dimensions, fitted on training utterances.
+    """What "given emotion" is conditioned on beside the emotion: bins of the ratings, fitted on training utterances.
 
-    `share` is that of the scored utterances that are in such a cell; the others are given their emotion alone.
+    `share` is that of the scored utterances that are in such a cell; of the others the emotion alone is given.
     """
 
     dimensions: list[str]

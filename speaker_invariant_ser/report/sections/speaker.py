@@ -205,14 +205,14 @@ def about_tails(speaker: Speaker) -> str:
 
 
 def about_given(given: GivenEmotion) -> str:
-    """Say what chance given the emotion is given where a model predicts dimensions."""
+    """Say what chance given emotion is conditioned on where a model predicts dimensions."""
     cells = max(each.cells for each in given.cells.values())
     smallest = max(each.minimum for each in given.cells.values())
     return (
-        f"The true emotion is given with the ratings of {' and '.join(given.dimensions)}, in {given.bins} bins of each, whose "
-        f"edges are quantiles of the training utterances. Cells of fewer than {smallest} training utterances are joined, first "
-        f"over the last dimension. There are up to {counted(cells, 'cell')} in a fold; {percent(given.share)} of the scored "
-        "utterances are in one, the others are given their emotion alone."
+        f"Given emotion, here, means given the true emotion and the ratings of {' and '.join(given.dimensions)}, in {given.bins} "
+        "bins of each, whose edges are quantiles of the training utterances. Cells of fewer than "
+        f"{smallest} training utterances are joined, first over the last dimension. There are up to {counted(cells, 'cell')} in "
+        f"a fold; {percent(given.share)} of the scored utterances are in one; of the others the emotion alone is given."
     )
 
 

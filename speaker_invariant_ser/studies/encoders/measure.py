@@ -16,7 +16,7 @@ from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.cross_validation import FitProgress
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
-from speaker_invariant_ser.audit.leakage import Leakage, finite_or_none
+from speaker_invariant_ser.audit.leakage import Leakage
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
@@ -24,6 +24,7 @@ from speaker_invariant_ser.errors import AuditError, shorten
 from speaker_invariant_ser.evaluation.baseline import CLASSIFIERS, Classifier, classifier_results, feature_table, predict_fold
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
+from speaker_invariant_ser.metrics import none_if_nan
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import Recipe, SplitSection
 from speaker_invariant_ser.studies.encoders.embedding import embed_utterances
@@ -195,7 +196,7 @@ def layer_numbers(
     for results in emotion.values():
         del results["per_speaker"]
     score = leakage.strongest.score
-    strongest = {key: finite_or_none(getattr(score, key)) for key in ("accuracy", "low", "high", "balanced_accuracy")}
+    strongest = {key: none_if_nan(getattr(score, key)) for key in ("accuracy", "low", "high", "balanced_accuracy")}
     return LayerNumbers(
         layer=layer,
         dimensions=dimensions,
