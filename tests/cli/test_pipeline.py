@@ -273,7 +273,7 @@ def test_infer_gives_a_row_for_every_file_even_an_unusable_one(workdir, folder, 
     assert siser(["infer", str(workdir / "run"), *inputs, "--out", str(out), "--device", "cpu"]) == 1
     rows = rows_of(out)
     assert [bool(row["error"]) for row in rows] == [False, True, False, False, True, False, False, False]
-    assert "not readable as audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
+    assert "is text, not audio" in rows[1]["error"] and "no such file" in rows[4]["error"]
     for row in rows:
         if row["error"]:
             assert row["emotion"] == row["confidence"] == ""
