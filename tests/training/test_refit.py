@@ -200,10 +200,10 @@ def test_the_final_model_is_trained_on_all_training_speakers(prepared, tmp_path,
     opened = []
     original = dataset.open_dataset
 
-    def noting(prepared, indices, *arguments):
+    def noting(prepared, indices, *arguments, **options):
         opened.append({prepared.utterances[index].speaker for index in indices})
         opened_ids.update(prepared.utterances[index].id for index in indices)
-        return original(prepared, indices, *arguments)
+        return original(prepared, indices, *arguments, **options)
 
     opened_ids = set()
     monkeypatch.setattr(trainer, "open_dataset", noting)
