@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from speaker_invariant_ser.errors import counted
@@ -215,7 +216,16 @@ def set_up_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    Finalize(None, end_joblib, exitpriority=100)  # before the queues to joblib's processes are closed
     reserve_blas()
+
+
+def end_joblib() -> None:
+    """End the processes of joblib, if there are any: a worker waits for its children, which wait five minutes for more work."""
+    if "joblib.externals.loky.reusable_executor" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def end_with_parent() -> None:

@@ -5,8 +5,11 @@ import os
 import resource
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
+import joblib
 import pytest
 from click import Context
 from typer.main import get_command
@@ -185,3 +188,15 @@ def test_training_is_refused_where_address_space_would_run_out(monkeypatch):
         processes.require_address_space(10**8)
     monkeypatch.setattr(processes, "address_space_left", lambda: None)
     processes.require_address_space(10**12)
+
+
+def in_joblib(numbers):
+    return joblib.Parallel(2)(joblib.delayed(abs)(number) for number in numbers)
+
+
+def test_a_worker_does_not_wait_for_idle_processes_of_joblib():
+    """It did for the five minutes after which these end by themselves."""
+    start = time.monotonic()
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=processes.set_up_worker) as pool:
+        assert pool.submit(in_joblib, [-1, 2]).result() == [1, 2]
+    assert time.monotonic() - start < 150
