@@ -96,7 +96,7 @@ def singles(table: Embeddings, units: np.ndarray) -> list[str]:
 def nested_texts(tables: Sequence[Embeddings]) -> float:
     """Return the share of scored utterances whose text occurs several times, always by the same speaker.
 
-    Where it is large, the text names the speaker: an embedding of what is said cannot be told apart from one of the voice.
+    Where it is large, the text names the speaker: an embedding of what is said cannot be distinguished from one of the voice.
     """
     nested, scored = 0, 0
     for table in tables:

@@ -46,7 +46,7 @@ from speaker_invariant_ser.metrics import none_if_nan
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"  # a key in addition to the attackers' names
-NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be told apart
+NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be distinguished
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What chance "given emotion" is conditioned on where a model predicts dimensions: emotion and bins of the ratings.
 
-Speakers who differ in arousal could be told apart by an embedding that holds nothing but emotion, which the category alone does
+Speakers who differ in arousal could be distinguished by an embedding of nothing but emotion, which the category alone does
 not account for. Of each dimension, the ratings of a fold's training utterances are divided into terciles. An utterance is in the
 finest cell of emotion and terciles that is large enough: of all dimensions, else of all but the last, and so on; else in that of
 its emotion alone.
