@@ -51,7 +51,7 @@ DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversar
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
 NEW_KEYS = {"cells"}  # of later methods
 
-TOO_LONG = re.compile(r"""(?<![\w"'-])(?P<key>([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}|(?<!\w)0[xob]\w{999}""")
+TOO_LONG = re.compile(r"""(?<![\w"'-])(?P<key>([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}|(?<!\w)0[xob]\w{1000}""")
 SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
 DEFAULT_RECIPE = "default"  # what is trained where no recipe is named
 
