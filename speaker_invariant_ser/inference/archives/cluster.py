@@ -35,7 +35,7 @@ from speaker_invariant_ser.processes import cores
 REQUEST, PART = "_request.json", "part-{:09}.parquet"
 SINGLE = ".part-{:09}.single.parquet"  # of one recording of a chunk that failed
 Progress = Callable[[str, int, int], None]
-RETRIES = 2  # of a chunk whose actor ended, before its recordings are predicted one by one
+ATTEMPTS = ".{}.attempts"  # of a part: a byte for each time that an actor began it
 
 
 class ChunkPredictor:
@@ -49,19 +49,37 @@ class ChunkPredictor:
         name: Name of a part, `PART` or `SINGLE`.
     """
 
+    retries = 2  # of a chunk that ended its actor, before its recordings are predicted one by one
+
     def __init__(self, predictor: Predictor, loading: Loading, out: Path, folder: Path, name: str = PART) -> None:
         os.chdir(folder)
         use_one_thread()
         self.predictor, self.out, self.name = replace(predictor, models=loading.models()), out, name
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Predict the chunks of a batch; return the number of recordings of each."""
-        for text in batch["chunk"]:
-            first, items = json.loads(text)
-            chunk = Chunk(first, [Input(Path(path), reason) for path, reason in items])
-            rows = [result.row for result in predict_chunk(self.predictor, chunk)]
-            write_part(self.out / self.name.format(first), self.predictor, rows)
-        return {"recordings": np.array([len(json.loads(text)[1]) for text in batch["chunk"]])}
+        """Predict the chunks of a batch; return the number of recordings of each, 0 for one that was given up."""
+        chunks = [json.loads(text) for text in batch["chunk"]]
+        parsed = [Chunk(first, [Input(Path(path), reason) for path, reason in items]) for first, items in chunks]
+        return {"recordings": np.array([len(chunk.items) if self.attempt(chunk) else 0 for chunk in parsed])}
+
+    def attempt(self, chunk: Chunk) -> bool:
+        """Predict a chunk and write its part, unless it ended an actor more than `retries` times; return whether it did.
+
+        Ray starts an ended actor again and gives it the same chunk without end, so that attempts are counted here.
+        """
+        part = self.name.format(chunk.first)
+        attempts = self.out / ATTEMPTS.format(part)
+        if attempts.is_file() and attempts.stat().st_size > self.retries:
+            return False
+        with open(attempts, "ab") as file:
+            file.write(b".")
+        self.predict(chunk, self.out / part)
+        remove(attempts)
+        return True
+
+    def predict(self, chunk: Chunk, path: Path) -> None:
+        """Predict a chunk and write its part."""
+        write_part(path, self.predictor, [result.row for result in predict_chunk(self.predictor, chunk)])
 
 
 def write_part(path: Path, predictor: Predictor, rows: Sequence[Row]) -> None:
@@ -206,6 +224,7 @@ def map_chunks(
     """Predict chunks on actors, into parts of such a name; those whose actors end again and again stay without one."""
     if not chunks:
         return
+    remove_attempts(out)
     from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
@@ -220,13 +239,18 @@ def map_chunks(
         batch_size=1,
         compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),  # none waits behind one that ends the actor
         num_cpus=1,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
     )
     done = len(archive.inputs) - sum(len(chunk.items) for chunk in chunks)
     for row in predicted.iter_rows():
         done += int(row["recordings"])
         progress("predicting", done, len(archive.inputs))
+    remove_attempts(out)
+
+
+def remove_attempts(out: Path) -> None:
+    """Remove the counts of attempts of this or an interrupted call."""
+    for path in out.glob(ATTEMPTS.format("*")):
+        remove(path)
 
 
 def summary_of_parts(out: Path) -> Summary:
