@@ -56,7 +56,7 @@ from speaker_invariant_ser.evaluation.unseen_parts import (
     Verification,
     VerifiedGroups,
 )
-from speaker_invariant_ser.features.pretrained.places import recipe_without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.report.plots import Points
 from speaker_invariant_ser.runs import Run
 

@@ -27,7 +27,7 @@ class Embeddings:
         group: Equal for utterances of which none may be scored by an attacker fitted on another, because they share audio or a
             recording; None if none do, as far as is known.
         code: Where the embedding is one of a few codes, its number or name; otherwise None.
-        given: What chance "given emotion" is conditioned on [N] (see `evaluation.rated.given`); None: the emotion.
+        given: What chance "given emotion" is conditioned on [N] (see `evaluation.dimensions.rating_cells`); None: the emotion.
         copies: Rows that were left out because they are copies of one of these.
     """
 

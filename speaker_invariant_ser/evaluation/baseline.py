@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
 from speaker_invariant_ser.errors import AuditError, SetupError, quoted
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
-from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_over_speakers, per_speaker, uar_with_interval
+from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_speaker_uar, per_speaker, uar_with_interval
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
 from speaker_invariant_ser.evaluation.summary import TableReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, BaselineClassifier, WorstSpeaker
@@ -310,7 +310,7 @@ def classifier_results(classifier: Classifier, predictions: Predictions) -> Base
     return BaselineClassifier(
         settings=classifier.settings,
         uar=uar_with_interval(predictions),
-        uar_mean_over_speakers=mean_over_speakers(speakers),
+        uar_mean_over_speakers=mean_speaker_uar(speakers),
         accuracy=metrics.accuracy(predictions.truth, predictions.predicted),
         per_speaker=speakers,
         worst_speaker=WorstSpeaker(speaker=worst, **speakers[worst].to_json()),

@@ -24,7 +24,7 @@ from speaker_invariant_ser.evaluation.summary import (
     read_report,
     read_results,
 )
-from speaker_invariant_ser.features.pretrained.places import recipe_without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.metrics import none_if_nan
 from speaker_invariant_ser.runs import Run
 

@@ -8,8 +8,8 @@ import numpy as np
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
 from speaker_invariant_ser.errors import RunError, shorten, unknown
+from speaker_invariant_ser.evaluation.dimensions.results import dimension_results
 from speaker_invariant_ser.evaluation.predictions import Predictions
-from speaker_invariant_ser.evaluation.rated.dimensions import dimension_results
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
     Confusion,
@@ -61,7 +61,7 @@ def emotion_results(predictions: Predictions, utterances: Sequence[Utterance] = 
         calibration=Calibration(
             temperatures=predictions.temperatures, before=before, after=reliability(truth, predictions.calibrated)
         ),
-        uar_mean_over_speakers=mean_over_speakers(speakers),
+        uar_mean_over_speakers=mean_speaker_uar(speakers),
         **({"dimensions": dimension_results(rated, predictions.speaker, predictions.seed)} if rated else {}),
     )
     return emotion.model_copy(update=vote_parts(predictions, utterances))
@@ -131,7 +131,7 @@ def per_speaker(predictions: Predictions) -> dict[str, SpeakerResult]:
     return results
 
 
-def mean_over_speakers(results: Mapping[str, SpeakerResult]) -> MeanUar:
+def mean_speaker_uar(results: Mapping[str, SpeakerResult]) -> MeanUar:
     """Compute the mean of the speakers' UARs, with its 95 % interval over speakers, None for fewer than three."""
     uars = np.array([result.uar for result in results.values()])
     low, high = metrics.mean_interval(uars) if len(uars) >= metrics.MIN_CLUSTERS else (math.nan, math.nan)

@@ -52,7 +52,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     SelectedEpoch,
     Speaker,
 )
-from speaker_invariant_ser.features.pretrained.places import recipe_without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.files import held, require_no_links
 from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash

@@ -16,10 +16,10 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, shorten
+from speaker_invariant_ser.evaluation.dimensions.parts import GivenEmotion
+from speaker_invariant_ser.evaluation.dimensions.rating_cells import RatingCells, given_emotion
+from speaker_invariant_ser.evaluation.dimensions.results import DimensionValues
 from speaker_invariant_ser.evaluation.predictions import Predictions, from_columns, join, with_temperatures_of_other_folds
-from speaker_invariant_ser.evaluation.rated.dimensions import DimensionValues
-from speaker_invariant_ser.evaluation.rated.given import RatingCells, given_emotion
-from speaker_invariant_ser.evaluation.rated.parts import GivenEmotion
 from speaker_invariant_ser.features.speaker_means import SpeakerMeans, compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models.apply import Outputs, apply_to_clips

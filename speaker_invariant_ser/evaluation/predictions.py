@@ -15,7 +15,7 @@ import pyarrow.csv
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten
-from speaker_invariant_ser.evaluation.rated.dimensions import DimensionValues, join_values
+from speaker_invariant_ser.evaluation.dimensions.results import DimensionValues, join_values
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
 from speaker_invariant_ser.runs import with_seed

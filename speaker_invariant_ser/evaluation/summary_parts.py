@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
+from speaker_invariant_ser.evaluation.dimensions.parts import DimensionResult, GivenEmotion
 from speaker_invariant_ser.evaluation.part import Part
-from speaker_invariant_ser.evaluation.rated.parts import DimensionResult, GivenEmotion
 from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
 from speaker_invariant_ser.evaluation.votes import VoteResults
 

@@ -104,11 +104,11 @@ def recorded_hashes(path: Path, described: Mapping[str, Any]) -> dict[str, dict[
     parts = [recorded.get(part) if isinstance(recorded, dict) else None for part in (FILES, MODEL, RUN)]
     if not all(isinstance(part, dict) and all(isinstance(value, str) for value in part.values()) for part in parts):
         raise RunError(
-            f"{path} is damaged: {HASHES} = {shown(recorded)}, expected hashes of {FILES}, {MODEL} and {RUN}; {REMEDY}"
+            f"{path} is damaged: {HASHES} = {short_json(recorded)}, expected hashes of {FILES}, {MODEL} and {RUN}; {REMEDY}"
         )
     if foreign := [name for name in recorded[FILES] if not BESIDE.fullmatch(name)]:
         raise RunError(
-            f"{path} is damaged: {HASHES}.{FILES} has {shown(foreign[0])}, expected names of files beside it; {REMEDY}"
+            f"{path} is damaged: {HASHES}.{FILES} has {short_json(foreign[0])}, expected names of files beside it; {REMEDY}"
         )
     return recorded
 
@@ -119,14 +119,14 @@ def require_same(recorded: Mapping[str, str], values: Mapping[str, Any], origin:
         expected, found = recorded.get(name, "none"), digest(value)
         if found != expected:
             raise RunError(
-                f"{origin[name]}: {name} = {shown(value)} is not what {path} was trained with (SHA-256 {found[:12]}..., "
+                f"{origin[name]}: {name} = {short_json(value)} is not what {path} was trained with (SHA-256 {found[:12]}..., "
                 f"then {expected[:12]}...); {REMEDY}"
             )
     if missing := recorded.keys() - values.keys():
         raise RunError(f"{path} was trained with {sorted(missing)[0]}, which was removed since; {REMEDY}")
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it."""
+def short_json(value: object) -> str:
+    """Return a value as model.json has it, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -28,8 +28,8 @@ from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, RunError, shorten, unknown
 from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import with_path, without_path
 from speaker_invariant_ser.features.pretrained.front import open_front
-from speaker_invariant_ser.features.pretrained.places import with_path, without_path
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
 from speaker_invariant_ser.files import MAX_SETTINGS, read_json, write_json, writing

@@ -17,7 +17,7 @@ from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
-from speaker_invariant_ser.features.pretrained.places import name_of, with_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import name_of, with_path
 from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
 from speaker_invariant_ser.inference.upload import UNKNOWN_DATA, UNKNOWN_LICENCE
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description

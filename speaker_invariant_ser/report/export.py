@@ -7,7 +7,7 @@ from pathlib import Path
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.comparison import report_of, results_of
 from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
-from speaker_invariant_ser.features.pretrained.places import description_without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
 from speaker_invariant_ser.inference.hub import is_hub
@@ -18,12 +18,8 @@ from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_descri
 from speaker_invariant_ser.report.card import OWN_USAGE, TRANSFORMERS, corpora_of, render_card, require_same_model
 from speaker_invariant_ser.runs import ModelSpec, Run
 
-UNSTATED = "other"  # the licence of weights for which none is given
 
-
-def export_run(
-    run: Run, folder: Path | str, licence: str = UNSTATED, evaluated: Run | None = None, training_data: str = ""
-) -> int:
+def export_run(run: Run, folder: Path | str, licence: str, evaluated: Run | None = None, training_data: str = "") -> int:
     """Write the models of a run and a card about them.
 
     Args:

@@ -7,7 +7,7 @@ from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.information import speaker_bits_given_emotion
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.evaluation.rated.given import RatingCells, given_emotion
+from speaker_invariant_ser.evaluation.dimensions.rating_cells import RatingCells, given_emotion
 
 
 def utterances(count=240, seed=0):

@@ -7,7 +7,7 @@ from reports import of_run, run_report
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.evaluation.comparison import report_of
-from speaker_invariant_ser.features.pretrained.places import recipe_without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.runs import Run
 

@@ -1,7 +1,7 @@
 """Checkpoints that cannot be used: one line with the reason, before anything of them is run."""
 
-import builtins
 import json
+import sys
 
 import pytest
 from checkpoints import describe_checkpoint
@@ -14,7 +14,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
 from speaker_invariant_ser.features.pretrained import checkpoint as module
 from speaker_invariant_ser.features.pretrained.backbone import Backbone
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
-from speaker_invariant_ser.features.pretrained.places import without_path
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import without_path
 from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
@@ -152,14 +152,7 @@ def test_a_folder_is_kept_by_its_name_and_found_in_the_places_that_a_variable_na
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def blocked(name, *rest):
-        if name == "transformers":
-            raise ImportError("blocked")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", blocked)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(SetupError, match=r'pip install "speaker-invariant-ser\[pretrained\]"'):
         Backbone(opened(describe_checkpoint(tmp_path / "any")))
 

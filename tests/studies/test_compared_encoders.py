@@ -163,7 +163,7 @@ def test_a_model_that_says_it_was_trained_on_recordings_of_the_corpus_is_contami
     (corpus,), (split,) = prepared.settings["corpora"], trained.splits
     known = {*split.train, *split.dev}
     other = named(prepared, corpus)
-    export_run(trained, tmp_path / "export")
+    export_run(trained, tmp_path / "export", "mit")
     for source, speakers in (
         (trained.folder, known),
         (trained.model_specs[0].folder, known),

@@ -8,19 +8,19 @@ import pytest
 import soundfile
 import torch
 from conftest import TINY, prepare_table
-from helpers import assert_same_bits
+from helpers import assert_same_bits, interrupt_training
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError
+from speaker_invariant_ser.evaluation.dimensions.results import DimensionValues, dimension_results
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
-from speaker_invariant_ser.evaluation.rated.dimensions import DimensionValues, dimension_results
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
 from speaker_invariant_ser.report.tables import comparison_table, emotion_rows
-from speaker_invariant_ser.training import post_training, trainer
+from speaker_invariant_ser.training import post_training
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import ccc_loss
 
@@ -115,17 +115,8 @@ def test_an_interrupted_training_resumes_to_the_same_bits(rated_data, tmp_path, 
     }
     recipe = make_recipe({**RATED, **changes})
     monkeypatch.setattr(post_training, "REFIT_STEPS", 20)
-    whole, training_step = train(recipe, rated_data, tmp_path / "whole", device="cpu"), trainer.Trainer.training_step
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-
-    def stopping(self, *batch):
-        if self.state.step == 3:
-            raise KeyboardInterrupt
-        training_step(self, *batch)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.Trainer, "training_step", stopping)
-        train(recipe, rated_data, tmp_path / "run", device="cpu")
+    whole = train(recipe, rated_data, tmp_path / "whole", device="cpu")
+    interrupt_training(monkeypatch, 3, recipe, rated_data, tmp_path / "run")
     torch.rand(5)
     assert_same_bits(train(recipe, rated_data, tmp_path / "run", device="cpu", resume=True), whole)
     assert all(row["dimensions_loss"] > 0 for row in whole.model_specs[0].metrics())

@@ -43,7 +43,7 @@ def choose_dimensions(
     numeric, words = ([name for name in cells if kind[name] is number] for number in (True, False))
     stems = numbered(numeric)
     if not (numeric or patterns) and (nested or any(map(len, cells.values()))):
-        found = [*(shown(name, cells[name]) for name in words), *(f"{name} (nested)" for name in nested)]
+        found = [*(with_first_cell(name, cells[name]) for name in words), *(f"{name} (nested)" for name in nested)]
         raise AuditError(
             f"{path}: the embedding has no dimensions; expected numbers, in a text table one column per dimension, "
             f"in .parquet also one column of lists of numbers; found {shorten(found, 10)}"
@@ -69,10 +69,10 @@ def choose_dimensions(
     return chosen, notes
 
 
-def shown(name: str, cells: Sequence[str] | np.ndarray) -> str:
+def with_first_cell(name: str, cells: Sequence[str] | np.ndarray) -> str:
     """Return a column of text in words, with the beginning of its first cell.
 
-    >>> shown("emb", ["[0.1, 0.2, 0.3, 0.4, 0.5]"]), shown("d0", ["0,5"])
+    >>> with_first_cell("emb", ["[0.1, 0.2, 0.3, 0.4, 0.5]"]), with_first_cell("d0", ["0,5"])
     ("emb ('[0.1, 0.2, 0.3, 0.4,'...)", "d0 ('0,5')")
     """
     first = str(cells[0])

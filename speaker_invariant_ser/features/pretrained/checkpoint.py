@@ -14,8 +14,8 @@ from typing import Any
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RecipeError, shorten
+from speaker_invariant_ser.features.pretrained.checkpoint_paths import ENCODER_FOLDERS, find_folder, portable
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
-from speaker_invariant_ser.features.pretrained.places import PLACES, find_folder, portable
 from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 
@@ -131,8 +131,8 @@ def located(source: str, revision: str) -> tuple[Path, str]:
         return folder, ""
     if not REPOSITORY.fullmatch(source):
         raise RecipeError(
-            f"encoder.source = {source}: no such folder; expected one, here or in a folder that {PLACES} names, or OWNER/NAME of "
-            "the Hugging Face Hub"
+            f"encoder.source = {source}: no such folder; expected one, here or in a folder that {ENCODER_FOLDERS} names, "
+            "or OWNER/NAME of the Hugging Face Hub"
         )
     return downloaded(source, revision)
 

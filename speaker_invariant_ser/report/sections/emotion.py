@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from speaker_invariant_ser.errors import counted
-from speaker_invariant_ser.evaluation.rated.parts import Ccc, DimensionResult
+from speaker_invariant_ser.evaluation.dimensions.parts import Ccc, DimensionResult
 from speaker_invariant_ser.evaluation.summary_parts import (
     Calibration,
     Confusion,

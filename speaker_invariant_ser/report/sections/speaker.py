@@ -3,7 +3,7 @@
 from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
-from speaker_invariant_ser.evaluation.rated.parts import GivenEmotion
+from speaker_invariant_ser.evaluation.dimensions.parts import GivenEmotion
 from speaker_invariant_ser.evaluation.summary_parts import Outputs, Speaker
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot

@@ -14,15 +14,15 @@ from speaker_invariant_ser.files import read_bytes
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 
-PLACES = "SISER_ENCODERS"  # environment variable with folders that hold checkpoints, joined as in PATH
+ENCODER_FOLDERS = "SISER_ENCODERS"  # environment variable with folders that hold checkpoints, joined as in PATH
 RECIPE = "recipe.toml"  # of a run
 
 
 def find_folder(source: str, revision: str = "") -> Path | None:
     """Return the folder of a source, by its path or by its name in a folder of `SISER_ENCODERS`; None if none is there."""
     folder = Path(os.path.expanduser(source))
-    places = [] if revision else [Path(place) for place in os.environ.get(PLACES, "").split(os.pathsep) if place]
-    return next((path for path in (folder, *(place / folder.name for place in places)) if path.is_dir()), None)
+    folders = [] if revision else [Path(name) for name in os.environ.get(ENCODER_FOLDERS, "").split(os.pathsep) if name]
+    return next((path for path in (folder, *(parent / folder.name for parent in folders)) if path.is_dir()), None)
 
 
 def portable(source: str) -> str:

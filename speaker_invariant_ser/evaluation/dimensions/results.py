@@ -12,7 +12,7 @@ import numpy as np
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.manifest import DIMENSIONS, Utterance
-from speaker_invariant_ser.evaluation.rated.parts import Ccc, DimensionResult, MeanCcc
+from speaker_invariant_ser.evaluation.dimensions.parts import Ccc, DimensionResult, MeanCcc
 
 RATED = "rated_"  # before the name of a dimension: the column of its ratings in predictions.csv
 Measure = Callable[[np.ndarray, np.ndarray], float]
@@ -115,7 +115,7 @@ def result(rated: np.ndarray, predicted: np.ndarray, speaker: np.ndarray, seed: 
             seeds={name: value for name, value in by_seed.items() if not math.isnan(value)},
             deviation=None if deviation is None else metrics.none_if_nan(deviation),
         ),
-        ccc_mean_over_speakers=mean_over_speakers(defined),
+        ccc_mean_over_speakers=mean_speaker_ccc(defined),
         pearson=over_seeds(metrics.pearson, everyone, rated, predicted, seed),
         rmse=over_seeds(metrics.rmse, everyone, rated, predicted, seed),
         utterances=len(rated) // len(np.unique(seed)),
@@ -135,7 +135,7 @@ def over_seeds(measure: Measure, rows: np.ndarray, rated: np.ndarray, predicted:
     return metrics.none_if_nan(fmean(scores_by_seed(measure, rated[rows], predicted[rows], seed[rows]).values()))
 
 
-def mean_over_speakers(values: np.ndarray) -> MeanCcc:
+def mean_speaker_ccc(values: np.ndarray) -> MeanCcc:
     """Return the mean of the speakers' CCCs [K] with its 95 % interval over speakers, None for fewer than three."""
     if not len(values):
         return MeanCcc(value=None, low=None, high=None)

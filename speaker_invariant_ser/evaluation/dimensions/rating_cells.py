@@ -14,7 +14,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.evaluation.rated.parts import GivenCells, GivenEmotion
+from speaker_invariant_ser.evaluation.dimensions.parts import GivenCells, GivenEmotion
 
 BINS = 3
 MIN_UTTERANCES, MIN_PER_SPEAKER = 20, 2  # of the training utterances of a cell: so many, and so many times the speakers
