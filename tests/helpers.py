@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -18,6 +19,8 @@ from speaker_invariant_ser.models.model import ModelSettings, SerModel
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.recipe_encoders import CnnSettings, EmotionSection
 from speaker_invariant_ser.runs import ModelSpec, Run
+from speaker_invariant_ser.training import trainer
+from speaker_invariant_ser.training.launcher import train
 
 
 def section(table, /, **keys):
@@ -60,6 +63,21 @@ def assert_same_bits(first: Run, second: Run) -> None:
         assert weights.keys() == expected.keys()
         assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
         assert without_times(spec) == without_times(other)
+
+
+def interrupt_training(monkeypatch, steps: int, recipe, prepared, out: Path) -> None:
+    """Train until the process is interrupted after a number of steps, with a checkpoint after each of them."""
+    done, training_step = [], trainer.Trainer.training_step
+
+    def stopping(self, *batch):
+        if len(done) == steps:
+            raise KeyboardInterrupt
+        done.append(training_step(self, *batch))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(trainer.Trainer, "training_step", stopping)
+        train(recipe, prepared, out, device="cpu")
 
 
 def without_times(spec: ModelSpec) -> list[dict[str, float]]:

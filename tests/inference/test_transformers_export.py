@@ -1,7 +1,7 @@
 """Checkpoints for transformers: its own pipeline gives the probabilities of the model, or one line says why it cannot."""
 
-import builtins
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -177,13 +177,6 @@ def scaled(output):
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch):
-    real = builtins.__import__
-
-    def blocked(name, *rest):
-        if name == "transformers":
-            raise ImportError("blocked")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", blocked)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(SetupError, match=r'--transformers needs transformers: pip install "speaker-invariant-ser\[pretrained\]"'):
         transformers_export.open_transformers()

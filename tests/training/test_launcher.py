@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from helpers import assert_same_bits
+from helpers import assert_same_bits, interrupt_training
 from safetensors.torch import load_file
 
 from speaker_invariant_ser import processes
@@ -90,17 +90,7 @@ def test_twenty_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
 @pytest.mark.parametrize("after", [1, 5, 12, 21, 23])
 def test_a_training_interrupted_after_any_step_resumes_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
     """Within an epoch, at its end, and in the last epoch; the resuming process has another state of its random generator."""
-    steps, training_step = [], trainer.Trainer.training_step
-
-    def stopping(self, *batch):
-        if len(steps) == after:
-            raise KeyboardInterrupt
-        steps.append(training_step(self, *batch))
-
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.Trainer, "training_step", stopping)
-        train(make_recipe(LONG), prepared, tmp_path / "run", device="cpu")
+    interrupt_training(monkeypatch, after, make_recipe(LONG), prepared, tmp_path / "run")
     torch.rand(17)
     run = train(make_recipe(LONG), prepared, tmp_path / "run", resume=True, device="cpu")
     assert_same_bits(whole, run)

@@ -1,7 +1,7 @@
 """Training on a pre-trained encoder, frozen or not: from a checkpoint to predictions, with resumption to the same bits."""
 
-import builtins
 import json
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES
 from conftest import TINY
-from helpers import assert_same_bits, fake_hub, occurrences
+from helpers import assert_same_bits, fake_hub, interrupt_training, occurrences
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.config import make_recipe, read_recipe
@@ -29,7 +29,6 @@ from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.export import export_run
 from speaker_invariant_ser.report.sections.training import curve_plots
 from speaker_invariant_ser.studies.measure import why_other_run
-from speaker_invariant_ser.training import trainer
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import build_model
 
@@ -92,17 +91,7 @@ MODES = [("wavlm", "frozen"), ("hubert", "top 1"), ("wavlm", "lora"), ("whisper"
 def test_an_interrupted_training_resumes_to_the_same_bits(name, mode, checkpoint, prepared, tmp_path, monkeypatch):
     recipe = small(checkpoint(name), epochs=2, train=mode)
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
-    steps, training_step = [], trainer.Trainer.training_step
-
-    def stopping(self, *batch):
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        steps.append(training_step(self, *batch))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(trainer.Trainer, "training_step", stopping)
-        train(recipe, prepared, tmp_path / "interrupted", device="cpu")
+    interrupt_training(monkeypatch, 4, recipe, prepared, tmp_path / "interrupted")
     assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
     names = load_file(whole.model_specs[0].folder / "model.safetensors")
     trained = {name.split(".")[2] for name in names if name.startswith("encoder.trained.")}
@@ -150,14 +139,7 @@ def test_what_cannot_be_trained_is_refused(message, checkpoint):
 
 
 def test_without_peft_the_extra_is_named(checkpoint, monkeypatch):
-    real = builtins.__import__
-
-    def blocked(name, *rest):
-        if name == "peft":
-            raise ImportError("blocked")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", blocked)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(SetupError, match=r'encoder.train = lora needs peft: pip install "speaker-invariant-ser\[pretrained\]"'):
         build_model(small(checkpoint("wavlm"), train="lora"), ("a", "b"))
 
@@ -172,7 +154,7 @@ def test_a_model_has_the_name_of_its_checkpoint_and_no_path(checkpoint, prepared
     described["encoder"]["source"] = str(checkpoint("wavlm"))
     described["sha256"]["model"]["encoder"] = digest(described["encoder"])
     path.write_text(json.dumps(described))
-    assert export_run(run, tmp_path / "export") == 1 and occurrences(tmp_path / "export", place) == []
+    assert export_run(run, tmp_path / "export", "mit") == 1 and occurrences(tmp_path / "export", place) == []
     model, card = tmp_path / "export" / "models" / "1", (tmp_path / "export" / "README.md").read_text()
     for part in (
         "| encoder | wavlm, pre-trained |",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from helpers import assert_same_bits
+from helpers import assert_same_bits, interrupt_training
 from safetensors.torch import load_file
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
@@ -47,25 +47,11 @@ def small(path):
     return make_recipe({**tables, "adversary": {"strength": 0.0, **tables["adversary"]}})
 
 
-def interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, out):
-    steps, training_step = [], trainer.Trainer.training_step
-
-    def stopping(self, *batch):
-        if len(steps) == 4:
-            raise KeyboardInterrupt
-        steps.append(training_step(self, *batch))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-        patch.setattr(trainer.Trainer, "training_step", stopping)
-        train(recipe, prepared, out, device="cpu")
-
-
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepared, folder, tmp_path, monkeypatch):
     recipe = small(path)
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
-    interrupt_in_the_second_epoch(monkeypatch, recipe, prepared, tmp_path / "interrupted")
+    interrupt_training(monkeypatch, 4, recipe, prepared, tmp_path / "interrupted")  # in the second epoch
     assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
     names = load_file(whole.model_specs[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in MODEL_PARTS for name in names)
@@ -101,7 +87,7 @@ def small_streams(name):
 def test_a_recipe_with_prosody_trains_resumes_to_the_same_bits_and_is_used(name, prepared_f0, folder, tmp_path, monkeypatch):
     recipe = small_streams(name)
     whole = train(recipe, prepared_f0, tmp_path / "whole", device="cpu")
-    interrupt_in_the_second_epoch(monkeypatch, recipe, prepared_f0, tmp_path / "interrupted")
+    interrupt_training(monkeypatch, 4, recipe, prepared_f0, tmp_path / "interrupted")
     assert_same_bits(whole, train(recipe, prepared_f0, tmp_path / "interrupted", resume=True, device="cpu"))
     evaluation = evaluate(whole, prepared_f0, device="cpu", quick=True)
     assert evaluation.report.speaker.speakers == 3

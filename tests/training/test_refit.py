@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from helpers import assert_same_bits
+from helpers import assert_same_bits, interrupt_training
 from safetensors.torch import load_file
 
 from speaker_invariant_ser import metrics
@@ -235,22 +235,11 @@ def test_progress_counts_the_epochs_of_inner_folds(whole):
 @pytest.mark.parametrize("after", [3, 9, 15])
 def test_a_refit_interrupted_in_any_part_resumes_to_the_same_bits(whole, prepared, tmp_path, monkeypatch, after):
     """Within the first and the second inner fold, and within the final training."""
-    steps, training_step = [], trainer.Trainer.training_step
-
-    def stopping(self, *batch):
-        if len(steps) == after:
-            raise KeyboardInterrupt
-        steps.append(training_step(self, *batch))
-
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.Trainer, "training_step", stopping)
-        train(of_refit(), prepared, tmp_path / "run", device="cpu")
+    interrupt_training(monkeypatch, after, of_refit(), prepared, tmp_path / "run")
     work = partial_of(Run.open(tmp_path / "run").model_specs[0].folder)
     assert (work / INNER_METRICS).exists() == (after == 15) and (work / INNER / "2").exists() == (after > 3)
     torch.rand(17)
-    again = []
-    monkeypatch.undo()
+    again, training_step = [], trainer.Trainer.training_step
     monkeypatch.setattr(trainer.Trainer, "training_step", lambda self, *batch: again.append(training_step(self, *batch)))
     run = train(of_refit(), prepared, tmp_path / "run", resume=True, device="cpu")
     assert_same_bits(whole[0], run)
