@@ -425,6 +425,7 @@ def against_report(non_inferior: bool | str = "undecided") -> RunReport:
             controls=other.speaker.controls,
             learned=other.speaker.learned,
         ),
+        unaudited="",
     )
     return report.model_copy(update={"against": against})
 

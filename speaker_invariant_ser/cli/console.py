@@ -13,7 +13,7 @@ from speaker_invariant_ser.errors import counted
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.evaluation.summary import Report, RunReport, TableReport, UnauditedReport
+    from speaker_invariant_ser.evaluation.summary import AnyRunReport, Report, RunReport, TableReport, UnauditedReport
     from speaker_invariant_ser.evaluation.summary_parts import Baseline, Speaker
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.rows import Row
@@ -177,6 +177,18 @@ def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bo
     warn(f"{run}: speaker information is not measured: {report.unaudited}")
 
 
+def show_paired(report: "AnyRunReport", as_json: bool) -> None:
+    """Print how a run compares with the other one of its report, if there is one, and why their leakage is not compared."""
+    from speaker_invariant_ser.report.sections.paired import about_unaudited, paired_sentence
+
+    if not report.against:
+        return
+    if not as_json:
+        say(paired_sentence(report, report.against))
+    if missing := about_unaudited(report, report.against):
+        warn(missing)
+
+
 def show_baseline(report: "TableReport") -> None:
     """Print the tables of a baseline's report, then its verdict."""
     from speaker_invariant_ser.report.tables import classifiers_table
@@ -215,9 +227,10 @@ def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
         say(text)
 
 
-def show_comparison(reports: Sequence["RunReport"]) -> None:
+def show_comparison(reports: Sequence["AnyRunReport"]) -> None:
     """Print one row for each run, and a table for each corpus."""
-    from speaker_invariant_ser.report.tables import by_corpus, comparison_table, notes_of, pareto_front, run_name
+    from speaker_invariant_ser.report.sections.comparison_table import by_corpus, comparison_table, notes_of, pareto_front
+    from speaker_invariant_ser.report.tables import run_name
 
     groups = by_corpus(reports)
     for corpus, runs in groups.items():

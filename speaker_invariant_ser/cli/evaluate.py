@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import opened, say, show_comparison, show_evaluation, show_json, show_unaudited, warn
+from speaker_invariant_ser.cli.console import (
+    opened,
+    say,
+    show_comparison,
+    show_evaluation,
+    show_json,
+    show_paired,
+    show_unaudited,
+    warn,
+)
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Device, Json, JudgeTable, Quick, Quiet, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import RunError
 
 if TYPE_CHECKING:
-    from speaker_invariant_ser.evaluation.summary import RunReport
+    from speaker_invariant_ser.evaluation.summary import AnyRunReport
 
 
 def evaluate(
@@ -63,16 +72,20 @@ def evaluate(
             )
         except evaluation.UnauditedError as error:
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
+            show_paired(error.report, as_json)
             raise typer.Exit(1) from None
     if as_json:
         show_json(result.report.to_json())
     else:
         show_evaluation(result.report)
+    show_paired(result.report, as_json)
     path = write_run_report(result, run)  # last, so that a full disk does not cost the results
     if path.parent.name == QUICK_REPORT:
         warn(f"{run} has a full report, which is kept: that of this quick evaluation is in {path.parent}")
     if not as_json:
         say(f"report: {path}")
+    if result.report.against and not result.report.against.speaker:
+        raise typer.Exit(1)
 
 
 def compare(
@@ -81,21 +94,24 @@ def compare(
 ) -> None:
     """Compare evaluated runs in one table and one plot, those of each corpus apart.
 
-    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker. Folders without a report
-    are skipped with the reason, and the exit code is 1.
+    The plot shows emotion UAR on unseen speakers against the accuracy of the strongest speaker attacker. Of runs without an audit
+    the emotion results are compared, and folders without a report are skipped, both with the reason and exit code 1.
     """
     require_former_report(out)
     reports, skipped = read_reports(runs)
-    if len({report.settings.audit.quick for report in reports}) > 1:
+    from speaker_invariant_ser.report.sections.comparison_table import audited, not_compared
+
+    if len({report.settings.audit.quick for report in audited(reports)}) > 1:
         warn("some of these runs were evaluated with --quick and some without: their strongest attackers are not comparable")
     from speaker_invariant_ser.report.write import write_comparison
 
     path = write_comparison(reports, out)
     show_comparison(reports)
     say(f"report: {path}")
-    for reason in skipped:
-        warn(f"skipped: {reason}")
-    if skipped:
+    missing = [*not_compared(reports), *(f"skipped: {reason}" for reason in skipped)]
+    for reason in missing:
+        warn(reason)
+    if missing:
         raise typer.Exit(1)
 
 
@@ -108,7 +124,7 @@ def require_different_folders(runs: Sequence[Path]) -> None:
             raise RunError(f"{run} {other}: give each run once")
 
 
-def read_reports(runs: Sequence[Path]) -> tuple[list["RunReport"], list[str]]:
+def read_reports(runs: Sequence[Path]) -> tuple[list["AnyRunReport"], list[str]]:
     """Read the reports of runs.
 
     Returns:

@@ -3,7 +3,7 @@
 A report is no signature. Numbers in it that were changed are not noticed; a report that was copied from another run is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,18 +11,17 @@ import numpy as np
 from scipy import stats
 
 from speaker_invariant_ser import metrics
+from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.errors import RunError, counted, quoted
 from speaker_invariant_ser.evaluation.emotion import per_speaker
-from speaker_invariant_ser.evaluation.predictions import Predictions
+from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions
 from speaker_invariant_ser.evaluation.summary import (
     JSON,
     REPORT,
+    AnyRunReport,
     Difference,
-    RunReport,
     SpeakerDifference,
-    UnauditedReport,
     read_report,
-    read_results,
 )
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.metrics import none_if_nan
@@ -153,6 +152,18 @@ def compare_speakers(this: Mapping[str, float], other: Mapping[str, float], seed
     )
 
 
+def predictions_of(other: Run, tested: Sequence[Utterance]) -> Predictions:
+    """Read the predictions of the run to compare with, before anything is computed.
+
+    Raises:
+        RunError: They are missing or damaged, or not of the utterances that are tested here.
+    """
+    others = read_predictions(other.folder / PREDICTIONS)
+    these = {utterance.id: (utterance.speaker, utterance.emotion) for utterance in tested}
+    require_same_utterances(these, speaker_and_emotion(others))
+    return others
+
+
 def require_same_utterances(these: Mapping[str, tuple[str, str]], others: Mapping[str, tuple[str, str]]) -> None:
     """Raise RunError unless two runs were tested on the same utterances with the same speakers and emotions.
 
@@ -215,22 +226,14 @@ def bounds(difference: np.ndarray) -> tuple[float, float]:
     return float(difference.mean() - half_width), float(difference.mean() + half_width)
 
 
-def report_of(run: Run) -> RunReport:
-    """Read the report of an audited run; raise RunError as `read_report` does, or if it is of another run."""
+def report_of(run: Run) -> AnyRunReport:
+    """Read the report of a run, also one without an audit; raise RunError as `read_report` does, or if it is of another run."""
     report = read_report(run.folder)
     require_own(run, report)
     return report
 
 
-def results_of(run: Run) -> RunReport | UnauditedReport | None:
-    """Read the report of a run, also one without an audit, as `report_of` does; None for a run that is not evaluated."""
-    report = read_results(run.folder)
-    if report:
-        require_own(run, report)
-    return report
-
-
-def require_own(run: Run, report: RunReport | UnauditedReport) -> None:
+def require_own(run: Run, report: AnyRunReport) -> None:
     """Raise RunError if a report is of another recipe, other data, folds or seeds than the run."""
     folds = {fold["name"]: fold.get("sha256", "-") for fold in run.record["folds"]}
     reported = {fold.name: fold.sha256 for fold in report.settings.folds}

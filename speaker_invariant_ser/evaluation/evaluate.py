@@ -17,13 +17,12 @@ from speaker_invariant_ser.audit.controls import describe_threat_model, posterio
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
 from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
-from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.certificates import certify_run
-from speaker_invariant_ser.evaluation.comparison import compare, report_of, require_same_utterances, speaker_and_emotion
+from speaker_invariant_ser.evaluation.comparison import compare, predictions_of, report_of
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
 from speaker_invariant_ser.evaluation.model_outputs import (
@@ -34,11 +33,12 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     predict_by_telephone,
     require_held_out,
 )
-from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
+from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import (
     QUICK_REPORT,
     REPORT,
     Against,
+    AnyRunReport,
     RunReport,
     RunSettings,
     UnauditedReport,
@@ -191,7 +191,7 @@ def evaluate_alone(
     try:
         audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress, judged)
     except AuditError as error:
-        raise UnauditedError(unaudited_report(run, note, emotion, described, baseline, str(error)), curves) from None
+        raise UnauditedError(unaudited_report(run, note, emotion, paired, described, baseline, str(error)), curves) from None
     audited = replace(audited, certificate=certify_run(run, outputs))
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
     if baseline and features:
@@ -218,25 +218,13 @@ def copies_share(run: Run, prepared: PreparedCorpus) -> float:
     return float(np.mean(shared))
 
 
-def predictions_of(other: Run, tested: Sequence[Utterance]) -> Predictions:
-    """Read the predictions of the run to compare with, before anything is computed.
-
-    Raises:
-        RunError: They are missing or damaged, or not of the utterances that are tested here.
-    """
-    others = read_predictions(other.folder / PREDICTIONS)
-    these = {utterance.id: (utterance.speaker, utterance.emotion) for utterance in tested}
-    require_same_utterances(these, speaker_and_emotion(others))
-    return others
-
-
 def compare_with(
-    other: Run, other_report: RunReport, others: Predictions, predictions: Predictions, domains: np.ndarray
+    other: Run, other_report: AnyRunReport, others: Predictions, predictions: Predictions, domains: np.ndarray
 ) -> Against:
     """Compare with another run, whose report and predictions are given, on the same test utterances."""
     these = predictions.rows(headline(domains))
     same = others.rows(np.isin(others.id, these.id))
-    speaker = other_report.speaker.to_json()
+    speaker = other_report.speaker.to_json() if other_report.speaker else {}
     return Against.model_validate(
         {
             "run": other.folder.resolve().name,
@@ -245,7 +233,8 @@ def compare_with(
             **compare(these, same).summary,
             "domains": domain_differences(predictions, others, domains),
             "emotion": {"uar": uar_over_seeds(same)},
-            "speaker": {key: speaker.get(key) for key in ("strongest", "chance", "controls", "learned")},
+            "speaker": {key: speaker.get(key) for key in ("strongest", "chance", "controls", "learned")} if speaker else None,
+            "unaudited": other_report.unaudited if isinstance(other_report, UnauditedReport) else "",
         }
     )
 
@@ -275,7 +264,13 @@ def assemble(
 
 
 def unaudited_report(
-    run: Run, note: str, emotion: Emotion, settings: RunSettings, baseline: Baseline | None, reason: str
+    run: Run,
+    note: str,
+    emotion: Emotion,
+    against: Against | None,
+    settings: RunSettings,
+    baseline: Baseline | None,
+    reason: str,
 ) -> UnauditedReport:
     """Put the parts of report.json together for a run that cannot be audited."""
     return UnauditedReport(
@@ -288,6 +283,7 @@ def unaudited_report(
         unaudited=reason,
         emotion=emotion,
         speaker=None,
+        against=against,
         settings=settings,
         baseline=baseline,
     )
@@ -301,7 +297,7 @@ def speaker_results(
     has_rate = run.recipe.bottleneck.name != "none"
     parts: dict[str, Any] = audited.summary
     parts["strongest"] = {**parts["strongest"], **over_seeds(strongest_by_seed(run.model_specs, audited))}
-    if against and against.strength == 0 and against.speaker.controls:
+    if against and against.strength == 0 and against.speaker and against.speaker.controls:
         parts["controls"]["without_adversary"] = against.speaker.controls["embedding"].to_json()
     parts |= {
         "rate_bits": float(outputs.rates.mean() / np.log(2)) if has_rate else None,

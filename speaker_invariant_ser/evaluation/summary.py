@@ -5,6 +5,7 @@ an older version did not write is optional here, stays absent when the report is
 kept. Rates are shares from 0 to 1; None (null) is a value that is not defined, such as an interval over a single speaker.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -95,7 +96,7 @@ class OtherSpeaker(Part):
 
 
 class Against(Part):
-    """Another run, evaluated on the same utterances and compared speaker by speaker."""
+    """Another run, evaluated on the same utterances and compared speaker by speaker; `unaudited` is why it has no audit."""
 
     run: str
     strength: float = 0.0
@@ -110,7 +111,8 @@ class Against(Part):
     lower_bound: float | None
     domains: dict[str, DomainDifference] | None = None
     emotion: OtherEmotion
-    speaker: OtherSpeaker
+    speaker: OtherSpeaker | None
+    unaudited: str = ""
 
 
 # ---- settings
@@ -209,8 +211,17 @@ class UnauditedReport(Part):
     unaudited: str
     emotion: Emotion
     speaker: None
+    against: Against | None = None
     settings: RunSettings
     baseline: Baseline | None
+
+    @property
+    def transductive(self) -> bool:
+        """As in `Report`."""
+        return self.settings.transductive
+
+
+AnyRunReport = RunReport | UnauditedReport
 
 
 class TableReport(Report):
@@ -221,24 +232,31 @@ class TableReport(Report):
 
 
 class FrontMark(Part):
-    """Whether a run is on the Pareto front of a comparison."""
+    """Whether a run is on the Pareto front of a comparison; None for one without an audit, whose leakage is not known."""
 
-    pareto: bool
+    pareto: bool | None
 
 
 class ComparedRun(RunReport, FrontMark):
     """A run's report in a comparison; `pareto` is the first key."""
 
 
+class UnauditedComparedRun(UnauditedReport, FrontMark):
+    """The report of a run without an audit in a comparison."""
+
+
 class ComparisonReport(Part):
     """The content of a comparison's report.json."""
 
-    runs: list[ComparedRun]
+    runs: list[ComparedRun | UnauditedComparedRun]
 
     @classmethod
-    def of(cls, reports: list[RunReport], front: list[int]) -> Self:
+    def of(cls, reports: Sequence[AnyRunReport], front: Sequence[int]) -> Self:
         """Mark the reports whose positions are in `front`."""
-        runs = [{"pareto": position in front, **report.to_json()} for position, report in enumerate(reports)]
+        runs = [
+            {"pareto": position in front if report.speaker else None, **report.to_json()}
+            for position, report in enumerate(reports)
+        ]
         return cls.model_validate({"runs": runs})
 
 
@@ -265,23 +283,20 @@ def holds_full_report(folder: Path) -> bool:
         return False  # none, a comparison, or damaged
 
 
-def read_report(folder: Path) -> RunReport:
-    """Read the report of an evaluated run, also one written by an older version.
+def read_report(folder: Path) -> AnyRunReport:
+    """Read the report of an evaluated run, also one without an audit, or written by an older version.
 
     Args:
         folder: The run folder.
 
     Raises:
-        RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again. Or the run
-            could not be audited.
+        RunError: report.json is missing, damaged, or lacks a key; the message names the key and how to evaluate again.
     """
     path = folder / REPORT / JSON
     again = f"evaluate it again with `siser evaluate {quoted(folder)}`"
     try:
         content = read_bytes(path)
-        if (reason := reason_unaudited(content)) is not None:
-            raise RunError(f"{folder} cannot be compared, because it could not be audited: {reason}")
-        return RunReport.model_validate_json(content)
+        return unaudited_report(content) or RunReport.model_validate_json(content)
     except FileNotFoundError:
         raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {quoted(folder)}`") from None
     except ValidationError as error:
@@ -294,24 +309,9 @@ def read_report(folder: Path) -> RunReport:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
 
 
-def read_results(folder: Path) -> "RunReport | UnauditedReport | None":
-    """Read the report of a run, also one without an audit; None for a run that is not evaluated.
-
-    Raises:
-        RunError: report.json is damaged, or lacks a key.
-    """
-    path = folder / REPORT / JSON
-    if not path.is_file():
-        return None
+def unaudited_report(content: bytes) -> UnauditedReport | None:
+    """Return the report of a run without an audit from its report.json, None for any other content."""
     try:
-        return UnauditedReport.model_validate_json(read_bytes(path))
-    except ValueError:  # pydantic's, or of a file that is too large
-        return read_report(folder)
-
-
-def reason_unaudited(content: bytes) -> str | None:
-    """Return why the run of a report.json could not be audited, None for any other content."""
-    try:
-        return UnauditedReport.model_validate_json(content).unaudited
+        return UnauditedReport.model_validate_json(content)
     except ValidationError:
         return None

@@ -16,7 +16,7 @@ from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
-from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
+from speaker_invariant_ser.evaluation.summary import AnyRunReport
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import name_of, with_path
 from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
 from speaker_invariant_ser.inference.upload import UNKNOWN_DATA, UNKNOWN_LICENCE
@@ -89,7 +89,7 @@ class PretrainedSource:
 
 def render_card(
     run: Run,
-    report: RunReport | UnauditedReport | None,
+    report: AnyRunReport | None,
     licence: str,
     name: str,
     training_data: str = "",
@@ -175,7 +175,7 @@ def sources_of(corpora: Sequence[str]) -> list[Source]:
 
 
 def metadata(
-    report: RunReport | UnauditedReport | None,
+    report: AnyRunReport | None,
     sources: Sequence[Source],
     licence: str,
     name: str,
@@ -196,7 +196,7 @@ def metadata(
     return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
 
 
-def result_of(report: RunReport | UnauditedReport, sources: Sequence[Source], name: str) -> dict[str, object]:
+def result_of(report: AnyRunReport, sources: Sequence[Source], name: str) -> dict[str, object]:
     """Return the results of a model as the hub lists them."""
     uar = {"name": "UAR on unseen speakers", "type": "recall", "value": round(report.emotion.uar.value, 4)}
     return {
@@ -235,6 +235,6 @@ def training_speakers(specs: Sequence[ModelSpec]) -> str:
     return " or ".join(map(str, numbers)) + " speakers"
 
 
-def recall_rows(report: RunReport | UnauditedReport) -> list[tuple[str, str]]:
+def recall_rows(report: AnyRunReport) -> list[tuple[str, str]]:
     """Return the recall of each emotion."""
     return [(emotion, percent(value)) for emotion, value in report.emotion.per_class.items()]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.comparison import report_of, results_of
-from speaker_invariant_ser.evaluation.summary import RunReport, UnauditedReport
+from speaker_invariant_ser.evaluation.comparison import report_of
+from speaker_invariant_ser.evaluation.summary import JSON, REPORT
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
@@ -151,9 +151,8 @@ def card_of(
     """
     if evaluated:
         require_same_model(run, evaluated)
-        results: RunReport | UnauditedReport | None = results_of(evaluated) or report_of(evaluated)
-    else:
-        results = results_of(run)
+    has_results = evaluated or (run.folder / REPORT / JSON).is_file()
+    results = report_of(evaluated or run) if has_results else None
     return render_card(run, results, licence, name, training_data, usage, single)
 
 

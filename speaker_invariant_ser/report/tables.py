@@ -1,12 +1,10 @@
 """Tables that both the report pages and the console show: headers, rows and number formatting."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from speaker_invariant_ser.data.prepared_corpus import MANIFEST
-from speaker_invariant_ser.errors import shorten
-from speaker_invariant_ser.evaluation.summary import Report, RunReport
+from speaker_invariant_ser.evaluation.summary import Report
 from speaker_invariant_ser.evaluation.summary_parts import (
     AttackerScore,
     Baseline,
@@ -24,14 +22,11 @@ from speaker_invariant_ser.report.formatting import (
     interval_or_dash,
     p_value,
     percent,
-    seed_deviation,
 )
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.vote_tables import single_annotator_rows
 
 MAX_UNFOLDED_ROWS = 15
-MAX_DATA = 5  # groups of runs on the same data that a note names
-DIFFERENT_DATA = "Not of the same data, but prepared in another way, or of another corpus with the same name"
 TRANSDUCTIVE = "transductive"
 NETWORKS = ("mlp", "mlp_deep")  # attackers whose number of epochs is limited on purpose
 NOT_CONVERGED = "not converged at the limit of iterations"
@@ -285,108 +280,3 @@ def adversary_accuracy(speaker: Speaker, with_level: bool = True) -> str:
     if not classifier or classifier.target != "speaker":  # the chance level of another target is not known
         return percent(classifier.accuracy) if classifier else "-"
     return against_chance(classifier.accuracy, speaker.chance.uniform, with_level=with_level)
-
-
-def comparison_table(reports: Sequence[RunReport], names: Sequence[str], front: Sequence[int]) -> Table:
-    """Return one row for each run, then one for each different baseline of theirs.
-
-    Args:
-        reports: The runs' reports.
-        names: What each run is called in the table.
-        front: Positions of the runs on the Pareto front, which are emphasised.
-    """
-    head = [
-        "run",
-        "front",
-        "emotion UAR, pooled",
-        "95 % CI",
-        "mean over speakers",
-        "chance",
-        "strongest attacker",
-        "95 % CI",
-        "chance",
-    ]
-    head += ["at chance", "adversary's accuracy (not evidence)"]
-    rows = [
-        comparison_row(name, report, position in front)
-        for position, (name, report) in enumerate(zip(names, reports, strict=True))
-    ]
-    dimensions = dict.fromkeys(name for report in reports for name in report.emotion.dimensions or ())
-    rows = [row + ccc_cells(report, dimensions) for row, report in zip(rows, reports, strict=True)]
-    others = [[*row, *("" for _ in dimensions)] for row in baseline_rows(reports)]
-    return Table([*head, *(f"{name} CCC, pooled" for name in dimensions)], [*rows, *others], strong=front)
-
-
-def ccc_cells(report: RunReport, dimensions: Iterable[str]) -> list[str]:
-    """Return the CCC of a run on each dimension, with its interval; a dash for one that the run does not predict."""
-    results = report.emotion.dimensions or {}
-    return [
-        f"{decimal(results[name].ccc.value)} ({decimal_interval(results[name].ccc)})" if name in results else "-"
-        for name in dimensions
-    ]
-
-
-def baseline_rows(reports: Sequence[RunReport]) -> list[list[str]]:
-    """Return a row for each different baseline of several runs; runs on the same folds share one."""
-    rows = []
-    for report in reports:
-        baseline, first = report.baseline, report.baseline and report.baseline.first
-        if not baseline or not first:
-            continue
-        score, chance = baseline.speaker, report.speaker.chance.given_emotion
-        leak = [f"{percent(score.accuracy)} ({score.attacker})", interval(score), percent(chance)] if score else ["-", "-", "-"]
-        uars = [percent(first.uar.value), interval(first.uar), percent(first.uar_mean_over_speakers.value)]
-        rows.append([baseline_name(baseline), "", *uars, percent(baseline.chance), *leak, "-", "-"])
-    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
-
-
-def comparison_row(name: str, report: RunReport, on_front: bool) -> list[str]:
-    """Return one row of the comparison of several runs."""
-    uar, strongest = report.emotion.uar, report.speaker.strongest
-    return [
-        name,
-        "yes" if on_front else "",
-        percent(uar.value),
-        interval(uar) + seed_deviation(uar),
-        percent(report.emotion.mean_over_speakers.value),
-        percent(report.emotion.chance),
-        f"{percent(strongest.accuracy)} ({strongest.name})",
-        interval(strongest) + seed_deviation(strongest),
-        percent(report.speaker.chance.given_emotion),
-        "undecided" if report.at_chance == "undecided" else "yes" if report.at_chance else "no",
-        adversary_accuracy(report.speaker, with_level=False),
-    ]
-
-
-def by_corpus(reports: Sequence[RunReport]) -> dict[str, list[RunReport]]:
-    """Return the runs of each corpus, or of each combination of corpora: their numbers and chance levels are not comparable."""
-    groups: dict[str, list[RunReport]] = {}
-    for report in reports:
-        groups.setdefault(", ".join(sorted(report.settings.corpora)), []).append(report)
-    return groups
-
-
-def notes_of(reports: Sequence[RunReport]) -> list[str]:
-    """Return the notes of the runs of one corpus; one that not all of them have says which it is about."""
-    notes = dict.fromkeys(report.note for report in reports if report.note)
-    texts = []
-    for note in notes:
-        concerned = [report.run for report in reports if report.note == note]
-        texts.append(note if len(concerned) == len(reports) else f"{shorten(concerned)}: {note}")
-    data: dict[str, list[str]] = {}
-    for report in reports:
-        data.setdefault(report.settings.data_sha256.get(MANIFEST, ""), []).append(report.run)
-    if len(data) > 1:
-        names = "; ".join(list(map(shorten, data.values()))[:MAX_DATA])
-        texts.append(f"{DIFFERENT_DATA}: {names}. Their numbers may not be comparable.")
-    return texts
-
-
-def pareto_front(reports: Sequence[RunReport]) -> list[int]:
-    """Return the positions of the runs on the Pareto front of emotion UAR and speaker leakage.
-
-    A run is on the front unless another one is at least as good in both and better in one.
-    """
-    scores = [(report.emotion.uar.value, -report.speaker.strongest.accuracy) for report in reports]
-    dominated = [any(other != score and other[0] >= score[0] and other[1] >= score[1] for other in scores) for score in scores]
-    return [position for position, is_dominated in enumerate(dominated) if not is_dominated]

@@ -15,6 +15,7 @@ from speaker_invariant_ser.evaluation.summary import (
     QUICK_REPORT,
     REPORT,
     REPORT_FILES,
+    AnyRunReport,
     ComparisonReport,
     Report,
     RunReport,
@@ -28,6 +29,7 @@ from speaker_invariant_ser.report.plots import Curves, Points
 from speaker_invariant_ser.report.sections.baseline import baseline_section, section_title
 from speaker_invariant_ser.report.sections.blocks import Block, Plots, Section, Text, mark_section
 from speaker_invariant_ser.report.sections.comparison import comparison_sections
+from speaker_invariant_ser.report.sections.comparison_table import by_corpus, pareto_front
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
 from speaker_invariant_ser.report.sections.overview import overview
 from speaker_invariant_ser.report.sections.paired import paired_section
@@ -35,7 +37,7 @@ from speaker_invariant_ser.report.sections.settings import SETTINGS, settings_se
 from speaker_invariant_ser.report.sections.speaker import speaker_sections
 from speaker_invariant_ser.report.sections.training import map_section, training_section
 from speaker_invariant_ser.report.table import cell
-from speaker_invariant_ser.report.tables import by_corpus, emotion_table, pareto_front
+from speaker_invariant_ser.report.tables import emotion_table
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.evaluation.evaluate import Evaluation
@@ -106,6 +108,7 @@ def write_unaudited_report(report: UnauditedReport, curves: Curves, run_folder: 
         Section(report.run, [*first, *([Text(report.note, "note")] if report.note else [])], 1),
         *emotion_sections(report.emotion),
         *([baseline_section(report.baseline)] if report.baseline else []),
+        *([paired_section(report, report.against)] if report.against else []),
         training_section(curves, None, report.emotion.refit is not None),
         settings_section(report.settings, report.emotion.folds),
     ]
@@ -129,7 +132,7 @@ def report_sections(report: Report, curves: Curves, points: Points | None) -> li
     return [*sections, settings_section(report.settings, report.emotion.folds if report.emotion else {})]
 
 
-def write_comparison(reports: Sequence[RunReport], folder: Path | str) -> Path:
+def write_comparison(reports: Sequence[AnyRunReport], folder: Path | str) -> Path:
     """Write one plot and one table over the runs of each corpus, in the same files as `write_report`.
 
     Args:
@@ -148,7 +151,7 @@ def write_comparison(reports: Sequence[RunReport], folder: Path | str) -> Path:
         raise RunError(f"runs on {len(groups)} corpora: at most {MAX_CORPORA} are compared at once")
     on_front = {id(runs[position]) for runs in groups for position in pareto_front(runs)}
     front = [position for position, report in enumerate(reports) if id(report) in on_front]
-    content = ComparisonReport.of(list(reports), front).to_json()
+    content = ComparisonReport.of(reports, front).to_json()
     return write(folder, comparison_sections(reports), content)
 
 

@@ -36,11 +36,11 @@ from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.palette import COLOURS, INK
 from speaker_invariant_ser.report.plots import Points, plot_gradients
 from speaker_invariant_ser.report.sections.blocks import Plots, Section
+from speaker_invariant_ser.report.sections.comparison_table import pareto_front
 from speaker_invariant_ser.report.sections.emotion import speakers_section
 from speaker_invariant_ser.report.sections.paired import paired_section
 from speaker_invariant_ser.report.sections.training import TIMES, about_time, map_section, training_section
 from speaker_invariant_ser.report.table import cell
-from speaker_invariant_ser.report.tables import pareto_front
 from speaker_invariant_ser.report.write import write_comparison, write_report
 
 NASTY = '<b>&"$x_1$|*'

@@ -19,17 +19,16 @@ from speaker_invariant_ser.cli.console import show_baseline, show_comparison, sh
 from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report.formatting import percent
+from speaker_invariant_ser.report.sections.comparison_table import comparison_table, pareto_front
 from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.report.tables import (
     adversary_table,
     attackers_table,
     chance_table,
     classifiers_table,
-    comparison_table,
     key_table,
     mark_transductive,
     not_tried,
-    pareto_front,
     run_name,
 )
 from speaker_invariant_ser.report.unseen_tables import clips_table, unseen_table

@@ -18,8 +18,9 @@ from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.report.sections.comparison_table import comparison_table
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
-from speaker_invariant_ser.report.tables import comparison_table, emotion_rows
+from speaker_invariant_ser.report.tables import emotion_rows
 from speaker_invariant_ser.training import post_training
 from speaker_invariant_ser.training.launcher import train
 from speaker_invariant_ser.training.objective import ccc_loss

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from speaker_invariant_ser.errors import shorten
-from speaker_invariant_ser.evaluation.summary import Against, RunReport
+from speaker_invariant_ser.evaluation.summary import Against, AnyRunReport
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import mark_transductive
@@ -74,10 +74,11 @@ def mark_block(block: Block) -> Block:
     return mark_transductive(block) if isinstance(block, Table) else block
 
 
-def about_learned(runs: Sequence[RunReport | Against]) -> str:
+def about_learned(runs: Sequence[AnyRunReport | Against]) -> str:
     """Return a warning where the attackers of some runs had fewer utterances to learn from; "" where all had alike."""
-    fewer = [run.run for run in runs if run.speaker.learned == "held-out"]
-    if len(fewer) in (0, len(runs)):
+    audited = {run.run: run.speaker for run in runs if run.speaker}
+    fewer = [name for name, speaker in audited.items() if speaker.learned == "held-out"]
+    if len(fewer) in (0, len(audited)):
         return ""
     return (
         f"The attackers of {shorten(fewer)} learned from held-out utterances alone, since an eraser was fitted on the others. "

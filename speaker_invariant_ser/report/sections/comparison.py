@@ -6,15 +6,23 @@ from dataclasses import replace
 from functools import partial
 
 from speaker_invariant_ser.errors import counted, shorten
-from speaker_invariant_ser.evaluation.summary import RunReport
+from speaker_invariant_ser.evaluation.summary import AnyRunReport, RunReport
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.palette import BLUE, COLOURS, RUST
 from speaker_invariant_ser.report.plots import TradeoffChance
 from speaker_invariant_ser.report.sections.blocks import ABOUT_TRANSDUCTIVE, Block, Plots, Section, Text, about_learned
+from speaker_invariant_ser.report.sections.comparison_table import (
+    audited,
+    by_corpus,
+    comparison_table,
+    not_compared,
+    notes_of,
+    pareto_front,
+)
 from speaker_invariant_ser.report.sections.overview import tradeoff_chance, tradeoff_point
 from speaker_invariant_ser.report.sections.speaker import WARNING
-from speaker_invariant_ser.report.tables import by_corpus, comparison_table, headline_speakers, notes_of, pareto_front, run_name
+from speaker_invariant_ser.report.tables import headline_speakers, run_name
 
 ABOUT_MEASURES = (
     "Emotion is scored on speakers that were neither trained nor selected on; attackers are trained from scratch on each run's "
@@ -25,7 +33,7 @@ ABOUT_MEASURES = (
 MAX_NAMED_RUNS = 2  # with more runs, points are numbered
 
 
-def comparison_sections(reports: Sequence[RunReport]) -> list[Section]:
+def comparison_sections(reports: Sequence[AnyRunReport]) -> list[Section]:
     """Return the comparison of several runs, the first section without contents; runs of several corpora have a section each."""
     groups = by_corpus(reports)
     title = " and ".join(report.run for report in reports) if len(reports) < 4 else f"{len(reports)} runs compared"
@@ -40,21 +48,22 @@ def comparison_sections(reports: Sequence[RunReport]) -> list[Section]:
     return [Section(title, [Text(about, "verdict")], 1), *sections]
 
 
-def comparison(reports: Sequence[RunReport], suffix: str = "") -> list[Block]:
+def comparison(reports: Sequence[AnyRunReport], suffix: str = "") -> list[Block]:
     """Return the blocks of the comparison of runs on one corpus; `suffix` makes the names of its plots unique."""
     front = pareto_front(reports)
     named = len(reports) <= MAX_NAMED_RUNS
     names = [run_name(report) if named else f"{number}. {run_name(report)}" for number, report in enumerate(reports, start=1)]
-    trained = [report.run for report in reports if report.speaker.scored == "trained"]
+    trained = [report.run for report in audited(reports) if report.speaker.scored == "trained"]
     warnings = [
         f"{WARNING} This concerns {shorten(trained)}." if trained else "",
         ABOUT_TRANSDUCTIVE if any(report.transductive for report in reports) else "",
         about_learned(reports),
+        *(f"{text[0].upper()}{text[1:]}." for text in not_compared(reports)),
     ]
     drawn = [plot for plot in (tradeoff_plot(reports, front), adversary_plot(reports)) if plot]
     return [
         *(Text(f"{run_name(report)}: {' '.join(report.verdict)}", "verdict") for report in reports if named),
-        Text(about_front(reports, front), "" if named else "verdict"),
+        *([Text(about_front(reports, front), "" if named else "verdict")] if front else []),
         *(Text(warning, "warning") for warning in warnings if warning),
         *(Text(note, "note") for note in notes_of(reports)),
         Plots([replace(plot, name=plot.name + suffix) for plot in drawn]),
@@ -63,10 +72,12 @@ def comparison(reports: Sequence[RunReport], suffix: str = "") -> list[Block]:
     ]
 
 
-def about_front(reports: Sequence[RunReport], front: Sequence[int]) -> str:
+def about_front(reports: Sequence[AnyRunReport], front: Sequence[int]) -> str:
     """Say which runs are on the Pareto front, and what their numbers do not share."""
+    measured = audited(reports)
+    runs = counted(len(measured), "run" if len(measured) == len(reports) else "audited run")
     text = (
-        f"On the Pareto front: {len(front)} of {counted(len(reports), 'run')}. No other run is at least as good in both emotion "
+        f"On the Pareto front: {len(front)} of {runs}. No other run is at least as good in both emotion "
         "UAR and leakage, and better in one."
     )
     if not same_chance(reports):
@@ -77,20 +88,25 @@ def about_front(reports: Sequence[RunReport], front: Sequence[int]) -> str:
     return text
 
 
-def same_chance(reports: Sequence[RunReport]) -> bool:
-    """Return whether all runs have the same chance levels."""
-    chances = [(report.emotion.chance, report.speaker.chance.given_emotion) for report in reports]
-    return all(math.isclose(a, b) for chance in chances for a, b in zip(chance, chances[0], strict=True))
+def same_chance(reports: Sequence[AnyRunReport]) -> bool:
+    """Return whether all runs have the same chance levels, as far as they were measured."""
+    emotion = [report.emotion.chance for report in reports]
+    speaker = [report.speaker.chance.given_emotion for report in audited(reports)]
+    return all(math.isclose(chance, chances[0]) for chances in (emotion, speaker) for chance in chances)
 
 
-def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
-    """Return a plot of emotion UAR against the strongest attacker of each run."""
+def tradeoff_plot(reports: Sequence[AnyRunReport], front: Sequence[int]) -> Plot | None:
+    """Return a plot of emotion UAR against the strongest attacker of each audited run; None where there is none."""
+    measured = audited(reports)
+    if not measured:
+        return None
     named, same = len(reports) <= MAX_NAMED_RUNS, same_chance(reports)
     points = [
         tradeoff_point(report, run_name(report), COLOURS[position])
         if named
         else tradeoff_point(report, str(position + 1), RUST if position in front else BLUE)
         for position, report in enumerate(reports)
+        if isinstance(report, RunReport)
     ]
     caption = (
         "Emotion UAR on unseen speakers against the accuracy of the strongest fresh attacker, with 95 % confidence "
@@ -98,13 +114,13 @@ def tradeoff_plot(reports: Sequence[RunReport], front: Sequence[int]) -> Plot:
     )
     caption += "" if named else " Runs on the Pareto front are red; the numbers are those of the table."
     caption += " Shaded: what counts as chance for the attacker." if same else ""
-    chance = tradeoff_chance(reports[0].emotion.chance, reports[0].speaker) if same else TradeoffChance()
+    chance = tradeoff_chance(measured[0].emotion.chance, measured[0].speaker) if same else TradeoffChance()
     return Plot("tradeoff", caption, partial(plots.plot_tradeoff, runs=points, chance=chance, front=front, named=named), 4.0)
 
 
-def adversary_plot(reports: Sequence[RunReport]) -> Plot | None:
+def adversary_plot(reports: Sequence[AnyRunReport]) -> Plot | None:
     """Return a plot of each run's adversary loss; None where no report has it, or there are more runs than colours."""
-    classifiers = {report.run: report.speaker.adversary_head for report in reports}
+    classifiers = {report.run: report.speaker.adversary_head for report in audited(reports)}
     curves = {name: classifier.curve for name, classifier in classifiers.items() if classifier and classifier.curve}
     if not curves or len(curves) > len(COLOURS):
         return None

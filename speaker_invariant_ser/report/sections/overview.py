@@ -33,7 +33,7 @@ def overview(report: Report) -> list[Block]:
 
 def tradeoff_plot(report: RunReport) -> Plot:
     """Return a plot of emotion UAR against the strongest attacker, with the other run where there is one."""
-    other = report.against
+    other = report.against if report.against and report.against.speaker else None
     runs = [tradeoff_point(report, "this run" if other else run_name(report), RUST)]
     if other:
         runs.append(tradeoff_point(other, run_name(other), GREY))
@@ -50,7 +50,8 @@ def tradeoff_plot(report: RunReport) -> Plot:
 
 
 def tradeoff_point(run: RunReport | Against, label: str, colour: str) -> TradeoffPoint:
-    """Return a run as the trade-off plot takes it."""
+    """Return an audited run as the trade-off plot takes it."""
+    assert run.speaker
     return TradeoffPoint(label, run.emotion.uar, score_of(run.speaker.strongest), colour)
 
 

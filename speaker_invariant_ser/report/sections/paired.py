@@ -4,7 +4,7 @@ from functools import partial
 from statistics import fmean
 
 from speaker_invariant_ser.errors import counted
-from speaker_invariant_ser.evaluation.summary import Against, DomainDifference, RunReport
+from speaker_invariant_ser.evaluation.summary import Against, AnyRunReport, DomainDifference, UnauditedReport
 from speaker_invariant_ser.report import plots
 from speaker_invariant_ser.report.figure import Plot
 from speaker_invariant_ser.report.formatting import (
@@ -28,13 +28,13 @@ NON_INFERIOR = {
 }
 
 
-def paired_section(report: RunReport, against: Against) -> Section:
+def paired_section(report: AnyRunReport, against: Against) -> Section:
     """Return the comparison of both runs on the same utterances, speaker by speaker."""
     this, other, speakers = run_name(report), run_name(against), against.per_speaker
     about = f"Both runs were tested on the same utterances of {counted(len(speakers), 'speaker')}. "
     about += f"Differences are {this} minus {other}."
     about += f" {ABOUT_TRANSDUCTIVE}" if against.transductive else ""
-    warning = about_learned([report, against])
+    warnings = [about_learned([report, against]), about_unaudited(report, against)]
     caption = f"Difference of each speaker's UAR, {this} minus {other}; red: the mean with its 95 % confidence interval."
     draw = partial(plots.plot_differences, speakers=speakers, mean=against.difference)
     rows = [
@@ -44,7 +44,7 @@ def paired_section(report: RunReport, against: Against) -> Section:
         "Paired comparison",
         [
             Text(about),
-            *([Text(warning, "warning")] if warning else []),
+            *(Text(warning, "warning") for warning in warnings if warning),
             Table(
                 [
                     "run",
@@ -66,11 +66,33 @@ def paired_section(report: RunReport, against: Against) -> Section:
     )
 
 
-def run_row(name: str, run: RunReport | Against, mean_over_speakers: float) -> list[str]:
+def about_unaudited(report: AnyRunReport, against: Against) -> str:
+    """Return a warning that leakage is not compared, and why; "" where both runs have an audit."""
+    reasons = {report.run: report.unaudited} if isinstance(report, UnauditedReport) else {}
+    reasons |= {against.run: against.unaudited} if not against.speaker else {}
+    if not reasons:
+        return ""
+    words = "; ".join(f"that of {run} was not measured: {reason}" for run, reason in reasons.items())
+    return f"Leakage is not compared: {words}."
+
+
+def paired_sentence(report: AnyRunReport, against: Against) -> str:
+    """Return the mean difference of the speakers' UARs in one sentence."""
+    low_high, p_value = points_interval(against.difference), sign_flip_p_value(against.p_value, against.speakers)
+    return (
+        f"UAR of {counted(against.speakers, 'speaker')}, {run_name(report)} minus {run_name(against)}, mean: "
+        f"{points(against.difference.value)}, 95 % CI {low_high}, p {p_value}."
+    )
+
+
+def run_row(name: str, run: AnyRunReport | Against, mean_over_speakers: float) -> list[str]:
     """Return one run's headline numbers."""
-    uar, strongest = run.emotion.uar, run.speaker.strongest
-    emotion, speaker = interval(uar) + seed_deviation(uar), interval(strongest) + seed_deviation(strongest)
-    return [name, percent(uar.value), emotion, percent(mean_over_speakers), percent(strongest.accuracy), speaker]
+    uar = run.emotion.uar
+    emotion = [name, percent(uar.value), interval(uar) + seed_deviation(uar), percent(mean_over_speakers)]
+    if not run.speaker:
+        return [*emotion, "not measured", "-"]
+    strongest = run.speaker.strongest
+    return [*emotion, percent(strongest.accuracy), interval(strongest) + seed_deviation(strongest)]
 
 
 def difference_table(against: Against) -> Table:
