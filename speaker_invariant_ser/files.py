@@ -20,7 +20,6 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from speaker_invariant_ser.errors import SerError, WriteError, shorten
-from speaker_invariant_ser.processes import memory_limited
 
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
@@ -54,6 +53,19 @@ def write_errors(path: Path) -> Iterator[None]:
 def resolve_links(path: Path | str) -> Path:
     """Return the absolute path without symbolic links; a loop of links stays for the system to refuse."""
     return Path(os.path.realpath(path))
+
+
+def portable_path(data: Path, run: Path) -> str:
+    """Return the path of a prepared corpus as a run stores it: without the names of the machine's outer folders and its user.
+
+    It is relative to the run where a folder below the user's home, or one outside of it, holds both; otherwise relative to the
+    home, as `~/...`; otherwise empty, and the user names the corpus with `--data`.
+    """
+    data, run, home = resolve_links(data), resolve_links(run), resolve_links(os.path.expanduser("~"))
+    common = Path(os.path.commonpath([data, run])) if data.anchor == run.anchor else Path(data.anchor)
+    if common == home or not home.is_relative_to(common):
+        return Path(os.path.relpath(data, run)).as_posix()
+    return f"~/{data.relative_to(home).as_posix()}" if data.is_relative_to(home) else ""
 
 
 def partial_of(path: Path) -> Path:
@@ -376,21 +388,6 @@ def read_bytes(path: Path, maximum: int = MAX_TEXT) -> bytes:
     if require_regular(path).exists() and (size := path.stat().st_size) > maximum:
         raise ValueError(f"{size / 1e6:.0f} MB, expected at most {maximum / 1e6:.0f} MB")
     return path.read_bytes()
-
-
-def read_json(path: Path, maximum: int = MAX_TEXT) -> Any:
-    """Read a JSON file in UTF-8.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        SerError: It is a pipe or a device.
-        ValueError: It is no JSON, too large, or nested too deeply.
-    """
-    try:
-        with memory_limited():  # objects of Python may take 20 times the bytes of the file
-            return json.loads(read_bytes(path, maximum).decode())
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def sha256(path: Path | str) -> str:

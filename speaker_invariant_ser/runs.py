@@ -28,7 +28,8 @@ from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
 from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, counted, shorten, unknown
 from speaker_invariant_ser.features.pretrained.front import require_cache
-from speaker_invariant_ser.files import new_folder, read_bytes, read_json, refuse_existing, resolve_links, write_json
+from speaker_invariant_ser.files import new_folder, portable_path, read_bytes, refuse_existing, resolve_links, write_json
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.models.binding import HASHES, REMEDY, require_same_run, require_unchanged
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.recipe import Recipe
@@ -292,19 +293,6 @@ class Run:
         if name not in (names := [spec.split.name for spec in done]):
             raise RunError(f"{self.folder}: {unknown('trained fold', name, dict.fromkeys(names))}")
         return [spec for spec in done if spec.split.name == name]
-
-
-def portable_path(data: Path, run: Path) -> str:
-    """Return the path of a prepared corpus as a run stores it: without the names of the machine's outer folders and its user.
-
-    It is relative to the run where a folder below the user's home, or one outside of it, holds both; otherwise relative to the
-    home, as `~/...`; otherwise empty, and the user names the corpus with `--data`.
-    """
-    data, run, home = resolve_links(data), resolve_links(run), resolve_links(os.path.expanduser("~"))
-    common = Path(os.path.commonpath([data, run])) if data.anchor == run.anchor else Path(data.anchor)
-    if common == home or not home.is_relative_to(common):
-        return Path(os.path.relpath(data, run)).as_posix()
-    return f"~/{data.relative_to(home).as_posix()}" if data.is_relative_to(home) else ""
 
 
 def folder_name(fold: str) -> str:

@@ -139,7 +139,7 @@ def emotion_results(speakers: list[str], labels: tuple[str, ...], folds: list[st
     counts = rng.integers(0, 8, (len(labels), len(labels))) + np.diag(rng.integers(25, 60, len(labels)))
     values = np.clip(rng.normal(uar, 0.09, len(speakers)), 0, 1)
     results = {
-        name: SpeakerResult(uar=float(value), accuracy=float(value) - 0.01, utterances=54)
+        name: SpeakerResult(uar=float(value), accuracy=max(0, float(value) - 0.01), utterances=54)
         for name, value in zip(speakers, values, strict=True)
     }
     worst = min(results, key=lambda name: results[name].uar)
@@ -319,10 +319,10 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         significant_bits=11,
         nested_texts=0.0,
         best_recognised_speaker=Tail(
-            attacker="svm", accuracy=strongest + 0.1, expected=1.2 / speakers, utterances=50, p_value=0.001, speaker="03"
+            attacker="svm", accuracy=min(1, strongest + 0.1), expected=1.2 / speakers, utterances=50, p_value=0.001, speaker="03"
         ),
         surest_utterances=Tail(
-            attacker="lda", accuracy=strongest + 0.2, expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
+            attacker="lda", accuracy=min(1, strongest + 0.2), expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
         ),
         same_text=None,
         copies=0.0,

@@ -21,6 +21,7 @@ LEVELS = (
         "recipe_methods",
         "config",
         "files",
+        "json_files",
         "indexing",
         "metrics",
         "processes",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from reports import run_report, table_report
 
-from speaker_invariant_ser import files, processes
+from speaker_invariant_ser import files, json_files, processes
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.corpora.base import list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus
@@ -174,7 +174,7 @@ def test_files_that_are_too_large_for_what_they_hold_are_refused(tmp_path):
 
 def test_json_that_takes_more_memory_than_there_is_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "available_memory", lambda: 20_000_000)
-    monkeypatch.setattr(files.json, "loads", lambda _: bytearray(500_000_000))
+    monkeypatch.setattr(json_files.json, "loads", lambda *_, **__: bytearray(500_000_000))
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(MemoryError):
-        files.read_json(tmp_path / "split.json")
+        json_files.read_json(tmp_path / "split.json")

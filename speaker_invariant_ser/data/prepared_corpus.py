@@ -20,7 +20,8 @@ from speaker_invariant_ser.data.f0.stored import F0, VALUE, file_bytes, first_va
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten
-from speaker_invariant_ser.files import read_json, sha256
+from speaker_invariant_ser.files import sha256
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.recipe import SplitSection
 
 FORMAT = 2

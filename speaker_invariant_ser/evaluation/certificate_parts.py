@@ -4,15 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 
 
 class SeveralClips(Part):
     """Balanced accuracy with several clips of one person: no attacker exceeds `bound`; `estimate` is one attacker's."""
 
-    clips: int
-    bound: float
-    estimate: float | None
+    clips: Count
+    bound: Share
+    estimate: Share | None
 
 
 class CertifiedModel(Part):
@@ -23,25 +23,25 @@ class CertifiedModel(Part):
     """
 
     name: str
-    speakers: int
-    utterances: int
-    clips_per_speaker: dict[str, int]
-    cells_used: int
-    perplexity: float
-    plug_in: float
-    bound: float
-    smallest: float
+    speakers: Count
+    utterances: Count
+    clips_per_speaker: dict[str, Count]
+    cells_used: Count
+    perplexity: Size
+    plug_in: Share
+    bound: Share
+    smallest: Share
     curve: list[SeveralClips]
     limit: str = "mcdiarmid"
-    limits: dict[str, float | None] = Field(default_factory=dict)
+    limits: dict[str, Share | None] = Field(default_factory=dict)
 
 
 class CertifiedPopulation(Part):
     """Certificates on one kind of clips, with the highest and the mean bound; null and empty where `unavailable` says why."""
 
     clips: Literal["held-out", "unseen", "given"]
-    worst: float | None
-    mean: float | None
+    worst: Share | None
+    mean: Share | None
     models: list[CertifiedModel]
     unavailable: str
 
@@ -50,6 +50,6 @@ class CertificatePart(Part):
     """Certificates of what one of `cells` codes reveals; all bounds of a population hold with probability 1 - `delta`."""
 
     column: str
-    cells: int
-    delta: float
+    cells: Count
+    delta: Share
     populations: list[CertifiedPopulation]

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, ValidationError
 
 from speaker_invariant_ser.errors import RunError, quoted
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Signed, Size
 from speaker_invariant_ser.evaluation.summary_parts import (
     AtChance,
     Baseline,
@@ -23,7 +23,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
     StrongestAttacker,
     Uar,
 )
-from speaker_invariant_ser.files import read_bytes, read_json
+from speaker_invariant_ser.json_files import read_json, read_typed, why_invalid
 
 REPORT, JSON = "report", "report.json"  # folder and file in a run folder
 QUICK_REPORT = "report-quick"  # folder of a report of closed-form attackers beside a full one
@@ -57,17 +57,18 @@ REPORT_FILES = (JSON, MARKDOWN, PAGE, *(f"{name}.png" for name in (*PLOTS, *CORP
 class Difference(Part):
     """Mean difference of the speakers' UARs, with its 95 % bootstrap interval over speakers."""
 
-    value: float
-    low: float | None
-    high: float | None
+    centre = "value"
+    value: Signed
+    low: Signed | None
+    high: Signed | None
 
 
 class SpeakerDifference(Part):
     """UAR of one speaker under both runs."""
 
-    this: float
-    other: float
-    difference: float
+    this: Share
+    other: Share
+    difference: Signed
 
 
 class DomainDifference(Part):
@@ -75,9 +76,9 @@ class DomainDifference(Part):
 
     this: Uar
     other: Uar
-    speakers: int
+    speakers: Count
     difference: Difference
-    p_value: float | None
+    p_value: Share | None
 
 
 class OtherEmotion(Part):
@@ -99,14 +100,14 @@ class Against(Part):
     """Another run, evaluated on the same utterances and compared speaker by speaker; `unaudited` is why it has no audit."""
 
     run: str
-    strength: float = 0.0
+    strength: Size = 0.0
     transductive: bool = False
-    speakers: int
+    speakers: Count
     difference: Difference
     per_speaker: dict[str, SpeakerDifference]
-    p_value: float | None
+    p_value: Share | None
     effect_size: float | None
-    margin: float
+    margin: Share
     non_inferior: bool | Literal["undecided"]
     lower_bound: float | None
     domains: dict[str, DomainDifference] | None = None
@@ -126,7 +127,7 @@ class Fold(Part):
     dev: list[str]
     test: list[str]
     texts: list[str] = Field(default_factory=list)
-    held_out: int = 0
+    held_out: Count = 0
     unlabelled: list[str] = Field(default_factory=list)
     sha256: str = "-"
 
@@ -134,11 +135,11 @@ class Fold(Part):
 class AuditRecord(Part):
     """The settings that decide the numbers of an audit."""
 
-    folds: int
+    folds: Count
     seed: int
-    permutations: int
+    permutations: Count
     quick: bool
-    significant_bits: int | None = None
+    significant_bits: Count | None = None
 
 
 class RunSettings(Part):
@@ -295,23 +296,15 @@ def read_report(folder: Path) -> AnyRunReport:
     path = folder / REPORT / JSON
     again = f"evaluate it again with `siser evaluate {quoted(folder)}`"
     try:
-        content = read_bytes(path)
-        return unaudited_report(content) or RunReport.model_validate_json(content)
+        content = read_json(path)
+        unaudited = isinstance(content, dict) and "unaudited" in content
+        return read_typed(UnauditedReport, path) if unaudited else read_typed(RunReport, path)
     except FileNotFoundError:
         raise RunError(f"{folder} has no {REPORT}/{JSON}: evaluate it first with `siser evaluate {quoted(folder)}`") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
+        if (first := error.errors()[0])["type"] == "missing":
+            key = ".".join(map(str, first["loc"]))
             raise RunError(f"{path} is damaged or of another version, it has no {key}: {again}") from None
-        raise RunError(f"{path} is damaged ({key}{': ' if key else ''}{first['msg']}): {again}") from None
+        raise RunError(f"{path} is damaged ({why_invalid(error)}): {again}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}): {again}") from None
-
-
-def unaudited_report(content: bytes) -> UnauditedReport | None:
-    """Return the report of a run without an audit from its report.json, None for any other content."""
-    try:
-        return UnauditedReport.model_validate_json(content)
-    except ValidationError:
-        return None

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
 from speaker_invariant_ser.evaluation.dimensions.parts import DimensionResult, GivenEmotion
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Signed, Size
 from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
 from speaker_invariant_ser.evaluation.votes import VoteResults
 
@@ -20,51 +20,52 @@ AtChance = bool | Literal["undecided"]
 class Uar(Part):
     """Unweighted average recall, its 95 % confidence interval over speakers, and, where measured, the values of the seeds."""
 
-    value: float
-    low: float | None
-    high: float | None
-    seeds: dict[str, float] = Field(default_factory=dict)
-    deviation: float | None = None
+    value: Share
+    low: Share | None
+    high: Share | None
+    seeds: dict[str, Share] = Field(default_factory=dict)
+    deviation: Size | None = None
 
 
 class MeanUar(Part):
     """Mean of the speakers' UARs, each with the same weight, and its 95 % interval over speakers; `Uar` is over utterances."""
 
-    value: float
-    low: float | None
-    high: float | None
+    centre = "value"
+    value: Share
+    low: Share | None
+    high: Share | None
 
 
 class SpeakerResult(Part):
     """Emotion results on one test speaker."""
 
-    uar: float
-    accuracy: float
-    utterances: int
+    uar: Share
+    accuracy: Share
+    utterances: Count
 
 
 class WorstSpeaker(Part):
     """The test speaker with the lowest UAR."""
 
     speaker: str
-    uar: float
-    accuracy: float
-    utterances: int
+    uar: Share
+    accuracy: Share
+    utterances: Count
 
 
 class GroupResult(Part):
     """Emotion results on the utterances of one group, such as one sex."""
 
     uar: Uar
-    accuracy: float
-    utterances: int
-    speakers: int
+    accuracy: Share
+    utterances: Count
+    speakers: Count
 
 
 class DomainResult(GroupResult):
     """Emotion results on one domain, with chance over the emotions that occur in it."""
 
-    chance: float
+    chance: Share
 
 
 class Domain(Part):
@@ -93,28 +94,28 @@ class Confusion(Part):
     """Counts [C, C] of decisions, row the true emotion; an utterance counts once for each seed."""
 
     labels: list[str]
-    counts: list[list[int]]
+    counts: list[list[Count]]
 
 
 class ReliabilityBin(Part):
     """Mean confidence and accuracy of the `clips` in one bin of a reliability diagram."""
 
-    confidence: float
-    accuracy: float
-    clips: int
+    confidence: Share
+    accuracy: Share
+    clips: Count
 
 
 class Reliability(Part):
     """Expected calibration error, and the bins that hold utterances."""
 
-    ece: float
+    ece: Share
     bins: list[ReliabilityBin]
 
 
 class Calibration(Part):
     """Reliability before and after temperature scaling; temperatures by the name of the model."""
 
-    temperatures: dict[str, float]
+    temperatures: dict[str, Size]
     before: Reliability
     after: Reliability
 
@@ -127,9 +128,9 @@ class SelectedEpoch(Part):
 
     fold: str
     seed: int
-    epoch: int
-    dev_uar: float | None
-    adversary_accuracy: float | None = None
+    epoch: Count
+    dev_uar: Share | None
+    adversary_accuracy: Share | None = None
 
 
 class Refit(Part):
@@ -142,8 +143,8 @@ class Refit(Part):
         calibrated_on: On whose predictions: "inner folds" (in older reports ""), "other folds", or "" without temperatures.
     """
 
-    inner_folds: int
-    epochs: dict[str, int]
+    inner_folds: Count
+    epochs: dict[str, Count]
     calibrated: bool
     calibrated_on: Literal["inner folds", "other folds", ""] = ""
 
@@ -152,23 +153,23 @@ class Emotion(Part):
     """Emotion results on unseen speakers; `uar`, the headline, is pooled over test utterances."""
 
     uar: Uar
-    accuracy: float
-    macro_f1: float
-    chance: float
-    utterances: int
-    per_class: dict[str, float | None]
+    accuracy: Share
+    macro_f1: Share
+    chance: Share
+    utterances: Count
+    per_class: dict[str, Share | None]
     per_speaker: dict[str, SpeakerResult]
     worst_speaker: WorstSpeaker
-    spread: float | None
+    spread: Size | None
     confusion: Confusion
-    ece: float
+    ece: Share
     calibration: Calibration
     groups: dict[str, dict[str, GroupResult]] = Field(default_factory=dict)
     domains: Domains | None = None
     folds: dict[str, SelectedEpoch] = Field(default_factory=dict)
     uar_mean_over_speakers: MeanUar | None = None
     refit: Refit | None = None
-    near_copies: float | None = None  # share of test utterances that share audio with one the model learned from
+    near_copies: Share | None = None  # share of test utterances that share audio with one the model learned from
     by_telephone: Uar | None = None  # on the test utterances as a telephone transmits them
     dimensions: dict[str, DimensionResult] | None = None  # of `emotion.targets`, where the recipe has them
     votes: VoteResults | None = None  # where the corpus has votes of annotators
@@ -186,61 +187,64 @@ class Emotion(Part):
 class ChanceLevels(Part):
     """Accuracies that are reached without any embedding."""
 
-    uniform: float
-    majority: float
-    given_emotion: float
-    given_emotion_balanced: float
+    uniform: Share
+    majority: Share
+    given_emotion: Share
+    given_emotion_balanced: Share
 
 
 class AttackerScore(Part):
     """Speaker identification accuracy of one attacker: 95 % confidence interval, one-sided upper bounds, permutation p values."""
 
-    accuracy: float
-    low: float | None
-    high: float | None
-    upper: float | None
-    balanced_accuracy: float
-    balanced_upper: float | None
-    p_value: float | None
-    p_below: float | None
-    validation: float | None
+    centre = "accuracy"
+    accuracy: Share
+    low: Share | None
+    high: Share | None
+    upper: Share | None
+    balanced_accuracy: Share
+    balanced_upper: Share | None
+    p_value: Share | None
+    p_below: Share | None
+    validation: Share | None
     reads: str  # "embedding" or "frames"
-    converged: float | None = None  # share of its fits that converged before the limit of their iterations
+    converged: Share | None = None  # share of its fits that converged before the limit of their iterations
 
 
 class StrongestAttacker(Part):
     """The score of the attackers chosen on validation utterances; `chosen` is each attacker's share of the folds."""
 
+    centre = "accuracy"
     name: str
-    chosen: dict[str, float]
-    accuracy: float
-    low: float | None
-    high: float | None
-    upper: float | None
-    balanced_accuracy: float
-    balanced_upper: float | None
-    p_value: float | None
-    p_below: float | None
-    seeds: dict[str, float] = Field(default_factory=dict)
-    deviation: float | None = None
+    chosen: dict[str, Share]
+    accuracy: Share
+    low: Share | None
+    high: Share | None
+    upper: Share | None
+    balanced_accuracy: Share
+    balanced_upper: Share | None
+    p_value: Share | None
+    p_below: Share | None
+    seeds: dict[str, Share] = Field(default_factory=dict)
+    deviation: Size | None = None
 
 
 class Control(Part):
     """Accuracy of the strongest closed-form attacker on another input."""
 
-    accuracy: float
-    low: float | None
-    high: float | None
-    balanced_accuracy: float
+    centre = "accuracy"
+    accuracy: Share
+    low: Share | None
+    high: Share | None
+    balanced_accuracy: Share
     attacker: str
 
 
 class CodeLength(Part):
     """Length of the online code of the speaker labels, bits."""
 
-    codelength_bits: float
-    uniform_bits: float
-    compression: float
+    codelength_bits: Size
+    uniform_bits: Size
+    compression: Size
 
 
 class Information(Part):
@@ -248,8 +252,8 @@ class Information(Part):
 
     v_bits: dict[str, float]
     mdl: CodeLength
-    log2_speakers: float
-    given_emotion_bits: float | None = None
+    log2_speakers: Size
+    given_emotion_bits: Size | None = None
 
 
 class Outputs(Part):
@@ -263,7 +267,7 @@ class Outputs(Part):
 class AdversaryClassifier(Part):
     """Training accuracy of the first adversary's own classifier, which is no evidence of what the embedding holds."""
 
-    accuracy: float
+    accuracy: Share
     target: str
     evidence: bool
     curve: dict[str, list[float]] = Field(default_factory=dict)
@@ -273,10 +277,10 @@ class Tail(Part):
     """The speaker recognised best, or the utterances that an attacker is surest about; `expected` with permuted speakers."""
 
     attacker: str
-    accuracy: float
-    expected: float
-    utterances: float
-    p_value: float
+    accuracy: Share
+    expected: Share
+    utterances: Size
+    p_value: Share
     speaker: str = ""
 
 
@@ -284,50 +288,50 @@ class SameText(Part):
     """What closed-form attackers identify who know the sentences of each speaker; `expected` from emotion and sentence."""
 
     attacker: str
-    accuracy: float
-    expected: float
-    p_value: float
+    accuracy: Share
+    expected: Share
+    p_value: Share
 
 
 class Speaker(Part):
     """What fresh attackers identify from the embeddings; the last four keys are of runs only."""
 
-    speakers: int
-    emotions: int
-    encoders: int
-    decisions: int
-    utterances: int
+    speakers: Count
+    emotions: Count
+    encoders: Count
+    decisions: Count
+    utterances: Count
     left_out: list[str]
     not_tried: dict[str, str]
     grouped_by_text: bool
-    clusters: int
+    clusters: Count
     chance: ChanceLevels
     attackers: dict[str, AttackerScore]
     strongest: StrongestAttacker
-    permutations: int
-    detection_limit: float | None
-    margin: float
+    permutations: Count
+    detection_limit: Share | None
+    margin: Share
     at_chance: AtChance
     reason: str
     scored: Literal["held-out", "trained", "given"]
     controls: dict[str, Control]
-    selectivity: float | None
+    selectivity: Signed | None
     information: Information | None
     unseen: Unseen | None
-    rate_bits: float | None = None
+    rate_bits: Size | None = None
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None
     adversary_head: AdversaryClassifier | None = None
-    sample: dict[str, float] | None = None  # what a quick audit used of a large table: how many of how many
-    near_copies: float | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
-    significant_bits: int | None = None  # binary digits that embeddings were rounded to before they were attacked
+    sample: dict[str, Size] | None = None  # what a quick audit used of a large table: how many of how many
+    near_copies: Share | None = None  # share of scored utterances that share audio or a recording with one attackers learned from
+    significant_bits: Count | None = None  # binary digits that embeddings were rounded to before they were attacked
     given: GivenEmotion | None = None  # ratings that "given emotion" is conditioned on, where a model predicts dimensions
-    nested_texts: float | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
+    nested_texts: Share | None = None  # share of scored utterances whose text occurs several times, always by the same speaker
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None
     clips: list[Clips] = Field(default_factory=list)
     same_text: SameText | None = None  # null where folds do not keep texts apart
-    copies: float | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker
+    copies: Share | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker
     certificate: CertificatePart | None = None  # where what is released is one of a few codes
 
 
@@ -340,7 +344,7 @@ class BaselineClassifier(Part):
     settings: str
     uar: Uar
     uar_mean_over_speakers: MeanUar
-    accuracy: float
+    accuracy: Share
     per_speaker: dict[str, SpeakerResult]
     worst_speaker: WorstSpeaker
 
@@ -354,10 +358,10 @@ class Baseline(Part):
     """
 
     features: str
-    dimensions: int | None
+    dimensions: Count | None
     headline: Literal["linear", "rbf"] | None
-    chance: float | None
-    utterances: int | None
+    chance: Share | None
+    utterances: Count | None
     classifiers: dict[str, BaselineClassifier]
     speaker: Control | None
     unavailable: str | None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from speaker_invariant_ser.data.tables.votes import annotators_of, counts_table
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import MIN_CLUSTERS, central_interval, draw_clusters, mean_recall
 
@@ -29,14 +29,14 @@ class SingleAnnotator(Part):
         highest: The same for the highest one.
     """
 
-    value: float
-    low: float | None
-    high: float | None
-    utterances: int
-    votes: int
-    annotators: int | None
-    lowest: float | None
-    highest: float | None
+    value: Share
+    low: Share | None
+    high: Share | None
+    utterances: Count
+    votes: Count
+    annotators: Count | None
+    lowest: Share | None
+    highest: Share | None
 
 
 class VoteResults(Part):
@@ -53,15 +53,15 @@ class VoteResults(Part):
         single_annotator: None where the votes are too few, for the reason in `too_few`.
     """
 
-    utterances: int
-    label_is_majority: float
-    cross_entropy: float
-    cross_entropy_low: float | None
-    cross_entropy_high: float | None
-    entropy: float
-    uninformed: float
-    kl: float
-    jensen_shannon: float
+    utterances: Count
+    label_is_majority: Share
+    cross_entropy: Size
+    cross_entropy_low: Size | None
+    cross_entropy_high: Size | None
+    entropy: Size
+    uninformed: Size
+    kl: Size
+    jensen_shannon: Share
     single_annotator: SingleAnnotator | None
     too_few: str
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256, write_json
+from speaker_invariant_ser.files import MAX_SETTINGS, sha256, write_json
 from speaker_invariant_ser.inference.hub import download, is_hub
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS
 
 if TYPE_CHECKING:

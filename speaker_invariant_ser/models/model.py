@@ -32,7 +32,8 @@ from speaker_invariant_ser.features.pretrained.checkpoint_paths import with_path
 from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
-from speaker_invariant_ser.files import MAX_SETTINGS, read_json, write_json, writing
+from speaker_invariant_ser.files import MAX_SETTINGS, write_json, writing
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
 from speaker_invariant_ser.models.calibration import TEMPERATURE_RANGE

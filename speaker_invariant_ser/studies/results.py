@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
 from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, SpeakerResult, Uar, WorstSpeaker
-from speaker_invariant_ser.files import read_bytes, writing
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.json_files import read_typed, why_invalid
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
 
@@ -29,10 +30,10 @@ class EmotionNumbers(Part):
 
     uar: Uar
     uar_mean_over_speakers: MeanUar
-    accuracy: float
+    accuracy: Share
     worst_speaker: WorstSpeaker
-    chance: float
-    utterances: int
+    chance: Share
+    utterances: Count
     per_speaker: dict[str, SpeakerResult]
     by_telephone: Uar | None = None
 
@@ -40,19 +41,20 @@ class EmotionNumbers(Part):
 class StrongestNumbers(Part):
     """The strongest attacker, selected on validation utterances."""
 
+    centre = "accuracy"
     name: str
-    accuracy: float
-    low: float | None
-    high: float | None
-    balanced_accuracy: float
+    accuracy: Share
+    low: Share | None
+    high: Share | None
+    balanced_accuracy: Share
 
 
 class SpeakerNumbers(Part):
     """What attackers identify; `quick` if only the closed-form ones were tried, `chance` given the true emotion."""
 
     strongest: StrongestNumbers
-    chance: float
-    speakers: int
+    chance: Share
+    speakers: Count
     quick: bool
     scored: str
     controls: dict[str, Control]
@@ -61,13 +63,13 @@ class SpeakerNumbers(Part):
 class TrainingNumbers(Part):
     """The training of all folds, inner folds included; `epoch` and `dev_uar` are of the model that each fold keeps."""
 
-    parameters: int
-    epoch: dict[str, int]
-    dev_uar: dict[str, float]
-    seconds: float
-    cpu_seconds: float | None
-    jobs: int
-    threads: int
+    parameters: Count
+    epoch: dict[str, Count]
+    dev_uar: dict[str, Share]
+    seconds: Size
+    cpu_seconds: Size | None
+    jobs: Count
+    threads: Count
     trained: dict[str, str | int]
 
 
@@ -77,7 +79,7 @@ class SvmNumbers(Part):
     settings: str
     uar: Uar
     uar_mean_over_speakers: MeanUar
-    accuracy: float
+    accuracy: Share
     worst_speaker: WorstSpeaker
 
 
@@ -85,7 +87,7 @@ class BaselineNumbers(Part):
     """A baseline: its features, and all classifiers; `headline` names the one whose numbers are the emotion results."""
 
     features: str
-    dimensions: int
+    dimensions: Count
     headline: str
     classifiers: dict[str, SvmNumbers]
 
@@ -103,7 +105,7 @@ class Machine(Part):
     """Where it was measured."""
 
     processor: str
-    cores: int
+    cores: Count
     instructions: list[str] = Field(default_factory=list)
 
 
@@ -138,15 +140,11 @@ def read_result(path: Path) -> Result | None:
         StudyError: The file is damaged or not a result.
     """
     try:
-        return Result.model_validate_json(read_bytes(path))
+        return read_typed(Result, path)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise StudyError(f"{path} is not a result of a study ({key}{': ' if key else ''}{first['msg']}); remove it") from None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is not a result of a study ({error}); remove it") from None
+        raise StudyError(f"{path} is not a result of a study ({why_invalid(error)}); remove it") from None
 
 
 def write_result(path: Path, result: Result) -> None:

@@ -5,7 +5,6 @@ on the dev speakers of each fold, and the attackers are fitted on training utter
 speakers, as in `siser evaluate --quick`.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ from speaker_invariant_ser.errors import AuditError, RecipeError, RunError
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import set_up_worker
 from speaker_invariant_ser.recipe import Recipe
@@ -188,10 +188,10 @@ def held_recipe(journal: Path) -> Recipe | None:
     with open(journal, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                request = json.loads(line).get("user_attr", {}).get("request")
+                request = parse_json(line).get("user_attr", {}).get("request")
                 if request:
                     return saved_recipe(request["recipe"], str(journal))
-            except (ValueError, AttributeError, KeyError, TypeError, RecursionError, RecipeError):
+            except (ValueError, AttributeError, KeyError, TypeError, RecipeError):
                 continue
     return None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.files import partial_of, writing
+from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.runs import INNER, ModelSpec, Run, best_epoch
 
 FORMAT = 2  # 1 was that of version 0.1.0, whose state has other parts
@@ -103,7 +104,7 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
             raise RunError(f"{path} is damaged: its content does not match its SHA-256; {remedy}")
         if metadata["owner"] != fingerprint:
             raise RunError(f"{path} belongs to another run, fold, seed or precision; {remedy}")
-        return unpack(json.loads(metadata["state"]), tensors)
+        return unpack(parse_json(metadata["state"]), tensors)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} is damaged ({first_line(error)}); {remedy}") from None
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from conftest import prepare_table
 
-from speaker_invariant_ser import files
+from speaker_invariant_ser import files, json_files
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data import prepare as preparation
 from speaker_invariant_ser.data.decoding import workers
@@ -181,7 +181,7 @@ def test_a_manifest_with_impossible_positions_is_damaged(prepared, tmp_path, col
 @pytest.mark.parametrize("name", ["prepare.json", "split.json", "model.json"])
 def test_json_that_is_nested_deeply_or_too_large_is_damaged(prepared, trained, tmp_path, monkeypatch, name, content):
     if content.startswith("x"):
-        monkeypatch.setattr(files.read_json, "__defaults__", (100,))  # model.json has a limit of its own
+        monkeypatch.setattr(json_files.read_json, "__defaults__", (100,))  # model.json has a limit of its own
     source = prepared.folder if name == "prepare.json" else trained.folder
     folder = shutil.copytree(source, tmp_path / "copy")
     (path,) = folder.glob(name) if name != "model.json" else list(folder.rglob(name))[:1]

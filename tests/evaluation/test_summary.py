@@ -158,11 +158,11 @@ def test_a_missing_key_is_named(key, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "Invalid JSON"),
-        ('{"run": "x', "Invalid JSON"),
+        ("", "Expecting value"),
+        ('{"run": "x', "Unterminated string"),
         ("[]", "Input should be an object"),
-        (json.dumps({**run_report().to_json(), "note": 3}), r"note: Input should be a valid string"),
-        (json.dumps({**run_report().to_json(), "emotion": None}), "emotion: Input should be an object"),
+        (json.dumps({**run_report().to_json(), "note": 3}), r"note = 3: Input should be a valid string"),
+        (json.dumps({**run_report().to_json(), "emotion": None}), "emotion = None: Input should be an object"),
     ],
     ids=["empty", "cut short", "a list", "a number for a text", "of a table"],
 )

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.files import portable_path
 from speaker_invariant_ser.models.binding import digest
 from speaker_invariant_ser.models.model import load_model
-from speaker_invariant_ser.runs import Run, portable_path
+from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
 
 FOLD = "folds/fixed"

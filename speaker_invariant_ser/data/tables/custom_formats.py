@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -22,7 +23,7 @@ from speaker_invariant_ser.data.tables.custom import (
     read_table,
     require_folder,
 )
-from speaker_invariant_ser.errors import CorpusError, SetupError, shorten
+from speaker_invariant_ser.errors import CorpusError, SetupError, shorten, shown
 from speaker_invariant_ser.files import read_bytes
 
 Series = Any  # pandas and datasets are optional, so their types cannot be imported here
@@ -88,6 +89,14 @@ def read_header(path: Path) -> dict[str, Any]:
     class PlainLoader(yaml.SafeLoader):  # type: ignore[name-defined]  # optional, so it cannot be imported for types
         def flatten_mapping(self, node: object) -> None:
             """Merge nothing, so that a merge key is met as a tag that is not one of plain values."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            """Return a mapping; raise ValueError for one with a key twice, of which YAML would take the last."""
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            if len(mapping) < len(node.value):
+                repeated, _ = Counter(str(key.value) for key, _ in node.value).most_common(1)[0]
+                raise ValueError(f"line {node.start_mark.line + 1}: the key {shown(repeated)} occurs twice")
+            return mapping
 
     try:
         header = PlainLoader(read_bytes(path, MAX_YAML)).get_single_data()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from speaker_invariant_ser.errors import ManifestError
+from speaker_invariant_ser.json_files import parse_json
 
 Ballot = dict[str, float] | dict[str, str]  # emotion -> votes, or annotator -> emotion
 
@@ -34,7 +35,7 @@ def read_ballot(text: str) -> Ballot:
     """
     if not text:
         return {}
-    ballot = json.loads(text)
+    ballot = parse_json(text)
     values = [*ballot.values()] if isinstance(ballot, dict) else []
     if values and all(isinstance(value, str) and value for value in values):
         return ballot
@@ -48,7 +49,7 @@ def require_votes(texts: Sequence[str], source: object) -> None:
     for row, text in enumerate(texts, start=1):
         try:
             read_ballot(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ManifestError(f"{source}: votes in row {row} cannot be read ({error})") from None
 
 

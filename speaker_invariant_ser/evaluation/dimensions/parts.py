@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share, Signed, Size
 
 
 class Ccc(Part):
@@ -11,19 +11,20 @@ class Ccc(Part):
     `value` is None where all ratings are equal.
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
-    seeds: dict[str, float] = Field(default_factory=dict)
-    deviation: float | None = None
+    value: Signed | None
+    low: Signed | None
+    high: Signed | None
+    seeds: dict[str, Signed] = Field(default_factory=dict)
+    deviation: Size | None = None
 
 
 class MeanCcc(Part):
     """Mean of the CCCs of the speakers with different ratings, each with the same weight, and its 95 % interval over speakers."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    centre = "value"
+    value: Signed | None
+    low: Signed | None
+    high: Signed | None
 
 
 class DimensionResult(Part):
@@ -31,18 +32,18 @@ class DimensionResult(Part):
 
     ccc: Ccc
     ccc_mean_over_speakers: MeanCcc
-    pearson: float | None
-    rmse: float | None
-    utterances: int
-    per_speaker: dict[str, float | None]
+    pearson: Signed | None
+    rmse: Size | None
+    utterances: Count
+    per_speaker: dict[str, Signed | None]
 
 
 class GivenCells(Part):
     """Cells of emotion and binned ratings of a model: edges of the bins, training utterances of the smallest cell, and cells."""
 
-    edges: dict[str, list[float]]
-    minimum: int
-    cells: int
+    edges: dict[str, list[Share]]
+    minimum: Count
+    cells: Count
 
 
 class GivenEmotion(Part):
@@ -52,6 +53,6 @@ class GivenEmotion(Part):
     """
 
     dimensions: list[str]
-    bins: int
-    share: float
+    bins: Count
+    share: Share
     cells: dict[str, GivenCells]  # by the name of the model

@@ -16,7 +16,8 @@ from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import RecipeError, shorten
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import ENCODER_FOLDERS, find_folder, portable
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
-from speaker_invariant_ser.files import MAX_SETTINGS, read_json, sha256
+from speaker_invariant_ser.files import MAX_SETTINGS, sha256
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 
 CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"

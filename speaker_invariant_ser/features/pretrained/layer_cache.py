@@ -30,7 +30,6 @@ from speaker_invariant_ser.errors import PreparedCorpusError
 from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
 from speaker_invariant_ser.files import (
     MAX_SETTINGS,
-    read_json,
     require_no_links,
     require_regular,
     require_space,
@@ -39,6 +38,7 @@ from speaker_invariant_ser.files import (
     write_json,
     writing,
 )
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.processes import TaskProgress
 
 FOLDER, LAYERS, CLIPS, DESCRIPTION, VERSIONS = "pretrained", "layers.f16", "clips.npy", "cache.json", "versions.json"

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow.parquet
 
 from speaker_invariant_ser.errors import SetupError, WriteError
-from speaker_invariant_ser.files import held, read_json, remove, write_errors, write_json, writing
+from speaker_invariant_ser.files import held, remove, write_errors, write_json, writing
 from speaker_invariant_ser.inference.archives.archive import Archive
 from speaker_invariant_ser.inference.archives.formats import parquet_columns, parquet_writer
 from speaker_invariant_ser.inference.archives.tables import Summary
@@ -30,6 +30,7 @@ from speaker_invariant_ser.inference.archives.workers import DIED, Loading, pred
 from speaker_invariant_ser.inference.inputs import Input
 from speaker_invariant_ser.inference.predict import Chunk, Predictor, chunks_of
 from speaker_invariant_ser.inference.rows import Row
+from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.processes import cores
 
 REQUEST, PART = "_request.json", "part-{:09}.parquet"

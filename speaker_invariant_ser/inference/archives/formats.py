@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.inference.rows import TIMES, Row
+from speaker_invariant_ser.json_files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,9 +38,9 @@ def is_table(path: Path, ending: str) -> bool:
         else:
             with open(path, encoding="utf-8") as file:
                 head = file.readline(MAX_HEAD)
-            names = set(json.loads(head) if ending == ".jsonl" else next(csv.reader([head]), ()))
+            names = set(parse_json(head) if ending == ".jsonl" else next(csv.reader([head]), ()))
         return any(names >= needed for needed in NEEDED)
-    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
+    except (OSError, ValueError, TypeError, csv.Error):
         return False
 
 

@@ -28,6 +28,7 @@ from speaker_invariant_ser.files import held, is_own, keep_own, partial_of, priv
 from speaker_invariant_ser.inference.archives.formats import WRITERS, Write, is_table
 from speaker_invariant_ser.inference.parts.pieces import FILE
 from speaker_invariant_ser.inference.rows import CODE, TIMES, Result, Row
+from speaker_invariant_ser.json_files import parse_json
 
 SHOWN = 1_000  # lines of a summary that are kept
 ROWS, EMBEDDINGS, JOURNAL, REQUEST, FINISHING = "rows.jsonl", "embeddings.f32", "journal", "request", "finishing"
@@ -128,7 +129,7 @@ class Results:
     def rows(self) -> Iterator[Row]:
         """Yield the rows so far."""
         with open(self.work / ROWS, encoding="utf-8") as file:
-            yield from map(json.loads, file)
+            yield from map(parse_json, file)
 
     def finish(self) -> Summary:
         """Make the table, and the file of embeddings, of the rows; return a summary."""
@@ -161,8 +162,8 @@ def last_line(journal: Path, work: Path) -> Progress:
     complete = 0
     for line in content.splitlines(keepends=True):
         try:
-            counts = Progress(*map(int, json.loads(line)))
-        except (ValueError, TypeError, OverflowError, RecursionError):
+            counts = Progress(*map(int, parse_json(line)))
+        except (ValueError, TypeError, OverflowError):
             break
         if not line.endswith(b"\n") or not (0 <= counts.row_bytes <= sizes[0] and 0 <= counts.embedding_bytes <= sizes[1]):
             break

@@ -6,15 +6,16 @@ Shapes: S samples, C emotions, D embedding dimension, N clips.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, Json, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import require_regular
+from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.recipe_encoders import Dimension
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ class OnnxMetadata(BaseModel):
     """What an ONNX file says of itself, all of it as text."""
 
     format: int
-    labels: Json[LabelNames]
+    labels: Annotated[LabelNames, BeforeValidator(parse_json)]
     embedding_size: int = Field(ge=1, le=MAX_DIM)
-    settings: Json[OnnxSettings]
+    settings: Annotated[OnnxSettings, BeforeValidator(parse_json)]
 
 
 class OnnxModel:

@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from speaker_invariant_ser.errors import StudyError, shorten
-from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.part import Count, Part, Share
 from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSpeaker
-from speaker_invariant_ser.files import read_bytes, writing
+from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.json_files import read_typed, why_invalid
 from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, compact
 
 MAX_NAME = 100  # characters
@@ -22,7 +21,7 @@ class ClassifierNumbers(Part):
     settings: str
     uar: Uar
     uar_mean_over_speakers: MeanUar
-    accuracy: float
+    accuracy: Share
     worst_speaker: WorstSpeaker
 
 
@@ -34,10 +33,10 @@ class AttackerNumbers(Part):
     """
 
     strongest: StrongestNumbers
-    attackers: dict[str, float]
-    chance: float
-    speakers: int
-    utterances: int
+    attackers: dict[str, Share]
+    chance: Share
+    speakers: Count
+    utterances: Count
     scored: str
     grouped_by_text: bool
 
@@ -46,7 +45,7 @@ class LayerNumbers(Part):
     """Results of one layer; `emotion` by classifier, linear and mlp."""
 
     layer: str
-    dimensions: int
+    dimensions: Count
     emotion: dict[str, ClassifierNumbers]
     speaker: AttackerNumbers
 
@@ -64,10 +63,10 @@ class EncoderResult(Measurement):
     about: str
     identity: list[str]
     network: bool
-    models: int
-    chance: float
-    utterances: int
-    speakers: int
+    models: Count
+    chance: Share
+    utterances: Count
+    speakers: Count
     layers: list[LayerNumbers]
     contamination: str = ""
 
@@ -97,15 +96,11 @@ def plain_name(text: str) -> str:
 def read_encoder_result(path: Path) -> EncoderResult | None:
     """Read a result file; None if there is none. Raise StudyError if it is damaged or something else."""
     try:
-        return EncoderResult.model_validate_json(read_bytes(path))
+        return read_typed(EncoderResult, path)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ": ".join([".".join(map(str, first["loc"])) or "the file", first["msg"]])
-        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({where}); remove it") from None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({error}); remove it") from None
+        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({why_invalid(error)}); remove it") from None
 
 
 def write_encoder_result(path: Path, result: EncoderResult) -> None:

@@ -1,0 +1,73 @@
+"""JSON that others may have written: of bounded size and depth, without a key that occurs twice, typed where a model is given."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from speaker_invariant_ser.errors import MAX_SHOWN, shown
+from speaker_invariant_ser.files import MAX_TEXT, read_bytes
+from speaker_invariant_ser.processes import memory_limited
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, bytes of which are UTF-8.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply, or has a key twice in one object: readers differ in which they take.
+
+    >>> parse_json('{"angry": 1}')
+    {'angry': 1}
+    """
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=without_repeats)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the keys and values of a JSON object as a dict; raise ValueError that names a key that occurs twice."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {shown(repeated)} occurs twice")
+    return table
+
+
+def read_json(path: Path, maximum: int = MAX_TEXT) -> Any:
+    """Read a JSON file in UTF-8.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SerError: It is a pipe or a device.
+        ValueError: It is no JSON, too large, nested too deeply, or has a key twice.
+    """
+    with memory_limited():  # objects of Python may take 20 times the bytes of the file
+        return parse_json(read_bytes(path, maximum))
+
+
+def read_typed(model: type[M], path: Path) -> M:
+    """Read a JSON file as a pydantic model: a text is no number, and no number is rounded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SerError: It is a pipe or a device.
+        ValueError: Of `read_json`; pydantic's ValidationError, whose text `why_invalid` shortens, for another content.
+    """
+    read_json(path)  # pydantic takes the last of two values of a key
+    return model.model_validate_json(read_bytes(path), strict=True)
+
+
+def why_invalid(error: OSError | ValueError) -> str:
+    """Return in one line why a file cannot be read: of the first invalid value its key, the value, and what is expected."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))[:MAX_SHOWN]
+    value = "" if first["type"] == "missing" or isinstance(first["input"], dict | list) else f" = {shown(first['input'])}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{key}{value}: {reason}" if key else reason
