@@ -1,7 +1,8 @@
 """Pictures of emotion UAR against the strongest attacker, as SVG: one point for each arm of a study, or for each encoder.
 
 They are drawn here and not by a plotting library, so that the same results give the same file everywhere. Networks and what
-needs none differ in colour and shape, closed-form attackers and all attackers in filling.
+needs none differ in colour and shape, closed-form attackers and all attackers in filling. Of many points, only some have a name
+and error bars: see `labelled`.
 """
 
 import math
@@ -17,6 +18,8 @@ FRAME = Box(64, 34, 744, 466)  # of the plot
 SIZE, RADIUS, BAR, DOT = 13, 5.5, 1.5, 2.5  # of letters, points, error bars and layers, pixels
 LAYER_SIZE = 10  # of the names of layers
 NETWORK, BASELINE, INK, GREY = "#0072b2", "#c1440e", "#22303c", "#6b7680"
+SMALL_RADIUS = 3.5  # of points without a name
+MAX_NAMES = 12  # of points that all have a name
 PADDING, TICKS = 0.05, 8  # share of the range that is added at each end; about how many ticks
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 
@@ -107,13 +110,18 @@ def draw_points(
     across, up = axis(accuracies, FRAME.left, FRAME.right), axis(uars, FRAME.bottom, FRAME.top)
     places = [(across.pixel(100 * point.attacker.value), up.pixel(100 * point.uar.value)) for point in points]
     paths = [path_of(point, place, across, up) for point, place in zip(points, places, strict=True)]
-    bars = [bar for point, place in zip(points, places, strict=True) for bar in error_bars(point, place, across, up)]
+    named = labelled(places)
+    bars = [bar for position in named for bar in error_bars(points[position], places[position], across, up)]
     dots = [
         dot_box(layer[0], at)
         for point, path in zip(points, paths, strict=True)
         for layer, at in zip(point.path, path, strict=False)
     ]
-    boxes = place(places, [point.name for point in points], [*bars, *dots], FRAME, SIZE, RADIUS)
+    other = [position for position in range(len(points)) if position not in named]
+    around = [*bars, *dots, *(disc(places[position]) for position in other)]
+    boxes = place(
+        [places[position] for position in named], [points[position].name for position in named], around, FRAME, SIZE, RADIUS
+    )
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' role='img'>",
         f"<title>{escape(caption(title, points))}</title>",
@@ -125,11 +133,16 @@ def draw_points(
         *(
             f"<path d='M{bar.left:.1f} {bar.top:.1f}H{bar.right:.1f}V{bar.bottom:.1f}H{bar.left:.1f}z' fill='{colour}' "
             "fill-opacity='0.4'/>"
-            for bar, colour in zip(bars, [colour_of(point) for point in points for _ in range(2)], strict=True)
+            for bar, colour in zip(bars, [colour_of(points[position]) for position in named for _ in range(2)], strict=True)
         ),
         *(part for point, path in zip(points, paths, strict=True) for part in draw_path(point, path)),
-        *(part for point, at, box in zip(points, places, boxes, strict=True) for part in draw_label(point, at, box)),
-        *(draw_point(at, point.baseline, point.quick) for point, at in zip(points, places, strict=True)),
+        *(draw_point(places[position], points[position], SMALL_RADIUS) for position in other),
+        *(
+            part
+            for position, box in zip(named, boxes, strict=True)
+            for part in draw_label(points[position], places[position], box)
+        ),
+        *(draw_point(places[position], points[position]) for position in named),
         *legend(points, kinds),
         "</svg>",
     ]
@@ -224,12 +237,28 @@ def draw_axes(title: str, emotion_chance: float, across: Axis, up: Axis) -> list
     return parts
 
 
-def draw_front(points: Sequence[tuple[float, float]]) -> list[str]:
-    """Return the line through the Pareto front: no other arm has a higher UAR and a weaker attacker."""
-    front = sorted(point for point in points if not any(x <= point[0] and y <= point[1] and (x, y) != point for x, y in points))
-    if len(front) < 2:
+def labelled(places: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the positions of the points that have a name and error bars: all, or of many the first, the front and the extremes.
+
+    The first is the one that a table compares the others with; extremes have the highest or lowest UAR or attacker's accuracy.
+    """
+    if len(places) <= MAX_NAMES:
+        return list(range(len(places)))
+    extremes = [choose(range(len(places)), key=lambda n: places[n][axis]) for choose in (min, max) for axis in (0, 1)]
+    on_front = set(front(places))
+    return [position for position, at in enumerate(places) if position == 0 or position in extremes or at in on_front]
+
+
+def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points of the Pareto front from left to right: no other arm has a higher UAR and a weaker attacker."""
+    return sorted(at for at in places if not any(x <= at[0] and y <= at[1] and (x, y) != at for x, y in places))
+
+
+def draw_front(places: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the line through the Pareto front."""
+    if len(front(places)) < 2:
         return []
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in front)
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in front(places))
     return [
         f"<polyline points='{line}' fill='none' stroke='{INK}' stroke-width='1' stroke-dasharray='1 4' stroke-linecap='round'/>"
     ]
@@ -247,15 +276,26 @@ def draw_label(point: Point, at: tuple[float, float], box: Box) -> list[str]:
     return parts
 
 
-def draw_point(point: tuple[float, float], baseline: bool, quick: bool) -> str:
-    """Return a point: a circle for a network, a square for a baseline; open if only closed-form attackers were tried."""
-    x, y = point
+def disc(at: tuple[float, float]) -> Box:
+    """Return what a point without a name covers."""
+    x, y = at
+    return Box(x - SMALL_RADIUS, y - SMALL_RADIUS, x + SMALL_RADIUS, y + SMALL_RADIUS)
+
+
+def draw_point(at: tuple[float, float], point: Point, radius: float = RADIUS) -> str:
+    """Return a point that shows its name where the pointer is on it."""
+    return draw_mark(at, point.baseline, point.quick, radius, f"<title>{escape(point.name)}</title>")
+
+
+def draw_mark(at: tuple[float, float], baseline: bool, quick: bool, radius: float = RADIUS, inside: str = "") -> str:
+    """Return a circle for a network, a square for a baseline; open if only closed-form attackers were tried."""
+    x, y = at
     colour = BASELINE if baseline else NETWORK
-    style = f"fill='{'#ffffff' if quick else colour}' stroke='{colour}' stroke-width='2'"
+    style = f"fill='{'#ffffff' if quick else colour}' stroke='{colour}' stroke-width='{2 if radius == RADIUS else 1.2}'"
     if baseline:
-        side = 2 * RADIUS - 1
-        return f"<rect x='{x - side / 2:.1f}' y='{y - side / 2:.1f}' width='{side}' height='{side}' {style}/>"
-    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{RADIUS}' {style}/>"
+        side = 2 * radius - 1
+        return f"<rect x='{x - side / 2:.1f}' y='{y - side / 2:.1f}' width='{side}' height='{side}' {style}>{inside}</rect>"
+    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius}' {style}>{inside}</circle>"
 
 
 def legend(points: Sequence[Point], kinds: Sequence[Kind]) -> list[str]:
@@ -266,7 +306,7 @@ def legend(points: Sequence[Point], kinds: Sequence[Kind]) -> list[str]:
     for baseline, quick, text in kinds:
         if (baseline, quick) in shown:
             x, y = FRAME.left + 260 * quick, FRAME.bottom + (92 if baseline and networks else 72)
-            parts += [draw_point((x + 6, y - 4), baseline, quick), label_text(x + 18, y, text, size=12)]
+            parts += [draw_mark((x + 6, y - 4), baseline, quick), label_text(x + 18, y, text, size=12)]
     return parts
 
 

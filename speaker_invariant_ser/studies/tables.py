@@ -28,7 +28,8 @@ ABOUT = (
     "In %: mean ± standard deviation over seeds (95 % CI, the mean of the seeds' intervals: over speakers for UAR, over texts "
     "or utterances for attackers). Difference: UAR paired by speaker, every speaker with the same weight, mean over seeds, with "
     "95 % CI and p value of a sign-flip test. Chance: speaker accuracy given the true emotion. Excess: strongest attacker minus "
-    "chance. Training: processor time of all folds. Pictures: error bars are 95 % CIs, the dotted line is the Pareto front."
+    "chance. Training: processor time of all folds. Pictures: error bars are 95 % CIs, the dotted line is the Pareto front. Of "
+    "more than 12 arms, the first, those on the front and the extremes have names and error bars."
 )
 
 

@@ -14,9 +14,9 @@ from speaker_invariant_ser.errors import StudyError
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.studies.labels import Box, place
 from speaker_invariant_ser.studies.page import updated
-from speaker_invariant_ser.studies.picture import draw
+from speaker_invariant_ser.studies.picture import Point, draw, draw_points
 from speaker_invariant_ser.studies.results import Result, recorded_recipe, table_sha256, write_result
-from speaker_invariant_ser.studies.rows import gather
+from speaker_invariant_ser.studies.rows import Mean, gather
 from speaker_invariant_ser.studies.study import read_study
 from speaker_invariant_ser.studies.tables import markdown, notes, table_of
 
@@ -199,6 +199,20 @@ def test_a_picture_of_one_arm_can_be_drawn(path):
     put(path, "plain", 0, [0.5, 0.5], 0.2, 0.2)
     (rows,) = gather(read_study(path), path.parent / "results").values()
     assert ">plain</text>" in draw("here", rows)
+
+
+def test_of_many_points_the_first_the_front_and_the_extremes_have_names_and_error_bars():
+    inner = [(f"inner{number}", 0.5 + number / 100, 0.5) for number in range(12)]
+    scores = [("first", 0.55, 0.55), *inner, ("left", 0.5, 0.3), ("top", 0.8, 0.4), ("right", 0.6, 0.9), ("low", 0.2, 0.5)]
+    points = [Point(name, *(Mean(x, x - 0.01, x + 0.01, None) for x in rates), 0.1, False, True) for name, *rates in scores]
+    root = ElementTree.fromstring(draw_points("here", points, 0.2))
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert [name for name, *_ in scores if name in texts] == ["first", "left", "top", "right", "low"]
+    marks = [element for element in root.iter() if element.tag.endswith("circle")]
+    assert {title.text for mark in marks for title in mark} == {name for name, *_ in scores}, "the others say it at the pointer"
+    assert sum(element.get("fill-opacity") == "0.4" for element in root.iter()) == 2 * 5
+    few = draw_points("here", points[:12], 0.2)
+    assert all(f">{name}</text>" in few for name, *_ in scores[:12])
 
 
 @pytest.mark.parametrize("seed", range(3))
