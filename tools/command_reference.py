@@ -4,6 +4,7 @@ A test fails when the page is out of date.
 """
 
 import inspect
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ KINDS = {
     float: "number",
     Path: "path",
     list[Path]: "path, repeatable",
+    tuple[float, float]: "two numbers",
 }
 DIFFERS = {"--jobs": "number of CPU cores"}  # defaults that depend on the machine
 
@@ -56,11 +58,12 @@ def default_of(option: Any) -> str:
 
 
 def kind_of(option: Any) -> str:
-    """Return the type of an option's value, and its limits."""
+    """Return the type of an option's value and its limits, or the values it may have."""
     if option.is_flag:
         return ""
     annotation = option.type_descriptor.annotation
-    kind = KINDS.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    choices = isinstance(annotation, type) and issubclass(annotation, Enum)
+    kind = ", ".join(choice.value for choice in annotation) if choices else KINDS[annotation]
     low, high = option.min, option.max
     limits = f"{low:.10g} to {high:.10g}" if None not in (low, high) else f"at least {low:.10g}" if low is not None else ""
     return f"{kind}, {limits}" if limits else kind

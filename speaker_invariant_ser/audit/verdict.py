@@ -43,7 +43,7 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
     ),
     "text_leak": (
         "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that recognising the "
-        "text cannot be told apart from recognising the voice"
+        "text cannot be distinguished from recognising the voice"
     ),
     "text": (
         "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the text and "

@@ -58,8 +58,8 @@ def prepare(
         str,
         typer.Option(
             metavar="PREFIX",
-            help="Columns PREFIXangry, PREFIXsad ... of your table hold annotators' votes for these emotions, or shares.",
-            show_default="votes_, if there are any",
+            help="Columns PREFIXangry, PREFIXsad ... of your table hold annotators' votes for these emotions, or shares. By "
+            "default, columns that begin with votes_, where the table has such columns.",
         ),
     ] = "",
     annotators: Annotated[
@@ -73,7 +73,7 @@ def prepare(
         tuple[float, float] | None,
         typer.Option(
             metavar="LOWEST HIGHEST",
-            help="Scale of your own data's arousal, valence and dominance, such as 1 5.",
+            help="Lowest and highest value of your own data's arousal, valence and dominance, such as 1 5.",
             show_default="0 1",
         ),
     ] = None,

@@ -109,7 +109,7 @@ def test_the_length_of_a_voc_block_is_modulo_16_mb(tmp_path):
         assert (layout.begin, layout.stated, layout.missing, layout.unread) == (26, 4 + size, 0, 0)
     (tmp_path / "long.voc").write_bytes(long)
     assert audio.probe(tmp_path / "long.voc") == (samples, RATE)
-    cut = long[:-100_000]  # what is missing cannot be told, but much lies behind the length that is stated
+    cut = long[:-100_000]  # how much is missing is not known, but much lies behind the length that is stated
     assert chunks.scan(io.BytesIO(cut), cut[: chunks.HEAD], len(cut)).unread
 
 
