@@ -35,7 +35,7 @@ from speaker_invariant_ser.studies.sweep_folds import (
 from speaker_invariant_ser.studies.sweep_results import SweepResult, TrialResult, write_results
 from speaker_invariant_ser.studies.sweep_space import Choices, Sweep, flattened
 from speaker_invariant_ser.training.checks import check_device, check_recipe
-from speaker_invariant_ser.training.launcher import held_encoder, open_run, with_checkpoint
+from speaker_invariant_ser.training.launcher import cache_layers, held_encoder, open_run, with_checkpoint
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -327,10 +327,12 @@ class Search:
         try:
             recipe = sweep.recipe_with({**values, "train.seeds": 1})
             check_recipe(recipe, self.plan.prepared, self.plan.all_splits, processes=1)
+            run = open_trial(self.plan, recipe, trial.number)
+            cache_layers(run.recipe, self.plan.prepared, self.plan.device, self.progress)  # here: workers only read them
         except RecipeError as error:
             self.fail(trial, str(error))
             return
-        self.running[trial.number] = running = RunningTrial(trial, open_trial(self.plan, recipe, trial.number))
+        self.running[trial.number] = running = RunningTrial(trial, run)
         self.start_fold(running, workers)
 
     def start_fold(self, running: RunningTrial, workers: Workers) -> None:
@@ -356,8 +358,6 @@ class Search:
 
     def record(self, running: RunningTrial, objective: float) -> None:
         """Report the objective so far to Optuna, and finish the trial if this was its last fold or it is to be stopped."""
-        from optuna.trial import TrialState
-
         trial, step = running.trial, len(running.scores)
         trial.set_user_attr("scores", running.scores)
         trial.set_user_attr("seconds", round(running.seconds, 1))
@@ -365,7 +365,7 @@ class Search:
         if step == len(self.plan.splits):
             self.finish(trial, objective)
         elif trial.should_prune():
-            self.finish(trial, state=TrialState.PRUNED)
+            self.finish(trial, state="PRUNED")
 
     def report(self, trial: "Trial", objective: float, step: int) -> None:
         """Report the objective after a number of folds, unless that was done before the trial was interrupted."""
@@ -374,14 +374,14 @@ class Search:
 
     def fail(self, trial: "Trial", reason: str) -> None:
         """Finish a trial that cannot be trained, with the reason."""
+        trial.set_user_attr("reason", " ".join(reason.split()))
+        self.finish(trial, state="FAIL")
+
+    def finish(self, trial: "Trial", objective: float | None = None, state: str = "COMPLETE") -> None:
+        """Tell Optuna the end of a trial, and remove its models."""
         from optuna.trial import TrialState
 
-        trial.set_user_attr("reason", " ".join(reason.split()))
-        self.finish(trial, state=TrialState.FAIL)
-
-    def finish(self, trial: "Trial", objective: float | None = None, state: Any = None) -> None:
-        """Tell Optuna the end of a trial, and remove its models."""
-        self.study.tell(trial, objective, state)
+        self.study.tell(trial, objective, TrialState[state])
         self.running.pop(trial.number, None)
         shutil.rmtree(trial_folder(self.plan.out, trial.number), ignore_errors=True)
         self.show_progress()
@@ -397,4 +397,4 @@ class Search:
             trial.set_user_attr(name, value)
         for step, value in earlier.intermediate_values.items():
             self.report(trial, value, step)
-        self.finish(trial, earlier.value if earlier.state.name == "COMPLETE" else None, earlier.state)
+        self.finish(trial, earlier.value if earlier.state.name == "COMPLETE" else None, earlier.state.name)

@@ -27,7 +27,14 @@ from speaker_invariant_ser.errors import RunError, SerError
 from speaker_invariant_ser.features.pretrained.checkpoint import pinned
 from speaker_invariant_ser.features.pretrained.front import require_cache, use_cache
 from speaker_invariant_ser.files import partial_of, require_no_links
-from speaker_invariant_ser.processes import EpochProgress, cores, jobs_that_fit, require_address_space, set_up_worker
+from speaker_invariant_ser.processes import (
+    EpochProgress,
+    TaskProgress,
+    cores,
+    jobs_that_fit,
+    require_address_space,
+    set_up_worker,
+)
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 from speaker_invariant_ser.runs import RECIPE, ModelSpec, Run, rows_so_far
@@ -145,9 +152,9 @@ def open_run(recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus, 
     return run
 
 
-def cache_layers(recipe: Recipe, prepared: PreparedCorpus, device: str) -> None:
+def cache_layers(recipe: Recipe, prepared: PreparedCorpus, device: str, progress: TaskProgress | None = None) -> None:
     """Compute the layers of a frozen pre-trained encoder that the corpus does not have yet, and check those that it has."""
-    use_cache(recipe.encoder, prepared, torch.device(device))
+    use_cache(recipe.encoder, prepared, torch.device(device), progress)
     require_cache(recipe.encoder, prepared)
 
 

@@ -19,6 +19,7 @@ from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.features.pretrained import front
 from speaker_invariant_ser.studies import sweep_folds
 from speaker_invariant_ser.studies.sweep import JOURNAL, run_sweep
 from speaker_invariant_ser.studies.sweep_space import read_sweep
@@ -183,6 +184,21 @@ def test_configurations_are_trained_in_parallel(prepared, tmp_path):
     result = search(prepared, tmp_path, search=ONE_FOLD, jobs=2)
     assert [trial.state for trial in result.trials] == ["complete", "complete"] and result.configurations == 2
     assert not (tmp_path / "study" / "trials").exists()
+
+
+def test_layers_of_a_frozen_encoder_are_computed_once_before_the_workers_read_them(checkpoint, prepared, tmp_path, monkeypatch):
+    corpus = replace(prepared, folder=shutil.copytree(prepared.folder, tmp_path / "data"))
+    tables = read_recipe("pretrained").model_dump(exclude_unset=True)
+    encoder = {**tables["encoder"], "source": str(checkpoint("wavlm")), "dim": 8}
+    sections = {**tables, "encoder": encoder, "split": {"scheme": "loso"}, "train": {**TRAIN, "epochs": 1}}
+    clips, compute = [], front.LayerSource.compute
+    monkeypatch.setattr(
+        front.LayerSource, "compute", lambda self, clip, device: clips.append(clip) or compute(self, clip, device)
+    )
+    front.source_of.cache_clear()
+    result = search(corpus, tmp_path, search=ONE_FOLD.replace('"adversary.name" = ["grl"]', ""), sections=sections)
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
+    assert len(clips) == len(prepared.utterances) and len(list((tmp_path / "data" / "pretrained").iterdir())) == 1
 
 
 def test_a_study_whose_trials_all_fail_says_why(prepared, tmp_path, monkeypatch):
