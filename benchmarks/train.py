@@ -323,7 +323,9 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=whole_number, default=2, help="models that the package trains at the same time on the CPU")
     parser.add_argument("--recipes", nargs="+", type=Path, default=DEFAULT, help="recipes that the part step measures")
-    parser.add_argument("--rounds", type=whole_number, default=7, help="epochs of each recipe in the part step")
+    parser.add_argument(
+        "--rounds", type=whole_number, help="epochs of each recipe in the part step (7), rounds of pretrained (3)"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for the 300 hours: 1.1 GB in a sparse file of 35 GB")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -346,13 +348,13 @@ def main() -> None:
         if "speed" in options.only:
             result |= speed(task, options.seeds, options.jobs)
         if "step" in options.only:
-            result["step"] = measure_steps(data, options.recipes, options.rounds)
+            result["step"] = measure_steps(data, options.recipes, options.rounds or 7)
         if "stream" in options.only:
             result |= stream(options.scratch)
         if "pretrained" in options.only:
             from pretrained_loop import measure_pretrained  # needs transformers
 
-            result["pretrained"] = measure_pretrained(options.epochs)
+            result["pretrained"] = measure_pretrained(options.epochs, options.rounds)
         if "gpu" in options.only:
             result["gpu"] = gpu(task)
     print(json.dumps(result))
