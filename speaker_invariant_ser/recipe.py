@@ -306,9 +306,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def codes_are_of_the_embedding(self) -> Self:
-        """Refuse to erase what codes are chosen by: they are trained on embeddings before erasure."""
-        if self.release.name == "codes" and self.erase.name != "none":
-            raise ValueError(f"erase.name = {self.erase.name} with release.name = codes: expected erase.name = none")
+        """Refuse to erase what codes are chosen by: they are those of embeddings before erasure."""
+        if self.release.name in ("codes", "decision") and self.erase.name != "none":
+            raise ValueError(
+                f"erase.name = {self.erase.name} with release.name = {self.release.name}: expected erase.name = none"
+            )
         return self
 
     @model_validator(mode="after")

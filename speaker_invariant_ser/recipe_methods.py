@@ -1,7 +1,7 @@
 """Recipe sections whose `name` chooses a method: bottleneck, adversary, perturb, erase and release.
 
-Each method has a settings class of its own with exactly the keys that it uses; a section is the discriminated union of these
-classes, so that a key which the chosen method does not use is refused. No torch here.
+Each method has a settings class with exactly the keys that it uses; a section is the discriminated union of these classes, so
+that a key which the chosen method does not use is refused. No torch here.
 """
 
 from collections.abc import Mapping
@@ -48,11 +48,8 @@ class MethodSection(Section):
 
 def named(default: str) -> tuple[Any, ...]:
     """Return the annotations of a union that is discriminated by `name`, which is `default` where a table has none."""
-
-    def fill(table: object) -> object:
-        return {"name": default, **table} if isinstance(table, Mapping) else table
-
-    return Field(discriminator="name"), BeforeValidator(fill)
+    fill = BeforeValidator(lambda table: {"name": default, **table} if isinstance(table, Mapping) else table)
+    return Field(discriminator="name"), fill
 
 
 class BottleneckSettings(MethodSection):
@@ -374,6 +371,15 @@ class CodesSettings(MethodSection):
     cells: int = Field(16, ge=2, le=64, description="Number of codes; what leaves the model is one of so many vectors.")
 
 
+class DecisionSettings(MethodSection):
+    """A vector for each emotion in place of the embedding, that of the predicted one: only the decision leaves the model."""
+
+    fitted_later: ClassVar[bool] = True
+    classifies_before: ClassVar[bool] = False
+
+    name: Literal["decision"] = "decision"
+
+
 BottleneckSection = Annotated[NoBottleneck | VibSettings | FsqSettings, *named("none")]
 AdversarySection = Annotated[
     GradientReversalSettings
@@ -389,4 +395,4 @@ AdversarySection = Annotated[
 ]
 PerturbSection = Annotated[NoPerturbation | FgmSettings | VatSettings | CrossGradientSettings, *named("none")]
 EraseSection = Annotated[NoErasure | LeaceSettings | KernelErasureSettings, *named("none")]
-ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings | CodesSettings, *named("none")]
+ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings | CodesSettings | DecisionSettings, *named("none")]

@@ -264,8 +264,9 @@ def test_a_method_with_separate_steps_needs_a_learning_rate(name):
 
 
 def test_codes_are_chosen_by_the_embedding_before_erasure():
-    with pytest.raises(RecipeError, match=r"erase.name = leace with release.name = codes: expected erase.name = none$"):
-        make_recipe({"release": {"name": "codes"}, "erase": {"name": "leace"}})
+    for name in ("codes", "decision"):
+        with pytest.raises(RecipeError, match=rf"erase.name = leace with release.name = {name}: expected erase.name = none$"):
+            make_recipe({"release": {"name": name}, "erase": {"name": "leace"}})
 
 
 def test_a_section_without_a_name_has_the_default_method():

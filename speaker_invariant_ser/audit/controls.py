@@ -68,6 +68,8 @@ def output_changes(recipe: Recipe) -> str:
         changes.append(f"each dimension rounded to steps of {release.step:g} times its standard deviation")
     if release.name == "codes":
         changes.append(f"replaced by the nearest of {release.cells} codes")
+    if release.name == "decision":
+        changes.append("replaced by the code of the predicted emotion")
     return "".join(f", {change}" for change in changes)
 
 
@@ -86,7 +88,7 @@ def posteriors(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: 
 def unreleased(model: SerModel, waveforms: Sequence[np.ndarray], speaker_means: np.ndarray | None = None) -> np.ndarray:
     """Return the embedding [N, D] before erasure and release."""
     plain, dim = copy.deepcopy(model), model.dim
-    plain.eraser, plain.release = ERASERS["none"](dim, NoErasure()), RELEASES["none"](dim, NoRelease())
+    plain.eraser, plain.release = ERASERS["none"](dim, NoErasure()), RELEASES["none"](dim, NoRelease(), len(model.labels))
     return apply_to_clips(plain.eval(), waveforms, speaker_means).embedding
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.certificates.certificate import Certificate, Population, certify
 from speaker_invariant_ser.evaluation.model_outputs import ModelOutputs
-from speaker_invariant_ser.recipe_methods import CodesSettings
+from speaker_invariant_ser.recipe_methods import CodesSettings, DecisionSettings
 from speaker_invariant_ser.runs import Run
 
 NOT_HELD_OUT = (
@@ -30,14 +30,15 @@ def certify_run(run: Run, outputs: ModelOutputs) -> Certificate | None:
         The certificates; None where the models release no codes.
     """
     release, seed = run.recipe.release, run.recipe.audit.seed
-    if not isinstance(release, CodesSettings):
+    if not isinstance(release, CodesSettings | DecisionSettings):
         return None
+    cells = release.cells if isinstance(release, CodesSettings) else len(outputs.predictions.labels)
     if run.recipe.features.transductive:
         nothing = (Population("held-out", unavailable=NOT_INDEPENDENT), Population("unseen", unavailable=NOT_INDEPENDENT))
-        return Certificate("code", release.cells, nothing)
+        return Certificate("code", cells, nothing)
     names, splits = [spec.name for spec in run.model_specs], [spec.split for spec in run.model_specs]
     unseen = [table.select(np.isin(table.speaker, split.test)) for table, split in zip(outputs.unseen, splits, strict=True)]
     held_out = Population("held-out", unavailable=NOT_HELD_OUT)
     if all(split.held_out for split in splits):
         held_out = certify(outputs.tables, names, "held-out", seed)
-    return Certificate("code", release.cells, (held_out, certify(unseen, names, "unseen", seed)))
+    return Certificate("code", cells, (held_out, certify(unseen, names, "unseen", seed)))

@@ -95,7 +95,7 @@ class Output:
 
     Attributes:
         embedding: What leaves the model, [B, D].
-        code: Number of the code that the embedding is, from 0, [B]; None where the model releases no codes.
+        code: Number of the code that the embedding is, from 0, [B]; None in training, and where the model releases no codes.
         logits: Emotion logits, [B, C].
         branch_logits: Of each of R classifiers whose predictions `logits` averages, [B, R, C]; None with one classifier.
         head_input: What the emotion head gets, [B, D]: the embedding, or what enters the release (`release.classify`).
@@ -136,7 +136,7 @@ class SerModel(nn.Module):
         self.encoder = ENCODERS[settings.encoder.name](Layout.of(settings.features), settings.encoder)
         self.bottleneck = BOTTLENECKS[settings.bottleneck.name](self.encoder.dim, settings.bottleneck)
         self.eraser = ERASERS[settings.erase.name](self.dim, settings.erase)
-        self.release = RELEASES[settings.release.name](self.dim, settings.release)
+        self.release = RELEASES[settings.release.name](self.dim, settings.release, len(settings.labels))
         self.head = build_head(self.encoder, self.dim, settings.emotion, len(settings.labels))
         self.regressor = build_regressor(self.dim, settings.emotion)
 
@@ -153,7 +153,7 @@ class SerModel(nn.Module):
     @property
     def releases_codes(self) -> bool:
         """Whether the embedding is one of a few codes."""
-        return self.settings.release.name == "codes"
+        return self.settings.release.name in ("codes", "decision")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ class SerModel(nn.Module):
         features, counts = self.encoder.frame_features(x, frames)
         bottleneck, rate = self.bottleneck(self.encoder.embed(features, counts).float(), of_bottleneck)
         erased = self.eraser(bottleneck)
-        embedding = self.release(erased, of_release)
+        embedding = self.release(erased, of_release, self.head)
         head_input = erased if self.settings.release.classifies_before else embedding
         head_input = head_input.view_as(head_input)  # a node of its own, so that each branch has its gradient
         if isinstance(self.head, BranchHeads):
@@ -234,7 +234,7 @@ class SerModel(nn.Module):
         dimensions = self.regressor(head_input).float() if self.regressor else None
         if dimensions is not None and not self.training:
             dimensions = dimensions.clamp(0, 1)
-        code = self.release.code(erased)
+        code = None if self.training else self.release.code(erased, self.head)
         return Output(embedding, code, logits, branch_logits, head_input, rate, bottleneck, features, counts, dimensions)
 
     def noise_for(self, mels: Tensor, frames: Tensor) -> Tensor | tuple[None, None]:

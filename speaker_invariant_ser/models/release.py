@@ -1,6 +1,6 @@
 """Releases: what becomes of an embedding before it leaves the model, and noise as a function of the utterance.
 
-Shapes: B batch, S samples, M mel bands, T frames, D embedding dimension, N utterances.
+Shapes: B batch, S samples, M mel bands, T frames, D embedding dimension, N utterances, C emotions.
 """
 
 import hashlib
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import to_int16
 from speaker_invariant_ser.models.encoders import Norm1d, freeze
-from speaker_invariant_ser.recipe_methods import CodesSettings, NoiseSettings, QuantiseSettings, ReleaseSection
+from speaker_invariant_ser.recipe_methods import CodesSettings, DecisionSettings, NoiseSettings, QuantiseSettings, ReleaseSection
 
 MIN_VARIANCE = 1e-3  # added to variances, so that nearly constant dimensions are not amplified
 MEMORY = 20  # utterances of a code that its place and share are estimated from
 UNUSED = 0.1  # a code with less than this part of an equal share is not used
 RESET_UNTIL = 0.5  # share of training after which codes are no longer moved: their new places would not be trained
 NOISE_VECTORS = 2  # for each utterance: one for the bottleneck, one for the release
+
+Classify = Callable[[Tensor], Tensor]
 
 
 class Release(nn.Module):
@@ -30,18 +32,21 @@ class Release(nn.Module):
 
     noisy = False
 
-    def __init__(self, dim: int, settings: ReleaseSection) -> None:
+    def __init__(self, dim: int, settings: ReleaseSection, classes: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return what leaves the model for embeddings x [B, D]; noise [B, D] is drawn if needed and not given."""
+    def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
+        """Return what leaves the model for embeddings x [B, D]; noise [B, D] is drawn if needed and not given.
+
+        `classify` returns the emotion logits [B, C] of embeddings [B, D], for releases of the decision.
+        """
         return x
 
-    def code(self, x: Tensor) -> Tensor | None:
+    def code(self, x: Tensor, classify: Classify | None = None) -> Tensor | None:
         """Return the number of the code [B] that is released for embeddings x [B, D]; None where there are no codes."""
         return None
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, classify: Classify | None = None) -> None:
         """Estimate statistics from embeddings [N, D] of training speakers (and of no other speaker), after training."""
 
     def after_step(self, x: Tensor, share_done: float) -> None:
@@ -62,19 +67,20 @@ class StandardisedRelease(Release):
     Args:
         dim: Dimension D of the embedding.
         settings: Section [release] of the recipe.
+        classes: Number C of emotions.
     """
 
     fitted: Tensor
 
-    def __init__(self, dim: int, settings: NoiseSettings | QuantiseSettings) -> None:
-        super().__init__(dim, settings)
+    def __init__(self, dim: int, settings: NoiseSettings | QuantiseSettings, classes: int) -> None:
+        super().__init__(dim, settings, classes)
         self.settings = settings
         self.norm = Norm1d(dim, eps=MIN_VARIANCE)
         freeze(self.norm.weight)  # fixed at 1 and 0: batch norm without an affine part
         freeze(self.norm.bias)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return what leaves the model for embeddings x [B, D]."""
         active = self.settings.in_training or (not self.training and self.fitted)
         return self.perturb(self.norm(x), noise) if active else x
@@ -89,7 +95,7 @@ class StandardisedRelease(Release):
         assert self.norm.running_var is not None
         return (self.norm.running_var + MIN_VARIANCE).sqrt()
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, classify: Classify | None = None) -> None:
         """Estimate the statistics from embeddings [N, D] of training speakers (and of no other speaker)."""
         assert self.norm.running_mean is not None and self.norm.running_var is not None
         x = x.double()
@@ -110,8 +116,8 @@ class NoiseRelease(StandardisedRelease):
 
     noisy = True
 
-    def __init__(self, dim: int, settings: NoiseSettings) -> None:
-        super().__init__(dim, settings)
+    def __init__(self, dim: int, settings: NoiseSettings, classes: int) -> None:
+        super().__init__(dim, settings, classes)
         self.sigma = settings.sigma
 
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -128,8 +134,8 @@ class QuantisedRelease(StandardisedRelease):
     on either side of a border differ by a whole step, however close they were.
     """
 
-    def __init__(self, dim: int, settings: QuantiseSettings) -> None:
-        super().__init__(dim, settings)
+    def __init__(self, dim: int, settings: QuantiseSettings, classes: int) -> None:
+        super().__init__(dim, settings, classes)
         self.step = settings.step
 
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -160,22 +166,27 @@ class CodesRelease(Release):
     Args:
         dim: Dimension D of the embedding.
         settings: Section [release] of the recipe.
+        classes: Number C of emotions.
     """
 
     codes: Tensor
     usage: Tensor
 
-    def __init__(self, dim: int, settings: CodesSettings) -> None:
-        super().__init__(dim, settings)
+    def __init__(self, dim: int, settings: CodesSettings, classes: int) -> None:
+        super().__init__(dim, settings, classes)
         self.register_buffer("codes", torch.randn(settings.cells, dim))
         self.register_buffer("usage", torch.zeros(settings.cells))  # share of the latest utterances with each code
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return the nearest code for each x [B, D]."""
-        nearest = self.codes[self.code(x)]
+        nearest = self.codes[self.nearest(x)]
         return x + (nearest - x).detach() if self.training else nearest  # the rounding error of that sum would depend on x
 
-    def code(self, x: Tensor) -> Tensor:
+    def code(self, x: Tensor, classify: Classify | None = None) -> Tensor:
+        """Return the number of the nearest code [B] for embeddings x [B, D]."""
+        return self.nearest(x)
+
+    def nearest(self, x: Tensor) -> Tensor:
         """Return the number of the nearest code [B] for embeddings x [B, D]."""
         return (x[:, None] - self.codes).square().sum(dim=2).argmin(dim=1)  # no matrix product, which autocast would round
 
@@ -183,7 +194,7 @@ class CodesRelease(Release):
     def after_step(self, x: Tensor, share_done: float) -> None:
         """Move codes towards the embeddings [B, D] of a batch that they are nearest to, and unused ones to some of them."""
         (size, _), cells, untrained = x.shape, len(self.codes), ~self.usage.any()
-        members = nn.functional.one_hot(self.code(x), cells).to(x.dtype)
+        members = nn.functional.one_hot(self.nearest(x), cells).to(x.dtype)
         counts = members.sum(dim=0)
         means = members.T @ x / counts.clamp_min(1)[:, None]
         self.codes.lerp_(means, (counts / (counts + MEMORY))[:, None])
@@ -204,6 +215,57 @@ class CodesRelease(Release):
         """Return how many codes are used, and the perplexity of the latest utterances' codes."""
         share = self.usage.double() / self.usage.double().sum().clamp_min(1e-12)
         return {"codes_used": int(self.used.sum()), "codes_perplexity": torch.special.entr(share).sum().exp().item()}
+
+
+class DecisionRelease(Release):
+    """The code of the predicted emotion: z = c_m with m = argmax over m of the logits of x.
+
+    There is one code for each emotion, the mean embedding of the training utterances that are classified as it. Logits, and
+    dimensions where the model predicts them, are computed from z: the decision is all that leaves the model, and no probability
+    says how sure it was. Training is that of the model without the release, and the codes are fitted after it.
+
+    Where the mean of an emotion's utterances is classified as another emotion, which a linear classifier excludes, or where no
+    utterance is classified as it, its code is the embedding that is most probably of this emotion.
+
+    What one utterance reveals is at most log C, whoever attacks it, and `audit.certificates` bounds it by counting.
+
+    Known failures: a speaker whose utterances are misclassified in a way of their own is recognised by it, the sooner the more
+    utterances there are.
+
+    Args:
+        dim: Dimension D of the embedding.
+        settings: Section [release] of the recipe.
+        classes: Number C of emotions.
+    """
+
+    codes: Tensor
+    fitted: Tensor
+
+    def __init__(self, dim: int, settings: DecisionSettings, classes: int) -> None:
+        super().__init__(dim, settings, classes)
+        self.register_buffer("codes", torch.zeros(classes, dim))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
+        """Return the code of the predicted emotion for each x [B, D]; x itself until the codes are fitted."""
+        return x if self.training or not self.fitted else self.codes[self.code(x, classify)]
+
+    def code(self, x: Tensor, classify: Classify | None = None) -> Tensor:
+        """Return the number of the predicted emotion [B] for embeddings x [B, D]."""
+        assert classify is not None, "the decision is the classifier's"
+        return classify(x).argmax(dim=1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, classify: Classify | None = None) -> None:
+        """Take the codes from embeddings [N, D] of training speakers (and of no other speaker)."""
+        assert classify is not None, "the decision is the classifier's"
+        logits = classify(x)
+        decided = logits.argmax(dim=1)
+        for emotion in range(len(self.codes)):
+            mean = x[decided == emotion].double().mean(dim=0).to(x.dtype)  # NaN of no utterance
+            typical = bool(mean.isfinite().all()) and classify(mean[None]).argmax() == emotion
+            self.codes[emotion] = mean if typical else x[logits.log_softmax(dim=1)[:, emotion].argmax()]
+        self.fitted.fill_(1)
 
 
 def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
@@ -260,4 +322,5 @@ RELEASES: dict[str, Callable[..., Release]] = {
     "noise": NoiseRelease,
     "quantise": QuantisedRelease,
     "codes": CodesRelease,
+    "decision": DecisionRelease,
 }

@@ -53,13 +53,13 @@ def fit_release(model: SerModel, x: Tensor) -> None:
     """Take the release's mean and scale from embeddings [N, D], and adapt a head whose input is the released embedding."""
     release = model.release
     if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
-        release.fit(x)
+        release.fit(x, model.head)
         return
     # The head has been trained on standardised embeddings, or on embeddings as they are.
     standardised = release.settings.in_training or release.fitted
     assert release.norm.running_mean is not None
     mean, scale = release.norm.running_mean.clone(), release.scale if standardised else torch.ones(())
-    release.fit(x)
+    release.fit(x, model.head)
     with torch.no_grad():  # w (mean' + scale' u - mean) / scale + b, where u is the head's input from now on
         shift, factor = (release.norm.running_mean - mean) / scale, release.scale / scale
         for first, part in chain(first_layers(model.head), first_layers(model.regressor) if model.regressor else ()):
@@ -73,7 +73,7 @@ def head_input(model: SerModel) -> Callable[[Tensor], Tensor]:
     if not isinstance(release, StandardisedRelease) or release.settings.classifies_before:
         return lambda x: x
     in_training = release.settings.in_training
-    return lambda x: release(x, None if in_training else torch.zeros_like(x))
+    return lambda x: release(x, None if in_training else torch.zeros_like(x), model.head)
 
 
 def refit_head(

@@ -51,7 +51,7 @@ def test_a_bottleneck_lowers_leakage(name):
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_release_lowers_leakage(name):
     torch.manual_seed(0)
-    release = RELEASES[name](plain().encoder.dim, RELEASED[name])
+    release = RELEASES[name](plain().encoder.dim, RELEASED[name], 2)
     release.fit(embeddings(plain(), 600, seed=1)[0])
     released = judge(plain(), release=release.eval())
     assert released.attacker < judge(plain()).attacker - MARGIN

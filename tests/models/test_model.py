@@ -116,6 +116,7 @@ RUNS = {
     "noise after, trained": {"release": {"name": "noise", "in_training": True, "classify": "after"}},
     "quantise after": {"release": {"name": "quantise", "step": 0.5, "classify": "after"}},
     "codes": {"release": {"name": "codes", "cells": 8}},
+    "decision": {"release": {"name": "decision"}},
 }
 TRAINED = ("Annegret", "Balthasar", "Dietlinde")
 
@@ -146,13 +147,15 @@ def test_a_model_gives_the_same_outputs_again_alone_and_in_a_batch(run, named):
     embedding = outputs.embedding
     assert np.array_equal(embedding, apply_to_clips(model, audio).embedding) and np.isfinite(embedding).all()
     single, reversed_order = apply_to_clips(model, audio[3:4]), apply_to_clips(model, audio[::-1], batch_size=3)
-    if run.recipe.release.name not in ("quantise", "codes"):  # where rounding errors may decide on the cell
+    if run.recipe.release.name not in ("quantise", "codes", "decision"):  # where rounding errors may decide on the cell
         assert np.allclose(single.embedding[0], embedding[3], atol=1e-4)
         assert np.allclose(reversed_order.embedding[::-1], embedding, atol=1e-4)
     assert np.allclose(outputs.probability.sum(axis=1), 1, atol=1e-5)
-    if run.recipe.release.name == "codes":
+    if run.recipe.release.name in ("codes", "decision"):
         released = np.unique(np.column_stack((outputs.code, outputs.embedding, outputs.probability.round(5))), axis=0)
         assert len(released) == len(np.unique(outputs.code)) <= 8, "the posteriors follow from the code, too"
+    if run.recipe.release.name == "decision":
+        assert np.array_equal(outputs.probability.argmax(axis=1), outputs.code)
 
 
 def test_the_files_of_a_model_contain_no_speaker_names(run):
@@ -312,6 +315,7 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
         ({"release": {"name": "noise", "sigma": 0.5}}, ["noise of 0.5 times", "can be averaged", "second output"], ["rounded"]),
         ({"release": {"name": "quantise", "classify": "after"}}, ["rounded to steps of 1 "], ["noise", "second output"]),
         ({"release": {"name": "codes", "cells": 9}}, ["replaced by the nearest of 9 codes"], ["noise", "second output"]),
+        ({"release": {"name": "decision"}}, ["replaced by the code of the predicted emotion"], ["noise", "second output"]),
         (
             {"bottleneck": {"name": "vib"}},
             ["sampled from the distribution that the bottleneck gives", "can be averaged"],

@@ -69,7 +69,7 @@ GOLDEN = [-0.15349998, 1.34693122, 0.12703247, 0.89341474]
 
 
 def release(name, dim=6, **settings):
-    return RELEASES[name](dim, section("release", name=name, **settings)).eval()
+    return RELEASES[name](dim, section("release", name=name, **settings), 3).eval()
 
 
 def embeddings_of_unequal_scale(utterances=4000, dim=6):
@@ -192,3 +192,29 @@ def test_the_perplexity_is_that_of_the_codes_shares_and_one_where_they_collapse(
     for _ in range(200):
         module.after_step(x[:1].expand(64, 6), 0.9)
     assert module.columns() == {"codes_used": 1, "codes_perplexity": pytest.approx(1, abs=1e-3)}
+
+
+def decisions(weight):
+    """Return a linear classifier [D] -> [C] with these weights, as a function."""
+    return lambda x: x @ torch.tensor(weight).T
+
+
+def test_only_the_decision_of_the_classifier_leaves_the_model():
+    """The code is the mean of what is classified alike; the classifier decides on it as on the embedding."""
+    torch.manual_seed(0)
+    module, x, classify = release("decision", dim=2), torch.randn(500, 2), decisions([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
+    assert torch.equal(module(x, None, classify), x), "before the codes are fitted"
+    module.fit(x, classify)
+    decided, released = classify(x).argmax(dim=1), module(x, None, classify)
+    assert torch.equal(module.code(x, classify), decided) and len(released.unique(dim=0)) == 3
+    for emotion in range(3):
+        assert torch.allclose(module.codes[emotion], x[decided == emotion].mean(dim=0), atol=1e-6)
+    assert torch.equal(classify(released).argmax(dim=1), decided)
+    assert module.train()(x, None, classify) is x, "training is that of the model without it"
+
+
+def test_the_code_of_an_emotion_without_a_typical_utterance_is_the_most_probable_one():
+    module, x = release("decision", dim=1), torch.tensor([[-3.0], [-2.0], [0.1], [2.0], [3.0]])
+    module.fit(x, lambda x: torch.cat((x.abs() - 1, 0 * x, x - 100), dim=1))
+    assert module.codes[0].item() == -3, "the mean of -3, -2, 2 and 3 is classified as the second emotion"
+    assert module.codes[1].item() == pytest.approx(0.1) and module.codes[2].item() == 3, "never the third: its most probable"

@@ -33,7 +33,7 @@ from speaker_invariant_ser.inference.onnx.model import CODE, DIMENSIONS, ENDING,
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model
-from speaker_invariant_ser.models.release import StandardisedRelease
+from speaker_invariant_ser.models.release import DecisionRelease, StandardisedRelease
 from speaker_invariant_ser.runs import ModelSpec, Run
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class OneClip(nn.Module):
     def __init__(self, model: SerModel) -> None:
         super().__init__()
         self.model = with_onnx_lstm(deepcopy(model))
-        if isinstance(release := self.model.release, StandardisedRelease):
+        if isinstance(release := self.model.release, (StandardisedRelease, DecisionRelease)):
             fitted = bool(release.fitted)
             del release.fitted
             setattr(release, "fitted", fitted)  # noqa: B010  # no tensor, on which the trace cannot branch
@@ -338,7 +338,7 @@ def largest_difference(model: SerModel, exported: OnnxModel) -> float:
         if actual.dimensions is not None and expected.dimensions is not None:
             parts.append(actual.dimensions - expected.dimensions)
         differences.append(max(float(np.abs(part).max()) for part in parts))
-    rounds = model.settings.bottleneck.name == "fsq" or model.settings.release.name in ("quantise", "codes")
+    rounds = model.settings.bottleneck.name == "fsq" or model.settings.release.name in ("quantise", "codes", "decision")
     return float(np.median(differences)) if rounds else float(np.max(differences))
 
 
