@@ -160,7 +160,7 @@ def speaker_verdict(speaker: Mapping) -> str:
 
 
 def limits_of_chance(speaker: Mapping) -> str:
-    """Say what else is known of an embedding that is at chance: speakers named by their emotions, or by several clips."""
+    """Say what else is known of an embedding that is at chance: speakers named by emotions, predictions or several clips."""
     if speaker["reason"] not in ("within", "quick"):
         return ""
     texts, chance = [], speaker["chance"]
@@ -169,6 +169,13 @@ def limits_of_chance(speaker: Mapping) -> str:
         texts.append(
             f" The emotions alone name the speaker of {100 * chance['given_emotion']:.1f} % of the utterances, where chance is "
             f"{100 * otherwise:.1f} % otherwise."
+        )
+    predicted = speaker.get("predicted_emotion")
+    if predicted and (predicted["low"] or 0.0) > predicted["chance"]:
+        accuracy = with_bounds({**predicted, "value": predicted["accuracy"]}, "chance", predicted["chance"])
+        texts.append(
+            f" But of {counted(predicted['speakers'], 'speaker')} whom no model was trained on, the predicted emotion alone "
+            f"names the right one in {accuracy}: emotions of some are recognised worse than those of others."
         )
     several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips.get("identification")]
     if several and (several[-1]["identification"]["low"] or 0.0) > several[-1]["identification"]["chance"]:

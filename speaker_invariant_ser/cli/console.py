@@ -217,10 +217,12 @@ def show_unaudited_baseline(baseline: "Baseline", verdict: str, reason: str, dat
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
     """Print the attackers' accuracies, the chance levels, and what is known of unseen speakers and of several clips."""
     from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_converged, not_tried
-    from speaker_invariant_ser.report.unseen_tables import clips_table, unseen_table
+    from speaker_invariant_ser.report.unseen_tables import clips_table, predicted_emotion_table, unseen_table
 
     unseen = unseen_table(speaker.unseen) if speaker.unseen else None
-    for table in (attackers_table(speaker), chance_table(speaker), adversary_table(speaker), unseen, clips_table(speaker)):
+    predicted = predicted_emotion_table(speaker.predicted_emotion) if speaker.predicted_emotion else None
+    of_speakers = (attackers_table(speaker), chance_table(speaker), adversary_table(speaker))
+    for table in (*of_speakers, unseen, predicted, clips_table(speaker)):
         if table:
             show_table(table, transductive)
     for text in (*not_tried(speaker), *not_converged(speaker)):

@@ -33,6 +33,7 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     predict_by_telephone,
     require_held_out,
 )
+from speaker_invariant_ser.evaluation.predicted_emotion import attack_predictions
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import (
     QUICK_REPORT,
@@ -194,6 +195,10 @@ def evaluate_alone(
         raise UnauditedError(unaudited_report(run, note, emotion, paired, described, baseline, str(error)), curves) from None
     audited = replace(audited, certificate=certify_run(run, outputs))
     speaker = speaker_results(run, audited, outputs, paired, mean_adversary_classifier(run, folds, curves))
+    progress("attacking predicted emotions", 0, 1)
+    predicted = attack_predictions(predictions, prepared.utterances, settings)
+    progress("attacking predicted emotions", 1, 1)
+    speaker = speaker.model_copy(update={"predicted_emotion": predicted})
     if baseline and features:
         baseline = baseline.model_copy(update={"speaker": speaker.controls[baseline.features]})
     report = assemble(run, note, emotion, speaker, paired, described, baseline)

@@ -8,7 +8,7 @@ from pydantic import Field
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
 from speaker_invariant_ser.evaluation.dimensions.parts import DimensionResult, GivenEmotion
 from speaker_invariant_ser.evaluation.part import Count, Part, Share, Signed, Size
-from speaker_invariant_ser.evaluation.unseen_parts import Clips, Unseen
+from speaker_invariant_ser.evaluation.unseen_parts import Clips, PredictedEmotion, Unseen
 from speaker_invariant_ser.evaluation.votes import VoteResults
 
 AtChance = bool | Literal["undecided"]
@@ -318,6 +318,7 @@ class Speaker(Part):
     selectivity: Signed | None
     information: Information | None
     unseen: Unseen | None
+    predicted_emotion: PredictedEmotion | None = None  # null with one test speaker, and for a table
     rate_bits: Size | None = None
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None

@@ -82,6 +82,21 @@ class Unseen(Part):
     verification: Verification | None
 
 
+class PredictedEmotion(Part):
+    """What predicted emotions alone say about the test speakers of all folds, whom no model was trained on."""
+
+    centre = "accuracy"
+    accuracy: Share
+    low: Share | None
+    high: Share | None
+    balanced_accuracy: Share
+    attacker: str
+    chance: Share
+    speakers: Count
+    utterances: Count
+    decisions: Count
+
+
 class Identification(Part):
     """Closed-set identification from several clips; `groups` have no clip in common."""
 

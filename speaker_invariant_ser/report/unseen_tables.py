@@ -2,8 +2,17 @@
 
 from typing import NamedTuple
 
+from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
-from speaker_invariant_ser.evaluation.unseen_parts import Clips, Linkage, Scorer, SpeakerMeans, Unseen, Verification
+from speaker_invariant_ser.evaluation.unseen_parts import (
+    Clips,
+    Linkage,
+    PredictedEmotion,
+    Scorer,
+    SpeakerMeans,
+    Unseen,
+    Verification,
+)
 from speaker_invariant_ser.report.formatting import decimal, interval, interval_or_dash, percent
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import KEY_COLUMNS
@@ -27,6 +36,12 @@ def unseen_table(unseen: Unseen) -> Table:
         name = f"accuracy of the strongest attacker ({unseen.attacker})"
         rows.append([name, percent(unseen.accuracy), interval(unseen), percent(unseen.chance)])
     return Table(KEY_COLUMNS, rows)
+
+
+def predicted_emotion_table(predicted: PredictedEmotion) -> Table:
+    """Return how often the predicted emotion alone names a test speaker."""
+    name = f"accuracy from the predicted emotion alone, {counted(predicted.speakers, 'test speaker')} of all folds"
+    return Table(KEY_COLUMNS, [[name, percent(predicted.accuracy), interval(predicted), percent(predicted.chance)]])
 
 
 def verification_rows(verification: Verification) -> list[list[str]]:

@@ -220,6 +220,13 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
             " The emotions alone name the speaker of 90.0 % of the utterances, where chance is 20.0 % otherwise.",
         ),
         ("within", {"chance": {"given_emotion": 0.2, "uniform": 0.1, "majority": 0.15}}, None),
+        (
+            "within",
+            {"predicted_emotion": {"accuracy": 0.3, "low": 0.27, "high": 0.32, "chance": 0.12, "speakers": 9}},
+            " But of 9 speakers whom no model was trained on, the predicted emotion alone names the right one in 30.0 % (95 % CI "
+            "27.0 to 32.0, chance 12.0): emotions of some are recognised worse than those of others.",
+        ),
+        ("within", {"predicted_emotion": {"accuracy": 0.13, "low": 0.11, "high": 0.15, "chance": 0.12, "speakers": 9}}, None),
     ],
     ids=[
         "several clips",
@@ -231,9 +238,11 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
         "judge",
         "emotions of speakers",
         "ordinary emotions",
+        "predictions",
+        "predictions that do not",
     ],
 )
 def test_what_an_embedding_at_chance_reveals_otherwise_is_stated(reason, changes, sentence):
     text = speaker_verdict(speaker(reason, **changes))
-    others = ("The emotions alone", " clips of one person", "equal error rate", "The judge")
+    others = ("The emotions alone", " clips of one person", "equal error rate", "The judge", "predicted emotion")
     assert text.endswith(sentence) if sentence else not any(part in text for part in others)

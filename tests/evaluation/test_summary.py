@@ -34,6 +34,7 @@ UNMEASURED = {  # keys that depend on the run
         "sample",
         "certificate",
         "given",
+        "predicted_emotion",
     },  # of tables, and of codes
     "AttackerScore": {"converged"},  # of older versions
 }

@@ -18,7 +18,7 @@ from speaker_invariant_ser.report.formatting import (
 from speaker_invariant_ser.report.plots import Score, rows_height
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.sections.certificate import certificate_section
-from speaker_invariant_ser.report.sections.unseen import clips_section, unseen_section
+from speaker_invariant_ser.report.sections.unseen import clips_section, predicted_emotion_section, unseen_section
 from speaker_invariant_ser.report.table import Table
 from speaker_invariant_ser.report.tables import (
     CHANCE_LEVELS,
@@ -97,6 +97,7 @@ def speaker_sections(speaker: Speaker, with_plot: bool, threat: str = "") -> lis
         *([controls_section(speaker)] if speaker.controls else []),
         *([information_section(speaker)] if speaker.information else []),
         unseen_section(speaker.unseen),
+        *([predicted_emotion_section(speaker.predicted_emotion)] if speaker.predicted_emotion else []),
         *([clips_section(speaker)] if clips_table(speaker) else []),
     ]
 

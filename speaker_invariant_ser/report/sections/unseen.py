@@ -2,9 +2,9 @@
 
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
-from speaker_invariant_ser.evaluation.unseen_parts import Unseen, Verification
+from speaker_invariant_ser.evaluation.unseen_parts import PredictedEmotion, Unseen, Verification
 from speaker_invariant_ser.report.sections.blocks import Block, Section, Text
-from speaker_invariant_ser.report.unseen_tables import clips_table, scorers_table, unseen_table
+from speaker_invariant_ser.report.unseen_tables import clips_table, predicted_emotion_table, scorers_table, unseen_table
 
 ABOUT_VERIFICATION = (
     "Verification decides whether two utterances are of the same speaker: an equal error rate (EER) of 50 % is chance, 0 % is "
@@ -27,6 +27,16 @@ ABOUT_LINKAGE = (
     "embeddings to the judge's voice prints is learned on other speakers. What it predicts is compared with voice prints made of "
     "other recordings. AUC is the probability that a speaker's own voice print fits better than that of another."
 )
+
+
+def predicted_emotion_section(predicted: PredictedEmotion) -> Section:
+    """Return what the predicted emotions alone say about test speakers."""
+    about = (
+        "Predictions show whose emotions are recognised badly. A logistic regression was trained on nothing but the predicted "
+        f"emotion of each utterance of {counted(predicted.speakers, 'test speaker')} of all folds, whom no model was trained on. "
+        "What a model releases beside the emotion can only add to that."
+    )
+    return Section("Predicted emotions of unseen speakers", [Text(about), predicted_emotion_table(predicted)], 3)
 
 
 def unseen_section(unseen: Unseen | None) -> Section:
