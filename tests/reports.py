@@ -20,6 +20,7 @@ from speaker_invariant_ser.evaluation.summary import (
     SpeakerDifference,
     TableReport,
     TableSettings,
+    UnauditedReport,
 )
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
@@ -78,6 +79,13 @@ def changed(report: R, **changes: Any) -> R:
             table = table[name]
         table[last] = jsonable(value)
     return type(report).model_validate(content)
+
+
+def without_audit(report: RunReport, reason: str = "few") -> UnauditedReport:
+    """The report of the same run as if it could not be audited."""
+    content = {**report.to_json(), "speaker": None, "unaudited": reason, "verdict": ["Emotion.", "No speaker."]}
+    del content["at_chance"]
+    return UnauditedReport.model_validate(content)
 
 
 def of_run(content: dict[str, Any], run: Run) -> dict[str, Any]:

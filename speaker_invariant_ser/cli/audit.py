@@ -215,14 +215,15 @@ def audit_encoders(
 
     A linear classifier and a network recognise emotion from the embeddings, on the folds of a recipe or of the run that is
     compared; closed-form attackers recognise the speakers of the same utterances. Each layer of an encoder is measured. Results
-    are written encoder by encoder; the next call measures what is missing. One table and one picture show all of them.
+    are written encoder by encoder; the next call measures what is missing. One table and one picture show all of them. Where the
+    speakers have too few utterances to attack, the emotion results stand alone, with the reason and exit code 1.
     """
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)
         from speaker_invariant_ser.cli.baseline import settings_of
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
         from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names, without_folder
-        from speaker_invariant_ser.studies.encoders.page import PAGE, notes, table_of, write_page
+        from speaker_invariant_ser.studies.encoders.page import PAGE, notes, table_of, unaudited, write_page
 
         prepared = PreparedCorpus.open(data)
         require_different_names(encoders or ())
@@ -238,15 +239,20 @@ def audit_encoders(
         measured = [measure(comparison, text, data, progress) for text in encoders or ()]
     page = page or out / PAGE
     results = write_page(out, page)
+    missing = unaudited([result for result, _ in measured])
     if as_json:
         show_json([result.to_json() for result in results])
-        return
-    if there := [result.encoder for result, was_there in measured if was_there]:
-        say(f"measured before: {', '.join(there)}")
-    show_table(table_of(results))
-    for line in notes(results):
-        say(line)
-    say(f"page: {page}")
+    else:
+        if there := [result.encoder for result, was_there in measured if was_there]:
+            say(f"measured before: {', '.join(there)}")
+        show_table(table_of(results))
+        for line in notes(results):
+            say(line)
+        say(f"page: {page}")
+    for text in missing:
+        warn(text)
+    if missing:
+        raise typer.Exit(1)
 
 
 def measure(comparison: "Comparison", encoder: str, data: Path, progress: "TaskProgress") -> tuple["EncoderResult", bool]:

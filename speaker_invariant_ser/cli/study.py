@@ -96,7 +96,9 @@ def show_outcome(outcome: "Outcome", number: str) -> None:
         say(f"{number} {name}: skipped, {outcome.reason}")
     elif outcome.result:
         emotion, speaker = outcome.result.numbers.emotion, outcome.result.numbers.speaker
-        attacker = f"attacker {speaker.strongest.accuracy:.1%} {speaker.strongest.name} (chance {speaker.chance:.1%})"
+        attacker = "speaker information not measured"
+        if speaker:
+            attacker = f"attacker {speaker.strongest.accuracy:.1%} {speaker.strongest.name} (chance {speaker.chance:.1%})"
         note = " (there already)" if outcome.status == "there" else ""
         say(f"{number} {name}: UAR {emotion.uar.value:.1%}, {attacker}{note}")
 

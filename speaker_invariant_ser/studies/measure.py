@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from speaker_invariant_ser.audit.audit import AuditSettings
+from speaker_invariant_ser.audit.audit import AuditSettings, versions_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError, StudyError, shorten
-from speaker_invariant_ser.evaluation.baseline import measure_baseline
-from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.baseline import UnauditedBaselineError, measure_baseline
+from speaker_invariant_ser.evaluation.evaluate import UnauditedError, evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
-from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, Report, RunReport
+from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, AnyRunReport, UnauditedReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker, Uar
 from speaker_invariant_ser.files import partial_of, remove_known
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores, memory_errors
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.report.write import write_run_report
+from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 from speaker_invariant_ser.runs import FOLDS, RECIPE, SPLIT, Run, flattened, rows_so_far
 from speaker_invariant_ser.studies.machine import describe_machine
 from speaker_invariant_ser.studies.results import Numbers, Result, recorded_recipe, table_sha256, write_result
@@ -64,7 +64,7 @@ def measure(job: Job) -> None:
     """Measure a cell and write its result file.
 
     Raises:
-        SerError: The recipe does not fit the corpus, there are too few utterances to attack, a folder cannot be written ...
+        SerError: The recipe does not fit the corpus, a folder cannot be written ...
         MemoryError: Memory ran out, whatever a library says.
     """
     prepared = PreparedCorpus.open(job.data)
@@ -72,13 +72,13 @@ def measure(job: Job) -> None:
     assert recipe
     measure_arm = measure_network if job.cell.arm.recipe else measure_svm
     with memory_errors():
-        numbers, report = measure_arm(job, recipe, prepared)
+        numbers, versions = measure_arm(job, recipe, prepared)
     recorded = recorded_recipe(recipe, baseline=job.cell.arm.recipe is None)
     result = {
         "command": job.command,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": describe_machine(),
-        "versions": report.settings.versions,
+        "versions": versions,
         "recipe": recorded,
         "recipe_sha256": table_sha256(recorded),
         "data_sha256": prepared.settings["sha256"],
@@ -92,26 +92,36 @@ def measure(job: Job) -> None:
         remove_run(job.run)
 
 
-def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, Report]:
-    """Train all folds, as far as they are not trained yet, and evaluate them."""
+def measure_network(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, dict[str, str]]:
+    """Train all folds, as far as they are not trained yet, and evaluate them; return the numbers and the packages' versions."""
     if why := why_other_run(job.run, recipe, prepared):
         if not job.discard_run:
             raise StudyError(f"{job.run} was started {why}; --refresh removes it, or choose another --runs")
         remove_run(job.run)
     run = train(recipe, prepared, job.run, resume=True, device=job.device, jobs=job.jobs)
-    evaluation = evaluate(
-        run, run.open_data(job.data), job.device, quick=job.quick, jobs=job.jobs, with_baseline=False, telephone=job.telephone
-    )
-    if job.keep_run:
-        write_run_report(evaluation, run.folder)
-    report = evaluation.report
+    report = evaluate_run(job, run)
     numbers = {
         "emotion": emotion_numbers(report.emotion),
-        "speaker": speaker_numbers(report.speaker, job.quick),
+        "speaker": speaker_numbers(report.speaker, job.quick) if report.speaker else None,
         "training": training_numbers(run, report, job.jobs),
         "baseline": None,
+        "unaudited": report.unaudited if isinstance(report, UnauditedReport) else "",
     }
-    return Numbers.model_validate(numbers), report
+    return Numbers.model_validate(numbers), report.settings.versions
+
+
+def evaluate_run(job: Job, run: Run) -> AnyRunReport:
+    """Evaluate a run, and write its report if it is kept."""
+    data, telephone = run.open_data(job.data), job.telephone
+    try:
+        evaluation = evaluate(run, data, job.device, quick=job.quick, jobs=job.jobs, with_baseline=False, telephone=telephone)
+    except UnauditedError as error:
+        if job.keep_run:
+            write_unaudited_report(error.report, error.curves, run.folder)
+        return error.report
+    if job.keep_run:
+        write_run_report(evaluation, run.folder)
+    return evaluation.report
 
 
 def remove_run(folder: Path) -> None:
@@ -157,7 +167,7 @@ def speaker_numbers(speaker: Speaker, quick: bool) -> dict[str, Any]:
     }
 
 
-def training_numbers(run: Run, report: RunReport, jobs: int) -> dict[str, Any]:
+def training_numbers(run: Run, report: AnyRunReport, jobs: int) -> dict[str, Any]:
     """Return what is kept of the training of a run."""
     rows = [row for spec in run.model_specs for row in rows_so_far(spec.folder)]
     folds = report.emotion.folds
@@ -175,18 +185,24 @@ def training_numbers(run: Run, report: RunReport, jobs: int) -> dict[str, Any]:
     }
 
 
-def measure_svm(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, Report]:
-    """Measure a baseline."""
+def measure_svm(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Numbers, dict[str, str]]:
+    """Measure a baseline; return the numbers and the packages' versions."""
     settings = AuditSettings(recipe.audit.folds, recipe.audit.seed, quick=job.quick, jobs=job.jobs)
-    report = measure_baseline(prepared, recipe, job.cell.arm.baseline, settings)
-    assert report.baseline
+    speaker, reason = None, ""
+    try:
+        report = measure_baseline(prepared, recipe, job.cell.arm.baseline, settings)
+        baseline, speaker = report.baseline, speaker_numbers(report.speaker, job.quick)
+    except UnauditedBaselineError as error:
+        baseline, reason = error.baseline, str(error)
+    assert baseline
     numbers = {
-        "emotion": emotion_of_baseline(report.baseline),
-        "speaker": speaker_numbers(report.speaker, job.quick),
+        "emotion": emotion_of_baseline(baseline),
+        "speaker": speaker,
         "training": None,
-        "baseline": baseline_numbers(report.baseline),
+        "baseline": baseline_numbers(baseline),
+        "unaudited": reason,
     }
-    return Numbers.model_validate(numbers), report
+    return Numbers.model_validate(numbers), versions_of("scikit-learn", "numpy")
 
 
 def baseline_numbers(baseline: Baseline) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def page_of(study: Study, results: Path) -> Path:
 
 def pictures(page: Path, rows: Rows) -> dict[Path, str]:
     """Return the pictures beside the page, by path."""
-    return {page.with_name(picture_name(page, corpus)): draw(corpus, of_corpus) for corpus, of_corpus in rows.items()}
+    drawn = {page.with_name(picture_name(page, corpus)): draw(corpus, of_corpus) for corpus, of_corpus in rows.items()}
+    return {path: picture for path, picture in drawn.items() if picture}
 
 
 def picture_name(page: Path, corpus: str) -> str:
@@ -43,7 +44,7 @@ def block(study: Study, page: Path, rows: Rows) -> str:
             f"## {corpus}",
             markdown(table_of(of_corpus)),
             "\n".join(f"{cell(line)}<br>" for line in notes(study, corpus, of_corpus)),
-            picture,
+            *([picture] if any(row.speaker for row in of_corpus) else []),
         ]
     return "\n\n".join([*parts, ABOUT] if parts else ["No results yet."])
 

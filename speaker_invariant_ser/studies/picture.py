@@ -86,7 +86,10 @@ def axis(values: Sequence[float], start: float, end: float) -> Axis:
 
 
 def draw(corpus: str, rows: Sequence[Row]) -> str:
-    """Return the picture of the arms of a study on a corpus."""
+    """Return the picture of the arms of a study on a corpus; "" where none has an audit."""
+    rows = [row for row in rows if row.speaker]
+    if not rows:
+        return ""
     points = [Point(row.arm.name, row.uar, row.attacker, row.chance, row.baseline, row.quick) for row in rows]
     return draw_points(corpus, points, rows[0].emotion_chance)
 

@@ -93,12 +93,16 @@ class BaselineNumbers(Part):
 
 
 class Numbers(Part):
-    """All numbers of a result; `training` is of a network, `baseline` of a baseline."""
+    """All numbers of a result; `training` is of a network, `baseline` of a baseline.
+
+    `unaudited` is why nothing is known of the speaker.
+    """
 
     emotion: EmotionNumbers
-    speaker: SpeakerNumbers
+    speaker: SpeakerNumbers | None
     training: TrainingNumbers | None
     baseline: BaselineNumbers | None
+    unaudited: str = ""
 
 
 class Machine(Part):

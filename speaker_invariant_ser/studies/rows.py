@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from speaker_invariant_ser.evaluation.comparison import Comparison, compare_speakers
-from speaker_invariant_ser.studies.results import Result, read_result, why_stale
+from speaker_invariant_ser.studies.results import Result, SpeakerNumbers, read_result, why_stale
 from speaker_invariant_ser.studies.study import Arm, Study
 
 
@@ -42,14 +42,24 @@ class Row:
         return bool(self.arm.baseline)
 
     @property
+    def speaker(self) -> list[SpeakerNumbers]:
+        """What attackers identify, of each seed; empty where the utterances did not allow an audit."""
+        return [result.numbers.speaker for result in self.results if result.numbers.speaker]
+
+    @property
+    def unaudited(self) -> str:
+        """Why nothing is known of the speaker; "" where it is."""
+        return next((result.numbers.unaudited for result in self.results if result.numbers.unaudited), "")
+
+    @property
     def quick(self) -> bool:
         """Whether some of the results are of the closed-form attackers alone."""
-        return any(result.numbers.speaker.quick for result in self.results)
+        return any(speaker.quick for speaker in self.speaker)
 
     @property
     def scored_on_trained(self) -> bool:
         """Whether attackers were scored on utterances that the encoder was trained on."""
-        return any(result.numbers.speaker.scored == "trained" for result in self.results)
+        return any(speaker.scored == "trained" for speaker in self.speaker)
 
     @property
     def uar(self) -> Mean:
@@ -68,23 +78,23 @@ class Row:
     @property
     def attacker(self) -> Mean:
         """Accuracy of the strongest attacker."""
-        scores = [result.numbers.speaker.strongest for result in self.results]
+        scores = [speaker.strongest for speaker in self.speaker]
         return mean([score.accuracy for score in scores], [score.low for score in scores], [score.high for score in scores])
 
     @property
     def attackers(self) -> str:
         """Names of the strongest attackers of the seeds."""
-        return ", ".join(dict.fromkeys(result.numbers.speaker.strongest.name for result in self.results))
+        return ", ".join(dict.fromkeys(speaker.strongest.name for speaker in self.speaker))
 
     @property
     def speakers(self) -> int:
         """Number of speakers that the attackers tell apart."""
-        return self.results[0].numbers.speaker.speakers
+        return self.speaker[0].speakers
 
     @property
     def chance(self) -> float:
         """Speaker accuracy from the true emotion alone."""
-        return self.average(lambda result: result.numbers.speaker.chance)
+        return fmean(speaker.chance for speaker in self.speaker)
 
     @property
     def emotion_chance(self) -> float:

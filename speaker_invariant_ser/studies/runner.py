@@ -143,7 +143,7 @@ def run_cell(
         why = why_stale(former, recipe, prepared.settings["sha256"]) if former else ""
         if former and why and not options.refresh:
             return Outcome(cell, "stale", former, why)
-        if former and not why and not (options.full and former.numbers.speaker.quick):
+        if former and not why and not (options.full and former.numbers.speaker and former.numbers.speaker.quick):
             return Outcome(cell, "there", former)
         return outcome_of(job, wait_for(job, progress, submit))
 

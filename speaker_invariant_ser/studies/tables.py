@@ -56,10 +56,17 @@ def cells(row: Row, first: Row) -> list[str]:
         share(row.uar_mean_over_speakers),
         f"{share(worst)} ({speaker})",
         "" if row is first else difference(row, first),
+        *(speaker_cells(row) if row.speaker else "---"),
+        "-" if minutes is None else f"{minutes / 60:.1f}",
+    ]
+
+
+def speaker_cells(row: Row) -> list[str]:
+    """Return the cells about the speaker of an audited arm."""
+    return [
         f"{score(row.attacker)} {row.attackers}{CLOSED_FORM if row.quick else ''}{TRAINED if row.scored_on_trained else ''}",
         f"{share(row.chance)} of {row.speakers}",
         share(row.attacker.value - row.chance) if leaves_room(row.chance) else "-",
-        "-" if minutes is None else f"{minutes / 60:.1f}",
     ]
 
 
@@ -97,6 +104,7 @@ def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
     if any(row.scored_on_trained for row in rows):
         lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
     lines += [f"{STALE} {row.arm.name}: {row.stale}." for row in rows if row.stale]
+    lines += [f"{row.arm.name}: speaker information is not measured: {row.unaudited}." for row in rows if row.unaudited]
     there = {(result.arm, result.seed) for row in rows for result in row.results}
     missing: dict[str, list[str]] = {}
     for wanted in study.cells(corpora=[corpus]):

@@ -7,23 +7,16 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import RATE, TINY, prepare_table, tone
-from reports import against_report, changed, run_report
+from reports import against_report, changed, run_report, without_audit
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.console import show_comparison
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.evaluation.summary import UnauditedReport, is_report
+from speaker_invariant_ser.evaluation.summary import is_report
 from speaker_invariant_ser.report.write import write_comparison, write_report
 from speaker_invariant_ser.training.launcher import train
 
 QUICK = ["--device", "cpu", "--quick", "--no-baseline", "--quiet"]
-
-
-def unaudited(name, uar):
-    """The report of a run without an audit."""
-    content = {**run_report(name, uar).to_json(), "speaker": None, "unaudited": "few", "verdict": ["Emotion.", "No speaker."]}
-    del content["at_chance"]
-    return UnauditedReport.model_validate(content)
 
 
 def against_unaudited():
@@ -99,7 +92,7 @@ def test_runs_without_an_audit_are_compared_by_emotion(crowd, tmp_path, capsys):
 
 def test_a_run_without_an_audit_is_compared_with_others(tmp_path, capsys):
     """Audited ones keep plot and front, which the unaudited one, with the highest UAR, is not on."""
-    reports = [run_report("first", 0.6, 0.3), unaudited("crowd", 0.9), run_report("second", 0.5, 0.9)]
+    reports = [run_report("first", 0.6, 0.3), without_audit(run_report("crowd", 0.9)), run_report("second", 0.5, 0.9)]
     write_comparison(reports, tmp_path / "out")
     show_comparison(reports)
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "crowd" in line]
@@ -124,3 +117,16 @@ def test_a_baseline_reports_emotion_without_an_audit(crowd, tmp_path, capsys):
     assert siser([*command, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["unaudited"].startswith("an audit needs") and result["baseline"]["utterances"] == 16
+
+
+def test_encoders_are_compared_by_emotion_without_an_audit(crowd, tmp_path, capsys):
+    command = ["audit-encoders", str(crowd.data), "log-mel", "--set", "split.scheme=group-kfold", "--set", "split.folds=2"]
+    out = tmp_path / "encoders"
+    for again in (False, True):
+        assert siser([*command, "--out", str(out), "--quiet", *(["--json"] if again else [])]) == 1
+        shown = capsys.readouterr()
+        assert "log-mel: speaker information is not measured: an audit needs at least 2 speakers" in shown.err
+    (layer,) = json.loads(shown.out)[0]["layers"]
+    assert layer["speaker"] is None and layer["unaudited"] in shown.err and 0 <= layer["emotion"]["linear"]["uar"]["value"] <= 1
+    page = (out / "encoders.md").read_text()
+    assert "| - | - | - |" in page and layer["unaudited"] in page and ".svg" not in page and not list(out.glob("*.svg"))

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
+from reports import without_audit
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.errors import AuditError, StudyError
+from speaker_invariant_ser.evaluation import baseline
+from speaker_invariant_ser.evaluation.evaluate import UnauditedError
 from speaker_invariant_ser.evaluation.summary import read_report
 from speaker_invariant_ser.files import locked
 from speaker_invariant_ser.models.model import load_model
@@ -108,6 +111,31 @@ def pretend(whole):
 def statuses(outcomes):
     """Return the status of each cell."""
     return {name: outcome.status for name, outcome in outcomes.items()}
+
+
+def test_cells_without_an_audit_keep_their_emotion_results(whole, path, monkeypatch, capsys):
+    folder, outcomes = whole
+    shutil.copytree(folder / "runs", path.parent / "runs")
+    report = without_audit(read_report(folder / "runs" / "tones-cnn-s0"))
+    expected = {name: outcome.result.numbers.emotion for name, outcome in outcomes.items()}
+
+    def refuse(*words, **names):
+        raise AuditError("few")
+
+    def refuse_run(*words, **names):
+        raise UnauditedError(report, {})
+
+    monkeypatch.setattr(baseline, "audit", refuse)
+    monkeypatch.setattr(measure, "evaluate", refuse_run)
+    for outcome in run(path).values():
+        assert outcome.status == "measured" and outcome.result.numbers.emotion == expected[outcome.cell.name]
+        assert outcome.result.numbers.speaker is None and outcome.result.numbers.unaudited == "few"
+    assert statuses(run(path)) == dict.fromkeys(expected, "there")
+    assert siser(["study", str(path), "--table", "--results", str(path.parent / "results")]) == 0
+    assert "cnn: speaker information is not measured: few." in capsys.readouterr().out
+    page = (path.parent / "results" / "study.md").read_text()
+    assert page.count("| - | - | - |") == 2 and ".svg" not in page
+    assert json.loads((path.parent / "runs/tones-cnn-s0/report/report.json").read_text())["unaudited"] == "few"
 
 
 def test_a_result_holds_the_numbers_and_what_makes_them_again(whole, prepared):

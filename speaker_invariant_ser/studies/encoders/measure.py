@@ -16,7 +16,6 @@ from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.cross_validation import FitProgress
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
-from speaker_invariant_ser.audit.leakage import Leakage
 from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits, require_test_speakers
@@ -101,7 +100,7 @@ def measure_encoder(
 
     Raises:
         SplitError: The speakers do not allow the split, or none is tested.
-        AuditError: There are too few utterances to attack, or the encoder was trained on a speaker who is tested.
+        AuditError: The encoder was trained on a speaker who is tested.
     """
     embedded = embed_all(encoders, prepared, recipe.split, work, progress)
     for layer in embedded.layers[0]:
@@ -113,9 +112,9 @@ def measure_encoder(
         progress(f"attacking{step}", 0, 1)
         tables, scored = attacked_tables(embedded, layer)
         tables, _, _ = attackable(tables, None, RELEASED_BITS)
-        leakage = quick_leakage(tables, settings, repeats=1)
+        speaker, reason = attack(tables, scored, settings)
         progress(f"attacking{step}", 1, 1)
-        yield layer_numbers(layer, embedded.layers[0][layer].shape[1], predictions, leakage, scored), predictions["linear"]
+        yield layer_numbers(layer, embedded.layers[0][layer].shape[1], predictions, speaker, reason), predictions["linear"]
 
 
 def embed_all(
@@ -188,26 +187,37 @@ def attacked_indices(encoder: Encoder, embedded: Embedded) -> list[int]:
     return [index for part in encoder.attacked for index in encoder.split.indices(part, embedded.utterances)]
 
 
+def attack(tables: list[Embeddings], scored: str, settings: AuditSettings) -> tuple[AttackerNumbers | None, str]:
+    """Return what the closed-form attackers identify, or None and why the utterances do not allow an attack."""
+    try:
+        leakage = quick_leakage(tables, settings, repeats=1)
+    except AuditError as error:
+        return None, str(error)
+    score = leakage.strongest.score
+    strongest = {key: none_if_nan(getattr(score, key)) for key in ("accuracy", "low", "high", "balanced_accuracy")}
+    numbers = AttackerNumbers(
+        strongest=StrongestNumbers.model_validate({"name": leakage.strongest.name, **strongest}),
+        attackers={name: attacker.accuracy for name, attacker in leakage.attackers.items()},
+        chance=leakage.chance["given_emotion"],
+        speakers=leakage.speakers,
+        utterances=leakage.decisions,
+        scored=scored,
+        grouped_by_text=leakage.grouped_by_text,
+    )
+    return numbers, ""
+
+
 def layer_numbers(
-    layer: str, dimensions: int, predictions: dict[str, Predictions], leakage: Leakage, scored: str
+    layer: str, dimensions: int, predictions: dict[str, Predictions], speaker: AttackerNumbers | None, reason: str
 ) -> LayerNumbers:
-    """Return the results of one layer."""
+    """Return the results of one layer; `reason` is why nothing is known of the speaker."""
     emotion = {name: classifier_results(PROBES[name], of_probe).to_json() for name, of_probe in predictions.items()}
     for results in emotion.values():
         del results["per_speaker"]
-    score = leakage.strongest.score
-    strongest = {key: none_if_nan(getattr(score, key)) for key in ("accuracy", "low", "high", "balanced_accuracy")}
     return LayerNumbers(
         layer=layer,
         dimensions=dimensions,
         emotion={name: ClassifierNumbers.model_validate(results) for name, results in emotion.items()},
-        speaker=AttackerNumbers(
-            strongest=StrongestNumbers.model_validate({"name": leakage.strongest.name, **strongest}),
-            attackers={name: attacker.accuracy for name, attacker in leakage.attackers.items()},
-            chance=leakage.chance["given_emotion"],
-            speakers=leakage.speakers,
-            utterances=leakage.decisions,
-            scored=scored,
-            grouped_by_text=leakage.grouped_by_text,
-        ),
+        speaker=speaker,
+        unaudited=reason,
     )

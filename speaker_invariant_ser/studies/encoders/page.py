@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.audit.statistics import leaves_room
-from speaker_invariant_ser.errors import StudyError
+from speaker_invariant_ser.errors import StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Uar
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.report.table import Table, cell
-from speaker_invariant_ser.studies.encoders.results import EncoderResult, LayerNumbers, plain_name, read_all
+from speaker_invariant_ser.studies.encoders.results import AttackerNumbers, EncoderResult, LayerNumbers, plain_name, read_all
 from speaker_invariant_ser.studies.page import with_block
 from speaker_invariant_ser.studies.picture import Point, draw_points
 from speaker_invariant_ser.studies.rows import Mean
@@ -55,15 +55,22 @@ def table_of(results: Sequence[EncoderResult]) -> Table:
 
 def cells(result: EncoderResult, layer: LayerNumbers) -> list[str]:
     """Return the cells of a layer."""
-    attacker, chance = layer.speaker.strongest, layer.speaker.chance
     name = f"{result.encoder}, {layer.layer}" if len(result.layers) > 1 else result.encoder
     mark = CONTAMINATED * bool(result.contamination)
     return [
         f"{name}: {result.about}" if layer is result.layers[0] else name,
         f"{layer.dimensions:,}",
         *(score(mean_of(layer.emotion[kind].uar)) + mark for kind in ("linear", "mlp")),
-        f"{score(attacker_of(layer))} {attacker.name}{TRAINED * (layer.speaker.scored == 'trained')}",
-        f"{share(chance)} of {layer.speaker.speakers}",
+        *(speaker_cells(layer.speaker) if layer.speaker else "---"),
+    ]
+
+
+def speaker_cells(speaker: AttackerNumbers) -> list[str]:
+    """Return the cells about the speaker."""
+    attacker, chance = speaker.strongest, speaker.chance
+    return [
+        f"{score(attacker_of(speaker))} {attacker.name}{TRAINED * (speaker.scored == 'trained')}",
+        f"{share(chance)} of {speaker.speakers}",
         share(attacker.accuracy - chance) if leaves_room(chance) else "-",
     ]
 
@@ -73,9 +80,9 @@ def mean_of(uar: Uar) -> Mean:
     return Mean(uar.value, uar.low, uar.high, None)
 
 
-def attacker_of(layer: LayerNumbers) -> Mean:
+def attacker_of(speaker: AttackerNumbers) -> Mean:
     """Return the accuracy of the strongest attacker."""
-    strongest = layer.speaker.strongest
+    strongest = speaker.strongest
     return Mean(strongest.accuracy, strongest.low, strongest.high, None)
 
 
@@ -84,7 +91,7 @@ def notes(results: Sequence[EncoderResult]) -> list[str]:
     first = results[0]
     lines = [f"{first.utterances:,} utterances of {first.speakers} speakers; UAR by chance: {share(first.chance)}."]
     lines += [f"{KIND_NAMES[kind]}: {numbers.settings}." for kind, numbers in first.output.emotion.items()]
-    if any(layer.speaker.scored == "trained" for result in results for layer in result.layers):
+    if any(layer.speaker and layer.speaker.scored == "trained" for result in results for layer in result.layers):
         lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
     lines += [
         f"{CONTAMINATED} {result.encoder} {result.contamination}. This is no result on unseen speakers."
@@ -96,20 +103,35 @@ def notes(results: Sequence[EncoderResult]) -> list[str]:
     return [*lines, about_measurement(results)]
 
 
+def unaudited(results: Sequence[EncoderResult]) -> list[str]:
+    """Say of which encoders, or which of their layers, speaker information was not measured, and why."""
+    texts = []
+    for result in results:
+        layers = [layer for layer in result.layers if not layer.speaker]
+        of = f"layers {shorten(layer.layer for layer in layers)} of " if len(layers) < len(result.layers) else ""
+        texts += [f"{of}{result.encoder}: speaker information is not measured: {layer.unaudited}." for layer in layers[:1]]
+    return texts
+
+
 def picture(results: Sequence[EncoderResult]) -> str:
-    """Return the picture, as SVG."""
-    return draw_points(results[0].corpus, [point_of(result) for result in results], results[0].chance, KINDS, chance_line=True)
+    """Return the picture, as SVG; "" where speaker information was not measured of any encoder."""
+    points = [point for result in results if (point := point_of(result))]
+    return draw_points(results[0].corpus, points, results[0].chance, KINDS, chance_line=True) if points else ""
 
 
-def point_of(result: EncoderResult) -> Point:
-    """Return what is drawn of an encoder: its last layer, and the way there."""
+def point_of(result: EncoderResult) -> Point | None:
+    """Return what is drawn of an encoder: its last layer, and the way there; None where attackers were not measured on it."""
     path = tuple(
-        (layer.layer, layer.speaker.strongest.accuracy, layer.emotion["linear"].uar.value) for layer in result.layers[:-1]
+        (layer.layer, layer.speaker.strongest.accuracy, layer.emotion["linear"].uar.value)
+        for layer in result.layers[:-1]
+        if layer.speaker
     )
     output = result.output
+    if not output.speaker:
+        return None
     uar = mean_of(output.emotion["linear"].uar)
     name = f"{result.encoder}{f' {CONTAMINATED}' * bool(result.contamination)}"
-    return Point(name, uar, attacker_of(output), output.speaker.chance, not result.network, False, path)
+    return Point(name, uar, attacker_of(output.speaker), output.speaker.chance, not result.network, False, path)
 
 
 def files(folder: Path, page: Path) -> dict[Path, str]:
@@ -122,14 +144,14 @@ def files(folder: Path, page: Path) -> dict[Path, str]:
     if not results:
         raise StudyError(f"{folder} has no results of `siser audit-encoders`; name encoders to measure")
     corpus = results[0].corpus
-    drawn = page.with_name(f"{page.stem}-{plain_name(corpus)}.svg")
+    drawn, svg = page.with_name(f"{page.stem}-{plain_name(corpus)}.svg"), picture(results)
     lines = [
         markdown(table_of(results)),
-        "\n".join(f"{cell(line)}<br>" for line in notes(results)),
-        f"![{cell(corpus)}: emotion UAR against the strongest attacker, by encoder]({drawn.name})",
+        "\n".join(f"{cell(line)}<br>" for line in (*notes(results), *unaudited(results))),
+        *([f"![{cell(corpus)}: emotion UAR against the strongest attacker, by encoder]({drawn.name})"] if svg else []),
         ABOUT,
     ]
-    return {page: with_block(page, marks(corpus), "\n\n".join(lines), "Encoders"), drawn: picture(results)}
+    return {page: with_block(page, marks(corpus), "\n\n".join(lines), "Encoders"), **({drawn: svg} if svg else {})}
 
 
 def write_page(folder: Path, page: Path) -> list[EncoderResult]:

@@ -42,12 +42,13 @@ class AttackerNumbers(Part):
 
 
 class LayerNumbers(Part):
-    """Results of one layer; `emotion` by classifier, linear and mlp."""
+    """Results of one layer; `emotion` by classifier, linear and mlp. `unaudited` is why nothing is known of the speaker."""
 
     layer: str
     dimensions: Count
     emotion: dict[str, ClassifierNumbers]
-    speaker: AttackerNumbers
+    speaker: AttackerNumbers | None
+    unaudited: str = ""
 
 
 class EncoderResult(Measurement):
