@@ -328,8 +328,8 @@ def test_files_that_are_no_models_are_refused(cnn, folder, tmp_path, capsys):
     (tmp_path / "cut.onnx").write_bytes(cnn.read_bytes()[:5000])
     expected = {
         "missing.onnx": "does not exist; make it with `siser export RUN --onnx",
-        "garbage.onnx": "cannot be read as an ONNX model: Protobuf parsing failed",
-        "cut.onnx": "cannot be read as an ONNX model: Protobuf parsing failed",
+        "garbage.onnx": "cannot be read as an ONNX model: it is damaged",
+        "cut.onnx": "cannot be read as an ONNX model: it is damaged",
         "foreign.onnx": "was not written by `siser export`",
         "later.onnx": "written in format 2, this version reads format 1",
     }
@@ -369,6 +369,7 @@ FORGED = {
     "a label less": ({"labels": '["a", "b", "c"]'}, r"shape \(2,\) and \(3,\), expected 3 probabilities and 3 dimensions"),
     "negative size": ({"embedding_size": "-1"}, "its metadata has no valid embedding_size"),
     "huge size": ({"embedding_size": "1" + 12 * "0"}, "its metadata has no valid embedding_size"),
+    "temperature twice": ({"settings": '{"temperature": 1, "temperature": 2}'}, "its metadata has no valid settings"),
     "temperature": ({"settings": '{"temperature": NaN}'}, "its metadata has no valid settings"),
     "no probabilities": ({"nodes": [constant("probabilities", np.float32([-5, 6]))]}, "its probabilities do not add up to 1"),
     "not a number": ({"nodes": [constant("probabilities", np.float32([np.nan, 1]))]}, "its probabilities do not add up to 1"),
@@ -379,6 +380,44 @@ FORGED = {
         "cannot be read as an ONNX model",
     ),
 }
+
+
+def endless() -> "onnx.NodeProto":
+    """Return an operator that never ends: its condition stays true, and nothing counts its rounds."""
+    value = onnx.helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, [])
+    rounds = onnx.helper.make_tensor_value_info("round", onnx.TensorProto.INT64, [])
+    state = onnx.helper.make_tensor_value_info("state", onnx.TensorProto.FLOAT, ["S"])
+    nodes = [onnx.helper.make_node("Identity", [name], [f"{name}-out"]) for name in ("go", "state")]
+    outputs = [onnx.helper.make_tensor_value_info(f"{v.name}-out", v.type.tensor_type.elem_type, None) for v in (value, state)]
+    body = onnx.helper.make_graph(nodes, "body", [rounds, value, state], outputs)
+    return onnx.helper.make_node("Loop", ["", "", "waveform"], ["embedding"], body=body)
+
+
+def with_function(content: bytes) -> bytes:
+    """Return a model that defines a function."""
+    model = onnx.load_from_string(content)
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    model.functions.append(onnx.helper.make_function("own", "F", ["x"], ["y"], [node], model.opset_import))
+    return model.SerializeToString()
+
+
+def test_a_file_that_may_run_for_ever_is_refused_before_onnxruntime_reads_it(tmp_path, monkeypatch, capsys):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("onnxruntime must not see it"))
+    own = onnx.helper.make_node("Identity", ["waveform"], ["embedding"], domain="com.microsoft")
+    files = {
+        "loop": (forged([endless()]), "'Loop' contains a graph, which may run for ever"),
+        "own": (forged([own]), "'Identity' is no standard operator of ONNX"),
+        "function": (with_function(forged()), "it defines functions"),
+        "damaged": (forged()[:-1], "it is damaged"),
+    }
+    for name, (content, message) in files.items():
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        with pytest.raises(RunError, match=f"{name}.onnx .*{message}"):
+            OnnxModel(tmp_path / f"{name}.onnx")
+    assert siser(["infer", str(tmp_path / "loop.onnx"), "x.wav"]) == 2
+    assert "error: " in (said := capsys.readouterr().err) and "may run for ever" in said
 
 
 @pytest.mark.parametrize("change, message", FORGED.values(), ids=FORGED)

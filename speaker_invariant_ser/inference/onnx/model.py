@@ -15,6 +15,7 @@ from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
 from speaker_invariant_ser.errors import RunError
 from speaker_invariant_ser.files import require_regular
+from speaker_invariant_ser.inference.onnx.operators import require_plain_operators
 from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.recipe_encoders import Dimension
 
@@ -86,11 +87,11 @@ class OnnxModel:
         import onnxruntime
 
         self.name = name or str(source)
-        if not isinstance(source, bytes):
-            require_regular(source)
+        require_plain_operators(content_of(source), self.name)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4  # it would print names from the file as they are
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that was looked at
         with load_errors(self.name):
             model = source if isinstance(source, bytes) else str(source)
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -144,6 +145,14 @@ class OnnxModel:
                     raise RunError(f"{self.name} is damaged: its dimensions are not from 0 to 1")
                 outputs.dimensions[index] = further[DIMENSIONS]
         return outputs
+
+
+def content_of(source: Path | str | bytes) -> memoryview:
+    """Return the content of a model, nothing of a file that is missing or empty; raise SerError for a pipe or a device."""
+    if isinstance(source, bytes):
+        return memoryview(source)
+    path = require_regular(source)
+    return memoryview(np.memmap(path, mode="r")) if path.is_file() and path.stat().st_size else memoryview(b"")
 
 
 def require_interface(session: "InferenceSession", name: str, with_dimensions: bool) -> tuple[str, ...]:
