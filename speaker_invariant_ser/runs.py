@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote
 
 from speaker_invariant_ser.config import read_saved_recipe, write_toml
+from speaker_invariant_ser.data.f0.stored import F0
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.names import find
@@ -125,11 +126,13 @@ class Run:
             WriteError: The folder is not empty or cannot be written.
         """
         folder = refuse_existing(folder, "resume it with --resume, or choose another --out")
-        hashes = {name: prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)}  # F0, which follows, may be added later
+        hashes = {name: prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)}  # F0 may be added later
         text, data = write_toml(recipe), portable_path(prepared.folder, folder)
         folds = [{**asdict(split), "sha256": split_hash(split, prepared)} for split in splits]
         record = {"data": data, "sha256": hashes, "labels": prepared.mapped.table(), "folds": folds, "bound": True}
         record[CORPORA] = prepared.settings.get(CORPORA, [])
+        f0 = prepared.settings["sha256"].get(F0) if recipe.features.needs_f0 else None
+        record |= {F0: f0} if f0 else {}
         record = json.loads(json.dumps(record))  # as it will be read
         with new_folder(folder) as partial:
             (partial / RECIPE).write_text(text, encoding="utf-8")
@@ -193,6 +196,7 @@ class Run:
         facts = {f"{spec.split.name}: {key}": value for key, value in fold.items()}
         facts |= {"names of the folds": [fold["name"] for fold in self.record["folds"]], "seed": spec.seed}
         facts |= {key: self.record.get(key) for key in ("labels", "sha256")}
+        facts |= {F0: self.record[F0]} if F0 in self.record else {}
         return facts | {f"{RECIPE}: {section}": values for section, values in self.table.items()}
 
     def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
@@ -206,9 +210,15 @@ class Run:
             raise RunError(f"{self.folder} was started with other folds; choose another --out")
 
     def require_data(self, prepared: PreparedCorpus) -> None:
-        """Raise RunError unless `prepared` is the corpus that this run was trained on."""
+        """Raise RunError unless `prepared` is the corpus that this run was trained on, with the same F0 if it needs any."""
         if {name: prepared.settings["sha256"].get(name) for name in (AUDIO, MANIFEST)} != self.hashes:
             raise RunError(f"{self.folder} was trained on other data than {prepared.folder} holds (the hashes differ)")
+        then, now = self.record.get(F0), prepared.settings["sha256"].get(F0)
+        if then and now and then != now:
+            raise RunError(
+                f"{self.folder} was trained with other F0 than {prepared.folder / F0} holds (SHA-256 {now[:12]}..., then "
+                f"{str(then)[:12]}...); {REMEDY}"
+            )
 
     def open_data(self, data: Path | str | None = None) -> PreparedCorpus:
         """Open the prepared corpus of the run.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from speaker_invariant_ser.audit.audit import AuditSettings, versions_of
+from speaker_invariant_ser.data.f0.stored import F0
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError, StudyError, shorten
 from speaker_invariant_ser.evaluation.baseline import UnauditedBaselineError, measure_baseline
@@ -138,7 +139,8 @@ def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str
     old, new = flattened(run.recipe), flattened(with_checkpoint(recipe, run.recipe.encoder))
     if changed := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
         return f"with another recipe ({shorten(changed, 3)})"
-    return "" if all(prepared.settings["sha256"].get(name) == value for name, value in run.hashes.items()) else "on other data"
+    expected = run.hashes | {name: run.record[name] for name in (F0,) if name in run.record}
+    return "" if all(prepared.settings["sha256"].get(name) == value for name, value in expected.items()) else "on other data"
 
 
 def emotion_numbers(emotion: Emotion) -> dict[str, Any]:

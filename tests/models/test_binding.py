@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
+from speaker_invariant_ser.data.splits import make_splits
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.files import portable_path
+from speaker_invariant_ser.files import portable_path, sha256
 from speaker_invariant_ser.models.binding import digest
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
@@ -231,3 +232,28 @@ def test_no_command_writes_through_a_link_in_a_run(place, run, prepared, tmp_pat
     assert siser([*command.split(), "--data", str(prepared.folder), "--device", "cpu"]) == 2
     assert f"error: {run / place} is a link, to which this command would write" in capsys.readouterr().err
     assert not any(outside.iterdir())
+
+
+def test_a_run_is_bound_to_the_f0_that_it_was_trained_with(prepared_f0, tmp_path):
+    """Another tracker, or another person's file, gives other F0 of the same audio, with a hash that fits."""
+    features = {"streams": ["log-mel", "prosody"], "hop_ms": 16.0, "mels": 24}
+    recipe = make_recipe(
+        {"split": {"scheme": "fixed", "test": ["05", "06"], "dev": ["03"]}, "features": features, "encoder": {"name": "fusion"}}
+    )
+    splits = make_splits(recipe.split, prepared_f0.utterances)
+    run = Run.create(tmp_path / "run", recipe, splits, prepared_f0)
+    assert run.facts(run.model_specs[0])["f0.f32"] == prepared_f0.settings["sha256"]["f0.f32"]  # which go into model.json
+    data = shutil.copytree(prepared_f0.folder, tmp_path / "data")
+    Run.open(run.folder).open_data(data)
+    content = bytearray((data / "f0.f32").read_bytes())
+    content[: len(content) // 2] = content[len(content) // 2 :][: len(content) // 2]
+    (data / "f0.f32").write_bytes(content)
+    settings = json.loads((data / "prepare.json").read_text())
+    settings["sha256"]["f0.f32"] = sha256(data / "f0.f32")
+    (data / "prepare.json").write_text(json.dumps(settings))
+    with pytest.raises(RunError, match=r"run was trained with other F0 than .*data/f0.f32 holds \(SHA-256 .*\); restore it from"):
+        Run.open(run.folder).open_data(data)
+    record = json.loads((run.folder / SPLIT).read_text())
+    del record["f0.f32"]  # as in runs of earlier versions
+    (run.folder / SPLIT).write_text(json.dumps(record))
+    Run.open(run.folder).open_data(data)
