@@ -17,7 +17,7 @@ SerError
 
 import difflib
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # Of what a message shows of a file: problems, names, and characters of a value
 MAX_PROBLEMS, MAX_NAMES, MAX_SHOWN = 20, 500, 200
@@ -103,6 +103,16 @@ def shown(value: object) -> str:
     except ValueError:  # a number of more digits than Python writes
         text = "a very large number"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Return what differs between two tables, as a message shows it.
+
+    >>> changes({"a": 1, "b": 2}, {"b": 3})
+    ['a was 1, now None', 'b was 2, now 3']
+    """
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} was {shown(old.get(key))}, now {shown(new.get(key))}" for key in keys]
 
 
 def shorten(names: Iterable[object], maximum: int = 5) -> str:

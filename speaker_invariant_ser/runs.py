@@ -26,8 +26,8 @@ from speaker_invariant_ser.config import read_saved_recipe, write_toml
 from speaker_invariant_ser.data.f0.stored import F0
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
-from speaker_invariant_ser.data.tables.names import find
-from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, counted, shorten, unknown
+from speaker_invariant_ser.data.tables.names import file_key, find
+from speaker_invariant_ser.errors import RecipeError, RunError, SplitError, changes, counted, shorten, unknown
 from speaker_invariant_ser.features.pretrained.front import require_cache
 from speaker_invariant_ser.files import new_folder, portable_path, read_bytes, refuse_existing, resolve_links, write_json
 from speaker_invariant_ser.json_files import read_json
@@ -201,9 +201,7 @@ class Run:
 
     def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
         """Raise RunError unless this run was started with the same recipe, folds and data, so that it can be resumed."""
-        old, new = flattened(self.recipe), flattened(recipe)
-        changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
-        if changed:
+        if changed := changes(flattened(self.recipe), flattened(recipe)):
             raise RunError(f"{self.folder} was started with another recipe: {shorten(changed)}. Use the same, or another --out")
         self.require_data(prepared)
         if self.splits != list(splits):
@@ -331,8 +329,8 @@ def folder_names(folds: Iterable[str]) -> dict[str, str]:
     ({'a': 'a', 'b': 'b'}, 21)
     """
     names = {fold: folder_name(fold) for fold in folds}
-    counts = Counter(name.casefold() for name in names.values())
-    return {fold: name if counts[name.casefold()] == 1 else with_hash(name, fold) for fold, name in names.items()}
+    counts = Counter(map(file_key, names.values()))
+    return {fold: name if counts[file_key(name)] == 1 else with_hash(name, fold) for fold, name in names.items()}
 
 
 def flattened(recipe: Recipe) -> dict[str, object]:

@@ -39,7 +39,7 @@ from speaker_invariant_ser.data.tables.vectors import (
     to_floats,
     to_mask,
 )
-from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, shown, unknown
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.processes import memory_limited
 
@@ -294,7 +294,7 @@ def label_texts(values: "ArrayLike", name: str) -> list[str]:
         raise AuditError(f"{name} has the shape {cells.shape}; expected text or integers of shape (N,)")
     for row, cell in enumerate(cells, start=1):
         if not isinstance(cell, str | bytes | int | np.integer | np.bool_):
-            raise AuditError(f"{name} in row {row} is {cell!r}; expected text or integers")
+            raise AuditError(f"{name} in row {row} is {shown(cell)}; expected text or integers")
     return stripped_texts(cells.tolist(), name)
 
 

@@ -19,7 +19,7 @@ from speaker_invariant_ser.data.f0.frames import frames_of
 from speaker_invariant_ser.data.f0.stored import F0, VALUE, file_bytes, first_values
 from speaker_invariant_ser.data.labels import Mapped, map_labels
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest
-from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten
+from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten, shown
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.recipe import SplitSection
@@ -76,7 +76,7 @@ class PreparedCorpus:
         for utterance in utterances:
             if utterance.offset != needed or utterance.samples <= 0:
                 raise PreparedCorpusError(
-                    f"{folder} is damaged: {utterance.id} in {MANIFEST} begins at sample {utterance.offset} and has "
+                    f"{folder} is damaged: {shown(utterance.id)} in {MANIFEST} begins at sample {utterance.offset} and has "
                     f"{utterance.samples}, expected {needed} and at least 1; prepare it again"
                 )
             needed += utterance.samples

@@ -88,7 +88,7 @@ def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | 
         elif item.lower().endswith(".txt"):
             found += files_in_list(item, notify)
         elif glob.has_magic(item) and not Path(item).exists():
-            found += map(Input, files_matching(item))
+            found += files_matching(item)
         else:
             found.append(Input(Path(item)))
     return list(dict.fromkeys(found))
@@ -97,7 +97,7 @@ def find_inputs(inputs: Sequence[str | Path], notify: Callable[[str], object] | 
 def files_in_folder(folder: str) -> list[Input]:
     """Return all recordings in a folder and below it, also those that cannot be used."""
     unusable = {Path(folder, name): reason for name, reason in list_unusable(folder)}
-    inputs = [Input(path, unusable.get(path, "")) for path in sorted({*find_audio(folder), *unusable}, key=str)]
+    inputs = [Input(path, unusable.get(path, "")) for path in sorted({*find_audio(folder, {}), *unusable}, key=str)]
     if not inputs:
         endings = ", ".join(sorted(SUFFIXES))
         raise SerError(f"{folder}: no audio file in this folder or below it (looked for {endings})")
@@ -172,18 +172,26 @@ def digest_of(inputs: Sequence[Input]) -> str:
     return digest.hexdigest()
 
 
-def files_matching(pattern: str) -> list[Path]:
-    """Return the files that a glob matches; brackets alone may also be part of the name of a missing file."""
-    files = sorted({Path(name) for name in expand(pattern) if Path(name).is_file()})
+def files_matching(pattern: str) -> list[Input]:
+    """Return the files that a glob matches, and the folders for ** that cannot be opened, which prediction reports.
+
+    Brackets alone may also be part of the name of a missing file.
+    """
+    unopened: dict[str, str] = {}
+    files = {Path(name) for name in expand(pattern, unopened) if Path(name).is_file()}
     if not files and not any(sign in pattern for sign in "*?"):
-        return [Path(pattern)]
+        return [Input(Path(pattern))]
     if not files:
-        raise SerError(f"{pattern}: no file matches this pattern")
-    return files
+        more = "".join(f"; {folder}: {reason}" for folder, reason in list(unopened.items())[:1])
+        raise SerError(f"{pattern}: no file matches this pattern{more}")
+    return sorted([*map(Input, files), *(Input(Path(folder), reason) for folder, reason in unopened.items())])
 
 
-def expand(pattern: str) -> Iterator[str]:
-    """Yield the paths that a glob matches; ** stands for every folder once, because links may form any number of loops."""
+def expand(pattern: str, unopened: dict[str, str]) -> Iterator[str]:
+    """Yield the paths that a glob matches; ** stands for every folder once, because links may form any number of loops.
+
+    Folders that cannot be opened are put into `unopened`, with the reason.
+    """
     parts = pattern.replace(os.sep, "/").split("/")
     if RECURSIVE not in parts:
         yield from glob.glob(pattern)
@@ -191,8 +199,8 @@ def expand(pattern: str) -> Iterator[str]:
     at = parts.index(RECURSIVE)
     further = list(dropwhile(RECURSIVE.__eq__, parts[at:])) or ["*"]
     for base in glob.glob("/".join(parts[:at]) or "/") if at else [""]:
-        for folder in folders_below(base):
-            yield from expand(os.path.join(glob.escape(folder), *further))
+        for folder in folders_below(base, unopened):
+            yield from expand(os.path.join(glob.escape(folder), *further), unopened)
 
 
 def decode_blocks(inputs: Sequence[Input], channel: str = MIX) -> Iterator[list[Decoded]]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from speaker_invariant_ser.config import OLD_KEYS, explain, saved
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
-from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, RunError, shorten, unknown
+from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, RunError, shorten, shown, unknown
 from speaker_invariant_ser.features.log_mel import Normalise, subtract_mean
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import with_path, without_path
 from speaker_invariant_ser.features.pretrained.front import open_front
@@ -357,7 +357,7 @@ def read_description(path: Path) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise RunError(f"{path} is damaged: expected a table of JSON")
     if described.get("format") != FORMAT:
-        raise RunError(f"{path}: written in format {described.get('format')}, this version reads format {FORMAT}")
+        raise RunError(f"{path}: written in format {shown(described.get('format'))}, this version reads format {FORMAT}")
     with description_errors(path):
         Origin.model_validate(described)
     return described

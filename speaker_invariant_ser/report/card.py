@@ -15,7 +15,7 @@ from typing import Any
 from speaker_invariant_ser.data.corpora.base import Corpus
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
-from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten
+from speaker_invariant_ser.errors import PreparedCorpusError, RunError, counted, shorten, shown
 from speaker_invariant_ser.evaluation.summary import AnyRunReport
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import name_of, with_path
 from speaker_invariant_ser.features.pretrained.source_card import SourceCard, read_source_card
@@ -58,7 +58,9 @@ def require_same_model(run: Run, evaluated: Run) -> None:
     """Raise RunError if numbers of one run are not about the models of the other."""
     ours, theirs = flattened(run.recipe), flattened(evaluated.recipe)
     keys = [key for key in {**ours, **theirs} if not key.startswith(USE_ONLY)]
-    differing = [f"{key} is {ours.get(key)!r} and {theirs.get(key)!r}" for key in keys if ours.get(key) != theirs.get(key)]
+    differing = [
+        f"{key} is {shown(ours.get(key))} and {shown(theirs.get(key))}" for key in keys if ours.get(key) != theirs.get(key)
+    ]
     if differing:
         raise RunError(
             f"{evaluated.folder} does not measure the recipe of {run.folder}: {shorten(differing)}; name an evaluated run whose "

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.formats.channels import MIX, MONO, NAMES
+from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.inference.parts.pieces import Watch
 from speaker_invariant_ser.inference.rows import UNCERTAIN, Pending
@@ -101,6 +102,8 @@ class TimelinePlots:
 def picture_names(paths: Sequence[Path], channels: bool = False) -> dict[Path, str]:
     """Return a name for the picture of each recording: that of the file without its ending, numbered where several have it.
 
+    Names that differ in case alone count as the same, as many file systems take them as one.
+
     Args:
         paths: The recordings.
         channels: Whether pictures of channels have the channel added to the name, as in `x-left`: a recording that is called so
@@ -112,16 +115,17 @@ def picture_names(paths: Sequence[Path], channels: bool = False) -> dict[Path, s
     {PosixPath('x.wav'): 'x', PosixPath('x-left.wav'): 'x-left-1'}
     """
     stems = {path: stem_of(path) for path in paths}
-    counts = Counter(stems.values())
+    keys = {path: file_key(stem) for path, stem in stems.items()}
+    counts = Counter(keys.values())
     if channels:
-        counts.update([stem for stem in counts if without_channel(stem) in counts])
-    used = {stem for stem, number in counts.items() if number == 1}
-    numbers = {stem: count(1) for stem in counts}
+        counts.update([key for key in counts if without_channel(key) in counts])
+    used = {key for key, number in counts.items() if number == 1}
+    numbers = {key: count(1) for key in counts}
     names = {}
     for path, stem in stems.items():
-        numbered = (f"{stem}-{number}" for number in numbers[stem])
-        names[path] = stem if counts[stem] == 1 else next(name for name in numbered if name not in used)
-        used.add(names[path])
+        numbered = (f"{stem}-{number}" for number in numbers[keys[path]])
+        names[path] = stem if counts[keys[path]] == 1 else next(name for name in numbered if file_key(name) not in used)
+        used.add(file_key(names[path]))
     return names
 
 

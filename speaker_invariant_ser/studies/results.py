@@ -13,7 +13,7 @@ from pydantic import Field
 
 from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
-from speaker_invariant_ser.errors import RecipeError, StudyError, shorten
+from speaker_invariant_ser.errors import RecipeError, StudyError, changes, shorten
 from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, SpeakerResult, Uar, WorstSpeaker
 from speaker_invariant_ser.files import writing
@@ -210,5 +210,5 @@ def why_other_recipe(result: Result, recipe: Recipe) -> str:
     new = flattened(recipe)
     if result.numbers.baseline:
         old, new = ({key: value for key, value in keys.items() if key.split(".")[0] in BASELINE_SECTIONS} for keys in (old, new))
-    changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    changed = changes(old, new)
     return f"measured with another recipe: {shorten(changed, 3)}" if changed else ""

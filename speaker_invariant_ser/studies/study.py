@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, toml_value
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, StudyError, shown, unknown
 from speaker_invariant_ser.evaluation.baseline import default_split
 from speaker_invariant_ser.features.functionals import FEATURE_SETS
@@ -222,8 +223,9 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def require_different(where: Path | str, kind: str, names: Sequence[object]) -> None:
-    """Raise StudyError if a name occurs twice."""
-    twice = [name for name, number in Counter(names).items() if number > 1]
+    """Raise StudyError if a name occurs twice, also in other case: some file systems take such names as one."""
+    counts = Counter(file_key(str(name)) for name in names)
+    twice = [name for name in names if counts[file_key(str(name))] > 1]
     if twice:
         raise StudyError(f"{where}: {kind} {twice[0]} occurs more than once; expected different ones")
 

@@ -18,7 +18,7 @@ import numpy as np
 from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
-from speaker_invariant_ser.errors import AuditError, RecipeError, RunError, SetupError, SplitError, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, RecipeError, RunError, SetupError, SplitError, changes, shorten, unknown
 from speaker_invariant_ser.files import locked, refuse_existing, write_errors
 from speaker_invariant_ser.processes import TaskProgress, bounded_jobs, cores
 from speaker_invariant_ser.recipe import Recipe
@@ -226,11 +226,7 @@ def open_storage(journal: Path) -> "JournalStorage":
 
 def require_same_request(old: Mapping[str, Any], plan: Plan) -> None:
     """Raise RunError unless the study was started with the same recipe, space, folds and corpus."""
-    before, now = flattened(old), flattened(plan.request)
-    changed = [
-        f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in {**before, **now} if before.get(key) != now.get(key)
-    ]
-    if changed:
+    if changed := changes(flattened(old), flattened(plan.request)):
         raise RunError(f"{plan.out} was started with another request: {shorten(changed)}. Use the same, or another --out")
 
 

@@ -30,7 +30,7 @@ from speaker_invariant_ser.config import (
     section_keys,
     toml_value,
 )
-from speaker_invariant_ser.errors import RecipeError, unknown
+from speaker_invariant_ser.errors import RecipeError, shown, unknown
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_methods import Section
 
@@ -184,7 +184,7 @@ def read_sweep(path: Path | str, overrides: Iterable[str] = ()) -> Sweep:
         require_searchable(key, f"{path}: [sweep]")
     space: dict[str, Choices | Range] = {}
     for key, content in sorted(searched.items(), key=lambda item: not item[0].endswith(".name")):  # methods before their keys
-        where = f"{path}: [sweep] {key} = {content!r}"
+        where = f"{path}: [sweep] {key} = {shown(content)}"
         space[key] = parse_choices(content, where) if isinstance(content, list) else parse_range(key, content, where)
         check_values(key, space, recipe, f"{path}: [sweep]")
     return Sweep(Path(path).name, recipe, settings, {key: space[key] for key in searched})
@@ -208,7 +208,7 @@ def divide(table: Mapping[str, Any], source: str) -> tuple[SweepSettings, dict[s
         return SweepSettings.model_validate(settings), searched
     except ValidationError as error:
         problems = {str(problem["loc"][0]): problem for problem in error.errors()}
-        texts = [f"sweep.{name} = {settings[name]!r}: {expected(name, problem)}" for name, problem in problems.items()]
+        texts = [f"sweep.{name} = {shown(settings[name])}: {expected(name, problem)}" for name, problem in problems.items()]
         raise RecipeError(f"{source}: " + "; ".join(texts)) from None
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from speaker_invariant_ser.errors import RunError, first_line
+from speaker_invariant_ser.errors import RunError, first_line, shown
 from speaker_invariant_ser.files import partial_of, writing
 from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.runs import INNER, ModelSpec, Run, best_epoch
@@ -41,7 +41,9 @@ class LoopState:
     def require_possible(self, steps: int) -> None:
         """Raise an error unless a training with so many steps an epoch can be here."""
         if not (0 <= self.batch <= steps and self.step == (self.epoch - 1) * steps + self.batch):
-            raise ValueError(f"epoch {self.epoch}, batch {self.batch} and step {self.step} do not go together")
+            raise ValueError(
+                f"epoch {shown(self.epoch)}, batch {shown(self.batch)} and step {shown(self.step)} do not go together"
+            )
         if [row["epoch"] for row in self.rows] != list(range(1, self.epoch)):
             raise ValueError("loop.rows are not one for each epoch")
         for row in self.rows:
@@ -99,7 +101,9 @@ def load_checkpoint(path: Path | str, fingerprint: str) -> State:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
         if metadata.get("format") != str(FORMAT):
-            raise RunError(f"{path}: a checkpoint of format {metadata.get('format')}, this version reads {FORMAT}; {remedy}")
+            raise RunError(
+                f"{path}: a checkpoint of format {shown(metadata.get('format'))}, this version reads {FORMAT}; {remedy}"
+            )
         if metadata.pop("sha256", "") != digest(tensors, metadata):
             raise RunError(f"{path} is damaged: its content does not match its SHA-256; {remedy}")
         if metadata["owner"] != fingerprint:

@@ -52,7 +52,7 @@ def test_an_incomplete_folder_is_refused(message, tmp_path):
 
 
 CONFIGS = {
-    r"model_type = bert is no speech encoder .*config\.json has no conv_kernel": {"model_type": "bert", "conv_kernel": None},
+    r"model_type = 'bert' is no speech encoder .*config\.json has no conv_kernel": {"model_type": "bert", "conv_kernel": None},
     r"made for audio at 8000 Hz .*expected 16000 Hz": {"rate": 8000},
 }
 

@@ -23,6 +23,7 @@ from conftest import EMOTIONS, RATE, SPEAKERS, TEXTS, tone
 import speaker_invariant_ser as siser_api
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.infer import model_and_inputs
+from speaker_invariant_ser.data.formats.files import list_unusable
 from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference import inputs, predict
 from speaker_invariant_ser.inference.archives import tables, workers
@@ -431,6 +432,29 @@ def test_a_glob_lists_every_recording_once_whatever_links_there_are(tmp_path, mo
     assert [str(item.path) for item in find_inputs(["p**/*.wav"])] == ["p/b.wav"]
 
 
+def test_a_folder_that_cannot_be_opened_is_named_and_skipped(trained, folder, tmp_path, monkeypatch, capsys):
+    for name in ("a", "closed", "z"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / "05_level_a.wav", tmp_path / name / "x.wav")
+    scandir = os.scandir
+
+    def closed(path="."):
+        if os.fspath(path).rstrip("/").endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    reason = "cannot be opened (Permission denied)"
+    expected = [Input(tmp_path / "a" / "x.wav"), Input(tmp_path / "closed", reason), Input(tmp_path / "z" / "x.wav")]
+    for words in (f"{tmp_path}/**/*.wav", f"{tmp_path}/**", str(tmp_path)):
+        assert find_inputs([words]) == expected, words
+    assert list_unusable(tmp_path) == [("closed", reason)]  # which `siser prepare --pattern` rejects
+    with pytest.raises(SerError, match=r"closed/\*\*/\*.wav: no file matches this pattern; .*closed: cannot be opened"):
+        find_inputs([f"{tmp_path}/closed/**/*.wav"])
+    rows = infer(trained, tmp_path / "p.csv", f"{tmp_path}/**/*.wav", code=1)
+    assert [bool(row["error"]) for row in rows] == [False, True, False] and reason in rows[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
@@ -496,6 +520,8 @@ def test_timelines_are_drawn_under_names_of_their_own(trained, call, tmp_path):
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["call-1.timeline.png", "call-2.timeline.png"]
     names = picture_names([Path(name) for name in ("a/x.wav", "b/x.wav", "x-1.wav", "y.flac", "y.wav")])
     assert len(set(names.values())) == 5 and names[Path("x-1.wav")] == "x-1"
+    case = picture_names([Path(name) for name in ("a/X.wav", "b/x.wav", "X-2.wav", "y.wav")])  # one name where case is ignored
+    assert [*case.values()] == ["X-1", "x-3", "X-2", "y"]
     long = [Path("ä" * 125 + f"{number}.wav") for number in range(2)]  # the picture's name, and its temporary one, fit 255 bytes
     assert list(picture_names(long).values()) == ["ä" * 100 + "-1", "ä" * 100 + "-2"]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from speaker_invariant_ser.data.corpora.base import Corpus, Counts, Download, Fields
 from speaker_invariant_ser.data.formats.files import find_audio
 from speaker_invariant_ser.data.tables.columns import read_rows
+from speaker_invariant_ser.errors import shown
 
 EMOTIONS = {
     "anger": "angry",
@@ -48,7 +49,7 @@ def read_samples(table: Path) -> dict[str, Fields]:
     for row in read_rows(table, ("file_name", "actor", "sentence", "emotion_expressed")):
         name, emotion = row["file_name"].lower(), EMOTIONS.get(row["emotion_expressed"].lower())
         if not emotion:
-            samples[name] = {"rejected": f"emotion {row['emotion_expressed']!r} is not one of the corpus"}
+            samples[name] = {"rejected": f"emotion {shown(row['emotion_expressed'])} is not one of the corpus"}
             continue
         samples[name] = {"speaker": row["actor"], "emotion": emotion, "text": row["sentence"]}
         samples[name] |= {"sex": sexes.get(row["actor"], ""), "partition": partitions.get(name, "")}

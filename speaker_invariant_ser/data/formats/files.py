@@ -41,32 +41,38 @@ RECORDING = re.compile(  # how other recordings begin, of which some can be read
 NOTES_OF_A_MAC = b"\x00\x05\x16"  # how files begin that a Mac puts beside others on foreign disks, under names with ._ in front
 
 
-def find_audio(folder: Path | str) -> list[Path]:
+def find_audio(folder: Path | str, unopened: dict[str, str] | None = None) -> list[Path]:
     """Return the audio files anywhere below a folder, by suffix and sorted, without those of `list_unusable`.
 
     Links are followed; a broken link is listed, so that reading it reports the problem.
 
+    Args:
+        folder: The folder.
+        unopened: Gets the folders below it that cannot be opened, with the reason; without, there must be none.
+
     Raises:
-        AudioError: A folder cannot be opened.
+        AudioError: The folder, or one below it, cannot be opened.
     """
-    return [Path(folder, name) for name in list_audio(folder)]
+    return [Path(folder, name) for name in list_audio(folder, unopened=unopened)]
 
 
-def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES) -> list[str]:
+def list_audio(folder: Path | str, suffixes: Collection[str] = SUFFIXES, unopened: dict[str, str] | None = None) -> list[str]:
     """Return the files of `find_audio`, or files with other suffixes, as paths relative to the folder, with slashes."""
-    return sorted(name for name in walk(folder) if suffix_of(name) in suffixes and not is_hidden(name))
+    return sorted(name for name in walk(folder, unopened) if suffix_of(name) in suffixes and not is_hidden(name))
 
 
 def list_unusable(folder: Path | str) -> list[tuple[str, str]]:
     """Return the recordings below a folder that `find_audio` leaves out, each with the reason, sorted.
 
-    These are recordings of other formats, hidden ones, and those with an ending that is not one of audio.
+    These are recordings of other formats, hidden ones, and those with an ending that is not one of audio; and folders that cannot
+    be opened.
 
     Raises:
-        AudioError: A folder cannot be opened.
+        AudioError: The folder itself cannot be opened.
     """
-    reasons = ((name, reason_against(folder, name)) for name in sorted(walk(folder)))
-    return [(name, reason) for name, reason in reasons if reason]
+    unopened: dict[str, str] = {}
+    reasons = {name: reason_against(folder, name) for name in walk(folder, unopened)} | unopened
+    return sorted((name, reason) for name, reason in reasons.items() if reason)
 
 
 def reason_against(folder: Path | str, name: str) -> str:
@@ -92,8 +98,8 @@ def reason_against(folder: Path | str, name: str) -> str:
     return identify(name, head, None) or f"holds a recording, but its ending {suffix or '(none)'} is none of audio; rename it"
 
 
-def walk(folder: Path | str) -> Iterator[str]:
-    """Yield all files below a folder, relative to it and with slashes."""
+def walk(folder: Path | str, unopened: dict[str, str] | None = None) -> Iterator[str]:
+    """Yield all files below a folder, relative to it and with slashes; `unopened` is that of `find_audio`."""
     visited, pending = set(), [""]
     while pending:
         subfolder = pending.pop()
@@ -101,7 +107,7 @@ def walk(folder: Path | str) -> Iterator[str]:
         if (real := os.path.realpath(path)) in visited:  # a circular link
             continue
         visited.add(real)
-        for entry in entries(path):
+        for entry in entries(path, subfolder, unopened if subfolder else None):
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             if holds(os.DirEntry.is_dir, entry):
                 pending.append(name)
@@ -109,8 +115,11 @@ def walk(folder: Path | str) -> Iterator[str]:
                 yield name
 
 
-def folders_below(folder: str) -> Iterator[str]:
-    """Yield a folder, and those below it that are not hidden, each once whatever links lead to it; links come last."""
+def folders_below(folder: str, unopened: dict[str, str]) -> Iterator[str]:
+    """Yield a folder, and those below it that are not hidden, each once whatever links lead to it; links come last.
+
+    Those that cannot be opened are put into `unopened`, with the reason.
+    """
     visited, pending = set(), [folder]
     while pending:
         path = pending.pop()
@@ -118,7 +127,8 @@ def folders_below(folder: str) -> Iterator[str]:
             continue
         visited.add(real)
         yield path
-        below = [entry for entry in entries(path or ".") if holds(os.DirEntry.is_dir, entry) and not is_hidden(entry.name)]
+        content = entries(path or ".", path or ".", unopened)
+        below = [entry for entry in content if holds(os.DirEntry.is_dir, entry) and not is_hidden(entry.name)]
         below.sort(key=lambda entry: entry.name, reverse=True)
         links, folders = ([os.path.join(path, e.name) for e in below if e.is_symlink() == link] for link in (True, False))
         pending = [*links, *pending, *folders]
@@ -142,13 +152,17 @@ def holds(test: Callable[[os.DirEntry], bool], entry: os.DirEntry) -> bool:
         return False
 
 
-def entries(folder: str) -> list[os.DirEntry]:
-    """Return the entries of a folder; raise AudioError if it cannot be opened."""
+def entries(folder: str, name: str, unopened: dict[str, str] | None) -> list[os.DirEntry]:
+    """Return the entries of a folder; if it cannot be opened, put its name into `unopened`, or raise AudioError without that."""
     try:
         with os.scandir(folder) as iterator:
             return list(iterator)
     except OSError as error:
-        raise AudioError(f"{error.filename}: cannot be opened ({error.strerror})") from None
+        reason = f"cannot be opened ({error.strerror})"
+        if unopened is None:
+            raise AudioError(f"{error.filename}: {reason}") from None
+        unopened[name] = reason
+        return []
 
 
 def require_file(path: Path | str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.tables.names import is_missing, is_utf8, number_of
 from speaker_invariant_ser.data.tables.unify import require_text
-from speaker_invariant_ser.errors import ManifestError, counted
+from speaker_invariant_ser.errors import ManifestError, counted, shown
 
 Columns = dict[str, list[str]]
 
@@ -75,4 +75,4 @@ def require_seconds(columns: Columns, source: Path) -> None:
         if invalid:
             row, cell = invalid[0]
             more = f" and in {counted(len(invalid) - 1, 'more row')}" if len(invalid) > 1 else ""
-            raise ManifestError(f"{source}: {name} in row {row} is '{cell}'{more}: expected seconds, such as 12.5")
+            raise ManifestError(f"{source}: {name} in row {row} is {shown(cell)}{more}: expected seconds, such as 12.5")

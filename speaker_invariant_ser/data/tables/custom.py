@@ -170,7 +170,7 @@ def read_pattern(request: Request) -> Listing:
     folder, pattern = require_folder(request.source), compile_pattern(request.pattern, request.needed[1:])
     columns: Columns = {name: [] for name in ("path", *pattern.fields)}
     rejected = []
-    for relative in list_audio(folder):
+    for relative in list_audio(folder, unopened={}):  # `list_unusable` has them
         if (values := pattern.match(relative)) is not None:
             for name, value in {"path": relative, **values}.items():
                 columns[name].append(value)

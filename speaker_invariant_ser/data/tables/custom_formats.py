@@ -124,7 +124,9 @@ def load_tables(database: Database, folder: Path) -> None:
         for table in (*database.misc_tables, *database.tables):
             name = f"db.{table}"
             if Path(name).name != name:
-                raise CorpusError(f"{folder / 'db.yaml'}: the table {table!r} has a slash in its name; rename it and its files")
+                raise CorpusError(
+                    f"{folder / 'db.yaml'}: the table {shown(table)} has a slash in its name; rename it and its files"
+                )
             for kind in ("csv", "parquet"):
                 file = folder / f"{name}.{kind}"
                 if file.is_file():
@@ -193,7 +195,7 @@ def read_datasets(request: Request) -> Listing:
     rejected: list[tuple[str, str]] = []
     for split, part in (loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}).items():
         if Path(split).name != split:  # files of this name are written
-            raise CorpusError(f"{folder}: the split {split!r} has a slash in its name; rename it")
+            raise CorpusError(f"{folder}: the split {shown(split)} has a slash in its name; rename it")
         part_columns, without_audio = columns_of_split(split, part, datasets, request)
         rejected += [(name, "has no audio") for name in without_audio]
         rows = len(columns.get("path", ()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
-from speaker_invariant_ser.errors import AuditError, quoted, shorten, unknown
+from speaker_invariant_ser.errors import AuditError, quoted, shorten, shown, unknown
 
 MIN_ROWS = 3  # per speaker, from which it is no coincidence that each has whole numbers, or one value, of its own
 
@@ -154,8 +154,8 @@ def to_numbers(cells: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
         pass
     first = next(row for row, cell in enumerate(cells) if not is_number(cell))
     raise AuditError(
-        f"{source} in row {first + 1} is '{cells[first]}'; a dimension needs a number in every row. Remove the column if it is "
-        "not a dimension"
+        f"{source} in row {first + 1} is {shown(cells[first])}; a dimension needs a number in every row. Remove the column if it "
+        "is not a dimension"
     )
 
 

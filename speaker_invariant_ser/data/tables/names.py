@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 
-from speaker_invariant_ser.errors import shorten
+from speaker_invariant_ser.errors import shorten, shown
 
 JOINERS = "\u200c\u200d"  # invisible, but scripts such as Bengali and Persian need them to look right
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # beside category Cf
@@ -97,6 +97,15 @@ def same_key(text: str) -> str:
     """Return a text that is equal for the same names."""
     name = clean(text)
     return name if name.isascii() else unicodedata.normalize("NFC", name.replace("\u200c", "").replace("\u200d", "")).strip()
+
+
+def file_key(name: str) -> str:
+    """Return a text that is equal for names of files that a file system may take as one: they differ in case or form alone.
+
+    >>> file_key("Anna") == file_key("anna"), file_key("A\N{COMBINING RING ABOVE}") == file_key("\N{ANGSTROM SIGN}")
+    (True, True)
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def alike_key(text: str) -> str:
@@ -210,7 +219,7 @@ def number_of(cell: str) -> float:
     ValueError: '1_000' is no number
     """
     if "_" in cell or not cell.isascii():
-        raise ValueError(f"{cell!r} is no number")
+        raise ValueError(f"{shown(cell)} is no number")
     return float(cell)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
-from speaker_invariant_ser.errors import ManifestError, counted
+from speaker_invariant_ser.errors import ManifestError, counted, shown
 
 Scale = tuple[float, float]  # lowest and highest value
 UNIT: Scale = (0.0, 1.0)
@@ -46,8 +46,8 @@ def require_ratings(columns: Mapping[str, Sequence[str]], scale: Scale, source: 
             more = f" (and {counted(len(invalid) - 1, 'more row')})" if len(invalid) > 1 else ""
             (low, high), row = scale, invalid[0]
             raise ManifestError(
-                f"{source}: {name} in row {row} is '{columns[name][row - 1]}'{more}: expected a number from {low:g} to {high:g}, "
-                "or an empty cell; --scale LOWEST HIGHEST names another scale"
+                f"{source}: {name} in row {row} is {shown(columns[name][row - 1])}{more}: expected a number from {low:g} to "
+                f"{high:g}, or an empty cell; --scale LOWEST HIGHEST names another scale"
             )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing
-from speaker_invariant_ser.errors import AuditError, shorten
+from speaker_invariant_ser.errors import AuditError, shorten, shown
 
 MAX_VALUE = 1e18  # its square is finite in single precision
 MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
@@ -62,7 +62,7 @@ def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) 
     for name in ("speaker", "emotion"):
         cells = labels.get(name, ())
         rows = [row for row, label in enumerate(cells, start=1) if is_missing(label)]
-        words = {f"'{cells[row - 1]}'" for row in rows} - {"''"}
+        words = {shown(cells[row - 1]) for row in rows} - {"''"}
         if rows:
             written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
             raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
@@ -79,7 +79,7 @@ def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
     """Convert the column `scored` to booleans [N]; raise AuditError for other values than 0 and 1, or if none is 1."""
     for row, cell in enumerate(cells, start=1):
         if cell.lower() not in YES_NO:
-            raise AuditError(f"{source}: scored in row {row} is '{cell}'; expected 1 (not trained on by the encoder) or 0")
+            raise AuditError(f"{source}: scored in row {row} is {shown(cell)}; expected 1 (not trained on by the encoder) or 0")
     scored = np.array([YES_NO[cell.lower()] for cell in cells])
     if not scored.any():
         raise AuditError(f"{source}: scored is 0 for all utterances; attackers need at least one to be scored on")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.tables.names import alike_key, describe_groups, groups, is_missing, number_of, one_spelling
 from speaker_invariant_ser.data.tables.votes import as_text, counts_of, emotions_of, leaders
-from speaker_invariant_ser.errors import ManifestError, counted, shorten, unknown
+from speaker_invariant_ser.errors import ManifestError, counted, shorten, shown, unknown
 
 PREFIX = "votes_"  # of columns that are taken as votes unless options name others
 MAX_VOTES = 1e9  # for one emotion of an utterance: no corpus has as many annotators
@@ -97,7 +97,7 @@ def vote_of(cell: str, column: str, row: int, source: Path) -> float:
         votes = math.nan
     if not 0 <= votes < MAX_VOTES:
         raise ManifestError(
-            f"{source}: {column} in row {row} is '{text}': expected votes or a share; rename the column if it holds none"
+            f"{source}: {column} in row {row} is {shown(text)}: expected votes or a share; rename the column if it holds none"
         )
     return votes
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.errors import RecipeError, shorten
+from speaker_invariant_ser.errors import RecipeError, shorten, shown
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import ENCODER_FOLDERS, find_folder, portable
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY, snapshot
 from speaker_invariant_ser.files import MAX_SETTINGS, sha256
@@ -176,16 +176,16 @@ def read_checkpoint(folder: Path, source: str, commit: str, files: tuple[tuple[P
     rate = extractor.get("sampling_rate")
     if rate != SAMPLE_RATE:
         raise RecipeError(
-            f"encoder.source = {source}: made for audio at {rate} Hz ({EXTRACTOR}); expected {SAMPLE_RATE} Hz, the rate of "
-            "prepared corpora"
+            f"encoder.source = {source}: made for audio at {shown(rate)} Hz ({EXTRACTOR}); expected {SAMPLE_RATE} Hz, the rate "
+            "of prepared corpora"
         )
     try:
         shape = shape_of(config, extractor)
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(
-            f"encoder.source = {source}: model_type = {config.get('model_type')} is no speech encoder with frames that can be "
-            f"used ({CONFIG} has no {str(error).strip(chr(39))}); expected one like wavlm, hubert, wav2vec2, data2vec-audio, "
-            "unispeech-sat or whisper"
+            f"encoder.source = {source}: model_type = {shown(config.get('model_type'))} is no speech encoder with frames that "
+            f"can be used ({CONFIG} has no {str(error).strip(chr(39))}); expected one like wavlm, hubert, wav2vec2, "
+            "data2vec-audio, unispeech-sat or whisper"
         ) from None
     sha = digest_of([path for path, *_ in files])
     return Checkpoint(folder, source, commit, sha, architecture=str(config.get("model_type")), **shape)

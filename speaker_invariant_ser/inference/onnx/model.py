@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from speaker_invariant_ser.data.conditions.ranges import TrainedRange
 from speaker_invariant_ser.data.labels import LabelNames
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import RunError, shown
 from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.inference.onnx.operators import require_plain_operators
 from speaker_invariant_ser.json_files import parse_json
@@ -103,7 +103,7 @@ class OnnxModel:
             key = error.errors()[0]["loc"][0]
             raise RunError(f"{self.name} was not written by `siser export`: its metadata {reason} {key}") from None
         if described.format != FORMAT:
-            raise RunError(f"{self.name}: written in format {described.format}, this version reads format {FORMAT}")
+            raise RunError(f"{self.name}: written in format {shown(described.format)}, this version reads format {FORMAT}")
         self.labels, self.dim, self.settings = described.labels, described.embedding_size, described.settings
         self.targets = described.settings.emotion.targets
         self.further = require_interface(self.session, self.name, bool(self.targets))

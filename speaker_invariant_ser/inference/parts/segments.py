@@ -18,7 +18,7 @@ from pathlib import Path
 from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.formats.files import lines_in
 from speaker_invariant_ser.data.tables import names
-from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten
+from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten, shown
 from speaker_invariant_ser.files import read_bytes
 
 RTTM = ".rttm"
@@ -107,7 +107,7 @@ def number_of(path: Path, line: int, text: str) -> float:
     try:
         return names.number_of(text)
     except ValueError:
-        raise ManifestError(f"{path}, line {line}: {text!r} is no time in seconds") from None
+        raise ManifestError(f"{path}, line {line}: {shown(text)} is no time in seconds") from None
 
 
 def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> tuple[dict[Path, list[Segment]], list[str]]:

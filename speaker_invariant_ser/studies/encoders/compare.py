@@ -8,6 +8,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.audit.audit import AuditSettings, today, versions_of
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import StudyError, quoted
 from speaker_invariant_ser.evaluation.emotion import chance_uar
 from speaker_invariant_ser.files import held, remove
@@ -84,8 +85,8 @@ def require_different_names(texts: Sequence[str]) -> None:
     for text in texts:
         kind_of(split_name(text)[1])
     names = {text: split_name(text)[0] for text in texts}
-    files = Counter(result_path(Path(), name).name.casefold() for name in map(names.__getitem__, texts))
-    twice = [name for name in names.values() if files[result_path(Path(), name).name.casefold()] > 1]
+    files = Counter(file_key(result_path(Path(), name).name) for name in map(names.__getitem__, texts))
+    twice = [name for name in names.values() if files[file_key(result_path(Path(), name).name)] > 1]
     if twice:
         same = " and ".join(dict.fromkeys(twice))
         raise StudyError(f"two encoders are named {same}, and have one file of results: give one another name, NAME=ENCODER")
