@@ -152,7 +152,7 @@ def content_of(source: Path | str | bytes) -> memoryview:
     if isinstance(source, bytes):
         return memoryview(source)
     path = require_regular(source)
-    return memoryview(np.memmap(path, mode="r")) if path.is_file() and path.stat().st_size else memoryview(b"")
+    return np.memmap(path, mode="r").data if path.is_file() and path.stat().st_size else memoryview(b"")
 
 
 def require_interface(session: "InferenceSession", name: str, with_dimensions: bool) -> tuple[str, ...]:
