@@ -114,35 +114,10 @@ def mean_discrepancies(kernel: Tensor, weights: Tensor, target: Tensor, power: i
     return (sizes**power * (difference @ kernel * difference).sum(dim=2)).sum(dim=1)
 
 
-class Hsic(Matching):
-    """Hilbert-Schmidt independence criterion of embedding and speaker within each emotion, weighted by utterances.
+class KernelMatching(Matching):
+    """Matching by Gaussian kernels of several widths within each emotion; a speaker's weight is its share to a power."""
 
-    Gretton et al., ALT 2005: tr(K H L H) / n^2 with Gaussian kernels of several widths for the embedding and L = 1 for
-    utterances of the same speaker. With growing n it approaches 0 only where embedding and speaker are independent, linearly or
-    not. Known failures: the estimate from n utterances of an emotion is too large by about 1 / n, so that small batches draw
-    together even utterances of independent speakers; in many dimensions all distances become similar, and the kernel separates
-    little.
-    """
-
-    def __init__(self, dim: int, targets: int, settings: KernelSettings, emotions: int) -> None:
-        super().__init__(dim, targets, settings, emotions)
-        self.widths = settings.kernel_widths
-
-    def term(self, x: Tensor, batch: AdversaryBatch) -> Tensor:
-        """Return the criterion of embeddings [B, D]."""
-        weights, shares = emotion_groups(batch.emotion)
-        kernel = group_kernel(x, weights, shares, self.widths)
-        return shares @ mean_discrepancies(kernel, weights, batch.target, power=2)  # as L, the trace is a sum over speakers
-
-
-class Mmd(Matching):
-    """Maximum mean discrepancy between a speaker's utterances of an emotion and all of it, weighted by utterances.
-
-    Gretton et al., JMLR 2012, within emotions, so that speakers may differ in their emotions: |speaker's mean feature - mean of
-    all|^2 with the kernels of `hsic`. HSIC weights each speaker's discrepancy by the square of its share of the emotion, MMD by
-    the share. Known failure: a speaker with a single utterance of an emotion in the batch has it for its mean, which is drawn to
-    the centre whoever speaks.
-    """
+    power: int
 
     def __init__(self, dim: int, targets: int, settings: KernelSettings, emotions: int) -> None:
         super().__init__(dim, targets, settings, emotions)
@@ -152,7 +127,32 @@ class Mmd(Matching):
         """Return the discrepancy of embeddings [B, D]."""
         weights, shares = emotion_groups(batch.emotion)
         kernel = group_kernel(x, weights, shares, self.widths)
-        return shares @ mean_discrepancies(kernel, weights, batch.target)
+        return shares @ mean_discrepancies(kernel, weights, batch.target, self.power)
+
+
+class Hsic(KernelMatching):
+    """Hilbert-Schmidt independence criterion of embedding and speaker within each emotion, weighted by utterances.
+
+    Gretton et al., ALT 2005: tr(K H L H) / n^2 with Gaussian kernels of several widths for the embedding and L = 1 for
+    utterances of the same speaker. With growing n it approaches 0 only where embedding and speaker are independent, linearly or
+    not. Known failures: the estimate from n utterances of an emotion is too large by about 1 / n, so that small batches draw
+    together even utterances of independent speakers; in many dimensions all distances become similar, and the kernel separates
+    little.
+    """
+
+    power = 2  # with L as above, the trace is a sum over speakers
+
+
+class Mmd(KernelMatching):
+    """Maximum mean discrepancy between a speaker's utterances of an emotion and all of it, weighted by utterances.
+
+    Gretton et al., JMLR 2012, within emotions, so that speakers may differ in their emotions: |speaker's mean feature - mean of
+    all|^2 with the kernels of `hsic`. HSIC weights each speaker's discrepancy by the square of its share of the emotion, MMD by
+    the share. Known failure: a speaker with a single utterance of an emotion in the batch has it for its mean, which is drawn to
+    the centre whoever speaks.
+    """
+
+    power = 1
 
 
 class Coral(Matching):

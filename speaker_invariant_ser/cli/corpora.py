@@ -1,6 +1,8 @@
 """`siser corpora`, `siser recipes` and `siser models`: list what the package knows and holds."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 from speaker_invariant_ser.cli.console import say, show_json
 from speaker_invariant_ser.cli.options import Json
@@ -18,16 +20,8 @@ def corpora(as_json: Json = False) -> None:
     from speaker_invariant_ser.data.corpora.base import corpus_facts
     from speaker_invariant_ser.data.corpora.registry import known_corpora
 
-    facts = {name: corpus_facts(corpus) for name, corpus in known_corpora().items()}
-    if as_json:
-        show_json(facts)
-        return
-    for name, fact in facts.items():
-        say(name)
-        for key, value in fact.items():
-            for line in value if isinstance(value, list) else [value]:
-                say(f"    {key + ':':10} {line}")
-    for line in OWN_DATA.splitlines():
+    show_facts({name: corpus_facts(corpus) for name, corpus in known_corpora().items()}, as_json)
+    for line in () if as_json else OWN_DATA.splitlines():
         say(line)
 
 
@@ -53,13 +47,19 @@ def models(as_json: Json = False) -> None:
     for name, folder in shipped_models().items():
         labels = read_description(next(folder.rglob("model.json")))["labels"]
         facts[name] = {"emotions": ", ".join(labels), "card": str(folder / "README.md")}
+    show_facts(facts, as_json)
+
+
+def show_facts(facts: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Print what is known of each name, as JSON or as lines, several for a list."""
     if as_json:
         show_json(facts)
         return
     for name, fact in facts.items():
         say(name)
         for key, value in fact.items():
-            say(f"    {key + ':':10} {value}")
+            for line in value if isinstance(value, list) else [value]:
+                say(f"    {key + ':':10} {line}")
 
 
 def summary(recipe: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -122,6 +122,9 @@ class Measurement(Part):
     versions: dict[str, str]
 
 
+M = TypeVar("M", bound=Measurement)
+
+
 class Result(Measurement):
     """The content of a result file."""
 
@@ -143,15 +146,20 @@ def read_result(path: Path) -> Result | None:
     Raises:
         StudyError: The file is damaged or not a result.
     """
+    return read_measurement(Result, path, "a study")
+
+
+def read_measurement(kind: type[M], path: Path, origin: str) -> M | None:
+    """Read a file of measurements; None if there is none. Raise StudyError if it is damaged or none of this origin."""
     try:
-        return read_typed(Result, path)
+        return read_typed(kind, path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is not a result of a study ({why_invalid(error)}); remove it") from None
+        raise StudyError(f"{path} is not a result of {origin} ({why_invalid(error)}); remove it") from None
 
 
-def write_result(path: Path, result: Result) -> None:
+def write_result(path: Path, result: Measurement) -> None:
     """Write a result file, atomically; raise WriteError where that fails."""
     with writing(path) as file:
         file.write(compact(result.to_json()) + "\n")

@@ -26,8 +26,9 @@ from speaker_invariant_ser.studies.encoders import compare, embedding, sources
 from speaker_invariant_ser.studies.encoders.compare import split_name
 from speaker_invariant_ser.studies.encoders.measure import PROBES, attacked_tables, embed_all
 from speaker_invariant_ser.studies.encoders.page import notes, write_page
-from speaker_invariant_ser.studies.encoders.results import read_encoder_result, result_path, why_other, write_encoder_result
+from speaker_invariant_ser.studies.encoders.results import read_encoder_result, result_path, why_other
 from speaker_invariant_ser.studies.encoders.sources import SOURCES, Encoder, Request, open_encoders, pool
+from speaker_invariant_ser.studies.results import write_result
 
 
 def planted(prepared, path, layers, **changes):
@@ -366,7 +367,7 @@ def test_contamination_is_named_by_table_page_json_and_picture(compared, prepare
     assert described.contamination == "was trained on it" and "other training data" in why_other(clean, described)
     known = known.model_copy(update={"encoder": "known", "contamination": described.contamination})
     for result in (clean, known):
-        write_encoder_result(tmp_path / f"{result.encoder}.json", result)
+        write_result(tmp_path / f"{result.encoder}.json", result)
     results = write_page(tmp_path, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     note = "§ known was trained on it. This is no result on unseen speakers."
@@ -393,7 +394,7 @@ def test_the_page_has_a_row_for_each_layer_and_the_picture_a_point_for_each_enco
 
 def test_the_name_of_a_corpus_is_no_path_and_no_markup(compared, tmp_path):
     result = read_encoder_result(compared / "emotion.json")
-    write_encoder_result(tmp_path / "a.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
+    write_result(tmp_path / "a.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
     for _ in range(2):  # the second page is put between the marks of the first one
         write_page(tmp_path, tmp_path / "page.md")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "page-x----script-y-z~063c6c75.svg", "page.md"]

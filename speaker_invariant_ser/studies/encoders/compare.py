@@ -21,11 +21,10 @@ from speaker_invariant_ser.studies.encoders.results import (
     read_encoder_result,
     result_path,
     why_other,
-    write_encoder_result,
 )
 from speaker_invariant_ser.studies.encoders.sources import Encoder, Request, corpus_hashes, kind_of, open_encoders
 from speaker_invariant_ser.studies.machine import describe_machine
-from speaker_invariant_ser.studies.results import Machine, recorded_recipe
+from speaker_invariant_ser.studies.results import Machine, recorded_recipe, write_result
 
 NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.+-]*)=(?P<source>.+)")
 
@@ -124,7 +123,7 @@ def audit_encoder(comparison: Comparison, text: str, progress: TaskProgress) -> 
         )
         emotion = {"chance": chance_uar(predictions[-1]), "utterances": predictions[-1].utterances}
         result = wanted.model_copy(update={**emotion, "layers": list(layers)})
-        write_encoder_result(path, result)
+        write_result(path, result)
         remove(work)
     return result, False
 

@@ -5,12 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from speaker_invariant_ser.errors import StudyError, shorten
+from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.part import Count, Part, Share
 from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSpeaker
-from speaker_invariant_ser.files import writing
-from speaker_invariant_ser.json_files import read_typed, why_invalid
-from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, compact
+from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, read_measurement
 
 MAX_NAME = 100  # characters
 
@@ -96,18 +94,7 @@ def plain_name(text: str) -> str:
 
 def read_encoder_result(path: Path) -> EncoderResult | None:
     """Read a result file; None if there is none. Raise StudyError if it is damaged or something else."""
-    try:
-        return read_typed(EncoderResult, path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is not a result of `siser audit-encoders` ({why_invalid(error)}); remove it") from None
-
-
-def write_encoder_result(path: Path, result: EncoderResult) -> None:
-    """Write a result file; raise WriteError where that fails."""
-    with writing(path) as file:
-        file.write(compact(result.to_json()) + "\n")
+    return read_measurement(EncoderResult, path, "`siser audit-encoders`")
 
 
 def read_all(folder: Path) -> list[EncoderResult]:
