@@ -4,15 +4,21 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from reports import against_report, demo_report, run_report, seeded_report, table_report
 
+from speaker_invariant_ser.audit.certificates import certificate
+from speaker_invariant_ser.audit.same_text import SameText
+from speaker_invariant_ser.audit.several_clips import Identification
+from speaker_invariant_ser.audit.tails import Tail
+from speaker_invariant_ser.audit.verification.per_speaker import SpeakerMeans
 from speaker_invariant_ser.cli.console import show_evaluation
 from speaker_invariant_ser.data.tables.votes import as_text
 from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.evaluation import certificate_parts, summary_parts, unseen_parts
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.part import Part
 from speaker_invariant_ser.evaluation.summary import ComparisonReport, RunReport, TableReport, read_report
@@ -20,6 +26,14 @@ from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.report.vote_tables import votes_table
 from speaker_invariant_ser.report.write import write_report
 
+PARTS = (  # what the audit computes, and the typed part of report.json that is made of it
+    (certificate.Several, certificate_parts.SeveralClips),
+    (certificate.Certified, certificate_parts.CertifiedModel),
+    (Identification, unseen_parts.Identification),
+    (SameText, summary_parts.SameText),
+    (SpeakerMeans, unseen_parts.SpeakerMeans),
+    (Tail, summary_parts.Tail),
+)
 OLD = Path(__file__).with_name("report-0.1.0.json")
 UNMEASURED = {  # keys that depend on the run
     "Uar": {"seeds", "deviation"},  # of groups
@@ -54,6 +68,11 @@ def write(folder: Path, content) -> Path:
     (folder / "report").mkdir(parents=True, exist_ok=True)
     write_json(folder / "report" / "report.json", content)
     return folder
+
+
+@pytest.mark.parametrize(("computed", "part"), PARTS, ids=lambda kind: kind.__name__)
+def test_a_part_has_the_fields_of_what_is_computed(computed, part):
+    assert [field.name for field in fields(computed)] == list(part.model_fields)
 
 
 @pytest.fixture(scope="module")
