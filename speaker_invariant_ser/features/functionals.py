@@ -165,7 +165,7 @@ def import_opensmile(name: str) -> "opensmile.Smile":
 def open_resemblyzer() -> Functionals:
     """Return the embedding [256] of Resemblyzer's speaker encoder.
 
-    It was trained on LibriSpeech and VoxCeleb to tell speakers apart, with the loss of Wan et al. (ICASSP 2018). Silence is cut
+    It was trained on LibriSpeech and VoxCeleb to distinguish speakers, with the loss of Wan et al. (ICASSP 2018). Silence is cut
     out first, by its own rules; a clip in which it finds no speech is embedded as it is.
 
     Raises:

@@ -88,7 +88,7 @@ class Row:
 
     @property
     def speakers(self) -> int:
-        """Number of speakers that the attackers tell apart."""
+        """Number of speakers that the attackers distinguish."""
         return self.speaker[0].speakers
 
     @property
