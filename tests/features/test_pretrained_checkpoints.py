@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 from checkpoints import describe_checkpoint
 from helpers import fake_hub
 from huggingface_hub import errors
@@ -171,6 +172,13 @@ def test_damaged_incomplete_and_foreign_weights_are_refused(checkpoint, tmp_path
     save_file({name: tensor for name, tensor in weights.items() if "layers.1" not in name}, part / "model.safetensors")
     with pytest.raises(RecipeError, match=r"its weights are incomplete or of another network \(encoder\.layers\.1\."):
         Backbone(opened(part))
+    config = json.loads((part / "config.json").read_text())
+    (part / "config.json").write_text(json.dumps({**config, "model_type": "hubert"}))  # which lacks WavLM's position weights
+    save_file(weights | {"lm_head.weight": torch.zeros(2, 16)}, part / "model.safetensors")
+    with pytest.raises(RecipeError, match=r"of another network \(encoder\.layers\.0\.attention\.gru_rel.*expected all of hubert"):
+        Backbone(opened(part))
+    (part / "config.json").write_text(json.dumps(config))
+    assert Backbone(opened(part)), "the weights of a classifier are left out"
 
 
 def test_train_names_a_wrong_source_and_methods_that_need_log_mels(prepared, tmp_path, capsys):

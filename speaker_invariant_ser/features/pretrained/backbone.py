@@ -4,7 +4,7 @@ Shapes: B batch, S samples, L layers, T frames, H dimension of a frame.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -162,11 +162,9 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError) as error:
         raise RecipeError(f"{name}: cannot be loaded ({first_line(error)})") from None
-    missing = [key for key in report["missing_keys"] if not key.endswith(WITHOUT_EFFECT)]
-    if missing or report["mismatched_keys"]:
-        key = sorted(missing)[0] if missing else sorted(map(str, report["mismatched_keys"]))[0]
+    if foreign := foreign_weights(network, report):
         raise RecipeError(
-            f"{name}: its weights are incomplete or of another network ({key}); expected all of {checkpoint.architecture}"
+            f"{name}: its weights are incomplete or of another network ({foreign[0]}); expected all of {checkpoint.architecture}"
         )
     if checkpoint.window:
         network = network.get_encoder()
@@ -176,6 +174,17 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 setattr(part, key, 0.0)  # a layer that is skipped has no output
     network.config.apply_spec_augment = False  # draws from numpy's global generator, whatever the seed
     return network.eval().requires_grad_(False), extractor
+
+
+def foreign_weights(network: nn.Module, report: Mapping[str, Collection[Any]]) -> list[str]:
+    """Return which weights of a network are missing or of another shape; or else those in its layers that it has no place for.
+
+    Weights beside the network, such as those of a classifier, are none of it.
+    """
+    missing = [key for key in report["missing_keys"] if not key.endswith(WITHOUT_EFFECT)]
+    parts = [name for name, _ in network.named_children()]
+    unknown = [key for key in report["unexpected_keys"] if key.partition(".")[0] in parts and "layers." in key]
+    return sorted(missing) or sorted(map(str, report["mismatched_keys"])) or sorted(unknown)
 
 
 @contextmanager
