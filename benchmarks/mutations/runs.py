@@ -40,6 +40,17 @@ def text_of(name: str, text: str) -> Callable:
     return lambda rng, folder: the(folder, name).write_text(text, encoding="utf-8")
 
 
+def key_twice(name: str) -> Callable:
+    """Return a mutation that gives a key of a JSON file a second value, at the end."""
+
+    def mutate(rng: Rng, folder: Path) -> None:
+        path = the(folder, name)
+        text = path.read_text(encoding="utf-8").rstrip()
+        path.write_text(f'{text[:-1]}, "{next(iter(json.loads(text)))}": null}}', encoding="utf-8")
+
+    return mutate
+
+
 def cut(name: str) -> Callable:
     """Return a mutation that keeps a part of a file."""
 
@@ -178,6 +189,8 @@ TRAINED: list[Mutation] = [  # read by infer
     ("model.json: empty", True, text_of(MODEL, "")),
     ("model.json: not UTF-8", True, lambda rng, folder: the(folder, MODEL).write_bytes(b'{"a": "\xff"}')),
     ("model.json: cut", True, cut(MODEL)),
+    ("model.json: key twice", True, key_twice(MODEL)),
+    ("split.json: key twice", True, key_twice(SPLIT)),
     ("model.json: range", True, json_of(MODEL, key("trained_range", value={"level": ["a", []]}))),
     ("split.json: deep", True, text_of(SPLIT, DEEP)),
     ("split.json: list", True, text_of(SPLIT, "[1]")),
@@ -223,9 +236,18 @@ COMPARED: list[Mutation] = [  # read by compare, beside the intact run
     ("report.json: UAR a text", True, json_of(REPORT, key("emotion", "uar", value="<script>"))),
     ("report.json: UAR 200 %", True, json_of(REPORT, key("emotion", "uar", value=2.0))),
     ("report.json: UAR NaN", True, json_of(REPORT, key("emotion", "uar", value=float("nan")))),
+    *((f"report.json: UAR of {value}", True, json_of(REPORT, key("emotion", "uar", "value", value=value)))
+      for value in (7.0, -1, "0.5", float("nan"))),
+    ("report.json: accuracy -1", True, json_of(REPORT, key("emotion", "accuracy", value=-1))),
+    ("report.json: chance 200 %", True, json_of(REPORT, key("speaker", "chance", "given_emotion", value=2.0))),
+    ("report.json: -3 utterances", True, json_of(REPORT, key("emotion", "utterances", value=-3))),
+    ("report.json: interval exchanged", True,
+     json_of(REPORT, key("emotion", "uar", value={"value": 0.5, "low": 0.6, "high": 0.4}))),
+    ("report.json: seeds texts", True, json_of(REPORT, key("settings", "seeds", value=["0"]))),
+    ("report.json: key twice", True, key_twice(REPORT)),
     ("report.json: no emotion", True, json_of(REPORT, lambda content: content.pop("emotion") and None)),
     ("report.json: missing", True, without(REPORT)),
-]
+]  # fmt: skip
 
 
 def rehashed(change: Callable[[str], str]) -> Callable:
@@ -268,6 +290,7 @@ PREPARED: list[Mutation] = [  # read by train
     ("prepare.json: hash a list", True, json_of("prepare.json", key("sha256", "audio.i16", value=[1]))),
     ("prepare.json: corpora numbers", None, json_of("prepare.json", key("corpora", value=[1]))),
     ("prepare.json: cut", True, cut("prepare.json")),
+    ("prepare.json: key twice", True, key_twice("prepare.json")),
     ("audio.i16: bytes", True, flipped("audio.i16")),
     ("audio.i16: cut", True, cut("audio.i16")),
     ("audio.i16: empty", True, text_of("audio.i16", "")),
