@@ -156,10 +156,9 @@ def test_the_recipes_default_and_private_have_one_adversary_and_differ_from_thei
     arms = {arm.name: arm for arm in read_study(RECIPES / "study-front.toml").arms}
     private, baseline = read_recipe(RECIPES / "private.toml"), read_recipe(RECIPES / "prosody.toml")
     default, none = read_recipe(RECIPES / "default.toml"), read_recipe(RECIPES / "no-adversary.toml")
-    assert private.adversary == default.adversary and default.adversary.heads == 4
-    assert private.release.name == "codes" and arms["private-codes"].resolved(0) == private
-    assert arms["prosody-heads"].resolved(0) == baseline.model_copy(update={"adversary": private.adversary})
-    assert private.model_copy(update={"release": baseline.release}) == arms["prosody-heads"].resolved(0)
+    assert private.release.name == "decision" and arms["private-decision"].resolved(0) == private
+    assert private == default.model_copy(update={"release": private.release}) and default.adversary.heads == 4
+    assert arms["prosody-heads"].resolved(0) == baseline.model_copy(update={"adversary": default.adversary})
     assert default == none.model_copy(update={"adversary": default.adversary}) == arms["fusion-heads"].resolved(0)
     assert none == arms["fusion-lambda0"].resolved(0) and baseline == arms["prosody-lambda0"].resolved(0)
 
