@@ -116,8 +116,8 @@ def read_manifest(path: Path | str) -> list[Utterance]:
             if value is not None and not 0 <= value <= 1:
                 raise ManifestError(f"{path}: {name} in row {row} is {value:g}; expected 0 to 1, or an empty cell")
     require_votes(columns.get("votes", ()), path)
-    absent = {name: [None if name in DIMENSIONS else ""] * len(columns["id"]) for name in LATER}
-    return [Utterance(*row) for row in zip(*(columns.get(name) or absent[name] for name in COLUMNS), strict=True)]
+    cells = {name: [None if name in DIMENSIONS else ""] * len(columns["id"]) for name in LATER} | columns
+    return [Utterance(*row) for row in zip(*(cells[name] for name in COLUMNS), strict=True)]
 
 
 def require_valid(
