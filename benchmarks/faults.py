@@ -1,6 +1,6 @@
 """Give damaged inputs of every kind to the command line, and count how it answers.
 
-    python benchmarks/faults.py [--recordings 500] [--tables 200] [--runs 100] [--seed 0] [--seconds 60] [--keep FOLDER] [--show]
+    python benchmarks/faults.py [--recordings 500] [--tables 200] [--runs 130] [--seed 0] [--seconds 60] [--keep FOLDER] [--show]
 
 Recordings go through `siser infer`, tables, recipes and segments through the verbs that read them, and tampered runs and prepared
 corpora through infer, evaluate, compare and train. Each answer is one of
@@ -312,7 +312,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=500)
     parser.add_argument("--tables", type=int, default=200)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=130)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", action="store_true", help="print every answer")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit for a command; more on a busy machine")
