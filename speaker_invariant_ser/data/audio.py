@@ -22,6 +22,7 @@ FULL_SCALE = 32768.0  # int16 is divided by this to lie in [-1, 1)
 MIN_SECONDS = 0.1  # shorter audio has too few frames for features
 MIN_RATE = 1000  # Hz; a damaged header with a lower rate would make resampling produce gigabytes
 MIN_CLIPPED = 10  # clipped places from which a note is written; fewer are not audible
+LONG_SILENCE = 1 / 3  # share of a recording from which a stretch of digital silence is a note
 MAX_PEAK = 4.0  # lossy formats exceed full scale slightly; a larger peak means another unit than [-1, 1]
 MAX_SAMPLES = 2**26  # decoded at once, at the file's rate or at 16 kHz: 70 min at 16 kHz, 25 min at 44.1 kHz, 400 MB in memory
 UNKNOWN_FRAMES = 2**40  # libsndfile reports more than this for a stream of unknown length
@@ -258,6 +259,42 @@ def reason_against(samples: np.ndarray, rate: int) -> str:
     if (float(samples.max()) - float(samples.min())) / full_scale(samples) * FULL_SCALE <= 0.5:
         return "is constant (all samples are equal at 16 bits), which is no sound"
     return ""
+
+
+@dataclass
+class LongestSilence:
+    """The longest stretch of digital silence, zeros at 16 bits, of a recording that comes block by block."""
+
+    samples: int = 0
+    sound: int = -1  # the last sample that is not zero
+    start: int = 0
+    end: int = 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next samples [S], int16 or float32 with the values of 16 bits."""
+        sounds = np.concatenate([[self.sound], self.samples + np.flatnonzero(block), [self.samples + len(block)]])
+        self.samples += len(block)
+        longest = int(np.argmax(np.diff(sounds)))
+        start, end = int(sounds[longest]) + 1, int(sounds[longest + 1])
+        if end - start > self.end - self.start:
+            self.start, self.end = start, end
+        self.sound = int(sounds[-2])
+
+    def notes(self, rate: int) -> list[str]:
+        """Return a note if a third of the recording, or more, is one such stretch."""
+        if self.end - self.start < self.samples * LONG_SILENCE:
+            return []
+        start, end, length = (position / rate for position in (self.start, self.end, self.samples))
+        return [f"digital silence from {start:.1f} to {end:.1f} s of {length:.1f} s"]
+
+
+def silence_notes(samples: np.ndarray, rate: int) -> list[str]:
+    """Return a note if a third of a recording, samples [S] at 16 bits, or more, is one stretch of digital silence."""
+    if len(samples) - np.count_nonzero(samples) < LONG_SILENCE * len(samples):  # as nearly all: it saves the search
+        return []
+    silence = LongestSilence()
+    silence.add(samples)
+    return silence.notes(rate)
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

@@ -183,7 +183,7 @@ def finish(path: str, decoded: audio.Decoded | AudioError, treatment: Treatment)
         zeros=edge_zeros(clip),
         level=level_of(clip),
         key=zlib.crc32(clip[len(clip) // 2 :][:1024].data),
-        notes=(*decoded.notes, *notes),
+        notes=(*decoded.notes, *notes, *audio.silence_notes(clip, audio.SAMPLE_RATE)),
     )
 
 

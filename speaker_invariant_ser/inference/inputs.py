@@ -249,7 +249,7 @@ def decode(number: int, item: Input, channel: str) -> Decoded:
         return Decoded(number, item.path, channel, error)
     except MemoryError:
         return Decoded(number, item.path, channel, AudioError(f"{item.path}: does not fit into memory; cut it into parts"))
-    return Decoded(number, item.path, channel, clip, decoded.notes)
+    return Decoded(number, item.path, channel, clip, (*decoded.notes, *audio.silence_notes(clip, audio.SAMPLE_RATE)))
 
 
 def clips_of(block: Sequence[Decoded]) -> list[np.ndarray]:

@@ -99,7 +99,8 @@ def clips_table(speaker: Speaker) -> Table | None:
     """Return what 1, 5 and 10 clips of one person reveal; None where nothing was measured."""
     if not any(row.identification or row.verification for row in speaker.clips):
         return None
-    head = ["clips of one person", "identification", "95 % CI", "chance", "groups", "EER", "95 % CI"]
+    over = "95 % CI, over speakers"
+    head = ["clips of one person", "identification", over, "chance", "groups", "EER", over]
     return Table(head, [clips_row(row) for row in speaker.clips])
 
 

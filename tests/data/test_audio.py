@@ -1,11 +1,14 @@
 """Decoding keeps a tone's pitch and level in every format and rate; unusable files raise an error that names them."""
 
+import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats import files
 from speaker_invariant_ser.errors import AudioError
@@ -158,3 +161,49 @@ def test_audio_is_found_by_suffix_in_any_case_below_any_folder(tmp_path):
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     (tmp_path / "c.wav").symlink_to("nowhere")
     assert [path.name for path in files.find_audio(tmp_path)] == ["a.flac", "x.WAV", "c.wav"]
+
+
+@pytest.mark.parametrize(
+    "zeros, said",
+    [
+        ([(8000, 16000)], ["digital silence from 0.5 to 1.0 s of 1.0 s"]),
+        ([(0, 5400), (12000, 15000)], ["digital silence from 0.0 to 0.3 s of 1.0 s"]),
+        ([(2000, 7999)], ["digital silence from 0.1 to 0.5 s of 1.0 s"]),
+        ([(0, 5300), (5301, 10600), (10601, 15900)], []),
+        ([], []),
+    ],
+    ids=["second half", "start", "middle", "three parts", "none"],
+)
+def test_a_long_stretch_of_zeros_is_noted_however_it_is_cut(zeros, said):
+    samples = np.ones(16_000, np.int16)
+    for start, end in zeros:
+        samples[start:end] = 0
+    assert audio.silence_notes(samples, 16_000) == said
+    for length in (37, 700, 8000, 15_999):
+        silence = audio.LongestSilence()
+        for start in range(0, 16_000, length):
+            silence.add(audio.to_float32(samples[start : start + length]))
+        assert silence.notes(16_000) == said
+
+
+def test_prepare_and_infer_note_long_silence_alike(tmp_path, trained, capsys):
+    """Whole, in windows, and prepared: the same words; a recording with pauses has none."""
+    rng = np.random.default_rng(0)
+    half, pauses = rng.normal(0, 0.1, 96_000), rng.normal(0, 0.1, 96_000)
+    half[48_000:] = 0
+    for start in range(0, 96_000, 24_000):
+        pauses[start : start + 12_000] = 0
+    for name, samples in (("half", half), ("pauses", pauses)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 48_000)
+    (tmp_path / "t.csv").write_text("path,speaker,emotion\nhalf.wav,a,up\npauses.wav,b,down\n")
+    assert siser(["prepare", "csv", str(tmp_path / "t.csv"), str(tmp_path / "data"), "--quiet"]) == 0
+    (noted,) = csv.DictReader((tmp_path / "data/warned.csv").read_text().splitlines())
+    note = "digital silence from 1.0 to 2.0 s of 2.0 s"
+    assert list(noted.values()) == ["half.wav", note]
+    for words in ([], ["--window", "1"]):
+        out = tmp_path / f"rows{len(words)}.csv"
+        command = ["infer", str(trained.folder), str(tmp_path / "half.wav"), str(tmp_path / "pauses.wav"), "--quiet"]
+        assert siser([*command, *words, "--out", str(out)]) == 0
+        rows = [row for row in csv.DictReader(out.read_text().splitlines()) if row.get("level", "file") == "file"]
+        notes = {Path(row["file"]).name: row["warnings"] for row in rows}
+        assert note in notes["half.wav"] and "silence" not in notes["pauses.wav"]

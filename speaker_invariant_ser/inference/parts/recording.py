@@ -40,8 +40,10 @@ class Recording:
         Raises:
             AudioError: The file cannot be decoded or is truncated; after the last block also if it is silent, constant or short.
         """
+        silence = audio.LongestSilence()
         try:
             for block in self.decoded():
+                silence.add(block)
                 self.samples += len(block)
                 low, high = self.extremes
                 self.extremes = min(low, float(block.min(initial=low))), max(high, float(block.max(initial=high)))
@@ -52,6 +54,7 @@ class Recording:
             seconds = self.samples / audio.SAMPLE_RATE
             raise AudioError(f"{self.path}: {seconds:.4f} s is too short, expected at least {audio.MIN_SECONDS} s")
         audio.check(np.array(self.extremes if self.samples else (), np.float32), 1, self.path, self.notes)
+        self.notes += silence.notes(audio.SAMPLE_RATE)
 
     def decoded(self) -> Iterator[np.ndarray]:
         """Yield the blocks, resampled."""
