@@ -31,7 +31,7 @@ from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.training import launcher
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "pretrained.toml"
-RATE, CLIPS, SPEAKERS, EMOTIONS = 16_000, 144, 6, ("angry", "neutral", "sad")
+RATE, CLIPS, SPEAKERS, EMOTIONS = 16_000, 72, 6, ("angry", "neutral", "sad")
 FOLDS, EPOCHS, BATCH, ROUNDS = 3, 40, 16, 3
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (64,) * 7}
 BASE_SECONDS = 30.0  # of audio that the base-sized encoder is measured on in a round, in clips of 3 s

@@ -1,5 +1,6 @@
 """`siser export`, `siser push` and `siser card`: the models of a run alone, to be passed on, and what is known of a model."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,15 +173,29 @@ def push(
     dry_run: Annotated[
         Path | None, typer.Option(help="New folder to write what would be uploaded into; nothing is uploaded.", metavar="FOLDER")
     ] = None,
+    transformers: Annotated[
+        bool,
+        typer.Option(
+            "--transformers",
+            help="Upload one model on a pre-trained encoder, with its encoder, as transformers loads it (extra pretrained).",
+        ),
+    ] = False,
+    fold: Annotated[
+        str | None, typer.Option(help="With --transformers: the fold whose model is taken, where a run has several.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="With --transformers: the seed whose model is taken, where a run has several.")
+    ] = None,
 ) -> None:
     """Upload the models of a run and their card to the Hugging Face Hub, where `hf:OWNER/NAME` names them.
 
     What is uploaded is what `siser export` writes: it has no name of a speaker or file and no path. Nothing is uploaded without
-    the licence of the weights and a description of the training data in the card. Needs the extra hub, and `hf auth login`.
+    the licence of the weights and a description of the training data in the card. Needs the extra hub, and `hf auth login`. With
+    --transformers, `transformers.pipeline("audio-classification", model="OWNER/NAME")` loads it, and `siser infer` does not.
     """
     from tempfile import TemporaryDirectory
 
-    from speaker_invariant_ser.errors import counted
+    from speaker_invariant_ser.errors import RunError, counted
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.upload import require_repository, upload
     from speaker_invariant_ser.report.export import write_for_hub
@@ -189,13 +204,40 @@ def push(
     if not isinstance(source, Export):
         source.all_models()
     name = require_repository(repository).partition("/")[2]
-    text = text_of_card(source, evaluated, licence, training_data, name)
+    named = f"siser infer --model hf:{repository}{f'@{revision}' if revision else ''} FILES --out predictions.csv"
+    if transformers:
+        if isinstance(source, Export):
+            raise RunError(f"{model}: expected a run with --transformers, of which one model is written with its encoder")
+        write = partial(write_checkpoint, source, repository, fold, seed, licence, evaluated, training_data)
+        named = f'transformers.pipeline("audio-classification", model="{repository}")'
+    elif fold is not None or seed is not None:
+        raise typer.BadParameter("--fold and --seed choose the model of --transformers: expected it beside them.")
+    else:
+        write = partial(write_for_hub, source, name=model, card=text_of_card(source, evaluated, licence, training_data, name))
     if dry_run:
-        number = write_for_hub(source, dry_run, model, text)
-        say(f"{counted(number, 'model')} -> {dry_run}, as it would be uploaded; leave out --dry-run to upload it")
+        say(f"{counted(write(folder=dry_run), 'model')} -> {dry_run}, as it would be uploaded; leave out --dry-run to upload it")
         return
     with TemporaryDirectory() as temporary:
-        number = write_for_hub(source, folder := Path(temporary) / "export", model, text)
+        number = write(folder=(folder := Path(temporary) / "export"))
         address = upload(folder, repository, private=not public, revision=revision, message=message, exist_ok=overwrite)
-    named = f"hf:{repository}{f'@{revision}' if revision else ''}"
-    say(f"{counted(number, 'model')} -> {address}   next: siser infer --model {named} FILES --out predictions.csv")
+    say(f"{counted(number, 'model')} -> {address}   next: {named}")
+
+
+def write_checkpoint(
+    run: "Run",
+    repository: str,
+    fold: str | None,
+    seed: int | None,
+    licence: str,
+    evaluated: Path | None,
+    training_data: str,
+    folder: Path,
+) -> int:
+    """Write what is uploaded of a run for transformers into a new folder, and return the number of models, which is one."""
+    from speaker_invariant_ser.inference.onnx.export import one_model
+    from speaker_invariant_ser.report.export import write_for_transformers
+
+    spec = one_model(run, fold, seed, "a checkpoint of transformers")
+    results = opened(evaluated) if evaluated else None
+    write_for_transformers(run, spec, folder, licence, results, training_data, repository)
+    return 1

@@ -23,6 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "models" / "pretrained"  # exports that co
 FORMAT = 1
 EXPORT, MODELS, CARD, CORPORA = "export.json", "models", "README.md", "corpora"
 FILES = (EXPORT, CARD, f"{MODELS}/*/{DESCRIPTION}", f"{MODELS}/*/{WEIGHTS}")  # of an export; no other file is downloaded
+CHECKPOINT = ("config.json", "preprocessor_config.json", "model*.safetensors", "model.safetensors.index.json")  # for transformers
 
 
 @dataclass(frozen=True)

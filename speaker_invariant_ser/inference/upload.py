@@ -1,4 +1,4 @@
-"""Upload models to the Hugging Face Hub: a folder that `siser export` wrote, whose card says what a model may not be without."""
+"""Upload models to the Hugging Face Hub: what `siser export` writes, with a card that says what a model may not be without."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.features.pretrained.hub import LOG_IN, REPOSITORY, hub_errors, open_library, progress_on_terminals
 from speaker_invariant_ser.files import new_folder, refuse_existing
-from speaker_invariant_ser.inference.exported import CARD, EXPORT, FILES, MODELS, Export, write_index
+from speaker_invariant_ser.inference.exported import CARD, CHECKPOINT, EXPORT, FILES, MODELS, Export, write_index
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def upload(
     """Upload an export as one commit; files of an earlier one that it does not replace are removed in the same commit.
 
     Args:
-        folder: The export, of which everything is uploaded.
+        folder: The export, or a checkpoint for transformers, of which everything is uploaded.
         repository: OWNER/NAME; it is created if it does not exist.
         private: Whether a new repository is private; of one that exists it changes nothing.
         revision: Branch, which is created if it does not exist; by default the main one.
@@ -121,7 +121,7 @@ def upload(
                 commit_message=message,
                 revision=revision,
                 create_pr=create_pr,
-                delete_patterns=list(FILES),
+                delete_patterns=[*FILES, *CHECKPOINT],
             )
         except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
             raise

@@ -106,7 +106,13 @@ def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> i
 
 
 def write_for_transformers(
-    run: Run, spec: ModelSpec, folder: Path | str, licence: str, evaluated: Run | None = None, training_data: str = ""
+    run: Run,
+    spec: ModelSpec,
+    folder: Path | str,
+    licence: str,
+    evaluated: Run | None = None,
+    training_data: str = "",
+    repository: str = "",
 ) -> float:
     """Write one model of a run as a checkpoint of transformers, and a card about it; see `export_transformers`.
 
@@ -117,12 +123,20 @@ def write_for_transformers(
         licence: As for `export_run`.
         evaluated: As for `export_run`.
         training_data: As for `render_card`.
+        repository: OWNER/NAME of the hub if it is uploaded, which needs a complete card; the card has this name.
 
     Returns:
         The largest difference between probabilities of the checkpoint and of the model.
+
+    Raises:
+        RunError: No class of transformers computes the same, or the card of an upload lacks the licence or the training data.
+        WriteError: The folder is not empty or cannot be written.
     """
-    name = Path(folder).resolve().name
+    name = repository.rpartition("/")[2] or Path(folder).resolve().name
     card = card_of(run, licence, name, evaluated, training_data, TRANSFORMERS, spec)
+    if repository:
+        require_complete(card, str(run.folder))
+        refuse_existing(folder, "choose another --dry-run")
     return export_transformers(spec.folder, folder, card)
 
 

@@ -19,6 +19,7 @@ from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.studies.encoders.sources import Request, open_encoders
 
 LAYERS = (0, 2)
+WITHOUT_CACHES = shutil.ignore_patterns("pretrained")  # of other tests
 
 
 def compute(clip):
@@ -30,7 +31,7 @@ def compute(clip):
 @pytest.fixture
 def corpus(prepared, tmp_path):
     """A prepared corpus that tests may write into."""
-    return replace(prepared, folder=shutil.copytree(prepared.folder, tmp_path / "data"))
+    return replace(prepared, folder=shutil.copytree(prepared.folder, tmp_path / "data", ignore=WITHOUT_CACHES))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
 from speaker_invariant_ser.features.pretrained import front
 from speaker_invariant_ser.features.pretrained.checkpoint import pinned
 from speaker_invariant_ser.inference import transformers_export
+from speaker_invariant_ser.inference.exported import CHECKPOINT, FILES
 from speaker_invariant_ser.inference.transformers_export import export_transformers
 from speaker_invariant_ser.models.model import ModelSettings, SerModel, load_model, save_model
 from speaker_invariant_ser.recipe import FeaturesSection
@@ -149,6 +151,21 @@ def test_a_model_is_trained_exported_and_described(checkpoint, prepared, trained
     assert answer == pytest.approx(siser.load_model(run).predict(clip, RATE).probabilities, abs=1e-4)
     cached = [json.loads(path.read_text()) for path in (prepared.folder / "pretrained").glob("*/cache.json")]
     assert False in [description["normalised"] for description in cached]
+
+    upload = ["push", str(run.folder), "owner/name", "--transformers", "--dry-run", str(tmp_path / "dry")]
+    assert command([*upload, "--licence", "mit"]) == 2 and "its card lacks the training data" in capsys.readouterr().err
+    stated = ["--licence", "mit", "--training-data", "Tones, made by a program, public domain."]
+    assert command([*upload, *stated]) == 0 and "1 model -> " in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "dry").iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert all(any(fnmatch(path.name, pattern) for pattern in (*FILES, *CHECKPOINT)) for path in (tmp_path / "dry").iterdir())
+    assert "# name\n" in (tmp_path / "dry" / "README.md").read_text()
+    assert answers(tmp_path / "dry", [clip]) == [answer]
+    assert command([*upload, *stated]) == 2 and "exists already: choose another --dry-run" in capsys.readouterr().err
+    for arguments, message in (
+        (["emodb-five", "owner/name", "--transformers"], "emodb-five: expected a run with --transformers"),
+        ([str(run.folder), "owner/name", "--seed", "0"], "--fold and --seed choose the model of --transformers"),
+    ):
+        assert command(["push", *arguments, *stated]) == 2 and message in " ".join(capsys.readouterr().err.split())
 
     assert command(words) == 2 and "exists already: choose another --transformers" in capsys.readouterr().err
     new = ["--transformers", str(tmp_path / "new")]

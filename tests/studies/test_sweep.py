@@ -35,6 +35,7 @@ seed = 5
 "adversary.name" = ["grl", "coral"]
 "train.learning_rate" = {low = 1e-3, high = 5e-2, log = true}
 """
+WITHOUT_CACHES = shutil.ignore_patterns("pretrained")  # of other tests
 ONE_FOLD = SEARCH.replace('["05", "02"]', '["05"]').replace("trials = 3", "trials = 2").replace(', "coral"', "")
 
 
@@ -187,7 +188,7 @@ def test_configurations_are_trained_in_parallel(prepared, tmp_path):
 
 
 def test_layers_of_a_frozen_encoder_are_computed_once_before_the_workers_read_them(checkpoint, prepared, tmp_path, monkeypatch):
-    corpus = replace(prepared, folder=shutil.copytree(prepared.folder, tmp_path / "data"))
+    corpus = replace(prepared, folder=shutil.copytree(prepared.folder, tmp_path / "data", ignore=WITHOUT_CACHES))
     tables = read_recipe("pretrained").model_dump(exclude_unset=True)
     encoder = {**tables["encoder"], "source": str(checkpoint("wavlm")), "dim": 8}
     sections = {**tables, "encoder": encoder, "split": {"scheme": "loso"}, "train": {**TRAIN, "epochs": 1}}
