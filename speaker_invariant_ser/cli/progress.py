@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.runs import ModelSpec
 
 DAY = 86_400.0  # seconds
-FIRST_LINE = 5.0  # seconds of training, after whose epoch the first estimate is made
+FIRST_LINE = 5.0  # seconds of training before the first estimate
+STEADY = 2  # epochs of a model after its first, which starts workers and fills caches, that an estimate is made from
 LINES = 20  # about so many lines about a training, and at least one in MAX_PAUSE
 MIN_PAUSE, MAX_PAUSE = 10.0, 600.0  # seconds between two of them
 
@@ -164,6 +165,7 @@ class TrainingLines(TrainingCounts):
         super().__init__(folder, settings)
         self.now, self.next_line = now, now() + FIRST_LINE
         self.started, self.done_before = now(), 0  # epochs that an earlier start has done
+        self.seen: dict[str, int] = {}  # epochs of this start, by model
         self.first: tuple[float, int] | None = None  # time and epochs done after the first epoch: workers start slowly
 
     def __call__(self, name: str, row: Mapping[str, float]) -> None:
@@ -171,11 +173,15 @@ class TrainingLines(TrainingCounts):
         if not self.count(name, row):
             return
         done, now = sum(self.epochs_done.values()), self.now()
+        self.seen[name] = self.seen.get(name, 0) + 1
         if self.first is None:
             self.first, self.done_before = (now, done), done - 1
         if now < self.next_line or done == self.all_epochs:
             return
-        since, before = self.first if now - self.first[0] >= MIN_PAUSE else (self.started, self.done_before)
+        steady = self.seen[name] > STEADY or now - self.first[0] >= MIN_PAUSE  # by model: some are trained at the same time
+        if not steady and now - self.started < MAX_PAUSE:
+            return
+        since, before = self.first if done > self.first[1] else (self.started, self.done_before)
         elapsed, left = now - self.started, (now - since) / (done - before) * (self.all_epochs - done)
         self.next_line = now + min(MAX_PAUSE, max(MIN_PAUSE, (elapsed + left) / LINES))
         models = f"{len(self.dev_uar)} of {counted(len(self.model_specs), 'model')} trained"

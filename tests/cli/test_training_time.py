@@ -38,19 +38,28 @@ def test_the_first_line_comes_after_seconds_and_estimates_the_rest(lines, capsys
     lines(2.0, 1, 1)
     assert not capsys.readouterr().err
     lines(6.0, 1, 2)
+    assert not capsys.readouterr().err  # one epoch after the first is no estimate
+    lines(9.0, 1, 3)
     assert "1 of 3 models trained, dev UAR 0." in (shown := capsys.readouterr().err)
-    assert shown.endswith("32 of 90 epochs; 6 s so far, about 3 min left\n") and shown.count("\n") == 1
+    assert shown.endswith("33 of 90 epochs; 9 s so far, about 3 min left\n") and shown.count("\n") == 1
 
 
 def test_lines_have_a_pause_and_forget_the_slow_start(lines, capsys):
     """The first epoch takes 40 s with the start of workers, the others 4."""
     lines(40.0, 1, 1)
-    assert capsys.readouterr().err.endswith("31 of 90 epochs; 40 s so far, about 39 min left\n")
-    for epoch in range(2, 29):
-        lines(40.0 + 4 * (epoch - 1), 1, epoch)
+    lines(44.0, 1, 2)
+    assert not capsys.readouterr().err
+    lines(48.0, 1, 3)
+    assert capsys.readouterr().err.endswith("33 of 90 epochs; 48 s so far, about 4 min left\n")
+    lines(52.0, 1, 4)
     assert not capsys.readouterr().err  # a twentieth of the estimate has not passed
     lines(160.0, 1, 30)
     assert capsys.readouterr().err.endswith("60 of 90 epochs; 3 min so far, about 2 min left\n")
+
+
+def test_very_slow_epochs_have_a_line_after_the_first(lines, capsys):
+    lines(700.0, 1, 1)
+    assert "31 of 90 epochs; 12 min so far, about 11 h left" in capsys.readouterr().err
     lines(400.0, 2, 30)
     assert not capsys.readouterr().err  # the last epoch of all: what was trained is printed anyway
 
