@@ -174,8 +174,8 @@ def limits_of_chance(speaker: Mapping) -> str:
     if predicted and (predicted["low"] or 0.0) > predicted["chance"]:
         accuracy = with_bounds({**predicted, "value": predicted["accuracy"]}, "chance", predicted["chance"])
         texts.append(
-            f" But of {counted(predicted['speakers'], 'speaker')} whom no model was trained on, the predicted emotion alone "
-            f"names the right one in {accuracy}: emotions of some are recognised worse than those of others."
+            f" But the predicted emotion alone names the right one of {counted(predicted['speakers'], 'test speaker')} in "
+            f"{accuracy}: emotions of some are recognised worse than those of others."
         )
     several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips.get("identification")]
     if several and (several[-1]["identification"]["low"] or 0.0) > several[-1]["identification"]["chance"]:

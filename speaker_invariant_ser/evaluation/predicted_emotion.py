@@ -1,4 +1,4 @@
-"""How much the predicted emotions alone say about speakers whom no model was trained on: the part `speaker.predicted_emotion`."""
+"""How much the predicted emotions alone say about test speakers: the part `speaker.predicted_emotion` of report.json."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,8 @@ def attack_predictions(
 
     An emotion that is recognised worse for one speaker than for another tells the two apart, and whoever sees predictions sees
     that: no release of a model reveals less. Models of different folds predict the same emotions, so that the test speakers of
-    all folds can be compared, of whom no model has learned anything.
+    all folds can be compared, each predicted by a model that was not trained on this speaker. Where the models differ in what
+    they predict, that identifies speakers of different folds as well.
 
     Args:
         predictions: Predictions for the test utterances of all folds and seeds.

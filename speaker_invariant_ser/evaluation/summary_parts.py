@@ -294,7 +294,7 @@ class SameText(Part):
 
 
 class Speaker(Part):
-    """What fresh attackers identify from the embeddings; the last four keys are of runs only."""
+    """What fresh attackers identify from the embeddings; keys with a default are absent where they do not apply."""
 
     speakers: Count
     emotions: Count
@@ -318,7 +318,7 @@ class Speaker(Part):
     selectivity: Signed | None
     information: Information | None
     unseen: Unseen | None
-    predicted_emotion: PredictedEmotion | None = None  # null with one test speaker, and for a table
+    predicted_emotion: PredictedEmotion | None = None  # of a run; null where its test speakers are too few
     rate_bits: Size | None = None
     learned: Literal["all", "held-out"] = "all"
     outputs: Outputs | None = None

@@ -83,7 +83,7 @@ class Unseen(Part):
 
 
 class PredictedEmotion(Part):
-    """What predicted emotions alone say about the test speakers of all folds, whom no model was trained on."""
+    """What predicted emotions alone say about the test speakers of all folds; no model predicts speakers it was trained on."""
 
     centre = "accuracy"
     accuracy: Share

@@ -179,14 +179,10 @@ class CodesRelease(Release):
 
     def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return the nearest code for each x [B, D]."""
-        nearest = self.codes[self.nearest(x)]
+        nearest = self.codes[self.code(x)]
         return x + (nearest - x).detach() if self.training else nearest  # the rounding error of that sum would depend on x
 
     def code(self, x: Tensor, classify: Classify | None = None) -> Tensor:
-        """Return the number of the nearest code [B] for embeddings x [B, D]."""
-        return self.nearest(x)
-
-    def nearest(self, x: Tensor) -> Tensor:
         """Return the number of the nearest code [B] for embeddings x [B, D]."""
         return (x[:, None] - self.codes).square().sum(dim=2).argmin(dim=1)  # no matrix product, which autocast would round
 
@@ -194,7 +190,7 @@ class CodesRelease(Release):
     def after_step(self, x: Tensor, share_done: float) -> None:
         """Move codes towards the embeddings [B, D] of a batch that they are nearest to, and unused ones to some of them."""
         (size, _), cells, untrained = x.shape, len(self.codes), ~self.usage.any()
-        members = nn.functional.one_hot(self.nearest(x), cells).to(x.dtype)
+        members = nn.functional.one_hot(self.code(x), cells).to(x.dtype)
         counts = members.sum(dim=0)
         means = members.T @ x / counts.clamp_min(1)[:, None]
         self.codes.lerp_(means, (counts / (counts + MEMORY))[:, None])

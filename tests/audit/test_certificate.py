@@ -165,7 +165,8 @@ def run_of(held_out, release="codes", normalise="utterance"):
     recipe = SimpleNamespace(release=section("release", name=release), audit=SimpleNamespace(seed=0), features=features)
     tables = [table_of(["a", "b"] * 50, [0, 1] * 50, scored=np.arange(100) < 60)] * 2
     unseen = [table_of(["c", "d", "e"] * 40, np.arange(120) // 3 % 2)] * 2
-    return SimpleNamespace(recipe=recipe, model_specs=specs), SimpleNamespace(tables=tables, unseen=unseen)
+    outputs = SimpleNamespace(tables=tables, unseen=unseen, predictions=SimpleNamespace(labels=("angry", "happy", "sad")))
+    return SimpleNamespace(recipe=recipe, model_specs=specs), outputs
 
 
 def test_a_run_is_certified_on_held_out_utterances_and_on_test_speakers():
@@ -175,6 +176,12 @@ def test_a_run_is_certified_on_held_out_utterances_and_on_test_speakers():
     refused, _ = certify_run(*run_of(())).populations
     assert not refused.certified and "audit.holdout = 0" in refused.unavailable
     assert certify_run(*run_of(("u0",), release="quantise")) is None
+
+
+@pytest.mark.parametrize("normalise", ["utterance", "speaker"])
+def test_decisions_are_certified_as_codes_of_which_there_is_one_for_each_emotion(normalise):
+    certificate = certify_run(*run_of(("u0",), release="decision", normalise=normalise))
+    assert certificate.cells == 3 and bool(certificate.populations[0].certified) == (normalise == "utterance")
 
 
 def test_codes_that_depend_on_all_utterances_of_a_speaker_are_not_certified():

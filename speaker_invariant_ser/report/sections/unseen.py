@@ -33,8 +33,9 @@ def predicted_emotion_section(predicted: PredictedEmotion) -> Section:
     """Return what the predicted emotions alone say about test speakers."""
     about = (
         "Predictions show whose emotions are recognised badly. A logistic regression was trained on nothing but the predicted "
-        f"emotion of each utterance of {counted(predicted.speakers, 'test speaker')} of all folds, whom no model was trained on. "
-        "What a model releases beside the emotion can only add to that."
+        f"emotion of each utterance of {counted(predicted.speakers, 'test speaker')}, those of all folds; no model predicts "
+        "speakers that it was trained on. Where models of different folds differ in what they predict, that counts as well. What "
+        "a model releases beside the emotion can only add to what its predictions reveal."
     )
     return Section("Predicted emotions of unseen speakers", [Text(about), predicted_emotion_table(predicted)], 3)
 
