@@ -35,6 +35,11 @@ class Release(nn.Module):
     def __init__(self, dim: int, settings: ReleaseSection, classes: int) -> None:
         super().__init__()
 
+    @property
+    def ready(self) -> bool:
+        """Whether it does what it is for in evaluation: one that has to be fitted returns embeddings as they are before."""
+        return True
+
     def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return what leaves the model for embeddings x [B, D]; noise [B, D] is drawn if needed and not given.
 
@@ -79,6 +84,11 @@ class StandardisedRelease(Release):
         freeze(self.norm.weight)  # fixed at 1 and 0: batch norm without an affine part
         freeze(self.norm.bias)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
+
+    @property
+    def ready(self) -> bool:
+        """As of `Release`."""
+        return self.settings.in_training or bool(self.fitted)
 
     def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return what leaves the model for embeddings x [B, D]."""
@@ -241,6 +251,11 @@ class DecisionRelease(Release):
         super().__init__(dim, settings, classes)
         self.register_buffer("codes", torch.zeros(classes, dim))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
+
+    @property
+    def ready(self) -> bool:
+        """As of `Release`."""
+        return bool(self.fitted)
 
     def forward(self, x: Tensor, noise: Tensor | None = None, classify: Classify | None = None) -> Tensor:
         """Return the code of the predicted emotion for each x [B, D]; x itself until the codes are fitted."""

@@ -267,7 +267,8 @@ def test_a_model_whose_weights_and_description_do_not_match_is_refused(trained, 
     "key, value, message",
     [
         *(("labels", labels, "labels: expected at least two different names of one line each")
-          for labels in (["a"], ["a", "a", "b"], ["", "a", "b"], ["a\nb", "c", "d"], ["\ud800", "a", "b"])),
+          for labels in (["a"], ["a", "a", "b"], ["", "a", "b"], ["a\nb", "c", "d"])),
+        ("labels", ["\ud800", "a", "b"], "a text has the code 0xd800, which is half a character"),
         ("sample_rate", 10**9, "sample_rate = 1000000000: should be 16000"),
         ("trained", [1], r"trained = \[1\]: should be a valid dictionary"),
         ("trained", {"device": ["cpu"]}, "trained.device.str = .*: should be a valid string"),
@@ -306,6 +307,17 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
     save_model(model, tmp_path)
     with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: head.0.bias not finite"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["decision", "noise", "quantise"])
+def test_a_model_whose_release_was_not_fitted_is_refused(name, tmp_path):
+    """It would release embeddings as they are, and codes would be certified meanwhile."""
+    save_model(model := model_of(release=section("release", name=name)), tmp_path)
+    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: release.fitted is 0, .* without release.name = {name}"):
+        load_model(tmp_path)
+    model.release.fitted.fill_(1)
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).release.ready
 
 
 @pytest.mark.parametrize(
