@@ -32,6 +32,7 @@ from speaker_invariant_ser.data.tables.names import find, is_missing, is_utf8
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
 from speaker_invariant_ser.data.tables.vectors import (
+    distinct_codes,
     require_different,
     require_finite,
     require_no_empty_label,
@@ -233,7 +234,7 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
     embedding = np.asarray(arrays.pop("embedding", ()))
-    labels = {field: to_texts(np.asarray(array), f"{path}: {chosen[field]}") for field, array in arrays.items()}
+    labels = {name: to_texts(np.asarray(array), f"{path}: {chosen[name]}", name != CODE) for name, array in arrays.items()}
     if CODE in columns:
         return codes_of(labels, columns[CODE], path, [name for name in names if name not in chosen.values()])
     left_out = [name for name in names if name not in chosen.values()]
@@ -242,17 +243,18 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
     return embedding, labels, [f"dimension {number}" for number in range(width)], notes
 
 
-def to_texts(array: np.ndarray, source: str) -> list[str]:
-    """Convert text, UTF-8 bytes, integers or booleans [N] to stripped text."""
+def to_texts(array: np.ndarray, source: str, strip: bool = True) -> list[str]:
+    """Convert text, UTF-8 bytes, integers or booleans [N] to text, stripped by default."""
     if array.ndim != 1 or array.dtype.kind not in "USiub":
         raise AuditError(f"{source} is {array.dtype} of shape {array.shape}; expected text or integers of shape (N,)")
-    return stripped_texts(array.tolist(), source)
+    return texts_of(array.tolist(), source, strip)
 
 
-def stripped_texts(cells: Sequence[object], source: str) -> list[str]:
-    """Return text, UTF-8 bytes, integers or booleans as stripped text; raise AuditError if they are not UTF-8."""
+def texts_of(cells: Sequence[object], source: str, strip: bool = True) -> list[str]:
+    """Return text, UTF-8 bytes, integers or booleans as text, stripped by default; raise AuditError if they are not UTF-8."""
     try:
-        texts = [(cell.decode() if isinstance(cell, bytes) else str(cell)).strip() for cell in cells]
+        texts = [cell.decode() if isinstance(cell, bytes) else str(cell) for cell in cells]
+        texts = [text.strip() for text in texts] if strip else texts
     except ValueError:
         raise AuditError(f"{source} contains bytes that are not UTF-8 text") from None
     if not all(map(is_utf8, texts)):
@@ -295,14 +297,14 @@ def label_texts(values: "ArrayLike", name: str) -> list[str]:
     for row, cell in enumerate(cells, start=1):
         if not isinstance(cell, str | bytes | int | np.integer | np.bool_):
             raise AuditError(f"{name} in row {row} is {shown(cell)}; expected text or integers")
-    return stripped_texts(cells.tolist(), name)
+    return texts_of(cells.tolist(), name)
 
 
 def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], needed: Sequence[str]) -> Content:
     """Read a .csv, .tsv or .parquet file with one column per dimension, or in .parquet a column of vectors."""
     cells = read_columns(path, {})
     chosen = match_fields(cells, columns, path, needed)
-    labels = {field: [cell.strip() for cell in cells[name]] for field, name in chosen.items()}
+    labels = {field: cells[name] if field == CODE else [*map(str.strip, cells[name])] for field, name in chosen.items()}
     if CODE in columns:
         besides = [name for name in cells if name not in chosen.values() and name.lower() not in {*LABELS, *ROW_NUMBERS}]
         return codes_of(labels, columns[CODE], path, [*besides, *read_vectors(path)[0]])
@@ -329,9 +331,10 @@ def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequ
         others: What else the table has beside labels.
 
     Raises:
-        AuditError: A code is missing, there are too many, or the table does not say which utterances they were fitted on.
+        AuditError: A code is missing, there are too many, some differ in blanks alone, or the table does not say which utterances
+            they were fitted on.
     """
-    codes = labels[CODE]
+    codes = labels[CODE] = distinct_codes(labels[CODE], f"{path}: --discrete {column}")
     if "scored" not in labels:
         raise AuditError(
             f"{path}: --discrete {column} needs a column scored: 1 for utterances that the codes were not fitted on, and 0 for "

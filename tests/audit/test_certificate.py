@@ -277,10 +277,13 @@ def test_what_a_table_of_codes_has_besides_is_named_as_not_certified(ending, tmp
         ({"scored": ["0"] * 120}, [], "scored is 0 for all utterances"),
         ({"cell": [str(number) for number in range(120)]}, [], "120 different values in 120 rows; expected a few codes"),
         ({"cell": ["", "1"] * 60}, [], "empty cell in row 1, 3"),
+        ({"cell": ["1", "2", "2 "] * 40}, [], "--discrete cell: '2' and '2 ' differ in blanks or zero bytes alone"),
+        ({"cell": ["1", "2", "\u20031"] * 40}, [], "--discrete cell: '1' and '\\u20031' differ in blanks or zero bytes alone"),
+        ({"cell": ["1", "2", "2\0"] * 40}, [], "--discrete cell: '2' and '2\\x00' differ in blanks or zero bytes alone"),
         ({"other": ["1"] * 120, "cell": None}, [], "--column code=cell: unknown column 'cell'"),
         ({}, ["--dimensions", "cell"], "leave out --dimensions or --discrete"),
     ],
-    ids=["no scored", "fitted on all", "no codes", "empty", "no column", "dimensions"],
+    ids=["no scored", "fitted on all", "no codes", "empty", "blank", "wide blank", "zero byte", "no column", "dimensions"],
 )
 def test_codes_that_cannot_be_certified_are_refused(changes, options, message, tmp_path, capsys):
     path = codes_table(tmp_path / "t.csv", **changes)

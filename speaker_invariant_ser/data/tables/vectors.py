@@ -68,6 +68,23 @@ def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) 
             raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
 
 
+def distinct_codes(codes: Sequence[str], source: Path | str) -> list[str]:
+    """Return codes [N] without blanks around them.
+
+    Raises:
+        AuditError: Two codes differ in what is not seen, which could name the speaker while one code seems to be released.
+    """
+    seen: dict[str, str] = {}
+    for code in dict.fromkeys(codes):
+        first = seen.setdefault(code.replace("\0", "").strip(), code)
+        if first != code:
+            raise AuditError(
+                f"{source}: {shown(first)} and {shown(code)} differ in blanks or zero bytes alone; expected one spelling, or "
+                "names that differ visibly where two codes are released"
+            )
+    return [code.strip() for code in codes]
+
+
 def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
     """Raise AuditError if an id occurs more than once."""
     repeated = [name for name, count in Counter(ids).items() if count > 1]
