@@ -1,6 +1,7 @@
-"""JSON that others may have written: of bounded size and depth, without a key that occurs twice, typed where a model is given."""
+"""JSON that others may have written: of bounded size and depth, no key twice, no half character, typed where a model is given."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,20 +14,35 @@ from speaker_invariant_ser.processes import memory_limited
 
 M = TypeVar("M", bound=BaseModel)
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character of UTF-16, which JSON can write alone and UTF-8 cannot
+
 
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text, bytes of which are UTF-8.
 
     Raises:
-        ValueError: It is no JSON, nested too deeply, or has a key twice in one object: readers differ in which they take.
+        ValueError: It is no JSON, nested too deeply, has a key twice in one object: readers differ in which they take; or has
+            text that UTF-8 cannot hold, so that it could not be written or printed.
 
     >>> parse_json('{"angry": 1}')
     {'angry': 1}
     """
     try:
-        return json.loads(text if isinstance(text, str) else text.decode(), object_pairs_hook=without_repeats)
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(text, object_pairs_hook=without_repeats)
+        if SURROGATE.search(text):
+            require_characters(value)
+        return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def require_characters(value: Any) -> None:
+    """Raise ValueError for a value of JSON with half a character of UTF-16 in a text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a text has the code {ord(error.object[error.start]):#x}, which is half a character") from None
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

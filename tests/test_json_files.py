@@ -48,12 +48,23 @@ def files(prepared, trained, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_with_a_key_twice_is_refused(name, files):
+@pytest.mark.parametrize(
+    "end, reason",
+    [('"{}": null', "the key '{}' occurs twice"), (r'"x": ["\ud800"]', "a text has the code 0xd800, which is half a character")],
+    ids=["key twice", "half a character"],
+)
+def test_a_file_with_a_key_twice_or_half_a_character_is_refused(name, end, reason, files):
     path = files / name
     first = next(iter(json.loads(path.read_text(encoding="utf-8"))))
-    path.write_text(path.read_text(encoding="utf-8").rstrip()[:-1] + f', "{first}": null}}', encoding="utf-8")
-    with pytest.raises(SerError, match=rf"{path.name}.*the key '{first}' occurs twice"):
+    path.write_text(path.read_text(encoding="utf-8").rstrip()[:-1] + f", {end.format(first)}}}", encoding="utf-8")
+    with pytest.raises(SerError, match=rf"{path.name}.*{reason.format(first)}"):
         READERS[name](path)
+
+
+def test_votes_with_half_a_character_are_refused_and_whole_ones_are_read():
+    with pytest.raises(SerError, match=r"votes in row 1 cannot be read \(a text has the code 0xdfff"):
+        require_votes([r'{"\uDFFF": 1}'], "table.csv")
+    assert parse_json(r'["\ud83d\ude00", "\\ud800"]') == ["\U0001f600", r"\ud800"]
 
 
 def test_votes_settings_and_headers_with_a_key_twice_are_refused(tmp_path):
