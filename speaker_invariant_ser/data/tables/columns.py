@@ -24,7 +24,7 @@ TABLE = "a CSV table in UTF-8"
 MAX_HEADER, MAX_EMPTY_LINES = 50_000_000, 1000  # characters of a line of names, and lines before it
 MAX_ROW = 16_000_000  # bytes of a row of a text table
 CELL_BYTES = 64  # of a cell that is read as text, about
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # how cells begin that spreadsheets compute, some after blanks
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # how cells begin that spreadsheets compute, also after blanks; or full-width
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
@@ -301,7 +301,8 @@ def first_lines(file: TextIO, path: Path | str) -> Iterator[str]:
 def cell_for_people(text: str) -> str:
     """Return a cell of a table that people open in a spreadsheet; an apostrophe precedes what could be a formula.
 
-    >>> cell_for_people("=1+1"), cell_for_people("-1.5"), cell_for_people("a=b")
-    ("'=1+1", '-1.5', 'a=b')
+    >>> cell_for_people("=1+1"), cell_for_people(" =1+1"), cell_for_people("-1.5"), cell_for_people("a=b")
+    ("'=1+1", "' =1+1", '-1.5', 'a=b')
     """
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
+    could = text.startswith(("\t", "\r", "\n")) or text.lstrip().startswith(FORMULA)
+    return f"'{text}" if could and not NUMBER.fullmatch(text) else text
