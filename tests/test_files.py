@@ -96,6 +96,15 @@ def test_a_demo_removes_nothing_but_a_former_demo(digits, tmp_path, capsys):
     assert_own_files(tmp_path)
 
 
+@pytest.mark.parametrize("digits", [(), ("--digits",)])
+def test_a_demo_does_not_remove_what_another_one_is_computing(digits, tmp_path, capsys):
+    (tmp_path / "out" / "corpus").mkdir(parents=True)
+    (tmp_path / "out" / ".siser-demo").touch()
+    with files.held(tmp_path / "out"):
+        assert siser(["demo", *digits, "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "out: another process is writing it" in capsys.readouterr().err and (tmp_path / "out" / "corpus").is_dir()
+
+
 def test_a_study_removes_a_run_and_nothing_else(tmp_path):
     for name in ("recipe.toml", "split.json", "folds/1/metrics.csv", "predictions.csv", "report/report.json", "tensorboard/1/e"):
         (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)

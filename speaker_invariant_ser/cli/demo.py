@@ -31,8 +31,11 @@ def demo(
     and private, evaluates and compares them, and infers, last with the model that comes with the package. Every model is trained
     for 20 epochs, half of what the recipes have.
     """
-    run = demo_digits if digits else demo_speech
-    run(out or Path("siser-demo-digits" if digits else "siser-demo"), seed, device, jobs, quiet)
+    from speaker_invariant_ser.files import held
+
+    run, out = demo_digits if digits else demo_speech, out or Path("siser-demo-digits" if digits else "siser-demo")
+    with held(out):  # or a second demo would remove what this one computes
+        run(out, seed, device, jobs, quiet)
 
 
 def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> None:
