@@ -152,7 +152,7 @@ def test_a_recipe_is_the_baseline_with_a_method_that_it_describes(path):
     assert all(recipe[key] == default[key] for key in kept)
 
 
-def test_the_recipes_default_and_private_have_one_adversary_and_differ_from_their_baselines_by_it():
+def test_recipes_of_the_front_differ_from_their_baselines_by_the_adversary_or_the_release_alone():
     arms = {arm.name: arm for arm in read_study(RECIPES / "study-front.toml").arms}
     private, baseline = read_recipe(RECIPES / "private.toml"), read_recipe(RECIPES / "prosody.toml")
     default, none = read_recipe(RECIPES / "default.toml"), read_recipe(RECIPES / "no-adversary.toml")
