@@ -74,8 +74,10 @@ def read_typed(model: type[M], path: Path) -> M:
         SerError: It is a pipe or a device.
         ValueError: Of `read_json`; pydantic's ValidationError, whose text `why_invalid` shortens, for another content.
     """
-    read_json(path)  # pydantic takes the last of two values of a key
-    return model.model_validate_json(read_bytes(path), strict=True)
+    content = read_bytes(path)
+    with memory_limited():
+        parse_json(content)  # pydantic takes the last of two values of a key
+    return model.model_validate_json(content, strict=True)
 
 
 def why_invalid(error: OSError | ValueError) -> str:

@@ -56,7 +56,7 @@ def cells(row: Row, first: Row) -> list[str]:
         share(row.uar_mean_over_speakers),
         f"{share(worst)} ({speaker})",
         "" if row is first else difference(row, first),
-        *(speaker_cells(row) if row.speaker else "---"),
+        *(speaker_cells(row) if row.speaker else ["-"] * 3),
         "-" if minutes is None else f"{minutes / 60:.1f}",
     ]
 

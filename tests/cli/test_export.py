@@ -140,6 +140,23 @@ def test_the_card_of_one_of_several_models_says_that_the_numbers_are_of_all(run)
     assert "It knows 2 speakers of these recordings; 2 more were neither" in card
 
 
+@pytest.mark.parametrize(
+    "release, row",
+    [
+        ({"name": "none"}, None),
+        ({"name": "codes", "cells": 8}, "one of 8 codes: embedding and probabilities are those of the code"),
+        ({"name": "decision"}, "the predicted emotion alone: all its recordings have the same embedding and probabilities"),
+    ],
+)
+def test_the_card_says_that_codes_or_decisions_are_all_that_leaves_the_model(release, row, run, tmp_path):
+    folder = shutil.copytree(run.model_specs[0].folder, tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**described, "release": release}))
+    models = SimpleNamespace(trained_models=lambda: [replace(run.model_specs[0], folder=folder)])
+    card = render_card(models, run_report(), "other", "name")
+    assert (f"| what leaves the model | {row} |" in card) if row else "what leaves the model" not in card
+
+
 FOLDS = (("1", ("a", "b"), ("c", "d")), ("2", ("c", "d"), ("a", "b")))
 
 

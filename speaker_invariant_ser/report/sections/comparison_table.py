@@ -80,7 +80,7 @@ def comparison_row(name: str, report: AnyRunReport, on_front: bool) -> list[str]
         percent(report.emotion.chance),
     ]
     if isinstance(report, UnauditedReport):
-        return [*emotion, "not measured", *"----"]
+        return [*emotion, "not measured", *["-"] * 4]
     strongest = report.speaker.strongest
     return [
         *emotion,

@@ -61,7 +61,7 @@ def cells(result: EncoderResult, layer: LayerNumbers) -> list[str]:
         f"{name}: {result.about}" if layer is result.layers[0] else name,
         f"{layer.dimensions:,}",
         *(score(mean_of(layer.emotion[kind].uar)) + mark for kind in ("linear", "mlp")),
-        *(speaker_cells(layer.speaker) if layer.speaker else "---"),
+        *(speaker_cells(layer.speaker) if layer.speaker else ["-"] * 3),
     ]
 
 
