@@ -55,13 +55,13 @@ def test_lines_have_a_pause_and_forget_the_slow_start(lines, capsys):
     assert not capsys.readouterr().err  # a twentieth of the estimate has not passed
     lines(160.0, 1, 30)
     assert capsys.readouterr().err.endswith("60 of 90 epochs; 3 min so far, about 2 min left\n")
+    lines(400.0, 2, 30)
+    assert not capsys.readouterr().err  # the last epoch of all: what was trained is printed anyway
 
 
 def test_very_slow_epochs_have_a_line_after_the_first(lines, capsys):
     lines(700.0, 1, 1)
     assert "31 of 90 epochs; 12 min so far, about 11 h left" in capsys.readouterr().err
-    lines(400.0, 2, 30)
-    assert not capsys.readouterr().err  # the last epoch of all: what was trained is printed anyway
 
 
 def test_lines_are_for_what_is_no_terminal(monkeypatch, tmp_path):
