@@ -22,6 +22,7 @@ FULL_SCALE = 32768.0  # int16 is divided by this to lie in [-1, 1)
 MIN_SECONDS = 0.1  # shorter audio has too few frames for features
 MIN_RATE = 1000  # Hz; a damaged header with a lower rate would make resampling produce gigabytes
 MIN_CLIPPED = 10  # clipped places from which a note is written; fewer are not audible
+MIN_OFFSET = 0.01  # of full scale: a smaller constant offset is not noted, however quiet the sound
 LONG_SILENCE = 1 / 3  # share of a recording from which a stretch of digital silence is a note
 MAX_PEAK = 4.0  # lossy formats exceed full scale slightly; a larger peak means another unit than [-1, 1]
 MAX_SAMPLES = 2**26  # decoded at once, at the file's rate or at 16 kHz: 70 min at 16 kHz, 25 min at 44.1 kHz, 400 MB in memory
@@ -122,13 +123,13 @@ def is_estimate(file: soundfile.SoundFile) -> bool:
 
 
 def read_mono(reader: Reader, frames: int, path: Path | str, channel: str) -> tuple[np.ndarray, list[str]]:
-    """Return the next `frames` frames as mono samples [S], and notes about clipping and about the channels."""
+    """Return the next `frames` frames as mono samples [S], and notes about clipping, a constant offset and the channels."""
     file = reader.opened.file
     notes: list[str] = []
     if file.channels == 1:
         samples = reader.read(frames, sample_type(file))[:, 0]
         samples = samples if samples.dtype == np.int16 else require_range(samples, path)
-        return samples, clipping(samples)
+        return samples, [*clipping(samples), *offset_notes(samples)]
     mono, position = np.empty(frames, np.float32), 0
     for block in mono_blocks(reader, frames, path, channel, notes):
         mono[position : position + len(block)] = block
@@ -137,7 +138,7 @@ def read_mono(reader: Reader, frames: int, path: Path | str, channel: str) -> tu
 
 
 def mono_blocks(reader: Reader, frames: int, path: Path | str, channel: str, notes: list[str]) -> Iterator[np.ndarray]:
-    """Yield the next `frames` frames as blocks of float32 samples [S]; after the last, add notes on clipping and on the channels.
+    """Yield the next `frames` frames as blocks of float32 samples [S]; after the last, add the notes of `read_mono`.
 
     Raises:
         AudioError: There is no such channel, or samples are NaN, infinite or far outside [-1, 1].
@@ -147,12 +148,14 @@ def mono_blocks(reader: Reader, frames: int, path: Path | str, channel: str, not
     chosen = 0 if file.channels == 1 else index_of(channel, file.channels)
     if chosen is not None and chosen >= file.channels:
         raise AudioError(f"{path}: has {counted(file.channels, 'channel')}, none of the name {channel}")
-    mixing, end = Mixing(file.channels), reader.position + frames
+    mixing, offset, end = Mixing(file.channels), ConstantOffset(), reader.position + frames
     while reader.position < end and len(block := reader.read(min(BLOCK, end - reader.position), sample_type(file))):
         block = require_range(to_float32(block if chosen is None else block[:, [chosen]]), path)
         clipped = clipped or next((note for column in block.T if (note := clipping(column))), [])
-        yield mixing.add(block) if chosen is None else block[:, 0]
-    notes += [*clipped, *mixing.notes()]
+        mono = mixing.add(block) if chosen is None else block[:, 0]
+        offset.add(mono)
+        yield mono
+    notes += [*clipped, *offset.notes(), *mixing.notes()]
 
 
 def sample_type(file: soundfile.SoundFile) -> str:
@@ -219,6 +222,36 @@ def clipping(samples: np.ndarray) -> list[str]:
     at_peak = np.abs(samples.astype(np.float32)) >= 0.999 * peak
     runs = np.count_nonzero(at_peak[2:] & at_peak[1:-1] & at_peak[:-2])
     return [f"clipped: {runs} times three samples in a row at full scale"] if runs >= MIN_CLIPPED else []
+
+
+@dataclass
+class ConstantOffset:
+    """The constant offset of a recording that comes block by block, beside the power of its sound."""
+
+    samples: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next samples [S], int16 or float32."""
+        block = to_float32(block)
+        self.samples += len(block)
+        self.total += float(block.sum(dtype=np.float64))
+        self.squares += float(np.dot(block, block))
+
+    def notes(self) -> list[str]:
+        """Return a note if the offset is larger than the sound."""
+        offset = self.total / max(self.samples, 1)
+        if abs(offset) < MIN_OFFSET or self.squares > 2 * self.samples * offset**2:
+            return []
+        return [f"a constant offset of {offset:.2g} of full scale, larger than the sound: remove it"]
+
+
+def offset_notes(samples: np.ndarray) -> list[str]:
+    """Return a note if samples [S], int16 or float32, have a constant offset that is larger than their sound."""
+    offset = ConstantOffset()
+    offset.add(samples)
+    return offset.notes()
 
 
 def peak_of(samples: np.ndarray) -> float:

@@ -40,9 +40,10 @@ def clip_of(wave: object, rate: object, name: str = "the wave") -> tuple[np.ndar
     if len(channels) > 1:
         mixing = Mixing(len(channels))
         samples = mixing.add(np.stack(channels, axis=1))
-        notes = [*notes, *mixing.notes()]
+        notes = [*notes, *audio.offset_notes(samples), *mixing.notes()]
     else:
         samples = channels[0]
+        notes = [*notes, *audio.offset_notes(samples)]
     clip = audio.at_16_bits(audio.resample(audio.Decoded(samples, rate), audio.SAMPLE_RATE))
     return audio.check(clip, audio.SAMPLE_RATE, name, notes), notes
 

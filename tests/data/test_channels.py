@@ -9,6 +9,8 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.decoding import Treatment
 from speaker_invariant_ser.data.formats.channels import Mixing, names_of, require_choice
 from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.inference.parts.recording import Recording
+from speaker_invariant_ser.inference.waves import clip_of
 
 RATE = 16_000
 NOISE = 0.1 * np.random.default_rng(0).standard_normal((4, RATE))
@@ -26,8 +28,10 @@ def stereo(path, *channels, **options):
         (FIRST, ""),
         (0.5 * FIRST, ""),
         (FIRST + 0.5 * SECOND, ""),
-        (0 * FIRST, ""),  # half of one channel: 6.02 dB, a matter of level alone
-        (0.001 * SECOND, ""),
+        (0.01 * FIRST, ""),  # the mean is 5.93 dB below
+        (0 * FIRST, "its right channel is silent: the mean of both is 6 dB below the loudest; --channel chooses"),
+        (0.0005 * FIRST, "its right channel is silent: the mean of both is 6 dB below"),
+        (0.003 * SECOND, "its channels differ in level: their mean is 6 dB below"),
         (-0.98 * FIRST + 0.01 * SECOND, "its channels cancel each other (opposite signs?): their mean is 3"),
         (-0.5 * FIRST, "its channels cancel each other (opposite signs?): their mean is 12 dB below the loudest"),
         (SECOND, "its channels hold different sounds (correlation "),
@@ -46,19 +50,40 @@ def test_notes_say_what_the_mean_leaves_out(tmp_path, second, expected):
         (-0.98 * FIRST + 0.01 * SECOND, (0.3, -0.1), "its channels cancel each other (opposite signs?): their mean is 3"),
         (SECOND, (0.4, 0.4), "its channels hold different sounds (correlation "),
         (FIRST, (0.4, -0.4), ""),
-        (0 * FIRST, (0, 0.5), ""),
+        (0 * FIRST, (0, 0.1), "its right channel is silent: the mean of both is 6 dB below the loudest"),
     ],
 )
 def test_a_constant_offset_is_no_sound_that_channels_have_in_common(tmp_path, monkeypatch, second, offsets, expected):
     for block in (RATE * 10, 999):
         monkeypatch.setattr(audio, "BLOCK", block)
         notes = stereo(tmp_path / "a.wav", FIRST + offsets[0], second + offsets[1]).notes
+        notes = [note for note in notes if "constant offset" not in note]
         assert [note[: len(expected)] for note in notes] == ([expected] if expected else []), notes
 
 
-def test_one_active_channel_of_many_is_a_difference_in_level(tmp_path):
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+@pytest.mark.parametrize(
+    "offsets, expected",
+    [
+        ((0.05,), ""),  # the sound has an RMS level of 0.1
+        ((0.5,), "a constant offset of 0.5 of full scale, larger than the sound: remove it"),
+        ((-0.25,), "a constant offset of -0.25 of full scale"),
+        ((0.5, 0), "a constant offset of 0.25 of full scale"),
+        ((0.5, -0.5), ""),
+    ],
+)
+def test_a_constant_offset_is_noted_alike_in_files_streams_and_waves(tmp_path, subtype, offsets, expected):
+    channels = np.stack([FIRST - FIRST.mean() + offset for offset in offsets]).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", channels.T, RATE, subtype=subtype)
+    recording = Recording(tmp_path / "a.wav")
+    assert sum(len(block) for block in recording) == RATE
+    for notes in (audio.decode(tmp_path / "a.wav").notes, recording.notes, clip_of(channels, RATE)[1]):
+        assert [note[: len(expected)] for note in notes] == ([expected] if expected else [])
+
+
+def test_silent_channels_of_many_are_named(tmp_path):
     (note,) = stereo(tmp_path / "a.wav", *(0 * NOISE[:3]), FIRST, 0 * FIRST, 0 * FIRST).notes
-    assert note == "its channels differ in level: their mean is 16 dB below the loudest; --channel chooses"
+    assert note == "its channels 1, 2, 3, 5, 6 are silent: the mean of all is 16 dB below the loudest; --channel chooses"
 
 
 def test_notes_do_not_depend_on_blocks(monkeypatch, tmp_path):

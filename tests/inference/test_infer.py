@@ -46,6 +46,8 @@ def write_everything(folder: Path) -> None:
     clip = voice(7)
     soundfile.write(folder / "s1_stereo.wav", np.stack([clip, clip[::-1]], 1), RATE)
     soundfile.write(folder / "s2_cancel.wav", np.stack([clip, -0.9 * clip], 1), RATE)
+    soundfile.write(folder / "s2_dead.wav", np.stack([0 * voice(11), voice(11)], 1), RATE)
+    soundfile.write(folder / "s3_offset.wav", voice(8) + 0.5, RATE)
     soundfile.write(folder / "s2_nothing.wav", np.stack([clip, -clip], 1), RATE, subtype="FLOAT")
     soundfile.write(folder / "s3_clipped.wav", np.clip(30 * voice(9), -1, 1).repeat(3), RATE)
     data = (folder / "s1_x.wav").read_bytes()
@@ -87,7 +89,7 @@ def test_every_recording_is_a_row_or_rejected_and_noted_by_both_verbs(trained, t
         assert "; ".join(notes) == warned.get(name, ""), name
     on_disk = {os.path.relpath(path, folder) for path in folder.rglob("*") if not path.is_dir()}
     assert on_disk - set(rows) == {"notes.txt", "labels.csv", "picture.png", "script", "archive.bin", "._s1_x.wav"}
-    assert set(warned) == {"s1_stereo.wav", "s2_cancel.wav", "s3_clipped.wav", "s1_behind.wav"}
+    assert set(warned) == {*("s1_stereo.wav", "s2_cancel.wav", "s3_clipped.wav", "s1_behind.wav", "s2_dead.wav", "s3_offset.wav")}
     assert "ffmpeg -i s1_a.m4a s1_a.wav" in rejected["s1_a.m4a"] and "begins with a dot" in rejected[".hidden/s1_z.wav"]
     assert "its ending .old is none of its kind" in rejected["s1_backup.wav.old"] and "(none)" in rejected["s1_noending"]
 

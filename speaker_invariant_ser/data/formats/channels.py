@@ -5,19 +5,21 @@ Channels are compared by their correlation and their power, which are summed blo
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 
-from speaker_invariant_ser.errors import SerError, unknown
+from speaker_invariant_ser.errors import SerError, shorten, unknown
 
 MIX = "mix"
 NAMES = ("left", "right")
 MONO, EACH = "mono", "each"
 CHOICES = (MIX, *NAMES)  # what a user can choose for one utterance of a file
 ADVICE = "--channel chooses"
-MIN_LOSS = 6.1  # dB that the mean is below the loudest channel; half of one channel alone is 6.02
+MIN_LOSS = 6.0  # dB that the mean is below the loudest channel; half of one channel alone is 6.02
 MAX_DIFFERENT = 0.5  # correlation below which two channels hold different sounds
 SILENT = 1e-14  # power of a sample that is rounding alone, as of a constant offset
+MAX_SILENT = 60.0  # dB below the loudest channel from which another one counts as silent
 MIN_ACTIVE = 30.0  # dB below the loudest channel up to which another one counts as active
 
 
@@ -44,6 +46,17 @@ def index_of(channel: str, channels: int) -> int | None:
     if channel == MIX or channels == 1:
         return None
     return NAMES.index(channel) if channel in NAMES else int(channel) - 1
+
+
+def quiet_channels(power: np.ndarray) -> str:
+    """Return the beginning of a note on the mean: which channels are silent beside the loudest, or that levels differ."""
+    silent = list(compress(names_of(len(power)), power <= power.max() * 10 ** (-MAX_SILENT / 10)))
+    if not silent:
+        return "its channels differ in level: their mean"
+    if silent[0] in NAMES:
+        return f"its {silent[0]} channel is silent: the mean of both"
+    are = "channel {} is" if len(silent) == 1 else "channels {} are"
+    return f"its {are.format(shorten(silent))} silent: the mean of all"
 
 
 class Mixing:
@@ -87,7 +100,7 @@ class Mixing:
             amount = f"is {loss:.0f} dB below" if math.isfinite(loss) else "has nothing of"
             if mean_power < power.sum() / len(power) ** 2 / 2:
                 return [f"its channels cancel each other (opposite signs?): their mean {amount} the loudest; {ADVICE}"]
-            return [f"its channels differ in level: their mean {amount} the loudest; {ADVICE}"]
+            return [f"{quiet_channels(power)} {amount} the loudest; {ADVICE}"]
         return self.difference(products, loudest)
 
     def difference(self, products: np.ndarray, loudest: float) -> list[str]:
