@@ -214,11 +214,7 @@ def measure_leakage(
         AuditError: Fewer than two speakers are left, no utterance is scored, or an embedding is not finite.
     """
     left_out = sorted({speaker for table in tables for speaker in speakers_with_one_utterance(table)})
-    tables = [without_single_utterances(table) for table in tables]
-    for table in tables:
-        require_auditable(table)
-
-    plans = [plan_folds(table, folds, seed, repeats) for table in tables]
+    tables, plans = plan_attacks(tables, folds, seed, repeats)
     usable, not_tried = usable_attackers(tuple(names or ATTACKERS), tables, plans)
     results = run_attackers(tables, plans, usable, seed, jobs, progress)
     candidates = [name for name in usable if ATTACKERS[name].input == "embedding"]
@@ -262,6 +258,20 @@ def measure_leakage(
         tails=tails,
         clips=identify_from_several_clips(results, tables, pooled.labels, seed),
     )
+
+
+def plan_attacks(tables: Sequence[Embeddings], folds: int, seed: int, repeats: int) -> tuple[list[Embeddings], list[FoldPlan]]:
+    """Return tables without speakers of a single utterance, and their folds; raise AuditError where attacks are impossible."""
+    tables = [without_single_utterances(table) for table in tables]
+    for table in tables:
+        require_auditable(table)
+    return tables, [plan_folds(table, folds, seed, repeats) for table in tables]
+
+
+def chance_levels(tables: Sequence[Embeddings], folds: int = FOLDS, seed: int = 0, repeats: int = REPEATS) -> dict[str, float]:
+    """Return the chance levels that `measure_leakage` would, which depend on the labels alone; raise its AuditError."""
+    tables, plans = plan_attacks(tables, folds, seed, repeats)
+    return PooledLabels.of(tables, plans).chance_levels(plans)
 
 
 def relatives_share(tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> float:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -254,15 +254,20 @@ def embed_with_rate(
 ) -> tuple[Embeddings, np.ndarray]:
     """Return the same embeddings, with frame-level features if asked for, and the bottleneck's rates [N], nats."""
     utterances, clips, clip_means = clips_of(prepared, split, parts, means)
+    output = apply_to_clips(model, clips, clip_means, frame_features=with_frames)
+    table = table_of(utterances, split, output.embedding)
+    return replace(table, frames=output.frame_features if with_frames else None, code=output.code), output.rate
+
+
+def table_of(utterances: Sequence[Utterance], split: Split, embedding: np.ndarray) -> Embeddings:
+    """Return embeddings [N, D] of utterances of a fold as the table that is attacked."""
     columns: dict[str, Any] = {
         key: np.array([getattr(utterance, key) for utterance in utterances]) for key in ("id", "speaker", "emotion", "text")
     }
     trained = set(split.train) if split.held_out else set()
     held_out = set(split.held_out)
     scored = np.array([utterance.speaker not in trained or utterance.id in held_out for utterance in utterances])
-    output = apply_to_clips(model, clips, clip_means, frame_features=with_frames)
-    frames, group = output.frame_features if with_frames else None, independent_units(utterances)
-    return Embeddings(output.embedding, **columns, scored=scored, frames=frames, group=group, code=output.code), output.rate
+    return Embeddings(embedding, **columns, scored=scored, group=independent_units(utterances))
 
 
 def clips_of(

@@ -28,6 +28,7 @@ from speaker_invariant_ser.studies.sweep_folds import (
     FoldTask,
     Result,
     Workers,
+    check_attacks,
     open_workers,
     trial_folder,
     with_same_checkpoint,
@@ -74,6 +75,7 @@ def run_sweep(
         SetupError: Optuna is not installed.
         RecipeError: The recipe does not fit the corpus or the machine, or cannot be searched.
         SplitError: The corpus cannot be split so, or an explored fold does not exist.
+        AuditError: The leak cannot be measured on this corpus.
         RunError: `resume` found another study, a worker was killed, or every trial failed.
         WriteError: The folder exists, or cannot be written.
     """
@@ -150,7 +152,9 @@ def make_plan(sweep: Sweep, prepared: PreparedCorpus, out: Path, device: str) ->
     streams = sweep.space.get("features.streams")
     if isinstance(streams, Choices) and any("prosody" in value for value in streams.values):
         prepared.require_f0()
-    return Plan(sweep, prepared, splits, explored_splits(splits, sweep.settings.folds), out, device_type)
+    explored = explored_splits(splits, sweep.settings.folds)
+    check_attacks(sweep, prepared, explored)
+    return Plan(sweep, prepared, splits, explored, out, device_type)
 
 
 def explored_splits(splits: Sequence[Split], folds: int | Sequence[str]) -> list[Split]:

@@ -23,11 +23,13 @@ import torch
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit.audit import AuditSettings, quick_leakage
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.leakage import chance_levels
 from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
+from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import AuditError, RecipeError, RunError
-from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed
+from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed, table_of
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.json_files import parse_json
@@ -62,13 +64,36 @@ class Scores:
         return max(0.0, self.accuracy - self.chance)
 
     def objective(self, leak_weight: float) -> float:
-        """Return what is maximised; raise AuditError where no leak can be measured, because the emotion names the speaker."""
-        if leak_weight and not leaves_room(self.chance):
-            raise AuditError(
-                f"the emotion alone names {100 * self.chance:.0f} % of the speakers, so that no leak can be measured above it; "
-                "set sweep.leak_weight = 0, or give each speaker several emotions"
-            )
+        """Return what is maximised; raise AuditError where no leak can be measured."""
+        require_room(self.chance, leak_weight)
         return self.dev_uar - leak_weight * self.excess
+
+
+def require_room(chance: float, leak_weight: float) -> None:
+    """Raise AuditError where no leak can be measured, because the emotion names the speaker, unless leaks have no weight."""
+    if leak_weight and not leaves_room(chance):
+        raise AuditError(
+            f"the emotion alone names {100 * chance:.0f} % of the speakers, so that no leak can be measured above it; "
+            "set sweep.leak_weight = 0, or give each speaker several emotions"
+        )
+
+
+def check_attacks(sweep: Sweep, prepared: PreparedCorpus, splits: Sequence[Split]) -> None:
+    """Check on the labels of the explored folds that the leak of a trial can be measured, before anything is trained.
+
+    Raises:
+        AuditError: It cannot be: too few speakers have several utterances, or the emotion names the speaker.
+    """
+    recipe, tables = sweep.recipe, []
+    for split in splits:
+        indices = [index for part in attacked_parts(recipe) for index in split.indices(part, prepared.utterances)]
+        utterances = [prepared.utterances[index] for index in indices]
+        tables.append(table_of(utterances, split, np.zeros((len(utterances), 1))))
+    try:
+        chance = chance_levels(tables, recipe.audit.folds, recipe.audit.seed)
+    except AuditError as error:
+        raise AuditError(f"{sweep.name}: a sweep attacks the training speakers of its folds: {error}") from None
+    require_room(chance["given_emotion"], sweep.settings.leak_weight)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from conftest import TINY, prepare_table
 
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, read_recipe, write_toml
-from speaker_invariant_ser.errors import RunError
+from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.pretrained import front
 from speaker_invariant_ser.studies import sweep_folds
@@ -74,6 +74,34 @@ def test_the_chosen_recipe_is_the_best_of_the_objective(whole):
     text = (whole.folder / "best.toml").read_text()
     assert f"from 3 trials of 3 configurations (2 complete, 1 failed) of recipe.toml: trial {best['trial']} of the study" in text
     assert str(whole.folder) not in text and "[sweep]" not in text
+
+
+def one_each(utterances):
+    return list({utterance.speaker: utterance for utterance in reversed(utterances)}.values())
+
+
+def one_emotion_each(utterances):
+    return [replace(utterance, emotion=f"e{int(utterance.speaker) % 2}") for utterance in utterances if utterance.speaker < "05"]
+
+
+def varied(utterances):
+    return [replace(utterance, emotion=f"e{number % 2}") for number, utterance in enumerate(one_each(utterances))]
+
+
+@pytest.mark.parametrize(
+    "change, weight, message",
+    [
+        (varied, 0, "recipe.toml: a sweep attacks the training speakers of its folds: an audit needs at least 2 speakers"),
+        (one_emotion_each, 0.5, "the emotion alone names 100 % of the speakers, so that no leak can be measured above it"),
+    ],
+)
+def test_a_corpus_on_which_no_leak_can_be_measured_is_refused_before_training(folder, tmp_path, change, weight, message):
+    data = prepare_table(folder / "corpus.csv", tmp_path / "data", change=change)
+    split = {"split": {"scheme": "fixed", "test": ["01"], "dev": ["02"]}}
+    searched = ONE_FOLD.replace('["05"]', "1").replace("leak_weight = 0.5", f"leak_weight = {weight}")
+    with pytest.raises(AuditError, match=message):
+        search(data, tmp_path, search=searched, sections=split)
+    assert not (tmp_path / "study").exists()
 
 
 def test_values_that_do_not_go_together_are_a_failed_trial_with_a_reason(whole):
