@@ -4,6 +4,7 @@ N rows (a test utterance has one row for each seed), C emotions. All emotion res
 runs, a table read from disk and a fresh evaluation are measured by the same code.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.csv
 
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.data.tables.columns import read_columns
-from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten
+from speaker_invariant_ser.errors import ManifestError, RunError, quoted, shorten, shown
 from speaker_invariant_ser.evaluation.dimensions.results import DimensionValues, join_values
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.models.calibration import apply_temperature, fit_temperature
@@ -22,6 +23,7 @@ from speaker_invariant_ser.runs import with_seed
 
 PREDICTIONS = "predictions.csv"
 ARRAYS = ("id", "speaker", "fold", "seed", "truth", "probability")
+SUM_TOLERANCE = 1e-3  # of an utterance's probabilities
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def read_predictions(path: Path | str) -> Predictions:
         raise RunError(f"no {path.name} in {path.parent}; evaluate it first with `siser evaluate {quoted(path.parent)}`")
     try:
         return from_columns(read_columns(path, {}))
-    except (ManifestError, ValueError) as error:
+    except (ManifestError, ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged ({error}); write it again with `siser evaluate {quoted(path.parent)}`") from None
 
 
@@ -170,15 +172,23 @@ def from_columns(columns: Mapping[str, list[str]]) -> Predictions:
     unknown_emotions = set(columns["emotion"]) - set(labels)
     if unknown_emotions or not labels:
         raise ValueError(f"no column of probabilities for emotion {shorten(sorted(unknown_emotions))}")
-    probability = np.array([columns[f"p_{label}"] for label in labels], dtype=np.float32).T
+    with np.errstate(over="ignore"):  # a number beyond single precision is infinite
+        probability = np.array([columns[f"p_{label}"] for label in labels], dtype=np.float32).T
     if not len(probability) or not np.isfinite(probability).all():
         raise ValueError("no rows, or a probability that is not finite")
+    wrong = (probability < 0).any(axis=1) | (abs(probability.sum(axis=1) - 1) > SUM_TOLERANCE)
+    if wrong.any():
+        raise ValueError(f"the probabilities in row {wrong.argmax() + 1} are negative or do not add up to 1")
+    seed = np.array(columns.get("seed", ["0"] * len(probability)), dtype=np.int64)
+    rows = Counter(zip(columns["id"], columns["fold"], seed.tolist(), strict=True))
+    if repeated := [row for row, count in rows.items() if count > 1]:
+        raise ValueError(f"id, fold and seed {', '.join(map(shown, repeated[0]))} have two rows")
     predictions = Predictions(
         labels=labels,
         id=np.array(columns["id"]),
         speaker=np.array(columns["speaker"]),
         fold=np.array(columns["fold"]),
-        seed=np.array(columns.get("seed", ["0"] * len(probability)), dtype=np.int64),
+        seed=seed,
         truth=np.array([labels.index(emotion) for emotion in columns["emotion"]]),
         probability=probability,
         dimensions=DimensionValues.from_columns(columns),

@@ -71,6 +71,11 @@ DAMAGES = {
     "cut short": (lambda text: text[: len(text) // 2].rpartition(",")[0], "cannot be read as a CSV table"),
     "no number": (lambda text: last_cell(text, "much"), "could not convert string to float: 'much'"),
     "not finite": (lambda text: last_cell(text, "nan"), "a probability that is not finite"),
+    "a negative number": (lambda text: last_cell(text, "-5"), "the probabilities in row 80 are negative or do not add up to 1"),
+    "no probability": (lambda text: last_cell(text, "7"), "the probabilities in row 80 are negative or do not add up to 1"),
+    "too large a number": (lambda text: last_cell(text, "1e39"), "a probability that is not finite"),
+    "a row twice": (lambda text: text + text.splitlines()[-1] + "\n", "id, fold and seed 'a00079', 'a', 0 have two rows"),
+    "too large a seed": (lambda text: text.replace('"a",0,', f'"a",{10**20},', 1), "too large"),
     "an empty cell": (lambda text: last_cell(text, ""), "could not convert string to float: ''"),
     "no seed": (lambda text: text.replace('"a",0,', '"a",x,', 1), "invalid literal for int.*'x'"),
     "an utterance of a single seed": (
