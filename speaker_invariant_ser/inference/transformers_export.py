@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.errors import RunError, SetupError
+from speaker_invariant_ser.errors import RunError, SetupError, WriteError, first_line
 from speaker_invariant_ser.features.pretrained.backbone import Backbone, silent_transformers
 from speaker_invariant_ser.features.pretrained.checkpoint import open_checkpoint
 from speaker_invariant_ser.files import new_folder, refuse_existing
@@ -61,7 +62,10 @@ def export_transformers(folder: Path | str, out: Path | str, card: str) -> float
             f"{torch.__version__}, transformers {version('transformers')}); nothing was written"
         )
     with new_folder(out) as partial, silent_transformers():
-        network.save_pretrained(partial)
+        try:
+            network.save_pretrained(partial)
+        except SafetensorError as error:  # of the system, such as a full disk
+            raise WriteError(f"cannot write {out}: {first_line(error)}; free some space or choose another disk") from None
         backbone.extractor.save_pretrained(partial)
         (partial / CARD).write_text(card, encoding="utf-8")
     return difference

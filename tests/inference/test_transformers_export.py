@@ -13,11 +13,12 @@ import transformers
 from checkpoints import ARCHITECTURES
 from conftest import RATE, TINY
 from helpers import occurrences, section
+from safetensors import SafetensorError
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.config import make_recipe, read_recipe
-from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
+from speaker_invariant_ser.errors import RecipeError, RunError, SetupError, WriteError
 from speaker_invariant_ser.features.pretrained import front
 from speaker_invariant_ser.features.pretrained.checkpoint import pinned
 from speaker_invariant_ser.inference import transformers_export
@@ -48,6 +49,7 @@ def saved_model(folder, source, settings=None, **encoder):
                 buffer.normal_()
         model.encoder.norm.running_mean.normal_()
         model.encoder.norm.running_var.uniform_(0.1, 1)
+        model.release.fit(torch.randn(8, model.dim), model.head)
     folder.mkdir(parents=True)
     save_model(model, folder)
     return folder
@@ -86,7 +88,15 @@ def test_a_linear_eraser_becomes_part_of_the_classifier(checkpoint, tmp_path, mo
     settings = {"erase": section("erase", name="leace"), "release": section("release", name="noise", classify="before")}
     folder = saved_model(tmp_path / "model", checkpoint("wavlm"), settings)
     assert load_model(folder).eraser.matrix.std() > 0.1
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"cannot write .*out: .*File too large"):
+        patch.setattr(transformers.PreTrainedModel, "save_pretrained", full_disk)
+        export_transformers(folder, tmp_path / "out", "# card")
+    assert not (tmp_path / "out").exists()
     assert export_transformers(folder, tmp_path / "out", "# card") < 1e-6
+
+
+def full_disk(*_):
+    raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
 
 
 REFUSED = {
