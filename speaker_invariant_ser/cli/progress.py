@@ -1,4 +1,4 @@
-"""Progress on standard error: bars where that is a terminal, otherwise lines about training."""
+"""Progress on standard error: bars where that is a terminal, otherwise lines."""
 
 import os
 import sys
@@ -25,6 +25,7 @@ FIRST_LINE = 5.0  # seconds of training before the first estimate
 STEADY = 2  # epochs of a model after its first, which starts workers and fills caches, that an estimate is made from
 LINES = 20  # about so many lines about a training, and at least one in MAX_PAUSE
 MIN_PAUSE, MAX_PAUSE = 10.0, 600.0  # seconds between two of them
+TASK_PAUSE = 30.0  # seconds before the first line about other tasks; each pause is twice the one before, up to MAX_PAUSE
 
 
 def is_first_process() -> bool:
@@ -37,13 +38,13 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each task.
 
     Args:
-        quiet: Show none. None is shown either where standard error is not a terminal.
+        quiet: Show none. Where standard error is not a terminal, lines are printed, fewer as time goes on.
 
     Yields:
         A function `progress(task, done, total)` that updates the bar of that task.
     """
     if quiet or not sys.stderr.isatty():
-        yield lambda task, done, total: None
+        yield TaskLines() if not quiet and is_first_process() else lambda task, done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -64,6 +65,19 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             bars.update(ids[task], completed=done, total=total)
 
         yield progress
+
+
+class TaskLines:
+    """Prints how far a task is after TASK_PAUSE seconds, then after twice as many, and so on."""
+
+    def __init__(self) -> None:
+        self.pause, self.last = TASK_PAUSE, time.monotonic()
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        """Print a line if it is time for one."""
+        if time.monotonic() - self.last >= self.pause:
+            self.pause, self.last = min(2 * self.pause, MAX_PAUSE), time.monotonic()
+            say(f"{task}: {done} of {total}", error=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 from helpers import without_hashes
 
+from speaker_invariant_ser.cli import progress as task_progress
 from speaker_invariant_ser.cli import train as command
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingLines, training_progress
@@ -106,3 +107,16 @@ def test_a_terminal_is_asked(many, monkeypatch, capsys, answer, code, trainings)
     assert siser(words) == code and len(started) == trainings
     assert asked[0].startswith("12 models") and asked[0].endswith("Train them all?")
     assert ("nothing was trained" in capsys.readouterr().err) == (not answer)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_tasks_print_lines_where_there_is_no_terminal_fewer_as_time_goes_on(monkeypatch, capsys, quiet):
+    seconds = 0.0
+    monkeypatch.setattr(task_progress.time, "monotonic", lambda: seconds)
+    with task_progress.progress_bars(quiet) as show:
+        for step in range(100):
+            seconds = float(step)
+            show("attacking", step, 100)
+    lines = [] if quiet else ["attacking: 30 of 100", "attacking: 90 of 100"]
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == lines and not captured.out
