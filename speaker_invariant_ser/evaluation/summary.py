@@ -40,6 +40,7 @@ PLOTS = (
     "controls",
     "differences",
     "gradients",
+    "layers",
     "losses",
     "map-emotion",
     "map-speaker",

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -29,12 +30,13 @@ from reports import (
 )
 
 from speaker_invariant_ser.cli.console import show_answers, show_comparison
-from speaker_invariant_ser.evaluation.summary import RunReport, SpeakerDifference
+from speaker_invariant_ser.evaluation.summary import PLOTS, RunReport, SpeakerDifference
 from speaker_invariant_ser.evaluation.summary_parts import SpeakerResult, Uar
 from speaker_invariant_ser.report.figure import Plot, label, save
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.palette import COLOURS, INK
 from speaker_invariant_ser.report.plots import Points, plot_gradients
+from speaker_invariant_ser.report.sections import training
 from speaker_invariant_ser.report.sections.blocks import Plots, Section
 from speaker_invariant_ser.report.sections.comparison_table import pareto_front
 from speaker_invariant_ser.report.sections.emotion import speakers_section
@@ -512,6 +514,12 @@ def test_gradients_and_times_are_shown_where_they_were_measured():
     assert about_time(old) == ""
     assert about_time(new).startswith("Training took 1.3 minutes, summed over the models: 8.0 % loading audio, 8.0 % augm")
     assert "60.0 % forward and backward" in about_time(new)
+
+
+def test_a_report_replaces_every_picture_of_a_former_one():
+    sections = Path(training.__file__).parent.glob("*.py")
+    drawn = {name for path in sections for name in re.findall(r'\bPlot\(\s*"([\w-]+)"', path.read_text(encoding="utf-8"))}
+    assert {"layers", "losses", "confusion"} <= drawn <= set(PLOTS)
 
 
 def plot_names(section: Section) -> list[str]:

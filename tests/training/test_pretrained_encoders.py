@@ -10,8 +10,7 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES
 from conftest import TINY
-from helpers import assert_same_bits, fake_hub, interrupt_training, occurrences
-from safetensors.torch import load_file
+from helpers import fake_hub, occurrences
 
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.errors import RecipeError, RunError, SetupError
@@ -24,7 +23,6 @@ from speaker_invariant_ser.inference.onnx.export import export_onnx
 from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.binding import digest
-from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.report.export import export_run
 from speaker_invariant_ser.report.sections.training import curve_plots
@@ -61,7 +59,7 @@ def test_a_frozen_encoder_is_trained_on_and_used(name, checkpoint, prepared, fol
     assert len(rows) == 12 and not any(row["error"] for row in rows)
 
 
-def test_a_run_is_evaluated_from_the_cache_and_infer_gives_the_same(checkpoint, prepared, folder, tmp_path, monkeypatch):
+def test_a_run_is_evaluated_from_the_cache(checkpoint, prepared, tmp_path, monkeypatch):
     run = train(small(checkpoint("wavlm")), prepared, tmp_path / "run", device="cpu")
     front.source_of.cache_clear()
     with monkeypatch.context() as patch:
@@ -74,28 +72,8 @@ def test_a_run_is_evaluated_from_the_cache_and_infer_gives_the_same(checkpoint, 
     assert sum(weights) == pytest.approx(1, abs=1e-6) and len(set(weights)) == 3
     plots = {plot.name: plot for plot in curve_plots(evaluation.curves, "dev speakers")}
     assert plots["layers"].draw.keywords["weights"] == {"fixed": weights} and plots["layers"].draw.keywords["layers"] == [0, 1, 2]
-    stored = dict(zip(evaluation.predictions.id, evaluation.predictions.probability, strict=True))
-    front.source_of.cache_clear()
-    for row in predict(load_models(run, device="cpu"), find_inputs([folder / "05_*.wav"])):
-        probability = [row[f"p_{label}"] for label in evaluation.predictions.labels]
-        expected = apply_temperature(stored[Path(row["file"]).name][None], evaluation.predictions.temperatures["fixed"])[0]
-        assert probability == pytest.approx(expected.tolist(), abs=1e-4)
     with pytest.raises(RunError, match="cannot be exported to ONNX: its encoder is a pre-trained checkpoint"):
         export_onnx(run.model_specs[0].folder, tmp_path / "model.onnx")
-
-
-MODES = [("wavlm", "frozen"), ("hubert", "top 1"), ("wavlm", "lora"), ("whisper", "lora")]
-
-
-@pytest.mark.parametrize("name, mode", MODES)
-def test_an_interrupted_training_resumes_to_the_same_bits(name, mode, checkpoint, prepared, tmp_path, monkeypatch):
-    recipe = small(checkpoint(name), epochs=2, train=mode)
-    whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
-    interrupt_training(monkeypatch, 4, recipe, prepared, tmp_path / "interrupted")
-    assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
-    names = load_file(whole.model_specs[0].folder / "model.safetensors")
-    trained = {name.split(".")[2] for name in names if name.startswith("encoder.trained.")}
-    assert {"frozen": not trained, "top 1": trained == {"0"}, "lora": all("-lora_" in part for part in trained)}[mode]
 
 
 @pytest.mark.parametrize("mode, changed", [("top 1", 16), ("lora", 8), ("all", 50)])

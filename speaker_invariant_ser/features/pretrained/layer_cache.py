@@ -42,7 +42,7 @@ from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.processes import TaskProgress
 
 FOLDER, LAYERS, CLIPS, DESCRIPTION, VERSIONS = "pretrained", "layers.f16", "clips.npy", "cache.json", "versions.json"
-FORMAT = 1
+FORMAT = 2  # those of format 1 may be of weights that did not fit the network, which was not refused then
 VALUE = 2  # bytes
 DIGEST = 16  # bytes of the hash of a clip
 
@@ -131,7 +131,9 @@ def open_cache(
     folder = cache_folder(prepared, checkpoint, layers, normalised)
     if not folder.is_dir():
         return None
-    read_description(folder)
+    description, facts = read_description(folder), facts_of(prepared, checkpoint, layers)
+    if wrong := [name for name, value in facts.items() if description.get(name) != value]:
+        raise PreparedCorpusError(f"{folder / DESCRIPTION} is of another cache ({', '.join(wrong)}); {remedy(folder)}")
     frames = np.array([checkpoint.frames_of(utterance.samples) for utterance in every_utterance(prepared)])
     width, path = len(layers) * checkpoint.width, folder / LAYERS
     size, expected = path.stat().st_size if path.is_file() else 0, VALUE * width * int(frames.sum())
@@ -229,13 +231,20 @@ def require_same_versions(work: Path) -> None:
 def describe(work: Path, prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int]) -> dict[str, object]:
     """Return the contents of cache.json."""
     return {
-        "format": FORMAT,
+        **facts_of(prepared, checkpoint, layers),
         "source": checkpoint.name if checkpoint.commit else Path(checkpoint.name).name,
         "revision": checkpoint.commit,
-        "checkpoint_sha256": checkpoint.sha256,
         "architecture": checkpoint.architecture,
-        "layers": list(layers),
         "width": checkpoint.width,
-        "audio_sha256": prepared.settings["sha256"][AUDIO],
         "sha256": {name: sha256(work / name) for name in (LAYERS, CLIPS)},
+    }
+
+
+def facts_of(prepared: PreparedCorpus, checkpoint: Checkpoint, layers: Sequence[int]) -> dict[str, object]:
+    """Return what a cache is of, as cache.json states it."""
+    return {
+        "format": FORMAT,
+        "checkpoint_sha256": checkpoint.sha256,
+        "layers": list(layers),
+        "audio_sha256": prepared.settings["sha256"][AUDIO],
     }
