@@ -150,9 +150,7 @@ def test_a_cache_under_the_name_of_another_is_named(corpus, described):
     layer_cache.write_cache(corpus, checkpoint, LAYERS, compute)
     other = replace(checkpoint, sha256="0" * 64)
     layer_cache.cache_folder(corpus, checkpoint, LAYERS).rename(layer_cache.cache_folder(corpus, other, LAYERS))
-    with pytest.raises(
-        PreparedCorpusError, match=r"cache\.json is of another cache \(checkpoint_sha256\); remove .*wavlm-"
-    ):
+    with pytest.raises(PreparedCorpusError, match=r"cache\.json is of another cache \(checkpoint_sha256\); remove .*wavlm-"):
         layer_cache.open_cache(corpus, other, LAYERS)
 
 
