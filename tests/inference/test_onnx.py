@@ -52,8 +52,9 @@ def saved(folder: Path, clips=(), **sections) -> Path:
             output = model.train()(*audio)
             if isinstance(model.head, torch.nn.Sequential):
                 model.head[-1].bias -= model.eval()(*audio).logits.mean(dim=0)  # so that predicted emotions differ, too
-        model.release.fit(torch.randn(64, model.dim), model.head)
         model.release.after_step(output.bottleneck, 0.0)
+    with torch.no_grad():
+        model.release.fit(torch.randn(64, model.dim), model.head)
     folder.mkdir()
     save_model(model, folder)
     return folder
