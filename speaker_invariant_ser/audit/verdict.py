@@ -161,7 +161,7 @@ def speaker_verdict(speaker: Mapping) -> str:
 
 def limits_of_chance(speaker: Mapping) -> str:
     """Say what else is known of an embedding that is at chance: speakers named by emotions, predictions or several clips."""
-    if speaker["reason"] not in ("within", "quick"):
+    if speaker["reason"] not in ("within", "quick", "tail"):
         return ""
     texts, chance = [], speaker["chance"]
     otherwise = max(chance.get("uniform", 1.0), chance.get("majority", 1.0))

@@ -226,6 +226,12 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
             " But the predicted emotion alone names the right one of 9 test speakers in 30.0 % (95 % CI 27.0 to 32.0, chance "
             "12.0): emotions of some are recognised worse than those of others.",
         ),
+        (
+            "tail",
+            {"predicted_emotion": {"accuracy": 0.3, "low": 0.27, "high": 0.32, "chance": 0.12, "speakers": 9}},
+            " But the predicted emotion alone names the right one of 9 test speakers in 30.0 % (95 % CI 27.0 to 32.0, chance "
+            "12.0): emotions of some are recognised worse than those of others.",
+        ),
         ("within", {"predicted_emotion": {"accuracy": 0.13, "low": 0.11, "high": 0.15, "chance": 0.12, "speakers": 9}}, None),
     ],
     ids=[
@@ -239,6 +245,7 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
         "emotions of speakers",
         "ordinary emotions",
         "predictions",
+        "predictions, undecided",
         "predictions that do not",
     ],
 )
