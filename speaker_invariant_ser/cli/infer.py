@@ -25,8 +25,8 @@ SHOWN_FAILURES = 10  # the table has all of them
 SHOWN_NOTES = 3
 CALIBRATED = "calibrated, by temperatures fitted on speakers that the models were not trained on"
 UNCALIBRATED = (
-    "not calibrated: the models hold no temperatures, which training fits on dev speakers, and on inner folds (train.inner_folds, "
-    "--final) unless something is fitted after it, such as an eraser or a release"
+    "not calibrated: the models hold no temperatures, which training fits on dev speakers, and on inner folds "
+    "(train.inner_folds, --final) unless something is fitted after it, such as an eraser or a release"
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fake_hub
+from safetensors.torch import load_file, save_file
 
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
@@ -55,6 +56,23 @@ def tables(prepared, tmp_path_factory):
         str(folder / "emotion.npz"),
         str(planted(prepared, folder / "deep.npz", {"low": (0, 2), "high": (2, 0.2)})),
     ]
+
+
+def test_models_of_versions_that_bind_no_weights_are_different_encoders(trained, tmp_path):
+    """Their model.json is the same for all folds; embeddings of one were taken for those of the others."""
+    source, names = trained.model_specs[0].folder, []
+    for fold in ("a", "b"):
+        folder = shutil.copytree(source, tmp_path / fold)
+        described = json.loads((folder / "model.json").read_text())
+        del described["sha256"]
+        (folder / "model.json").write_text(json.dumps(described))
+        weights = load_file(folder / "model.safetensors")
+        save_file(
+            {name: value + (fold == "b") * 1e-3 * value.is_floating_point() for name, value in weights.items()},
+            folder / "model.safetensors",
+        )
+        names.append(sources.identity_of(folder))
+    assert names[0] != names[1] and sources.identity_of(source) not in names
 
 
 NAMES = {"features": "log-mel", "untrained": "untrained", "hub": "hf:owner/wavlm@v1"}

@@ -31,7 +31,7 @@ from speaker_invariant_ser.inference.exported import EXPORT, Export, open_models
 from speaker_invariant_ser.inference.hub import NAME, download, is_hub
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.binding import HASHES, RUN, digest, recorded_hashes
-from speaker_invariant_ser.models.model import DESCRIPTION, SerModel, choose_device, load_model, read_description
+from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, SerModel, choose_device, load_model, read_description
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 from speaker_invariant_ser.studies.encoders.contamination import TrainedOn, contamination, trained_on
 from speaker_invariant_ser.training.objective import build_model
@@ -268,8 +268,14 @@ def model_of(folder: Path, request: Request) -> Encoder:
     if model.settings.features.front != "log-mel":
         raise RunError(f"{folder} was trained on images, not on speech: expected a model whose features.front is log-mel")
     about = f"{model.settings.encoder.name} of this package, trained on emotions"
-    identity = f"model {sha256(folder / DESCRIPTION)} {pooling_of(request)}{' decisions' * request.decisions}"
+    identity = f"model {identity_of(folder)} {pooling_of(request)}{' decisions' * request.decisions}"
     return Encoder(about, identity, model_embedding(model, request), labels=model.labels)
+
+
+def identity_of(folder: Path) -> str:
+    """Return what no two models have in common: the hash of model.json, and that of the weights where it lacks theirs."""
+    described = sha256(folder / DESCRIPTION)
+    return described if HASHES in read_description(folder / DESCRIPTION) else f"{described} {sha256(folder / WEIGHTS)}"
 
 
 def model_embedding(model: SerModel, request: Request) -> Callable[[Sequence[int]], Layers]:
