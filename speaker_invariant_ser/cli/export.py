@@ -176,22 +176,22 @@ def push(
     transformers: Annotated[
         bool,
         typer.Option(
-            "--transformers",
+            "--for-transformers",
             help="Upload one model on a pre-trained encoder, with its encoder, as transformers loads it (extra pretrained).",
         ),
     ] = False,
     fold: Annotated[
-        str | None, typer.Option(help="With --transformers: the fold whose model is taken, where a run has several.")
+        str | None, typer.Option(help="With --for-transformers: the fold whose model is taken, where a run has several.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="With --transformers: the seed whose model is taken, where a run has several.")
+        int | None, typer.Option(help="With --for-transformers: the seed whose model is taken, where a run has several.")
     ] = None,
 ) -> None:
     """Upload the models of a run and their card to the Hugging Face Hub, where `hf:OWNER/NAME` names them.
 
     What is uploaded is what `siser export` writes: it has no name of a speaker or file and no path. Nothing is uploaded without
     the licence of the weights and a description of the training data in the card. Needs the extra hub, and `hf auth login`. With
-    --transformers, `transformers.pipeline("audio-classification", model="OWNER/NAME")` loads it, and `siser infer` does not.
+    --for-transformers, `transformers.pipeline("audio-classification", model="OWNER/NAME")` loads it, and `siser infer` does not.
     """
     from tempfile import TemporaryDirectory
 
@@ -207,11 +207,11 @@ def push(
     named = f"siser infer --model hf:{repository}{f'@{revision}' if revision else ''} FILES --out predictions.csv"
     if transformers:
         if isinstance(source, Export):
-            raise RunError(f"{model}: expected a run with --transformers, of which one model is written with its encoder")
+            raise RunError(f"{model}: expected a run with --for-transformers, of which one model is written with its encoder")
         write = partial(write_checkpoint, source, repository, fold, seed, licence, evaluated, training_data)
         named = f'transformers.pipeline("audio-classification", model="{repository}")'
     elif fold is not None or seed is not None:
-        raise typer.BadParameter("--fold and --seed choose the model of --transformers: expected it beside them.")
+        raise typer.BadParameter("--fold and --seed choose the model of --for-transformers: expected it beside them.")
     else:
         write = partial(write_for_hub, source, name=model, card=text_of_card(source, evaluated, licence, training_data, name))
     if dry_run:

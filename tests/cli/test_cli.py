@@ -461,7 +461,7 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
     assert "9.1 %" in output and "7.7 %" in output, "chance of 11 and of 13 training speakers"
     runs = [Run.open(tmp_path / "demo" / name) for name in ("baseline", "adversarial", "default", "private")]
-    assert [run.recipe.encoder.name for run in runs] == ["cnn", "cnn", "fusion", "prosody"]
+    assert [run.recipe.encoder.name for run in runs] == ["cnn", "cnn", "fusion", "fusion"]
     assert [run.recipe.adversary.strength for run in runs] == [0, 1, 0.3, 0.3]
     assert [len(run.splits[0].train) for run in runs] == [11, 11, 13, 13]
     assert len({run.splits[0].test for run in runs}) == 1 and all(run.recipe.train.epochs == 1 for run in runs)

@@ -165,7 +165,7 @@ def test_a_model_is_trained_exported_and_described(checkpoint, prepared, trained
     cached = [json.loads(path.read_text()) for path in (prepared.folder / "pretrained").glob("*/cache.json")]
     assert False in [description["normalised"] for description in cached]
 
-    upload = ["push", str(run.folder), "owner/name", "--transformers", "--dry-run", str(tmp_path / "dry")]
+    upload = ["push", str(run.folder), "owner/name", "--for-transformers", "--dry-run", str(tmp_path / "dry")]
     assert command([*upload, "--licence", "mit"]) == 2 and "its card lacks the training data" in capsys.readouterr().err
     stated = ["--licence", "mit", "--training-data", "Tones, made by a program, public domain."]
     assert command([*upload, *stated]) == 0 and "1 model -> " in capsys.readouterr().out
@@ -175,8 +175,8 @@ def test_a_model_is_trained_exported_and_described(checkpoint, prepared, trained
     assert answers(tmp_path / "dry", [clip]) == [answer]
     assert command([*upload, *stated]) == 2 and "exists already: choose another --dry-run" in capsys.readouterr().err
     for arguments, message in (
-        (["emodb-five", "owner/name", "--transformers"], "emodb-five: expected a run with --transformers"),
-        ([str(run.folder), "owner/name", "--seed", "0"], "--fold and --seed choose the model of --transformers"),
+        (["emodb-five", "owner/name", "--for-transformers"], "emodb-five: expected a run with --for-transformers"),
+        ([str(run.folder), "owner/name", "--seed", "0"], "--fold and --seed choose the model of --for-transformers"),
     ):
         assert command(["push", *arguments, *stated]) == 2 and message in " ".join(capsys.readouterr().err.split())
 
