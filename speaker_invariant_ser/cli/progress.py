@@ -38,7 +38,7 @@ def progress_bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each task.
 
     Args:
-        quiet: Show none. Where standard error is not a terminal, lines are printed, fewer as time goes on.
+        quiet: Show nothing. Otherwise, where standard error is not a terminal, lines are printed at growing intervals.
 
     Yields:
         A function `progress(task, done, total)` that updates the bar of that task.
