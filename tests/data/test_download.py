@@ -51,10 +51,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(server.status)
             return
         if server.redirect:
+            target, server.redirect = server.redirect, ""  # before the answer: the client may set the next one at once
             self.send_response(302)
-            self.send_header("Location", server.redirect)
+            self.send_header("Location", target)
             self.end_headers()
-            server.redirect = ""
             return
         first = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.ranges else 0
         if first >= len(server.body):
