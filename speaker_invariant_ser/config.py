@@ -148,8 +148,8 @@ def saved_recipe(tables: Mapping[str, Any], source: str) -> Recipe:
 def read_tables(path: Path | str, kind: str = "recipe", example: str = "recipes/emodb.toml") -> dict[str, Any]:
     """Return the tables of a TOML file; `kind` and `example` are what error messages call it and give as an example."""
     try:
-        if (path := Path(path)).exists() and not path.is_file():
-            raise RecipeError(f"{path} is not a regular file: expected a TOML file such as {example}")
+        if (path := Path(path)).is_dir():
+            raise RecipeError(f"{path} is a folder: expected a TOML file such as {example}")
         if long := TOO_LONG.search(text := read_bytes(path, 10**6).decode("utf-8-sig")):  # would take minutes, or be no number
             raise ValueError("a key of more than 20 parts" if long["key"] else "a number of 1000 digits or more")
         return tomllib.loads(text)

@@ -16,11 +16,21 @@ SerError
 """
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 
 # Of what a message shows of a file: problems, names, and characters of a value
 MAX_PROBLEMS, MAX_NAMES, MAX_SHOWN = 20, 500, 200
+NOT_REGULAR = (  # why what is neither a file nor a folder is not read, and what to do
+    "is not a regular file: a pipe, such as <(...), or a device is not read; write the content into a file, with the ending of "
+    "its kind, and name that"
+)
+
+
+ADDRESS = re.compile(r"(?<![^\s/'\"=])(https?|ftp|s3|gs|hf|file):/(?!/)", re.IGNORECASE)  # as pathlib writes it: one slash
+WEB_ADDRESS = "a web address is not opened: download the file and write where it is on this machine"
+FILE_ADDRESS = "a file: address is not opened: write the path without file:// in front"
 
 
 class SerError(Exception):
@@ -90,6 +100,19 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(text, names[:MAX_NAMES], n=1)
     hint = f", did you mean '{close[0]}'?" if close else "."
     return f"unknown {kind} '{text}'{hint} Expected one of: {shorten(names, MAX_NAMES)}"
+
+
+def explain_addresses(text: str) -> tuple[str, str]:
+    """Return a text in which addresses have their slashes again, and why what it names is not opened; "" without an address.
+
+    >>> explain_addresses("no such table: s3:/bucket/a.csv")[0], explain_addresses("file:/data: gone")[0]
+    ('no such table: s3://bucket/a.csv', 'file:///data: gone')
+    >>> explain_addresses("a.wav")
+    ('a.wav', '')
+    """
+    schemes = [scheme.lower() for scheme in ADDRESS.findall(text)]
+    hint = (FILE_ADDRESS if schemes[0] == "file" else WEB_ADDRESS) if schemes else ""
+    return ADDRESS.sub(lambda match: match[0] + ("//" if match[1].lower() == "file" else "/"), text), hint
 
 
 def shown(value: object) -> str:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from speaker_invariant_ser.errors import SerError, WriteError, shorten
+from speaker_invariant_ser.errors import NOT_REGULAR, SerError, WriteError, shorten
 
 REASONS = {
     errno.EACCES: "no permission to write here; choose another folder or change its permissions",
@@ -379,7 +379,7 @@ def require_regular(path: Path | str) -> Path:
     """Return the path; raise SerError for a pipe, from which reading could block for ever, and a device, which need not end."""
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise SerError(f"{path} is not a regular file: it is a pipe or a device, and is not read")
+        raise SerError(f"{path} {NOT_REGULAR}")
     return path
 
 

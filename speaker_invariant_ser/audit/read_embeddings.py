@@ -41,6 +41,7 @@ from speaker_invariant_ser.data.tables.vectors import (
     to_mask,
 )
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, shown, unknown
+from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.processes import memory_limited
 
@@ -145,7 +146,7 @@ def read_content(
         raise AuditError(f"{path} is a folder, not a table of embeddings; {verbs}")
     if path.suffix.lower() not in READERS:
         raise AuditError(f"{path}: {unknown('ending', path.suffix, READERS)}")
-    if not path.is_file():
+    if not require_regular(path).exists():
         raise AuditError(f"no such file: {path}")
     try:
         content = READERS[path.suffix.lower()](path, columns, dimensions, needed)

@@ -350,6 +350,11 @@ def emotion_answer(uar: float, chance: float, speakers: int) -> str:
     )
 
 
+def unaudited_verdict(reason: object) -> str:
+    """State that there is no audit, and why."""
+    return f"Speaker information was not measured: {reason}."
+
+
 def frame_level_leak(speaker: Mapping) -> str:
     """Add a significant attacker on frame-level features, unless the embedding itself is known to identify speakers."""
     scores = [score for score in speaker["attackers"].values() if score["reads"] == "frames"]

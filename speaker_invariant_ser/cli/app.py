@@ -29,7 +29,7 @@ from speaker_invariant_ser.cli.progress import is_first_process
 from speaker_invariant_ser.cli.study import study, sweep
 from speaker_invariant_ser.cli.train import train
 from speaker_invariant_ser.data.formats.quiet import move_stderr
-from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.errors import SerError, explain_addresses
 from speaker_invariant_ser.processes import memory_errors, memory_is_low, reserve_blas
 
 WRONG_REQUEST = 2
@@ -193,7 +193,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def fail(message: str) -> int:
     """Print an error line and return the exit code of a wrong request."""
-    text = " ".join(message.split())
+    text, hint = explain_addresses(" ".join(message.split()))
+    text += f"; {hint}" if hint and hint not in text else ""
     say(f"error: {text if len(text) <= MAX_MESSAGE else f'{text[:MAX_MESSAGE]}...'}", error=True)
     return WRONG_REQUEST
 

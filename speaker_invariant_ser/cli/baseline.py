@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_baseline, show_json, show_unaudited_baseline
+from speaker_invariant_ser.cli.console import say, show_baseline, show_json, show_unaudited_baseline, warn
 from speaker_invariant_ser.cli.options import CORES, AttackerJobs, Overrides, Quick, Quiet, SplitRecipe, require_former_report
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SplitError
@@ -61,7 +61,7 @@ def baseline(
     with progress_bars(quiet) as progress:
         from speaker_invariant_ser.audit.audit import AuditSettings
         from speaker_invariant_ser.evaluation.baseline import UnauditedBaselineError, measure_baseline
-        from speaker_invariant_ser.report.write import write_report
+        from speaker_invariant_ser.report.write import write_report, write_unaudited_baseline
 
         audit_settings = AuditSettings(settings.audit.folds, settings.audit.seed, quick=quick, jobs=jobs)
         try:
@@ -69,7 +69,13 @@ def baseline(
         except SplitError as error:
             raise SplitError(f"{data}: {error}; choose another split with --recipe or --set split.scheme=...") from None
         except UnauditedBaselineError as error:
-            show_unaudited_baseline(error.baseline, error.verdict, str(error), data, as_json)
+            if as_json:
+                show_json(error.report.to_json())
+            else:
+                show_unaudited_baseline(error.report)
+            warn(f"{data}: speaker information is not measured: {error}")
+            if not as_json:
+                say(f"report: {write_unaudited_baseline(error.report, out)}")
             raise typer.Exit(1) from None
         if as_json:
             show_json(report.to_json())

@@ -13,8 +13,15 @@ from speaker_invariant_ser.errors import counted
 if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
     from speaker_invariant_ser.demos.digits import Outcome
-    from speaker_invariant_ser.evaluation.summary import AnyRunReport, Report, RunReport, TableReport, UnauditedReport
-    from speaker_invariant_ser.evaluation.summary_parts import Baseline, Speaker
+    from speaker_invariant_ser.evaluation.summary import (
+        AnyRunReport,
+        Report,
+        RunReport,
+        TableReport,
+        UnauditedReport,
+        UnauditedTableReport,
+    )
+    from speaker_invariant_ser.evaluation.summary_parts import Speaker
     from speaker_invariant_ser.inference.exported import Export
     from speaker_invariant_ser.inference.rows import Row
     from speaker_invariant_ser.report.table import Table
@@ -88,7 +95,7 @@ def show_prepared(prepared: "PreparedCorpus", out: Path) -> None:
     settings = prepared.settings
     nouns = {name: name.removesuffix("s") for name in ("utterances", "speakers", "emotions", "texts")}
     counts = ", ".join(counted(count, nouns.get(name, name), name) for name, count in settings["counts"].items())
-    say(f"{counts}, {settings['seconds'] / 60:.1f} minutes -> {out}")
+    say(f"{counts}, {settings['seconds'] / 60:.1f} minutes of audio -> {out}")
     speakers = len({utterance.speaker for utterance in prepared.utterances})
     if settings["counts"]["emotions"] == 1:
         say("1 emotion: too few to train; at least 2 are needed")
@@ -202,16 +209,17 @@ def show_baseline(report: "TableReport") -> None:
             say(line)
 
 
-def show_unaudited_baseline(baseline: "Baseline", verdict: str, reason: str, data: Path, as_json: bool) -> None:
-    """Print what is known of features that cannot be audited, and why they cannot."""
+def show_unaudited_baseline(report: "UnauditedTableReport") -> None:
+    """Print what is known of features that cannot be audited."""
+    from speaker_invariant_ser.audit.verdict import emotion_answer
     from speaker_invariant_ser.report.tables import classifiers_table
 
-    if as_json:
-        show_json({"verdict": [verdict], "unaudited": reason, "baseline": baseline.to_json()})
-    else:
-        show_table(classifiers_table(baseline))
-        say(verdict)
-    warn(f"{data}: speaker information is not measured, and no report is written: {reason}")
+    if (first := report.baseline.first) and report.baseline.chance:
+        say(emotion_answer(first.uar.value, report.baseline.chance, len(first.per_speaker)))
+    show_table(classifiers_table(report.baseline))
+    for line in (report.verdict[0], report.note):
+        if line:
+            say(line)
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:

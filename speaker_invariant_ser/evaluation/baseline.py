@@ -16,7 +16,7 @@ from sklearn.svm import SVC, LinearSVC
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit.audit import AuditSettings, audit, today, versions_of
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict
+from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict, unaudited_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance
@@ -26,7 +26,7 @@ from speaker_invariant_ser.errors import AuditError, SetupError, quoted
 from speaker_invariant_ser.evaluation.domains import domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import chance_uar, mean_speaker_uar, per_speaker, uar_with_interval
 from speaker_invariant_ser.evaluation.predictions import Predictions, join
-from speaker_invariant_ser.evaluation.summary import TableReport
+from speaker_invariant_ser.evaluation.summary import TableReport, UnauditedTableReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, BaselineClassifier, WorstSpeaker
 from speaker_invariant_ser.features.functionals import compute_features
 from speaker_invariant_ser.indexing import to_indices
@@ -71,19 +71,17 @@ class UnauditedBaselineError(AuditError):
     """Features cannot be audited, but their emotion results are known.
 
     Attributes:
-        baseline: Emotion results on the test speakers.
-        verdict: What they say, as a sentence.
-        reason: Why there is no audit.
+        report: The emotion results, and why there is no audit.
     """
 
-    def __init__(self, baseline: Baseline, verdict: str, reason: str) -> None:
+    def __init__(self, report: UnauditedTableReport) -> None:
         """Keep the results beside the reason why there is no audit."""
-        super().__init__(baseline, verdict, reason)  # all, so that the error can be pickled
-        self.baseline, self.verdict, self.reason = baseline, verdict, reason
+        super().__init__(report)
+        self.report = report
 
     def __str__(self) -> str:
         """Return the reason why there is no audit."""
-        return self.reason
+        return self.report.unaudited
 
 
 def default_split(utterances: Sequence[Utterance]) -> SplitSection:
@@ -126,23 +124,22 @@ def measure_baseline(
     first = baseline.first
     assert first
     emotion = {"uar": first.uar.to_json(), "per_speaker": first.per_speaker, "chance": baseline.chance}
+    verdict = f"{first.settings}, no network. {emotion_verdict(emotion)}"
+    parts = {
+        "run": f"{'-'.join(prepared.settings['corpora'])}-{features}",
+        "note": prepared.settings.get("note", ""),
+        "emotion": None,
+        "against": None,
+        "settings": describe(prepared, recipe, splits, baseline, settings),
+        "baseline": baseline,
+    }
     try:
         speaker = audit([table], settings=settings, progress=progress).summary
     except AuditError as error:
-        raise UnauditedBaselineError(baseline, f"{first.settings}, no network. {emotion_verdict(emotion)}", str(error)) from None
-    return TableReport.model_validate(
-        {
-            "run": f"{'-'.join(prepared.settings['corpora'])}-{features}",
-            "note": prepared.settings.get("note", ""),
-            "at_chance": speaker["at_chance"],
-            "verdict": [f"{first.settings}, no network. {emotion_verdict(emotion)}", speaker_verdict(speaker)],
-            "emotion": None,
-            "speaker": speaker,
-            "against": None,
-            "settings": describe(prepared, recipe, splits, baseline, settings),
-            "baseline": baseline,
-        }
-    )
+        unaudited = {"verdict": [verdict, unaudited_verdict(error)], "unaudited": str(error), "speaker": None}
+        raise UnauditedBaselineError(UnauditedTableReport.model_validate(parts | unaudited)) from None
+    audited = {"at_chance": speaker["at_chance"], "verdict": [verdict, speaker_verdict(speaker)], "speaker": speaker}
+    return TableReport.model_validate(parts | audited)
 
 
 def describe(

@@ -15,7 +15,7 @@ import numpy as np
 from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today, versions_of
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import emotion_verdict, verdict
+from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
@@ -283,7 +283,7 @@ def unaudited_report(
         note=note,
         verdict=[
             emotion_verdict(emotion.to_json(), settings.transductive),
-            f"Speaker information was not measured: {reason}.",
+            unaudited_verdict(reason),
         ],
         unaudited=reason,
         emotion=emotion,

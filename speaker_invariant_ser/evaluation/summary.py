@@ -233,6 +233,20 @@ class TableReport(Report):
     settings: TableSettings
 
 
+class UnauditedTableReport(Part):
+    """The report of a baseline whose features cannot be audited: its emotion results are in the part `baseline`."""
+
+    run: str
+    note: str
+    verdict: list[str]
+    unaudited: str
+    emotion: None
+    speaker: None
+    against: None
+    settings: TableSettings
+    baseline: Baseline
+
+
 class FrontMark(Part):
     """Whether a run is on the Pareto front of a comparison; None for one without an audit, whose leakage is not known."""
 
@@ -280,7 +294,7 @@ def holds_full_report(folder: Path) -> bool:
         return False
     try:
         content = read_json(folder / JSON)
-        return content["settings"]["audit"]["quick"] is False
+        return content["settings"]["audit"]["quick"] is False and content["speaker"] is not None
     except (OSError, ValueError, LookupError, TypeError):
         return False  # none, a comparison, or damaged
 

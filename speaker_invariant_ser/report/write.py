@@ -21,6 +21,7 @@ from speaker_invariant_ser.evaluation.summary import (
     RunReport,
     RunSettings,
     UnauditedReport,
+    UnauditedTableReport,
     holds_full_report,
 )
 from speaker_invariant_ser.files import replaced_files, write_json
@@ -113,6 +114,25 @@ def write_unaudited_report(report: UnauditedReport, curves: Curves, run_folder: 
         settings_section(report.settings, report.emotion.folds),
     ]
     return write(Path(run_folder) / REPORT, sections, report.to_json())
+
+
+def write_unaudited_baseline(report: UnauditedTableReport, folder: Path | str) -> Path:
+    """Write the report of a baseline that could not be audited: emotion, and why there is nothing on the speaker.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        WriteError: The folder cannot be written.
+    """
+    emotion, unaudited = report.verdict
+    first: list[Block] = [Text(emotion, "verdict"), Text(unaudited, "warning")]
+    sections = [
+        Section(report.run, [*first, *([Text(report.note, "note")] if report.note else [])], 1),
+        baseline_section(report.baseline),
+        settings_section(report.settings, {}),
+    ]
+    return write(folder, sections, report.to_json())
 
 
 def report_sections(report: Report, curves: Curves, points: Points | None) -> list[Section]:

@@ -195,7 +195,7 @@ def measure_svm(job: Job, recipe: Recipe, prepared: PreparedCorpus) -> tuple[Num
         report = measure_baseline(prepared, recipe, job.cell.arm.baseline, settings)
         baseline, speaker = report.baseline, speaker_numbers(report.speaker, job.quick)
     except UnauditedBaselineError as error:
-        baseline, reason = error.baseline, str(error)
+        baseline, reason = error.report.baseline, str(error)
     assert baseline
     numbers = {
         "emotion": emotion_of_baseline(baseline),

@@ -56,7 +56,8 @@ def paths(tmp_path, folder, prepared, trained):
     (tmp_path / "embeddings_of_one_speaker.csv").write_text(
         "speaker,emotion,d0,d1\n" + "".join(f"1,x,{row}.5,{row % 3}.5\n" for row in range(20))
     )
-    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "pipe.csv"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "link").symlink_to(trained.folder)
     return {"tmp": tmp_path, "folder": folder, "data": prepared.folder, "run": trained.folder, "link": tmp_path / "link"}
 
@@ -68,7 +69,7 @@ CASES = {
     "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
     "prepare csv {tmp}/nothing.csv {tmp}/out": "no such table",
     "prepare csv {tmp}/typo.toml {tmp}/out": "no column path, speaker, emotion",
-    "prepare csv {folder} {tmp}/out": "is not a regular file, expected a CSV table",
+    "prepare csv {folder} {tmp}/out": "is a folder, expected a CSV table",
     "prepare csv {folder}/corpus.csv {tmp}": "exists already",
     "train {tmp}/typo.toml --data {data} --out {tmp}/out": "unknown key in [train] 'epocs', did you mean 'epochs'?",
     "train {tmp}/nothing.toml --data {data} --out {tmp}/out": "no recipe at",
@@ -104,8 +105,13 @@ CASES = {
     "infer {run} {folder} --out {tmp}/empty": "unknown ending",
     "infer {run} {folder} --out {tmp}/dir.csv": "a folder of that name exists",
     "prepare csv {tmp}/twice.csv {tmp}/out": "conflicting emotions (x, y) and conflicting speakers (1, 2)",
-    "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file",
+    "prepare csv {tmp}/pipe {tmp}/out": "is not a regular file: a pipe, such as <(...), or a device is not read",
     "train {tmp}/pipe --data {data} --out {tmp}/out": "is not a regular file",
+    "train {folder} --data {data} --out {tmp}/out": "is a folder: expected a TOML file",
+    "prepare csv https://example.org/a.csv {tmp}/out": "no such table: https://example.org/a.csv; a web address is not opened",
+    "evaluate file:///data/run": "file:///data/run is not a run folder (does not exist)",
+    "infer {folder} --segments {tmp}/pipe": "write the content into a file, with the ending of its kind, and name that",
+    "audit {tmp}/pipe.csv": "is not a regular file",
     "prepare csv {folder}/corpus.csv {tmp}/pipe": "exists already",
     "prepare folder {folder} {tmp}/out": "a folder needs --pattern",
     "prepare folder {folder} {tmp}/out --pattern {{speaker}}/*.wav": "needs {{emotion}}",

@@ -91,4 +91,4 @@ def test_prepare_says_what_is_too_few_to_train(speakers, emotions, said, capsys)
     utterances = [SimpleNamespace(speaker=f"s{number}") for number in range(speakers)]
     show_prepared(SimpleNamespace(settings=settings, utterances=utterances), Path("out"))
     lines = capsys.readouterr().out.splitlines()
-    assert "; ".join([lines[0].removesuffix(", 0.0 minutes -> out"), *lines[1:]]).startswith(said)
+    assert "; ".join([lines[0].removesuffix(", 0.0 minutes of audio -> out"), *lines[1:]]).startswith(said)

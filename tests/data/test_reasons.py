@@ -123,7 +123,7 @@ def test_a_path_that_leads_nowhere_says_why(tmp_path, name, expected):
     for path in (Path(tmp_path, name), f"{tmp_path}/{name}"):
         with pytest.raises(AudioError, match="no such file") as caught:
             audio.decode(path)
-        assert expected in str(caught.value)
+        assert expected in str(caught.value) and (":" not in name or name in str(caught.value))
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

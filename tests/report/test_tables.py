@@ -174,7 +174,9 @@ def test_runs_that_share_their_folds_share_a_row_of_the_comparison():
     other = baseline_results(["03", "08"], 0.4)
     reports = [run_report("a"), run_report("b"), changed(run_report("c"), baseline=other)]
     rows = comparison_table(reports, ["a", "b", "c"], [0]).rows
-    assert [row[0] for row in rows] == ["a", "b", "c", "prosody baseline (no network)", "prosody baseline (no network)"]
+    baseline = "prosody baseline (no network)"
+    assert [row[0] for row in rows] == ["a", "b", "c", f"{baseline}, beside a, b", f"{baseline}, beside c"]
+    assert comparison_table(reports[:2], ["a", "b"], [0]).rows[2][0] == baseline
     assert [row[6] for row in rows[3:]] == ["34.9 % (logistic)", "40.0 % (logistic)"]
     assert {len(row) for row in rows} == {11}
 

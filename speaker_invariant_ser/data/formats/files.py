@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.formats.content import first_bytes
 from speaker_invariant_ser.data.formats.identify import convert, explain_missing, identify
-from speaker_invariant_ser.errors import AudioError
+from speaker_invariant_ser.errors import NOT_REGULAR, AudioError
 
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".opus", ".w64"}
@@ -176,7 +176,7 @@ def require_file(path: Path | str) -> None:
     except OSError as error:
         raise AudioError(f"{path}: cannot be opened ({error.strerror})") from None
     if not stat.S_ISREG(mode):
-        raise AudioError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}, expected an audio file")
+        raise AudioError(f"{path}: {'is a folder, expected an audio file' if stat.S_ISDIR(mode) else NOT_REGULAR}")
 
 
 def lines_in(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.formats import chunks, ogg
 from speaker_invariant_ser.data.formats.content import SAVE, advice, is_text, kind_of
-from speaker_invariant_ser.errors import quoted
+from speaker_invariant_ser.errors import explain_addresses, quoted
 
 FORMAT_TAGS = {  # codecs in WAV that libsndfile does not read, by format tag
     0x14: "G.723 ADPCM",
@@ -61,7 +61,6 @@ SOUND = {  # what the first bytes say of recordings that ffmpeg reads and libsnd
 MIDI = rb"MThd"
 TEXT = "is text, not audio; a list of recordings for `siser infer` has the ending .txt"
 WINDOWS_PATH = re.compile(r"(^|/)([A-Za-z]:[\\/]|\\\\)")
-URL = re.compile(r"(^|/)(https?|ftp|s3|gs|hf|file):/{1,3}[^/]", re.IGNORECASE)  # pathlib makes one slash of two
 QUOTES = tuple("\"'`“”‘’„«»")
 
 
@@ -114,12 +113,10 @@ def explain_missing(path: Path | str) -> str:
     name, missing = text.rpartition("/")[2], first_missing(text)
     if os.path.islink(path):
         return f"{path}: is a link to a missing file"
-    address = URL.search(text)
-    if address and address[2].lower() == "file":
-        hint = "a file: address is not opened: write the path without file:// in front"
-    elif address:
-        hint = "a web address is not opened: download the file and write where it is on this machine"
-    elif WINDOWS_PATH.search(text):
+    shown, hint = explain_addresses(re.sub("(?<=:)//+", "/", text))
+    if hint:
+        return f"{shown}: no such file; {hint}"
+    if WINDOWS_PATH.search(text):
         hint = "a path of Windows with a drive leads nowhere on this machine: write it relative to the table's folder"
     elif "\\" in text:
         hint = "\\ is no slash here: write / between folders"

@@ -63,8 +63,9 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
     """Read the columns of a CSV or TSV file, as `read_columns` does."""
     quoting = Path(path).suffix.lower() != ".tsv"  # a quotation mark in a .tsv is an ordinary character
     delimiter = "," if quoting else "\t"
-    if Path(path).exists() and not Path(path).is_file():
-        raise ManifestError(f"{path} is not a regular file, expected a CSV table")
+    if Path(path).is_dir():
+        raise ManifestError(f"{path} is a folder, expected a CSV table")
+    require_regular(path)
     if wrong := mistaken(path, TABLE):
         raise ManifestError(wrong)
     try:

@@ -39,7 +39,7 @@ def comparison_table(reports: Sequence[AnyRunReport], names: Sequence[str], fron
     ]
     dimensions = dict.fromkeys(name for report in reports for name in report.emotion.dimensions or ())
     rows = [row + ccc_cells(report, dimensions) for row, report in zip(rows, reports, strict=True)]
-    others = [[*row, *("" for _ in dimensions)] for row in baseline_rows(reports)]
+    others = [[*row, *("" for _ in dimensions)] for row in baseline_rows(reports, names)]
     return Table([*head, *(f"{name} CCC, pooled" for name in dimensions)], [*rows, *others], strong=front)
 
 
@@ -52,10 +52,10 @@ def ccc_cells(report: AnyRunReport, dimensions: Iterable[str]) -> list[str]:
     ]
 
 
-def baseline_rows(reports: Sequence[AnyRunReport]) -> list[list[str]]:
-    """Return a row for each different baseline of several runs; runs on the same folds share one."""
-    rows = []
-    for report in reports:
+def baseline_rows(reports: Sequence[AnyRunReport], names: Sequence[str]) -> list[list[str]]:
+    """Return a row for each different baseline of several runs; where there are several, each says which runs it is of."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for name, report in zip(names, reports, strict=True):
         baseline, first = report.baseline, report.baseline and report.baseline.first
         if not baseline or not first:
             continue
@@ -64,8 +64,10 @@ def baseline_rows(reports: Sequence[AnyRunReport]) -> list[list[str]]:
             chance = report.speaker.chance.given_emotion
             leak = [f"{percent(score.accuracy)} ({score.attacker})", interval(score), percent(chance)]
         uars = [percent(first.uar.value), interval(first.uar), percent(first.uar_mean_over_speakers.value)]
-        rows.append([baseline_name(baseline), "", *uars, percent(baseline.chance), *leak, "-", "-"])
-    return [list(row) for row in dict.fromkeys(map(tuple, rows))]
+        row = baseline_name(baseline), "", *uars, percent(baseline.chance), *leak, "-", "-"
+        runs.setdefault(row, []).append(name)
+    shared = len(runs) == 1
+    return [[first if shared else f"{first}, beside {shorten(of)}", *cells] for (first, *cells), of in runs.items()]
 
 
 def comparison_row(name: str, report: AnyRunReport, on_front: bool) -> list[str]:
