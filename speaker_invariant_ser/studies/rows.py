@@ -183,7 +183,7 @@ def gather(study: Study, folder: Path) -> dict[str, list[Row]]:
             for cell in study.cells([arm.name], [corpus]):
                 if result := read_result(folder / f"{cell.name}.json"):
                     results.append(result)
-                    reasons.append(why_stale(result, arm.resolved(cell.seed), None))
+                    reasons.append(why_stale(result, cell.arm.resolved(cell.seed), None))
             if results:
                 rows.setdefault(corpus, []).append(Row(arm, tuple(results), next(filter(None, reasons), "")))
     return rows

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, toml_value
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -27,6 +27,19 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class CorpusTable(Table):
+    """One of [corpora]: the folder alone, or a table."""
+
+    folder: str
+    split: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def folder_alone(cls, value: object) -> object:
+        """Turn a folder into a table."""
+        return {"folder": value} if isinstance(value, str) else value
+
+
 class ArmTable(Table):
     """One of [[arms]]."""
 
@@ -42,7 +55,7 @@ class ArmTable(Table):
 class StudyTable(Table):
     """The whole file."""
 
-    corpora: dict[Name, str] = Field(default_factory=dict)
+    corpora: dict[Name, CorpusTable] = Field(default_factory=dict)
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     page: str = ""
     telephone: bool = False
@@ -116,6 +129,7 @@ class Study:
         arms: The arms; the others are compared with the first one.
         page: Markdown file of the tables; None without one.
         telephone: Whether networks are also scored on test utterances as a telephone transmits them.
+        splits: `split.key=value` settings of a corpus, which replace those of every arm.
     """
 
     path: Path
@@ -123,6 +137,7 @@ class Study:
     arms: tuple[Arm, ...]
     page: Path | None
     telephone: bool = False
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def cells(self, arms: Collection[str] = (), corpora: Collection[str] = (), seeds: int | None = None) -> list[Cell]:
         """Return the measurements of the study, the first seed of every arm and corpus before the second of any.
@@ -141,7 +156,7 @@ class Study:
                     raise StudyError(f"{self.path}: {unknown(kind, name, known)}")
         chosen = [arm for arm in self.arms if not arms or arm.name in arms]
         ranked = [
-            (position, Cell(arm, corpus, seed))
+            (position, Cell(replace(arm, overrides=(*arm.overrides, *self.splits.get(corpus, ()))), corpus, seed))
             for corpus in self.corpora
             for arm in chosen
             for position, seed in enumerate(arm.seeds[:seeds])
@@ -168,11 +183,15 @@ def read_study(path: Path, corpora: Mapping[str, Path] | None = None) -> Study:
         table = StudyTable.model_validate(read_tables(path, "study", "recipes/study-arms.toml"))
     except ValidationError as error:
         raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()[:MAX_PROBLEMS]))) from None
-    folders = {name: path.parent / folder for name, folder in table.corpora.items()} | dict(corpora or {})
+    folders = {name: path.parent / corpus.folder for name, corpus in table.corpora.items()} | dict(corpora or {})
     arms = tuple(read_arm(path, arm, table.seeds, folders) for arm in table.arms)
-    study = Study(path, folders, arms, path.parent / table.page if table.page else None, table.telephone)
+    page = path.parent / table.page if table.page else None
+    splits = {name: settings_of({"split": corpus.split}) for name, corpus in table.corpora.items()}
+    study = Study(path, folders, arms, page, table.telephone, splits)
     require_different(path, "arm", [arm.name for arm in arms])
     require_different(path, "result file", [cell.name for cell in study.cells()])
+    for cell in study.cells(seeds=1) if any(splits.values()) else ():
+        check(f"{path}: arm {cell.arm.name} on {cell.corpus}", cell.arm)
     return study
 
 
@@ -198,15 +217,25 @@ def read_arm(path: Path, table: ArmTable, seeds: Sequence[int], corpora: Collect
         title=table.title or table.name,
         recipe=path.parent / table.recipe if table.recipe else None,
         baseline=table.baseline,
-        overrides=tuple(f"{key}={toml_value(value)}" for key, value in overrides.items()),
+        overrides=settings_of(table.set),
         corpora=table.corpora,
         seeds=(None,) if table.baseline else table.seeds or tuple(seeds),
     )
+    check(where, arm)
+    return arm
+
+
+def check(where: str, arm: Arm) -> None:
+    """Raise StudyError if an arm has no valid recipe."""
     try:
         arm.resolved(0) if arm.recipe else make_recipe({}, arm.overrides, source="the default split")
     except RecipeError as error:
         raise StudyError(f"{where}: {error}") from None
-    return arm
+
+
+def settings_of(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return settings as `section.key=value`."""
+    return tuple(f"{key}={toml_value(value)}" for key, value in flattened(table).items())
 
 
 def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -235,10 +264,15 @@ def explain(problem: Mapping[str, Any]) -> str:
     *tables, key = (str(part) for part in problem["loc"])
     location = ".".join([*tables, key])
     if problem["type"] == "extra_forbidden":
-        known = ArmTable.model_fields if tables else StudyTable.model_fields
-        return unknown(f"key in {'[[arms]]' if tables else 'the study'}", key, known)
+        kind: type[Table]
+        kind, place = StudyTable, "the study"
+        if tables:
+            kind, place = (ArmTable, "[[arms]]") if tables[0] == "arms" else (CorpusTable, f"[{'.'.join(tables)}]")
+        return unknown(f"key in {place}", key, kind.model_fields)
     if problem["type"] == "missing":
         return f"{location} is missing"
+    if problem["type"] == "model_type" and tables == ["corpora"]:
+        return f"{location} = {shown(problem['input'])}: expected a folder, or a table with the keys folder and split"
     if problem["type"] == "string_pattern_mismatch":
         return f"{location} = {shown(problem['input'])}: expected letters, digits and _ . + -, beginning with a letter or digit"
     wrong = problem["msg"].removeprefix("Input ").replace("Tuple", "the list")

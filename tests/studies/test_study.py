@@ -324,6 +324,36 @@ def test_a_wrong_arm_is_one_line_and_exit_code_2(arm, path, capsys):
     assert line.startswith("error: ") and WRONG[arm] in line and str(path) in line
 
 
+def test_a_corpus_may_have_a_split_of_its_own(path):
+    alone = f'[corpora]\ntones = "{(folder := read_study(path).corpora["tones"])}"'
+    split = f'{alone}\nother = {{folder = "{folder}", split = {{scheme = "group-kfold", folds = 3}}}}'
+    path.write_text(path.read_text().replace(alone, split))
+    prepared = PreparedCorpus.open(folder)
+    cells = {cell.name: cell.arm.resolved(cell.seed, prepared).split for cell in read_study(path).cells(seeds=1)}
+    assert [(name, split.scheme, split.folds) for name, split in cells.items() if name.startswith("other")] == [
+        ("other-cnn-s0", "group-kfold", 3),
+        ("other-svm", "group-kfold", 3),
+    ]
+    assert cells["tones-cnn-s0"] == read_study(path).arms[0].resolved(0).split
+
+
+WRONG_CORPORA = {
+    "other = 3": "corpora.other = 3: expected a folder, or a table with the keys folder and split",
+    "other = {split = {}}": "corpora.other.folder is missing",
+    'other = {folder = "x", spilt = {}}': "unknown key in [corpora.other] 'spilt', did you mean 'split'?",
+    'other = {folder = "x", split = {scheme = "loto"}}': "arm cnn on other: ",
+    'other = {folder = "x", split = {shceme = "loso"}}': "unknown key in [split] 'shceme', did you mean 'scheme'?",
+}
+
+
+@pytest.mark.parametrize("corpus", WRONG_CORPORA)
+def test_a_wrong_corpus_is_one_line_and_exit_code_2(corpus, path, capsys):
+    path.write_text(path.read_text().replace("[corpora]", f"[corpora]\n{corpus}"))
+    assert siser(["study", str(path), "--table"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and WRONG_CORPORA[corpus] in line
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
