@@ -313,11 +313,12 @@ class LeaceSettings(MethodSection):
     name: Literal["leace"] = "leace"
 
 
-class KernelErasureSettings(MethodSection):
-    """Iterated erasure against nonlinear classifiers, fitted on the training speakers after training."""
+class ObliviatorSettings(MethodSection):
+    """Obliviator: nonlinear erasure that keeps the emotion, fitted on the training speakers after training."""
 
-    name: Literal["kernel"] = "kernel"
-    rounds: int = Field(8, ge=1, le=32, description="Maximum number of rounds.")
+    name: Literal["obliviator"] = "obliviator"
+    rounds: int = Field(1, ge=1, le=8, description="Number of rounds.")
+    embedding_weight: float = Field(0.3, ge=0, le=100, description="Weight of keeping the embedding, relative to the emotion.")
 
 
 class NoRelease(MethodSection):
@@ -394,5 +395,5 @@ AdversarySection = Annotated[
     *named("grl"),
 ]
 PerturbSection = Annotated[NoPerturbation | FgmSettings | VatSettings | CrossGradientSettings, *named("none")]
-EraseSection = Annotated[NoErasure | LeaceSettings | KernelErasureSettings, *named("none")]
+EraseSection = Annotated[NoErasure | LeaceSettings | ObliviatorSettings, *named("none")]
 ReleaseSection = Annotated[NoRelease | NoiseSettings | QuantiseSettings | CodesSettings | DecisionSettings, *named("none")]

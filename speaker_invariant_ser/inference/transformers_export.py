@@ -93,7 +93,7 @@ def require_class(settings: ModelSettings, folder: Path) -> None:
         "emotion.hidden": (settings.emotion.hidden, 0),
         "emotion.targets": (f"[{', '.join(settings.emotion.targets)}]", "[]"),
         "bottleneck.name": (settings.bottleneck.name, "none"),
-        "erase.name": (settings.erase.name, "none" if settings.erase.name == "kernel" else settings.erase.name),
+        "erase.name": (settings.erase.name, "none" if settings.erase.name == "obliviator" else settings.erase.name),
         "release.name": (settings.release.name, settings.release.name if settings.release.classifies_before else "none"),
     }
     wrong = {key: (value, expected) for key, (value, expected) in values.items() if value != expected}

@@ -2,14 +2,13 @@
 
 The model stores directions in which speakers differ, not which speaker is where: no speaker can be identified with them.
 
-Shapes: N utterances, B batch, D embedding dimension, R random features, r discriminant functions, K speakers.
+Shapes: N utterances, B batch, D embedding dimension, R random features, K speakers, C emotions.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -17,20 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.recipe_methods import EraseSection, KernelErasureSettings
+from speaker_invariant_ser.recipe_methods import EraseSection, ObliviatorSettings
 
 if TYPE_CHECKING:
     from concept_erasure import LeaceFitter
 
 SINGULAR_VALUE_TOLERANCE = 1e-6  # correlations of embedding and speaker below this are rounding errors
-SAMPLE = 5000  # utterances that the rounds of a kernel eraser are fitted on, at most
-FEATURES = 512  # R, random Fourier features of a discriminant
-KERNEL_WIDTHS = 0.5, 1.0, 2.0  # of their Gaussian kernels, as multiples of the median distance
-PENALTIES = 0.01, 0.1, 1.0  # ridge of a discriminant, as multiples of the mean variance of its features
-VALIDATION_EVERY = 3  # one utterance in three of each speaker is held out to measure what is left
-VALIDATION_FOLDS = 4  # of the cross-validation among these
-STEPS, DAMPING = 12, 1e-4  # of the Gauss-Newton search for the nearest embedding without speaker information
-BATCH_SIZE = 256  # utterances moved together: bounds memory
+FEATURES = 512  # R, random Fourier features of a kernel
+MAX_SPEAKERS = FEATURES // 2  # or few functions would be free of them
+HIDDEN = 128  # units of a network
+STEPS, BATCH_SIZE, LEARNING_RATE = 30, 512, 2e-3  # of its training; with more it learns the fitted utterances by heart
+MIN_SCALE = 1e-3  # of a dimension that is divided by its deviation
+MAX_PAIRED = 500  # rows among which distances are measured
+TOLERANCE = 1e-3  # covariances with the speaker below this part of the largest count as none
+KEPT = 1e-4  # functions below this part of the most important one are left out
+RIDGE = 1e-6  # mean square of a function below which it predicts little
 
 
 class Eraser(Protocol):
@@ -40,14 +40,20 @@ class Eraser(Protocol):
         """Return embeddings [B, D] without what was erased; x as it is before `fit`, and in training."""
         ...
 
-    def fit(self, x: Tensor, speaker: np.ndarray, seed: int) -> None:
+    def fit(self, x: Tensor, speaker: np.ndarray, emotion: np.ndarray, seed: int) -> None:
         """Fit the eraser.
 
         Args:
             x: Embeddings of training speakers, [N, D].
             speaker: Their speakers, [N].
+            emotion: Their emotions as integers, -1 where unknown, [N].
             seed: Seed of everything random.
         """
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it was fitted; one that can tell returns embeddings as they are before."""
         ...
 
 
@@ -61,7 +67,12 @@ class IdentityEraser(nn.Module):
         """Return x as it is."""
         return x
 
-    def fit(self, x: Tensor, speaker: np.ndarray, seed: int) -> None:
+    @property
+    def ready(self) -> bool:
+        """As of `Eraser`; there is nothing to fit."""
+        return True
+
+    def fit(self, x: Tensor, speaker: np.ndarray, emotion: np.ndarray, seed: int) -> None:
         """Do nothing."""
 
 
@@ -90,8 +101,13 @@ class LeaceEraser(nn.Module):
         """Return embeddings [B, D] after erasure."""
         return x if self.training else F.linear(x - self.mean, self.matrix, self.mean)
 
-    def fit(self, x: Tensor, speaker: np.ndarray, seed: int) -> None:
-        """Fit on embeddings [N, D] of speakers [N]; nothing is random.
+    @property
+    def ready(self) -> bool:
+        """As of `Eraser`; any matrix may have been fitted."""
+        return True
+
+    def fit(self, x: Tensor, speaker: np.ndarray, emotion: np.ndarray, seed: int) -> None:
+        """Fit on embeddings [N, D] of speakers [N], whatever their emotions; nothing is random.
 
         Speakers are one-hot: integers would be taken as one continuous number, and next to nothing would be erased. All
         directions are erased: with many speakers most singular values are below concept-erasure's default limit of 0.01. The
@@ -103,168 +119,163 @@ class LeaceEraser(nn.Module):
         self.matrix.copy_(eraser.P)
 
 
-class KernelEraser(nn.Module):
-    """Kernel erasure: LEACE, then rounds of nonlinear discriminants whose speaker information is removed, then LEACE again.
+class ObliviatorEraser(nn.Module):
+    """Obliviator: nonlinear erasure that keeps what depends on the emotion.
 
-    In every round a fresh discriminant of the speaker is fitted: linear discriminant analysis of random Fourier features (Rahimi
-    and Recht, NeurIPS 2007) of three kernel widths, r functions g(x) of mean 0, with r at most D / 8 and at most K - 1. Every
-    embedding is then moved, as little as possible, to where g is 0 for all speakers: g(x') = 0 for the x' nearest to x, by
-    damped Gauss-Newton steps no longer than half the median distance between utterances. That is the iterative gradient-based
-    projection of Iskander, Radinsky and Belinkov (ACL Findings 2023) for all speakers at once and with the curvature of g, or
-    the kernel erasure of Ravfogel, Vargas, Goldberg and Cotterell (EMNLP 2022) with a pre-image. Distances are between
-    standardised embeddings.
+    In every round a small network is trained so that its output depends on emotion and embedding, and not on the speaker.
+    Dependence is the root of the Hilbert-Schmidt independence criterion with Gaussian kernels: the norm of a cross-covariance of
+    random Fourier features (Rahimi and Recht, NeurIPS 2007). Functions of the network's output that are linear in such features
+    are the input of the next round: those that have no covariance with any speaker and depend most on emotion and embedding.
+    What leaves is the linear prediction of the embedding from those of the last round, so that the emotion head changes little.
+    Akbari, Afshari and Boddeti, "Obliviator reveals the cost of nonlinear guardedness in concept erasure", NeurIPS 2025
+    (arXiv 2603.07529), with emotions as its labels; the linear prediction and all sizes are not theirs.
 
-    A third of each speaker's utterances is held out from fitting discriminants. The rounds end when discriminants
-    cross-validated among these are at chance. The fitted utterances would be at chance too early, because they are erased more
-    thoroughly than new ones.
-
-    Known failures: what is erased for these kernels is not erased for other nonlinear classifiers (Ravfogel et al. show it), so
-    consult the audit. With few utterances the discriminants are poor and leave much in new utterances, and the cross-validation
-    is poor and ends the rounds too early. Where g has no zero nearby, an embedding stays where the search stopped. A round
-    costs up to r dimensions, and the emotion in them.
+    Known failures: more rounds remove more of the emotion, and of the speaker little more. Of utterances that it was not fitted
+    on less is removed, the more so the fewer it was fitted on, so consult the audit. An utterance without emotion says nothing
+    about what has to be kept.
 
     Args:
         dim: Dimension D of the embedding.
         settings: Section [erase] of the recipe.
     """
 
-    used: Tensor
+    fitted: Tensor
     mean: Tensor
     scale: Tensor
+    hidden: Tensor
+    bias: Tensor
+    output: Tensor
     frequency: Tensor
     phase: Tensor
-    weight: Tensor
     level: Tensor
-    longest: Tensor
+    functions: Tensor
+    back: Tensor
+    offset: Tensor
 
-    def __init__(self, dim: int, settings: KernelErasureSettings) -> None:
+    def __init__(self, dim: int, settings: ObliviatorSettings) -> None:
         super().__init__()
-        rounds, directions = settings.rounds, max(1, dim // 8)
-        self.first, self.last = LeaceEraser(dim, settings), LeaceEraser(dim, settings)
-        self.register_buffer("used", torch.zeros((), dtype=torch.long))  # how many of the rounds; shapes do not depend on it
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
-        self.register_buffer("frequency", torch.zeros(rounds, dim, FEATURES))
-        self.register_buffer("phase", torch.zeros(rounds, FEATURES))
-        self.register_buffer("weight", torch.zeros(rounds, FEATURES, directions))
-        self.register_buffer("level", torch.zeros(rounds, directions))
-        self.register_buffer("longest", torch.zeros(rounds))
+        rounds, self.embedding_weight = settings.rounds, settings.embedding_weight
+        shapes = {
+            "mean": (dim,),
+            "scale": (dim,),
+            "hidden": (rounds, dim, HIDDEN),
+            "bias": (rounds, HIDDEN),
+            "output": (rounds, HIDDEN, dim),
+            "frequency": (rounds, dim, FEATURES),
+            "phase": (rounds, FEATURES),
+            "level": (rounds, FEATURES),
+            "functions": (rounds, FEATURES, dim),
+            "back": (dim, dim),
+            "offset": (dim,),
+        }
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.long))
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.ones(shape) if name == "scale" else torch.zeros(shape))
+
+    @property
+    def ready(self) -> bool:
+        """As of `Eraser`."""
+        return bool(self.fitted)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return embeddings [B, D] after erasure."""
-        return x if self.training else self.last(self.after_rounds(x))
+        if self.training:
+            return x
+        return torch.where(self.fitted > 0, self.after_rounds(x) @ self.back + self.offset, x)  # no `if`: ONNX has none on values
 
     def after_rounds(self, x: Tensor) -> Tensor:
-        """Return embeddings [B, D] after the first LEACE and all rounds."""
-        x = (self.first(x) - self.mean) / self.scale
-        for number in range(int(self.used)):
-            x = self.discriminant(number).erase(x)
-        return x * self.scale + self.mean
+        """Return the functions [B, D] of the last round; some are 0 where there are fewer than D."""
+        z = (x - self.mean) / self.scale
+        for number in range(len(self.hidden)):
+            z = unit((self.features(number, z) - self.level[number]) @ self.functions[number])
+        return z
 
-    def discriminant(self, number: int) -> "Discriminant":
-        """Return the discriminant of a round."""
-        parts = self.frequency, self.phase, self.weight, self.level, self.longest
-        return Discriminant(*(part[number] for part in parts))
+    def features(self, number: int, z: Tensor) -> Tensor:
+        """Return random Fourier features [B, R] of the output of a round's network for its input [B, D]."""
+        output = network(z, self.hidden[number], self.bias[number], self.output[number])
+        return fourier_features(output, self.frequency[number], self.phase[number])
 
-    def fit(self, x: Tensor, speaker: np.ndarray, seed: int) -> None:
-        """Fit on embeddings [N, D] of speakers [N]; the rounds use at most `SAMPLE` of them."""
-        rng = np.random.default_rng(seed)
-        train, validation = hold_out_utterances(speaker, rng)
-        self.used.zero_()
-        self.first.fit(x[train], speaker[train], seed)
-        left = self.first(x)
-        self.mean.copy_(left.mean(dim=0))
-        self.scale.copy_(left.std(dim=0).clamp_min(1e-3))
-        train, validation = (rng.permutation(part)[: SAMPLE * len(part) // len(x) + 1] for part in (train, validation))
-        self.fit_rounds((left - self.mean) / self.scale, to_indices(speaker), train, validation, rng)
-        self.last.fit(self.after_rounds(x), speaker, seed)
+    def fit(self, x: Tensor, speaker: np.ndarray, emotion: np.ndarray, seed: int) -> None:
+        """As of `Eraser`."""
+        generator = torch.Generator().manual_seed(seed)
+        self.mean.copy_(x.mean(dim=0))
+        self.scale.copy_(x.std(dim=0, unbiased=False).clamp_min(MIN_SCALE))
+        whole = z = (x - self.mean) / self.scale
+        speakers, emotions = one_hot(speaker).float(), centred_emotions(emotion)
+        for number in range(len(self.hidden)):
+            kept = [(emotions, 1.0)]
+            kept += [(gaussian_features(part, generator), self.embedding_weight) for part in (whole, z)]
+            self.train_network(number, z, speakers, kept, generator)
+            z = self.choose_functions(number, z, speakers, kept)
+        self.back.copy_(ridge_regression(z - z.mean(dim=0), x - self.mean))
+        self.offset.copy_(self.mean - z.mean(dim=0) @ self.back)
+        self.fitted.fill_(1)
 
-    def fit_rounds(
-        self, x: Tensor, speaker: np.ndarray, train: np.ndarray, validation: np.ndarray, rng: np.random.Generator
-    ) -> None:
-        """Fit round after round, until speakers of the validation utterances are identified at chance.
+    def train_network(self, number: int, z: Tensor, speakers: Tensor, kept: "Kept", generator: torch.Generator) -> None:
+        """Train and store the network and the random Fourier features of a round.
 
         Args:
-            x: Standardised embeddings after the first LEACE, [N, D].
-            speaker: Their speakers as integers, [N].
-            train: Indices of the utterances that discriminants are fitted on.
-            validation: Indices of those that measure what is left.
-            rng: Generator to draw from.
+            number: The round.
+            z: Its input, [N, D].
+            speakers: The speakers, one-hot [N, K].
+            kept: What the output has to depend on, see `Kept`.
+            generator: Generator to draw from.
         """
-        if len(validation) < 2 * VALIDATION_FOLDS or speaker.max() == 0:
-            return
-        fitted, held_out = Labelled(x[train], speaker[train]), Labelled(x[validation], speaker[validation])
-        for number in range(len(self.longest)):
-            if at_chance(cross_validated_accuracy(held_out, rng), held_out.speaker):
-                return
-            self.store(number, best_discriminant(fitted, held_out, self.weight.shape[2], rng))
-            erase = self.discriminant(number).erase
-            fitted, held_out = (Labelled(erase(part.x), part.speaker) for part in (fitted, held_out))
 
-    def store(self, number: int, discriminant: "Discriminant") -> None:
-        """Store the discriminant of a round, padded with zeros to the number of functions there is room for."""
-        self.frequency[number], self.phase[number] = discriminant.frequency, discriminant.phase
-        self.longest[number] = discriminant.longest
-        padding = (0, self.weight.shape[2] - discriminant.weight.shape[1])
-        self.weight[number], self.level[number] = F.pad(discriminant.weight, padding), F.pad(discriminant.level, padding)
-        self.used.fill_(number + 1)
+        def normal(like: Tensor) -> Tensor:
+            """Return random weights, such that outputs vary as inputs do."""
+            return torch.randn(like.shape, generator=generator) / math.sqrt(len(like))
+
+        direction = torch.randn(self.frequency[number].shape, generator=generator)
+        phase = 2 * math.pi * torch.rand(FEATURES, generator=generator)
+        weights = [normal(self.hidden[number]), torch.zeros(HIDDEN), normal(self.output[number])]
+        with torch.enable_grad():
+            for weight in weights:
+                weight.requires_grad_()
+            optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE)
+            for _ in range(STEPS):
+                rows = torch.randperm(len(z), generator=generator)[:BATCH_SIZE]
+                output = network(z[rows], *weights)
+                features = fourier_features(output, direction / median_distance(output.detach()), phase)
+                loss = dependence(features, speakers[rows])
+                loss = loss - sum(weight * dependence(features, values[rows]) for values, weight in kept)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            for buffer, weight in zip((self.hidden, self.bias, self.output), weights, strict=True):
+                buffer[number] = weight
+            self.frequency[number] = direction / median_distance(network(z, *weights))
+            self.phase[number] = phase
+
+    def choose_functions(self, number: int, z: Tensor, speakers: Tensor, kept: "Kept") -> Tensor:
+        """Store the functions of a round, and return their values [N, D]; arguments as of `train_network`."""
+        features = self.features(number, z)
+        self.level[number] = features.mean(dim=0)
+        _, size, directions = torch.linalg.svd(covariance(speakers, features), full_matrices=True)
+        free = directions[int((size > TOLERANCE * size.max()).sum()) :].T
+        wanted = torch.zeros(free.shape[1], free.shape[1], dtype=torch.float64)
+        for values, weight in kept:
+            crossed = covariance(values, features) @ free
+            gram = crossed.T @ crossed
+            wanted += weight * gram / torch.linalg.matrix_norm(gram, 2).clamp_min(1e-12)
+        importance, functions = torch.linalg.eigh(wanted)
+        functions = functions[:, importance > KEPT * importance[-1]][:, -self.functions.shape[2] :]
+        self.functions[number] = F.pad(free @ functions, (self.functions.shape[2] - functions.shape[1], 0))
+        return unit((features - self.level[number]) @ self.functions[number])
 
 
-class Labelled(NamedTuple):
-    """Embeddings [N, D] and their speakers as integers [N]."""
-
-    x: Tensor
-    speaker: np.ndarray
+Kept = Sequence[tuple[Tensor, float]]  # columns [N, any] that an output has to depend on, each with its weight
 
 
-@dataclass(frozen=True)
-class Discriminant:
-    """Functions that separate speakers: g(x) [B, r] = features(x) [B, R] @ weight - level, with mean 0.
+def network(z: Tensor, hidden: Tensor, bias: Tensor, output: Tensor) -> Tensor:
+    """Return the output [B, D], of length 1, of a network with one hidden layer."""
+    return unit(F.silu(z @ hidden + bias) @ output)
 
-    Attributes:
-        frequency: Frequencies of the random Fourier features, [D, R]; their scale is 1 / width of the kernels.
-        phase: Phases of the random Fourier features, [R].
-        weight: Weights of the features, [R, r].
-        level: Mean of each function before it is subtracted, [r].
-        longest: Maximum length of a step of `erase`.
-    """
 
-    frequency: Tensor
-    phase: Tensor
-    weight: Tensor
-    level: Tensor
-    longest: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return g [B, r] of embeddings [B, D]."""
-        return fourier_features(x, self.frequency, self.phase) @ self.weight - self.level
-
-    def erase(self, x: Tensor) -> Tensor:
-        """Return embeddings [B, D] moved to where g is 0."""
-        return torch.cat([self.erase_batch(batch) for batch in x.split(BATCH_SIZE)])
-
-    def erase_batch(self, x: Tensor) -> Tensor:
-        """Solve g(x) = 0 by damped Gauss-Newton steps, each as short as possible."""
-        ridge = DAMPING * torch.eye(self.weight.shape[1], dtype=x.dtype, device=x.device)
-        for _ in range(STEPS):
-            jacobian = self.jacobian(x)
-            gram = jacobian @ jacobian.mT
-            size = gram.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-12)
-            solution = torch.linalg.solve(gram + size[:, None, None] * ridge, self(x)[:, :, None])
-            step = (jacobian.mT @ solution)[:, :, 0]
-            x = x - step * (self.longest / step.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1)
-        return x
-
-    def jacobian(self, x: Tensor) -> Tensor:
-        """Return the derivative of g, [B, r, D]."""
-        outer = -math.sqrt(2 / FEATURES) * torch.sin(x @ self.frequency + self.phase)
-        return (outer[:, None, :] * self.weight.T) @ self.frequency.T
-
-    def identified(self, train: Labelled, test: Labelled) -> np.ndarray:
-        """Return which test utterances lie nearest to the mean of their own speaker's training utterances, bool [N]."""
-        values, speakers = self(train.x.double()), np.unique(train.speaker)
-        means = torch.stack([values[train.speaker == speaker].mean(dim=0) for speaker in speakers])
-        return speakers[torch.cdist(self(test.x.double()), means).argmin(dim=1).numpy()] == test.speaker
+def unit(x: Tensor) -> Tensor:
+    """Return rows [B, D] of length 1."""
+    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-6)
 
 
 def fourier_features(x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
@@ -272,63 +283,42 @@ def fourier_features(x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     return math.sqrt(2 / FEATURES) * torch.cos(x @ frequency + phase)
 
 
-def best_discriminant(train: Labelled, validation: Labelled, functions: int, rng: np.random.Generator) -> Discriminant:
-    """Return the discriminant of `train` with the penalty that identifies most speakers of `validation`."""
-    candidates = list(fit_discriminants(train, functions, rng))
-    return max(candidates, key=lambda candidate: candidate.identified(train, validation).sum())
+def gaussian_features(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random Fourier features [N, R] of x [N, D], for a kernel as wide as the median distance."""
+    frequency = torch.randn(x.shape[1], FEATURES, generator=generator) / median_distance(x)
+    return fourier_features(x, frequency, 2 * math.pi * torch.rand(FEATURES, generator=generator))
 
 
-def cross_validated_accuracy(data: Labelled, rng: np.random.Generator) -> float:
-    """Return the accuracy of discriminants at identifying speakers, cross-validated, with the best penalty."""
-    speaker = data.speaker
-    order = np.concatenate([rng.permutation(np.flatnonzero(speaker == index)) for index in np.unique(speaker)])
-    fold, correct = np.empty(len(speaker), dtype=int), np.zeros((len(PENALTIES), len(speaker)))
-    fold[order] = np.arange(len(order)) % VALIDATION_FOLDS  # every speaker in every fold, given enough utterances
-    for number in range(VALIDATION_FOLDS):
-        train, test = (Labelled(data.x[rows], speaker[rows]) for rows in map(np.flatnonzero, (fold != number, fold == number)))
-        for row, candidate in zip(correct, fit_discriminants(train, data.x.shape[1], rng), strict=True):
-            row[fold == number] = candidate.identified(train, test)
-    return float(correct.mean(axis=1).max())
+def median_distance(x: Tensor) -> Tensor:
+    """Return the median distance between rows, of some rows where there are many."""
+    distances = torch.pdist(x[:: max(1, len(x) // MAX_PAIRED)])
+    return distances.median().clamp_min(1e-3) if len(distances) else torch.ones(())
 
 
-def fit_discriminants(data: Labelled, functions: int, rng: np.random.Generator) -> Iterator[Discriminant]:
-    """Fit linear discriminant analysis of random Fourier features, once with each penalty.
-
-    Classes are separated relative to the covariance of all features, not of the features within classes.
-
-    Args:
-        data: Embeddings and speakers.
-        functions: How many functions r a discriminant has, at most.
-        rng: Generator of the random features.
-    """
-    x = data.x.double()
-    distance = torch.pdist(x[:1000]).median().clamp_min(1e-6)
-    width = distance * torch.tensor(KERNEL_WIDTHS).repeat(-(-FEATURES // len(KERNEL_WIDTHS)))[:FEATURES]
-    frequency = torch.from_numpy(rng.standard_normal((x.shape[1], FEATURES))) / width
-    phase = torch.from_numpy(rng.uniform(0, 2 * math.pi, FEATURES))
-    features, speaker = fourier_features(x, frequency, phase), one_hot(data.speaker)
-    level = features.mean(dim=0)
-    covariance = (features - level).T @ (features - level) / len(x)
-    means = (features - level).T @ (speaker / speaker.sum(dim=0).sqrt())  # of each speaker, weighted by utterances
-    for penalty in PENALTIES:
-        ridge = penalty * covariance.diagonal().mean() + 1e-12  # positive even where all utterances are the same
-        root = torch.linalg.cholesky(covariance + ridge * torch.eye(FEATURES, dtype=x.dtype))
-        left, _, _ = torch.linalg.svd(torch.linalg.solve_triangular(root, means, upper=False), full_matrices=False)
-        weight = torch.linalg.solve_triangular(root.T, left[:, : min(functions, speaker.shape[1] - 1)], upper=True)
-        yield Discriminant(frequency, phase, weight, level @ weight, distance / 2)
+def covariance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the covariance [P, R] of columns [N, P] and [N, R], in double precision."""
+    return (x - x.mean(dim=0)).double().T @ (y - y.mean(dim=0)).double() / len(x)
 
 
-def hold_out_utterances(speaker: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split utterances into indices to fit on and indices held out, one in three of each speaker's."""
-    by_speaker = [rng.permutation(np.flatnonzero(speaker == name)) for name in np.unique(speaker)]
-    held_out = np.sort(np.concatenate([indices[: len(indices) // VALIDATION_EVERY] for indices in by_speaker]))
-    return np.setdiff1d(np.arange(len(speaker)), held_out), held_out
+def dependence(x: Tensor, y: Tensor) -> Tensor:
+    """Return the norm of the covariance of columns [B, P] and [B, R]: the root of their HSIC, with features of the kernels."""
+    return ((x - x.mean(dim=0)).T @ (y - y.mean(dim=0)) / len(x)).norm()
 
 
-def at_chance(accuracy: float, speaker: np.ndarray) -> bool:
-    """Return whether an accuracy is not significantly above always guessing the most frequent speaker (95 %, one-sided)."""
-    chance = np.bincount(speaker).max() / len(speaker)
-    return bool(accuracy <= chance + 1.645 * math.sqrt(chance * (1 - chance) / len(speaker)))
+def centred_emotions(emotion: np.ndarray) -> Tensor:
+    """Return one-hot emotions [N, C] less their mean; 0 where the emotion is unknown (-1)."""
+    known = torch.from_numpy(emotion >= 0)
+    rows = torch.zeros(len(emotion), int(emotion.max(initial=0)) + 1)
+    if known.any():
+        rows[known] = F.one_hot(torch.from_numpy(emotion)[known].long(), rows.shape[1]).float()
+        rows[known] -= rows[known].mean(dim=0)
+    return rows
+
+
+def ridge_regression(x: Tensor, y: Tensor) -> Tensor:
+    """Return the matrix [D, D] that predicts centred y [N, D] from centred x [N, D]."""
+    x, y = x.double(), y.double()
+    return torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).float()
 
 
 def one_hot(speaker: np.ndarray) -> Tensor:
@@ -344,4 +334,4 @@ def import_leace() -> type["LeaceFitter"]:
     return LeaceFitter
 
 
-ERASERS: dict[str, Callable[..., Eraser]] = {"none": IdentityEraser, "leace": LeaceEraser, "kernel": KernelEraser}
+ERASERS: dict[str, Callable[..., Eraser]] = {"none": IdentityEraser, "leace": LeaceEraser, "obliviator": ObliviatorEraser}

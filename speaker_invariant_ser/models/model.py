@@ -316,11 +316,12 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
             raise RunError(f"{folder / WEIGHTS} is damaged: {name} is {weights[name].dtype}, expected {value.dtype}")
     if damaged := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
         raise RunError(f"{folder / WEIGHTS} is damaged: {shorten(damaged, 3)} not finite")  # or every output would be NaN
-    if not model.release.ready:
-        raise RunError(
-            f"{folder / WEIGHTS} is damaged: release.fitted is 0, so that embeddings would leave the model as they are, without "
-            f"release.name = {settings.release.name}"
-        )
+    for part, ready in (("release", model.release.ready), ("erase", model.eraser.ready)):
+        if not ready:
+            raise RunError(
+                f"{folder / WEIGHTS} is damaged: [{part}] was not fitted, so that embeddings would leave the model as they are, "
+                f"without {part}.name = {getattr(settings, part).name}"
+            )
     return model.eval().to(device)
 
 

@@ -16,6 +16,7 @@ from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.features.log_mel_sources import row_count
 from speaker_invariant_ser.features.pretrained.checkpoint import WEIGHTS, open_checkpoint
 from speaker_invariant_ser.features.pretrained.front import open_front
+from speaker_invariant_ser.models.erasure import MAX_SPEAKERS
 from speaker_invariant_ser.models.model import choose_device
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.recipe_encoders import SOUND_ONLY, PretrainedSettings
@@ -227,10 +228,14 @@ def check_erase(recipe: Recipe, dim: int, speakers: int) -> None:
     name = recipe.erase.name
     if name == "none":
         return
-    if speakers > dim:
+    if name == "leace" and speakers > dim:
         raise RecipeError(
-            f"erase.name = {name}: {speakers} training speakers take {speakers - 1} dimensions, and the embedding has {dim}; "
+            f"erase.name = leace: {speakers} training speakers take {speakers - 1} dimensions, and the embedding has {dim}; "
             f"expected encoder.dim above {speakers - 1}, such as {4 * speakers}, or erase.name = none"
+        )
+    if name == "obliviator" and speakers > MAX_SPEAKERS:
+        raise RecipeError(
+            f"erase.name = obliviator: {speakers} training speakers; expected at most {MAX_SPEAKERS}, or erase.name = none"
         )
     if not recipe.audit.holdout:
         raise RecipeError(

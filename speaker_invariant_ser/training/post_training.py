@@ -35,7 +35,7 @@ def fit_eraser_and_release(model: SerModel, dataset: LogMelDataset, recipe: Reci
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         x = torch.from_numpy(apply_to_dataset(model, dataset).bottleneck)
-        fitted.eraser.fit(x, dataset.speaker, seed)
+        fitted.eraser.fit(x, dataset.speaker, dataset.emotion, seed)
         with torch.no_grad():
             x = fitted.eraser(x)
         fit_release(fitted, x)

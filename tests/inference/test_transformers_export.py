@@ -109,7 +109,7 @@ REFUSED = {
         {},
         {"emotion": section("emotion", hidden=0, targets=["arousal"]), "bottleneck": section("bottleneck", name="fsq")},
     ),
-    "erase.name = kernel; train one with --set erase.name=none": ({}, {"erase": section("erase", name="kernel")}),
+    "erase.name = obliviator; train one with --set erase.name=none": ({}, {"erase": section("erase", name="obliviator")}),
     **{
         f"release.name = {name}; train one with --set release.name=none": ({}, {"release": section("release", name=name)})
         for name in ("codes", "decision")

@@ -93,7 +93,7 @@ def test_controls_of_a_model_with_eraser_and_release():
     """The output of the bottleneck, and an untrained encoder without bottleneck, eraser and release."""
     plain, changed = model_of(), model_of(erase=section("erase", name="leace"), release=section("release", name="quantise"))
     changed.release.fit(torch.randn(50, 12))
-    changed.eraser.fit(torch.randn(50, 12), np.arange(50) % 3, seed=0)
+    changed.eraser.fit(torch.randn(50, 12), np.arange(50) % 3, np.arange(50) % 2, seed=0)
     audio = [np.random.default_rng(seed).uniform(-0.3, 0.3, 4000).astype(np.float32) for seed in range(4)]
     assert np.array_equal(CONTROLS["unreleased"](changed, audio), apply_to_clips(plain, audio).embedding), (
         "the encoders are the same"
@@ -112,7 +112,7 @@ RUNS = {
         "erase": {"name": "leace"},
         "release": {"name": "noise", "sigma": 0.5},
     },
-    "fsq, kernel": {"bottleneck": {"name": "fsq", "levels": 8}, "erase": {"name": "kernel", "rounds": 2}},
+    "fsq, obliviator": {"bottleneck": {"name": "fsq", "levels": 8}, "erase": {"name": "obliviator", "rounds": 2}},
     "noise after, trained": {"release": {"name": "noise", "in_training": True, "classify": "after"}},
     "quantise after": {"release": {"name": "quantise", "step": 0.5, "classify": "after"}},
     "codes": {"release": {"name": "codes", "cells": 8}},
@@ -313,11 +313,17 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(trained, tmp_path):
 def test_a_model_whose_release_was_not_fitted_is_refused(name, tmp_path):
     """It would release embeddings as they are, and codes would be certified meanwhile."""
     save_model(model := model_of(release=section("release", name=name)), tmp_path)
-    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: release.fitted is 0, .* without release.name = {name}"):
+    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: \\[release\\] was not fitted, .* without release.name = {name}"):
         load_model(tmp_path)
     model.release.fitted.fill_(1)
     save_model(model, tmp_path)
     assert load_model(tmp_path).release.ready
+
+
+def test_a_model_whose_eraser_was_not_fitted_is_refused(tmp_path):
+    save_model(model_of(erase=section("erase", name="obliviator")), tmp_path)
+    with pytest.raises(RunError, match=f"{WEIGHTS} is damaged: \\[erase\\] was not fitted, .* without erase.name = obliviator"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,6 @@ def require_exportable(model: SerModel, folder: Path) -> None:
         ),
         f"its noise (bottleneck {settings.bottleneck.name}, release {settings.release.name}) is computed from a hash of the "
         "audio, for which ONNX has no operator": model.noisy,
-        "its kernel eraser solves systems of linear equations, for which ONNX has no operator": settings.erase.name == "kernel",
     }
     for reason, applies in reasons.items():
         if applies:
