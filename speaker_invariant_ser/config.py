@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, type[MethodSection]]] = {
 }
 DEFAULT_METHODS = {**dict.fromkeys(METHODS, "none"), "encoder": "cnn", "adversary": "grl", "extra_adversaries": "grl"}
 SINCE_0_1_0 = ("bottleneck", "adversary", "perturb", "erase", "release")  # sections whose methods 0.1.0 had, in one table each
-NEW_KEYS = {"cells"}  # of later methods
+NEW_KEYS = {"cells", "embedding_weight"}  # of later methods
 
 TOO_LONG = re.compile(r"""(?<![\w"'-])(?P<key>([\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){20}|(?<!\w)0[xob]\w{1000}""")
 SWEEP = "sweep"  # a table of recipes for `siser sweep` alone, which everything else ignores
