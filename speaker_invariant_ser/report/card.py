@@ -22,7 +22,7 @@ from speaker_invariant_ser.features.pretrained.source_card import SourceCard, re
 from speaker_invariant_ser.inference.upload import UNKNOWN_DATA, UNKNOWN_LICENCE
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
-from speaker_invariant_ser.report.formatting import interval, percent
+from speaker_invariant_ser.report.formatting import decimal, decimal_interval, interval, percent
 from speaker_invariant_ser.report.write import templates
 from speaker_invariant_ser.runs import CORPORA, ModelSpec, Run, flattened
 
@@ -135,6 +135,8 @@ def render_card(
         recall=recall_rows(report) if report else [],
         percent=percent,
         interval=interval,
+        decimal=decimal,
+        decimal_interval=decimal_interval,
         count=counted,
     )
 

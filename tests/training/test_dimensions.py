@@ -18,6 +18,7 @@ from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import load_model
+from speaker_invariant_ser.report.card import render_card
 from speaker_invariant_ser.report.sections.comparison_table import comparison_table
 from speaker_invariant_ser.report.sections.emotion import emotion_sections
 from speaker_invariant_ser.report.tables import emotion_rows
@@ -174,6 +175,8 @@ def test_the_report_has_the_ccc_of_each_dimension(rated_run, rated_data):
     (row, _), section = emotion_rows(evaluation.report.emotion)[-2:], emotion_sections(evaluation.report.emotion)[1]
     assert row[:2] == ["arousal CCC, unseen speakers, pooled", number] and section.title == "Arousal, valence and dominance"
     assert section.blocks[1].rows[0][:2] == ["arousal", number]
+    card = render_card(rated_run, evaluation.report, "other", "rated")
+    assert f"| CCC of arousal (concordance with the ratings, 1 at most) | {number} (" in card and "CCC of valence" in card
     other = evaluation.report.model_copy(update={"emotion": evaluation.report.emotion.model_copy(update={"dimensions": None})})
     table = comparison_table([evaluation.report, other], ["one", "other"], [0])
     assert table.head[-2:] == ["arousal CCC, pooled", "valence CCC, pooled"]
