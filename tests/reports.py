@@ -2,11 +2,15 @@
 
 from copy import deepcopy
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from speaker_invariant_ser.evaluation.claims.conclusion import concluded
+from speaker_invariant_ser.evaluation.emotion import emotion_results as results_of
 from speaker_invariant_ser.evaluation.part import Part
+from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions, write_predictions
 from speaker_invariant_ser.evaluation.summary import (
     Against,
     AuditRecord,
@@ -59,6 +63,7 @@ from speaker_invariant_ser.evaluation.unseen_parts import (
     VerifiedGroups,
 )
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
+from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.report.plots import Points
 from speaker_invariant_ser.runs import Run
 
@@ -96,6 +101,39 @@ def of_run(content: dict[str, Any], run: Run) -> dict[str, Any]:
     ]
     own = {"data_sha256": run.hashes, "seeds": list(run.seeds), "recipe": recipe_without_path(run.recipe), "folds": folds}
     return {**content, "settings": {**content["settings"], **own}}
+
+
+def put_report(run: Run, content: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """Write predictions and a report that follows from them into a run, or a copy of it, and return its content."""
+    folder = folder or run.folder
+    rows = [(spec, name, n) for spec in run.model_specs for name in spec.split.test for n in range(12)]
+    truth, rng = np.array([n % 4 for *_, n in rows]), np.random.default_rng(0)
+    probability = 0.8 * rng.dirichlet(np.ones(4), len(rows)) + 0.2 * np.eye(4)[truth]
+    write_predictions(
+        folder / PREDICTIONS,
+        Predictions(
+            labels=EMOTIONS[:4],
+            id=np.array([f"{name}-{n}" for _, name, n in rows]),
+            speaker=np.array([name for _, name, _ in rows]),
+            fold=np.array([spec.split.name for spec, *_ in rows]),
+            seed=np.array([spec.seed for spec, *_ in rows]),
+            truth=truth,
+            probability=probability.astype(np.float32),
+        ),
+    )
+    own = results_of(read_predictions(folder / PREDICTIONS)).to_json()
+    report = {**of_run(content, run), "emotion": {**content["emotion"], **own}}
+    if speaker := content.get("speaker"):
+        attacked = {"encoders": len(run.model_specs), "speakers": len(run.splits[0].train)}
+        at_chance, reason = concluded(Speaker.model_validate(speaker), content["settings"]["audit"]["quick"])
+        report |= {"speaker": {**speaker, **attacked, "at_chance": at_chance, "reason": reason}, "at_chance": at_chance}
+    if baseline := content.get("baseline"):
+        by_speaker = {key: own[key] for key in ("per_speaker", "worst_speaker", "accuracy", "uar_mean_over_speakers")}
+        classifiers = {name: {**classifier, **by_speaker} for name, classifier in baseline["classifiers"].items()}
+        report["baseline"] = {**baseline, "classifiers": classifiers, "chance": own["chance"], "utterances": own["utterances"]}
+    (folder / "report").mkdir(exist_ok=True)
+    write_json(folder / "report" / "report.json", report)
+    return report
 
 
 def jsonable(value: Any) -> Any:

@@ -274,10 +274,12 @@ def size_of_leak(accuracy: float, chance: float) -> str:
 
     >>> size_of_leak(0.196, 0.15)
     'a small leak, 5 % of the way from chance to 100 %'
+    >>> size_of_leak(1.000001, 0.5), size_of_leak(1.000001, 1.0)
+    ('a large leak, 100 % of the way from chance to 100 %', '')
     """
-    if not chance < accuracy:
+    if not chance < min(accuracy, 1.0):
         return ""
-    share = (accuracy - chance) / (1 - chance)
+    share = (min(accuracy, 1.0) - chance) / (1 - chance)  # a mean of shares may exceed 1 by rounding
     size = next(word for limit, word in SIZES if share <= limit)
     return f"a {size} leak, {100 * share:.0f} % of the way from chance to 100 %"
 

@@ -133,7 +133,7 @@ def read_reports(runs: Sequence[Path]) -> tuple[list["AnyRunReport"], list[str]]
     Raises:
         RunError: No run has a usable report, or one is given twice.
     """
-    from speaker_invariant_ser.evaluation.comparison import report_of
+    from speaker_invariant_ser.evaluation.claims.report import report_of
 
     require_different_folders(runs)
     reports, skipped = {}, []

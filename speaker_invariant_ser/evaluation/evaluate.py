@@ -22,7 +22,8 @@ from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.certificates import certify_run
-from speaker_invariant_ser.evaluation.comparison import compare, predictions_of, report_of
+from speaker_invariant_ser.evaluation.claims.report import report_of
+from speaker_invariant_ser.evaluation.comparison import compare, predictions_of
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.emotion import by_group, emotion_results, group_columns, over_seeds, uar_over_seeds
 from speaker_invariant_ser.evaluation.model_outputs import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.errors import RunError
-from speaker_invariant_ser.evaluation.comparison import report_of
+from speaker_invariant_ser.evaluation.claims.report import report_of
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import description_without_path
 from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, refuse_existing, write_json

@@ -13,13 +13,15 @@ from pydantic import Field
 
 from speaker_invariant_ser.config import saved_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST
-from speaker_invariant_ser.errors import RecipeError, StudyError, changes, shorten
+from speaker_invariant_ser.errors import RecipeError, StudyError, changes, shorten, shown
+from speaker_invariant_ser.evaluation.claims.numbers import contradictions
 from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 from speaker_invariant_ser.evaluation.summary_parts import Control, MeanUar, SpeakerResult, Uar, WorstSpeaker
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.json_files import read_typed, why_invalid
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
+from speaker_invariant_ser.studies.study import Cell
 
 MAX_LINE = 120  # characters of a result file
 BASELINE_SECTIONS = ("split", "labels", "audit")  # of the recipe; a baseline depends on no other
@@ -137,16 +139,45 @@ class Result(Measurement):
     numbers: Numbers
 
 
-def read_result(path: Path) -> Result | None:
+def read_result(path: Path, cell: Cell | None = None) -> Result | None:
     """Read a result file.
+
+    Args:
+        path: The file.
+        cell: The cell that it has to be of; None for any.
 
     Returns:
         The result; None if there is no such file.
 
     Raises:
-        StudyError: The file is damaged or not a result.
+        StudyError: The file is damaged or not a result, is that of another cell, or contradicts itself.
     """
-    return read_measurement(Result, path, "a study")
+    result = read_measurement(Result, path, "a study")
+    if result and (wrong := (cell and why_other_cell(result, cell)) or why_inconsistent(result)):
+        raise StudyError(f"{path} {wrong}; remove it, and it is measured again")
+    return result
+
+
+def why_other_cell(result: Result, cell: Cell) -> str:
+    """Say of which other cell a result is; empty if it is of this one."""
+    stated = {"corpus": result.corpus, "arm": result.arm, "seed": result.seed}
+    own = {"corpus": cell.corpus, "arm": cell.arm.name, "seed": cell.seed}
+    differing = [f"{key} {shown(stated[key])}, not {shown(own[key])}" for key in own if stated[key] != own[key]]
+    return f"is of {shorten(differing)}" if differing else ""
+
+
+def why_inconsistent(result: Result) -> str:
+    """Say in what the numbers of a result contradict each other, as far as they follow from each other; empty if in nothing."""
+    emotion, baseline = result.numbers.emotion, result.numbers.baseline
+    wrong = contradictions(emotion, emotion.utterances)
+    if baseline and (first := baseline.classifiers.get(baseline.headline)):
+        keys = ("uar", "uar_mean_over_speakers", "accuracy", "worst_speaker")
+        wrong += [f"{key} is not that of the classifier" for key in keys if getattr(first, key) != getattr(emotion, key)]
+    elif baseline:
+        wrong.append(f"it has no results of its classifier {shown(baseline.headline)}")
+    if table_sha256(result.recipe) != result.recipe_sha256:
+        wrong.append("recipe_sha256 is not the hash of its recipe")
+    return f"contradicts itself: {shorten(wrong, 3)}" if wrong else ""
 
 
 def read_measurement(kind: type[M], path: Path, origin: str) -> M | None:

@@ -181,7 +181,7 @@ def gather(study: Study, folder: Path) -> dict[str, list[Row]]:
         for arm in study.arms:
             results, reasons = [], []
             for cell in study.cells([arm.name], [corpus]):
-                if result := read_result(folder / f"{cell.name}.json"):
+                if result := read_result(folder / f"{cell.name}.json", cell):
                     results.append(result)
                     reasons.append(why_stale(result, cell.arm.resolved(cell.seed), None))
             if results:

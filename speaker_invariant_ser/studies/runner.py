@@ -138,7 +138,7 @@ def run_cell(
             held.enter_context(locked(job.run, "study-lock"))
         except WriteError:
             return Outcome(cell, "skipped", reason="another process is measuring it")
-        former = read_result(job.result)
+        former = read_result(job.result, cell)
         recipe = cell.arm.resolved(cell.seed, prepared)
         why = why_stale(former, recipe, prepared.settings["sha256"]) if former else ""
         if former and why and not options.refresh:
@@ -162,7 +162,7 @@ def wait_for(job: Job, progress: TaskProgress, submit: Submit) -> BaseException 
 def outcome_of(job: Job, error: BaseException | None) -> Outcome:
     """Return the outcome of a job that has ended."""
     if error is None:
-        return Outcome(job.cell, "measured", read_result(job.result))
+        return Outcome(job.cell, "measured", read_result(job.result, job.cell))
     if isinstance(error, SetupError):  # an extra that is not installed
         return Outcome(job.cell, "skipped", reason=str(error))
     if isinstance(error, BrokenProcessPool):

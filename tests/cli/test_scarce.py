@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
-from reports import of_run
+from reports import put_report
 
 from speaker_invariant_ser.cli.app import VERBS, silence_libraries
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
-from speaker_invariant_ser.files import write_json
 
 resource = pytest.importorskip("resource")  # Windows has no limits of this kind
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are those of Linux")
@@ -56,8 +55,7 @@ def paths(tmp_path, folder, prepared, prepared_f0, trained):
     shutil.copytree(prepared.folder, tmp_path / "data")
     shutil.copytree(trained.folder, tmp_path / "a")
     report = Path(__file__).parents[1] / "evaluation" / "report-0.1.0.json"
-    (tmp_path / "a" / "report").mkdir(exist_ok=True)
-    write_json(tmp_path / "a" / "report" / "report.json", of_run(json.loads(report.read_text(encoding="utf-8")), trained))
+    put_report(trained, json.loads(report.read_text(encoding="utf-8")), tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny = write_toml(make_recipe(TINY))
     (tmp_path / "tiny.toml").write_text(tiny)

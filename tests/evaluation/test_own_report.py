@@ -1,12 +1,15 @@
-"""A report that was copied from another run is refused where it is compared, or shown on a card."""
+"""A report of another run, or one that contradicts its predictions or itself, is refused where it is compared or shown."""
 
+import json
 import shutil
+from copy import deepcopy
 
 import pytest
-from reports import of_run, run_report
+from reports import put_report, run_report
 
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.evaluation.comparison import report_of
+from speaker_invariant_ser.evaluation.claims.report import report_of
+from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.runs import Run
@@ -14,21 +17,36 @@ from speaker_invariant_ser.runs import Run
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory) -> Run:
-    return Run.open(shutil.copytree(trained.folder, tmp_path_factory.mktemp("own") / "run"))
+    run = Run.open(shutil.copytree(trained.folder, tmp_path_factory.mktemp("own") / "run"))
+    put_report(run, run_report().to_json())
+    return run
 
 
-def write(run: Run, **settings) -> None:
-    """Write an invented report of the run, with settings of another."""
-    content = of_run(run_report().to_json(), run)
-    (run.folder / "report").mkdir(exist_ok=True)
-    write_json(run.folder / "report" / "report.json", {**content, "settings": {**content["settings"], **settings}})
+@pytest.fixture
+def write(run):
+    """Write the report of the run with another value of a key, which is a path with dots; afterwards the true one."""
+    path, predictions = run.folder / "report" / "report.json", run.folder / PREDICTIONS
+    true, predicted = json.loads(path.read_text()), predictions.read_text()
+
+    def write(key, value):
+        content = deepcopy(true)
+        *parents, last = key.split(".")
+        table = content
+        for name in parents:
+            table = table[name]
+        table[last] = value(table.get(last)) if callable(value) else value
+        write_json(path, content)
+
+    yield write
+    write_json(path, true)
+    predictions.write_text(predicted)
 
 
-def test_the_own_report_is_read_also_with_keys_of_other_versions(run):
+def test_the_own_report_is_read_also_with_keys_of_other_versions(run, write):
     recipe = recipe_without_path(run.recipe)
     recipe["train"] = {**recipe["train"], "later": 1}
     recipe.pop("audit")
-    write(run, recipe=recipe)
+    write("settings.recipe", recipe)
     assert report_of(run).emotion.uar.value > 0
 
 
@@ -41,8 +59,69 @@ def test_the_own_report_is_read_also_with_keys_of_other_versions(run):
         ("recipe", {"train": {"epochs": 10_000}}, "another recipe"),
     ],
 )
-def test_the_report_of_another_run_is_refused(key, value, what, run, capsys):
-    write(run, **{key: value})
+def test_the_report_of_another_run_is_refused(key, value, what, run, write, capsys):
+    write(f"settings.{key}", value)
     for command in ("compare", "card"):
         assert siser([command, str(run.folder)]) == 2
         assert f"report.json is of {what} than {run.folder}: evaluate" in " ".join(capsys.readouterr().err.split())
+
+
+def without_worst(speakers):
+    return {name: result for name, result in speakers.items() if result is not min(speakers.values(), key=lambda r: r["uar"])}
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("emotion.uar.value", 0.95, "emotion.uar.value is 0.95, expected 0."),
+        ("emotion.uar.seeds", {"0": 0.95}, "emotion.uar.seeds.0 is 0.95, expected 0."),
+        ("emotion.uar.low", 0.0, "emotion.uar.low is 0, expected None"),
+        ("emotion.confusion.counts", lambda counts: counts[::-1], "emotion.confusion.counts.0.0 is"),
+        ("emotion.per_speaker", without_worst, "emotion.uar.value is 0."),
+        ("emotion.per_speaker", {"nobody": {"uar": 1.0, "accuracy": 1.0, "utterances": 9}}, "has no test speaker of"),
+        ("emotion.utterances", 10_000, "emotion.utterances is 10000, expected 24"),
+        ("emotion.chance", 0.0, "emotion.chance is 0, expected 0.25"),
+        ("at_chance", True, "at_chance is True (leak), and False (leak) by the numbers of the attackers"),
+        ("speaker.at_chance", "undecided", "at_chance is False (leak), and False (leak) by"),
+        ("speaker.reason", "of a later version", "(of a later version), and False (leak) by"),
+        ("speaker.strongest.chosen", {"svm": 0.5, "oracle": 0.5}, "strongest attacker is oracle, of which there are no results"),
+        ("speaker.strongest.chosen", {"knn": 1.0}, "the strongest attacker, 'svm', was never chosen"),
+        ("speaker.strongest", lambda part: {**part, "chosen": {"svm": 1}, "accuracy": part["high"]}, "'svm', has two accuracies"),
+        ("speaker.encoders", 10, "10 encoders were attacked, and the run has"),
+        ("speaker.speakers", 2000, "2000 speakers and"),
+        ("baseline.chance", 0.1, "baseline: chance is 0.1, and 0.25 of the network"),
+        ("baseline.classifiers.rbf.accuracy", 0.0, "baseline, rbf: accuracy is 0, and 0."),
+        ("baseline.classifiers.rbf.per_speaker", {}, "no speaker has an utterance"),
+    ],
+)
+def test_a_report_that_contradicts_its_predictions_or_itself_is_refused(key, value, message, run, write, capsys):
+    write(key, value)
+    assert siser(["compare", str(run.folder)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert message in error and "evaluate the run again with" in error
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text.replace('"05"', '"03"'), "'03' of fold"),
+        (lambda text: "".join(line for line in text.splitlines(keepends=True) if '"05"' not in line), "has no predictions"),
+        (lambda text: text.replace(',0,"', ',7,"'), "is of the seeds [7], the run of [0]"),
+        (None, "no predictions.csv in"),
+    ],
+)
+def test_predictions_of_other_speakers_or_of_none_are_refused(change, message, run, write, capsys):
+    path = run.folder / PREDICTIONS
+    if change:
+        path.write_text(change(path.read_text()))
+    else:
+        path.unlink()
+    for command in ("compare", "card", "export"):
+        assert siser([command, str(run.folder), *(["--out", f"{run.folder}-out"] if command != "card" else [])]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_verdict_is_that_of_the_numbers(run, write):
+    write("verdict", ["Emotion UAR on 1000 unseen speakers: 99.9 %.", "Attackers are at chance."])
+    emotion, speaker = report_of(run).verdict
+    assert emotion.startswith("Emotion UAR on 2 unseen speakers") and "The embedding identifies speakers" in speaker

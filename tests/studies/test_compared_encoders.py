@@ -475,6 +475,28 @@ def test_results_of_two_recipes_are_not_put_into_one_table(compared, tmp_path):
         read_results(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda result: result.update(encoder="other"), "is of the encoder 'other', whose file is other.json"),
+        (lambda result: result.update(layers=[]), "has no layers"),
+        (lambda result: result.update(speakers=1), "speakers were attacked, and there are 1"),
+        (lambda result: result.update(utterances=9), "differ in utterances"),
+        (lambda result: result["layers"][0].update(emotion={}), "expected linear and mlp"),
+        (lambda result: result["layers"][0]["emotion"]["mlp"]["worst_speaker"].update(uar=1), "the worst speaker is above the m"),
+        (lambda result: result["layers"][0]["speaker"]["strongest"].update(name="oracle"), "has no results of 'oracle'"),
+    ],
+)
+def test_a_result_that_contradicts_itself_or_another_is_refused(change, message, compared, tmp_path, prepared, capsys):
+    out = shutil.copytree(compared, tmp_path / "out")
+    result = json.loads((out / "deep.json").read_text())
+    result["layers"][0]["emotion"]["mlp"]["uar_mean_over_speakers"].update(value=0.5, low=None)
+    change(result)
+    (out / "deep.json").write_text(json.dumps(result))
+    assert siser(["audit-encoders", str(prepared.folder), "--out", str(out)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_path_that_contains_an_equals_sign_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").mkdir()

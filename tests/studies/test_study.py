@@ -25,7 +25,7 @@ from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
 from speaker_invariant_ser.studies import measure, runner
 from speaker_invariant_ser.studies.machine import describe_machine
-from speaker_invariant_ser.studies.results import read_result, write_result
+from speaker_invariant_ser.studies.results import read_result, recorded_recipe, table_sha256, write_result
 from speaker_invariant_ser.studies.runner import Options, run_study
 from speaker_invariant_ser.studies.study import flattened, read_study
 from speaker_invariant_ser.training import launcher, trainer
@@ -96,7 +96,8 @@ def pretend(whole):
         recipe = job.cell.arm.resolved(job.cell.seed, prepared)
         numbers = whole[1][name].result.numbers
         speaker = numbers.speaker.model_copy(update={"quick": job.quick})
-        changes = {"arm": job.cell.arm.name, "seed": job.cell.seed, "recipe": recipe.model_dump(mode="json")}
+        recorded = recorded_recipe(recipe, baseline=not job.cell.arm.recipe)
+        changes = {"arm": job.cell.arm.name, "seed": job.cell.seed, "recipe": recorded, "recipe_sha256": table_sha256(recorded)}
         changes["numbers"] = numbers.model_copy(update={"speaker": speaker})
         write_result(job.result, whole[1][name].result.model_copy(update=changes))
         submit.jobs.append(job)
@@ -185,6 +186,7 @@ def change_result(path, change):
     result = path.parent / "results" / "tones-cnn-s0.json"
     content = json.loads(result.read_text())
     change(content)
+    content["recipe_sha256"] = table_sha256(content["recipe"])
     result.write_text(json.dumps(content))
 
 

@@ -1,6 +1,7 @@
 """Tables, pictures and the page of a study, from result files alone."""
 
 import itertools
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -72,7 +73,7 @@ def put(path, arm, seed, uars, attacker, speaker_chance=0.2, quick=False, scored
                 "uar": score,
                 "uar_mean_over_speakers": score,
                 "accuracy": uar,
-                "worst_speaker": {"speaker": "s0", **speakers["s0"]},
+                "worst_speaker": {"speaker": (worst := f"s{np.argmin(uars)}"), **speakers[worst]},
                 "chance": 0.25,
                 "utterances": 10 * len(uars),
                 "per_speaker": speakers,
@@ -228,3 +229,29 @@ def test_labels_cover_neither_each_other_nor_a_point_and_stay_in_the_frame(seed)
     discs = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     assert not [(box, disc) for box in boxes for disc in discs if box.overlap(disc)]
     assert not any(box.outside(frame) for box in boxes)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("seed", 1, "is of seed 1, not 0"),
+        ("corpus", "there", "is of corpus 'there', not 'here'"),
+        ("numbers.emotion.accuracy", 0.99, "contradicts itself: accuracy is 0.99, and 0.65 by the others"),
+        ("numbers.emotion.uar_mean_over_speakers.value", 0.7, "uar_mean_over_speakers is 0.7, and 0.65 by the others"),
+        ("numbers.emotion.utterances", 400, "utterances is 400, and 40 by the others"),
+        ("numbers.emotion.worst_speaker.uar", 0.6, "worst_speaker.uar is 0.6, and 0.5 by the others, worst_speaker is not as"),
+        ("numbers.emotion.per_speaker", {}, "no speaker has an utterance"),
+        ("recipe.train.epochs", 7, "recipe_sha256 is not the hash of its recipe"),
+    ],
+)
+def test_a_result_of_another_cell_or_one_that_contradicts_itself_is_refused(key, value, message, path, rows, capsys):
+    result = path.parent / "results" / "here-plain-s0.json"
+    content = json.loads(result.read_text())
+    *parents, last = key.split(".")
+    table = content
+    for name in parents:
+        table = table[name]
+    table[last] = value
+    result.write_text(json.dumps(content))
+    assert siser(["study", str(path), "--table"]) == 2
+    assert f"{message}" in (error := " ".join(capsys.readouterr().err.split())) and "remove it" in error

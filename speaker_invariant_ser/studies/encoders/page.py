@@ -37,7 +37,7 @@ def marks(corpus: str) -> tuple[str, str]:
 def read_results(folder: Path) -> list[EncoderResult]:
     """Read the results in a folder; raise StudyError unless all are of one corpus and one recipe."""
     results = read_all(folder)
-    for key in ("corpus", "data_sha256", "recipe"):
+    for key in ("corpus", "data_sha256", "recipe", "chance", "utterances", "speakers"):
         values = [getattr(result, key) for result in results]
         other = next((result for result in results if getattr(result, key) != values[0]), None)
         if other:

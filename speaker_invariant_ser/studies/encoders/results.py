@@ -5,12 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from speaker_invariant_ser.errors import shorten
-from speaker_invariant_ser.evaluation.part import Count, Part, Share
+from speaker_invariant_ser.errors import StudyError, shorten, shown
+from speaker_invariant_ser.evaluation.part import ROUNDING, Count, Part, Share
 from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSpeaker
 from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, read_measurement
 
 MAX_NAME = 100  # characters
+KINDS = ("linear", "mlp")  # of classifiers
 
 
 class ClassifierNumbers(Part):
@@ -93,8 +94,28 @@ def plain_name(text: str) -> str:
 
 
 def read_encoder_result(path: Path) -> EncoderResult | None:
-    """Read a result file; None if there is none. Raise StudyError if it is damaged or something else."""
-    return read_measurement(EncoderResult, path, "`siser audit-encoders`")
+    """Read a result file; None if there is none. Raise StudyError if it is damaged, something else, or contradicts itself."""
+    result = read_measurement(EncoderResult, path, "`siser audit-encoders`")
+    if result and (wrong := why_inconsistent(result, path)):
+        raise StudyError(f"{path} {wrong}; remove it, and it is measured again")
+    return result
+
+
+def why_inconsistent(result: EncoderResult, path: Path) -> str:
+    """Say in what a result contradicts its name or itself; empty if in nothing."""
+    if result_path(path.parent, result.encoder).name != path.name:
+        return f"is of the encoder {shown(result.encoder)}, whose file is {result_path(Path(), result.encoder).name}"
+    for layer in result.layers:
+        if set(layer.emotion) != set(KINDS):
+            return f"has results of {shorten(layer.emotion)} on layer {shown(layer.layer)}, expected {' and '.join(KINDS)}"
+        for kind, numbers in layer.emotion.items():
+            if numbers.worst_speaker.uar > numbers.uar_mean_over_speakers.value + ROUNDING:
+                return f"contradicts itself: {kind} of layer {shown(layer.layer)}: the worst speaker is above the mean"
+        if layer.speaker and layer.speaker.strongest.name not in layer.speaker.attackers:
+            return f"contradicts itself: layer {shown(layer.layer)} has no results of {shown(layer.speaker.strongest.name)}"
+        if layer.speaker and layer.speaker.speakers > result.speakers:
+            return f"contradicts itself: {layer.speaker.speakers} speakers were attacked, and there are {result.speakers}"
+    return "" if result.layers else "contradicts itself: it has no layers"
 
 
 def read_all(folder: Path) -> list[EncoderResult]:

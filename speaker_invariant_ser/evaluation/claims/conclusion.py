@@ -1,0 +1,49 @@
+"""Conclude again, from the numbers of a report alone, whether attackers are at chance."""
+
+import math
+
+from speaker_invariant_ser.audit.leakage import NESTED
+from speaker_invariant_ser.audit.same_text import SameText
+from speaker_invariant_ser.audit.statistics import MARGIN, Conclusion, Reason, Score, equivalence_test
+from speaker_invariant_ser.audit.tails import allow_for_texts
+from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Speaker, StrongestAttacker
+
+
+def concluded(speaker: Speaker, quick: bool) -> tuple[bool | str, str]:
+    """Return the conclusion and its reason that follow from the numbers of an audit, as `Audit.summary` and an evaluation do.
+
+    Args:
+        speaker: Part `speaker` of report.json, of any version.
+        quick: Whether the closed-form attackers alone were run.
+    """
+    first = from_scores(speaker)
+    same = speaker.same_text
+    if first.at_chance is not False and same and SameText(same.attacker, same.accuracy, same.expected, same.p_value).leaks:
+        return False, "same_text"
+    if first.at_chance is not True:
+        return first.at_chance, first.reason
+    before = speaker.controls.get("unreleased")
+    identified = before is not None and (before.low or 0) > speaker.chance.given_emotion
+    doubts = {
+        "copies": (speaker.copies or 0.0) > MARGIN,
+        "quick": quick,
+        "starved": speaker.learned == "held-out" and not identified,
+    }
+    doubt = next((reason for reason, applies in doubts.items() if applies), "")
+    return ("undecided", doubt) if doubt else (True, first.reason)
+
+
+def from_scores(speaker: Speaker) -> Conclusion:
+    """Return what the scores of the attackers conclude by themselves, as `Leakage.conclusion` does."""
+    strongest, chance = to_score(speaker.strongest), speaker.chance
+    on_embedding = {name: to_score(score) for name, score in speaker.attackers.items() if score.reads == "embedding"}
+    best, surest = speaker.best_recognised_speaker, speaker.surest_utterances
+    tails: dict[Reason, float] = {"speaker": best.p_value, "surest": surest.p_value} if best and surest else {}
+    conclusion = equivalence_test(strongest, on_embedding, chance.to_json(), tails)
+    nested = (speaker.nested_texts or 0.0) > NESTED
+    return allow_for_texts(conclusion, strongest, chance.given_emotion) if nested else conclusion
+
+
+def to_score(part: AttackerScore | StrongestAttacker) -> Score:
+    """Return a score as it was before it was written; what is null is not a number."""
+    return Score(**{name: math.nan if (value := getattr(part, name)) is None else value for name in Score.__annotations__})
