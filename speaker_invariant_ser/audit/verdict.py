@@ -17,8 +17,8 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the speaker is"
     ),
     "few": (
-        "Undecided: no attacker is significantly above chance, but {sample} are too few to show that attackers are within "
-        "{margin:.0f} points of chance"
+        "Undecided: no attacker is significantly above chance, allowing for their number, but {sample} are too few to show that "
+        "attackers are within {margin:.0f} points of chance"
     ),
     "quick": (
         "Undecided: the closed-form attackers are at chance within the margin of {margin:.0f} points, but the other attackers "

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from speaker_invariant_ser import __version__
 from speaker_invariant_ser.cli.audit import audit, audit_encoders, embed
 from speaker_invariant_ser.cli.baseline import baseline
 from speaker_invariant_ser.cli.console import say
@@ -89,9 +90,7 @@ app = typer.Typer(
 def print_version(requested: bool) -> None:
     """Print the version of the package and end, if `--version` was given."""
     if requested:
-        from importlib.metadata import version
-
-        say(f"siser {version('speaker-invariant-ser')}")
+        say(f"siser {__version__}")
         raise typer.Exit
 
 

@@ -52,9 +52,13 @@ def about_few_speakers(settings: SplitSection, splits: Sequence[Split]) -> str:
         f"only {speakers} speakers to train on in fold {smallest.name}: with fewer than {MIN_TRAINING_SPEAKERS}, expect poor "
         "results on new speakers"
     )
-    if not smallest.dev:
-        return f"{text}; every speaker that is not tested is trained on, so that only recordings of more speakers help"
-    ways = ["`split.dev_speakers = 0` with `train.refit = true` trains on every speaker that is not tested"]
+    ways = []
     if settings.dev_speakers > 1 and len(smallest.dev) > 1:
-        ways.insert(0, f"`split.dev_speakers = 1` leaves {speakers + len(smallest.dev) - 1}")
+        ways.append(f"`split.dev_speakers = 1` leaves {speakers + len(smallest.dev) - 1}")
+    if smallest.dev:
+        ways.append("`split.dev_speakers = 0` with `train.refit = true` trains on every speaker that is not tested")
+    if settings.scheme == "group-kfold" and len(smallest.test) > 1:
+        ways.append(f'`split.scheme = "loso"` tests one speaker at a time and leaves {speakers + len(smallest.test) - 1}')
+    if not ways:
+        ways.append("every speaker that is not tested is trained on, so that only recordings of more speakers help")
     return f"{text}; {', and '.join(ways)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, toml_value
+from speaker_invariant_ser.config import make_recipe, read_recipe, read_tables, shipped_recipes, toml_value
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, StudyError, shown, unknown
@@ -215,7 +215,7 @@ def read_arm(path: Path, table: ArmTable, seeds: Sequence[int], corpora: Collect
     arm = Arm(
         name=table.name,
         title=table.title or table.name,
-        recipe=path.parent / table.recipe if table.recipe else None,
+        recipe=recipe_file(path.parent, table.recipe) if table.recipe else None,
         baseline=table.baseline,
         overrides=settings_of(table.set),
         corpora=table.corpora,
@@ -236,6 +236,12 @@ def check(where: str, arm: Arm) -> None:
 def settings_of(table: Mapping[str, Any]) -> tuple[str, ...]:
     """Return settings as `section.key=value`."""
     return tuple(f"{key}={toml_value(value)}" for key, value in flattened(table).items())
+
+
+def recipe_file(folder: Path, recipe: str) -> Path:
+    """Return the file of an arm's recipe: one beside the study, otherwise the shipped recipe of that name."""
+    beside, shipped = folder / recipe, shipped_recipes().get(Path(recipe).as_posix())
+    return beside if shipped is None or beside.is_file() else shipped
 
 
 def flattened(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

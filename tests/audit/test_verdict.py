@@ -115,7 +115,10 @@ NUMBERS = (
             "chance to 100 %.",
         ),
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
-        ("few", "Undecided: no attacker is significantly above chance, but 370 utterances of 10 texts are too few to show that "),
+        (
+            "few",
+            "Undecided: no attacker is significantly above chance, allowing for their number, but 370 utterances of ",
+        ),
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
         ("same_text", "The embedding identifies speakers who say a known sentence again: across sentences no attacker is signif"),
         ("copies", "Undecided: attackers are at chance, but 7.0 % of the rows are equal or nearly equal to another row of the"),

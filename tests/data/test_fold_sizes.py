@@ -63,6 +63,11 @@ def test_few_speakers_are_warned_of_with_what_would_leave_more(dev, train, said)
     assert re.search(said, text), text
 
 
+def test_fewer_groups_than_speakers_are_named_where_few_are_trained_on():
+    text = about_few_speakers(SplitSection(scheme="group-kfold", dev_speakers=0), [fold(3, 0, 3)] * 2)
+    assert text.endswith('; `split.scheme = "loso"` tests one speaker at a time and leaves 5')
+
+
 def test_train_says_how_many_speakers_it_trains_on_before_it_trains(prepared, tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -63,8 +63,12 @@ def test_ratings_of_a_table_are_mapped_from_their_scale_and_may_be_missing(tmp_p
 @pytest.mark.parametrize(
     ("cells", "options", "message"),
     [
-        (("0.2", "1.5"), (), "t.csv: arousal in row 2 is '1.5': expected a number from 0 to 1, or an empty cell; --scale LOWEST"),
-        (("inf", "high"), (), "arousal in row 1 is 'inf' (and 1 more row): expected"),
+        (
+            ("0.2", "1.5"),
+            ("--column", "arousal=arousal"),
+            "t.csv: arousal in row 2 is '1.5': expected a number from 0 to 1, or an empty cell; --scale LOWEST",
+        ),
+        (("inf", "high"), ("--scale", "0", "9"), "arousal in row 1 is 'inf' (and 1 more row): expected"),
         (("1", "5.1"), ("--scale", "1", "5"), "arousal in row 2 is '5.1': expected a number from 1 to 5"),
         (("1", "5"), ("--scale", "5", "1"), "--scale 5 1: expected the lowest and the highest value of a rating, such as 1 5"),
     ],
@@ -75,6 +79,17 @@ def test_a_rating_outside_the_scale_is_one_clear_error(cells, options, message, 
     assert siser(["prepare", "csv", str(tmp_path / "t.csv"), str(tmp_path / "out"), *options]) == 2
     error = capsys.readouterr().err
     assert error.count("error:") == 1 and message in " ".join(error.split())
+
+
+def test_ratings_and_votes_that_nobody_asked_for_do_not_reject_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("path,speaker,emotion,arousal,valence,votes_sad\na.wav,1,sad,2,0.5,x\nb.wav,2,sad,1,1,1\n")
+    listing = read_table(Request(tmp_path / "t.csv"))
+    assert [ratings_of(utterance) for utterance in listing.utterances] == [(None, 0.5, None), (None, 1, None)]
+    assert [note.split(":")[0] for note in listing.notes] == [
+        "arousal in row 1 is '2' and not a number from 0 to 1",
+        "no votes are taken",
+    ]
+    assert "votes_sad in row 1 is 'x'" in listing.notes[1] and not any(utterance.votes for utterance in listing.utterances)
 
 
 def test_a_scale_is_for_own_data_only(tmp_path, capsys):

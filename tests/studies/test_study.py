@@ -78,6 +78,14 @@ def run(path, only=(), seeds=1, submit=in_thread, **options):
     return {outcome.cell.name: outcome for outcome in run_study(study, study.cells(only, (), seeds), chosen, submit=submit)}
 
 
+def test_a_recipe_is_a_file_beside_the_study_or_a_shipped_one(path):
+    path.write_text(path.read_text().replace("tiny.toml", "methods/hsic"))
+    assert read_study(path).arms[0].resolved(0).adversary.name == "hsic"
+    (path.parent / "methods").mkdir()
+    (path.parent / "tiny.toml").rename(path.parent / "methods/hsic")
+    assert read_study(path).arms[0].resolved(0).adversary.name == "grl"
+
+
 @pytest.fixture(scope="module")
 def whole(prepared, tmp_path_factory):
     """Both arms of the study, measured without an interruption: their folder, and the outcomes by cell."""

@@ -36,7 +36,7 @@ from speaker_invariant_ser.data.tables.cells import (
 from speaker_invariant_ser.data.tables.columns import read_columns, separator_hint
 from speaker_invariant_ser.data.tables.names import alike_key, find, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
-from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_ratings, require_scale
+from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_scale, without_ratings_of_another_scale
 from speaker_invariant_ser.data.tables.unify import doubtful_names, unify, without_contradictions
 from speaker_invariant_ser.data.tables.vote_columns import majority_labels, read_votes, vote_notes
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
@@ -229,7 +229,8 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     columns |= {name: without_missing_words(cells) for name, cells in columns.items() if name not in NEEDED}
     columns.setdefault("emotion", [""] * len(columns["path"]))
     require_seconds(columns, request.source)
-    require_ratings(columns, request.scale, request.source)
+    columns, unused = without_ratings_of_another_scale(columns, request.scale, request.source, request.columns)
+    notes = [*notes, *unused]
     needed = request.needed[1:]
     rejected: list[tuple[str, str]] = []
     if request.source.is_dir():
@@ -272,7 +273,12 @@ def with_votes(columns: Columns, request: Request) -> tuple[Columns, bool, list[
     given = columns[emotion] if emotion else []
     fields = {present_name(name, columns, request) for name in FIELDS}
     others = {name: cells for name, cells in columns.items() if name not in fields}
-    texts, notes = read_votes(others, request.source, request.votes, request.annotators, given)
+    try:
+        texts, notes = read_votes(others, request.source, request.votes, request.annotators, given)
+    except ManifestError as error:
+        if request.votes or request.annotators or not emotion:
+            raise
+        texts, notes = [], [f"no votes are taken: {str(error).removeprefix(f'{request.source}: ')}"]
     from_votes = bool(texts) and not emotion
     majority, ties = majority_labels(texts) if from_votes else ([], [])
     without = [row for row, text in enumerate(texts, start=1) if not text]

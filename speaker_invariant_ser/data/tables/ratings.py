@@ -5,7 +5,7 @@ so that corpora with scales of five and of seven steps can be trained on togethe
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 
 from speaker_invariant_ser.data.manifest import DIMENSIONS
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
@@ -38,17 +38,36 @@ def require_scale(scale: Scale) -> None:
         raise ManifestError(f"--scale {low:g} {high:g}: expected the lowest and the highest value of a rating, such as 1 5")
 
 
-def require_ratings(columns: Mapping[str, Sequence[str]], scale: Scale, source: object) -> None:
-    """Raise ManifestError for a rating that is no number of the scale; an empty cell is a missing rating."""
+def without_ratings_of_another_scale(
+    columns: Mapping[str, list[str]], scale: Scale, source: object, requested: Container[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the columns without those of ratings that are no numbers of the scale, and a note on each.
+
+    Args:
+        columns: Columns of the table; an empty cell is a missing rating.
+        scale: Lowest and highest value.
+        source: The table, for messages.
+        requested: Fields whose columns the user has named, so that such a rating in one of them is an error.
+
+    Raises:
+        ManifestError: A rating is no number of a scale that was given, or is in a column that was named.
+    """
+    kept, notes = dict(columns), []
     for name in (name for name in DIMENSIONS if name in columns):
         invalid = [row for row, cell in enumerate(columns[name], start=1) if not is_rating(cell, scale)]
         if invalid:
             more = f" (and {counted(len(invalid) - 1, 'more row')})" if len(invalid) > 1 else ""
             (low, high), row = scale, invalid[0]
-            raise ManifestError(
-                f"{source}: {name} in row {row} is {shown(columns[name][row - 1])}{more}: expected a number from {low:g} to "
-                f"{high:g}, or an empty cell; --scale LOWEST HIGHEST names another scale"
+            found, expected = (
+                f"{name} in row {row} is {shown(columns[name][row - 1])}{more}",
+                f"a number from {low:g} to {high:g}",
             )
+            advice = "--scale LOWEST HIGHEST names another scale"
+            if scale != UNIT or name in requested:
+                raise ManifestError(f"{source}: {found}: expected {expected}, or an empty cell; {advice}")
+            del kept[name]
+            notes.append(f"{found} and not {expected}: the column is not used; {advice}")
+    return kept, notes
 
 
 def is_rating(cell: str, scale: Scale) -> bool:
