@@ -114,6 +114,8 @@ def test_fields_are_parsed_from_paths(tmp_path, pattern, path, expected):
         ("*{speaker}_{emotion}.wav", "a separator is needed between"),
         ("{speaker}/{emotion}.flac", "none of 1 audio file, such as a_b.wav, matches the pattern"),
         ("{speaker}/{speaker}_{emotion}.wav", "matches the pattern"),
+        ("{speaker}\\{emotion}.wav", r"\\ is no slash here: write / between folders"),
+        ("./{speaker}_{emotion}.wav", "paths are relative to the folder: write no / in front"),
     ],
 )
 def test_impossible_patterns_raise_an_error(tmp_path, pattern, message):

@@ -183,6 +183,7 @@ def read_pattern(request: Request) -> Listing:
         example = f", such as {rejected[0][0]}," if rejected else ""
         raise CorpusError(
             f"{folder}: none of {counted(len(rejected), 'audio file')}{example} matches the pattern {request.pattern}"
+            f"{pattern_hint(request.pattern)}"
         )
     listing = listing_of(columns, request, folder)
     return replace(listing, rejected=[*rejected, *listing.rejected])
@@ -208,6 +209,13 @@ def compile_pattern(pattern: str, needed: Sequence[str] = NEEDED[1:]) -> Pattern
     if missing := [name for name in needed if name not in parsed.fields]:
         raise CorpusError(f"--pattern {pattern}: needs {' and '.join('{' + name + '}' for name in missing)}")
     return parsed
+
+
+def pattern_hint(pattern: str) -> str:
+    """Return what is wrong in a pattern that no file matches, where that can be seen; otherwise nothing."""
+    if "\\" in pattern:
+        return "; \\ is no slash here: write / between folders"
+    return "; paths are relative to the folder: write no / in front" if pattern.startswith(("/", "./")) else ""
 
 
 def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
