@@ -36,6 +36,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the version of this package, of the code that runs and not of what is installed, and those of others."""
+    from importlib.metadata import version
+
+    from speaker_invariant_ser import __version__  # which imports this module
+
+    return {"speaker-invariant-ser": __version__, **{name: version(name) for name in packages}}
+
+
 def bounded_jobs(requested: int, items: int | None = None) -> int:
     """Return how many processes to start: what is requested, but no more than there are cores or, if known, pieces of work.
 

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from speaker_invariant_ser import __version__
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
 from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
@@ -27,7 +25,7 @@ from speaker_invariant_ser.audit.verification.unseen import Encoder, UnseenSpeak
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.metrics import none_if_nan
-from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.processes import TaskProgress, versions_of
 
 JUDGE = "judge"  # name of the control
 Scored = Literal["held-out", "trained", "given"]  # not trained on by the encoder, trained on, unknown
@@ -391,8 +389,3 @@ def table_summary(
         },
         "baseline": None,
     }
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """Return the version of this package, of the code that runs and not of what is installed, and those of others."""
-    return {"speaker-invariant-ser": __version__, **{name: version(name) for name in packages}}

@@ -136,7 +136,7 @@ def infer(
     unit = "row" if settings.in_parts or channel == Channels.EACH else "file"
     summary = predicted(archive, out, embeddings, engine, overwrite)
     target = f"{' of one speaker (transductive)' * one_speaker}{f' -> {out}' if out else ''}"
-    say(f"{summary.rows - summary.failed} of {counted(summary.rows, unit)}{target}")
+    say(f"{summary.rows - summary.failed:,} of {counted(summary.rows, unit)}{target}")
     say(f"model: {chosen}")
     say(f"confidence: {CALIBRATED if archive.predictor.schema.calibrated else UNCALIBRATED}")
     report_notes(summary, out)

@@ -77,7 +77,7 @@ class TaskLines:
         """Print a line if it is time for one."""
         if time.monotonic() - self.last >= self.pause:
             self.pause, self.last = min(2 * self.pause, MAX_PAUSE), time.monotonic()
-            say(f"{task}: {done} of {total}", error=True)
+            say(f"{task}: {done:,} of {total:,}", error=True)
 
 
 @contextmanager
@@ -198,7 +198,7 @@ class TrainingLines(TrainingCounts):
         since, before = self.first if done > self.first[1] else (self.started, self.done_before)
         elapsed, left = now - self.started, (now - since) / (done - before) * (self.all_epochs - done)
         self.next_line = now + min(MAX_PAUSE, max(MIN_PAUSE, (elapsed + left) / LINES))
-        models = f"{len(self.dev_uar)} of {counted(len(self.model_specs), 'model')} trained"
+        models = f"{len(self.dev_uar):,} of {counted(len(self.model_specs), 'model')} trained"
         uar = ", " + shown_uar(self.mean_uar) if self.mean_uar is not None else ""
         epochs = f"{done:,} of {self.all_epochs:,} epochs"
         say(f"{models}{uar}, {epochs}; {duration(elapsed)} so far, about {duration(left)} left", error=True)

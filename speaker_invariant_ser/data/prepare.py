@@ -14,7 +14,6 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +52,9 @@ from speaker_invariant_ser.files import (
     write_errors,
     write_json,
 )
-from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.processes import TaskProgress, versions_of
 
-LIBRARIES = ("speaker-invariant-ser", "soundfile", "soxr", "librosa", "pyloudnorm")
+LIBRARIES = ("soundfile", "soxr", "librosa", "pyloudnorm")
 
 Compare = Callable[[Sequence[Utterance]], list[str]]  # kept utterances -> differences from the expected counts
 Remark = tuple[str, str]  # file, reason
@@ -185,7 +184,8 @@ def worker_death_reported(out: Path) -> Iterator[None]:
 def fingerprint(listing: Listing, tasks: Sequence[Job], treatment: Treatment) -> str:
     """Return the SHA-256 of everything that determines the result: the request, file sizes and times, library versions."""
     digest = hashlib.sha256()
-    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, [*map(version, LIBRARIES), TRACKER_VERSION])
+    versions = [*versions_of(*LIBRARIES).values(), TRACKER_VERSION]
+    request = (listing.rejected, listing.note, asdict(treatment), CHUNK, FORMAT, versions)
     digest.update(repr(request).encode())
     for utterance in listing.utterances:
         digest.update(repr(utterance).encode("utf-8", "surrogateescape"))
@@ -393,5 +393,5 @@ def describe(
         "shortcuts": examine(kept, samples / audio.SAMPLE_RATE, zeros / audio.SAMPLE_RATE, levels, removed, channel),
         "seconds": round(float(samples.sum()) / audio.SAMPLE_RATE, 3),
         "sha256": {AUDIO: digest, MANIFEST: sha256(folder / MANIFEST)},
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": versions_of(*LIBRARIES),
     }

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from speaker_invariant_ser import metrics
-from speaker_invariant_ser.audit.audit import AuditSettings, audit, today, versions_of
+from speaker_invariant_ser.audit.audit import AuditSettings, audit, today
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict, unaudited_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
@@ -30,7 +30,7 @@ from speaker_invariant_ser.evaluation.summary import TableReport, UnauditedTable
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, BaselineClassifier, WorstSpeaker
 from speaker_invariant_ser.features.functionals import compute_features
 from speaker_invariant_ser.indexing import to_indices
-from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.processes import TaskProgress, versions_of
 from speaker_invariant_ser.recipe import Recipe, SplitSection
 from speaker_invariant_ser.runs import split_hash
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today, versions_of
+from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
@@ -56,7 +56,7 @@ from speaker_invariant_ser.evaluation.summary_parts import (
 )
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.files import held, require_no_links
-from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.processes import TaskProgress, versions_of
 from speaker_invariant_ser.runs import ModelSpec, Run, best_epoch, split_hash
 
 # Columns of metrics.csv that are averaged over the models for report.json.

@@ -114,7 +114,7 @@ def files_in_list(path: str, notify: Callable[[str], object] | None = None) -> l
     names, folder = names_in(content, path), Path(path).parent
     here = {name for name in names if is_only_here(name, folder)}
     if here and notify:
-        of_all = f"{len(here)} of {counted(len(set(names)), 'file')}"
+        of_all = f"{len(here):,} of {counted(len(set(names)), 'file')}"
         notify(f"{path}: {of_all} taken from the current folder, since not beside the list")
     return [Input(Path(name) if name in here else folder / name) for name in names]
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +40,7 @@ from speaker_invariant_ser.models.emotion_heads import BranchHeads, build_head, 
 from speaker_invariant_ser.models.encoder_registry import ENCODERS
 from speaker_invariant_ser.models.erasure import ERASERS
 from speaker_invariant_ser.models.release import RELEASES, content_noise, mel_noise
+from speaker_invariant_ser.processes import versions_of
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.recipe_encoders import EmotionSection, EncoderSection, PretrainedSettings
 from speaker_invariant_ser.recipe_methods import (
@@ -264,7 +264,7 @@ def save_model(
     weights = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with writing(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(weights))
-    versions = {name: version(name) for name in ("speaker-invariant-ser", "torch", "torchaudio")}
+    versions = versions_of("torch", "torchaudio")
     settings = model.settings.model_copy(update={"encoder": without_path(model.settings.encoder)})
     described: dict[str, Any] = {"format": FORMAT, **format_1_keys(settings.model_dump(mode="json")), "versions": versions}
     described["trained"] = dict(trained or {})

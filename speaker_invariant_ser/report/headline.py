@@ -42,7 +42,7 @@ def provenance_parts(report: Report) -> Iterator[str]:
     else:
         sizes = {"clips": "utterance", "dimensions": "dimension"}
         known = [counted(number, noun) for key, noun in sizes.items() if isinstance(number := settings.table.get(key), int)]
-        yield f"Table {report.run}: {', '.join(known)}"
+        yield f"{'Baseline' if report.baseline else 'Table'} {report.run}: {', '.join(known)}"
     version = settings.versions.get(PACKAGE)
     when = f"evaluated on {settings.date}" if settings.date else ""
     if made := " with ".join(filter(None, (when, version and f"{PACKAGE} {version}"))):

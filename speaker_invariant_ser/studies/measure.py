@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from speaker_invariant_ser.audit.audit import AuditSettings, versions_of
+from speaker_invariant_ser.audit.audit import AuditSettings
 from speaker_invariant_ser.data.f0.stored import F0
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.errors import RunError, StudyError, shorten
@@ -19,7 +19,7 @@ from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, AnyRu
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker, Uar
 from speaker_invariant_ser.files import partial_of, remove_known
 from speaker_invariant_ser.models.model import load_model
-from speaker_invariant_ser.processes import cores, memory_errors
+from speaker_invariant_ser.processes import cores, memory_errors, versions_of
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.report.write import write_run_report, write_unaudited_report
 from speaker_invariant_ser.runs import FOLDS, RECIPE, SPLIT, Run, flattened, rows_so_far

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import cell_for_people
 from speaker_invariant_ser.errors import RunError, counted
 from speaker_invariant_ser.files import write_json, writing
+from speaker_invariant_ser.processes import versions_of
 from speaker_invariant_ser.report.figure import Plot, add_legend, save
 from speaker_invariant_ser.report.formatting import decimal, percent
 from speaker_invariant_ser.report.palette import BLUE, GREY, INK, RUST
@@ -216,7 +216,6 @@ def score_columns(scores: Scores) -> dict[str, Any]:
 def summary(result: SweepResult) -> dict[str, Any]:
     """Return the content of sweep.json: all that is needed to judge and to repeat the search."""
     sweep, prepared = result.sweep, result.prepared
-    packages = ("speaker-invariant-ser", "optuna", "torch", "scikit-learn", "numpy")
     return {
         "study": result.folder.resolve().name,
         "recipe_file": sweep.name,
@@ -236,7 +235,7 @@ def summary(result: SweepResult) -> dict[str, Any]:
         "recipe": sweep.recipe.model_dump(mode="json"),
         "labels": prepared.mapped.table(),
         "data_sha256": {name: prepared.settings["sha256"][name] for name in (AUDIO, MANIFEST)},
-        "versions": {name: version(name) for name in packages},
+        "versions": versions_of("optuna", "torch", "scikit-learn", "numpy"),
     }
 
 

@@ -157,6 +157,7 @@ def test_the_first_screen_holds_verdict_plot_and_numbers_before_the_contents(wri
         ),
         (table_report(), "Table egemaps.csv: 535 utterances, 88 dimensions; evaluated on 2026-11-29."),
         (baseline_report(), "unseen speakers is recognised for about 7 of 10"),
+        (baseline_report(), "Baseline emodb-prosody: 535 utterances, 88 dimensions"),
     ],
 )
 def test_the_answer_is_the_first_thing_in_every_report_and_on_the_console(report, said, tmp_path, capsys):

@@ -34,7 +34,7 @@ class Judge:
         missing = [str(name) for name in ids if str(name) not in self.row]
         if missing:
             raise AuditError(
-                f"{self.path}: no row for {len(missing)} of {counted(len(ids), 'utterance')}: {shorten(missing)}. Rows are "
+                f"{self.path}: no row for {len(missing):,} of {counted(len(ids), 'utterance')}: {shorten(missing)}. Rows are "
                 f"joined by id; ids of this table are such as {shorten(self.row, 2)}"
             )
 

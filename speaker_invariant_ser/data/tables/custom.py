@@ -155,7 +155,7 @@ def with_files_of_here(listing: Listing) -> Listing:
     if not here:
         return listing
     utterances = [replace(utterance, source=here.get(utterance.source, utterance.source)) for utterance in listing.utterances]
-    note = f"{len(here)} of {counted(len(sources), 'file')} taken from the current folder, since not beside the table"
+    note = f"{len(here):,} of {counted(len(sources), 'file')} taken from the current folder, since not beside the table"
     return replace(listing, utterances=utterances, notes=[*listing.notes, note])
 
 

@@ -34,6 +34,7 @@ from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import WEIGHTS, SerModel, load_model
 from speaker_invariant_ser.models.release import DecisionRelease, StandardisedRelease
+from speaker_invariant_ser.processes import versions_of
 from speaker_invariant_ser.runs import ModelSpec, Run
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def describe(proto: "onnx.ModelProto", model: SerModel, weights: str) -> None:
         "features": json.dumps(settings["features"]),
         "settings": json.dumps(settings, ensure_ascii=False),
         "weights_sha256": weights,
-        "versions": json.dumps({name: version(name) for name in ("speaker-invariant-ser", "torch", "onnx", "onnxscript")}),
+        "versions": json.dumps(versions_of("torch", "onnx", "onnxscript")),
         **(licence if model.logmel.needs_f0 else {}),
     }
     onnx.helper.set_model_props(proto, metadata)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speaker_invariant_ser.audit.audit import AuditSettings, today, versions_of
+from speaker_invariant_ser.audit.audit import AuditSettings, today
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import StudyError, quoted
 from speaker_invariant_ser.evaluation.emotion import chance_uar
 from speaker_invariant_ser.files import held, remove
-from speaker_invariant_ser.processes import TaskProgress
+from speaker_invariant_ser.processes import TaskProgress, versions_of
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.studies.encoders.embedding import blocks_folder
 from speaker_invariant_ser.studies.encoders.measure import measure_encoder
