@@ -113,6 +113,24 @@ def test_the_length_of_a_voc_block_is_modulo_16_mb(tmp_path):
     assert chunks.scan(io.BytesIO(cut), cut[: chunks.HEAD], len(cut)).unread
 
 
+def test_a_voc_in_several_blocks_has_the_samples_of_one_in_a_single_block(tmp_path):
+    data = written(tmp_path, "a.voc")
+    head, sound = data[:26], data[42:-1]  # libsndfile takes the headers of further blocks for samples
+
+    def block(kind, content):
+        return bytes([kind]) + len(content).to_bytes(3, "little") + content
+
+    parts = [sound[at : at + 2048] for at in range(0, len(sound), 2048)]  # as ffmpeg writes it
+    blocks = head + block(9, data[30:42] + parts[0]) + block(5, b"hello\0") + b"".join(block(2, part) for part in parts[1:])
+    expected = soundfile.read(io.BytesIO(data))[0]
+    for name, content in (("blocks", blocks + b"\0"), ("open", blocks), ("text", data[:-1] + block(5, b"hello") + b"\0")):
+        (tmp_path / f"{name}.voc").write_bytes(content)
+        assert np.array_equal(audio.read(tmp_path / f"{name}.voc", RATE), expected.astype(np.float32)), name
+    (tmp_path / "pause.voc").write_bytes(data[:-1] + block(3, b"\0\1\2") + b"\0")
+    with pytest.raises(AudioError, match=r"pause.voc: holds several sounds, or pauses, in blocks of their own; convert it to WAV"):
+        audio.read(tmp_path / "pause.voc")
+
+
 def test_an_empty_recording_with_further_chunks_stays_empty(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE)
     data = (tmp_path / "a.wav").read_bytes() + struct.pack("<4sI", b"LIST", 4000) + bytes(4000)

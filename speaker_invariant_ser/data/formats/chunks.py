@@ -17,7 +17,9 @@ UNKNOWN_LENGTH = 2**31 - 2**16  # programs that stream audio state about this ma
 CONTAINED_ONCE = (b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff")
 HEAD = 64  # bytes from which a container is recognised
 MAX_CHUNKS = 10_000  # of a damaged file there could be millions
-VOC_SOUND = (1, 9)  # types of blocks that hold samples
+VOC_SOUND, VOC_NEW, VOC_CONTINUED, VOC_NOTES = (1, 9), 9, 2, (4, 5)  # types of blocks: samples, more of them, markers and text
+VOC_END = b"\0"
+MAX_BLOCKS = 200_000  # of VOC, which ffmpeg cuts into blocks of 2 KB
 TRAILERS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # tags that programs append to any file
 
 
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
         field: Position of the length in the header, its format, and what the number holds besides the bytes of audio.
         doubt: What contradicts itself in the header, though the audio may be right.
         fault: What contradicts itself in the header so that the audio cannot be right.
+        parts: Of a VOC in several blocks, beginning and end of the audio of each, that of the first with all that is before it.
     """
 
     begin: int
@@ -43,6 +46,7 @@ class Layout(NamedTuple):
     field: tuple[int, str, int] | None = None
     doubt: str = ""
     fault: str = ""
+    parts: tuple[tuple[int, int], ...] = ()
 
     @property
     def missing(self) -> float:
@@ -52,6 +56,8 @@ class Layout(NamedTuple):
     def corrected(self, data: Buffer) -> list[Buffer]:
         """Return the pieces of the file up to the end of the audio, with the length that it has."""
         view = memoryview(data)
+        if self.parts:
+            return [*(view[begin:end] for begin, end in self.parts), VOC_END]
         if not self.field:
             return [view[: self.end]]
         position, form, besides = self.field
@@ -168,16 +174,30 @@ def read_sphere(file: Readable, head: bytes, size: int) -> Layout | None:
 
 
 def read_voc(file: Readable, head: bytes, size: int) -> Layout | None:
-    """Read Creative Voice, whose blocks end with an empty one; blocks of more than 16 MB state their length modulo 2**24."""
+    """Read Creative Voice, whose blocks end with an empty one; blocks of more than 16 MB state their length modulo 2**24.
+
+    libsndfile takes all that follows the header of a new sound block for samples, also the headers of further blocks.
+    """
     begin = position = struct.unpack_from("<H", head, 20)[0]
-    for _ in range(MAX_CHUNKS):
+    kinds: list[int] = []  # of the blocks from the first sound on
+    parts: list[tuple[int, int]] = []
+    for _ in range(MAX_BLOCKS):
         block = peek(file, position, 4)
         if len(block) < 4 or block[0] == 0:
             break
-        position += 4 + int.from_bytes(block[1:], "little")
+        start, kind = position + 4, block[0]
+        position = start + int.from_bytes(block[1:], "little")
         multiples, rest = divmod(size - position, 2**24)
-        position += multiples * 2**24 if block[0] in VOC_SOUND and multiples > 0 and rest <= 1 else 0  # 1: the empty block
-    return Layout(begin, min(position, size), position - begin, behind(file, position + 1, size))
+        position += multiples * 2**24 if kind in VOC_SOUND and multiples > 0 and rest <= 1 else 0  # 1: the empty block
+        kinds += [kind] if kinds or kind in VOC_SOUND else []
+        if kinds and kind in (*VOC_SOUND, VOC_CONTINUED):
+            parts.append((start if parts else 0, min(position, size)))
+    found = Layout(begin, min(position, size), position - begin, behind(file, position + 1, size))
+    if len(kinds) < 2 or kinds[0] != VOC_NEW:
+        return found
+    if not {VOC_CONTINUED, *VOC_NOTES}.issuperset(kinds[1:]):
+        return found._replace(fault="holds several sounds, or pauses, in blocks of their own; convert it to WAV with ffmpeg")
+    return found._replace(parts=tuple(parts))
 
 
 CONTAINERS: dict[bytes, Callable[[Readable, bytes, int], Layout | None]] = {
