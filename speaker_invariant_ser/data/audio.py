@@ -188,7 +188,7 @@ def require_size(rate: int, frames: int, path: Path | str) -> None:
     if frames > allowed * rate:
         raise AudioError(
             f"{path}: {frames / rate:.0f} s at {rate} Hz are too long to be decoded at once, expected at most {allowed:.0f} s; "
-            "cut it into parts"
+            "cut it into parts, or predict its windows with --window or --vad"
         )
 
 

@@ -16,11 +16,10 @@ from speaker_invariant_ser.errors import RunError, SerError, counted
 from speaker_invariant_ser.features.pretrained.hub import REPOSITORY
 from speaker_invariant_ser.inference.defaults import DEFAULT_MODEL
 from speaker_invariant_ser.inference.hub import PREFIX, is_hub
-from speaker_invariant_ser.inference.inputs import cut_windows
 from speaker_invariant_ser.inference.loading import is_onnx, load_models
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.recording import Recording
-from speaker_invariant_ser.inference.predict import calibrated, mean_outputs, targets_of
+from speaker_invariant_ser.inference.predict import calibrated, mean_outputs, sounding_windows, targets_of
 from speaker_invariant_ser.inference.sharing import HubMethods
 from speaker_invariant_ser.inference.timeline import (
     StreamingClassifier,
@@ -166,7 +165,7 @@ class Classifier(HubMethods):
     def embed(self, source: np.ndarray | Path | str, rate: int | None = None) -> np.ndarray:
         """Compute the embedding of a recording, after bottleneck, erasure and release.
 
-        Of a recording longer than 30 s, it is the mean of the embeddings of equal windows.
+        Of a recording longer than 30 s, it is the mean of the embeddings of equal windows, without those of digital silence.
 
         Args:
             source: A waveform as for `predict`, or a file.
@@ -182,7 +181,7 @@ class Classifier(HubMethods):
         model = self.single()
         self.require_single_recordings()
         clip, _ = clip_of_file(source) if isinstance(source, Path | str) else clip_of(source, rate)
-        windows = cut_windows(clip)
+        windows = sounding_windows(clip)
         if isinstance(model, OnnxModel):
             embedding = model.apply(windows).embedding
         else:

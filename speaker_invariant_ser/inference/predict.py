@@ -16,7 +16,7 @@ from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.inputs import WINDOW, Input, channels_of, clips_of, cut_windows, decode_blocks
 from speaker_invariant_ser.inference.onnx.model import OnnxModel, OnnxOutputs
 from speaker_invariant_ser.inference.parts.pieces import Piece, Source, Watch
-from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, rows_of, silence, weighted_mean
+from speaker_invariant_ser.inference.rows import Outcome, Pending, Row, Schema, is_silent, rows_of, silence, weighted_mean
 from speaker_invariant_ser.inference.settings import Settings, chosen_columns
 from speaker_invariant_ser.processes import memory_errors
 
@@ -271,7 +271,7 @@ def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray
     labels, targets = len(models[0].labels), len(targets_of(models))
     if not clips:
         return np.zeros((0, labels)), np.zeros((0, targets))
-    windows_by_clip = [cut_windows(clip) for clip in clips]
+    windows_by_clip = [sounding_windows(clip) for clip in clips]
     windows = [window for parts in windows_by_clip for window in parts]
     computed = outputs(models, windows, mean)
     ends = np.cumsum([len(parts) for parts in windows_by_clip])[:-1]
@@ -283,6 +283,12 @@ def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray
 
     dimensions = np.zeros((len(clips), 0)) if computed.dimensions is None else averaged(computed.dimensions)
     return averaged(computed.probability), dimensions
+
+
+def sounding_windows(clip: np.ndarray) -> list[np.ndarray]:
+    """Cut a clip [S] into windows of at most 30 s, without those of digital silence unless all are."""
+    windows = cut_windows(clip)
+    return [window for window in windows if not is_silent(window)] or windows
 
 
 def calibrated(models: "Models") -> bool:

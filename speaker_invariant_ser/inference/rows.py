@@ -113,8 +113,12 @@ class Pending:
 
 def silence(piece: Piece) -> Outcome | None:
     """Return the outcome of a piece without any sound, which no model is asked about; None for all others."""
-    low, high = float(piece.clip.min()), float(piece.clip.max())
-    return Outcome(None, warnings=("digital silence",)) if high - low <= SILENT else None
+    return Outcome(None, warnings=("digital silence",)) if is_silent(piece.clip) else None
+
+
+def is_silent(clip: np.ndarray) -> bool:
+    """Return whether samples [S] are digital silence, or all of one value."""
+    return float(clip.max()) - float(clip.min()) <= SILENT
 
 
 def rows_of(pending: Pending, schema: Schema) -> Iterator[Result]:

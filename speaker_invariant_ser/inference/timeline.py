@@ -1,7 +1,7 @@
 """Emotion over time: predictions for the windows of a recording of any length, from a file or while it is being recorded."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 from speaker_invariant_ser.inference.parts.windows import Cut, Cutter, cut, to_samples
 from speaker_invariant_ser.inference.predict import mean_outputs, targets_of
+from speaker_invariant_ser.inference.rows import NO_SPEECH, is_silent
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.inference.loading import Models
@@ -28,9 +29,9 @@ class WindowPrediction:
     Attributes:
         start: Beginning in seconds.
         end: End in seconds.
-        emotion: The most probable emotion.
-        confidence: Its probability.
-        probabilities: Probability of each emotion.
+        emotion: The most probable emotion; `no speech` for digital silence.
+        confidence: Its probability; 0 for digital silence.
+        probabilities: Probability of each emotion; 0 for digital silence.
         dimensions: Values from 0 to 1 of arousal, valence and dominance, of a model that predicts them; otherwise empty.
     """
 
@@ -75,12 +76,19 @@ def timeline(models: "Models", blocks: Iterable[np.ndarray], window: float = 4.0
 
 def predict_cuts(models: "Models", cuts: Iterable[Cut]) -> Iterator[WindowPrediction]:
     """Predict windows, a bounded number at a time."""
-    waiting, targets = iter(cuts), targets_of(models)
+    waiting, targets, labels = iter(cuts), targets_of(models), models[0].labels
     while some := list(islice(waiting, WINDOWS)):
-        computed = mean_outputs(models, [each.clip for each in some])
-        for each, row, values in zip(some, *computed, strict=True):
-            dimensions = dict(zip(targets, values.tolist(), strict=True))
-            yield WindowPrediction.of(each.start, each.start + len(each.clip), row, models[0].labels, dimensions)
+        silent = [is_silent(each.clip) for each in some]
+        clips = [each.clip for each, without in zip(some, silent, strict=True) if not without]
+        outputs = zip(*mean_outputs(models, clips), strict=True)
+        for each, without in zip(some, silent, strict=True):
+            start, end = each.start, each.start + len(each.clip)
+            if without:
+                window = WindowPrediction.of(start, end, np.zeros(len(labels)), labels)
+                yield replace(window, emotion=NO_SPEECH)
+                continue
+            row, values = next(outputs)
+            yield WindowPrediction.of(start, end, row, labels, dict(zip(targets, values.tolist(), strict=True)))
 
 
 class StreamingClassifier:

@@ -10,17 +10,17 @@ import numpy as np
 
 from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.formats.channels import MIX, Mixing, require_choice
-from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.errors import AudioError, SerError
+from speaker_invariant_ser.inference.inputs import Input, decode
 from speaker_invariant_ser.inference.timeline import checked, checked_rate
-from speaker_invariant_ser.processes import memory_errors
 
 
 def clip_of_file(path: Path | str, channel: str = MIX) -> tuple[np.ndarray, Sequence[str]]:
     """Return a recording as float32 [S] at 16 kHz, and notes about defects that leave it usable."""
-    decoded = audio.decode(path, channel=require_choice(channel))
-    with memory_errors():
-        clip = audio.at_16_bits(audio.resample(decoded, audio.SAMPLE_RATE))
-    return audio.check(clip, audio.SAMPLE_RATE, path, decoded.notes), decoded.notes
+    decoded = decode(0, Input(Path(path)), require_choice(channel))
+    if isinstance(decoded.clip, AudioError):
+        raise decoded.clip
+    return decoded.clip, decoded.notes
 
 
 def clip_of(wave: object, rate: object, name: str = "the wave") -> tuple[np.ndarray, Sequence[str]]:
@@ -45,7 +45,8 @@ def clip_of(wave: object, rate: object, name: str = "the wave") -> tuple[np.ndar
         samples = channels[0]
         notes = [*notes, *audio.offset_notes(samples)]
     clip = audio.at_16_bits(audio.resample(audio.Decoded(samples, rate), audio.SAMPLE_RATE))
-    return audio.check(clip, audio.SAMPLE_RATE, name, notes), notes
+    clip = audio.check(clip, audio.SAMPLE_RATE, name, notes)
+    return clip, [*notes, *audio.silence_notes(clip, audio.SAMPLE_RATE)]
 
 
 def channels_of(wave: object, name: str) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from speaker_invariant_ser.data.formats.channels import MIX, MONO, NAMES
 from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.inference.parts.pieces import Watch
-from speaker_invariant_ser.inference.rows import UNCERTAIN, Pending
+from speaker_invariant_ser.inference.rows import NO_SPEECH, UNCERTAIN, Pending
 from speaker_invariant_ser.inference.timeline import WindowPrediction
 from speaker_invariant_ser.report.figure import STYLE, label
 from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
@@ -150,13 +150,14 @@ def draw_timeline(
         path: The file to write.
         title: What the recording is called.
         envelope: Its peaks.
-        windows: Predictions, in order; they may overlap, and there may be gaps between them.
+        windows: Predictions, in order; they may overlap, and there may be gaps between them. Digital silence is a gap.
         emotions: All that the model knows, in its order, which gives them their colours; by default those of the windows.
 
     Raises:
         WriteError: The file cannot be written.
     """
     times, peaks = envelope.drawn()
+    windows = [window for window in windows if window.emotion != NO_SPEECH]
     end = max([times[-1], *(window.end for window in windows)])
     with matplotlib.rc_context(STYLE):
         figure = Figure(SIZE, layout="constrained")

@@ -127,7 +127,7 @@ def test_a_voc_in_several_blocks_has_the_samples_of_one_in_a_single_block(tmp_pa
         (tmp_path / f"{name}.voc").write_bytes(content)
         assert np.array_equal(audio.read(tmp_path / f"{name}.voc", RATE), expected.astype(np.float32)), name
     (tmp_path / "pause.voc").write_bytes(data[:-1] + block(3, b"\0\1\2") + b"\0")
-    with pytest.raises(AudioError, match=r"pause.voc: holds several sounds, or pauses, in blocks of their own; convert it to WAV"):
+    with pytest.raises(AudioError, match=r"pause.voc: holds several sounds, or pauses, .* convert it to WAV with ffmpeg"):
         audio.read(tmp_path / "pause.voc")
 
 

@@ -18,6 +18,7 @@ from speaker_invariant_ser.inference.classifier import Classifier
 from speaker_invariant_ser.inference.waves import clip_of
 from speaker_invariant_ser.models.apply import apply_to_clips
 from speaker_invariant_ser.models.model import SerModel
+from speaker_invariant_ser.report.timeline import Envelope, draw_timeline
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,23 @@ def test_a_file_its_wave_and_the_command_line_have_the_same_numbers(classifier, 
     assert command(["infer", str(tmp_path / "a.wav"), "--out", str(tmp_path / "left.jsonl"), "--channel", "left", "--quiet"]) == 0
     left = json.loads((tmp_path / "left.jsonl").read_text())
     assert classifier.predict_file(tmp_path / "a.wav", "left").confidence == left["confidence"]
+
+
+def test_digital_silence_is_told_as_on_the_command_line(classifier, clips, tmp_path):
+    wave = np.concatenate([clips[3][:RATE], np.zeros(2 * RATE, np.float32), clips[3][:RATE]])
+    soundfile.write(tmp_path / "a.wav", wave, RATE)
+    note = "digital silence from 1.0 to 3.0 s of 4.0 s"
+    assert note in classifier.predict_file(tmp_path / "a.wav").warnings and note in classifier.predict(wave, RATE).warnings
+    windows = classifier.timeline(tmp_path / "a.wav", window=1, hop=1)
+    assert [window.emotion == "no speech" for window in windows] == [False, True, True, False]
+    assert (windows[1].confidence, set(windows[1].probabilities.values())) == (0, {0}) and windows[3].confidence > 0.2
+    stream = classifier.stream(window=1, hop=1)
+    assert [window.emotion for window in stream.push(wave, RATE)] == [window.emotion for window in windows]
+    draw_timeline(tmp_path / "a.png", "a", Envelope(), windows[1:])
+    soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(31 * RATE, np.float32), clips[3], np.zeros(28 * RATE)]), RATE)
+    assert command(["infer", str(tmp_path / "long.wav"), "--out", str(tmp_path / "long.jsonl"), "--quiet"]) == 0
+    row = json.loads((tmp_path / "long.jsonl").read_text())
+    assert classifier.predict_file(tmp_path / "long.wav").confidence == pytest.approx(row["confidence"], abs=1e-6)
 
 
 def test_waves_in_a_list_have_the_numbers_of_each_alone(classifier, clips):

@@ -65,6 +65,19 @@ def test_recordings_are_found_by_path_name_or_stem(tmp_path):
     assert missing == ["gone"]
 
 
+def test_names_in_another_spelling_are_those_of_the_recordings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    recordings = [Path("gru\u0308n.wav"), Path("sub/call.wav")]
+    for recording in recordings:
+        recording.touch()
+    rows = ("gr\u00fcn,0,1,J\u00f6rg", "gr\u00fcn.wav,1,2,Jo\u0308rg", "sub\\call.wav,0,1,NaN")
+    (tmp_path / "s.csv").write_text("\n".join(("file,start,end,speaker", *rows)))
+    listed, missing = match(read_segments("s.csv"), recordings)
+    assert listed == {recordings[0]: [Segment(0, 1, "J\u00f6rg"), Segment(1, 2, "J\u00f6rg")], recordings[1]: [Segment(0, 1)]}
+    assert not missing
+
+
 def test_a_name_of_two_recordings_is_refused():
     with pytest.raises(SerError, match=r"segments of call: .*a/call.wav.* have this name"):
         match({"call": [Segment(0, 1)]}, [Path("a/call.wav"), Path("b/call.wav")])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.formats.files import lines_in
+from speaker_invariant_ser.data.formats.identify import existing
 from speaker_invariant_ser.data.tables import names
 from speaker_invariant_ser.errors import ManifestError, SerError, counted, shorten, shown
 from speaker_invariant_ser.files import read_bytes
@@ -57,7 +58,7 @@ def read_segments(path: Path | str) -> dict[str, list[Segment]]:
             raise ManifestError(
                 f"{path}, line {line}: a segment from {start:g} to {end:g} s; expected 0 <= start < end <= {MAX_SECONDS:g}"
             )
-        segments[file].append(Segment(start, end, speaker))
+        segments[file].append(Segment(start, end, "" if names.is_missing(speaker) else names.clean(speaker)))
     if not segments:
         raise ManifestError(f"{path}: no segments")
     return {file: in_order(found) for file, found in segments.items()}
@@ -87,8 +88,7 @@ def read_line(path: Path, number: int, fields: Sequence[str]) -> Line:
             "speaker"
         )
     start, duration = number_of(path, number, fields[3]), number_of(path, number, fields[4])
-    speaker = "" if fields[7] == "<NA>" else fields[7]
-    return number, fields[1], start, start + duration, speaker
+    return number, fields[1], start, start + duration, fields[7]
 
 
 def read_table(path: Path) -> list[Line]:
@@ -113,6 +113,8 @@ def number_of(path: Path, line: int, text: str) -> float:
 def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> tuple[dict[Path, list[Segment]], list[str]]:
     """Find the segments of each recording, which may be named by its path, its name, or its name without the ending.
 
+    Names may be in another normal form of Unicode, and have backslashes.
+
     Args:
         segments: Segments by recording, as `read_segments` returns them.
         recordings: The recordings.
@@ -126,12 +128,13 @@ def match(segments: Mapping[str, list[Segment]], recordings: Sequence[Path]) -> 
     by_name: dict[str, list[Path]] = defaultdict(list)
     for recording in recordings:
         for name in {str(recording), str(recording.resolve()), recording.name, recording.stem}:
-            by_name[name].append(recording)
+            by_name[names.same_key(name)].append(recording)
     found: dict[Path, list[Segment]] = defaultdict(list)
     missing = []
     for name, listed in segments.items():
         is_path = "\0" not in name and len(name) <= MAX_PATH  # `realpath` takes the square of the length
-        candidates = by_name.get(name) or by_name.get(os.path.realpath(name) if is_path else "", [])
+        path = os.path.realpath(existing(name)) if is_path else ""
+        candidates = by_name.get(names.same_key(name)) or by_name.get(names.same_key(path), [])
         if len(candidates) > 1:
             raise SerError(f"segments of {name}: {shorten(map(str, candidates))} have this name; give paths in the table")
         if candidates:
