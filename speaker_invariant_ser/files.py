@@ -131,6 +131,8 @@ def writing(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():
+            raise WriteError(f"cannot write {path}: it is a pipe or a device, which a file would replace; choose another name")
         remove(partial)
         try:
             with open(partial, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:  # x: new, and no link

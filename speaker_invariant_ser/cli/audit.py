@@ -135,6 +135,15 @@ def embed(
         ),
     ] = None,
     deviation: Deviation = False,
+    significant_bits: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=53,
+            help="Round embeddings to so many significant binary digits, as siser audit does (11) before its attack.",
+            show_default="as they are",
+        ),
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="Fold of a run whose model is used.")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -153,6 +162,7 @@ def embed(
     refuse_existing(out, another := "remove it, or choose another --out")
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)
+        from speaker_invariant_ser.audit.inputs.scaling import round_significant
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
         from speaker_invariant_ser.studies.encoders import embedding
         from speaker_invariant_ser.studies.encoders.sources import OUTPUT, Request, open_encoders
@@ -171,6 +181,8 @@ def embed(
                 encoders[0], prepared, indices, work, lambda done, total: progress("embedding utterances", done, total)
             )
             layers, decisions = embedding.split_decisions(encoders[0], outputs)
+            if significant_bits:
+                layers = {name: round_significant(values, significant_bits) for name, values in layers.items()}
             arrays = embedding.table_of_layers(encoders[0], prepared, indices, layers, layer, decisions)
             embedding.write_arrays(out, arrays)
             remove(work)
@@ -223,7 +235,8 @@ def audit_encoders(
         from speaker_invariant_ser.cli.baseline import settings_of
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
         from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names, without_folder
-        from speaker_invariant_ser.studies.encoders.page import PAGE, notes, table_of, unaudited, write_page
+        from speaker_invariant_ser.studies.encoders.page import PAGE, marks, notes, table_of, unaudited, write_page
+        from speaker_invariant_ser.studies.page import require_marks
 
         prepared = PreparedCorpus.open(data)
         require_different_names(encoders or ())
@@ -235,9 +248,11 @@ def audit_encoders(
         words += [word for text in overrides or () for word in ("--set", text)] + ["--deviation"] * deviation
         command = " ".join(["siser audit-encoders", *("{}" if word == "{}" else quoted(without_folder(word)) for word in words)])
         comparison = Comparison(labelled, settings, out, command, refresh, deviation, device, jobs)
+        page = page or out / PAGE
+        if encoders:
+            require_marks(page, marks("-".join(prepared.settings["corpora"])))
         progress("loading", 1, 1)
         measured = [measure(comparison, text, data, progress) for text in encoders or ()]
-    page = page or out / PAGE
     results = write_page(out, page)
     missing = unaudited([result for result, _ in measured])
     if as_json:

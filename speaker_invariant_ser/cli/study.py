@@ -60,7 +60,7 @@ def study(
     Each measurement is written into a small JSON file as soon as it is finished; the next start measures what is missing and
     continues what was interrupted. At the end, tables and pictures are made from these files.
     """
-    from speaker_invariant_ser.studies.page import page_of
+    from speaker_invariant_ser.studies.page import marks, page_of, require_marks
     from speaker_invariant_ser.studies.study import read_study
 
     folders = dict(pair(text, "--corpus", "emodb=data/emodb") for text in corpus or ())
@@ -68,6 +68,7 @@ def study(
     folder = results or study.parent / "results"
     cells = described.cells(only or (), corpora or (), seeds)
     failed = False
+    require_marks(page_of(described, folder), marks(described))
     if not table:
         from speaker_invariant_ser.studies.runner import Options, run_study
 

@@ -17,7 +17,7 @@ from speaker_invariant_ser.evaluation.evaluate import UnauditedError, evaluate
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
 from speaker_invariant_ser.evaluation.summary import REPORT, REPORT_FILES, AnyRunReport, UnauditedReport
 from speaker_invariant_ser.evaluation.summary_parts import Baseline, Emotion, Speaker, Uar
-from speaker_invariant_ser.files import partial_of, remove_known
+from speaker_invariant_ser.files import partial_of, remove_known, require_no_links
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores, memory_errors, versions_of
 from speaker_invariant_ser.recipe import Recipe
@@ -127,6 +127,7 @@ def evaluate_run(job: Job, run: Run) -> AnyRunReport:
 
 def remove_run(folder: Path) -> None:
     """Remove a run; other files in its folder, or in that of its report, stay."""
+    require_no_links([folder / REPORT])
     remove_known(folder / REPORT, REPORT_FILES)
     remove_known(folder, (RECIPE, SPLIT, FOLDS, PREDICTIONS, EVENTS))
 

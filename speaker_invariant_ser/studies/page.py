@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speaker_invariant_ser.errors import StudyError
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import MAX_SETTINGS, read_bytes, writing
 from speaker_invariant_ser.report.table import cell
 from speaker_invariant_ser.studies.picture import draw
 from speaker_invariant_ser.studies.rows import Row
@@ -66,9 +66,9 @@ def with_block(page: Path, marks: tuple[str, str], generated: str, title: str) -
     """
     begin, end = marks
     generated = f"{begin}\n\n{generated}\n\n{end}"
-    if not page.is_file():
+    if not page.exists():
         return f"# {title}\n\n{generated}\n"
-    text = page.read_text(encoding="utf-8")
+    text = read_page(page)
     before, opening, rest = text.partition(begin)
     _, closing, after = rest.partition(end)
     if not (opening and closing):
@@ -84,8 +84,34 @@ def write_page(study: Study, results: Path, rows: Rows) -> Path:
         WriteError: It cannot be written.
     """
     page = page_of(study, results)
-    files = {page: updated(study, page, rows), **pictures(page, rows)}
-    for path, text in files.items():
-        with writing(path) as file:
-            file.write(text)
+    write_files(page, updated(study, page, rows), pictures(page, rows))
     return page
+
+
+def write_files(page: Path, text: str, drawn: Mapping[Path, str]) -> None:
+    """Write a page and the pictures beside it.
+
+    Raises:
+        StudyError: A picture would replace a file that the page did not show so far.
+        WriteError: A file cannot be written.
+    """
+    former = read_page(page)
+    for path in drawn:
+        if path.exists() and f"({path.name})" not in former:
+            raise StudyError(f"{path} exists, and {page} does not show it: the picture would replace it; move it, or the page")
+    for path, content in {page: text, **drawn}.items():
+        with writing(path) as file:
+            file.write(content)
+
+
+def read_page(page: Path) -> str:
+    """Return the text of a page, "" if there is none; raise StudyError for anything but a text in UTF-8."""
+    try:
+        return read_bytes(page, MAX_SETTINGS).decode() if page.exists() else ""
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{page} is no page in Markdown ({error}); choose another") from None
+
+
+def require_marks(page: Path, marks: tuple[str, str]) -> None:
+    """Raise StudyError for a page that exists without the marks, before anything is measured for it."""
+    with_block(page, marks, "", "")

@@ -19,7 +19,7 @@ from speaker_invariant_ser.data.holdout import hold_out
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.errors import AuditError, RecipeError, RunError, SetupError, SplitError, changes, shorten, unknown
-from speaker_invariant_ser.files import locked, refuse_existing, write_errors
+from speaker_invariant_ser.files import locked, refuse_existing, require_no_links, write_errors
 from speaker_invariant_ser.processes import TaskProgress, bounded_jobs, cores
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import Run
@@ -30,6 +30,7 @@ from speaker_invariant_ser.studies.sweep_folds import (
     Workers,
     check_attacks,
     open_workers,
+    remove_trials,
     trial_folder,
     with_same_checkpoint,
 )
@@ -86,9 +87,8 @@ def run_sweep(
         search = Search(plan, study, total, jobs := bounded_jobs(jobs, total), progress or (lambda name, done, total: None))
         with open_workers(jobs) as workers:
             search.run(workers)
-        shutil.rmtree(plan.out / "trials", ignore_errors=True)
-        result = SweepResult(sweep, plan.out, plan.prepared, plan.all_splits, plan.splits, search.results())
-        write_results(result)
+        remove_trials(plan.out, search.finished)
+        write_results(result := SweepResult(sweep, plan.out, plan.prepared, plan.all_splits, plan.splits, search.results()))
     return result
 
 
@@ -198,6 +198,7 @@ def open_study(plan: Plan, resume: bool) -> Iterator["Study"]:
     with ExitStack() as held:
         with write_errors(out):
             held.enter_context(locked(out, "lock"))
+            require_no_links([trial_folder(out, 0).parent])
             out.mkdir(parents=True, exist_ok=True)
             store = open_storage(journal)
             pruner = optuna.pruners.MedianPruner() if plan.sweep.settings.pruner else optuna.pruners.NopPruner()
@@ -242,9 +243,6 @@ def requeue_interrupted(storage: "JournalStorage") -> None:
     for trial in storage.get_all_trials(study, states=(TrialState.RUNNING,)):
         identity = storage.get_trial_id_from_study_id_trial_number(study, trial.number)
         storage.set_trial_state_values(identity, state=TrialState.WAITING)
-
-
-# The search
 
 
 def open_trial(plan: Plan, recipe: Recipe, number: int) -> Run:

@@ -31,6 +31,7 @@ from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.errors import AuditError, RecipeError, RunError
 from speaker_invariant_ser.evaluation.model_outputs import attacked_parts, classify, embed, table_of
 from speaker_invariant_ser.features.speaker_means import compute_speaker_means
+from speaker_invariant_ser.files import remove_known
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.json_files import parse_json
 from speaker_invariant_ser.models.model import load_model
@@ -224,6 +225,12 @@ def held_recipe(journal: Path) -> Recipe | None:
 def trial_folder(study: Path, number: int) -> Path:
     """Return the folder of a trial's models while they are needed."""
     return study / "trials" / f"{number:04d}"
+
+
+def remove_trials(study: Path, count: int) -> None:
+    """Remove what is left of the folders of so many trials; whatever else is beside them stays."""
+    folders = [trial_folder(study, number) for number in range(count)]
+    remove_known(folders[0].parent, [folder.name for folder in folders])
 
 
 # Where folds are trained

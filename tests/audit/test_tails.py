@@ -186,6 +186,17 @@ def test_last_digits_are_gone_at_the_stated_precision_and_there_without_rounding
     assert np.array_equal(rounded, rounded.astype(np.float16).astype(np.float32)), "as float16 within its range"
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_the_smallest_and_zeros_of_both_signs_are_rounded_without_a_warning(dtype):
+    limits = np.finfo(dtype)
+    values = np.array([limits.max, limits.tiny, limits.smallest_subnormal, 0.0], dtype=dtype)
+    values = np.concatenate([values, -values])
+    for bits in (1, 11, 24, 53):
+        rounded = round_significant(values, bits)
+        assert rounded.dtype == dtype and rounded.tobytes() == values.tobytes()
+    assert np.isinf(round_significant(np.array([np.inf], dtype=dtype), 11)).all()
+
+
 @pytest.mark.parametrize("bits", [11, 24])
 def test_embeddings_are_rounded_before_they_are_attacked(bits, monkeypatch):
     given = []

@@ -139,6 +139,7 @@ CASES = {
     "compare {run} {tmp}/nothing {run}/.": "tones is given twice: give each run once",
     "compare {run} {link}": "link is the same run as /",
     "compare {run} --out {folder}": "only a former report is replaced",
+    "compare {run} --out {run}/report": "is in a run, whose own report may be there; choose another --out",
     "compare": "Missing argument 'runs'",
     "audit {tmp}/nothing.npz": "no such file",
     "audit {tmp}/typo.toml": "unknown ending '.toml'",

@@ -13,6 +13,7 @@ import torch
 from helpers import fake_hub
 from safetensors.torch import load_file, save_file
 
+from speaker_invariant_ser.audit.inputs.scaling import round_significant
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import AuditError, RunError, StudyError
@@ -260,6 +261,9 @@ def test_a_table_of_a_feature_set_is_audited_as_it_is(prepared, tmp_path, capsys
     }
     assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {out} exists already: remove it, or choose another --out\n"
+    rounded = tmp_path / "rounded.npz"
+    assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(rounded), "--significant-bits", "11"]) == 0
+    assert np.array_equal(np.load(rounded)["embedding"], round_significant(table.embedding, 11)), "as it is audited"
 
 
 def test_a_second_process_with_the_same_table_or_result_says_so(prepared, tmp_path, capsys):
@@ -412,13 +416,13 @@ def test_the_page_has_a_row_for_each_layer_and_the_picture_a_point_for_each_enco
 
 def test_the_name_of_a_corpus_is_no_path_and_no_markup(compared, tmp_path):
     result = read_encoder_result(compared / "emotion.json")
-    write_result(tmp_path / "a.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
+    write_result(tmp_path / "emotion.json", result.model_copy(update={"corpus": "../x --><script>\n[y](z)"}))
     for _ in range(2):  # the second page is put between the marks of the first one
         write_page(tmp_path, tmp_path / "page.md")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.json", "page-x----script-y-z~063c6c75.svg", "page.md"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["emotion.json", "page-x----script-y-z~063c6c75.svg", "page.md"]
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "<script" not in text and text.count(": begin -->") == len(re.findall(r"(?<!\\)\]\(", text)) == 1
-    (tmp_path / "a.json").write_text("{" * 10**6)
+    (tmp_path / "emotion.json").write_text("{" * 10**6)
     with pytest.raises(StudyError, match="is not a result of `siser audit-encoders`"):
         write_page(tmp_path, tmp_path / "page.md")
 

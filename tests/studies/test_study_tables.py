@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -194,6 +195,20 @@ def test_a_page_without_marks_is_left_alone(path, rows):
         updated(read_study(path), path.parent / "page.md", rows)
     assert siser(["study", str(path), "--table"]) == 2
     assert (path.parent / "page.md").read_text() == "My own text.\n"
+
+
+def test_pages_and_pictures_of_somebody_else_are_not_replaced(path, rows, capsys):
+    page, picture = path.parent / "page.md", path.parent / "page-here.svg"
+    picture.write_text("mine")
+    assert siser(["study", str(path), "--table"]) == 2
+    assert "page-here.svg exists, and" in " ".join(capsys.readouterr().err.split()) and picture.read_text() == "mine"
+    page.write_bytes(content := b"\xff\xfe")
+    assert siser(["study", str(path), "--table"]) == 2
+    assert "page.md is no page in Markdown" in " ".join(capsys.readouterr().err.split()) and page.read_bytes() == content
+    page.unlink()
+    os.mkfifo(page)
+    assert siser(["study", str(path), "--table"]) == 2
+    assert "page.md is not a regular file" in " ".join(capsys.readouterr().err.split()) and page.is_fifo()
 
 
 def test_a_picture_of_one_arm_can_be_drawn(path):

@@ -304,6 +304,9 @@ def test_resuming_what_is_no_study_or_a_damaged_one_is_refused(whole, prepared, 
     path = recipe_file(tmp_path)
     assert f"is not a sweep (it has no {JOURNAL})" in failure(capsys, command(path, prepared, tmp_path / "other", "--resume"))
     out = shutil.copytree(whole.folder, tmp_path / "study")
+    (out / "trials").symlink_to(tmp_path / "other")
+    assert "trials is a link, to which this command would write" in failure(capsys, command(path, prepared, out, "--resume"))
+    (out / "trials").unlink()
     (out / JOURNAL).write_text("no JSON\n" + (out / JOURNAL).read_text())
     assert f"{out / JOURNAL} is damaged" in failure(capsys, command(path, prepared, out, "--resume"))
     (out / JOURNAL).rename(out / "elsewhere")
@@ -313,7 +316,10 @@ def test_resuming_what_is_no_study_or_a_damaged_one_is_refused(whole, prepared, 
 
 def test_the_command_prints_the_best_and_where_the_recipe_is(whole, prepared, tmp_path, capsys):
     out = shutil.copytree(whole.folder, tmp_path / "study")
+    (out / "trials" / "0001").mkdir(parents=True)
+    (out / "trials" / "notes.txt").write_text("mine")
     assert siser(command(recipe_file(tmp_path), prepared, out, "--resume")) == 0
+    assert [path.name for path in (out / "trials").iterdir()] == ["notes.txt"], "only folders of trials are removed"
     output = capsys.readouterr().out
     assert "3 trials of 3 configurations (2 complete, 1 failed) on 2 folds of 6 (05, 02)" in output
     table = [line.split() for line in output.splitlines() if line.split()[:1] in (["0"], ["1"], ["2"])]

@@ -45,11 +45,16 @@ def attackable(
 def round_significant(values: np.ndarray, bits: int) -> np.ndarray:
     """Round numbers to this many significant binary digits, as float16 (11) and float32 (24) do within their range.
 
+    What would be rounded up beyond the largest number becomes that number.
+
     >>> round_significant(np.array([1 / 3, 1000.3, -0.1]), 11).tolist()
     [0.333251953125, 1000.5, -0.0999755859375]
     """
     mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits).astype(values.dtype)
+    with np.errstate(over="ignore"):
+        rounded = np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits).astype(values.dtype)
+    overflown = np.isinf(rounded) & np.isfinite(values)
+    return np.where(overflown, np.copysign(np.finfo(rounded.dtype).max, values), rounded)
 
 
 def significant_bits(embedding: np.ndarray, bits: int) -> int:

@@ -6,10 +6,9 @@ from pathlib import Path
 from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.errors import StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Uar
-from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.studies.encoders.results import AttackerNumbers, EncoderResult, LayerNumbers, plain_name, read_all
-from speaker_invariant_ser.studies.page import with_block
+from speaker_invariant_ser.studies.page import with_block, write_files
 from speaker_invariant_ser.studies.picture import Point, draw_points
 from speaker_invariant_ser.studies.rows import Mean
 from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, markdown, score, share
@@ -156,7 +155,6 @@ def files(folder: Path, page: Path) -> dict[Path, str]:
 
 def write_page(folder: Path, page: Path) -> list[EncoderResult]:
     """Write the page and its picture; return the results that they show."""
-    for path, text in files(folder, page).items():
-        with writing(path) as file:
-            file.write(text)
+    text, *drawn = files(folder, page).items()
+    write_files(page, text[1], dict(drawn))
     return read_results(folder)
