@@ -1,5 +1,6 @@
 """Where utterances come from: known corpora by name, or the user's own data, together in one prepared corpus."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS, WITH_VOTES
+from speaker_invariant_ser.data.tables.names import alike_key
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale
 from speaker_invariant_ser.data.tables.unify import unify
-from speaker_invariant_ser.errors import CorpusError
+from speaker_invariant_ser.errors import CorpusError, shorten, shown
 from speaker_invariant_ser.files import refuse_existing, remove_leftovers, scratch_folder
 from speaker_invariant_ser.processes import TaskProgress
 
@@ -121,8 +123,28 @@ def prepare_sources(
 
             download_corpus(get_corpus(sources[0].corpus), sources[0].path, progress)
         listings = [source.list_utterances(scratch / str(number)) for number, source in enumerate(sources)]
+        listings[0].notes.extend(shared_speakers(sources, listings))
         compare = comparison(sources, listings) if not conditions else lambda kept: []
         return prepare(select(listings, conditions), out, treatment, pool, progress, compare, f0)
+
+
+def shared_speakers(sources: Sequence[Source], listings: Sequence[Listing]) -> list[str]:
+    """Return a note on speakers who have the same name, or one that is alike, in several corpora of the user's own.
+
+    Each corpus has speakers of its own, because short names such as 01 stand for other people in other corpora. Where it is one
+    person, this person would be tested and trained on. There is no note where the user has said that names that are alike differ.
+    """
+    pairs = zip(sources, listings, strict=True)
+    own = [listing.utterances for source, listing in pairs if source.is_own and source.same_speaker is not False]
+    known = [{alike_key(utterance.speaker): utterance.speaker for utterance in utterances} for utterances in own]
+    counts = Counter(key for speakers in known for key in speakers)
+    names = sorted({shown(name) for speakers in known for key, name in speakers.items() if counts[key] > 1})
+    if not names:
+        return []
+    return [
+        f"speaker {shorten(names)} of several of your tables or folders: taken as different people in each. If it is one person, "
+        "put the recordings into one table, since a test on this person is none on an unseen speaker; else --distinct-speakers"
+    ]
 
 
 def require_own_data(sources: Sequence[Source]) -> None:

@@ -559,6 +559,11 @@ def test_several_corpora_in_one_manifest(many, tmp_path, capsys):
     }
     assert prepared.settings["corpora"] == ["one", "two"] and prepared.utterances[0].id == "one/0.wav"
     assert {u.text for u in prepared.utterances if u.corpus == "two"} == {f"two-t{n}" for n in range(6)}
+    note = "speaker 'a' of several of your tables or folders: taken as different people in each. If it is one person, put"
+    assert note in " ".join(capsys.readouterr().err.split())
+    shutil.rmtree(tmp_path / "data")
+    assert siser([*command, "--also", f"csv={tmp_path}/two/two.csv", "--distinct-speakers"]) == 0
+    assert "taken as different people" not in " ".join(capsys.readouterr().err.split())
     shutil.rmtree(tmp_path / "data")
     assert siser([*command, "--also", f"csv={tmp_path}/one/one.csv"]) == 2
     assert "two corpora are named one" in capsys.readouterr().err
