@@ -99,7 +99,7 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
     names, text = [str(name) for name in allowed], str(value)[:MAX_SHOWN]
     close = difflib.get_close_matches(text, names[:MAX_NAMES], n=1)
     hint = f", did you mean '{close[0]}'?" if close else "."
-    return f"unknown {kind} '{text}'{hint} Expected one of: {shorten(names, MAX_NAMES)}"
+    return f"unknown {kind} '{text}'{hint} Expected one of: {shorten(names, MAX_NAMES) or 'none, there is no other'}"
 
 
 def explain_addresses(text: str) -> tuple[str, str]:
@@ -141,10 +141,10 @@ def changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
 def shorten(names: Iterable[object], maximum: int = 5) -> str:
     """Return names joined by commas, at most `maximum` of them, then the number of the others.
 
-    >>> shorten("abcd", maximum=2)
-    'a, b and 2 more'
+    >>> shorten("abcd", maximum=2), shorten(["", "a"])
+    ('a, b and 2 more', "'' (empty), a")
     """
-    listed = [str(name) for name in names]
+    listed = [str(name) or "'' (empty)" for name in names]
     more = f" and {len(listed) - maximum} more" if len(listed) > maximum else ""
     return ", ".join(listed[:maximum]) + more
 

@@ -75,7 +75,7 @@ def test_only_does_not_apply_to_a_corpus_without_the_column():
     both = [listing("a", "12", "speech"), listing("b", "34")]
     assert [len(selected.utterances) for selected in select(both, [("style", "speech")])] == [2, 2]
     assert [len(selected.utterances) for selected in select(both, [("corpus", "b")])] == [0, 2]
-    with pytest.raises(ManifestError, match="--only style=speach: no utterance has it, style is one of , speech"):
+    with pytest.raises(ManifestError, match="--only style=speach: no utterance has it, style is one of '' .empty., speech"):
         select(both, [("style", "speach")])
 
 

@@ -87,6 +87,7 @@ def test_a_given_label_stays_whatever_the_votes(tmp_path):
             "--votes v_: no column begins with v_ .* such as v_angry; found votes_angry",
         ),
         ("r1,r2\na,1,sad,sad", {"annotators": ["r1", "s*"]}, r"--annotators s\*: unknown column"),
+        ("emotion\na,1,sad", {"annotators": ["s*"]}, r"unknown column 's\*'. Expected one of: none, there is no other"),
         ("votes_a,r1\na,1,1,sad", {"votes": "votes_", "annotators": ["r1"]}, "--votes votes_ and --annotators r1"),
     ],
 )

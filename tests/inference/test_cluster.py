@@ -179,3 +179,4 @@ def test_ray_is_an_extra(archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SetupError, match=r"--engine ray needs Ray: pip install 'speaker-invariant-ser\[ray\]'"):
         cluster.predict_on_ray(archive, tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()

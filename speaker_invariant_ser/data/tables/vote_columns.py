@@ -83,7 +83,7 @@ def vote_columns(columns: Mapping[str, Sequence[str]], prefix: str, source: Path
     if prefix and not emotions:
         raise ManifestError(
             f"{source}: --votes {prefix}: no column begins with {prefix} and ends with an emotion, such as {prefix}angry; found "
-            f"{shorten(columns, 10)}"
+            f"{shorten(columns, 10) or 'no column beside those of every table'}"
         )
     return emotions
 

@@ -103,6 +103,7 @@ def predict_on_ray(archive: Archive, out: Path, overwrite: bool = False) -> Summ
         WriteError: The folder holds something else, or another process is writing it.
     """
     out = Path(os.path.abspath(out))
+    import_ray()  # before the folder is made
     with held(out), write_errors(out):
         prepare_folder(out, archive, overwrite)
         chunks = list(chunks_of(archive.inputs))
@@ -190,6 +191,15 @@ def missing(out: Path, chunks: Sequence[Chunk], name: str = PART) -> list[Chunk]
     return [chunk for chunk in chunks if not (out / name.format(chunk.first)).is_file()]
 
 
+def import_ray() -> Any:
+    """Import Ray; raise SetupError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise SetupError("--engine ray needs Ray: pip install 'speaker-invariant-ser[ray]'") from None
+    return ray
+
+
 @contextmanager
 def ray_cluster(jobs: int | None) -> Iterator[Any]:
     """Connect to the cluster that RAY_ADDRESS names, or start a local one; end the connection, and what was started.
@@ -197,10 +207,7 @@ def ray_cluster(jobs: int | None) -> Iterator[Any]:
     Raises:
         SetupError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise SetupError("--engine ray needs Ray: pip install 'speaker-invariant-ser[ray]'") from None
+    ray = import_ray()
     local = not os.environ.get("RAY_ADDRESS")
     processors = jobs or cores() if local else None  # a cluster knows its own
     system = {"worker_niceness": 0} if local else None  # with Ray's 15, whatever else the machine does goes first
