@@ -97,8 +97,9 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
     "unknown corpus 'emdb', did you mean 'emodb'? Expected one of: emodb, nemo"
     """
     names, text = [str(name) for name in allowed], str(value)[:MAX_SHOWN]
-    close = difflib.get_close_matches(text, names[:MAX_NAMES], n=1)
-    hint = f", did you mean '{close[0]}'?" if close else "."
+    by_spelling = {name.casefold(): name for name in reversed(names[:MAX_NAMES])}
+    close = difflib.get_close_matches(text.casefold(), by_spelling, n=1)
+    hint = f", did you mean '{by_spelling[close[0]]}'?" if close else "."
     return f"unknown {kind} '{text}'{hint} Expected one of: {shorten(names, MAX_NAMES) or 'none, there is no other'}"
 
 

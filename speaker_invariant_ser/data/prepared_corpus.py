@@ -61,7 +61,7 @@ class PreparedCorpus:
         folder = Path(folder)
         missing = [name for name in (SETTINGS, MANIFEST, AUDIO) if not (folder / name).is_file()]
         if missing:
-            reason = f"has no {shorten(missing)}" if folder.is_dir() else "does not exist"
+            reason = f"has no {shorten(missing)}" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
             raise PreparedCorpusError(f"{folder} is not a prepared corpus ({reason}); make one with `siser prepare`")
         settings = read_settings(folder / SETTINGS)
         if sha256(folder / MANIFEST) != settings["sha256"].get(MANIFEST):

@@ -64,6 +64,8 @@ def paths(tmp_path, folder, prepared, trained):
 
 CASES = {
     "prepare emobd {folder} {tmp}/out": "unknown corpus 'emobd', did you mean 'emodb'? Expected one of: aesdd,",
+    "prepare EMODB {folder} {tmp}/out": "unknown corpus 'EMODB', did you mean 'emodb'? Expected",
+    "baseline {folder}/corpus.csv --out {tmp}/out": "corpus.csv is not a prepared corpus (is a file)",
     "prepare emodb {tmp}/wrong {tmp}/out": "does not hold EMO-DB: looked for files named like 03a01Fa.wav",
     "prepare emodb {tmp}/nothing {tmp}/out": "nothing does not exist: expected the unpacked EMO-DB folder (files named like",
     "prepare emodb {tmp}/empty {tmp}/out": "is empty: looked for EMO-DB",
