@@ -235,6 +235,7 @@ def map_chunks(
     remove_attempts(out)
     from ray.data import ActorPoolStrategy, DataContext
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # what Ray Data says of its work is not for users of `siser`
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
