@@ -135,10 +135,10 @@ def require_former_report(out: Path, quick: bool = False) -> None:
     from speaker_invariant_ser.files import refuse_existing, require_only
     from speaker_invariant_ser.runs import RECIPE, SPLIT
 
-    if all((out.resolve().parent / name).is_file() for name in (RECIPE, SPLIT)):
-        raise WriteError(f"{out} is in a run, whose own report may be there; choose another --out")
     if quick and holds_full_report(out):
         raise WriteError(f"{out} holds a full report, which --quick does not replace; choose another --out")
+    if all((out.resolve().parent / name).is_file() for name in (RECIPE, SPLIT)):
+        raise WriteError(f"{out} is in a run, whose own report may be there; choose another --out")
     advice = "choose another --out; only a former report is replaced"
     if is_report(out / JSON):
         require_only(out, REPORT_FILES, advice)

@@ -167,7 +167,7 @@ def evaluate_alone(
     domains = domains_of(run.recipe.split, tested)
     columns = group_columns(list(compress(tested, headline(domains))), by)
     require_held_out(run, prepared)
-    other = (against, report_of(against), predictions_of(against, tested)) if against else None
+    other = (against, predictions_of(against, tested), report_of(against)) if against else None
 
     judged = judge_of(judge, run, prepared) if judge else None
     heard = predict_by_telephone(run, prepared, device, progress).rows(headline(domains)) if telephone else None
@@ -225,9 +225,9 @@ def copies_share(run: Run, prepared: PreparedCorpus) -> float:
 
 
 def compare_with(
-    other: Run, other_report: AnyRunReport, others: Predictions, predictions: Predictions, domains: np.ndarray
+    other: Run, others: Predictions, other_report: AnyRunReport, predictions: Predictions, domains: np.ndarray
 ) -> Against:
-    """Compare with another run, whose report and predictions are given, on the same test utterances."""
+    """Compare with another run, whose predictions and report are given, on the same test utterances."""
     these = predictions.rows(headline(domains))
     same = others.rows(np.isin(others.id, these.id))
     speaker = other_report.speaker.to_json() if other_report.speaker else {}
