@@ -411,13 +411,16 @@ def test_every_argument_and_option_is_documented():
 
 
 def test_options_of_one_name_have_one_type_and_default_on_all_commands():
-    """Except --out; --seed and --jobs of `train`, from the recipe and from memory; --channel, of which `infer` has one more."""
+    """Except --out; --seed and --jobs of `train`, from the recipe and from memory; --channel, of which `infer` has one more.
+
+    `audit` rounds to --significant-bits unless another number is given, and `embed` only where one is given.
+    """
     meanings = {}
     for options in options_by_command().values():
         for option in options:
             meanings.setdefault(option.opts[0], set()).add((str(option.type_descriptor.annotation), str(option.default)))
     different = {name for name, variants in meanings.items() if len(variants) > 1}
-    assert different == {"--channel", "--jobs", "--out", "--seed"}
+    assert different == {"--channel", "--jobs", "--out", "--seed", "--significant-bits"}
 
 
 def test_recipes_are_listed_with_the_first_sentence_of_their_comment(capsys):
