@@ -146,6 +146,15 @@ def test_audio_that_the_corpus_does_not_describe_is_rejected_unless_it_is_an_oth
     assert list_corpus(corpus, tmp_path).rejected == [("holiday.wav", "not a file of C by its name: expected x")]
 
 
+def test_the_words_of_an_utterance_may_be_in_another_encoding_than_utf8(tmp_path):
+    (tmp_path / "train_splits").mkdir()
+    (tmp_path / "train_splits" / "dia0_utt1.wav").touch()
+    table = "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nIt\u2019s fine\u2026,Monica,joy,0,1\n"
+    (tmp_path / "train_sent_emo.csv").write_text(table, encoding="cp1252")  # as a spreadsheet saves it
+    (utterance,) = list_corpus(get_corpus("meld"), tmp_path).utterances
+    assert (utterance.speaker, utterance.emotion, utterance.sex) == ("Monica", "happy", "female")
+
+
 def test_counts_are_compared_with_the_release_of_nearest_size():
     small, large = Counts(6, 3, {"happy": 6}), Counts(60, 3, {"happy": 30, "sad": 30})
     corpus = Corpus(**FACTS, counts={"small": small, "large": large}, find=lambda folder: [])
