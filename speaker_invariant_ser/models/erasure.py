@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SINGULAR_VALUE_TOLERANCE = 1e-6  # correlations of embedding and speaker below this are rounding errors
 FEATURES = 512  # R, random Fourier features of a kernel
 MAX_SPEAKERS = FEATURES // 2  # or few functions would be free of them
+SAMPLE = 20_000  # utterances that Obliviator is fitted on, at most: bounds memory
 HIDDEN = 128  # units of a network
 STEPS, BATCH_SIZE, LEARNING_RATE = 30, 512, 2e-3  # of its training; with more it learns the fitted utterances by heart
 MIN_SCALE = 1e-3  # of a dimension that is divided by its deviation
@@ -198,6 +199,9 @@ class ObliviatorEraser(nn.Module):
     def fit(self, x: Tensor, speaker: np.ndarray, emotion: np.ndarray, seed: int) -> None:
         """As of `Eraser`."""
         generator = torch.Generator().manual_seed(seed)
+        if len(x) > SAMPLE:
+            rows = torch.randperm(len(x), generator=generator)[:SAMPLE]
+            x, speaker, emotion = x[rows], speaker[rows.numpy()], emotion[rows.numpy()]
         self.mean.copy_(x.mean(dim=0))
         self.scale.copy_(x.std(dim=0, unbiased=False).clamp_min(MIN_SCALE))
         whole = z = (x - self.mean) / self.scale

@@ -123,6 +123,15 @@ def test_obliviator_keeps_nothing_of_unknown_emotions_and_more_with_a_larger_wei
     assert none(x).std(dim=0).max() < 1e-4
 
 
+def test_obliviator_is_fitted_on_a_sample_of_many_utterances(monkeypatch):
+    table = make_table(300, dims=8, speakers=3, code=linear_code)
+    monkeypatch.setattr(erasure, "SAMPLE", 100)
+    fitted, sampled = eraser("obliviator", 8), []
+    monkeypatch.setattr(fitted, "train_network", lambda number, z, *_: sampled.append(len(z)))
+    fitted.fit(as_tensor(table), table.speaker, to_indices(table.emotion), seed=0)
+    assert sampled == [100] and fitted(as_tensor(table)).isfinite().all()
+
+
 def test_an_attacker_trained_on_the_fitted_utterances_is_at_chance_whatever_is_left():
     """The reason why attackers of an erased embedding are trained on held-out utterances only."""
     table, new, more = (make_table(400, dims=128, speakers=8, seed=seed, code=linear_code) for seed in range(3))
