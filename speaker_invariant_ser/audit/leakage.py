@@ -14,7 +14,7 @@ is one trained model, so that a run has one for every fold and seed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -122,15 +122,12 @@ class Leakage:
 
     @property
     def conclusion(self) -> Conclusion:
-        """Whether attackers on the embedding are at chance, and why; see `statistics.equivalence_test`."""
+        """Whether attackers on the embedding are at chance, and why; see `conclude`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
         tails: dict[Reason, float] = {}
         if self.tails.speaker and self.tails.surest:
             tails = {"speaker": self.tails.speaker.p_value, "surest": self.tails.surest.p_value}
-        conclusion = statistics.equivalence_test(self.strongest.score, on_embedding, self.chance, tails)
-        if self.nested_texts > NESTED:
-            return allow_for_texts(conclusion, self.strongest.score, self.chance["given_emotion"])
-        return conclusion
+        return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts)
 
     @property
     def at_chance(self) -> AtChance:
@@ -175,6 +172,18 @@ class Leakage:
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,
         }
+
+
+def conclude(
+    strongest: Score,
+    attackers: Mapping[str, Score],
+    chance: Mapping[str, float],
+    tails: Mapping[Reason, float],
+    nested: float,
+) -> Conclusion:
+    """Decide whether attackers are at chance; arguments as of `statistics.equivalence_test`, and `nested_texts` of `Leakage`."""
+    conclusion = statistics.equivalence_test(strongest, attackers, chance, tails)
+    return allow_for_texts(conclusion, strongest, chance["given_emotion"]) if nested > NESTED else conclusion
 
 
 def score_summary(score: Score) -> dict[str, float | None]:

@@ -22,6 +22,7 @@ from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError
 from speaker_invariant_ser.evaluation.baseline import baseline_of_run
 from speaker_invariant_ser.evaluation.certificates import certify_run
+from speaker_invariant_ser.evaluation.claims.conclusion import concluded
 from speaker_invariant_ser.evaluation.claims.report import report_of
 from speaker_invariant_ser.evaluation.comparison import compare, predictions_of
 from speaker_invariant_ser.evaluation.domains import domain_differences, domain_results, domains_of, headline
@@ -316,20 +317,8 @@ def speaker_results(
     if posteriors_bypass_release(run.recipe.release):
         both = Outputs(attackers="quick", embedding=speaker.controls["embedding"], posteriors=speaker.controls["posteriors"])
         speaker = speaker.model_copy(update={"outputs": both})
-    return speaker if learned == "all" else require_positive_control(speaker)
-
-
-def require_positive_control(speaker: Speaker) -> Speaker:
-    """Turn a claim of chance into "undecided" unless the attackers identified speakers before the erasure.
-
-    Attackers of an erased embedding learn from held-out utterances alone. Where as few utterances were not enough to identify
-    speakers before the erasure, failing afterwards shows nothing.
-    """
-    before = speaker.controls.get("unreleased")
-    identified = before is not None and (before.low or 0) > speaker.chance.given_emotion
-    if speaker.at_chance is True and not identified:
-        return speaker.model_copy(update={"at_chance": "undecided", "reason": "starved"})
-    return speaker
+    at_chance, reason = concluded(speaker, audited.quick)  # not the audit's own, which does not know what an eraser was fitted on
+    return speaker.model_copy(update={"at_chance": at_chance, "reason": reason})
 
 
 def strongest_by_seed(model_specs: Sequence[ModelSpec], audited: Audit) -> dict[int, float]:

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.errors import RecipeError
-from speaker_invariant_ser.evaluation.evaluate import require_positive_control
+from speaker_invariant_ser.evaluation.claims.conclusion import concluded
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.models import erasure
 from speaker_invariant_ser.models.erasure import ERASERS
@@ -186,19 +186,19 @@ def test_erasing_more_speakers_than_dimensions_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("before", "claim"), [(0.5, (True, "within")), (0.2, ("undecided", "starved")), (None, ("undecided", "starved"))]
+    ("before", "claim"), [(0.5, (True, "within")), (0.3, ("undecided", "starved")), (None, ("undecided", "starved"))]
 )
 def test_attackers_at_chance_before_the_erasure_are_no_evidence_after_it(before, claim):
+    measured = run_report(strongest=0.2).speaker
+    chance = measured.chance.model_copy(update={"given_emotion": 0.3, "given_emotion_balanced": 0.3})
     unreleased = control(0.55).model_copy(update={"low": before})
-    chance = run_report().speaker.chance.model_copy(update={"given_emotion": 0.2})
-    claimed = {"at_chance": True, "reason": "within", "chance": chance, "controls": {"unreleased": unreleased}}
-    speaker = run_report().speaker.model_copy(update=claimed)
-    checked = require_positive_control(speaker)
-    assert (checked.at_chance, checked.reason) == claim
-    assert checked.model_copy(update={"at_chance": True, "reason": "within"}) == speaker
-    leak = speaker.model_copy(update={"at_chance": False, "reason": "leak"})
-    assert require_positive_control(leak) == leak
-    assert require_positive_control(speaker.model_copy(update={"controls": {}})).reason == "starved"
+    erased = {"learned": "held-out", "chance": chance, "controls": {"unreleased": unreleased}, "best_recognised_speaker": None}
+    speaker = measured.model_copy(update=erased)
+    assert concluded(speaker, quick=False) == claim
+    assert concluded(speaker.model_copy(update={"controls": {}}), quick=False) == ("undecided", "starved")
+    assert concluded(speaker.model_copy(update={"controls": {}, "learned": "all"}), quick=False) == (True, "within")
+    leak = run_report().speaker.model_copy(update={"learned": "held-out", "controls": {}})
+    assert concluded(leak, quick=False) == (False, "leak")
 
 
 def test_refitting_the_head_recovers_the_emotion_after_erasure():

@@ -1,1 +1,1 @@
-"""What reports and results state, compared with the files beside them and with itself: whoever writes a number can claim any."""
+"""Check what reports and results state against the files beside them and against itself: anyone can write any number."""

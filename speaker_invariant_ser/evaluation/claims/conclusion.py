@@ -2,10 +2,9 @@
 
 import math
 
-from speaker_invariant_ser.audit.leakage import NESTED
+from speaker_invariant_ser.audit.leakage import conclude
 from speaker_invariant_ser.audit.same_text import SameText
-from speaker_invariant_ser.audit.statistics import MARGIN, Conclusion, Reason, Score, equivalence_test
-from speaker_invariant_ser.audit.tails import allow_for_texts
+from speaker_invariant_ser.audit.statistics import MARGIN, Conclusion, Reason, Score
 from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Speaker, StrongestAttacker
 
 
@@ -22,26 +21,28 @@ def concluded(speaker: Speaker, quick: bool) -> tuple[bool | str, str]:
         return False, "same_text"
     if first.at_chance is not True:
         return first.at_chance, first.reason
-    before = speaker.controls.get("unreleased")
-    identified = before is not None and (before.low or 0) > speaker.chance.given_emotion
-    doubts = {
-        "copies": (speaker.copies or 0.0) > MARGIN,
-        "quick": quick,
-        "starved": speaker.learned == "held-out" and not identified,
-    }
+    doubts = {"copies": (speaker.copies or 0.0) > MARGIN, "quick": quick, "starved": starved(speaker)}
     doubt = next((reason for reason, applies in doubts.items() if applies), "")
     return ("undecided", doubt) if doubt else (True, first.reason)
 
 
+def starved(speaker: Speaker) -> bool:
+    """Return whether attackers may have had too few utterances to learn from, so that failing shows nothing.
+
+    Attackers of an erased embedding learn from held-out utterances alone. These were enough if attackers who learned from as few
+    identified speakers before the erasure.
+    """
+    before = speaker.controls.get("unreleased")
+    identified = before is not None and (before.low or 0) > speaker.chance.given_emotion
+    return speaker.learned == "held-out" and not identified
+
+
 def from_scores(speaker: Speaker) -> Conclusion:
     """Return what the scores of the attackers conclude by themselves, as `Leakage.conclusion` does."""
-    strongest, chance = to_score(speaker.strongest), speaker.chance
     on_embedding = {name: to_score(score) for name, score in speaker.attackers.items() if score.reads == "embedding"}
     best, surest = speaker.best_recognised_speaker, speaker.surest_utterances
     tails: dict[Reason, float] = {"speaker": best.p_value, "surest": surest.p_value} if best and surest else {}
-    conclusion = equivalence_test(strongest, on_embedding, chance.to_json(), tails)
-    nested = (speaker.nested_texts or 0.0) > NESTED
-    return allow_for_texts(conclusion, strongest, chance.given_emotion) if nested else conclusion
+    return conclude(to_score(speaker.strongest), on_embedding, speaker.chance.to_json(), tails, speaker.nested_texts or 0.0)
 
 
 def to_score(part: AttackerScore | StrongestAttacker) -> Score:

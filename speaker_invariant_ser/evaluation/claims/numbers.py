@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Protocol
 
+from speaker_invariant_ser.errors import shown
 from speaker_invariant_ser.evaluation.part import ROUNDING
 from speaker_invariant_ser.evaluation.summary_parts import MeanUar, SpeakerResult, WorstSpeaker
 
@@ -52,13 +53,30 @@ def contradictions(results: BySpeaker, utterances: int) -> list[str]:
 def is_listed(worst: WorstSpeaker, speakers: Mapping[str, SpeakerResult]) -> bool:
     """Return whether the worst speaker has the results that are listed under this name."""
     listed = speakers.get(worst.speaker)
-    return listed is not None and not differences({key: (getattr(worst, key), getattr(listed, key)) for key in listed.to_json()})
+    return listed is not None and all(same(getattr(worst, key), getattr(listed, key)) for key in SpeakerResult.model_fields)
 
 
 def differences(stated: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return in words which numbers differ from what they follow from by more than rounding does.
+    """Return in words which numbers are not what they follow from.
 
     >>> differences({"uar": (0.9, 0.7), "accuracy": (0.5, 0.5)})
-    ['uar is 0.9, and 0.7 by the others']
+    ['uar is 0.9, expected 0.7']
     """
-    return [f"{key} is {is_:.6g}, and {by:.6g} by the others" for key, (is_, by) in stated.items() if abs(is_ - by) > ROUNDING]
+    return [differing(key, *values) for key, values in stated.items() if not same(*values)]
+
+
+def same(stated: object, own: object) -> bool:
+    """Return whether two values are equal but for rounding."""
+    if isinstance(stated, int | float) and isinstance(own, int | float):
+        return abs(stated - own) <= ROUNDING
+    return stated == own
+
+
+def differing(name: str, stated: object, own: object) -> str:
+    """Say that a value is not what it should be."""
+    return f"{name} is {brief(stated)}, expected {brief(own)}"
+
+
+def brief(value: object) -> str:
+    """Return a value in few characters."""
+    return f"{value:.6g}" if isinstance(value, float) else shown(value)

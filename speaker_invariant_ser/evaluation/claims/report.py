@@ -6,16 +6,16 @@ the recordings could tell more. But what follows from these is computed again, a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, verdict
+from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.errors import RunError, quoted, shorten, shown
 from speaker_invariant_ser.evaluation.claims.conclusion import concluded
-from speaker_invariant_ser.evaluation.claims.numbers import contradictions
+from speaker_invariant_ser.evaluation.claims.numbers import contradictions, differing, same
 from speaker_invariant_ser.evaluation.domains import SOURCE, TARGET, domain_result
 from speaker_invariant_ser.evaluation.emotion import emotion_results
-from speaker_invariant_ser.evaluation.part import ROUNDING
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, AnyRunReport, RunReport, UnauditedReport, read_report
 from speaker_invariant_ser.evaluation.summary_parts import Emotion
@@ -24,14 +24,14 @@ from speaker_invariant_ser.runs import Run
 
 
 def report_of(run: Run) -> AnyRunReport:
-    """Read the report of a run, also one without an audit; its verdict is stated anew from the numbers.
+    """Read the report of a run, also one without an audit; what follows from its numbers is stated anew.
 
     Raises:
         RunError: As of `read_report`; the report is of another run, or contradicts the predictions beside it or itself.
     """
     report = read_report(run.folder)
     require_own(run, report)
-    require_own_predictions(run, report)
+    report = report.model_copy(update={"emotion": own_emotion(run, report)})
     if wrong := list(why_inconsistent(run, report)):
         raise RunError(f"{run.folder / REPORT / JSON} contradicts itself: {shorten(wrong, 3)}; {again(run)}")
     return report.model_copy(update={"verdict": stated_anew(report)})
@@ -79,7 +79,8 @@ def own_predictions(run: Run) -> Predictions:
     predictions, path = read_predictions(run.folder / PREDICTIONS), run.folder / PREDICTIONS
     predicted = set(zip(predictions.fold.tolist(), predictions.speaker.tolist(), strict=True))
     tested = {(split.name, speaker) for split in run.splits for speaker in split.test}
-    missing = set() if run.recipe.split.scheme == "domain" else tested - predicted  # where some speakers have no labels
+    partial = run.recipe.split.scheme == "domain" or run.recipe.split.text_folds  # some speakers may have no labels, or no text
+    missing = set() if partial else tested - predicted
     for fold, speaker in sorted(predicted - tested | missing):
         has = "no predictions" if (fold, speaker) in missing else "predictions, and is no test speaker of this fold"
         raise RunError(f"{path}: {shown(speaker)} of fold {shown(fold)} has {has}; {again(run)}")
@@ -88,35 +89,39 @@ def own_predictions(run: Run) -> Predictions:
     return predictions
 
 
-def require_own_predictions(run: Run, report: AnyRunReport) -> None:
-    """Raise RunError if emotion results do not follow from predictions.csv.
+def own_emotion(run: Run, report: AnyRunReport) -> Emotion:
+    """Return the emotion results of a report as they follow from predictions.csv.
 
-    What groups, votes and telephone speech need is in the prepared corpus, which may not be here: they are not compared.
+    What groups, votes and telephone speech need is in the prepared corpus, which may not be here: they are as stated.
+
+    Raises:
+        RunError: The report states something else, or predictions.csv is not that of the run.
     """
     predictions, emotion = own_predictions(run), report.emotion
     first = np.isin(predictions.speaker, list(emotion.per_speaker))
     if not first.any():
         raise RunError(f"{run.folder / REPORT / JSON} has no test speaker of {run.folder / PREDICTIONS}: {again(run)}")
     temperatures = emotion.calibration.temperatures
-    own = emotion_results(replace(predictions.rows(first), temperatures=temperatures)).to_json()
-    others = predictions.rows(~first)
-    if tested := other_domain(emotion):
-        own["domains"] = {tested: {"tested": domain_result(others).to_json() if len(others.truth) else None}}
-        others = predictions.rows(np.zeros(len(first), dtype=bool))
-    changed = [*changes(emotion.to_json(), own), *(f"no result on {name}" for name in np.unique(others.speaker))]
-    if changed:
+    tested, others = predictions.rows(first), predictions.rows(~first)
+    own = emotion_results(replace(tested, temperatures=temperatures)).to_json()
+    if emotion.domains:
+        other = SOURCE if emotion.domains.headline == TARGET else TARGET
+        domains = {emotion.domains.headline: tested, other: others}
+        own["domains"] = {
+            name: {"tested": domain_result(rows).to_json() if len(rows.truth) else None} for name, rows in domains.items()
+        }
+    without = [] if emotion.domains else np.unique(others.speaker).tolist()
+    if changed := [*changes(emotion.to_json(), own), *(f"no result on {name}" for name in without)]:
         raise RunError(
             f"{run.folder / REPORT / JSON} does not agree with {run.folder / PREDICTIONS}: {shorten(changed, 3)}; {again(run)}"
         )
-
-
-def other_domain(emotion: Emotion) -> str:
-    """Return the domain whose results are not the headline; "" in runs without domains."""
-    return "" if emotion.domains is None else SOURCE if emotion.domains.headline == TARGET else TARGET
+    return Emotion.model_validate(replaced(emotion.to_json(), own))
 
 
 def changes(stated: object, own: object, where: str = "emotion") -> Iterator[str]:
     """Yield in words which values differ from those computed again, in tables those that both have.
+
+    An interval where none is computed again is no difference: older versions gave one over two speakers.
 
     >>> list(changes({"uar": {"value": 0.9}, "old": 1}, {"uar": {"value": 0.7}, "new": 1}))
     ['emotion.uar.value is 0.9, expected 0.7']
@@ -129,27 +134,26 @@ def changes(stated: object, own: object, where: str = "emotion") -> Iterator[str
     elif isinstance(stated, list) and isinstance(own, list) and len(stated) == len(own):
         for number, values in enumerate(zip(stated, own, strict=True)):
             yield from changes(*values, f"{where}.{number}")
-    elif not same(stated, own):
-        yield f"{where} is {brief(stated)}, expected {brief(own)}"
+    elif not same(stated, own) and not (own is None and where.endswith((".low", ".high"))):
+        yield differing(where, stated, own)
 
 
-def same(stated: object, own: object) -> bool:
-    """Return whether two values are equal but for rounding."""
-    if isinstance(stated, int | float) and isinstance(own, int | float):
-        return abs(stated - own) <= ROUNDING
-    return stated == own
+def replaced(stated: object, own: object) -> Any:
+    """Return the values that were computed again in place of those that are stated; of tables the keys that are stated.
 
-
-def brief(value: object) -> str:
-    """Return a value in few characters."""
-    return f"{value:.6g}" if isinstance(value, float) else shown(value)
+    >>> replaced({"uar": {"value": 0.7, "low": 0.6}, "old": 1}, {"uar": {"value": 0.7, "low": None}, "new": 1})
+    {'uar': {'value': 0.7, 'low': None}, 'old': 1}
+    """
+    if isinstance(stated, dict) and isinstance(own, dict):
+        return {key: replaced(value, own[key]) if key in own else value for key, value in stated.items()}
+    return own
 
 
 def why_inconsistent(run: Run, report: AnyRunReport) -> Iterator[str]:
     """Yield what contradicts itself in a report: in what it concludes, how much was attacked, and the baseline."""
     baseline, emotion = report.baseline, report.emotion
     if baseline and baseline.chance is not None and not same(baseline.chance, emotion.chance):
-        yield f"baseline: chance is {brief(baseline.chance)}, and {brief(emotion.chance)} of the network"
+        yield differing("baseline: chance", baseline.chance, emotion.chance)
     for name, classifier in (baseline.classifiers if baseline else {}).items():
         yield from (f"baseline, {name}: {text}" for text in contradictions(classifier, emotion.utterances))
         if classifier.per_speaker.keys() != emotion.per_speaker.keys():
@@ -174,16 +178,16 @@ def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
             f"{speaker.speakers} speakers and {speaker.encoders} encoders were attacked, and the run has {trained} training "
             f"speakers and {models} models"
         )
-    expected, stated = concluded(speaker, report.settings.audit.quick), (speaker.at_chance, speaker.reason)
-    if stated != expected or report.at_chance != speaker.at_chance:
-        yield f"at_chance is {report.at_chance} ({stated[1]}), and {expected[0]} ({expected[1]}) by the numbers of the attackers"
+    at_chance, reason = concluded(speaker, report.settings.audit.quick)
+    stated = {"at_chance": report.at_chance, "speaker.at_chance": speaker.at_chance, "speaker.reason": speaker.reason}
+    expected = {"at_chance": at_chance, "speaker.at_chance": at_chance, "speaker.reason": reason}
+    yield from (differing(key, stated[key], expected[key]) for key in stated if stated[key] != expected[key])
 
 
 def stated_anew(report: AnyRunReport) -> list[str]:
     """Return the verdict that the numbers of a report give."""
     if isinstance(report, UnauditedReport):
-        emotion = emotion_verdict(report.emotion.to_json(), report.transductive)
-        return [emotion, f"Speaker information was not measured: {report.unaudited}."]
+        return [emotion_verdict(report.emotion.to_json(), report.transductive), unaudited_verdict(report.unaudited)]
     content: Mapping = report.to_json()
     assert report.speaker.reason in CONCLUSIONS  # it is the one that was concluded
     return verdict(content)
