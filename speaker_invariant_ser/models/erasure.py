@@ -1,6 +1,6 @@
 """Erasers: maps that remove speaker information from embeddings, fitted after training on the training speakers.
 
-The model stores directions in which speakers differ, not which speaker is where: no speaker can be identified with them.
+The model stores what is applied to every embedding alike, and neither names nor means of single speakers.
 
 Shapes: N utterances, B batch, D embedding dimension, R random features, K speakers, C emotions.
 """
@@ -30,7 +30,7 @@ STEPS, BATCH_SIZE, LEARNING_RATE = 30, 512, 2e-3  # of its training; with more i
 MIN_SCALE = 1e-3  # of a dimension that is divided by its deviation
 MAX_PAIRED = 500  # rows among which distances are measured
 TOLERANCE = 1e-3  # covariances with the speaker below this part of the largest count as none
-KEPT = 1e-4  # functions below this part of the most important one are left out
+MIN_IMPORTANCE = 1e-4  # functions below this part of the most important one are left out
 RIDGE = 1e-6  # mean square of a function below which it predicts little
 
 
@@ -131,9 +131,9 @@ class ObliviatorEraser(nn.Module):
     Akbari, Afshari and Boddeti, "Obliviator reveals the cost of nonlinear guardedness in concept erasure", NeurIPS 2025
     (arXiv 2603.07529), with emotions as its labels; the linear prediction and all sizes are not theirs.
 
-    Known failures: more rounds remove more of the emotion, and of the speaker little more. Of utterances that it was not fitted
-    on less is removed, the more so the fewer it was fitted on, so consult the audit. An utterance without emotion says nothing
-    about what has to be kept.
+    Known failures: more rounds remove more of the emotion, and of the speaker little more. Less is removed of utterances that it
+    was not fitted on, least where it was fitted on few: consult the audit. An utterance without emotion says nothing about what
+    has to be kept.
 
     Args:
         dim: Dimension D of the embedding.
@@ -264,7 +264,7 @@ class ObliviatorEraser(nn.Module):
             gram = crossed.T @ crossed
             wanted += weight * gram / torch.linalg.matrix_norm(gram, 2).clamp_min(1e-12)
         importance, functions = torch.linalg.eigh(wanted)
-        functions = functions[:, importance > KEPT * importance[-1]][:, -self.functions.shape[2] :]
+        functions = functions[:, importance > MIN_IMPORTANCE * importance[-1]][:, -self.functions.shape[2] :]
         self.functions[number] = F.pad(free @ functions, (self.functions.shape[2] - functions.shape[1], 0))
         return unit((features - self.level[number]) @ self.functions[number])
 
