@@ -323,6 +323,7 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         decisions=decisions,
         utterances=decisions,
         left_out=[],
+        left_out_share=0.0,
         not_tried={},
         grouped_by_text=True,
         clusters=10,

@@ -97,8 +97,9 @@ class Audit:
         summary = self.leakage.summary
         if self.same_text and self.same_text.leaks and summary["at_chance"] is not False:
             summary |= {"at_chance": False, "reason": "same_text"}
-        if self.copies > MARGIN and summary["at_chance"] is True:
-            summary |= {"at_chance": "undecided", "reason": "copies"}
+        for reason, share in {"copies": self.copies, "left_out": self.leakage.left_out_share}.items():
+            if share > MARGIN and summary["at_chance"] is True:
+                summary |= {"at_chance": "undecided", "reason": reason}
         if self.quick:
             not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]

@@ -85,7 +85,7 @@ class Leakage:
         decisions: Number of scored (encoder, utterance) pairs.
         utterances: Number of different scored utterances.
         clusters: Number of texts, or of utterances or their groups where folds are not grouped by text.
-        left_out: Speakers with a single utterance, who were removed.
+        left_out: Speakers with a single utterance or group, who were removed.
         not_tried: Attackers that were not run, with the reason.
         grouped_by_text: Whether no text is in both training and test set of any fold.
         chance: Chance levels: uniform, majority, given_emotion, given_emotion_balanced.
@@ -98,6 +98,7 @@ class Leakage:
         nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
         tails: The speaker that is recognised best, and the utterances that attackers are surest about.
         clips: Identification from several clips of one person by the strongest closed-form attacker.
+        left_out_share: Share of the utterances to be scored, over all encoders, that are of speakers who were removed.
     """
 
     speakers: int
@@ -119,6 +120,7 @@ class Leakage:
     nested_texts: float = 0.0
     tails: Tails = field(default_factory=Tails)
     clips: dict[int, Identification | None] = field(default_factory=dict)
+    left_out_share: float = 0.0
 
     @property
     def conclusion(self) -> Conclusion:
@@ -144,6 +146,7 @@ class Leakage:
             "decisions": self.decisions,
             "utterances": self.utterances,
             "left_out": list(self.left_out),
+            "left_out_share": self.left_out_share,
             "not_tried": self.not_tried,
             "grouped_by_text": self.grouped_by_text,
             "clusters": self.clusters,
@@ -223,6 +226,7 @@ def measure_leakage(
         AuditError: Fewer than two speakers are left, no utterance is scored, or an embedding is not finite.
     """
     left_out = sorted({speaker for table in tables for speaker in speakers_with_one_utterance(table)})
+    given = sum(int(table.scored.sum()) for table in tables)
     tables, plans = plan_attacks(tables, folds, seed, repeats)
     usable, not_tried = usable_attackers(tuple(names or ATTACKERS), tables, plans)
     results = run_attackers(tables, plans, usable, seed, jobs, progress)
@@ -245,7 +249,6 @@ def measure_leakage(
         seed,
         cross_validated,
     )
-
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
         emotions=len({emotion for table in tables for emotion in table.emotion}),
@@ -266,6 +269,7 @@ def measure_leakage(
         nested_texts=nested_texts(tables),
         tails=tails,
         clips=identify_from_several_clips(results, tables, pooled.labels, seed),
+        left_out_share=1 - len(pooled.speaker) / given,
     )
 
 

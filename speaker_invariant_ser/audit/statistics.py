@@ -26,7 +26,19 @@ BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds 
 
 AtChance = bool | Literal["undecided"]
 Reason = Literal[
-    "within", "leak", "below", "few", "no_room", "speaker", "surest", "tail", "text_leak", "text", "same_text", "copies"
+    "within",
+    "leak",
+    "below",
+    "few",
+    "no_room",
+    "speaker",
+    "surest",
+    "tail",
+    "text_leak",
+    "text",
+    "same_text",
+    "copies",
+    "left_out",
 ]
 
 
@@ -336,7 +348,7 @@ class Conclusion:
             recognised although the average is not, "text_leak" (a leak of the speaker or of the text), "same_text" (a leak in
             sentences that the attacker knows from a speaker); undecided: too "few" utterances, "no_room" between chance and
             certainty, one speaker or the surest utterances (the "tail") may be recognised, the "text" may be what is recognised,
-            or "copies" that were left out may have named the speaker.
+            "copies" that were left out may have named the speaker, or speakers were "left_out".
     """
 
     at_chance: AtChance

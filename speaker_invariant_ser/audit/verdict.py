@@ -57,6 +57,10 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "Undecided: attackers are at chance, but {copies:.1f} % of the rows are equal or nearly equal to another row of the same "
         "speaker and were left out; unless they are copies of a recording, they name the speaker"
     ),
+    "left_out": (
+        "Undecided: attackers are at chance, but {left_out:.1f} % of the utterances were not attacked, as they are of speakers "
+        "with a single utterance or recording; whether the embedding identifies these is not known"
+    ),
     "starved": (
         "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers before the "
         "erasure either"
@@ -78,6 +82,7 @@ ANSWERS = {  # by the same reason
     "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
     "same_text": "The embedding identifies speakers who say a known sentence again.",
     "copies": "It is undecided whether the embedding identifies speakers: rows that are alike were left out.",
+    "left_out": "It is undecided whether the embedding identifies speakers: many have a single utterance or recording.",
     "starved": "It is undecided whether the embedding identifies speakers: attackers have too few utterances to learn from.",
 }
 CHANCE_EER = 0.5  # equal error rate of a verification that knows nothing
@@ -266,6 +271,7 @@ def tail_values(speaker: Mapping) -> dict[str, float | str]:
         "same": 100 * same["accuracy"],
         "same_expected": 100 * same["expected"],
         "copies": 100 * (speaker.get("copies") or 0.0),
+        "left_out": 100 * (speaker.get("left_out_share") or 0.0),
     }
 
 

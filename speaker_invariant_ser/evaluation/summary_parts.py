@@ -333,6 +333,7 @@ class Speaker(Part):
     clips: list[Clips] = Field(default_factory=list)
     same_text: SameText | None = None  # null where folds do not keep texts apart
     copies: Share | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker
+    left_out_share: Share | None = None  # of the utterances, those of the speakers in left_out
     certificate: CertificatePart | None = None  # where what is released is one of a few codes
 
 

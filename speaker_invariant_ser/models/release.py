@@ -150,7 +150,9 @@ class QuantisedRelease(StandardisedRelease):
 
     def perturb(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Round x [B, D]."""
-        rounded = (x / self.step).round() * self.step + 0.0  # without negative zeros, which show x's sign
+        cell = (x / self.step).round()
+        cell = torch.where(cell == 0, 0.0, cell)  # not -0.0, which shows x's sign; ONNX export would drop a sum with 0
+        rounded = cell * self.step
         return x + (rounded - x).detach() if self.training else rounded  # the rounding error of that sum would depend on x
 
 

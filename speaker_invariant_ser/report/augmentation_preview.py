@@ -21,7 +21,7 @@ from speaker_invariant_ser.features.dataset import LogMelDataset, open_dataset
 from speaker_invariant_ser.features.log_mel import Normalise
 from speaker_invariant_ser.features.mel_scale import hertz_to_band
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
-from speaker_invariant_ser.files import writing
+from speaker_invariant_ser.files import refuse_existing, writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
 from speaker_invariant_ser.report.figure import STYLE, label
 from speaker_invariant_ser.training.batching import BatchLoader, BatchPlan
@@ -144,11 +144,12 @@ def write_preview(path: Path | str, previews: Sequence[Preview], features: Featu
         features: The recipe's features section.
 
     Raises:
-        WriteError: The path has another ending, or cannot be written.
+        WriteError: The path has another ending, exists already, or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise WriteError(f"cannot write {path}: expected a name that ends in {' or '.join(FORMATS)}")
+    refuse_existing(path, "remove it, or choose another --preview")
     with matplotlib.rc_context(STYLE), warnings.catch_warnings(), writing(path, "wb") as file:
         warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
         plot_previews(previews, features).savefig(file, format=path.suffix[1:].lower())

@@ -102,3 +102,16 @@ def test_rows_that_are_left_out_as_copies_are_counted(at_chance):
     assert conclude(at_chance, copies=0.02) == (True, "within")
     leak = measure_leakage([make_table(440, code=occasional_code(0.5))], ["lda"], permutations=300, repeats=1)
     assert conclude(leak, copies=0.5) == (False, "leak")
+
+
+@pytest.mark.parametrize("name", ["id", "group"])
+def test_nothing_is_claimed_of_speakers_that_cannot_be_attacked(name, at_chance):
+    """The speakers that leak have one utterance or one recording each: at chance was said of those that do not."""
+    table = make_table(440, dims=8)
+    single = np.char.mod("one of a kind %d", np.arange(22)) if name == "id" else np.where(np.arange(440) % 11 < 2, "a", "b")
+    speaker = np.concatenate([single, table.speaker[22:]]) if name == "id" else table.speaker
+    group = None if name == "id" else np.where(single == "a", speaker, table.id)
+    leakage = measure_leakage([replace(table, speaker=speaker, group=group)], ["knn"], permutations=0, repeats=1)
+    assert leakage.left_out_share == pytest.approx(22 / 440 if name == "id" else 80 / 440)
+    assert conclude(replace(at_chance, left_out_share=leakage.left_out_share)) == ("undecided", "left_out")
+    assert conclude(replace(at_chance, left_out_share=0.02)) == (True, "within")

@@ -44,6 +44,7 @@ def speaker(reason: str = "leak", **changes: Any) -> dict:
         "reason": reason,
         "significant_bits": 11,
         "copies": 0.07,
+        "left_out_share": 0.75,
         "best_recognised_speaker": {"accuracy": 0.9, "expected": 0.1, "utterances": 50.0},
         "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
         **changes,
@@ -122,6 +123,7 @@ NUMBERS = (
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
         ("same_text", "The embedding identifies speakers who say a known sentence again: across sentences no attacker is signif"),
         ("copies", "Undecided: attackers are at chance, but 7.0 % of the rows are equal or nearly equal to another row of the"),
+        ("left_out", "Undecided: attackers are at chance, but 75.0 % of the utterances were not attacked, as they are of spe"),
         ("starved", "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers "),
     ],
 )

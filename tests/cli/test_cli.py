@@ -199,6 +199,9 @@ def test_a_preview_is_drawn_and_nothing_is_trained(paths, capsys):
     assert siser(train(paths, "--preview", str(preview), "--set", "augment.concatenate=1")) == 0
     assert str(preview) in capsys.readouterr().out and preview.read_bytes().startswith(b"\x89PNG")
     assert sorted(paths["tmp"].rglob("*")) == sorted([*before, preview])
+    preview.write_bytes(b"a picture of somebody")
+    assert siser(train(paths, "--preview", str(preview))) == 2 and preview.read_bytes() == b"a picture of somebody"
+    assert "preview.png exists already: remove it, or choose another --preview" in capsys.readouterr().err
 
 
 def test_only_the_first_process_of_torchrun_prints(paths, monkeypatch, capsys):

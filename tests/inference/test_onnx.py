@@ -115,8 +115,14 @@ def test_functionals_and_a_release_that_rounds_are_computed_too(tmp_path):
     clips, release = [speechlike(1, seed) for seed in range(8)], section("release", name="quantise", step=0.5)
     folder = saved(tmp_path / "model", clips, features=features, encoder=ProsodySettings(dim=8), release=release)
     assert export_onnx(folder, tmp_path / "model.onnx") < 1e-4
-    embedding = OnnxModel(tmp_path / "model.onnx").apply(clips[:3]).embedding
+    file = OnnxModel(tmp_path / "model.onnx")
+    embedding = file.apply(clips[:3]).embedding
     assert (embedding % 0.5 == 0).all() and len({*map(bytes, embedding)}) == 3
+    outputs = [file.session.run(None, {"waveform": clip}) for clip in clips]
+    probability, raw = (np.array(values) for values in zip(*outputs, strict=True))
+    assert (raw == 0).any() and not np.signbit(raw[raw == 0]).any(), "the sign of a zero is that of what was rounded"
+    file.session = SimpleNamespace(run=lambda *_: [probability[0], -np.abs(0 * raw[0])])  # as files of version 0.8.0
+    assert not np.signbit(file.apply(clips[:1]).embedding).any()
 
 
 def test_obliviator_is_computed_too(tmp_path):

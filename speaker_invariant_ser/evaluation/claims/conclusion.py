@@ -21,7 +21,12 @@ def concluded(speaker: Speaker, quick: bool) -> tuple[bool | str, str]:
         return False, "same_text"
     if first.at_chance is not True:
         return first.at_chance, first.reason
-    doubts = {"copies": (speaker.copies or 0.0) > MARGIN, "quick": quick, "starved": starved(speaker)}
+    doubts = {
+        "copies": (speaker.copies or 0.0) > MARGIN,
+        "left_out": (speaker.left_out_share or 0.0) > MARGIN,
+        "quick": quick,
+        "starved": starved(speaker),
+    }
     doubt = next((reason for reason, applies in doubts.items() if applies), "")
     return ("undecided", doubt) if doubt else (True, first.reason)
 

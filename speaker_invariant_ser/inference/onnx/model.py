@@ -137,7 +137,8 @@ class OnnxModel:
                 raise RunError(f"{self.name} is damaged: its probabilities do not add up to 1")
             if not np.isfinite(embedding).all():
                 raise RunError(f"{self.name} is damaged: its embedding is not finite")
-            outputs.probability[index], outputs.embedding[index] = probability, embedding
+            outputs.probability[index] = probability
+            outputs.embedding[index] = embedding + 0.0  # not -0.0, in which files of versions to 0.8.0 show what was rounded away
             if outputs.code is not None:
                 outputs.code[index] = further[CODE]
             if outputs.dimensions is not None:

@@ -118,7 +118,7 @@ def attackers_section(speaker: Speaker, with_plot: bool, threat: str) -> Section
             *([Text(about_tails(speaker))] if about_tails(speaker) else []),
             chance_table(speaker),
             *([Text(about_given(speaker.given))] if speaker.given else []),
-            *([Text(f"Left out, because they have a single utterance: {shorten(left_out, 20)}.")] if left_out else []),
+            *([Text(f"Left out, with a single utterance or recording: {shorten(left_out, 20)}.")] if left_out else []),
         ],
     )
 
