@@ -23,9 +23,11 @@ from speaker_invariant_ser.data.manifest import Utterance
 from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
-from speaker_invariant_ser.errors import ManifestError, RecipeError, SplitError
+from speaker_invariant_ser.errors import ManifestError, RecipeError, RunError, SplitError
+from speaker_invariant_ser.evaluation.claims.report import own_emotion
 from speaker_invariant_ser.evaluation.domains import domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.recipe import SplitSection, TrainSection
 from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.runs import Run
@@ -336,6 +338,15 @@ def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports,
     assert emotion.uar.value == domains.target.tested.uar.value
     assert set(emotion.per_speaker) == {"06"} and emotion.utterances == 12 and np.sum(emotion.confusion.counts) == 12
     assert "corpus" not in emotion.groups and report.settings.folds[0].unlabelled == ["05"]
+
+
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_results_on_either_domain_must_follow_from_the_predictions(domain, reports, adapted):
+    content = reports[0].to_json()
+    assert own_emotion(adapted, reports[0]).to_json() == content["emotion"]
+    content["emotion"]["domains"][domain]["tested"]["accuracy"] = 0.99
+    with pytest.raises(RunError, match=f"emotion.domains.{domain}.tested.accuracy is 0.99, expected"):
+        own_emotion(adapted, RunReport.model_validate(content))
 
 
 def test_the_baseline_is_compared_domain_by_domain(reports):

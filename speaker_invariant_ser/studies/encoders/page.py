@@ -7,7 +7,14 @@ from speaker_invariant_ser.audit.statistics import leaves_room
 from speaker_invariant_ser.errors import StudyError, shorten
 from speaker_invariant_ser.evaluation.summary_parts import Uar
 from speaker_invariant_ser.report.table import Table, cell
-from speaker_invariant_ser.studies.encoders.results import AttackerNumbers, EncoderResult, LayerNumbers, plain_name, read_all
+from speaker_invariant_ser.studies.encoders.results import (
+    CLASSIFIER_NAMES,
+    AttackerNumbers,
+    EncoderResult,
+    LayerNumbers,
+    plain_name,
+    read_all,
+)
 from speaker_invariant_ser.studies.page import with_block, write_files
 from speaker_invariant_ser.studies.picture import Point, draw_points
 from speaker_invariant_ser.studies.rows import Mean
@@ -16,7 +23,6 @@ from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, mar
 PAGE = "encoders.md"  # beside the results, where no other page is named
 HEAD = ("encoder", "dimensions", "UAR, linear", "UAR, MLP", "strongest attacker", "chance", "excess")
 CONTAMINATED = "§"
-KIND_NAMES = {"linear": "Linear", "mlp": "MLP"}
 KINDS = ((False, False, "trained network"), (True, False, "without training"))
 ABOUT = (
     "In %, with 95 % CI. UAR: emotion on speakers that the classifier was not trained on, nor, as far as is known, the encoder, "
@@ -59,7 +65,7 @@ def cells(result: EncoderResult, layer: LayerNumbers) -> list[str]:
     return [
         f"{name}: {result.about}" if layer is result.layers[0] else name,
         f"{layer.dimensions:,}",
-        *(score(mean_of(layer.emotion[kind].uar)) + mark for kind in ("linear", "mlp")),
+        *(score(mean_of(layer.emotion[kind].uar)) + mark for kind in CLASSIFIER_NAMES),
         *(speaker_cells(layer.speaker) if layer.speaker else ["-"] * 3),
     ]
 
@@ -89,7 +95,7 @@ def notes(results: Sequence[EncoderResult]) -> list[str]:
     """Return the lines below the table: chance, what its marks mean, and where it was measured."""
     first = results[0]
     lines = [f"{first.utterances:,} utterances of {first.speakers} speakers; UAR by chance: {share(first.chance)}."]
-    lines += [f"{KIND_NAMES[kind]}: {numbers.settings}." for kind, numbers in first.output.emotion.items()]
+    lines += [f"{CLASSIFIER_NAMES[kind]}: {numbers.settings}." for kind, numbers in first.output.emotion.items()]
     if any(layer.speaker and layer.speaker.scored == "trained" for result in results for layer in result.layers):
         lines.append(f"{TRAINED} attackers were scored on utterances that the encoder was trained on.")
     lines += [

@@ -11,7 +11,7 @@ from speaker_invariant_ser.evaluation.summary_parts import MeanUar, Uar, WorstSp
 from speaker_invariant_ser.studies.results import Measurement, StrongestNumbers, read_measurement
 
 MAX_NAME = 100  # characters
-KINDS = ("linear", "mlp")  # of classifiers
+CLASSIFIER_NAMES = {"linear": "Linear", "mlp": "MLP"}
 
 
 class ClassifierNumbers(Part):
@@ -106,8 +106,9 @@ def why_inconsistent(result: EncoderResult, path: Path) -> str:
     if result_path(path.parent, result.encoder).name != path.name:
         return f"is of the encoder {shown(result.encoder)}, whose file is {result_path(Path(), result.encoder).name}"
     for layer in result.layers:
-        if set(layer.emotion) != set(KINDS):
-            return f"has results of {shorten(layer.emotion)} on layer {shown(layer.layer)}, expected {' and '.join(KINDS)}"
+        if layer.emotion.keys() != CLASSIFIER_NAMES.keys():
+            expected = " and ".join(CLASSIFIER_NAMES)
+            return f"has results of {shorten(layer.emotion)} on layer {shown(layer.layer)}, expected {expected}"
         for kind, numbers in layer.emotion.items():
             if numbers.worst_speaker.uar > numbers.uar_mean_over_speakers.value + ROUNDING:
                 return f"contradicts itself: {kind} of layer {shown(layer.layer)}: the worst speaker is above the mean"
