@@ -155,7 +155,11 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
         "a.wav": "",
         "b.M4A": "is MP4 (as .m4a or .mp4), which is not supported; convert it: ffmpeg -i b.M4A b.wav",
         "c.gsm": ".gsm is not supported",
-        "d.pcm": ".pcm has no header",
+        "c.g729": ".g729 is not supported; convert it: ffmpeg -i c.g729 c.wav",
+        "d.pcm": ".pcm has no header; convert it with its own rate and format, such as ffmpeg -f s16le",
+        "d.ULAW": ".ulaw has no header; convert it with its own rate and format, such as ffmpeg -f mulaw",
+        "d.alaw": "such as ffmpeg -f alaw",
+        "d.vox": "such as sox -t vox",
         ".e.wav": "is hidden",
         "._f.wav": "is hidden",
         "._o.wav": None,
@@ -177,6 +181,7 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
     }
     mp4, notes = b"\0\0\0\x20ftypM4A ", b"\0\x05\x16\x07\0\2\0\0Mac OS X"
     other = {"b.M4A": mp4, "q.gsm": mp4, "r.bin": mp4, "c.gsm": b"\xd0" * 33, "d.pcm": bytes(100), "j.bin": b"RIFFRAFF"}
+    other |= dict.fromkeys(("c.g729", "d.ULAW", "d.alaw", "d.vox"), b"\xd0" * 33)
     other |= {"._o.wav": notes, "._p.m4a": notes, "s.m4a": b"<!doctype html>", "t.m4a": b"", "v.heic": b"\0\0\0\x20ftypheic"}
     other["u.ogx"] = b"OggS\0\2" + bytes(20) + b"\1\x1e\1vorbis"
     soundfile.write(tmp_path / "a.wav", SOUND, RATE)

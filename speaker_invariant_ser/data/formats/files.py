@@ -17,9 +17,17 @@ SUFFIXES = frozenset(
 UNSUPPORTED_SUFFIXES = frozenset(
     {".m4a", ".m4b", ".m4v", ".aac", ".mp4", ".3gp", ".3g2", ".mov", ".qt", ".webm", ".mkv", ".mka", ".wma", ".wmv", ".asf"}
     | {".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".ogv", ".amr", ".awb", ".gsm", ".spx", ".ac3", ".eac3", ".dts", ".ape"}
-    | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".weba", ".adts"}
+    | {".wv", ".tta", ".mpc", ".ra", ".rm", ".dss", ".ds2", ".qcp", ".shn", ".weba", ".adts", ".m4r", ".mts", ".m2ts", ".vob"}
+    | {".g722", ".g729", ".silk"}
 )
-HEADERLESS_SUFFIXES = frozenset({".raw", ".pcm", ".ul", ".ulaw", ".mulaw", ".al", ".alaw", ".sln", ".vox"})
+HEADERLESS = {  # the command that reads them, with the usual rate
+    **dict.fromkeys((".raw", ".pcm", ".sln"), "ffmpeg -f s16le -ar 8000 -ac 1 -i IN OUT.wav"),
+    ".sln16": "ffmpeg -f s16le -ar 16000 -ac 1 -i IN OUT.wav",
+    **dict.fromkeys((".ul", ".ulaw", ".mulaw", ".pcmu"), "ffmpeg -f mulaw -ar 8000 -ac 1 -i IN OUT.wav"),
+    **dict.fromkeys((".al", ".alaw", ".pcma"), "ffmpeg -f alaw -ar 8000 -ac 1 -i IN OUT.wav"),
+    ".g726": "ffmpeg -f g726le -code_size 4 -ar 8000 -i IN OUT.wav",
+    ".vox": "sox -t vox -r 8000 IN OUT.wav",
+}
 TEXT_SUFFIXES = frozenset(  # files that stand beside recordings in great number, and are not opened to see whether they are some
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".md", ".lab", ".textgrid", ".trn", ".wrd", ".phn", ".srt"}
     | {".eaf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".parquet", ".npy", ".npz", ".png", ".jpg", ".zip", ".gz", ".py"}
@@ -85,8 +93,8 @@ def reason_against(folder: Path | str, name: str) -> str:
     ending = next((ending for pattern, ending in ENDINGS.items() if re.match(pattern, head, re.DOTALL)), "")
     if ending and not is_hidden(name):
         return f"holds a recording, but its ending {suffix or '(none)'} is none of its kind; rename it to end with {ending}"
-    if suffix in HEADERLESS_SUFFIXES:
-        return f"{suffix} has no header; convert it with its own rate and format: ffmpeg -f s16le -ar 8000 -ac 1 -i IN OUT.wav"
+    if suffix in HEADERLESS:
+        return f"{suffix} has no header; convert it with its own rate and format, such as {HEADERLESS[suffix]}"
     if suffix in UNSUPPORTED_SUFFIXES:
         return (identify(name, head, None) if head else "") or f"{suffix} is not supported; {convert(name)}"
     if suffix in TEXT_SUFFIXES or not (suffix in SUFFIXES or ending or RECORDING.match(head)):
