@@ -35,10 +35,9 @@ from speaker_invariant_ser.data.tables.vectors import (
     distinct_codes,
     require_different,
     require_finite,
-    require_no_empty_label,
-    require_unique_ids,
     to_floats,
     to_mask,
+    usable_labels,
 )
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, shown, unknown
 from speaker_invariant_ser.files import require_regular
@@ -150,8 +149,9 @@ def read_content(
         raise AuditError(f"no such file: {path}")
     try:
         content = READERS[path.suffix.lower()](path, columns, dimensions, needed)
-        require_short(content[1], path)
-        require_single_lines(content[1], path)
+        needed_labels = {name: cells for name, cells in content[1].items() if name in needed}
+        require_short(needed_labels, path)
+        require_single_lines(content[1] if path.suffix.lower() in (".csv", ".tsv") else needed_labels, path)
         return content
     except ManifestError as error:
         raise AuditError(str(error)) from None
@@ -183,17 +183,16 @@ def make_embeddings(
                 f"{source}: embedding has {counted(count, 'row')}, {name} has {len(values)}; expected one per utterance"
             )
     rows = [f"row {row}" for row in range(1, count + 1)]
+    labels, notes = usable_labels(labels, source)
     ids = [name or row for name, row in zip(labels.get("id", rows), rows, strict=True)]
     scored = to_mask(labels.get("scored", ["1"] * count), source)
     code = np.array(labels[CODE]) if CODE in labels else None
-    require_no_empty_label(labels, source)
-    require_unique_ids(ids, source)
     require_finite(embedding, ids, source)
     require_different(embedding, source)
     names = ("speaker", "emotion", "text", "recording")
     unified = [unify_labels(name, labels.get(name, [""] * count), source, same_speaker) for name in names]
     speaker, emotion, text, recording = (cells for cells, _ in unified)
-    notes = [note for _, label_notes in unified for note in label_notes] + repeated_embedding(embedding, speaker)
+    notes += [note for _, label_notes in unified for note in label_notes] + repeated_embedding(embedding, speaker)
     if not scored.all():
         notes.append(
             f"{(~scored).sum()} of {count} rows have scored = 0: attackers learn from them, nothing is concluded about them"

@@ -334,8 +334,6 @@ def test_embeddings_that_are_equal_or_nearly_are_refused(write, values, message)
 
 INVALID_LABELS = {
     "speaker in row 3": ({"speaker": ["a", "a", " ", "b", "b", "b"]}, "empty speaker in row 3; every row needs one$"),
-    "emotion in some rows": ({"emotion": ["", "", "x", "x", "x", "x"]}, "empty emotion in row 1, 2; every row needs one$"),
-    "an id twice": ({"id": ["a", "b", "a", "c", "d", "e"]}, "id a occurs more than once$"),
     "scored": ({"scored": ["1", "0", "2", "1", "1", "1"]}, "scored in row 3 is '2'; expected 1 .* or 0$"),
     "none scored": ({"scored": ["0"] * 6}, "scored is 0 for all utterances; attackers need at least one to be scored on$"),
 }
@@ -347,6 +345,22 @@ def test_invalid_labels_are_refused(write, case):
     path = write(**changes)
     with pytest.raises(AuditError, match=rf"^{re.escape(str(path))}: {text}"):
         read_embeddings(path)
+
+
+OPTIONAL_LABELS = {
+    "emotion in some rows": ("emotion", ["", "NaN", "x", "x", "x", "x"], "empty emotion in row 1, 2 ('NaN', which stands for"),
+    "an id twice": ("id", ["a", "b", "a", "c", "d", "e"], "id a occurs more than once: not used, rows have numbers"),
+    "a text too long": ("text", ["b" * 10_001, *"abcde"], "text in row 1 has more than 10,000 characters"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONAL_LABELS)
+def test_an_optional_label_rejects_no_table(write, case):
+    name, cells, note = OPTIONAL_LABELS[case]
+    table = read_embeddings(write(**{name: cells}))
+    assert [text.startswith(note) for text in table.notes] == [True]
+    assert len(table.embeddings.id) == len(set(table.embeddings.id)) == 6
+    assert set(table.embeddings.emotion) == ({""} if name == "emotion" else set(read_embeddings(write()).embeddings.emotion))
 
 
 INVALID_ARRAYS = {

@@ -37,7 +37,7 @@ from speaker_invariant_ser.data.tables.columns import read_columns, separator_hi
 from speaker_invariant_ser.data.tables.names import alike_key, find, is_missing, is_utf8, segment_id
 from speaker_invariant_ser.data.tables.pattern import MAX_PARTS, Pattern, parse
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale, ratings_of, require_scale, without_ratings_of_another_scale
-from speaker_invariant_ser.data.tables.unify import doubtful_names, unify, without_contradictions
+from speaker_invariant_ser.data.tables.unify import doubtful_names, unify, without_contradictions, without_unusable_cells
 from speaker_invariant_ser.data.tables.vote_columns import majority_labels, read_votes, vote_notes
 from speaker_invariant_ser.errors import CorpusError, ManifestError, counted, shorten, unknown
 
@@ -246,6 +246,8 @@ def listing_of(columns: Columns, request: Request, folder: Path) -> Listing:
     else:
         require_single_lines({name: columns[name] for name in NEEDED}, request.source)
         require_no_swallowed_rows(columns, request.source)
+    columns, emptied = without_unusable_cells(columns, {*NEEDED, "votes", "tie"})
+    notes += emptied
     ties = columns["tie"]
     missing = {name: [is_missing(cell) for cell in columns[name]] for name in needed}
     if from_votes and "emotion" in missing:

@@ -2,8 +2,8 @@
 
 Two spellings are *the same* if a reader cannot tell them apart: other Unicode normal forms, invisible characters, other kinds of
 blanks, blanks at the ends. These are always taken as one name. Two spellings are *alike* if they may well mean the same, but need
-not: upper and lower case, leading zeros, `.0`, inner blanks, separators, letters of other scripts that look the same. Of these a
-person has to decide.
+not: upper and lower case, accents, leading zeros, `.0`, inner blanks, separators, letters of other scripts that look the same. Of
+these a person has to decide.
 """
 
 import re
@@ -24,10 +24,15 @@ SMALL = (  # letters of Cyrillic and Greek, of which the small ones or the capit
 )
 LATIN = "abesijkmhopctyxdqwabezhikmnoptyx"
 LOOKALIKES = str.maketrans(SMALL + SMALL.upper(), LATIN + LATIN.upper())
+MARKS = re.compile("(?<=[a-z])[\u0300-\u036f]+")  # accents
+STROKES = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})  # no accents in Unicode
+TELEPHONE = re.compile(rf"[+0](?:[\s().,/{DASHES}]*\d){{7,}}")
 MISSING = frozenset(
     (
         *("", "nan", "nat", "none", "null", "nil", "na", "n/a", "#n/a", "undefined", "missing", "tbd", "tba", "todo"),
         *("not available", "not applicable", "unlabelled", "unlabeled", "unannotated", "no label", "\\n", "n/d"),
+        *("not labelled", "not labeled", "not annotated", "not rated", "unrated", "unassigned", "not assigned", "not set"),
+        *("no value", "no data", "no annotation", "pending"),
         *("keine angabe", "nicht verfügbar", "non disponible", "non renseigné", "no disponible", "non disponibile"),
         *("não disponível", "niet beschikbaar", "brak danych", "нет данных", "н/д"),
     )
@@ -36,6 +41,8 @@ PLACEHOLDER = re.compile(rf"[?._\u2026{DASHES}]+|#(?:name|null|num|ref|value|div
 DOUBTFUL = frozenset(  # also abbreviations of "not specified" that may be somebody's initials
     (
         *("unknown", "unk", "other", "others", "oth", "unsure", "unclear", "ambiguous", "mixed", "xxx", "k.a.", "n.d.", "s.d."),
+        *("unspecified", "notspecified", "blank", "empty", "anonymous", "anonym", "anonyme", "withheld", "private", "restricted"),
+        *("unavailable", "guest", "nobody", "noname", "n.n.", "multiple", "several", "various"),
         *("unbekannt", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend"),
         *("nieznany", "неизвестно", "不明", "未知", "sonstige", "sonstiges", "andere", "autre", "otro", "altro"),
     )
@@ -53,7 +60,7 @@ def is_missing(text: str) -> bool:
     [False, False, False, False]
     """
     word = same_key(text).casefold().strip(" ()[]<>'\"")  # also in brackets or quotes
-    return word.replace(".", "").strip() in MISSING or bool(PLACEHOLDER.fullmatch(word))
+    return word.replace(".", "").replace("_", " ").strip() in MISSING or bool(PLACEHOLDER.fullmatch(word))
 
 
 def doubtful(values: Iterable[str]) -> set[str]:
@@ -66,7 +73,7 @@ def doubtful(values: Iterable[str]) -> set[str]:
     numbers = {value: int("-" * bool(match[1]) + match[2]) for value, text in texts.items() if (match := WHOLE.fullmatch(text))}
     ordered = sorted(set(numbers.values()))
     codes = {value for value, number in numbers.items() if is_code(number, ordered)}
-    return codes | {value for value, text in texts.items() if text in DOUBTFUL}
+    return codes | {value for value, text in texts.items() if text.replace("_", "") in DOUBTFUL}
 
 
 def is_code(number: int, ordered: list[int]) -> bool:
@@ -117,10 +124,17 @@ def alike_key(text: str) -> str:
     (True, True)
     >>> alike_key("1 1") == alike_key("11"), alike_key("1.05") == alike_key("1.5"), alike_key("-1") == alike_key("1")
     (False, False, False)
+    >>> alike_key("\u0130rem") == alike_key("irem"), alike_key("Ren\u00e9e") == alike_key("Renee")
+    (True, True)
+    >>> alike_key("+49 (30) 12345") == alike_key("0049 30 12345")
+    True
     """
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(text)).casefold())
     if not name.isascii():
         name = "".join(str(unicodedata.decimal(c, c)) for c in latin(name))
+        name = unicodedata.normalize("NFC", MARKS.sub("", unicodedata.normalize("NFD", name)).translate(STROKES))
+    if TELEPHONE.fullmatch(name):
+        return re.sub(r"\D", "", name).lstrip("0")
     name = ("-" if SIGN.match(name) else "") + SEPARATORS.sub(" ", name)
     name = re.sub(r"(?<!\d) +| +(?!\d)", "", name)  # between two digits one stays
     name = re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", name)

@@ -1,13 +1,13 @@
 """Bring labels to one spelling, and empty the cells of optional columns that cannot be used; every change has a note."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from speaker_invariant_ser.data.manifest import PARTITIONS, SEXES, Listing, Utterance
 from speaker_invariant_ser.data.tables import names
-from speaker_invariant_ser.errors import ManifestError, counted, shorten
+from speaker_invariant_ser.errors import ManifestError, counted, shorten, shown
 
 SPELLED = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition", "recording")
 MAX_LABEL = 10_000  # characters of a cell, which may be a transcript
@@ -84,8 +84,9 @@ def spellings(
 def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
     """Return the message about speaker names that may be of one person."""
     return (
-        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, separators, "
-        "leading zeros, .0 or look-alike letters; add --same-speaker if they are one person, --distinct-speakers if they are not"
+        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, accents, "
+        "separators, leading zeros, .0 or look-alike letters; add --same-speaker if they are one person, --distinct-speakers if "
+        "they are not"
     )
 
 
@@ -101,6 +102,18 @@ def doubtful_names(column: str, values: Sequence[str]) -> Notes:
     counts = Counter(value for value in values if value in known)
     rows = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
     return [f"{column} {rows} counts as {what}; {advice} if that is wrong"]
+
+
+def without_unusable_cells(columns: Mapping[str, list[str]], needed: Collection[str]) -> tuple[dict[str, list[str]], Notes]:
+    """Empty cells of optional columns that are too long to be compared or hold NUL, with notes: they reject no table."""
+    emptied, notes = dict(columns), []
+    for name, cells in columns.items():
+        bad = [name not in needed and (len(cell) > MAX_LABEL or "\0" in cell) for cell in cells]
+        if any(bad):
+            emptied[name] = ["" if flag else cell for flag, cell in zip(bad, cells, strict=True)]
+            which = shorten(str(row) for row, flag in enumerate(bad, start=1) if flag)
+            notes.append(f"{name} in row {which} has more than {MAX_LABEL:,} characters, or the character NUL; left empty")
+    return emptied, notes
 
 
 def require_short(columns: Mapping[str, Sequence[str]], source: object) -> None:
@@ -130,7 +143,7 @@ def without_contradictions(listing: Listing) -> Listing:
     for column, allowed in (("sex", SEXES), ("partition", PARTITIONS)):
         counts = Counter(getattr(u, column) for u in utterances if getattr(u, column) not in allowed)
         if counts:
-            what = shorten(f"'{value}' ({counted(count, 'row')})" for value, count in counts.items())
+            what = shorten(f"{shown(value)} ({counted(count, 'row')})" for value, count in counts.items())
             notes.append(f"{column} {what}: expected {' or '.join(allowed[:-1])}; left empty")
             emptied = {column: dict.fromkeys(counts, "") | {value: value for value in allowed}}
             utterances = [with_spelling(utterance, emptied) for utterance in utterances]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing
+from speaker_invariant_ser.data.tables.unify import without_unusable_cells
 from speaker_invariant_ser.errors import AuditError, shorten, shown
 
 MAX_VALUE = 1e18  # its square is finite in single precision
@@ -57,15 +58,27 @@ def require_different(embedding: np.ndarray, source: Path | str) -> None:
         raise AuditError(f"{source}: dimension {shorten(small)} differs by less than {MIN_DIFFERENCE:g}; scale or remove it")
 
 
-def require_no_empty_label(labels: Mapping[str, list[str]], source: Path | str) -> None:
-    """Raise AuditError if an utterance has no speaker, or no emotion where there are emotions."""
+def usable_labels(labels: Mapping[str, list[str]], source: Path | str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return labels without what cannot be used of optional ones, which reject no table, and notes on that.
+
+    Raises:
+        AuditError: An utterance has no speaker.
+    """
+    usable, notes = without_unusable_cells(labels, ("speaker", "scored", "code"))
     for name in ("speaker", "emotion"):
-        cells = labels.get(name, ())
+        cells = usable.get(name, [])
         rows = [row for row, label in enumerate(cells, start=1) if is_missing(label)]
         words = {shown(cells[row - 1]) for row in rows} - {"''"}
+        written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
+        if rows and name == "speaker":
+            raise AuditError(f"{source}: empty speaker in row {shorten(rows)}{written}; every row needs one")
         if rows:
-            written = f" ({shorten(sorted(words))}, which stands for a missing value)" if words else ""
-            raise AuditError(f"{source}: empty {name} in row {shorten(rows)}{written}; every row needs one")
+            del usable[name]
+            notes.append(f"empty {name} in row {shorten(rows)}{written}: not used, as not every row has one")
+    if repeated := repeated_ids(usable.get("id", ())):
+        del usable["id"]
+        notes.append(f"id {repeated} occurs more than once: not used, rows have numbers")
+    return usable, notes
 
 
 def distinct_codes(codes: Sequence[str], source: Path | str) -> list[str]:
@@ -87,9 +100,13 @@ def distinct_codes(codes: Sequence[str], source: Path | str) -> list[str]:
 
 def require_unique_ids(ids: Sequence[str], source: Path | str) -> None:
     """Raise AuditError if an id occurs more than once."""
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise AuditError(f"{source}: id {shorten(repeated)} occurs more than once")
+    if repeated := repeated_ids(ids):
+        raise AuditError(f"{source}: id {repeated} occurs more than once")
+
+
+def repeated_ids(ids: Sequence[str]) -> str:
+    """Return the ids that occur more than once, in words; empty cells are none."""
+    return shorten(name for name, count in Counter(ids).items() if name and count > 1)
 
 
 def to_mask(cells: Sequence[str], source: Path | str) -> np.ndarray:
