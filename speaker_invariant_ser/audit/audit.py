@@ -16,8 +16,7 @@ from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, measure_leakage
-from speaker_invariant_ser.audit.same_text import SameText, attack_same_text
-from speaker_invariant_ser.audit.statistics import MARGIN
+from speaker_invariant_ser.audit.same_text import SameText, attack_same_text, reconsider
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification.judge import Judge
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS
@@ -95,16 +94,12 @@ class Audit:
         """The part `speaker` of report.json; keys are stable."""
         controls = {name: control_summary(leakage) for name, leakage in self.controls.items()}
         summary = self.leakage.summary
-        if self.same_text and self.same_text.leaks and summary["at_chance"] is not False:
-            summary |= {"at_chance": False, "reason": "same_text"}
-        for reason, share in {"copies": self.copies, "left_out": self.leakage.left_out_share}.items():
-            if share > MARGIN and summary["at_chance"] is True:
-                summary |= {"at_chance": "undecided", "reason": reason}
         if self.quick:
             not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]
-            if summary["at_chance"] is True:  # a claim that needs all attackers
-                summary |= {"at_chance": "undecided", "reason": "quick"}
+        shares = {"copies": self.copies, "left_out": self.leakage.left_out_share}
+        at_chance, reason = reconsider(summary["at_chance"], summary["reason"], self.same_text, shares, self.quick)
+        summary |= {"at_chance": at_chance, "reason": reason}
         return {
             **summary,
             "significant_bits": self.significant_bits,

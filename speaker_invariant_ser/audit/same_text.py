@@ -7,7 +7,7 @@ and text: what the text alone says about the speaker is no leak.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
-from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA
+from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA, AtChance
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import TaskProgress
 
@@ -67,6 +67,26 @@ def attack_same_text(
     p_value = min(1.0, len(scores) * scores[name].p_value)
     expected = max(known.chance["given_emotion"], leakage.chance["given_emotion"], accuracy_from_text(tables))
     return SameText(name, scores[name].accuracy, expected, p_value)
+
+
+def reconsider(
+    at_chance: AtChance, reason: str, same_text: SameText | None, shares: Mapping[str, float], quick: bool, starved: bool = False
+) -> tuple[AtChance, str]:
+    """Return the conclusion and its reason, given what is known beside the scores of the attackers.
+
+    Args:
+        at_chance: What the scores conclude.
+        reason: Why they do.
+        same_text: Whether speakers are recognised by a known sentence; None where folds do not keep texts apart.
+        shares: Shares of utterances that were not attacked, by the reason that a claim is undecided above the margin.
+        quick: Whether the closed-form attackers alone were run; a claim needs all.
+        starved: Whether attackers may have had too few utterances to learn from.
+    """
+    if same_text and same_text.leaks and at_chance is not False:
+        return False, "same_text"
+    doubts = {**{name: share > MARGIN for name, share in shares.items()}, "quick": quick, "starved": starved}
+    doubt = next((name for name, applies in doubts.items() if applies), "")
+    return ("undecided", doubt) if doubt and at_chance is True else (at_chance, reason)
 
 
 def emotion_and_text(table: Embeddings) -> np.ndarray:

@@ -3,12 +3,12 @@
 import math
 
 from speaker_invariant_ser.audit.leakage import conclude
-from speaker_invariant_ser.audit.same_text import SameText
-from speaker_invariant_ser.audit.statistics import MARGIN, Conclusion, Reason, Score
+from speaker_invariant_ser.audit.same_text import SameText, reconsider
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Reason, Score
 from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Speaker, StrongestAttacker
 
 
-def concluded(speaker: Speaker, quick: bool) -> tuple[bool | str, str]:
+def concluded(speaker: Speaker, quick: bool) -> tuple[AtChance, str]:
     """Return the conclusion and its reason that follow from the numbers of an audit, as `Audit.summary` and an evaluation do.
 
     Args:
@@ -17,18 +17,9 @@ def concluded(speaker: Speaker, quick: bool) -> tuple[bool | str, str]:
     """
     first = from_scores(speaker)
     same = speaker.same_text
-    if first.at_chance is not False and same and SameText(same.attacker, same.accuracy, same.expected, same.p_value).leaks:
-        return False, "same_text"
-    if first.at_chance is not True:
-        return first.at_chance, first.reason
-    doubts = {
-        "copies": (speaker.copies or 0.0) > MARGIN,
-        "left_out": (speaker.left_out_share or 0.0) > MARGIN,
-        "quick": quick,
-        "starved": starved(speaker),
-    }
-    doubt = next((reason for reason, applies in doubts.items() if applies), "")
-    return ("undecided", doubt) if doubt else (True, first.reason)
+    same_text = SameText(same.attacker, same.accuracy, same.expected, same.p_value) if same else None
+    shares = {"copies": speaker.copies or 0.0, "left_out": speaker.left_out_share or 0.0}
+    return reconsider(first.at_chance, first.reason, same_text, shares, quick, starved(speaker))
 
 
 def starved(speaker: Speaker) -> bool:
