@@ -305,6 +305,12 @@ def test_vectors_of_other_shapes_are_refused(tmp_path, rows, columns, error):
         read_embeddings(path)
 
 
+def test_whole_numbers_in_vectors_are_those_that_double_precision_holds(tmp_path):
+    path = vectors(tmp_path, pyarrow.list_(pyarrow.int64()), (2**53 + NUMBERS.astype(int)).tolist())
+    with pytest.raises(AuditError, match=r"whole numbers beyond 2\^53"):
+        read_embeddings(path)
+
+
 def test_one_of_several_vectors_is_chosen(tmp_path):
     second = pyarrow.array((NUMBERS + 100).tolist(), pyarrow.list_(pyarrow.float64()))
     path = vectors(tmp_path, pyarrow.list_(pyarrow.float64()), NUMBERS.tolist(), second=second)
@@ -322,6 +328,7 @@ def test_dimensions_are_of_tables_only(tmp_path):
     [
         (np.zeros(UTTERANCES), f"all {UTTERANCES} embeddings are equal; expected one of each utterance"),
         (1e-170 * np.arange(UTTERANCES), r"dimension 1, .* differs by less than 1e-100; scale or remove it"),
+        (2**57 + np.arange(UTTERANCES), r"whole numbers beyond 2\^53 = 9007199254740992, whose last digits would not be audited"),
     ],
 )
 def test_embeddings_that_are_equal_or_nearly_are_refused(write, values, message):

@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.tables.names import clean
+from speaker_invariant_ser.data.tables.whole_numbers import require_exact
 from speaker_invariant_ser.errors import ManifestError, shorten
 from speaker_invariant_ser.files import require_regular
 from speaker_invariant_ser.processes import available_memory, memory_limited
@@ -211,6 +212,7 @@ def stack_lists(column: pyarrow.ChunkedArray, source: str) -> np.ndarray:
         held = "is missing" if lengths[row] < 0 else f"has {lengths[row]} numbers, row 1 has {lengths[0]}"
         raise ManifestError(f"{source} in row {row + 1} {held}; expected equally many numbers in every row")
     numbers = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks])
+    require_exact(numbers, source)
     return numbers.astype(np.float32 if numbers.dtype in (np.float16, np.float32) else np.float64).reshape(len(lengths), -1)
 
 

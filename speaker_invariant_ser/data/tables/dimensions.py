@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing, number_of
+from speaker_invariant_ser.data.tables.whole_numbers import MAX_WHOLE, inexact
 from speaker_invariant_ser.errors import AuditError, quoted, shorten, shown, unknown
 
 MIN_ROWS = 3  # per speaker, from which it is no coincidence that each has whole numbers, or one value, of its own
@@ -149,7 +150,11 @@ def to_numbers(cells: Sequence[str] | np.ndarray, source: str) -> np.ndarray:
         return cells
     try:
         if not any("_" in cell for cell in cells):  # which Python would skip
-            return np.array(cells, dtype=np.float64)
+            numbers = np.array(cells, dtype=np.float64)
+            for row in np.flatnonzero((np.abs(numbers) > MAX_WHOLE) & np.isfinite(numbers)).tolist():
+                if (digits := cells[row].strip().lstrip("+-0")).isdecimal() and int(digits) != int(abs(numbers[row])):
+                    raise inexact(source)
+            return numbers
     except ValueError:
         pass
     first = next(row for row, cell in enumerate(cells) if not is_number(cell))

@@ -11,6 +11,7 @@ import numpy as np
 
 from speaker_invariant_ser.data.tables.names import is_missing
 from speaker_invariant_ser.data.tables.unify import without_unusable_cells
+from speaker_invariant_ser.data.tables.whole_numbers import require_exact
 from speaker_invariant_ser.errors import AuditError, shorten, shown
 
 MAX_VALUE = 1e18  # its square is finite in single precision
@@ -24,6 +25,7 @@ def to_floats(embedding: np.ndarray, source: Path | str) -> np.ndarray:
         raise AuditError(
             f"{source}: embedding is {embedding.dtype} of shape {embedding.shape}; expected real numbers of shape (N, D)"
         )
+    require_exact(embedding, source)
     utterances, dimensions = embedding.shape
     if not utterances:
         raise AuditError(f"{source} has no utterances")
