@@ -8,7 +8,7 @@ from speaker_invariant_ser.audit.read_embeddings import label_texts
 from speaker_invariant_ser.data.tables.cells import require_seconds
 from speaker_invariant_ser.data.tables.dimensions import to_numbers
 from speaker_invariant_ser.data.tables.names import number_of
-from speaker_invariant_ser.data.tables.ratings import require_ratings
+from speaker_invariant_ser.data.tables.ratings import without_ratings_of_another_scale
 from speaker_invariant_ser.data.tables.vectors import to_mask
 from speaker_invariant_ser.errors import SerError, changes
 from speaker_invariant_ser.inference.parts import segments
@@ -30,7 +30,7 @@ MESSAGES = {
     "a format": read_another_format,
     "a number": number_of,
     "seconds": lambda text: require_seconds({"start": [text]}, PATH),
-    "a rating": lambda text: require_ratings({"arousal": [text]}, (1.0, 5.0), PATH),
+    "a rating": lambda text: without_ratings_of_another_scale({"arousal": [text]}, (1.0, 5.0), PATH, ()),
     "a dimension": lambda text: to_numbers([text], PATH),
     "a mark": lambda text: to_mask([text], PATH),
     "a label": lambda text: label_texts([{text}], "speaker"),

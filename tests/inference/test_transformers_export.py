@@ -45,8 +45,7 @@ def saved_model(folder, source, settings=None, **encoder):
             if "lora" in name or "layer_weights" in name:
                 parameter.normal_(std=0.3)
         for buffer in model.eraser.buffers():
-            if buffer.is_floating_point():
-                buffer.normal_()
+            buffer.normal_() if buffer.is_floating_point() else buffer.fill_(1)  # which says that it was fitted
         model.encoder.norm.running_mean.normal_()
         model.encoder.norm.running_var.uniform_(0.1, 1)
         model.release.fit(torch.randn(8, model.dim), model.head)
