@@ -226,12 +226,12 @@ def test_words_for_missing_values_are_refused_in_every_kind_of_own_data(tmp_path
         assert [u.emotion for u in unlabelled] == ["sad", "", "sad"]
     embedding = np.random.default_rng(0).normal(size=(3, 2))
     np.savez(tmp_path / "t.npz", embedding=embedding, **{name: [row[name] for row in rows] for name in good})
-    told = rf"""empty {column} in row 2 \(['"].*['"], which stands for a missing value\)"""
+    expected = rf"""empty {column} in row 2 \(['"].*['"], which stands for a missing value\)"""
     if column == "emotion":
         embeddings, _, notes = read_embeddings(tmp_path / "t.npz")
-        assert set(embeddings.emotion) == {""} and re.match(told, notes[0])
+        assert set(embeddings.emotion) == {""} and re.match(expected, notes[0])
         return
-    with pytest.raises(AuditError, match=told):
+    with pytest.raises(AuditError, match=expected):
         read_embeddings(tmp_path / "t.npz")
 
 

@@ -326,14 +326,6 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("arm", WRONG)
-def test_a_wrong_arm_is_one_line_and_exit_code_2(arm, path, capsys):
-    path.write_text(f"{path.read_text()}\n[[arms]]\n{arm}\n")
-    assert siser(["study", str(path), "--table"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and WRONG[arm] in line and str(path) in line
-
-
 def test_a_corpus_may_have_a_split_of_its_own(path):
     alone = f'[corpora]\ntones = "{(folder := read_study(path).corpora["tones"])}"'
     split = f'{alone}\nother = {{folder = "{folder}", split = {{scheme = "group-kfold", folds = 3}}}}'
@@ -356,12 +348,16 @@ WRONG_CORPORA = {
 }
 
 
-@pytest.mark.parametrize("corpus", WRONG_CORPORA)
-def test_a_wrong_corpus_is_one_line_and_exit_code_2(corpus, path, capsys):
-    path.write_text(path.read_text().replace("[corpora]", f"[corpora]\n{corpus}"))
+@pytest.mark.parametrize(
+    "before, added, message",
+    [("", arm, message) for arm, message in WRONG.items()] + [("[corpora]\n", *case) for case in WRONG_CORPORA.items()],
+)
+def test_a_wrong_arm_or_corpus_is_one_line_and_exit_code_2(before, added, message, path, capsys):
+    text = path.read_text()
+    path.write_text(text.replace(before, f"{before}{added}\n") if before else f"{text}\n[[arms]]\n{added}\n")
     assert siser(["study", str(path), "--table"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and WRONG_CORPORA[corpus] in line
+    assert line.startswith("error: ") and message in line and str(path) in line
 
 
 @pytest.mark.parametrize(
