@@ -347,7 +347,8 @@ def predict(
     """Predict the emotion of audio files with the models of a run, as `siser infer` does.
 
     Args:
-        run: A run, its folder, or a folder or ONNX file that `siser export` wrote.
+        run: A run, its folder, a folder or ONNX file that `siser export` wrote, the name of a model that comes with the package,
+            or `hf:OWNER/NAME`.
         files: Audio files, folders, globs, or .txt lists with one path a line.
         fold: Use the models of this fold alone; by default, average all folds.
         one_speaker: All files are of one speaker; required by runs that normalise by speaker.
