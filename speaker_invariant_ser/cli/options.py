@@ -97,8 +97,8 @@ SameSpeaker = Annotated[
     bool | None,
     typer.Option(
         "--same-speaker/--distinct-speakers",
-        help="Whether speaker names that differ only in case, accents, separators, leading zeros, .0 or similar letters are one "
-        "speaker.",
+        help="Whether speaker names that differ only in case, accents, separators, similar letters, or how umlauts or numbers "
+        "are written, are one speaker.",
         show_default="an error",
     ),
 ]

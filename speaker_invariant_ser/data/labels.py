@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from speaker_invariant_ser.data.manifest import GROUPABLE, Utterance
-from speaker_invariant_ser.data.tables.names import alike_key, clean, contains, find, is_utf8
+from speaker_invariant_ser.data.tables.names import alike_among, clean, contains, find, is_utf8
 from speaker_invariant_ser.data.tables.votes import emotions_of, renamed
 from speaker_invariant_ser.errors import RecipeError, counted, shorten, unknown
 from speaker_invariant_ser.recipe import SplitSection
@@ -109,8 +109,9 @@ def map_labels(
         table = {find(label, known): clean(new_label) for label, new_label in table.items()}
     if name == "own" and (absent := [label for label in table if label not in known]):
         raise RecipeError(f"labels.map: {unknown('emotion', absent[0], known)}")
-    by_key = {alike_key(label): new_label for label, new_label in table.items()}
-    new = {label: table.get(label) or by_key.get(alike_key(label)) or "" for label in ("", *known)}
+    key = alike_among([*table, *known])
+    by_key = {key(label): new_label for label, new_label in table.items()}
+    new = {label: table.get(label) or by_key.get(key(label)) or "" for label in ("", *known)}
     votes = {text: renamed(text, new.__getitem__) for text in {utterance.votes for utterance in utterances}}
     mapped = [replace(u, emotion=new[u.emotion], votes=votes[u.votes]) for u in utterances]
     if not any(utterance.emotion for utterance in mapped):

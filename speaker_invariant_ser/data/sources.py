@@ -14,7 +14,7 @@ from speaker_invariant_ser.data.prepare import prepare
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS, WITH_VOTES
-from speaker_invariant_ser.data.tables.names import alike_key
+from speaker_invariant_ser.data.tables.names import alike_among
 from speaker_invariant_ser.data.tables.ratings import UNIT, Scale
 from speaker_invariant_ser.data.tables.unify import unify
 from speaker_invariant_ser.errors import CorpusError, shorten, shown
@@ -136,7 +136,8 @@ def shared_speakers(sources: Sequence[Source], listings: Sequence[Listing]) -> l
     """
     pairs = zip(sources, listings, strict=True)
     own = [listing.utterances for source, listing in pairs if source.is_own and source.same_speaker is not False]
-    known = [{alike_key(utterance.speaker): utterance.speaker for utterance in utterances} for utterances in own]
+    key = alike_among(utterance.speaker for utterances in own for utterance in utterances)
+    known = [{key(utterance.speaker): utterance.speaker for utterance in utterances} for utterances in own]
     counts = Counter(key for speakers in known for key in speakers)
     names = sorted({shown(name) for speakers in known for key, name in speakers.items() if counts[key] > 1})
     if not names:

@@ -2,12 +2,14 @@
 
 Two spellings are *the same* if a reader cannot tell them apart: other Unicode normal forms, invisible characters, other kinds of
 blanks, blanks at the ends. These are always taken as one name. Two spellings are *alike* if they may well mean the same, but need
-not: upper and lower case, accents, leading zeros, `.0`, inner blanks, separators, letters of other scripts that look the same. Of
-these a person has to decide.
+not: upper and lower case, accents, umlauts as two letters, leading zeros, `.0`, `1E+03`, inner blanks, separators, quotes, "Last,
+First", letters of other scripts that look the same, UTF-8 read as something else. Of these a person has to decide.
 """
 
+import html
 import re
 import unicodedata
+import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 
@@ -16,7 +18,10 @@ from speaker_invariant_ser.errors import shorten, shown
 JOINERS = "\u200c\u200d"  # invisible, but scripts such as Bengali and Persian need them to look right
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # beside category Cf
 DASHES = "\u2010-\u2015\u2212-"
-SEPARATORS = re.compile(rf"(?:[\s_'`\u2018\u2019\u02bc{DASHES}]|(?<!\d)\.|\.(?!\d))+")  # a point between digits is none
+QUOTES = "'`\"\u2018-\u201f\u2032\u2033\u02b9-\u02bd\u00ab\u00bb\u2039\u203a"
+SEPARATORS = re.compile(  # what file systems, exports and keyboards put for each other; points and commas between digits are none
+    rf"(?:[\s_{QUOTES}()\[\]{{}}<>|/\\:;*?=\u00b7\u2022\u30fb{DASHES}]|(?<!\d)[.,]|[.,](?!\d))+"
+)
 SIGN = re.compile(rf"[{DASHES}](?=\d)")
 SMALL = (  # letters of Cyrillic and Greek, of which the small ones or the capitals look like Latin letters
     "\u0430\u0432\u0435\u0455\u0456\u0458\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0501\u051b\u051d"
@@ -25,7 +30,16 @@ SMALL = (  # letters of Cyrillic and Greek, of which the small ones or the capit
 LATIN = "abesijkmhopctyxdqwabezhikmnoptyx"
 LOOKALIKES = str.maketrans(SMALL + SMALL.upper(), LATIN + LATIN.upper())
 MARKS = re.compile("(?<=[a-z])[\u0300-\u036f]+")  # accents
-STROKES = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})  # no accents in Unicode
+POINTS = re.compile("[\u0591-\u05bd\u05bf-\u05c7\u0640\u064b-\u065f\u0670]")  # of Hebrew and Arabic, which are seldom written
+STROKES = str.maketrans(  # no accents in Unicode; and two letters of Persian and Arabic keyboards
+    {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ð": "d", "æ": "ae", "œ": "oe", "þ": "th", "\u064a": "\u06cc", "\u0643": "\u06a9"}
+)
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})  # as two letters, where there are no others
+LAST_FIRST = re.compile(r"([^\W\d][^,\d]*),\s*([^\W\d][^,\d]*)")
+PYTHON_BYTES = re.compile(r"b(['\"])(.*)\1", re.DOTALL)
+POWER = re.compile(r"([+-]?)(\d+)(?:[.,](\d+))?e\+?(\d{1,3})")  # as spreadsheets and R write 1000, or what they took for it
+ROUNDED = re.compile(r"\d[.,](\d+)e\+(\d\d+)")
+THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})((?:[,' \u2019]\d{3})+)")
 TELEPHONE = re.compile(rf"[+0](?:[\s().,/{DASHES}]*\d){{7,}}")
 MISSING = frozenset(
     (
@@ -64,7 +78,7 @@ def is_missing(text: str) -> bool:
 
 
 def doubtful(values: Iterable[str]) -> set[str]:
-    """Return the names that probably say that the name is not known: some words, and codes such as -1 or 999.
+    """Return the names that probably say that the name is not known: some words, codes such as -1 or 999, and rounded numbers.
 
     >>> sorted(doubtful(["1", "2", "-1", "Unknown", "K. A."])), doubtful(["-1", "0", "1"]), doubtful(["98", "99"])
     (['-1', 'K. A.', 'Unknown'], set(), set())
@@ -73,7 +87,7 @@ def doubtful(values: Iterable[str]) -> set[str]:
     numbers = {value: int("-" * bool(match[1]) + match[2]) for value, text in texts.items() if (match := WHOLE.fullmatch(text))}
     ordered = sorted(set(numbers.values()))
     codes = {value for value, number in numbers.items() if is_code(number, ordered)}
-    return codes | {value for value, text in texts.items() if text.replace("_", "") in DOUBTFUL}
+    return codes | {value for value, text in texts.items() if text.replace("_", "") in DOUBTFUL or is_rounded(text)}
 
 
 def is_code(number: int, ordered: list[int]) -> bool:
@@ -85,6 +99,16 @@ def is_code(number: int, ordered: list[int]) -> bool:
     if number < 0:
         return not below and all(other >= 0 for other in ordered[1:]) and ordered[-1] != -number
     return number > 9 and set(str(number)) == {"9"} and number == ordered[-1] and all(2 * other < number for other in below)
+
+
+def is_rounded(text: str) -> bool:
+    """Return whether a spreadsheet has rounded a long number to this, so that different ones may have become one.
+
+    >>> is_rounded("4.91701e+11"), is_rounded("1.5e+01"), is_rounded("1e+05")
+    (True, False, False)
+    """
+    match = ROUNDED.fullmatch(text)
+    return match is not None and int(match[2]) > len(match[1])
 
 
 def clean(text: str) -> str:
@@ -116,7 +140,7 @@ def file_key(name: str) -> str:
 
 
 def alike_key(text: str) -> str:
-    """Return a text that is equal for names that are the same or alike.
+    """Return a text that is equal for names that are the same or alike, but for names with a second spelling (`alike_among`).
 
     >>> alike_key("Anna B") == alike_key("annab"), alike_key("s03") == alike_key("S3"), alike_key("3.0") == alike_key("3")
     (True, True, True)
@@ -126,19 +150,92 @@ def alike_key(text: str) -> str:
     (False, False, False)
     >>> alike_key("\u0130rem") == alike_key("irem"), alike_key("Ren\u00e9e") == alike_key("Renee")
     (True, True)
-    >>> alike_key("+49 (30) 12345") == alike_key("0049 30 12345")
-    True
+    >>> alike_key("+49 (30) 12345") == alike_key("0049 30 12345"), alike_key("1.00E+03") == alike_key("1,000") == alike_key("1e3")
+    (True, True)
     """
-    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(text)).casefold())
+    name = without_escapes(same_key(text).replace("\u00b4", "'"))  # an acute accent by itself
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(name)).casefold())
     if not name.isascii():
         name = "".join(str(unicodedata.decimal(c, c)) for c in latin(name))
-        name = unicodedata.normalize("NFC", MARKS.sub("", unicodedata.normalize("NFD", name)).translate(STROKES))
+        name = POINTS.sub("", MARKS.sub("", unicodedata.normalize("NFD", name)))
+        name = unicodedata.normalize("NFC", name.translate(STROKES))
     if TELEPHONE.fullmatch(name):
         return re.sub(r"\D", "", name).lstrip("0")
+    name = without_notation(name)
     name = ("-" if SIGN.match(name) else "") + SEPARATORS.sub(" ", name)
     name = re.sub(r"(?<!\d) +| +(?!\d)", "", name)  # between two digits one stays
-    name = re.sub(r"^([+-]?\d+)[.,]0+$", r"\1", name)
+    name = re.sub(r"^(-?\d+)[.,]0+$", r"\1", name.removeprefix("+") if name[1:2].isdigit() else name)
     return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", name)
+
+
+def without_escapes(text: str) -> str:
+    """Return a text without what exports and encodings make of its letters.
+
+    >>> [without_escapes(text) for text in ("M\u00c3\u00bcller", "M&uuml;ller", "M%C3%BCller", "b'Ann'")]
+    ['M\u00fcller', 'M\u00fcller', 'M\u00fcller', 'Ann']
+    """
+    text = urllib.parse.unquote(html.unescape(text))
+    for encoding in () if text.isascii() else ("cp1252", "latin-1", "cp437"):
+        try:  # UTF-8 that was read as another encoding; hardly any other text is valid UTF-8
+            text = text.encode(encoding).decode("utf-8")
+            break
+        except ValueError:
+            continue
+    return PYTHON_BYTES.sub(r"\2", text) if PYTHON_BYTES.fullmatch(text) else text
+
+
+def without_notation(text: str) -> str:
+    """Return a number that is written with an exponent or separated thousands as digits; other text as it is.
+
+    >>> [without_notation(text) for text in ("1.00e+03", "12e1", "0e7", "1,000", "1 000 000", "1.000")]
+    ['1000', '120', '0e7', '1000', '1000000', '1.000']
+    """
+    if match := THOUSANDS.fullmatch(text):
+        return match[1] + re.sub(r"\D", "", match[2])
+    match = POWER.fullmatch(text)
+    digits = (match[2] + (match[3] or "")).lstrip("0") if match else ""
+    if not match or not digits:  # 0e7 and 0e8 are rather ids in base 16
+        return text
+    zeros = int(match[4]) - len(match[3] or "")
+    short = digits.rstrip("0")
+    zeros += len(digits) - len(short)
+    return match[1] + (short + "0" * zeros if zeros >= 0 else f"{short}e{zeros}")
+
+
+def alike_keys(text: str) -> dict[str, None]:
+    """Return all keys of a name, `alike_key` first: also with umlauts as two letters, and with the first name first.
+
+    >>> list(alike_keys("M\u00fcller")), list(alike_keys("Doe, Jo"))
+    (['muller', 'mueller'], ['doejo', 'jodoe'])
+    """
+    reordered = LAST_FIRST.fullmatch(name := same_key(text))
+    orders = [name, f"{reordered[2]} {reordered[1]}"] if reordered else [name]
+    if not name.isascii() or "&" in name or "%" in name:
+        plain = [unicodedata.normalize("NFC", without_escapes(order).casefold()) for order in orders]
+        orders += [spelled for order in plain if (spelled := order.translate(UMLAUTS)) != order]
+    return dict.fromkeys(map(alike_key, orders))
+
+
+def alike_among(names: Iterable[str]) -> Callable[[str], str]:
+    """Return a function to a text that is equal for names that are alike, directly or by others of these names.
+
+    >>> key = alike_among(["M\u00fcller", "Mueller", "Muller", "Joe", "Jo"])
+    >>> key("M\u00fcller") == key("Mueller") == key("Muller"), key("Joe") == key("Jo")
+    (True, False)
+    """
+    keys = {name: list(alike_keys(name)) for name in set(names)}
+    joined: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while key in joined:
+            key = joined[key]
+        return key
+
+    for first, *others in keys.values():
+        for other in others:
+            if root(other) != root(first):
+                joined[root(other)] = root(first)
+    return lambda name: root(keys[name][0] if name in keys else alike_key(name))
 
 
 def latin(text: str) -> str:
@@ -155,12 +252,12 @@ def one_spelling(names: Iterable[str], key: Callable[[str], str] = same_key) -> 
 
     Args:
         names: Names, as often as they occur.
-        key: `same_key` or `alike_key`.
+        key: `same_key`, or of `alike_among`.
 
     Returns:
         Each distinct name -> its chosen spelling, cleaned.
 
-    >>> one_spelling(["anna", "Anna", "Anna"], alike_key)
+    >>> one_spelling(["anna", "Anna", "Anna"], alike_among(["anna", "Anna"]))
     {'anna': 'Anna', 'Anna': 'Anna'}
     """
     counts = Counter(names)
@@ -171,13 +268,14 @@ def one_spelling(names: Iterable[str], key: Callable[[str], str] = same_key) -> 
     return {name: chosen[key(name)] for name in counts}
 
 
-def groups(names: Iterable[str], key: Callable[[str], str] = alike_key) -> list[list[str]]:
-    """Return the groups of several distinct names with the same key, each sorted.
+def groups(names: Iterable[str], key: Callable[[str], str] | None = None) -> list[list[str]]:
+    """Return the groups of several distinct names with the same key, or that are alike, each sorted.
 
     >>> groups(["3", "anna", "03", "bob", "Anna"])
     [['03', '3'], ['Anna', 'anna']]
     """
-    by_key = defaultdict(set)
+    names, by_key = set(names), defaultdict(set)
+    key = key or alike_among(names)
     for name in names:
         by_key[key(name)].add(name)
     return sorted(sorted(group) for group in by_key.values() if len(group) > 1)

@@ -71,7 +71,8 @@ def spellings(
         if same_speaker is None:
             raise ManifestError(f"{source}: {alike_speakers(alike)}")
         if same_speaker:
-            chosen = names.one_spelling([spelling[value] for value in values], names.alike_key)
+            spelled = [spelling[value] for value in values]
+            chosen = names.one_spelling(spelled, names.alike_among(spelled))
             spelling = {name: chosen[cleaned] for name, cleaned in spelling.items()}
         notes.append(
             f"speaker {names.describe_groups(alike)}: {'one speaker' if same_speaker else 'different speakers'}, as given"
@@ -84,9 +85,9 @@ def spellings(
 def alike_speakers(alike: Sequence[Sequence[str]]) -> str:
     """Return the message about speaker names that may be of one person."""
     return (
-        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, accents, "
-        "separators, leading zeros, .0 or look-alike letters; add --same-speaker if they are one person, --distinct-speakers if "
-        "they are not"
+        f"speaker {names.describe_groups(alike)} may be one person, because the names differ only in case, accents, separators, "
+        "look-alike letters, or how umlauts or numbers are written; add --same-speaker if they are one person, "
+        "--distinct-speakers if they are not"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from speaker_invariant_ser.data.tables.names import alike_key, describe_groups, groups, is_missing, number_of, one_spelling
+from speaker_invariant_ser.data.tables.names import alike_among, describe_groups, groups, is_missing, number_of, one_spelling
 from speaker_invariant_ser.data.tables.votes import as_text, counts_of, emotions_of, leaders
 from speaker_invariant_ser.errors import ManifestError, counted, shorten, shown, unknown
 
@@ -115,9 +115,10 @@ def vote_spellings(labels: Sequence[str], given: Sequence[str]) -> tuple[dict[st
     """
     spelled = one_spelling(given)
     by_frequency = Counter(spelled[name] for name in given if name).most_common()
-    own = {alike_key(name): name for name, _ in reversed(by_frequency)}
-    among = one_spelling(labels, alike_key)
-    spelling = {label: own.get(alike_key(label), name) for label, name in among.items()}
+    key = alike_among([*labels, *given])
+    own = {key(name): name for name, _ in reversed(by_frequency)}
+    among = one_spelling(labels, key)
+    spelling = {label: own.get(key(label), name) for label, name in among.items()}
     differing = groups([label for label, name in spelling.items() if label != name] + list(spelling.values()))
     notes = [f"votes for {describe_groups(differing)} are votes for one emotion"] if differing else []
     return spelling, notes
