@@ -2,6 +2,7 @@
 
 import json
 import sys
+from shutil import copytree
 
 import pytest
 import torch
@@ -179,6 +180,45 @@ def test_damaged_incomplete_and_foreign_weights_are_refused(checkpoint, tmp_path
         Backbone(opened(part))
     (part / "config.json").write_text(json.dumps(config))
     assert Backbone(opened(part)), "the weights of a classifier are left out"
+
+
+def test_nothing_beside_the_hashed_files_changes_an_encoder(checkpoint, tmp_path):
+    folder, wave = (
+        copytree(checkpoint("wavlm"), tmp_path / "any"),
+        torch.randn(1, 8000, generator=torch.Generator().manual_seed(0)),
+    )
+    expected = Backbone(opened(folder))(wave, (2,))
+    extractor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000, "do_normalize": False}
+    (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": extractor}))
+    assert torch.equal(Backbone(opened(folder))(wave, (2,)), expected)
+    index, elsewhere = folder / "model.safetensors.index.json", str(checkpoint("wavlm") / "model.safetensors")
+    for content, message in (({"weight_map": {"a": elsewhere}}, f"names {elsewhere}, which is none of its"), ({}, "is damaged")):
+        index.write_text(json.dumps(content))
+        with pytest.raises(RecipeError, match=message):
+            opened(folder)
+    index.unlink()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(RecipeError, match="any: holds an adapter .* not applied; merge it into the weights"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("attn_implementation", "owner/kernel", "attn_implementation = 'owner/kernel', which may be code of the hub"),
+        ("quantization_config", {"quant_method": "fp8"}, "its weights are quantised"),
+        ("num_hidden_layers", 10**9, "has no num_hidden_layers of at most 1000"),
+        ("conv_depthwise_layers", 10**9, "has no conv_depthwise_layers of at most 1000"),
+        ("hidden_size", 1.5, r"cannot be loaded \(.*hidden_size"),
+        ("conv_dim", [8] * 3, r"cannot be loaded \("),
+    ],
+)
+def test_a_configuration_with_code_or_impossible_sizes_is_refused(key, value, message, checkpoint, tmp_path):
+    folder = copytree(checkpoint("wavlm"), tmp_path / "any")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(RecipeError, match=message):
+        Backbone(opened(folder))
 
 
 def test_train_names_a_wrong_source_and_methods_that_need_log_mels(prepared, tmp_path, capsys):

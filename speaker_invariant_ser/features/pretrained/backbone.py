@@ -4,8 +4,11 @@ Shapes: B batch, S samples, L layers, T frames, H dimension of a frame.
 """
 
 import logging
+import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +17,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
-from speaker_invariant_ser.errors import RecipeError, SetupError, counted, first_line
-from speaker_invariant_ser.features.pretrained.checkpoint import Checkpoint
+from speaker_invariant_ser.errors import RecipeError, SetupError, counted, first_line, shown
+from speaker_invariant_ser.features.pretrained.checkpoint import CONFIG, Checkpoint, files_of, read_table
 from speaker_invariant_ser.recipe_encoders import PretrainedSettings
 
 FEED_FORWARD = ("intermediate_dense", "output_dense", "fc1", "fc2")  # linear layers in transformer layers of all architectures
 WITHOUT_EFFECT = ("masked_spec_embed",)  # weights that only pre-training needs, which checkpoints may lack
+ATTENTION = ("attn_implementation", "_attn_implementation")  # may name a repository of the hub with code
+KNOWN_ATTENTION = (None, "eager", "sdpa")
 
 
 class Backbone(nn.Module):
@@ -143,6 +148,7 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """Load the network of a checkpoint, in evaluation mode, and its feature extractor."""
     try:
         import transformers
+        from huggingface_hub.errors import StrictDataclassError
     except ImportError as error:
         raise SetupError(
             f'encoder.name = pretrained needs transformers: pip install "speaker-invariant-ser[pretrained]" ({error})'
@@ -153,14 +159,16 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
             f"{name}: model_type = {checkpoint.architecture} is none of transformers {transformers.__version__}, and code that "
             "comes with a checkpoint is never run (trust_remote_code)"
         )
+    require_no_code(checkpoint, name)
     options = {"local_files_only": True, "trust_remote_code": False}
+    damaged = (OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ImportError, ArithmeticError)
     try:
-        with silent_transformers():
-            extractor = transformers.AutoFeatureExtractor.from_pretrained(checkpoint.folder, **options)
+        with silent_transformers(), hashed_files(checkpoint) as folder:
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **options)
             network, report = transformers.AutoModel.from_pretrained(
-                checkpoint.folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
+                folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **options
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+    except (*damaged, AssertionError, SafetensorError, StrictDataclassError) as error:
         raise RecipeError(f"{name}: cannot be loaded ({first_line(error)})") from None
     if foreign := foreign_weights(network, report):
         raise RecipeError(
@@ -174,6 +182,31 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any]:
                 setattr(part, key, 0.0)  # a layer that is skipped has no output
     network.config.apply_spec_augment = False  # draws from numpy's global generator, whatever the seed
     return network.eval().requires_grad_(False), extractor
+
+
+def require_no_code(checkpoint: Checkpoint, name: str) -> None:
+    """Raise RecipeError where the configuration names code to be downloaded, or weights that need such code."""
+    config = read_table(checkpoint.folder / CONFIG)
+    for key in ATTENTION:
+        if config.get(key) not in KNOWN_ATTENTION:
+            raise RecipeError(
+                f"{name}: {CONFIG} asks for {key} = {shown(config[key])}, which may be code of the hub and is never run; "
+                "expected eager or sdpa"
+            )
+    if config.get("quantization_config") is not None:
+        raise RecipeError(f"{name}: its weights are quantised ({CONFIG}), which needs code of its own; expected single precision")
+
+
+@contextmanager
+def hashed_files(checkpoint: Checkpoint) -> Iterator[Path]:
+    """Make a folder with links to the files of the checkpoint's hash alone, for transformers would read others beside them.
+
+    Such as an adapter, or processor_config.json: a model would be used with another encoder than the one it was trained with.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for path in files_of(checkpoint.folder, checkpoint.name):
+            os.symlink(path.resolve(), Path(folder, path.name))
+        yield Path(folder)
 
 
 def foreign_weights(network: nn.Module, report: Mapping[str, Collection[Any]]) -> list[str]:

@@ -22,8 +22,11 @@ from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSet
 
 CONFIG, EXTRACTOR = "config.json", "preprocessor_config.json"
 WEIGHTS = "model*.safetensors"  # one file, or several with an index
-FILES = (CONFIG, EXTRACTOR, WEIGHTS, "model.safetensors.index.json")
+INDEX = "model.safetensors.index.json"
+FILES = (CONFIG, EXTRACTOR, WEIGHTS, INDEX)
+ADAPTER = "adapter_config.json"  # of peft
 README = "README.md"  # downloaded as well, for the model card
+MAX_LAYERS = 1000  # of any kind; building more takes the machine's memory, whatever the weights are
 MAX_BYTES = 20_000_000_000  # of an encoder; those of 2 billion parameters have 9 GB in single precision
 
 
@@ -160,6 +163,17 @@ def files_of(folder: Path, source: str) -> list[Path]:
         )
     if EXTRACTOR not in names:
         raise RecipeError(f"encoder.source = {source}: no {EXTRACTOR}, which says how audio is prepared; copy it there as well")
+    if (folder / ADAPTER).exists():
+        raise RecipeError(
+            f"encoder.source = {source}: holds an adapter ({ADAPTER}), which is not applied; merge it into the weights "
+            "(merge_and_unload in peft), or remove it"
+        )
+    if INDEX in names:
+        shards = read_table(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict):
+            raise RecipeError(f"encoder.source = {source}: {INDEX} is damaged: it has no weight_map")
+        if elsewhere := sorted({str(shard) for shard in shards.values()} - names):
+            raise RecipeError(f"encoder.source = {source}: {INDEX} names {shorten(elsewhere)}, which is none of its weights")
     return paths
 
 
@@ -203,7 +217,10 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def shape_of(config: Mapping[str, Any], extractor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return depth, width and frames of an encoder; raise KeyError with the key that is missing."""
+    """Return depth, width and frames of an encoder; raise KeyError with the key that is missing, or what it should be."""
+    for key, value in config.items():
+        if key.endswith("layers") and isinstance(value, int | float) and value > MAX_LAYERS:
+            raise KeyError(f"{key} of at most {MAX_LAYERS}")
     if "conv_kernel" not in config and "max_source_positions" in config:  # Whisper's encoder, which takes windows of 30 s
         return {
             "depth": int(config["encoder_layers"]),
