@@ -18,7 +18,7 @@ import numpy as np
 from speaker_invariant_ser.audit.embeddings import Embeddings, taken_once
 from speaker_invariant_ser.data.formats.content import mistaken
 from speaker_invariant_ser.data.manifest import COLUMNS
-from speaker_invariant_ser.data.tables.cells import require_single_lines
+from speaker_invariant_ser.data.tables.cells import readable, require_no_rows_inside, require_single_lines
 from speaker_invariant_ser.data.tables.columns import (
     read_columns,
     read_vectors,
@@ -27,17 +27,20 @@ from speaker_invariant_ser.data.tables.columns import (
     separator_hint,
 )
 from speaker_invariant_ser.data.tables.custom import ALIASES
-from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, described, speaker_numbers, to_numbers
-from speaker_invariant_ser.data.tables.names import find, is_missing, is_utf8
+from speaker_invariant_ser.data.tables.dimensions import choose_dimensions, described, holds_numbers, speaker_numbers, to_numbers
+from speaker_invariant_ser.data.tables.names import find, is_missing
 from speaker_invariant_ser.data.tables.near_rows import repeated_embedding
 from speaker_invariant_ser.data.tables.unify import doubtful_names, require_short, spellings
 from speaker_invariant_ser.data.tables.vectors import (
     distinct_codes,
+    load_arrays,
     require_different,
     require_finite,
+    texts_of,
     to_floats,
     to_mask,
     usable_labels,
+    usable_texts,
 )
 from speaker_invariant_ser.errors import AuditError, ManifestError, counted, shorten, shown, unknown
 from speaker_invariant_ser.files import require_regular
@@ -151,7 +154,7 @@ def read_content(
         content = READERS[path.suffix.lower()](path, columns, dimensions, needed)
         needed_labels = {name: cells for name, cells in content[1].items() if name in needed}
         require_short(needed_labels, path)
-        require_single_lines(content[1] if path.suffix.lower() in (".csv", ".tsv") else needed_labels, path)
+        require_single_lines(needed_labels, path)
         return content
     except ManifestError as error:
         raise AuditError(str(error)) from None
@@ -227,39 +230,22 @@ def read_npz(path: Path, columns: Mapping[str, str], dimensions: Sequence[str], 
                 needed = needed if CODE in columns else ("embedding", *needed)
                 chosen = match_fields(names, columns, path, needed)
                 require_memory(path, COPIES * sum(member.file_size for member in file.zip.infolist()), "its arrays")
-                arrays = {field: file[name] for field, name in chosen.items()}
+                optional = {*FIELDS} - {*needed, *columns, "scored"}
+                arrays, notes = load_arrays(file, chosen, optional)
         except INVALID_NPZ as error:
             if wrong := mistaken(path, NPZ, "a CSV table needs the ending .csv"):
                 raise AuditError(wrong) from None
             hint = "; save labels as text, np.array(labels, dtype=str)" if "Object arrays" in str(error) else ""
             raise AuditError(f"{path} cannot be read as an npz file: {error or type(error).__name__}{hint}") from None
     embedding = np.asarray(arrays.pop("embedding", ()))
-    labels = {name: to_texts(np.asarray(array), f"{path}: {chosen[name]}", name != CODE) for name, array in arrays.items()}
-    if CODE in columns:
-        return codes_of(labels, columns[CODE], path, [name for name in names if name not in chosen.values()])
+    labels, unusable = usable_texts(arrays, chosen, optional, path, CODE)
+    notes += unusable
     left_out = [name for name in names if name not in chosen.values()]
-    notes = [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
+    if CODE in columns:
+        return codes_of(labels, columns[CODE], path, left_out, notes)
+    notes += [f"arrays that are not used: {', '.join(left_out)}"] if left_out else []
     width = embedding.shape[-1] if embedding.ndim == 2 else 0
     return embedding, labels, [f"dimension {number}" for number in range(width)], notes
-
-
-def to_texts(array: np.ndarray, source: str, strip: bool = True) -> list[str]:
-    """Convert text, UTF-8 bytes, integers or booleans [N] to text, stripped by default."""
-    if array.ndim != 1 or array.dtype.kind not in "USiub":
-        raise AuditError(f"{source} is {array.dtype} of shape {array.shape}; expected text or integers of shape (N,)")
-    return texts_of(array.tolist(), source, strip)
-
-
-def texts_of(cells: Sequence[object], source: str, strip: bool = True) -> list[str]:
-    """Return text, UTF-8 bytes, integers or booleans as text, stripped by default; raise AuditError if they are not UTF-8."""
-    try:
-        texts = [cell.decode() if isinstance(cell, bytes) else str(cell) for cell in cells]
-        texts = [text.strip() for text in texts] if strip else texts
-    except ValueError:
-        raise AuditError(f"{source} contains bytes that are not UTF-8 text") from None
-    if not all(map(is_utf8, texts)):
-        raise AuditError(f"{source} contains characters that cannot be encoded in UTF-8")
-    return texts
 
 
 def embeddings_of(
@@ -304,24 +290,34 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
     """Read a .csv, .tsv or .parquet file with one column per dimension, or in .parquet a column of vectors."""
     cells = read_columns(path, {})
     chosen = match_fields(cells, columns, path, needed)
-    labels = {field: cells[name] if field == CODE else [*map(str.strip, cells[name])] for field, name in chosen.items()}
+    labels, notes = readable({field: cells[name] for field, name in chosen.items() if field != CODE}, path, needed)
+    if path.suffix.lower() == ".csv":
+        require_no_rows_inside(labels, len(cells), path)
+    vectors, nested, uneven = read_vectors(path)
     if CODE in columns:
+        labels[CODE] = cells[chosen[CODE]]
         besides = [name for name in cells if name not in chosen.values() and name.lower() not in {*LABELS, *ROW_NUMBERS}]
-        return codes_of(labels, columns[CODE], path, [*besides, *read_vectors(path)[0]])
-    vectors, nested = read_vectors(path)
+        return codes_of(labels, columns[CODE], path, [*besides, *vectors], notes)
     others: dict[str, Sequence[str] | np.ndarray] = {name: cells[name] for name in cells if name not in chosen.values()}
     dimensions_of = {f"{name}_{index}": column for name, vector in vectors.items() for index, column in enumerate(vector.T)}
     require_unique_columns([*others, *dimensions_of], path)
     others |= dimensions_of
-    never = dict.fromkeys(name for name in others if not dimensions and name.lower() in LABELS | ROW_NUMBERS)
-    names, notes = choose_dimensions({name: others[name] for name in others if name not in never}, path, dimensions, nested)
-    notes += [f"labels and row numbers that are not used: {', '.join(never)}"] if never else []
+    stem_of = {f"{name}_{index}": name for name, vector in vectors.items() for index in range(vector.shape[1])}
+    never = {
+        name: stem for name in others if not dimensions and (stem := stem_of.get(name, name)).lower() in LABELS | ROW_NUMBERS
+    }
+    candidates = {name: others[name] for name in others if name not in never}
+    if uneven and not dimensions and not any(holds_numbers(column, False) for column in candidates.values()):
+        raise AuditError(next(iter(uneven.values())))
+    names, further_notes = choose_dimensions(candidates, path, dimensions, [*nested, *uneven])
+    notes += further_notes
+    notes += [f"labels and row numbers that are not used: {', '.join(dict.fromkeys(never.values()))}"] if never else []
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]
     embedding = np.stack(values, axis=1) if values else np.zeros((len(next(iter(cells.values()), ())), 0))
     return embedding, labels, names, notes
 
 
-def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequence[str] = ()) -> Content:
+def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequence[str], notes: Sequence[str]) -> Content:
     """Return the codes of a table as one-hot vectors.
 
     Args:
@@ -329,6 +325,7 @@ def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequ
         column: The table's name of the codes.
         path: The table, for error messages.
         others: What else the table has beside labels.
+        notes: Notes on the labels.
 
     Raises:
         AuditError: A code is missing, there are too many, some differ in blanks alone, or the table does not say which utterances
@@ -348,10 +345,8 @@ def codes_of(labels: dict[str, list[str]], column: str, path: Path, others: Sequ
             f"{path}: --discrete {column}: {len(values)} different values in {counted(len(codes), 'row')}; expected a few codes, "
             f"at most {MAX_CODES}, that rows share"
         )
-    notes = (
-        [f"audited and certified is {column} alone, as if nothing else were released: not {described(others)}"] if others else []
-    )
-    return one_hot(codes), labels, [f"{column} = {value}" for value in values], notes
+    alone = [f"audited and certified is {column} alone, as if nothing else were released: not {described(others)}"]
+    return one_hot(codes), labels, [f"{column} = {value}" for value in values], [*notes, *(alone if others else [])]
 
 
 def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:

@@ -370,6 +370,50 @@ def test_an_optional_label_rejects_no_table(write, case):
     assert set(table.embeddings.emotion) == ({""} if name == "emotion" else set(read_embeddings(write()).embeddings.emotion))
 
 
+NOT_LABELS = {  # by format: cells of an optional label, and the note
+    "csv": {
+        "line breaks": (['"two\nlines, as said"'] * 6, ""),
+        "another encoding": (["\xfc"] * 6, "is not UTF-8: read as Windows-1252"),
+    },
+    "parquet": {
+        "bytes": ([b"\xff"] * 6, "is not UTF-8: read as Windows-1252"),
+        "vectors": ([[1.0, 2.0]] * 6, "labels and row numbers that are not used: "),
+        "lists": ([[1.0]] * 5 + [[1.0, 2.0]], "nested, and not used as dimensions: "),
+        "missing lists": ([None] + [[1.0]] * 5, "nested, and not used as dimensions: "),
+    },
+    "npz": {
+        "fractions": (np.arange(6.0), "float64 of shape (6,); expected text or integers of shape (N,); not used"),
+        "a matrix": ([["a"]] * 6, "of shape (6, 1); expected text or integers of shape (N,); not used"),
+        "one value": ("corpus", "of shape (); expected text or integers of shape (N,); not used"),
+        "another length": (["a"] * 5, "has 5; not used"),
+        "objects": (np.array([None] * 6), "is an array of objects, which is not read; not used"),
+        "bytes": (np.array([b"\xff"] * 6), "contains bytes that are not UTF-8 text; not used"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["emotion", "text", "id", "recording", "sentence"])
+@pytest.mark.parametrize("form, case", [(form, case) for form, cases in NOT_LABELS.items() for case in cases])
+def test_what_is_no_label_in_an_optional_column_rejects_no_table(tmp_path, form, case, name):
+    cells, note = NOT_LABELS[form][case]
+    path = WRITERS[form](tmp_path, **{name: cells})
+    if case == "another encoding":
+        path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    table = read_embeddings(path)
+    assert np.array_equal(table.embeddings.embedding, content()["embedding"])
+    assert not note or sum(note in text for text in table.notes) == 1
+    if form == "npz":
+        with pytest.raises(AuditError, match="cannot be read|contains bytes|expected (text|one)"):
+            read_embeddings(path, columns={"emotion": name})
+
+
+def test_rows_inside_a_label_are_refused(tmp_path):
+    rows = "a,0.1,0.2,x\n" * 2 + 'a,0.1,0.2,"5 inch\nb,0.3,0.4,y\nb,0.5,0.6,6"\nb,1,2,z\n'
+    (tmp_path / "t.csv").write_text("speaker,d0,d1,text\n" + rows)
+    with pytest.raises(AuditError, match="text in row 3 contains further rows; check for an unclosed quotation mark"):
+        read_embeddings(tmp_path / "t.csv")
+
+
 INVALID_ARRAYS = {
     "no embedding": (
         {"embedding": None, "x": [1]},
@@ -437,7 +481,7 @@ INVALID_CELLS = {
         {"d0": ['"[0.1, 0.2, 0.3, 0.4, 0.5]"'] * 6, "d1": None, "d2": None},
         r"no dimensions; .*; found d0 \('\[0.1, 0.2, 0.3, 0.4,'\.\.\.\)",
     ),
-    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|contains a line break"),
+    "an open quote": ({"speaker": ['"a', "a", "a", "a", "a", 'b"']}, "cannot be read as a CSV table|contains further rows"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Collection
 from itertools import compress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ NEEDED = ("path", "speaker", "emotion")
 MAX_SECONDS = 1e9  # no recording is as long
 
 
-def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
+def readable(columns: Columns, source: Path, needed: Collection[str] = NEEDED) -> tuple[Columns, list[str]]:
     """Strip cells, and read optional columns of a table that are not UTF-8 as Windows-1252, with a note.
 
     Names of files in a folder may be anything; those that are not UTF-8 are rejected later, one by one.
@@ -23,7 +24,7 @@ def readable(columns: Columns, source: Path) -> tuple[Columns, list[str]]:
     stripped = {name: [cell.strip() for cell in cells] for name, cells in columns.items()}
     foreign = [name for name, cells in stripped.items() if source.is_file() and not all(map(is_utf8, cells))]
     for name in foreign:
-        if name in NEEDED:
+        if name in needed:
             require_text(name, stripped[name], source)
         stripped[name] = [cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for cell in stripped[name]]
     return stripped, [f"{name} is not UTF-8: read as Windows-1252" for name in foreign]
@@ -49,6 +50,14 @@ def require_no_swallowed_rows(columns: Columns, source: Path) -> None:
     for name in (name for name in columns if name not in NEEDED):
         for row, cell in enumerate(columns[name], start=1):
             if "\n" in cell and any(ending in cell for ending in endings):
+                raise ManifestError(f"{source}: {name} in row {row} contains further rows; check for an unclosed quotation mark")
+
+
+def require_no_rows_inside(labels: Columns, width: int, source: Path) -> None:
+    """Raise ManifestError for a cell of a CSV table that has as many commas as further rows of `width` columns have."""
+    for name, cells in labels.items():
+        for row, cell in enumerate(cells, start=1):
+            if "\n" in cell and cell.count(",") >= cell.count("\n") * (width - 1):
                 raise ManifestError(f"{source}: {name} in row {row} contains further rows; check for an unclosed quotation mark")
 
 

@@ -169,7 +169,7 @@ def parquet_texts(column: pyarrow.ChunkedArray) -> list[str]:
     return pyarrow.compute.fill_null(column.cast(pyarrow.string()), "").to_pylist()
 
 
-def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
     """Read the columns of a Parquet file whose cells are lists of numbers.
 
     Args:
@@ -177,19 +177,22 @@ def read_vectors(path: Path | str) -> tuple[dict[str, np.ndarray], list[str]]:
 
     Returns:
         Numbers [N, D] of each such column, in single precision where they are stored so and otherwise in double precision,
-        missing ones NaN; and the names of other nested columns.
+        missing ones NaN; the names of other nested columns; and, by name, what is wrong with those whose lists are missing or of
+        different lengths.
 
     Raises:
-        ManifestError: The file cannot be read, or a column's lists are missing or of different lengths.
+        ManifestError: The file cannot be read, or a whole number is not one that double precision holds.
     """
     if Path(path).suffix.lower() != ".parquet":
-        return {}, []
+        return {}, [], {}
     with enough_memory(path), parquet_errors(path):
         table = open_parquet(path)
         nested = [field for field in table.schema if pyarrow.types.is_nested(storage(field.type))]
         numeric = [field.name for field in nested if is_vector(storage(field.type))]
-        vectors = {clean(name): stack_lists(table[name], f"{path}: {name}") for name in numeric}
-    return vectors, [field.name for field in nested if field.name not in numeric]
+        lengths = {name: lengths_of(table[name]) for name in numeric}
+        uneven = {name: f"{path}: {name}{reason}" for name in numeric if (reason := unevenness(lengths[name]))}
+        vectors = {clean(name): stack_lists(table[name], f"{path}: {name}") for name in numeric if name not in uneven}
+    return vectors, [field.name for field in nested if field.name not in numeric], uneven
 
 
 def is_vector(kind: pyarrow.DataType) -> bool:
@@ -200,20 +203,35 @@ def is_vector(kind: pyarrow.DataType) -> bool:
     return any(test(kind.value_type) for test in (types.is_floating, types.is_integer, types.is_decimal, types.is_boolean))
 
 
+def chunks_of(column: pyarrow.ChunkedArray) -> list[pyarrow.Array]:
+    """Return the parts of a column of lists, as they are stored."""
+    return [chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk for chunk in column.chunks]
+
+
+def lengths_of(column: pyarrow.ChunkedArray) -> np.ndarray:
+    """Return the length of each list [N], -1 where it is missing."""
+    lengths = [chunk.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks_of(column)]
+    return np.concatenate([np.zeros(0, np.int64), *lengths])
+
+
+def unevenness(lengths: np.ndarray) -> str:
+    """Return which list is missing or has another length than the first; nothing if none does."""
+    differing = np.flatnonzero((lengths != lengths[:1]) | (lengths < 0))
+    if not len(differing):
+        return ""
+    row = differing[0]
+    held = "is missing" if lengths[row] < 0 else f"has {lengths[row]} numbers, row 1 has {lengths[0]}"
+    return f" in row {row + 1} {held}; expected equally many numbers in every row"
+
+
 def stack_lists(column: pyarrow.ChunkedArray, source: str) -> np.ndarray:
-    """Return a column of lists of numbers as an array [N, D]; raise ManifestError if a list is missing or has another length."""
-    chunks = [chunk.storage if isinstance(chunk, pyarrow.ExtensionArray) else chunk for chunk in column.chunks]
+    """Return a column of lists of equally many numbers as an array [N, D]; raise ManifestError for whole numbers beyond 2^53."""
+    chunks = chunks_of(column)
     if not any(map(len, chunks)):
         return np.zeros((0, 0))
-    lengths = np.concatenate([chunk.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False) for chunk in chunks])
-    differing = np.flatnonzero(lengths != lengths[0])
-    if lengths[0] < 0 or len(differing):
-        row = 0 if lengths[0] < 0 else differing[0]
-        held = "is missing" if lengths[row] < 0 else f"has {lengths[row]} numbers, row 1 has {lengths[0]}"
-        raise ManifestError(f"{source} in row {row + 1} {held}; expected equally many numbers in every row")
     numbers = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks])
     require_exact(numbers, source)
-    return numbers.astype(np.float32 if numbers.dtype in (np.float16, np.float32) else np.float64).reshape(len(lengths), -1)
+    return numbers.astype(np.float32 if numbers.dtype in (np.float16, np.float32) else np.float64).reshape(len(column), -1)
 
 
 def storage(kind: pyarrow.DataType) -> pyarrow.DataType:

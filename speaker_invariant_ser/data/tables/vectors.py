@@ -4,15 +4,15 @@ Shapes: N utterances, D dimensions.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser.data.tables.names import is_missing
+from speaker_invariant_ser.data.tables.names import is_missing, is_utf8
 from speaker_invariant_ser.data.tables.unify import without_unusable_cells
 from speaker_invariant_ser.data.tables.whole_numbers import require_exact
-from speaker_invariant_ser.errors import AuditError, shorten, shown
+from speaker_invariant_ser.errors import AuditError, counted, shorten, shown
 
 MAX_VALUE = 1e18  # its square is finite in single precision
 MIN_DIFFERENCE = 1e-100  # its square is not zero in double precision
@@ -58,6 +58,72 @@ def require_different(embedding: np.ndarray, source: Path | str) -> None:
     small = np.flatnonzero((spread > 0) & (spread < MIN_DIFFERENCE)) + 1
     if small.size:
         raise AuditError(f"{source}: dimension {shorten(small)} differs by less than {MIN_DIFFERENCE:g}; scale or remove it")
+
+
+def load_arrays(
+    file: Mapping[str, np.ndarray], names: Mapping[str, str], optional: Collection[str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Load arrays of an .npz file by field, and note optional ones of objects, which would have to be unpickled."""
+    arrays, notes = {}, []
+    for field, name in names.items():
+        try:
+            arrays[field] = np.asarray(file[name])
+        except ValueError as error:
+            if field not in optional or "Object arrays" not in str(error):
+                raise
+            notes.append(
+                f"{name} is an array of objects, which is not read; not used. Save labels as np.array(labels, dtype=str)"
+            )
+    return arrays, notes
+
+
+def to_texts(array: np.ndarray, source: str, strip: bool = True) -> list[str]:
+    """Convert text, UTF-8 bytes, integers or booleans [N] to text, stripped by default."""
+    if array.ndim != 1 or array.dtype.kind not in "USiub":
+        raise AuditError(f"{source} is {array.dtype} of shape {array.shape}; expected text or integers of shape (N,)")
+    return texts_of(array.tolist(), source, strip)
+
+
+def texts_of(cells: Sequence[object], source: str, strip: bool = True) -> list[str]:
+    """Return text, UTF-8 bytes, integers or booleans as text, stripped by default; raise AuditError if they are not UTF-8."""
+    try:
+        texts = [cell.decode() if isinstance(cell, bytes) else str(cell) for cell in cells]
+        texts = [text.strip() for text in texts] if strip else texts
+    except ValueError:
+        raise AuditError(f"{source} contains bytes that are not UTF-8 text") from None
+    if not all(map(is_utf8, texts)):
+        raise AuditError(f"{source} contains characters that cannot be encoded in UTF-8")
+    return texts
+
+
+def usable_texts(
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, str], optional: Collection[str], source: Path, verbatim: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return arrays of labels as text, and notes on optional ones that are left out because they are no labels.
+
+    Args:
+        arrays: Arrays by field; all of the same length as `speaker`, where it has one.
+        names: Their names in the file.
+        optional: Fields that reject no table.
+        source: The file, for error messages.
+        verbatim: Field whose blanks stay.
+
+    Raises:
+        AuditError: An array that is not optional holds no labels.
+    """
+    texts, notes = {}, []
+    count = len(np.atleast_1d(arrays["speaker"])) if "speaker" in arrays else None
+    for field, array in arrays.items():
+        try:
+            texts[field] = to_texts(array, f"{source}: {names[field]}", field != verbatim)
+            if field in optional and count not in (None, len(array)):
+                raise AuditError(f"{source}: speaker has {counted(count or 0, 'row')}, {names[field]} has {len(array)}")
+        except AuditError as error:
+            if field not in optional:
+                raise
+            texts.pop(field, None)
+            notes.append(f"{str(error).removeprefix(f'{source}: ')}; not used")
+    return texts, notes
 
 
 def usable_labels(labels: Mapping[str, list[str]], source: Path | str) -> tuple[dict[str, list[str]], list[str]]:
