@@ -383,7 +383,16 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         surest_utterances=Tail(
             attacker="lda", accuracy=min(1, strongest + 0.2), expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
         ),
+        balanced=Tail(
+            attacker="lda",
+            accuracy=min(1, strongest + 0.1),
+            expected=1 / speakers,
+            utterances=decisions,
+            p_value=0.001,
+            speaker="",
+        ),
         same_text=None,
+        scored_alone=None,
         copies=0.0,
     )
 

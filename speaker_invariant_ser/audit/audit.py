@@ -1,7 +1,7 @@
 """The complete audit of embeddings: leakage, controls, usable information, and verification of unseen speakers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,11 @@ from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
 from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS
+from speaker_invariant_ser.audit.further import FurtherAttacks, attack_further, reconsider
 from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, measure_leakage
-from speaker_invariant_ser.audit.same_text import SameText, attack_same_text, reconsider
 from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification.judge import Judge
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS
@@ -72,7 +72,7 @@ class Audit:
         sample: What a quick audit used of a large table; None where everything was used.
         significant_bits: Significant binary digits that the embeddings were rounded to.
         certificate: What bounds every attacker, where what is released is one of a few codes.
-        same_text: Whether speakers are recognised by a known sentence; None where folds do not keep texts apart.
+        further: Attacks with known sentences, and from scored utterances alone.
         copies: Share of the rows that are equal or nearly equal to another row of the same speaker, and were left out.
     """
 
@@ -86,7 +86,7 @@ class Audit:
     sample: Sample | None = None
     significant_bits: int = RELEASED_BITS
     certificate: Certificate | None = None
-    same_text: SameText | None = None
+    further: FurtherAttacks = field(default_factory=FurtherAttacks)
     copies: float = 0.0
 
     @property
@@ -98,7 +98,7 @@ class Audit:
             not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]
         shares = {"copies": self.copies, "left_out": self.leakage.left_out_share}
-        at_chance, reason = reconsider(summary["at_chance"], summary["reason"], self.same_text, shares, self.quick)
+        at_chance, reason = reconsider(summary["at_chance"], summary["reason"], self.further, shares, self.quick)
         summary |= {"at_chance": at_chance, "reason": reason}
         return {
             **summary,
@@ -109,7 +109,7 @@ class Audit:
             "information": self.information,
             "unseen": unseen_summary(self.unseen, self.verification),
             "clips": clips_summary(self.leakage, self.verification),
-            "same_text": self.same_text and asdict(self.same_text),
+            **asdict(self.further),
             "copies": self.copies,
             **({"sample": asdict(self.sample)} if self.sample else {}),
             **({"certificate": self.certificate.summary} if self.certificate else {}),
@@ -162,9 +162,7 @@ def audit(
     )
     return Audit(
         leakage=leakage,
-        same_text=attack_same_text(
-            tables, leakage, progress, settings.folds, settings.seed, settings.permutations, settings.jobs
-        ),
+        further=attack_further(tables, leakage, progress, settings.folds, settings.seed, settings.permutations, settings.jobs),
         quick=settings.quick,
         scored=scored,
         controls=attack_controls(tables, controls or {}, leakage if settings.quick else None, settings, progress),

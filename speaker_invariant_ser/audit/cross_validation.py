@@ -29,6 +29,7 @@ class FoldResult(NamedTuple):
     converged: bool
     named: np.ndarray
     margin: np.ndarray
+    balanced: np.ndarray
     log_posterior: np.ndarray | None
 
 
@@ -45,6 +46,7 @@ class EncoderPredictions:
         converged: For each attacker and fold, whether its fit converged.
         named: For each attacker and fold, the speaker it would name if it were sure, see `attackers.Prediction`.
         margin: For each attacker and fold, how sure it was of each test utterance.
+        balanced: For each attacker and fold, the speaker it would name if all speakers were equally frequent.
         log_posterior: For each closed-form attacker and fold, log posteriors of the speakers for each test utterance, float16.
     """
 
@@ -56,6 +58,7 @@ class EncoderPredictions:
     converged: dict[str, list[bool]] = field(default_factory=dict)
     named: dict[str, list[np.ndarray]] = field(default_factory=dict)
     margin: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    balanced: dict[str, list[np.ndarray]] = field(default_factory=dict)
     log_posterior: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def votes(self, attackers: Sequence[str]) -> np.ndarray:
@@ -67,6 +70,10 @@ class EncoderPredictions:
         """Return the votes of an attacker [n, K] for the utterances alone that it is surest about; see `surest_weight`."""
         weights = [surest_weight(margin) for margin in self.margin[name]]
         return count_votes(self.plan, self.scored, self.speakers, self.named[name], weights)
+
+    def balanced_votes(self, name: str) -> np.ndarray:
+        """Return the votes of an attacker [n, K] that takes all speakers as equally frequent."""
+        return count_votes(self.plan, self.scored, self.speakers, self.balanced[name])
 
 
 def surest_weight(margin: np.ndarray) -> np.ndarray:
@@ -168,6 +175,7 @@ def run_attackers(
             defaultdict(list),
             named=defaultdict(list),
             margin=defaultdict(list),
+            balanced=defaultdict(list),
             log_posterior=defaultdict(list),
         )
         for table, plan, indices in zip(tables, plans, speakers, strict=True)
@@ -181,6 +189,7 @@ def run_attackers(
         result.converged[name].append(fitted.converged)
         result.named[name].append(fitted.named)
         result.margin[name].append(fitted.margin)
+        result.balanced[name].append(fitted.balanced)
         if fitted.log_posterior is not None:
             result.log_posterior[name].append(fitted.log_posterior)
         if progress:
@@ -222,12 +231,14 @@ def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold,
             ATTACKERS[name], select_rows(inputs, fold.train), speaker[fold.train], fold.tuning, seed + fold.repeat
         )
         prediction = predict_with_margin(fitted, select_rows(inputs, fold.test))
+        frequency = np.bincount(speaker[fold.train])[fitted.classes_]
         return FoldResult(
             prediction.speaker,
             validation_correct,
             converged,
             prediction.named,
             prediction.margin,
+            fitted.classes_[(prediction.log_posterior - np.log(frequency)).argmax(axis=1)],
             prediction.log_posterior.astype(np.float16) if ATTACKERS[name].quick else None,
         )
 

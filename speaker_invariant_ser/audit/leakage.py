@@ -3,14 +3,14 @@
 A fresh attacker is a classifier trained from scratch on the embeddings; it has no part in the training that it judges. An encoder
 is one trained model, so that a run has one for every fold and seed.
 
-`measure_leakage` runs in five steps:
+`measure_leakage` runs in six steps:
 
 1. plan cross-validation folds for each encoder (`folds`);
 2. fit every attacker on every fold and collect its predictions (`cross_validation`);
 3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
 4. pool the predictions of all encoders, and compute chance levels in the same folds (`PooledLabels`);
 5. score every attacker: accuracy, interval, permutation test (`statistics`);
-6. test what the average hides: one speaker, and the surest utterances (`tails`).
+6. test what the average hides: one speaker, the surest utterances, and rare speakers (`tails`).
 """
 
 from collections import Counter
@@ -96,7 +96,7 @@ class Leakage:
         near_copies: Share of scored utterances that share audio or a recording with one that the attackers were fitted on.
         converged: For each attacker, the share of its fits that converged before the limit of their iterations.
         nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
-        tails: The speaker that is recognised best, and the utterances that attackers are surest about.
+        tails: The speaker that is recognised best, the surest utterances, and the mean recall over speakers.
         clips: Identification from several clips of one person by the strongest closed-form attacker.
         left_out_share: Share of the utterances to be scored, over all encoders, that are of speakers who were removed.
     """
@@ -126,9 +126,7 @@ class Leakage:
     def conclusion(self) -> Conclusion:
         """Whether attackers on the embedding are at chance, and why; see `conclude`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
-        tails: dict[Reason, float] = {}
-        if self.tails.speaker and self.tails.surest:
-            tails = {"speaker": self.tails.speaker.p_value, "surest": self.tails.surest.p_value}
+        tails = self.tails.p_values(self.chance["given_emotion_balanced"])
         return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts)
 
     @property
@@ -171,6 +169,7 @@ class Leakage:
             "nested_texts": self.nested_texts,
             "best_recognised_speaker": self.tails.speaker and self.tails.speaker.summary,
             "surest_utterances": self.tails.surest and self.tails.surest.summary,
+            "balanced": self.tails.balanced and self.tails.balanced.summary,
             "margin": statistics.MARGIN,
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,
@@ -243,6 +242,7 @@ def measure_leakage(
     tails = measure_tails(
         {name: votes[name] for name in candidates},
         {name: [result.surest_votes(name) for result in results] for name in candidates},
+        {name: [result.balanced_votes(name) for result in results] for name in candidates},
         pooled.labels,
         [np.unique(table.speaker) for table in tables],
         permutations,

@@ -33,10 +33,12 @@ Reason = Literal[
     "no_room",
     "speaker",
     "surest",
+    "balanced",
     "tail",
     "text_leak",
     "text",
     "same_text",
+    "scored_alone",
     "copies",
     "left_out",
 ]
@@ -344,11 +346,11 @@ class Conclusion:
 
     Attributes:
         at_chance: True, False or "undecided".
-        reason: "within" the margin of chance, "leak", "below" chance (also a leak), one "speaker" or the "surest" utterances are
-            recognised although the average is not, "text_leak" (a leak of the speaker or of the text), "same_text" (a leak in
-            sentences that the attacker knows from a speaker); undecided: too "few" utterances, "no_room" between chance and
-            certainty, one speaker or the surest utterances (the "tail") may be recognised, the "text" may be what is recognised,
-            "copies" that were left out may have named the speaker, or speakers were "left_out".
+        reason: "within" the margin of chance; a "leak", or accuracies "below" chance, which is one, too. A leak that the average
+            hides: of one "speaker", of the "surest" utterances, or of an attacker who takes speakers as equally frequent
+            ("balanced"). A leak that other attackers show: who know the sentences ("same_text"), or learn from scored utterances
+            alone ("scored_alone"). "text_leak" is one of the speaker or of the text. Undecided: too "few" utterances, "no_room"
+            between chance and certainty, a "tail" or the "text" may be recognised, "copies" or speakers were "left_out".
     """
 
     at_chance: AtChance
@@ -375,7 +377,7 @@ def equivalence_test(
         strongest: Score of the strongest attacker, chosen without the scored utterances.
         attackers: Scores of all attackers on the embedding.
         chance: Chance levels with the keys "given_emotion" and "given_emotion_balanced".
-        tails: Corrected p values of one "speaker" and of the "surest" utterances; none by default.
+        tails: Corrected p values by the reason that they give, as `tails.decisive` has them; none by default.
 
     Returns:
         The conclusion.

@@ -1,21 +1,28 @@
-"""What an average over speakers and utterances hides: one recognised speaker, and the utterances an attacker is surest about.
+"""What an average over speakers and utterances hides: one recognised speaker, the surest utterances, and rare speakers.
 
 Accuracy within the margin of chance is compatible with one speaker of eleven whose utterances are all recognised, or with a
-few utterances that are named with certainty. Both have a permutation test of their own here. Its statistic is the largest of
-all attackers (and speakers), so that trying many is corrected for (Westfall and Young, Resampling-Based Multiple Testing, 1993).
+few utterances that are named with certainty. Where one speaker has half of the utterances, it is compatible with any leak of the
+others: an attacker is right most often who always names the frequent one. So each attacker also predicts as if all speakers
+were equally frequent, and its mean recall over speakers is tested.
+
+Each of the three has a permutation test of its own here. Its statistic is the largest of all attackers (and speakers), so that
+trying many is corrected for (Westfall and Young, Resampling-Based Multiple Testing, 1993).
 
 Shapes: n scored utterances of one encoder, K its speakers, S speakers of all encoders, P permutations.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 
 from speaker_invariant_ser.audit.statistics import (
     CROSS_VALIDATION_INFLATION,
+    MARGIN,
     Conclusion,
     IntegerLabels,
+    Reason,
     Score,
     design_effect,
     permuted_speakers,
@@ -29,15 +36,15 @@ Votes = Mapping[str, Sequence[np.ndarray]]  # for each attacker and encoder, vot
 
 @dataclass(frozen=True)
 class Tail:
-    """The most conspicuous speaker, or the surest utterances of the most conspicuous attacker.
+    """The most conspicuous speaker, or the surest utterances or the mean recall of the most conspicuous attacker.
 
     Attributes:
         attacker: The attacker.
-        accuracy: Recall of the speaker, or accuracy on the surest utterances.
+        accuracy: Recall of the speaker, accuracy on the surest utterances, or mean recall over speakers.
         expected: The same if speakers are permuted within emotion.
         utterances: Number of utterances; a fraction where several repeats are averaged.
         p_value: Permutation p value, corrected for the number of attackers (and speakers).
-        speaker: The speaker; "" for the surest utterances.
+        speaker: The speaker; "" for the others.
     """
 
     attacker: str
@@ -55,33 +62,73 @@ class Tail:
 
 @dataclass(frozen=True)
 class Tails:
-    """Both tails; None without permutations.
+    """The tails; None without permutations.
 
     Attributes:
         speaker: The speaker whose recall exceeds what is expected by most deviations.
         surest: The surest utterances of the attacker whose accuracy on its own exceeds what is expected by most deviations.
+        balanced: Mean recall over speakers, by the attacker whose predictions exceed what is expected by most deviations if it
+            takes all speakers as equally frequent.
     """
 
     speaker: Tail | None = None
     surest: Tail | None = None
+    balanced: Tail | None = None
+
+    def p_values(self, balanced_chance: float) -> dict[Reason, float]:
+        """Return the p values that decide, by the reason that they give; see `decisive`."""
+        return decisive(self.speaker, self.surest, self.balanced, balanced_chance)
+
+
+class Rate(Protocol):
+    """A rate with what is expected by chance and its p value; `Tail`, or a part of report.json."""
+
+    @property
+    def accuracy(self) -> float:
+        """The rate."""
+
+    @property
+    def expected(self) -> float:
+        """The rate that is expected by chance."""
+
+    @property
+    def p_value(self) -> float:
+        """Its p value."""
+
+
+def decisive(speaker: Rate | None, surest: Rate | None, balanced: Rate | None, balanced_chance: float) -> dict[Reason, float]:
+    """Return the p values that decide, by reason; a mean recall counts above the margin alone, as accuracies do.
+
+    Args:
+        speaker: The speaker that is recognised best.
+        surest: The surest utterances.
+        balanced: The mean recall over speakers.
+        balanced_chance: What the emotion alone gives of it.
+    """
+    by_reason: dict[Reason, Rate | None] = {"speaker": speaker, "surest": surest}
+    if balanced and balanced.accuracy > max(balanced.expected, balanced_chance) + MARGIN:
+        by_reason["balanced"] = balanced
+    return {reason: rate.p_value for reason, rate in by_reason.items() if rate}
 
 
 def measure_tails(
     votes: Votes,
     surest: Votes,
+    balanced: Votes,
     labels: Sequence[IntegerLabels],
     names: Sequence[np.ndarray],
     permutations: int,
     seed: int,
     cross_validated: bool,
 ) -> Tails:
-    """Test the largest recall of one speaker, and the accuracy on the surest utterances.
+    """Test the largest recall of one speaker, the accuracy on the surest utterances, and the mean recall over speakers.
 
     Predictions are kept and speakers permuted within encoder and emotion, as in `statistics.permuted_accuracies`.
 
     Args:
         votes: Votes of each attacker on the embedding.
         surest: The same on the utterances that it is surest about, others are 0.
+        balanced: Votes of each attacker if it takes all speakers as equally frequent.
         labels: Labels of each encoder.
         names: Names of each encoder's speakers [K], sorted.
         permutations: Number of permutations P.
@@ -96,19 +143,22 @@ def measure_tails(
     sizes = np.sum(
         [np.bincount(to_common[rows], minlength=len(everyone)) for to_common, rows in zip(common, scored, strict=True)], axis=0
     )
-    observed = {name: np.zeros((1, len(everyone) + 1)) for name in votes}  # a column for each speaker, and one for the surest
-    permuted = {name: np.zeros((permutations, len(everyone) + 1)) for name in votes}
+    columns = 2 * len(everyone) + 1  # one for each speaker, one for the surest, and one for each speaker by balanced votes
+    observed = {name: np.zeros((1, columns)) for name in votes}
+    permuted = {name: np.zeros((permutations, columns)) for name in votes}
     rng = np.random.default_rng(seed)
     for encoder, (encoder_labels, to_common) in enumerate(zip(labels, common, strict=True)):
+        given = {name: (votes[name][encoder], surest[name][encoder], balanced[name][encoder]) for name in votes}
         for name in votes:
-            observed[name] += sums(votes[name][encoder], surest[name][encoder], scored[encoder][None], to_common, len(everyone))
+            observed[name] += sums(*given[name], scored[encoder][None], to_common, len(everyone))
         for block, speakers in permuted_speakers(encoder_labels, permutations, rng):
             for name in votes:
-                permuted[name][block] += sums(votes[name][encoder], surest[name][encoder], speakers, to_common, len(everyone))
+                permuted[name][block] += sums(*given[name], speakers, to_common, len(everyone))
     inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
     weight = {name: sum(of_encoder.sum() for of_encoder in surest[name]) for name in votes}
-    rates = {name: Rates(observed[name][0], permuted[name], np.append(np.maximum(sizes, 1), weight[name])) for name in votes}
-    of_speakers, of_surest = slice(0, len(everyone)), slice(len(everyone), None)
+    divisor = {name: np.concatenate([np.maximum(sizes, 1), [weight[name]], np.maximum(sizes, 1)]) for name in votes}
+    rates = {name: Rates(observed[name][0], permuted[name], divisor[name]) for name in votes}
+    of_speakers, of_surest = slice(0, len(everyone)), slice(len(everyone), len(everyone) + 1)
     name, column, p_value = largest(
         {name: rates[name].part(of_speakers, inflation * np.sqrt(design_effect(votes[name], labels))) for name in votes}
     )
@@ -116,31 +166,49 @@ def measure_tails(
     name, _, p_value = largest(
         {name: rates[name].part(of_surest, inflation * np.sqrt(design_effect(surest[name], labels))) for name in votes}
     )
-    return Tails(speaker, Tail(name, *rates[name].at(len(everyone)), float(weight[name]), p_value))
+    sure = Tail(name, *rates[name].at(len(everyone)), float(weight[name]), p_value)
+    mean = {name: mean_recall(observed[name], permuted[name], sizes) for name in votes}
+    name, _, p_value = largest(
+        {name: mean[name].part(slice(None), inflation * np.sqrt(design_effect(balanced[name], labels))) for name in votes}
+    )
+    return Tails(speaker, sure, Tail(name, *mean[name].at(0), float(sizes.sum()), p_value))
 
 
-def sums(votes: np.ndarray, surest: np.ndarray, speakers: np.ndarray, to_common: np.ndarray, everyone: int) -> np.ndarray:
+def mean_recall(observed: np.ndarray, permuted: np.ndarray, sizes: np.ndarray) -> "Rates":
+    """Return the mean recall over speakers by balanced votes, from sums of all columns [1, C] and [P, C]."""
+    tested = sizes > 0
+    first, others = ((rows[:, -len(sizes) :] / np.maximum(sizes, 1))[:, tested].mean(axis=1) for rows in (observed, permuted))
+    return Rates(first, others[:, None], np.ones(1))
+
+
+def sums(
+    votes: np.ndarray, surest: np.ndarray, balanced: np.ndarray, speakers: np.ndarray, to_common: np.ndarray, everyone: int
+) -> np.ndarray:
     """Sum the votes for the assigned speakers, by speaker and over the surest utterances.
 
     Args:
         votes: Votes [n, K].
         surest: Votes on the surest utterances [n, K].
+        balanced: Votes of an attacker that takes all speakers as equally frequent [n, K].
         speakers: Speakers assigned to the utterances [P, n].
         to_common: Position of the encoder's speakers among those of all encoders [K].
         everyone: Number of speakers of all encoders S.
 
     Returns:
-        Sums [P, S + 1].
+        Sums [P, 2 S + 1]: by speaker, over the surest utterances, and by speaker for balanced votes.
     """
     rows, sure = np.arange(len(votes)), np.flatnonzero(surest.any(axis=1))
     cells = to_common[speakers] + everyone * np.arange(len(speakers))[:, None]
-    by_speaker = np.bincount(cells.ravel(), votes[rows, speakers].ravel(), everyone * len(speakers))
-    return np.column_stack([by_speaker.reshape(-1, everyone), surest[sure, speakers[:, sure]].sum(axis=1)])
+    by_speaker, by_speaker_balanced = (
+        np.bincount(cells.ravel(), each[rows, speakers].ravel(), everyone * len(speakers)).reshape(-1, everyone)
+        for each in (votes, balanced)
+    )
+    return np.column_stack([by_speaker, surest[sure, speakers[:, sure]].sum(axis=1), by_speaker_balanced])
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Sums of an attacker's votes, observed [S + 1] and permuted [P, S + 1], and the sizes [S + 1] that make them rates."""
+    """Sums of an attacker's votes, observed [C] and permuted [P, C], and the sizes [C] that make them rates."""
 
     observed: np.ndarray
     permuted: np.ndarray

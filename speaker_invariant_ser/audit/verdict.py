@@ -1,8 +1,8 @@
 """The verdict of a report in words: emotion recognition on unseen speakers, and what the attackers conclude about the speaker."""
 
-import math
 from collections.abc import Mapping
 
+from speaker_invariant_ser.audit.certificates.words import certificate_verdict
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
@@ -36,6 +36,11 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utterances that "
         "one is surest about, {sure:.1f} % are named correctly (expected by chance {sure_expected:.1f})"
     ),
+    "balanced": (
+        "The embedding identifies speakers: attackers are at chance on average over utterances, where frequent speakers are the "
+        "best guess, but one that takes all speakers as equally frequent is right for {balanced:.1f} % on average over speakers "
+        "(expected by chance {balanced_expected:.1f})"
+    ),
     "tail": (
         "Undecided: attackers are at chance on average, but one speaker is recognised in {recall:.1f} % of utterances (expected "
         "by chance {recall_expected:.1f}), and the surest utterances are named correctly in {sure:.1f} % ({sure_expected:.1f}), "
@@ -51,7 +56,13 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
     ),
     "same_text": (
         "The embedding identifies speakers who say a known sentence again: across sentences no attacker is significantly above "
-        "chance, but one that knows the sentences is right for {same:.1f} % (from emotion and sentence alone {same_expected:.1f})"
+        "chance, but one that knows the sentences is right for {same:.1f} %{same_of} (from emotion and sentence alone "
+        "{same_expected:.1f})"
+    ),
+    "scored_alone": (
+        "The embedding identifies speakers: attackers that also learn from what the encoder was trained on do not show it, but "
+        "one that learns from the scored utterances alone is right for {alone:.1f} %{alone_of} (expected by chance "
+        "{alone_expected:.1f})"
     ),
     "copies": (
         "Undecided: attackers are at chance, but {copies:.1f} % of the rows are equal or nearly equal to another row of the same "
@@ -77,16 +88,20 @@ ANSWERS = {  # by the same reason
     "no_room": "It is undecided whether the embedding identifies speakers: the emotion alone names almost every one.",
     "speaker": "The embedding identifies one speaker, though not the others on average.",
     "surest": "The embedding identifies speakers in some utterances, though not on average.",
+    "balanced": "The embedding identifies speakers who have fewer utterances than others.",
     "tail": "It is undecided whether the embedding identifies one speaker, or speakers in some utterances.",
     "text_leak": "The embedding identifies speakers, or what they say: no two speakers say the same text.",
     "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
     "same_text": "The embedding identifies speakers who say a known sentence again.",
+    "scored_alone": "The embedding identifies speakers in utterances that the encoder was not trained on.",
     "copies": "It is undecided whether the embedding identifies speakers: rows that are alike were left out.",
     "left_out": "It is undecided whether the embedding identifies speakers: many have a single utterance or recording.",
     "starved": "It is undecided whether the embedding identifies speakers: attackers have too few utterances to learn from.",
 }
+ALPHA = 0.05
 CHANCE_EER = 0.5  # equal error rate of a verification that knows nothing
 FAR_ABOVE = 2.0  # times chance, from which emotions that name the speaker are stated
+OF = {"speaker": " of one speaker's utterances", "surest": " of the utterances that it is surest about"}
 SIZES = ((0.15, "small"), (0.4, "moderate"), (1.0, "large"))  # share of the way from chance to 100 %, at most
 
 
@@ -156,11 +171,24 @@ def speaker_verdict(speaker: Mapping) -> str:
     size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
     values = {"size": size and f", {size}", **tail_values(speaker)}
     conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
-    conclusion += frame_level_leak(speaker) + "." + limits_of_chance(speaker) + useless_judge(speaker)
+    conclusion += frame_level_leak(speaker) + "." + stronger_alone(speaker) + limits_of_chance(speaker) + useless_judge(speaker)
     certificate = certificate_verdict(speaker.get("certificate"))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
         f"{speaker['speakers']} speakers: {accuracy}. {conclusion}{certificate}"
+    )
+
+
+def stronger_alone(speaker: Mapping) -> str:
+    """Say that attackers who learn from scored utterances alone recognise more than the strongest one, if they do."""
+    alone = speaker.get("scored_alone")
+    if not alone or speaker["reason"] != "leak" or alone.get("of", "all") != "all" or not alone["p_value"] < ALPHA:
+        return ""
+    if alone["accuracy"] <= speaker["strongest"]["accuracy"]:
+        return ""
+    return (
+        f" An attacker that learns from the scored utterances alone, and not from what the encoder was trained on, recognises "
+        f"{100 * alone['accuracy']:.1f} %."
     )
 
 
@@ -205,61 +233,11 @@ def useless_judge(speaker: Mapping) -> str:
     return " The judge does not identify these speakers, so that it is no ceiling, and linkage to it shows nothing."
 
 
-CODE = "code"  # what a run with codes releases; a table has a column of another name
-CERTIFIED = {
-    "held-out": "held-out utterances of training speakers",
-    "unseen": "utterances of test speakers",
-    "given": "utterances that the codes were not fitted on",
-}
-
-
-def at_most(bound: float) -> str:
-    """Write a bound as a percentage, rounded up: a lower number would not be certified.
-
-    >>> at_most(0.28101)
-    '28.2 %'
-    """
-    return f"{math.ceil(1000 * bound) / 10:.1f} %"
-
-
-def certificate_verdict(certificate: Mapping | None) -> str:
-    """State the highest bound on the first kind of clips that is bounded; "" where no codes are released.
-
-    Args:
-        certificate: Part `speaker.certificate` of report.json.
-    """
-    if certificate is None:
-        return ""
-    populations = [population for population in certificate["populations"] if population["models"]]
-    if not populations:
-        return f" No certificate: {certificate['populations'][0]['unavailable']}."
-    bounded = [population for population in populations if worst_of(population)["bound"] < 1]
-    chosen = (bounded or populations)[0]
-    models, worst = chosen["models"], worst_of(chosen)
-    clips = f"{worst['utterances']:,} {CERTIFIED[chosen['clips']]}"
-    if not bounded:
-        return f" No certificate: the bound from {clips} is 100 %."
-    others = [CERTIFIED[population["clips"]] for population in populations if population not in bounded]
-    none = "".join(f" The bound from {kind} is 100 %." for kind in others)
-    column = "" if certificate["column"] == CODE else f" ({certificate['column']})"
-    several = "" if len(models) == 1 else f"; the worst of {counted(len(models), 'model')}"
-    confidence = 100 * (1 - certificate["delta"])
-    return (
-        f" No attacker who gets the code{column} of one clip and nothing else can name the speaker in more than "
-        f"{at_most(worst['bound'])} (balanced over {counted(worst['speakers'], 'speaker')}{several}), "
-        f"with {confidence:.0f} % confidence ({clips}).{none}"
-    )
-
-
-def worst_of(population: Mapping) -> Mapping:
-    """Return the model of a population whose codes have the highest bound."""
-    return max(population["models"], key=lambda model: model["bound"])
-
-
 def tail_values(speaker: Mapping) -> dict[str, float | str]:
     """Return the values that conclusions state beside the accuracy, in percent; 0 where unknown."""
     unknown = {"accuracy": 0.0, "expected": 0.0, "utterances": 0.0}
-    best, surest, same = (speaker.get(key) or unknown for key in ("best_recognised_speaker", "surest_utterances", "same_text"))
+    best, surest, balanced = (speaker.get(key) or unknown for key in ("best_recognised_speaker", "surest_utterances", "balanced"))
+    same, alone = (speaker.get(key) or unknown for key in ("same_text", "scored_alone"))
     bits = speaker.get("significant_bits")
     return {
         "precision": f", for embeddings rounded to {bits} significant bits" if bits else "",
@@ -270,6 +248,12 @@ def tail_values(speaker: Mapping) -> dict[str, float | str]:
         "sure_expected": 100 * surest["expected"],
         "same": 100 * same["accuracy"],
         "same_expected": 100 * same["expected"],
+        "same_of": OF.get(str(same.get("of")), ""),
+        "alone": 100 * alone["accuracy"],
+        "alone_expected": 100 * alone["expected"],
+        "alone_of": OF.get(str(alone.get("of")), ""),
+        "balanced": 100 * balanced["accuracy"],
+        "balanced_expected": 100 * balanced["expected"],
         "copies": 100 * (speaker.get("copies") or 0.0),
         "left_out": 100 * (speaker.get("left_out_share") or 0.0),
     }

@@ -274,7 +274,7 @@ class AdversaryClassifier(Part):
 
 
 class Tail(Part):
-    """The speaker recognised best, or the utterances that an attacker is surest about; `expected` with permuted speakers."""
+    """The speaker recognised best, the surest utterances, or the mean recall over speakers; `expected` with permuted speakers."""
 
     attacker: str
     accuracy: Share
@@ -284,13 +284,14 @@ class Tail(Part):
     speaker: str = ""
 
 
-class SameText(Part):
-    """What closed-form attackers identify who know the sentences of each speaker; `expected` from emotion and sentence."""
+class Further(Part):
+    """What closed-form attackers identify who know more, or learn from less; `expected` without the embedding."""
 
     attacker: str
     accuracy: Share
     expected: Share
     p_value: Share
+    of: Literal["all", "speaker", "surest"] = "all"
 
 
 class Speaker(Part):
@@ -331,7 +332,9 @@ class Speaker(Part):
     best_recognised_speaker: Tail | None = None
     surest_utterances: Tail | None = None
     clips: list[Clips] = Field(default_factory=list)
-    same_text: SameText | None = None  # null where folds do not keep texts apart
+    balanced: Tail | None = None  # mean recall over speakers, by attackers that take all of them as equally frequent
+    same_text: Further | None = None  # by attackers that know the sentences; null where folds do not keep texts apart
+    scored_alone: Further | None = None  # by attackers that learn from scored utterances alone; null where all are scored
     copies: Share | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker
     left_out_share: Share | None = None  # of the utterances, those of the speakers in left_out
     certificate: CertificatePart | None = None  # where what is released is one of a few codes

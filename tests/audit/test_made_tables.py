@@ -7,9 +7,9 @@ import pytest
 from embedding_tables import linear_code, make_table, occasional_code
 
 from speaker_invariant_ser.audit.audit import Audit
+from speaker_invariant_ser.audit.further import Further, FurtherAttacks, attack_further
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.read_embeddings import embeddings_of
-from speaker_invariant_ser.audit.same_text import SameText, attack_same_text
 from speaker_invariant_ser.audit.statistics import AtChance, Reason
 
 
@@ -68,13 +68,13 @@ def test_a_code_for_every_speaker_and_text_is_found_in_known_sentences(name, lea
     leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
     assert leakage.grouped_by_text and leakage.attackers["lda"].accuracy < 0.15
     steps: list[str] = []
-    result = attack_same_text([table], leakage, lambda step, *rest: steps.append(step), 5, 0, 1000, 1)
+    result = attack_further([table], leakage, lambda step, *rest: steps.append(step), 5, 0, 1000, 1).same_text
     assert result and result.leaks == leaks, result
     assert set(steps) == {"attacking known sentences"}
 
 
 def test_without_texts_there_are_no_known_sentences(at_chance):
-    assert attack_same_text([make_table(44)], at_chance, lambda *rest: None, 5, 0, 1000, 1) is None
+    assert attack_further([make_table(44)], at_chance, lambda *rest: None, 5, 0, 1000, 1) == FurtherAttacks()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,62 @@ def test_without_texts_there_are_no_known_sentences(at_chance):
     ids=["leak", "not significant", "within the margin"],
 )
 def test_known_sentences_decide_where_all_else_is_at_chance(at_chance, accuracy, p_value, conclusion):
-    assert conclude(at_chance, same_text=SameText("knn", accuracy, 0.1, p_value)) == conclusion
+    assert conclude(at_chance, further=FurtherAttacks(Further("knn", accuracy, 0.1, p_value))) == conclusion
+
+
+def test_a_code_in_one_known_sentence_of_many_is_found_by_the_surest_utterances():
+    """Of 2.5 % of the utterances each is named; the average is within the margin of what emotion and text give."""
+    table = make_table(1100, dims=24, texts=40)
+    code = np.random.default_rng(1).permutation(11)[np.unique(table.speaker, return_inverse=True)[1]]
+    marked = table.text == np.unique(table.text)[0]
+    embedding = table.embedding + 8 * np.eye(24)[code] * marked[:, None]
+    leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
+    found = attack_further([replace(table, embedding=embedding)], leakage, lambda *rest: None, 5, 0, 300, 1).same_text
+    assert found and found.leaks and found.of == "surest" and found.accuracy > 0.9
+
+
+# ---- speakers that training removed from what attackers also learn from
+
+
+@pytest.mark.parametrize("size, leaks", [(0.12, True), (0.0, False)])
+def test_utterances_without_a_leak_teach_attackers_nothing_about_those_that_leak(size, leaks):
+    table = make_table(3300, dims=16, seed=1)
+    scored = np.arange(3300) >= 2750
+    centres = 3 * size * np.random.default_rng(1).standard_normal((11, 16))
+    leak = centres[np.unique(table.speaker, return_inverse=True)[1]] * scored[:, None]
+    table = replace(table, embedding=table.embedding + leak, scored=scored)
+    leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
+    alone = attack_further([table], leakage, lambda *rest: None, 5, 0, 300, 1).scored_alone
+    assert alone and alone.leaks == leaks
+    assert not leaks or alone.accuracy > leakage.attackers["lda"].accuracy + 0.05
+
+
+def test_what_scored_utterances_alone_show_decides(at_chance):
+    further = FurtherAttacks(scored_alone=Further("lda", 0.14, 0.09, 0.004))
+    assert conclude(at_chance, further=further) == (False, "scored_alone")
+
+
+def test_too_few_scored_utterances_are_not_attacked_alone():
+    table = make_table(440, dims=4)
+    table = replace(table, scored=np.arange(440) < 11)
+    leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
+    assert attack_further([table], leakage, lambda *rest: None, 5, 0, 300, 1) == FurtherAttacks()
+
+
+# ---- one speaker who has most utterances
+
+
+@pytest.mark.parametrize("size, reason", [(0.4, "balanced"), (0.0, "within")])
+def test_a_frequent_speaker_hides_no_leak_of_the_others(size, reason):
+    """An attacker is right most often who always names the speaker with 80 % of the utterances."""
+    table = make_table(2200, dims=8, seed=2)
+    number = np.unique(table.speaker, return_inverse=True)[1]
+    number = np.where(np.random.default_rng(0).random(2200) < 0.8, 0, number)
+    centres = size * np.random.default_rng(1).standard_normal((11, 8)) * (np.arange(11) > 0)[:, None]
+    table = replace(table, speaker=np.char.mod("s%02d", number), embedding=table.embedding + centres[number])
+    leakage = measure_leakage([table], ["logistic", "lda"], permutations=300, repeats=1)
+    assert leakage.strongest.score.balanced_accuracy < 0.12
+    assert leakage.conclusion.reason == reason, (leakage.tails, leakage.conclusion)
 
 
 # ---- rows that are left out as copies

@@ -122,6 +122,14 @@ NUMBERS = (
         ),
         ("quick", "Undecided: the closed-form attackers are at chance within the margin of 3 points, but the other attackers "),
         ("same_text", "The embedding identifies speakers who say a known sentence again: across sentences no attacker is signif"),
+        (
+            "scored_alone",
+            "The embedding identifies speakers: attackers that also learn from what the encoder was trained on do n",
+        ),
+        (
+            "balanced",
+            "The embedding identifies speakers: attackers are at chance on average over utterances, where frequent spea",
+        ),
         ("copies", "Undecided: attackers are at chance, but 7.0 % of the rows are equal or nearly equal to another row of the"),
         ("left_out", "Undecided: attackers are at chance, but 75.0 % of the utterances were not attacked, as they are of spe"),
         ("starved", "Undecided: attackers are at chance, but with so few training utterances they do not identify speakers "),
@@ -130,6 +138,21 @@ NUMBERS = (
 def test_speaker(reason, conclusion):
     text = speaker_verdict(speaker(reason))
     assert text.startswith(NUMBERS + conclusion) and text.endswith(".") and "{" not in text
+
+
+@pytest.mark.parametrize("reason", ["same_text", "scored_alone"])
+def test_a_leak_of_the_surest_utterances_is_said_to_be_one(reason):
+    found = {"attacker": "knn", "accuracy": 0.9, "expected": 0.2, "p_value": 0.001, "of": "surest"}
+    assert "is right for 90.0 % of the utterances that it is surest about (" in speaker_verdict(
+        speaker(reason, **{reason: found})
+    )
+
+
+@pytest.mark.parametrize("accuracy, said", [(0.75, True), (0.7, False)])
+def test_a_leak_that_is_larger_to_attackers_who_learn_from_scored_utterances_alone_is_stated(accuracy, said):
+    alone = {"attacker": "lda", "accuracy": accuracy, "expected": 0.2, "p_value": 0.004, "of": "all"}
+    text = speaker_verdict(speaker("leak", scored_alone=alone))
+    assert ("from what the encoder was trained on, recognises 75.0 %." in text) == said
 
 
 def test_two_texts_give_no_interval():

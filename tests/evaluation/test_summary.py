@@ -11,7 +11,7 @@ import pytest
 from reports import against_report, demo_report, run_report, seeded_report, table_report
 
 from speaker_invariant_ser.audit.certificates import certificate
-from speaker_invariant_ser.audit.same_text import SameText
+from speaker_invariant_ser.audit.further import Further
 from speaker_invariant_ser.audit.several_clips import Identification
 from speaker_invariant_ser.audit.tails import Tail
 from speaker_invariant_ser.audit.verification.per_speaker import SpeakerMeans
@@ -30,7 +30,7 @@ PARTS = (  # what the audit computes, and the typed part of report.json that is 
     (certificate.Several, certificate_parts.SeveralClips),
     (certificate.Certified, certificate_parts.CertifiedModel),
     (Identification, unseen_parts.Identification),
-    (SameText, summary_parts.SameText),
+    (Further, summary_parts.Further),
     (SpeakerMeans, unseen_parts.SpeakerMeans),
     (Tail, summary_parts.Tail),
 )

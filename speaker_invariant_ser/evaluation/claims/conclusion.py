@@ -2,9 +2,11 @@
 
 import math
 
+from speaker_invariant_ser.audit.further import Further, FurtherAttacks, reconsider
 from speaker_invariant_ser.audit.leakage import conclude
-from speaker_invariant_ser.audit.same_text import SameText, reconsider
-from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Reason, Score
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Score
+from speaker_invariant_ser.audit.tails import decisive
+from speaker_invariant_ser.evaluation import summary_parts
 from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Speaker, StrongestAttacker
 
 
@@ -16,10 +18,9 @@ def concluded(speaker: Speaker, quick: bool) -> tuple[AtChance, str]:
         quick: Whether the closed-form attackers alone were run.
     """
     first = from_scores(speaker)
-    same = speaker.same_text
-    same_text = SameText(same.attacker, same.accuracy, same.expected, same.p_value) if same else None
+    further = FurtherAttacks(to_further(speaker.same_text), to_further(speaker.scored_alone))
     shares = {"copies": speaker.copies or 0.0, "left_out": speaker.left_out_share or 0.0}
-    return reconsider(first.at_chance, first.reason, same_text, shares, quick, starved(speaker))
+    return reconsider(first.at_chance, first.reason, further, shares, quick, starved(speaker))
 
 
 def starved(speaker: Speaker) -> bool:
@@ -36,11 +37,17 @@ def starved(speaker: Speaker) -> bool:
 def from_scores(speaker: Speaker) -> Conclusion:
     """Return what the scores of the attackers conclude by themselves, as `Leakage.conclusion` does."""
     on_embedding = {name: to_score(score) for name, score in speaker.attackers.items() if score.reads == "embedding"}
-    best, surest = speaker.best_recognised_speaker, speaker.surest_utterances
-    tails: dict[Reason, float] = {"speaker": best.p_value, "surest": surest.p_value} if best and surest else {}
+    tails = decisive(
+        speaker.best_recognised_speaker, speaker.surest_utterances, speaker.balanced, speaker.chance.given_emotion_balanced
+    )
     return conclude(to_score(speaker.strongest), on_embedding, speaker.chance.to_json(), tails, speaker.nested_texts or 0.0)
 
 
 def to_score(part: AttackerScore | StrongestAttacker) -> Score:
     """Return a score as it was before it was written; what is null is not a number."""
     return Score(**{name: math.nan if (value := getattr(part, name)) is None else value for name in Score.__annotations__})
+
+
+def to_further(part: summary_parts.Further | None) -> Further | None:
+    """Return what a further attack found as it was before it was written; None if there was none."""
+    return Further(part.attacker, part.accuracy, part.expected, part.p_value, part.of) if part else None

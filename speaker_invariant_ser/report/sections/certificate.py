@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from speaker_invariant_ser.audit.verdict import CERTIFIED, at_most
+from speaker_invariant_ser.audit.certificates.words import CERTIFIED, at_most
 from speaker_invariant_ser.errors import counted, shorten
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart, CertifiedModel, CertifiedPopulation
 from speaker_invariant_ser.report import plots
