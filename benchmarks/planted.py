@@ -213,6 +213,13 @@ def unequal(world: World) -> None:
     world.embedding[world.speaker == 10, :8] += 1.2
 
 
+def beside_a_frequent_one(world: World) -> None:
+    """Let one speaker have 80 % of the utterances, and give the others small means."""
+    world.speaker = np.where(world.rng.random(len(world.speaker)) < 0.8, 0, world.speaker)
+    centres = np.random.default_rng(1).standard_normal((SPEAKERS, DIMENSIONS))
+    world.embedding += np.where(world.speaker[:, None] == 0, 0, 0.2 * centres[world.speaker])
+
+
 PLANTS: dict[str, Plant] = {
     "speaker means, large": means(0.6),
     "speaker means, small": means(0.15),
@@ -240,6 +247,7 @@ PLANTS: dict[str, Plant] = {
     "one speaker of 11, strong": one_speaker(1.2),
     "one speaker of 11, weak": one_speaker(0.3),
     "rare speaker, others unequal": unequal,
+    "others beside a frequent speaker": beside_a_frequent_one,
     "3 % of utterances named": certain(0.03),
     "1.5 % of utterances named": certain(0.015),
     "0.5 % of utterances named": certain(0.005),
