@@ -69,7 +69,9 @@ def portable_path(data: Path, run: Path) -> str:
 
 
 def partial_of(path: Path) -> Path:
-    """Return the temporary name of `path` while it is being written; it is hidden."""
+    """Return the temporary name of `path` while it is being written; it is hidden. Raise WriteError for the root of a disk."""
+    if not path.name:
+        raise WriteError(f"cannot write {path}: it is the root of a disk; name a folder in it")
     return path.with_name(f".{path.name}.partial")
 
 
@@ -393,6 +395,6 @@ def read_bytes(path: Path, maximum: int = MAX_TEXT) -> bytes:
 
 
 def sha256(path: Path | str) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
+    """Return the SHA-256 of a file, hexadecimal; raise SerError for a pipe or a device."""
+    with open(require_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

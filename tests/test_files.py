@@ -13,6 +13,8 @@ from speaker_invariant_ser.data.corpora.base import list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.splits import Split
 from speaker_invariant_ser.data.tables.columns import read_columns
+from speaker_invariant_ser.data.tables.custom import Request
+from speaker_invariant_ser.data.tables.custom_formats import read_datasets
 from speaker_invariant_ser.demos.folder import MARK
 from speaker_invariant_ser.errors import ManifestError, RunError, SerError, WriteError
 from speaker_invariant_ser.evaluation.summary import REPORT_FILES, read_report
@@ -133,6 +135,8 @@ READERS = {
     "report": lambda path: read_report(path.parent),
     "result of a study": lambda path: read_result(path),
     "labels of IEMOCAP": lambda path: list_corpus(get_corpus("iemocap"), path.parent),
+    "dataset": lambda path: read_datasets(Request(path.parent)),
+    "hashed file": files.sha256,
 }
 NAMES = {
     "table": "x.parquet",
@@ -147,6 +151,8 @@ NAMES = {
 @pytest.mark.parametrize("name", READERS)
 def test_pipes_and_devices_are_not_read(tmp_path, name):
     """Reading a pipe could block for ever, and /dev/zero does not end; /dev/null stands for both here."""
+    if name == "dataset":
+        pytest.importorskip("datasets")
     device = tmp_path / NAMES.get(name, "x")
     device.parent.mkdir(exist_ok=True)
     device.symlink_to("/dev/null")

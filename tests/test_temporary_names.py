@@ -175,3 +175,9 @@ def test_a_link_in_place_of_a_lock_is_removed(tmp_path, kind):
     with locked(tmp_path / "out", kind):
         assert not lock.is_symlink()
     assert victim.read_text() == "old" and not lock.exists()
+
+
+def test_the_root_of_a_disk_is_not_written():
+    for write in (files.new_folder, files.unfinished_folder, files.writing):
+        with pytest.raises(WriteError, match="^cannot write /"), write("/", *["any"] * (write is files.unfinished_folder)):
+            pass

@@ -207,8 +207,10 @@ def test_nothing_beside_the_hashed_files_changes_an_encoder(checkpoint, tmp_path
     [
         ("attn_implementation", "owner/kernel", "attn_implementation = 'owner/kernel', which may be code of the hub"),
         ("quantization_config", {"quant_method": "fp8"}, "its weights are quantised"),
-        ("num_hidden_layers", 10**9, "has no num_hidden_layers of at most 1000"),
-        ("conv_depthwise_layers", 10**9, "has no conv_depthwise_layers of at most 1000"),
+        ("num_hidden_layers", 10**9, "has no num_hidden_layers of at most 1,000"),
+        ("num_labels", 10**9, "has no num_labels of at most 100,000"),
+        ("max_bucket_distance", 0, r"cannot be used \(math domain error"),
+        ("conv_depthwise_layers", 10**9, "has no conv_depthwise_layers of at most 1,000"),
         ("hidden_size", 1.5, r"cannot be loaded \(.*hidden_size"),
         ("conv_dim", [8] * 3, r"cannot be loaded \("),
     ],
@@ -218,7 +220,7 @@ def test_a_configuration_with_code_or_impossible_sizes_is_refused(key, value, me
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(RecipeError, match=message):
-        Backbone(opened(folder))
+        Backbone(opened(folder))(torch.zeros(1, 8000), (2,))
 
 
 def test_train_names_a_wrong_source_and_methods_that_need_log_mels(prepared, tmp_path, capsys):

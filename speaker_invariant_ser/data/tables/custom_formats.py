@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.tables.custom import (
     require_folder,
 )
 from speaker_invariant_ser.errors import CorpusError, SetupError, shorten, shown
-from speaker_invariant_ser.files import read_bytes
+from speaker_invariant_ser.files import read_bytes, require_regular
 
 Series = Any  # pandas and datasets are optional, so their types cannot be imported here
 Index = Any
@@ -183,9 +183,12 @@ def read_datasets(request: Request) -> Listing:
 
     Raises:
         CorpusError: The folder holds no dataset, the dataset is damaged, or it has no column of type Audio.
+        SerError: The folder holds a pipe or a device.
         SetupError: datasets is not installed.
     """
     folder, datasets = require_folder(request.source), import_optional("datasets", "datasets")
+    for path in folder.rglob("*"):
+        require_regular(path)  # datasets opens whatever its JSON files name
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -57,9 +57,15 @@ class Backbone(nn.Module):
 
         Returns:
             The frames of the layers, [B, L, T, H].
+
+        Raises:
+            RecipeError: The encoder's configuration is impossible, or does not fit what it computes.
         """
         frames = self.checkpoint.frames_of(clips.shape[1])
-        hidden = self.network(**self.inputs(clips), output_hidden_states=True).hidden_states
+        try:
+            hidden = self.network(**self.inputs(clips), output_hidden_states=True).hidden_states
+        except (ValueError, ArithmeticError, LookupError) as error:  # settings that are impossible, such as a distance of 0
+            raise RecipeError(f"encoder.source = {self.checkpoint.name}: cannot be used ({first_line(error)})") from None
         chosen = torch.stack([hidden[layer].float() for layer in layers], dim=1)
         if self.checkpoint.window:
             windows = len(chosen) // len(clips)

@@ -26,7 +26,7 @@ INDEX = "model.safetensors.index.json"
 FILES = (CONFIG, EXTRACTOR, WEIGHTS, INDEX)
 ADAPTER = "adapter_config.json"  # of peft
 README = "README.md"  # downloaded as well, for the model card
-MAX_LAYERS = 1000  # of any kind; building more takes the machine's memory, whatever the weights are
+MAX_NUMBERS = {"layers": 1000, "labels": 100_000}  # of keys with this ending: more take all memory, whatever the weights are
 MAX_BYTES = 20_000_000_000  # of an encoder; those of 2 billion parameters have 9 GB in single precision
 
 
@@ -219,8 +219,9 @@ def read_table(path: Path) -> dict[str, Any]:
 def shape_of(config: Mapping[str, Any], extractor: Mapping[str, Any]) -> dict[str, Any]:
     """Return depth, width and frames of an encoder; raise KeyError with the key that is missing, or what it should be."""
     for key, value in config.items():
-        if key.endswith("layers") and isinstance(value, int | float) and value > MAX_LAYERS:
-            raise KeyError(f"{key} of at most {MAX_LAYERS}")
+        maximum = MAX_NUMBERS.get(key.rpartition("_")[2])
+        if maximum and isinstance(value, int | float) and value > maximum:
+            raise KeyError(f"{key} of at most {maximum:,}")
     if "conv_kernel" not in config and "max_source_positions" in config:  # Whisper's encoder, which takes windows of 30 s
         return {
             "depth": int(config["encoder_layers"]),
