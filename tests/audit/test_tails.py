@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from embedding_tables import SpeakerCode, make_table, occasional_code
+from sklearn.preprocessing import StandardScaler
 
 from speaker_invariant_ser.audit import audit as auditing
 from speaker_invariant_ser.audit.attackers import standardised_lda
@@ -215,6 +216,14 @@ def test_a_large_offset_is_audited_at_a_precision_that_keeps_differences():
     assert bits == 22 and step <= 0.01 / 32
     assert np.corrcoef(round_significant(shifted.embedding, bits)[:, 0], table.embedding[:, 0])[0, 1] > 0.999
     assert significant_bits(np.ones((220, 4)), 11) == 11
+
+
+def test_an_offset_that_standardising_takes_for_a_constant_hides_no_leak():
+    """scikit-learn leaves the dimension as it is: all attackers but LDA saw 1e-11 beside noise of size 1."""
+    table = make_table(220, dims=4)
+    code = 1000 + 5e-12 * (table.embedding[:, :1] + np.unique(table.speaker, return_inverse=True)[1][:, None])
+    (attacked,), _, _ = attackable([replace(table, embedding=np.hstack([table.embedding, code]))], None, 11)
+    assert StandardScaler().fit_transform(attacked.embedding)[:, 4].std() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("value", [1e4, 1e17, -1e300])

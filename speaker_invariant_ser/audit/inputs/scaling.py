@@ -18,6 +18,7 @@ RELEASED_BITS = 11  # significant binary digits of float16
 MAX_BITS = 53  # of double precision
 STEPS_PER_DEVIATION = 32  # rounding to steps of 1/32 of a deviation adds less than 0.01 % to the variance
 MAX_SPANS = 10  # widths of the middle 80 % beyond which values are compressed: 25 deviations of a normal distribution
+MAX_OFFSET = 1e6  # deviations; scikit-learn leaves dimensions as they are, as if they were constant, from about 1e12
 CROWDED = 0.1  # share of the different values of a dimension ...
 NARROW = 0.02  # ... that lie within so many deviations, where ranks are attacked too; 0.25 in a normal distribution
 VALUES, MIN_VALUES = 1000, 20  # of a dimension, of which that is computed; and different ones among them that are worth ranks
@@ -79,7 +80,7 @@ def to_one_scale(embedding: np.ndarray) -> np.ndarray:
 
     These are ranks, where values are crowded, and the sign of zeros, where some are -0.0, which is released too.
     """
-    compressed = compress_outliers(embedding)
+    compressed = without_offsets(compress_outliers(embedding))
     crowded = np.flatnonzero([is_crowded(values) for values in compressed.T])
     negative = (embedding == 0) & np.signbit(embedding)
     signed = negative[:, negative.any(axis=0)]
@@ -87,6 +88,14 @@ def to_one_scale(embedding: np.ndarray) -> np.ndarray:
         return compressed
     ranks = stats.norm.ppf(stats.rankdata(embedding[:, crowded], axis=0) / (len(embedding) + 1))
     return np.concatenate([compressed, ranks.astype(embedding.dtype), signed.astype(embedding.dtype)], axis=1)
+
+
+def without_offsets(embedding: np.ndarray) -> np.ndarray:
+    """Return embeddings [N, D] without the median of dimensions whose values are very large compared with their differences."""
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values are reported by `require_auditable`
+        deviation, median = embedding.std(axis=0, dtype=np.float64), np.median(embedding, axis=0)
+        large = (np.abs(median) > MAX_OFFSET * deviation) & (deviation > 0)
+    return np.where(large, embedding - median, embedding).astype(embedding.dtype) if large.any() else embedding
 
 
 def compress_outliers(embedding: np.ndarray) -> np.ndarray:
