@@ -157,6 +157,27 @@ def test_the_card_says_that_codes_or_decisions_are_all_that_leaves_the_model(rel
     assert (f"| what leaves the model | {row} |" in card) if row else "what leaves the model" not in card
 
 
+@pytest.mark.parametrize(
+    "temperature, measured, said",
+    [
+        (1.5, True, "Confidence is calibrated by temperature: expected calibration error 3.1 %"),
+        (1.5, False, "what that changes on unseen speakers was not measured. Expected calibration error before:"),
+        (None, True, "Confidence is not calibrated: expected calibration error"),  # `evaluate` fits temperatures of its own
+        (None, False, "Confidence is not calibrated: expected calibration error"),
+    ],
+)
+def test_the_card_calls_confidence_calibrated_where_the_model_has_a_temperature(temperature, measured, said, run, tmp_path):
+    report = run_report()
+    if not measured:
+        calibration = report.emotion.calibration.model_copy(update={"temperatures": {}, "after": None})
+        report = report.model_copy(update={"emotion": report.emotion.model_copy(update={"calibration": calibration})})
+    folder = shutil.copytree(run.model_specs[0].folder, tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**described, "temperature": temperature}))
+    models = SimpleNamespace(trained_models=lambda: [replace(run.model_specs[0], folder=folder)])
+    assert said in render_card(models, report, "other", "name")
+
+
 FOLDS = (("1", ("a", "b"), ("c", "d")), ("2", ("c", "d"), ("a", "b")))
 
 
