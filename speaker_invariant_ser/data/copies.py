@@ -25,9 +25,9 @@ from speaker_invariant_ser.errors import counted
 
 WINDOW = 4096  # samples around a moment, 256 ms
 HOP = 80  # resolution of the envelope in which moments are found, 5 ms
-SPACING = 30  # moments are at least as many hops apart, 150 ms
+SPACING = 10  # moments are at least as many hops apart, 50 ms; more where fewer are taken
 BANDS = 24  # between 100 and 3400 Hz, which the telephone keeps
-MAX_MOMENTS = 13  # per utterance, the loudest and the middle
+MAX_MOMENTS = 40  # of an utterance, the loudest and the middle
 MAX_POINTS = 600_000  # moments of all utterances
 FLOOR = 1e-4  # energy below -40 dB of the window counts as none
 RADIUS = 1.5 * BANDS**0.5  # distance of two fingerprints: 1.5 dB in every band
@@ -35,6 +35,7 @@ NEIGHBOURS = 7
 MAX_LAG = 400  # samples, 25 ms, by which moments of copies may differ
 MAX_COMPARED = 2 * SAMPLE_RATE  # samples of the overlap that are compared, around the moments
 MIN_OVERLAP = 0.25  # seconds, or 80 % of the shorter utterance
+MIN_ENERGY = 0.01  # share of an utterance's energy that the overlap has: hum in the pauses of two recordings correlates, too
 SIMILAR = 0.85  # correlation of two waveforms from which one is a copy
 MIN_SAMPLES = WINDOW // 4
 
@@ -165,7 +166,8 @@ def loudest_moments(samples: np.ndarray, maximum: int) -> np.ndarray:
         return np.array([len(samples) // 2])
     hops = len(samples) // HOP
     energy = uniform_filter1d((samples[: hops * HOP].reshape(hops, HOP) ** 2).mean(axis=1), 9, mode="constant")
-    peaks = np.flatnonzero((energy == maximum_filter1d(energy, 2 * SPACING + 1)) & (energy > 0))
+    spacing = SPACING * MAX_MOMENTS // (maximum + 1)
+    peaks = np.flatnonzero((energy == maximum_filter1d(energy, 2 * spacing + 1)) & (energy > 0))
     at = peaks * HOP + HOP // 2
     inside = (at >= WINDOW // 2) & (at <= len(samples) - WINDOW // 2)
     loudest = np.argsort(-energy[peaks[inside]], kind="stable")[:maximum]
@@ -195,11 +197,19 @@ def share_audio(first: np.ndarray, second: np.ndarray, at: int, other: int) -> b
     needed = min(MIN_OVERLAP * SAMPLE_RATE, 0.8 * min(len(first), len(second)))
     if before + after < needed:
         return False
+    if max(energy_share(first, at - before, at + after), energy_share(second, other - before, other + after)) < MIN_ENERGY:
+        return False
     near = min(WINDOW // 2, before), min(WINDOW // 2, after)
     if correlation(first[at - near[0] : at + near[1]], second[other - near[0] : other + near[1]]) < SIMILAR / 1.2:
         return False
     before, after = min(before, MAX_COMPARED // 2), min(after, MAX_COMPARED // 2)
     return correlation(first[at - before : at + after], second[other - before : other + after]) >= SIMILAR
+
+
+def energy_share(samples: np.ndarray, start: int, end: int) -> float:
+    """Return the share of the energy, without a constant offset, that lies from `start` to `end`."""
+    centred = samples - samples.mean(dtype=np.float32)
+    return float(np.sum(centred[start:end] ** 2) / max(np.sum(centred**2), 1e-9))
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -113,6 +113,25 @@ def test_windows_of_one_recording_are_one_group():
     assert groups_of(windows | {"other": speech(6, 3.0)}) == [set(windows)]
 
 
+@pytest.mark.parametrize("way", ["mirrored", "telephone"])
+def test_windows_of_six_tenths_of_a_second_are_found(way):
+    originals = {f"{number}": speech(number, 2.5) for number in range(30)}
+    starts = np.random.default_rng(0).integers(0, 2.5 * RATE - 0.6 * RATE, 30).tolist()
+    windows = {
+        f"{number} again": WAYS[way](sound[start : start + int(0.6 * RATE)])
+        for (number, sound), start in zip(originals.items(), starts, strict=True)
+    }
+    groups = groups_of(originals | windows)
+    assert all({name.split()[0] for name in group} <= {min(group)} for group in groups) and len(groups) >= 27
+
+
+def test_hum_before_and_after_speech_is_no_copy():
+    times = np.arange(RATE) / RATE
+    beats = np.convolve(np.arange(RATE) % 4000 == 2000, np.hanning(1600), "same")
+    hum = 0.002 * beats * sum(np.sin(2 * np.pi * 150 * k * times) / k for k in range(1, 20))
+    assert groups_of({f"{number}": np.concatenate([hum, speech(number), hum]) for number in range(12)}) == []
+
+
 def write_corpus(folder, rows, head):
     with open(folder / "t.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([head, *rows])
