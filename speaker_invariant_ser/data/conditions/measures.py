@@ -46,11 +46,18 @@ def excerpt_of(clip: np.ndarray) -> np.ndarray:
 
 
 def bandwidth(clip: np.ndarray) -> float:
-    """Return the frequency in Hz above which a clip, int16 [S], has no more than BAND_FLOOR of its strongest band's energy."""
+    """Return the frequency in Hz above which a clip, int16 [S], has no more than BAND_FLOOR of its strongest band's energy.
+
+    Windows with samples at full scale are left out, unless all have some: resampling a loud clip of a lower rate overshoots, and
+    what is cut off there sounds up to half the sample rate.
+    """
     padded = clip if len(clip) >= FFT else np.pad(clip, (0, FFT - len(clip)))
     starts = np.linspace(0, len(padded) - FFT, WINDOWS).astype(int)
-    windows = padded[starts[:, None] + np.arange(FFT)] * HANNING
-    power = (np.abs(np.fft.rfft(windows.astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
+    windows = padded[starts[:, None] + np.arange(FFT)]
+    below_full_scale = (windows.max(axis=1) < FULL_SCALE - 1) & (windows.min(axis=1) > -FULL_SCALE)
+    if below_full_scale.any():
+        windows = windows[below_full_scale]
+    power = (np.abs(np.fft.rfft((windows * HANNING).astype(np.float32), axis=1)) ** 2).mean(axis=0)[1:]
     bands = power.reshape(BANDS, -1).mean(axis=1)
     present = np.flatnonzero(bands > BAND_FLOOR * bands.max())
     return (present[-1] + 1) * SAMPLE_RATE / 2 / BANDS if len(present) else 0.0
