@@ -84,6 +84,11 @@ def without_worst(speakers):
     return {name: result for name, result in speakers.items() if result is not min(speakers.values(), key=lambda r: r["uar"])}
 
 
+def closed_form_alone(speaker):
+    of_svm = speaker["attackers"]["svm"]
+    return {**speaker, "attackers": {"knn": of_svm}, "strongest": {**speaker["strongest"], "name": "knn", "chosen": {"knn": 1}}}
+
+
 @pytest.mark.parametrize(
     "key, value, message",
     [
@@ -100,6 +105,9 @@ def without_worst(speakers):
         ("speaker.strongest.chosen", {"svm": 0.5, "oracle": 0.5}, "strongest attacker is oracle, of which there are no results"),
         ("speaker.strongest.chosen", {"knn": 1.0}, "the strongest attacker, 'svm', was never chosen"),
         ("speaker.strongest", lambda part: {**part, "chosen": {"svm": 1}, "accuracy": part["high"]}, "'svm', has two accuracies"),
+        ("settings.transductive", True, "settings.transductive is True, expected False"),
+        ("speaker.margin", 0.2, "speaker.margin is 0.2, expected 0.03"),
+        ("speaker", closed_form_alone, "settings.audit.quick is False, and there are results of closed-form attackers alone"),
         ("speaker.encoders", 10, "10 encoders were attacked, and the run has"),
         ("speaker.speakers", 2000, "2000 speakers and"),
         ("baseline.chance", 0.1, "baseline: chance is 0.1, expected 0.25"),

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
+from speaker_invariant_ser.audit.statistics import MARGIN
 from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.errors import RunError, quoted, shorten, shown
 from speaker_invariant_ser.evaluation.claims.conclusion import concluded
@@ -150,8 +152,10 @@ def replaced(stated: object, own: object) -> Any:
 
 
 def why_inconsistent(run: Run, report: AnyRunReport) -> Iterator[str]:
-    """Yield what contradicts itself in a report: in what it concludes, how much was attacked, and the baseline."""
-    baseline, emotion = report.baseline, report.emotion
+    """Yield what contradicts the run, or itself: what was attacked and concluded, normalisation, and the baseline."""
+    baseline, emotion, transductive = report.baseline, report.emotion, run.recipe.features.transductive
+    if report.transductive != transductive:
+        yield differing("settings.transductive", report.transductive, transductive)
     if baseline and baseline.chance is not None and not same(baseline.chance, emotion.chance):
         yield differing("baseline: chance", baseline.chance, emotion.chance)
     for name, classifier in (baseline.classifiers if baseline else {}).items():
@@ -178,6 +182,11 @@ def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
             f"{speaker.speakers} speakers and {speaker.encoders} encoders were attacked, and the run has {trained} training "
             f"speakers and {models} models"
         )
+    if not same(speaker.margin, MARGIN):
+        yield differing("speaker.margin", speaker.margin, MARGIN)
+    on_embedding = {name for name, score in attackers.items() if score.reads == "embedding"}
+    if on_embedding <= set(QUICK_ATTACKERS) and not report.settings.audit.quick:
+        yield "settings.audit.quick is False, and there are results of closed-form attackers alone"
     at_chance, reason = concluded(speaker, report.settings.audit.quick)
     stated = {"at_chance": report.at_chance, "speaker.at_chance": speaker.at_chance, "speaker.reason": speaker.reason}
     expected = {"at_chance": at_chance, "speaker.at_chance": at_chance, "speaker.reason": reason}
