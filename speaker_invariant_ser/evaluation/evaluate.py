@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from speaker_invariant_ser.audit.audit import Audit, AuditSettings, Scored, audit, today
+from speaker_invariant_ser.audit.audit import Audit, AuditSettings, audit, today
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
@@ -32,8 +32,10 @@ from speaker_invariant_ser.evaluation.model_outputs import (
     apply_models,
     attacked_parts,
     has_inner_temperature,
+    learned_from,
     predict_by_telephone,
     require_held_out,
+    scored_on,
 )
 from speaker_invariant_ser.evaluation.predicted_emotion import attack_predictions
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
@@ -180,7 +182,6 @@ def evaluate_alone(
     if baseline and features:
         controls[baseline.features] = [np.array([features[name] for name in table.id]) for table in outputs.tables]
     settings = AuditSettings(run.recipe.audit.folds, run.recipe.audit.seed, quick=quick, jobs=jobs)
-    scored: Scored = "held-out" if all(split.held_out for split in run.splits) else "trained"
     predictions = outputs.predictions.rows(headline(domains))
     curves = {spec.name: spec.metrics() for spec in model_specs}
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
@@ -192,7 +193,7 @@ def evaluate_alone(
     emotion = emotion_results(predictions, prepared.utterances).model_copy(update=parts)
     described, note = describe(run, prepared, settings, judged), prepared.settings.get("note", "")
     try:
-        audited = audit(outputs.tables, scored, controls, outputs.unseen, settings, progress, judged)
+        audited = audit(outputs.tables, scored_on(run.splits), controls, outputs.unseen, settings, progress, judged)
     except AuditError as error:
         raise UnauditedError(unaudited_report(run, note, emotion, paired, described, baseline, str(error)), curves) from None
     audited = replace(audited, certificate=certify_run(run, outputs))
@@ -300,7 +301,6 @@ def speaker_results(
     run: Run, audited: Audit, outputs: ModelOutputs, against: Against | None, classifier: AdversaryClassifier | None
 ) -> Speaker:
     """Assemble the speaker part of report.json from the audit and from what is known of the run."""
-    learned = "all" if "train" in attacked_parts(run.recipe) else "held-out"
     has_rate = run.recipe.bottleneck.name != "none"
     parts: dict[str, Any] = audited.summary
     parts["strongest"] = {**parts["strongest"], **over_seeds(strongest_by_seed(run.model_specs, audited))}
@@ -308,7 +308,7 @@ def speaker_results(
         parts["controls"]["without_adversary"] = against.speaker.controls["embedding"].to_json()
     parts |= {
         "rate_bits": float(outputs.rates.mean() / np.log(2)) if has_rate else None,
-        "learned": learned,
+        "learned": learned_from(run.recipe),
         "outputs": None,
         "adversary_head": classifier,
         **({"given": outputs.given} if outputs.given else {}),

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,6 +105,16 @@ def attacked_parts(recipe: Recipe) -> tuple[str, ...]:
     left in new utterances.
     """
     return ("train", "held_out") if recipe.erase.name == "none" else ("held_out",)
+
+
+def learned_from(recipe: Recipe) -> Literal["all", "held-out"]:
+    """Return which utterances attackers learn from, as report.json names them."""
+    return "all" if "train" in attacked_parts(recipe) else "held-out"
+
+
+def scored_on(splits: Sequence[Split]) -> Literal["held-out", "trained"]:
+    """Return which utterances attackers are scored on, as report.json names them."""
+    return "held-out" if all(split.held_out for split in splits) else "trained"
 
 
 def require_held_out(run: Run, prepared: PreparedCorpus) -> None:

@@ -175,6 +175,8 @@ def why_inconsistent(result: Result) -> str:
         wrong += [f"{key} is not that of the classifier" for key in keys if getattr(first, key) != getattr(emotion, key)]
     elif baseline:
         wrong.append(f"it has no results of its classifier {shown(baseline.headline)}")
+    if bool(result.numbers.unaudited) == bool(result.numbers.speaker):
+        wrong.append("expected numbers of attackers or a reason why there are none")
     if table_sha256(result.recipe) != result.recipe_sha256:
         wrong.append("recipe_sha256 is not the hash of its recipe")
     return f"contradicts itself: {shorten(wrong, 3)}" if wrong else ""

@@ -107,6 +107,8 @@ def closed_form_alone(speaker):
         ("speaker.strongest", lambda part: {**part, "chosen": {"svm": 1}, "accuracy": part["high"]}, "'svm', has two accuracies"),
         ("settings.transductive", True, "settings.transductive is True, expected False"),
         ("speaker.margin", 0.2, "speaker.margin is 0.2, expected 0.03"),
+        ("speaker.scored", "trained", "speaker.scored is 'trained', expected 'held-out'"),
+        ("speaker.learned", "held-out", "speaker.learned is 'held-out', expected 'all'"),
         ("speaker", closed_form_alone, "settings.audit.quick is False, and there are results of closed-form attackers alone"),
         ("speaker.encoders", 10, "10 encoders were attacked, and the run has"),
         ("speaker.speakers", 2000, "2000 speakers and"),

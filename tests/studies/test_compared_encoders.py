@@ -486,6 +486,10 @@ def test_results_of_two_recipes_are_not_put_into_one_table(compared, tmp_path):
         (lambda result: result.update(layers=[]), "has no layers"),
         (lambda result: result.update(speakers=1), "speakers were attacked, and there are 1"),
         (lambda result: result.update(utterances=9), "differ in utterances"),
+        (
+            lambda result: result["layers"][0].update(unaudited="too few"),
+            "numbers of attackers or a reason why",
+        ),
         (lambda result: result["layers"][0].update(emotion={}), "expected linear and mlp"),
         (lambda result: result["layers"][0]["emotion"]["mlp"]["worst_speaker"].update(uar=1), "the worst speaker is above the m"),
         (lambda result: result["layers"][0]["speaker"]["strongest"].update(name="oracle"), "has no results of 'oracle'"),

@@ -256,6 +256,8 @@ def test_labels_cover_neither_each_other_nor_a_point_and_stay_in_the_frame(seed)
         ("numbers.emotion.utterances", 400, "utterances is 400, expected 40"),
         ("numbers.emotion.worst_speaker.uar", 0.6, "worst_speaker.uar is 0.6, expected 0.5, worst_speaker is not as"),
         ("numbers.emotion.per_speaker", {}, "no speaker has an utterance"),
+        ("numbers.speaker", None, "expected numbers of attackers or a reason why there are none"),
+        ("numbers.unaudited", "too few", "expected numbers of attackers or a reason why there are none"),
         ("recipe.train.epochs", 7, "recipe_sha256 is not the hash of its recipe"),
     ],
 )

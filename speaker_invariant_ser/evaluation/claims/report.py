@@ -18,6 +18,7 @@ from speaker_invariant_ser.evaluation.claims.conclusion import concluded
 from speaker_invariant_ser.evaluation.claims.numbers import contradictions, differing, same
 from speaker_invariant_ser.evaluation.domains import SOURCE, TARGET, domain_result
 from speaker_invariant_ser.evaluation.emotion import emotion_results
+from speaker_invariant_ser.evaluation.model_outputs import learned_from, scored_on
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Predictions, read_predictions
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, AnyRunReport, RunReport, UnauditedReport, read_report
 from speaker_invariant_ser.evaluation.summary_parts import Emotion
@@ -182,15 +183,19 @@ def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
             f"{speaker.speakers} speakers and {speaker.encoders} encoders were attacked, and the run has {trained} training "
             f"speakers and {models} models"
         )
-    if not same(speaker.margin, MARGIN):
-        yield differing("speaker.margin", speaker.margin, MARGIN)
     on_embedding = {name for name, score in attackers.items() if score.reads == "embedding"}
     if on_embedding <= set(QUICK_ATTACKERS) and not report.settings.audit.quick:
         yield "settings.audit.quick is False, and there are results of closed-form attackers alone"
     at_chance, reason = concluded(speaker, report.settings.audit.quick)
-    stated = {"at_chance": report.at_chance, "speaker.at_chance": speaker.at_chance, "speaker.reason": speaker.reason}
-    expected = {"at_chance": at_chance, "speaker.at_chance": at_chance, "speaker.reason": reason}
-    yield from (differing(key, stated[key], expected[key]) for key in stated if stated[key] != expected[key])
+    stated = {
+        "speaker.margin": (speaker.margin, MARGIN),
+        "speaker.scored": (speaker.scored, scored_on(run.splits)),
+        "speaker.learned": (speaker.learned, learned_from(run.recipe)),
+        "at_chance": (report.at_chance, at_chance),
+        "speaker.at_chance": (speaker.at_chance, at_chance),
+        "speaker.reason": (speaker.reason, reason),
+    }
+    yield from (differing(key, *values) for key, values in stated.items() if not same(*values))
 
 
 def stated_anew(report: AnyRunReport) -> list[str]:

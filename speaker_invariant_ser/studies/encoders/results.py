@@ -112,6 +112,8 @@ def why_inconsistent(result: EncoderResult, path: Path) -> str:
         for kind, numbers in layer.emotion.items():
             if numbers.worst_speaker.uar > numbers.uar_mean_over_speakers.value + ROUNDING:
                 return f"contradicts itself: {kind} of layer {shown(layer.layer)}: the worst speaker is above the mean"
+        if bool(layer.unaudited) == bool(layer.speaker):
+            return f"contradicts itself: layer {shown(layer.layer)}: expected numbers of attackers or a reason why there are none"
         if layer.speaker and layer.speaker.strongest.name not in layer.speaker.attackers:
             return f"contradicts itself: layer {shown(layer.layer)} has no results of {shown(layer.speaker.strongest.name)}"
         if layer.speaker and layer.speaker.speakers > result.speakers:
