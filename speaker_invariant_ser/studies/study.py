@@ -14,6 +14,7 @@ from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import MAX_PROBLEMS, RecipeError, StudyError, shown, unknown
 from speaker_invariant_ser.evaluation.baseline import default_split
 from speaker_invariant_ser.features.functionals import FEATURE_SETS
+from speaker_invariant_ser.files import resolve_links
 from speaker_invariant_ser.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
@@ -185,7 +186,7 @@ def read_study(path: Path, corpora: Mapping[str, Path] | None = None) -> Study:
         raise StudyError(f"{path}: " + "; ".join(map(explain, error.errors()[:MAX_PROBLEMS]))) from None
     folders = {name: path.parent / corpus.folder for name, corpus in table.corpora.items()} | dict(corpora or {})
     arms = tuple(read_arm(path, arm, table.seeds, folders) for arm in table.arms)
-    page = path.parent / table.page if table.page else None
+    page = page_file(path, table.page) if table.page else None
     splits = {name: settings_of({"split": corpus.split}) for name, corpus in table.corpora.items()}
     study = Study(path, folders, arms, page, table.telephone, splits)
     require_different(path, "arm", [arm.name for arm in arms])
@@ -236,6 +237,22 @@ def check(where: str, arm: Arm) -> None:
 def settings_of(table: Mapping[str, Any]) -> tuple[str, ...]:
     """Return settings as `section.key=value`."""
     return tuple(f"{key}={toml_value(value)}" for key, value in flattened(table).items())
+
+
+def page_file(path: Path, page: str) -> Path:
+    """Return the page of a study: Markdown in its folder or below, or elsewhere one that exists, whose marks it then needs.
+
+    Otherwise a study of somebody else could make files anywhere.
+    """
+    file = path.parent / page
+    if file.suffix.lower() != ".md":
+        raise StudyError(f"{path}: page = {shown(page)}: expected the ending .md")
+    if not file.exists() and not resolve_links(file.parent).is_relative_to(resolve_links(path.parent)):
+        raise StudyError(
+            f"{path}: page = {shown(page)}: no such file; a new page is made in the folder of the study or below it, and one "
+            "elsewhere must exist, with the two lines between which the tables belong"
+        )
+    return file
 
 
 def recipe_file(folder: Path, recipe: str) -> Path:

@@ -189,6 +189,21 @@ def test_no_text_of_a_table_is_markup_on_the_page():
     ]
 
 
+@pytest.mark.parametrize("page", ["{outside}/new.md", "link/new.md", "../{outside.name}/new.md", ".bashrc"])
+def test_a_study_makes_no_files_outside_its_folder(path, rows, tmp_path_factory, capsys, page):
+    outside = tmp_path_factory.mktemp("outside")
+    (path.parent / "link").symlink_to(outside)
+    path.write_text(STUDY.replace("page.md", page.format(outside=outside)))
+    assert siser(["study", str(path), "--table"]) == 2 and not list(outside.iterdir())
+    printed = capsys.readouterr().err
+    if page.endswith(".md"):
+        assert "a new page is made in the folder of the study or below it" in printed
+        (outside / "new.md").write_text("".join(f"<!-- siser study study.toml: {word} -->\n" for word in ("begin", "end")))
+        assert siser(["study", str(path), "--table"]) == 0 and (outside / "new-here.svg").is_file()
+    else:
+        assert "expected the ending .md" in printed and not (path.parent / page).exists()
+
+
 def test_a_page_without_marks_is_left_alone(path, rows):
     (path.parent / "page.md").write_text("My own text.\n")
     with pytest.raises(StudyError, match=r"page.md exists and has no lines <!-- siser study study.toml: begin -->"):
