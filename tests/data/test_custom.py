@@ -230,7 +230,9 @@ class Touch:
 
 
 @AUDFORMAT_WARNINGS
-@pytest.mark.parametrize("place", ["tag", "pickle alone", "pickle beside the table", "name of a table", "merges"])
+@pytest.mark.parametrize(
+    "place", ["tag", "pickle alone", "pickle beside the table", "name of a table", "merges", "aliases", "type"]
+)
 def test_an_audformat_database_runs_no_program(audformat_folder, tmp_path, capsys, place):
     header, proof, message = audformat_folder / "db.yaml", tmp_path / "proof", ""
     tables = list(audformat_folder.glob("db.files.*"))
@@ -242,6 +244,13 @@ def test_an_audformat_database_runs_no_program(audformat_folder, tmp_path, capsy
         lines = (f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
         header.write_text(f"{header.read_text()}b0: &b0 {{x: 1}}\n{''.join(lines)}")
         message = r"db.yaml, line \d+: could not determine a constructor for the tag .*:merge'"
+    elif place == "aliases":
+        lines = (f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9)}]\n" for n in range(1, 10))
+        header.write_text(f"b0: &b0 x\n{''.join(lines)}{header.read_text().replace('usage: unrestricted', 'usage: *b9')}")
+        message = "db.yaml: more than 5,000,000 values, by aliases"
+    elif place == "type":
+        header.write_text(header.read_text().replace("type: filewise", "type: [filewise]"))
+        message = "database is damaged: db.yaml has a value of another type than audformat writes"
     elif place == "name of a table":
         header.write_text(header.read_text().replace("\n  files:", "\n  x/../files:"))
         message = "db.yaml: the table 'x/../files' has a slash in its name; rename it"
@@ -349,13 +358,13 @@ def test_a_hugging_face_dataset(tmp_path):
         }
     )
 
-    def part(numbers):  # as a table, because encoding audio needs another library
-        rows = [{"bytes": (tmp_path / "wav" / f"{n}.wav").read_bytes(), "path": f"{n}.wav"} for n in numbers]
+    def part(numbers, ending=".wav"):  # as a table, because encoding audio needs another library
+        rows = [{"bytes": (tmp_path / "wav" / f"{n}.wav").read_bytes(), "path": f"{n}{ending}"} for n in numbers]
         columns = {"audio": rows, "speaker_id": list(numbers), "label": [n % 2 for n in numbers]}
         table = pyarrow.table(columns, schema=features.arrow_schema)
         return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
 
-    datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4))}).save_to_disk(str(tmp_path / "saved"))
+    datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4), ".\0x")}).save_to_disk(str(tmp_path / "saved"))
     assert siser(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     labels = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]

@@ -1,6 +1,7 @@
 """Your own data as an audformat database or a Hugging Face dataset, and the list of all formats of your own data."""
 
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -32,7 +33,9 @@ Database = Any
 Dataset = Any
 
 SPLIT_NAMES = set(PARTITIONS)
+ENDING = re.compile(r"\.\w{1,7}", re.ASCII)  # of a name in a dataset, which may have any characters
 MAX_YAML = 10**7  # bytes of db.yaml, which are read in half a minute
+MAX_VALUES = 5 * 10**6  # in them, with aliases written out; without aliases they can hold half as many
 
 
 def read_audformat(request: Request) -> Listing:
@@ -53,8 +56,9 @@ def read_audformat(request: Request) -> Listing:
     try:
         database = audformat.Database.load_header_from_yaml(header)
         load_tables(database, folder)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorpusError(f"{folder}: this audformat database is damaged: {error}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        reason = str(error) or "db.yaml has a value of another type than audformat writes"  # of an assertion nothing is known
+        raise CorpusError(f"{folder}: this audformat database is damaged: {reason}") from None
     series = {name: values for name in FIELDS[1:] if (values := series_of(name, database, request)) is not None}
     needed = request.needed[1:]
     if missing := [name for name in needed if name not in series]:
@@ -78,7 +82,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return the content of db.yaml, read as plain values.
 
     `audformat.Database.load` is not used: it reads YAML that may name Python functions to be called, and pickles. Merge keys
-    (`<<`), which audformat does not write, are refused: a few lines of them take for ever.
+    (`<<`), which audformat does not write, are refused: a few lines of them take for ever. So do a few aliases of aliases.
 
     Raises:
         CorpusError: The file is damaged, or has a tag other than those of plain values.
@@ -100,6 +104,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
     try:
         header = PlainLoader(read_bytes(path, MAX_YAML)).get_single_data()
+        require_few_values(header)
     except yaml.constructor.ConstructorError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise CorpusError(
@@ -110,6 +115,18 @@ def read_header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise CorpusError(f"{path.parent}: this audformat database is damaged: db.yaml has no keys such as tables and schemes")
     return header
+
+
+def require_few_values(header: object) -> None:
+    """Raise ValueError where aliases, written out, make more values than a file can hold: whatever reads them all never ends."""
+    pending, count = [header], 0
+    while pending:
+        value = pending.pop()
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        count += 1 + len(parts)
+        if count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values, by aliases (&name, *name) of aliases")
+        pending += parts
 
 
 def load_tables(database: Database, folder: Path) -> None:
@@ -247,7 +264,8 @@ def write_audio(cell: Mapping[str, Any] | None, scratch: Path, name: str) -> str
         return ""
     if cell["bytes"] is None:
         return os.path.abspath(cell["path"])
-    path = scratch / (name + (Path(cell["path"] or "").suffix[:8] or ".wav"))
+    ending = Path(cell["path"] or "").suffix
+    path = scratch / (name + (ending if ENDING.fullmatch(ending) else ".wav"))
     path.write_bytes(cell["bytes"])
     os.utime(path, (0, 0))
     return path.name
