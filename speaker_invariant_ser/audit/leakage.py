@@ -14,7 +14,7 @@ is one trained model, so that a run has one for every fold and seed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -39,14 +39,13 @@ from speaker_invariant_ser.audit.embeddings import (
 )
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
 from speaker_invariant_ser.audit.several_clips import Identification, identify_from_several_clips
-from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Reason, Score
-from speaker_invariant_ser.audit.tails import Tails, allow_for_texts, measure_tails
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Score
+from speaker_invariant_ser.audit.tails import Tails, conclude, measure_tails
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import none_if_nan
 
 PERMUTATIONS = 1000
 STRONGEST = "strongest"  # a key in addition to the attackers' names
-NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be distinguished
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,11 @@ class Leakage:
 
     @property
     def conclusion(self) -> Conclusion:
-        """Whether attackers on the embedding are at chance, and why; see `conclude`."""
+        """Whether attackers on the embedding are at chance, and why; see `tails.conclude`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
         tails = self.tails.p_values(self.chance["given_emotion_balanced"])
-        return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts)
+        known = self.emotions > 1 and self.grouped_by_text
+        return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts, known)
 
     @property
     def at_chance(self) -> AtChance:
@@ -174,18 +174,6 @@ class Leakage:
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,
         }
-
-
-def conclude(
-    strongest: Score,
-    attackers: Mapping[str, Score],
-    chance: Mapping[str, float],
-    tails: Mapping[Reason, float],
-    nested: float,
-) -> Conclusion:
-    """Decide whether attackers are at chance; arguments as of `statistics.equivalence_test`, and `nested_texts` of `Leakage`."""
-    conclusion = statistics.equivalence_test(strongest, attackers, chance, tails)
-    return allow_for_texts(conclusion, strongest, chance["given_emotion"]) if nested > NESTED else conclusion
 
 
 def score_summary(score: Score) -> dict[str, float | None]:

@@ -311,7 +311,7 @@ def read_columnar(path: Path, columns: Mapping[str, str], dimensions: Sequence[s
         raise AuditError(next(iter(uneven.values())))
     names, further_notes = choose_dimensions(candidates, path, dimensions, [*nested, *uneven])
     notes += further_notes
-    notes += [f"labels and row numbers that are not used: {', '.join(dict.fromkeys(never.values()))}"] if never else []
+    notes += [f"labels and row numbers that are not used: {shorten(dict.fromkeys(never.values()), 10)}"] if never else []
     values = [to_numbers(others[name], f"{path}: {name}") for name in names]
     embedding = np.stack(values, axis=1) if values else np.zeros((len(next(iter(cells.values()), ())), 0))
     return embedding, labels, names, notes

@@ -29,6 +29,7 @@ Reason = Literal[
     "within",
     "leak",
     "below",
+    "uneven",
     "few",
     "no_room",
     "speaker",
@@ -350,7 +351,8 @@ class Conclusion:
             hides: of one "speaker", of the "surest" utterances, or of an attacker who takes speakers as equally frequent
             ("balanced"). A leak that other attackers show: who know the sentences ("same_text"), or learn from scored utterances
             alone ("scored_alone"). "text_leak" is one of the speaker or of the text. Undecided: too "few" utterances, "no_room"
-            between chance and certainty, a "tail" or the "text" may be recognised, "copies" or speakers were "left_out".
+            between chance and certainty, a "tail" or the "text" may be recognised, "copies" or speakers were "left_out", or the
+            reason for accuracies below chance may be unknown labels ("uneven").
     """
 
     at_chance: AtChance
@@ -362,16 +364,14 @@ def equivalence_test(
 ) -> Conclusion:
     """Decide whether attackers are at chance given the emotion.
 
-    Missing evidence of a leak is no evidence of its absence. As in a test of equivalence (Schuirmann, J. Pharmacokinetics and
-    Biopharmaceutics 1987), the conclusion is
+    Missing evidence of a leak is no evidence of absence. As in equivalence tests (Schuirmann, J. Pharmacokin. Biopharm. 1987):
 
     - True if the upper bounds of the strongest attacker are less than `MARGIN` above chance, in accuracy and in balanced
       accuracy, no attacker is significantly above chance plus margin or significantly below chance, and neither one speaker
       nor the surest utterances are recognised significantly better than by chance;
     - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), if the attackers
       are significantly above chance, or if one speaker or the surest utterances are recognised;
-    - "undecided" otherwise: there are too few utterances, or chance plus margin is 100 % or more, so that even an attacker
-      who recognises every speaker would be at chance, or one speaker or the surest utterances may be recognised.
+    - "undecided" otherwise: too few utterances, chance plus margin of 100 % or more, or doubts about some speaker or utterances.
 
     Args:
         strongest: Score of the strongest attacker, chosen without the scored utterances.

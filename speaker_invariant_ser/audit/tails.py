@@ -12,7 +12,7 @@ Shapes: n scored utterances of one encoder, K its speakers, S speakers of all en
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,9 +25,11 @@ from speaker_invariant_ser.audit.statistics import (
     Reason,
     Score,
     design_effect,
+    equivalence_test,
     permuted_speakers,
 )
 
+NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be distinguished
 MIN_DEVIATION = 1e-6  # of a rate under permutations; below it, permuting changes nothing
 TOLERANCE = 1e-7  # equal statistics may differ in the order of summation
 
@@ -236,6 +238,39 @@ def largest(statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[st
     maxima = np.max([permuted.max(axis=1) for _, permuted in statistics.values()], axis=0)
     exceeding = (maxima >= observed.max() - TOLERANCE).sum()
     return name, int(observed.argmax()), float((1 + exceeding) / (1 + len(maxima)))
+
+
+def conclude(
+    strongest: Score,
+    attackers: Mapping[str, Score],
+    chance: Mapping[str, float],
+    tails: Mapping[Reason, float],
+    nested: float,
+    known: bool,
+) -> Conclusion:
+    """Decide whether attackers are at chance.
+
+    Where every speaker says each sentence, or has each emotion, equally often, an embedding of these alone puts an attacker below
+    chance: what is scored is missing from what was learned of its speaker, and so looks like the others. Folds and permutations
+    prevent that if emotions and texts are known. If not, accuracies below chance are no leak by themselves.
+
+    Args:
+        strongest: As of `statistics.equivalence_test`, like the next three.
+        attackers: See there.
+        chance: See there.
+        tails: See there.
+        nested: `nested_texts` of `Leakage`.
+        known: Whether emotions are known, and texts are kept apart.
+
+    Returns:
+        The conclusion.
+    """
+    conclusion = equivalence_test(strongest, attackers, chance, tails)
+    if conclusion.reason == "below" and not known:
+        above = {name: replace(score, p_below=1.0) for name, score in attackers.items()}
+        otherwise = equivalence_test(strongest, above, chance, tails)
+        conclusion = otherwise if otherwise.at_chance is False else Conclusion("undecided", "uneven")
+    return allow_for_texts(conclusion, strongest, chance["given_emotion"]) if nested > NESTED else conclusion
 
 
 def allow_for_texts(conclusion: Conclusion, strongest: Score, chance: float) -> Conclusion:

@@ -16,6 +16,11 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
     "below": (
         "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the speaker is"
     ),
+    "uneven": (
+        "Undecided: an attacker is significantly below chance. Either its errors reveal the speaker, or all speakers have the "
+        "same emotions or sentences equally often, and the embedding shows these; an audit that knows both, and keeps sentences "
+        "apart, would tell"
+    ),
     "few": (
         "Undecided: no attacker is significantly above chance, allowing for their number, but {sample} are too few to show that "
         "attackers are within {margin:.0f} points of chance"
@@ -83,6 +88,7 @@ ANSWERS = {  # by the same reason
     "within": "No speaker is identified better than by chance.",
     "leak": "The embedding identifies speakers.",
     "below": "The embedding identifies speakers: an attacker is wrong more often than by chance, which reveals them as well.",
+    "uneven": "It is undecided whether the embedding identifies speakers: an attacker is wrong too often, for an unknown reason.",
     "few": "It is undecided whether the embedding identifies speakers: there are too few utterances.",
     "quick": "It is undecided whether the embedding identifies speakers: only closed-form attackers were run.",
     "no_room": "It is undecided whether the embedding identifies speakers: the emotion alone names almost every one.",

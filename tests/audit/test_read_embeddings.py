@@ -128,7 +128,8 @@ def test_text_columns_are_left_out_and_listed(tmp_path):
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "index", "start", "session", "path", "speaker_id", "actor"])
 def test_row_numbers_and_manifest_columns_are_not_dimensions(tmp_path, name):
     table, _, notes = read_embeddings(csv(tmp_path, **{name: range(6)}))
-    assert notes == [f"labels and row numbers that are not used: {name}"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
+    shown = name or "'' (empty)"
+    assert notes == [f"labels and row numbers that are not used: {shown}"] and table.embedding.shape == (UTTERANCES, DIMENSIONS)
     table, _, notes = read_embeddings(csv(tmp_path, **{f"d{DIMENSIONS}": range(6)}))
     assert not notes and table.embedding.shape == (UTTERANCES, DIMENSIONS + 1)
 
@@ -217,6 +218,23 @@ def test_other_numbers_are_asked_about_and_can_be_chosen(tmp_path, names, text):
     assert notes == ["numbers that are not used as dimensions: b1 to b2 (2); --dimensions names others"] * (len(names) > 2)
     with pytest.raises(AuditError, match=r"--dimensions x\*: unknown column of numbers 'x\*'"):
         numbers_beside(tmp_path, noise(*names), "x*")
+
+
+@pytest.mark.parametrize(
+    "cells, found",
+    [
+        ({"x0": ["1,5"] * 40, "x1": ["-0,5"] * 40}, r"x0 \('1,5'\), x1 \('-0,5'\)"),
+        ({"emb": ["[0.1, 0.2]"] * 40}, r"emb \('\[0.1, 0.2\]'\)"),
+    ],
+)
+def test_an_embedding_that_cannot_be_read_is_named_before_an_age_is_taken(tmp_path, cells, found):
+    age = LABEL_NUMBERS["age"]
+    with pytest.raises(AuditError, match=f"which columns .* convert it to columns of numbers .*: {found}"):
+        numbers_beside(tmp_path, cells, age=age, room=["a1"] * 40)
+    uneven = pyarrow.table({"speaker": ["a", "b"] * 20, "age": age, "x": [[1.0, 2.0]] * 39 + [[1.0]]})
+    pyarrow.parquet.write_table(uneven, tmp_path / "t.parquet")
+    with pytest.raises(AuditError, match=r"x \(nested, or of unequal length\)"):
+        read_embeddings(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("label", LABEL_NUMBERS)

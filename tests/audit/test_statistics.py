@@ -8,7 +8,7 @@ from scipy.stats import binom, binomtest
 
 from speaker_invariant_ser.audit import statistics
 from speaker_invariant_ser.audit.statistics import IntegerLabels, Score
-from speaker_invariant_ser.audit.tails import allow_for_texts
+from speaker_invariant_ser.audit.tails import allow_for_texts, conclude
 
 
 def make_labels(count: int = 300, speakers: int = 6, emotions: int = 3, seed: int = 0) -> IntegerLabels:
@@ -169,6 +169,22 @@ def test_equivalence_test(strongest, others, at_chance, reason):
     attackers = {str(number): score for number, score in enumerate([strongest, *others])}
     conclusion = statistics.equivalence_test(strongest, attackers, CHANCE)
     assert (conclusion.at_chance, conclusion.reason) == (at_chance, reason)
+
+
+@pytest.mark.parametrize(
+    "strongest, tails, reason",
+    [
+        pytest.param(make_score(0.01, 0.03, 1.0, 0.0009), {}, "uneven", id="below chance alone"),
+        pytest.param(make_score(0.20, 0.22, 0.001), {}, "leak", id="one above, one below"),
+        pytest.param(make_score(0.10, 0.12), {"speaker": 0.001}, "speaker", id="one speaker is recognised"),
+    ],
+)
+def test_below_chance_is_no_leak_by_itself_where_emotions_or_texts_are_unknown(strongest, tails, reason):
+    attackers = {"a": strongest, "b": make_score(0.02, 0.03, 1.0, 0.0009)}
+    unknown = conclude(strongest, attackers, CHANCE, tails, 0.0, known=False)
+    assert (unknown.at_chance, unknown.reason) == ("undecided" if reason == "uneven" else False, reason)
+    known = conclude(strongest, attackers, CHANCE, tails, 0.0, known=True)
+    assert (known.at_chance, known.reason) == (False, "below")
 
 
 @pytest.mark.parametrize(

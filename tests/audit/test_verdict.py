@@ -117,6 +117,10 @@ NUMBERS = (
         ),
         ("below", "The embedding identifies speakers: an attacker is significantly below chance, so its errors reveal who the "),
         (
+            "uneven",
+            "Undecided: an attacker is significantly below chance. Either its errors reveal the speaker, or all speakers have ",
+        ),
+        (
             "few",
             "Undecided: no attacker is significantly above chance, allowing for their number, but 370 utterances of ",
         ),

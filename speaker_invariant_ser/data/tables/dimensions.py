@@ -57,7 +57,7 @@ def choose_dimensions(
         raise AuditError(
             f"{path}: which columns are the dimensions? {described(numeric) or 'none'} are numbers and "
             f"{'have several stems' if stems else 'have no common stem and number, such as dim_0'}; "
-            f"name the dimensions, once for each name or pattern, such as {example(numeric)}"
+            f"name the dimensions, once for each name or pattern, such as {example(numeric)}{unread(words, cells, nested)}"
         )
     notes = [] if patterns else gaps(chosen)
     taken = set(chosen)
@@ -68,6 +68,18 @@ def choose_dimensions(
     if nested:
         notes.append(f"nested, and not used as dimensions: {', '.join(nested)}")
     return chosen, notes
+
+
+def unread(words: Sequence[str], cells: Mapping[str, Sequence[str] | np.ndarray], nested: Sequence[str]) -> str:
+    """Say which other columns may be the embedding that was meant, but cannot be read as numbers; "" if there are none."""
+    number = re.compile(r"[\s\[(]*[-+]?[.,]?\d")
+    texts = [with_first_cell(name, cells[name]) for name in words if number.match(str(next(iter(cells[name]), "")))]
+    found = shorten([*texts, *(f"{name} (nested, or of unequal length)" for name in nested)], 10)
+    return (
+        f". If the embedding is among these, convert it to columns of numbers with a decimal point first: {found}"
+        if found
+        else ""
+    )
 
 
 def with_first_cell(name: str, cells: Sequence[str] | np.ndarray) -> str:

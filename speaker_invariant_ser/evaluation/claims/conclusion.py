@@ -3,9 +3,8 @@
 import math
 
 from speaker_invariant_ser.audit.further import Further, FurtherAttacks, reconsider
-from speaker_invariant_ser.audit.leakage import conclude
 from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Score
-from speaker_invariant_ser.audit.tails import decisive
+from speaker_invariant_ser.audit.tails import conclude, decisive
 from speaker_invariant_ser.evaluation import summary_parts
 from speaker_invariant_ser.evaluation.summary_parts import AttackerScore, Speaker, StrongestAttacker
 
@@ -40,7 +39,9 @@ def from_scores(speaker: Speaker) -> Conclusion:
     tails = decisive(
         speaker.best_recognised_speaker, speaker.surest_utterances, speaker.balanced, speaker.chance.given_emotion_balanced
     )
-    return conclude(to_score(speaker.strongest), on_embedding, speaker.chance.to_json(), tails, speaker.nested_texts or 0.0)
+    known = speaker.emotions > 1 and speaker.grouped_by_text
+    nested = speaker.nested_texts or 0.0
+    return conclude(to_score(speaker.strongest), on_embedding, speaker.chance.to_json(), tails, nested, known)
 
 
 def to_score(part: AttackerScore | StrongestAttacker) -> Score:
