@@ -132,6 +132,15 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
         assert "strongest attacker" in card and "chance, given the emotion" in card and "baseline: " in card
 
 
+def test_the_card_says_which_leak_an_average_at_chance_hides(run):
+    spoken = "only one speaker is recognised"
+    report = run_report()
+    speaker = report.speaker.model_copy(update={"at_chance": False, "reason": "balanced"})
+    report = report.model_copy(update={"speaker": speaker, "verdict": [report.verdict[0], f"{spoken}."]})
+    card = render_card(run, report, "other", "name")
+    assert f"{spoken}. Embeddings are personal data." in card and "to this degree" not in card
+
+
 def test_the_card_of_one_of_several_models_says_that_the_numbers_are_of_all(run):
     splits = [replace(run.splits[0], name=name, train=train, dev=(), test=test) for name, train, test in FOLDS]
     models = several(run, splits)
