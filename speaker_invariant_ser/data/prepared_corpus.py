@@ -18,7 +18,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.data.f0.frames import frames_of
 from speaker_invariant_ser.data.f0.stored import F0, VALUE, file_bytes, first_values
 from speaker_invariant_ser.data.labels import Mapped, map_labels
-from speaker_invariant_ser.data.manifest import Utterance, read_manifest
+from speaker_invariant_ser.data.manifest import Utterance, read_manifest, repeated_ids
 from speaker_invariant_ser.errors import ManifestError, PreparedCorpusError, quoted, shorten, shown
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.json_files import read_json
@@ -72,6 +72,8 @@ class PreparedCorpus:
             utterances = read_manifest(folder / MANIFEST)
         except ManifestError as error:
             raise PreparedCorpusError(f"{folder} is damaged: {error}") from None
+        if wrong := [*repeated_ids(utterances), *other_corpora(utterances, settings["corpora"])]:
+            raise PreparedCorpusError(f"{folder} is damaged: {shorten(wrong, 3)} in {MANIFEST}; prepare it again")
         needed = 0
         for utterance in utterances:
             if utterance.offset != needed or utterance.samples <= 0:
@@ -172,6 +174,12 @@ class PreparedCorpus:
         original = self.unmapped or tuple(self.utterances)
         utterances, mapped = map_labels(chosen, original, split)
         return replace(self, utterances=utterances, mapped=mapped, unmapped=original)
+
+
+def other_corpora(utterances: Sequence[Utterance], corpora: Sequence[str]) -> list[str]:
+    """Say which corpora of utterances are not among those that prepare.json names."""
+    others = sorted({utterance.corpus for utterance in utterances} - set(corpora))
+    return [f"corpus {shown(name)}, which {SETTINGS} does not name" for name in others]
 
 
 def has_f0(folder: Path, settings: Mapping, utterances: Sequence[Utterance]) -> bool:

@@ -162,18 +162,20 @@ def test_pad_fills_shorter_clips_with_zeros():
 
 @pytest.mark.parametrize(
     "column, value",
-    [("offset", -16), ("samples", -1), ("samples", 0), ("offset", 3), ("samples", 10), ("end", None), ("offset", None), ("", 0)],
+    [
+        *[("offset", -16), ("samples", -1), ("samples", 0), ("offset", 3), ("samples", 10), ("end", None), ("offset", None)],
+        *[("", 0), ("id", "01_rising_b.wav"), ("corpus", "other")],
+    ],
 )
-def test_a_manifest_with_impossible_positions_is_damaged(prepared, tmp_path, column, value):
+def test_a_manifest_with_impossible_positions_an_id_twice_or_another_corpus_is_damaged(prepared, tmp_path, column, value):
     forged = shutil.copytree(prepared.folder, tmp_path / "data")
     first, *others = prepared.utterances
     write_manifest(forged / "manifest.csv", [replace(first, **{column: value}), *others] if column else [])
     settings = json.loads((forged / "prepare.json").read_text())
     settings["sha256"]["manifest.csv"] = sha256(forged / "manifest.csv")
     (forged / "prepare.json").write_text(json.dumps(settings))
-    with pytest.raises(
-        PreparedCorpusError, match=r"expected \d+ (and at least 1|by the manifest); prepare it again|is no number"
-    ):
+    reasons = r"expected \d+ (and at least 1|by the manifest); prepare it again|is no number|more than once|corpus 'other', which"
+    with pytest.raises(PreparedCorpusError, match=reasons):
         PreparedCorpus.open(forged)
 
 
