@@ -31,7 +31,7 @@ from speaker_invariant_ser.features.pretrained.checkpoint_paths import with_path
 from speaker_invariant_ser.features.pretrained.front import open_front
 from speaker_invariant_ser.features.prosody import prosody_rows, track_batch
 from speaker_invariant_ser.features.streams import Layout, encoder_input
-from speaker_invariant_ser.files import MAX_SETTINGS, write_json, writing
+from speaker_invariant_ser.files import MAX_SETTINGS, require_regular, write_json, writing
 from speaker_invariant_ser.json_files import read_json
 from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.bottlenecks import BOTTLENECKS
@@ -298,6 +298,8 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     require_unchanged(folder, described)
     settings = parse_description(folder / DESCRIPTION, described)
     settings = settings.model_copy(update={"encoder": with_path(settings.encoder, folder)})
+    if not require_regular(folder / WEIGHTS).is_file():  # before the model is made, whose size it limits
+        raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}")
     try:
         with parameters_limited(folder, settings):
             model = SerModel(settings)
@@ -306,8 +308,6 @@ def load_model(folder: Path | str, device: str = "cpu") -> SerModel:
     try:
         weights = load_file(folder / WEIGHTS, device="cpu")
         model.load_state_dict(weights)
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not a trained fold: it has no {WEIGHTS}") from None
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[:2][-1].strip()  # torch's first line is a title
         raise RunError(f"{folder / WEIGHTS} is damaged or belongs to another model: {reason}") from None
@@ -332,7 +332,7 @@ def parameters_limited(folder: Path, settings: ModelSettings) -> Iterator[None]:
     Otherwise a forged model.json could take any amount of memory. The network of a pre-trained encoder is not counted: its
     weights are in a file of its own.
     """
-    if isinstance(settings.encoder, PretrainedSettings) or not (folder / WEIGHTS).is_file():
+    if isinstance(settings.encoder, PretrainedSettings):
         yield
         return
     limit, thread, used = (folder / WEIGHTS).stat().st_size, threading.get_ident(), 0

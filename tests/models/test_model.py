@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from helpers import model_of, section
 
 from speaker_invariant_ser.audit.controls import CONTROLS, controls_for, describe_threat_model
 from speaker_invariant_ser.config import make_recipe
-from speaker_invariant_ser.errors import RecipeError, RunError
+from speaker_invariant_ser.errors import RecipeError, RunError, SerError
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.features.dataset import open_dataset
 from speaker_invariant_ser.inference.inputs import find_inputs
@@ -298,6 +299,20 @@ def test_a_description_of_a_larger_model_is_refused_before_memory_is_taken(train
     (tmp_path / DESCRIPTION).write_text(json.dumps(described))
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: pytest.fail("constructed"))
     with pytest.raises(RunError, match=f"{DESCRIPTION} describes a larger model than that of {WEIGHTS}, which has [0-9]+ bytes"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind, message", [("nothing", "is not a trained fold: it has no"), ("pipe", "is not a regular file")])
+def test_a_model_whose_weights_are_no_file_is_not_constructed(trained, tmp_path, monkeypatch, kind, message):
+    save_model(load_model(trained.model_specs[0].folder), tmp_path)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    del described["sha256"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(described))
+    (tmp_path / WEIGHTS).unlink()
+    if kind == "pipe":
+        os.mkfifo(tmp_path / WEIGHTS)
+    monkeypatch.setattr("speaker_invariant_ser.models.model.SerModel", lambda *_: pytest.fail("constructed"))
+    with pytest.raises(SerError, match=message):
         load_model(tmp_path)
 
 
