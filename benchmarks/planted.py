@@ -220,6 +220,14 @@ def beside_a_frequent_one(world: World) -> None:
     world.embedding += np.where(world.speaker[:, None] == 0, 0, 0.2 * centres[world.speaker])
 
 
+def low_variance(world: World) -> None:
+    """Give each speaker a mean in 24 directions that vary 1/200 of the other 40."""
+    rng = np.random.default_rng(1)
+    directions = np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))[0]
+    world.embedding += np.where(np.arange(DIMENSIONS) < 24, rng.standard_normal((SPEAKERS, DIMENSIONS))[world.speaker], 0)
+    world.embedding = world.embedding * np.where(np.arange(DIMENSIONS) < 24, 1 / 200, 1.0) @ directions
+
+
 PLANTS: dict[str, Plant] = {
     "speaker means, large": means(0.6),
     "speaker means, small": means(0.15),
@@ -230,6 +238,7 @@ PLANTS: dict[str, Plant] = {
     "norms": norms,
     "clusters of each speaker": clusters,
     "rings in 2 of 64 dimensions": ring,
+    "means in directions of low variance": low_variance,
     "pairs of speakers": pairs_of_speakers,
     "means in one emotion": in_one_emotion,
     "offset 1000, differences 0.01": offset,

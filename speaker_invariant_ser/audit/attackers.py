@@ -10,11 +10,11 @@ To add an attacker, write a function `(setting, seed) -> classifier` and enter i
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -25,13 +25,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 MAX_TUNING_UTTERANCES = 3000  # a setting is chosen on at most this many utterances
-MAX_COVARIANCE_DIMENSIONS = 512  # LDA and QDA see the principal components of wider embeddings
+MAX_LDA_DIMENSIONS, MAX_QDA_DIMENSIONS = 1024, 512  # of wider embeddings these see the first principal components
+TRACE = 1e-7  # of shrinkage: finds what is in directions of almost no variance, down to the rounding of 11 binary digits
 MAX_ITERATIONS = 500  # of the logistic regression
-MIN_PROBABILITY, MIN_DISTANCE = 1e-300, 1e-9  # whose logarithms are finite
+MIN_PROBABILITY, MIN_DISTANCE = 1e-300, 1e-9  # whose logarithms and inverses are finite
 MIN_LOG_POSTERIOR = -1000.0  # of a speaker whom an attacker rules out; finite in half precision
 INTERRUPTED = "Training interrupted by user"  # warning of scikit-learn's networks, which swallow Ctrl-C and return half trained
 
@@ -44,22 +45,22 @@ class Attacker:
 
     Attributes:
         make: Returns an unfitted classifier for a setting and a seed.
-        settings: Candidate values of the one hyperparameter that is tuned.
+        settings: Candidates of what is tuned.
         linear: Whether decision boundaries are linear.
         quick: Whether the attacker is closed-form or nearly so; these are the ones that `--quick` and the controls use.
         input: "embedding", or "frames" for the encoder's frame-level features before pooling.
-        min_utterances: Utterances of every speaker that are needed to fit it.
-        estimates_covariance: Whether it estimates covariance matrices [D, D].
+        min_utterances: Utterances of a speaker that are needed to fit it; it does not know speakers who have fewer.
+        max_dimensions: Dimensions that it is fitted on; the first principal components of more. None: all.
         max_utterances: Utterances that it is fitted on; a sample of more.
     """
 
-    make: Callable[[float, int], ClassifierMixin]
-    settings: tuple[float, ...]
+    make: Callable[[Any, int], ClassifierMixin]
+    settings: tuple
     linear: bool = False
     quick: bool = False
     input: str = "embedding"
     min_utterances: int = 1
-    estimates_covariance: bool = False
+    max_dimensions: int | None = None
     max_utterances: int = 200_000
 
 
@@ -89,7 +90,7 @@ def fit_tuned(
     return fitted, correct_by_setting[best], converged
 
 
-def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray, seed: int) -> tuple[Pipeline, bool]:
+def fit(attacker: Attacker, setting: object, inputs: Inputs, speaker: np.ndarray, seed: int) -> tuple[Pipeline, bool]:
     """Fit an attacker with a given setting on at most `max_utterances` of the utterances.
 
     Args:
@@ -106,10 +107,11 @@ def fit(attacker: Attacker, setting: float, inputs: Inputs, speaker: np.ndarray,
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C, also where scikit-learn turned that into a warning.
     """
-    rows = sample_utterances(speaker, attacker.max_utterances, seed)
+    known = np.flatnonzero(np.bincount(speaker)[speaker] >= attacker.min_utterances)
+    rows = known[sample_utterances(speaker[known], attacker.max_utterances, seed)]
     steps: list[BaseEstimator] = [StandardScaler()] if attacker.input == "embedding" else []
-    if attacker.estimates_covariance and isinstance(inputs, np.ndarray) and inputs.shape[1] > MAX_COVARIANCE_DIMENSIONS:
-        steps.append(PCA(min(MAX_COVARIANCE_DIMENSIONS, len(rows)), svd_solver="full", random_state=seed))
+    if attacker.max_dimensions and isinstance(inputs, np.ndarray) and inputs.shape[1] > attacker.max_dimensions:
+        steps.append(PCA(min(attacker.max_dimensions, len(rows)), svd_solver="full", random_state=seed))
     model = make_pipeline(*steps, attacker.make(setting, seed))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")  # such as that of singular data
@@ -208,12 +210,37 @@ def lda(shrinkage: float, seed: int) -> ClassifierMixin:
     Returns:
         The unfitted classifier.
     """
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or "auto")
+    in_double = FunctionTransformer(np.asarray, kw_args={"dtype": np.float64})  # single precision would hide small variances
+    return make_pipeline(in_double, LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage or "auto"))
 
 
-def qda(shrinkage: float, seed: int) -> ClassifierMixin:
-    """Make a quadratic discriminant analysis, which separates speakers by variances and correlations even where means agree."""
-    return QuadraticDiscriminantAnalysis(solver="eigen", covariance_estimator=ShrunkCovariance(shrinkage))
+def qda(setting: tuple[float, bool], seed: int) -> ClassifierMixin:
+    """Make a quadratic discriminant analysis, which separates speakers by variances and correlations even where means agree.
+
+    Args:
+        setting: Weight of the identity in each covariance, and whether all directions are first brought to the variance 1.
+        seed: Ignored.
+    """
+    shrinkage, whitened = setting
+    classifier = QuadraticDiscriminantAnalysis(solver="eigen", covariance_estimator=ShrunkCovariance(shrinkage))
+    return make_pipeline(Whitening(), classifier) if whitened else classifier
+
+
+class Whitening(TransformerMixin, BaseEstimator):
+    """Principal components of variance 1, without directions that have none."""
+
+    def fit(self, x: np.ndarray, y: object = None) -> "Whitening":
+        """Compute the directions from x [N, D]."""
+        self.mean_ = x.mean(axis=0)
+        _, deviation, directions = np.linalg.svd(x - self.mean_, full_matrices=False)
+        deviation = np.maximum(deviation, MIN_DISTANCE)
+        varying = deviation >= TRACE * deviation[0]
+        self.map_ = directions[varying].T / deviation[varying] * np.sqrt(len(x))
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Return the components [N, D'] of x [N, D]."""
+        return (x - self.mean_) @ self.map_
 
 
 class ShrunkCovariance(BaseEstimator):
@@ -297,8 +324,14 @@ def frames(learning_rate: float, seed: int) -> ClassifierMixin:
 
 ATTACKERS: dict[str, Attacker] = {
     "logistic": Attacker(logistic, (0.003, 0.03, 0.5), linear=True, quick=True),
-    "lda": Attacker(lda, (0.0, 0.8), linear=True, quick=True, min_utterances=2, estimates_covariance=True),
-    "qda": Attacker(qda, (0.2, 0.7), quick=True, min_utterances=2, estimates_covariance=True),
+    "lda": Attacker(lda, (0.0, TRACE, 0.8), linear=True, quick=True, min_utterances=2, max_dimensions=MAX_LDA_DIMENSIONS),
+    "qda": Attacker(
+        qda,
+        ((0.2, False), (0.7, False), (0.2, True)),
+        quick=True,
+        min_utterances=2,
+        max_dimensions=MAX_QDA_DIMENSIONS,
+    ),
     "knn": Attacker(knn, (1, 5, 15), quick=True),
     "svm": Attacker(svm, (0.3, 3.0, 30.0), max_utterances=10_000),
     "mlp": Attacker(mlp, (0.01, 1.0)),

@@ -98,7 +98,9 @@ class Audit:
             not_run = {name: "not part of a quick audit" for name in ATTACKERS if name not in QUICK_ATTACKERS}
             summary["not_tried"] = not_run | summary["not_tried"]
         shares = {"copies": self.copies, "left_out": self.leakage.left_out_share}
-        at_chance, reason = reconsider(summary["at_chance"], summary["reason"], self.further, shares, self.quick)
+        at_chance, reason = reconsider(
+            summary["at_chance"], summary["reason"], self.further, summary["chance"]["given_emotion"], shares, self.quick
+        )
         summary |= {"at_chance": at_chance, "reason": reason}
         return {
             **summary,

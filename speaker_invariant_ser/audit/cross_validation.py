@@ -9,7 +9,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
-from speaker_invariant_ser.audit.attackers import ATTACKERS, Inputs, fit_tuned, predict_with_margin, select_rows
+from speaker_invariant_ser.audit.attackers import (
+    ATTACKERS,
+    MIN_LOG_POSTERIOR,
+    Inputs,
+    fit_tuned,
+    predict_with_margin,
+    select_rows,
+)
 from speaker_invariant_ser.audit.embeddings import Embeddings, to_common_indices
 from speaker_invariant_ser.audit.folds import AuditFold, FoldPlan
 from speaker_invariant_ser.indexing import to_indices
@@ -128,7 +135,7 @@ def usable_attackers(
         The usable attackers, and for each other attacker the reason, as in "svm needs ...".
     """
     fewest = min(
-        min(Counter(table.speaker[fold.train][fold.tuning[0]]).values())
+        sorted(Counter(table.speaker[fold.train][fold.tuning[0]]).values())[-2:][0]
         for table, plan in zip(tables, plans, strict=True)
         for fold in plan.folds
     )
@@ -138,7 +145,7 @@ def usable_attackers(
         if ATTACKERS[name].input == "frames" and any(table.frames is None for table in tables):
             reasons[name] = "needs the encoder's frame-level features"
         elif needed > fewest:
-            reasons[name] = f"needs {needed} utterances of every speaker for tuning (a speaker has {fewest})"
+            reasons[name] = f"needs {needed} utterances of two speakers for tuning (all but one have {fewest} or fewer)"
     return tuple(name for name in names if name not in reasons), reasons
 
 
@@ -232,6 +239,8 @@ def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold,
         )
         prediction = predict_with_margin(fitted, select_rows(inputs, fold.test))
         frequency = np.bincount(speaker[fold.train])[fitted.classes_]
+        log_posterior = np.full((len(fold.test), speaker.max() + 1), MIN_LOG_POSTERIOR, dtype=np.float16)
+        log_posterior[:, fitted.classes_] = prediction.log_posterior
         return FoldResult(
             prediction.speaker,
             validation_correct,
@@ -239,7 +248,7 @@ def attack_fold(name: str, inputs: Inputs, speaker: np.ndarray, fold: AuditFold,
             prediction.named,
             prediction.margin,
             fitted.classes_[(prediction.log_posterior - np.log(frequency)).argmax(axis=1)],
-            prediction.log_posterior.astype(np.float16) if ATTACKERS[name].quick else None,
+            log_posterior if ATTACKERS[name].quick else None,
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
-from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA, AtChance
+from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA, AtChance, margin_of
 from speaker_invariant_ser.audit.tails import Tail
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
@@ -50,7 +50,7 @@ class Further:
     @property
     def leaks(self) -> bool:
         """Whether it is significantly, and by more than the margin, above what is expected."""
-        return self.p_value < TAIL_ALPHA and self.accuracy > self.expected + MARGIN
+        return self.p_value < TAIL_ALPHA and self.accuracy > self.expected + margin_of(self.expected)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,13 @@ def most_conspicuous(found: Leakage, expected: float) -> Further:
 
 
 def reconsider(
-    at_chance: AtChance, reason: str, further: FurtherAttacks, shares: Mapping[str, float], quick: bool, starved: bool = False
+    at_chance: AtChance,
+    reason: str,
+    further: FurtherAttacks,
+    chance: float,
+    shares: Mapping[str, float],
+    quick: bool,
+    starved: bool = False,
 ) -> tuple[AtChance, str]:
     """Return the conclusion and its reason, given what is known beside the scores of the attackers.
 
@@ -124,6 +130,7 @@ def reconsider(
         at_chance: What the scores conclude.
         reason: Why they do.
         further: What further attacks find.
+        chance: Chance given the emotion.
         shares: Shares of utterances that were not attacked, by the reason that a claim is undecided above the margin.
         quick: Whether the closed-form attackers alone were run; a claim needs all.
         starved: Whether attackers may have had too few utterances to learn from.
@@ -131,7 +138,14 @@ def reconsider(
     attacks = {"same_text": further.same_text, "scored_alone": further.scored_alone}
     if found := [name for name, attack in attacks.items() if attack and attack.leaks and at_chance is not False]:
         return False, found[0]
-    doubts = {**{name: share > MARGIN for name, share in shares.items()}, "quick": quick, "starved": starved}
+    known = further.same_text  # as high as it is, but no higher than the sentence alone explains
+    own_texts = known is not None and min(known.accuracy, known.expected) > chance + margin_of(chance)
+    doubts = {
+        **{name: share > MARGIN for name, share in shares.items()},
+        "own_texts": own_texts,
+        "quick": quick,
+        "starved": starved,
+    }
     doubt = next((name for name, applies in doubts.items() if applies), "")
     return ("undecided", doubt) if doubt and at_chance is True else (at_chance, reason)
 

@@ -170,7 +170,7 @@ class Leakage:
             "best_recognised_speaker": self.tails.speaker and self.tails.speaker.summary,
             "surest_utterances": self.tails.surest and self.tails.surest.summary,
             "balanced": self.tails.balanced and self.tails.balanced.summary,
-            "margin": statistics.MARGIN,
+            "margin": statistics.margin_of(self.chance["given_emotion"]),
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,
         }

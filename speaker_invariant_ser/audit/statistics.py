@@ -14,7 +14,7 @@ from scipy import stats
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
-MARGIN = 0.03  # of the equivalence test: accuracies less than 3 points above chance count as no leak
+MARGIN = 0.03  # of the equivalence test; see `margin_of`
 ALPHA = 0.05
 LEAK_ALPHA = 0.025  # for the strongest attacker, and family-wise for all attackers: together at most 5 % false alarms
 BELOW_CHANCE_ALPHA = 0.01  # family-wise
@@ -39,6 +39,7 @@ Reason = Literal[
     "text_leak",
     "text",
     "same_text",
+    "own_texts",
     "scored_alone",
     "copies",
     "left_out",
@@ -72,9 +73,14 @@ def majority_chance(labels: IntegerLabels) -> float:
     return float(np.bincount(labels.speaker).max() / len(labels.speaker))
 
 
+def margin_of(chance: float) -> float:
+    """Return by how much an accuracy may exceed chance and count as no leak: at most chance itself, as speakers may be many."""
+    return min(MARGIN, chance)
+
+
 def leaves_room(chance: float) -> bool:
     """Return whether an attacker who recognises every speaker would be above a chance level by more than the margin."""
-    return chance + MARGIN < 1
+    return chance + margin_of(chance) < 1
 
 
 def predict_from_emotion(labels: IntegerLabels, train: np.ndarray, test: np.ndarray, balanced: bool) -> np.ndarray:
@@ -214,7 +220,7 @@ def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray, uttera
         return np.nan
     standard_error = np.sqrt(clusters / (clusters - 1) * (np.bincount(member, weights=influence) ** 2).sum())
     bound = value + stats.t.ppf(1 - ALPHA, clusters - 1) * standard_error
-    if utterances * (value + MARGIN) < MIN_EXPECTED_CORRECT:
+    if utterances * (value + margin_of(value)) < MIN_EXPECTED_CORRECT:
         correct = min(np.ceil(value * utterances - 1e-9), utterances - 1)
         bound = max(bound, stats.beta.ppf(1 - ALPHA, correct + 1, utterances - correct))
     return float(min(bound, 1.0))
@@ -347,12 +353,7 @@ class Conclusion:
 
     Attributes:
         at_chance: True, False or "undecided".
-        reason: "within" the margin of chance; a "leak", or accuracies "below" chance, which is one, too. A leak that the average
-            hides: of one "speaker", of the "surest" utterances, or of an attacker who takes speakers as equally frequent
-            ("balanced"). A leak that other attackers show: who know the sentences ("same_text"), or learn from scored utterances
-            alone ("scored_alone"). "text_leak" is one of the speaker or of the text. Undecided: too "few" utterances, "no_room"
-            between chance and certainty, a "tail" or the "text" may be recognised, "copies" or speakers were "left_out", or the
-            reason for accuracies below chance may be unknown labels ("uneven").
+        reason: "within" the margin of chance, a "leak", ...; `verdict.CONCLUSIONS` explains each.
     """
 
     at_chance: AtChance
@@ -366,12 +367,11 @@ def equivalence_test(
 
     Missing evidence of a leak is no evidence of absence. As in equivalence tests (Schuirmann, J. Pharmacokin. Biopharm. 1987):
 
-    - True if the upper bounds of the strongest attacker are less than `MARGIN` above chance, in accuracy and in balanced
-      accuracy, no attacker is significantly above chance plus margin or significantly below chance, and neither one speaker
-      nor the surest utterances are recognised significantly better than by chance;
-    - False if an attacker is significantly below chance (which identifies speakers too, by its opposite), if the attackers
-      are significantly above chance, or if one speaker or the surest utterances are recognised;
-    - "undecided" otherwise: too few utterances, chance plus margin of 100 % or more, or doubts about some speaker or utterances.
+    - True if the upper bounds of the strongest attacker, in accuracy and balanced accuracy, are less than `margin_of` above
+      chance, no attacker is significantly above that or below chance, and nothing in `tails` is significant;
+    - False if an attacker is significantly below chance (its opposite identifies speakers), if the attackers are significantly
+      above chance, or if one of the tails is;
+    - "undecided" otherwise: too few utterances, a tail that may be one, or no room between chance and certainty.
 
     Args:
         strongest: Score of the strongest attacker, chosen without the scored utterances.
@@ -382,7 +382,7 @@ def equivalence_test(
     Returns:
         The conclusion.
     """
-    bound, balanced_bound = chance["given_emotion"] + MARGIN, chance["given_emotion_balanced"] + MARGIN
+    bound, balanced_bound = (level + margin_of(level) for level in (chance["given_emotion"], chance["given_emotion_balanced"]))
     room = leaves_room(chance["given_emotion"]) and leaves_room(chance["given_emotion_balanced"])
     within = room and strongest.upper < bound and strongest.balanced_upper < balanced_bound
     significant = [score for score in attackers.values() if score.p_value * len(attackers) < LEAK_ALPHA]

@@ -19,13 +19,13 @@ import numpy as np
 
 from speaker_invariant_ser.audit.statistics import (
     CROSS_VALIDATION_INFLATION,
-    MARGIN,
     Conclusion,
     IntegerLabels,
     Reason,
     Score,
     design_effect,
     equivalence_test,
+    margin_of,
     permuted_speakers,
 )
 
@@ -108,7 +108,8 @@ def decisive(speaker: Rate | None, surest: Rate | None, balanced: Rate | None, b
         balanced_chance: What the emotion alone gives of it.
     """
     by_reason: dict[Reason, Rate | None] = {"speaker": speaker, "surest": surest}
-    if balanced and balanced.accuracy > max(balanced.expected, balanced_chance) + MARGIN:
+    expected = max(balanced.expected, balanced_chance) if balanced else 0.0
+    if balanced and balanced.accuracy > expected + margin_of(expected):
         by_reason["balanced"] = balanced
     return {reason: rate.p_value for reason, rate in by_reason.items() if rate}
 

@@ -8,7 +8,7 @@ from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
 CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an evaluation gives
     "within": (
-        "Attackers are at chance within the margin of {margin:.0f} points: the one-sided 95 % upper bound is {upper:.1f} %. This "
+        "Attackers are at chance within the margin of {margin:.2g} points: the one-sided 95 % upper bound is {upper:.1f} %. This "
         "is an average over speakers and utterances{precision}; no speaker stands out, nor do the utterances that an attacker is "
         "surest about"
     ),
@@ -23,14 +23,14 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
     ),
     "few": (
         "Undecided: no attacker is significantly above chance, allowing for their number, but {sample} are too few to show that "
-        "attackers are within {margin:.0f} points of chance"
+        "attackers are within {margin:.2g} points of chance"
     ),
     "quick": (
-        "Undecided: the closed-form attackers are at chance within the margin of {margin:.0f} points, but the other attackers "
+        "Undecided: the closed-form attackers are at chance within the margin of {margin:.2g} points, but the other attackers "
         "were not run (--quick)"
     ),
     "no_room": (
-        "Undecided: the emotion alone names almost every speaker, so that chance plus the margin of {margin:.0f} points leaves "
+        "Undecided: the emotion alone names almost every speaker, so that chance plus the margin of {margin:.2g} points leaves "
         "no room for a leak, however well an attacker recognises the voice"
     ),
     "speaker": (
@@ -63,6 +63,10 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "The embedding identifies speakers who say a known sentence again: across sentences no attacker is significantly above "
         "chance, but one that knows the sentences is right for {same:.1f} %{same_of} (from emotion and sentence alone "
         "{same_expected:.1f})"
+    ),
+    "own_texts": (
+        "Undecided: across sentences attackers are at chance, but one that knows the sentences is right for {same:.1f} %; "
+        "sentences alone name the speaker in {same_expected:.1f} %, so that this may be the text and not the voice"
     ),
     "scored_alone": (
         "The embedding identifies speakers: attackers that also learn from what the encoder was trained on do not show it, but "
@@ -99,6 +103,7 @@ ANSWERS = {  # by the same reason
     "text_leak": "The embedding identifies speakers, or what they say: no two speakers say the same text.",
     "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
     "same_text": "The embedding identifies speakers who say a known sentence again.",
+    "own_texts": "It is undecided whether the embedding identifies speakers or what they say, in sentences of their own.",
     "scored_alone": "The embedding identifies speakers in utterances that the encoder was not trained on.",
     "copies": "It is undecided whether the embedding identifies speakers: rows that are alike were left out.",
     "left_out": "It is undecided whether the embedding identifies speakers: many have a single utterance or recording.",

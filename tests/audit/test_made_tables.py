@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from embedding_tables import linear_code, make_table, occasional_code
+from embedding_tables import linear_code, make_table, occasional_code, variance_code
 
 from speaker_invariant_ser.audit.audit import Audit
 from speaker_invariant_ser.audit.further import Further, FurtherAttacks, attack_further
@@ -170,3 +170,49 @@ def test_nothing_is_claimed_of_speakers_that_cannot_be_attacked(name, at_chance)
     assert leakage.left_out_share == pytest.approx(22 / 440 if name == "id" else 80 / 440)
     assert conclude(replace(at_chance, left_out_share=leakage.left_out_share)) == ("undecided", "left_out")
     assert conclude(replace(at_chance, left_out_share=0.02)) == (True, "within")
+
+
+# ---- directions of almost no variance
+
+
+@pytest.mark.parametrize("of", ["means", "variances"])
+def test_a_leak_in_directions_of_almost_no_variance_is_found(of):
+    """Of 16 dimensions, 10 directions vary 100 times as much as the 6 that leak, so that shrinkage hid these."""
+    table, rng = make_table(1100, dims=16), np.random.default_rng(1)
+    speaker = np.unique(table.speaker, return_inverse=True)[1]
+    directions = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+    weak = table.embedding[:, 10:]
+    weak = weak + rng.standard_normal((11, 6))[speaker] if of == "means" else weak * np.exp(rng.choice([-1, 1], (11, 6)))[speaker]
+    embedding = np.concatenate([table.embedding[:, :10], 0.01 * weak], axis=1) @ directions
+    name = "lda" if of == "means" else "qda"
+    leakage = measure_leakage([replace(table, embedding=embedding)], [name], permutations=300, repeats=1)
+    assert leakage.attackers[name].accuracy > 0.3 and leakage.conclusion.reason == "leak"
+
+
+# ---- many speakers, and speakers with few utterances
+
+
+def test_several_times_chance_is_a_leak_where_speakers_are_many():
+    """1.5 % of utterances are named, where chance is 0.25 %: less than 3 points above chance."""
+    table = make_table(2400, dims=8, speakers=400)
+    centres = 0.45 * np.random.default_rng(1).standard_normal((400, 8))
+    embedding = table.embedding + centres[np.unique(table.speaker, return_inverse=True)[1]]
+    leakage = measure_leakage([replace(table, embedding=embedding)], ["lda"], permutations=300, repeats=1)
+    assert leakage.chance["given_emotion"] + 0.003 < leakage.strongest.score.upper < 0.03
+    assert leakage.conclusion.reason == "leak" and leakage.summary["margin"] == pytest.approx(1 / 400, abs=1e-3)
+
+
+def test_a_speaker_with_two_utterances_takes_no_attacker_away():
+    """One such speaker took LDA and QDA out of all audits; who leaks to them alone was at chance."""
+    table = make_table(440, dims=6, speakers=4, code=variance_code)
+    speaker = np.where(np.arange(440) < 2, "rare", table.speaker)
+    leakage = measure_leakage([replace(table, speaker=speaker)], ["lda", "qda"], permutations=300, repeats=1)
+    assert leakage.not_tried == {} and leakage.attackers["qda"].accuracy > 0.5 and leakage.at_chance is False
+
+
+def test_what_sentences_of_ones_own_explain_is_no_proof_of_chance(at_chance):
+    """Whoever calls the clusters that leak texts has attackers at chance across texts, and right in known ones."""
+    known = Further("knn", 0.9, 0.9, 0.5)
+    assert conclude(at_chance, further=FurtherAttacks(same_text=known)) == ("undecided", "own_texts")
+    assert conclude(at_chance, further=FurtherAttacks(same_text=replace(known, accuracy=0.1))) == (True, "within")
+    assert conclude(at_chance, further=FurtherAttacks(same_text=replace(known, expected=0.1))) == (True, "within")

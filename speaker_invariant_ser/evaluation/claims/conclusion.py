@@ -19,7 +19,8 @@ def concluded(speaker: Speaker, quick: bool) -> tuple[AtChance, str]:
     first = from_scores(speaker)
     further = FurtherAttacks(to_further(speaker.same_text), to_further(speaker.scored_alone))
     shares = {"copies": speaker.copies or 0.0, "left_out": speaker.left_out_share or 0.0}
-    return reconsider(first.at_chance, first.reason, further, shares, quick, starved(speaker))
+    chance = speaker.chance.given_emotion
+    return reconsider(first.at_chance, first.reason, further, chance, shares, quick, starved(speaker))
 
 
 def starved(speaker: Speaker) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
-from speaker_invariant_ser.audit.statistics import MARGIN
+from speaker_invariant_ser.audit.statistics import margin_of
 from speaker_invariant_ser.audit.verdict import CONCLUSIONS, emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.errors import RunError, quoted, shorten, shown
 from speaker_invariant_ser.evaluation.claims.conclusion import concluded
@@ -188,7 +188,7 @@ def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
         yield "settings.audit.quick is False, and there are results of closed-form attackers alone"
     at_chance, reason = concluded(speaker, report.settings.audit.quick)
     stated = {
-        "speaker.margin": (speaker.margin, MARGIN),
+        "speaker.margin": (speaker.margin, margin_of(speaker.chance.given_emotion)),
         "speaker.scored": (speaker.scored, scored_on(run.splits)),
         "speaker.learned": (speaker.learned, learned_from(run.recipe)),
         "at_chance": (report.at_chance, at_chance),
