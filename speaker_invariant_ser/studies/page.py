@@ -6,7 +6,7 @@ from pathlib import Path
 from speaker_invariant_ser.errors import StudyError
 from speaker_invariant_ser.files import MAX_SETTINGS, read_bytes, writing
 from speaker_invariant_ser.report.table import cell
-from speaker_invariant_ser.studies.picture import draw
+from speaker_invariant_ser.studies.picture import SUBJECT, draw, is_picture
 from speaker_invariant_ser.studies.rows import Row
 from speaker_invariant_ser.studies.study import Study
 from speaker_invariant_ser.studies.tables import ABOUT, markdown, notes, table_of
@@ -39,7 +39,7 @@ def block(study: Study, page: Path, rows: Rows) -> str:
     """Return the generated part of the page."""
     parts = []
     for corpus, of_corpus in rows.items():
-        picture = f"![{corpus}: emotion UAR against the strongest attacker]({picture_name(page, corpus)})"
+        picture = f"![{corpus}: {SUBJECT}]({picture_name(page, corpus)})"
         parts += [
             f"## {corpus}",
             markdown(table_of(of_corpus)),
@@ -77,14 +77,15 @@ def with_block(page: Path, marks: tuple[str, str], generated: str, title: str) -
 
 
 def write_page(study: Study, results: Path, rows: Rows) -> Path:
-    """Write the page of a study and its pictures; return the page.
+    """Write the page of a study and its pictures; return the page. Without any results, a page that exists stays as it is.
 
     Raises:
         StudyError: The page has no marks.
         WriteError: It cannot be written.
     """
     page = page_of(study, results)
-    write_files(page, updated(study, page, rows), pictures(page, rows))
+    if rows or not page.exists():
+        write_files(page, updated(study, page, rows), pictures(page, rows))
     return page
 
 
@@ -92,12 +93,12 @@ def write_files(page: Path, text: str, drawn: Mapping[Path, str]) -> None:
     """Write a page and the pictures beside it.
 
     Raises:
-        StudyError: A picture would replace a file that the page did not show so far.
+        StudyError: A picture would replace a file that is no such picture.
         WriteError: A file cannot be written.
     """
     former = read_page(page)
     for path in drawn:
-        if path.exists() and f"({path.name})" not in former:
+        if path.exists() and f"({path.name})" not in former and not is_picture(path):
             raise StudyError(f"{path} exists, and {page} does not show it: the picture would replace it; move it, or the page")
     for path, content in {page: text, **drawn}.items():
         with writing(path) as file:

@@ -9,7 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
+from speaker_invariant_ser.errors import SerError
+from speaker_invariant_ser.files import MAX_SETTINGS, read_bytes
 from speaker_invariant_ser.studies.labels import Box, place
 from speaker_invariant_ser.studies.rows import Mean, Row
 
@@ -21,6 +24,7 @@ NETWORK, BASELINE, INK, GREY = "#0072b2", "#c1440e", "#22303c", "#6b7680"
 SMALL_RADIUS = 3.5  # of points without a name
 MAX_NAMES = 12  # of points that all have a name
 PADDING, TICKS = 0.05, 8  # share of the range that is added at each end; about how many ticks
+SUBJECT = "emotion UAR against the strongest attacker"
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 
 
@@ -157,7 +161,16 @@ def caption(title: str, points: Sequence[Point]) -> str:
     arms = "; ".join(
         f"{point.name}: UAR {100 * point.uar.value:.1f}, attacker {100 * point.attacker.value:.1f}" for point in points
     )
-    return f"{title}: emotion UAR against the strongest attacker's accuracy, in percent. {arms}."
+    return f"{title}: {SUBJECT}'s accuracy, in percent. {arms}."
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture that was drawn here, by its title."""
+    try:
+        head = read_bytes(path, MAX_SETTINGS)[:1000].decode(errors="replace")
+    except (OSError, ValueError, SerError):
+        return False
+    return head.startswith("<svg") and f": {SUBJECT}" in head.partition("<title>")[2]
 
 
 def path_of(point: Point, end: tuple[float, float], across: Axis, up: Axis) -> list[tuple[float, float]]:

@@ -16,7 +16,7 @@ from speaker_invariant_ser.studies.encoders.results import (
     read_all,
 )
 from speaker_invariant_ser.studies.page import with_block, write_files
-from speaker_invariant_ser.studies.picture import Point, draw_points
+from speaker_invariant_ser.studies.picture import SUBJECT, Point, draw_points
 from speaker_invariant_ser.studies.rows import Mean
 from speaker_invariant_ser.studies.tables import TRAINED, about_measurement, markdown, score, share
 
@@ -153,7 +153,7 @@ def files(folder: Path, page: Path) -> dict[Path, str]:
     lines = [
         markdown(table_of(results)),
         "\n".join(f"{cell(line)}<br>" for line in (*notes(results), *unaudited(results))),
-        *([f"![{cell(corpus)}: emotion UAR against the strongest attacker, by encoder]({drawn.name})"] if svg else []),
+        *([f"![{cell(corpus)}: {SUBJECT}, by encoder]({drawn.name})"] if svg else []),
         ABOUT,
     ]
     return {page: with_block(page, marks(corpus), "\n\n".join(lines), "Encoders"), **({drawn: svg} if svg else {})}
