@@ -98,7 +98,11 @@ def test_fits_that_do_not_converge_are_counted_and_named(monkeypatch):
 
 
 def test_networks_stop_after_the_epochs_that_reports_state():
-    made = {name: attacker.make(0.1, 0) for name, attacker in attackers.ATTACKERS.items() if attacker.input == "embedding"}
+    made = {
+        name: attacker.make(attacker.settings[0], 0)
+        for name, attacker in attackers.ATTACKERS.items()
+        if attacker.input == "embedding"
+    }
     networks = {name: model for name, model in made.items() if isinstance(model, MLPClassifier)}
     assert tuple(networks) == NETWORKS
     assert all(f"after {model.max_iter} epochs" in STOPPED for model in networks.values())
