@@ -169,8 +169,9 @@ def about_chance(speaker: Speaker) -> str:
     return (
         "At chance means: on average over speakers and utterances, the one-sided 95 % upper bounds of the strongest attacker, "
         f"for accuracy and balanced accuracy, are below chance given the emotion plus {margin:.2g} points, no attacker is far "
-        "above chance, or significantly below it, which is a leak as well, and neither one speaker nor the utterances that "
-        f"attackers are surest about are recognised significantly. Result: {AT_CHANCE[speaker.at_chance]}."
+        "above chance, or significantly below it (a leak as well, if emotions are known and texts are kept apart), and neither "
+        "one speaker nor the utterances that attackers are surest about are recognised significantly. Result: "
+        f"{AT_CHANCE[speaker.at_chance]}."
         f"{'' if limit is None else missed}{about_precision(speaker)}"
     )
 
