@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from speaker_invariant_ser.errors import SerError
 from speaker_invariant_ser.files import MAX_SETTINGS, read_bytes
 from speaker_invariant_ser.studies.labels import Box, place
 from speaker_invariant_ser.studies.rows import Mean, Row
@@ -166,9 +165,11 @@ def caption(title: str, points: Sequence[Point]) -> str:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture that was drawn here, by its title."""
+    if not path.is_file():
+        return False
     try:
         head = read_bytes(path, MAX_SETTINGS)[:1000].decode(errors="replace")
-    except (OSError, ValueError, SerError):
+    except (OSError, ValueError):  # unreadable, or larger than any picture
         return False
     return head.startswith("<svg") and f": {SUBJECT}" in head.partition("<title>")[2]
 

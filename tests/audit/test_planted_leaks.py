@@ -56,17 +56,17 @@ def conclusion_on_noise(seed: int) -> bool | str:
     return measure_leakage([make_table(seed=seed)], QUICK_ATTACKERS).at_chance
 
 
-def test_speaker_free_data_are_concluded_to_be_at_chance_in_90_of_100_trials_and_a_leak_in_5_at_most():
-    """Two further tests, of one speaker and of the surest utterances, leave 5 in 100 undecided."""
-    conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(100))
-    assert conclusions.count(True) >= 90 and conclusions.count(False) <= 5
+def test_speaker_free_data_are_concluded_to_be_at_chance_in_nine_of_ten_trials_and_a_leak_in_one_of_twenty_at_most():
+    """Further tests, of one speaker and of the surest utterances, leave 5 in 100 undecided; `benchmarks/planted.py` has 100."""
+    conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(30))
+    assert conclusions.count(True) >= 27 and conclusions.count(False) <= 1
 
 
 def test_a_leak_of_8_points_is_never_concluded_to_be_at_chance():
-    results = Parallel(2)(delayed(leak_of_8_points)(seed) for seed in range(30))
+    results = Parallel(2)(delayed(leak_of_8_points)(seed) for seed in range(12))
     assert all(1 / 11 + 0.03 < accuracy < 0.23 for accuracy, _ in results)
     conclusions = [at_chance for _, at_chance in results]
-    assert True not in conclusions and conclusions.count(False) >= 29
+    assert True not in conclusions and conclusions.count(False) >= 11
 
 
 def leak_of_8_points(seed: int) -> tuple[float, bool | str]:
