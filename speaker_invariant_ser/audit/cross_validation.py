@@ -23,6 +23,7 @@ from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import bounded_jobs
 
 CLEARLY_BETTER = 4.0  # standard errors, which the luckiest of ten attackers exceeds in 1 of 3,000 cases
+MIN_VALIDATED = 100  # scored (encoder, utterance) pairs, below which the choice among attackers would be one by luck
 SUREST_SHARE = 0.01  # of a fold's test utterances, by an attacker's margin
 
 FitProgress = Callable[[int, int], None]  # fits done, fits in total
@@ -258,7 +259,9 @@ def choose_strongest(
     """Choose the strongest attacker for each fold by validation accuracy, without the utterances that the fold scores.
 
     The best of many attackers by test accuracy would be above chance by luck. So correct predictions on validation utterances
-    are counted, over all encoders and folds because a single fold has too few, but never on the fold's own test utterances.
+    are counted, over all encoders and folds because a single fold has too few, but never on the fold's own test utterances. They
+    are utterances that other folds score: the encoder may hide its training utterances from other attackers than new ones. Where
+    fewer than `MIN_VALIDATED` are scored, all count.
 
     What is validated was fitted on two thirds of a training set, on which a network may fail that succeeds on all of it. So an
     attacker that is better than the chosen one by `CLEARLY_BETTER` standard errors on the test utterances of the *other* folds
@@ -278,9 +281,10 @@ def choose_strongest(
     for result, table, indices in zip(results, tables, ids, strict=True):
         speaker = to_indices(table.speaker)
         for index, fold in enumerate(result.plan.folds):
-            validated_on = indices[fold.train[fold.tuning[1]]]
+            validated_on = fold.train[fold.tuning[1]]
+            counted = table.scored[validated_on] | (sum(len(encoder.scored) for encoder in results) < MIN_VALIDATED)
             for name in names:
-                np.add.at(validated[name], validated_on, result.validation_correct[name][index])
+                np.add.at(validated[name], indices[validated_on[counted]], result.validation_correct[name][index][counted])
                 np.add.at(tested[name], indices[fold.test], result.predicted[name][index] == speaker[fold.test])
     total = {name: validated[name].sum() for name in names}
 
