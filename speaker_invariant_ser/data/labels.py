@@ -94,8 +94,8 @@ def map_labels(
         The remaining utterances with their new labels, and what was merged and dropped.
 
     Raises:
-        RecipeError: The map is unknown, has a label that no utterance has, leaves no utterance, or an utterance outside the
-            unlabelled domain has no label.
+        RecipeError: The map is unknown, has a label that no utterance has, leaves no utterance or, if it is one of MAPS, a single
+            emotion of several; or an utterance outside the unlabelled domain has no label.
     """
     name, table = resolve(chosen, utterances)
     without = [is_unlabelled(utterance, split) for utterance in utterances]
@@ -114,10 +114,11 @@ def map_labels(
     new = {label: table.get(label) or by_key.get(key(label)) or "" for label in ("", *known)}
     votes = {text: renamed(text, new.__getitem__) for text in {utterance.votes for utterance in utterances}}
     mapped = [replace(u, emotion=new[u.emotion], votes=votes[u.votes]) for u in utterances]
-    if not any(utterance.emotion for utterance in mapped):
+    left = {utterance.emotion for utterance in mapped} - {""}
+    if len(left) < min(1 if name == "own" else 2, len(counts)):
+        rest = f"only {shorten(sorted(left), 1)} is left" if left else "no utterance has any of its labels"
         raise RecipeError(
-            f"labels.map = {name}: no utterance has any of its labels; found {shorten(sorted(counts), 20)}. "
-            "--set labels.map=full takes them as they are"
+            f"labels.map = {name}: {rest}; found {shorten(sorted(counts), 20)}. --set labels.map=full takes them as they are"
         )
     merged = {label: (new[label], counts[label]) for label in sorted(counts) if new[label] not in ("", label)}
     dropped = {label: counts[label] for label in sorted(counts) if not new[label]}

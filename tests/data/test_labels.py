@@ -67,6 +67,12 @@ def test_impossible_maps_raise_an_error(chosen, message):
         map_labels(chosen, data)
 
 
+def test_labels_of_which_a_map_knows_one_raise_an_error():
+    """In German, English and many other languages "neutral" is the same word."""
+    with pytest.raises(RecipeError, match="five: only neutral is left; found freude, neutral, wut. --set labels.map=full"):
+        map_labels("five", utterances("freude", "wut", "neutral"))
+
+
 def test_a_map_is_unchanged_after_writing_and_reading_the_recipe(tmp_path):
     recipe = make_recipe({"labels": {"map": {"very happy": "up", 'sa"d': "down"}}})
     (tmp_path / "r.toml").write_text(write_toml(recipe), encoding="utf-8")
