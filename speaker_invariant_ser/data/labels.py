@@ -115,7 +115,7 @@ def map_labels(
     votes = {text: renamed(text, new.__getitem__) for text in {utterance.votes for utterance in utterances}}
     mapped = [replace(u, emotion=new[u.emotion], votes=votes[u.votes]) for u in utterances]
     left = {utterance.emotion for utterance in mapped} - {""}
-    if len(left) < min(1 if name == "own" else 2, len(counts)):
+    if len(left) < (1 if name == "own" or len(counts) < 2 else 2):
         rest = f"only {shorten(sorted(left), 1)} is left" if left else "no utterance has any of its labels"
         raise RecipeError(
             f"labels.map = {name}: {rest}; found {shorten(sorted(counts), 20)}. --set labels.map=full takes them as they are"
