@@ -95,6 +95,28 @@ def test_a_file_that_was_cut_or_lengthened_is_noted_or_rejected(tmp_path, name):
         assert seconds == pytest.approx(SECONDS, abs=0.05) and not note
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_behind_an_extensible_header_are_of_the_kind_that_it_states(tmp_path, subtype, channels):
+    """As ffmpeg writes W64; libsndfile takes each for whole numbers."""
+    samples = np.stack([sound()] * channels, axis=1)
+    soundfile.write(tmp_path / "a.w64", samples, RATE, subtype=subtype)
+    data = (tmp_path / "a.w64").read_bytes()
+    at = data.index(b"fmt ")
+    (length,) = struct.unpack_from("<Q", data, at + 16)
+    plain = data[at + 24 : at + 40]
+    kind = plain[:2] + bytes.fromhex("000000001000800000aa00389b71")
+    wide = b"\xfe\xff" + plain[2:] + struct.pack("<HHI", 22, struct.unpack_from("<H", plain, 14)[0], 0) + kind
+    extensible = data[: at + 16] + struct.pack("<Q", 64) + wide + data[at + length + -length % 8 :]
+    assert decoded(tmp_path, "wide.w64", extensible) == (SECONDS, "")
+    assert np.array_equal(audio.read(tmp_path / "wide.w64", RATE), audio.read(tmp_path / "a.w64", RATE))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24", "PCM_32", "ULAW", "ALAW"])
+def test_sphere_of_any_width_is_whole(tmp_path, subtype):
+    assert decoded(tmp_path, "a.nist", written(tmp_path, "a.nist", subtype=subtype)) == (SECONDS, "")
+
+
 def test_a_caf_stream_of_unknown_length_is_read(tmp_path):
     data = with_length(written(tmp_path, "a.caf"), CONTAINERS["a.caf"][1], lambda value: -5)
     assert decoded(tmp_path, "a.caf", data) == (SECONDS, "")

@@ -36,6 +36,7 @@ class Layout(NamedTuple):
         doubt: What contradicts itself in the header, though the audio may be right.
         fault: What contradicts itself in the header so that the audio cannot be right.
         parts: Of a VOC in several blocks, beginning and end of the audio of each, that of the first with all that is before it.
+        plain_tag: Of a W64 with an extensible header, position and bytes of the format tag of a plain one.
     """
 
     begin: int
@@ -47,6 +48,7 @@ class Layout(NamedTuple):
     doubt: str = ""
     fault: str = ""
     parts: tuple[tuple[int, int], ...] = ()
+    plain_tag: tuple[int, bytes] | None = None
 
     @property
     def missing(self) -> float:
@@ -58,11 +60,15 @@ class Layout(NamedTuple):
         view = memoryview(data)
         if self.parts:
             return [*(view[begin:end] for begin, end in self.parts), VOC_END]
-        if not self.field:
-            return [view[: self.end]]
-        position, form, besides = self.field
-        length = struct.pack(form, self.end - self.begin + besides)
-        return [view[:position], length, view[position + len(length) : self.end]]
+        changes = [self.plain_tag] if self.plain_tag else []
+        if self.field:
+            position, form, besides = self.field
+            changes.append((position, struct.pack(form, self.end - self.begin + besides)))
+        pieces, begin = [], 0
+        for position, new in changes:
+            pieces += [view[begin:position], new]
+            begin = position + len(new)
+        return [*pieces, view[begin : self.end]]
 
 
 def scan(file: Readable, head: bytes, size: int) -> Layout | None:
@@ -90,8 +96,7 @@ def read_riff(file: Readable, head: bytes, size: int) -> Layout | None:
         if name == b"ds64" and len(content) >= 16:
             long = struct.unpack_from(f"{order}Q", content, 8)[0], (at + 8, f"{order}Q", 0)
         if name == b"fmt " and len(content) >= 16:
-            tag = struct.unpack_from(f"{order}H", content)[0]
-            tag = struct.unpack_from(f"{order}H", content, 24)[0] if tag == EXTENSIBLE and len(content) >= 26 else tag
+            tag = format_tag(content, order)
             doubt, fault = contradictions(tag, *struct.unpack_from(f"{order}HIIHH", content, 2))
         if name == b"data":
             field = (at - 4, f"{order}I", 0)
@@ -101,20 +106,31 @@ def read_riff(file: Readable, head: bytes, size: int) -> Layout | None:
 
 
 def read_w64(file: Readable, head: bytes, size: int) -> Layout | None:
-    """Read Sony Wave64, whose chunks have names of 16 bytes and sizes that include their header."""
-    position, doubt, fault = 40, "", ""
+    """Read Sony Wave64, whose chunks have names of 16 bytes and sizes that include their header.
+
+    libsndfile takes every extensible header for one of whole numbers, so that floating-point samples become noise.
+    """
+    position, tag, doubt, fault, plain = 40, 0, "", "", None
     for _ in range(MAX_CHUNKS):
         content = peek(file, position, 24)
         if len(content) < 24:
             return None
         name, length = struct.unpack("<16sQ", content)
-        if name.startswith(b"fmt ") and len(described := peek(file, position + 24, 16)) == 16:
-            doubt, fault = contradictions(*struct.unpack("<HHIIHH", described))
+        if name.startswith(b"fmt ") and len(described := peek(file, position + 24, 40)) >= 16:
+            tag = format_tag(described, "<")
+            doubt, fault = contradictions(tag, *struct.unpack_from("<HIIHH", described, 2))
+            plain = (position + 24, struct.pack("<H", tag)) if described.startswith(b"\xfe\xff") else None
         if name.startswith(b"data"):
-            found = layout(file, position + 24, max(0, length - 24), size, (position + 16, "<Q", 24), pad=7)
-            return found._replace(doubt=doubt, fault=fault)
+            found = layout(file, position + 24, max(0, length - 24), size, (position + 16, "<Q", 24), pad=7, tag=tag)
+            return found._replace(doubt=doubt, fault=fault, plain_tag=plain)
         position += max(24, length + -length % 8)
     return None
+
+
+def format_tag(content: bytes, order: str) -> int:
+    """Return the format tag of a chunk `fmt `, that of the samples where its header is extensible."""
+    (tag,) = struct.unpack_from(f"{order}H", content)
+    return struct.unpack_from(f"{order}H", content, 24)[0] if tag == EXTENSIBLE and len(content) >= 26 else tag
 
 
 def contradictions(tag: int, channels: int, rate: int, bytes_a_second: int, frame: int, bits: int) -> tuple[str, str]:
@@ -166,7 +182,8 @@ def read_sphere(file: Readable, head: bytes, size: int) -> Layout | None:
     """Read NIST SPHERE, whose header is text; one with compressed audio has a length of its own."""
     begin = int(head[8:16]) if head[8:16].strip().isdigit() else 1024
     text = peek(file, 0, begin)
-    fields = dict(re.findall(rb"(sample_count|channel_count|sample_n_bytes) -i (\d{1,18})\b", text))
+    numbers = rb"(sample_count|channel_count|sample_n_bytes) -(?:i|s\d+) (\d{1,18})\b"  # libsndfile writes 1 byte as text
+    fields = dict(re.findall(numbers, text))
     if b"sample_count" not in fields or re.search(rb"sample_coding -s\d+ \S*,", text):
         return None
     length = int(fields[b"sample_count"]) * int(fields.get(b"channel_count", 1)) * int(fields.get(b"sample_n_bytes", 2))

@@ -125,7 +125,7 @@ def examine_layout(layout: chunks.Layout, raw: chunks.Readable, plain: Recording
     held = layout.end - layout.begin
     plain.notes += [f"{layout.doubt}; its speed may be wrong"] if layout.doubt else []
     plain.missing, plain.unread = layout.missing, layout.unread / max(1, held)
-    if plain.unread > MAX_MISSING or (held and held != layout.stated) or layout.parts:
+    if plain.unread > MAX_MISSING or (held and held != layout.stated) or layout.parts or layout.plain_tag:
         plain.content = Spliced(layout.corrected(mapped(raw)))
     return plain
 
