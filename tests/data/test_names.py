@@ -2,6 +2,7 @@
 
 import csv
 import html
+import json
 import re
 import unicodedata
 import urllib.parse
@@ -61,6 +62,17 @@ ALIKE = {  # rewritings that a person sees
     "entities": lambda name: html.escape(name).replace("ö", "&ouml;"),
     "UTF-8 read as Latin-1": lambda name: name.encode().decode("latin-1"),
     "UTF-8 read as DOS text": lambda name: name.encode().decode("cp437"),
+    "UTF-8 read as text of a Mac": lambda name: name.encode().decode("mac_roman"),
+    "UTF-8 read as Chinese": lambda name: name.encode().decode("gbk", "ignore") if name == "Jörg" else name,
+    "UTF-8 read wrongly twice": lambda name: name.encode().decode("latin-1").encode().decode("latin-1"),
+    "JSON's escapes": lambda name: json.dumps(name)[1:-1],
+    "Python's text": ascii,
+    "Python's bytes of UTF-8": lambda name: str(name.encode()),
+    "NumPy's numbers": lambda name: f"np.int64({name})" if name.isdigit() else name,
+    "letters that ASCII lacks": lambda name: name.encode("ascii", "replace").decode() if name == "Jörg" else name,
+    "letters that UTF-8 lacks": lambda name: name.encode("latin-1").decode("utf-8", "replace") if name == "Jörg" else name,
+    "form fields": lambda name: urllib.parse.quote_plus(name),
+    "a hash": lambda name: f"#{name}",
 }
 COLUMNS = ("speaker", "emotion", "text", "session", "language", "style", "intensity", "repetition")
 
@@ -156,6 +168,7 @@ DIFFERENT = [
     ("-1", "1"),
     ("2021_1_11", "2021_11_1"),
 ]
+DIFFERENT += [("Möller", "Müller"), ("王小明", "李雷"), ("Wer", "Wo?")]
 DIFFERENT += [("spk_1_2", "spk_12"), ("1.5", "15"), ("\u041c\u0430\u0440\u0438\u044f", "Mapu"), ("\u0436", "x")]
 
 
@@ -176,6 +189,8 @@ ALIKE_PAIRS += [
     ("1e+05", "100000"),
     ("1,000", "1000"),
     ("1 000", "1000"),
+    ("1,5", "1.5"),
+    ("1.10", "1.1"),
 ]
 ALIKE_PAIRS += [
     ("O\u00b4Brien", "O'Brien"),
@@ -189,6 +204,10 @@ ALIKE_PAIRS += [
     ("علي", "علی"),
     ("أحمد", "احمد"),
     ("MÃ¼ller", "Mueller"),
+    ("Mart\u00c3\u00adnez", "Martínez"),
+    ("РђРЅРЅР°", "Анна"),
+    ("?ukasz Müller", "Łukasz Müller"),
+    ("A&amp;amp;B", "A&B"),
 ]
 
 

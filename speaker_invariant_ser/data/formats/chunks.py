@@ -64,7 +64,8 @@ class Layout(NamedTuple):
         if self.field:
             position, form, besides = self.field
             changes.append((position, struct.pack(form, self.end - self.begin + besides)))
-        pieces, begin = [], 0
+        pieces: list[Buffer] = []
+        begin = 0
         for position, new in changes:
             pieces += [view[begin:position], new]
             begin = position + len(new)

@@ -6,12 +6,13 @@ not: upper and lower case, accents, umlauts as two letters, leading zeros, `.0`,
 First", letters of other scripts that look the same, UTF-8 read as something else. Of these a person has to decide.
 """
 
+import codecs
 import html
 import re
 import unicodedata
 import urllib.parse
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from speaker_invariant_ser.errors import shorten, shown
 
@@ -20,7 +21,7 @@ INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\ufe00-\ufe0f\U000e
 DASHES = "\u2010-\u2015\u2212-"
 QUOTES = "'`\"\u2018-\u201f\u2032\u2033\u02b9-\u02bd\u00ab\u00bb\u2039\u203a"
 SEPARATORS = re.compile(  # what file systems, exports and keyboards put for each other; points and commas between digits are none
-    rf"(?:[\s_{QUOTES}()\[\]{{}}<>|/\\:;*?=\u00b7\u2022\u30fb{DASHES}]|(?<!\d)[.,]|[.,](?!\d))+"
+    rf"(?:[\s_{QUOTES}()\[\]{{}}<>|/\\:;*?!=+#@&%$~^\u00b7\u2022\u30fb{DASHES}]|(?<!\d)[.,]|[.,](?!\d))+"
 )
 SIGN = re.compile(rf"[{DASHES}](?=\d)")
 SMALL = (  # letters of Cyrillic and Greek, of which the small ones or the capitals look like Latin letters
@@ -36,7 +37,19 @@ STROKES = str.maketrans(  # no accents in Unicode; and two letters of Persian an
 )
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})  # as two letters, where there are no others
 LAST_FIRST = re.compile(r"([^\W\d][^,\d]*),\s*([^\W\d][^,\d]*)")
-PYTHON_BYTES = re.compile(r"b(['\"])(.*)\1", re.DOTALL)
+NUMPY = re.compile(r"np\.\w+\((.*)\)", re.DOTALL)  # how Python prints numbers and text of NumPy
+PYTHON = re.compile(r"b?(['\"])(.*)\1", re.DOTALL)  # and bytes and text
+ESCAPES = re.compile(r"\\(?:u([\da-fA-F]{4})|x([\da-fA-F]{2}))")  # of JSON and Python
+MISREAD = {byte: byte for byte in range(256)}  # Windows-1252 and Latin-1, also mixed: character -> byte
+MISREAD |= {ord(sign): byte for byte in range(128, 160) if (sign := bytes([byte]).decode("cp1252", "ignore"))}
+ENCODINGS = (  # other ones that programs take UTF-8 for: of a Mac, DOS, and Windows in other countries
+    *("mac_roman", "cp437", "cp850", "cp866", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874"),
+    *("gbk", "cp932", "cp949", "big5"),
+)
+LOST = re.compile("[?\ufffd]")  # what programs put for a letter that an encoding lacks
+UNSURE = re.compile("[?\ufffd\u0080-\U0010ffff]+")  # runs of letters that may have been lost, or are
+MANGLED = re.compile(r"\ufffd|(?<=\w)\?(?=\w)")
+DECIMAL = re.compile(r"(-?\d+)[.,](\d*?)0*")
 POWER = re.compile(r"([+-]?)(\d+)(?:[.,](\d+))?e\+?(\d{1,3})")  # as spreadsheets and R write 1000, or what they took for it
 ROUNDED = re.compile(r"\d[.,](\d+)e\+(\d\d+)")
 THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})((?:[,' \u2019]\d{3})+)")
@@ -87,6 +100,7 @@ def doubtful(values: Iterable[str]) -> set[str]:
     numbers = {value: int("-" * bool(match[1]) + match[2]) for value, text in texts.items() if (match := WHOLE.fullmatch(text))}
     ordered = sorted(set(numbers.values()))
     codes = {value for value, number in numbers.items() if is_code(number, ordered)}
+    codes |= {value for value in texts if MANGLED.search(value)}
     return codes | {value for value, text in texts.items() if text.replace("_", "") in DOUBTFUL or is_rounded(text)}
 
 
@@ -153,7 +167,7 @@ def alike_key(text: str) -> str:
     >>> alike_key("+49 (30) 12345") == alike_key("0049 30 12345"), alike_key("1.00E+03") == alike_key("1,000") == alike_key("1e3")
     (True, True)
     """
-    name = without_escapes(same_key(text).replace("\u00b4", "'"))  # an acute accent by itself
+    name = without_escapes(text.strip(" \t").replace("\u00b4", "'"))  # an acute accent by itself
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", same_key(name)).casefold())
     if not name.isascii():
         name = "".join(str(unicodedata.decimal(c, c)) for c in latin(name))
@@ -164,24 +178,37 @@ def alike_key(text: str) -> str:
     name = without_notation(name)
     name = ("-" if SIGN.match(name) else "") + SEPARATORS.sub(" ", name)
     name = re.sub(r"(?<!\d) +| +(?!\d)", "", name)  # between two digits one stays
-    name = re.sub(r"^(-?\d+)[.,]0+$", r"\1", name.removeprefix("+") if name[1:2].isdigit() else name)
+    if match := DECIMAL.fullmatch(name):
+        name = f"{match[1]}.{match[2]}".rstrip(".")
     return re.sub(r"(?<!\d)(?<!\d[.,])0+(?=\d)", "", name)
 
 
 def without_escapes(text: str) -> str:
-    """Return a text without what exports and encodings make of its letters.
+    r"""Return a text without what exports, programs and encodings make of its letters.
 
-    >>> [without_escapes(text) for text in ("M\u00c3\u00bcller", "M&uuml;ller", "M%C3%BCller", "b'Ann'")]
-    ['M\u00fcller', 'M\u00fcller', 'M\u00fcller', 'Ann']
+    >>> {without_escapes(text) for text in ("M\u00c3\u00bcller", "M\u221a\u00baller", "M&amp;uuml;ller", "M%C3%BCller")}
+    {'Müller'}
+    >>> without_escapes(r"M\u00fcller"), without_escapes(r"b'M\xc3\xbcller'"), without_escapes("np.int64(3)")
+    ('Müller', 'Müller', '3')
     """
-    text = urllib.parse.unquote(html.unescape(text))
-    for encoding in () if text.isascii() else ("cp1252", "latin-1", "cp437"):
-        try:  # UTF-8 that was read as another encoding; hardly any other text is valid UTF-8
-            text = text.encode(encoding).decode("utf-8")
+    for _ in range(4):  # some are written twice
+        before, text = text, urllib.parse.unquote(html.unescape(text))
+        for printed in (NUMPY, PYTHON):
+            text = match[match.lastindex or 0] if (match := printed.fullmatch(text)) else text
+        text = as_utf8(ESCAPES.sub(lambda match: chr(int(match[1] or match[2], 16)), text))
+        if text == before:
             break
+    return text
+
+
+def as_utf8(text: str) -> str:
+    """Return what UTF-8 says that was read as another encoding; other text, which is hardly ever valid UTF-8 then, as it is."""
+    for encoding in () if text.isascii() else ("", *ENCODINGS):
+        try:
+            return (text.encode(encoding) if encoding else codecs.charmap_encode(text, "strict", MISREAD)[0]).decode("utf-8")
         except ValueError:
             continue
-    return PYTHON_BYTES.sub(r"\2", text) if PYTHON_BYTES.fullmatch(text) else text
+    return text
 
 
 def without_notation(text: str) -> str:
@@ -208,11 +235,10 @@ def alike_keys(text: str) -> dict[str, None]:
     >>> list(alike_keys("M\u00fcller")), list(alike_keys("Doe, Jo"))
     (['muller', 'mueller'], ['doejo', 'jodoe'])
     """
-    reordered = LAST_FIRST.fullmatch(name := same_key(text))
-    orders = [name, f"{reordered[2]} {reordered[1]}"] if reordered else [name]
-    if not name.isascii() or "&" in name or "%" in name:
-        plain = [unicodedata.normalize("NFC", without_escapes(order).casefold()) for order in orders]
-        orders += [spelled for order in plain if (spelled := order.translate(UMLAUTS)) != order]
+    reordered = LAST_FIRST.fullmatch(text.strip())
+    orders = [text, f"{reordered[2]} {reordered[1]}"] if reordered else [text]
+    plain = [unicodedata.normalize("NFC", without_escapes(order.strip(" \t")).casefold()) for order in orders]
+    orders += [spelled for order in plain if (spelled := order.translate(UMLAUTS)) != order]
     return dict.fromkeys(map(alike_key, orders))
 
 
@@ -231,11 +257,25 @@ def alike_among(names: Iterable[str]) -> Callable[[str], str]:
             key = joined[key]
         return key
 
-    for first, *others in keys.values():
+    for first, *others in [*keys.values(), *by_lost_letters(keys)]:
         for other in others:
             if root(other) != root(first):
                 joined[root(other)] = root(first)
     return lambda name: root(keys[name][0] if name in keys else alike_key(name))
+
+
+def by_lost_letters(keys: Mapping[str, list[str]]) -> Iterator[list[str]]:
+    """Yield a key of each name in groups that may be one name, of which some spellings have lost letters, as `M?ller`.
+
+    >>> list(by_lost_letters({"M?ller": ["a"], "M\u00fcller": ["b"], "M\u00f6ller": ["c"], "Miller": ["d"]}))
+    [['a', 'b', 'c']]
+    """
+    groups = defaultdict(list)
+    for name in keys:
+        groups[UNSURE.sub("\0", same_key(name))].append(name)
+    for kept, group in groups.items():
+        if kept.strip("\0") and len(group) > 1 and any(map(LOST.search, group)):
+            yield [keys[name][0] for name in group]
 
 
 def latin(text: str) -> str:

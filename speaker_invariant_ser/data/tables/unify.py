@@ -66,14 +66,12 @@ def spellings(
     notes = []
     if same := names.groups(spelling, names.same_key):
         notes.append(f"{column} {names.describe_groups(same)}: one name in several spellings that look the same, taken as one")
-    alike = names.groups(spelling.values())
+    alike = [group for similar in names.groups(values) if len(group := sorted({spelling[name] for name in similar})) > 1]
     if alike and column == "speaker":
         if same_speaker is None:
             raise ManifestError(f"{source}: {alike_speakers(alike)}")
         if same_speaker:
-            spelled = [spelling[value] for value in values]
-            chosen = names.one_spelling(spelled, names.alike_among(spelled))
-            spelling = {name: chosen[cleaned] for name, cleaned in spelling.items()}
+            spelling = names.one_spelling(values, names.alike_among(values))
         notes.append(
             f"speaker {names.describe_groups(alike)}: {'one speaker' if same_speaker else 'different speakers'}, as given"
         )
