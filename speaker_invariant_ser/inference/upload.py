@@ -9,6 +9,7 @@ from speaker_invariant_ser.errors import RunError, first_line
 from speaker_invariant_ser.features.pretrained.hub import LOG_IN, REPOSITORY, hub_errors, open_library, progress_on_terminals
 from speaker_invariant_ser.files import new_folder, refuse_existing
 from speaker_invariant_ser.inference.exported import CARD, CHECKPOINT, EXPORT, FILES, MODELS, Export, write_index
+from speaker_invariant_ser.inference.hub import is_hub
 from speaker_invariant_ser.inference.onnx.model import OnnxModel
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def require_complete(card: str, name: str) -> None:
         raise RunError(f"{name}: nothing was uploaded, because its card lacks {' and '.join(missing)}")
 
 
+def require_no_link(path: Path) -> None:
+    """Raise RunError for a link where a file is passed on: in what somebody else made, it may lead to any file."""
+    if path.is_symlink() or not path.is_file():
+        raise RunError(f"{path} is a link or missing: expected the file itself, which is passed on")
+
+
 def write_models(models: "Models", folder: Path, card: Path | None, name: str) -> None:
     """Write models that are in memory as `siser export` does.
 
@@ -60,12 +67,18 @@ def write_models(models: "Models", folder: Path, card: Path | None, name: str) -
         models: The models.
         folder: A new folder.
         card: Their card, if they have one.
-        name: What error messages call them.
+        name: What error messages call them; of the hub, what they were loaded from.
+
+    Raises:
+        RunError: A model is an ONNX file, or the card is a link to anywhere.
+        WriteError: The folder is not empty or cannot be written.
     """
     from speaker_invariant_ser.models.model import save_model
 
     if any(isinstance(model, OnnxModel) for model in models):
         raise RunError(f"{name} is an ONNX file, which has no weights to save; load the run that it was exported from")
+    if card and not is_hub(name):  # whose cache is made of links
+        require_no_link(card)
     with new_folder(refuse_existing(folder, "choose another folder")) as partial:
         for number, model in enumerate(models, start=1):
             (partial / MODELS / str(number)).mkdir(parents=True)

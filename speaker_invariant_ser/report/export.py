@@ -12,7 +12,7 @@ from speaker_invariant_ser.files import MAX_SETTINGS, new_folder, read_bytes, re
 from speaker_invariant_ser.inference.exported import CARD, EXPORT, MODELS, Export, write_index
 from speaker_invariant_ser.inference.hub import is_hub
 from speaker_invariant_ser.inference.transformers_export import export_transformers
-from speaker_invariant_ser.inference.upload import require_complete
+from speaker_invariant_ser.inference.upload import require_complete, require_no_link
 from speaker_invariant_ser.models.binding import HASHES, hashes_of, require_unchanged
 from speaker_invariant_ser.models.model import DESCRIPTION, WEIGHTS, read_description
 from speaker_invariant_ser.report.card import OWN_USAGE, TRANSFORMERS, corpora_of, render_card, require_same_model
@@ -69,12 +69,6 @@ def copy_models(models: Sequence[Path], folder: Path, card: str, corpora: Sequen
             write_json(target / DESCRIPTION, {**described, HASHES: hashes_of(target, described, {})})
         (partial / CARD).write_text(card, encoding="utf-8")
         return write_index(partial, corpora)
-
-
-def require_no_link(path: Path) -> None:
-    """Raise RunError for a link where a file is passed on: in what somebody else made, it may lead to any file."""
-    if path.is_symlink() or not path.is_file():
-        raise RunError(f"{path} is a link or missing: expected the file itself, which is passed on")
 
 
 def write_for_hub(source: Run | Export, folder: Path, name: str, card: str) -> int:

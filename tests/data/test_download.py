@@ -207,10 +207,10 @@ def test_hosts_that_a_known_server_may_redirect_to(first, target, allowed):
     assert CheckedSession(first).allows(urlparse(target)) == allowed
 
 
-def zipped(**members):
+def zipped(method=zipfile.ZIP_DEFLATED, **members):
     """Return a zip file of these members, compressed."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(buffer, "w", method) as file:
         for name, content in members.items():
             file.writestr(name, content)
     return buffer.getvalue()
@@ -282,7 +282,9 @@ def test_a_damaged_archive_without_a_checksum_is_removed(server, tmp_path):
     encrypted = whole.replace(b"\x14\0\0\0\x08", b"\x14\0\1\0\x08")
     unknown = whole.replace(b"\x14\0\0\0\x08", b"\x14\0\0\0\x62")
     holed = archive()[:60_000] + bytes(2000) + archive()[62_000:]
-    for body in (server.body[:-30], holed, encrypted, unknown, b"x"):
+    nameless = zipped(**{"\n": "x"}).replace(b"\n", b"\0")
+    broken = zipped(zipfile.ZIP_BZIP2, a=bytes(1000)).replace(b"BZh", b"BZx")
+    for body in (server.body[:-30], holed, encrypted, unknown, nameless, broken, b"x"):
         server.body = body
         with pytest.raises(DownloadError, match="not a complete zip file"):
             fetch(server, tmp_path, hash="", exact=False)

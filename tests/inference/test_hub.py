@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from conftest import RATE, tone
 from helpers import fake_hub
-from huggingface_hub import errors
+from huggingface_hub import errors, utils
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser.cli.app import run as command
@@ -26,11 +26,11 @@ def repository(tmp_path, monkeypatch):
     for name in ("pytorch_model.bin", "handler.py", "models/1/weights.pt"):
         (stored / name).write_text("code")
 
-    huggingface_hub.utils.enable_progress_bars()  # other tests may have disabled them
+    utils.enable_progress_bars()  # other tests may have disabled them
 
     def snapshot_download(repository, *, revision, allow_patterns, **_):
         calls.append((repository, revision))
-        assert huggingface_hub.utils.are_progress_bars_disabled(), "standard error is no terminal here"
+        assert utils.are_progress_bars_disabled(), "standard error is no terminal here"
         folder = tmp_path / f"snapshot-{len(calls)}"
         for path in stored.rglob("*"):
             name = path.relative_to(stored)
@@ -48,7 +48,7 @@ def repository(tmp_path, monkeypatch):
 def test_a_model_of_the_hub_is_opened_and_nothing_else_is_downloaded(repository, source):
     opened = open_models(source)
     files = sorted(str(path.relative_to(opened.folder)) for path in opened.folder.rglob("*") if path.is_file())
-    assert not huggingface_hub.utils.are_progress_bars_disabled()
+    assert not utils.are_progress_bars_disabled()
     assert files == ["README.md", "export.json", "models/1/model.json", "models/1/model.safetensors"]
     assert repository[1] == [("owner/emotion-1.0", None if isinstance(source, str) else "refs/pr/1")]
 
@@ -86,9 +86,10 @@ def test_more_than_a_model_takes_is_not_downloaded(sizes, message, monkeypatch):
         open_models("hf:owner/emotion")
 
 
-def test_without_a_connection_only_the_cache_is_used(repository, monkeypatch):
+@pytest.mark.parametrize("kind", [errors.OfflineModeIsEnabled, ValueError, TypeError])  # also an answer that is not the hub's
+def test_without_a_connection_only_the_cache_is_used(kind, repository, monkeypatch):
     def fail(*_, **__):
-        raise failure(errors.OfflineModeIsEnabled)
+        raise failure(kind)
 
     options, download = [], huggingface_hub.snapshot_download
     monkeypatch.setattr(huggingface_hub, "model_info", fail)
@@ -115,6 +116,8 @@ def failure(kind: type[Exception], message: str = "what the server says\nin many
         (errors.LocalEntryNotFoundError, "is not in the cache (what the server says); check the connection, or download it"),
         (errors.HTTPError, "is not in the cache (what the server says); check the connection"),
         (ConnectionError, "is not in the cache (what the server says); check the connection"),
+        (ValueError, "is not in the cache: the server's answer cannot be used (what the server says); check the connection"),
+        (TypeError, "the server's answer cannot be used"),
     ],
 )
 def test_what_goes_wrong_with_the_hub_is_one_line(kind, message, monkeypatch, capsys):
@@ -130,6 +133,13 @@ def test_what_goes_wrong_with_the_hub_is_one_line(kind, message, monkeypatch, ca
     assert command(["infer", "--model", "hf:owner/emotion@v9", "a.wav"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: hf:owner/emotion@v9: ") and message in line
+
+
+def test_sizes_that_are_none_are_no_reason_to_download(monkeypatch):
+    sizes = {"models/1/model.safetensors": 2 * 10**9, "models/2/model.safetensors": -(10**12)}
+    fake_hub(monkeypatch, lambda *_, **__: pytest.fail("downloaded"), sizes)
+    with pytest.raises(RunError, match="2.0 GB to download"):
+        open_models("hf:owner/emotion")
 
 
 @pytest.mark.parametrize(

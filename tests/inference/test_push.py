@@ -228,6 +228,10 @@ def test_a_classifier_without_a_card_or_weights_is_not_uploaded(trained, hub, tm
         single.push_to_hub("owner/name")
     single.save_pretrained(tmp_path / "saved")
     assert siser.load_model(tmp_path / "saved").card is None
+    (tmp_path / "private").write_text("a key")
+    (tmp_path / "saved" / "README.md").symlink_to(tmp_path / "private")
+    with pytest.raises(RunError, match="README.md is a link or missing"):
+        siser.load_model(tmp_path / "saved").save_pretrained(tmp_path / "passed on")
     single.models, single.name = [OnnxModel.__new__(OnnxModel)], "model.onnx"
     with pytest.raises(RunError, match="model.onnx is an ONNX file, which has no weights to save"):
         single.save_pretrained(tmp_path / "onnx")

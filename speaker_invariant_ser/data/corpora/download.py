@@ -17,7 +17,16 @@ import requests
 
 from speaker_invariant_ser.data.corpora.base import Corpus, Download
 from speaker_invariant_ser.errors import CorpusError, DownloadError
-from speaker_invariant_ser.files import locked, new_folder, private_folder, refuse_existing, remove, require_space, write_errors
+from speaker_invariant_ser.files import (
+    REASONS,
+    locked,
+    new_folder,
+    private_folder,
+    refuse_existing,
+    remove,
+    require_space,
+    write_errors,
+)
 from speaker_invariant_ser.processes import TaskProgress
 
 BLOCK = 2**14  # bytes received at once; an interrupted block is requested again
@@ -38,6 +47,10 @@ INVALID_ZIP = (  # errors that zipfile raises for invalid or damaged files
     EOFError,
     RuntimeError,  # encrypted, or an unknown compression
     ValueError,
+    LookupError,  # a member without a name
+    OverflowError,
+    MemoryError,  # which a few bytes of LZMA can ask for
+    OSError,  # of bzip2, or of positions before the file; where the disk is at fault, it passes
 )
 
 
@@ -96,6 +109,8 @@ def unpack(archive: Path, folder: Path) -> None:
                 file.extractall(folder)
                 return
     except INVALID_ZIP as error:
+        if isinstance(error, OSError) and error.errno in REASONS:
+            raise
         archive.unlink()
         raise DownloadError(
             f"{archive.name}: the downloaded file is not a complete zip file ({error}) and was removed; try again"

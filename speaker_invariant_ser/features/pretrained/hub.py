@@ -13,6 +13,14 @@ REPOSITORY = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+", re.ASCII)  # OWNER/NAME, n
 LOG_IN = "`hf auth login`"
 MAX_FILES = 1000
 TIMEOUT = 10.0  # seconds without an answer; downloads have the same by default (HF_HUB_DOWNLOAD_TIMEOUT)
+UNUSABLE = (  # what huggingface_hub raises of an answer that is not the hub's, such as the page of a network to log in to
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 
 
 def snapshot(
@@ -55,11 +63,11 @@ def snapshot(
         try:
             if not local:
                 about = huggingface_hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT, **access)
-                sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+                sizes = {file.rfilename: max(0, file.size or 0) for file in about.siblings or []}
                 require_small(source, sizes, patterns, limit)
-        except errors.RevisionNotFoundError:
+        except (errors.RevisionNotFoundError, errors.HFValidationError):
             raise
-        except (OSError, errors.HTTPError) as error:
+        except (OSError, errors.HTTPError, *UNUSABLE) as error:
             unreachable = error
         with progress_on_terminals():
             try:
@@ -107,10 +115,12 @@ def hub_errors(source: str, repository: str, revision: str | None, failed: str, 
         raise RunError(f"{source}: no such model on the hub, or a private one; check the name, or log in with {LOG_IN}") from None
     except errors.RevisionNotFoundError:
         raise RunError(f"{source}: the repository has no revision {revision}; expected a branch, a tag or a commit") from None
-    except ValueError as error:  # a name that is none, an answer that cannot be used
+    except errors.HFValidationError as error:
         raise RunError(f"{source}: {first_line(error)}") from None
     except (OSError, errors.HTTPError) as error:
         raise RunError(f"{source}: {failed} ({first_line(error)}); {remedy}") from None
+    except UNUSABLE as error:
+        raise RunError(f"{source}: {failed}: the server's answer cannot be used ({first_line(error)}); {remedy}") from None
 
 
 def require_small(source: str, sizes: Mapping[str, int], patterns: Sequence[str], limit: int) -> None:
