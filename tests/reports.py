@@ -377,24 +377,20 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
         adversary_head=AdversaryClassifier(accuracy=0.2771, target="speaker", evidence=False, curve={}),
         significant_bits=11,
         nested_texts=0.0,
-        best_recognised_speaker=Tail(
-            attacker="svm", accuracy=min(1, strongest + 0.1), expected=1.2 / speakers, utterances=50, p_value=0.001, speaker="03"
-        ),
-        surest_utterances=Tail(
-            attacker="lda", accuracy=min(1, strongest + 0.2), expected=1 / speakers, utterances=6.0, p_value=0.002, speaker=""
-        ),
-        balanced=Tail(
-            attacker="lda",
-            accuracy=min(1, strongest + 0.1),
-            expected=1 / speakers,
-            utterances=decisions,
-            p_value=0.001,
-            speaker="",
-        ),
+        best_recognised_speaker=tail(min(1, strongest + 0.1), 1.2 / speakers, 50, speaker="03"),
+        surest_utterances=tail(min(1, strongest + 0.2), 1 / speakers, 6),
+        balanced=tail(min(1, strongest + 0.1), 1 / speakers, decisions),
+        best_recognised_model=tail(min(1, strongest + 0.1), 1 / speakers, 60, model="1"),
         same_text=None,
         scored_alone=None,
         copies=0.0,
     )
+
+
+def tail(accuracy: float, expected: float, utterances: float, **of: str) -> Tail:
+    """Return one of the tests of what an average hides, significant."""
+    whole = {"attacker": "lda", "p_value": 0.001, "speaker": "", "model": "", **of}
+    return Tail.model_validate({"accuracy": accuracy, "expected": expected, "utterances": float(utterances), **whole})
 
 
 def run_settings(folds: list[str], speakers: list[str]) -> RunSettings:

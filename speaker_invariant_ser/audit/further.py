@@ -26,7 +26,7 @@ from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import TaskProgress
 
-Part = Literal["all", "speaker", "surest"]
+Part = Literal["all", "speaker", "surest", "model"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Further:
         accuracy: Its accuracy.
         expected: The accuracy of predicting the speaker from the true emotion, and where sentences are known from the text.
         p_value: Permutation p value, corrected for the number of attackers.
-        of: Of which utterances: all, those of the "speaker" that is recognised best, or the "surest".
+        of: Of which utterances: all, those of the "speaker" or "model" that is recognised best, or the "surest".
     """
 
     attacker: str
@@ -109,7 +109,7 @@ def most_conspicuous(found: Leakage, expected: float) -> Further:
     name = min(scores, key=lambda attacker: (scores[attacker].p_value, -scores[attacker].accuracy))
     p_value = min(1.0, len(scores) * scores[name].p_value)
     average = Further(name, scores[name].accuracy, expected, p_value)
-    tails: dict[Part, Tail | None] = {"speaker": found.tails.speaker, "surest": found.tails.surest}
+    tails: dict[Part, Tail | None] = {"speaker": found.tails.speaker, "surest": found.tails.surest, "model": found.tails.model}
     of_tails = [Further(tail.attacker, tail.accuracy, tail.expected, tail.p_value, of) for of, tail in tails.items() if tail]
     leaking = [further for further in of_tails if further.leaks and not average.leaks]
     return max(leaking, key=lambda further: further.accuracy - further.expected, default=average)

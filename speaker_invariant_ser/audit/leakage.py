@@ -10,7 +10,7 @@ is one trained model, so that a run has one for every fold and seed.
 3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
 4. pool the predictions of all encoders, and compute chance levels in the same folds (`PooledLabels`);
 5. score every attacker: accuracy, interval, permutation test (`statistics`);
-6. test what the average hides: one speaker, the surest utterances, and rare speakers (`tails`).
+6. test what the average hides: one speaker, one model, the surest utterances, and rare speakers (`tails`).
 """
 
 from collections import Counter
@@ -95,7 +95,7 @@ class Leakage:
         near_copies: Share of scored utterances that share audio or a recording with one that the attackers were fitted on.
         converged: For each attacker, the share of its fits that converged before the limit of their iterations.
         nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
-        tails: The speaker that is recognised best, the surest utterances, and the mean recall over speakers.
+        tails: The speaker and the model that are recognised best, the surest utterances, and the mean recall over speakers.
         clips: Identification from several clips of one person by the strongest closed-form attacker.
         left_out_share: Share of the utterances to be scored, over all encoders, that are of speakers who were removed.
     """
@@ -125,7 +125,7 @@ class Leakage:
     def conclusion(self) -> Conclusion:
         """Whether attackers on the embedding are at chance, and why; see `tails.conclude`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
-        tails = self.tails.p_values(self.chance["given_emotion_balanced"])
+        tails = self.tails.p_values(self.chance)
         known = self.emotions > 1 and self.grouped_by_text
         return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts, known)
 
@@ -170,6 +170,7 @@ class Leakage:
             "best_recognised_speaker": self.tails.speaker and self.tails.speaker.summary,
             "surest_utterances": self.tails.surest and self.tails.surest.summary,
             "balanced": self.tails.balanced and self.tails.balanced.summary,
+            "best_recognised_model": self.tails.model and self.tails.model.summary,
             "margin": statistics.margin_of(self.chance["given_emotion"]),
             "at_chance": self.at_chance,
             "reason": self.conclusion.reason,

@@ -35,6 +35,7 @@ Reason = Literal[
     "speaker",
     "surest",
     "balanced",
+    "model",
     "tail",
     "text_leak",
     "text",
@@ -315,8 +316,7 @@ def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) 
         residuals.append(encoder_votes[np.arange(len(encoder_votes)), speaker] - expected)
     residual = np.concatenate(residuals)
     utterance = to_indices(ids)
-    clustered = (np.bincount(utterance, weights=residual) ** 2).sum()
-    return max(1.0, clustered / max((residual**2).sum(), 1e-12))
+    return max(1.0, (np.bincount(utterance, weights=residual) ** 2).sum() / max((residual**2).sum(), 1e-12))
 
 
 def block_sizes(total: int, values_each: int) -> Iterator[int]:
@@ -353,7 +353,7 @@ class Conclusion:
 
     Attributes:
         at_chance: True, False or "undecided".
-        reason: "within" the margin of chance, a "leak", ...; `verdict.CONCLUSIONS` explains each.
+        reason: "within" the margin of chance, a "leak", ...; `words.conclusions` explains each.
     """
 
     at_chance: AtChance

@@ -1,11 +1,11 @@
-"""What an average over speakers and utterances hides: one recognised speaker, the surest utterances, and rare speakers.
+"""What an average over speakers and utterances hides: one recognised speaker or model, the surest utterances, rare speakers.
 
 Accuracy within the margin of chance is compatible with one speaker of eleven whose utterances are all recognised, or with a
 few utterances that are named with certainty. Where one speaker has half of the utterances, it is compatible with any leak of the
 others: an attacker is right most often who always names the frequent one. So each attacker also predicts as if all speakers
-were equally frequent, and its mean recall over speakers is tested.
+were equally frequent, and its mean recall over speakers is tested. Of several models, all may be at chance but one.
 
-Each of the three has a permutation test of its own here. Its statistic is the largest of all attackers (and speakers), so that
+Each of the four has a permutation test of its own here. Its statistic is the largest of all attackers (and speakers), so that
 trying many is corrected for (Westfall and Young, Resampling-Based Multiple Testing, 1993).
 
 Shapes: n scored utterances of one encoder, K its speakers, S speakers of all encoders, P permutations.
@@ -38,15 +38,16 @@ Votes = Mapping[str, Sequence[np.ndarray]]  # for each attacker and encoder, vot
 
 @dataclass(frozen=True)
 class Tail:
-    """The most conspicuous speaker, or the surest utterances or the mean recall of the most conspicuous attacker.
+    """The most conspicuous speaker or model, or the surest utterances or mean recall of the most conspicuous attacker.
 
     Attributes:
         attacker: The attacker.
-        accuracy: Recall of the speaker, accuracy on the surest utterances, or mean recall over speakers.
+        accuracy: Recall of the speaker, accuracy on the model or on the surest utterances, or mean recall over speakers.
         expected: The same if speakers are permuted within emotion.
         utterances: Number of utterances; a fraction where several repeats are averaged.
-        p_value: Permutation p value, corrected for the number of attackers (and speakers).
+        p_value: Permutation p value, corrected for the number of attackers (and speakers, or models).
         speaker: The speaker; "" for the others.
+        model: The model, by its position from 1; "" for the others.
     """
 
     attacker: str
@@ -55,6 +56,7 @@ class Tail:
     utterances: float
     p_value: float
     speaker: str = ""
+    model: str = ""
 
     @property
     def summary(self) -> dict:
@@ -71,15 +73,17 @@ class Tails:
         surest: The surest utterances of the attacker whose accuracy on its own exceeds what is expected by most deviations.
         balanced: Mean recall over speakers, by the attacker whose predictions exceed what is expected by most deviations if it
             takes all speakers as equally frequent.
+        model: The model of whose speakers most are recognised; None where there is one model.
     """
 
     speaker: Tail | None = None
     surest: Tail | None = None
     balanced: Tail | None = None
+    model: Tail | None = None
 
-    def p_values(self, balanced_chance: float) -> dict[Reason, float]:
+    def p_values(self, chance: Mapping[str, float]) -> dict[Reason, float]:
         """Return the p values that decide, by the reason that they give; see `decisive`."""
-        return decisive(self.speaker, self.surest, self.balanced, balanced_chance)
+        return decisive(self.speaker, self.surest, self.balanced, self.model, chance)
 
 
 class Rate(Protocol):
@@ -98,20 +102,28 @@ class Rate(Protocol):
         """Its p value."""
 
 
-def decisive(speaker: Rate | None, surest: Rate | None, balanced: Rate | None, balanced_chance: float) -> dict[Reason, float]:
-    """Return the p values that decide, by reason; a mean recall counts above the margin alone, as accuracies do.
+def decisive(
+    speaker: Rate | None, surest: Rate | None, balanced: Rate | None, model: Rate | None, chance: Mapping[str, float]
+) -> dict[Reason, float]:
+    """Return the p values that decide, by reason; a model and a mean recall count above the margin alone, as accuracies do.
 
     Args:
         speaker: The speaker that is recognised best.
         surest: The surest utterances.
         balanced: The mean recall over speakers.
-        balanced_chance: What the emotion alone gives of it.
+        model: The model whose speakers are recognised best.
+        chance: Chance levels with the keys "given_emotion" and "given_emotion_balanced".
     """
-    by_reason: dict[Reason, Rate | None] = {"speaker": speaker, "surest": surest}
-    expected = max(balanced.expected, balanced_chance) if balanced else 0.0
-    if balanced and balanced.accuracy > expected + margin_of(expected):
-        by_reason["balanced"] = balanced
+    model = above_margin(model, chance["given_emotion"])
+    balanced = above_margin(balanced, chance["given_emotion_balanced"])
+    by_reason: dict[Reason, Rate | None] = {"model": model, "speaker": speaker, "surest": surest, "balanced": balanced}
     return {reason: rate.p_value for reason, rate in by_reason.items() if rate}
+
+
+def above_margin(rate: Rate | None, chance: float) -> Rate | None:
+    """Return a rate if it exceeds what is expected, and chance, by more than the margin; otherwise None."""
+    expected = max(rate.expected, chance) if rate else 0.0
+    return rate if rate and rate.accuracy > expected + margin_of(expected) else None
 
 
 def measure_tails(
@@ -124,7 +136,7 @@ def measure_tails(
     seed: int,
     cross_validated: bool,
 ) -> Tails:
-    """Test the largest recall of one speaker, the accuracy on the surest utterances, and the mean recall over speakers.
+    """Test the largest recall of one speaker, the surest utterances, the mean recall over speakers, and the best model.
 
     Predictions are kept and speakers permuted within encoder and emotion, as in `statistics.permuted_accuracies`.
 
@@ -147,16 +159,23 @@ def measure_tails(
         [np.bincount(to_common[rows], minlength=len(everyone)) for to_common, rows in zip(common, scored, strict=True)], axis=0
     )
     columns = 2 * len(everyone) + 1  # one for each speaker, one for the surest, and one for each speaker by balanced votes
+    by_model: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in votes}
     observed = {name: np.zeros((1, columns)) for name in votes}
     permuted = {name: np.zeros((permutations, columns)) for name in votes}
     rng = np.random.default_rng(seed)
     for encoder, (encoder_labels, to_common) in enumerate(zip(labels, common, strict=True)):
         given = {name: (votes[name][encoder], surest[name][encoder], balanced[name][encoder]) for name in votes}
+        of_model = {name: np.zeros(permutations) for name in votes}
         for name in votes:
             observed[name] += sums(*given[name], scored[encoder][None], to_common, len(everyone))
         for block, speakers in permuted_speakers(encoder_labels, permutations, rng):
             for name in votes:
-                permuted[name][block] += sums(*given[name], speakers, to_common, len(everyone))
+                added = sums(*given[name], speakers, to_common, len(everyone))
+                permuted[name][block] += added
+                of_model[name][block] = added[:, : len(everyone)].sum(axis=1)
+        for name in votes:
+            correct = votes[name][encoder][np.arange(len(scored[encoder])), scored[encoder]].sum()
+            by_model[name].append((correct[None], of_model[name][:, None], np.array([len(scored[encoder])])))
     inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
     weight = {name: sum(of_encoder.sum() for of_encoder in surest[name]) for name in votes}
     divisor = {name: np.concatenate([np.maximum(sizes, 1), [weight[name]], np.maximum(sizes, 1)]) for name in votes}
@@ -174,7 +193,13 @@ def measure_tails(
     name, _, p_value = largest(
         {name: mean[name].part(slice(None), inflation * np.sqrt(design_effect(balanced[name], labels))) for name in votes}
     )
-    return Tails(speaker, sure, Tail(name, *mean[name].at(0), float(sizes.sum()), p_value))
+    balanced_tail = Tail(name, *mean[name].at(0), float(sizes.sum()), p_value)
+    if len(labels) == 1:
+        return Tails(speaker, sure, balanced_tail)
+    models = {name: Rates(*(np.concatenate(parts, axis=-1) for parts in zip(*by_model[name], strict=True))) for name in votes}
+    name, column, p_value = largest({name: models[name].part(slice(None), inflation) for name in votes})
+    model = Tail(name, *models[name].at(column), float(models[name].sizes[column]), p_value, model=str(column + 1))
+    return Tails(speaker, sure, balanced_tail, model)
 
 
 def mean_recall(observed: np.ndarray, permuted: np.ndarray, sizes: np.ndarray) -> "Rates":

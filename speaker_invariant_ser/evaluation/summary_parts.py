@@ -274,7 +274,7 @@ class AdversaryClassifier(Part):
 
 
 class Tail(Part):
-    """The speaker recognised best, the surest utterances, or the mean recall over speakers; `expected` with permuted speakers."""
+    """The speaker or model recognised best, the surest utterances, or the mean recall; `expected` with permuted speakers."""
 
     attacker: str
     accuracy: Share
@@ -282,6 +282,7 @@ class Tail(Part):
     utterances: Size
     p_value: Share
     speaker: str = ""
+    model: str = ""
 
 
 class Further(Part):
@@ -291,7 +292,7 @@ class Further(Part):
     accuracy: Share
     expected: Share
     p_value: Share
-    of: Literal["all", "speaker", "surest"] = "all"
+    of: Literal["all", "speaker", "surest", "model"] = "all"
 
 
 class Speaker(Part):
@@ -333,6 +334,7 @@ class Speaker(Part):
     surest_utterances: Tail | None = None
     clips: list[Clips] = Field(default_factory=list)
     balanced: Tail | None = None  # mean recall over speakers, by attackers that take all of them as equally frequent
+    best_recognised_model: Tail | None = None  # of several: that whose speakers are recognised best
     same_text: Further | None = None  # by attackers that know the sentences; null where folds do not keep texts apart
     scored_alone: Further | None = None  # by attackers that learn from scored utterances alone; null where all are scored
     copies: Share | None = None  # share of a table's rows that were left out, as copies of another row of the same speaker

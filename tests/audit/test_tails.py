@@ -1,11 +1,12 @@
 """What "at chance" must not hide: one speaker, certain utterances, no room above chance, texts of one speaker, last digits."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from embedding_tables import SpeakerCode, make_table, occasional_code
+from embedding_tables import SpeakerCode, linear_code, make_table, occasional_code
 from sklearn.preprocessing import StandardScaler
 
 from speaker_invariant_ser.audit import audit as auditing
@@ -82,6 +83,16 @@ def test_permuted_recalls_of_several_encoders_are_pooled_by_the_speakers_name():
     other = replace(second, speaker=np.where(second.speaker == "s00", "s99", second.speaker))
     together = measure_leakage([first, other], FAST, repeats=1).tails.speaker
     assert together and (together.speaker, together.utterances) == ("s03", 88.0)
+
+
+def test_one_model_of_several_is_a_leak_that_the_average_hides():
+    tables = [make_table(330, dims=6, seed=seed, code=partial(linear_code, size=0.32 if seed == 3 else 0.0)) for seed in range(8)]
+    leakage = measure_leakage(tables, ["lda"], repeats=1)
+    tail = leakage.tails.model
+    assert leakage.strongest.score.upper < 1 / 11 + 0.03, "on average the attackers are at chance"
+    assert tail and (tail.model, tail.utterances) == ("4", 330) and tail.accuracy > 0.16 > 0.11 > tail.expected
+    assert tail.p_value < 0.002 and (leakage.at_chance, leakage.conclusion.reason) == (False, "model")
+    assert attacked(tables[0]).tails.model is None, "one model is the average"
 
 
 def test_the_surest_one_percent_are_chosen_without_regard_to_ties():

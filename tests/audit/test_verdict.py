@@ -8,8 +8,6 @@ import pytest
 
 from speaker_invariant_ser.audit.statistics import Reason
 from speaker_invariant_ser.audit.verdict import (
-    ANSWERS,
-    CONCLUSIONS,
     emotion_answer,
     emotion_verdict,
     in_words,
@@ -18,6 +16,7 @@ from speaker_invariant_ser.audit.verdict import (
     speaker_verdict,
     verdict,
 )
+from speaker_invariant_ser.audit.words.conclusions import ANSWERS, CONCLUSIONS
 
 UAR = {"value": 0.7, "low": 0.662, "high": 0.746}
 
@@ -45,7 +44,9 @@ def speaker(reason: str = "leak", **changes: Any) -> dict:
         "significant_bits": 11,
         "copies": 0.07,
         "left_out_share": 0.75,
+        "encoders": 3,
         "best_recognised_speaker": {"accuracy": 0.9, "expected": 0.1, "utterances": 50.0},
+        "best_recognised_model": {"accuracy": 0.41, "expected": 0.1, "utterances": 50.0, "model": "02"},
         "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
         **changes,
     }
@@ -107,6 +108,11 @@ NUMBERS = (
             "The embedding identifies a speaker: attackers are at chance on average, but recognise one speaker in 90.0 %",
         ),
         ("surest", "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utter"),
+        (
+            "model",
+            "The embedding of one model identifies speakers: attackers are at chance on average over 3 models, but for model 02 one "
+            "is right for 41.0 % (expected by chance 10.0).",
+        ),
         ("tail", "Undecided: attackers are at chance on average, but one speaker is recognised in 90.0 % of utterances (expect"),
         ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),
         ("text", "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the "),

@@ -193,7 +193,7 @@ def test_attackers_at_chance_before_the_erasure_are_no_evidence_after_it(before,
     chance = measured.chance.model_copy(update={"given_emotion": 0.3, "given_emotion_balanced": 0.3})
     unreleased = control(0.55).model_copy(update={"low": before})
     erased = {"learned": "held-out", "chance": chance, "controls": {"unreleased": unreleased}}
-    tails = {"best_recognised_speaker": None, "surest_utterances": None, "balanced": None}
+    tails = {"best_recognised_speaker": None, "surest_utterances": None, "balanced": None, "best_recognised_model": None}
     speaker = measured.model_copy(update=erased | tails)
     assert concluded(speaker, quick=False) == claim
     assert concluded(speaker.model_copy(update={"controls": {}}), quick=False) == ("undecided", "starved")

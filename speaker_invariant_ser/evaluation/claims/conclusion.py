@@ -37,12 +37,11 @@ def starved(speaker: Speaker) -> bool:
 def from_scores(speaker: Speaker) -> Conclusion:
     """Return what the scores of the attackers conclude by themselves, as `Leakage.conclusion` does."""
     on_embedding = {name: to_score(score) for name, score in speaker.attackers.items() if score.reads == "embedding"}
-    tails = decisive(
-        speaker.best_recognised_speaker, speaker.surest_utterances, speaker.balanced, speaker.chance.given_emotion_balanced
-    )
+    chance, best = speaker.chance.to_json(), speaker.best_recognised_speaker
+    tails = decisive(best, speaker.surest_utterances, speaker.balanced, speaker.best_recognised_model, chance)
     known = speaker.emotions > 1 and speaker.grouped_by_text
     nested = speaker.nested_texts or 0.0
-    return conclude(to_score(speaker.strongest), on_embedding, speaker.chance.to_json(), tails, nested, known)
+    return conclude(to_score(speaker.strongest), on_embedding, chance, tails, nested, known)
 
 
 def to_score(part: AttackerScore | StrongestAttacker) -> Score:

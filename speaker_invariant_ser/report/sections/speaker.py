@@ -170,7 +170,8 @@ def about_chance(speaker: Speaker) -> str:
         "At chance means: on average over speakers and utterances, the one-sided 95 % upper bounds of the strongest attacker, "
         f"for accuracy and balanced accuracy, are below chance given the emotion plus {margin:.2g} points, no attacker is far "
         "above chance, or significantly below it (a leak as well, if emotions are known and texts are kept apart), and neither "
-        "one speaker nor the utterances that attackers are surest about are recognised significantly. Result: "
+        "one speaker, nor those of one model, nor the utterances that attackers are surest about are recognised significantly. "
+        "Result: "
         f"{AT_CHANCE[speaker.at_chance]}."
         f"{'' if limit is None else missed}{about_precision(speaker)}"
     )
@@ -187,17 +188,22 @@ def about_precision(speaker: Speaker) -> str:
 
 
 def about_tails(speaker: Speaker) -> str:
-    """Say which speaker is recognised best, and how often attackers are right where they are surest."""
-    best, surest = speaker.best_recognised_speaker, speaker.surest_utterances
+    """Say which speaker and model are recognised best, and how often attackers are right where they are surest."""
+    best, surest, model = speaker.best_recognised_speaker, speaker.surest_utterances, speaker.best_recognised_model
     if best is None or surest is None:
         return ""
     text = (
         f"Best recognised speaker: {best.speaker}, {percent(best.accuracy)} of {counted(round(best.utterances), 'utterance')} by "
         f"{best.attacker} (expected {percent(best.expected)}, p = {best.p_value:.3f}). Of the "
         f"{counted(round(surest.utterances), 'utterance')} that {surest.attacker} is surest about, about 1 %, it names "
-        f"{percent(surest.accuracy)} correctly (expected {percent(surest.expected)}, p = {surest.p_value:.3f}). Expected is what "
-        "permuted speakers give; p values are corrected for the number of attackers and speakers."
+        f"{percent(surest.accuracy)} correctly (expected {percent(surest.expected)}, p = {surest.p_value:.3f})."
     )
+    if model:
+        text += (
+            f" Model whose speakers are recognised best: {model.model}, {percent(model.accuracy)} by {model.attacker} (expected "
+            f"{percent(model.expected)}, p = {model.p_value:.3f})."
+        )
+    text += " Expected is what permuted speakers give; p values are corrected for the number of attackers, speakers and models."
     if speaker.nested_texts:
         text += (
             f" Of the utterances, {percent(speaker.nested_texts)} have a text that one speaker alone says, repeatedly: what is "

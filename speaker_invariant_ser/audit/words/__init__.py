@@ -1,0 +1,1 @@
+"""What the conclusions of an audit are called in words."""
