@@ -110,8 +110,8 @@ NUMBERS = (
         ("surest", "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utter"),
         (
             "model",
-            "The embedding of one model identifies speakers: attackers are at chance on average over 3 models, but for model 02 one "
-            "is right for 41.0 % (expected by chance 10.0).",
+            "The embedding of one model identifies speakers: attackers are at chance on average over 3 models, but for model 02 "
+            "one is right for 41.0 % (expected by chance 10.0).",
         ),
         ("tail", "Undecided: attackers are at chance on average, but one speaker is recognised in 90.0 % of utterances (expect"),
         ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),
