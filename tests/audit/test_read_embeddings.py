@@ -517,8 +517,8 @@ INVALID_FILES = {
     "speaker,d0\na,1\nb\n": "cannot be read as a CSV table",
     "speaker,d0\na,1\nb,2,3\n": "cannot be read as a CSV table",
     "speaker,d0,d0\na,1,2\n": "column d0 occurs more than once",
-    "speaker;d0\na;1\n": r"no speaker; found speaker;d0 \(separated by semicolons or tabs\?",
-    "speaker;d0\na;1,5\n": r"cannot be read as a CSV table.*\(separated by semicolons or tabs\?.*decimal points",
+    "name;d0\na;1\n": r"no speaker; found name, d0\. If",
+    "speaker;d0\na;1;5\n": "cannot be read as a CSV table",
 }
 
 
@@ -527,6 +527,17 @@ def test_invalid_text_files(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(AuditError, match=INVALID_FILES[text]):
         read_embeddings(tmp_path / "t.csv")
+
+
+def test_a_table_of_a_spreadsheet_with_semicolons_and_decimal_commas_is_that_with_commas_and_points(tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+    rows = [("speaker", "dim_0", "dim_1", "dim_2"), *((f"s{n % 4}", *values[n]) for n in range(40))]
+    for name, sign, point in (("points", ",", "."), ("commas", ";", ","), ("mixed", ";", ".")):
+        text = "\n".join(sign.join(str(cell).replace(".", point) for cell in row) for row in rows)
+        (tmp_path / f"{name}.csv").write_text(text)
+        table = read_embeddings(tmp_path / f"{name}.csv")[0]
+        np.testing.assert_array_equal(table.embedding, values)
+        assert len(set(table.speaker)) == 4
 
 
 def test_a_missing_file_a_folder_and_an_unknown_ending_are_refused(tmp_path):

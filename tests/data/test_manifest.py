@@ -38,7 +38,7 @@ def test_a_table_needs_three_columns_and_keeps_text_as_text(tmp_path):
     "text, message",
     [
         ("path,speaker\na.wav,1\n", "no column emotion; found path, speaker"),
-        ("path;speaker;emotion\na;1;sad\n", "semicolons"),
+        ("path;speaker;emotion\na.wav;1\n", "cannot be read as a CSV"),
         ("path,speaker,emotion\n", "contains no utterances"),
         ("path,speaker,emotion\na.wav,,sad\nb.wav,1,\n", "empty speaker in row 1; empty emotion in row 2"),
         ("path,speaker,emotion,start,end\na.wav,1,sad,2,1\n", r"impossible start and end: a.wav \(2 to 1 s\)"),

@@ -419,10 +419,35 @@ def test_names_of_columns_are_compared_as_names_of_speakers_are(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
-def test_another_separator_is_named(tmp_path, separator):
-    (tmp_path / "t.csv").write_text(separator.join(["path", "speaker", "emotion"]) + "\n" + separator.join("abc") + "\n")
-    with pytest.raises(ManifestError, match=r"no column path, speaker, emotion; .*\(separated by semicolons or tabs\?"):
+def test_what_separates_the_columns_is_seen_in_their_names(tmp_path, separator):
+    """Spreadsheets write semicolons, and commas in numbers, where the comma is the decimal sign."""
+    rows = [
+        '\ufeffpath|speaker|emotion|"note, or; more"|start|end|arousal',
+        *(f"a,{n}.wav|Müller, Anna|sad|1,{n}|0,5|{n},25|0,{n}" for n in (1, 2)),
+    ]
+    (tmp_path / "t.csv").write_text("\r\n".join(rows).replace("|", separator), encoding="utf-8")
+    if separator == "\t":  # which is the decimal sign, only semicolons tell
+        with pytest.raises(ManifestError, match="start in row 1 is '0,5' and in 1 more row: expected seconds, such as 12.5"):
+            read_table(Request(tmp_path / "t.csv"))
+        return
+    first, second = read_table(Request(tmp_path / "t.csv")).utterances
+    assert (first.source, first.speaker, first.start, first.end, first.arousal) == ("a,1.wav", "Müller, Anna", 0.5, 1.25, 0.1)
+    assert second.end == 2.25
+
+
+@pytest.mark.parametrize("cell", ["1,000", "12,345"])
+def test_what_may_be_thousands_is_no_decimal_comma(tmp_path, cell):
+    (tmp_path / "t.csv").write_text(f"path;speaker;emotion;end\na.wav;1;sad;{cell}\n")
+    with pytest.raises(ManifestError, match=f"end in row 1 is '{cell}': expected seconds"):
         read_table(Request(tmp_path / "t.csv"))
+
+
+def test_another_separator_of_a_tsv_is_named(tmp_path):
+    (tmp_path / "t.tsv").write_text("path,speaker,emotion\na.wav,1,sad\n")
+    with pytest.raises(
+        ManifestError, match=r"no column path, speaker, emotion; .*\(separated otherwise\? Tabs are expected in a \.tsv"
+    ):
+        read_table(Request(tmp_path / "t.tsv"))
 
 
 def test_utf16_is_named(tmp_path):

@@ -54,10 +54,10 @@ def require_no_swallowed_rows(columns: Columns, source: Path) -> None:
 
 
 def require_no_rows_inside(labels: Columns, width: int, source: Path) -> None:
-    """Raise ManifestError for a cell of a CSV table that has as many commas as further rows of `width` columns have."""
+    """Raise ManifestError for a cell of a CSV table that has as many separators as further rows of `width` columns have."""
     for name, cells in labels.items():
         for row, cell in enumerate(cells, start=1):
-            if "\n" in cell and cell.count(",") >= cell.count("\n") * (width - 1):
+            if "\n" in cell and max(map(cell.count, ",;\t")) >= cell.count("\n") * (width - 1):
                 raise ManifestError(f"{source}: {name} in row {row} contains further rows; check for an unclosed quotation mark")
 
 

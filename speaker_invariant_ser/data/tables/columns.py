@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +27,7 @@ MAX_ROW = 16_000_000  # bytes of a row of a text table
 CELL_BYTES = 64  # of a cell that is read as text, about
 FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # how cells begin that spreadsheets compute, also after blanks; or full-width
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+DECIMAL_COMMA, THOUSANDS = r"^\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*$", r"^\s*[+-]?[1-9]\d?\d?,\d{3}\s*$"
 
 
 def read_rows(path: Path | str, needed: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -46,7 +47,8 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
     """Read the columns of a table by name.
 
     Args:
-        path: Parquet (.parquet), tab-separated text (.tsv) or comma-separated text (any other suffix), in UTF-8.
+        path: Parquet (.parquet), text separated by tabs (.tsv), or text separated as `separator_of` says (any other suffix), in
+            UTF-8.
         types: Types of numeric columns; all other columns are text, no type is inferred.
 
     Returns:
@@ -63,14 +65,14 @@ def read_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[s
 def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> dict[str, list]:
     """Read the columns of a CSV or TSV file, as `read_columns` does."""
     quoting = Path(path).suffix.lower() != ".tsv"  # a quotation mark in a .tsv is an ordinary character
-    delimiter = "," if quoting else "\t"
     if Path(path).is_dir():
         raise ManifestError(f"{path} is a folder, expected a CSV table")
     require_regular(path)
     if wrong := mistaken(path, TABLE):
         raise ManifestError(wrong)
     try:
-        names, lines, ended = read_header(path, delimiter)
+        delimiter = separator_of(path) if quoting else "\t"
+        names, lines, ended = read_header(path, delimiter, quoting)
         require_unique_columns(names, path)
         if not names:
             raise ManifestError(f"{path} is empty, expected {TABLE}")
@@ -99,11 +101,38 @@ def read_text_columns(path: Path | str, types: dict[str, pyarrow.DataType]) -> d
         hint = separator_hint(names) if isinstance(error, pyarrow.ArrowInvalid) else ""
         raise ManifestError(f"{path} cannot be read as {TABLE}: {error}{hint}") from None
     if quoting:
-        require_closed_quotes(table, path)
-    return {name: shared_texts(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+        require_closed_quotes(table, path, delimiter)
+    texts = map(with_decimal_points, table.columns) if delimiter == ";" else table.columns
+    return {name: shared_texts(column) for name, column in zip(table.column_names, texts, strict=True)}
 
 
-def require_closed_quotes(table: pyarrow.Table, path: Path | str) -> None:
+def separator_of(path: Path | str) -> str:
+    """Return what separates the columns of a CSV table: the most frequent of comma, semicolon and tab in the line of their names.
+
+    Spreadsheets write semicolons where the comma is the decimal sign, as in most of Europe.
+    """
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        names = next((line for line in first_lines(file, path) if line.strip("\r\n")), "")
+    return max(",;\t", key=re.sub(r'"[^"]*"?', "", names).count)
+
+
+def with_decimal_points(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """Return a column of numbers with decimal commas with points instead; others, and what may be thousands (1,000), as they are.
+
+    >>> cells = pyarrow.chunked_array([["0,5", "12", "-1,25e3", ""], ["2,000"]])
+    >>> with_decimal_points(cells).to_pylist(), with_decimal_points(pyarrow.chunked_array([["a,1", "1,5"]])).to_pylist()
+    (['0.5', '12', '-1.25e3', '', '2.000'], ['a,1', '1,5'])
+    """
+    if not pyarrow.types.is_string(column.type):
+        return column
+    commas = column.filter(pyarrow.compute.match_substring(column, ","))
+    decimal, thousands = (pyarrow.compute.match_substring_regex(commas, pattern) for pattern in (DECIMAL_COMMA, THOUSANDS))
+    if not pyarrow.compute.all(decimal).as_py() or pyarrow.compute.all(thousands).as_py():
+        return column
+    return pyarrow.compute.replace_substring(column, ",", ".")
+
+
+def require_closed_quotes(table: pyarrow.Table, path: Path | str, delimiter: str) -> None:
     """Raise ManifestError where rows are part of a cell, because the quotation mark at its begin is not closed."""
     texts = [column for column in table.columns if pyarrow.types.is_string(column.type)]
     if not any(pyarrow.compute.any(pyarrow.compute.match_substring(column, "\n")).as_py() for column in texts):
@@ -111,7 +140,7 @@ def require_closed_quotes(table: pyarrow.Table, path: Path | str) -> None:
     start, limit = 1, csv.field_size_limit(MAX_ROW)
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.reader(file, strict=True)
+            rows = csv.reader(file, delimiter=delimiter, strict=True)
             for _ in rows:
                 start = rows.line_num + 1
     except csv.Error:
@@ -123,15 +152,15 @@ def require_closed_quotes(table: pyarrow.Table, path: Path | str) -> None:
         csv.field_size_limit(limit)
 
 
-def separator_hint(names: Iterable[str]) -> str:
+def separator_hint(names: Collection[str]) -> str:
     """Return a remark on the separator of a table whose columns have these names, "" if they show no other one.
 
     >>> separator_hint(["path;speaker"]), separator_hint(["path", "speaker"])
-    (' (separated by semicolons or tabs? Commas are expected, tabs in a .tsv; decimal points, not commas)', '')
+    (' (separated otherwise? Tabs are expected in a .tsv; commas, semicolons or tabs in a .csv)', '')
     """
-    if not any(sign in name for name in names for sign in ";\t"):
+    if not any(sign in name for name in names for sign in (",;\t" if len(names) == 1 else ";\t")):
         return ""
-    return " (separated by semicolons or tabs? Commas are expected, tabs in a .tsv; decimal points, not commas)"
+    return " (separated otherwise? Tabs are expected in a .tsv; commas, semicolons or tabs in a .csv)"
 
 
 def shared_texts(column: pyarrow.ChunkedArray) -> list:
@@ -292,15 +321,13 @@ def require_unique_columns(names: Sequence[str], path: Path | str) -> None:
         raise ManifestError(f"{path}: column {shorten(repeated)} occurs more than once")
 
 
-def read_header(path: Path | str, delimiter: str) -> tuple[list[str], int, bool]:
+def read_header(path: Path | str, delimiter: str, quoting: bool) -> tuple[list[str], int, bool]:
     """Return a CSV file's column names as `clean` makes them, the number of their line, and whether the file ends with it.
 
     Empty lines may precede it.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(
-            first_lines(file, path), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-        )
+        rows = csv.reader(first_lines(file, path), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
         first = next((row for row in rows if row), [])
         names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in first]
         names = [name.strip() if "\t" in name else clean(name) for name in names]  # a tab tells of another separator
