@@ -142,6 +142,17 @@ def test_names_are_found_in_either_normal_form_and_with_backslashes(tmp_path, fo
     assert len(PreparedCorpus.open(tmp_path / "data").utterances) == 3
 
 
+def test_a_file_is_found_where_its_folder_is_there_in_both_normal_forms(tmp_path):
+    """As after copies from a Mac and from Windows: what is in either folder is found."""
+    for number, form in enumerate(("NFC", "NFD")):
+        folder = tmp_path / unicodedata.normalize(form, "Jörg") / unicodedata.normalize("NFC", "Ärger")
+        folder.mkdir(parents=True)
+        soundfile.write(folder / f"{number}.wav", SOUND[number * 1000 :], RATE)
+    for number in range(2):
+        found = audio.decode(f"{tmp_path}/../{tmp_path.name}/{unicodedata.normalize('NFC', f'Jörg/Ärger/{number}.wav')}")
+        assert len(found.samples) == len(SOUND) - number * 1000
+
+
 def test_a_name_that_exists_is_not_another_one(tmp_path):
     """Where a file is named as written, backslash included, that file is read."""
     soundfile.write(tmp_path / "a\\b.wav", SOUND, RATE)

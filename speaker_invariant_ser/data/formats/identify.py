@@ -171,18 +171,21 @@ def existing(path: Path | str) -> Path | str:
 
 
 def found_below(path: str) -> str:
-    """Return the path whose every part is spelled as on the disk, in whatever normal form; empty if there is none."""
+    """Return the path whose every part is spelled as on the disk, in whatever normal form; empty if there is none.
+
+    A folder may be there in two forms, as after copies from a Mac and from Windows: the file is looked for in both.
+    """
     if path.isascii():
         return ""
-    current = "/" if path.startswith("/") else ""
+    places = ["/" if path.startswith("/") else ""]
     for part in (part for part in path.split("/") if part):
-        if os.path.lexists(os.path.join(current, part)):
-            current = os.path.join(current, part)
-            continue
-        wanted = unicodedata.normalize("NFC", part)
-        names = siblings(os.path.join(current, "x"))
-        spelled = next((name for name in names if unicodedata.normalize("NFC", name) == wanted), None)
-        if spelled is None:
-            return ""
-        current = os.path.join(current, spelled)
-    return current
+        places = [os.path.join(place, name) for place in places for name in spellings(place, part)]
+    return next(filter(os.path.lexists, places), "")
+
+
+def spellings(folder: str, name: str) -> list[str]:
+    """Return the names in a folder that are `name` in whatever normal form; one of ASCII has no other."""
+    if name.isascii():
+        return [name]
+    wanted = unicodedata.normalize("NFC", name)
+    return [other for other in siblings(os.path.join(folder, "x")) if unicodedata.normalize("NFC", other) == wanted]
