@@ -53,8 +53,8 @@ def identify_from_several_clips(
         seed: Seed of the groups.
 
     Returns:
-        The result for each number of clips; None where no speaker has as many scored utterances. Empty without a closed-form
-        attacker.
+        The result for each number of clips; None where no two speakers have as many scored utterances. Empty without a
+        closed-form attacker.
     """
     names = [name for name in QUICK_ATTACKERS if name in results[0].predicted]
     if not names:
@@ -88,7 +88,7 @@ def identify(
                 hits.append(summed.argmax(axis=1) == true)
             speaker.append(names[members[:, 0]])
     hit, name = np.concatenate(correct).astype(float), np.concatenate(speaker)
-    if not len(hit):
+    if len(set(name)) < 2:  # one person's groups do not show whether persons are told apart
         return None
     low, high = (None if np.isnan(end) else end for end in cluster_bootstrap_interval(hit, name))
     uniform = float(np.average([uniform_chance(encoder) for encoder in labels], weights=[len(table.id) for table in tables]))

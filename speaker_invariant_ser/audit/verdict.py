@@ -204,19 +204,22 @@ def speaker_answer(speaker: Mapping) -> str:
     return f"{ANSWERS.get(speaker['reason'], '')} {numbers}.".lstrip()  # a later version may have another reason
 
 
-def emotion_answer(uar: float, chance: float, speakers: int) -> str:
+def emotion_answer(uar: float, chance: float, speakers: int, low: float | None = None) -> str:
     """Say in words how well the emotion of unseen speakers is recognised, and what UAR means.
 
     Args:
         uar: Unweighted average recall, 0 to 1.
         chance: Chance level, one by the number of emotions.
         speakers: Number of test speakers.
+        low: Lower end of the confidence interval of `uar`, where there is one.
 
     Returns:
         One sentence.
     """
     right, by_chance = in_words(uar, chance)
     level = "" if uar > chance else ", so that it is not recognised better than by chance"
+    if low is not None and low <= chance < uar:
+        level = "; these speakers do not show a difference from chance"
     return (
         f"The emotion of {counted(speakers, 'unseen speaker')} is recognised for about {right} utterances of "
         f"each emotion, on average over the {1 / chance:.0f} emotions (UAR, unweighted average recall), where chance is "

@@ -177,8 +177,9 @@ def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bo
     if as_json:
         show_json(report.to_json())
     else:
-        say(emotion_answer(report.emotion.uar.value, report.emotion.chance, len(report.emotion.per_speaker)))
-        show_table(emotion_table(report.emotion))
+        emotion = report.emotion
+        say(emotion_answer(emotion.uar.value, emotion.chance, len(emotion.per_speaker), emotion.uar.low))
+        show_table(emotion_table(emotion))
         say(report.verdict[0])
         say(f"report: {page}")
     warn(f"{run}: speaker information is not measured: {report.unaudited}")
@@ -215,7 +216,7 @@ def show_unaudited_baseline(report: "UnauditedTableReport") -> None:
     from speaker_invariant_ser.report.tables import classifiers_table
 
     if (first := report.baseline.first) and report.baseline.chance:
-        say(emotion_answer(first.uar.value, report.baseline.chance, len(first.per_speaker)))
+        say(emotion_answer(first.uar.value, report.baseline.chance, len(first.per_speaker), first.uar.low))
     show_table(classifiers_table(report.baseline))
     for line in (report.verdict[0], report.note):
         if line:

@@ -18,10 +18,11 @@ def answers(report: Report) -> list[str]:
     """Answer in words whether speakers are identified, and, of a run or a baseline, how well emotion is recognised."""
     texts = [speaker_answer(report.speaker.to_json())]
     if isinstance(report, RunReport):
-        texts.append(emotion_answer(report.emotion.uar.value, report.emotion.chance, len(report.emotion.per_speaker)))
+        emotion = report.emotion
+        texts.append(emotion_answer(emotion.uar.value, emotion.chance, len(emotion.per_speaker), emotion.uar.low))
     elif report.baseline and report.baseline.first and report.baseline.chance:
         first = report.baseline.first
-        texts.append(emotion_answer(first.uar.value, report.baseline.chance, len(first.per_speaker)))
+        texts.append(emotion_answer(first.uar.value, report.baseline.chance, len(first.per_speaker), first.uar.low))
     return texts
 
 
@@ -31,7 +32,7 @@ def provenance(report: Report) -> str:
 
 
 def provenance_parts(report: Report) -> Iterator[str]:
-    """Yield what was measured, the date with the version, and that the audit was quick."""
+    """Yield what was measured, the date with the version, that the audit was quick, and of what sample."""
     settings = report.settings
     if isinstance(settings, RunSettings):
         corpora, emotion = settings.corpora, report.emotion
@@ -49,3 +50,7 @@ def provenance_parts(report: Report) -> Iterator[str]:
         yield made
     if settings.audit.quick:
         yield "closed-form attackers only (--quick)"
+    if sample := report.speaker.sample:
+        parts = (("utterances", ""), ("speakers", ""), ("dimensions", " principal components"))
+        smaller = ((key, noun, sample[key], sample[f"of_{key}"]) for key, noun in parts if sample[key] < sample[f"of_{key}"])
+        yield f"a sample: {', '.join(f'{used:,.0f}{noun} of {whole:,.0f} {key}' for key, noun, used, whole in smaller)}"

@@ -75,6 +75,9 @@ def test_a_leak_is_found_in_the_sample_and_the_sample_is_stated_everywhere(small
     assert report["at_chance"] is False and report["speaker"]["strongest"]["accuracy"] > 0.8
     for text in (shown.err, (tmp_path / "out/report.md").read_text(encoding="utf-8")):
         assert "a quick audit of a sample (seed 0): 100 of 1,100 utterances" in text
+    for text in (shown.out, (tmp_path / "out/report.md").read_text(encoding="utf-8").partition("|")[0]):
+        sample = "a sample: 100 of 1,100 utterances, 5 of 11 speakers, 12 principal components of 20 dimensions."
+        assert sample in " ".join(text.split())
 
 
 def test_no_leak_is_found_in_a_sample_of_noise(small):

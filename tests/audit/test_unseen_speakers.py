@@ -189,6 +189,14 @@ def test_chance_of_several_clips_knows_the_emotions():
     assert 0.7 < curve[1].chance < 0.9 and curve[10].chance == curve[10].accuracy == 1
 
 
+def test_groups_of_one_speaker_alone_identify_nobody():
+    """Where one speaker has five clips and all others fewer, a share over that speaker's groups is not one of all speakers."""
+    table, _ = world(speakers=6, clips=7)
+    kept = np.flatnonzero((table.speaker == table.speaker[0]) | (np.arange(len(table.id)) % 7 < 4))
+    curve = identified(table.select(kept))
+    assert curve[1].speakers == 6 and curve[5] is None
+
+
 def test_too_few_clips_are_said_to_be_too_few():
     table, _ = world(speakers=6, clips=7)
     leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)

@@ -209,6 +209,9 @@ def test_the_answer_on_emotion_explains_uar():
     assert "not recognised better than by chance" in emotion_answer(0.14, 1 / 7, 1) and "1 unseen speaker is" in emotion_answer(
         0.14, 1 / 7, 1
     )
+    unsure = emotion_answer(0.228, 0.2, 12, low=0.195)
+    assert "about 1 of 4 utterances" in unsure and unsure.endswith("; these speakers do not show a difference from chance.")
+    assert "difference" not in emotion_answer(0.228, 0.2, 12, low=0.21) + emotion_answer(0.19, 0.2, 12, low=0.17)
 
 
 def test_speaker_with_several_encoders_attackers_and_one_emotion():
