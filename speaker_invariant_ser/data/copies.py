@@ -200,7 +200,8 @@ def share_audio(first: np.ndarray, second: np.ndarray, at: int, other: int) -> b
     if max(energy_share(first, at - before, at + after), energy_share(second, other - before, other + after)) < MIN_ENERGY:
         return False
     near = min(WINDOW // 2, before), min(WINDOW // 2, after)
-    if correlation(first[at - near[0] : at + near[1]], second[other - near[0] : other + near[1]]) < SIMILAR / 1.2:
+    taper = np.hanning(sum(near))  # what is loud at an edge may lie in one window alone
+    if correlation(first[at - near[0] : at + near[1]] * taper, second[other - near[0] : other + near[1]] * taper) < SIMILAR / 1.2:
         return False
     before, after = min(before, MAX_COMPARED // 2), min(after, MAX_COMPARED // 2)
     return correlation(first[at - before : at + after], second[other - before : other + after]) >= SIMILAR

@@ -15,7 +15,7 @@ from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.data.copies import with_copies
+from speaker_invariant_ser.data.copies import WINDOW, share_audio, with_copies
 from speaker_invariant_ser.data.holdout import hold_out, independent_units, single_utterances
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -130,6 +130,15 @@ def test_hum_before_and_after_speech_is_no_copy():
     beats = np.convolve(np.arange(RATE) % 4000 == 2000, np.hanning(1600), "same")
     hum = 0.002 * beats * sum(np.sin(2 * np.pi * 150 * k * times) / k for k in range(1, 20))
     assert groups_of({f"{number}": np.concatenate([hum, speech(number), hum]) for number in range(12)}) == []
+
+
+def test_a_loud_sound_at_the_edge_of_a_pause_hides_no_copy():
+    """Moments of copies differ by some samples, so that the sound lies in the window of one of them alone."""
+    at = 24_000
+    sound = 0.01 * noise(1, 3.0)
+    sound[: at - WINDOW // 2 + 30] += noise(2, 3.0)[: at - WINDOW // 2 + 30]
+    clip = np.round(32767 * sound).astype(np.int16)
+    assert share_audio(clip, clip[112:], at, at - 80)
 
 
 def write_corpus(folder, rows, head):
