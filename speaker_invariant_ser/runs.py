@@ -199,6 +199,11 @@ class Run:
         facts |= {F0: self.record[F0]} if F0 in self.record else {}
         return facts | {f"{RECIPE}: {section}": values for section, values in self.table.items()}
 
+    def require_there(self) -> None:
+        """Raise RunError where the folder was moved or removed during training, which would go on in a folder without recipe."""
+        if not (self.folder / SPLIT).is_file():
+            raise RunError(f"{self.folder} was moved or removed while it was trained; continue where it is now, with --resume")
+
     def require_same(self, recipe: Recipe, splits: Sequence[Split], prepared: PreparedCorpus) -> None:
         """Raise RunError unless this run was started with the same recipe, folds and data, so that it can be resumed."""
         if changed := changes(flattened(self.recipe), flattened(recipe)):
@@ -279,10 +284,9 @@ class Run:
 
     def trained_models(self) -> list[ModelSpec]:
         """Return the trained models; raise RunError if there are none."""
-        model_specs = [spec for spec in self.model_specs if spec.done]
-        if not model_specs:
-            raise RunError(f"{self.folder} has no trained fold yet; resume it with `siser train ... --resume`")
-        return model_specs
+        if trained := [spec for spec in self.model_specs if spec.done]:
+            return trained
+        raise RunError(f"{self.folder} has no trained fold yet; resume it with `siser train ... --resume`")
 
     def all_models(self) -> list[ModelSpec]:
         """Return all models; raise RunError that names those that are not trained, as some folds are not a result."""

@@ -114,6 +114,7 @@ def train(
         with launched_fabric(recipe.train.precision, device_type) as fabric:
             for spec in waiting:
                 train_model(run, prepared, spec, fabric, progress)
+    run.require_there()
     return run
 
 

@@ -71,9 +71,10 @@ def train_model(
         progress: Called after each epoch, also those of inner folds.
 
     Raises:
-        RunError: Training diverged, a checkpoint cannot be used, or the GPU's memory is full.
+        RunError: Training diverged, a checkpoint cannot be used, the GPU's memory is full, or the run was moved meanwhile.
         WriteError: The folder cannot be written.
     """
+    run.require_there()
     folder = resumable_folder(spec.folder) if fabric.is_global_zero else nullcontext(partial_of(spec.folder))
     with folder as work:
         try:

@@ -153,6 +153,16 @@ def test_resume_keeps_trained_models_and_trains_the_others(prepared, tmp_path):
     assert not list(part.folder.rglob(".*")) and not list(part.folder.rglob(CHECKPOINT))
 
 
+@pytest.mark.parametrize("folds", [1, 2])
+def test_a_run_that_is_moved_while_it_is_trained_is_an_error(folds, prepared, tmp_path):
+    recipe = make_recipe({**TINY, "train": {"epochs": 1, "batch_size": 8, "seeds": folds}})
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    with pytest.raises(RunError, match="run was moved or removed while it was trained; continue where it is now"):
+        train(recipe, prepared, out, device="cpu", progress=lambda *_: None if moved.exists() else out.rename(moved))
+    assert not any((out / "folds").glob("*/seed-1")) and not list(out.rglob(".*"))
+    assert all(spec.done for spec in train(recipe, prepared, moved, resume=True, device="cpu").model_specs)
+
+
 def test_parallel_and_sequential_training_give_the_same_models(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "cores", lambda: 2)  # one thread each, as in this process: sums depend on the number of threads
     split = {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}
