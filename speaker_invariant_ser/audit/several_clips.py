@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.statistics import IntegerLabels, cluster_bootstrap_interval, uniform_chance
+from speaker_invariant_ser.audit.statistics import ALPHA, IntegerLabels, uniform_chance
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS, PARTITIONS, group_clips
+from speaker_invariant_ser.indexing import to_indices
+from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
+WITH_POSTERIORS = ("logistic", "lda", "qda")  # of the closed-form attackers; the similarities of k-NN do not add up to evidence
 RARE = 1e-6  # share of a speaker's utterances that counts for an emotion without any, as in `predict_from_emotion`
 
 
@@ -26,7 +29,7 @@ class Identification:
 
     Attributes:
         accuracy: Share of groups of clips whose speaker is identified.
-        low: Lower end of its 95 % confidence interval over speakers; None with fewer than three.
+        low: Lower end of its 95 % confidence interval over speakers, see `interval_over_speakers`.
         high: Upper end of it.
         chance: The same from the true emotions of the clips alone; 1 / K if that is higher.
         groups: Number of groups that have no clip in common, over all encoders.
@@ -34,8 +37,8 @@ class Identification:
     """
 
     accuracy: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     chance: float
     groups: int
     speakers: int
@@ -44,7 +47,7 @@ class Identification:
 def identify_from_several_clips(
     results: Sequence[EncoderPredictions], tables: Sequence[Embeddings], labels: Sequence[IntegerLabels], seed: int
 ) -> dict[int, Identification | None]:
-    """Identify speakers from 1, 5 and 10 of their clips by the strongest closed-form attacker.
+    """Identify speakers from 1, 5 and 10 of their clips by the strongest closed-form attacker that has posteriors.
 
     Args:
         results: Predictions for each encoder.
@@ -53,10 +56,10 @@ def identify_from_several_clips(
         seed: Seed of the groups.
 
     Returns:
-        The result for each number of clips; None where no two speakers have as many scored utterances. Empty without a
-        closed-form attacker.
+        The result for each number of clips; None where no two speakers have as many scored utterances. Empty without such an
+        attacker.
     """
-    names = [name for name in QUICK_ATTACKERS if name in results[0].predicted]
+    names = [name for name in WITH_POSTERIORS if name in results[0].predicted]
     if not names:
         return {}
     choices = choose_strongest(results, tables, names)
@@ -90,10 +93,31 @@ def identify(
     hit, name = np.concatenate(correct).astype(float), np.concatenate(speaker)
     if len(set(name)) < 2:  # one person's groups do not show whether persons are told apart
         return None
-    low, high = (None if np.isnan(end) else end for end in cluster_bootstrap_interval(hit, name))
     uniform = float(np.average([uniform_chance(encoder) for encoder in labels], weights=[len(table.id) for table in tables]))
     chance = max(uniform, float(np.concatenate(expected).mean()))
-    return Identification(float(hit.mean()), low, high, chance, len(hit) // PARTITIONS, len(np.unique(name)))
+    groups = len(hit) // PARTITIONS
+    return Identification(float(hit.mean()), *interval_over_speakers(hit, name, groups), chance, groups, len(np.unique(name)))
+
+
+def interval_over_speakers(hit: np.ndarray, speaker: np.ndarray, groups: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the share of groups that are identified.
+
+    It is Student's over speakers, with the cluster-robust standard error: of four speakers a bootstrap is too narrow. Of two
+    speakers it would be endless; theirs is the binomial one of Clopper and Pearson over groups.
+
+    Args:
+        hit: Whether each group of each partition is identified, 0 or 1 [P G].
+        speaker: Its speaker [P G].
+        groups: Number of groups G that have no clip in common.
+    """
+    member, share = to_indices(speaker), float(hit.mean())
+    speakers = member.max() + 1
+    if speakers < MIN_CLUSTERS:
+        low, high = stats.binomtest(round(share * groups), groups).proportion_ci(1 - ALPHA)
+        return float(low), float(high)
+    squares = (np.bincount(member, weights=hit - share) ** 2).sum()
+    width = stats.t.ppf(1 - ALPHA / 2, speakers - 1) * np.sqrt(speakers / (speakers - 1) * squares) / len(hit)
+    return max(0.0, share - width), min(1.0, share + width)
 
 
 def posteriors(result: EncoderPredictions, chosen: Sequence[str]) -> np.ndarray:

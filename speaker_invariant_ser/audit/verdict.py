@@ -9,7 +9,8 @@ from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
 ALPHA = 0.05
 CHANCE_EER = 0.5  # equal error rate of a verification that knows nothing
-FAR_ABOVE = 2.0  # times chance, from which emotions that name the speaker are stated
+FAR_ABOVE = 2.0  # times chance, from which emotions that name the speaker are stated, or from what is no small leak
+MIN_VERIFIED = 8  # speakers, below which the interval of an equal error rate is too narrow to state that it is below chance
 SIZES = ((0.15, "small"), (0.4, "moderate"), (1.0, "large"))  # share of the way from chance to 100 %, at most
 
 
@@ -79,7 +80,8 @@ def speaker_verdict(speaker: Mapping) -> str:
     size = size_of_leak(strongest["accuracy"], speaker["chance"]["given_emotion"])
     values = {"size": size and f", {size}", **tail_values(speaker)}
     conclusion = CONCLUSIONS[speaker["reason"]].format(margin=margin, upper=upper, sample=sample, **values)
-    conclusion += frame_level_leak(speaker) + "." + stronger_alone(speaker) + limits_of_chance(speaker) + useless_judge(speaker)
+    conclusion += frame_level_leak(speaker) + "." + stronger_alone(speaker)
+    conclusion += "".join(limits_of_chance(speaker).values()) + useless_judge(speaker)
     certificate = certificate_verdict(speaker.get("certificate"))
     return (
         f"Speaker accuracy of the strongest fresh attacker ({name}) on {speaker['utterances']} utterances{decisions} of "
@@ -100,37 +102,45 @@ def stronger_alone(speaker: Mapping) -> str:
     )
 
 
-def limits_of_chance(speaker: Mapping) -> str:
-    """Say what else is known of an embedding that is at chance: speakers named by emotions, predictions or several clips."""
-    if speaker["reason"] not in ("within", "quick", "tail"):
-        return ""
-    texts, chance = [], speaker["chance"]
-    otherwise = max(chance.get("uniform", 1.0), chance.get("majority", 1.0))
-    if chance["given_emotion"] > FAR_ABOVE * otherwise:
-        texts.append(
-            f" The emotions alone name the speaker of {100 * chance['given_emotion']:.1f} % of the utterances, where chance is "
+def limits_of_chance(speaker: Mapping) -> dict[str, str]:
+    """Return what else is known of an embedding that is at chance, as a sentence, by what reveals the speaker."""
+    if speaker["reason"] not in ("within", "quick", "tail", "few"):
+        return {}
+    texts, chance = {}, speaker["chance"]
+    given, otherwise = chance["given_emotion"], max(chance.get("uniform", 1.0), chance.get("majority", 1.0))
+    if given > min(FAR_ABOVE * otherwise, otherwise + SIZES[0][0] * (1 - otherwise)):
+        texts["the emotion"] = (
+            f" The emotions alone name the speaker of {100 * given:.1f} % of the utterances, where chance is "
             f"{100 * otherwise:.1f} % otherwise."
         )
     predicted = speaker.get("predicted_emotion")
     if predicted and (predicted["low"] or 0.0) > predicted["chance"]:
         accuracy = with_bounds({**predicted, "value": predicted["accuracy"]}, "chance", predicted["chance"])
-        texts.append(
+        texts["the predicted emotion"] = (
             f" But the predicted emotion alone names the right one of {counted(predicted['speakers'], 'test speaker')} in "
             f"{accuracy}: emotions of some are recognised worse than those of others."
         )
-    several = [clips for clips in speaker.get("clips") or () if clips["clips"] > 1 and clips.get("identification")]
-    if several and (several[-1]["identification"]["low"] or 0.0) > several[-1]["identification"]["chance"]:
-        identified = several[-1]["identification"]
-        accuracy = with_bounds({**identified, "value": identified["accuracy"]}, "chance", identified["chance"])
-        texts.append(f" But from {several[-1]['clips']} clips of one person, an attacker names the speaker in {accuracy}.")
-    verified = [clips for clips in speaker.get("clips") or () if clips.get("verification")]
-    if verified and (verified[-1]["verification"]["high"] or 1.0) < CHANCE_EER:
-        rate = verified[-1]["verification"]
-        error = with_bounds({**rate, "value": rate["eer"]}, "chance", CHANCE_EER)
-        texts.append(
-            f" But from {counted(verified[-1]['clips'], 'clip')}, speakers are verified with an equal error rate of {error}."
-        )
-    return "".join(texts)
+    for clips in reversed(speaker.get("clips") or ()):
+        identified = clips.get("identification")
+        if clips["clips"] > 1 and identified and (identified["low"] or 0.0) > identified["chance"]:
+            accuracy = with_bounds({**identified, "value": identified["accuracy"]}, "chance", identified["chance"])
+            names = f" But from {clips['clips']} clips of one person, an attacker names the speaker in {accuracy}."
+            texts.setdefault("several clips of one person", names)
+    of_speakers = ((speaker.get("unseen") or {}).get("verification") or {}).get("per_speaker") or {}
+    enough = of_speakers.get("speakers", MIN_VERIFIED) >= MIN_VERIFIED
+    for clips in reversed(speaker.get("clips") or ()):
+        rate = clips.get("verification")
+        if enough and rate and (rate["high"] or 1.0) < CHANCE_EER:
+            error = with_bounds({**rate, "value": rate["eer"]}, "chance", CHANCE_EER)
+            verified = f" But from {counted(clips['clips'], 'clip')}, speakers are verified with an equal error rate of {error}."
+            texts.setdefault("verification", verified)
+    return texts
+
+
+def revealed_otherwise(speaker: Mapping) -> str:
+    """Say in few words by what speakers are revealed though the embedding of one utterance is at chance; "" if by nothing."""
+    limits = limits_of_chance(speaker)
+    return f"speakers are revealed by {' and '.join(limits)}" if limits else ""
 
 
 def useless_judge(speaker: Mapping) -> str:
@@ -201,7 +211,9 @@ def speaker_answer(speaker: Mapping) -> str:
     )
     if speaker["reason"] == "leak" and size:
         numbers += f": {size}"
-    return f"{ANSWERS.get(speaker['reason'], '')} {numbers}.".lstrip()  # a later version may have another reason
+    others = revealed_otherwise(speaker)
+    answer = ANSWERS.get(speaker["reason"], "") + (f" But {others}." if others else "")  # a later version may have another reason
+    return f"{answer} {numbers}.".lstrip()
 
 
 def emotion_answer(uar: float, chance: float, speakers: int, low: float | None = None) -> str:

@@ -10,7 +10,8 @@ from scipy.stats import multivariate_normal
 from speaker_invariant_ser.audit.audit import AuditSettings, audit, clips_summary
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.leakage import measure_leakage
-from speaker_invariant_ser.audit.several_clips import Identification
+from speaker_invariant_ser.audit.several_clips import Identification, interval_over_speakers
+from speaker_invariant_ser.audit.statistics import cluster_bootstrap_interval
 from speaker_invariant_ser.audit.verification.enrolment import enrol
 from speaker_invariant_ser.audit.verification.error_rates import (
     area_under_curve,
@@ -178,6 +179,21 @@ def test_several_clips_reveal_more():
 def test_several_clips_of_noise_reveal_nothing():
     curve = identified(world()[0])
     assert all(score.chance == 1 / 24 and score.low < 2 / 24 and score.accuracy < 0.1 for score in curve.values())
+
+
+def test_the_interval_of_several_clips_is_wide_where_speakers_are_few():
+    """Four speakers without a deviation worth the name reach chance as often as not; a bootstrap was above it for 8 of 100."""
+    speaker = np.repeat(["a", "b", "c", "d"], 100)
+    hit = np.concatenate([np.arange(100) < named for named in (25, 28, 30, 35)]).astype(float)
+    low, high = interval_over_speakers(hit, speaker, 40)
+    assert (low, high) == pytest.approx(0.295 + np.array([-1, 1]) * 3.1824 * np.std([25, 28, 30, 35], ddof=1) / 200, abs=1e-4)
+    assert low < 0.25 < cluster_bootstrap_interval(hit, speaker)[0]
+    low, high = interval_over_speakers(hit[200:], speaker[200:], 20)
+    assert (low, high) == pytest.approx((0.1189, 0.5428), abs=1e-4), "two speakers: binomial, 6 of 20 groups"
+
+
+def test_neighbours_add_up_to_no_evidence_of_several_clips():
+    assert measure_leakage([world(code=0.5)[0]], ["knn"], permutations=0, repeats=1).clips == {}
 
 
 def test_chance_of_several_clips_knows_the_emotions():

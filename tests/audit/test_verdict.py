@@ -242,6 +242,11 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
     [
         ("within", {"clips": [{"clips": 10, "identification": CLIPS}]}, "in 31.0 % (95 % CI 25.0 to 37.0, chance 20.0)."),
         ("within", {"clips": [{"clips": 10, "identification": {**CLIPS, "low": 0.19}}]}, None),
+        (
+            "few",
+            {"clips": [{"clips": 5, "identification": CLIPS}, {"clips": 10, "identification": {**CLIPS, "low": None}}]},
+            " But from 5 clips of one person, an attacker names the speaker in 31.0 % (95 % CI 25.0 to 37.0, chance 20.0).",
+        ),
         ("leak", {"clips": [{"clips": 10, "identification": CLIPS}]}, None),
         (
             "within",
@@ -249,6 +254,14 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
             " But from 5 clips, speakers are verified with an equal error rate of 31.0 % (95 % CI 24.0 to 38.0, chance 50.0).",
         ),
         ("within", {"clips": [{"clips": 5, "verification": {"eer": 0.46, "low": 0.4, "high": 0.51}}]}, None),
+        (
+            "within",
+            {
+                "clips": [{"clips": 5, "verification": {"eer": 0.31, "low": 0.24, "high": 0.38}}],
+                "unseen": {"verification": {"per_speaker": {"speakers": 4}}},
+            },
+            None,
+        ),
         (
             "leak",
             {"controls": {"judge": {"accuracy": 0.3, "low": 0.2, "high": 0.4}}},
@@ -261,6 +274,11 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
             " The emotions alone name the speaker of 90.0 % of the utterances, where chance is 20.0 % otherwise.",
         ),
         ("within", {"chance": {"given_emotion": 0.2, "uniform": 0.1, "majority": 0.15}}, None),
+        (
+            "within",
+            {"chance": {"given_emotion": 0.96, "uniform": 0.5, "majority": 0.5}},
+            " The emotions alone name the speaker of 96.0 % of the utterances, where chance is 50.0 % otherwise.",
+        ),
         (
             "within",
             {"predicted_emotion": {"accuracy": 0.3, "low": 0.27, "high": 0.32, "chance": 0.12, "speakers": 9}},
@@ -278,13 +296,16 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
     ids=[
         "several clips",
         "luck",
+        "few of ten clips",
         "a leak",
         "verified",
         "not verified",
+        "verified, four speakers",
         "useless judge",
         "judge",
         "emotions of speakers",
         "ordinary emotions",
+        "emotions of two speakers",
         "predictions",
         "predictions, undecided",
         "predictions that do not",
@@ -294,3 +315,4 @@ def test_what_an_embedding_at_chance_reveals_otherwise_is_stated(reason, changes
     text = speaker_verdict(speaker(reason, **changes))
     others = ("The emotions alone", " clips of one person", "equal error rate", "The judge", "predicted emotion")
     assert text.endswith(sentence) if sentence else not any(part in text for part in others)
+    assert ("But speakers are revealed by" in speaker_answer(speaker(reason, **changes))) == bool(sentence and reason != "leak")

@@ -149,7 +149,7 @@ def test_the_first_screen_holds_verdict_plot_and_numbers_before_the_contents(wri
     "report, said",
     [
         (demo_report(), "UNDECIDED: It is undecided whether"),
-        (table_report(), "AT CHANCE: No speaker is identified better than by chance."),
+        (table_report(), "AT CHANCE: From one utterance, no speaker is identified better than by chance."),
         (changed(table_report(), speaker__reason="below", at_chance=False), "LEAKS: The embedding identifies speakers: an"),
         (
             changed(run_report(), settings__audit__quick=True),

@@ -20,6 +20,7 @@ from speaker_invariant_ser.evaluation.summary import RunReport
 from speaker_invariant_ser.evaluation.summary_parts import AdversaryClassifier
 from speaker_invariant_ser.report.formatting import percent
 from speaker_invariant_ser.report.sections.comparison_table import comparison_table, pareto_front
+from speaker_invariant_ser.report.sections.paired import run_row
 from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.report.tables import (
     adversary_table,
@@ -114,6 +115,21 @@ def test_attackers_are_ranked_below_the_strongest():
 def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
     (row,) = comparison_table([changed(run_report(), at_chance=at_chance, baseline=None)], ["run"], []).rows
     assert row[9] == text
+
+
+@pytest.mark.parametrize(("at_chance", "reason", "text"), [(True, "within", "yes"), ("undecided", "quick", "undecided")])
+def test_the_comparison_says_that_several_clips_reveal_speakers(at_chance, reason, text):
+    report = changed(run_report(), at_chance=at_chance, speaker__at_chance=at_chance, speaker__reason=reason, baseline=None)
+    (row,) = comparison_table([report], ["run"], []).rows
+    assert row[9] == f"{text}, but speakers are revealed by several clips of one person and verification"
+
+
+def test_the_paired_comparison_gives_the_chance_of_both_attackers():
+    report = against_report()
+    assert report.against and report.against.speaker
+    report = changed(report, against__speaker__chance__given_emotion=0.09)
+    rows = [run_row(run.run, run, 0.5) for run in (report, report.against)]
+    assert [row[-1] for row in rows] == ["21.4 %", "9.0 %"]
 
 
 def test_a_transductive_table_says_so_in_its_first_header():

@@ -89,7 +89,7 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
 
 
 ANSWERS = {  # by the same reason
-    "within": "No speaker is identified better than by chance.",
+    "within": "From one utterance, no speaker is identified better than by chance.",
     "leak": "The embedding identifies speakers.",
     "below": "The embedding identifies speakers: an attacker is wrong more often than by chance, which reveals them as well.",
     "uneven": "It is undecided whether the embedding identifies speakers: an attacker is wrong too often, for an unknown reason.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from speaker_invariant_ser.audit.verdict import revealed_otherwise
 from speaker_invariant_ser.data.prepared_corpus import MANIFEST
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import AnyRunReport, RunReport, UnauditedReport
@@ -89,9 +90,17 @@ def comparison_row(name: str, report: AnyRunReport, on_front: bool) -> list[str]
         f"{percent(strongest.accuracy)} ({strongest.name})",
         interval(strongest) + seed_deviation(strongest),
         percent(report.speaker.chance.given_emotion),
-        "undecided" if report.at_chance == "undecided" else "yes" if report.at_chance else "no",
+        at_chance_cell(report),
         adversary_accuracy(report.speaker, with_level=False),
     ]
+
+
+def at_chance_cell(report: RunReport) -> str:
+    """Return whether a run is at chance, and by what its speakers are revealed otherwise."""
+    if report.at_chance is False:
+        return "no"
+    others = revealed_otherwise(report.speaker.to_json())
+    return ("yes" if report.at_chance is True else "undecided") + (f", but {others}" if others else "")
 
 
 def by_corpus(reports: Sequence[AnyRunReport]) -> dict[str, list[AnyRunReport]]:

@@ -53,6 +53,7 @@ def paired_section(report: AnyRunReport, against: Against) -> Section:
                     "mean over speakers",
                     "strongest attacker's accuracy",
                     "95 % CI",
+                    "chance",
                 ],
                 [
                     run_row(this, report, fmean(result.this for result in speakers.values())),
@@ -90,9 +91,9 @@ def run_row(name: str, run: AnyRunReport | Against, mean_over_speakers: float) -
     uar = run.emotion.uar
     emotion = [name, percent(uar.value), interval(uar) + seed_deviation(uar), percent(mean_over_speakers)]
     if not run.speaker:
-        return [*emotion, "not measured", "-"]
-    strongest = run.speaker.strongest
-    return [*emotion, percent(strongest.accuracy), interval(strongest) + seed_deviation(strongest)]
+        return [*emotion, "not measured", "-", "-"]
+    strongest, chance = run.speaker.strongest, run.speaker.chance.given_emotion
+    return [*emotion, percent(strongest.accuracy), interval(strongest) + seed_deviation(strongest), percent(chance)]
 
 
 def difference_table(against: Against) -> Table:

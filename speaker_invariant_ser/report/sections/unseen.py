@@ -80,7 +80,7 @@ def clips_section(speaker: Speaker) -> Section:
         "the strongest closed-form attacker are summed over scored clips that it was not fitted on; chance is what "
         "the true emotions of the same clips give. Verification (EER): embeddings are averaged over as many clips on both sides "
         "of a trial, of speakers whom the scorer was not fitted on; chance is 50 %. Clips are grouped at random, ten times; "
-        "intervals resample speakers. The number of groups is of those without a clip in common. A dash means that no two "
+        "intervals are over speakers. The number of groups is of those without a clip in common. A dash means that no two "
         "speakers have enough clips."
     )
     table = clips_table(speaker)
