@@ -23,7 +23,7 @@ from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import bounded_jobs
 
 CLEARLY_BETTER = 4.0  # standard errors, which the luckiest of ten attackers exceeds in 1 of 3,000 cases
-MIN_VALIDATED = 100  # scored (encoder, utterance) pairs, below which the choice among attackers would be one by luck
+MIN_VALIDATED = 200  # predictions of scored utterances, below which the choice among attackers would be one by luck
 SUREST_SHARE = 0.01  # of a fold's test utterances, by an attacker's margin
 
 FitProgress = Callable[[int, int], None]  # fits done, fits in total
@@ -260,8 +260,8 @@ def choose_strongest(
 
     The best of many attackers by test accuracy would be above chance by luck. So correct predictions on validation utterances
     are counted, over all encoders and folds because a single fold has too few, but never on the fold's own test utterances. They
-    are utterances that other folds score: the encoder may hide its training utterances from other attackers than new ones. Where
-    fewer than `MIN_VALIDATED` are scored, all count.
+    are utterances that other folds score: the encoder may hide its training utterances from other attackers than new ones. All
+    count where these are fewer than `MIN_VALIDATED`, as where one text is held out, which is scored in a single fold.
 
     What is validated was fitted on two thirds of a training set, on which a network may fail that succeeds on all of it. So an
     attacker that is better than the chosen one by `CLEARLY_BETTER` standard errors on the test utterances of the *other* folds
@@ -276,20 +276,25 @@ def choose_strongest(
         For each encoder, the name chosen for each fold.
     """
     ids = to_common_indices([table.id for table in tables])
-    validated = {name: np.zeros(max(indices.max() for indices in ids) + 1) for name in names}  # correct ones, over all folds
-    tested = {name: np.zeros_like(validated[name]) for name in names}
+    size = max(indices.max() for indices in ids) + 1
+    validated = {name: np.zeros((2, size)) for name in names}  # correct ones, over all folds: all, and scored ones
+    predictions = np.zeros(size)  # of scored utterances that validated, by each attacker
+    tested = {name: np.zeros(size) for name in names}
     for result, table, indices in zip(results, tables, ids, strict=True):
         speaker = to_indices(table.speaker)
         for index, fold in enumerate(result.plan.folds):
             validated_on = fold.train[fold.tuning[1]]
-            counted = table.scored[validated_on] | (sum(len(encoder.scored) for encoder in results) < MIN_VALIDATED)
+            scored = table.scored[validated_on]
+            np.add.at(predictions, indices[validated_on], scored)
             for name in names:
-                np.add.at(validated[name], indices[validated_on[counted]], result.validation_correct[name][index][counted])
+                correct = result.validation_correct[name][index]
+                np.add.at(validated[name][0], indices[validated_on], correct)
+                np.add.at(validated[name][1], indices[validated_on], correct & scored)
                 np.add.at(tested[name], indices[fold.test], result.predicted[name][index] == speaker[fold.test])
-    total = {name: validated[name].sum() for name in names}
 
     def strongest_for(scored: np.ndarray) -> str:
-        best = max(names, key=lambda name: total[name] - validated[name][scored].sum())
+        suffice = int(np.delete(predictions, scored).sum() >= MIN_VALIDATED)
+        best = max(names, key=lambda name: np.delete(validated[name][suffice], scored).sum())
         gains = {name: np.delete(tested[name] - tested[best], scored) for name in names}
         clear = [name for name in names if gains[name].sum() > CLEARLY_BETTER * np.sqrt((gains[name] ** 2).sum())]
         return max(clear, key=lambda name: gains[name].sum(), default=best)
