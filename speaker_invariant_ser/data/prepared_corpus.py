@@ -177,9 +177,12 @@ class PreparedCorpus:
 
 
 def other_corpora(utterances: Sequence[Utterance], corpora: Sequence[str]) -> list[str]:
-    """Say which corpora of utterances are not among those that prepare.json names."""
-    others = sorted({utterance.corpus for utterance in utterances} - set(corpora))
-    return [f"corpus {shown(name)}, which {SETTINGS} does not name" for name in others]
+    """Say which corpora of utterances prepare.json does not name, and of which corpora that it names there are none."""
+    there, named = {utterance.corpus for utterance in utterances}, set(corpora)
+    return [
+        *(f"corpus {shown(name)}, which {SETTINGS} does not name" for name in sorted(there - named)),
+        *(f"no utterance of {shown(name)}, which {SETTINGS} names," for name in sorted(named - there)),
+    ]
 
 
 def has_f0(folder: Path, settings: Mapping, utterances: Sequence[Utterance]) -> bool:
@@ -200,4 +203,8 @@ def read_settings(path: Path) -> dict:
     listed = isinstance(corpora, list) and all(isinstance(name, str) for name in corpora)
     if not listed or not isinstance(hashes, dict) or not all(isinstance(hashes.get(name), str) for name in (AUDIO, MANIFEST)):
         raise PreparedCorpusError(f"{path} is damaged: no hashes or no corpora in it; prepare the corpus again")
+    if not isinstance(settings.get("note", ""), str) or settings.get("sample_rate", audio.SAMPLE_RATE) != audio.SAMPLE_RATE:
+        raise PreparedCorpusError(
+            f"{path} is damaged: expected a text as note and {audio.SAMPLE_RATE} as sample_rate; prepare the corpus again"
+        )
     return settings

@@ -136,6 +136,9 @@ def test_a_folder_that_is_not_empty_is_not_replaced(tmp_path):
         (lambda data: (data / "manifest.csv").write_text("id\n1\n"), "manifest.csv was changed since it was prepared"),
         (lambda data: (data / "prepare.json").write_text('{"format": 2}'), "no hashes"),
         (lambda data: change(data, corpora=[1]), "no hashes or no corpora in it"),
+        (lambda data: change(data, corpora=["emodb", "xyz"]), "no utterance of 'xyz', which prepare.json"),
+        (lambda data: change(data, note=["a"]), "expected a text as note and 16000 as sample_rate"),
+        (lambda data: change(data, sample_rate=8000), "expected a text as note and 16000 as sample_rate"),
         (lambda data: change(data, sha256={"manifest.csv": sha256(data / "manifest.csv")}), "no hashes or no corpora in it"),
         (shutil.rmtree, "does not exist"),
     ],
@@ -174,7 +177,7 @@ def test_a_manifest_with_impossible_positions_an_id_twice_or_another_corpus_is_d
     settings = json.loads((forged / "prepare.json").read_text())
     settings["sha256"]["manifest.csv"] = sha256(forged / "manifest.csv")
     (forged / "prepare.json").write_text(json.dumps(settings))
-    reasons = r"expected \d+ (and at least 1|by the manifest); prepare it again|is no number|more than once|corpus 'other', which"
+    reasons = r"expected \d+ and at least 1; prepare it again|is no number|more than once|corpus 'other', which|no utterance of"
     with pytest.raises(PreparedCorpusError, match=reasons):
         PreparedCorpus.open(forged)
 
