@@ -19,7 +19,7 @@ import typer
 from speaker_invariant_ser import __version__
 from speaker_invariant_ser.cli.audit import audit, audit_encoders, embed
 from speaker_invariant_ser.cli.baseline import baseline
-from speaker_invariant_ser.cli.console import say
+from speaker_invariant_ser.cli.console import one_line, say
 from speaker_invariant_ser.cli.corpora import corpora, models, recipes
 from speaker_invariant_ser.cli.demo import demo
 from speaker_invariant_ser.cli.evaluate import compare, evaluate
@@ -192,7 +192,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def fail(message: str) -> int:
     """Print an error line and return the exit code of a wrong request."""
-    text, hint = explain_addresses(" ".join(message.split()))
+    text, hint = explain_addresses(one_line(message))
     text += f"; {hint}" if hint and hint not in text else ""
     say(f"error: {text if len(text) <= MAX_MESSAGE else f'{text[:MAX_MESSAGE]}...'}", error=True)
     return WRONG_REQUEST

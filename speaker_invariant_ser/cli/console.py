@@ -51,6 +51,11 @@ def say(*words: object, error: bool = False) -> None:
     print(printable(" ".join(map(str, words))), file=sys.stderr if error else sys.stdout, flush=True)
 
 
+def one_line(text: str) -> str:
+    """Return the lines of a text as one; blanks within a line are those of a name."""
+    return " ".join(stripped for line in text.splitlines() if (stripped := line.strip()))
+
+
 def show_json(value: object) -> None:
     """Print a value as indented JSON."""
     for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speaker_invariant_ser.cli.console import say, show_table, warn
+from speaker_invariant_ser.cli.console import one_line, say, show_table, warn
 from speaker_invariant_ser.cli.options import CORES, Device, Overrides, Quiet, pair, recipe_names, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
 from speaker_invariant_ser.errors import SerError, counted, quoted
@@ -90,7 +90,7 @@ def show_outcome(outcome: "Outcome", number: str) -> None:
         if not isinstance(outcome.error, SerError | MemoryError):
             for line in "".join(traceback.format_exception(outcome.error)).splitlines():
                 say(line, error=True)
-        say(f"error: {name}: {' '.join(outcome.reason.split())}", error=True)
+        say(f"error: {name}: {one_line(outcome.reason)}", error=True)
     elif outcome.status == "stale":
         warn(f"{name}: {outcome.reason}; --refresh measures it again")
     elif outcome.status == "skipped":

@@ -65,6 +65,11 @@ def test_no_command_prints_control_characters(hostile, monkeypatch, capsys, comm
     assert "\nerror: b" not in shown.out + shown.err
 
 
+def test_an_error_names_a_file_with_all_of_its_blanks(tmp_path, capsys):
+    assert siser(["audit", f"{tmp_path}/two  blanks.npz"]) == 2
+    assert "two  blanks.npz" in capsys.readouterr().err
+
+
 def test_tables_and_json_hold_the_names_as_escapes(capsys):
     show_table(Table(["run", CLEAR], [(HOSTILE, TITLE)]))
     shown = capsys.readouterr().out
