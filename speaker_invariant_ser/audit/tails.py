@@ -47,7 +47,7 @@ class Tail:
         utterances: Number of utterances; a fraction where several repeats are averaged.
         p_value: Permutation p value, corrected for the number of attackers (and speakers, or models).
         speaker: The speaker; "" for the others.
-        model: The model, by its position from 1; "" for the others.
+        model: The model, by its position from 1, since folds may have the names of speakers; "" for the others.
     """
 
     attacker: str

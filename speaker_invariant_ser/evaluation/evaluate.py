@@ -303,8 +303,6 @@ def speaker_results(
     """Assemble the speaker part of report.json from the audit and from what is known of the run."""
     has_rate = run.recipe.bottleneck.name != "none"
     parts: dict[str, Any] = audited.summary
-    if best := parts["best_recognised_model"]:
-        best["model"] = run.model_specs[int(best["model"]) - 1].name
     parts["strongest"] = {**parts["strongest"], **over_seeds(strongest_by_seed(run.model_specs, audited))}
     if against and against.strength == 0 and against.speaker and against.speaker.controls:
         parts["controls"]["without_adversary"] = against.speaker.controls["embedding"].to_json()

@@ -46,7 +46,7 @@ def speaker(reason: str = "leak", **changes: Any) -> dict:
         "left_out_share": 0.75,
         "encoders": 3,
         "best_recognised_speaker": {"accuracy": 0.9, "expected": 0.1, "utterances": 50.0},
-        "best_recognised_model": {"accuracy": 0.41, "expected": 0.1, "utterances": 50.0, "model": "02"},
+        "best_recognised_model": {"accuracy": 0.41, "expected": 0.1, "utterances": 50.0, "model": "2"},
         "attackers": {"svm": {"reads": "embedding", "accuracy": 0.708, "p_value": 0.001}},
         **changes,
     }
@@ -110,8 +110,8 @@ NUMBERS = (
         ("surest", "The embedding identifies speakers in some utterances: attackers are at chance on average, but of the utter"),
         (
             "model",
-            "The embedding of one model identifies speakers: attackers are at chance on average over 3 models, but for model 02 "
-            "one is right for 41.0 % (expected by chance 10.0).",
+            "The embedding of one model identifies speakers: attackers are at chance on average over 3 models, but one is "
+            "right for 41.0 % of the utterances of model number 2 (expected by chance 10.0).",
         ),
         ("tail", "Undecided: attackers are at chance on average, but one speaker is recognised in 90.0 % of utterances (expect"),
         ("text_leak", "The embedding identifies speakers, or what they say: each text is said by one speaker only, so that "),

@@ -43,8 +43,8 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "(expected by chance {balanced_expected:.1f})"
     ),
     "model": (
-        "The embedding of one model identifies speakers: attackers are at chance on average over {models} models, but for model "
-        "{model} one is right for {of_model:.1f} % (expected by chance {of_model_expected:.1f})"
+        "The embedding of one model identifies speakers: attackers are at chance on average over {models} models, but one is "
+        "right for {of_model:.1f} % of the utterances of model number {model} (expected by chance {of_model_expected:.1f})"
     ),
     "tail": (
         "Undecided: attackers are at chance on average, but one speaker is recognised in {recall:.1f} % of utterances (expected "
@@ -129,7 +129,7 @@ def tail_values(speaker: Mapping) -> dict[str, float | str]:
         "model": model["model"],
         "of_model": of_model,
         "of_model_expected": expected,
-        "best_model": f", those of model {model['model']} in {of_model:.1f} % ({expected:.1f})" if model["model"] else "",
+        "best_model": f", those of model number {model['model']} in {of_model:.1f} % ({expected:.1f})" if model["model"] else "",
         "precision": f", for embeddings rounded to {bits} significant bits" if bits else "",
         "recall": 100 * best["accuracy"],
         "recall_expected": 100 * best["expected"],

@@ -200,8 +200,8 @@ def about_tails(speaker: Speaker) -> str:
     )
     if model:
         text += (
-            f" Model whose speakers are recognised best: {model.model}, {percent(model.accuracy)} by {model.attacker} (expected "
-            f"{percent(model.expected)}, p = {model.p_value:.3f})."
+            f" Model whose speakers are recognised best: number {model.model}, {percent(model.accuracy)} by {model.attacker} "
+            f"(expected {percent(model.expected)}, p = {model.p_value:.3f})."
         )
     text += " Expected is what permuted speakers give; p values are corrected for the number of attackers, speakers and models."
     if speaker.nested_texts:
