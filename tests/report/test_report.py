@@ -474,6 +474,22 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     assert "not measured on the same utterances" in mixed and demo.note in mixed and "This concerns adversarial." in mixed
     alike = Written(write_comparison([run, run_report("other")], tmp_path / "alike")).page.text
     assert "not measured on the same utterances" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
+    assert "closed-form attackers were tried" not in alike
+
+
+@pytest.mark.parametrize(
+    "quick, said",
+    [((True, False), "quick: only closed-form attackers were tried"), ((True, True), "Only closed-form attackers were")],
+)
+def test_the_comparison_says_which_audits_were_quick(tmp_path, capsys, quick, said):
+    reports = [
+        changed(run_report(name), settings__audit__quick=flag) for name, flag in zip(("quick", "other"), quick, strict=True)
+    ]
+    page = Written(write_comparison(reports, tmp_path / "mixed"))
+    show_comparison(reports)
+    for text in (page.page.text, page.markdown, capsys.readouterr().out):
+        assert said in " ".join(text.split())
+        assert ("their strongest attackers are not comparable" in " ".join(text.split())) == (not all(quick))
 
 
 def test_runs_of_different_corpora_are_compared_apart(tmp_path, capsys):

@@ -138,7 +138,21 @@ def notes_of(reports: Sequence[AnyRunReport]) -> list[str]:
     if len(data) > 1:
         names = "; ".join(list(map(shorten, data.values()))[:MAX_DATA])
         texts.append(f"{DIFFERENT_DATA}: {names}. Their numbers may not be comparable.")
-    return texts
+    return [*texts, *([quick] if (quick := about_quick(reports)) else [])]
+
+
+def about_quick(reports: Sequence[AnyRunReport]) -> str:
+    """Say which runs were attacked by closed-form attackers alone, and that others are then not comparable; "" if none was."""
+    measured = audited(reports)
+    quick = [report.run for report in measured if report.settings.audit.quick]
+    if not quick:
+        return ""
+    if len(quick) == len(measured):
+        return "Only closed-form attackers were tried (--quick); all attackers may be stronger."
+    return (
+        f"{shorten(quick)}: only closed-form attackers were tried (--quick), on the other runs all: their strongest attackers "
+        "are not comparable."
+    )
 
 
 def pareto_front(reports: Sequence[AnyRunReport]) -> list[int]:
