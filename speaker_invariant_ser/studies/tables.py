@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from speaker_invariant_ser.audit.statistics import leaves_room
-from speaker_invariant_ser.report.formatting import SMALL_P
+from speaker_invariant_ser.report.formatting import SMALL_P, p_value
 from speaker_invariant_ser.report.table import Table, cell
 from speaker_invariant_ser.studies.results import Machine, Measurement
 from speaker_invariant_ser.studies.rows import Mean, Row
@@ -91,9 +91,9 @@ def difference(row: Row, first: Row) -> str:
     comparison = row.compared_with(first)
     if comparison is None:
         return "-"
-    mean, p_value = comparison.mean_difference, comparison.p_value_or_none
+    mean, p = comparison.mean_difference, comparison.p_value_or_none
     interval = "" if mean.low is None or mean.high is None else f" ({100 * mean.low:+.1f} to {100 * mean.high:+.1f})"
-    return f"{100 * mean.value:+.1f}{interval}{'' if p_value is None else f', p {p_value:.3f}'}"
+    return f"{100 * mean.value:+.1f}{interval}{'' if p is None else f', p {p_value(p)}'}"
 
 
 def notes(study: Study, corpus: str, rows: Sequence[Row]) -> list[str]:
