@@ -19,11 +19,12 @@ from speaker_invariant_ser.audit.verification.error_rates import (
     equal_error_rate,
     minimum_cost,
     pool_trials,
+    pooled_eer,
 )
 from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
 from speaker_invariant_ser.audit.verification.per_speaker import speaker_error_rates
 from speaker_invariant_ser.audit.verification.ranks import normalised_ranks
-from speaker_invariant_ser.audit.verification.scorers import TwoCovariance
+from speaker_invariant_ser.audit.verification.scorers import HEADLINE, TwoCovariance
 from speaker_invariant_ser.audit.verification.several_clips import group_clips
 from speaker_invariant_ser.audit.verification.trials import Trials
 from speaker_invariant_ser.audit.verification.unseen import Encoder, UnseenSpeakers, halves, measure_unseen
@@ -144,6 +145,20 @@ def test_groups_of_clips_are_of_one_speaker_and_share_no_clip():
     assert members.shape == (4, 5) and len(set(members.ravel())) == 20
     assert (speaker[members] == np.array([[0], [0], [2], [2]])).all()
     assert group_clips(speaker, 20, np.random.default_rng(0)).shape == (0, 20)
+
+
+@pytest.mark.parametrize("clips", [1, 5])
+def test_copies_do_not_verify_a_speaker(clips):
+    """Noise of 24 speakers, each with 4 recordings, of which there are 10 near copies; without their groups these would match."""
+    rng, number = np.random.default_rng(0), np.arange(960)
+    noise = np.repeat(rng.standard_normal((96, 8)), 10, axis=0) + 0.01 * rng.standard_normal((960, 8))
+    names, blank = np.char.mod("s%d", number // 40), np.full(960, "")
+    table = Embeddings(noise, np.char.mod("u%d", number), names, blank, blank, np.ones(960, bool))
+    known, unknown = (
+        pooled_eer([e.trials if clips == 1 else e.trials_of_groups(clips) for e in halves(given)], HEADLINE)
+        for given in (replace(table, group=np.char.mod("r%d", number // 10)), table)
+    )
+    assert unknown < 0.45 < known < 0.55
 
 
 def test_the_ratio_of_means_of_several_clips_is_that_of_two_gaussians():

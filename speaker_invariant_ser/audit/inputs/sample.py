@@ -11,7 +11,7 @@ from speaker_invariant_ser.audit.inputs.scaling import to_one_scale
 from speaker_invariant_ser.indexing import spread_order, to_indices
 
 # What a quick audit uses of a table, at most: with as much it takes half a minute of one core.
-MAX_UTTERANCES, MAX_SPEAKERS, MAX_DIMENSIONS = 4000, 100, 192
+MAX_UTTERANCES, MAX_SPEAKERS, MAX_DIMENSIONS = 4000, 100, 128
 MIN_PER_SPEAKER = 10  # utterances of each speaker that a sample keeps, if there are as many
 
 

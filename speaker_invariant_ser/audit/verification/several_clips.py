@@ -15,13 +15,14 @@ CLIPS = (1, 5, 10)  # of one person
 PARTITIONS = 10  # of each speaker's clips into groups, since a single one has few groups
 
 
-def group_clips(speaker: np.ndarray, clips: int, rng: np.random.Generator) -> np.ndarray:
+def group_clips(speaker: np.ndarray, clips: int, rng: np.random.Generator, recording: np.ndarray | None = None) -> np.ndarray:
     """Divide each speaker's utterances into groups at random; those that are left over are in none.
 
     Args:
         speaker: Speaker of each utterance [N], 0 to K - 1.
         clips: Utterances of a group.
         rng: Source of the assignment.
+        recording: Recording of each utterance [N], 0 to R - 1, whose utterances are kept together as far as groups allow.
 
     Returns:
         Positions of the members of each group [G, clips], the groups in the order of their speakers.
@@ -30,6 +31,8 @@ def group_clips(speaker: np.ndarray, clips: int, rng: np.random.Generator) -> np
     (2, 2)
     """
     shuffled = rng.permutation(len(speaker))
+    if recording is not None:
+        shuffled = shuffled[np.argsort(rng.permutation(recording.max() + 1)[recording[shuffled]], kind="stable")]
     groups = [np.zeros((0, clips), dtype=np.int64)]
     for rows in np.split(shuffled[np.argsort(speaker[shuffled], kind="stable")], np.cumsum(np.bincount(speaker))[:-1]):
         groups.append(rows[: len(rows) // clips * clips].reshape(-1, clips))
@@ -37,11 +40,17 @@ def group_clips(speaker: np.ndarray, clips: int, rng: np.random.Generator) -> np
 
 
 def make_trials_of_groups(
-    embedding: np.ndarray, speaker: np.ndarray, scorers: Mapping[str, Scorer], clips: int, seed: int = 0
+    embedding: np.ndarray,
+    speaker: np.ndarray,
+    scorers: Mapping[str, Scorer],
+    clips: int,
+    seed: int = 0,
+    recording: np.ndarray | None = None,
 ) -> Trials | None:
     """Score pairs of groups of clips: an attacker has several clips of one person, and as many of a person to compare with.
 
-    Each pair is of groups of the same partition, so that no clip is on both sides. Texts and emotions are mixed within groups.
+    Each pair is of groups of the same partition, so that no clip is on both sides, nor is a recording or a near copy. Texts and
+    emotions are mixed within groups.
 
     Args:
         embedding: Embeddings [N, D].
@@ -49,18 +58,23 @@ def make_trials_of_groups(
         scorers: Scorers by name, fitted on embeddings of other speakers.
         clips: Utterances of a group.
         seed: Seed of the groups and of the sample of pairs.
+        recording: Recording of each utterance, or group of near copies [N]; None where each utterance is one of its own.
 
     Returns:
         The trials; None where there are no two groups of one speaker, or no groups of two speakers.
     """
     index, rng = to_indices(speaker), np.random.default_rng(seed)
+    recording = None if recording is None else to_indices(recording)
     groups, pairs, total = [], [], 0
     for partition in range(PARTITIONS):
-        members = group_clips(index, clips, rng)
+        members = group_clips(index, clips, rng, recording)
         pairs.append(total + draw_pairs(index[members[:, 0]], MAX_PAIRS // PARTITIONS, seed + partition))
         groups.append(members)
         total += len(members)
     members, (left, right) = np.concatenate(groups), np.concatenate(pairs).T
+    if recording is not None:
+        shared = (recording[members[left]][:, :, None] == recording[members[right]][:, None]).any(axis=(1, 2))
+        left, right = left[~shared], right[~shared]
     of_group = index[members[:, 0]]
     target = of_group[left] == of_group[right]
     if not has_both_kinds(target):

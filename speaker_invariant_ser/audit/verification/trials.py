@@ -56,11 +56,13 @@ def make_trials(
     scorers: Mapping[str, Scorer],
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
+    recording: np.ndarray | None = None,
 ) -> Trials | None:
     """Score pairs of utterances of speakers that neither the encoder nor a scorer was trained on.
 
-    Pairs with the same text are left out where texts are known, because a sentence resembles itself even across speakers; unless
-    that would leave no target or no nontarget pair.
+    Pairs of one recording, or of near copies, are left out: they resemble each other whoever speaks. So are pairs with the same
+    text where texts are known, because a sentence resembles itself even across speakers; unless that would leave no target or no
+    nontarget pair.
 
     Args:
         embedding: Embeddings [N, D].
@@ -70,12 +72,16 @@ def make_trials(
         scorers: Scorers by name, fitted on embeddings of other speakers.
         max_pairs: With more pairs, a sample of this size is drawn, half of it target pairs if there are as many.
         seed: Seed of the sample.
+        recording: Recording of each utterance, or group of near copies [N]; None where each utterance is one of its own.
 
     Returns:
-        The trials; None without both target and nontarget pairs (fewer than two speakers, or one utterance of each).
+        The trials; None without both target and nontarget pairs (fewer than two speakers, or one utterance or recording of each).
     """
     speakers, index = np.unique(speaker), to_indices(speaker)
     left, right = draw_pairs(index, max_pairs, seed).T
+    if recording is not None:
+        apart = recording[left] != recording[right]
+        left, right = left[apart], right[apart]
     target = index[left] == index[right]
     different_text = (text[left] != text[right]) | (text[left] == "")
     same_text_left_out = bool((text != "").any() and has_both_kinds(target[different_text]))

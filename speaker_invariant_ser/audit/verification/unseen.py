@@ -65,11 +65,13 @@ class Encoder:
     def trials(self) -> Trials | None:
         """Trials of pairs of utterances."""
         table = self.unseen
-        return make_trials(table.embedding, table.speaker, table.emotion, table.text, self.scorers, seed=self.seed)
+        labels = table.speaker, table.emotion, table.text
+        return make_trials(table.embedding, *labels, self.scorers, seed=self.seed, recording=table.group)
 
     def trials_of_groups(self, clips: int) -> Trials | None:
         """Trials of pairs of groups of clips."""
-        return make_trials_of_groups(self.unseen.embedding, self.unseen.speaker, self.headline, clips, self.seed)
+        table = self.unseen
+        return make_trials_of_groups(table.embedding, table.speaker, self.headline, clips, self.seed, table.group)
 
     @property
     def ranks(self) -> tuple[np.ndarray, np.ndarray] | None:
