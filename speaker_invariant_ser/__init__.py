@@ -26,7 +26,7 @@ from speaker_invariant_ser import api
 from speaker_invariant_ser import audit as audit_package
 from speaker_invariant_ser.api import add_f0, evaluate, load_model, pipeline, predict, prepare, read_recipe, train
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 __all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "pipeline", "predict", "prepare", "read_recipe", "train"]
 
 if TYPE_CHECKING:
