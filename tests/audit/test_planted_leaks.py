@@ -24,30 +24,30 @@ def accuracies(leakage: Leakage) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ON_EMBEDDING)
 def test_every_attacker_finds_a_linear_code(name):
-    leakage = measure_leakage([make_table(220, code=linear_code)], [name])
+    leakage = measure_leakage([make_table(220, code=linear_code)], [name], repeats=1)
     assert leakage.attackers[name].accuracy > 0.8
     assert leakage.at_chance is False and leakage.strongest.score.p_value < 0.002
 
 
 def test_no_attacker_is_above_chance_on_noise():
-    leakage = measure_leakage([make_table(220)], ON_EMBEDDING)
+    leakage = measure_leakage([make_table(220)], ON_EMBEDDING, repeats=1)
     assert all(0.02 < accuracy < 0.17 for accuracy in accuracies(leakage).values())
     assert leakage.at_chance is not False
 
 
 @pytest.mark.parametrize("code", [xor_code, variance_code])
 def test_nonlinear_attackers_find_a_nonlinear_code(code):
-    leakage = measure_leakage([make_table(480, speakers=4, code=code)], ON_EMBEDDING)
+    leakage = measure_leakage([make_table(480, speakers=4, code=code)], ON_EMBEDDING, repeats=1)
     accuracy = accuracies(leakage)
-    # 0.37 instead of 0.25: accuracies of guessing vary more where speakers' covariances differ
-    assert all(accuracy[name] < 0.37 for name in LINEAR)
+    # 0.4 instead of 0.25: accuracies of guessing vary more where speakers' covariances differ
+    assert all(accuracy[name] < 0.4 for name in LINEAR)
     assert max(accuracy.values()) > 0.8 and leakage.strongest.score.accuracy > 0.8
     assert leakage.strongest.name not in LINEAR and leakage.at_chance is False
 
 
 def test_every_nonlinear_attacker_finds_a_quadratic_code_in_few_dimensions():
     """k-NN needs few noise dimensions for it."""
-    accuracy = accuracies(measure_leakage([make_table(400, dims=6, speakers=4, code=xor_code)], ON_EMBEDDING))
+    accuracy = accuracies(measure_leakage([make_table(400, dims=6, speakers=4, code=xor_code)], ON_EMBEDDING, repeats=1))
     assert all(accuracy[name] > 0.6 for name in ON_EMBEDDING if name not in LINEAR)
 
 
@@ -56,17 +56,17 @@ def conclusion_on_noise(seed: int) -> bool | str:
     return measure_leakage([make_table(seed=seed)], QUICK_ATTACKERS).at_chance
 
 
-def test_speaker_free_data_are_concluded_to_be_at_chance_in_nine_of_ten_trials_and_a_leak_in_one_of_twenty_at_most():
+def test_speaker_free_data_are_concluded_to_be_at_chance_in_nearly_all_trials_and_a_leak_in_one_at_most():
     """Further tests, of one speaker and of the surest utterances, leave 5 in 100 undecided; `benchmarks/planted.py` has 100."""
-    conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(30))
-    assert conclusions.count(True) >= 27 and conclusions.count(False) <= 1
+    conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(16))
+    assert conclusions.count(True) >= 14 and conclusions.count(False) <= 1
 
 
 def test_a_leak_of_8_points_is_never_concluded_to_be_at_chance():
-    results = Parallel(2)(delayed(leak_of_8_points)(seed) for seed in range(12))
+    results = Parallel(2)(delayed(leak_of_8_points)(seed) for seed in range(8))
     assert all(1 / 11 + 0.03 < accuracy < 0.23 for accuracy, _ in results)
     conclusions = [at_chance for _, at_chance in results]
-    assert True not in conclusions and conclusions.count(False) >= 11
+    assert True not in conclusions and conclusions.count(False) >= 7
 
 
 def leak_of_8_points(seed: int) -> tuple[float, bool | str]:
@@ -97,8 +97,9 @@ def test_leace_removes_the_linear_code_only():
     others = make_table(40_000, dims=24, speakers=4, seed=100, code=linear_and_xor_code)
     one_hot = torch.from_numpy(np.eye(4)[np.arange(40_000) % 4])
     eraser = LeaceFitter.fit(torch.from_numpy(others.embedding), one_hot).eraser
-    before = measure_leakage([table], names)
-    after = measure_leakage([replace(table, embedding=eraser(torch.from_numpy(table.embedding)).numpy())], names)
+    before = measure_leakage([table], names, repeats=1)
+    erased = replace(table, embedding=eraser(torch.from_numpy(table.embedding)).numpy())
+    after = measure_leakage([erased], names, repeats=1)
     assert all(before.attackers[name].accuracy > 0.6 for name in LINEAR)
     assert all(after.attackers[name].accuracy < 0.25 + 0.03 and after.attackers[name].p_value > 0.05 for name in LINEAR)
     assert after.attackers["qda"].accuracy > 0.6 and after.attackers["mlp"].accuracy > 0.6
