@@ -1,6 +1,5 @@
 """Every shipped recipe trains, resumes to the same bits after an interruption, is evaluated, and ships no adversary."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.recipe import Recipe
-from speaker_invariant_ser.report.write import write_report
 from speaker_invariant_ser.runs import flattened
 from speaker_invariant_ser.studies.study import read_study
 from speaker_invariant_ser.training import trainer
@@ -56,8 +54,7 @@ def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepare
     names = load_file(whole.model_specs[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in MODEL_PARTS for name in names)
     evaluation = evaluate(whole, prepared, device="cpu", quick=True)
-    write_report(evaluation.report, whole.folder / "report", evaluation.curves)
-    report = json.loads((whole.folder / "report" / "report.json").read_text())
+    report = evaluation.report.to_json()
     predictions = read_predictions(whole.folder / PREDICTIONS)
     assert set(predictions.speaker) == {"05", "06"} and len(predictions.id) == 24
     recomputed = uar(predictions.truth, predictions.predicted, len(predictions.labels))
