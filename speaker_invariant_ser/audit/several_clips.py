@@ -91,7 +91,7 @@ def identify(
                 hits.append(summed.argmax(axis=1) == true)
             speaker.append(names[members[:, 0]])
     hit, name = np.concatenate(correct).astype(float), np.concatenate(speaker)
-    if len(set(name)) < 2:  # one person's groups do not show whether persons are told apart
+    if len(set(name)) < 2:  # groups of one speaker do not show whether speakers are distinguished
         return None
     uniform = float(np.average([uniform_chance(encoder) for encoder in labels], weights=[len(table.id) for table in tables]))
     chance = max(uniform, float(np.concatenate(expected).mean()))
