@@ -47,13 +47,15 @@ def root() -> Any:
 
 
 def default_of(option: Any) -> str:
-    """Return the default of an option in words, or an empty string where it has none."""
+    """Return the default of an option or argument: a value, or words; an empty string where it has none."""
     if isinstance(option.show_default, str):
-        return f"`{option.show_default}`"
+        return option.show_default if " " in option.show_default else f"`{option.show_default}`"
     if option.opts[0] in DIFFERS and option.default is not None:
         return DIFFERS[option.opts[0]]
     if option.required:
         return "required"
+    if option.secondary_opts and option.default is not None:
+        return f"`{(option.opts if option.default else option.secondary_opts)[0]}`"
     return "" if option.default is None or option.default is False or option.default == "" else f"`{option.default}`"
 
 
@@ -95,16 +97,23 @@ def table_of_options(command: Any) -> str:
 
 def usage(name: str, command: Any) -> str:
     """Return the line that shows how a verb is called."""
-    arguments = [f"{part.name.upper()}{'...' if part.nargs != 1 or part.multiple else ''}" for part in arguments_of(command)]
+    names = [(part, f"{part.name.upper()}{'...' if part.nargs != 1 or part.multiple else ''}") for part in arguments_of(command)]
+    arguments = [name if part.required else f"[{name}]" for part, name in names]
     required = [f"{part.opts[0]} {part.name.upper()}" for part in options_of(command) if part.required]
     return " ".join(["siser", name, *arguments, *required])
+
+
+def default_sentence(argument: Any) -> str:
+    """Return the sentence that states the default of an optional argument, or an empty string where it has none."""
+    return f" Default: {default}." if (default := default_of(argument)) else ""
 
 
 def section(name: str, command: Any) -> str:
     """Return a verb's section of the page."""
     lines = [f"## siser {name}\n", f"```text\n{usage(name, command)}\n```\n", inspect.cleandoc(command.help or "") + "\n"]
     if arguments := arguments_of(command):
-        lines += ["| argument | meaning |", "|---|---|", *(f"| `{a.name.upper()}` | {cell(a.help)} |" for a in arguments), ""]
+        rows = [f"| `{a.name.upper()}` | {cell(a.help)}{'' if a.required else default_sentence(a)} |" for a in arguments]
+        lines += ["| argument | meaning |", "|---|---|", *rows, ""]
     if options_of(command):
         lines.append(table_of_options(command))
     return "\n".join(lines)

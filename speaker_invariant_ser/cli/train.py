@@ -66,8 +66,8 @@ def train(
 ) -> None:
     """Train every fold and seed of a recipe.
 
-    Each fold has speakers to train on, other speakers to select the epoch on, and test speakers, which training never uses. With
-    train.refit, inner folds over the training speakers select the epoch instead.
+    Each fold has test speakers, which training never uses, and speakers to train on. Dev speakers, or with train.refit inner
+    folds over the training speakers, select the epoch; the default recipe selects nothing.
     """
     from speaker_invariant_ser.config import DEFAULT_RECIPE
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus

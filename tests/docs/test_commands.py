@@ -14,7 +14,7 @@ from speaker_invariant_ser.studies.sweep_space import read_sweep
 
 GROUP = typer.main.get_command(app)
 PAGES = [*MARKDOWN, *RECIPES, *SCRIPTS]
-PLACEHOLDER = re.compile(r"NAME|^RECIPE$|/best\.toml$")  # the last is what `siser sweep` writes
+PLACEHOLDER = re.compile(r"NAME|^\[?RECIPE\]?$|/best\.toml$")  # the last is what `siser sweep` writes
 GENERATED = ROOT / "docs" / "command-line.md"  # it has every verb anyway
 CLUSTER_VARIABLES = {"$recipe": "recipes/emodb.toml"}  # of docs/slurm.sh
 
