@@ -2,12 +2,13 @@
 
 import re
 import tomllib
+from dataclasses import fields
 
 import yaml
 from documents import ROOT
 
 from speaker_invariant_ser import __version__
-from speaker_invariant_ser.audit.attackers import ATTACKERS
+from speaker_invariant_ser.audit.attackers import ATTACKERS, Attacker
 from speaker_invariant_ser.data.corpora.registry import known_corpora
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -25,6 +26,14 @@ def test_the_readme_states_the_number_of_corpora_and_attackers():
     assert f"[{len(known_corpora())} corpora](docs/corpora.md)" in readme
     number = {8: "eight", 9: "nine", 10: "ten"}.get(len(ATTACKERS), str(len(ATTACKERS)))
     assert f"fresh attackers:** {number} classifiers" in readme
+
+
+def test_the_contributing_page_describes_every_field_of_an_attacker():
+    page = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
+    table = page.split("## Add an attacker")[1].split("3. Add")[0]
+    assert re.findall(r"^ *\| `(\w+)` \|", table, re.MULTILINE) == [
+        field.name for field in fields(Attacker) if field.name not in {"make", "settings"}
+    ]
 
 
 def test_every_requirement_is_pinned():
