@@ -11,6 +11,8 @@ import pytest
 import soundfile
 import torch
 from checkpoints import save_checkpoint
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from speaker_invariant_ser.config import make_recipe
 from speaker_invariant_ser.data.prepare import prepare
@@ -47,6 +49,27 @@ def tone(speaker: str, emotion: str, text: str) -> np.ndarray:
     overtones = np.random.default_rng(int(speaker)).uniform(0.1, 1, 6)
     voice = sum(a * np.sin(n * phase) for n, a in enumerate(overtones, start=1))
     return 0.1 * voice / np.abs(voice).max() + 0.001 * rng.standard_normal(len(time))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rendered_pictures(request):
+    """Whether pictures are rendered: only in tests/report and where a module sets RENDER_PICTURES, since it takes long.
+
+    Elsewhere they are drawn, and then an empty picture is written.
+    """
+    rendered = request.path.parent.name == "report" or getattr(request.module, "RENDER_PICTURES", False)
+    with pytest.MonkeyPatch.context() as patch:
+        if not rendered:
+            patch.setattr(Figure, "savefig", save_empty_picture)
+        yield rendered
+
+
+def save_empty_picture(figure, file, format="png", **options) -> None:
+    """Write an empty picture in place of a figure."""
+    if format == "svg":
+        file.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
+    else:
+        imsave(file, np.zeros((1, 1, 3)))
 
 
 @pytest.fixture(scope="session")

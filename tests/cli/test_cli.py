@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -464,10 +465,11 @@ def test_a_damaged_model_is_named(paths, tmp_path, capsys):
 
 
 def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys):
-    """With fewer sentences, emotions and epochs than `make demo`."""
+    """With fewer sentences, emotions, epochs and attackers than `make demo`."""
     monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)
+    monkeypatch.setattr(demo, "evaluate", partial(demo.evaluate, quick=True))
     (tmp_path / "demo" / "baseline" / "old").mkdir(parents=True)
     (tmp_path / "demo" / MARK).touch()
     assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0

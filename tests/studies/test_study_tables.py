@@ -22,6 +22,8 @@ from speaker_invariant_ser.studies.rows import Mean, gather
 from speaker_invariant_ser.studies.study import read_study
 from speaker_invariant_ser.studies.tables import markdown, notes, table_of
 
+RENDER_PICTURES = True  # see conftest.py
+
 STUDY = """
 seeds = [0, 1]
 page = "page.md"
