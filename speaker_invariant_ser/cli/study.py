@@ -12,7 +12,7 @@ import typer
 from speaker_invariant_ser.cli.console import one_line, say, show_table, warn
 from speaker_invariant_ser.cli.options import CORES, Device, Overrides, Quiet, pair, recipe_names, warn_of_cores
 from speaker_invariant_ser.cli.progress import progress_bars
-from speaker_invariant_ser.errors import SerError, counted, quoted
+from speaker_invariant_ser.errors import SerError, StudyError, counted, quoted
 
 if TYPE_CHECKING:
     from speaker_invariant_ser.studies.runner import Outcome
@@ -69,7 +69,9 @@ def study(
     cells = described.cells(only or (), corpora or (), seeds)
     failed = False
     require_marks(page_of(described, folder), marks(described))
-    if not table:
+    if table:
+        require_results(described, folder)
+    else:
         from speaker_invariant_ser.studies.runner import Options, run_study
 
         options = Options(folder, runs, full, refresh, keep_runs, device, jobs)
@@ -81,6 +83,14 @@ def study(
     say(f"page: {page_of(described, folder)}")
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def require_results(described: "Study", folder: Path) -> None:
+    """Raise StudyError if the folder holds no result of the study, so that a page is not emptied by a wrong --results."""
+    from speaker_invariant_ser.studies.rows import gather
+
+    if not gather(described, folder):
+        raise StudyError(f"{folder} holds no result of this study, so its page is left as it is; measure without --table")
 
 
 def show_outcome(outcome: "Outcome", number: str) -> None:

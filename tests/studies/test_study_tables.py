@@ -220,8 +220,8 @@ def test_pages_and_pictures_of_somebody_else_are_not_replaced(path, rows, capsys
     assert siser(["study", str(path), "--table"]) == 2
     assert "page-here.svg exists, and" in " ".join(capsys.readouterr().err.split()) and picture.read_text() == "mine"
     picture.unlink()
-    assert siser(["study", str(path), "--table"]) == 0 and siser(["study", str(path), "--table", "--results", "none"]) == 0
-    assert "(page-here.svg)" in page.read_text(), "without results, the page stays"
+    assert siser(["study", str(path), "--table"]) == 0 and siser(["study", str(path), "--table", "--results", "none"]) == 2
+    assert "none holds no result of this study" in capsys.readouterr().err and "(page-here.svg)" in page.read_text()
     page.unlink()
     assert siser(["study", str(path), "--table"]) == 0, "a picture of this program may be replaced, whatever the page says"
     page.write_bytes(content := b"\xff\xfe")
