@@ -4,18 +4,13 @@
 
     siser.prepare("emodb", "corpora/emodb", "data/emodb")
     siser.train("default", "data/emodb", "runs/emodb")
-    summary = siser.evaluate("runs/emodb")
+    report = siser.evaluate("runs/emodb")
     rows = siser.predict("runs/emodb", ["call.wav"])
     prediction = siser.load_model().predict_file("call.wav")
 
 Importing the package is fast and loads no torch; each function imports what it needs.
 
-A module imports only from packages to its left, or from its own, without a circle:
-
-    common <- data <- features <- models, adversaries <- runs, audit <- training, evaluation, inference <- report <- api, demos
-    <- cli
-
-Common are the modules next to the packages (errors, recipe, config, files, metrics, processes, distributed), apart from `runs`.
+docs/architecture.md describes the packages, and which imports from which.
 Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
 """
 

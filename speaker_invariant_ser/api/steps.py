@@ -68,6 +68,7 @@ def prepare(
 
     Raises:
         CorpusError: The corpus is unknown, or the folder does not hold it.
+        DownloadError: The download failed.
         ManifestError: Your table or folder cannot be used.
         WriteError: `out` holds anything, or cannot be written.
 
@@ -181,6 +182,8 @@ def train(
     Raises:
         RecipeError: The recipe is wrong, or does not fit the corpus.
         SplitError: The speakers cannot be divided as the recipe asks.
+        PreparedCorpusError: `data` is not a prepared corpus, or is damaged.
+        RunError: Training diverged, or the run to resume is of another recipe or corpus.
         WriteError: `out` holds anything, or cannot be written.
 
     Example:
@@ -234,6 +237,7 @@ def evaluate(
 
     Raises:
         RunError: The run is not fully trained or damaged, or `against` was tested on other utterances.
+        PreparedCorpusError: The run's corpus is not there, or is damaged.
         AuditError: The speakers have too few utterances for an audit; the attribute `emotion` has the results on emotion.
 
     Example:

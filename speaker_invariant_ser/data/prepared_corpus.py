@@ -2,7 +2,7 @@
 
 manifest.csv    one row per utterance: its labels and the position of its audio
 audio.i16       the samples of all utterances one after another, little-endian int16
-f0.f32          optional: F0 and voicing confidence of all utterances, see `f0`
+f0.f32          optional: F0 and voicing confidence of all utterances, see `f0.stored`
 prepare.json    settings, counts, checks for shortcuts, hashes, versions
 rejected.csv    file, reason: files that are not used
 warned.csv      file, reason: suspicious files that are used
@@ -126,7 +126,7 @@ class PreparedCorpus:
             indices: Positions in `utterances`.
 
         Returns:
-            Float32 [B, 2, T], see `f0.compute_f0`, padded with zeros.
+            Float32 [B, 2, T], see `f0.tracker.compute_f0`, padded with zeros.
 
         Raises:
             PreparedCorpusError: The corpus has no F0, or its file has become shorter since it was opened.

@@ -76,7 +76,7 @@ def prosody_functionals(clip: np.ndarray, f0: np.ndarray) -> np.ndarray:
 
     Args:
         clip: Float32 [S] in [-1, 1] at 16 kHz, S at least 1.
-        f0: F0 in Hz and confidence, [2, T], as `f0.compute_f0` returns them.
+        f0: F0 in Hz and confidence, [2, T], as `data.f0.tracker.compute_f0` returns them.
 
     Returns:
         The numbers in the order of PROSODY, float64 [22], finite for any clip.
