@@ -252,11 +252,6 @@ def targets_of(models: "Models") -> tuple[str, ...]:
     return models[0].targets if len({model.targets for model in models}) == 1 else ()
 
 
-def mean_probabilities(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> np.ndarray:
-    """Compute emotion probabilities [N, C] of clips of any length, as `mean_outputs` does."""
-    return mean_outputs(models, clips, mean)[0]
-
-
 def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Compute outputs for clips of any length, averaged over windows weighted by their lengths.
 

@@ -20,7 +20,7 @@ from speaker_invariant_ser.evaluation import model_outputs
 from speaker_invariant_ser.evaluation.predictions import read_predictions
 from speaker_invariant_ser.inference.inputs import WINDOW, cut_windows
 from speaker_invariant_ser.inference.loading import load_models
-from speaker_invariant_ser.inference.predict import mean_probabilities
+from speaker_invariant_ser.inference.predict import mean_outputs
 from speaker_invariant_ser.models.calibration import apply_temperature
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.runs import Run
@@ -225,8 +225,8 @@ def test_inference_averages_the_folds(prepared, folder, tmp_path):
     recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 3, "dev_speakers": 1}})
     run = train(recipe, prepared, tmp_path / "run", device="cpu")
     clips = [prepared.clip(index) for index in (0, 30, 60)]
-    by_fold = [mean_probabilities(load_models(run, split.name, "cpu"), clips) for split in run.splits]
-    averaged = mean_probabilities(load_models(run, device="cpu"), clips)
+    by_fold = [mean_outputs(load_models(run, split.name, "cpu"), clips)[0] for split in run.splits]
+    averaged = mean_outputs(load_models(run, device="cpu"), clips)[0]
     assert np.allclose(averaged, np.mean(by_fold, axis=0), atol=1e-6) and not np.allclose(averaged, by_fold[0], atol=1e-5)
 
 
@@ -311,9 +311,9 @@ def test_long_recordings_are_cut_into_equal_windows(trained):
     clip = np.random.default_rng(0).standard_normal(WINDOW * 2 + 1).astype(np.float32) * 0.1
     parts = cut_windows(clip)
     assert len(parts) == 3 and np.array_equal(np.concatenate(parts), clip) and np.ptp([len(part) for part in parts]) <= 1
-    by_window = [mean_probabilities(model, [part])[0] for part in parts]
+    by_window = [mean_outputs(model, [part])[0][0] for part in parts]
     weight = [len(part) for part in parts]
-    assert mean_probabilities(model, [clip, clip[:9000]])[0] == pytest.approx(
+    assert mean_outputs(model, [clip, clip[:9000]])[0][0] == pytest.approx(
         np.average(by_window, axis=0, weights=weight), abs=1e-5
     )
 

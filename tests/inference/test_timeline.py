@@ -10,7 +10,7 @@ from speaker_invariant_ser.data import audio
 from speaker_invariant_ser.errors import AudioError, SerError
 from speaker_invariant_ser.inference.parts.recording import Recording
 from speaker_invariant_ser.inference.parts.windows import Cutter, cut, to_samples
-from speaker_invariant_ser.inference.predict import mean_probabilities
+from speaker_invariant_ser.inference.predict import mean_outputs
 from speaker_invariant_ser.inference.timeline import StreamingClassifier, timeline
 from speaker_invariant_ser.models.model import load_model
 
@@ -62,7 +62,7 @@ def test_a_timeline_has_the_probabilities_of_its_windows_alone(model, long_clip)
     assert windows[-1].end == len(long_clip) / RATE and windows[-1].end - windows[-1].start == 1.5
     for window in windows[:: max(1, len(windows) // 4)]:
         clip = long_clip[round(window.start * RATE) : round(window.end * RATE)]
-        alone = mean_probabilities([model], [clip])[0]
+        alone = mean_outputs([model], [clip])[0][0]
         np.testing.assert_allclose(list(window.probabilities.values()), alone, atol=1e-5)
         assert window.emotion == model.labels[int(alone.argmax())] and window.confidence == max(window.probabilities.values())
 
