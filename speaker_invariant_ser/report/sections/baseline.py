@@ -5,7 +5,7 @@ from speaker_invariant_ser.evaluation.summary_parts import Baseline
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.sections.blocks import Block, Section, Text
 from speaker_invariant_ser.report.table import Table
-from speaker_invariant_ser.report.tables import baseline_name, classifiers_table, fold_line
+from speaker_invariant_ser.report.tables import classifiers_table, fold_line
 
 
 def baseline_section(baseline: Baseline) -> Section:
@@ -23,7 +23,7 @@ def baseline_section(baseline: Baseline) -> Section:
         score = baseline.speaker
         leak = (
             f"Closed-form attackers identify the speaker from these features with an accuracy of {percent(score.accuracy)} "
-            f'({interval(score)}, {score.attacker}): the control "{baseline_name(baseline)}" on the utterances that the '
+            f'({interval(score)}, {score.attacker}): the control "{section_title(baseline).lower()}" on the utterances that the '
             "embedding was attacked on."
         )
         blocks.append(Text(leak))
@@ -42,5 +42,5 @@ def speakers_table(baseline: Baseline) -> Table:
         [speaker, *(percent(classifier.per_speaker[speaker].uar) for classifier in classifiers), f"{result.utterances:,}"]
         for speaker, result in classifiers[0].per_speaker.items()
     ]
-    head = ["unseen speaker", *(f"UAR, {kind} SVM" for kind in baseline.classifiers), "utterances"]
+    head = ["unseen speaker", *(f"UAR, {'RBF' if kind == 'rbf' else kind} SVM" for kind in baseline.classifiers), "utterances"]
     return Table(head, rows, fold_line(rows, "speakers"))
