@@ -266,7 +266,7 @@ PLANTS: dict[str, Plant] = {
 }
 
 
-# ---- worlds without any
+# ---- worlds without speaker information
 
 
 def correlated(world: World) -> None:
@@ -403,7 +403,7 @@ def main() -> None:
     parser.add_argument("--attackers", nargs="+", choices=ON_EMBEDDING, default=ON_EMBEDDING)
     options = parser.parse_args()
     summary: dict = {"utterances": options.utterances}
-    for title, kinds in (("plant", PLANTS), ("world without any", WORLDS)):
+    for title, kinds in (("plant", PLANTS), ("world", WORLDS)):
         chosen = [name for name in kinds if not options.only or any(part in name for part in options.only)]
         summary[title] = print_table(title, chosen, partial(attack_kind, kinds, options))
     summary["noise_worlds"] = false_alarms(options.worlds)
