@@ -128,7 +128,7 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
         metadata = yaml.safe_load(card.split("---")[1])
         assert metadata["language"] == ["de"] and metadata["model-index"][0]["results"][0]["dataset"]["type"] == "emodb-mine"
         assert part in card and "**EMO-DB**, recorded and described by Burkhardt" in card
-        assert "**mine**, data of the one who trained it. Licence: not known to the program." in card
+        assert "**mine**, own data of whoever trained the model. Licence: not known to the program." in card
         assert "strongest attacker" in card and "chance, given the emotion" in card and "baseline: " in card
 
 
