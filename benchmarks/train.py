@@ -1,10 +1,10 @@
-"""Measure the speed of training: against a plain loop and the former network, from disk, and with many models on one GPU.
+"""Measure the speed of training: against a plain loop and the textbook recipe, from disk, and with many models on one GPU.
 
     python benchmarks/train.py EMODB [--data PREPARED] [--only speed step stream gpu pretrained] [--folds 10] [--epochs 40]
 
 speed    EMO-DB, leave-one-speaker-out, recipes/cnn.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
          which has the same model, folds, batch size, epochs and epoch selection
-step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the former network
+step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the textbook recipe
          (recipes/textbook.toml): training_step.py; with --data, EMODB is not needed
 stream   one epoch of 300 hours of synthetic audio, which do not fit into memory, against 2.5 hours, which do
 pretrained  a frozen pre-trained encoder with cached layers, against a loop that runs it in every epoch; EMODB is not needed

@@ -1,4 +1,4 @@
-"""What a training step costs, recipe by recipe, beside the former network's; part `step` of train.py.
+"""What a training step costs, recipe by recipe, beside the textbook recipe's; part `step` of train.py.
 
 A step is everything between two batches: reading, features and augmentation, forward and backward pass, the adversary, and the
 update. Recipes take turns, an epoch of real batches each, so that whatever slows the machine down slows all of them; medians over
@@ -29,7 +29,7 @@ from speaker_invariant_ser.training import launcher
 from speaker_invariant_ser.training.trainer import Trainer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-FORMER = RECIPES / "textbook.toml"  # the network of versions up to 0.2.0: a CNN on log-mel with a hop of 10 ms
+TEXTBOOK = RECIPES / "textbook.toml"  # a CNN on log-mel with a hop of 10 ms
 DEFAULT = tuple(RECIPES / f"{name}.toml" for name in ("emodb", "emodb-prosody", "emodb-fusion"))
 MEMORY_EPOCHS = 8
 
@@ -58,7 +58,7 @@ class Candidate:
 
 
 def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, dict[str, float]]:
-    """Measure a training step of each recipe and of the former network, with one thread.
+    """Measure a training step of each recipe and of the textbook recipe, with one thread.
 
     Args:
         data: A prepared corpus, with F0 if a recipe needs it.
@@ -66,9 +66,9 @@ def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, d
         rounds: Epochs of each recipe that count.
 
     Returns:
-        For each recipe milliseconds per clip, its ratio to the former network's (processor time), and the peak memory in MB.
+        For each recipe milliseconds per clip, its ratio to the textbook recipe's (processor time), and the peak memory in MB.
     """
-    paths = [FORMER, *(path for path in map(find_recipe, paths) if path.resolve() != FORMER)]
+    paths = [TEXTBOOK, *(path for path in map(find_recipe, paths) if path.resolve() != TEXTBOOK)]
     torch.set_num_threads(1)
     with candidates(data, paths, rounds + 1) as found:
         for _ in range(rounds + 1):
@@ -77,12 +77,12 @@ def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, d
         results = {name: candidate.per_clip() for name, candidate in found.items()}
     for path in paths:
         result = results[path.stem]
-        result["vs_former"] = result["cpu_ms"] / results[FORMER.stem]["cpu_ms"]
+        result["vs_textbook"] = result["cpu_ms"] / results[TEXTBOOK.stem]["cpu_ms"]
         result |= peak_of_process(data, path)
         results[path.stem] = {name: round(value, 2) for name, value in result.items()}
         print(
-            f"{path.stem}: {result['cpu_ms']:.2f} ms of processor time per clip, {result['vs_former']:.2f} of the former "
-            f"network's; {result['peak_mb']:.0f} MB at most, {result['imports_mb']:.0f} of them imports"
+            f"{path.stem}: {result['cpu_ms']:.2f} ms of processor time per clip, {result['vs_textbook']:.2f} of the textbook "
+            f"recipe's; {result['peak_mb']:.0f} MB at most, {result['imports_mb']:.0f} of them imports"
         )
     return results
 
