@@ -113,6 +113,8 @@ def test_prepare_refuses_wrong_requests(folder, tmp_path):
         siser.prepare("emobd", folder, tmp_path / "data")
     with pytest.raises(CorpusError, match="--pattern: for your own data only, emodb is a known corpus; leave it out"):
         siser.prepare("emodb", folder, tmp_path / "data", pattern="{speaker}/*.wav")
+    with pytest.raises(CorpusError, match="--pattern: for folder, and not for csv; leave it out"):
+        siser.prepare("csv", folder / "corpus.csv", tmp_path / "data", pattern="{speaker}/*.wav")
     (tmp_path / "mine").touch()
     with pytest.raises(WriteError, match="exists already: prepare into a new folder"):
         siser.prepare("csv", folder / "corpus.csv", tmp_path)

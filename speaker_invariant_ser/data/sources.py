@@ -149,16 +149,16 @@ def shared_speakers(sources: Sequence[Source], listings: Sequence[Listing]) -> l
 
 
 def require_own_data(sources: Sequence[Source]) -> None:
-    """Raise CorpusError for an option that is about the user's own data where there is none: it would have no effect."""
+    """Raise CorpusError for an option about own data where there is none of the kinds it is for: it would do nothing."""
     first = sources[0]
     own = any(source.is_own for source in sources)
-    for option in ("votes", "annotators"):
-        if getattr(first, option) and not any(source.corpus in WITH_VOTES for source in sources):
-            raise CorpusError(f"--{option}: for {', '.join(WITH_VOTES)}, and not for {first.corpus}; leave it out")
     for option in ("name", "pattern", "columns", "unlabelled", "scale"):
         if getattr(first, option) and not (first.is_own if option == "name" else own):
             flag = "--column" if option == "columns" else f"--{option}"
             raise CorpusError(f"{flag}: for your own data only, {first.corpus} is a known corpus; leave it out")
+    for option, kinds in (("pattern", ("folder",)), ("votes", WITH_VOTES), ("annotators", WITH_VOTES)):
+        if getattr(first, option) and not any(source.corpus in kinds for source in sources):
+            raise CorpusError(f"--{option}: for {', '.join(kinds)}, and not for {first.corpus}; leave it out")
 
 
 def comparison(sources: Sequence[Source], listings: Sequence[Listing]) -> Callable[[Sequence[Utterance]], list[str]]:
