@@ -10,7 +10,7 @@ import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
-from speaker_invariant_ser.audit.embeddings import Embeddings, without_single_utterances
+from speaker_invariant_ser.audit.embeddings import Embeddings, require_auditable, without_single_utterances
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS
 from speaker_invariant_ser.audit.further import FurtherAttacks, attack_further, reconsider
 from speaker_invariant_ser.audit.information import measure_information
@@ -210,6 +210,7 @@ def audit_table(
     settings = settings or AuditSettings()
     if judge:
         judge.require(table.id)
+    require_auditable(without_single_utterances(table))  # before sampling, which leaves nothing of such a table
     scored: Scored = "given" if table.scored.all() else "held-out"
     drawn, sample = draw_sample(table, settings.seed) if settings.quick else (table, None)
     audited = replace(audit([drawn], scored, settings=settings, progress=progress, judge=judge), sample=sample)

@@ -18,6 +18,7 @@ from speaker_invariant_ser.audit.inputs import sample as sampling
 from speaker_invariant_ser.audit.inputs.sample import draw_sample
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
 from speaker_invariant_ser.report.tables import NETWORKS, STOPPED, not_converged
 
@@ -78,6 +79,12 @@ def test_a_leak_is_found_in_the_sample_and_the_sample_is_stated_everywhere(small
     for text in (shown.out, (tmp_path / "out/report.md").read_text(encoding="utf-8").partition("|")[0]):
         sample = "a sample: 100 of 1,100 utterances, 5 of 11 speakers, 12 principal components of 20 dimensions."
         assert sample in " ".join(text.split())
+
+
+def test_a_table_of_many_speakers_with_one_utterance_each_is_refused(small):
+    table = make_table(20)
+    with pytest.raises(AuditError, match="2 speakers with 2 or more utterances each; there are none"):
+        audit_table(replace(table, speaker=np.arange(20)), AuditSettings(quick=True))
 
 
 def test_no_leak_is_found_in_a_sample_of_noise(small):
