@@ -14,12 +14,17 @@ docs/architecture.md describes the packages, and which imports from which.
 Shape letters: B batch, S samples, M mel bands, T frames, D embedding, C emotions, K speakers, N utterances.
 """
 
+import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from speaker_invariant_ser import api
 from speaker_invariant_ser import audit as audit_package
 from speaker_invariant_ser.api import add_f0, evaluate, load_model, pipeline, predict, prepare, read_recipe, train
+
+# Libraries report their use to their makers unless they are told not to, and are told by the time they are imported.
+for _variable, _value in {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+    os.environ.setdefault(_variable, _value)
 
 __version__ = "0.10.0"
 __all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "pipeline", "predict", "prepare", "read_recipe", "train"]

@@ -67,6 +67,16 @@ print(siser.audit.embeddings.Embeddings.__name__, folds.__name__)"""
     assert second == "Embeddings speaker_invariant_ser.audit.folds"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it may keep what it reports in other folders")
+def test_libraries_report_nothing_of_their_use_to_their_makers(tmp_path, monkeypatch):
+    """onnxruntime writes an id of the machine and a queue of events below the user's home where it may."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    code = "import os, speaker_invariant_ser, onnxruntime; print(os.environ['RAY_USAGE_STATS_ENABLED'])"
+    assert python(code) == "0" and not [*tmp_path.rglob("*")]
+
+
 def test_every_public_function_is_typed_and_documented():
     for name in siser.__all__:
         if name != "__version__":
