@@ -236,6 +236,7 @@ def audit_encoders(
         from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
         from speaker_invariant_ser.studies.encoders.compare import Comparison, require_different_names, without_folder
         from speaker_invariant_ser.studies.encoders.page import PAGE, marks, notes, table_of, unaudited, write_page
+        from speaker_invariant_ser.studies.encoders.results import read_all
         from speaker_invariant_ser.studies.page import require_marks
 
         prepared = PreparedCorpus.open(data)
@@ -251,6 +252,7 @@ def audit_encoders(
         page = page or out / PAGE
         if encoders:
             require_marks(page, marks("-".join(prepared.settings["corpora"])))
+            read_all(out)  # a file there that is no result is found before anything is measured
         progress("loading", 1, 1)
         measured = [measure(comparison, text, data, progress) for text in encoders or ()]
     results = write_page(out, page)

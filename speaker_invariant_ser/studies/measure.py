@@ -129,7 +129,7 @@ def remove_run(folder: Path) -> None:
     """Remove a run; other files in its folder, or in that of its report, stay."""
     require_no_links([folder / REPORT])
     remove_known(folder / REPORT, REPORT_FILES)
-    remove_known(folder, (RECIPE, SPLIT, FOLDS, PREDICTIONS, EVENTS))
+    remove_known(folder, (FOLDS, PREDICTIONS, EVENTS, RECIPE, SPLIT))  # models first: what is left of an interruption is a run
 
 
 def why_other_run(folder: Path, recipe: Recipe, prepared: PreparedCorpus) -> str:

@@ -189,7 +189,8 @@ def read_measurement(kind: type[M], path: Path, origin: str) -> M | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is not a result of {origin} ({why_invalid(error)}); remove it") from None
+        why = why_invalid(error)
+        raise StudyError(f"{path} is not a result of {origin} ({why}); choose another folder, or move it") from None
 
 
 def write_result(path: Path, result: Measurement) -> None:

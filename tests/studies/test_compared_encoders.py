@@ -463,6 +463,14 @@ def test_what_cannot_be_compared_is_one_line(words, message, prepared, tmp_path,
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
+def test_a_folder_of_other_json_is_refused_before_anything_is_measured(prepared, tmp_path, capsys):
+    (tmp_path / "prepare.json").write_text("{}")
+    assert siser(["audit-encoders", str(prepared.folder), "log-mel", "--out", str(tmp_path), "--jobs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "prepare.json is not a result of `siser audit-encoders`" in error and "remove" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["prepare.json"]
+
+
 def test_results_of_two_recipes_are_not_put_into_one_table(compared, tmp_path):
     from speaker_invariant_ser.studies.encoders.page import read_results
 
@@ -475,7 +483,7 @@ def test_results_of_two_recipes_are_not_put_into_one_table(compared, tmp_path):
     with pytest.raises(StudyError, match="differ in recipe"):
         read_results(tmp_path)
     (tmp_path / "deep.json").write_text("{}")
-    with pytest.raises(StudyError, match=r"deep.json is not a result of `siser audit-encoders` \(.*\); remove it"):
+    with pytest.raises(StudyError, match=r"deep.json is not a result of `siser audit-encoders` \(.*\); choose another folder"):
         read_results(tmp_path)
 
 

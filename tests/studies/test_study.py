@@ -13,6 +13,7 @@ import pytest
 from conftest import TINY
 from reports import without_audit
 
+from speaker_invariant_ser import files
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -23,6 +24,7 @@ from speaker_invariant_ser.evaluation.summary import read_report
 from speaker_invariant_ser.files import locked
 from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.processes import cores
+from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.studies import measure, runner
 from speaker_invariant_ser.studies.machine import describe_machine
 from speaker_invariant_ser.studies.results import read_result, recorded_recipe, table_sha256, write_result
@@ -376,13 +378,27 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(words, message, path, capsys
     assert not (path.parent / "results").exists()
 
 
+def test_an_interrupted_removal_of_a_run_leaves_what_the_next_call_can_remove(trained, tmp_path, monkeypatch):
+    folder, remove = shutil.copytree(trained.folder, tmp_path / "run"), files.remove
+
+    def interrupted(path):
+        if path.exists():
+            remove(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure.remove_run(folder)
+    assert not any(spec.done for spec in Run.open(folder).model_specs)
+
+
 def test_a_study_that_is_not_there_or_a_damaged_result_is_an_error(path, capsys):
     assert siser(["study", str(path.with_name("gone.toml"))]) == 2
     assert "no study at" in capsys.readouterr().err
     (path.parent / "results").mkdir()
     (path.parent / "results" / "tones-svm.json").write_text("{}")
     assert siser(["study", str(path), "--table"]) == 2
-    assert "tones-svm.json is not a result of a study (command: Field required); remove it" in capsys.readouterr().err
+    assert "tones-svm.json is not a result of a study (command: Field required); choose another" in capsys.readouterr().err
 
 
 def test_the_first_seed_of_every_arm_comes_before_the_second(path, prepared):
