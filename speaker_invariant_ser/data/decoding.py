@@ -32,6 +32,8 @@ Attempt = tuple[str, audio.Decoded | AudioError]  # path, and the decoded uttera
 SLOT = 2**21  # samples per slot, more than a chunk of ordinary utterances has
 GROUP_SAMPLES = 2**21  # samples that are decoded before they are resampled
 MAX_SECONDS = 300  # longest utterance; a recording of hours would have to fit into memory
+TRIM_FRAME, TRIM_HOP = 400, 160  # samples of the frames whose level decides what is trimmed, and from one to the next
+SILENCE = 1e-10  # power of such a frame that is no quieter than another
 LOUDNESS_BLOCK = 0.4  # seconds, the block length of ITU-R BS.1770; a shorter utterance is one block
 
 
@@ -221,10 +223,16 @@ def apply_treatment(
 
 
 def trim(samples: np.ndarray, decibels: float) -> np.ndarray:
-    """Remove the frames at both ends that are more than `decibels` below the loudest frame."""
-    from librosa.effects import trim as librosa_trim  # slow to import, therefore only when it is needed
+    """Remove the frames at both ends of samples [S] that are more than `decibels` below the loudest frame.
 
-    return librosa_trim(samples, top_db=decibels, frame_length=400, hop_length=160)[0]
+    Frames are centred on every `TRIM_HOP`-th sample; beyond the ends there is silence. What is cut is whole hops.
+    """
+    energy = np.concatenate([[0.0], np.square(samples, dtype=np.float64).cumsum()])
+    centres = np.arange(0, len(samples) + 1, TRIM_HOP)
+    first, last = ((centres + side * TRIM_FRAME // 2).clip(0, len(samples)) for side in (-1, 1))
+    power = np.maximum((energy[last] - energy[first]) / TRIM_FRAME, SILENCE)
+    loud = np.flatnonzero(power > power.max() * 10 ** (-decibels / 10))
+    return samples[TRIM_HOP * loud[0] : TRIM_HOP * (loud[-1] + 1)]
 
 
 def normalise_loudness(samples: np.ndarray, loudness: float) -> tuple[np.ndarray, list[str]]:

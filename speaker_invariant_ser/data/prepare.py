@@ -54,7 +54,7 @@ from speaker_invariant_ser.files import (
 )
 from speaker_invariant_ser.processes import TaskProgress, versions_of
 
-LIBRARIES = ("soundfile", "soxr", "librosa", "pyloudnorm")
+LIBRARIES = ("soundfile", "soxr", "pyloudnorm")
 
 Compare = Callable[[Sequence[Utterance]], list[str]]  # kept utterances -> differences from the expected counts
 Remark = tuple[str, str]  # file, reason

@@ -287,6 +287,14 @@ def test_trimming_removes_silence_and_zeros_at_both_ends_only(tmp_path):
     assert short.settings["treatment"]["trim_db"] == 40
 
 
+def test_frames_are_trimmed_where_their_level_is_below_that_of_the_loudest():
+    samples = np.repeat([0.0, 0.009, 0.011, 1.0, 0.5, 0.0099, 0.0], 1600).astype(np.float32)  # -40.9, -39.2, 0, -6, -40.1 dB
+    assert np.array_equal(decoding.trim(samples, 40.0), samples[3200:8320]), "the frame at 8160 begins where it is louder"
+    assert np.array_equal(decoding.trim(samples, 1.0), samples[4960:6400])
+    assert not decoding.trim(np.zeros(1000, np.float32), 40.0).any()
+    assert len(decoding.trim(samples[:1], 40.0)) == 1
+
+
 def test_loudness_is_normalised_for_every_length():
     for samples in (*range(1600, 6600, 23), 2007, 2011, 2015):
         clip = noise(samples, 1).astype(np.float32)[:samples]
