@@ -109,7 +109,8 @@ def eer_interval(tables: Sequence[Trials], name: str, seed: int = 0) -> Interval
     resampled = resampled_levels(tables, name, seed)
     if resampled is None:
         return None, None
-    false_rejection, true_rejection = (np.cumsum(share, axis=0) for share in resampled)
+    # from a threshold below all levels on, which rejects nothing: many scores may be tied at the lowest level, as those of codes
+    false_rejection, true_rejection = (np.cumsum(np.pad(share, ((1, 0), (0, 0))), axis=0) for share in resampled)
     rates = [
         np.interp(0.0, rejected - accepted, rejected)
         for rejected, accepted in zip(false_rejection.T, (1 - true_rejection).T, strict=True)
