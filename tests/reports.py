@@ -65,7 +65,7 @@ from speaker_invariant_ser.evaluation.unseen_parts import (
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
 from speaker_invariant_ser.files import write_json
 from speaker_invariant_ser.report.plots import Points
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.runs import CORPORA, Run
 
 EMOTIONS = ("angry", "bored", "disgusted", "fearful", "happy", "neutral", "sad")
 ATTACKERS = ("logistic", "lda", "qda", "knn", "svm", "mlp", "mlp_large", "boosting", "frames")
@@ -100,6 +100,7 @@ def of_run(content: dict[str, Any], run: Run) -> dict[str, Any]:
         for split, fold in zip(run.splits, run.record["folds"], strict=True)
     ]
     own = {"data_sha256": run.hashes, "seeds": list(run.seeds), "recipe": recipe_without_path(run.recipe), "folds": folds}
+    own |= {"corpora": run.record[CORPORA]}
     return {**content, "settings": {**content["settings"], **own}}
 
 
@@ -124,7 +125,9 @@ def put_report(run: Run, content: dict[str, Any], folder: Path | None = None) ->
     own = results_of(read_predictions(folder / PREDICTIONS)).to_json()
     report = {**of_run(content, run), "emotion": {**content["emotion"], **own}}
     if speaker := content.get("speaker"):
+        held_out = [name for split in run.splits for name in split.held_out]
         attacked = {"encoders": len(run.model_specs), "speakers": len(run.splits[0].train)}
+        attacked |= {"utterances": len(set(held_out)), "decisions": len(held_out)}
         at_chance, reason = concluded(Speaker.model_validate(speaker), content["settings"]["audit"]["quick"])
         report |= {"speaker": {**speaker, **attacked, "at_chance": at_chance, "reason": reason}, "at_chance": at_chance}
     if baseline := content.get("baseline"):

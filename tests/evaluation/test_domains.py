@@ -24,7 +24,7 @@ from speaker_invariant_ser.data.splits import Split, make_splits
 from speaker_invariant_ser.data.tables.custom import Request
 from speaker_invariant_ser.data.tables.custom_formats import CUSTOM_FORMATS
 from speaker_invariant_ser.errors import ManifestError, RecipeError, RunError, SplitError
-from speaker_invariant_ser.evaluation.claims.report import own_emotion
+from speaker_invariant_ser.evaluation.claims.report import own_emotion, own_predictions
 from speaker_invariant_ser.evaluation.domains import domain_results, domains_of, headline
 from speaker_invariant_ser.evaluation.evaluate import evaluate
 from speaker_invariant_ser.evaluation.summary import RunReport
@@ -343,10 +343,10 @@ def test_each_domain_has_its_own_numbers_and_the_headline_mixes_neither(reports,
 @pytest.mark.parametrize("domain", ["source", "target"])
 def test_results_on_either_domain_must_follow_from_the_predictions(domain, reports, adapted):
     content = reports[0].to_json()
-    assert own_emotion(adapted, reports[0]).to_json() == content["emotion"]
+    assert own_emotion(adapted, reports[0], own_predictions(adapted)).to_json() == content["emotion"]
     content["emotion"]["domains"][domain]["tested"]["accuracy"] = 0.99
     with pytest.raises(RunError, match=f"emotion.domains.{domain}.tested.accuracy is 0.99, expected"):
-        own_emotion(adapted, RunReport.model_validate(content))
+        own_emotion(adapted, RunReport.model_validate(content), own_predictions(adapted))
 
 
 def test_the_baseline_is_compared_domain_by_domain(reports):

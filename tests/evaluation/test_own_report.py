@@ -5,10 +5,16 @@ import shutil
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from helpers import section
 from reports import put_report, run_report
 
+from speaker_invariant_ser.audit.certificates.certificate import Certificate, certify
+from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart
+from speaker_invariant_ser.evaluation.claims.certificate import contradictions
 from speaker_invariant_ser.evaluation.claims.report import own_predictions, report_of
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
@@ -70,6 +76,7 @@ def test_what_other_versions_write_is_read(key, value, run, write):
         ("data_sha256", {"audio.i16": "0", "manifest.csv": "0"}, "other data"),
         ("seeds", [1], "other seeds"),
         ("folds", [], "other folds"),
+        ("corpora", ["ravdess"], "other corpora"),
         ("recipe", {"train": {"epochs": 10_000}}, "another recipe"),
     ],
 )
@@ -110,6 +117,8 @@ def closed_form_alone(speaker):
         ("speaker.scored", "trained", "speaker.scored is 'trained', expected 'held-out'"),
         ("speaker.learned", "held-out", "speaker.learned is 'held-out', expected 'all'"),
         ("speaker", closed_form_alone, "settings.audit.quick is False, and there are results of closed-form attackers alone"),
+        ("speaker.utterances", 90_000, "90000 utterances and"),
+        ("speaker.certificate", {"column": "code", "cells": 2, "delta": 0.05, "populations": []}, "the run releases no codes"),
         ("speaker.encoders", 10, "10 encoders were attacked, and the run has"),
         ("speaker.speakers", 2000, "2000 speakers and"),
         ("baseline.chance", 0.1, "baseline: chance is 0.1, expected 0.25"),
@@ -155,3 +164,43 @@ def test_the_verdict_is_that_of_the_numbers(run, write):
     write("verdict", ["Emotion UAR on 1000 unseen speakers: 99.9 %.", "Attackers are at chance."])
     emotion, speaker = report_of(run).verdict
     assert emotion.startswith("Emotion UAR on 2 unseen speakers") and "The embedding identifies speakers" in speaker
+
+
+def certificate_of(run, predictions):
+    """A certificate of random codes for the clips of the run."""
+    tables, rng = {"held-out": [], "unseen": []}, np.random.default_rng(0)
+    for spec in run.model_specs:
+        held_out = np.resize(spec.split.train, len(spec.split.held_out))
+        for clips, speaker in (("held-out", held_out), ("unseen", predictions.speaker[predictions.fold == spec.split.name])):
+            code, ids = rng.integers(3, size=len(speaker)), np.char.mod("%d", np.arange(len(speaker)))
+            labels = {"speaker": speaker, "emotion": ids, "text": ids, "scored": np.ones(len(speaker), dtype=bool)}
+            tables[clips].append(Embeddings(np.zeros((len(speaker), 1)), ids, **labels, code=code))
+    names = [spec.name for spec in run.model_specs]
+    populations = tuple(certify(own, names, clips) for clips, own in tables.items())
+    return json.loads(json.dumps(Certificate("code", 4, populations).summary))
+
+
+@pytest.mark.parametrize(
+    "place, key, value, message",
+    [
+        ((), "delta", 0.5, "delta is 0.5, expected 0.05"),
+        ((), "cells", 2, "cells is 2, expected 4"),
+        ((), "column", "emotion", "the column is emotion"),
+        (("populations", 0), "worst", 0.1, "held-out: worst is 0.1"),
+        (("populations", 0, "models", 0), "name", "another", "held-out: it is not of the models of the run"),
+        (("populations", 0, "models", 0), "utterances", 90_000, "has other clips than the run"),
+        (("populations", 0, "models", 0), "bound", 0.01, "a bound of 0.01 with plug_in ="),
+        (("populations", 0, "models", 0), "plug_in", 0.01, "with plug_in = 0.01, expected"),
+        (("populations", 0, "models", 0, "curve", 1), "bound", 0.01, "the bounds of several clips do not follow"),
+    ],
+)
+def test_a_certificate_that_contradicts_the_run_or_itself_is_named(place, key, value, message, run):
+    codes = replace(run, recipe=run.recipe.model_copy(update={"release": section("release", name="decision")}))
+    predictions = own_predictions(run)
+    certificate = certificate_of(codes, predictions)
+    assert not [*contradictions(codes, CertificatePart.model_validate(certificate), predictions)]
+    part = certificate
+    for step in place:
+        part = part[step]
+    part[key] = value
+    assert message in " ".join(contradictions(codes, CertificatePart.model_validate(certificate), predictions))

@@ -6,6 +6,7 @@ the recordings could tell more. But what follows from these is computed again, a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from speaker_invariant_ser.audit.statistics import margin_of
 from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.audit.words.conclusions import CONCLUSIONS
 from speaker_invariant_ser.errors import RunError, quoted, shorten, shown
+from speaker_invariant_ser.evaluation.claims.certificate import contradictions as certificate_contradictions
 from speaker_invariant_ser.evaluation.claims.conclusion import concluded
 from speaker_invariant_ser.evaluation.claims.numbers import contradictions, differing, same
 from speaker_invariant_ser.evaluation.domains import SOURCE, TARGET, domain_result
@@ -24,7 +26,7 @@ from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, Prediction
 from speaker_invariant_ser.evaluation.summary import JSON, REPORT, AnyRunReport, RunReport, UnauditedReport, read_report
 from speaker_invariant_ser.evaluation.summary_parts import Emotion
 from speaker_invariant_ser.features.pretrained.checkpoint_paths import recipe_without_path
-from speaker_invariant_ser.runs import Run
+from speaker_invariant_ser.runs import CORPORA, Run
 
 
 def report_of(run: Run) -> AnyRunReport:
@@ -35,8 +37,9 @@ def report_of(run: Run) -> AnyRunReport:
     """
     report = read_report(run.folder)
     require_own(run, report)
-    report = report.model_copy(update={"emotion": own_emotion(run, report)})
-    if wrong := list(why_inconsistent(run, report)):
+    predictions = own_predictions(run)
+    report = report.model_copy(update={"emotion": own_emotion(run, report, predictions)})
+    if wrong := list(why_inconsistent(run, report, predictions)):
         raise RunError(f"{run.folder / REPORT / JSON} contradicts itself: {shorten(wrong, 3)}; {again(run)}")
     return report.model_copy(update={"verdict": stated_anew(report)})
 
@@ -56,6 +59,7 @@ def require_own(run: Run, report: AnyRunReport) -> None:
         "other folds": reported.keys() != folds.keys() or any(folds[name] != digest for name, digest in known.items()),
         "other seeds": bool(report.settings.seeds) and report.settings.seeds != list(run.seeds),
         "another recipe": not agrees(report.settings.recipe, recipe_without_path(run.recipe)),
+        "other corpora": CORPORA in run.record and report.settings.corpora != run.record[CORPORA],
     }
     if of := [what for what, other in differs.items() if other]:
         raise RunError(f"{run.folder / REPORT / JSON} is of {' and '.join(of)} than {run.folder}: {again(run)}")
@@ -93,15 +97,15 @@ def own_predictions(run: Run) -> Predictions:
     return predictions
 
 
-def own_emotion(run: Run, report: AnyRunReport) -> Emotion:
-    """Return the emotion results of a report as they follow from predictions.csv.
+def own_emotion(run: Run, report: AnyRunReport, predictions: Predictions) -> Emotion:
+    """Return the emotion results of a report as they follow from the run's predictions.
 
     What groups, votes and telephone speech need is in the prepared corpus, which may not be here: they are as stated.
 
     Raises:
-        RunError: The report states something else, or predictions.csv is not that of the run.
+        RunError: The report states something else.
     """
-    predictions, emotion = own_predictions(run), report.emotion
+    emotion = report.emotion
     first = np.isin(predictions.speaker, list(emotion.per_speaker))
     if not first.any():
         raise RunError(f"{run.folder / REPORT / JSON} has no test speaker of {run.folder / PREDICTIONS}: {again(run)}")
@@ -153,7 +157,7 @@ def replaced(stated: object, own: object) -> Any:
     return own
 
 
-def why_inconsistent(run: Run, report: AnyRunReport) -> Iterator[str]:
+def why_inconsistent(run: Run, report: AnyRunReport, predictions: Predictions) -> Iterator[str]:
     """Yield what contradicts the run, or itself: what was attacked and concluded, normalisation, and the baseline."""
     baseline, emotion, transductive = report.baseline, report.emotion, run.recipe.features.transductive
     if report.transductive != transductive:
@@ -166,6 +170,8 @@ def why_inconsistent(run: Run, report: AnyRunReport) -> Iterator[str]:
             yield f"baseline, {name}: it has other test speakers"
     if isinstance(report, RunReport):
         yield from about_the_speaker(run, report)
+        if certificate := report.speaker.certificate:
+            yield from (f"the certificate: {text}" for text in certificate_contradictions(run, certificate, predictions))
 
 
 def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
@@ -183,6 +189,13 @@ def about_the_speaker(run: Run, report: RunReport) -> Iterator[str]:
         yield (
             f"{speaker.speakers} speakers and {speaker.encoders} encoders were attacked, and the run has {trained} training "
             f"speakers and {models} models"
+        )
+    held_out = [split.held_out for split in run.splits]
+    utterances, decisions = len({*chain(*held_out)}), len(run.seeds) * sum(map(len, held_out))
+    if all(held_out) and (speaker.utterances > utterances or speaker.decisions > decisions):
+        yield (
+            f"{speaker.utterances} utterances and {speaker.decisions} decisions were scored, and the run holds out {utterances} "
+            f"utterances, {decisions} over its models"
         )
     on_embedding = {name for name, score in attackers.items() if score.reads == "embedding"}
     if on_embedding <= set(QUICK_ATTACKERS) and not report.settings.audit.quick:
