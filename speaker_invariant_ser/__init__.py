@@ -22,7 +22,7 @@ from speaker_invariant_ser import api
 from speaker_invariant_ser import audit as audit_package
 from speaker_invariant_ser.api import add_f0, evaluate, load_model, pipeline, predict, prepare, read_recipe, train
 
-# Libraries report their use to their makers unless they are told not to, and are told by the time they are imported.
+# These libraries report their use to their makers unless a variable forbids it when they are imported.
 for _variable, _value in {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     os.environ.setdefault(_variable, _value)
 
