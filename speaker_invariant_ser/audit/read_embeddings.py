@@ -368,10 +368,11 @@ def match_fields(names: Iterable[str], columns: Mapping[str, str], path: Path, n
     require_unique_columns(names, path)
     fields = dict.fromkeys((*needed, *FIELDS))
     for field, name in columns.items():
+        option = f"--discrete {name}" if field == CODE else f"--column {field}={name}"
         if field not in fields:
-            raise AuditError(f"--column {field}={name}: {unknown('column', field, fields)}")
+            raise AuditError(f"{option}: {unknown('column', field, fields)}")
         if find(name, names) not in names:
-            raise AuditError(f"{path}: --column {field}={name}: {unknown('column', name, names)}")
+            raise AuditError(f"{path}: {option}: {unknown('column', name, names)}")
     chosen = {}
     for field in fields:
         usual = [name for name in (field, *ALIASES.get(field, ())) if name in names]

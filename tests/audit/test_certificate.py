@@ -280,7 +280,7 @@ def test_what_a_table_of_codes_has_besides_is_named_as_not_certified(ending, tmp
         ({"cell": ["1", "2", "2 "] * 40}, [], "--discrete cell: '2' and '2 ' differ in blanks or zero bytes alone"),
         ({"cell": ["1", "2", "\u20031"] * 40}, [], "--discrete cell: '1' and '\\u20031' differ in blanks or zero bytes alone"),
         ({"cell": ["1", "2", "2\0"] * 40}, [], "--discrete cell: '2' and '2\\x00' differ in blanks or zero bytes alone"),
-        ({"other": ["1"] * 120, "cell": None}, [], "--column code=cell: unknown column 'cell'"),
+        ({"other": ["1"] * 120, "cell": None}, [], "--discrete cell: unknown column 'cell'"),
         ({}, ["--dimensions", "cell"], "leave out --dimensions or --discrete"),
     ],
     ids=["no scored", "fitted on all", "no codes", "empty", "blank", "wide blank", "zero byte", "no column", "dimensions"],

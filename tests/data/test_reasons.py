@@ -177,6 +177,7 @@ def test_folders_list_each_recording_once_as_usable_or_not(tmp_path):
         "._p.m4a": None,
         "g.txt": None,
         "h": "its ending (none) is none of its kind; rename it to end with .wav",
+        "w.wav ": "its ending '.wav ' is none of its kind; rename it to end with .wav",
         "i.bak": "its ending .bak is none of its kind",
         "j.bin": None,
         ".git/k.wav": "is hidden",

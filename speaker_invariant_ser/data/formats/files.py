@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speaker_invariant_ser.data.formats.content import first_bytes
 from speaker_invariant_ser.data.formats.identify import convert, explain_missing, identify
-from speaker_invariant_ser.errors import NOT_REGULAR, AudioError
+from speaker_invariant_ser.errors import NOT_REGULAR, AudioError, quoted
 
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".mp3", ".mp2", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".opus", ".w64"}
@@ -86,13 +86,14 @@ def list_unusable(folder: Path | str) -> list[tuple[str, str]]:
 def reason_against(folder: Path | str, name: str) -> str:
     """Return why a file below a folder is a recording that cannot be used; empty if it can be, or is no recording."""
     suffix, note = suffix_of(name), os.path.basename(name).startswith("._")
+    shown_suffix = quoted(suffix) if suffix else "(none)"
     unopened = suffix in TEXT_SUFFIXES or (suffix in SUFFIXES and not note)
     head = b"" if unopened else first_bytes(os.path.join(folder, name))
     if note and head.startswith(NOTES_OF_A_MAC):
         return ""
     ending = next((ending for pattern, ending in ENDINGS.items() if re.match(pattern, head, re.DOTALL)), "")
     if ending and not is_hidden(name):
-        return f"holds a recording, but its ending {suffix or '(none)'} is none of its kind; rename it to end with {ending}"
+        return f"holds a recording, but its ending {shown_suffix} is none of its kind; rename it to end with {ending}"
     if suffix in HEADERLESS:
         return f"{suffix} has no header; convert it with its own rate and format, such as {HEADERLESS[suffix]}"
     if suffix in UNSUPPORTED_SUFFIXES:
@@ -103,7 +104,7 @@ def reason_against(folder: Path | str, name: str) -> str:
         return "is hidden: its name, or that of a folder, begins with a dot; rename it if it is to be used"
     if suffix in SUFFIXES:
         return ""
-    return identify(name, head, None) or f"holds a recording, but its ending {suffix or '(none)'} is none of audio; rename it"
+    return identify(name, head, None) or f"holds a recording, but its ending {shown_suffix} is none of audio; rename it"
 
 
 def walk(folder: Path | str, unopened: dict[str, str] | None = None) -> Iterator[str]:
