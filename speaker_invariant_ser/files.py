@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -172,13 +172,13 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_files(folder: Path | str, names: Collection[str]) -> Iterator[Path]:
+def replaced_files(folder: Path | str, names: Sequence[str]) -> Iterator[Path]:
     """Make a temporary folder whose files replace those of a former result if the block ends without an error.
 
     Args:
         folder: Folder of the result, which may hold a former one and the user's own files.
-        names: Names that files of such a result can have. Those that the block does not write are removed; whatever has another
-            name stays.
+        names: Names that files of such a result can have, first the one that a former result is known by. Those that the block
+            does not write are removed; whatever has another name stays.
 
     Yields:
         The temporary folder, next to `folder`.
@@ -200,7 +200,7 @@ def replaced_files(folder: Path | str, names: Collection[str]) -> Iterator[Path]
             folder.mkdir(exist_ok=True)
             for name in sorted(set(names) - written):
                 (folder / name).unlink(missing_ok=True)
-            for name in sorted(written):
+            for name in filter(written.__contains__, names):
                 os.replace(partial / name, folder / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -208,8 +208,7 @@ def replaced_files(folder: Path | str, names: Collection[str]) -> Iterator[Path]
 
 def remove_known(folder: Path | str, names: Collection[str]) -> None:
     """Remove files and folders of these names from a folder, and the folder itself where nothing else is in it."""
-    folder = Path(folder)
-    with write_errors(folder):
+    with write_errors(folder := Path(folder)):
         for name in names:
             remove(folder / name)
         if folder.is_dir() and not any(folder.iterdir()):
@@ -281,13 +280,14 @@ def resumable_folder(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path | str) -> None:
-    """Remove temporary folders that a killed process left beside a complete folder; raise WriteError while one is in use."""
+    """Remove what a killed process left beside a complete file or folder; raise WriteError while one is in use."""
     path = resolve_links(path)
-    leftovers = [partial_of(path), partial_of(path).with_suffix(".scratch")]
-    if path.is_dir() and any(path.iterdir()) and any(folder.is_dir() for folder in leftovers):
+    leftovers = [partial_of(path).with_suffix(suffix) for suffix in (".partial", ".scratch", ".blocks")]
+    complete = any(path.iterdir()) if path.is_dir() else path.is_file()
+    if complete and any(leftover.exists() for leftover in leftovers):
         with write_errors(path), locked(path, "lock"), locked(path, "scratch-lock"):
-            for folder in leftovers:
-                shutil.rmtree(folder, ignore_errors=True)
+            for leftover in leftovers:
+                remove(leftover)
 
 
 @contextmanager

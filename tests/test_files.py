@@ -9,6 +9,7 @@ from reports import run_report, table_report
 
 from speaker_invariant_ser import files, json_files, processes
 from speaker_invariant_ser.cli.app import run as siser
+from speaker_invariant_ser.cli.options import require_former_report
 from speaker_invariant_ser.data.corpora.base import list_corpus
 from speaker_invariant_ser.data.corpora.registry import get_corpus
 from speaker_invariant_ser.data.splits import Split
@@ -59,6 +60,21 @@ def test_a_failed_report_leaves_the_former_one(tmp_path):
         (partial / "report.html").write_text("half")
         raise KeyError
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_report_that_was_interrupted_while_it_got_its_name_is_known_as_one(tmp_path, monkeypatch):
+    """The folder was new; the next call would otherwise refuse the part that is in it."""
+
+    def interrupted(source, target):
+        os.rename(source, target)
+        if Path(target).parent.name == "out":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(table_report(), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.json"]
+    require_former_report(tmp_path / "out")
 
 
 @pytest.mark.parametrize("own", [*OWN, "report.json alone"])

@@ -155,10 +155,11 @@ def embed(
     that the encoder was trained on. Of runs and models it has the predicted emotion, and the code if they release codes: `siser
     audit` certifies both (--discrete). An interrupted call continues when it is repeated.
     """
-    from speaker_invariant_ser.files import held, refuse_existing, remove
+    from speaker_invariant_ser.files import held, refuse_existing, remove, remove_leftovers
 
     if out.suffix.lower() != ".npz":
         raise typer.BadParameter(f"--out {out}: expected a name that ends with .npz.")
+    remove_leftovers(out)
     refuse_existing(out, another := "remove it, or choose another --out")
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)

@@ -132,7 +132,7 @@ def column_names(columns: list[str] | None) -> dict[str, str]:
 def require_former_report(out: Path, quick: bool = False) -> None:
     """Raise WriteError if `out` holds anything but a former report, which may be replaced, a full one not by a quick one."""
     from speaker_invariant_ser.errors import WriteError
-    from speaker_invariant_ser.evaluation.summary import JSON, REPORT_FILES, holds_full_report, is_report
+    from speaker_invariant_ser.evaluation.summary import JSON, REPORT_FILES, holds_full_report, is_report, require_report_folder
     from speaker_invariant_ser.files import refuse_existing, require_only
     from speaker_invariant_ser.runs import RECIPE, SPLIT
 
@@ -143,5 +143,6 @@ def require_former_report(out: Path, quick: bool = False) -> None:
     advice = "choose another --out; only a former report is replaced"
     if is_report(out / JSON):
         require_only(out, REPORT_FILES, advice)
+        require_report_folder(out)
     else:
         refuse_existing(out, advice)

@@ -47,6 +47,7 @@ from speaker_invariant_ser.evaluation.summary import (
     RunReport,
     RunSettings,
     UnauditedReport,
+    require_report_folder,
 )
 from speaker_invariant_ser.evaluation.summary_parts import (
     AdversaryClassifier,
@@ -145,6 +146,8 @@ def evaluate(
     if against and against.folder.samefile(run.folder):
         raise RunError(f"{against.folder} is the run that is evaluated: expected another one to compare with")
     require_no_links(run.folder / name for name in (REPORT, QUICK_REPORT))
+    for name in (REPORT, QUICK_REPORT):
+        require_report_folder(run.folder / name)
     with held(run.folder / PREDICTIONS):
         return evaluate_alone(run, prepared, device, progress, by, against, quick, jobs, with_baseline, telephone, judge)
 

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError
 
-from speaker_invariant_ser.errors import RunError, quoted
+from speaker_invariant_ser.errors import RunError, WriteError, quoted
 from speaker_invariant_ser.evaluation.part import Count, Part, Share, Signed, Size
 from speaker_invariant_ser.evaluation.summary_parts import (
     AtChance,
@@ -297,6 +297,15 @@ def holds_full_report(folder: Path) -> bool:
         return content["settings"]["audit"]["quick"] is False and content["speaker"] is not None
     except (OSError, ValueError, LookupError, TypeError):
         return False  # none, a comparison, or damaged
+
+
+def require_report_folder(folder: Path) -> None:
+    """Raise WriteError where a file is in place of the folder of a report, or a folder in place of one of its files."""
+    if folder.exists() and not folder.is_dir():
+        raise WriteError(f"cannot write {folder}: a file of that name exists")
+    for path in (folder / name for name in REPORT_FILES):
+        if path.is_dir():
+            raise WriteError(f"cannot write {path}: a folder of that name exists")
 
 
 def read_report(folder: Path) -> AnyRunReport:

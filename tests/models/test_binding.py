@@ -234,6 +234,15 @@ def test_no_command_writes_through_a_link_in_a_run(place, run, prepared, tmp_pat
     assert not any(outside.iterdir())
 
 
+def test_a_folder_in_place_of_a_file_of_the_report_is_an_error_before_the_work(run, prepared, capsys):
+    shutil.rmtree(run / "report", ignore_errors=True)
+    (run / "report" / "report.html").mkdir(parents=True)
+    assert siser(["evaluate", str(run), "--data", str(prepared.folder), "--device", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == f"error: cannot write {run}/report/report.html: a folder of that name exists\n" and not captured.out
+    assert not (run / "predictions.csv").exists()
+
+
 def test_a_run_is_bound_to_the_f0_that_it_was_trained_with(prepared_f0, tmp_path):
     """Another tracker, or another person's file, gives other F0 of the same audio, with a hash that fits."""
     features = {"streams": ["log-mel", "prosody"], "hop_ms": 16.0, "mels": 24}

@@ -259,8 +259,10 @@ def test_a_table_of_a_feature_set_is_audited_as_it_is(prepared, tmp_path, capsys
         "emotion": 3,
         "text": 4,
     }
+    embedding.blocks_folder(out)  # as a kill at the last moment leaves it
     assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {out} exists already: remove it, or choose another --out\n"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
     rounded = tmp_path / "rounded.npz"
     assert siser(["embed", "log-mel", str(prepared.folder), "--out", str(rounded), "--significant-bits", "11"]) == 0
     assert np.array_equal(np.load(rounded)["embedding"], round_significant(table.embedding, 11)), "as it is audited"
@@ -432,8 +434,9 @@ def test_what_is_there_is_not_measured_again_unless_it_is_of_something_else(comp
     out.mkdir()
     (out / "emotion.json").write_bytes((compared / "emotion.json").read_bytes())
     before = (out / "emotion.json").read_text()
+    left = embedding.blocks_folder(out / "emotion.json")  # as a kill at the last moment leaves it
     command = ["audit-encoders", str(prepared.folder), "--out", str(out), "--jobs", "1"]
-    assert siser([*command, tables[0]]) == 0
+    assert siser([*command, tables[0]]) == 0 and not left.exists()
     printed = capsys.readouterr().out
     assert "measured before: emotion" in printed and "page:" in printed and (out / "emotion.json").read_text() == before
     assert siser([*command, f"emotion={tables[1]}"]) == 2

@@ -11,7 +11,7 @@ from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.tables.names import file_key
 from speaker_invariant_ser.errors import StudyError, quoted
 from speaker_invariant_ser.evaluation.emotion import chance_uar
-from speaker_invariant_ser.files import held, remove
+from speaker_invariant_ser.files import held, remove, remove_leftovers
 from speaker_invariant_ser.processes import TaskProgress, versions_of
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.studies.encoders.embedding import blocks_folder
@@ -112,6 +112,7 @@ def audit_encoder(comparison: Comparison, text: str, progress: TaskProgress) -> 
     encoders = open_encoders(request)
     wanted, former = describe(comparison, name, text, encoders), read_encoder_result(path)
     if former and not (why := why_other(former, wanted)):
+        remove_leftovers(path)
         return former, True
     if former and not comparison.refresh:
         raise StudyError(f"{path} is of {why}; --refresh measures it again, or choose another --out")
