@@ -274,7 +274,7 @@ class AdversaryClassifier(Part):
 
 
 class Tail(Part):
-    """The speaker or model recognised best, the surest utterances, or the mean recall; `expected` with permuted speakers."""
+    """The speaker or model that stands out most, the surest utterances, or the mean recall; `expected` with permuted speakers."""
 
     attacker: str
     accuracy: Share

@@ -37,10 +37,11 @@ from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.palette import COLOURS, INK
 from speaker_invariant_ser.report.plots import Points, plot_gradients
 from speaker_invariant_ser.report.sections import training
-from speaker_invariant_ser.report.sections.blocks import Plots, Section
+from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.sections.comparison_table import pareto_front
-from speaker_invariant_ser.report.sections.emotion import speakers_section
+from speaker_invariant_ser.report.sections.emotion import results_section, speakers_section
 from speaker_invariant_ser.report.sections.paired import paired_section
+from speaker_invariant_ser.report.sections.speaker import about_tails
 from speaker_invariant_ser.report.sections.training import TIMES, about_time, map_section, training_section
 from speaker_invariant_ser.report.table import cell
 from speaker_invariant_ser.report.write import write_comparison, write_report
@@ -253,6 +254,24 @@ def test_undefined_values_are_marked_as_such(written):
     text = written["demo"].page.text
     assert "none: fewer than 3 speakers" in text and "Not measured" in text and "Result: undecided" in text
     assert "would probably miss" not in text and "s99" in text and "Controls" not in text and "log2 K" not in text
+
+
+def test_an_emotion_that_no_test_speaker_shows_is_not_counted_in_uar():
+    report = run_report()
+    known = len(report.emotion.per_class)
+    without = {name: None if n == 0 else recall for n, (name, recall) in enumerate(report.emotion.per_class.items())}
+    for each, said in (
+        (report, f"mean recall of the {known} emotions."),
+        (changed(report, emotion__per_class=without), f"mean recall of the {known - 1} emotions that occur here, of {known}."),
+    ):
+        text = results_section(each.emotion).blocks[0]
+        assert isinstance(text, Text) and said in text.text
+
+
+def test_the_speaker_who_stands_out_is_not_called_the_best_recognised_one():
+    """It is chosen by deviations from chance: others, who are named more often by chance, can have a larger recall."""
+    text = about_tails(run_report().speaker)
+    assert "Speaker that stands out most from chance: 03, " in text and "ecognised" not in text
 
 
 def test_a_table_of_embeddings_has_the_speaker_part_alone(written):
@@ -474,7 +493,11 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     assert "not measured on the same utterances" in mixed and demo.note in mixed and "This concerns adversarial." in mixed
     alike = Written(write_comparison([run, run_report("other")], tmp_path / "alike")).page.text
     assert "not measured on the same utterances" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
-    assert "closed-form attackers were tried" not in alike
+    assert "closed-form attackers were tried" not in alike and "not tested on the same" not in alike
+    per_speaker = run.to_json()["emotion"]["per_speaker"]
+    others = {f"{name}-": result for name, result in per_speaker.items()}
+    apart = Written(write_comparison([run, changed(run, run="o", emotion__per_speaker=others)], tmp_path / "apart")).page.text
+    assert "not tested on the same utterances of the same speakers" in apart
 
 
 @pytest.mark.parametrize(

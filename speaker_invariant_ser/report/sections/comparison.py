@@ -82,6 +82,8 @@ def about_front(reports: Sequence[AnyRunReport], front: Sequence[int]) -> str:
     )
     if not same_chance(reports):
         text += " The chance levels differ, so the runs were not measured on the same utterances: compare with care."
+    elif not same_test_speakers(reports):
+        text += " The runs were not tested on the same utterances of the same speakers: compare with care."
     for report in reports:
         if report.emotion.domains:
             text += f" UAR of {report.run} is on {headline_speakers(report.emotion)}."
@@ -93,6 +95,12 @@ def same_chance(reports: Sequence[AnyRunReport]) -> bool:
     emotion = [report.emotion.chance for report in reports]
     speaker = [report.speaker.chance.given_emotion for report in audited(reports)]
     return all(math.isclose(chance, chances[0]) for chances in (emotion, speaker) for chance in chances)
+
+
+def same_test_speakers(reports: Sequence[AnyRunReport]) -> bool:
+    """Return whether all runs were tested on the same speakers, and on as many utterances of each."""
+    tested = [{name: result.utterances for name, result in report.emotion.per_speaker.items()} for report in reports]
+    return all(each == tested[0] for each in tested)
 
 
 def tradeoff_plot(reports: Sequence[AnyRunReport], front: Sequence[int]) -> Plot | None:

@@ -49,12 +49,13 @@ def results_section(emotion: Emotion) -> Section:
     copies = (
         "" if share is None else f" Of the test utterances, {percent(share)} share audio with one that the model learned from."
     )
+    tested, known = sum(recall is not None for recall in emotion.per_class.values()), len(emotion.per_class)
     about = (
         f"Scored on {counted(emotion.utterances, 'utterance')} of {counted(len(emotion.per_speaker), 'speaker')} in "
         f"{counted(len(folds), 'fold')}. No speaker is in two parts of a fold. {selected} UAR is the mean recall of the "
-        f"{counted(len(emotion.confusion.labels), 'emotion')}. Pooled, which is the headline, it is "
-        "over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. Publications use "
-        f"either, and the two differ. {about_intervals(len(emotion.per_speaker))}{copies}"
+        f"{counted(tested, 'emotion')}{'' if tested == known else f' that occur here, of {known}'}. Pooled, which is the "
+        "headline, it is over the utterances of all speakers together; the mean over speakers averages each speaker's own UAR. "
+        f"Publications use either, and the two differ. {about_intervals(len(emotion.per_speaker))}{copies}"
     )
     seeds = len(emotion.uar.seeds)
     text = [Text(about), *([Text(about_seeds(seeds))] if seeds > 1 else [])]

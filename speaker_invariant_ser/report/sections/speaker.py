@@ -188,19 +188,20 @@ def about_precision(speaker: Speaker) -> str:
 
 
 def about_tails(speaker: Speaker) -> str:
-    """Say which speaker and model are recognised best, and how often attackers are right where they are surest."""
+    """Say which speaker and model stand out most from chance, and how often attackers are right where they are surest."""
     best, surest, model = speaker.best_recognised_speaker, speaker.surest_utterances, speaker.best_recognised_model
     if best is None or surest is None:
         return ""
     text = (
-        f"Best recognised speaker: {best.speaker}, {percent(best.accuracy)} of {counted(round(best.utterances), 'utterance')} by "
-        f"{best.attacker} (expected {percent(best.expected)}, p = {best.p_value:.3f}). Of the "
-        f"{counted(round(surest.utterances), 'utterance')} that {surest.attacker} is surest about, about 1 %, it names "
+        f"Speaker that stands out most from chance: {best.speaker}, {percent(best.accuracy)} of "
+        f"{counted(round(best.utterances), 'utterance')} by {best.attacker} (expected {percent(best.expected)}, "
+        f"p = {best.p_value:.3f}). Of the {counted(round(surest.utterances), 'utterance')} that {surest.attacker} is surest "
+        "about, about 1 %, it names "
         f"{percent(surest.accuracy)} correctly (expected {percent(surest.expected)}, p = {surest.p_value:.3f})."
     )
     if model:
         text += (
-            f" Model whose speakers are recognised best: number {model.model}, {percent(model.accuracy)} by {model.attacker} "
+            f" Model that stands out most: number {model.model}, {percent(model.accuracy)} by {model.attacker} "
             f"(expected {percent(model.expected)}, p = {model.p_value:.3f})."
         )
     text += " Expected is what permuted speakers give; p values are corrected for the number of attackers, speakers and models."
