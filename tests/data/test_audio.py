@@ -163,6 +163,17 @@ def test_audio_is_found_by_suffix_in_any_case_below_any_folder(tmp_path):
     assert [path.name for path in files.find_audio(tmp_path)] == ["a.flac", "x.WAV", "c.wav"]
 
 
+def test_a_folder_with_a_second_path_is_listed_under_its_own_name(tmp_path):
+    """A pattern such as {speaker}/*.wav would otherwise take the name of a link for a speaker."""
+    for name in ("bo/a.wav", "x/y/b.wav", ".store/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for link, target in {"a": "bo", "z": "bo", "bo/y": "x/y", ".x": "x", "data": ".store"}.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert files.list_audio(tmp_path) == ["bo/a.wav", "data/c.wav", "x/y/b.wav"]
+    assert files.list_unusable(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "zeros, said",
     [

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 
 from speaker_invariant_ser.data.formats.content import first_bytes
@@ -108,10 +109,13 @@ def reason_against(folder: Path | str, name: str) -> str:
 
 
 def walk(folder: Path | str, unopened: dict[str, str] | None = None) -> Iterator[str]:
-    """Yield all files below a folder, relative to it and with slashes; `unopened` is that of `find_audio`."""
-    visited, pending = set(), [""]
+    """Yield all files below a folder, relative to it and with slashes; `unopened` is that of `find_audio`.
+
+    A folder to which several paths lead is listed once, under its own name if that is not hidden.
+    """
+    visited, pending = set(), [(False, False, "")]  # what is hidden comes last, and links after what they may lead to
     while pending:
-        subfolder = pending.pop()
+        _, linked, subfolder = heappop(pending)
         path = os.path.join(folder, subfolder)
         if (real := os.path.realpath(path)) in visited:  # a circular link
             continue
@@ -119,7 +123,7 @@ def walk(folder: Path | str, unopened: dict[str, str] | None = None) -> Iterator
         for entry in entries(path, subfolder, unopened if subfolder else None):
             name = f"{subfolder}/{entry.name}" if subfolder else entry.name
             if holds(os.DirEntry.is_dir, entry):
-                pending.append(name)
+                heappush(pending, (is_hidden(name), linked or entry.is_symlink(), name))
             else:  # also a pipe or a device, which `require_file` refuses
                 yield name
 
