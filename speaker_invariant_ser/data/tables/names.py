@@ -72,6 +72,7 @@ DOUBTFUL = frozenset(  # also abbreviations of "not specified" that may be someb
         *("unavailable", "guest", "nobody", "noname", "n.n.", "multiple", "several", "various"),
         *("unbekannt", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend"),
         *("nieznany", "неизвестно", "不明", "未知", "sonstige", "sonstiges", "andere", "autre", "otro", "altro"),
+        *("n_a", "n-a"),  # folders for n/a, whose names cannot have a slash
     )
 )
 
@@ -93,8 +94,8 @@ def is_missing(text: str) -> bool:
 def doubtful(values: Iterable[str]) -> set[str]:
     """Return the names that probably say that the name is not known: some words, codes such as -1 or 999, and rounded numbers.
 
-    >>> sorted(doubtful(["1", "2", "-1", "Unknown", "K. A."])), doubtful(["-1", "0", "1"]), doubtful(["98", "99"])
-    (['-1', 'K. A.', 'Unknown'], set(), set())
+    >>> sorted(doubtful(["1", "2", "-1", "Unknown", "K. A.", "N_A"])), doubtful(["-1", "0", "1"]), doubtful(["98", "99"])
+    (['-1', 'K. A.', 'N_A', 'Unknown'], set(), set())
     """
     texts = {value: same_key(value).casefold().replace(" ", "") for value in set(values)}
     numbers = {value: int("-" * bool(match[1]) + match[2]) for value, text in texts.items() if (match := WHOLE.fullmatch(text))}
