@@ -72,7 +72,7 @@ DOUBTFUL = frozenset(  # also abbreviations of "not specified" that may be someb
         *("unavailable", "guest", "nobody", "noname", "n.n.", "multiple", "several", "various"),
         *("unbekannt", "inconnu", "inconnue", "desconocido", "desconocida", "desconhecido", "sconosciuto", "onbekend"),
         *("nieznany", "неизвестно", "不明", "未知", "sonstige", "sonstiges", "andere", "autre", "otro", "altro"),
-        *("n_a", "n-a"),  # folders for n/a, whose names cannot have a slash
+        *("na", "n-a"),  # N_A or N-A: folders for n/a, whose names cannot have a slash
     )
 )
 
