@@ -119,7 +119,7 @@ def test_a_number_out_of_range_in_a_result_is_refused_by_key_and_value(name, val
     content = json.loads(({RESULT.name: RESULT, ENCODER.name: ENCODER}[name]).read_text(encoding="utf-8"))
     key = "numbers.emotion.uar.value" if name == RESULT.name else "chance"
     write_json(tmp_path / name, changed(content, key, value))
-    with pytest.raises(SerError, match=rf"{name} is not a result .*\({key} = {value!r}: .*\); remove it"):
+    with pytest.raises(SerError, match=rf"{name} is not a result .*\({key} = {value!r}: .*\); choose another folder, or move it"):
         READERS[name](tmp_path / name)
 
 

@@ -236,6 +236,7 @@ def test_no_command_writes_through_a_link_in_a_run(place, run, prepared, tmp_pat
 
 def test_a_folder_in_place_of_a_file_of_the_report_is_an_error_before_the_work(run, prepared, capsys):
     shutil.rmtree(run / "report", ignore_errors=True)
+    (run / "predictions.csv").unlink(missing_ok=True)
     (run / "report" / "report.html").mkdir(parents=True)
     assert siser(["evaluate", str(run), "--data", str(prepared.folder), "--device", "cpu"]) == 2
     captured = capsys.readouterr()
