@@ -53,7 +53,10 @@ def train_often_saved(data: Path, out: Path, resume: bool) -> None:
 
 
 def test_twelve_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp_path):
-    """Kill real processes at any stage; each resumes where the previous one was killed."""
+    """Kill real processes at any stage; each resumes where the previous one was killed.
+
+    Twelve or more, until three have been killed amid training, which how busy the machine is decides, too.
+    """
     random.seed(0)
     context = get_context("forkserver")  # no other test may start this server, or it lacks what is preloaded here
     context.set_forkserver_preload(["speaker_invariant_ser.training.launcher"])
@@ -69,12 +72,13 @@ def test_twelve_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
         longest = time.monotonic() - started
     out, kills, steps = tmp_path / "run", 0, []
     while True:
+        enough = kills >= 12 and sum(steps) >= 3
         process = context.Process(target=train_often_saved, args=(prepared.folder, out, out.exists()))
         process.start()
-        process.join(None if kills == 12 else random.uniform(0.0, 0.7 * longest))
+        process.join(None if enough else random.uniform(0.0, 0.7 * longest))
         if process.exitcode is not None:
             assert process.exitcode == 0
-            if kills == 12:
+            if enough:
                 break
             shutil.rmtree(out)  # it was complete before it could be killed: start again
             continue
@@ -82,7 +86,7 @@ def test_twelve_kills_at_random_moments_leave_the_same_bits(whole, prepared, tmp
         process.join()
         kills += 1
         steps.append((out / "folds").is_dir() and any((out / "folds").rglob(CHECKPOINT)))
-    assert sum(steps) >= 3, "too few trainings were interrupted"
+        assert kills < 100, "too few trainings were interrupted"
     assert_same_bits(whole, Run.open(out))
     assert not list(out.rglob(CHECKPOINT)) and not list(out.rglob(".*"))
 
