@@ -1,7 +1,7 @@
 """The training loop of the speed benchmark's reference, as one writes it for a paper.
 
-Model, adversary, losses, optimizer, schedule and epoch selection are those of the package; every clip is read, transformed and
-augmented individually in every epoch.
+Model, adversary, losses, optimizer, schedule and epoch selection are those of the package; every utterance is read, transformed
+and augmented individually in every epoch.
 """
 
 import copy

@@ -34,7 +34,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "pretrained.toml"
 RATE, CLIPS, SPEAKERS, EMOTIONS = 16_000, 72, 6, ("angry", "neutral", "sad")
 FOLDS, EPOCHS, BATCH, ROUNDS = 3, 40, 16, 3
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "conv_dim": (64,) * 7}
-BASE_SECONDS = 30.0  # of audio that the base-sized encoder is measured on in a round, in clips of 3 s
+BASE_SECONDS = 30.0  # of audio that the base-sized encoder is measured on in a round, in utterances of 3 s
 
 
 def measure_pretrained(epochs: int | None = None, rounds: int | None = None) -> dict:
@@ -48,7 +48,7 @@ def measure_pretrained(epochs: int | None = None, rounds: int | None = None) -> 
         folder = Path(scratch)
         prepared = noise_corpus(folder)
         recipe = recipe_of(save(TINY, folder / "tiny"), epochs)
-        print(f"{CLIPS} clips, {FOLDS} folds, {epochs} epochs, batches of {BATCH}, {torch.get_num_threads()} threads")
+        print(f"{CLIPS} utterances, {FOLDS} folds, {epochs} epochs, batches of {BATCH}, {torch.get_num_threads()} threads")
         ratios, processor_ratios, ours = [], [], []
         for number in range(rounds):
             shutil.rmtree(prepared.folder / CACHES, ignore_errors=True)
@@ -88,7 +88,7 @@ def save(sizes: dict, folder: Path) -> Path:
 
 
 def noise_corpus(folder: Path) -> PreparedCorpus:
-    """Prepare clips of 2 to 4 s."""
+    """Prepare utterances of 2 to 4 s."""
     rng, rows = np.random.default_rng(0), ["path,speaker,emotion"]
     for number in range(CLIPS):
         clip = 0.1 * rng.standard_normal(rng.integers(2 * RATE, 4 * RATE))
@@ -148,7 +148,7 @@ def plain_loop(recipe: Recipe, prepared: PreparedCorpus) -> None:
 
 
 def base_seconds_per_hour(folder: Path, rounds: int) -> float:
-    """Measure an encoder of the size of WavLM Base on clips of 3 s; return seconds for an hour of audio, median of rounds."""
+    """Measure an encoder of the size of WavLM Base on utterances of 3 s; return seconds per hour of audio, median of rounds."""
     backbone = Backbone(open_checkpoint(recipe_of(save({}, folder / "base"), 1).encoder))
     clip, seconds = 0.1 * torch.randn(1, 3 * RATE), []
     with torch.no_grad():

@@ -4,7 +4,7 @@
 
 speed    EMO-DB, leave-one-speaker-out, recipes/cnn.toml, on the CPU: `train` with two jobs, then the loop of plain_loop.py,
          which has the same model, folds, batch size, epochs and epoch selection
-step     the cost of a training step per clip, and the memory of a process, recipe by recipe beside the textbook recipe
+step     the cost of a training step per utterance, and the memory of a process, recipe by recipe beside the textbook recipe
          (recipes/textbook.toml): training_step.py; with --data, EMODB is not needed
 stream   one epoch of 300 hours of synthetic audio, which do not fit into memory, against 2.5 hours, which do
 pretrained  a frozen pre-trained encoder with cached layers, against a loop that runs it in every epoch; EMODB is not needed
@@ -58,10 +58,10 @@ NEED_EMODB = {"speed", "gpu"}
 STEP_PHASES = ("data", "features", "network", "adversary", "update")  # columns seconds_PHASE of metrics.csv
 GPU_SEEDS = 5
 
-# The synthetic corpus. Every NOISY-th clip is noise; the others are holes in a sparse file. With noise in every clip, deleting
+# The synthetic corpus. Every NOISY-th utterance is noise; the others are holes in a sparse file. With noise in all, deleting
 # the file took minutes, since its blocks were scattered.
 HOURS, SMALL_HOURS, SPEAKERS, TEXTS, EPOCH_CLIPS = 300, 2.5, 100, 20, 1600
-CLIP, NOISY = 2**16, 32  # samples of a clip; one clip in NOISY has noise
+CLIP, NOISY = 2**16, 32  # samples of an utterance; one utterance in NOISY has noise
 EMOTIONS = ("angry", "fearful", "happy", "neutral", "sad")
 
 
@@ -180,7 +180,7 @@ def step_seconds(row: dict[str, float]) -> float:
 
 
 def stream(scratch: Path | None) -> dict:
-    """Train on 300 hours from disk and on 2.5 hours in memory, with as many clips per epoch, each in its own process."""
+    """Train on 300 hours from disk and on 2.5 hours in memory, with as many utterances per epoch, each in its own process."""
     results = {}
     for name, hours in (("streamed", HOURS), ("resident", SMALL_HOURS)):
         with tempfile.TemporaryDirectory(dir=scratch) as temporary:
@@ -190,7 +190,9 @@ def stream(scratch: Path | None) -> dict:
             )
             results[name] = json.loads(completed.stdout.splitlines()[-1])
         result = results[name]
-        print(f"{name}, {hours} hours, {clips} clips: {result['clips_per_s']:.0f} clips/s, at most {result['peak_mb']:.0f} MB")
+        print(
+            f"{name}, {hours} hours, {clips} utterances: {result['clips_per_s']:.0f} a second, at most {result['peak_mb']:.0f} MB"
+        )
         print(f"    {result['imported_mb']:.0f} MB after the imports, {result['opened_mb']:.0f} MB once the corpus is open")
     return {
         **{f"streamed_{name}": round(value) for name, value in results["streamed"].items()},
@@ -200,7 +202,7 @@ def stream(scratch: Path | None) -> dict:
 
 
 def write_hours(folder: Path, hours: float) -> int:
-    """Write a synthetic prepared corpus of 4.1 s clips in a sparse file; return the number of clips."""
+    """Write a synthetic prepared corpus of 4.1 s utterances in a sparse file; return the number of utterances."""
     folder.mkdir()
     clips = int(hours * 3600 * SAMPLE_RATE / CLIP)
     noise = np.random.default_rng(0).integers(-3000, 3000, CLIP, dtype="<i2").tobytes()

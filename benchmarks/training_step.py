@@ -51,7 +51,7 @@ class Candidate:
         self.trainer.state.epoch, self.trainer.state.batch = self.trainer.state.epoch + 1, 0
 
     def per_clip(self) -> dict[str, float]:
-        """Return milliseconds per clip; the first epoch, in which kernels are built, does not count."""
+        """Return milliseconds per utterance; the first epoch, in which kernels are built, does not count."""
         clips = len(self.trainer.train_data)
         medians = {"cpu_ms": statistics.median(self.cpu_s[1:]), "wall_ms": statistics.median(self.wall_s[1:])}
         return {name: 1000 * seconds / clips for name, seconds in medians.items()}
@@ -66,7 +66,8 @@ def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, d
         rounds: Epochs of each recipe that count.
 
     Returns:
-        For each recipe milliseconds per clip, its ratio to the textbook recipe's (processor time), and the peak memory in MB.
+        For each recipe milliseconds per utterance, its ratio to the textbook recipe's (processor time), and the peak memory in
+        MB.
     """
     paths = [TEXTBOOK, *(path for path in map(find_recipe, paths) if path.resolve() != TEXTBOOK)]
     torch.set_num_threads(1)
@@ -81,8 +82,8 @@ def measure_steps(data: Path, paths: Sequence[Path], rounds: int) -> dict[str, d
         result |= peak_of_process(data, path)
         results[path.stem] = {name: round(value, 2) for name, value in result.items()}
         print(
-            f"{path.stem}: {result['cpu_ms']:.2f} ms of processor time per clip, {result['vs_textbook']:.2f} of the textbook "
-            f"recipe's; {result['peak_mb']:.0f} MB at most, {result['imports_mb']:.0f} of them imports"
+            f"{path.stem}: {result['cpu_ms']:.2f} ms of processor time per utterance, {result['vs_textbook']:.2f} of the "
+            f"textbook recipe's; {result['peak_mb']:.0f} MB at most, {result['imports_mb']:.0f} of them imports"
         )
     return results
 
@@ -104,7 +105,7 @@ def candidates(data: Path, paths: Sequence[Path], epochs: int) -> Iterator[dict[
 
 
 def same_task(recipe: Recipe) -> Recipe:
-    """Return a recipe with the default's labels, folds and held-out utterances, so that every recipe gets the same clips."""
+    """Return a recipe with the default's labels, folds and held-out utterances, so that every recipe gets the same utterances."""
     default = Recipe()
     return recipe.model_copy(update={"labels": default.labels, "split": default.split, "audit": default.audit})
 

@@ -119,7 +119,7 @@ class FeaturesSection(Section):
         min_length=1,
         description=(
             "What the encoder gets: log-mel, and prosody (F0, voicing, level and spectral tilt of each frame, relative to the "
-            "clip's own). Prosody needs hop_ms = 16 and a prepared corpus with F0 (siser add-f0)."
+            "utterance's own). Prosody needs hop_ms = 16 and a prepared corpus with F0 (siser add-f0)."
         ),
     )
     deltas: int = Field(0, ge=0, le=2, description="Orders of time derivatives of the log-mel, as further input channels.")
@@ -128,7 +128,7 @@ class FeaturesSection(Section):
     )
     functionals: bool = Field(
         False,
-        description="The 22 clip-relative functionals of the prosody baseline beside the frames of the prosody stream.",
+        description="The 22 utterance-relative functionals of the prosody baseline beside the frames of the prosody stream.",
     )
 
     @property
@@ -376,8 +376,8 @@ class Recipe(Section):
             return self
         if self.augment.concatenate:
             raise ValueError(
-                f'augment.concatenate = {self.augment.concatenate} with the stream "prosody", which is relative to a clip\'s own '
-                "median F0: two speakers in a clip have none; expected augment.concatenate = 0"
+                f'augment.concatenate = {self.augment.concatenate} with the stream "prosody", which is relative to an '
+                "utterance's own median F0: two speakers in an utterance have none; expected augment.concatenate = 0"
             )
         if self.perturb.name != "none":
             raise ValueError(

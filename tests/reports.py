@@ -297,7 +297,7 @@ def with_judge(report: R) -> R:
 
 
 def clips_results(accuracy: float) -> list[Clips]:
-    """Five clips reveal more than one, and no speaker has ten."""
+    """Five utterances reveal more than one, and no speaker has ten."""
 
     def clips(count: int, accuracy: float, eer: float) -> Clips:
         found = Identification(accuracy=accuracy, **around(accuracy), chance=0.21, groups=370 // count, speakers=7)

@@ -27,7 +27,7 @@ NO_BOTTLENECK = section("bottleneck")
 
 @dataclass(frozen=True)
 class Clips:
-    x: Tensor  # [N, CHANNELS, FRAMES], zero beyond a clip's frames
+    x: Tensor  # [N, CHANNELS, FRAMES], zero beyond an utterance's frames
     frames: Tensor  # [N], 2 .. FRAMES
     emotion: Tensor  # [N, EMOTIONS], a single 1
     target: Tensor  # [N, SPEAKERS], a single 1
@@ -38,7 +38,7 @@ class Clips:
 
 @cache
 def make_clips(count: int, seed: int) -> Clips:
-    """Return clips: speakers on a circle in two channels, each emotion in four others, utterance and frame noise in all.
+    """Return utterances: speakers on a circle in two channels, each emotion in four others, utterance and frame noise in all.
 
     The embedding has fewer dimensions than there are channels without the speaker code, so that the code can be dropped.
     """
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         self.project = nn.Linear(self.frame_dim, dim)
         self.norm = nn.BatchNorm1d(dim)
         self.bottleneck = BOTTLENECKS[bottleneck.name](dim, bottleneck)
-        self.rate = torch.zeros(())  # of the latest batch, nats a clip
+        self.rate = torch.zeros(())  # of the latest batch, nats an utterance
 
     def frame_features(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return frame-level features [B, F, T] of x [B, CHANNELS, T], and their frames [B]."""

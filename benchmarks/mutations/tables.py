@@ -179,7 +179,7 @@ NPZS: list[Mutation] = [
     ("speaker of objects", True, with_array("speaker", lambda x: np.array([None] * len(x)))),
     ("speaker NaN", True, with_array("speaker", lambda x: np.full(len(x), np.nan))),
     ("speaker alone", True, with_array("speaker", lambda x: np.full(len(x), "a"))),
-    ("speaker of one clip", True, with_array("speaker", lambda x: np.arange(len(x)))),
+    ("speaker of one utterance", True, with_array("speaker", lambda x: np.arange(len(x)))),
     ("speaker of two columns", True, with_array("speaker", lambda x: np.full((len(x), 2), "a"))),
     ("scored neither 0 nor 1", True, with_array("scored", lambda x: np.full(len(x), 2))),
     ("scored NaN", True, with_array("scored", lambda x: np.full(len(x), np.nan))),

@@ -332,7 +332,7 @@ def unseen_summary(leakage: Leakage | None, verification: UnseenSpeakers | None)
 
 
 def clips_summary(leakage: Leakage, verification: UnseenSpeakers | None) -> list[dict]:
-    """Return what is identified and verified from several clips of one person, for report.json; null where not measured."""
+    """Return what is identified and verified from several utterances of one person, for report.json; null where not measured."""
     verified = verification.clips if verification else {}
     identified = {clips: score and asdict(score) for clips, score in leakage.clips.items()}
     return [{"clips": clips, "identification": identified.get(clips), "verification": verified.get(clips)} for clips in CLIPS]

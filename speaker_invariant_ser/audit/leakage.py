@@ -96,7 +96,7 @@ class Leakage:
         converged: For each attacker, the share of its fits that converged before the limit of their iterations.
         nested_texts: Share of scored utterances whose text occurs several times, always by the same speaker.
         tails: The speaker and the model that are recognised best, the surest utterances, and the mean recall over speakers.
-        clips: Identification from several clips of one person by the strongest closed-form attacker.
+        clips: Identification from several utterances of one person by the strongest closed-form attacker.
         left_out_share: Share of the utterances to be scored, over all encoders, that are of speakers who were removed.
     """
 

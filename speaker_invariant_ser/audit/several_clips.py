@@ -1,9 +1,9 @@
-"""Identification from several clips of one person: an attacker adds up what single clips say of the speaker.
+"""Identification from several utterances of one person: an attacker adds up what single utterances say of the speaker.
 
-Nothing is fitted for it: log posteriors of the closed-form attackers, each for a clip that the attacker was not fitted on, are
-summed over clips that one speaker spoke.
+Nothing is fitted for it: log posteriors of the closed-form attackers, each for an utterance that the attacker was not fitted on,
+are summed over utterances that one speaker spoke.
 
-Shapes: N utterances, n scored utterances of one encoder, K its speakers, R repeats, G groups of clips.
+Shapes: N utterances, n scored utterances of one encoder, K its speakers, R repeats, G groups of utterances.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ RARE = 1e-6  # share of a speaker's utterances that counts for an emotion withou
 
 @dataclass(frozen=True)
 class Identification:
-    """Closed-set identification from a number of clips.
+    """Closed-set identification from a number of utterances.
 
     Attributes:
-        accuracy: Share of groups of clips whose speaker is identified.
+        accuracy: Share of groups of utterances whose speaker is identified.
         low: Lower end of its 95 % confidence interval over speakers, see `interval_over_speakers`.
         high: Upper end of it.
-        chance: The same from the true emotions of the clips alone; 1 / K if that is higher.
-        groups: Number of groups that have no clip in common, over all encoders.
-        speakers: Number of speakers who have that many clips.
+        chance: The same from the true emotions of the utterances alone; 1 / K if that is higher.
+        groups: Number of groups that have no utterance in common, over all encoders.
+        speakers: Number of speakers who have that many utterances.
     """
 
     accuracy: float
@@ -47,7 +47,7 @@ class Identification:
 def identify_from_several_clips(
     results: Sequence[EncoderPredictions], tables: Sequence[Embeddings], labels: Sequence[IntegerLabels], seed: int
 ) -> dict[int, Identification | None]:
-    """Identify speakers from 1, 5 and 10 of their clips by the strongest closed-form attacker that has posteriors.
+    """Identify speakers from 1, 5 and 10 of their utterances by the strongest closed-form attacker that has posteriors.
 
     Args:
         results: Predictions for each encoder.
@@ -56,7 +56,7 @@ def identify_from_several_clips(
         seed: Seed of the groups.
 
     Returns:
-        The result for each number of clips; None where no two speakers have as many scored utterances. Empty without such an
+        The result for each number of utterances; None where no two speakers have as many scored utterances. Empty without such an
         attacker.
     """
     names = [name for name in WITH_POSTERIORS if name in results[0].predicted]
@@ -76,7 +76,7 @@ def identify(
     labels: Sequence[IntegerLabels],
     seed: int,
 ) -> Identification | None:
-    """Identify the speakers of groups of clips from log posteriors [R, n, K] of each encoder, given embedding or emotion."""
+    """Identify the speakers of groups of utterances from log posteriors [R, n, K] of each encoder, given embedding or emotion."""
     rng = np.random.default_rng(seed)
     correct: list[np.ndarray] = []
     expected: list[np.ndarray] = []
@@ -108,7 +108,7 @@ def interval_over_speakers(hit: np.ndarray, speaker: np.ndarray, groups: int) ->
     Args:
         hit: Whether each group of each partition is identified, 0 or 1 [P G].
         speaker: Its speaker [P G].
-        groups: Number of groups G that have no clip in common.
+        groups: Number of groups G that have no utterance in common.
     """
     member, share = to_indices(speaker), float(hit.mean())
     speakers = member.max() + 1

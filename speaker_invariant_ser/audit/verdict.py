@@ -124,16 +124,16 @@ def limits_of_chance(speaker: Mapping) -> dict[str, str]:
         identified = clips.get("identification")
         if clips["clips"] > 1 and identified and (identified["low"] or 0.0) > identified["chance"]:
             accuracy = with_bounds({**identified, "value": identified["accuracy"]}, "chance", identified["chance"])
-            names = f" But from {clips['clips']} clips of one person, an attacker names the speaker in {accuracy}."
-            texts.setdefault("several clips of one person", names)
+            names = f" But from {clips['clips']} utterances of one person, an attacker names the speaker in {accuracy}."
+            texts.setdefault("several utterances of one person", names)
     of_speakers = ((speaker.get("unseen") or {}).get("verification") or {}).get("per_speaker") or {}
     enough = of_speakers.get("speakers", MIN_VERIFIED) >= MIN_VERIFIED
     for clips in reversed(speaker.get("clips") or ()):
         rate = clips.get("verification")
         if enough and rate and (rate["high"] or 1.0) < CHANCE_EER:
             error = with_bounds({**rate, "value": rate["eer"]}, "chance", CHANCE_EER)
-            verified = f" But from {counted(clips['clips'], 'clip')}, speakers are verified with an equal error rate of {error}."
-            texts.setdefault("verification", verified)
+            given = counted(clips["clips"], "utterance")
+            texts.setdefault("verification", f" But from {given}, speakers are verified with an equal error rate of {error}.")
     return texts
 
 

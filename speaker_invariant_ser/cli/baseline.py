@@ -32,8 +32,8 @@ def baseline(
     features: Annotated[
         Features,
         typer.Option(
-            help="prosody: 22 clip-relative functionals; functionals: percentiles of the log-mel and its deltas; egemaps and "
-            "compare: sets of openSMILE, with the extra opensmile; log-mel: mean and deviation of 40 bands; resemblyzer: a "
+            help="prosody: 22 utterance-relative functionals; functionals: percentiles of the log-mel and its deltas; egemaps "
+            "and compare: sets of openSMILE, with the extra opensmile; log-mel: mean and deviation of 40 bands; resemblyzer: a "
             "speaker encoder, with the extra judge."
         ),
     ] = Features.PROSODY,

@@ -229,7 +229,7 @@ def show_unaudited_baseline(report: "UnauditedTableReport") -> None:
 
 
 def show_speaker(speaker: "Speaker", transductive: bool = False) -> None:
-    """Print the attackers' accuracies, the chance levels, and what is known of unseen speakers and of several clips."""
+    """Print the attackers' accuracies, the chance levels, and what is known of unseen speakers and of several utterances."""
     from speaker_invariant_ser.report.tables import adversary_table, attackers_table, chance_table, not_converged, not_tried
     from speaker_invariant_ser.report.unseen_tables import clips_table, predicted_emotion_table, unseen_table
 

@@ -50,7 +50,7 @@ def demo_speech(out: Path, seed: int, device: str, jobs: int, quiet: bool) -> No
     say()
     say("Predictions of the default recipe for an unseen speaker:")
     show_predictions(result.predictions)
-    say("Predictions of the model that comes with the package; it knows human speech, so expect little for synthetic clips:")
+    say("Predictions of the model that comes with the package; it knows human speech, so expect little for synthetic utterances:")
     show_predictions(result.shipped)
     say(f"report: {result.report}")
 

@@ -358,7 +358,7 @@ def to_float32(samples: np.ndarray) -> np.ndarray:
 
 
 def pad(clips: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return clips of different lengths as one batch: float32 [B, S] padded with zeros, and their lengths in samples [B].
+    """Return utterances of different lengths as one batch: float32 [B, S] padded with zeros, and their lengths in samples [B].
 
     >>> pad([np.ones(2, np.float32), np.ones(3, np.float32)])[1].tolist()
     [2, 3]

@@ -29,7 +29,7 @@ from speaker_invariant_ser.runs import Run
 from speaker_invariant_ser.training.launcher import train
 
 STRENGTHS = {"baseline": 0.0, "adversarial": 1.0}  # adversary.strength of each run; 1 is the textbook's, and does not suffice
-SHIPPED_EMOTIONS = ("angry", "neutral", "sad")  # of the clips that the model of the package predicts
+SHIPPED_EMOTIONS = ("angry", "neutral", "sad")  # of the utterances that the model of the package predicts
 RECIPES = (DEFAULT_RECIPE, "private")  # of the runs of these names, which follow
 EPOCHS = 20  # of every run, half of what the recipes have
 
@@ -41,7 +41,7 @@ class Demo:
     Attributes:
         evaluations: One for each run of `demo_recipes`.
         predictions: Predictions of the default recipe for one sentence of an unseen speaker, in every emotion.
-        shipped: Predictions of the model that comes with the package for three of these clips.
+        shipped: Predictions of the model that comes with the package for three of these utterances.
         report: The page that compares the runs.
     """
 
@@ -138,5 +138,5 @@ def infer_unseen_speaker(run: Run, out: Path, device: str) -> list[Row]:
 
 
 def predict_clips(source: Run | Export, clips: Sequence[Path], device: str) -> list[Row]:
-    """Predict clips, as `siser infer` does."""
+    """Predict utterances, as `siser infer` does."""
     return list(predict(load_models(source, device=device), find_inputs(clips), name=source.folder.name))

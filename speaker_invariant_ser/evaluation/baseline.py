@@ -1,4 +1,4 @@
-"""Baselines without a network: support vector machines on clip-level features, on the folds of a recipe.
+"""Baselines without a network: support vector machines on utterance-level features, on the folds of a recipe.
 
 A classifier is fitted on every speaker that a fold does not test, dev speakers and held-out utterances included. Nothing is
 selected: the hyperparameters in CLASSIFIERS were fixed beforehand.

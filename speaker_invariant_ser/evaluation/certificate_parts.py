@@ -8,7 +8,7 @@ from speaker_invariant_ser.evaluation.part import Count, Part, Share, Size
 
 
 class SeveralClips(Part):
-    """Balanced accuracy with several clips of one person: no attacker exceeds `bound`; `estimate` is one attacker's."""
+    """Balanced accuracy with several utterances of one person: no attacker exceeds `bound`; `estimate` is one attacker's."""
 
     clips: Count
     bound: Share
@@ -37,7 +37,7 @@ class CertifiedModel(Part):
 
 
 class CertifiedPopulation(Part):
-    """Certificates on one kind of clips, with the highest and the mean bound; null and empty where `unavailable` says why."""
+    """Certificates on one kind of utterances, with the highest and mean bound; null and empty where `unavailable` says why."""
 
     clips: Literal["held-out", "unseen", "given"]
     worst: Share | None

@@ -1,4 +1,4 @@
-"""The parts `unseen` and `clips` of report.json, typed: speakers that the encoder was not trained on, and several clips."""
+"""The parts `unseen` and `clips` of report.json, typed: speakers that the encoder was not trained on, and several utterances."""
 
 from pydantic import Field
 
@@ -98,7 +98,7 @@ class PredictedEmotion(Part):
 
 
 class Identification(Part):
-    """Closed-set identification from several clips; `groups` have no clip in common."""
+    """Closed-set identification from several utterances; `groups` have no utterance in common."""
 
     accuracy: Share
     low: Share | None
@@ -109,7 +109,7 @@ class Identification(Part):
 
 
 class VerifiedGroups(Part):
-    """Verification with several clips on both sides of a trial."""
+    """Verification with several utterances on both sides of a trial."""
 
     eer: Share | None
     low: Share | None
@@ -119,7 +119,7 @@ class VerifiedGroups(Part):
 
 
 class Clips(Part):
-    """What several clips of one person reveal: of speakers that the encoder was trained on, and of those it was not."""
+    """What several utterances of one person reveal: of speakers that the encoder was trained on, and of those it was not."""
 
     clips: Count
     identification: Identification | None

@@ -2,8 +2,8 @@
 
 Shapes: B batch, M mel bands, T frames.
 
-All random decisions about a clip come from one row of uniform numbers in [0, 1), so that a batch divided over processes is
-augmented as the whole batch would be. Padding never affects a clip's frames; it must be finite.
+All random decisions about an utterance come from one row of uniform numbers in [0, 1), so that a batch divided over processes is
+augmented as the whole batch would be. Padding never affects an utterance's frames; it must be finite.
 """
 
 import math
@@ -35,7 +35,7 @@ class Augment:
     3. Level, which normalise = "utterance" removes again.
     4. Equaliser: a smooth random curve over the bands.
     5. Noise, added as power.
-    6. Frequency and time masks (SpecAugment: Park et al., Interspeech 2019), filled with the clip's mean.
+    6. Frequency and time masks (SpecAugment: Park et al., Interspeech 2019), filled with the utterance's mean.
 
     Args:
         settings: Section [augment] of the recipe.
@@ -56,7 +56,7 @@ class Augment:
             "bands": 2 * settings.frequency_masks,
             "times": 2 * settings.time_masks,
         }
-        self.columns = sum(self.draws.values())  # uniform numbers for each clip, whatever is switched off
+        self.columns = sum(self.draws.values())  # uniform numbers for each utterance, whatever is switched off
 
     def __call__(self, mels: Tensor, frames: Tensor, draws: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Augment a batch.
@@ -107,7 +107,7 @@ class Augment:
         mels[rows] = add_noise(mels[rows].contiguous(), frames[rows], snr_db, profile, self.shape.to(mels.device))
 
     def mask_(self, mels: Tensor, frames: Tensor, bands: Tensor, times: Tensor) -> Tensor:
-        """Mask bands and frames of log-mels [B, M, T] with the clip's mean, in place; return which frames were masked [B, T].
+        """Mask bands and frames of log-mels [B, M, T] with the utterance's mean, in place; return the masked frames [B, T].
 
         bands and times go to `draw_masks`.
         """
@@ -124,7 +124,7 @@ def rescale(draw: Tensor, low: float, high: float) -> Tensor:
 
 
 def mean_level(mels: Tensor, frames: Tensor) -> Tensor:
-    """Return each clip's mean over its unpadded frames and all bands, [B]."""
+    """Return each utterance's mean over its unpadded frames and all bands, [B]."""
     sums = torch.where(mask_of(frames, mels.shape[2]), mels.sum(dim=1), 0)
     return sums.sum(dim=1) / (frames * mels.shape[1])
 
@@ -135,7 +135,7 @@ def stretch(mels: Tensor, frames: Tensor, tempo: Tensor) -> tuple[Tensor, Tensor
     Args:
         mels: Log-mels, [B, M, T].
         frames: Number of unpadded frames, [B].
-        tempo: Factor of each clip, [B]; above 1 is faster.
+        tempo: Factor of each utterance, [B]; above 1 is faster.
 
     Returns:
         Log-mel [B, M, T'] and frames [B].
@@ -159,7 +159,7 @@ def stretch_nearest(rows: Tensor, frames: Tensor, tempo: Tensor) -> Tensor:
     Args:
         rows: F0 and confidence, [B, 2, T].
         frames: How many of their frames are real, [B].
-        tempo: Factor of each clip, [B]; above 1 is faster.
+        tempo: Factor of each utterance, [B]; above 1 is faster.
 
     Returns:
         [B, 2, T'], with as many frames as `stretch` returns.
@@ -178,7 +178,7 @@ def stretch_prosody(rows: Tensor, frames: Tensor, tempo: Tensor) -> Tensor:
 
 
 def mask_prosody(rows: Tensor, frames: Tensor, masked: Tensor) -> Tensor:
-    """Hide masked frames [B, T] of prosody rows [B, 4, T]: unvoiced, with the clip's mean level and tilt."""
+    """Hide masked frames [B, T] of prosody rows [B, 4, T]: unvoiced, with the utterance's mean level and tilt."""
     if not rows.shape[1]:
         return rows
     mean = torch.where(mask_of(frames, rows.shape[2])[:, None], rows, 0).sum(dim=2) / frames[:, None]
@@ -191,7 +191,7 @@ def warp(mels: Tensor, alpha: Tensor, features: FeaturesSection) -> Tensor:
 
     Args:
         mels: Log-mels, [B, M, T].
-        alpha: Factor of each clip, [B].
+        alpha: Factor of each utterance, [B].
         features: Section [features] of the recipe.
 
     Returns:
@@ -249,8 +249,8 @@ def add_noise(mels: Tensor, frames: Tensor, snr_db: Tensor, profile: Tensor, sha
     Args:
         mels: Log-mels, [B, M, T].
         frames: Number of unpadded frames, [B].
-        snr_db: Signal-to-noise ratio over all bands and the whole clip, dB, [B]. Torchaudio's triangular filters add up to 1,
-            so that the sum over bands is the power between f_min and f_max.
+        snr_db: Signal-to-noise ratio over all bands and the whole utterance, dB, [B]. Torchaudio's triangular filters add up to
+            1, so that the sum over bands is the power between f_min and f_max.
         profile: Share of the noise power in each band, [B, M].
         shape: Shape of the gamma variable of each band, [M].
 
@@ -265,17 +265,17 @@ def add_noise(mels: Tensor, frames: Tensor, snr_db: Tensor, profile: Tensor, sha
 
 
 def draw_masks(draw: Tensor, extent: Tensor, length: int, widest: int) -> Tensor:
-    """Draw masks of 0 to `widest` positions inside each clip.
+    """Draw masks of 0 to `widest` positions inside each utterance.
 
     Args:
         draw: Uniform numbers in [0, 1), [B, 2 n] for n masks: n widths, then n starts.
-        extent: How many positions of each clip are real, [B]. A mask covers at most a fifth of them, so that something is left
-            of short clips.
+        extent: How many positions of each utterance are real, [B]. A mask covers at most a fifth of them, so that something is
+            left of short utterances.
         length: Positions of the batch.
         widest: Width of a mask, at most.
 
     Returns:
-        Bool [B, length], true where a clip is masked.
+        Bool [B, length], true where an utterance is masked.
     """
     limit = torch.minimum(torch.full_like(extent, widest), extent // 5)[:, None]
     width, start = draw.chunk(2, dim=1)

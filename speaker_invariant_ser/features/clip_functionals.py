@@ -1,4 +1,4 @@
-"""Clip-relative functionals of a whole batch: the 22 numbers of `prosody_functionals`, for the input of an encoder.
+"""Utterance-relative functionals of a whole batch: the 22 numbers of `prosody_functionals`, for the input of an encoder.
 
 They are computed from the prosody rows (`prosody.prosody_rows`), so that they follow tempo and time masks in training. Level and
 tilt come from the recipe's own mel bands; otherwise the definitions are those of the prosody baseline.
@@ -17,15 +17,15 @@ FUNCTIONALS = tuple(PROSODY)
 
 
 def relative_functionals(rows: Tensor, frames: Tensor) -> Tensor:
-    """Compute the functionals of zero-padded clips.
+    """Compute the functionals of zero-padded utterances.
 
     Args:
         rows: As `prosody.prosody_rows` returns them, [B, 4, T].
         frames: Number of unpadded frames, [B].
 
     Returns:
-        The numbers in the order of FUNCTIONALS, [B, 22], finite for any clip. With fewer than six voiced frames all F0 numbers
-        are 0.
+        The numbers in the order of FUNCTIONALS, [B, 22], finite for any utterance. With fewer than six voiced frames all F0
+        numbers are 0.
     """
     real = mask_of(frames, rows.shape[2])
     f0, confidence, level, tilt = torch.where(real[:, None], rows, 0).unbind(dim=1)

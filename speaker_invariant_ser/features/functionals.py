@@ -1,4 +1,4 @@
-"""Clip-level feature vectors that need no training: what `siser baseline`, `siser embed` and `siser audit-encoders` know by name.
+"""Utterance-level features that need no training: what `siser baseline`, `siser embed` and `siser audit-encoders` know by name.
 
 Add a set of features by an entry in FEATURE_SETS: a function that returns `(clip, f0) -> [D]`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
-Progress = Callable[[int, int], None]  # clips done, clips in total
+Progress = Callable[[int, int], None]  # utterances done, utterances in total
 Functionals = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # audio [S] and, where needed, F0 [2, T] -> features [D]
 
 
@@ -110,8 +110,8 @@ def open_percentiles() -> Functionals:
 def percentile_functionals(clip: np.ndarray) -> np.ndarray:
     """Compute percentiles 5, 25, 50, 75 and 95 of log-mels, of their deltas and of the deltas of these.
 
-    Every band is centred on its own mean over the clip first, so that neither the channel nor a speaker's average spectrum is in
-    the numbers. A change of level changes nothing.
+    Every band is centred on its own mean over the utterance first, so that neither the channel nor a speaker's average spectrum
+    is in the numbers. A change of level changes nothing.
 
     Args:
         clip: Float32 [S] in [-1, 1] at 16 kHz, S at least 1.
@@ -145,7 +145,7 @@ def open_opensmile(name: str) -> Functionals:
 
     def functionals(clip: np.ndarray, f0: np.ndarray | None) -> np.ndarray:
         values = np.asarray(smile.process_signal(clip, SAMPLE_RATE), dtype=np.float64).ravel()
-        return np.nan_to_num(values, posinf=0.0, neginf=0.0)  # a clip shorter than a window has no functionals
+        return np.nan_to_num(values, posinf=0.0, neginf=0.0)  # an utterance shorter than a window has no functionals
 
     return functionals
 
@@ -166,7 +166,7 @@ def open_resemblyzer() -> Functionals:
     """Return the embedding [256] of Resemblyzer's speaker encoder.
 
     It was trained on LibriSpeech and VoxCeleb to distinguish speakers, with the loss of Wan et al. (ICASSP 2018). Silence is cut
-    out first, by its own rules; a clip in which it finds no speech is embedded as it is.
+    out first, by its own rules; an utterance in which it finds no speech is embedded as it is.
 
     Raises:
         SetupError: The package resemblyzer is not installed, or lacks one that it needs.
@@ -190,7 +190,7 @@ def open_resemblyzer() -> Functionals:
 
 FEATURE_SETS = {
     "log-mel": FeatureSet("mean and deviation of log-mel bands", open_log_mel),
-    "prosody": FeatureSet(f"{len(PROSODY)} clip-relative prosody functionals", open_prosody, needs_f0=True),
+    "prosody": FeatureSet(f"{len(PROSODY)} utterance-relative prosody functionals", open_prosody, needs_f0=True),
     "functionals": FeatureSet("percentiles of centred log-mels, deltas and delta-deltas", open_percentiles),
     "egemaps": FeatureSet("eGeMAPSv02 functionals of openSMILE", lambda: open_opensmile("eGeMAPSv02")),
     "compare": FeatureSet("ComParE 2016 functionals of openSMILE", lambda: open_opensmile("ComParE_2016")),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 
 FLOOR = 1e-6  # mel power added before the logarithm: about 100 dB below a full-scale tone
-TOGETHER = 4  # clips whose spectra a CPU computes at once: those of more do not fit into its cache
+TOGETHER = 4  # utterances whose spectra a CPU computes at once: those of more do not fit into its cache
 SPLIT_HZ = 1000.0  # between the low and the high bands whose power ratio is the spectral tilt
 DB = 10 / torch.log(torch.tensor(10.0)).item()  # natural logarithm of power -> dB
 
@@ -60,7 +60,7 @@ class FrontEnd(nn.Module):
     value_bytes = 4
 
     def frames_of(self, samples: int) -> int:
-        """Return the number of frames of a clip."""
+        """Return the number of frames of an utterance."""
         raise NotImplementedError
 
     def use_cache(self, prepared: "PreparedCorpus") -> None:
@@ -70,8 +70,8 @@ class FrontEnd(nn.Module):
 class LogMel(FrontEnd):
     """Log-mel spectrogram of zero-padded batches.
 
-    Frame t is centred on sample t * hop, with zeros beyond both ends. A clip of S samples therefore has 1 + S // hop frames,
-    and they are the same whether the clip is alone or padded in a batch.
+    Frame t is centred on sample t * hop, with zeros beyond both ends. An utterance of S samples therefore has 1 + S // hop
+    frames, and they are the same whether the utterance is alone or padded in a batch.
 
     Args:
         settings: Section [features] of the recipe.
@@ -103,14 +103,14 @@ class LogMel(FrontEnd):
         )
 
     def frames_of(self, samples: int) -> int:
-        """Return the number of frames of a clip."""
+        """Return the number of frames of an utterance."""
         return 1 + samples // self.hop
 
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Compute log-mels.
 
         Args:
-            audio: Zero-padded clips in [-1, 1], [B, S].
+            audio: Zero-padded utterances in [-1, 1], [B, S].
             samples: Their lengths, [B].
 
         Returns:
@@ -162,7 +162,7 @@ def subtract_mean(rows: Tensor, mean: Tensor) -> Tensor:
 
 
 def sum_frames(mels: Tensor, frames: Tensor) -> Tensor:
-    """Sum log-mels [B, M, T] over the unpadded frames [B] of each clip, in double precision: [B, M]."""
+    """Sum log-mels [B, M, T] over the unpadded frames [B] of each utterance, in double precision: [B, M]."""
     real = mask_of(frames, mels.shape[2])[:, None]
     return torch.where(real, mels, 0).sum(dim=2, dtype=torch.float64)
 

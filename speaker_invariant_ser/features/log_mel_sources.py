@@ -1,4 +1,4 @@
-"""Where log-mels come from: clips in memory, or a prepared corpus, computed once (cached) or as needed (streamed).
+"""Where log-mels come from: utterances in memory, or a prepared corpus, computed once (cached) or as needed (streamed).
 
 Shapes: B batch, S samples, M mel bands, T frames, N utterances.
 """
@@ -140,15 +140,15 @@ def row_count(logmel: FrontEnd) -> int:
 
 
 def clip_batches(clips: Sequence[np.ndarray], size: int, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Yield clips of similar length together, zero-padded.
+    """Yield utterances of similar length together, zero-padded.
 
     Args:
         clips: Float32 [S] each, in [-1, 1].
-        size: Clips in a batch, at most.
+        size: Utterances in a batch, at most.
         device: Where audio and lengths are wanted.
 
     Yields:
-        Indices [B] of the clips, audio [B, S], samples [B].
+        Indices [B] of the utterances, audio [B, S], samples [B].
     """
     for batch in length_sorted_batches(np.array([len(clip) for clip in clips]), size):
         audio, samples = pad([clips[index] for index in batch])

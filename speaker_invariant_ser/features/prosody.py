@@ -1,7 +1,7 @@
-"""Clip-relative prosody: frame-level channels that describe how something is said, relative to the clip itself.
+"""Utterance-relative prosody: frame-level channels that describe how something is said, relative to the utterance itself.
 
-F0 comes from `data.f0`, everything else is computed from the log-mel spectrogram. F0 is measured from the clip's own median,
-level and spectral tilt from the clip's own, so that a shift of pitch or of level leaves the channels as they are.
+F0 comes from `data.f0`, everything else is computed from the log-mel spectrogram. F0 is measured from the utterance's own median,
+level and spectral tilt from the utterance's own, so that a shift of pitch or of level leaves the channels as they are.
 
 What prosody is computed from are four rows that follow the log-mel: F0, confidence, level and tilt, in absolute units. They
 are computed before any augmentation of the spectrum, since a warp, an equaliser or a masked band would change level and tilt.
@@ -33,10 +33,10 @@ CHANNELS = ("f0", "voicing", "confidence", "level", "tilt", "f0 delta", "level d
 
 
 def track_batch(audio: Tensor, samples: Tensor) -> Tensor:
-    """Track F0 of each clip of a batch, alone.
+    """Track F0 of each utterance of a batch, alone.
 
     Args:
-        audio: Zero-padded clips in [-1, 1], [B, S].
+        audio: Zero-padded utterances in [-1, 1], [B, S].
         samples: Their lengths, [B].
 
     Returns:
@@ -73,17 +73,17 @@ def absolute_f0(rows: Tensor, frames: Tensor) -> Tensor:
 
 
 def relative_prosody(rows: Tensor, frames: Tensor) -> Tensor:
-    """Compute the prosody channels of zero-padded clips.
+    """Compute the prosody channels of zero-padded utterances.
 
     Args:
         rows: As `prosody_rows` returns them, [B, 4, T].
         frames: Number of real frames, [B].
 
     Returns:
-        CHANNELS, each scaled to a deviation of about 1, [B, 8, T]; 0 in the padding. F0 is in semitones from the clip's
-        median over voiced frames and 0 where unvoiced; a clip with fewer than four voiced frames has F0 0 throughout. Level
-        is the mean log-mel from the clip's 75th percentile. Tilt is the log power ratio of low to high bands from the
-        clip's median over loud frames.
+        CHANNELS, each scaled to a deviation of about 1, [B, 8, T]; 0 in the padding. F0 is in semitones from the utterance's
+        median over voiced frames and 0 where unvoiced; an utterance with fewer than four voiced frames has F0 0 throughout. Level
+        is the mean log-mel from the utterance's 75th percentile. Tilt is the log power ratio of low to high bands from the
+        utterance's median over loud frames.
     """
     f0, confidence, level, tilt = rows.unbind(dim=1)
     real = mask_of(frames, rows.shape[2])
@@ -112,7 +112,7 @@ def deltas(x: Tensor, frames: Tensor) -> Tensor:
     Furui, IEEE Transactions on Acoustics, Speech, and Signal Processing 34 (1), 1986.
 
     Args:
-        x: Channels of zero-padded clips, [B, C, T].
+        x: Channels of zero-padded utterances, [B, C, T].
         frames: Number of real frames, [B].
 
     Returns:

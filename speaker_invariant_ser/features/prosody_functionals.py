@@ -1,9 +1,9 @@
-"""22 numbers that describe how a clip is said, relative to the clip itself: the input of the prosody baseline.
+"""22 numbers that describe how an utterance is said, relative to the utterance itself: the input of the prosody baseline.
 
 F0 comes from `data.f0`, everything else from a log-mel spectrogram of 40 bands every 16 ms. Every number is relative to
-the clip's own median, mean or level, or is a rate or a share. The levels of F0 and of the recording are left out: they identify
-the speaker. The clip is scaled to a peak of 0.5 first, so that the floor of the log-mel lies equally far below the
-peak of every clip.
+the utterance's own median, mean or level, or is a rate or a share. The levels of F0 and of the recording are left out: they
+identify the speaker. The utterance is scaled to a peak of 0.5 first, so that the floor of the log-mel lies equally far below the
+peak of every utterance.
 
 Tolerances: a change of level by 10 dB without clipping or rounding changes every number by less than 1e-4. A shift of pitch by 3
 semitones under the same spectral envelope changes F0 numbers by less than 0.2 semitones, voicing and durations by less than 0.05,
@@ -52,7 +52,7 @@ PROSODY = {  # name -> meaning and unit
 
 
 def log_mel(clip: np.ndarray) -> np.ndarray:
-    """Compute the log-mel spectrogram of a clip scaled to a peak of 0.5.
+    """Compute the log-mel spectrogram of an utterance scaled to a peak of 0.5.
 
     Args:
         clip: Float32 [S] in [-1, 1] at 16 kHz, S at least 1.
@@ -69,7 +69,7 @@ def log_mel(clip: np.ndarray) -> np.ndarray:
 
 
 def prosody_functionals(clip: np.ndarray, f0: np.ndarray) -> np.ndarray:
-    """Compute the 22 numbers of a clip.
+    """Compute the 22 numbers of an utterance.
 
     With fewer than six voiced frames all F0 numbers are 0; digital silence gives 0 throughout. Changes of F0 are taken between
     voiced frames that follow each other, across pauses too.
@@ -79,7 +79,7 @@ def prosody_functionals(clip: np.ndarray, f0: np.ndarray) -> np.ndarray:
         f0: F0 in Hz and confidence, [2, T], as `data.f0.tracker.compute_f0` returns them.
 
     Returns:
-        The numbers in the order of PROSODY, float64 [22], finite for any clip.
+        The numbers in the order of PROSODY, float64 [22], finite for any utterance.
     """
     frequency, confidence = f0[0].astype(np.float64), f0[1].astype(np.float64)
     voiced = (confidence >= VOICED) & (frequency > 0)
@@ -123,7 +123,7 @@ def level_numbers(level: np.ndarray) -> list[float]:
 
 
 def rhythm_numbers(voiced: np.ndarray, seconds: float) -> list[float]:
-    """Return share, durations and rate of voiced stretches from a mask of voiced frames [T] and the clip's duration."""
+    """Return share, durations and rate of voiced stretches from a mask of voiced frames [T] and the utterance's duration."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], voiced.astype(int), [0]))))
     lengths = np.diff(edges) * FRAME_SECONDS  # voiced and unvoiced stretches in turn, the first and the last voiced
     stretches, pauses = lengths[::2], lengths[1::2]

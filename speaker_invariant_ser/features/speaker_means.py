@@ -76,10 +76,10 @@ def mean_log_mel(logmel: FrontEnd, blocks: Iterable[Sequence[np.ndarray]]) -> np
 
     Args:
         logmel: The front end of the model.
-        blocks: Clips, float32 [S] each, as many at a time as fit into memory.
+        blocks: Utterances, float32 [S] each, as many at a time as fit into memory.
 
     Returns:
-        The mean [M]; zero without any clip.
+        The mean [M]; zero without any utterance.
     """
     total, count = np.zeros(logmel.bands), 0
     for clips in blocks:

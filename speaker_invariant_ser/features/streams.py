@@ -22,7 +22,7 @@ class Layout:
         bands: Mel bands M; 0 without the stream "log-mel".
         deltas: Orders of deltas.
         prosody: Prosody channels P; 0 without the stream "prosody".
-        functionals: Clip-level functionals, each the same in every frame of a clip.
+        functionals: Utterance-level functionals, each the same in every frame of an utterance.
     """
 
     bands: int
@@ -56,7 +56,7 @@ class Layout:
         return x[:, self.bands * self.orders :][:, : self.prosody]
 
     def functionals_of(self, x: Tensor) -> Tensor:
-        """Return the clip-level functionals [B, functionals] of an encoder's input [B, I, T]."""
+        """Return the utterance-level functionals [B, functionals] of an encoder's input [B, I, T]."""
         return x[:, self.rows - self.functionals :, 0]
 
 

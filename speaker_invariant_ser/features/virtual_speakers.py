@@ -38,7 +38,7 @@ class VirtualSpeakers:
         self.features = features
 
     def __call__(self, mels: Tensor, speaker: Tensor, copy: Tensor) -> Tensor:
-        """Turn log-mels [B, M, T] of speakers [B] into those of their copies [B], counted from 1; 0 leaves a clip as it is.
+        """Turn log-mels [B, M, T] of speakers [B] into those of their copies [B], counted from 1; 0 leaves an utterance as it is.
 
         Prosody rows, which may follow the log-mels, stay as they are.
         """

@@ -243,7 +243,7 @@ class Classifier(HubMethods):
         return StreamingClassifier(self.models, window, hop)
 
     def predictions(self, clips: Sequence[tuple[np.ndarray, Sequence[str]]]) -> list[Prediction]:
-        """Predict clips, float32 [S] at 16 kHz with notes about each."""
+        """Predict recordings, float32 [S] at 16 kHz with notes about each."""
         with memory_errors():
             probabilities, dimensions = mean_outputs(self.models, [clip for clip, _ in clips])
         if not (np.isfinite(probabilities).all() and np.isfinite(dimensions).all()):

@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs, lists) to audio files, and from those to decoded clips."""
+"""From what a user names (files, folders, globs, lists) to audio files, and from those to decoded recordings."""
 
 import glob
 import hashlib
@@ -52,7 +52,7 @@ class Decoded(NamedTuple):
         path: The recording.
         channel: Name of the channel.
         clip: Float32 [S] at 16 kHz, or why there is none.
-        notes: Defects that leave the clip usable.
+        notes: Defects that leave the recording usable.
     """
 
     number: int
@@ -211,7 +211,7 @@ def decode_blocks(inputs: Sequence[Input], channel: str = MIX) -> Iterator[list[
         channel: `mix`, `left`, `right`, or `each` for every channel on its own.
 
     Yields:
-        Blocks of channels, each with its clip, or the error that explains why it could not be decoded.
+        Blocks of channels, each with its recording, or the error that explains why it could not be decoded.
     """
     block: list[Decoded] = []
     samples = 0
@@ -253,10 +253,10 @@ def decode(number: int, item: Input, channel: str) -> Decoded:
 
 
 def clips_of(block: Sequence[Decoded]) -> list[np.ndarray]:
-    """Return the clips that could be decoded."""
+    """Return the recordings that could be decoded."""
     return [part.clip for part in block if isinstance(part.clip, np.ndarray)]
 
 
 def cut_windows(clip: np.ndarray) -> list[np.ndarray]:
-    """Cut a clip [S] into equal windows of at most 30 s, so that none is a short remainder."""
+    """Cut a recording [S] into equal windows of at most 30 s, so that none is a short remainder."""
     return np.array_split(clip, max(1, -(-len(clip) // WINDOW)))

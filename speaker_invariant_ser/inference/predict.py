@@ -174,7 +174,7 @@ class Predictor:
 
 
 class Output(NamedTuple):
-    """What models compute for a clip: probabilities [C], embedding [D] and code of the first model, and dimensions [R]."""
+    """What models compute for a recording: probabilities [C], embedding [D] and code of the first model, and dimensions [R]."""
 
     probability: np.ndarray
     embedding: np.ndarray
@@ -211,7 +211,7 @@ def size_of(path: Path) -> int:
 
 
 def outputs_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None) -> list[Output | None]:
-    """Return the output for every clip; None for one that does not fit into memory with the models."""
+    """Return the output for every recording; None for one that does not fit into memory with the models."""
     if not clips:
         return []
     try:
@@ -228,11 +228,11 @@ def outputs_or_none(models: "Models", clips: Sequence[np.ndarray], mean: np.ndar
 
 
 def outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> OnnxOutputs:
-    """Apply models to clips of at most 30 s.
+    """Apply models to recordings of at most 30 s.
 
     Args:
         models: Models with the same labels.
-        clips: N clips, float32 [S] at 16 kHz.
+        clips: N recordings, float32 [S] at 16 kHz.
         mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
 
     Returns:
@@ -253,11 +253,11 @@ def targets_of(models: "Models") -> tuple[str, ...]:
 
 
 def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Compute outputs for clips of any length, averaged over windows weighted by their lengths.
+    """Compute outputs for recordings of any length, averaged over windows weighted by their lengths.
 
     Args:
         models: Models with the same labels.
-        clips: N clips, float32 [S] at 16 kHz.
+        clips: N recordings, float32 [S] at 16 kHz.
         mean: Mean log-mel [M] of the speaker, for models that normalise by speaker.
 
     Returns:
@@ -272,7 +272,7 @@ def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray
     ends = np.cumsum([len(parts) for parts in windows_by_clip])[:-1]
 
     def averaged(by_window: np.ndarray) -> np.ndarray:
-        """Return the mean of each clip's windows."""
+        """Return the mean of each recording's windows."""
         rows = zip(np.split(by_window, ends), windows_by_clip, strict=True)
         return np.stack([weighted_mean(values, [len(part) for part in parts]) for values, parts in rows])
 
@@ -281,7 +281,7 @@ def mean_outputs(models: "Models", clips: Sequence[np.ndarray], mean: np.ndarray
 
 
 def sounding_windows(clip: np.ndarray) -> list[np.ndarray]:
-    """Cut a clip [S] into windows of at most 30 s, without those of digital silence unless all are."""
+    """Cut a recording [S] into windows of at most 30 s, without those of digital silence unless all are."""
     windows = cut_windows(clip)
     return [window for window in windows if not is_silent(window)] or windows
 
@@ -292,7 +292,7 @@ def calibrated(models: "Models") -> bool:
 
 
 def output_of(model: "SerModel | OnnxModel", clips: Sequence[np.ndarray], means: np.ndarray | None, scaled: bool) -> OnnxOutputs:
-    """Return what a model computes for N clips, its probabilities [N, C] `scaled` by its temperature or as they are.
+    """Return what a model computes for N recordings, its probabilities [N, C] `scaled` by its temperature or as they are.
 
     An ONNX file has applied its temperature.
     """

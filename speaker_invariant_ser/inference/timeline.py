@@ -63,7 +63,7 @@ def timeline(models: "Models", blocks: Iterable[np.ndarray], window: float = 4.0
 
     Args:
         models: Models with the same labels, whose probabilities are averaged.
-        blocks: The recording in blocks, float32 [S] at 16 kHz: a `Recording`, or a list with one clip.
+        blocks: The recording in blocks, float32 [S] at 16 kHz: a `Recording`, or a list with all of it.
         window: Length of a window in seconds, 0.5 to 30.
         hop: Seconds from the beginning of a window to that of the next, at most `window`.
 

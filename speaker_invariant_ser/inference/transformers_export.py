@@ -44,7 +44,7 @@ def export_transformers(folder: Path | str, out: Path | str, card: str) -> float
         card: Text of the card.
 
     Returns:
-        The largest difference between the probabilities of both on synthetic clips of several lengths.
+        The largest difference between the probabilities of both on synthetic recordings of several lengths.
 
     Raises:
         RunError: The model cannot be loaded, no class of transformers computes the same, or it computes something else.
@@ -81,7 +81,7 @@ def require_class(settings: ModelSettings, folder: Path) -> None:
     if checkpoint.window:
         raise RunError(
             f"{refused}: its {checkpoint.architecture} classifier averages over the silence that fills a window too, and this "
-            "model leaves that out; expected an encoder that takes clips as they are, such as wavlm, hubert or wav2vec2"
+            "model leaves that out; expected an encoder that takes recordings as they are, such as wavlm, hubert or wav2vec2"
         )
     library = open_transformers()
     kinds, classes = library.CONFIG_MAPPING, library.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
@@ -162,7 +162,7 @@ def linear_rest(model: SerModel) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def largest_difference(model: SerModel, network: Any, backbone: Backbone) -> float:
-    """Return the largest difference of a probability between both on synthetic clips."""
+    """Return the largest difference of a probability between both on synthetic recordings."""
     generator, difference = torch.Generator().manual_seed(0), 0.0
     for samples in CHECKED:
         clip = 0.1 * torch.randn(1, samples, generator=generator)
@@ -173,7 +173,7 @@ def largest_difference(model: SerModel, network: Any, backbone: Backbone) -> flo
 
 
 def logits_of(model: SerModel, clip: Tensor, backbone: Backbone) -> Tensor:
-    """Return the logits [1, C] of a clip [1, S], for a frozen encoder from its layers before they are rounded to float16."""
+    """Return the logits [1, C] of a recording [1, S], for a frozen encoder from its layers before they are rounded to float16."""
     encoder = model.encoder
     assert isinstance(encoder, PretrainedEncoder)
     if encoder.network:

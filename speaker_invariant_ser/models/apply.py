@@ -114,14 +114,14 @@ def apply_to_clips(
 
     Args:
         model: In evaluation mode, as `load_model` returns it.
-        clips: N clips, float32 [S] each, in [-1, 1] at the model's sample rate.
-        speaker_means: Mean log-mel of each clip's speaker, [N, M]; for models with features.normalise = "speaker" only.
-        batch_size: Clips embedded together.
+        clips: N utterances, float32 [S] each, in [-1, 1] at the model's sample rate.
+        speaker_means: Mean log-mel of each utterance's speaker, [N, M]; for models with features.normalise = "speaker" only.
+        batch_size: Utterances embedded together.
         frame_features: Whether frame-level features are wanted as well. They are large: with the default recipe 256 bytes
             a frame, 31 frames a second, even in half precision.
 
     Returns:
-        All outputs, in the clips' order.
+        All outputs, in the utterances' order.
 
     Raises:
         RunError: The model needs speaker means and has none, or takes none and is given some.
@@ -132,7 +132,7 @@ def apply_to_clips(
 def clip_inputs(
     model: SerModel, clips: Sequence[np.ndarray], speaker_means: np.ndarray | None, batch_size: int
 ) -> Iterator[ModelInput]:
-    """Yield the model's input for clips of similar length; noise comes from the clips' own samples."""
+    """Yield the model's input for utterances of similar length; noise comes from the utterances' own samples."""
     device = next(model.parameters()).device
     for indices, audio, samples in clip_batches(clips, batch_size, device):
         mean = None if speaker_means is None else torch.from_numpy(speaker_means[indices]).to(device)

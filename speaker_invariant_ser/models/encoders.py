@@ -112,7 +112,7 @@ class Norm2d(nn.BatchNorm2d):
 
 
 class Stage(nn.Module):
-    """Strided convolution, batch norm, ReLU; padding is set to zero, as the convolution sees it beyond the end of a clip.
+    """Strided convolution, batch norm, ReLU; padding is set to zero, as the convolution sees it beyond the end of an utterance.
 
     With stride 2, output t is centred on input 2 t: n unpadded frames give ceil(n / 2), alone or in a batch.
 
@@ -193,7 +193,7 @@ class MeanPooling(nn.Module):
 
 
 class SegmentPooling(nn.Module):
-    """The mean of each of four equal segments of a clip's unpadded frames, so that left and right are distinguished.
+    """The mean of each of four equal segments of an utterance's unpadded frames, so that left and right are distinguished.
 
     A frame on the border of two segments counts in both by its share; with fewer frames than segments, frames count in several.
     """

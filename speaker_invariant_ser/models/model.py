@@ -176,7 +176,7 @@ class SerModel(nn.Module):
         """Compute the output for audio; noise, if the model adds some, is a function of the audio.
 
         Args:
-            audio: Zero-padded clips in [-1, 1] at the model's sample rate, [B, S].
+            audio: Zero-padded utterances in [-1, 1] at the model's sample rate, [B, S].
             samples: Their lengths, [B].
             speaker_mean: As for `mels`.
         """
@@ -189,9 +189,9 @@ class SerModel(nn.Module):
         A model with features.normalise = "speaker" subtracts speaker means.
 
         Args:
-            audio: Zero-padded clips, [B, S].
+            audio: Zero-padded utterances, [B, S].
             samples: Their lengths, [B].
-            speaker_mean: Mean log-mel of each clip's speaker, [B, M]; required with features.normalise = "speaker", refused
+            speaker_mean: Mean log-mel of each utterance's speaker, [B, M]; required with features.normalise = "speaker", refused
                 otherwise.
 
         Returns:
@@ -201,7 +201,7 @@ class SerModel(nn.Module):
             RunError: Speaker means are missing, or given to a model that takes none.
         """
         if (speaker_mean is None) == self.settings.features.transductive:
-            wanted = "needs the mean log-mel of each clip's speaker" if speaker_mean is None else "takes no speaker means"
+            wanted = "needs the mean log-mel of each utterance's speaker" if speaker_mean is None else "takes no speaker means"
             raise RunError(f"a model with features.normalise = {self.settings.features.normalise} {wanted}")
         mels, frames = self.logmel(audio, samples)
         if self.logmel.needs_f0:

@@ -65,7 +65,7 @@ class PretrainedEncoder(SingleBranch):
 
         Args:
             x: Layers [B, L * H, T] of a frozen encoder, or the waveform [B, 1, S].
-            frames: Unpadded frames, or samples, of each clip, [B].
+            frames: Unpadded frames, or samples, of each utterance, [B].
         """
         for network in self.network:
             x, frames = self.compute_layers(network, x[:, 0], frames)
@@ -74,7 +74,7 @@ class PretrainedEncoder(SingleBranch):
         return summed * mask_of(frames, x.shape[2])[:, None], frames
 
     def compute_layers(self, network: Backbone, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return layers [B, L * H, T], zero in padding, and frames [B] of clips [B, S]; those of equal length together."""
+        """Return layers [B, L * H, T], zero in padding, and frames [B] of utterances [B, S]; those of equal length together."""
         counts = [network.checkpoint.frames_of(count) for count in samples.tolist()]
         groups, rows = [], []
         for length in samples.unique().tolist():

@@ -24,7 +24,7 @@ from speaker_invariant_ser.recipe_encoders import AcrnnSettings, CrnnSettings, P
 
 
 class Bidirectional(nn.Module):
-    """An LSTM in both directions over zero-padded clips; the backward one begins at each clip's own last frame.
+    """An LSTM in both directions over zero-padded utterances; the backward one begins at each utterance's own last frame.
 
     An LSTM and not a GRU, whose gradient takes torch twice as long on a CPU.
 
@@ -57,7 +57,7 @@ def with_contiguous_gradient(x: Tensor) -> Tensor:
 
 
 def reversal(frames: Tensor, length: int) -> Tensor:
-    """Return the frame order [B, length] that reverses the real frames [B] of each clip and leaves padding in its place.
+    """Return the frame order [B, length] that reverses the real frames [B] of each utterance and leaves padding in its place.
 
     >>> reversal(torch.tensor([2, 3]), 3).tolist()
     [[1, 0, 2], [2, 1, 0]]
@@ -78,8 +78,8 @@ class ProsodyEncoder(SingleBranch):
     connections see about a second. About 100,000 parameters. Known failure: where speech is voiced badly or overlaps, F0 and
     with it most of the input is wrong.
 
-    Clip-level functionals, where the input has them, pass a linear layer and join the frame-level features as channels that are
-    the same in every frame, which pooling leaves as they are.
+    Utterance-level functionals, where the input has them, pass a linear layer and join the frame-level features as channels that
+    are the same in every frame, which pooling leaves as they are.
 
     Args:
         layout: Of the input: prosody, perhaps with functionals.

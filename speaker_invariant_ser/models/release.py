@@ -293,7 +293,7 @@ def content_noise(audio: Tensor, samples: Tensor, dim: int) -> Tensor:
     utterances are practically independent.
 
     Args:
-        audio: Zero-padded clips in [-1, 1], [B, S].
+        audio: Zero-padded utterances in [-1, 1], [B, S].
         samples: Their lengths, [B].
         dim: Embedding dimension D.
 
@@ -315,7 +315,7 @@ def mel_noise(mels: Tensor, frames: Tensor, dim: int) -> Tensor:
 
 
 def hashed_noise(clips: Iterable[np.ndarray], dim: int) -> Tensor:
-    """Return standard normal numbers [2, B, D] that are a function of the bytes of each of B clips."""
+    """Return standard normal numbers [2, B, D] that are a function of the bytes of each of B utterances."""
     noise = [hashed_normal(clip.tobytes(), NOISE_VECTORS * dim) for clip in clips]
     return torch.stack(noise).view(-1, NOISE_VECTORS, dim).transpose(0, 1)
 

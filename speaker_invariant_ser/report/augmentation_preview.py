@@ -1,4 +1,4 @@
-"""A plot of what the network is trained on: log-mels of a few clips, each next to augmented versions."""
+"""A plot of what the network is trained on: log-mels of a few utterances, each next to augmented versions."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,13 +39,13 @@ CLIPS, VERSIONS = 6, 3
 
 @dataclass(frozen=True)
 class Preview:
-    """Log-mels of one clip, normalised as the network gets them.
+    """Log-mels of one utterance, normalised as the network gets them.
 
     Attributes:
         title: Speaker and emotion, such as "03, anger".
-        original: The clip without augmentation [M, T].
+        original: The utterance without augmentation [M, T].
         augmented: Augmented versions, each [M, T'] with its own T'.
-        partners: How each version was combined with another clip, such as "then 08, anger"; "" for none.
+        partners: How each version was combined with another utterance, such as "then 08, anger"; "" for none.
     """
 
     title: str
@@ -55,14 +55,14 @@ class Preview:
 
 
 def preview_clips(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
-    """Choose clips of the first fold's training speakers and augment each as training would.
+    """Choose utterances of the first fold's training speakers and augment each as training would.
 
     Args:
-        recipe: The recipe, whose seed decides the clips and the versions.
+        recipe: The recipe, whose seed decides the utterances and the versions.
         prepared: The prepared corpus.
 
     Returns:
-        Up to six clips with three augmented versions each, balanced over emotions and speakers.
+        Up to six utterances with three augmented versions each, balanced over emotions and speakers.
 
     Raises:
         SplitError: The corpus cannot be split as the recipe says.
@@ -96,7 +96,7 @@ def preview_clips(recipe: Recipe, prepared: PreparedCorpus) -> list[Preview]:
 
 
 def choose_clips(dataset: LogMelDataset, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose clips one by one, each of the emotion, then the speaker, that was chosen least often so far; return positions."""
+    """Choose utterances one by one, each of the emotion, then speaker, that was chosen least often so far; return positions."""
     chosen: list[int] = []
     remaining = rng.permutation(len(dataset))
     for _ in range(min(number, len(dataset))):
@@ -113,7 +113,7 @@ def choose_clips(dataset: LogMelDataset, number: int, rng: np.random.Generator) 
 def augment(
     loader: BatchLoader, chosen: np.ndarray, rng: np.random.Generator, normalise: Normalise
 ) -> tuple[list[np.ndarray], Pairs]:
-    """Augment clips as a training batch would; return their log-mels, each [M, T'], and how clips were paired."""
+    """Augment utterances as a training batch would; return their log-mels, each [M, T'], and how utterances were paired."""
     draws = rng.random((len(chosen), loader.augment.columns), dtype=np.float32)
     pairs = draw_pairs(chosen, loader.dataset.emotion, loader.dataset.speaker, loader.augment.settings, rng)
     plan = BatchPlan(chosen, pairs, draws, loader.draw_virtual(len(chosen), rng), loader.draw_telephone(len(chosen), rng))
@@ -128,7 +128,7 @@ def without_padding(mels: torch.Tensor, frames: torch.Tensor) -> list[np.ndarray
 
 
 def describe_partner(pairs: Pairs, row: int, names: Sequence[str]) -> str:
-    """Say how a clip was combined with another one; "" if it was not."""
+    """Say how an utterance was combined with another one; "" if it was not."""
     partner = names[pairs.partner[row]]
     if pairs.follows[row]:
         return f"then {partner}"
@@ -136,11 +136,11 @@ def describe_partner(pairs: Pairs, row: int, names: Sequence[str]) -> str:
 
 
 def write_preview(path: Path | str, previews: Sequence[Preview], features: FeaturesSection) -> None:
-    """Plot one row of panels for each clip, the original first, all with one colour scale and one time scale.
+    """Plot one row of panels for each utterance, the original first, all with one colour scale and one time scale.
 
     Args:
         path: A new file; its ending, .png or .svg, is its format.
-        previews: The clips.
+        previews: The utterances.
         features: The recipe's features section.
 
     Raises:
@@ -156,7 +156,7 @@ def write_preview(path: Path | str, previews: Sequence[Preview], features: Featu
 
 
 def plot_previews(previews: Sequence[Preview], features: FeaturesSection) -> Figure:
-    """Return the figure with all clips."""
+    """Return the figure with all utterances."""
     columns = 1 + max(len(preview.augmented) for preview in previews)
     figure = Figure((MARGIN + columns * PANEL[0], MARGIN + len(previews) * PANEL[1]), layout="constrained")
     panels = figure.subplots(len(previews), columns, sharex=True, sharey=True, squeeze=False)

@@ -12,6 +12,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from speaker_invariant_ser.evaluation.certificate_parts import SeveralClips
 from speaker_invariant_ser.evaluation.summary import SpeakerDifference
@@ -20,6 +21,10 @@ from speaker_invariant_ser.report.figure import add_legend, label
 from speaker_invariant_ser.report.palette import BLUE, COLOURS, GREY, INK, MAX_CLASSES, RUST, class_style
 
 MAX_ROWS = 30  # of a plot with one labelled row for each speaker or attacker
+LABEL_HEIGHTS = [9, -9, 22, -22]  # of the labels of the trade-off plot over their points, points
+LEFT_HALF = 60  # percent; labels of points to the left of it are on the right of them
+# about how much of the trade-off plot text takes
+CHARACTER, POINTS_PER_PERCENT = 1.7, 2.2  # width of a character, percent; points in the height of a percent
 
 
 class Estimate(Protocol):
@@ -112,15 +117,46 @@ def plot_tradeoff(
     for run in runs:
         plot_estimate(axes, "x", run.attacker, 100 * run.uar.value, run.colour)
         plot_estimate(axes, "y", run.uar, 100 * run.attacker.value, run.colour)
-    for rank, run in enumerate(sorted(runs, key=lambda run: -run.uar.value)):
+    heights = label_heights(runs) if named else []
+    for position, run in enumerate(runs):
         x, y = 100 * run.attacker.value, 100 * run.uar.value
         if named:
-            side, dx = ("left", 9) if x < 60 else ("right", -9)
-            axes.annotate(label(run.label), (x, y), (dx, -9 if rank % 2 else 9), textcoords="offset points", ha=side, va="center")
+            side, dx = ("left", 9) if x < LEFT_HALF else ("right", -9)
+            axes.annotate(label(run.label), (x, y), (dx, heights[position]), textcoords="offset points", ha=side, va="center")
         else:
             axes.plot(x, y, "o", color=run.colour, markersize=13)
             axes.text(x, y, run.label, color="white", ha="center", va="center_baseline", fontsize=8.5, fontweight="bold")
     axes.set(ylabel="emotion UAR, %  (higher is better)", xlabel="strongest attacker's accuracy, %  (lower is better)")
+
+
+def label_heights(runs: Sequence[TradeoffPoint]) -> list[int]:
+    """Return how far above its point each label is to be, points: where it crosses the fewest labels and other runs."""
+    heights = [0] * len(runs)
+    labels: list[Bbox] = []
+    for rank, position in enumerate(sorted(range(len(runs)), key=lambda position: -runs[position].uar.value)):
+        taken = labels + [box for other, run in enumerate(runs) if other != position for box in interval_boxes(run)]
+        candidates = LABEL_HEIGHTS if rank % 2 == 0 else [-height for height in LABEL_HEIGHTS]
+        crossed = [label_box(runs[position], height).count_overlaps(taken) for height in candidates]
+        heights[position] = candidates[int(np.argmin(crossed))]
+        labels.append(label_box(runs[position], heights[position]))
+    return heights
+
+
+def label_box(run: TradeoffPoint, height: float) -> Bbox:
+    """Return about where a label is that is `height` points above its point, in percent."""
+    x, y = 100 * run.attacker.value, 100 * run.uar.value + height / POINTS_PER_PERCENT
+    width = CHARACTER * len(label(run.label))
+    left = x + 2 if x < LEFT_HALF else x - 2 - width
+    return Bbox.from_extents(left, y - 2.5, left + width, y + 2.5)
+
+
+def interval_boxes(run: TradeoffPoint) -> list[Bbox]:
+    """Return about where the intervals of a run are, in percent."""
+    (left, x, right), (low, y, high) = (
+        [100 * (given.value if end is None else end) for end in (given.low, given.value, given.high)]
+        for given in (run.attacker, run.uar)
+    )
+    return [Bbox.from_extents(left - 1, y - 1, right + 1, y + 1), Bbox.from_extents(x - 1, low - 1, x + 1, high + 1)]
 
 
 def draw_tradeoff_chance(axes: Axes, chance: TradeoffChance) -> None:
@@ -308,7 +344,7 @@ def draw_columns(axes: Axes, curves: Curves, keys: Mapping[str, str]) -> list[Li
 
 
 def plot_certificate(axes: Axes, curve: Sequence[SeveralClips], chance: float) -> None:
-    """Plot the bound for every attacker, and the estimate for one, against the number of clips of one person."""
+    """Plot the bound for every attacker, and the estimate for one, against the number of utterances of one person."""
     clips = range(len(curve))
     lines = axes.plot(clips, [100 * several.bound for several in curve], "o-", color=RUST, linewidth=1.6)
     known = [(place, 100 * several.estimate) for place, several in enumerate(curve) if several.estimate is not None]
@@ -316,7 +352,7 @@ def plot_certificate(axes: Axes, curve: Sequence[SeveralClips], chance: float) -
     lines += axes.plot(*zip(*known, strict=True), "o-", color=BLUE, linewidth=1.2, markerfacecolor="none") if known else []
     lines.append(axes.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle="--"))
     axes.set_xticks(clips, [str(several.clips) for several in curve])
-    axes.set(xlabel="clips of one person", ylabel="balanced accuracy, %", ylim=(0, 102), xlim=(-0.3, len(curve) - 0.7))
+    axes.set(xlabel="utterances of one person", ylabel="balanced accuracy, %", ylim=(0, 102), xlim=(-0.3, len(curve) - 0.7))
     add_legend(axes, lines, [*texts, "chance"])
 
 

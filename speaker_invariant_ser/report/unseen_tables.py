@@ -1,4 +1,4 @@
-"""Tables on speakers that the encoder was not trained on, and on several clips of one person."""
+"""Tables on speakers that the encoder was not trained on, and on several utterances of one person."""
 
 from typing import NamedTuple
 
@@ -96,16 +96,16 @@ def scorer_row(name: str, scorer: Scorer) -> list[str]:
 
 
 def clips_table(speaker: Speaker) -> Table | None:
-    """Return what 1, 5 and 10 clips of one person reveal; None where nothing was measured."""
+    """Return what 1, 5 and 10 utterances of one person reveal; None where nothing was measured."""
     if not any(row.identification or row.verification for row in speaker.clips):
         return None
     over = "95 % CI, over speakers"
-    head = ["clips of one person", "identification", over, "chance", "groups", "EER", over]
+    head = ["utterances of one person", "identification", over, "chance", "groups", "EER", over]
     return Table(head, [clips_row(row) for row in speaker.clips])
 
 
 def clips_row(row: Clips) -> list[str]:
-    """Return what one number of clips reveals."""
+    """Return what one number of utterances reveals."""
     identified, verified = row.identification, row.verification
     cells = [str(row.clips)]
     if identified:

@@ -152,10 +152,10 @@ def check_waveform(recipe: Recipe) -> None:
 
 
 def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:
-    """Check that every clip is an image where `features.front` is "pixels" (see `features.log_mel.Pixels`).
+    """Check that every utterance is an image where `features.front` is "pixels" (see `features.log_mel.Pixels`).
 
     Raises:
-        RecipeError: A clip is not a whole number of columns, or has too many of them.
+        RecipeError: An utterance is not a whole number of columns, or has too many of them.
     """
     rows = recipe.features.mels
     if recipe.features.front != "pixels":
@@ -163,8 +163,8 @@ def check_images(recipe: Recipe, prepared: PreparedCorpus) -> None:
     for utterance in prepared.unmapped or prepared.utterances:
         if utterance.samples % rows or utterance.samples > rows * (rows + 1):
             raise RecipeError(
-                f"features.front = 'pixels' expects images of {rows} rows (features.mels) and at most {rows + 1} columns; clip "
-                f"{utterance.id} of {prepared.folder} has {counted(utterance.samples, 'sample')} (is this an "
+                f"features.front = 'pixels' expects images of {rows} rows (features.mels) and at most {rows + 1} columns; "
+                f"utterance {utterance.id} of {prepared.folder} has {counted(utterance.samples, 'sample')} (is this an "
                 "audio corpus? it needs features.front = 'log-mel')"
             )
 

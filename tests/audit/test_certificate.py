@@ -1,4 +1,4 @@
-"""Certificates: they hold in simulated worlds, are exact in small cases, and refuse clips that codes were fitted on."""
+"""Certificates: they hold in simulated worlds, are exact in small cases, and refuse utterances that codes were fitted on."""
 
 import csv
 import itertools
@@ -32,7 +32,7 @@ def best_accuracy(shares):
 
 
 def bounds(counts, delta=0.05):
-    """Bounds from counts [W, K, M] of independent clips, written anew from the formula."""
+    """Bounds from counts [W, K, M] of independent utterances, written anew from the formula."""
     clips = counts.sum(axis=-1)  # [W, K]
     slack = np.sqrt(math.log(1 / delta) / (2 * counts.shape[1] ** 2) * (1 / clips).sum(axis=-1))
     return best_accuracy(counts / clips[..., None]) + slack
@@ -52,7 +52,7 @@ def table_of(speaker, code, scored=True, group=None):
     ids=["small", "strong leaks", "hardly a leak", "many speakers"],
 )
 def test_the_bound_holds_in_simulated_worlds(speakers, cells, clips, concentration):
-    """Each world has shares of its own, and speakers with different numbers of clips."""
+    """Each world has shares of its own, and speakers with different numbers of utterances."""
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.full(cells, concentration), (WORLDS, speakers))
     counts = rng.multinomial(rng.integers(clips // 2, 2 * clips, (WORLDS, speakers)), shares)
@@ -63,7 +63,7 @@ def test_the_bound_holds_in_simulated_worlds(speakers, cells, clips, concentrati
 
 @pytest.mark.parametrize("leak", [0.2, 0.5, 0.9])
 def test_a_planted_leak_is_never_certified_away(leak):
-    """Each of 4 speakers has a code of its own in some clips; the bound is never below what an attacker then reaches."""
+    """Each of 4 speakers has a code of its own in some utterances; the bound is never below what an attacker then reaches."""
     rng, speakers, cells = np.random.default_rng(1), 4, 8
     shares = (1 - leak) / cells + leak * np.eye(speakers, cells)
     truth = best_accuracy(shares)
@@ -109,7 +109,7 @@ def test_clips_of_one_recording_count_as_one():
 
 
 def accuracy_of_several(shares, clips):
-    """Balanced accuracy of the best attacker who gets several clips of one person, by going through all of them."""
+    """Balanced accuracy of the best attacker who gets several utterances of one person, by going through all of them."""
     codes = itertools.product(range(shares.shape[1]), repeat=clips)
     return sum(shares[:, list(each)].prod(axis=1).max() for each in codes) / len(shares)
 
@@ -131,17 +131,17 @@ def test_estimates_are_at_chance_without_a_leak_and_those_of_the_best_attacker_w
     for clips in (1, 5):
         assert estimate(leaking, clips, rng) == pytest.approx(accuracy_of_several(shares, clips), abs=0.04)
         worlds = [estimate(np.array([rng.multinomial(40, shares[0]) for _ in range(3)]), clips, rng) for _ in range(40)]
-        assert np.mean(worlds) == pytest.approx(1 / 3, abs=0.025), "unbiased for few clips, too"
-    assert estimate(alike[:, :] // 1000, 10, rng) is None, "five clips of a speaker"
+        assert np.mean(worlds) == pytest.approx(1 / 3, abs=0.025), "unbiased for few utterances, too"
+    assert estimate(alike[:, :] // 1000, 10, rng) is None, "five utterances of a speaker"
 
 
 def test_only_clips_that_the_codes_were_not_fitted_on_are_counted():
-    speaker, code = np.arange(400) % 2, np.arange(400) % 2  # an own code each, on the clips that the codes were fitted on
+    speaker, code = np.arange(400) % 2, np.arange(400) % 2  # an own code each, on the utterances that the codes were fitted on
     code[200:] = np.arange(200) // 2 % 2
     fitted = np.arange(400) < 200
     (certified,) = certify([table_of(speaker, code, scored=~fitted)], [""], "given").certified
     assert (certified.utterances, certified.plug_in) == (200, 0.5)
-    with pytest.raises(AuditError, match="clips that they were fitted on certify nothing"):
+    with pytest.raises(AuditError, match="utterances that they were fitted on certify nothing"):
         certify([table_of(speaker, code, scored=False)], [""], "given")
 
 
@@ -196,7 +196,7 @@ def test_the_verdict_and_the_section_state_the_worst_bound_and_what_it_is_of():
     sentence = certificate_verdict(summary)
     worst = summary["populations"][1]["worst"]
     assert sentence == (
-        " No attacker who gets the code of one clip and nothing else can name the speaker in more than "
+        " No attacker who gets the code of one utterance and nothing else can name the speaker in more than "
         f"{math.ceil(1000 * worst) / 10:.1f} % (balanced over 2 speakers; the worst of 2 models), "
         "with 95 % confidence (80 utterances of test speakers)."
     )
@@ -235,7 +235,7 @@ def test_a_column_of_codes_is_audited_and_certified(tmp_path, capsys):
     path, out = codes_table(tmp_path / "t.csv"), tmp_path / "out"
     assert siser(["audit", path, "--discrete", "cell", "--quick", "--jobs", "1", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "cell = 1 to cell = 4" in printed and "No attacker who gets the code (cell) of one clip and nothing" in " ".join(
+    assert "cell = 1 to cell = 4" in printed and "No attacker who gets the code (cell) of one utterance and nothing" in " ".join(
         printed.split()
     )
     certificate = json.loads((out / "report.json").read_text())["speaker"]["certificate"]

@@ -25,9 +25,9 @@ ASED_LIKE = [70, 70, 66, 66, 58, 54, 50, 50, 50, 49]
 
 
 def design(clips, unit=1):
-    """Speakers of clips, and units of so many clips of one speaker each."""
+    """Speakers of utterances, and units of so many utterances of one speaker each."""
     speaker = np.repeat(np.arange(len(clips)), clips)
-    return speaker, np.arange(len(speaker)) // unit  # numbers of clips are multiples of the unit
+    return speaker, np.arange(len(speaker)) // unit  # numbers of utterances are multiples of the unit
 
 
 def threshold(truth, clips, unit=1):
@@ -42,7 +42,7 @@ def threshold(truth, clips, unit=1):
 
 @pytest.mark.parametrize(("clips", "unit"), [([12, 12], 1), ([3, 5, 9], 1), ([2, 20], 1), ([6, 9, 12], 3)], ids=str)
 def test_the_smallest_limit_holds_whatever_the_accuracies_of_the_best_rule(clips, unit):
-    """Exactly: the probability of all numbers of clips that the rule names, for accuracies of single speakers at random."""
+    """Exactly: the probability of all numbers of utterances that the rule names, for accuracies of single speakers at random."""
     rng, highest = np.random.default_rng(0), 0.0
     named = np.array(list(itertools.product(*(range(0, number + 1, unit) for number in clips))))
     accuracy = (named / clips).mean(axis=1)
@@ -74,7 +74,7 @@ def apart(speakers, share):
         (apart(10, 0.5), [60] * 10, 3, 0.0005),
         (apart(4, 0.3), [10, 200, 200, 200], 1, 0.0),
     ],
-    ids=["no leak", "small leak", "leak", "unequal numbers", "recordings of three clips", "a speaker with few clips"],
+    ids=["no leak", "small leak", "leak", "unequal numbers", "recordings of three utterances", "a speaker with few utterances"],
 )
 def test_the_smallest_limit_holds_in_simulated_worlds(shares, clips, unit, fails):
     counts = np.random.default_rng(0).multinomial(np.array(clips) // unit, shares, (WORLDS, len(clips)))

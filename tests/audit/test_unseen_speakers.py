@@ -136,7 +136,7 @@ def test_the_own_text_is_not_enrolled():
     assert enrol(table.select(np.arange(8))) is None
 
 
-# ---- several clips
+# ---- several utterances
 
 
 def test_groups_of_clips_are_of_one_speaker_and_share_no_clip():
@@ -212,7 +212,7 @@ def test_neighbours_add_up_to_no_evidence_of_several_clips():
 
 
 def test_chance_of_several_clips_knows_the_emotions():
-    """Speakers differ in their emotions alone: ten clips name the speaker, and the chance level says so."""
+    """Speakers differ in their emotions alone: ten utterances name the speaker, and the chance level says so."""
     table, _ = world(speakers=4, clips=40)
     emotion = np.where(np.arange(160) % 4 == 0, "other", np.char.mod("e%d", np.repeat(np.arange(4), 40)))
     embedding = table.embedding + 6 * np.eye(16)[np.unique(emotion, return_inverse=True)[1]]
@@ -221,7 +221,7 @@ def test_chance_of_several_clips_knows_the_emotions():
 
 
 def test_groups_of_one_speaker_alone_identify_nobody():
-    """Where one speaker has five clips and all others fewer, a share over that speaker's groups is not one of all speakers."""
+    """Where one speaker has five utterances and all others fewer, a share over its groups is not one of all speakers."""
     table, _ = world(speakers=6, clips=7)
     kept = np.flatnonzero((table.speaker == table.speaker[0]) | (np.arange(len(table.id)) % 7 < 4))
     curve = identified(table.select(kept))

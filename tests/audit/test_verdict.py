@@ -245,13 +245,14 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
         (
             "few",
             {"clips": [{"clips": 5, "identification": CLIPS}, {"clips": 10, "identification": {**CLIPS, "low": None}}]},
-            " But from 5 clips of one person, an attacker names the speaker in 31.0 % (95 % CI 25.0 to 37.0, chance 20.0).",
+            " But from 5 utterances of one person, an attacker names the speaker in 31.0 % (95 % CI 25.0 to 37.0, chance 20.0).",
         ),
         ("leak", {"clips": [{"clips": 10, "identification": CLIPS}]}, None),
         (
             "within",
             {"clips": [{"clips": 5, "verification": {"eer": 0.31, "low": 0.24, "high": 0.38}}]},
-            " But from 5 clips, speakers are verified with an equal error rate of 31.0 % (95 % CI 24.0 to 38.0, chance 50.0).",
+            " But from 5 utterances, speakers are verified with an equal error rate of 31.0 % "
+            "(95 % CI 24.0 to 38.0, chance 50.0).",
         ),
         ("within", {"clips": [{"clips": 5, "verification": {"eer": 0.46, "low": 0.4, "high": 0.51}}]}, None),
         (
@@ -294,9 +295,9 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
         ("within", {"predicted_emotion": {"accuracy": 0.13, "low": 0.11, "high": 0.15, "chance": 0.12, "speakers": 9}}, None),
     ],
     ids=[
-        "several clips",
+        "several utterances",
         "luck",
-        "few of ten clips",
+        "few of ten utterances",
         "a leak",
         "verified",
         "not verified",
@@ -313,6 +314,6 @@ CLIPS = {"accuracy": 0.31, "low": 0.25, "high": 0.37, "chance": 0.2, "groups": 4
 )
 def test_what_an_embedding_at_chance_reveals_otherwise_is_stated(reason, changes, sentence):
     text = speaker_verdict(speaker(reason, **changes))
-    others = ("The emotions alone", " clips of one person", "equal error rate", "The judge", "predicted emotion")
+    others = ("The emotions alone", " utterances of one person", "equal error rate", "The judge", "predicted emotion")
     assert text.endswith(sentence) if sentence else not any(part in text for part in others)
     assert ("But speakers are revealed by" in speaker_answer(speaker(reason, **changes))) == bool(sentence and reason != "leak")

@@ -141,8 +141,8 @@ def test_the_card_of_a_known_corpus_says_who_recorded_it_and_what_the_model_know
     ],
 )
 def test_the_card_says_of_the_speaker_what_the_verdict_says(at_chance, reason, end, run):
-    """Also what an average at chance hides, such as one speaker, or several clips of one."""
-    spoken = "only one speaker is recognised, and from 10 clips everybody"
+    """Also what an average at chance hides, such as one speaker, or several utterances of one."""
+    spoken = "only one speaker is recognised, and from 10 utterances everybody"
     report = run_report()
     speaker = report.speaker.model_copy(update={"at_chance": at_chance, "reason": reason})
     report = report.model_copy(update={"speaker": speaker, "verdict": [report.verdict[0], f"{spoken}."]})

@@ -64,7 +64,7 @@ WAYS = {
 
 
 def groups_of(clips: dict[str, np.ndarray]) -> list[set[str]]:
-    """Return the groups of clips that share audio."""
+    """Return the groups of utterances that share audio."""
     utterances, parts, offset = [], [], 0
     for name, clip in clips.items():
         parts.append(np.round(np.clip(clip, -1, 1) * 32767).astype(np.int16))

@@ -30,7 +30,7 @@ def contents(folder, names=(AUDIO, MANIFEST, SETTINGS, F0)):
 
 
 def stop_after(monkeypatch, clips):
-    """Make the tracker stop after so many clips, as Ctrl-C would."""
+    """Make the tracker stop after so many utterances, as Ctrl-C would."""
     done = []
 
     def counted(clip):

@@ -71,7 +71,7 @@ def test_order_of_clips_and_of_labels_does_not_matter():
 
 
 def test_runs_of_several_seeds_are_compared_by_the_mean_over_seeds():
-    """With another number of seeds on the other side: a clip is a clip."""
+    """With another number of seeds on the other side: an utterance is an utterance."""
     alone = [run_of([0.5, 0.8, 0.7], seed=1), run_of([0.7, 0.6, 0.7], seed=2)]
     both = join([replace(run, seed=np.full(len(run.id), number)) for number, run in enumerate(alone)])
     other = run_of([0.6, 0.6, 0.7], seed=5)
@@ -145,7 +145,7 @@ def test_without_a_difference_p_is_below_a_twentieth_about_one_time_in_twenty():
 
 
 def test_the_lower_bound_is_below_the_truth_about_as_often_as_it_says():
-    """For few speakers and differences that are no normal ones: shares of 40 clips."""
+    """For few speakers and differences that are no normal ones: shares of 40 utterances."""
     rng = np.random.default_rng(0)
     held = sum(paired.bounds((rng.binomial(40, 0.6, 6) - rng.binomial(40, 0.6, 6)) / 40)[0] <= 0 for _ in range(600))
     assert 0.92 <= held / 600 <= 0.975

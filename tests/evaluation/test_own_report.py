@@ -167,7 +167,7 @@ def test_the_verdict_is_that_of_the_numbers(run, write):
 
 
 def certificate_of(run, predictions):
-    """A certificate of random codes for the clips of the run."""
+    """A certificate of random codes for the utterances of the run."""
     tables, rng = {"held-out": [], "unseen": []}, np.random.default_rng(0)
     for spec in run.model_specs:
         held_out = np.resize(spec.split.train, len(spec.split.held_out))
@@ -188,10 +188,10 @@ def certificate_of(run, predictions):
         ((), "column", "emotion", "the column is emotion"),
         (("populations", 0), "worst", 0.1, "held-out: worst is 0.1"),
         (("populations", 0, "models", 0), "name", "another", "held-out: it is not of the models of the run"),
-        (("populations", 0, "models", 0), "utterances", 90_000, "has other clips than the run"),
+        (("populations", 0, "models", 0), "utterances", 90_000, "has other utterances than the run"),
         (("populations", 0, "models", 0), "bound", 0.01, "a bound of 0.01 with plug_in ="),
         (("populations", 0, "models", 0), "plug_in", 0.01, "with plug_in = 0.01, expected"),
-        (("populations", 0, "models", 0, "curve", 1), "bound", 0.01, "the bounds of several clips do not follow"),
+        (("populations", 0, "models", 0, "curve", 1), "bound", 0.01, "the bounds of several utterances do not follow"),
     ],
 )
 def test_a_certificate_that_contradicts_the_run_or_itself_is_named(place, key, value, message, run):

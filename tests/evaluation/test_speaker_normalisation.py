@@ -54,7 +54,7 @@ def direct_mean(prepared, logmel, speaker):
 
 
 def test_speaker_means_remove_a_planted_speaker_spectrum_and_keep_that_of_each_emotion():
-    """Speakers add a curve over the bands, emotions another; a clip's own mean would take both."""
+    """Speakers add a curve over the bands, emotions another; an utterance's own mean would take both."""
     rng = torch.Generator().manual_seed(0)
     speaker, emotion = torch.arange(48) % 4, torch.arange(48) // 4 % 3
     colour, mood = 5 * torch.randn(4, 8, generator=rng), 2 * torch.randn(3, 8, generator=rng)
@@ -165,7 +165,7 @@ def test_the_saved_model_scores_dev_speakers_as_training_did(prepared, run):
 
 def test_a_model_requires_speaker_means_only_if_it_subtracts_them(prepared, run, trained):
     model, clips = load_model(run.model_specs[0].folder), [prepared.clip(0)]
-    with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each clip's speaker"):
+    with pytest.raises(RunError, match="features.normalise = speaker needs the mean log-mel of each utterance's speaker"):
         apply_to_clips(model, clips)
     with pytest.raises(RunError, match="features.normalise = utterance takes no speaker means"):
         apply_to_clips(load_model(trained.model_specs[0].folder), clips, np.zeros((1, 24), dtype=np.float32))
@@ -189,7 +189,7 @@ def test_infer_refuses_until_one_speaker_is_given(prepared, run, trained, folder
         predict(load_models(run, device="cpu", one_speaker=True), find_inputs([folder / "05_level_a.wav", folder / "no.wav"]))
     )
     assert not of_one_file[0]["error"] and of_one_file[1]["error"]
-    assert abs(of_one_file[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer clips, another mean"
+    assert abs(of_one_file[0]["p_level"] - float(inferred["05_level_a.wav"]["p_level"])) > 1e-4, "fewer utterances, another mean"
     with pytest.raises(RunError, match="--one-speaker: .* predicts every file on its own"):
         load_models(trained, device="cpu", one_speaker=True)
 

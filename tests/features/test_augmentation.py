@@ -1,4 +1,4 @@
-"""Augmentation that ignores padding, noise compared with noise in the waveform, and pairs of clips."""
+"""Augmentation that ignores padding, noise compared with noise in the waveform, and pairs of utterances."""
 
 import numpy as np
 import pytest
@@ -243,7 +243,7 @@ def test_no_clip_is_paired_by_default():
 def test_clips_are_concatenated_with_another_speaker_of_the_same_emotion():
     chosen, pairs = pairs_of(concatenate=1.0)
     assert (EMOTION[pairs.partner] == EMOTION[chosen]).all() and (pairs.weight == 1).all()
-    alone = chosen == 9  # the only clip of its emotion
+    alone = chosen == 9  # the only utterance of its emotion
     assert (pairs.follows == ~alone).all() and (pairs.partner[alone] == 9).all()
     one_speaker = EMOTION[chosen] == 1
     assert (pairs.partner != chosen)[~alone].all()
@@ -265,7 +265,7 @@ def test_mixup_partners_have_the_same_emotion_or_any(key, within):
 
 def test_given_shares_of_clips_are_paired_and_each_in_one_way():
     _, pairs = pairs_of(concatenate=0.2, mixup_any_emotion=0.3)
-    assert pairs.follows.mean() == pytest.approx(0.2 * 0.9, abs=0.03)  # one clip of ten has no partner
+    assert pairs.follows.mean() == pytest.approx(0.2 * 0.9, abs=0.03)  # one utterance of ten has no partner
     assert (pairs.weight < 1).mean() == pytest.approx(0.3, abs=0.03)
     assert not (pairs.follows & (pairs.weight < 1)).any()
 

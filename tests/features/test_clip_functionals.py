@@ -29,7 +29,7 @@ def track(frames: int, seed: int) -> np.ndarray:
 
 
 def expected(rows: np.ndarray) -> np.ndarray:
-    """The definition, of one clip, with the functions of the baseline."""
+    """The definition, of one utterance, with the functions of the baseline."""
     f0, confidence, level, tilt = rows.astype(np.float64)
     voiced = (confidence >= 0.5) & (f0 > 0)
     semitones = 12 * np.log2(f0[voiced] / REFERENCE_HZ) if voiced.sum() >= 6 else np.zeros(6)
@@ -39,7 +39,7 @@ def expected(rows: np.ndarray) -> np.ndarray:
 
 
 def batch(*clips: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Zero-padded clips of a batch, with noise in the padding."""
+    """Zero-padded utterances of a batch, with noise in the padding."""
     frames = torch.tensor([clip.shape[1] for clip in clips])
     rows = 100 + torch.randn(len(clips), 4, int(frames.max()) + 3)
     for row, clip in zip(rows, clips, strict=True):

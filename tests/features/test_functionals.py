@@ -1,4 +1,4 @@
-"""Clip-level features of the baselines: defined for any clip, unmoved by level and pitch, and what their names say."""
+"""Clip-level features of the baselines: defined for any utterance, unmoved by level and pitch, and what their names say."""
 
 import sys
 from types import ModuleType, SimpleNamespace

@@ -210,7 +210,7 @@ def test_layers_come_from_the_cache_and_are_computed_for_other_clips(corpus, des
     audio = torch.zeros(3, int(samples.max()))
     for row, clip in zip(audio, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
-    for _ in range(2):  # of the second call, even the third clip is remembered
+    for _ in range(2):  # of the second call, even the third utterance is remembered
         batch, frames = layers(audio, samples)
         assert len(calls) == 73
     assert batch.dtype == torch.float16 and batch.shape == (3, 32, frames.max())

@@ -24,7 +24,7 @@ def glide(seconds=1.2, base=150.0, octaves=0.5, seed=0):
 
 
 def prosody_of(*clips):
-    """Channels [B, 8, T] and frames [B] of clips, in one batch."""
+    """Channels [B, 8, T] and frames [B] of utterances, in one batch."""
     samples = torch.tensor([len(clip) for clip in clips])
     audio, f0 = torch.zeros(len(clips), int(samples.max())), torch.zeros(len(clips), 2, 1 + int(samples.max()) // HOP)
     for row, clip in enumerate(clips):

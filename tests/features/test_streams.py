@@ -1,4 +1,4 @@
-"""Streams end to end: the same prosody and embedding whichever way a clip comes, and what augmentation does to F0."""
+"""Streams end to end: the same prosody and embedding whichever way an utterance comes, and what augmentation does to F0."""
 
 import numpy as np
 import pytest

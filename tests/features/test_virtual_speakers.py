@@ -76,7 +76,7 @@ def make_loader(prepared, virtual, columns=("speaker",), transductive=False, ran
 
 
 def test_every_row_is_altered_as_its_target_says(prepared):
-    """The log-mel is that of the target's virtual speaker, copies are equally frequent, and the emotion is the clip's."""
+    """The log-mel is that of the target's virtual speaker, copies are equally frequent, and the emotion is the utterance's."""
     loader, all_targets = make_loader(prepared, 2), []
     for step, (mels, frames, labels) in zip(loader.plan_epoch(1), loader.epoch(1, 0, PhaseTimer()), strict=True):
         target = labels.targets[0].argmax(dim=1)

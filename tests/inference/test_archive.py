@@ -110,7 +110,7 @@ def test_segments_and_speakers_have_rows(trained, call, tmp_path, capsys):
     rows = infer(trained, tmp_path / "p.csv", str(call / "call.wav"), "--segments", str(call / "segments.csv"))
     assert [row["level"] for row in rows] == ["segment"] * 12 + ["speaker"] * 2 + ["file"]
     assert [row["speaker"] for row in rows] == ["bob", "ann"] * 6 + ["bob", "ann", ""]
-    for number in (0, 5, 11):  # a segment has the numbers of its clip
+    for number in (0, 5, 11):  # a segment has the numbers of its recording
         clip = tone(f"0{number % 2 + 1}", list(EMOTIONS)[number % 3], TEXTS[number % 4])
         soundfile.write(tmp_path / "clip.wav", clip, RATE, subtype="PCM_16")
         (alone,) = siser_api.predict(trained, tmp_path / "clip.wav", device="cpu")

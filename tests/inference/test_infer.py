@@ -130,7 +130,7 @@ def test_channels_that_differ_are_told_and_can_be_predicted_one_by_one(trained, 
 
 
 def test_what_the_models_were_not_trained_on_is_noted_unless_they_do_not_know(trained, tmp_path, capsys):
-    """A telephone copy of a training clip is warned of; a run of an earlier version has no range, and no such notes."""
+    """A telephone copy of a training recording is warned of; a run of an earlier version has no range, and no such notes."""
     spectrum = np.fft.rfft(voice(0))
     spectrum[int(3400 / RATE * len(voice(0))) :] = 0
     soundfile.write(tmp_path / "telephone.wav", np.fft.irfft(spectrum), RATE)

@@ -22,7 +22,7 @@ TARGETS = ("arousal", "dominance")
 
 
 def save_with_targets(folder, targets=TARGETS, gain=1.0):
-    """Save an untrained model whose predictions of dimensions differ between clips."""
+    """Save an untrained model whose predictions of dimensions differ between recordings."""
     model = model_of(emotion=EmotionSection(targets=targets))
     if targets:
         with torch.no_grad():
@@ -44,7 +44,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def recordings(clips, tmp_path_factory):
-    """Two recordings: a clip, and both clips."""
+    """Two recordings: a recording, and both recordings."""
     folder = tmp_path_factory.mktemp("recordings")
     for number, clip in enumerate((clips[0], np.concatenate(clips))):
         soundfile.write(folder / f"{number}.wav", clip, RATE, subtype="FLOAT")

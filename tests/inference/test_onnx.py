@@ -41,7 +41,7 @@ DEFAULT = {
 
 
 def saved(folder: Path, clips=(), **sections) -> Path:
-    """Save an untrained model whose batch norms have the statistics of clips, so that clips differ, and return its folder."""
+    """Save an untrained model whose batch norms have the statistics of recordings, so that these differ; return its folder."""
     model = model_of(**sections)
     if len(clips):
         for module in model.modules():
@@ -87,7 +87,7 @@ def speechlike(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 def assert_same(folder: Path, path: Path, clips: list[np.ndarray]) -> None:
-    """Assert that both models agree on each clip, and that the clips differ for both."""
+    """Assert that both models agree on each recording, and that the recordings differ for both."""
     actual, expected = OnnxModel(path).apply(clips), apply_to_clips(load_model(folder), clips, batch_size=1)
     assert np.abs(actual.probability - apply_temperature(expected.probability, 1.5)).max() < 1e-4
     assert np.abs(actual.embedding - expected.embedding).max() < 1e-4

@@ -67,7 +67,7 @@ def test_speaker_means_are_subtracted_from_each_clips_log_mel(prepared):
     assert np.allclose(embedding, apply_to_dataset(model, dataset).embedding, atol=1e-4)
     shuffled = apply_to_clips(model, clips, means.of(speakers[1:] + speakers[:1]), batch_size=2).embedding
     assert not np.allclose(embedding, shuffled, atol=1e-3)
-    with pytest.raises(RunError, match="normalise = speaker needs the mean log-mel of each clip's speaker"):
+    with pytest.raises(RunError, match="normalise = speaker needs the mean log-mel of each utterance's speaker"):
         apply_to_clips(model, clips)
     with pytest.raises(RunError, match="takes no speaker means"):
         apply_to_clips(plain, clips, means.of(speakers))

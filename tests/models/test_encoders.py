@@ -187,7 +187,7 @@ def test_deltas_are_further_input_channels():
 
 
 def test_a_bidirectional_layer_reads_each_clip_backwards_from_its_own_end():
-    """The backward half of a clip is the forward half of the reversed clip, with the same weights."""
+    """The backward half of an utterance is the forward half of the reversed utterance, with the same weights."""
     torch.manual_seed(0)
     layer = Bidirectional(3, 4)
     layer.back.load_state_dict(layer.ahead.state_dict())

@@ -1,4 +1,4 @@
-"""The plot of clips and their augmented versions."""
+"""The plot of utterances and their augmented versions."""
 
 import re
 
@@ -36,7 +36,7 @@ def without_augmentation(tiny, **changes):
 
 
 def test_without_augmentation_the_versions_are_the_clips(tiny, prepared):
-    """Six of the training speakers' clips, two of each emotion and of each speaker."""
+    """Six of the training speakers' utterances, two of each emotion and of each speaker."""
     previews = preview_clips(without_augmentation(tiny), prepared)
     speakers, emotions = zip(*(preview.title.split(", ") for preview in previews), strict=True)
     assert sorted(speakers) == sorted(2 * ["01", "02", "04"]) and sorted(emotions) == sorted(2 * [*EMOTIONS])
@@ -69,7 +69,7 @@ def test_a_mixed_clip_names_its_partner_and_share(tiny, prepared):
     matches = [re.fullmatch(r"with (\d+) % of (01|02|04), (rising|falling|level)", partner) for partner in partners]
     assert len(matches) == 18 and all(matches)
     shares = [int(match[1]) for match in matches]
-    assert max(shares) <= 50 and len(set(shares)) > 3, "a mixed clip keeps the larger share, which is drawn"
+    assert max(shares) <= 50 and len(set(shares)) > 3, "a mixed utterance keeps the larger share, which is drawn"
 
 
 @pytest.mark.parametrize("name, begins", [("preview.png", b"\x89PNG"), ("preview.SVG", b"<?xml")])

@@ -35,7 +35,7 @@ from speaker_invariant_ser.evaluation.summary_parts import SpeakerResult, Uar
 from speaker_invariant_ser.report.figure import Plot, label, save
 from speaker_invariant_ser.report.formatting import interval, percent
 from speaker_invariant_ser.report.palette import COLOURS, INK
-from speaker_invariant_ser.report.plots import Points, plot_gradients
+from speaker_invariant_ser.report.plots import Points, Score, TradeoffChance, TradeoffPoint, plot_gradients, plot_tradeoff
 from speaker_invariant_ser.report.sections import training
 from speaker_invariant_ser.report.sections.blocks import Plots, Section, Text
 from speaker_invariant_ser.report.sections.comparison_table import pareto_front
@@ -179,7 +179,7 @@ def test_the_report_has_every_measurement(written):
             "C_llr^min",
             "trained (semi-informed)",
             "In the words of the VoicePrivacy challenges",
-            "Several clips of one person",
+            "Several utterances of one person",
             "equal error rate, clipped, most exposed speaker (08)",
             "rank of the true speaker among 3, mean over 10 speakers",
             "linkability",
@@ -242,7 +242,7 @@ def test_several_seeds_are_shown_with_their_deviation(written):
     for text in (run.page.text, run.markdown):
         assert "seeds" not in text.replace("train.seeds", "").partition("Settings")[0] and "counted" not in text
     clips = [re.search(r"^\| angry \|.*\| ([\d,]+) \|$", report.markdown, flags=re.M)[1] for report in (seeded, run)]
-    assert clips[0] == clips[1], "clips are counted once in the table"
+    assert clips[0] == clips[1], "utterances are counted once in the table"
 
 
 def test_the_note_is_shown_only_if_there_is_one(written):
@@ -575,3 +575,16 @@ def test_a_gradient_norm_of_zero_leaves_the_others_in_the_plot(tmp_path):
     figure.canvas.draw()
     assert {tick.get_text() for tick in axes.get_yticklabels()} >= {"0.1", "0.2"}
     assert axes.get_yscale() == "log" and 0 < axes.get_ylim()[0] < 0.1 < 0.3 < axes.get_ylim()[1] < 10
+
+
+def test_labels_of_the_trade_off_plot_hide_no_other_label_and_no_other_run():
+    given = {"this run": (0.817, 0.308), "baseline": (0.804, 0.873), "prosody baseline": (0.796, 0.223)}
+    runs = [TradeoffPoint(name, Score(uar, uar - 0.1, uar + 0.1), Score(a, a, a), "k") for name, (uar, a) in given.items()]
+    figure = Figure((5.6, 3.6))
+    axes = figure.subplots()
+    plot_tradeoff(axes, runs, TradeoffChance())
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    points = [line.get_window_extent() for line in axes.lines if line.get_marker() == "o"]
+    assert [text.get_text() for text in axes.texts] == list(given)
+    assert all(box.count_overlaps([*boxes, *points]) == 1 for box in boxes), "each overlaps with itself alone"

@@ -121,7 +121,7 @@ def test_the_comparison_says_whether_attackers_are_at_chance(at_chance, text):
 def test_the_comparison_says_that_several_clips_reveal_speakers(at_chance, reason, text):
     report = changed(run_report(), at_chance=at_chance, speaker__at_chance=at_chance, speaker__reason=reason, baseline=None)
     (row,) = comparison_table([report], ["run"], []).rows
-    assert row[9] == f"{text}, but speakers are revealed by several clips of one person and verification"
+    assert row[9] == f"{text}, but speakers are revealed by several utterances of one person and verification"
 
 
 def test_the_paired_comparison_gives_the_chance_of_both_attackers():

@@ -39,7 +39,7 @@ RATED = {
 
 @pytest.fixture(scope="module")
 def rated_folder(tmp_path_factory):
-    """Noise of six speakers, the brighter the higher the arousal; valence is rated for half of the clips."""
+    """Noise of six speakers, the brighter the higher the arousal; valence is rated for half of the utterances."""
     folder = tmp_path_factory.mktemp("noise")
     rows = ["path,speaker,emotion,text,arousal,valence"]
     for speaker in range(1, 7):

@@ -5,26 +5,27 @@ naming the speaker with the largest P(z | s). No attacker has a higher balanced 
 
     B = (1/K) * sum over z of max over s of P(z | s).
 
-With n_s clips of each speaker, A is the same with the observed shares, and B is bounded by the smallest of several limits that
-are functions of A (`audit.certificates.limits`). The oldest of them is McDiarmid's: with probability 1 - delta or more
+With n_s utterances of each speaker, A is the same with the observed shares, and B is bounded by the smallest of several limits
+that are functions of A (`audit.certificates.limits`). The oldest of them is McDiarmid's: with probability 1 - delta or more
 
     B <= A + sqrt(ln(1/delta) / (2 K^2) * sum over s of 1/n_s).
 
-Clips of one recording are not independent: where m of a speaker's clips are, they count as one that changes A by m / (K n_s).
+Utterances of one recording are not independent: where m of a speaker's utterances are, they count as one that changes A by m / (K
+n_s).
 
-r clips of one person are r codes. For every distribution Q, P_s(z) <= K B Q(z) with Q(z) = max_s P_s(z) / (K B), so that r
-independent clips are named with a balanced accuracy of at most (K B)^r / K: maximal leakage adds up over clips. This holds
-whenever the bound on B does, and is soon above 1, where it says nothing.
+r utterances of one person are r codes. For every distribution Q, P_s(z) <= K B Q(z) with Q(z) = max_s P_s(z) / (K B), so that r
+independent utterances are named with a balanced accuracy of at most (K B)^r / K: maximal leakage adds up over utterances. This
+holds whenever the bound on B does, and is soon above 1, where it says nothing.
 
-The bound needs a codebook that was fixed on other clips, a closed set of speakers, and clips of each of them that are drawn
-independently or in independent groups. It says nothing of other speakers. Of several codebooks, each is certified with delta
-divided by their number, so that all bounds hold together.
+The bound needs a codebook that was fixed on other utterances, a closed set of speakers, and utterances of each of them that are
+drawn independently or in independent groups. It says nothing of other speakers. Of several codebooks, each is certified with
+delta divided by their number, so that all bounds hold together.
 
 Jovanovic, Balunovic, Dimitrov and Vechev, "FARE: Provably Fair Representation Learning with Practical Certificates", ICML 2023
 (finite representations); Issa, Wagner and Kamath, "An Operational Approach to Information Leakage", IEEE Trans. Inf. Theory 2020
 (maximal leakage).
 
-Shapes: N clips, K speakers, M codes, W draws.
+Shapes: N utterances, K speakers, M codes, W draws.
 """
 
 from collections.abc import Sequence
@@ -40,8 +41,8 @@ from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
 
 DELTA = 0.05  # probability that one of the bounds is too low
-PERMUTATIONS = 100  # of the speakers, for what clips without a leak would give
-DRAWS = 400  # groups of clips of each speaker that accuracies are estimated on, at most
+PERMUTATIONS = 100  # of the speakers, for what utterances without a leak would give
+DRAWS = 400  # groups of utterances of each speaker that accuracies are estimated on, at most
 MIN_DRAWS, MAX_NUMBERS = 20, 4_000_000  # at least; fewer than DRAWS where they would take more numbers
 PRIOR = 0.5  # added to the counts of the attacker that accuracies are estimated with
 
@@ -50,13 +51,13 @@ Origin = Literal["held-out", "unseen", "given"]
 
 @dataclass(frozen=True)
 class Several:
-    """What the codes of some clips of one person reveal, as balanced accuracies.
+    """What the codes of some utterances of one person reveal, as balanced accuracies.
 
     Attributes:
-        clips: Number of clips.
+        clips: Number of utterances.
         bound: No attacker is better, with the certificate's confidence; 1 where nothing is known.
-        estimate: Accuracy of an attacker who knows how often every speaker has each code and takes clips as independent, an
-            estimate and no certificate; None where a speaker has too few clips.
+        estimate: Accuracy of an attacker who knows how often every speaker has each code and takes utterances as independent, an
+            estimate and no certificate; None where a speaker has too few utterances.
     """
 
     clips: int
@@ -71,14 +72,14 @@ class Certified:
     Attributes:
         name: Name of the model; "" of a table.
         speakers: Number of speakers K; chance is 1/K.
-        utterances: Number of clips that were counted.
-        clips_per_speaker: Number of clips of each speaker.
+        utterances: Number of utterances that were counted.
+        clips_per_speaker: Number of utterances of each speaker.
         cells_used: Number of codes that occur.
-        perplexity: Of the codes, 1 where all clips have one.
-        plug_in: A, the balanced accuracy of the best attacker on these clips.
+        perplexity: Of the codes, 1 where all utterances have one.
+        plug_in: A, the balanced accuracy of the best attacker on these utterances.
         bound: No attacker's balanced accuracy is higher: the smallest of the limits.
-        smallest: The bound that these clips would give if A were what it is on average where nothing is revealed.
-        curve: The same for several clips of one person.
+        smallest: The bound that these utterances would give if A were what it is on average where nothing is revealed.
+        curve: The same for several utterances of one person.
         limit: Name of the limit that the bound is.
         limits: All limits by name; None where one does not apply.
     """
@@ -99,7 +100,7 @@ class Certified:
 
 @dataclass(frozen=True)
 class Population:
-    """Certificates of all codebooks on one kind of clips.
+    """Certificates of all codebooks on one kind of utterances.
 
     Attributes:
         clips: "held-out": of training speakers, not trained on; "unseen": of test speakers; "given": as a table says.
@@ -127,7 +128,7 @@ class Certificate:
     Attributes:
         column: What was counted: "code", or a column of a table.
         cells: Number of codes M.
-        populations: On which clips, the first one first.
+        populations: On which utterances, the first one first.
         delta: Probability that a bound of a population is too low.
     """
 
@@ -147,31 +148,31 @@ def certify(tables: Sequence[Embeddings], names: Sequence[str], clips: Origin, s
     """Certify the codes of one or several models, with confidence 1 - DELTA for all of them together.
 
     Args:
-        tables: For each model, clips with their codes. Only those are counted that are marked as scored.
+        tables: For each model, utterances with their codes. Only those are counted that are marked as scored.
         names: Names of the models.
-        clips: What the clips are.
+        clips: What the utterances are.
         seed: Seed of permutations and draws; bounds do not depend on it.
 
     Returns:
         The certificates, or the reason why there is none.
 
     Raises:
-        AuditError: A codebook was fitted on the clips that would be counted: none is marked as scored.
+        AuditError: A codebook was fitted on the utterances that would be counted: none is marked as scored.
     """
     scored = [table.select(table.scored) for table in tables]
     if not all(len(table.id) for table in scored):
-        raise AuditError("the codes were fitted on all clips, and clips that they were fitted on certify nothing")
+        raise AuditError("the codes were fitted on all utterances, and utterances that they were fitted on certify nothing")
     usable = [(table, name) for table, name in zip(scored, names, strict=True) if len(set(table.speaker)) > 1]
     if len(usable) < len(scored):
-        return Population(clips, unavailable="the clips of a model are of a single speaker")
+        return Population(clips, unavailable="the utterances of a model are of a single speaker")
     return Population(clips, tuple(certify_codes(table, name, DELTA / len(usable), seed) for table, name in usable))
 
 
 def certify_codes(table: Embeddings, name: str = "", delta: float = DELTA, seed: int = 0) -> Certified:
-    """Certify the codes of one model on clips that its codebook was not fitted on.
+    """Certify the codes of one model on utterances that its codebook was not fitted on.
 
     Args:
-        table: The clips, of two speakers or more.
+        table: The utterances, of two speakers or more.
         name: Name of the model.
         delta: Probability that the bound is too low.
         seed: Seed of permutations and draws.
@@ -221,7 +222,7 @@ def plug_in(counts: np.ndarray) -> float:
 
 
 def compose(bound: float, speakers: int, clips: int) -> float:
-    """Return the bound on the balanced accuracy with several clips of one person: (K B)^r / K, at most 1.
+    """Return the bound on the balanced accuracy with several utterances of one person: (K B)^r / K, at most 1.
 
     >>> compose(0.5, 2, 10), round(compose(0.15, 10, 5), 3)
     (0.5, 0.759)
@@ -230,19 +231,19 @@ def compose(bound: float, speakers: int, clips: int) -> float:
 
 
 def estimate(counts: np.ndarray, clips: int, rng: np.random.Generator) -> float | None:
-    """Estimate the balanced accuracy of an attacker who gets the codes of several clips of one person.
+    """Estimate the balanced accuracy of an attacker who gets the codes of several utterances of one person.
 
-    The clips are drawn without replacement, a group of each speaker at a time. The attacker names the speaker s with the largest
-    sum of ln P(z | s) over the codes, with P(z | s) from all clips but the groups: (counts + 1/2) / (n_s - r + M/2). Speakers who
-    are equally likely share the success.
+    The utterances are drawn without replacement, a group of each speaker at a time. The attacker names the speaker s with the
+    largest sum of ln P(z | s) over the codes, with P(z | s) from all utterances but the groups: (counts + 1/2) / (n_s - r + M/2).
+    Speakers who are equally likely share the success.
 
     Args:
         counts: How often each speaker has each code, [K, M].
-        clips: Number of clips r.
+        clips: Number of utterances r.
         rng: Of the draws.
 
     Returns:
-        The accuracy; None unless every speaker has more than r clips.
+        The accuracy; None unless every speaker has more than r utterances.
     """
     if counts.sum(axis=1).min() <= clips:
         return None
@@ -257,11 +258,11 @@ def estimate(counts: np.ndarray, clips: int, rng: np.random.Generator) -> float 
 
 
 def draw(counts: np.ndarray, clips: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw groups of a speaker's clips, each clip once before any is drawn again.
+    """Draw groups of a speaker's utterances, each utterance once before any is drawn again.
 
     Args:
         counts: How often the speaker has each code, [M].
-        clips: Number of clips in a group.
+        clips: Number of utterances in a group.
         draws: Number of groups W.
         rng: Of the draws.
 

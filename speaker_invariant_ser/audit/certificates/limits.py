@@ -1,13 +1,13 @@
-"""Limits: how high the accuracy B of the best attacker can be, from the accuracy A of the best rule on the counted clips.
+"""Limits: how high the accuracy B of the best attacker can be, from the accuracy A of the best rule on the counted utterances.
 
-Let g be the rule of the attacker who knows P(z | s) of every speaker. It does not depend on the clips. Its balanced accuracy on
-them, S, is at most A, the maximum over all rules. S is a sum of independent variables, one for each unit u (a clip, or the
-clips of one recording) with values from 0 to c_u, the largest change of A by that unit, and the mean of S is B. Each limit
-inverts a bound on the lower tail of such sums: where B is above it, a sum as low as A has probability delta or less. That A is
-too high on average only adds to the safety.
+Let g be the rule of the attacker who knows P(z | s) of every speaker. It does not depend on the utterances. Its balanced accuracy
+on them, S, is at most A, the maximum over all rules. S is a sum of independent variables, one for each unit u (an utterance, or
+the utterances of one recording) with values from 0 to c_u, the largest change of A by that unit, and the mean of S is B. Each
+limit inverts a bound on the lower tail of such sums: where B is above it, a sum as low as A has probability delta or less. That A
+is too high on average only adds to the safety.
 
 The smallest of the limits needs no smaller delta. Each is an increasing function of A, and S <= A, so that a limit is below B
-only if S is below a threshold that depends on B and not on the clips. The smallest limit is below B only if S is below the
+only if S is below a threshold that depends on B and not on the utterances. The smallest limit is below B only if S is below the
 largest of the thresholds, which is the failure of the limit that this threshold belongs to, and has probability delta or less.
 
 - McDiarmid: A + sqrt(ln(1/delta) / 2 * sum over units of c_u^2). It allows for the variance of a fair coin, whatever B is.
@@ -17,8 +17,8 @@ largest of the thresholds, which is the failure of the limit that this threshold
 - Bentkus: P(S <= A) is at most E max(0, y - S) / (y - A) for every y above A. Let c be the largest c_u. Convex functions, as
   this one, have no higher mean for S than for c times a binomial variable of U draws with mean B/c. It is below Chernoff's
   where the c_u are equal or nearly so.
-- Binomial, where every unit is a single clip and all speakers have equally many: N S is how many of N independent clips g
-  names. For whole numbers n up to N B - 1, P(N S <= n) is at most that of a binomial variable with the same mean, so that the
+- Binomial, where every unit is a single utterance and all speakers have equally many: N S is how many of N independent utterances
+  g names. For whole numbers n up to N B - 1, P(N S <= n) is at most that of a binomial variable with the same mean, so that the
   upper limit of Clopper and Pearson holds, if it is never taken below (n + 1) / N.
 
 Hoeffding, "On the distribution of the number of successes in independent trials", Annals of Mathematical Statistics 1956
@@ -27,7 +27,7 @@ variables", JASA 1963; McDiarmid, "On the method of bounded differences", Survey
 Hoeffding's inequalities", Annals of Probability 2004; Clopper and Pearson, "The use of confidence or fiducial limits
 illustrated in the case of the binomial", Biometrika 1934.
 
-Shapes: N clips, U units, K speakers.
+Shapes: N utterances, U units, K speakers.
 """
 
 import numpy as np
@@ -44,8 +44,8 @@ def limits(plug_in: float, speaker: np.ndarray, unit: np.ndarray, delta: float) 
 
     Args:
         plug_in: A.
-        speaker: Speaker of each clip as integers 0 .. K-1, [N].
-        unit: Equal for clips that are not independent, [N].
+        speaker: Speaker of each utterance as integers 0 .. K-1, [N].
+        unit: Equal for utterances that are not independent, [N].
         delta: Probability that a limit is too low, and that the smallest one is; below 1/2.
     """
     change = changes(speaker, unit)
@@ -69,9 +69,9 @@ def smallest_limit(computed: dict[str, float | None]) -> tuple[str, float]:
 
 
 def changes(speaker: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Return how much each unit can change A, [U]: m / (K n_s) with m of the n_s clips of a speaker.
+    """Return how much each unit can change A, [U]: m / (K n_s) with m of the n_s utterances of a speaker.
 
-    A unit with clips of several speakers changes what each of these has.
+    A unit with utterances of several speakers changes what each of these has.
 
     >>> changes(np.array([0, 0, 1, 1]), np.array([5, 5, 6, 7])).tolist()
     [0.5, 0.25, 0.25]
@@ -136,7 +136,7 @@ def bentkus(plug_in: float, change: np.ndarray, delta: float) -> float:
 
 
 def binomial(plug_in: float, clips: int, delta: float) -> float:
-    """Return the binomial limit from the number of clips N.
+    """Return the binomial limit from the number of utterances N.
 
     >>> round(binomial(0.1, 200, 0.05), 4)
     0.142

@@ -23,7 +23,7 @@ def at_most(bound: float) -> str:
 
 
 def certificate_verdict(certificate: Mapping | None) -> str:
-    """State the highest bound on the first kind of clips that is bounded; "" where no codes are released.
+    """State the highest bound on the first kind of utterances that is bounded; "" where no codes are released.
 
     Args:
         certificate: Part `speaker.certificate` of report.json.
@@ -45,7 +45,7 @@ def certificate_verdict(certificate: Mapping | None) -> str:
     several = "" if len(models) == 1 else f"; the worst of {counted(len(models), 'model')}"
     confidence = 100 * (1 - certificate["delta"])
     return (
-        f" No attacker who gets the code{column} of one clip and nothing else can name the speaker in more than "
+        f" No attacker who gets the code{column} of one utterance and nothing else can name the speaker in more than "
         f"{at_most(worst['bound'])} (balanced over {counted(worst['speakers'], 'speaker')}{several}), "
         f"with {confidence:.0f} % confidence ({clips}).{none}"
     )

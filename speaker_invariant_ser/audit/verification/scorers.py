@@ -55,7 +55,7 @@ class Cosine:
         self.prepare = make_pipeline(StandardScaler(with_std=False), Normalizer()).fit(background)
 
     def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray, clips: np.ndarray | None = None) -> np.ndarray:
-        """Return the cosine [P] of embeddings [N, D] at positions left [P] and right [P], however many clips they average."""
+        """Return the cosine [P] of embeddings [N, D] at positions left [P] and right [P], means of any number of utterances."""
         return inner_products(self.prepare.transform(embedding), left, right)
 
 
@@ -99,7 +99,7 @@ class TwoCovariance:
     def compare(self, embedding: np.ndarray, left: np.ndarray, right: np.ndarray, clips: np.ndarray | None = None) -> np.ndarray:
         """Return natural log-likelihood ratios [P] of embeddings [N, D] at positions left [P] and right [P].
 
-        Above 0 they favour one speaker, below 0 two. A mean over n clips has 1/n of the variance within speakers.
+        Above 0 they favour one speaker, below 0 two. A mean over n utterances has 1/n of the variance within speakers.
         """
         x = self.prepare.transform(embedding) @ self.transform
         if clips is None:
@@ -114,7 +114,7 @@ class TwoCovariance:
     def log_likelihood_ratios(
         self, x: np.ndarray, left: np.ndarray, right: np.ndarray, left_clips: int, right_clips: int
     ) -> np.ndarray:
-        """Return log-likelihood ratios [P] of transformed embeddings [N, D] that are means over these numbers of clips."""
+        """Return log-likelihood ratios [P] of transformed embeddings [N, D] that are means over these numbers of utterances."""
         left_total, right_total = self.between + 1 / left_clips, self.between + 1 / right_clips
         determinant = left_total * right_total - self.between**2  # of the covariance of both values in each dimension
         left_single = x**2 @ (1 / left_total - right_total / determinant) / 2

@@ -1,6 +1,6 @@
-"""Verification from several clips of one person: their embeddings are averaged on both sides of a trial.
+"""Verification from several utterances of one person: their embeddings are averaged on both sides of a trial.
 
-Shapes: N utterances, D dimensions, G groups of clips, P pairs of groups, K speakers.
+Shapes: N utterances, D dimensions, G groups of utterances, P pairs of groups, K speakers.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from speaker_invariant_ser.audit.verification.trials import MAX_PAIRS, Trials, d
 from speaker_invariant_ser.indexing import to_indices
 
 CLIPS = (1, 5, 10)  # of one person
-PARTITIONS = 10  # of each speaker's clips into groups, since a single one has few groups
+PARTITIONS = 10  # of each speaker's utterances into groups, since a single one has few groups
 
 
 def group_clips(speaker: np.ndarray, clips: int, rng: np.random.Generator, recording: np.ndarray | None = None) -> np.ndarray:
@@ -47,10 +47,10 @@ def make_trials_of_groups(
     seed: int = 0,
     recording: np.ndarray | None = None,
 ) -> Trials | None:
-    """Score pairs of groups of clips: an attacker has several clips of one person, and as many of a person to compare with.
+    """Score pairs of groups: an attacker has several utterances of one person, and as many of a person to compare with.
 
-    Each pair is of groups of the same partition, so that no clip is on both sides, nor is a recording or a near copy. Texts and
-    emotions are mixed within groups.
+    Each pair is of groups of the same partition, so that no utterance is on both sides, nor is a recording or a near copy. Texts
+    and emotions are mixed within groups.
 
     Args:
         embedding: Embeddings [N, D].

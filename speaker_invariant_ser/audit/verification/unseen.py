@@ -69,7 +69,7 @@ class Encoder:
         return make_trials(table.embedding, *labels, self.scorers, seed=self.seed, recording=table.group)
 
     def trials_of_groups(self, clips: int) -> Trials | None:
-        """Trials of pairs of groups of clips."""
+        """Trials of pairs of groups of utterances."""
         table = self.unseen
         return make_trials_of_groups(table.embedding, table.speaker, self.headline, clips, self.seed, table.group)
 
@@ -95,7 +95,7 @@ class UnseenSpeakers:
         per_speaker: Equal error rate of each speaker, clipped at 50 %, by the trained scorer.
         ranks: Rank of the true speaker among those enrolled, 0 to 1, by the trained scorer.
         enrolled: Number of enrolled speakers, the maximum over encoders.
-        clips: For each number of clips of one person, the equal error rate with its interval and the numbers of trials; None
+        clips: For each number of utterances of one person, the equal error rate with its interval and the numbers of trials; None
             where no speaker has so many.
         judge: Verification of the same speakers by the judge's embeddings, the recordings themselves; None without a judge.
         linkage: How well embeddings match voice prints; None without a judge.
@@ -166,7 +166,7 @@ def measure_unseen(encoders: Sequence[Encoder], judge: Judge | None = None) -> U
 
 
 def clip_summary(trials_by_encoder: Sequence[Trials | None]) -> dict | None:
-    """Return the equal error rate for one number of clips; None without any trials."""
+    """Return the equal error rate for one number of utterances; None without any trials."""
     tables = [trials for trials in trials_by_encoder if trials is not None]
     if not tables:
         return None

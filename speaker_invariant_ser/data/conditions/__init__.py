@@ -1,1 +1,1 @@
-"""Recording conditions: what is measured of a clip, the range that a model was trained on, and a simulated telephone."""
+"""Recording conditions: what is measured of an utterance, the range that a model was trained on, and a simulated telephone."""

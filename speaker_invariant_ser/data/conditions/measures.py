@@ -1,4 +1,4 @@
-"""Numbers that describe the recording conditions of a clip: duration, level, bandwidth, clipping and noise."""
+"""Numbers that describe the recording conditions of an utterance: duration, level, bandwidth, clipping and noise."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ FFT, WINDOWS, BANDS = 512, 16, 32  # samples of a spectrum, spectra of an uttera
 HANNING = np.hanning(FFT)
 BAND_FLOOR = 1e-6  # -60 dB
 NEAR_PEAK = 0.98  # of the largest sample: what counts as clipped; resampling moves clipped samples by as much
-MIN_POWER = 1e-10  # of a quiet part of a long clip
+MIN_POWER = 1e-10  # of a quiet part of a long utterance
 FRAME = 256  # samples whose power is compared: 16 ms
-EXCERPT = 30 * SAMPLE_RATE  # samples; of a longer clip, MAX_EXCERPTS such parts are measured
+EXCERPT = 30 * SAMPLE_RATE  # samples; of a longer utterance, MAX_EXCERPTS such parts are measured
 MAX_EXCERPTS = 10
 QUIET, LOUD = 10, 95  # percentiles of the frames' levels whose difference is the dynamic range
 
 
 def measure(clip: np.ndarray) -> dict[str, float]:
-    """Measure the recording conditions of a clip.
+    """Measure the recording conditions of an utterance.
 
     Args:
-        clip: Samples at 16 kHz, int16 or float32 in [-1, 1], [S], not all zero. Of a long clip, parts are measured.
+        clip: Samples at 16 kHz, int16 or float32 in [-1, 1], [S], not all zero. Of a long utterance, parts are measured.
 
     Returns:
         `seconds`; `level`, RMS in dB of full scale; `bandwidth` in Hz; `clipped`, the share of samples near the peak; `range`,
-        how far the quiet frames are below the loud ones in dB, which noise reduces (NaN for a clip without two frames).
+        how far the quiet frames are below the loud ones in dB, which noise reduces (NaN for an utterance without two frames).
     """
     excerpt = to_int16(excerpt_of(clip))
     samples = excerpt.astype(np.float32) / np.float32(FULL_SCALE)
@@ -38,7 +38,7 @@ def measure(clip: np.ndarray) -> dict[str, float]:
 
 
 def excerpt_of(clip: np.ndarray) -> np.ndarray:
-    """Return a clip, or parts of a long one that are evenly spaced, so that measuring takes little memory."""
+    """Return an utterance, or parts of a long one that are evenly spaced, so that measuring takes little memory."""
     if len(clip) <= EXCERPT * MAX_EXCERPTS:
         return clip
     starts = np.linspace(0, len(clip) - EXCERPT, MAX_EXCERPTS).astype(int)
@@ -46,10 +46,10 @@ def excerpt_of(clip: np.ndarray) -> np.ndarray:
 
 
 def bandwidth(clip: np.ndarray) -> float:
-    """Return the frequency in Hz above which a clip, int16 [S], has no more than BAND_FLOOR of its strongest band's energy.
+    """Return the frequency in Hz above which an utterance, int16 [S], has no more than BAND_FLOOR of its strongest band's energy.
 
-    Windows with samples at full scale are left out, unless all have some: resampling a loud clip of a lower rate overshoots, and
-    what is cut off there sounds up to half the sample rate.
+    Windows with samples at full scale are left out, unless all have some: resampling a loud utterance of a lower rate overshoots,
+    and what is cut off there sounds up to half the sample rate.
     """
     padded = clip if len(clip) >= FFT else np.pad(clip, (0, FFT - len(clip)))
     starts = np.linspace(0, len(padded) - FFT, WINDOWS).astype(int)

@@ -67,7 +67,7 @@ def join_ranges(ranges: Sequence[TrainedRange | None]) -> TrainedRange | None:
 
 
 def outside(trained: TrainedRange, clip: np.ndarray) -> list[str]:
-    """Say in which conditions a clip, int16 or float32 [S] at 16 kHz, is outside the range that a model was trained on."""
+    """Say in which conditions an utterance, int16 or float32 [S] at 16 kHz, is outside the range that a model was trained on."""
     measured = measure(clip)
     return [
         f"{words(measured[name])} (the model was trained on {trained_on(*getattr(trained, name))})"

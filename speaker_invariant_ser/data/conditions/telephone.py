@@ -23,7 +23,7 @@ def band_filter() -> np.ndarray:
 
 
 def telephone(clip: np.ndarray) -> np.ndarray:
-    """Return a clip as it arrives over a telephone line.
+    """Return an utterance as it arrives over a telephone line.
 
     The level stays, apart from the power outside the band; louder than full scale is clipped, as by any mu-law encoder.
 

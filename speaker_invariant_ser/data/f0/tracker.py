@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 TRACKER_VERSION = "swift-f0 0.3.0"  # where the weights are from; F0 depends on it
 TRACKER_LICENCE = Path(__file__).with_name("LICENSE-swift-f0")  # MIT, of the weights
 F0_RANGE = 60.0, 600.0  # Hz, of human speech; anything else counts as unvoiced
-PEAK = 0.5  # peak amplitude that a clip is scaled to before tracking, because the silence threshold is absolute
+PEAK = 0.5  # peak amplitude that an utterance is scaled to before tracking, because the silence threshold is absolute
 SILENCE = 1e-3  # peak amplitude of a frame, below which it is unvoiced: the network has seen no silence
 BLOCK = 512  # frames that are tracked at once
 BEFORE, AFTER = 11, 10  # frames around a block that its results depend on
-REMEMBERED = 8192  # clips whose F0 a process keeps: each fold and each control of an evaluation asks for the same ones
+REMEMBERED = 8192  # utterances whose F0 a process keeps: each fold and each control of an evaluation asks for the same ones
 
 
 @cache
@@ -32,7 +32,7 @@ def network() -> "SwiftF0":
 
 
 def compute_f0(clip: np.ndarray) -> np.ndarray:
-    """Track the fundamental frequency of a clip.
+    """Track the fundamental frequency of an utterance.
 
     Args:
         clip: Float32 [S] in [-1, 1] at 16 kHz, S at least 1.
@@ -74,7 +74,7 @@ def remembered() -> OrderedDict[bytes, np.ndarray]:
 
 
 def track_f0(clip: np.ndarray) -> np.ndarray:
-    """Return what `compute_f0` returns for a clip; the results for the latest clips are kept."""
+    """Return what `compute_f0` returns for an utterance; the results for the latest utterances are kept."""
     results, key = remembered(), hashlib.blake2b(np.ascontiguousarray(clip).data, digest_size=16).digest()
     if key not in results:
         results[key] = compute_f0(clip)

@@ -1,4 +1,4 @@
-"""What a certificate in the report of a run states, against the run and the clips that were counted."""
+"""What a certificate in the report of a run states, against the run and the utterances that were counted."""
 
 from collections.abc import Iterator
 from statistics import fmean
@@ -20,8 +20,8 @@ SEARCHED = 1e-4  # by which two searches for the same limit may differ
 def contradictions(run: Run, certificate: CertificatePart, predictions: Predictions) -> Iterator[str]:
     """Yield in words what of a certificate cannot be.
 
-    How often the best attacker is right (`plug_in`) is taken as it is: the codes of single clips are not written. It gives
-    the lowest bound there can be, that of clips which are independent of each other.
+    How often the best attacker is right (`plug_in`) is taken as it is: the codes of single utterances are not written. It gives
+    the lowest bound there can be, that of utterances which are independent of each other.
 
     Args:
         run: The run.
@@ -41,7 +41,7 @@ def contradictions(run: Run, certificate: CertificatePart, predictions: Predicti
 
 
 def of_population(run: Run, population: CertifiedPopulation, predictions: Predictions) -> Iterator[str]:
-    """Yield what cannot be of the certificates on one kind of clips."""
+    """Yield what cannot be of the certificates on one kind of utterances."""
     models, specs = population.models, run.model_specs
     if not models:
         return
@@ -54,13 +54,13 @@ def of_population(run: Run, population: CertifiedPopulation, predictions: Predic
     for model, spec in zip(models, specs, strict=True):
         expected = counted_clips(model, spec, population.clips, predictions)
         if model.clips_per_speaker != expected or model.utterances != sum(expected.values()) or model.speakers != len(expected):
-            yield f"{model.name} has other clips than the run"
+            yield f"{model.name} has other utterances than the run"
         else:
             yield from (f"{model.name}: {text}" for text in of_model(model, DELTA / len(models)))
 
 
 def counted_clips(model: CertifiedModel, spec: ModelSpec, clips: str, predictions: Predictions) -> dict[str, int]:
-    """Return the clips of each speaker that are counted: of held-out clips the run knows the speakers together alone."""
+    """Return the counted utterances of each speaker: of held-out ones the run knows only the number of all speakers together."""
     if clips == "unseen":
         own = predictions.speaker[(predictions.fold == spec.split.name) & (predictions.seed == spec.seed)]
         return dict(zip(*(values.tolist() for values in np.unique(own, return_counts=True)), strict=True))
@@ -69,7 +69,7 @@ def counted_clips(model: CertifiedModel, spec: ModelSpec, clips: str, prediction
 
 
 def of_model(model: CertifiedModel, delta: float) -> Iterator[str]:
-    """Yield what cannot be of a certificate whose clips are those of the run."""
+    """Yield what cannot be of a certificate whose utterances are those of the run."""
     counts = list(model.clips_per_speaker.values())
     speaker = np.repeat(np.arange(len(counts)), counts)
     _, lowest = smallest_limit(limits(model.plug_in, speaker, np.arange(len(speaker)), delta))
@@ -77,4 +77,4 @@ def of_model(model: CertifiedModel, delta: float) -> Iterator[str]:
         yield f"a bound of {model.bound:.4g} with plug_in = {model.plug_in:.4g}, expected {lowest:.4g} or more"
     several = [(each.bound, compose(model.bound, len(counts), each.clips)) for each in model.curve]
     if not all(same(*pair) for pair in several):
-        yield "the bounds of several clips do not follow from that of one"
+        yield "the bounds of several utterances do not follow from that of one"

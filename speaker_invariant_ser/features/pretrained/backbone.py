@@ -1,4 +1,4 @@
-"""The network of a checkpoint, by transformers: clips in, all its layers out.
+"""The network of a checkpoint, by transformers: utterances in, all its layers out.
 
 Shapes: B batch, S samples, L layers, T frames, H dimension of a frame.
 """
@@ -30,7 +30,7 @@ KNOWN_ATTENTION = (None, "eager", "sdpa")
 class Backbone(nn.Module):
     """A pre-trained encoder with its feature extractor.
 
-    Clips are given as they are, one at a time or several of equal length: group norm (wav2vec2-base) and positional
+    Utterances are given as they are, one at a time or several of equal length: group norm (wav2vec2-base) and positional
     convolutions (data2vec-audio) would see the padding of others. An encoder with a fixed window gets the silence that it was
     trained with, and its frames are left out.
 
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.network, self.extractor = load(checkpoint)
 
     def forward(self, clips: Tensor, layers: Sequence[int], normalised: bool = True) -> Tensor:
-        """Compute layers of clips.
+        """Compute layers of utterances.
 
         Args:
             clips: Of equal length, in [-1, 1] at 16 kHz, without padding, [B, S].
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         return F.layer_norm(chosen, chosen.shape[-1:]) if normalised else chosen
 
     def inputs(self, clips: Tensor) -> dict[str, Tensor]:
-        """Return what the checkpoint's own feature extractor makes of clips, on their device."""
+        """Return what the checkpoint's own feature extractor makes of utterances, on their device."""
         window = self.checkpoint.window or max(clips.shape[1], self.checkpoint.shortest)
         windows = F.pad(clips, (0, -clips.shape[1] % window)).unflatten(1, (-1, window)).flatten(0, 1)
         made = self.extractor([*windows.cpu().numpy()], sampling_rate=SAMPLE_RATE, return_tensors="pt")

@@ -43,7 +43,7 @@ class Checkpoint:
         depth: Number of transformer layers.
         width: Dimension H of a frame.
         convolutions: Kernel and stride of each convolution over the waveform; of an encoder with a fixed window none.
-        window: Samples that a clip is padded to, or cut into; 0 for an encoder that takes clips as they are.
+        window: Samples that an utterance is padded to, or cut into; 0 for an encoder that takes utterances as they are.
         positions: Frames of a window.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint:
     positions: int = 0
 
     def frames_of(self, samples: int) -> int:
-        """Return the number of frames T of a clip."""
+        """Return the number of frames T of an utterance."""
         if self.window:
             return max(1, -(-samples * self.positions // self.window))
         frames = max(samples, self.shortest)
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def shortest(self) -> int:
-        """Samples that the convolutions need for one frame; a shorter clip is padded to as many."""
+        """Samples that the convolutions need for one frame; a shorter utterance is padded to as many."""
         samples = 1
         for kernel, stride in reversed(self.convolutions):
             samples = (samples - 1) * stride + kernel

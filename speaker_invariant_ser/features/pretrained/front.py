@@ -28,13 +28,13 @@ from speaker_invariant_ser.processes import TaskProgress
 from speaker_invariant_ser.recipe import FeaturesSection
 from speaker_invariant_ser.recipe_encoders import EncoderSettings, PretrainedSettings
 
-REMEMBERED = 500_000_000  # bytes of layers of the latest clips: all models of an ensemble ask for the same ones
+REMEMBERED = 500_000_000  # bytes of layers of the latest utterances: all models of an ensemble ask for the same ones
 
 
 class LayerSource:
-    """The layers of clips, from a cache where they are in one, computed otherwise; shared by all models of a process.
+    """The layers of utterances, from a cache where they are in one, computed otherwise; shared by all models of a process.
 
-    The network is loaded when a clip is not in a cache for the first time.
+    The network is loaded when an utterance is not in a cache for the first time.
 
     Args:
         checkpoint: The checkpoint.
@@ -65,7 +65,7 @@ class LayerSource:
         return cache_folder(prepared, self.checkpoint, self.layers, self.normalised)
 
     def of(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
-        """Return the layers of a clip, float32 [S]: float16 [T, L * H]."""
+        """Return the layers of an utterance, float32 [S]: float16 [T, L * H]."""
         digest = digest_of_clip(clip)
         for opened in self.caches.values():
             if (values := opened.read(digest)) is not None:
@@ -85,7 +85,7 @@ class LayerSource:
 
     @torch.no_grad()
     def compute(self, clip: np.ndarray, device: torch.device) -> np.ndarray:
-        """Compute the layers of a clip, float32 [S]: float16 [T, L * H]."""
+        """Compute the layers of an utterance, float32 [S]: float16 [T, L * H]."""
         if self.backbone is None:
             self.backbone = Backbone(self.checkpoint)
         self.backbone.to(device)
@@ -145,12 +145,12 @@ class FrozenLayers(FrontEnd):
         self.source.use_cache(prepared)
 
     def frames_of(self, samples: int) -> int:
-        """Return the number of frames of a clip."""
+        """Return the number of frames of an utterance."""
         return self.source.checkpoint.frames_of(samples)
 
     @torch.no_grad()
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return layers [B, L * H, T], zero in padding, and frames [B] of zero-padded clips [B, S] and their lengths [B]."""
+        """Return layers [B, L * H, T], zero in padding, and frames [B] of zero-padded utterances [B, S] and their lengths [B]."""
         device = self.device_marker.device
         clips = [clip[:count] for clip, count in zip(audio.cpu().numpy(), samples.tolist(), strict=True)]
         layers = [self.source.of(clip, device) for clip in clips]
@@ -176,7 +176,7 @@ class Waveform(FrontEnd):
         return samples
 
     def forward(self, audio: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Return zero-padded clips [B, 1, S] and their lengths [B]."""
+        """Return zero-padded utterances [B, 1, S] and their lengths [B]."""
         return audio[:, None], samples
 
 

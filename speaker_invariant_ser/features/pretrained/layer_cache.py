@@ -44,9 +44,9 @@ from speaker_invariant_ser.processes import TaskProgress
 FOLDER, LAYERS, CLIPS, DESCRIPTION, VERSIONS = "pretrained", "layers.f16", "clips.npy", "cache.json", "versions.json"
 FORMAT = 2  # those of format 1 may be of weights that did not fit the network, which was not refused then
 VALUE = 2  # bytes
-DIGEST = 16  # bytes of the hash of a clip
+DIGEST = 16  # bytes of the hash of an utterance
 
-Compute = Callable[[np.ndarray], np.ndarray]  # a clip, float32 [S] -> its layers, float16 [T, L * H]
+Compute = Callable[[np.ndarray], np.ndarray]  # an utterance, float32 [S] -> its layers, float16 [T, L * H]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LayerCache:
     start: np.ndarray
 
     def read(self, clip: bytes) -> np.ndarray | None:
-        """Return the layers, float16 [T, L * H], of the clip with this hash; None for a clip that is not of the corpus.
+        """Return the layers, float16 [T, L * H], of the utterance with this hash; None if the corpus has no such utterance.
 
         The file is read directly and not through a memory map, whose pages would accumulate in memory.
         """
@@ -98,7 +98,7 @@ def remedy(folder: Path) -> str:
 
 
 def digest_of_clip(clip: np.ndarray) -> bytes:
-    """Return the hash of a clip's samples, float32 [S]."""
+    """Return the hash of an utterance's samples, float32 [S]."""
     return hashlib.blake2b(np.ascontiguousarray(clip, dtype="<f4").data, digest_size=DIGEST).digest()
 
 
@@ -179,7 +179,7 @@ def write_cache(
         prepared: The corpus.
         checkpoint: The checkpoint.
         layers: Its layers.
-        compute: Computes the layers of a clip.
+        compute: Computes the layers of an utterance.
         progress: Called with the task, utterances done and utterances in total.
         normalised: Whether `compute` normalises them.
 

@@ -1,9 +1,9 @@
 """Write a trained model as an ONNX file that computes everything from the waveform on, and is checked against the model.
 
-Input `waveform`: float32 [S], one clip in [-1, 1] at 16 kHz, of any length. Outputs: `probabilities` [C], corrected by the
+Input `waveform`: float32 [S], one recording in [-1, 1] at 16 kHz, of any length. Outputs: `probabilities` [C], corrected by the
 model's temperature if it has one, and `embedding` [D]; of a model that releases codes the number `code` of the one that the
-embedding is, and of a model with `emotion.targets` their values, `dimensions` [R]. The whole clip is one window: whoever calls it
-cuts recordings longer than 30 s, as `siser infer` does.
+embedding is, and of a model with `emotion.targets` their values, `dimensions` [R]. The whole recording is one window: whoever
+calls it cuts recordings longer than 30 s, as `siser infer` does.
 
 Shapes: S samples, M mel bands, T frames, C emotions, D embedding dimension.
 """
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 DOMAIN, TRACKER = "siser", "SwiftF0"  # of the node in whose place the tracker's own graph is put
 OPSET = 18  # that of the tracker's graph
-TRACED = 30_000  # samples of the traced clip, of which the branches of a fusion make different numbers of frames
+TRACED = 30_000  # samples of the traced recording, of which the branches of a fusion make different numbers of frames
 TOLERANCE = 1e-4  # largest difference of a probability or of a value of the embedding
-CHECKED = 1600, 4001, 16_000, 39_937, 81_000  # samples of the clips that the file is compared with the model on
+CHECKED = 1600, 4001, 16_000, 39_937, 81_000  # samples of the recordings that the file is compared with the model on
 GATES = 0, 3, 1, 2  # torch has the gates of an LSTM in the order input, forget, cell, output; ONNX input, output, forget, cell
 
 
@@ -101,7 +101,7 @@ def export_onnx(folder: Path | str, path: Path | str) -> float:
         path: The file to write, with the ending .onnx.
 
     Returns:
-        The largest difference between the file's outputs and the model's on synthetic clips of several lengths.
+        The largest difference between the file's outputs and the model's on synthetic recordings of several lengths.
 
     Raises:
         RunError: The model cannot be loaded or cannot be exported, the ending is another, or the file computes something else.
@@ -190,7 +190,7 @@ def quiet() -> Iterator[None]:
 
 
 class OneClip(nn.Module):
-    """What the file computes of one clip [S]: probabilities [C], embedding [D], and code and dimensions [R] if there are any."""
+    """What the file computes of one recording [S]: probabilities [C], embedding [D], code and dimensions [R] if there are any."""
 
     def __init__(self, model: SerModel) -> None:
         super().__init__()
@@ -327,7 +327,8 @@ def describe(proto: "onnx.ModelProto", model: SerModel, weights: str) -> None:
 def largest_difference(model: SerModel, exported: OnnxModel) -> float:
     """Return the largest difference of a probability or of a value of the embedding on noise and tones of several lengths.
 
-    Of a model that rounds its embedding it is that of the median clip, since a value on the border of two cells may be either.
+    Of a model that rounds its embedding it is that of the median recording, since a value on the border of two cells may be
+    either.
     """
     differences = []
     for samples in CHECKED:

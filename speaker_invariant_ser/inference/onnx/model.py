@@ -1,6 +1,6 @@
 """A model in an ONNX file that `siser export` wrote, run by onnxruntime: no torch is imported.
 
-Shapes: S samples, C emotions, D embedding dimension, N clips.
+Shapes: S samples, C emotions, D embedding dimension, N recordings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ MAX_DIM = 100_000
 
 
 class OnnxOutputs(NamedTuple):
-    """Emotion probabilities [N, C] and embeddings [N, D] of N clips; codes [N] and dimensions [N, R] where the model has them."""
+    """Probabilities [N, C] and embeddings [N, D] of N recordings; codes [N], dimensions [N, R] where the model has them."""
 
     probability: np.ndarray
     embedding: np.ndarray
@@ -110,10 +110,10 @@ class OnnxModel:
         self.releases_codes = CODE in self.further
 
     def apply(self, clips: Sequence[np.ndarray]) -> OnnxOutputs:
-        """Apply the model to N clips, float32 [S] each, in [-1, 1] at 16 kHz.
+        """Apply the model to N recordings, float32 [S] each, in [-1, 1] at 16 kHz.
 
         Raises:
-            MemoryError: A clip is too long for the memory there is.
+            MemoryError: A recording is too long for the memory there is.
             RunError: The file computes something else than probabilities and an embedding.
         """
         code = np.zeros(len(clips), np.int64) if self.releases_codes else None

@@ -1,8 +1,8 @@
 """What an ONNX file would run, known before onnxruntime sees it: no graph inside an operator, and standard operators alone.
 
 onnxruntime does not return from an operator that computes for ever (Loop), and no signal reaches Python meanwhile. Without Loop,
-If and Scan each operator of the file runs once for each clip. The file is a protocol buffer: a sequence of fields, each with its
-number and a value, which may be fields again. The package onnx, which reads them, is needed for exports only.
+If and Scan each operator of the file runs once for each recording. The file is a protocol buffer: a sequence of fields, each with
+its number and a value, which may be fields again. The package onnx, which reads them, is needed for exports only.
 """
 
 from collections.abc import Iterator

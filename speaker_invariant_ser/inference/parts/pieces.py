@@ -121,7 +121,7 @@ class Source:
             limit_region(region, self.samples)
 
     def conditions(self, clip: np.ndarray) -> list[str]:
-        """Say in which recording conditions a clip is outside the range that the models were trained on."""
+        """Say in which recording conditions a recording is outside the range that the models were trained on."""
         return outside(self.trained_range, clip) if self.trained_range else []
 
     def lengths(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.errors import SerError
 
-MIN_WINDOW, MAX_WINDOW = 0.5, 30.0  # seconds; features need some frames, and the models saw no longer clips
+MIN_WINDOW, MAX_WINDOW = 0.5, 30.0  # seconds; features need some frames, and the models saw no longer recordings
 
 
 @dataclass(frozen=True)

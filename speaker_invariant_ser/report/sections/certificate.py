@@ -15,18 +15,18 @@ LIMITS = {"mcdiarmid": "McDiarmid", "chernoff": "Chernoff", "bentkus": "Bentkus"
 
 
 def certificate_section(certificate: CertificatePart) -> Section:
-    """Return the bounds on each kind of clips, with a plot of the first."""
+    """Return the bounds on each kind of utterances, with a plot of the first."""
     confidence = f"{100 * (1 - certificate.delta):.0f} % confidence"
     about = (
         f"What is released is one of {certificate.cells} codes ({certificate.column}), so that counting bounds every attacker. "
         "The best attacker there can be knows how often each speaker has each code, and names the one who has the given code "
-        "most often. Plug-in is its balanced accuracy with the shares of these clips; the bound adds what chance can hide. "
-        "It is the smallest of several limits, and the column limit says which: McDiarmid's and Chernoff's hold for all clips, "
-        "Bentkus's is lower where all clips count alike, and the binomial one is for independent clips, equally many of each "
-        f"speaker. All bounds of a table hold together with {confidence}. Smallest is the bound that these clips would give on "
-        "average if codes revealed nothing: only more clips or fewer codes make it smaller. All of this is about these speakers, "
-        "each as likely as the others, and holds for clips that are drawn independently of each other and were not used to "
-        "choose the model."
+        "most often. Plug-in is its balanced accuracy with the shares of these utterances; the bound adds what chance can hide. "
+        "It is the smallest of several limits, and the column limit says which: McDiarmid's and Chernoff's always hold, "
+        "Bentkus's is lower where all utterances count alike, and the binomial one is for independent utterances, equally many "
+        f"of each speaker. All bounds of a table hold together with {confidence}. Smallest is the bound that these utterances "
+        "would give on average if codes revealed nothing: only more utterances or fewer codes make it smaller. All of this is "
+        "about these speakers, each as likely as the others, and holds for utterances that are drawn independently of each "
+        "other and were not used to choose the model."
     )
     blocks: list[Block] = [Text(about)]
     for population in certificate.populations:
@@ -35,7 +35,7 @@ def certificate_section(certificate: CertificatePart) -> Section:
 
 
 def population_blocks(population: CertifiedPopulation) -> list[Block]:
-    """Return the bounds on one kind of clips, or why there are none."""
+    """Return the bounds on one kind of utterances, or why there are none."""
     clips = CERTIFIED[population.clips]
     if not population.models:
         return [Text(f"No certificate on {clips}: {population.unavailable}.")]
@@ -45,7 +45,7 @@ def population_blocks(population: CertifiedPopulation) -> list[Block]:
     text = f"On {clips}: at most {at_most(worst.bound)}{mean}, where chance is {percent(1 / worst.speakers)}."
     plot = Plot(
         f"certificate-{population.clips}",
-        f"Balanced accuracy from the codes of 1, 5 and 10 clips of one of {counted(worst.speakers, 'speaker')}, on {clips}"
+        f"Balanced accuracy from the codes of 1, 5 and 10 utterances of one of {counted(worst.speakers, 'speaker')}, on {clips}"
         f"{f' (model {worst.name})' if worst.name else ''}: the bound for every attacker, and the estimate for one who knows how "
         "often each speaker has each code.",
         partial(plots.plot_certificate, curve=worst.curve, chance=1 / worst.speakers),
@@ -60,10 +60,10 @@ def population_blocks(population: CertifiedPopulation) -> list[Block]:
 
 
 def about_several(worst: CertifiedModel) -> str:
-    """Say what is known of several clips of one person."""
+    """Say what is known of several utterances of one person."""
     nothing = [str(several.clips) for several in worst.curve if several.bound >= 1]
-    text = " With r clips of one person it is at most (K * bound)^r / K; the estimate is of one attacker, and no certificate."
-    return text + (f" For {' and '.join(nothing)} clips there is no bound." if nothing else "")
+    text = " With r utterances of one person it is at most (K * bound)^r / K; the estimate is one attacker's, and no certificate."
+    return text + (f" For {' and '.join(nothing)} utterances there is no bound." if nothing else "")
 
 
 def models_table(population: CertifiedPopulation) -> Table:
@@ -72,7 +72,7 @@ def models_table(population: CertifiedPopulation) -> Table:
         "model",
         "speakers",
         "clips",
-        "clips per speaker",
+        "utterances per speaker",
         "codes used",
         "perplexity",
         "plug-in",
@@ -99,7 +99,7 @@ def models_table(population: CertifiedPopulation) -> Table:
 
 
 def per_speaker(model: CertifiedModel) -> str:
-    """Return the number of clips per speaker, or the smallest and the largest."""
+    """Return the number of utterances per speaker, or the smallest and the largest."""
     counts = sorted(set(model.clips_per_speaker.values()))
     return shorten(map(str, counts), 1) if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 

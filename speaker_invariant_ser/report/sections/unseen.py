@@ -1,4 +1,4 @@
-"""Sections on speakers that the encoder was not trained on, and on several clips of one person."""
+"""Sections on speakers that the encoder was not trained on, and on several utterances of one person."""
 
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary_parts import Speaker
@@ -74,15 +74,16 @@ def about_verification(verification: Verification) -> str:
 
 
 def clips_section(speaker: Speaker) -> Section:
-    """Return what several clips of one person reveal."""
+    """Return what several utterances of one person reveal."""
     about = (
-        "An attacker who knows that several clips are of one person adds up what they say. Identification: the log posteriors of "
-        "the strongest closed-form attacker are summed over scored clips that it was not fitted on; chance is what "
-        "the true emotions of the same clips give. Verification (EER): embeddings are averaged over as many clips on both sides "
-        "of a trial, of speakers whom the scorer was not fitted on; chance is 50 %. Clips are grouped at random, ten times; "
-        "intervals are over speakers. The number of groups is of those without a clip in common. A dash means that no two "
-        "speakers have enough clips."
+        "An attacker who knows that several utterances are of one person adds up what they say. Identification: the log "
+        "posteriors of the strongest closed-form attacker are summed over scored utterances that it was not fitted on; chance is "
+        "what the true emotions of the same utterances give. Verification (EER): embeddings are averaged over as many utterances "
+        "on both sides of a trial, of speakers whom the scorer was not fitted on; chance is 50 %. Utterances are grouped at "
+        "random, ten times; "
+        "intervals are over speakers. The number of groups is of those without an utterance in common. A dash means that no two "
+        "speakers have enough utterances."
     )
     table = clips_table(speaker)
     assert table
-    return Section("Several clips of one person", [Text(about), table], 3)
+    return Section("Several utterances of one person", [Text(about), table], 3)
