@@ -21,9 +21,9 @@ import numpy as np
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings
+from speaker_invariant_ser.audit.inputs.read_embeddings import embeddings_of
 from speaker_invariant_ser.audit.inputs.scaling import attackable
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
-from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 
 SPEAKERS, EMOTIONS, DIMENSIONS = 11, 5, 64
 ON_EMBEDDING = [name for name, attacker in ATTACKERS.items() if attacker.input == "embedding"]
@@ -314,6 +314,15 @@ def common_texts(world: World) -> None:
     world.embedding += 2.0 * np.random.default_rng(1).standard_normal((10, DIMENSIONS))[number]
 
 
+def texts_of_some(world: World) -> None:
+    """Encode texts, each of which three of the speakers say."""
+    fixed = np.random.default_rng(1)
+    says = fixed.permuted(np.tile(np.arange(SPEAKERS), (40, 1)), axis=1) < 3  # [text, speaker]
+    number = np.array([world.rng.choice(np.flatnonzero(says[:, speaker])) for speaker in world.speaker])
+    world.text = np.char.mod("t%d", number)
+    world.embedding += 2.0 * fixed.standard_normal((40, DIMENSIONS))[number]
+
+
 def unequal_speakers(world: World) -> None:
     """Let one speaker have half of the utterances."""
     world.speaker = np.where(np.arange(len(world.speaker)) % 2 == 0, 0, world.speaker)
@@ -327,6 +336,7 @@ WORLDS: dict[str, Plant] = {
     "emotion": emotional,
     "emotion, confounded with the speaker": confounded,
     "texts that all say": common_texts,
+    "texts that three say": texts_of_some,
     "one speaker has half": unequal_speakers,
     "exact copies": copied(0.0, 1.0),
     "scaled and mirrored copies": copied(0.0, -0.5),

@@ -161,6 +161,8 @@ def attacker(accuracy: float, reads: str = "embedding") -> AttackerScore:
         balanced_upper=accuracy + 0.03,
         p_value=0.0009 if accuracy > 0.3 else 0.4321,
         p_below=0.98,
+        p_value_texts=0.0009 if accuracy > 0.3 else 0.5,
+        p_below_texts=0.97,
         validation=accuracy + 0.01,
         reads=reads,
     )
@@ -392,7 +394,7 @@ def speaker_results(strongest: float, speakers: int, encoders: int, decisions: i
 
 def tail(accuracy: float, expected: float, utterances: float, **of: str) -> Tail:
     """Return one of the tests of what an average hides, significant."""
-    whole = {"attacker": "lda", "p_value": 0.001, "speaker": "", "model": "", **of}
+    whole = {"attacker": "lda", "p_value": 0.001, "speaker": "", "model": "", "p_value_texts": 0.001, **of}
     return Tail.model_validate({"accuracy": accuracy, "expected": expected, "utterances": float(utterances), **whole})
 
 

@@ -15,7 +15,7 @@ from conftest import EMOTIONS, TINY
 
 import speaker_invariant_ser as siser
 from speaker_invariant_ser import api
-from speaker_invariant_ser.audit.read_embeddings import embeddings_of
+from speaker_invariant_ser.audit.inputs.read_embeddings import embeddings_of
 from speaker_invariant_ser.cli.app import run as command
 from speaker_invariant_ser.config import make_recipe, write_toml
 from speaker_invariant_ser.data.f0.stored import F0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from speaker_invariant_ser.audit.read_embeddings import label_texts
+from speaker_invariant_ser.audit.inputs.read_embeddings import label_texts
 from speaker_invariant_ser.data.tables.cells import require_seconds
 from speaker_invariant_ser.data.tables.dimensions import to_numbers
 from speaker_invariant_ser.data.tables.names import number_of

@@ -49,7 +49,7 @@ SPEAKER = (
         "speaker",
     ),
     Box("fresh attackers on held-out utterances", "audit/leakage.py", "accuracy, interval, p-value", "speaker"),
-    Box("conclusion in words", "audit/verdict.py", "", "speaker"),
+    Box("conclusion in words", "audit/words/verdict.py", "", "speaker"),
 )
 STRENGTH = (
     Box("[adversary] strength = 0.1", "recipes/cnn.toml", "text"),

@@ -316,7 +316,7 @@ def audit(
         'chance 33.3%'
     """
     from speaker_invariant_ser.audit import audit as auditing
-    from speaker_invariant_ser.audit.read_embeddings import embeddings_of, read_embeddings
+    from speaker_invariant_ser.audit.inputs.read_embeddings import embeddings_of, read_embeddings
     from speaker_invariant_ser.audit.verification.judge import read_judge
     from speaker_invariant_ser.errors import AuditError
 

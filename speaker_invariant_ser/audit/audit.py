@@ -17,10 +17,10 @@ from speaker_invariant_ser.audit.information import measure_information
 from speaker_invariant_ser.audit.inputs.sample import Sample, draw_sample
 from speaker_invariant_ser.audit.inputs.scaling import RELEASED_BITS, attackable
 from speaker_invariant_ser.audit.leakage import PERMUTATIONS, Leakage, measure_leakage
-from speaker_invariant_ser.audit.verdict import verdict
 from speaker_invariant_ser.audit.verification.judge import Judge
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS
 from speaker_invariant_ser.audit.verification.unseen import Encoder, UnseenSpeakers, halves, measure_unseen
+from speaker_invariant_ser.audit.words.verdict import verdict
 from speaker_invariant_ser.files import sha256
 from speaker_invariant_ser.indexing import one_hot
 from speaker_invariant_ser.metrics import none_if_nan

@@ -62,6 +62,17 @@ class Embeddings:
         return self.emotion if self.given is None else self.given
 
     @property
+    def emotion_and_text(self) -> np.ndarray:
+        """The combination of emotion and text [N]; the text alone where the combination is in no other unit.
+
+        No attacker knows a combination that it is not fitted on, but may know the text.
+        """
+        both = np.char.add(np.char.add(self.given_emotion.astype(str), "\n"), self.text.astype(str))
+        units = Counter(combination for combination, _ in set(zip(both.tolist(), self.unit.tolist(), strict=True)))
+        several = np.array([units[combination] > 1 for combination in both.tolist()])
+        return np.where(several, both, self.text)
+
+    @property
     def speaker_and_emotion(self) -> np.ndarray:
         """One label [N] for each combination of speaker and emotion, by which folds are stratified."""
         return np.char.add(np.char.add(self.speaker.astype(str), "\n"), self.emotion.astype(str))

@@ -10,7 +10,6 @@
 Both are by the closed-form attackers.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,7 +20,7 @@ from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA, AtChance, margin_of
-from speaker_invariant_ser.audit.tails import Tail
+from speaker_invariant_ser.audit.tails import Tail, over_texts
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import TaskProgress
@@ -90,7 +89,8 @@ def attack_further(
     same_text, scored_alone = None, None
     if leakage.grouped_by_text and permutations:
         known = [
-            replace(table, text=np.full(len(table.id), ""), emotion=emotion_and_text(table), frames=None) for table in tables
+            replace(table, text=np.full(len(table.id), ""), emotion=table.emotion_and_text, given=None, frames=None)
+            for table in tables
         ]
         expected = max(leakage.chance["given_emotion"], accuracy_from_text(tables))
         same_text = attack(known, "attacking known sentences", expected)
@@ -105,12 +105,12 @@ def attack_further(
 
 def most_conspicuous(found: Leakage, expected: float) -> Further:
     """Return what an attack finds: the average of the attacker with the smallest p value, or a tail where that alone leaks."""
-    scores = found.attackers
+    scores = {name: score.over_texts for name, score in found.attackers.items()}
     name = min(scores, key=lambda attacker: (scores[attacker].p_value, -scores[attacker].accuracy))
     p_value = min(1.0, len(scores) * scores[name].p_value)
     average = Further(name, scores[name].accuracy, expected, p_value)
     tails: dict[Part, Tail | None] = {"speaker": found.tails.speaker, "surest": found.tails.surest, "model": found.tails.model}
-    of_tails = [Further(tail.attacker, tail.accuracy, tail.expected, tail.p_value, of) for of, tail in tails.items() if tail]
+    of_tails = [Further(tail.attacker, tail.accuracy, tail.expected, over_texts(tail), of) for of, tail in tails.items() if tail]
     leaking = [further for further in of_tails if further.leaks and not average.leaks]
     return max(leaking, key=lambda further: further.accuracy - further.expected, default=average)
 
@@ -148,17 +148,6 @@ def reconsider(
     }
     doubt = next((name for name, applies in doubts.items() if applies), "")
     return ("undecided", doubt) if doubt and at_chance is True else (at_chance, reason)
-
-
-def emotion_and_text(table: Embeddings) -> np.ndarray:
-    """Return the combination of emotion and text of each utterance [N]; the text alone where it is in no other unit.
-
-    No attacker knows a combination that it is not fitted on, but may know the text.
-    """
-    both = np.char.add(np.char.add(table.emotion.astype(str), "\n"), table.text.astype(str))
-    units = Counter(combination for combination, _ in set(zip(both.tolist(), table.unit.tolist(), strict=True)))
-    several = np.array([units[combination] > 1 for combination in both.tolist()])
-    return np.where(several, both, table.text)
 
 
 def accuracy_from_text(tables: Sequence[Embeddings]) -> float:

@@ -8,7 +8,7 @@ is one trained model, so that a run has one for every fold and seed.
 1. plan cross-validation folds for each encoder (`folds`);
 2. fit every attacker on every fold and collect its predictions (`cross_validation`);
 3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
-4. pool the predictions of all encoders, and compute chance levels in the same folds (`PooledLabels`);
+4. pool the predictions of all encoders, and compute chance levels in the same folds (`pooled_labels`);
 5. score every attacker: accuracy, interval, permutation test (`statistics`);
 6. test what the average hides: one speaker, one model, the surest utterances, and rare speakers (`tails`).
 """
@@ -25,7 +25,6 @@ from speaker_invariant_ser.audit.cross_validation import (
     EncoderPredictions,
     FitProgress,
     choose_strongest,
-    count_votes,
     run_attackers,
     usable_attackers,
 )
@@ -34,14 +33,14 @@ from speaker_invariant_ser.audit.embeddings import (
     nested_texts,
     require_auditable,
     speakers_with_one_utterance,
-    to_common_indices,
     without_single_utterances,
 )
 from speaker_invariant_ser.audit.folds import FOLDS, REPEATS, FoldPlan, plan_folds
+from speaker_invariant_ser.audit.permutations import permuted_accuracies
+from speaker_invariant_ser.audit.pooled_labels import PooledLabels
 from speaker_invariant_ser.audit.several_clips import Identification, identify_from_several_clips
-from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, IntegerLabels, Score
+from speaker_invariant_ser.audit.statistics import AtChance, Conclusion, Score
 from speaker_invariant_ser.audit.tails import Tails, conclude, measure_tails
-from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import none_if_nan
 
 PERMUTATIONS = 1000
@@ -125,7 +124,7 @@ class Leakage:
     def conclusion(self) -> Conclusion:
         """Whether attackers on the embedding are at chance, and why; see `tails.conclude`."""
         on_embedding = {name: score for name, score in self.attackers.items() if ATTACKERS[name].input == "embedding"}
-        tails = self.tails.p_values(self.chance)
+        tails = self.tails.decisive(self.chance)
         known = self.emotions > 1 and self.grouped_by_text
         return conclude(self.strongest.score, on_embedding, self.chance, tails, self.nested_texts, known)
 
@@ -226,17 +225,23 @@ def measure_leakage(
     votes[STRONGEST] = [result.votes(chosen) for result, chosen in zip(results, choices, strict=True)]
     pooled = PooledLabels.of(tables, plans)
     cross_validated = any(plan.trains_on_scored for plan in plans)
-    permuted = statistics.permuted_accuracies(votes, pooled.labels, permutations, seed, cross_validated)
-    scores = {name: pooled.score(votes[name], permuted[name]) for name in votes}
-    tails = measure_tails(
-        {name: votes[name] for name in candidates},
-        {name: [result.surest_votes(name) for result in results] for name in candidates},
-        {name: [result.balanced_votes(name) for result in results] for name in candidates},
-        pooled.labels,
-        [np.unique(table.speaker) for table in tables],
-        permutations,
-        seed,
-        cross_validated,
+    permuted = permuted_accuracies(votes, pooled.labels, permutations, seed, cross_validated)
+    of_texts = pooled.over_texts(votes, permuted)
+    if pooled.within_texts:
+        of_texts = permuted_accuracies(votes, pooled.within_texts, permutations, seed, cross_validated)
+    scores = {name: pooled.score(votes[name], permuted[name], of_texts.get(name)) for name in votes}
+    tails, tails_within_texts = (
+        measure_tails(
+            {name: votes[name] for name in candidates},
+            {name: [result.surest_votes(name) for result in results] for name in candidates},
+            {name: [result.balanced_votes(name) for result in results] for name in candidates},
+            labels,
+            [np.unique(table.speaker) for table in tables],
+            permutations if labels else 0,
+            seed,
+            cross_validated,
+        )
+        for labels in (pooled.labels, pooled.within_texts)
     )
     return Leakage(
         speakers=max(len(set(table.speaker)) for table in tables),
@@ -256,7 +261,7 @@ def measure_leakage(
         near_copies=relatives_share(tables, plans),
         converged={name: float(np.mean([fit for result in results for fit in result.converged[name]])) for name in usable},
         nested_texts=nested_texts(tables),
-        tails=tails,
+        tails=tails.over_texts(tails_within_texts),
         clips=identify_from_several_clips(results, tables, pooled.labels, seed),
         left_out_share=1 - len(pooled.speaker) / given,
     )
@@ -303,87 +308,3 @@ def strongest_attacker(
         correct=tuple(float(correct.sum()) for correct in correct_by_encoder),
         scored=tuple(len(correct) for correct in correct_by_encoder),
     )
-
-
-@dataclass(frozen=True)
-class PooledLabels:
-    """The true labels of the scored utterances of all encoders, pooled in the encoders' order [n].
-
-    Attributes:
-        labels: Labels of each encoder, including utterances that are not scored.
-        speaker: True speaker of each scored utterance [n].
-        cluster: Its text where all folds are grouped by text, otherwise its group or id [n].
-        grouped_by_text: Whether all folds are grouped by text.
-        utterances: Number of different utterances.
-    """
-
-    labels: list[IntegerLabels]
-    speaker: np.ndarray
-    cluster: np.ndarray
-    grouped_by_text: bool
-    utterances: int
-
-    @classmethod
-    def of(cls, tables: Sequence[Embeddings], plans: Sequence[FoldPlan]) -> "PooledLabels":
-        """Pool the labels of each encoder's table."""
-        labels = [
-            IntegerLabels(units, to_indices(table.speaker), plan.known_emotions(to_indices(table.given_emotion)), table.scored)
-            for table, plan, units in zip(tables, plans, to_common_indices([table.unit for table in tables]), strict=True)
-        ]
-        grouped_by_text = all(plan.grouped_by_text for plan in plans)
-        return cls(
-            labels,
-            speaker=np.concatenate([table.speaker[table.scored] for table in tables]),
-            cluster=np.concatenate([(table.text if grouped_by_text else table.unit)[table.scored] for table in tables]),
-            grouped_by_text=grouped_by_text,
-            utterances=len(set(np.concatenate([table.id[table.scored] for table in tables]))),
-        )
-
-    def score(self, votes: Sequence[np.ndarray], permuted: np.ndarray) -> Score:
-        """Score an attacker.
-
-        Args:
-            votes: For each encoder, the share of repeats that predict each speaker [n, K].
-            permuted: Accuracies under permuted speakers, one for each permutation.
-        """
-        correct = np.concatenate(self.correct_by_encoder(votes))
-        return statistics.compute_score(correct, self.speaker, self.cluster, self.utterances, permuted)
-
-    def correct_by_encoder(self, votes: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return for each encoder the share of repeats in which each utterance's true speaker was predicted."""
-        return [
-            encoder_votes[np.arange(len(encoder_votes)), labels.speaker[labels.scored]]
-            for encoder_votes, labels in zip(votes, self.labels, strict=True)
-        ]
-
-    def chance_levels(self, plans: Sequence[FoldPlan]) -> dict[str, float]:
-        """Compute what can be reached without embeddings.
-
-        Args:
-            plans: Folds of each encoder; predictions from the emotion are made in the attackers' folds.
-
-        Returns:
-            uniform: 1 / K.
-            majority: Accuracy of always predicting the most frequent speaker.
-            given_emotion: Accuracy of predicting the speaker from the true emotion; 1 / K if that is higher.
-            given_emotion_balanced: The same for balanced accuracy.
-        """
-        scored = [labels.scored.sum() for labels in self.labels]
-        uniform = float(np.average([statistics.uniform_chance(labels) for labels in self.labels], weights=scored))
-        majority = float(np.average([statistics.majority_chance(labels) for labels in self.labels], weights=scored))
-        correct = self.correct_from_emotion(plans, balanced=False)
-        _, recall = statistics.recall_by_speaker(self.correct_from_emotion(plans, balanced=True), self.speaker)
-        return {
-            "uniform": uniform,
-            "majority": majority,
-            "given_emotion": max(uniform, float(correct.mean())),
-            "given_emotion_balanced": max(uniform, float(recall.mean())),
-        }
-
-    def correct_from_emotion(self, plans: Sequence[FoldPlan], balanced: bool) -> np.ndarray:
-        """Return the share of repeats [n] in which the true emotion alone predicts the true speaker."""
-        votes = []
-        for labels, plan in zip(self.labels, plans, strict=True):
-            predicted = [statistics.predict_from_emotion(labels, fold.train, fold.test, balanced) for fold in plan.folds]
-            votes.append(count_votes(plan, np.flatnonzero(labels.scored), labels.speaker.max() + 1, predicted))
-        return np.concatenate(self.correct_by_encoder(votes))

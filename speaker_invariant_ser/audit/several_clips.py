@@ -14,7 +14,8 @@ from scipy import stats
 
 from speaker_invariant_ser.audit.cross_validation import EncoderPredictions, choose_strongest
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.statistics import ALPHA, IntegerLabels, uniform_chance
+from speaker_invariant_ser.audit.permutations import IntegerLabels
+from speaker_invariant_ser.audit.statistics import ALPHA, uniform_chance
 from speaker_invariant_ser.audit.verification.several_clips import CLIPS, PARTITIONS, group_clips
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import MIN_CLUSTERS

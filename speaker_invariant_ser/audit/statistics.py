@@ -4,13 +4,14 @@ Shapes: n scored utterances (pooled over encoders, or of one encoder), K speaker
 are unknown). `correct` [n] is the share of repeats, 0 to 1, in which an utterance's speaker was predicted correctly.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
+from speaker_invariant_ser.audit.permutations import IntegerLabels, block_sizes, p_values
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.metrics import MIN_CLUSTERS
 
@@ -20,9 +21,7 @@ LEAK_ALPHA = 0.025  # for the strongest attacker, and family-wise for all attack
 BELOW_CHANCE_ALPHA = 0.01  # family-wise
 TAIL_ALPHA = 0.005  # for one speaker, and for the surest utterances, each corrected for the number of attackers
 TAIL_DOUBT = 0.025  # for each of the two: together 5 %, above which neither is in the way of a claim
-CROSS_VALIDATION_INFLATION = 1.15  # 100 cross-validations on speaker-free data: sd 1.06 to 1.13 times that of permutations
 MIN_EXPECTED_CORRECT = 30  # with fewer correct predictions the t bound is too low
-BLOCK_SIZE = 2_000_000  # labels that are permuted or resampled at once; bounds the memory
 
 AtChance = bool | Literal["undecided"]
 Reason = Literal[
@@ -45,23 +44,6 @@ Reason = Literal[
     "copies",
     "left_out",
 ]
-
-
-@dataclass(frozen=True)
-class IntegerLabels:
-    """The labels of one encoder's N utterances as integers.
-
-    Attributes:
-        id: Utterance; the same utterance has the same integer for every encoder.
-        speaker: Speaker, 0 to K - 1.
-        emotion: Emotion.
-        scored: Boolean mask of the scored utterances.
-    """
-
-    id: np.ndarray
-    speaker: np.ndarray
-    emotion: np.ndarray
-    scored: np.ndarray
 
 
 def uniform_chance(labels: IntegerLabels) -> float:
@@ -119,6 +101,8 @@ class Score:
         balanced_upper: One-sided 95 % upper bound of the balanced accuracy.
         p_value: Permutation p value against accuracy no better than chance within each emotion.
         p_below: Permutation p value against accuracy no worse than chance within each emotion.
+        p_value_texts: The first p value if the text may explain accuracies (see `tails.conclude`); NaN where texts are unknown.
+        p_below_texts: The second one likewise.
     """
 
     accuracy: float
@@ -129,10 +113,23 @@ class Score:
     balanced_upper: float
     p_value: float = np.nan
     p_below: float = np.nan
+    p_value_texts: float = np.nan
+    p_below_texts: float = np.nan
+
+    @property
+    def over_texts(self) -> "Score":
+        """The score with the p values over texts where these are known."""
+        known = {"p_value": self.p_value_texts, "p_below": self.p_below_texts}
+        return replace(self, **{name: value for name, value in known.items() if not np.isnan(value)})
 
 
 def compute_score(
-    correct: np.ndarray, speaker: np.ndarray, cluster: np.ndarray, utterances: int, permuted: np.ndarray | None = None
+    correct: np.ndarray,
+    speaker: np.ndarray,
+    cluster: np.ndarray,
+    utterances: int,
+    permuted: np.ndarray | None = None,
+    permuted_texts: np.ndarray | None = None,
 ) -> Score:
     """Summarise an attacker's predictions.
 
@@ -142,6 +139,7 @@ def compute_score(
         cluster: Text, or utterance where texts are unknown [n].
         utterances: Number of different utterances; several encoders may score the same ones.
         permuted: Accuracies under permuted speakers, for p values.
+        permuted_texts: The same where the text may explain accuracies; None where texts are unknown.
 
     Returns:
         The score.
@@ -149,7 +147,10 @@ def compute_score(
     speaker_code, recall = recall_by_speaker(correct, speaker)
     accuracy, balanced = float(correct.mean()), float(recall.mean())
     low, high = cluster_bootstrap_interval(correct, cluster)
-    p_value, p_below = (np.nan, np.nan) if permuted is None or not len(permuted) else p_values(accuracy, permuted)
+    (p_value, p_below), (p_value_texts, p_below_texts) = (
+        (np.nan, np.nan) if accuracies is None or not len(accuracies) else p_values(accuracy, accuracies)
+        for accuracies in (permuted, permuted_texts)
+    )
     weight = 1 / (len(recall) * np.bincount(speaker_code)[speaker_code])  # of each utterance in balanced accuracy
     return Score(
         accuracy=accuracy,
@@ -160,6 +161,8 @@ def compute_score(
         balanced_upper=upper_bound(balanced, weight * (correct - recall[speaker_code]), cluster, utterances),
         p_value=p_value,
         p_below=p_below,
+        p_value_texts=p_value_texts,
+        p_below_texts=p_below_texts,
     )
 
 
@@ -225,105 +228,6 @@ def upper_bound(value: float, influence: np.ndarray, cluster: np.ndarray, uttera
         correct = min(np.ceil(value * utterances - 1e-9), utterances - 1)
         bound = max(bound, stats.beta.ppf(1 - ALPHA, correct + 1, utterances - correct))
     return float(min(bound, 1.0))
-
-
-def p_values(accuracy: float, permuted: np.ndarray) -> tuple[float, float]:
-    """Compute permutation p values; the observed accuracy counts as one permutation (Phipson and Smyth, SAGMB 2010).
-
-    Args:
-        accuracy: Observed accuracy.
-        permuted: Accuracies under permuted speakers [permutations].
-
-    Returns:
-        Shares of permutations with at least, and with at most, the observed accuracy.
-    """
-    tolerance = 1e-9  # equal accuracies may differ in the order of summation
-    above, below = (permuted >= accuracy - tolerance).sum(), (permuted <= accuracy + tolerance).sum()
-    return float((1 + above) / (1 + len(permuted))), float((1 + below) / (1 + len(permuted)))
-
-
-def permuted_accuracies(
-    votes: Mapping[str, Sequence[np.ndarray]],
-    labels: Sequence[IntegerLabels],
-    permutations: int,
-    seed: int,
-    cross_validated: bool = False,
-) -> dict[str, np.ndarray]:
-    """Compute accuracies after the scored utterances' speakers are permuted within encoder and emotion.
-
-    Predictions are kept and true labels permuted, so that no attacker is fitted again. All attackers use the same
-    permutations. Encoders that score the same utterances err alike on them, which permuting each encoder by itself does not
-    show; so accuracies are spread around their mean by the root of the design effect. Accuracies of plain cross-validation are
-    spread further by `CROSS_VALIDATION_INFLATION`, since its folds are fitted on each other's scored utterances.
-
-    Args:
-        votes: For each attacker and encoder, the share of repeats in which it predicted each speaker [n, K].
-        labels: Labels of each encoder.
-        permutations: Number of permutations.
-        seed: Seed of the permutations.
-        cross_validated: Whether scored utterances are also trained on in other folds.
-
-    Returns:
-        Accuracies [permutations] of each attacker.
-    """
-    rng = np.random.default_rng(seed)
-    sums = {name: np.zeros(permutations) for name in votes}
-    for encoder, encoder_labels in enumerate(labels):
-        rows = np.arange(encoder_labels.scored.sum())
-        for block, shuffled in permuted_speakers(encoder_labels, permutations, rng):
-            for name, attacker_votes in votes.items():
-                sums[name][block] += attacker_votes[encoder][rows, shuffled].sum(axis=1)
-    inflation = CROSS_VALIDATION_INFLATION if cross_validated else 1.0
-    spread = {name: float(np.sqrt(design_effect(votes[name], labels))) * inflation for name in votes}
-    centre = {name: sums[name].mean() if permutations else 0.0 for name in votes}
-    scored = sum(encoder_labels.scored.sum() for encoder_labels in labels)
-    return {name: (centre[name] + spread[name] * (sums[name] - centre[name])) / scored for name in votes}
-
-
-def permuted_speakers(labels: IntegerLabels, permutations: int, rng: np.random.Generator) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield speakers of the scored utterances [count, n], permuted within each emotion, and which permutations these are."""
-    speaker, emotion = labels.speaker[labels.scored], labels.emotion[labels.scored]
-    by_emotion = np.argsort(emotion, kind="stable")
-    inverse, done = np.argsort(by_emotion), 0
-    for count in block_sizes(permutations, len(speaker)):
-        keys = rng.random((count, len(speaker)), dtype=np.float32) + emotion[by_emotion]  # sorts within each emotion
-        yield slice(done, done + count), speaker[by_emotion][np.argsort(keys, axis=1)][:, inverse]
-        done += count
-
-
-def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) -> float:
-    """Compute by how much scoring the same utterances with several encoders inflates the variance of an accuracy.
-
-    The residual of a decision is its correctness minus the expected correctness of the same votes for a random speaker of
-    that emotion. The design effect is the sum of squared sums of residuals over utterances, divided by the sum of squares.
-
-    Args:
-        votes: For each encoder, the share of repeats in which each speaker was predicted [n, K].
-        labels: Labels of each encoder.
-
-    Returns:
-        Variance ratio, at least 1; 1 if no utterance is scored twice.
-    """
-    residuals, ids = [], np.concatenate([encoder_labels.id[encoder_labels.scored] for encoder_labels in labels])
-    if len(set(ids)) == len(ids):
-        return 1.0
-    for encoder_labels, encoder_votes in zip(labels, votes, strict=True):
-        speaker, emotion = encoder_labels.speaker[encoder_labels.scored], encoder_labels.emotion[encoder_labels.scored]
-        counts = np.zeros((emotion.max() + 1, encoder_votes.shape[1]))
-        np.add.at(counts, (emotion, speaker), 1)
-        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        expected = (encoder_votes * share[emotion]).sum(axis=1)
-        residuals.append(encoder_votes[np.arange(len(encoder_votes)), speaker] - expected)
-    residual = np.concatenate(residuals)
-    utterance = to_indices(ids)
-    return max(1.0, (np.bincount(utterance, weights=residual) ** 2).sum() / max((residual**2).sum(), 1e-12))
-
-
-def block_sizes(total: int, values_each: int) -> Iterator[int]:
-    """Yield sizes that sum to `total`, each at most `BLOCK_SIZE` values."""
-    size = max(1, BLOCK_SIZE // max(1, values_each))
-    for done in range(0, total, size):
-        yield min(size, total - done)
 
 
 def detection_limit(utterances: int, chance: float, power: float = 0.8) -> float | None:

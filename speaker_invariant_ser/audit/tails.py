@@ -12,22 +12,19 @@ Shapes: n scored utterances of one encoder, K its speakers, S speakers of all en
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
 
-from speaker_invariant_ser.audit.statistics import (
+from speaker_invariant_ser.audit.permutations import (
     CROSS_VALIDATION_INFLATION,
-    Conclusion,
     IntegerLabels,
-    Reason,
-    Score,
     design_effect,
-    equivalence_test,
-    margin_of,
     permuted_speakers,
+    text_effect,
 )
+from speaker_invariant_ser.audit.statistics import Conclusion, Reason, Score, equivalence_test, margin_of
 
 NESTED = 0.5  # share of utterances with a text of one speaker, above which texts and speakers cannot be distinguished
 MIN_DEVIATION = 1e-6  # of a rate under permutations; below it, permuting changes nothing
@@ -48,6 +45,7 @@ class Tail:
         p_value: Permutation p value, corrected for the number of attackers (and speakers, or models).
         speaker: The speaker; "" for the others.
         model: The model, by its position from 1, since folds may have the names of speakers; "" for the others.
+        p_value_texts: The p value if the text may explain the rate (see `conclude`); None where texts are unknown.
     """
 
     attacker: str
@@ -57,6 +55,7 @@ class Tail:
     p_value: float
     speaker: str = ""
     model: str = ""
+    p_value_texts: float | None = None
 
     @property
     def summary(self) -> dict:
@@ -81,8 +80,14 @@ class Tails:
     balanced: Tail | None = None
     model: Tail | None = None
 
-    def p_values(self, chance: Mapping[str, float]) -> dict[Reason, float]:
-        """Return the p values that decide, by the reason that they give; see `decisive`."""
+    def over_texts(self, given_texts: "Tails") -> "Tails":
+        """Return these tails with the p values of others, of speakers that were permuted within texts, as those over texts."""
+        others = {part.name: getattr(given_texts, part.name) for part in fields(self)}
+        known = {name: replace(getattr(self, name), p_value_texts=other.p_value) for name, other in others.items() if other}
+        return replace(self, **known)
+
+    def decisive(self, chance: Mapping[str, float]) -> dict[Reason, "Rate"]:
+        """Return the tails that decide, by the reason that they give; see `decisive`."""
         return decisive(self.speaker, self.surest, self.balanced, self.model, chance)
 
 
@@ -101,11 +106,15 @@ class Rate(Protocol):
     def p_value(self) -> float:
         """Its p value."""
 
+    @property
+    def p_value_texts(self) -> float | None:
+        """Its p value over texts; None where these are unknown."""
+
 
 def decisive(
     speaker: Rate | None, surest: Rate | None, balanced: Rate | None, model: Rate | None, chance: Mapping[str, float]
-) -> dict[Reason, float]:
-    """Return the p values that decide, by reason; a model and a mean recall count above the margin alone, as accuracies do.
+) -> dict[Reason, Rate]:
+    """Return the rates that decide, by reason; those of a model and of the mean recall count above the margin alone.
 
     Args:
         speaker: The speaker that is recognised best.
@@ -117,7 +126,12 @@ def decisive(
     model = above_margin(model, chance["given_emotion"])
     balanced = above_margin(balanced, chance["given_emotion_balanced"])
     by_reason: dict[Reason, Rate | None] = {"model": model, "speaker": speaker, "surest": surest, "balanced": balanced}
-    return {reason: rate.p_value for reason, rate in by_reason.items() if rate}
+    return {reason: rate for reason, rate in by_reason.items() if rate}
+
+
+def over_texts(rate: Rate) -> float:
+    """Return the p value over texts where these are known, otherwise that over utterances."""
+    return rate.p_value if rate.p_value_texts is None else rate.p_value_texts
 
 
 def above_margin(rate: Rate | None, chance: float) -> Rate | None:
@@ -180,26 +194,51 @@ def measure_tails(
     weight = {name: sum(of_encoder.sum() for of_encoder in surest[name]) for name in votes}
     divisor = {name: np.concatenate([np.maximum(sizes, 1), [weight[name]], np.maximum(sizes, 1)]) for name in votes}
     rates = {name: Rates(observed[name][0], permuted[name], divisor[name]) for name in votes}
-    of_speakers, of_surest = slice(0, len(everyone)), slice(len(everyone), len(everyone) + 1)
-    name, column, p_value = largest(
-        {name: rates[name].part(of_speakers, inflation * np.sqrt(design_effect(votes[name], labels))) for name in votes}
-    )
-    speaker = Tail(name, *rates[name].at(column), float(sizes[column]), p_value, str(everyone[column]))
-    name, _, p_value = largest(
-        {name: rates[name].part(of_surest, inflation * np.sqrt(design_effect(surest[name], labels))) for name in votes}
-    )
-    sure = Tail(name, *rates[name].at(len(everyone)), float(weight[name]), p_value)
+    everybody = slice(len(everyone))
+    of_speakers = {name: rates[name].part(everybody) for name in votes}
+    of_surest = {name: rates[name].part(slice(len(everyone), len(everyone) + 1)) for name in votes}
     mean = {name: mean_recall(observed[name], permuted[name], sizes) for name in votes}
-    name, _, p_value = largest(
-        {name: mean[name].part(slice(None), inflation * np.sqrt(design_effect(balanced[name], labels))) for name in votes}
-    )
-    balanced_tail = Tail(name, *mean[name].at(0), float(sizes.sum()), p_value)
+    parts = [to_common[rows] for to_common, rows in zip(common, scored, strict=True)]
+    speaker, column = most_conspicuous(of_speakers, votes, labels, inflation, parts)
+    speaker = replace(speaker, speaker=str(everyone[column]))
+    sure, _ = most_conspicuous(of_surest, surest, labels, inflation)
+    balanced_tail, _ = most_conspicuous(mean, balanced, labels, inflation)
+    balanced_tail = replace(balanced_tail, utterances=float(sizes.sum()))
     if len(labels) == 1:
         return Tails(speaker, sure, balanced_tail)
     models = {name: Rates(*(np.concatenate(parts, axis=-1) for parts in zip(*by_model[name], strict=True))) for name in votes}
-    name, column, p_value = largest({name: models[name].part(slice(None), inflation) for name in votes})
-    model = Tail(name, *models[name].at(column), float(models[name].sizes[column]), p_value, model=str(column + 1))
-    return Tails(speaker, sure, balanced_tail, model)
+    parts = [np.full(len(rows), encoder) for encoder, rows in enumerate(scored)]
+    model, column = most_conspicuous(models, votes, labels, inflation, parts, several=False)
+    return Tails(speaker, sure, balanced_tail, replace(model, model=str(column + 1)))
+
+
+def most_conspicuous(
+    rates: Mapping[str, "Rates"],
+    votes: Votes,
+    labels: Sequence[IntegerLabels],
+    inflation: float,
+    parts: Sequence[np.ndarray] | None = None,
+    several: bool = True,
+) -> tuple[Tail, int]:
+    """Return the rate that stands out most of all attackers and columns, with its p values, and its column.
+
+    Args:
+        rates: Rates of each attacker [C].
+        votes: The votes that they are of.
+        labels: Labels of each encoder.
+        inflation: Factor by which deviations exceed those of permutations beside the effects of repeated utterances and of texts.
+        parts: For each encoder, the part that each scored utterance belongs to [n], where each rate is of one part.
+        several: Whether a rate is of several encoders, which may score the same utterance.
+    """
+    statistics = {name: of_attacker.standardised() for name, of_attacker in rates.items()}
+    repeated = {name: design_effect(votes[name], labels) if several else 1.0 for name in rates}
+    texts = {name: np.maximum(repeated[name], text_effect(votes[name], labels, parts)) for name in rates}
+    name, column, p_value = largest(statistics, {name: inflation * np.sqrt(repeated[name]) for name in rates})
+    tail = Tail(name, *rates[name].at(column), float(rates[name].sizes[column]), p_value)
+    if np.isnan(texts[name]):
+        return tail, column
+    _, _, over_texts = largest(statistics, {name: inflation * np.sqrt(texts[name]) for name in rates})
+    return replace(tail, p_value_texts=over_texts), column
 
 
 def mean_recall(observed: np.ndarray, permuted: np.ndarray, sizes: np.ndarray) -> "Rates":
@@ -246,31 +285,36 @@ class Rates:
         """Return the observed and the expected rate of a column."""
         return float(self.observed[column] / self.sizes[column]), float(self.permuted[:, column].mean() / self.sizes[column])
 
-    def part(self, columns: slice, spread: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return by how many deviations the observed [C] and the permuted sums [P, C] of some columns exceed their mean.
+    def part(self, columns: slice) -> "Rates":
+        """Return the rates of some columns."""
+        return Rates(self.observed[columns], self.permuted[:, columns], self.sizes[columns])
 
-        Deviations are those of the permutations times `spread`, by which rates vary more than permutations do.
-        """
-        permuted = self.permuted[:, columns]
-        centre, deviation = permuted.mean(axis=0), permuted.std(axis=0)
+    def standardised(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return by how many deviations of the permutations the observed [C] and the permuted sums [P, C] exceed their mean."""
+        centre, deviation = self.permuted.mean(axis=0), self.permuted.std(axis=0)
         scale = np.where(deviation > MIN_DEVIATION, deviation, np.inf)
-        return (self.observed[columns] - centre) / (scale * spread), (permuted - centre) / scale
+        return (self.observed - centre) / scale, (self.permuted - centre) / scale
 
 
-def largest(statistics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[str, int, float]:
-    """Return the attacker and the column with the largest observed statistic, and its p value among the largest permuted ones."""
-    name = max(statistics, key=lambda attacker: statistics[attacker][0].max())
-    observed = statistics[name][0]
+def largest(statistics: Mapping[str, tuple[np.ndarray, np.ndarray]], spread: Mapping[str, float]) -> tuple[str, int, float]:
+    """Return the attacker and the column with the largest observed statistic, and its p value among the largest permuted ones.
+
+    Args:
+        statistics: Observed [C] and permuted statistics [P, C] of each attacker.
+        spread: By how much more than permutations each attacker's rates vary.
+    """
+    scaled = {name: observed / spread[name] for name, (observed, _) in statistics.items()}
+    name = max(scaled, key=lambda attacker: scaled[attacker].max())
     maxima = np.max([permuted.max(axis=1) for _, permuted in statistics.values()], axis=0)
-    exceeding = (maxima >= observed.max() - TOLERANCE).sum()
-    return name, int(observed.argmax()), float((1 + exceeding) / (1 + len(maxima)))
+    exceeding = (maxima >= scaled[name].max() - TOLERANCE).sum()
+    return name, int(scaled[name].argmax()), float((1 + exceeding) / (1 + len(maxima)))
 
 
 def conclude(
     strongest: Score,
     attackers: Mapping[str, Score],
     chance: Mapping[str, float],
-    tails: Mapping[Reason, float],
+    tails: Mapping[Reason, Rate],
     nested: float,
     known: bool,
 ) -> Conclusion:
@@ -279,6 +323,11 @@ def conclude(
     Where every speaker says each sentence, or has each emotion, equally often, an embedding of these alone puts an attacker below
     chance: what is scored is missing from what was learned of its speaker, and so looks like the others. Folds and permutations
     prevent that if emotions and texts are known. If not, accuracies below chance are no leak by themselves.
+
+    Where some speakers say a text and others do not, an embedding of the text alone is no leak. So a leak must be significant
+    over texts as well, where these are known. Where folds keep them apart, utterances of one text stand or fall together, and
+    accuracies are spread by the `permutations.text_effect`; where they do not, attackers may know the text, and speakers are
+    permuted within it.
 
     Args:
         strongest: As of `statistics.equivalence_test`, like the next three.
@@ -291,28 +340,17 @@ def conclude(
     Returns:
         The conclusion.
     """
-    conclusion = equivalence_test(strongest, attackers, chance, tails)
+    p_values = {reason: rate.p_value for reason, rate in tails.items()}
+    conclusion = equivalence_test(strongest, attackers, chance, p_values)
     if conclusion.reason == "below" and not known:
         above = {name: replace(score, p_below=1.0) for name, score in attackers.items()}
-        otherwise = equivalence_test(strongest, above, chance, tails)
+        otherwise = equivalence_test(strongest, above, chance, p_values)
         conclusion = otherwise if otherwise.at_chance is False else Conclusion("undecided", "uneven")
-    return allow_for_texts(conclusion, strongest, chance["given_emotion"]) if nested > NESTED else conclusion
-
-
-def allow_for_texts(conclusion: Conclusion, strongest: Score, chance: float) -> Conclusion:
-    """Reconsider a leak where each text has a single speaker, so that an embedding of the text alone names the speaker.
-
-    Utterances of such a text stand or fall together, which permutation tests of utterances do not know; the interval, which
-    resamples texts, does.
-
-    Args:
-        conclusion: Conclusion without regard to texts.
-        strongest: Score of the strongest attacker.
-        chance: Chance given the emotion.
-
-    Returns:
-        A leak of the speaker or of the text if the interval excludes chance; undecided otherwise; other conclusions as they are.
-    """
     if conclusion.at_chance is not False:
         return conclusion
-    return Conclusion(False, "text_leak") if strongest.low > chance else Conclusion("undecided", "text")
+    if nested > NESTED:  # an embedding of the text alone names the speaker
+        return Conclusion(False, "text_leak") if strongest.low > chance["given_emotion"] else Conclusion("undecided", "text")
+    of_texts = {name: score.over_texts if known else replace(score.over_texts, p_below=1.0) for name, score in attackers.items()}
+    p_values = {reason: over_texts(rate) for reason, rate in tails.items()}
+    again = equivalence_test(strongest.over_texts, of_texts, chance, p_values)
+    return conclusion if again.at_chance is False else Conclusion("undecided", "text")

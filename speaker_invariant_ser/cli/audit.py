@@ -85,7 +85,7 @@ def audit(
     with progress_bars(quiet) as progress:
         progress("loading", 0, 1)
         from speaker_invariant_ser.audit import audit as auditing
-        from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+        from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
         from speaker_invariant_ser.audit.verification.judge import read_judge
         from speaker_invariant_ser.data.tables.dimensions import described
 

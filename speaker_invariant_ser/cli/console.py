@@ -176,7 +176,7 @@ def warn_of_copies(share: float | None, scored: str, learner: str) -> None:
 
 def show_unaudited(report: "UnauditedReport", run: Path, page: Path, as_json: bool) -> None:
     """Print what is known of a run that cannot be audited, and why it cannot."""
-    from speaker_invariant_ser.audit.verdict import emotion_answer
+    from speaker_invariant_ser.audit.words.verdict import emotion_answer
     from speaker_invariant_ser.report.tables import emotion_table
 
     if as_json:
@@ -217,7 +217,7 @@ def show_baseline(report: "TableReport") -> None:
 
 def show_unaudited_baseline(report: "UnauditedTableReport") -> None:
     """Print what is known of features that cannot be audited."""
-    from speaker_invariant_ser.audit.verdict import emotion_answer
+    from speaker_invariant_ser.audit.words.verdict import emotion_answer
     from speaker_invariant_ser.report.tables import classifiers_table
 
     if (first := report.baseline.first) and report.baseline.chance:

@@ -16,7 +16,7 @@ from sklearn.svm import SVC, LinearSVC
 from speaker_invariant_ser import metrics
 from speaker_invariant_ser.audit.audit import AuditSettings, audit, today
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import emotion_verdict, speaker_verdict, unaudited_verdict
+from speaker_invariant_ser.audit.words.verdict import emotion_verdict, speaker_verdict, unaudited_verdict
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.manifest import Utterance

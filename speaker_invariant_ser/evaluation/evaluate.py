@@ -15,8 +15,8 @@ import numpy as np
 from speaker_invariant_ser.audit.audit import Audit, AuditSettings, audit, today
 from speaker_invariant_ser.audit.controls import describe_threat_model, posteriors_bypass_release
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
+from speaker_invariant_ser.audit.words.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError

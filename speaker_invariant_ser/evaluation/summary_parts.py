@@ -205,6 +205,8 @@ class AttackerScore(Part):
     balanced_upper: Share | None
     p_value: Share | None
     p_below: Share | None
+    p_value_texts: Share | None = None  # where utterances of one text may stand or fall together; null where texts are unknown
+    p_below_texts: Share | None = None
     validation: Share | None
     reads: str  # "embedding" or "frames"
     converged: Share | None = None  # share of its fits that converged before the limit of their iterations
@@ -224,6 +226,8 @@ class StrongestAttacker(Part):
     balanced_upper: Share | None
     p_value: Share | None
     p_below: Share | None
+    p_value_texts: Share | None = None
+    p_below_texts: Share | None = None
     seeds: dict[str, Share] = Field(default_factory=dict)
     deviation: Size | None = None
 
@@ -283,6 +287,7 @@ class Tail(Part):
     p_value: Share
     speaker: str = ""
     model: str = ""
+    p_value_texts: Share | None = None
 
 
 class Further(Part):

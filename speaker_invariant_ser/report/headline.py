@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from speaker_invariant_ser.audit.verdict import emotion_answer, speaker_answer
+from speaker_invariant_ser.audit.words.verdict import emotion_answer, speaker_answer
 from speaker_invariant_ser.errors import counted
 from speaker_invariant_ser.evaluation.summary import Report, RunReport, RunSettings
 

@@ -13,7 +13,7 @@ from helpers import section
 from speaker_invariant_ser.audit.certificates.certificate import CLIPS, certify, certify_codes, compose, estimate
 from speaker_invariant_ser.audit.certificates.words import certificate_verdict
 from speaker_invariant_ser.audit.embeddings import Embeddings
-from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.evaluation.certificate_parts import CertificatePart

@@ -8,8 +8,8 @@ from embedding_tables import linear_code, make_table, occasional_code, variance_
 
 from speaker_invariant_ser.audit.audit import Audit
 from speaker_invariant_ser.audit.further import Further, FurtherAttacks, attack_further
+from speaker_invariant_ser.audit.inputs.read_embeddings import embeddings_of
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
-from speaker_invariant_ser.audit.read_embeddings import embeddings_of
 from speaker_invariant_ser.audit.statistics import AtChance, Reason
 
 
@@ -71,6 +71,15 @@ def test_a_code_for_every_speaker_and_text_is_found_in_known_sentences(name, lea
     result = attack_further([table], leakage, lambda step, *rest: steps.append(step), 5, 0, 1000, 1).same_text
     assert result and result.leaks == leaks, result
     assert set(steps) == {"attacking known sentences"}
+
+
+def test_what_ratings_and_texts_say_of_the_speaker_is_expected_of_known_sentences():
+    """Chance is given the ratings where there are some; the text must not be forgotten then."""
+    table = of_texts("text of one speaker")
+    leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
+    rated = replace(table, given=np.char.mod("cell%d", np.arange(550) % 4))
+    found = attack_further([rated], leakage, lambda *rest: None, 5, 0, 300, 1).same_text
+    assert found and not found.leaks, found
 
 
 def test_without_texts_there_are_no_known_sentences(at_chance):

@@ -24,9 +24,9 @@ def planted() -> Iterator[ModuleType]:
     del sys.modules["planted"]
 
 
-def conclude(planted: ModuleType, plant, attackers: tuple[str, ...]) -> tuple[bool | str, str]:
+def conclude(planted: ModuleType, plant, attackers: tuple[str, ...], seed: int = 0) -> tuple[bool | str, str]:
     """Attack a world of 330 utterances and 64 dimensions."""
-    world = planted.World.of_noise(330, 0)
+    world = planted.World.of_noise(330, seed)
     plant(world)
     conclusion = measure_leakage([world.table()], attackers, permutations=300, repeats=1).conclusion
     return conclusion.at_chance, conclusion.reason
@@ -49,6 +49,11 @@ def test_plants(planted, name, attackers, expected):
 @pytest.mark.parametrize("name", ["32 codes", "exact copies", "scaled and mirrored copies", "copies with noise"])
 def test_worlds_without_a_code_give_no_alarm(planted, name):
     assert conclude(planted, planted.WORLDS[name], ("logistic", "knn"))[0] is not False
+
+
+def test_texts_that_some_speakers_say_are_no_leak(planted):
+    """The utterances of a text are right or wrong together, which would make the average or one speaker stand out."""
+    assert conclude(planted, planted.WORLDS["texts that three say"], ("logistic", "knn"), seed=1) == ("undecided", "text")
 
 
 def test_there_are_enough_of_both(planted):

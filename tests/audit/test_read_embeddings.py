@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from speaker_invariant_ser import processes
-from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.data.tables.columns import read_columns
 from speaker_invariant_ser.errors import AuditError, ManifestError
 

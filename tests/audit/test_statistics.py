@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from speaker_invariant_ser.audit import statistics
-from speaker_invariant_ser.audit.statistics import IntegerLabels, Score
-from speaker_invariant_ser.audit.tails import allow_for_texts, conclude
+from speaker_invariant_ser.audit import permutations, statistics
+from speaker_invariant_ser.audit.permutations import IntegerLabels
+from speaker_invariant_ser.audit.statistics import Score
+from speaker_invariant_ser.audit.tails import Tail, conclude
 
 
 def make_labels(count: int = 300, speakers: int = 6, emotions: int = 3, seed: int = 0) -> IntegerLabels:
@@ -41,23 +42,23 @@ def test_speakers_are_permuted_within_the_emotion():
     codes = np.array([0, 0, 1, 1, 2, 2] * 30)
     labels = IntegerLabels(np.arange(180), codes, codes, np.ones(180, dtype=bool))
     votes = {"by emotion": [np.eye(3)[labels.emotion]], "constant": [np.eye(3)[np.zeros(180, int)]]}
-    permuted = statistics.permuted_accuracies(votes, [labels], 50, seed=0)
+    permuted = permutations.permuted_accuracies(votes, [labels], 50, seed=0)
     assert permuted["by emotion"] == pytest.approx(1.0) and permuted["constant"] == pytest.approx(1 / 3)
 
 
 def test_permutations_do_not_depend_on_the_block_size(monkeypatch):
     labels, votes = make_labels(), {"a": [np.eye(6)[np.arange(300) % 6]]}
-    in_one_block = statistics.permuted_accuracies(votes, [labels], 200, seed=0)["a"]
-    monkeypatch.setattr(statistics, "BLOCK_SIZE", 1000)
-    assert np.array_equal(in_one_block, statistics.permuted_accuracies(votes, [labels], 200, seed=0)["a"])
+    in_one_block = permutations.permuted_accuracies(votes, [labels], 200, seed=0)["a"]
+    monkeypatch.setattr(permutations, "BLOCK_SIZE", 1000)
+    assert np.array_equal(in_one_block, permutations.permuted_accuracies(votes, [labels], 200, seed=0)["a"])
 
 
 def test_p_values_of_random_guesses_are_uniform():
     labels, rng = make_labels(), np.random.default_rng(0)
     votes = {str(trial): [np.eye(6)[rng.integers(0, 6, 300)]] for trial in range(300)}
-    permuted = statistics.permuted_accuracies(votes, [labels], 300, seed=1)
+    permuted = permutations.permuted_accuracies(votes, [labels], 300, seed=1)
     accuracy = {name: guesses[0][np.arange(300), labels.speaker].mean() for name, guesses in votes.items()}
-    above, below = np.transpose([statistics.p_values(accuracy[name], permuted[name]) for name in votes])
+    above, below = np.transpose([permutations.p_values(accuracy[name], permuted[name]) for name in votes])
     assert 0.02 < (above < 0.05).mean() < 0.09 and 0.02 < (below < 0.05).mean() < 0.09
     assert above.min() >= 1 / 301
 
@@ -70,8 +71,8 @@ def test_several_encoders_with_the_same_predictions_are_no_more_significant_than
         accuracy = guesses[np.arange(300), labels.speaker].mean()
         for encoders in p_values:
             votes = {"a": [guesses] * encoders}
-            permuted = statistics.permuted_accuracies(votes, [labels] * encoders, 200, seed=1)["a"]
-            p_values[encoders].append(statistics.p_values(accuracy, permuted)[0])
+            permuted = permutations.permuted_accuracies(votes, [labels] * encoders, 200, seed=1)["a"]
+            p_values[encoders].append(permutations.p_values(accuracy, permuted)[0])
     assert np.mean(np.array(p_values[8]) < 0.05) < 0.1
     assert np.abs(np.subtract(p_values[8], p_values[1])).mean() < 0.06
 
@@ -79,8 +80,8 @@ def test_several_encoders_with_the_same_predictions_are_no_more_significant_than
 def test_the_design_effect_of_identical_encoders_is_their_number():
     labels = make_labels()
     guesses = np.eye(6)[np.random.default_rng(0).integers(0, 6, 300)]
-    assert statistics.design_effect([guesses] * 5, [labels] * 5) == pytest.approx(5)
-    assert statistics.design_effect([guesses], [labels]) == 1.0
+    assert permutations.design_effect([guesses] * 5, [labels] * 5) == pytest.approx(5)
+    assert permutations.design_effect([guesses], [labels]) == 1.0
 
 
 # ---- intervals and bounds
@@ -176,7 +177,9 @@ def test_equivalence_test(strongest, others, at_chance, reason):
     [
         pytest.param(make_score(0.01, 0.03, 1.0, 0.0009), {}, "uneven", id="below chance alone"),
         pytest.param(make_score(0.20, 0.22, 0.001), {}, "leak", id="one above, one below"),
-        pytest.param(make_score(0.10, 0.12), {"speaker": 0.001}, "speaker", id="one speaker is recognised"),
+        pytest.param(
+            make_score(0.10, 0.12), {"speaker": Tail("a", 0.5, 0.1, 20, 0.001)}, "speaker", id="one speaker is recognised"
+        ),
     ],
 )
 def test_below_chance_is_no_leak_by_itself_where_emotions_or_texts_are_unknown(strongest, tails, reason):
@@ -213,10 +216,21 @@ def test_where_chance_leaves_no_room_nothing_is_claimed(chance):
 )
 def test_where_texts_name_speakers_a_leak_may_be_of_the_text(low, expected):
     score = replace(make_score(0.3, 0.4, 0.001), low=low)
-    conclusion = allow_for_texts(statistics.Conclusion(False, "below"), score, 0.1)
+    conclusion = conclude(score, {"a": score}, CHANCE, {}, 0.9, known=True)
     assert (conclusion.at_chance, conclusion.reason) == expected
-    kept = statistics.Conclusion("undecided", "few")
-    assert allow_for_texts(kept, score, 0.1) == kept
+    few = make_score(0.10, 0.2)
+    assert conclude(few, {"a": few}, CHANCE, {}, 0.9, known=True).reason == "few", "no leak is reconsidered"
+
+
+@pytest.mark.parametrize("over_texts, expected", [(0.001, (False, "leak")), (0.2, ("undecided", "text"))])
+@pytest.mark.parametrize("tail", [False, True], ids=["average", "one speaker"])
+def test_a_leak_is_significant_over_texts_where_these_are_known(over_texts, expected, tail):
+    """Utterances of one text stand or fall together, which makes a text look like many utterances of evidence."""
+    p_value, over = (0.5, 0.5) if tail else (0.001, over_texts)
+    score = replace(make_score(0.3, 0.4, p_value), p_value_texts=over, p_below_texts=1.0)
+    tails = {"speaker": Tail("a", 0.5, 0.1, 20, 0.001, p_value_texts=over_texts)} if tail else {}
+    conclusion = conclude(score, {"a": score}, CHANCE, tails, 0.0, known=True)
+    assert (conclusion.at_chance, conclusion.reason) == ((expected[0], "speaker") if tail and expected[0] is False else expected)
 
 
 # ---- chance given the emotion

@@ -12,8 +12,8 @@ from helpers import section
 
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.folds import plan_folds
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.audit.leakage import measure_leakage
-from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.copies import WINDOW, share_audio, with_copies
 from speaker_invariant_ser.data.holdout import hold_out, independent_units, single_utterances

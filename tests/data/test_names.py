@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from helpers import section
 
-from speaker_invariant_ser.audit.read_embeddings import read_embeddings
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.data.labels import map_labels
 from speaker_invariant_ser.data.manifest import Listing, Utterance, combine, select

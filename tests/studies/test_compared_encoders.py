@@ -13,8 +13,8 @@ import torch
 from helpers import fake_hub
 from safetensors.torch import load_file, save_file
 
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.audit.inputs.scaling import round_significant
-from speaker_invariant_ser.audit.read_embeddings import read_embeddings
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.errors import AuditError, RunError, StudyError
 from speaker_invariant_ser.features.pretrained.backbone import Backbone

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser.audit.read_embeddings import read_content
+from speaker_invariant_ser.audit.inputs.read_embeddings import read_content
 from speaker_invariant_ser.data.tables.vectors import require_finite, require_unique_ids, to_floats
 from speaker_invariant_ser.errors import AuditError, counted, shorten
 from speaker_invariant_ser.files import sha256

@@ -56,8 +56,8 @@ CONCLUSIONS = {  # by the reason that `equivalence_test`, a quick audit or an ev
         "text cannot be distinguished from recognising the voice"
     ),
     "text": (
-        "Undecided: accuracies differ from chance, but each text is said by one speaker only, so that this may be the text and "
-        "not the voice"
+        "Undecided: accuracies differ from chance, but no more than the texts may explain, which some speakers say and others do "
+        "not, so that this may be the text and not the voice"
     ),
     "same_text": (
         "The embedding identifies speakers who say a known sentence again: across sentences no attacker is significantly above "
@@ -102,7 +102,7 @@ ANSWERS = {  # by the same reason
     "model": "The embedding of one model identifies speakers, though not those of the others on average.",
     "tail": "It is undecided whether the embedding identifies one speaker, or speakers in some utterances or of one model.",
     "text_leak": "The embedding identifies speakers, or what they say: no two speakers say the same text.",
-    "text": "It is undecided whether the embedding identifies speakers or what they say: no two speakers say the same text.",
+    "text": "It is undecided whether the embedding identifies speakers or what they say: they do not say the same texts.",
     "same_text": "The embedding identifies speakers who say a known sentence again.",
     "own_texts": "It is undecided whether the embedding identifies speakers or what they say, in sentences of their own.",
     "scored_alone": "The embedding identifies speakers in utterances that the encoder was not trained on.",

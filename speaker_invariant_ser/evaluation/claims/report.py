@@ -13,8 +13,8 @@ import numpy as np
 
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.statistics import margin_of
-from speaker_invariant_ser.audit.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.audit.words.conclusions import CONCLUSIONS
+from speaker_invariant_ser.audit.words.verdict import emotion_verdict, unaudited_verdict, verdict
 from speaker_invariant_ser.errors import RunError, quoted, shorten, shown
 from speaker_invariant_ser.evaluation.claims.certificate import contradictions as certificate_contradictions
 from speaker_invariant_ser.evaluation.claims.conclusion import concluded

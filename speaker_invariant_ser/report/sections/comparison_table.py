@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from speaker_invariant_ser.audit.verdict import revealed_otherwise
+from speaker_invariant_ser.audit.words.verdict import revealed_otherwise
 from speaker_invariant_ser.data.prepared_corpus import MANIFEST
 from speaker_invariant_ser.errors import shorten
 from speaker_invariant_ser.evaluation.summary import AnyRunReport, RunReport, UnauditedReport

@@ -171,6 +171,7 @@ def about_chance(speaker: Speaker) -> str:
         f"for accuracy and balanced accuracy, are below chance given the emotion plus {margin:.2g} points, no attacker is far "
         "above chance, or significantly below it (a leak as well, if emotions are known and texts are kept apart), and neither "
         "one speaker, nor those of one model, nor the utterances that attackers are surest about are recognised significantly. "
+        "Where texts are known, a leak has to be more than they may explain. "
         "Result: "
         f"{AT_CHANCE[speaker.at_chance]}."
         f"{'' if limit is None else missed}{about_precision(speaker)}"

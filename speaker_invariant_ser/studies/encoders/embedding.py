@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speaker_invariant_ser.audit.read_embeddings import INVALID_NPZ
+from speaker_invariant_ser.audit.inputs.read_embeddings import INVALID_NPZ
 from speaker_invariant_ser.data.holdout import independent_units
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, PreparedCorpus
 from speaker_invariant_ser.errors import AuditError, RunError, shorten, unknown

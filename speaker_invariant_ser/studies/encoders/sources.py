@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from speaker_invariant_ser import __version__
-from speaker_invariant_ser.audit.read_embeddings import READERS, read_content
+from speaker_invariant_ser.audit.inputs.read_embeddings import READERS, read_content
 from speaker_invariant_ser.config import DEFAULT_RECIPE, read_recipe
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, MANIFEST, PreparedCorpus
 from speaker_invariant_ser.data.splits import Split
