@@ -192,7 +192,14 @@ def band_edges() -> np.ndarray:
 
 
 def share_audio(first: np.ndarray, second: np.ndarray, at: int, other: int) -> bool:
-    """Return whether two waveforms correlate where they overlap if `at` in the first is about `other` in the second."""
+    """Return whether two waveforms correlate where they overlap.
+
+    Args:
+        first: Samples at 16 kHz, [S].
+        second: Samples of another utterance, [S'].
+        at: A sample of the first.
+        other: The sample of the second that is at about the same moment.
+    """
     before, after = min(at, other), min(len(first) - at, len(second) - other)
     needed = min(MIN_OVERLAP * SAMPLE_RATE, 0.8 * min(len(first), len(second)))
     if before + after < needed:

@@ -303,7 +303,19 @@ def epoch_batches(dataset: LogMelDataset, settings: TrainSection, seed: int, epo
 def batches_by_length(
     dataset: LogMelDataset, candidates: np.ndarray, number: int, steps: int, settings: TrainSection, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Draw `number` of the candidates into batches, the shortest first; candidates repeat where they are fewer."""
+    """Draw utterances into batches, the shortest first.
+
+    Args:
+        dataset: The utterances and their lengths.
+        candidates: Positions of the utterances to draw from, [N].
+        number: Utterances to draw; candidates repeat where they are fewer.
+        steps: Number of batches.
+        settings: Whether batches are balanced.
+        rng: Draws the utterances and jitters their lengths.
+
+    Returns:
+        The positions of each batch.
+    """
     balanced = settings.batches == "balanced"
     if balanced:
         chosen = draw_balanced(dataset, candidates, number, rng)

@@ -236,6 +236,9 @@ def train_in_parallel(
         progress: Called after each epoch of every model.
         devices: Number of workers that share each batch of a model.
         threads: Number of threads of each worker.
+
+    Raises:
+        RunError: A worker was killed. An error in a worker is raised as it is.
     """
     existing, waiting = set(active_children()), deque(enumerate(model_specs))
     reported = dict.fromkeys((spec.name for spec in model_specs), 0)
