@@ -175,6 +175,25 @@ def test_the_card_says_that_codes_or_decisions_are_all_that_leaves_the_model(rel
 
 
 @pytest.mark.parametrize(
+    "streams, said",
+    [
+        (["log-mel"], "alone: no pre-trained model and no other data went in.\n"),
+        (
+            ["log-mel", "prosody"],
+            "alone; but its input F0 is from a tracker (swift-f0) that its publisher trained on other\nrecordings.\n",
+        ),
+    ],
+)
+def test_the_card_says_that_f0_is_from_a_network_trained_elsewhere(streams, said, run, tmp_path):
+    folder = shutil.copytree(run.model_specs[0].folder, tmp_path / "model")
+    described = json.loads((folder / "model.json").read_text())
+    described["features"]["streams"] = streams
+    (folder / "model.json").write_text(json.dumps(described))
+    models = SimpleNamespace(trained_models=lambda: [replace(run.model_specs[0], folder=folder)])
+    assert said in render_card(models, run_report(), "other", "name")
+
+
+@pytest.mark.parametrize(
     "temperature, measured, said",
     [
         (1.5, True, "Confidence is calibrated by temperature: expected calibration error 3.1 %"),
