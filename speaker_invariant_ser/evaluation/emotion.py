@@ -190,4 +190,5 @@ def group_result(predictions: Predictions) -> GroupResult:
         accuracy=metrics.accuracy(predictions.truth, predictions.predicted),
         utterances=predictions.utterances,
         speakers=len(set(predictions.speaker)),
+        chance=chance_uar(predictions),
     )

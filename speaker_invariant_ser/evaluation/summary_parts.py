@@ -54,16 +54,17 @@ class WorstSpeaker(Part):
 
 
 class GroupResult(Part):
-    """Emotion results on the utterances of one group, such as one sex."""
+    """Emotion results on the utterances of one group, such as one sex, with chance over the emotions that occur in it."""
 
     uar: Uar
     accuracy: Share
     utterances: Count
     speakers: Count
+    chance: Share | None = None  # reports of versions before 0.12.0 lack it
 
 
 class DomainResult(GroupResult):
-    """Emotion results on one domain, with chance over the emotions that occur in it."""
+    """Emotion results on one domain."""
 
     chance: Share
 

@@ -330,7 +330,9 @@ def test_groups_are_scored_like_the_whole_test_set():
     assert female.uar.low is male.uar.low is None, "fewer than three speakers"
     whole = emotion_results(predictions)
     assert (corpus.uar.value, corpus.uar.low, corpus.uar.high) == (whole.uar.value, whole.uar.low, whole.uar.high)
-    assert corpus.accuracy == whole.accuracy
+    assert corpus.accuracy == whole.accuracy and corpus.chance == whole.chance == pytest.approx(1 / 3)
+    of_two = by_group(predictions, {"style": np.where(predictions.truth < 2, "read", "")})["style"]["read"]
+    assert of_two.chance == 0.5, "two of the three emotions occur in the group"
 
 
 def test_the_temperature_of_a_fold_is_that_of_its_dev_speakers(trained, prepared, monkeypatch):

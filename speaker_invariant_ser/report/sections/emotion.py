@@ -188,7 +188,10 @@ def speakers_section(emotion: Emotion) -> Section:
 
 def groups_section(groups: dict[str, dict[str, GroupResult]]) -> Section:
     """Return one table of results for each column."""
-    about = "Results on the utterances of each group. An interval needs at least three speakers."
+    about = (
+        "Results on the utterances of each group. UAR is over the emotions that occur in a group, so that groups of other chance "
+        "levels cannot be compared. An interval needs at least three speakers."
+    )
     tables = []
     for column, values in groups.items():
         rows = [
@@ -196,13 +199,14 @@ def groups_section(groups: dict[str, dict[str, GroupResult]]) -> Section:
                 value,
                 percent(result.uar.value),
                 interval(result.uar),
+                percent(result.chance),
                 percent(result.accuracy),
                 f"{result.utterances:,}",
                 f"{result.speakers:,}",
             ]
             for value, result in values.items()
         ]
-        head = [column, "UAR", "95 % CI", "accuracy", "utterances", "speakers"]
+        head = [column, "UAR", "95 % CI", "chance", "accuracy", "utterances", "speakers"]
         tables.append(Table(head, rows, fold_line(rows, f"values of {column}")))
     return Section("Results by group", [Text(about), *tables], 3)
 
