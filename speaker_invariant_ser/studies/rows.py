@@ -140,14 +140,15 @@ class Row:
     def compared_with(self, other: "Row") -> Comparison | None:
         """Compare the speakers' UARs with those of another arm, each the mean over its seeds; None without the same test data."""
         first, *others = (test_set(result) for result in (*self.results, *other.results))
-        if any(utterances != first for utterances in others):
+        if any(tested != first for tested in others):
             return None
         return compare_speakers(self.uar_by_speaker, other.uar_by_speaker)
 
 
-def test_set(result: Result) -> dict[str, int]:
-    """Return the number of test utterances of each speaker."""
-    return {speaker: score.utterances for speaker, score in result.numbers.emotion.per_speaker.items()}
+def test_set(result: Result) -> tuple[float, dict[str, int]]:
+    """Return the chance UAR, which merged emotions raise, and the number of test utterances of each speaker."""
+    emotion = result.numbers.emotion
+    return emotion.chance, {speaker: score.utterances for speaker, score in emotion.per_speaker.items()}
 
 
 def mean(values: Sequence[float], lows: Sequence[float | None], highs: Sequence[float | None]) -> Mean:

@@ -87,7 +87,7 @@ def score(mean: Mean) -> str:
 
 
 def difference(row: Row, first: Row) -> str:
-    """Return the paired difference to the first arm in points; a dash where both were not tested on the same utterances."""
+    """Return the paired difference to the first arm in points; a dash where both were not tested on the same."""
     comparison = row.compared_with(first)
     if comparison is None:
         return "-"

@@ -490,7 +490,12 @@ def test_runs_of_several_seeds_and_older_ones_are_compared(tmp_path):
 def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     demo, run = demo_report(), run_report()
     mixed = Written(write_comparison([demo, run], tmp_path / "mixed")).page.text
-    assert "not measured on the same utterances" in mixed and demo.note in mixed and "This concerns adversarial." in mixed
+    assert (
+        "not tested on the same utterances" in mixed
+        and "distinguish other emotions" in mixed
+        and demo.note in mixed
+        and "This concerns adversarial." in mixed
+    )
     alike = Written(write_comparison([run, run_report("other")], tmp_path / "alike")).page.text
     assert "not measured on the same utterances" not in alike and "Warning" not in alike and "emodb-grl and other" in alike
     assert "closed-form attackers were tried" not in alike and "not tested on the same" not in alike
@@ -498,6 +503,9 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     others = {f"{name}-": result for name, result in per_speaker.items()}
     apart = Written(write_comparison([run, changed(run, run="o", emotion__per_speaker=others)], tmp_path / "apart")).page.text
     assert "not tested on the same utterances of the same speakers" in apart
+    classes = {f"{name} or not": recall for name, recall in run.emotion.per_class.items()}
+    merged = Written(write_comparison([run, changed(run, run="o", emotion__per_class=classes)], tmp_path / "merged")).page.text
+    assert "The runs distinguish other emotions" in merged and "on the same utterances" not in merged
 
 
 @pytest.mark.parametrize(

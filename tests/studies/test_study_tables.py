@@ -165,6 +165,11 @@ def test_seeds_that_were_tested_on_different_speakers_are_averaged_but_not_compa
     assert plain.compared_with(new) is None and new.compared_with(plain) is None
 
 
+def test_arms_of_other_numbers_of_emotions_are_not_compared(path, rows):
+    put(path, "new", 0, [0.9, 0.9, 0.9, 0.9], 0.3, chance=0.5)
+    assert table_of(gather(read_study(path), path.parent / "results")["here"]).rows[1][6] == "-"
+
+
 def test_the_page_keeps_the_text_around_and_the_picture_shows_every_arm(path, rows, capsys):
     page, begin, end = path.parent / "page.md", *(f"<!-- siser study study.toml: {word} -->" for word in ("begin", "end"))
     page.write_text(f"Before\n{begin}\nold table\n{end}\nAfter\n")

@@ -80,14 +80,22 @@ def about_front(reports: Sequence[AnyRunReport], front: Sequence[int]) -> str:
         f"On the Pareto front: {len(front)} of {runs}. No other run is at least as good in both emotion "
         "UAR and leakage, and better in one."
     )
-    if not same_chance(reports):
-        text += " The chance levels differ, so the runs were not measured on the same utterances: compare with care."
-    elif not same_test_speakers(reports):
+    if not same_emotions(reports):
+        text += " The runs distinguish other emotions: their UAR is not comparable."
+    if not same_test_speakers(reports):
         text += " The runs were not tested on the same utterances of the same speakers: compare with care."
+    elif same_emotions(reports) and not same_chance(reports):
+        text += " The chance levels differ, so the runs were not measured on the same utterances: compare with care."
     for report in reports:
         if report.emotion.domains:
             text += f" UAR of {report.run} is on {headline_speakers(report.emotion)}."
     return text
+
+
+def same_emotions(reports: Sequence[AnyRunReport]) -> bool:
+    """Return whether all runs were tested on the same emotions, which label maps may merge in other ways."""
+    tested = [{name for name, recall in report.emotion.per_class.items() if recall is not None} for report in reports]
+    return all(each == tested[0] for each in tested)
 
 
 def same_chance(reports: Sequence[AnyRunReport]) -> bool:
