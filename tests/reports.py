@@ -195,13 +195,16 @@ def emotion_results(speakers: list[str], labels: tuple[str, ...], folds: list[st
         for name, value in zip(speakers, values, strict=True)
     }
     worst = min(results, key=lambda name: results[name].uar)
-    female = GroupResult(uar=Uar(value=uar, **around(uar)), accuracy=uar - 0.01, utterances=268, speakers=5)
-    male = GroupResult(uar=Uar(value=uar - 0.03, low=None, high=None), accuracy=uar - 0.01, utterances=268, speakers=5)
+    chance = 1 / len(labels)
+    female = GroupResult(uar=Uar(value=uar, **around(uar)), accuracy=uar - 0.01, utterances=268, speakers=5, chance=chance)
+    male = GroupResult(
+        uar=Uar(value=uar - 0.03, low=None, high=None), accuracy=uar - 0.01, utterances=268, speakers=5, chance=chance
+    )
     return Emotion(
         uar=Uar(value=uar, **around(uar), seeds={"0": uar}, deviation=None),
         accuracy=uar - 0.018,
         macro_f1=uar - 0.022,
-        chance=1 / len(labels),
+        chance=chance,
         utterances=int(counts.sum()),
         per_class={name: float(counts[n, n] / counts[n].sum()) for n, name in enumerate(labels)},
         per_speaker=results,
