@@ -10,7 +10,7 @@ nearly linear in the amount of audio.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from speaker_invariant_ser.data.audio import SAMPLE_RATE
 from speaker_invariant_ser.data.manifest import Utterance
-from speaker_invariant_ser.errors import counted
+from speaker_invariant_ser.errors import counted, shorten
 
 WINDOW = 4096  # samples around a moment, 256 ms
 HOP = 80  # resolution of the envelope in which moments are found, 5 ms
@@ -93,8 +93,41 @@ def copies_note(utterances: Sequence[Utterance]) -> list[str]:
     return [
         f"{counted(len(copies), 'utterance shares', 'utterances share')} audio with others, "
         f"as overlapping segments or near copies ({counted(len(set(copies)), 'group')}): each group stays on one side of every "
-        "split; synthetic sound that repeats, such as tones of one pitch, counts as copied, too"
+        "split; synthetic sound that repeats, such as tones of one pitch, counts as copied, too",
+        *same_people_note(utterances),
     ]
+
+
+def same_people_note(utterances: Sequence[Utterance]) -> list[str]:
+    """Return the note on speakers of whom other speakers have the same recordings; empty if there are none."""
+    speakers = {utterance.speaker for utterance in utterances}
+    known = sorted(known_by_copies(utterances, speakers, speakers))
+    if not known:
+        return []
+    return [
+        f"recordings of {shorten(known)} occur under the names of other speakers, too: where two names are one person, a split "
+        "by speaker tests somebody who is trained on; give them one name"
+    ]
+
+
+def known_by_copies(utterances: Sequence[Utterance], learned: Collection[str], tested: Collection[str]) -> set[str]:
+    """Return the tested speakers who have a copy of a recording of another speaker that was learned from.
+
+    Segments of one file that overlap are no copies: two people may speak at once.
+    """
+    groups: defaultdict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        if utterance.copies:
+            groups[utterance.copies].append(utterance)
+    return {
+        utterance.speaker
+        for group in groups.values()
+        for utterance in group
+        if utterance.speaker in tested
+        for other in group
+        if other.speaker in learned and other.speaker != utterance.speaker
+        if (other.corpus, other.source) != (utterance.corpus, utterance.source)
+    }
 
 
 def overlapping_segments(utterances: Sequence[Utterance]) -> Iterator[tuple[int, int]]:

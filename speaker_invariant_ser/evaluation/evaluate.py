@@ -17,6 +17,7 @@ from speaker_invariant_ser.audit.controls import describe_threat_model, posterio
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.verification.judge import Judge, read_judge
 from speaker_invariant_ser.audit.words.verdict import emotion_verdict, unaudited_verdict, verdict
+from speaker_invariant_ser.data.copies import known_by_copies
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
 from speaker_invariant_ser.data.splits import require_test_speakers
 from speaker_invariant_ser.errors import AuditError, RunError
@@ -190,6 +191,7 @@ def evaluate_alone(
     folds = {spec.name: selected_epoch(spec, curves[spec.name]) for spec in model_specs}
     groups, results = by_group(predictions, columns), domain_results(run.recipe.split, outputs.predictions, domains)
     parts: dict[str, Any] = {"groups": groups, "domains": results, "folds": folds, "near_copies": copies_share(run, prepared)}
+    parts["known_by_copies"] = speakers_known(run, prepared, set(predictions.speaker))
     if heard:
         parts["by_telephone"] = uar_over_seeds(heard)
     parts |= refit_results(run, folds, predictions)
@@ -227,6 +229,12 @@ def copies_share(run: Run, prepared: PreparedCorpus) -> float:
         learned = {prepared.utterances[i].copies for part in parts for i in split.indices(part, prepared.utterances)} - {""}
         shared += [prepared.utterances[i].copies in learned for i in split.indices("test", prepared.utterances)]
     return float(np.mean(shared))
+
+
+def speakers_known(run: Run, prepared: PreparedCorpus, tested: set[str]) -> int:
+    """Return how many tested speakers have a copy of a recording that a speaker has whom the same fold learns from."""
+    folds = ((split, {*split.train, *split.dev, *split.unlabelled}) for split in run.splits)
+    return len({name for split, learned in folds for name in known_by_copies(prepared.utterances, learned, split.test)} & tested)
 
 
 def compare_with(

@@ -171,6 +171,7 @@ class Emotion(Part):
     uar_mean_over_speakers: MeanUar | None = None
     refit: Refit | None = None
     near_copies: Share | None = None  # share of test utterances that share audio with one the model learned from
+    known_by_copies: Count | None = None  # test speakers with a copy of a recording of a speaker the model learned from
     by_telephone: Uar | None = None  # on the test utterances as a telephone transmits them
     dimensions: dict[str, DimensionResult] | None = None  # of `emotion.targets`, where the recipe has them
     votes: VoteResults | None = None  # where the corpus has votes of annotators

@@ -56,6 +56,13 @@ def test_emotion():
     assert emotion_verdict(emotion()) == "Emotion UAR on 4 unseen speakers: 70.0 % (95 % CI 66.2 to 74.6, chance 20.0)."
 
 
+def test_emotion_of_speakers_who_may_be_known_under_other_names():
+    known = (
+        "But 2 of them have copies of recordings of other speakers that were learned from, and may be known under these names."
+    )
+    assert emotion_verdict(emotion(known_by_copies=2)).endswith(f"chance 20.0). {known}")
+
+
 def test_emotion_without_an_interval_on_one_speaker():
     text = emotion_verdict(emotion(1, uar={"value": 0.7, "low": None, "high": None}))
     assert text == "Emotion UAR on 1 unseen speaker: 70.0 % (no confidence interval over 1 speaker, chance 20.0)."

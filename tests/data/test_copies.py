@@ -15,7 +15,7 @@ from speaker_invariant_ser.audit.folds import plan_folds
 from speaker_invariant_ser.audit.inputs.read_embeddings import read_embeddings
 from speaker_invariant_ser.audit.leakage import measure_leakage
 from speaker_invariant_ser.cli.app import run as siser
-from speaker_invariant_ser.data.copies import WINDOW, share_audio, with_copies
+from speaker_invariant_ser.data.copies import WINDOW, known_by_copies, share_audio, with_copies
 from speaker_invariant_ser.data.holdout import hold_out, independent_units, single_utterances
 from speaker_invariant_ser.data.manifest import Utterance, read_manifest, write_manifest
 from speaker_invariant_ser.data.prepared_corpus import PreparedCorpus
@@ -179,7 +179,7 @@ def test_prepare_marks_utterances_that_share_audio(windowed):
     assert all(utterance.recorded_in == (utterance.source if utterance.end else "") for utterance in windowed.utterances)
 
 
-def test_near_copies_with_other_labels_are_warned_of(tmp_path):
+def test_near_copies_with_other_labels_are_warned_of(tmp_path, capsys):
     for name, sound in {"a.wav": speech(1), "b.wav": -speech(1), "c.wav": speech(2)}.items():
         soundfile.write(tmp_path / name, sound, RATE)
     table = write_corpus(
@@ -188,6 +188,17 @@ def test_near_copies_with_other_labels_are_warned_of(tmp_path):
     assert siser(["prepare", "csv", str(table), str(tmp_path / "data"), "--jobs", "1", "--quiet"]) == 0
     warned = (tmp_path / "data" / "warned.csv").read_text()
     assert warned.splitlines()[1:] == ['b.wav,"shares audio with a.wav, with conflicting speakers (1, 2)"']
+    assert "recordings of 1, 2 occur under the names of other speakers, too" in " ".join(capsys.readouterr().err.split())
+
+
+def test_who_has_copies_of_a_learned_speakers_recordings_may_be_known():
+    def clip(speaker: str, source: str) -> Utterance:
+        return Utterance(f"{speaker} {source}", "c", speaker, "sad", source=source, copies="x")
+
+    dialogue = [clip("1", "a.wav"), clip("2", "a.wav")]
+    assert known_by_copies(dialogue, {"1"}, {"2"}) == set(), "two people who speak at once"
+    renamed = [*dialogue, clip("3", "b.wav")]
+    assert known_by_copies(renamed, {"1"}, {"2", "3"}) == {"3"} and known_by_copies(renamed, {"4"}, {"3"}) == set()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])

@@ -38,7 +38,7 @@ OLD = Path(__file__).with_name("report-0.1.0.json")
 UNMEASURED = {  # keys that depend on the run
     "Uar": {"seeds", "deviation"},  # of groups
     "SelectedEpoch": {"adversary_accuracy"},
-    "Emotion": {"refit", "near_copies", "by_telephone", "votes", "dimensions"},
+    "Emotion": {"refit", "near_copies", "known_by_copies", "by_telephone", "votes", "dimensions"},
     "Speaker": {
         "rate_bits",
         "learned",

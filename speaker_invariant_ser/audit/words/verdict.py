@@ -46,7 +46,17 @@ def emotion_verdict(emotion: Mapping, transductive: bool = False) -> str:
     if transductive:
         speakers += ", normalised by the mean over all utterances of each test speaker (transductive)"
     value = with_bounds(uar, "chance", emotion["chance"], too_few(count, "speaker"))
-    return f"Emotion UAR on {speakers}: {value}.{source_verdict(domains)}"
+    return f"Emotion UAR on {speakers}: {value}.{known_verdict(emotion)}{source_verdict(domains)}"
+
+
+def known_verdict(emotion: Mapping) -> str:
+    """Say that test speakers may be people whom the model learned from under other names; nothing where no copies say so."""
+    if not (known := emotion.get("known_by_copies")):
+        return ""
+    return (
+        f" But {counted(known, 'of them has a copy', 'of them have copies')} of recordings of other speakers that were learned "
+        "from, and may be known under these names."
+    )
 
 
 def source_verdict(domains: Mapping | None) -> str:
