@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
+from concurrent import futures
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -223,15 +224,54 @@ def test_a_training_that_may_not_fit_is_warned_of(prepared, tmp_path, monkeypatc
 
 
 @pytest.fixture
-def long_training(prepared, tmp_path):
-    """Yield a process that trains two models in parallel for hours, and the ids of its workers."""
+def blocked(prepared, tmp_path):
+    """A run of two models with a file in their way."""
+    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
+    run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
+    (run.folder / "folds").write_text("a file in the way")
+    return run
+
+
+def workers_of(run, prepared, monkeypatch, meanwhile):
+    """Train in two workers, call a function with them once they have been started; return them and what was raised."""
+    others, workers = set(active_children()), []
+
+    def wait(*arguments, **options):
+        if not workers:
+            workers.extend(set(active_children()) - others)
+            meanwhile(workers)
+        return futures.wait(*arguments, **options)
+
+    monkeypatch.setattr(launcher, "wait", wait)
+    with pytest.raises((RunError, KeyboardInterrupt)) as raised:
+        launcher.train_in_parallel(run, prepared, run.model_specs, "cpu", 2, None)
+    assert len(workers) == 2
+    return workers, raised.value
+
+
+def test_a_killed_worker_is_reported(blocked, prepared, monkeypatch):
+    """The kernel kills a worker when memory runs out."""
+    _, error = workers_of(blocked, prepared, monkeypatch, lambda workers: workers[0].kill())
+    assert "a training process was killed, perhaps because memory ran out" in str(error)
+
+
+def test_workers_are_ended_by_an_interruption(blocked, prepared, monkeypatch):
+    """A worker that is not would fail, with exit code 0, since a file is in the way of its model."""
+
+    def interrupt(workers):
+        raise KeyboardInterrupt
+
+    workers, _ = workers_of(blocked, prepared, monkeypatch, interrupt)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 2
+
+
+def test_workers_end_with_the_main_process(prepared, tmp_path):
+    """When it is killed: the pipe of its output closes only when the last of two workers, which train for hours, has ended."""
     out, data = str(tmp_path / "run"), str(prepared.folder)
     recipe = make_recipe(LONG, ["train.seeds=4", "train.epochs=40000"]).model_dump()
     code = (
-        "import signal\n"
         "from speaker_invariant_ser.training.launcher import *\n"
         "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell starts in the background
         f"    train(Recipe.model_validate({recipe}), PreparedCorpus.open({data!r}), {out!r}, device='cpu', jobs=2)\n"
     )
     (tmp_path / "train.py").write_text(code)
@@ -240,26 +280,15 @@ def long_training(prepared, tmp_path):
     while len(list((tmp_path / "run").rglob("metrics.csv"))) < 2 and time.monotonic() < started + 100:
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    yield process, [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    workers = sum("spawn_main" in Path(f"/proc/{pid}/cmdline").read_text() for pid in children)
     process.kill()
+    process.communicate(timeout=200)
+    assert workers == 2
 
 
-def test_a_killed_worker_is_reported(long_training):
-    """The kernel kills a worker when memory runs out."""
-    process, workers = long_training
-    os.kill(workers[0], signal.SIGKILL)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode and "a training process was killed, perhaps because memory ran out" in error
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_the_main_process(long_training, signal_number):
-    """Whether it is interrupted or killed: the pipe of its output closes only when the last worker has ended."""
-    process, workers = long_training
-    assert len(workers) == 2
-    os.kill(process.pid, signal_number)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal_number
+def test_an_error_in_a_worker_reaches_the_user(blocked, prepared):
+    with pytest.raises(WriteError, match=r"cannot write .*: (a part of the path is a file|a file of that name exists)"):
+        launcher.train_in_parallel(blocked, prepared, blocked.model_specs, "cpu", 1, None)
 
 
 def test_parallel_training_resumes_an_interrupted_run(prepared, tmp_path, monkeypatch):
@@ -271,23 +300,17 @@ def test_parallel_training_resumes_an_interrupted_run(prepared, tmp_path, monkey
     assert_same_bits(whole, train(make_recipe(recipe), prepared, tmp_path / "run", resume=True, device="cpu", jobs=2))
 
 
-def test_an_error_in_a_worker_reaches_the_user(prepared, tmp_path):
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
-    (run.folder / "folds").write_text("a file in the way")
-    with pytest.raises(WriteError, match=r"cannot write .*: (a part of the path is a file|a file of that name exists)"):
-        launcher.train_in_parallel(run, prepared, run.model_specs, "cpu", 2, None)
-
-
-SEVERAL = {  # compares all utterances of a batch; frame-level features; an optimizer of its own; perturbations
+SEVERAL = {  # a loss that compares all utterances of a batch, and others; an optimizer of its own; perturbations
     "adversary": {"name": "hsic", "strength": 0.5, "balance_gradients": True},
-    "extra_adversaries": [{"strength": 0.3, "input": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8}],
+    "extra_adversaries": [
+        {"strength": 0.5, "hidden": 8},
+        {"strength": 0.3, "input": "frames", "learning_rate": 0.01, "inner_steps": 2, "hidden": 8},
+    ],
     "perturb": {"name": "fgm"},
 }
 
 
-@pytest.mark.parametrize("methods", [{"adversary": {"hidden": 8, "strength": 0.5}}, SEVERAL], ids=["grl", "several"])
-def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(prepared, tmp_path, monkeypatch, methods):
+def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(prepared, tmp_path, monkeypatch):
     """Over gloo, with batch norm and losses over both halves; without dropout and noise, which differ between processes.
 
     In the environment of a cluster job, which describes other processes than these.
@@ -299,7 +322,7 @@ def test_two_processes_with_half_a_batch_each_train_as_one_with_a_whole_batch(pr
         "emotion": {"hidden": 8, "dropout": 0.0},
         "augment": {"mixup_any_emotion": 0.4, "concatenate": 0.2},
         "train": {"epochs": 2, "batch_size": 10, "precision": "float32"},
-        **methods,
+        **SEVERAL,
     }
     runs = [train(make_recipe({**TINY, **sections}), prepared, tmp_path / str(n), device="cpu", devices=n) for n in (1, 2)]
     for row, other in zip(*(run.model_specs[0].metrics() for run in runs), strict=True):
