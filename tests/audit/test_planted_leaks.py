@@ -7,7 +7,6 @@ import pytest
 import torch
 from concept_erasure import LeaceFitter
 from embedding_tables import linear_code, make_table, occasional_code, variance_code, xor_code
-from joblib import Parallel, delayed
 
 from speaker_invariant_ser.audit.attackers import ATTACKERS, QUICK_ATTACKERS
 from speaker_invariant_ser.audit.audit import AuditSettings, audit
@@ -58,15 +57,15 @@ def conclusion_on_noise(seed: int) -> bool | str:
 
 def test_speaker_free_data_are_concluded_to_be_at_chance_in_nearly_all_trials_and_a_leak_in_one_at_most():
     """Further tests, of one speaker and of the surest utterances, leave 5 in 100 undecided; `benchmarks/planted.py` has 100."""
-    conclusions = Parallel(2)(delayed(conclusion_on_noise)(seed) for seed in range(16))
-    assert conclusions.count(True) >= 14 and conclusions.count(False) <= 1
+    conclusions = [conclusion_on_noise(seed) for seed in range(12)]
+    assert conclusions.count(True) >= 10 and conclusions.count(False) <= 1
 
 
 def test_a_leak_of_8_points_is_never_concluded_to_be_at_chance():
-    results = Parallel(2)(delayed(leak_of_8_points)(seed) for seed in range(8))
+    results = [leak_of_8_points(seed) for seed in range(4)]
     assert all(1 / 11 + 0.03 < accuracy < 0.23 for accuracy, _ in results)
     conclusions = [at_chance for _, at_chance in results]
-    assert True not in conclusions and conclusions.count(False) >= 7
+    assert True not in conclusions and conclusions.count(False) >= 3
 
 
 def leak_of_8_points(seed: int) -> tuple[float, bool | str]:
