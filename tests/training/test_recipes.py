@@ -1,4 +1,4 @@
-"""Every shipped recipe trains, resumes to the same bits after an interruption, is evaluated, and ships no adversary."""
+"""Every shipped recipe trains, resumes to the same bits after an interruption, predicts, and ships no adversary."""
 
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from safetensors.torch import load_file
 from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.config import make_recipe, read_recipe
 from speaker_invariant_ser.evaluation.evaluate import evaluate
+from speaker_invariant_ser.evaluation.model_outputs import predict_test_speakers
 from speaker_invariant_ser.evaluation.predictions import PREDICTIONS, read_predictions
 from speaker_invariant_ser.inference.inputs import find_inputs
 from speaker_invariant_ser.inference.loading import load_models
 from speaker_invariant_ser.inference.predict import predict
 from speaker_invariant_ser.metrics import uar
 from speaker_invariant_ser.models.calibration import apply_temperature
+from speaker_invariant_ser.models.model import load_model
 from speaker_invariant_ser.recipe import Recipe
 from speaker_invariant_ser.runs import flattened
 from speaker_invariant_ser.studies.study import read_study
@@ -45,15 +47,30 @@ def small(path):
     return make_recipe({**tables, "adversary": {"strength": 0.0, **tables["adversary"]}})
 
 
+def is_evaluated(recipe, stem):
+    """Whether what is evaluated depends on the method: on other parts of the model, or on an adversary of another kind.
+
+    Everything else ends when training does; `default` and two more stand for it.
+    """
+    plain = small(RECIPES / "no-adversary.toml")
+    tables = ("features", "encoder", "bottleneck", "erase", "release", "emotion")
+    return stem in ("default", "conditional", "hsic") or any(getattr(recipe, name) != getattr(plain, name) for name in tables)
+
+
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepared, folder, tmp_path, monkeypatch):
+def test_a_recipe_trains_resumes_to_the_same_bits_and_is_evaluated(path, prepared, tmp_path, monkeypatch):
     recipe = small(path)
     whole = train(recipe, prepared, tmp_path / "whole", device="cpu")
     interrupt_training(monkeypatch, 4, recipe, prepared, tmp_path / "interrupted")  # in the second epoch
     assert_same_bits(whole, train(recipe, prepared, tmp_path / "interrupted", resume=True, device="cpu"))
     names = load_file(whole.model_specs[0].folder / "model.safetensors")
     assert all(name.split(".")[0] in MODEL_PARTS for name in names)
-    evaluation = evaluate(whole, prepared, device="cpu", quick=True)
+    if not is_evaluated(recipe, path.stem):
+        (spec,) = whole.model_specs
+        predictions = predict_test_speakers(load_model(spec.folder), prepared, spec, None, recipe)
+        assert set(predictions.speaker) == {"05", "06"} and len(predictions.id) == 24
+        return
+    evaluation = evaluate(whole, prepared, device="cpu", quick=True, with_baseline=False)
     report = evaluation.report.to_json()
     predictions = read_predictions(whole.folder / PREDICTIONS)
     assert set(predictions.speaker) == {"05", "06"} and len(predictions.id) == 24
