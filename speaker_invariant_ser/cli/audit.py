@@ -115,12 +115,14 @@ def audit(
         report = TableReport.model_validate(auditing.table_summary(table, embeddings, speaker, settings, remarks, judged))
     utterances, speakers = len(embeddings.id), len(set(embeddings.speaker))
     size = f"{counted(utterances, 'utterance')} of {counted(speakers, 'speaker')}, {counted(len(names), 'dimension')}"
-    say(f"{table}: {size}: {described(names)}")
-    show_answers(report)
-    show_speaker(report.speaker)
-    warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
-    say(*report.verdict)
-    path = write_report(report, out, points=map_points(embeddings))  # last, so that a full disk does not cost the results
+    try:
+        say(f"{table}: {size}: {described(names)}")
+        show_answers(report)
+        show_speaker(report.speaker)
+        warn_of_copies(report.speaker.near_copies, "scored utterances", "attackers")
+        say(*report.verdict)
+    finally:  # as in `siser evaluate`
+        path = write_report(report, out, points=map_points(embeddings))
     say(f"report: {path}")
 
 

@@ -69,19 +69,24 @@ def baseline(
         except SplitError as error:
             raise SplitError(f"{data}: {error}; choose another split with --recipe or --set split.scheme=...") from None
         except UnauditedBaselineError as error:
-            if as_json:
-                show_json(error.report.to_json())
-            else:
-                show_unaudited_baseline(error.report)
-            warn(f"{data}: speaker information is not measured: {error}")
-            if not as_json:
-                say(f"report: {write_unaudited_baseline(error.report, out)}")
+            try:
+                if as_json:
+                    show_json(error.report.to_json())
+                else:
+                    show_unaudited_baseline(error.report)
+                warn(f"{data}: speaker information is not measured: {error}")
+            finally:  # as in `siser evaluate`
+                path = None if as_json else write_unaudited_baseline(error.report, out)
+            if path:
+                say(f"report: {path}")
             raise typer.Exit(1) from None
         if as_json:
             show_json(report.to_json())
             return
-    show_baseline(report)
-    path = write_report(report, out)  # last, so that a full disk does not cost the results
+    try:
+        show_baseline(report)
+    finally:  # as in `siser evaluate`
+        path = write_report(report, out)
     say(f"report: {path}")
 
 

@@ -74,12 +74,14 @@ def evaluate(
             show_unaudited(error.report, run, write_unaudited_report(error.report, error.curves, run), as_json)
             show_paired(error.report, as_json)
             raise typer.Exit(1) from None
-    if as_json:
-        show_json(result.report.to_json())
-    else:
-        show_evaluation(result.report)
-    show_paired(result.report, as_json)
-    path = write_run_report(result, run)  # last, so that a full disk does not cost the results
+    try:
+        if as_json:
+            show_json(result.report.to_json())
+        else:
+            show_evaluation(result.report)
+        show_paired(result.report, as_json)
+    finally:  # after the output, so that a full disk does not cost the results, and whether or not that is read (`| head`)
+        path = write_run_report(result, run)
     if path.parent.name == QUICK_REPORT:
         warn(f"{run} has a full report, which is kept: that of this quick evaluation is in {path.parent}")
     if not as_json:

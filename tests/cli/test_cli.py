@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from helpers import assert_same_bits, without_hashes
 from rich.console import Console
 
 from speaker_invariant_ser import files
+from speaker_invariant_ser.cli import app as cli_app
 from speaker_invariant_ser.cli.app import app
 from speaker_invariant_ser.cli.app import run as siser
 from speaker_invariant_ser.cli.progress import TrainingBars, progress_of_training
@@ -27,6 +30,7 @@ from speaker_invariant_ser.data.corpora import synthesis
 from speaker_invariant_ser.data.corpora.synthesis import EMOTIONS, SPEAKERS
 from speaker_invariant_ser.demos import speech as demo
 from speaker_invariant_ser.demos.folder import MARK
+from speaker_invariant_ser.evaluation.baseline import UnauditedBaselineError
 from speaker_invariant_ser.recipe import TrainSection
 from speaker_invariant_ser.runs import Run, best_epoch
 from speaker_invariant_ser.training import launcher
@@ -375,6 +379,51 @@ def test_a_disk_that_fills_up_while_predictions_are_written(paths, folder, tmp_p
     assert siser(["infer", str(paths["run"]), *inputs, "--out", str(tmp_path / "p.csv"), "--device", "cpu"]) == 2
     assert "no space left on the disk" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_report_is_written_though_nobody_reads_what_is_printed(monkeypatch):
+    """As with `siser evaluate RUN | head`: what took hours is not lost with the reader."""
+    module = "speaker_invariant_ser."
+    read_embeddings, audit = import_module(f"{module}audit.inputs.read_embeddings"), import_module(f"{module}audit.audit")
+    written = []
+
+    def unread(*_):
+        raise BrokenPipeError
+
+    def write(report, out, **_):
+        written.append((report, str(out)))
+
+    monkeypatch.setattr(cli_app, "discard_output", lambda: None)
+    for name in ("write_run_report", "write_report", "write_unaudited_baseline"):
+        monkeypatch.setattr(f"{module}report.write.{name}", write)
+    monkeypatch.setattr(f"{module}cli.evaluate.opened", lambda _: SimpleNamespace(open_data=lambda _: None))
+    evaluated = SimpleNamespace(report="of a run")
+    monkeypatch.setattr(f"{module}evaluation.evaluate.evaluate", lambda *_: evaluated)
+    monkeypatch.setattr(f"{module}cli.evaluate.show_evaluation", unread)
+    assert siser(["evaluate", "run"]) == 1 and written.pop() == (evaluated, "run")
+
+    embeddings = SimpleNamespace(id=["a"], speaker=["s"])
+    monkeypatch.setattr(read_embeddings, "read_embeddings", lambda *_: (embeddings, ["x"], []))
+    monkeypatch.setattr(audit, "audit_table", lambda *_: SimpleNamespace(summary={}, sample=None))
+    monkeypatch.setattr(audit, "table_summary", lambda *_: {})
+    monkeypatch.setattr(f"{module}evaluation.summary.TableReport.model_validate", lambda _: "of a table")
+    monkeypatch.setattr(f"{module}report.embedding_map.map_points", lambda _: None)
+    monkeypatch.setattr(f"{module}cli.audit.show_answers", unread)
+    assert siser(["audit", "t.npz", "--out", "audited"]) == 1 and written.pop() == ("of a table", "audited")
+
+    monkeypatch.setattr(f"{module}data.prepared_corpus.PreparedCorpus.open", lambda _: None)
+    sections = SimpleNamespace(audit=SimpleNamespace(folds=2, seed=0))
+    monkeypatch.setattr(f"{module}cli.baseline.settings_of", lambda *_: sections)
+    monkeypatch.setattr(f"{module}evaluation.baseline.measure_baseline", lambda *_: "of features")
+    monkeypatch.setattr(f"{module}cli.baseline.show_baseline", unread)
+    assert siser(["baseline", "data", "--out", "measured"]) == 1 and written.pop() == ("of features", "measured")
+
+    def unaudited(*_):
+        raise UnauditedBaselineError("of emotion")
+
+    monkeypatch.setattr(f"{module}evaluation.baseline.measure_baseline", unaudited)
+    monkeypatch.setattr(f"{module}cli.baseline.show_unaudited_baseline", unread)
+    assert siser(["baseline", "data", "--out", "measured"]) == 1 and written.pop() == ("of emotion", "measured")
 
 
 def test_a_cuda_torchaudio_with_a_cpu_torch(paths, tmp_path):
