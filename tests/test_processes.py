@@ -200,3 +200,25 @@ def test_a_worker_does_not_wait_for_idle_processes_of_joblib():
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=processes.set_up_worker) as pool:
         assert pool.submit(in_joblib, [-1, 2]).result() == [1, 2]
     assert time.monotonic() - start < 150
+
+
+SPAWNING = """
+if __name__ == "__main__":
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    from speaker_invariant_ser.cli import app
+
+    app.run = lambda arguments: ProcessPoolExecutor(1, get_context("spawn")).submit(abs, -3).result()
+    app.main()
+"""
+
+
+def test_worker_processes_import_nothing_from_the_current_folder(tmp_path):
+    """One process that starts another: only so is the path that of a worker."""
+    (tmp_path / "siser.py").write_text(SPAWNING)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "contextlib.py").write_text("raise SystemExit('ran')")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run([sys.executable, tmp_path / "siser.py"], cwd=corpus, env=environment, timeout=60, check=False)
+    assert done.returncode == 3

@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     move_stderr()
     signal.signal(signal.SIGTERM, interrupt)
     silence_libraries()
+    keep_current_folder_off_path()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that the terminal's encoding lacks
     code = run(sys.argv[1:] if arguments is None else arguments)
@@ -133,6 +134,11 @@ def silence_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         os.environ["PYTHONWARNINGS"] = "ignore"
+
+
+def keep_current_folder_off_path() -> None:
+    """Let worker processes import nothing from the current folder, which may be a corpus from anybody."""
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def open_standard_files() -> None:

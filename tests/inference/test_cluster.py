@@ -8,6 +8,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet
@@ -173,6 +174,16 @@ def test_damaged_parts_are_predicted_again_and_foreign_ones_refused(archive, tmp
     (out / cluster.REQUEST).write_text("{")
     with pytest.raises(WriteError, match="holds predictions of other recordings, models or settings"):
         cluster.prepare_folder(out, archive, overwrite=False)
+
+
+def test_actors_do_not_import_from_the_current_folder(tmp_path, monkeypatch):
+    """Ray lets them import from the folder that it is started in."""
+    started = []
+    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: started.append(Path.cwd()), shutdown=lambda: None)
+    monkeypatch.setattr(cluster, "import_ray", lambda: ray)
+    monkeypatch.chdir(tmp_path)
+    with cluster.ray_cluster(1):
+        assert Path.cwd() == tmp_path and started == [cluster.PACKAGES]
 
 
 def test_ray_is_an_extra(archive, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from speaker_invariant_ser.processes import cores
 REQUEST, PART = "_request.json", "part-{:09}.parquet"
 SINGLE = ".part-{:09}.single.parquet"  # of one recording of a chunk that failed
 Progress = Callable[[str, int, int], None]
+PACKAGES = Path(__file__).parents[3]  # the folder that this package is in
 ATTEMPTS = ".{}.attempts"  # of a part: a byte for each time that an actor began it
 
 
@@ -212,9 +213,14 @@ def ray_cluster(jobs: int | None) -> Iterator[Any]:
     processors = jobs or cores() if local else None  # a cluster knows its own
     system = {"worker_niceness": 0} if local else None  # with Ray's 15, whatever else the machine does goes first
     if not ray.is_initialized():
-        ray.init(
-            num_cpus=processors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _system_config=system
-        )
+        with chdir(PACKAGES):  # actors import from the current folder first, which may be a corpus from anybody with a `torch.py`
+            ray.init(
+                num_cpus=processors,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _system_config=system,
+            )
     try:
         yield ray
     finally:
