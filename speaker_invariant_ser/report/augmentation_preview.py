@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -23,7 +23,7 @@ from speaker_invariant_ser.features.mel_scale import hertz_to_band
 from speaker_invariant_ser.features.pairing import Pairs, draw_pairs
 from speaker_invariant_ser.files import refuse_existing, writing
 from speaker_invariant_ser.recipe import FeaturesSection, Recipe
-from speaker_invariant_ser.report.figure import STYLE, label
+from speaker_invariant_ser.report.figure import STYLES, label
 from speaker_invariant_ser.training.batching import BatchLoader, BatchPlan
 from speaker_invariant_ser.training.objective import build_model
 
@@ -150,7 +150,7 @@ def write_preview(path: Path | str, previews: Sequence[Preview], features: Featu
     if path.suffix.lower() not in FORMATS:
         raise WriteError(f"cannot write {path}: expected a name that ends in {' or '.join(FORMATS)}")
     refuse_existing(path, "remove it, or choose another --preview")
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings(), writing(path, "wb") as file:
+    with style.context(STYLES), warnings.catch_warnings(), writing(path, "wb") as file:
         warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
         plot_previews(previews, features).savefig(file, format=path.suffix[1:].lower())
 

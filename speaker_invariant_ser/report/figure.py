@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import matplotlib
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,6 +30,8 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a label may hold a dollar sign
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
+# Of a `matplotlibrc` in the current folder, or of the user, nothing applies.
+STYLES: list[str | dict[Any, Any]] = ["default", STYLE]
 WIDTH = 5.0  # inches; narrow, so that text stays readable on a phone
 
 
@@ -53,7 +55,7 @@ class Plot:
 def save(plot: Plot, folder: Path) -> str:
     """Write NAME.png into `folder` and return the same drawing as an SVG element for an HTML page."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": plot.name}), warnings.catch_warnings():
+    with style.context([*STYLES, {"svg.hashsalt": plot.name}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a label in a script that the font lacks is drawn as boxes
         figure = Figure((WIDTH, plot.height), layout="constrained")
         plot.draw(figure.subplots())

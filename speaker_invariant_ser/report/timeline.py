@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -21,7 +21,7 @@ from speaker_invariant_ser.files import writing
 from speaker_invariant_ser.inference.parts.pieces import Watch
 from speaker_invariant_ser.inference.rows import NO_SPEECH, UNCERTAIN, Pending
 from speaker_invariant_ser.inference.timeline import WindowPrediction
-from speaker_invariant_ser.report.figure import STYLE, label
+from speaker_invariant_ser.report.figure import STYLES, label
 from speaker_invariant_ser.report.palette import COLOURS, GREY, INK
 
 STEP = 320  # samples of a value of the envelope: 20 ms
@@ -159,7 +159,7 @@ def draw_timeline(
     times, peaks = envelope.drawn()
     windows = [window for window in windows if window.emotion != NO_SPEECH]
     end = max([times[-1], *(window.end for window in windows)])
-    with matplotlib.rc_context(STYLE):
+    with style.context(STYLES):
         figure = Figure(SIZE, layout="constrained")
         wave, probability, emotion = figure.subplots(3, 1, sharex=True, height_ratios=(2, 4, 1))
         wave.fill_between(times, -peaks, peaks, color=GREY, linewidth=0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -84,3 +85,13 @@ def test_a_picture_is_written(windows, tmp_path):
     list(envelope.watch([np.ones(16_000, np.float32)]))
     draw_timeline(tmp_path / "call.png", "call.wav $x$", envelope, windows)
     assert (tmp_path / "call.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_do_not_follow_a_matplotlibrc(tmp_path):
+    """Matplotlib reads one in the current folder, which may be a corpus from anybody."""
+    envelope = Envelope()
+    list(envelope.watch([np.ones(320, np.float32)]))
+    draw_timeline(tmp_path / "plain.png", "call", envelope, APART)
+    with matplotlib.rc_context({"text.usetex": True, "savefig.dpi": 1, "lines.linewidth": 9}):
+        draw_timeline(tmp_path / "other.png", "call", envelope, APART)
+    assert (tmp_path / "other.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
