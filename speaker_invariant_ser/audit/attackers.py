@@ -167,18 +167,24 @@ def log_posteriors(scores: np.ndarray) -> np.ndarray:
 def sample_utterances(speaker: np.ndarray, maximum: int, seed: int) -> np.ndarray:
     """Draw positions of at most `maximum` utterances at random, at least one of every speaker.
 
+    Where there is no room for more, half as many speakers are drawn, at least one utterance of each.
+
     Args:
         speaker: Speaker of each utterance [N].
-        maximum: Utterances to keep, more than there are speakers.
+        maximum: Utterances to keep, 2 or more.
         seed: Seed of the draw.
 
     Returns:
-        Sorted positions [min(N, maximum)].
+        Sorted positions, at most `maximum`.
     """
     rows = np.arange(len(speaker))
     if len(rows) <= maximum:
         return rows
-    _, first_of_each = np.unique(speaker, return_index=True)
+    names, first_of_each = np.unique(speaker, return_index=True)
+    if len(names) >= maximum:
+        drawn = np.random.default_rng(seed).permutation(names)[: maximum // 2]
+        rows = np.flatnonzero(np.isin(speaker, drawn))
+        return rows[sample_utterances(speaker[rows], maximum, seed)]
     others = np.setdiff1d(rows, first_of_each)
     drawn, _ = train_test_split(others, train_size=maximum - len(first_of_each), random_state=seed)
     return np.sort(np.concatenate([first_of_each, drawn]))

@@ -13,6 +13,7 @@ from sklearn.neural_network import MLPClassifier
 
 from speaker_invariant_ser.api import audit as siser_audit
 from speaker_invariant_ser.audit import attackers
+from speaker_invariant_ser.audit.attackers import sample_utterances
 from speaker_invariant_ser.audit.audit import AuditSettings, audit_table
 from speaker_invariant_ser.audit.inputs import sample as sampling
 from speaker_invariant_ser.audit.inputs.sample import draw_sample
@@ -127,3 +128,11 @@ def test_warnings_of_libraries_are_shown_only_on_request(wish, shown):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     completed = subprocess.run([sys.executable, *wish, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert ("of a library" in completed.stderr) == shown
+
+
+@pytest.mark.parametrize("maximum", [20, 40, 50, 51])
+def test_of_more_speakers_than_utterances_to_keep_some_are_drawn(maximum):
+    speaker = np.repeat(np.arange(50), 3)
+    rows = sample_utterances(speaker, maximum, seed=0)
+    assert len(set(rows)) == len(rows) == maximum
+    assert len(set(speaker[rows])) == (maximum // 2 if maximum <= 50 else 50)
