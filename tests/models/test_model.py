@@ -183,7 +183,7 @@ def test_post_training_is_deterministic_and_uses_training_speakers_only(run, nam
 
 
 def test_a_run_is_evaluated_and_used_for_inference(run, named, folder):
-    evaluation = evaluate(run, named, device="cpu", quick=True)
+    evaluation = evaluate(run, named, device="cpu", quick=True, with_baseline=False)
     report, recipe = evaluation.report, run.recipe
     speaker = report.speaker
     assert report.settings.threat == describe_threat_model(recipe) and "Not covered" in describe_threat_model(recipe)
