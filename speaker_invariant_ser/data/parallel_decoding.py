@@ -106,22 +106,33 @@ def decode_all(
 ) -> Iterator[tuple[memoryview, list[Result]]]:
     """Yield the audio bytes and the results of all chunks in order.
 
-    A slot of the scratch file is used by one chunk until its samples are yielded, then by the chunk MAX_PENDING later.
+    A slot of the scratch file is used by one chunk until its samples are yielded, then by a later one.
     """
+    used = slots_used(len(tasks), pool)
     pending: deque[tuple[int, Future[ChunkResult]]] = deque()
     for leftover in work.glob("scratch-*"):
         leftover.unlink()
     scratch = work / f"scratch-{uuid4().hex}"  # unique, because a worker of a killed run may still write to the previous file
     with open(scratch, "wb") as file:
-        allocate(file, 2 * MAX_PENDING * SLOT)
+        allocate(file, scratch_bytes(len(tasks), pool))
     for number, first in enumerate(range(0, len(tasks), CHUNK)):
-        slot = number % MAX_PENDING
-        if len(pending) == MAX_PENDING:
+        slot = number % used
+        if len(pending) == used:
             yield collect(*pending.popleft(), scratch)
         work_item = partial(decode_chunk, tasks[first : first + CHUNK], treatment, str(scratch), slot)
-        pending.append((slot, pool.submit(work_item) if pool and len(tasks) > MIN_PARALLEL else run_now(work_item)))
+        pending.append((slot, pool.submit(work_item) if pool and used > 1 else run_now(work_item)))
     while pending:
         yield collect(*pending.popleft(), scratch)
+
+
+def slots_used(utterances: int, pool: Executor | None) -> int:
+    """Return how many chunks are in progress at once: one where they are decoded in this process."""
+    return MAX_PENDING if pool and utterances > MIN_PARALLEL else 1
+
+
+def scratch_bytes(utterances: int, pool: Executor | None) -> int:
+    """Return the bytes of disk space that decoding some utterances needs besides its result."""
+    return 2 * SLOT * slots_used(utterances, pool)
 
 
 def allocate(file: io.BufferedWriter, size: int) -> None:

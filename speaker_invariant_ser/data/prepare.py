@@ -34,7 +34,7 @@ from speaker_invariant_ser.data.manifest import (
     require_valid,
     write_manifest,
 )
-from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file
+from speaker_invariant_ser.data.parallel_decoding import CHUNK, DECODED, decode_to_file, scratch_bytes
 from speaker_invariant_ser.data.prepared_corpus import AUDIO, FORMAT, MANIFEST, REJECTED, SETTINGS, WARNED, PreparedCorpus
 from speaker_invariant_ser.data.shortcuts import channel_numbers, examine
 from speaker_invariant_ser.data.tables.columns import cell_for_people
@@ -100,7 +100,8 @@ def prepare(
     listing, paths = combine([remove_duplicates(listing) for listing in listings])
     require_valid(listing.utterances, folders, listing.rejected, listing.unlabelled)
     tasks = [(str(existing(path)), u.start, u.end) for path, u in zip(paths, listing.utterances, strict=True)]
-    require_space(out, estimate_bytes(tasks) - size_of(partial_of(out) / DECODED))
+    held = size_of(partial_of(out) / DECODED)
+    require_space(out, estimate_bytes(tasks) - held + scratch_bytes(len(tasks), pool))
     request = fingerprint(listing, tasks, treatment)
     with worker_death_reported(out), unfinished_folder(out, request, RESUMABLE) as (work, result):
         results, digest = decode_to_file(tasks, work, treatment, pool, progress)
