@@ -121,7 +121,12 @@ def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) 
     return max(1.0, (np.bincount(to_indices(ids), weights=residual) ** 2).sum() / max((residual**2).sum(), 1e-12))
 
 
-def text_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels], parts: Sequence[np.ndarray] | None = None) -> float:
+def text_effect(
+    votes: Sequence[np.ndarray],
+    labels: Sequence[IntegerLabels],
+    parts: Sequence[np.ndarray] | None = None,
+    within: bool = False,
+) -> float:
     """Compute by how much utterances of one text that stand or fall together inflate the variance of accuracies.
 
     An attacker that knows the text, and not the voice, predicts the same speaker wherever it is said: for all utterances of a
@@ -134,9 +139,11 @@ def text_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels], pa
         labels: Labels of each encoder.
         parts: For each encoder, the part that each scored utterance belongs to [n], such as its speaker, if accuracies are of
             one part each.
+        within: Whether speakers are permuted within each part, so that in a part of one text the text explains nothing.
 
     Returns:
-        Variance ratio, at least 1; infinite where no part has a second text; NaN where texts are unknown.
+        Variance ratio, at least 1; infinite where no part has a second text, unless speakers are permuted within parts; NaN where
+        texts are unknown.
     """
     texts = [encoder_labels.text[encoder_labels.scored] for encoder_labels in labels if encoder_labels.text is not None]
     if len(texts) < len(labels):
@@ -148,9 +155,13 @@ def text_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels], pa
     weight, residual = weight[counted], residuals(votes, labels)[counted]
     residual = residual - weight * (np.bincount(part, residual) / np.bincount(part, weight))[part]
     cluster = to_indices(part * (text.max() + 1) + text)
-    clusters, several = cluster.max() + 1, part.max() + 1
+    if within:  # parts of one text do not count
+        texts_of_part = np.bincount(part[np.unique(cluster, return_index=True)[1]])
+        counted = texts_of_part[part] > 1
+        cluster, part, residual = to_indices(cluster[counted]), to_indices(part[counted]), residual[counted]
+    clusters, several = len(np.unique(cluster)), len(np.unique(part))
     if clusters == several:
-        return np.inf
+        return 1.0 if within else np.inf
     squared = (np.bincount(cluster, residual) ** 2).sum() * clusters / (clusters - several)
     return max(1.0, squared / max((residual**2).sum(), 1e-12))
 

@@ -84,6 +84,30 @@ def test_the_design_effect_of_identical_encoders_is_their_number():
     assert permutations.design_effect([guesses], [labels]) == 1.0
 
 
+@pytest.mark.parametrize(
+    "says, parts, expected",
+    [
+        ("all", "none", 1.0),
+        ("some", "none", 12.0),
+        ("some", "speaker", 12.0),
+        ("one each", "speaker", np.inf),
+        ("one each", "within", 1.0),
+    ],
+)
+def test_utterances_of_a_text_count_as_few_where_some_speakers_say_it(says, parts, expected):
+    """An attacker that knows the text is right or wrong for all 24 utterances of it, half of them of each of two speakers."""
+    text, speaker = np.repeat(np.arange(60), 24), np.arange(1440) % 6
+    if says == "some":
+        speaker = text % 3 * 2 + np.arange(1440) % 2
+    elif says == "one each":
+        text = speaker
+    votes = np.eye(6)[np.random.default_rng(0).integers(0, 6, 60)[text]]
+    labels = IntegerLabels(np.arange(1440), speaker, np.zeros(1440, dtype=int), np.ones(1440, dtype=bool), text)
+    effect = permutations.text_effect([votes], [labels], None if parts == "none" else [speaker], parts == "within")
+    assert effect == pytest.approx(expected, rel=0.4)
+    assert np.isnan(permutations.text_effect([votes], [replace(labels, text=None)]))
+
+
 # ---- intervals and bounds
 
 
