@@ -521,10 +521,10 @@ def test_the_demo_runs_and_replaces_a_former_demo(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(synthesis, "SENTENCES", synthesis.SENTENCES[:2])
     monkeypatch.setattr(synthesis, "EMOTIONS", {name: EMOTIONS[name] for name in ("sad", "angry")})
     monkeypatch.setattr(demo, "EPOCHS", 1)
-    monkeypatch.setattr(demo, "evaluate", partial(demo.evaluate, quick=True))
+    monkeypatch.setattr(demo, "evaluate", partial(demo.evaluate, quick=True, with_baseline=False))
     (tmp_path / "demo" / "baseline" / "old").mkdir(parents=True)
     (tmp_path / "demo" / MARK).touch()
-    assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+    assert siser(["demo", "--out", str(tmp_path / "demo"), "--device", "cpu", "--jobs", "1"]) == 0
     assert not (tmp_path / "demo" / "baseline" / "old").exists()
     output = capsys.readouterr().out
     assert "simulated" in output and "not evidence" in output and "s12_angry_t00.wav" in output
