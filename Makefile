@@ -36,7 +36,8 @@ reference: $(READY)
 $(READY): pyproject.toml constraints.txt tools/fit_torchaudio.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # by all cores, which pip does by one
 	$(BIN)/python tools/fit_torchaudio.py
 	touch $(READY)
 
