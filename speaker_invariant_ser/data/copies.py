@@ -115,18 +115,15 @@ def known_by_copies(utterances: Sequence[Utterance], learned: Collection[str], t
 
     Segments of one file that overlap are no copies: two people may speak at once.
     """
-    groups: defaultdict[str, list[Utterance]] = defaultdict(list)
+    files: defaultdict[str, defaultdict[str, set[tuple[str, str]]]] = defaultdict(lambda: defaultdict(set))
     for utterance in utterances:
         if utterance.copies:
-            groups[utterance.copies].append(utterance)
+            files[utterance.copies][utterance.speaker].add((utterance.corpus, utterance.source))
     return {
-        utterance.speaker
-        for group in groups.values()
-        for utterance in group
-        if utterance.speaker in tested
-        for other in group
-        if other.speaker in learned and other.speaker != utterance.speaker
-        if (other.corpus, other.source) != (utterance.corpus, utterance.source)
+        speaker
+        for group in files.values()
+        for speaker in group.keys() & set(tested)
+        if any(other != speaker and len(group[other] | group[speaker]) > 1 for other in group.keys() & set(learned))
     }
 
 

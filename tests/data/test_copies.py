@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import replace
+from time import process_time
 
 import numpy as np
 import pytest
@@ -199,6 +200,9 @@ def test_who_has_copies_of_a_learned_speakers_recordings_may_be_known():
     assert known_by_copies(dialogue, {"1"}, {"2"}) == set(), "two people who speak at once"
     renamed = [*dialogue, clip("3", "b.wav")]
     assert known_by_copies(renamed, {"1"}, {"2", "3"}) == {"3"} and known_by_copies(renamed, {"4"}, {"3"}) == set()
+    started = process_time()
+    assert known_by_copies(dialogue * 5000, {"1"}, {"2"}) == set(), "a long dialogue in overlapping segments is one group"
+    assert process_time() - started < 2, "the time grows with the number of segments, not with that of their pairs"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
