@@ -9,7 +9,7 @@ is one trained model, so that a run has one for every fold and seed.
 2. fit every attacker on every fold and collect its predictions (`cross_validation`);
 3. choose the strongest attacker for each fold by validation accuracy (`cross_validation`);
 4. pool the predictions of all encoders, and compute chance levels in the same folds (`pooled_labels`);
-5. score every attacker: accuracy, interval, permutation test (`statistics`);
+5. score every attacker: accuracy, interval (`statistics`), permutation tests (`permutations`);
 6. test what the average hides: one speaker, one model, the surest utterances, and rare speakers (`tails`).
 """
 

@@ -1,4 +1,4 @@
-"""Statistics of an audit: chance levels, confidence intervals, permutation tests and the equivalence test.
+"""Statistics of an audit: chance levels, confidence intervals, scores and the equivalence test.
 
 Shapes: n scored utterances (pooled over encoders, or of one encoder), K speakers, G clusters (texts, or utterances where texts
 are unknown). `correct` [n] is the share of repeats, 0 to 1, in which an utterance's speaker was predicted correctly.
