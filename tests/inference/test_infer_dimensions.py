@@ -44,7 +44,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def recordings(clips, tmp_path_factory):
-    """Two recordings: a recording, and both recordings."""
+    """Noise of one kind, then of two kinds one after the other, and a file without audio."""
     folder = tmp_path_factory.mktemp("recordings")
     for number, clip in enumerate((clips[0], np.concatenate(clips))):
         soundfile.write(folder / f"{number}.wav", clip, RATE, subtype="FLOAT")

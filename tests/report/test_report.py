@@ -492,7 +492,7 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     mixed = Written(write_comparison([demo, run], tmp_path / "mixed")).page.text
     assert (
         "not tested on the same utterances" in mixed
-        and "distinguish other emotions" in mixed
+        and "distinguish different emotions" in mixed
         and demo.note in mixed
         and "This concerns adversarial." in mixed
     )
@@ -505,7 +505,7 @@ def test_the_comparison_says_which_conditions_its_runs_share(tmp_path):
     assert "not tested on the same utterances of the same speakers" in apart
     classes = {f"{name} or not": recall for name, recall in run.emotion.per_class.items()}
     merged = Written(write_comparison([run, changed(run, run="o", emotion__per_class=classes)], tmp_path / "merged")).page.text
-    assert "The runs distinguish other emotions" in merged and "on the same utterances" not in merged
+    assert "The runs distinguish different emotions" in merged and "on the same utterances" not in merged
 
 
 @pytest.mark.parametrize(

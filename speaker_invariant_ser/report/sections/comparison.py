@@ -81,7 +81,7 @@ def about_front(reports: Sequence[AnyRunReport], front: Sequence[int]) -> str:
         "UAR and leakage, and better in one."
     )
     if not same_emotions(reports):
-        text += " The runs distinguish other emotions: their UAR is not comparable."
+        text += " The runs distinguish different emotions: their UAR is not comparable."
     if not same_test_speakers(reports):
         text += " The runs were not tested on the same utterances of the same speakers: compare with care."
     elif same_emotions(reports) and not same_chance(reports):
