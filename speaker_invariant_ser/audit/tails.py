@@ -152,7 +152,7 @@ def measure_tails(
 ) -> Tails:
     """Test the largest recall of one speaker, the surest utterances, the mean recall over speakers, and the best model.
 
-    Predictions are kept and speakers permuted within encoder and emotion, as in `statistics.permuted_accuracies`.
+    Predictions are kept and speakers permuted within encoder and emotion, as in `permutations.permuted_accuracies`.
 
     Args:
         votes: Votes of each attacker on the embedding.
