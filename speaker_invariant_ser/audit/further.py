@@ -20,7 +20,7 @@ from speaker_invariant_ser.audit.attackers import QUICK_ATTACKERS
 from speaker_invariant_ser.audit.embeddings import Embeddings
 from speaker_invariant_ser.audit.leakage import Leakage, measure_leakage
 from speaker_invariant_ser.audit.statistics import MARGIN, TAIL_ALPHA, AtChance, margin_of
-from speaker_invariant_ser.audit.tails import Tail, over_texts
+from speaker_invariant_ser.audit.tails import Tail, p_value_over_texts
 from speaker_invariant_ser.errors import AuditError
 from speaker_invariant_ser.indexing import to_indices
 from speaker_invariant_ser.processes import TaskProgress
@@ -110,7 +110,9 @@ def most_conspicuous(found: Leakage, expected: float) -> Further:
     p_value = min(1.0, len(scores) * scores[name].p_value)
     average = Further(name, scores[name].accuracy, expected, p_value)
     tails: dict[Part, Tail | None] = {"speaker": found.tails.speaker, "surest": found.tails.surest, "model": found.tails.model}
-    of_tails = [Further(tail.attacker, tail.accuracy, tail.expected, over_texts(tail), of) for of, tail in tails.items() if tail]
+    of_tails = [
+        Further(tail.attacker, tail.accuracy, tail.expected, p_value_over_texts(tail), of) for of, tail in tails.items() if tail
+    ]
     leaking = [further for further in of_tails if further.leaks and not average.leaks]
     return max(leaking, key=lambda further: further.accuracy - further.expected, default=average)
 

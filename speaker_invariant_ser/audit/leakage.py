@@ -226,7 +226,7 @@ def measure_leakage(
     pooled = PooledLabels.of(tables, plans)
     cross_validated = any(plan.trains_on_scored for plan in plans)
     permuted = permuted_accuracies(votes, pooled.labels, permutations, seed, cross_validated)
-    of_texts = pooled.over_texts(votes, permuted)
+    of_texts = pooled.spread_over_texts(votes, permuted)
     if pooled.within_texts:
         of_texts = permuted_accuracies(votes, pooled.within_texts, permutations, seed, cross_validated)
     scores = {name: pooled.score(votes[name], permuted[name], of_texts.get(name)) for name in votes}
@@ -261,7 +261,7 @@ def measure_leakage(
         near_copies=relatives_share(tables, plans),
         converged={name: float(np.mean([fit for result in results for fit in result.converged[name]])) for name in usable},
         nested_texts=nested_texts(tables),
-        tails=tails.over_texts(tails_within_texts),
+        tails=tails.with_p_values_over_texts(tails_within_texts),
         clips=identify_from_several_clips(results, tables, pooled.labels, seed),
         left_out_share=1 - len(pooled.speaker) / given,
     )

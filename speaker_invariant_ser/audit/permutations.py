@@ -71,9 +71,10 @@ def permuted_accuracies(
 
 
 def spread_by(factor: float, permuted: np.ndarray) -> np.ndarray:
-    """Return accuracies whose deviations from their mean are multiplied by a factor."""
+    """Return accuracies whose deviations from their mean are multiplied by a factor, which may be infinite."""
     centre = permuted.mean() if len(permuted) else 0.0
-    return centre + factor * (permuted - centre)
+    deviation = permuted - centre
+    return centre + np.multiply(factor, deviation, out=np.zeros(len(permuted)), where=deviation != 0)
 
 
 def p_values(accuracy: float, permuted: np.ndarray) -> tuple[float, float]:

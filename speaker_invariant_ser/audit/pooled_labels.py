@@ -68,7 +68,9 @@ class PooledLabels:
             within_texts=within_texts if known else [],
         )
 
-    def over_texts(self, votes: Mapping[str, Sequence[np.ndarray]], permuted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def spread_over_texts(
+        self, votes: Mapping[str, Sequence[np.ndarray]], permuted: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """Return accuracies under permuted speakers as they vary if utterances of one text stand or fall together.
 
         Args:

@@ -80,7 +80,7 @@ class Tails:
     balanced: Tail | None = None
     model: Tail | None = None
 
-    def over_texts(self, given_texts: "Tails") -> "Tails":
+    def with_p_values_over_texts(self, given_texts: "Tails") -> "Tails":
         """Return these tails with the p values of others, of speakers that were permuted within texts, as those over texts."""
         others = {part.name: getattr(given_texts, part.name) for part in fields(self)}
         known = {name: replace(getattr(self, name), p_value_texts=other.p_value) for name, other in others.items() if other}
@@ -129,7 +129,7 @@ def decisive(
     return {reason: rate for reason, rate in by_reason.items() if rate}
 
 
-def over_texts(rate: Rate) -> float:
+def p_value_over_texts(rate: Rate) -> float:
     """Return the p value over texts where these are known, otherwise that over utterances."""
     return rate.p_value if rate.p_value_texts is None else rate.p_value_texts
 
@@ -351,6 +351,6 @@ def conclude(
     if nested > NESTED:  # an embedding of the text alone names the speaker
         return Conclusion(False, "text_leak") if strongest.low > chance["given_emotion"] else Conclusion("undecided", "text")
     of_texts = {name: score.over_texts if known else replace(score.over_texts, p_below=1.0) for name, score in attackers.items()}
-    p_values = {reason: over_texts(rate) for reason, rate in tails.items()}
+    p_values = {reason: p_value_over_texts(rate) for reason, rate in tails.items()}
     again = equivalence_test(strongest.over_texts, of_texts, chance, p_values)
-    return conclusion if again.at_chance is False else Conclusion("undecided", "text")
+    return again if again.at_chance is False else Conclusion("undecided", "text")

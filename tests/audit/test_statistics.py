@@ -257,6 +257,18 @@ def test_a_leak_is_significant_over_texts_where_these_are_known(over_texts, expe
     assert (conclusion.at_chance, conclusion.reason) == ((expected[0], "speaker") if tail and expected[0] is False else expected)
 
 
+def test_the_reason_is_what_texts_do_not_explain():
+    """The average may be the text's; one speaker is more than that."""
+    score = replace(make_score(0.3, 0.4, 0.001), p_value_texts=0.5, p_below_texts=1.0)
+    tails = {"speaker": Tail("a", 0.5, 0.1, 20, 0.001, p_value_texts=0.001)}
+    assert conclude(score, {"a": score}, CHANCE, tails, 0.0, known=True) == statistics.Conclusion(False, "speaker")
+
+
+@pytest.mark.parametrize("factor", [1.5, np.inf])
+def test_accuracies_that_do_not_vary_are_not_spread(factor):
+    assert permutations.spread_by(factor, np.full(3, 0.25)).tolist() == [0.25] * 3
+
+
 # ---- chance given the emotion
 
 
