@@ -228,12 +228,10 @@ def test_a_training_that_may_not_fit_is_warned_of(prepared, tmp_path, monkeypatc
 
 
 @pytest.fixture
-def blocked(prepared, tmp_path):
-    """A run of two models with a file in their way."""
-    recipe = make_recipe({**TINY, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}})
-    run = Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
-    (run.folder / "folds").write_text("a file in the way")
-    return run
+def long_run(prepared, tmp_path):
+    """A run of two models that train for minutes."""
+    recipe = make_recipe({**LONG, "split": {"scheme": "group-kfold", "folds": 2, "dev_speakers": 1}}, ["train.epochs=1000"])
+    return Run.create(tmp_path / "run", recipe, launcher.make_splits(recipe.split, prepared.utterances), prepared)
 
 
 def workers_of(run, prepared, monkeypatch, meanwhile):
@@ -253,19 +251,18 @@ def workers_of(run, prepared, monkeypatch, meanwhile):
     return workers, raised.value
 
 
-def test_a_killed_worker_is_reported(blocked, prepared, monkeypatch):
+def test_a_killed_worker_is_reported(long_run, prepared, monkeypatch):
     """The kernel kills a worker when memory runs out."""
-    _, error = workers_of(blocked, prepared, monkeypatch, lambda workers: workers[0].kill())
+    _, error = workers_of(long_run, prepared, monkeypatch, lambda workers: workers[0].kill())
     assert "a training process was killed, perhaps because memory ran out" in str(error)
 
 
-def test_workers_are_ended_by_an_interruption(blocked, prepared, monkeypatch):
-    """A worker that is not would fail, with exit code 0, since a file is in the way of its model."""
+def test_workers_are_ended_by_an_interruption(long_run, prepared, monkeypatch):
 
     def interrupt(workers):
         raise KeyboardInterrupt
 
-    workers, _ = workers_of(blocked, prepared, monkeypatch, interrupt)
+    workers, _ = workers_of(long_run, prepared, monkeypatch, interrupt)
     assert [worker.exitcode for worker in workers] == [-signal.SIGTERM] * 2
 
 
@@ -290,9 +287,10 @@ def test_workers_end_with_the_main_process(prepared, tmp_path):
     assert workers == 2
 
 
-def test_an_error_in_a_worker_reaches_the_user(blocked, prepared):
+def test_an_error_in_a_worker_reaches_the_user(long_run, prepared):
+    (long_run.folder / "folds").write_text("a file in the way")
     with pytest.raises(WriteError, match=r"cannot write .*: (a part of the path is a file|a file of that name exists)"):
-        launcher.train_in_parallel(blocked, prepared, blocked.model_specs, "cpu", 1, None)
+        launcher.train_in_parallel(long_run, prepared, long_run.model_specs, "cpu", 1, None)
 
 
 SEVERAL = {  # a loss that compares all utterances of a batch, and others; an optimizer of its own; perturbations
