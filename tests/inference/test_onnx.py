@@ -450,13 +450,29 @@ def test_a_file_of_another_interface_is_refused(tmp_path):
         OnnxModel(model.SerializeToString(), "x")
 
 
-def test_a_file_that_names_files_of_others_is_refused(tmp_path):
-    """Weights may lie in files of their own; of those that lead out of the folder nothing is read."""
-    model = onnx.load_from_string(forged())
-    weights = model.graph.initializer.add(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
-    for key, value in {"location": "/etc/passwd", "offset": "0", "length": "8"}.items():
+@pytest.mark.parametrize("where", ["/etc/passwd", "../x.bin", "x.bin", "*/_ORT_MEM_ADDR_/*"])
+def test_weights_outside_the_file_are_refused_before_onnxruntime_reads_it(where, monkeypatch):
+    """Older versions, such as 1.19, follow `..` and links, and read any address of the memory."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("onnxruntime must not see it"))
+    weights = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    for key, value in {"location": where, "offset": "0", "length": "8"}.items():
         weights.external_data.add(key=key, value=value)
-    model.graph.node[0].CopyFrom(onnx.helper.make_node("Identity", ["w"], ["probabilities"]))
-    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(RunError, match=r"x.onnx cannot be read as an ONNX model: .*[Ee]xternal data path"):
-        OnnxModel(tmp_path / "x.onnx")
+    shared = onnx.load_from_string(forged())
+    shared.graph.initializer.append(weights)
+    of_operator = forged([onnx.helper.make_node("Constant", [], ["embedding"], value=weights)])
+    for content in (shared.SerializeToString(), of_operator):
+        with pytest.raises(RunError, match=r"x was not written by .*: it has weights that are outside the file"):
+            OnnxModel(content, "x")
+
+
+def test_sparse_weights_are_refused():
+    values, places = (onnx.numpy_helper.from_array(np.zeros(1, kind), "w") for kind in (np.float32, np.int64))
+    sparse = onnx.helper.make_sparse_tensor(values, places, [10**12])
+    shared = onnx.load_from_string(forged())
+    shared.graph.sparse_initializer.append(sparse)
+    of_operator = forged([onnx.helper.make_node("Constant", [], ["embedding"], sparse_value=sparse)])
+    for content in (shared.SerializeToString(), of_operator):
+        with pytest.raises(RunError, match=r"x was not written by .*: it has weights that are sparse"):
+            OnnxModel(content, "x")
