@@ -19,7 +19,7 @@ class IntegerLabels:
     """The labels of one encoder's N utterances as integers.
 
     Attributes:
-        id: Utterance; the same utterance has the same integer for every encoder.
+        id: Utterance, or its recording; the same one has the same integer for every encoder.
         speaker: Speaker, 0 to K - 1.
         emotion: Emotion.
         scored: Boolean mask of the scored utterances.
@@ -103,19 +103,23 @@ def permuted_speakers(labels: IntegerLabels, permutations: int, rng: np.random.G
         done += count
 
 
-def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels]) -> float:
-    """Compute by how much scoring the same utterances with several encoders inflates the variance of an accuracy.
+def design_effect(votes: Sequence[np.ndarray], labels: Sequence[IntegerLabels], apart: bool = False) -> float:
+    """Compute by how much utterances scored by several encoders, or of one recording, inflate the variance of an accuracy.
 
     The design effect is the sum of squared sums of residuals over utterances, divided by the sum of squares.
 
     Args:
         votes: For each encoder, the share of repeats in which each speaker was predicted [n, K].
         labels: Labels of each encoder.
+        apart: Whether the accuracy is of one encoder, for which the other encoders' decisions are no repetition.
 
     Returns:
         Variance ratio, at least 1; 1 if no utterance is scored twice.
     """
     ids = np.concatenate([encoder_labels.id[encoder_labels.scored] for encoder_labels in labels])
+    if apart:
+        encoder = np.repeat(np.arange(len(labels)), [encoder_labels.scored.sum() for encoder_labels in labels])
+        ids = encoder * (ids.max() + 1) + ids
     if len(set(ids)) == len(ids):
         return 1.0
     residual = residuals(votes, labels)

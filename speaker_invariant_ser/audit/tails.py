@@ -231,7 +231,7 @@ def most_conspicuous(
         several: Whether a rate is of several encoders, which may score the same utterance; otherwise parts are encoders.
     """
     statistics = {name: of_attacker.standardised() for name, of_attacker in rates.items()}
-    repeated = {name: design_effect(votes[name], labels) if several else 1.0 for name in rates}
+    repeated = {name: design_effect(votes[name], labels, apart=not several) for name in rates}
     texts = {name: np.maximum(repeated[name], text_effect(votes[name], labels, parts, not several)) for name in rates}
     name, column, p_value = largest(statistics, {name: inflation * np.sqrt(repeated[name]) for name in rates})
     tail = Tail(name, *rates[name].at(column), float(rates[name].sizes[column]), p_value)

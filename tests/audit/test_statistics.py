@@ -84,6 +84,14 @@ def test_the_design_effect_of_identical_encoders_is_their_number():
     assert permutations.design_effect([guesses], [labels]) == 1.0
 
 
+def test_the_design_effect_of_windows_of_a_recording_is_that_of_one_encoder_where_encoders_are_tested_apart():
+    voices = make_labels()
+    labels = replace(voices, **{name: np.repeat(getattr(voices, name), 4) for name in ("id", "speaker", "emotion", "scored")})
+    guesses = np.repeat(np.eye(6)[np.random.default_rng(0).integers(0, 6, 300)], 4, axis=0)
+    assert permutations.design_effect([guesses] * 5, [labels] * 5) == pytest.approx(20)
+    assert permutations.design_effect([guesses] * 5, [labels] * 5, apart=True) == pytest.approx(4)
+
+
 @pytest.mark.parametrize(
     "says, parts, expected",
     [
