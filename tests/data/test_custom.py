@@ -364,7 +364,10 @@ def test_a_hugging_face_dataset(tmp_path):
         table = pyarrow.table(columns, schema=features.arrow_schema)
         return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
 
-    datasets.DatasetDict({"train": part(range(3)), "validation": part(range(3, 4), ".\0x")}).save_to_disk(str(tmp_path / "saved"))
+    train, validation = part(range(3)), part(range(3, 4), ".\0x")
+    train.set_format("numpy")
+    validation.set_format("torch", columns=["label"])
+    datasets.DatasetDict({"train": train, "validation": validation}).save_to_disk(str(tmp_path / "saved"))
     assert siser(["prepare", "datasets", str(tmp_path / "saved"), str(tmp_path / "data"), "--name", "hub"]) == 0
     prepared = PreparedCorpus.open(tmp_path / "data")
     labels = [(u.speaker, u.emotion, u.partition, u.corpus) for u in prepared.utterances]

@@ -238,7 +238,7 @@ def columns_of_split(split: str, part: Dataset, datasets: ModuleType, request: R
             f"{request.source}: no column of the type Audio; found {shorten(part.column_names, 10)} "
             "(in Python, dataset.cast_column(NAME, datasets.Audio()) makes one)"
         )
-    part = part.cast_column(audio[0], datasets.Audio(decode=False))
+    part = part.with_format(None).cast_column(audio[0], datasets.Audio(decode=False))  # `set_format` is saved as well
     names = [f"{split or 'row'}-{row:07}" for row in range(len(part))]
     paths = [write_audio(row[audio[0]], request.scratch, name) for row, name in zip(part, names, strict=True)]
     columns = {name: texts_of(part, name) for name in part.column_names if name != audio[0]}
