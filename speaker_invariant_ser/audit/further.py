@@ -58,7 +58,8 @@ class FurtherAttacks:
 
     Attributes:
         same_text: By attackers that know the sentences; None where folds do not keep texts apart.
-        scored_alone: By attackers that learn from scored utterances alone; None where all are scored, or too few are.
+        scored_alone: By attackers that learn from scored utterances alone; None where all are scored, or too few are, or some would be
+            of recordings that attackers learn from.
     """
 
     same_text: Further | None = None
@@ -80,10 +81,12 @@ def attack_further(
         jobs: Number of processes.
     """
 
-    def attack(views: Sequence[Embeddings], step: str, expected: float = 0.0) -> Further:
+    def attack(views: Sequence[Embeddings], step: str, expected: float = 0.0) -> Further | None:
         progress(step, 0, 1)
         found = measure_leakage(views, QUICK_ATTACKERS, folds, seed, permutations, jobs, repeats=1)
         progress(step, 1, 1)
+        if found.near_copies > leakage.near_copies:  # a speaker has a single recording among the scored ones
+            return None
         return most_conspicuous(found, max(expected, found.chance["given_emotion"]))
 
     same_text, scored_alone = None, None

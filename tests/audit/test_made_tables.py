@@ -109,6 +109,22 @@ def test_a_code_in_one_known_sentence_of_many_is_found_by_the_surest_utterances(
 # ---- speakers that training removed from what attackers also learn from
 
 
+def test_windows_of_a_scored_recording_do_not_teach_attackers_about_the_others():
+    """Each speaker has one scored recording, which the embedding shows; attackers who learn from some of its windows know it."""
+    recording = np.repeat(np.arange(16), 18)  # four of each speaker, the last of which is scored
+    code = 3 * np.random.default_rng(1).standard_normal((16, 6))
+    table = replace(
+        make_table(288, dims=6),
+        speaker=np.char.mod("s%d", recording // 4),
+        scored=recording % 4 == 3,
+        group=np.char.mod("r%d", recording),
+    )
+    table = replace(table, embedding=table.embedding + code[recording])
+    leakage = measure_leakage([table], ["lda"], permutations=0, repeats=1)
+    assert leakage.near_copies == 0
+    assert attack_further([table], leakage, lambda *rest: None, 5, 0, 200, 1).scored_alone is None
+
+
 @pytest.mark.parametrize("size, leaks", [(0.12, True), (0.0, False)])
 def test_utterances_without_a_leak_teach_attackers_nothing_about_those_that_leak(size, leaks):
     table = make_table(3300, dims=16, seed=1)

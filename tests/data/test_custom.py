@@ -1,6 +1,7 @@
 """Your own data: tables, folder patterns and databases; errors use the names of the user's own files and columns."""
 
 import contextlib
+import json
 import pickle
 import re
 import sys
@@ -320,24 +321,40 @@ def test_hugging_face_splits_with_different_columns_and_rows_without_audio(tmp_p
     cell = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
 
     def part(**columns):
-        types = {name: datasets.Audio() if name == "audio" else datasets.Value("string") for name in columns}
-        features = datasets.Features(types)
+        types = {"audio": datasets.Audio(), "noise": datasets.Audio(), "face": datasets.Image()}
+        features = datasets.Features({name: types.get(name, datasets.Value("string")) for name in columns})
         table = pyarrow.table(columns, schema=features.arrow_schema)
         return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
 
     whole = part(audio=[cell, None], speaker=["1", "2"], emotion=["a", "b"], text=["t1", "t2"])
-    other = part(audio=[cell], speaker=["3"], emotion=["b"])
+    other = part(audio=[cell], speaker=["3"], emotion=["b"], noise=[cell], face=[cell])
+    other.set_format("numpy", ["speaker"])  # which would return neither audio nor plain numbers
     datasets.DatasetDict({"train": whole, "clean.100": other}).save_to_disk(str(tmp_path / "saved"))
     listing = CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
     labels = [(u.speaker, u.text, u.partition) for u in listing.utterances]
     assert labels == [("1", "t1", "train"), ("3", "", "")] and listing.rejected == [("train-0000001", "has no audio")]
     (tmp_path / "outer").mkdir()
     (tmp_path / "outer" / "dataset_dict.json").write_text('{"splits": ["../saved/train"]}')
-    with pytest.raises(CorpusError, match="outer: the split '../saved/train' has a slash in its name; rename it"):
+    with pytest.raises(CorpusError, match="outer: the split '../saved/train' is no folder in it by its name; rename it"):
         CUSTOM_FORMATS["datasets"](Request(tmp_path / "outer", scratch=tmp_path / "scratch" / "0"))
-    (tmp_path / "saved" / "train" / "state.json").write_text("{}")
-    with pytest.raises(CorpusError, match="or a damaged one"):
-        CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
+    train = tmp_path / "saved" / "train"
+    state, info = (json.loads((train / name).read_text()) for name in ("state.json", "dataset_info.json"))
+    info["features"]["speaker"] = {"_type": "Audio"}
+    damages = {
+        "state.json: '../data.arrow' is no file beside it": (
+            "state.json",
+            {**state, "_data_files": [{"filename": "../data.arrow"}]},
+        ),
+        "or named twice": ("state.json", {**state, "_data_files": state["_data_files"] * 2}),
+        "a damaged one: '_data_files'": ("state.json", {}),
+        "a damaged one: ": ("dataset_info.json", info),
+        "a damaged one: 'list' object": ("dataset_info.json", []),
+    }
+    for message, (name, content) in damages.items():
+        (train / "state.json").write_text(json.dumps(state))
+        (train / name).write_text(json.dumps(content))
+        with pytest.raises(CorpusError, match=message):
+            CUSTOM_FORMATS["datasets"](Request(tmp_path / "saved", scratch=tmp_path / "scratch"))
 
 
 def test_files_in_unsupported_formats_are_rejected(tmp_path):

@@ -4,7 +4,8 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from itertools import compress
@@ -26,6 +27,7 @@ from speaker_invariant_ser.data.tables.custom import (
 )
 from speaker_invariant_ser.errors import CorpusError, SetupError, shorten, shown
 from speaker_invariant_ser.files import read_bytes, require_regular
+from speaker_invariant_ser.json_files import read_json
 
 Series = Any  # pandas and datasets are optional, so their types cannot be imported here
 Index = Any
@@ -35,6 +37,16 @@ Dataset = Any
 SPLIT_NAMES = set(PARTITIONS)
 ENDING = re.compile(r"\.\w{1,7}", re.ASCII)  # of a name in a dataset, which may have any characters
 MAX_YAML = 10**7  # bytes of db.yaml, which are read in half a minute
+DAMAGED = (  # what libraries raise for damaged files
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+)
 MAX_VALUES = 5 * 10**6  # in them, with aliases written out; without aliases they can hold half as many
 
 
@@ -56,7 +68,7 @@ def read_audformat(request: Request) -> Listing:
     try:
         database = audformat.Database.load_header_from_yaml(header)
         load_tables(database, folder)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except DAMAGED as error:
         reason = str(error) or "db.yaml has a value of another type than audformat writes"  # of an assertion nothing is known
         raise CorpusError(f"{folder}: this audformat database is damaged: {reason}") from None
     series = {name: values for name in FIELDS[1:] if (values := series_of(name, database, request)) is not None}
@@ -205,20 +217,17 @@ def read_datasets(request: Request) -> Listing:
     """
     folder, datasets = require_folder(request.source), import_optional("datasets", "datasets")
     for path in folder.rglob("*"):
-        require_regular(path)  # datasets opens whatever its JSON files name
-    try:
+        require_regular(path)
+    with damaged_dataset(folder):
+        require_own_files(folder)
         loaded = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise CorpusError(f"{folder} holds no dataset written by save_to_disk, or a damaged one: {error}") from None
     request.scratch.mkdir(parents=True, exist_ok=True)
-    columns: Columns = {}
+    columns: Columns = {"path": []}
     rejected: list[tuple[str, str]] = []
     for split, part in (loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}).items():
-        if Path(split).name != split:  # files of this name are written
-            raise CorpusError(f"{folder}: the split {shown(split)} has a slash in its name; rename it")
         part_columns, without_audio = columns_of_split(split, part, datasets, request)
         rejected += [(name, "has no audio") for name in without_audio]
-        rows = len(columns.get("path", ()))
+        rows = len(columns["path"])
         for name in {*part_columns, *columns}:
             columns.setdefault(name, [""] * rows).extend(part_columns.get(name, [""] * len(part)))
     has_audio = [bool(path) for path in columns["path"]]
@@ -227,6 +236,36 @@ def read_datasets(request: Request) -> Listing:
     plain = replace(request, name=request.corpus, pattern="", columns=others)
     listing = listing_of(columns, plain, request.scratch)
     return replace(listing, rejected=[*rejected, *listing.rejected])
+
+
+@contextmanager
+def damaged_dataset(folder: Path) -> Iterator[None]:
+    """Raise CorpusError for what datasets raises about a folder that holds no dataset, or a damaged one."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise CorpusError(f"{folder} holds no dataset written by save_to_disk, or a damaged one: {error}") from None
+
+
+def require_own_files(folder: Path) -> None:
+    """Raise CorpusError where a dataset names splits or tables that are not in its folder, or a table twice.
+
+    datasets opens whatever its JSON files name: a pipe, or one table a million times.
+    """
+    single = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    for split in ["."] if single else read_json(folder / "dataset_dict.json")["splits"]:
+        if not single and not is_name(split):
+            raise CorpusError(f"{folder}: the split {shown(split)} is no folder in it by its name; rename it")
+        state = folder / split / "state.json"
+        tables = [file["filename"] for file in read_json(state)["_data_files"]]
+        for table, number in Counter(tables).items():
+            if not is_name(table) or number > 1:
+                raise CorpusError(f"{state}: {shown(table)} is no file beside it, or named twice; write the dataset again")
+
+
+def is_name(text: str) -> bool:
+    """Return whether this is the name of a file or folder alone, without the folders that lead to it."""
+    return Path(text).name == text != ".."
 
 
 def columns_of_split(split: str, part: Dataset, datasets: ModuleType, request: Request) -> tuple[Columns, list[str]]:
@@ -238,21 +277,40 @@ def columns_of_split(split: str, part: Dataset, datasets: ModuleType, request: R
             f"{request.source}: no column of the type Audio; found {shorten(part.column_names, 10)} "
             "(in Python, dataset.cast_column(NAME, datasets.Audio()) makes one)"
         )
-    part = part.with_format(None).cast_column(audio[0], datasets.Audio(decode=False))  # `set_format` is saved as well
     names = [f"{split or 'row'}-{row:07}" for row in range(len(part))]
-    paths = [write_audio(row[audio[0]], request.scratch, name) for row, name in zip(part, names, strict=True)]
-    columns = {name: texts_of(part, name) for name in part.column_names if name != audio[0]}
+    cells = cells_of(part, audio[0], request.source, rows=1)
+    paths = [write_audio(cell, request.scratch, name) for cell, name in zip(cells, names, strict=True)]
+    columns = {
+        name: texts_of(part, name, request.source)
+        for name, feature in part.features.items()
+        if not hasattr(feature, "decode_example")  # other audio, images, videos
+    }
     columns["path"] = paths
     columns.setdefault("partition", [split.lower() if split.lower() in SPLIT_NAMES else ""] * len(part))
     return columns, [name for name, path in zip(names, paths, strict=True) if not path]
 
 
-def texts_of(part: Dataset, name: str) -> list[str]:
+def cells_of(part: Dataset, name: str, folder: Path, rows: int = 1000) -> Iterator[Any]:
+    """Yield the cells of a column as they are stored: audio is not decoded, and a number is no tensor (`set_format`).
+
+    Args:
+        part: The dataset, or a split of it.
+        name: The column.
+        folder: Where it lies, for error messages.
+        rows: How many are in memory at a time.
+    """
+    with damaged_dataset(folder):
+        for table in part.select_columns(name).with_format("arrow").iter(rows):
+            yield from table[name].to_pylist()
+
+
+def texts_of(part: Dataset, name: str, folder: Path) -> list[str]:
     """Return a column of a dataset as text; the numbers of a ClassLabel become its names."""
-    feature, values = part.features[name], part[name]
-    if hasattr(feature, "int2str"):
-        return ["" if value is None or value < 0 else feature.int2str(value) for value in values]
-    return ["" if value is None else str(value) for value in values]
+    feature, values = part.features[name], cells_of(part, name, folder)
+    with damaged_dataset(folder):
+        if hasattr(feature, "int2str"):
+            return ["" if value is None or value < 0 else feature.int2str(value) for value in values]
+        return ["" if value is None else str(value) for value in values]
 
 
 def write_audio(cell: Mapping[str, Any] | None, scratch: Path, name: str) -> str:
