@@ -58,8 +58,8 @@ class FurtherAttacks:
 
     Attributes:
         same_text: By attackers that know the sentences; None where folds do not keep texts apart.
-        scored_alone: By attackers that learn from scored utterances alone; None where all are scored, or too few are, or some would be
-            of recordings that attackers learn from.
+        scored_alone: By attackers that learn from scored utterances alone; None where all are scored, too few are, or some are of
+            recordings that attackers learn from.
     """
 
     same_text: Further | None = None

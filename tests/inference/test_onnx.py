@@ -443,6 +443,22 @@ def test_a_forged_file_is_refused(change, message, tmp_path):
         OnnxModel(tmp_path / "forged.onnx").apply([np.zeros(1600, np.float32)])
 
 
+def test_text_that_is_not_utf8_is_refused():
+    """onnxruntime hands it on as it is, in names, in metadata and in its errors."""
+    node, word = onnx.helper.make_node, "NOTUTF8"
+    named = onnx.load_from_string(forged())
+    named.graph.input[0].type.tensor_type.shape.dim[0].dim_param = word
+    files = {
+        "metadata": forged(licence=word),
+        "input": named.SerializeToString(),
+        "operator": forged([node(word, ["waveform"], ["embedding"])]),
+        "run": forged([node("Add", ["waveform", "probabilities"], ["embedding"], name=word)]),  # of different lengths
+    }
+    for name, content in files.items():
+        with pytest.raises(RunError, match=f"{name} .*it contains text that is not UTF-8"):
+            OnnxModel(content.replace(word.encode(), b"\xff" + word[1:].encode()), name).apply([np.zeros(1600, np.float32)])
+
+
 def test_a_file_of_another_interface_is_refused(tmp_path):
     model = onnx.load_from_string(forged())
     model.graph.input[0].name = "sound"

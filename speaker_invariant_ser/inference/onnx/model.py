@@ -28,6 +28,7 @@ INPUT, OUTPUTS = "waveform", ("probabilities", "embedding")
 CODE, DIMENSIONS = "code", "dimensions"  # further outputs: of models that release codes, of models with targets
 NUMBERS, WHOLE = "tensor(float)", "tensor(int64)"  # types of both, and of the code, as onnxruntime calls them
 MAX_DIM = 100_000
+NOT_TEXT = "it contains text that is not UTF-8"
 
 
 class OnnxOutputs(NamedTuple):
@@ -95,7 +96,7 @@ class OnnxModel:
         with load_errors(self.name):
             model = source if isinstance(source, bytes) else str(source)
             self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+            self.metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         try:
             described = OnnxMetadata.model_validate(self.metadata)
         except ValidationError as error:
@@ -106,7 +107,8 @@ class OnnxModel:
             raise RunError(f"{self.name}: written in format {shown(described.format)}, this version reads format {FORMAT}")
         self.labels, self.dim, self.settings = described.labels, described.embedding_size, described.settings
         self.targets = described.settings.emotion.targets
-        self.further = require_interface(self.session, self.name, bool(self.targets))
+        with load_errors(self.name):
+            self.further = require_interface(self.session, self.name, bool(self.targets))
         self.releases_codes = CODE in self.further
 
     def apply(self, clips: Sequence[np.ndarray]) -> OnnxOutputs:
@@ -177,13 +179,15 @@ def require_interface(session: "InferenceSession", name: str, with_dimensions: b
 
 @contextmanager
 def load_errors(name: str) -> Iterator[None]:
-    """Raise RunError where onnxruntime finds no file of this name, or no model in it."""
+    """Raise RunError where onnxruntime finds no file of this name, no model in it, or text that is not UTF-8."""
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     try:
         yield
     except errors.NoSuchFile:
         raise RunError(f"{name} does not exist; make it with `siser export RUN --onnx {name}`") from None
+    except UnicodeDecodeError:  # onnxruntime returns names, metadata and its errors as the bytes of the file
+        raise RunError(f"{name} cannot be read as an ONNX model: {NOT_TEXT}") from None
     except library_errors() as error:
         reason = str(error).splitlines()[0].rpartition("failed:")[2]
         raise RunError(f"{name} cannot be read as an ONNX model: {reason}") from None
@@ -194,6 +198,8 @@ def run_errors(name: str) -> Iterator[None]:
     """Raise MemoryError where onnxruntime could not allocate memory, and RunError where it cannot compute the model."""
     try:
         yield
+    except UnicodeDecodeError:
+        raise RunError(f"{name} is damaged: it cannot be computed ({NOT_TEXT})") from None
     except library_errors() as error:
         reason = str(error).splitlines()[0]
         if "allocate" in str(error):
