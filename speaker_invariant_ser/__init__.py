@@ -26,7 +26,7 @@ from speaker_invariant_ser.api import add_f0, evaluate, load_model, pipeline, pr
 for _variable, _value in {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     os.environ.setdefault(_variable, _value)
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 __all__ = ["__version__", "add_f0", "audit", "evaluate", "load_model", "pipeline", "predict", "prepare", "read_recipe", "train"]
 
 if TYPE_CHECKING:
